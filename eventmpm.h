@@ -114,8 +114,22 @@
  *   with SSLCertificateFile and SSLCertificateKeyFile; several pairs are chosen
  *   by the name that the client asks for. No worker waits in a handshake, an
  *   idle connection costs 250 bytes, and a session that one child has made is
- *   resumed by any. empm_ssl() tells what mod_ssl's variables tell. TLS 1.3 and
- *   client certificates are not there: a proxy in front can have them.
+ *   resumed by any, as long as Listen, name, certificates, suites and trust in
+ *   clients are those that it was made with. MaxTlsMemory bounds what is needed
+ *   for handshakes and slow readers; connections beyond it are closed.
+ *   empm_ssl() tells what mod_ssl's variables tell. Each start, reload and -t
+ *   reads certificates and keys and says what is wrong with which file; Strict
+ *   also refuses a certificate that is not valid now. Suites, best one first as
+ *   SSLCipherSuite takes them: ECDHE-ECDSA-AES128-GCM-SHA256,
+ *   ECDHE-RSA-AES128-GCM-SHA256, the same two with CHACHA20-POLY1305 (which
+ *   comes first for a client that has it first) and with AES256-GCM-SHA384. TLS
+ *   1.3 is not there: a proxy in front can have it.
+ *     With SSLVerifyClient require, or optional, clients show a certificate
+ *   (ECDSA on P-256, or RSA from 2048 bits) that an authority of
+ *   SSLCACertificateFile has signed; a bad one ends the handshake. empm_ssl()
+ *   tells handlers its names and its SHA-256. Revocation and extendedKeyUsage
+ *   are not looked at: take an authority that signs clients and nothing else.
+ *   Another TLS library can take BearSSL's place: >>transport says how.
  *
  * THREADS
  *   with an empm_request *   only the worker that runs the handler; the pointer
@@ -192,7 +206,7 @@
  *
  *   EVENTMPM_IMPLEMENTATION  in exactly one translation unit: the code itself
  *   EVENTMPM_POLL            use poll() even where epoll exists
- *   EVENTMPM_TLS_BEARSSL     HTTPS: link with -lbearssl; wants the store
+ *   EVENTMPM_TLS_BEARSSL     HTTPS: link with -lbearssl
  *
  * Each of these leaves a part out, and saves so much of the header and of its
  * compiled text (gcc -Os, x86-64):
@@ -465,10 +479,21 @@ typedef struct empm_config {
                                           chosen by its names: none */
     const char *ssl_certificate_key_file[EMPM_MAX_LIST]; /* PEM; none: the key
                                           stands beside its certificate */
-    const char *ssl_cipher_suite;      /* names, the best one first: none, all
-                                          that there are */
+    const char *ssl_protocol;          /* as mod_ssl has it; TLS 1.2 is what
+                                          there is, and must be among them:
+                                          "all" */
+    const char *ssl_cipher_suite;      /* names with : between, the best one
+                                          first, see HTTPS: none, all that there
+                                          are */
+    const char *ssl_verify_client;     /* are clients asked for a certificate:
+                                          "none", "optional", "require" */
+    const char *ssl_ca_certificate_file; /* PEM: the authorities that vouch for
+                                          clients: none */
+    int         ssl_verify_depth;      /* issuers between a client's certificate
+                                          and the authority, it included: 1 */
     int64_t     ssl_session_cache_size; /* bytes for sessions that all children
-                                          can resume; 0: none: 524288 */
+                                          can resume: 524288; full, the address
+                                          that has most gives way. 0: none */
     int         ssl_session_timeout_ms; /* and how long they can: 300000 */
     int64_t     shared_store_size;     /* bytes for empm_store_*(), at least 10
                                           KiB: 0, none */
@@ -511,6 +536,9 @@ typedef struct empm_config {
     int    keep_alive;                 /* 1 */
     int    keep_alive_timeout_ms;      /* 5000; 0: as keep_alive 0 */
     int    max_keep_alive_requests;    /* 1000; 0: no limit */
+    int    handshake_timeout_ms;       /* from accept to the end of a TLS
+                                          handshake: 10000; 0: timeout_ms
+                                          [RequestReadTimeout handshake=] */
     int    header_timeout_ms;          /* 20000 [RequestReadTimeout header=] */
     int    header_timeout_max_ms;      /* 40000 */
     int    header_min_rate;           /* bytes/s that extend it: 500; 0: none */
@@ -548,6 +576,9 @@ typedef struct empm_config {
     int64_t limit_request_body;        /* 1 MiB, else 413; 0: no limit */
     int64_t limit_body_in_memory;      /* longer ones are spooled: 64 KiB */
     int64_t max_body_memory;           /* per child: 64 MiB, else 503 */
+    int64_t max_tls_memory;            /* per child: 256 MiB for handshakes
+                                          and for records that wait; connections
+                                          that need more are closed */
     int64_t max_spool_bytes;           /* per child: 1 GiB, half of it at most
                                           for answers; else 503 */
     int64_t limit_response_spool;      /* bytes of one response that wait for
@@ -755,8 +786,11 @@ EMPM_API const char  *empm_client(empm_request *req);
 EMPM_API const char  *empm_scheme(const empm_request *req);  /* "http(s)" */
 /* Of a TLS connection, by mod_ssl's names: HTTPS ("on"), SSL_PROTOCOL,
  * SSL_CIPHER, SSL_TLS_SNI ("": none), SSL_SESSION_RESUMED ("Initial",
- * "Resumed"). NULL: another name, or a plain connection. Lives as long as the
- * request. */
+ * "Resumed"), SSL_CLIENT_VERIFY ("NONE", "SUCCESS"). Of a client's certificate:
+ * SSL_CLIENT_S_DN_CN, _S_DN_O, _S_DN_OU, SSL_CLIENT_SAN_DNS_0, _SAN_Email_0,
+ * the first of each, in UTF-8; SSL_CLIENT_SHA256, of its DER, in 64 digits.
+ * NULL: it has none, or one of more than 127 bytes; another name; a plain
+ * connection. Lives as long as the request. */
 EMPM_API const char  *empm_ssl(const empm_request *req, const char *name);
 EMPM_API empm_server *empm_server_of(const empm_request *req);
 
@@ -1233,6 +1267,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix store-calls     store
  *   prefix tls-keys        tls
  *   prefix tls-hello       tls
+ *   prefix tls-clients     tls
  *   prefix tls-records     tls
  *   prefix tls-handshake   tls
  *   prefix tls             tls
@@ -1575,6 +1610,17 @@ static pid_t empm__process_fork(sigset_t *old)
     if (pid != 0)
         pthread_sigmask(SIG_SETMASK, old, NULL);
     return pid;
+}
+
+/* Keeps mapped pages out of core dumps and off the swap, as far as the system
+ * and RLIMIT_MEMLOCK let us. A forked child has to ask for the latter again. */
+EMPM__OPTIONAL
+static void empm__process_hide(void *p, size_t n)
+{
+#ifdef MADV_DONTDUMP
+    madvise(p, n, MADV_DONTDUMP);
+#endif
+    if (mlock(p, n) < 0) { }
 }
 
 /* ---------------------------------------------------------------------------
@@ -2543,9 +2589,10 @@ enum empm__kind {
     EMPM__KIND_I64, EMPM__KIND_KB,
     EMPM__KIND_BOOL, EMPM__KIND_LEVEL, EMPM__KIND_SIGNAL, EMPM__KIND_ETAG,
     EMPM__KIND_REAL,                   /* above min and below max */
-    EMPM__KIND_TEXT, EMPM__KIND_TOKENS,
+    EMPM__KIND_TEXT, EMPM__KIND_WORDS, /* one word, or several */
+    EMPM__KIND_TOKENS,
     EMPM__KIND_LIST,                   /* max: texts that there is room for */
-    EMPM__KIND_READ                    /* six fields */
+    EMPM__KIND_READ                    /* seven fields */
 };
 
 /* One row. `min` and `max` bound numbers; with a list `max` is its length; text
@@ -2631,8 +2678,16 @@ static const empm__directive empm__directives[] = {
               EMPM_MAX_LIST, NULL, "a certificate and its issuers, in PEM"),
     EMPM__SET("SSLCertificateKeyFile", ssl_certificate_key_file, LIST, 0,
               EMPM_MAX_LIST, NULL, "its key; none: beside the certificate"),
+    EMPM__SET("SSLProtocol", ssl_protocol, WORDS, 0, 0, "all",
+              "all -TLSv1.3, or TLSv1.2: that is what there is"),
     EMPM__SET("SSLCipherSuite", ssl_cipher_suite, TEXT, 0, 0, NULL,
               "suites, the best one first; none: all that there are"),
+    EMPM__SET("SSLVerifyClient", ssl_verify_client, TEXT, 0, 0, "none",
+              "are clients asked for a certificate: none, optional, require"),
+    EMPM__SET("SSLCACertificateFile", ssl_ca_certificate_file, TEXT, 0, 0, NULL,
+              "the authorities whose clients are believed, in PEM"),
+    EMPM__SET("SSLVerifyDepth", ssl_verify_depth, INT, 1, 10, "1",
+              "issuers from a client's certificate up to an authority"),
     EMPM__SET("SSLSessionCacheSize", ssl_session_cache_size, I64, 0, INT64_MAX,
               "524288", "bytes for sessions that are resumed; 0: none"),
     EMPM__SET("SSLSessionCacheTimeout", ssl_session_timeout_ms, MS, 1000,
@@ -2698,8 +2753,8 @@ static const empm__directive empm__directives[] = {
     EMPM__SET("MaxKeepAliveRequests", max_keep_alive_requests, INT, 0, INT_MAX,
               "1000", "then a connection is closed; 0: no limit"),
     EMPM__SET("RequestReadTimeout", header_timeout_ms, READ, 0, INT_MAX,
-              "header=20-40,MinRate=500 body=20,MinRate=500",
-              "how long head and body of a request may take"),
+              "handshake=10 header=20-40,MinRate=500 body=20,MinRate=500",
+              "how long TLS, and head and body of a request, may take"),
     EMPM__SET("LingerTimeout", linger_timeout_ms, MS, 1, INT_MAX, "30",
               "of reading on after a refusal, so that it arrives"),
     EMPM__SET("LingerTimeoutShort", linger_short_ms, MS, 1, INT_MAX, "2",
@@ -2737,6 +2792,8 @@ static const empm__directive empm__directives[] = {
               "65536", "bytes; longer bodies are spooled"),
     EMPM__SET("MaxBodyMemory", max_body_memory, I64, 0, INT64_MAX, "67108864",
               "bytes of all bodies in a child; else 503"),
+    EMPM__SET("MaxTlsMemory", max_tls_memory, I64, 131072, INT64_MAX,
+              "268435456", "bytes of a child for TLS; else connections close"),
     EMPM__SET("MaxSpoolBytes", max_spool_bytes, I64, 0, INT64_MAX,
               "1073741824", "bytes on disk for a child; else 503"),
     EMPM__SET("LimitResponseSpool", limit_response_spool, I64, 0, INT64_MAX,
@@ -2973,8 +3030,9 @@ static int64_t empm__config_parse_ms(const char *s, size_t n)
     return -1;
 }
 
-/* "header=20-40,MinRate=500 body=20,MinRate=500", mod_reqtimeout's syntax; its
- * handshake= is taken and has no meaning yet. Returns NULL or what is wrong. */
+/* "handshake=10 header=20-40,MinRate=500 body=20,MinRate=500", mod_reqtimeout's
+ * syntax. A handshake has few bytes, so that its rate can tell nothing: of a
+ * range the end holds. Returns NULL or what is wrong. */
 static const char *empm__config_set_read_timeout(empm_config *cfg,
                                                  const char *s)
 {
@@ -2989,7 +3047,7 @@ static const char *empm__config_set_read_timeout(empm_config *cfg,
             if (empm__text_begins(s, stages[stage]))
                 break;
         if (stage == EMPM__COUNT(stages))
-            return "wants header=N[-M][,MinRate=R] or body=...";
+            return "wants header=N[-M][,MinRate=R], body=... or handshake=...";
         s += strlen(stages[stage]);
         n = strcspn(s, "-, \t");
         if ((first = empm__config_parse_ms(s, n)) < 0)
@@ -3023,7 +3081,8 @@ static const char *empm__config_set_read_timeout(empm_config *cfg,
             cfg->body_timeout_ms = (int)first;
             cfg->body_timeout_max_ms = (int)last;
             cfg->body_min_rate = (int)rate;
-        }
+        } else
+            cfg->handshake_timeout_ms = (int)(last > 0 ? last : first);
     }
     return NULL;
 }
@@ -3196,18 +3255,20 @@ static const char *empm__directive_store_list(empm_config *cfg,
                                                              : empm__no_memory;
 }
 
-/* Keeps a text for as long as the configuration lives. NULL, or what is wrong.
- */
+/* Keeps a text for as long as the configuration lives: `value`, of which `word`
+ * is the first and `rest` what follows. NULL, or what is wrong. */
 static const char *empm__directive_store_text(empm_config *cfg,
                                               const empm__directive *d,
+                                              const char *value,
                                               const char *word,
                                               const char *rest)
 {
-    const char *text = d->kind == EMPM__KIND_TEXT ? word
-                                                  : empm__config_tokens(word);
+    const int more = rest[strspn(rest, " \t")] != '\0';
+    const char *text = d->kind == EMPM__KIND_TOKENS ? empm__config_tokens(word)
+                       : d->kind == EMPM__KIND_WORDS && more ? value : word;
     if (text == NULL)
         return "must be Prod, Major, Minor, Min, OS or Full";
-    if (rest[strspn(rest, " \t")] != '\0')
+    if (more && d->kind != EMPM__KIND_WORDS)
         return "takes one argument: quotes go around what has spaces";
     /* only the row's own "." means the folder where the server starts */
     if (strcmp(text, ".") == 0)
@@ -3242,8 +3303,9 @@ static const char *empm__directive_store(empm_config *cfg,
                                          offsetof(empm_config, server_field)
                                    : r == 0)
         return "wants a value";
-    if (d->kind == EMPM__KIND_TEXT || d->kind == EMPM__KIND_TOKENS)
-        return empm__directive_store_text(cfg, d, word, rest);
+    if (d->kind == EMPM__KIND_TEXT || d->kind == EMPM__KIND_WORDS ||
+        d->kind == EMPM__KIND_TOKENS)
+        return empm__directive_store_text(cfg, d, value, word, rest);
     if (d->kind != EMPM__KIND_REAL)
         why = empm__directive_parse(cfg, d, word, &rest, &v);
     else if (!empm__directive_is_real(d, real = empm__config_parse_real(word)))
@@ -3273,7 +3335,7 @@ EMPM_API empm_config empm_defaults(void)
     memset(&cfg, 0, sizeof cfg);
     for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
         const empm__directive *d = &empm__directives[i];
-        if (d->kind == EMPM__KIND_TEXT)
+        if (d->kind == EMPM__KIND_TEXT || d->kind == EMPM__KIND_WORDS)
             memcpy((char *)&cfg + d->offset, &d->preset, sizeof d->preset);
         else if (d->preset != NULL && d->kind != EMPM__KIND_TOKENS &&
                  d->kind != EMPM__KIND_LIST)
@@ -3318,8 +3380,10 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "SSLCertificateChainFile", "the issuers stand in SSLCertificateFile, "
       "behind the certificate" },
     { "SSLSessionCache", "SSLSessionCacheSize is the memory for it" },
-    { "SSLCA* SSLCompression SSLFIPS SSLH* SSLI* SSLO* SSLP* SSLR* "
-      "SSLSessionT* SSLSRP* SSLStapling* SSLStrictSNI* SSLU* SSLV* MD* NSS* "
+    { "SSLCACertificatePath", "SSLCACertificateFile has all of them" },
+    { "SSLCADN* SSLCARev* SSLCompression SSLFIPS SSLH* SSLI* SSLO* SSLPa* "
+      "SSLPolicy SSLProxy* SSLR* SSLSessionT* SSLSRP* SSLStapling* "
+      "SSLStrictSNI* SSLU* SSLVH* MD* NSS* "
       "<MDomainSet",
       "TLS 1.2 is all there is: a proxy in front of a Listen "
       "\"127.0.0.1:8080 proxy\" can do more" },
@@ -3712,7 +3776,8 @@ static int empm__config_check_ranges(empm_config *cfg, empm__report *r)
     for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
         const empm__directive *d = &empm__directives[i];
         /* NULL means the default, where there is one */
-        if (d->kind == EMPM__KIND_TEXT && d->preset != NULL &&
+        if ((d->kind == EMPM__KIND_TEXT || d->kind == EMPM__KIND_WORDS) &&
+            d->preset != NULL &&
             empm__directive_text(cfg, d) == NULL)
             memcpy((char *)cfg + d->offset, &d->preset, sizeof d->preset);
         if (d->kind == EMPM__KIND_REAL
@@ -3730,7 +3795,8 @@ static int empm__config_check_ranges(empm_config *cfg, empm__report *r)
                              d->name);
         odd |= d->offset == offsetof(empm_config, processes);
     }
-    if (cfg->header_timeout_ms < 0 || cfg->header_timeout_max_ms < 0 ||
+    if (cfg->handshake_timeout_ms < 0 ||
+        cfg->header_timeout_ms < 0 || cfg->header_timeout_max_ms < 0 ||
         cfg->header_min_rate < 0 || cfg->body_timeout_ms < 0 ||
         cfg->body_timeout_max_ms < 0 || cfg->body_min_rate < 0)
         empm__report_say(r, EMPM_LOG_ERROR, 5101,
@@ -6833,6 +6899,49 @@ static char *empm__worker_scratch(empm__worker *w)
  * runs on   the worker that owns the connection; drop() on the listener, too
  * ------------------------------------------------------------------------- */
 
+/* Another TLS library goes behind the same table; what it takes is here with
+ * OpenSSL's calls (130 lines with version 3, TLS 1.3 among what they give).
+ *
+ * 1. A wing takes the place of &empm__tls_wing in >>wings. Its server_new()
+ *    makes the SSL_CTX, reads certificates and keys, stores in s->secure the
+ *    session that all connections of a "tls" Listen begin with, and in s->tls
+ *    what server_free() frees. It runs before the server gives up its rights.
+ *
+ * 2. Three tables. That of s->secure has a handshake() that allocates the
+ *    connection's own session (an empm__session first, then the SSL *) with
+ *    empm__worker_memory(), sets c->session to it and goes on with the second
+ *    table's, SSL_accept(). At its end session.of becomes the third table. The
+ *    first two have empm__plain_recv() and the like: after a handshake that is
+ *    refused, what the client still sends is read and dropped.
+ *
+ * 3. The descriptor does not block, so SSL_set_fd() will do. Before each call,
+ *    empm__conn_clear() forgets READY_IN before reading, READY_OUT before
+ *    writing, both in a handshake: an event that comes meanwhile is noted anew.
+ *    Behind it, SSL_ERROR_WANT_READ is EMPM__WANTS_IN and sets
+ *    EMPM__F_DRAINED; WANT_WRITE is EMPM__WANTS_OUT, also from SSL_read();
+ *    ZERO_RETURN is 0; all else EMPM__LOST. The queue of errors belongs to the
+ *    thread, and the next connection of the worker must not find it full:
+ *    ERR_clear_error(). recv() sets EMPM__F_DRAINED in no other case, for the
+ *    library may hold more plaintext than the reader had room for.
+ *
+ * 4. send() gathers up to 16 KB of the vectors in w->wire, EMPM__SCRATCH bytes
+ *    that are made at first use, and gives them to SSL_write(). After
+ *    WANT_WRITE the same bytes come again, maybe more behind them and at
+ *    another place: SSL_MODE_ENABLE_PARTIAL_WRITE and
+ *    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER, and the length of the first attempt,
+ *    kept in the session. What BIO_number_written() has grown by goes to
+ *    *wire. file() does the same with pread(), and moves *off.
+ *
+ * 5. pending() is SSL_has_pending(), else empm__plain_pending(). finish() calls
+ *    SSL_shutdown() once, without a wait for the answer, then
+ *    empm__plain_finish(). drop() is SSL_free(), without I/O. variable() knows
+ *    mod_ssl's names; empm_ssl() and %{NAME}x tell what it returns.
+ *
+ * A connection is run by one thread at a time, but not always by the same one.
+ * On a Listen with "proxy" the bytes behind the PROXY header are in c->io: see
+ * empm__tls_handshake(). Test transport.one_that_does_all_it_may is a small and
+ * whole example. */
+
 enum {                           /* returned in place of a number of bytes */
     EMPM__WANTS_IN  = -1,        /* the socket has nothing to read now */
     EMPM__WANTS_OUT = -2,        /* the socket has no room now */
@@ -6853,7 +6962,9 @@ enum {                           /* returned in place of a number of bytes */
  * pending     how many bytes have arrived that recv() has not given yet
  * finish      all is sent: tells the client. `closing`: close() comes next
  * drop        forgets the session, without I/O. NULL: nothing is to forget
- * variable    what empm_ssl() returns; NULL: there is nothing to tell */
+ * variable    what empm_ssl() returns; NULL: there is nothing to tell
+ * says_end    an idle connection is closed with finish(), by a worker, if one
+ *             is free */
 typedef struct empm__transport {
     const char *scheme;          /* of empm_scheme() */
     int     (*handshake)(empm__worker *w, empm__conn *c);
@@ -6866,6 +6977,7 @@ typedef struct empm__transport {
     void    (*finish)(empm__worker *w, empm__conn *c, int closing);
     void    (*drop)(empm__conn *c);
     const char *(*variable)(const empm__conn *c, const char *name);
+    int       says_end;
 } empm__transport;
 
 typedef struct empm__session {
@@ -6993,7 +7105,7 @@ static void empm__plain_finish(empm__worker *w, empm__conn *c,
 
 static const empm__transport empm__plain = {
     "http", NULL, empm__plain_recv, empm__plain_send, empm__plain_file,
-    empm__plain_pending, empm__plain_finish, NULL, NULL
+    empm__plain_pending, empm__plain_finish, NULL, NULL, 0
 };
 
 /* The session of all plain connections. */
@@ -7565,6 +7677,7 @@ enum { EMPM__TO_SIBLINGS = 1, EMPM__TO_PROGRAM };
 #define EMPM__VAIN         64u      /* looks for nothing, then one at why */
 #define EMPM__DEAF_US      1000000u /* and no wait for events: it is over */
 #define EMPM__HAND_OVER_MS 30000    /* and nothing could be moved: it is over */
+#define EMPM__GOODBYES     16       /* for a worker in a round: 0.1 ms */
 
 typedef struct empm__batch {         /* taken in this round, in order */
     uint32_t head, tail, count;
@@ -7648,13 +7761,31 @@ static int empm__listener_close_idle(empm__engine *e, uint32_t i)
     return 1;
 }
 
+/* Has a worker say goodbye, if the transport of an idle connection does so and
+ * one is free: a crowd that expires at once does not keep requests waiting, so
+ * a round has so many for each. The connection's time is over now; the worker
+ * closes it, unless the client has sent something at the last moment. */
+static int empm__listener_part(empm__engine *e, empm__batch *b, uint32_t i)
+{
+    empm__conn *c = empm__slab_conn(&e->slab, i);
+    const uint32_t idle = empm__load(&e->score->idle_workers);
+    if (!empm__transport_of(c)->says_end || c->io != NULL ||
+        (c->state != EMPM__KEEPALIVE && c->state != EMPM__READ_HEAD) ||
+        idle == 0 || (b->count >= EMPM__GOODBYES * idle && !e->stopping))
+        return 0;
+    empm__store(&c->deadline_ms, b->now_ms);
+    empm__listener_batch_add(e, b, i);
+    return 1;
+}
+
 /* Ends a taken record: closes it, or has a worker do it. `force` closes the
  * descriptor now, whatever is owed, since no worker may come for long. */
 static void empm__listener_end_taken(empm__engine *e, empm__batch *b,
                                      uint32_t i, int force)
 {
     empm__conn *c = empm__slab_conn(&e->slab, i);
-    if (empm__listener_close_idle(e, i))
+    if ((!force && empm__listener_part(e, b, i)) ||
+        empm__listener_close_idle(e, i))
         return;
     if (force) {
         empm__conn_close(c);
@@ -7915,9 +8046,10 @@ static void empm__listener_pause_full(empm__engine *e, uint32_t now_ms)
 
 /* Closes the KEEPALIVE connections that are nearest to their expiry, at most
  * `want` of them, after at most 256 looks: the wheel has them in this order,
- * and a bound keeps the round short. Returns how many. */
-static uint32_t empm__listener_cull(empm__engine *e, uint32_t want,
-                                    uint32_t now_ms)
+ * and a bound keeps the round short. Returns how many; with a batch, some of
+ * them are there until a worker has said goodbye. */
+static uint32_t empm__listener_cull(empm__engine *e, empm__batch *b,
+                                    uint32_t want, uint32_t now_ms)
 {
     const empm__wheel *wh = &e->wheel;
     uint32_t slot = empm__wheel_slot(wh->cursor), seen = 0, done = 0, ahead = 0;
@@ -7933,7 +8065,8 @@ static uint32_t empm__listener_cull(empm__engine *e, uint32_t want,
             const uint32_t next = c->wheel_next, w = empm__load(&c->word);
             if (!(w & EMPM__OWNED) && (w & EMPM__KEEP) &&
                 empm__listener_take(e, i, EMPM__READY_TIMEOUT, now_ms) &&
-                empm__listener_close_idle(e, i))
+                ((b != NULL && empm__listener_part(e, b, i)) ||
+                 empm__listener_close_idle(e, i)))
                 done++;
             i = next;
         }
@@ -7942,14 +8075,22 @@ static uint32_t empm__listener_cull(empm__engine *e, uint32_t want,
     return done;
 }
 
+/* How long a connection may take before its transport is ready (`shakes`: there
+ * is a handshake), and from there to the first byte of a request. */
+static int empm__listener_patience_ms(const empm_config *cfg, int shakes)
+{
+    const int ms = shakes ? cfg->handshake_timeout_ms : cfg->header_timeout_ms;
+    return ms > 0 ? ms : cfg->timeout_ms;
+}
+
 /* Returns until when a record that has moved may wait: as its giver says, but
  * not for longer than our own settings allow. */
 static uint32_t empm__move_deadline(const empm_config *cfg,
                                     const empm__moved *m, uint32_t now_ms)
 {
-    const int most = m->state == EMPM__KEEPALIVE ? cfg->keep_alive_timeout_ms
-                     : cfg->header_timeout_ms    ? cfg->header_timeout_ms
-                                                 : cfg->timeout_ms;
+    const int most = m->state == EMPM__KEEPALIVE
+                         ? cfg->keep_alive_timeout_ms
+                         : empm__listener_patience_ms(cfg, 0);
     if (most == 0)
         return m->left_ms < INT32_MAX ? empm__time_after(now_ms,
                                                          (int)m->left_ms)
@@ -7968,15 +8109,16 @@ static void empm__listener_record_begin(empm__engine *e, uint32_t i, int fd,
     const empm_config *cfg = e->cfg;
     empm__conn *c = empm__slab_conn(&e->slab, i);
     uint32_t w, n;
+    int shakes;
     c->fd = fd;
     c->requests = m != NULL ? m->requests : 0;
     c->why = 0;
     c->flags = m == NULL ? EMPM__F_FRESH : m->is_job ? EMPM__F_MOVED : 0;
     c->io = NULL;
     c->session = e->s->endpoints[k].session;
+    shakes = empm__transport_of(c)->handshake != NULL;
     c->state = (uint8_t)(m != NULL ? m->state
-                         : e->s->endpoints[k].proxy ||
-                           empm__transport_of(c)->handshake != NULL
+                         : e->s->endpoints[k].proxy || shakes
                              ? (uint32_t)EMPM__HANDSHAKE
                              : (uint32_t)EMPM__READ_HEAD);
     c->endpoint = (uint8_t)k;
@@ -7986,9 +8128,9 @@ static void empm__listener_record_begin(empm__engine *e, uint32_t i, int fd,
         c->serial = 1;
     empm__store(&c->deadline_ms,
                 m != NULL ? empm__move_deadline(cfg, m, now_ms)
-                          : empm__time_after(now_ms, cfg->header_timeout_ms
-                                                    ? cfg->header_timeout_ms
-                                                    : cfg->timeout_ms));
+                          : empm__time_after(
+                                now_ms,
+                                empm__listener_patience_ms(cfg, shakes)));
     empm__wheel_move(&e->wheel, &e->slab, i, c->deadline_ms);
     w = empm__load(&c->word);
     do                               /* POSTED may be set by a late hint */
@@ -8105,16 +8247,17 @@ static void empm__listener_hold(empm__engine *e, empm__batch *b, int fd, int k,
 static int empm__listener_make_room(empm__engine *e, empm__batch *b)
 {
     uint32_t over;
-    int others;
+    int others, room;
     empm__listener_drain_inbox(e, b);
     if (e->slab.in_use < e->most)
         return 1;
     over = e->slab.in_use - e->most + 1;
     others = empm__listener_others_have_place(e);
-    if (!others && empm__listener_cull(e, over, b->now_ms) >= over)
+    room = !others && empm__listener_cull(e, b, over, b->now_ms) >= over;
+    if (room && e->slab.in_use < e->most)
         return 1;
-    empm__listener_pause(e, EMPM__PAUSE_FULL, b->now_ms,
-                         others ? NULL : "MaxOpenConnections is reached");
+    empm__listener_pause(e, EMPM__PAUSE_FULL, b->now_ms, others || room
+                             ? NULL : "MaxOpenConnections is reached");
     return 0;
 }
 
@@ -8385,7 +8528,7 @@ static int empm__listener_accept_failed(empm__engine *e, int k, int error,
             empm__listener_shut(e, k);
         return 0;
     case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM:
-        if (empm__listener_cull(e, 1, now_ms) > 0)
+        if (empm__listener_cull(e, NULL, 1, now_ms) > 0)
             return 1;
         break;
     case EBADF: case EINVAL: case ENOTSOCK: case EFAULT:
@@ -10680,22 +10823,29 @@ EMPM_API char *empm_body(empm_request *req, size_t *len)
  * A note is a pair of strings that a handler leaves for the access log.
  * ------------------------------------------------------------------------- */
 
-/* Returns the peer of the connection, which has its place beside the record.
- * The kernel forgets it with a reset, and then its family is UNKNOWN for
- * good. */
-static const empm__peer *empm__request_peer(empm_request *req)
+/* Returns the peer of the connection that the worker runs, which has its place
+ * beside the record. The kernel forgets it with a reset, and then its family is
+ * UNKNOWN for good. */
+static const empm__peer *empm__request_peer_of(empm__worker *w)
 {
-    empm__peer *p = empm__slab_peer(&req->w->engine->slab, req->w->index);
+    empm__slab *slab = &w->engine->slab;
+    empm__peer *p = empm__slab_peer(slab, w->index);
     struct sockaddr_storage a;
     socklen_t n = sizeof a;
     if (p->family != EMPM__PEER_UNASKED)
         return p;
     memset(&a, 0, sizeof a);
-    if (getpeername(req->c->fd, (struct sockaddr *)&a, &n) == 0)
+    if (getpeername(empm__slab_conn(slab, w->index)->fd,
+                    (struct sockaddr *)&a, &n) == 0)
         empm__peer_from(p, &a);
     else
         empm__peer_set(p, EMPM__PEER_UNKNOWN, NULL, 0);
     return p;
+}
+
+static const empm__peer *empm__request_peer(empm_request *req)
+{
+    return empm__request_peer_of(req->w);
 }
 
 /* Made on the first call, with its port; log lines ask for it again and
@@ -12312,7 +12462,8 @@ static enum empm__state empm__dispatch_request(empm__worker *w,
  * ------------------------------------------------------------------------- */
 
 /* Before HTTP: a PROXY header, where the endpoint has one, then the handshake
- * of the transport. Both have the deadline that was set at accept. */
+ * of the transport. Both have the deadline that was set at accept: bytes do not
+ * move it. The first request has its own, from here on. */
 static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
                                            empm__wait *wait)
 {
@@ -12329,6 +12480,9 @@ static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
     r = empm__transport_of(c)->handshake(w, c);
     if (r > 0) {                     /* its short reads tell nothing now */
         c->flags &= (uint8_t)~EMPM__F_DRAINED;
+        empm__store(&c->deadline_ms,
+                    empm__time_after(empm__step_clock(w),
+                                     empm__listener_patience_ms(w->cfg, 0)));
         return EMPM__READ_HEAD;
     }
     if (r == 0) {
@@ -13813,7 +13967,8 @@ static void *empm__worker_main(void *arg)
 static uint32_t empm__engine_horizon(const empm_config *cfg)
 {
     const int waits[] = { cfg->timeout_ms, cfg->keep_alive_timeout_ms,
-                          cfg->header_timeout_ms, cfg->body_timeout_ms,
+                          cfg->handshake_timeout_ms, cfg->header_timeout_ms,
+                          cfg->body_timeout_ms,
                           cfg->linger_timeout_ms, cfg->linger_short_ms };
     int h = 2000;
     size_t i;
@@ -14907,6 +15062,17 @@ static double empm__memory_stacks(const empm_config *cfg)
            stack;
 }
 
+/* Does a Listen have the word tls? */
+static int empm__config_has_tls(const empm_config *cfg)
+{
+    empm__endpoint_spec spec;
+    int i;
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
+        if (empm__endpoint_parse(&spec, cfg->listen[i]) == NULL && spec.tls)
+            return 1;
+    return 0;
+}
+
 /* The memory of all children in bytes, by what it is for; at worst, but for the
  * last line, which is what a busy server comes to. */
 #define EMPM__STACK_USED 32768       /* what a thread seldom exceeds */
@@ -14929,6 +15095,7 @@ static empm__memory empm__memory_estimate(const empm_config *cfg)
     const double idle = children * empm__engine_connection_limit(cfg) *
                         (double)(sizeof(empm__conn) + sizeof(empm__peer));
     empm__memory m;
+    m.store = (double)cfg->shared_store_size;
     m.connections = idle + children * empm__engine_connection_limit(cfg) *
                                (double)(EMPM_PAGE_BYTES + EMPM_RESPONSE_BUFFER +
                                         cfg->limit_request_head);
@@ -14937,8 +15104,16 @@ static empm__memory empm__memory_estimate(const empm_config *cfg)
                             (double)cfg->threads_per_child *
                                 (EMPM__SCRATCH +
                                  EMPM__PAGE_CACHE * EMPM_PAGE_BYTES));
+    if (empm__config_has_tls(cfg)) {
+        /* each keeps at most what has passed through a worker, both ways */
+        const double most = empm__engine_connection_limit(cfg) * 2.0 *
+                            EMPM__SCRATCH;
+        m.connections += children * (most < (double)cfg->max_tls_memory
+                                         ? most : (double)cfg->max_tls_memory);
+        m.buffers += children * (double)cfg->threads_per_child * EMPM__SCRATCH;
+        m.store += (double)cfg->ssl_session_cache_size;
+    }
     m.stacks = empm__memory_stacks(cfg);
-    m.store = (double)cfg->shared_store_size;
     m.likely = idle + m.buffers + m.store +
                threads * (EMPM_PAGE_BYTES + EMPM__STACK_USED);
     return m;
@@ -16871,11 +17046,16 @@ static const empm__wing empm__proxy_wing = {
  * those after it do not, however the processor has ordered its stores; so it is
  * only the compiler that has to keep them in order (empm__kv_link).
  *
+ * An entry has an owner, one of 256. In a full shard the owner that has most of
+ * it gives a place: of its entries, the one that ends first. So nobody is
+ * driven out by an owner that has more than himself, and one that fills a shard
+ * ends up replacing its own.
+ *
  * runs on   any thread of any process
  * source    J.-P. Aumasson, D. J. Bernstein, "SipHash: a fast short-input PRF"
  * ------------------------------------------------------------------------- */
 
-#ifndef EVENTMPM_NO_STORE
+#if !defined(EVENTMPM_NO_STORE) || defined(EVENTMPM_TLS_BEARSSL)
 
 /* Fills in n bytes that no client can guess. */
 static void empm__random_fill(void *to, size_t n)
@@ -16967,6 +17147,7 @@ typedef struct empm__kv_slot {
     uint32_t hash;
     uint16_t key_len, len;
     uint8_t  next;
+    uint8_t  owner;                    /* who gives way if the shard is full */
 } empm__kv_slot;
 
 typedef struct empm__kv_shard {
@@ -17090,20 +17271,33 @@ static void empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
     sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
 }
 
-/* Makes room: the key that ends first has to go; a key without an end stays. */
-static int empm__kv_evict(empm__kv_shard *sh)
+/* Makes room for an entry of `owner`: that of the owner with most of them goes
+ * which ends first. A key without an end stays. EMPM_EFULL: none has one. */
+static int empm__kv_evict(empm__kv_shard *sh, uint8_t owner)
 {
+    uint16_t count[256];
     uint8_t *victim = NULL, *link;
     uint64_t first = UINT64_MAX;
-    uint32_t i;
-    for (i = 0; i < 256; i++)
-        for (link = &sh->heads[i]; *link != 0; link = &sh->slots[*link].next) {
-            const uint64_t end = sh->slots[*link].expires_ms;
-            if (end != 0 && end < first) {
-                first = end;
-                victim = link;
+    uint32_t i, most = 0;
+    int pass;
+    memset(count, 0, sizeof count);
+    count[owner] = 1;                  /* the one that wants to come in */
+    for (pass = 0; pass < 2; pass++)
+        for (i = 0; i < 256; i++)
+            for (link = &sh->heads[i]; *link != 0;
+                 link = &sh->slots[*link].next) {
+                const empm__kv_slot *s = &sh->slots[*link];
+                if (s->expires_ms == 0)
+                    continue;
+                if (pass == 0) {
+                    count[s->owner]++;
+                } else if (count[s->owner] > most ||
+                           (count[s->owner] == most && s->expires_ms < first)) {
+                    most = count[s->owner];
+                    first = s->expires_ms;
+                    victim = link;
+                }
             }
-        }
     if (victim == NULL)
         return EMPM_EFULL;
     empm__kv_remove(sh, victim);
@@ -17117,6 +17311,7 @@ typedef struct empm__kv_at {
     const void     *key;
     size_t          key_len;
     uint32_t        hash;
+    uint8_t         owner;             /* of what is written; 0, unless set */
     uint8_t        *link;              /* to its slot, or its chain's end */
     empm__kv_slot  *slot;              /* NULL: absent, or it has expired */
     unsigned char  *value;
@@ -17147,6 +17342,7 @@ static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
     at->key = key;
     at->key_len = key_len;
     at->hash = (uint32_t)hash;
+    at->owner = 0;
     at->slot = NULL;
     for (at->link = &sh->heads[hash & 255]; *at->link != 0;
          at->link = &sh->slots[*at->link].next) {
@@ -17175,7 +17371,7 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
     if (len > at->kv->room - at->key_len)
         return EMPM_EINVAL;
     if (old == 0) {
-        if (sh->slots[sh->free].next == 0 && empm__kv_evict(sh) < 0)
+        if (sh->slots[sh->free].next == 0 && empm__kv_evict(sh, at->owner) < 0)
             return EMPM_EFULL;
         link = &sh->heads[at->hash & 255];
     }
@@ -17187,6 +17383,7 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
     s->hash = at->hash;
     s->key_len = (uint16_t)at->key_len;
     s->len = (uint16_t)len;
+    s->owner = at->owner;
     s->next = old != 0 ? sh->slots[old].next : *link;
     data = empm__kv_data(at->kv, sh, slot);
     memcpy(data, at->key, at->key_len);
@@ -17224,9 +17421,10 @@ static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
 }
 
 /* if_version: NULL: whatever is there; 0: only if nothing is; or only that. */
-static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
-                        const uint64_t *if_version, const void *value,
-                        size_t len, int64_t ttl_ms, uint64_t now_ms)
+static int empm__kv_put_of(uint8_t owner, empm__kv *kv, const void *key,
+                           size_t key_len, const uint64_t *if_version,
+                           const void *value, size_t len, int64_t ttl_ms,
+                           uint64_t now_ms)
 {
     empm__kv_at at;
     const uint64_t expires_ms = ttl_ms == 0 ? 0 : now_ms + (uint64_t)ttl_ms;
@@ -17237,10 +17435,23 @@ static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
     if (if_version != NULL &&
         *if_version != (at.slot != NULL ? at.slot->version : 0))
         r = EMPM_EGONE;
-    else
+    else {
+        at.owner = owner;
         r = empm__kv_write(&at, value, len, expires_ms);
+    }
     pthread_mutex_unlock(&at.sh->lock);
     return r;
+}
+
+#ifndef EVENTMPM_NO_STORE            /* what TLS does not need */
+
+/* The same where all entries have one owner: the first that ends gives way. */
+static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
+                        const uint64_t *if_version, const void *value,
+                        size_t len, int64_t ttl_ms, uint64_t now_ms)
+{
+    return empm__kv_put_of(0, kv, key, key_len, if_version, value, len, ttl_ms,
+                           now_ms);
 }
 
 static int empm__kv_delete(empm__kv *kv, const void *key, size_t key_len,
@@ -17288,6 +17499,8 @@ static int empm__kv_add(empm__kv *kv, const void *key, size_t key_len,
     return r;
 }
 
+#endif /* EVENTMPM_NO_STORE */
+
 /* A store for the processes to come, in `bytes`; `room` for each key with its
  * value, 64 to 65535. */
 static int empm__kv_new(empm__kv **out, size_t bytes, uint32_t room)
@@ -17324,6 +17537,8 @@ static void empm__kv_free(empm__kv *kv, size_t bytes)
         munmap(kv, bytes);
 }
 
+#endif /* EVENTMPM_NO_STORE, and no sessions of TLS */
+
 /* ---------------------------------------------------------------------------
  * >>store-calls -- the shared store, as a handler sees it
  *
@@ -17331,6 +17546,8 @@ static void empm__kv_free(empm__kv *kv, size_t bytes)
  * Where the store is not built, its settings are refused and the calls do not
  * exist.
  * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_STORE
 
 /* Expiry is in milliseconds of the clock that only goes forward, which all
  * processes of the machine share; 64 bits, since an entry may outlive the 49
@@ -17451,10 +17668,10 @@ static const empm__wing empm__store_wing = {
  * ------------------------------------------------------------------------- */
 
 #ifdef EVENTMPM_TLS_BEARSSL
-#ifdef EVENTMPM_NO_STORE
-#  error "eventmpm.h: TLS keeps its sessions in the store: without NO_STORE"
-#endif
 #define EMPM__TLS_KEY_MOST  8192       /* bytes of a key, decoded */
+#define EMPM__TLS_KEY_BYTES (sizeof(br_skey_decoder_context) + 64)  /* and what
+                                          BearSSL 0.6 may write behind it */
+#define EMPM__TLS_RSA_MOST  4096       /* bits: BearSSL's BR_MAX_RSA_SIZE */
 #define EMPM__TLS_FILE_MOST 1048576    /* bytes of a file */
 #define EMPM__TLS_SOON_S    (14 * 86400)   /* a certificate expires soon */
 
@@ -17466,7 +17683,7 @@ typedef struct empm__tls_pair {
     br_skey_decoder_context *key;      /* holds the key's numbers */
     int                  curve;        /* BR_KEYTYPE_EC: BR_EC_* */
     char                *names;        /* each with a NUL, then an empty one */
-    int64_t              expires_s;
+    int64_t              begins_s, expires_s;
 } empm__tls_pair;
 
 /* Forgets n bytes so that no compiler leaves that out. */
@@ -17475,6 +17692,23 @@ static void empm__tls_wipe(void *p, size_t n)
     volatile unsigned char *at = (volatile unsigned char *)p;
     while (n-- > 0)
         *at++ = 0;
+}
+
+/* Pages of their own for n secret bytes; NULL: no memory. */
+static void *empm__tls_secret_new(size_t n)
+{
+    void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                   -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    empm__process_hide(p, n);
+    return p;
+}
+
+static void empm__tls_secret_free(void *p, size_t n)
+{
+    empm__tls_wipe(p, n);
+    munmap(p, n);
 }
 
 /* --- PEM ------------------------------------------------------------------ */
@@ -17523,93 +17757,164 @@ static void empm__tls_object_add(void *to, const void *data, size_t n)
     o->len += n;
 }
 
-/* Reads a whole file; NULL: *why says what is wrong. The caller frees it. */
-static char *empm__tls_slurp(const char *path, size_t *n, const char **why)
+/* A file that is being read, for messages. */
+typedef struct empm__tls_source {
+    const char   *directive, *path;
+    empm__report *rep;
+} empm__tls_source;
+
+static void empm__tls_say(const empm__tls_source *from, const char *fmt, ...)
+    EMPM__PRINTF(2, 3);
+
+/* Says why a file cannot be used. */
+static void empm__tls_say(const empm__tls_source *from, const char *fmt, ...)
+{
+    char why[400];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(why, sizeof why, fmt, ap);
+    va_end(ap);
+    empm__report_say(from->rep, EMPM_LOG_ERROR, 5601, "%s %s: %s",
+                     from->directive, from->path, why);
+}
+
+/* open(), fstat() or read() has failed: errno has the reason. If it is a matter
+ * of rights, the user that lacks them is named. */
+static void empm__tls_say_errno(const empm__tls_source *from, const char *call)
+{
+    const int error = errno;
+    const struct passwd *p = error == EACCES ? getpwuid(geteuid()) : NULL;
+    char who[64];
+    snprintf(who, sizeof who, "#%lu", (unsigned long)geteuid());
+    if (error == EACCES)
+        empm__tls_say(from, "%s: %s: user %s may not read it", call,
+                      strerror(error), p != NULL ? p->pw_name : who);
+    else
+        empm__tls_say(from, "%s: %s", call, strerror(error));
+}
+
+/* Reads a whole file, with room for one byte more. NULL: it is said why. The
+ * caller wipes and frees it. */
+static char *empm__tls_slurp(const empm__tls_source *from, size_t *n)
 {
     struct stat st;
     char *text = NULL;
     ssize_t r = -1;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    const int fd = open(from->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     *n = 0;
     if (fd < 0 || fstat(fd, &st) < 0)
-        *why = strerror(errno);
+        empm__tls_say_errno(from, fd < 0 ? "open" : "fstat");
     else if (!S_ISREG(st.st_mode) || st.st_size > EMPM__TLS_FILE_MOST)
-        *why = "is no file of at most 1 MiB";
+        empm__tls_say(from, "is no file of at most 1 MiB");
     else if ((text = (char *)EMPM_MALLOC((size_t)st.st_size + 1)) == NULL)
-        *why = "no memory";
-    else
-        for (*why = NULL; (r = read(fd, text + *n, (size_t)st.st_size - *n)) >
-                          0;)
+        empm__tls_say(from, "no memory");
+    else {
+        while ((r = read(fd, text + *n, (size_t)st.st_size - *n)) > 0)
             *n += (size_t)r;
-    if (r < 0 && text != NULL)
-        *why = strerror(errno);
+        if (r < 0)
+            empm__tls_say_errno(from, "read");
+    }
     if (fd >= 0)
         close(fd);
-    if (*why != NULL) {
-        EMPM_FREE(text);
-        text = NULL;
-    }
-    return text;
+    if (r == 0)
+        return text;
+    if (text != NULL)
+        empm__tls_wipe(text, *n);
+    EMPM_FREE(text);
+    return NULL;
 }
 
-/* Takes all objects out of a PEM file. NULL: *why says what is wrong. What
- * stands between them is left out, with the carriage returns and a byte order
- * mark; a last line without its end is completed: BearSSL would not see it. */
-static empm__tls_object *empm__tls_objects(const char *path, const char **why)
+/* Where BearSSL cannot read on: a file with a pass phrase, or damage. `at` is
+ * where the bytes end that it has taken. */
+static void empm__tls_say_damage(const empm__tls_source *from, const char *text,
+                                 size_t at)
+{
+    static const char mark[] = "ENCRYPTED";
+    size_t i;
+    int line = 1;
+    for (i = 0; i + sizeof mark <= at + 1; i++)
+        if (memcmp(text + i, mark, sizeof mark - 1) == 0) {
+            empm__tls_say(from, "has an encrypted key, which is not supported: "
+                          "openssl pkey -in OLD -out NEW takes its pass phrase "
+                          "off");
+            return;
+        }
+    for (i = 0; i + 1 < at; i++)
+        line += text[i] == '\n';
+    empm__tls_say(from, "is damaged: line %d is no PEM", line);
+}
+
+/* Begins an object: what is decoded goes there. NULL: no memory. */
+static empm__tls_object *empm__tls_object_begin(br_pem_decoder_context *pem)
+{
+    empm__tls_object *o = (empm__tls_object *)EMPM_MALLOC(sizeof *o);
+    if (o == NULL)
+        return NULL;
+    memset(o, 0, sizeof *o);
+    snprintf(o->name, sizeof o->name, "%.63s", br_pem_decoder_name(pem));
+    br_pem_decoder_setdest(pem, empm__tls_object_add, o);
+    return o;
+}
+
+/* Decodes n bytes of PEM into a list at *last. Returns whether they were good;
+ * else it is said why, and the list may have begun. */
+static int empm__tls_objects_decode(const empm__tls_source *from,
+                                    br_pem_decoder_context *pem,
+                                    const char *text, size_t n,
+                                    empm__tls_object **last)
+{
+    empm__tls_object *o = NULL;
+    size_t i = 0;
+    int event = 0, failed = 0;
+    br_pem_decoder_init(pem);
+    while (i < n && event != BR_PEM_ERROR && !failed) {
+        i += br_pem_decoder_push(pem, text + i, n - i);
+        event = br_pem_decoder_event(pem);
+        if (event == BR_PEM_BEGIN_OBJ)
+            failed = (o = *last = empm__tls_object_begin(pem)) == NULL;
+        else if (event == BR_PEM_END_OBJ) {
+            failed = o->failed;
+            last = &o->next;
+            o = NULL;
+        }
+    }
+    if (event == BR_PEM_ERROR)
+        empm__tls_say_damage(from, text, i);
+    else if (failed)
+        empm__tls_say(from, "no memory");
+    else if (o != NULL)
+        empm__tls_say(from, "ends in the middle of an object");
+    return event != BR_PEM_ERROR && !failed && o == NULL;
+}
+
+/* Takes all objects out of a PEM file. NULL: it is said why. What stands
+ * between them is left out, with the carriage returns and a byte order mark; a
+ * last line without its end is completed: BearSSL would not see it. */
+static empm__tls_object *empm__tls_objects(const empm__tls_source *from)
 {
     br_pem_decoder_context pem;
-    empm__tls_object *first = NULL, **last = &first, *o = NULL;
+    empm__tls_object *first = NULL;
     size_t n, i, k = 0;
-    char *text = empm__tls_slurp(path, &n, why);
+    int good;
+    char *text = empm__tls_slurp(from, &n);
     if (text == NULL)
         return NULL;
     i = n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
     for (; i < n; i++)
         if (text[i] != '\r')
             text[k++] = text[i];
-    text[k++] = '\n';                  /* there is room for one byte more */
-    br_pem_decoder_init(&pem);
-    for (i = 0; i < k && *why == NULL;) {
-        i += br_pem_decoder_push(&pem, text + i, k - i);
-        switch (br_pem_decoder_event(&pem)) {
-        case BR_PEM_BEGIN_OBJ:
-            o = (empm__tls_object *)EMPM_MALLOC(sizeof *o);
-            if (o == NULL) {
-                *why = "no memory";
-                break;
-            }
-            memset(o, 0, sizeof *o);
-            snprintf(o->name, sizeof o->name, "%.63s",
-                     br_pem_decoder_name(&pem));
-            br_pem_decoder_setdest(&pem, empm__tls_object_add, o);
-            break;
-        case BR_PEM_END_OBJ:
-            if (o->failed)
-                *why = "no memory";
-            *last = o;
-            last = &o->next;
-            o = NULL;
-            break;
-        case BR_PEM_ERROR:
-            *why = "is damaged, or has an encrypted key, which is not "
-                   "supported";
-            break;
-        default:
-            break;
-        }
-    }
-    if (*why == NULL && o != NULL)
-        *why = "ends in the middle of an object";
-    empm__tls_objects_free(o);
+    text[k++] = '\n';
+    good = empm__tls_objects_decode(from, &pem, text, k, &first);
+    empm__tls_wipe(&pem, sizeof pem);
     empm__tls_wipe(text, n);
     EMPM_FREE(text);
-    if (*why == NULL && first == NULL)
-        *why = "has nothing between -----BEGIN and -----END lines";
-    if (*why != NULL) {
-        empm__tls_objects_free(first);
-        return NULL;
-    }
-    return first;
+    if (good && first == NULL)
+        empm__tls_say(from, "has nothing between -----BEGIN and -----END "
+                      "lines");
+    if (good)
+        return first;
+    empm__tls_objects_free(first);
+    return NULL;
 }
 
 /* --- DER ------------------------------------------------------------------ */
@@ -17739,58 +18044,128 @@ static void empm__tls_pair_free(empm__tls_pair *pair)
     EMPM_FREE(pair->chain);
     EMPM_FREE(pair->names);
     if (pair->key != NULL)
-        empm__tls_wipe(pair->key, sizeof *pair->key);
-    EMPM_FREE(pair->key);
+        empm__tls_secret_free(pair->key, EMPM__TLS_KEY_BYTES);
     memset(pair, 0, sizeof *pair);
 }
 
-/* Takes the certificates of a file over. NULL, or what is wrong. */
-static const char *empm__tls_chain_take(empm__tls_pair *pair,
-                                        empm__tls_object *o)
+static int empm__tls_is_certificate(const empm__tls_object *o)
+{
+    return strcmp(o->name, "CERTIFICATE") == 0 ||
+           strcmp(o->name, "X509 CERTIFICATE") == 0;
+}
+
+/* Takes the certificates of a file over. 0: it is said why not. */
+static int empm__tls_chain_take(empm__tls_pair *pair, empm__tls_object *o,
+                                const empm__tls_source *from)
 {
     const empm__tls_object *x;
     size_t n = 0;
-    for (x = o; x != NULL; x = x->next)
-        n += strcmp(x->name, "CERTIFICATE") == 0 ||
-             strcmp(x->name, "X509 CERTIFICATE") == 0;
-    if (n == 0)
-        return "has no certificate";
+    for (x = o; x != NULL; x = x->next) {
+        n += (size_t)empm__tls_is_certificate(x);
+        if (strcmp(x->name, "TRUSTED CERTIFICATE") == 0) {
+            empm__tls_say(from, "has a TRUSTED CERTIFICATE, which is OpenSSL's "
+                          "own form: openssl x509 -in OLD -out NEW makes a "
+                          "certificate of it");
+            return 0;
+        }
+    }
+    if (n == 0) {
+        empm__tls_say(from, "has no certificate");
+        return 0;
+    }
     pair->chain = (br_x509_certificate *)EMPM_MALLOC(n * sizeof *pair->chain);
-    if (pair->chain == NULL)
-        return "no memory";
+    if (pair->chain == NULL) {
+        empm__tls_say(from, "no memory");
+        return 0;
+    }
     for (; o != NULL; o = o->next)
-        if (strcmp(o->name, "CERTIFICATE") == 0 ||
-            strcmp(o->name, "X509 CERTIFICATE") == 0) {
+        if (empm__tls_is_certificate(o)) {
             pair->chain[pair->chain_len].data = o->data;
             pair->chain[pair->chain_len++].data_len = o->len;
             o->data = NULL;
             o->len = o->cap = 0;
         }
-    return NULL;
+    return 1;
 }
 
-/* Takes the key of a file. NULL, or what is wrong. */
-static const char *empm__tls_key_take(empm__tls_pair *pair,
-                                      const empm__tls_object *o)
+/* The kind of a key that cannot be served, by the identifier of its algorithm
+ * or curve; NULL: it has none of these. RFC 8410 3, 5480 2.1.1, 8017 A.1.2. */
+static const char *empm__tls_key_kind(const empm__tls_object *o)
 {
-    while (o != NULL && (strstr(o->name, "PRIVATE KEY") == NULL))
+    static const struct { unsigned char oid[12]; const char *kind; } kinds[] = {
+        { "\x06\x03\x2b\x65\x70", "an Ed25519 key" },
+        { "\x06\x03\x2b\x65\x71", "an Ed448 key" },
+        { "\x06\x05\x2b\x81\x04\x00\x22", "an ECDSA key on P-384" },
+        { "\x06\x05\x2b\x81\x04\x00\x23", "an ECDSA key on P-521" },
+        { "\x06\x05\x2b\x81\x04\x00\x0a", "an ECDSA key on secp256k1" },
+        { "\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a", "an RSA-PSS key" }
+    };
+    const unsigned char *p = o->data, *end = p + o->len;
+    size_t i, k, n;
+    for (i = 0; i < EMPM__COUNT(kinds); i++)
+        for (k = 0; k + 2u + kinds[i].oid[1] <= o->len; k++)
+            if (memcmp(p + k, kinds[i].oid, 2u + kinds[i].oid[1]) == 0)
+                return kinds[i].kind;
+    if (!empm__tls_der_enter(&p, &end, 0x30))
+        return NULL;
+    if (end - p > 3 && p[3] == 0x30 &&                   /* PKCS#8 */
+        (!empm__tls_der_skip(&p, end) || !empm__tls_der_skip(&p, end) ||
+         !empm__tls_der_enter(&p, &end, 0x04) ||
+         !empm__tls_der_enter(&p, &end, 0x30)))
+        return NULL;
+    if (empm__tls_der(&p, end, &n) != 0x02 || n != 1 || end - p < 2 ||
+        p[1] != 0x02)                                    /* RSAPrivateKey */
+        return NULL;
+    return *p == 1 ? "an RSA key of more than two primes" : NULL;
+}
+
+/* Takes the key of a file. 0: it is said why not. */
+static int empm__tls_key_take(empm__tls_pair *pair, const empm__tls_object *o,
+                              const empm__tls_source *from)
+{
+    static const char served[] = "served are ECDSA on P-256, and RSA of 2048 "
+                                 "to 4096 bits";
+    const char *kind;
+    int error;
+    while (o != NULL && strstr(o->name, "PRIVATE KEY") == NULL)
         o = o->next;
-    if (o == NULL)
-        return "has no private key";
-    if (strncmp(o->name, "ENCRYPTED", 9) == 0)
-        return "has an encrypted key, which is not supported";
-    if (o->len > EMPM__TLS_KEY_MOST)
-        return "has a key that is too long";
-    pair->key = (br_skey_decoder_context *)EMPM_MALLOC(sizeof *pair->key + 64);
-    if (pair->key == NULL)
-        return "no memory";
+    if (o == NULL) {
+        empm__tls_say(from, "has no private key");
+        return 0;
+    }
+    if (strncmp(o->name, "ENCRYPTED", 9) == 0) {
+        empm__tls_say_damage(from, o->name, strlen(o->name));
+        return 0;
+    }
+    if ((kind = empm__tls_key_kind(o)) != NULL) {
+        empm__tls_say(from, "has %s: %s", kind, served);
+        return 0;
+    }
+    pair->key = (br_skey_decoder_context *)empm__tls_secret_new(
+        EMPM__TLS_KEY_BYTES);
+    if (pair->key == NULL) {
+        empm__tls_say(from, "no memory");
+        return 0;
+    }
     br_skey_decoder_init(pair->key);
-    br_skey_decoder_push(pair->key, o->data, o->len);
-    if (br_skey_decoder_last_error(pair->key) != 0)
-        return "has a key of no kind that is supported: RSA up to 4096 bits, "
-               "ECDSA with P-256";
+    if (o->len <= EMPM__TLS_KEY_MOST)
+        br_skey_decoder_push(pair->key, o->data, o->len);
+    error = br_skey_decoder_last_error(pair->key);
     pair->kind = br_skey_decoder_key_type(pair->key);
-    return NULL;
+    if (o->len > EMPM__TLS_KEY_MOST || error == BR_ERR_X509_LIMIT_EXCEEDED ||
+        (error == 0 && pair->kind == BR_KEYTYPE_RSA &&
+         br_skey_decoder_get_rsa(pair->key)->n_bitlen > EMPM__TLS_RSA_MOST))
+        empm__tls_say(from, "has a key that is too long: %s", served);
+    else if (error == 0 && pair->kind == BR_KEYTYPE_EC &&
+             br_skey_decoder_get_ec(pair->key)->curve != BR_EC_secp256r1)
+        empm__tls_say(from, "has a key on another curve than P-256, the one "
+                      "that handshakes offer");
+    else if (error != 0)
+        empm__tls_say(from, "has a key of no kind that is known, or a damaged "
+                      "one: %s", served);
+    else
+        return 1;
+    return 0;
 }
 
 /* Is it the key of the certificate? */
@@ -17843,21 +18218,26 @@ static const unsigned char *empm__tls_dn(const br_x509_certificate *cert,
     return at;
 }
 
-/* Says what a client would stumble over. 0: the pair cannot serve. */
+/* Seconds since 1970 of a time in a certificate: BearSSL counts days from the
+ * year 0, of which 719528 lie before. */
+static int64_t empm__tls_seconds(uint32_t days, uint32_t seconds)
+{
+    return ((int64_t)days - 719528) * 86400 + seconds;
+}
+
+/* Can the pair serve? 0: it is said why not. */
 static int empm__tls_pair_check(empm__tls_pair *pair, const char *key_file,
                                 empm__report *rep)
 {
     br_x509_decoder_context x;
     const br_x509_pkey *pkey;
-    const int64_t now = (int64_t)time(NULL);
-    int64_t from;
-    size_t i;
     br_x509_decoder_init(&x, NULL, NULL);
     br_x509_decoder_push(&x, pair->chain[0].data, pair->chain[0].data_len);
     pkey = br_x509_decoder_get_pkey(&x);
     if (pkey == NULL) {
         empm__report_say(rep, EMPM_LOG_ERROR, 5602, "SSLCertificateFile %s: "
-                         "no certificate that can be read (error %d)",
+                         "its first certificate is damaged, or has a key that "
+                         "is neither RSA nor ECDSA (BearSSL error %d)",
                          pair->file, br_x509_decoder_last_error(&x));
         return 0;
     }
@@ -17868,25 +18248,36 @@ static int empm__tls_pair_check(empm__tls_pair *pair, const char *key_file,
     }
     if (pkey->key_type == BR_KEYTYPE_EC)
         pair->curve = pkey->key.ec.curve;
-    /* days are counted from the year 0, of which 719528 lie before 1970 */
-    from = ((int64_t)x.notbefore_days - 719528) * 86400 + x.notbefore_seconds;
-    pair->expires_s = ((int64_t)x.notafter_days - 719528) * 86400 +
-                      x.notafter_seconds;
-    if (now < from || now > pair->expires_s)
-        empm__report_say(rep, EMPM_LOG_WARN, 5604, "SSLCertificateFile %s: %s",
-                         pair->file, now < from ? "is not valid yet"
-                                                : "has expired");
+    pair->begins_s = empm__tls_seconds(x.notbefore_days, x.notbefore_seconds);
+    pair->expires_s = empm__tls_seconds(x.notafter_days, x.notafter_seconds);
+    return 1;
+}
+
+/* Says what a client would stumble over in a pair that can serve. */
+static void empm__tls_pair_warn(const empm__tls_pair *pair,
+                                enum empm_log_level level, empm__report *rep)
+{
+    const int64_t now = (int64_t)time(NULL);
+    const unsigned bits = pair->kind != BR_KEYTYPE_RSA ? 0
+        : (unsigned)br_skey_decoder_get_rsa(pair->key)->n_bitlen;
+    size_t i;
+    if (now < pair->begins_s || now > pair->expires_s)
+        empm__report_say(rep, level, 5604, "SSLCertificateFile %s: %s",
+                         pair->file, now < pair->begins_s ? "is not valid yet"
+                                                          : "has expired");
     else if (now > pair->expires_s - EMPM__TLS_SOON_S)
         empm__report_say(rep, EMPM_LOG_WARN, 5604, "SSLCertificateFile %s: "
                          "expires in %d days", pair->file,
                          (int)((pair->expires_s - now) / 86400));
-    if (pair->kind == BR_KEYTYPE_RSA &&
-        br_skey_decoder_get_rsa(pair->key)->n_bitlen > 2048)
+    if (bits > 2048)
         empm__report_say(rep, EMPM_LOG_WARN, 5605, "SSLCertificateFile %s: "
-                         "RSA with %u bits costs 4 ms and more for each "
-                         "handshake: take ECDSA with P-256", pair->file,
-                         (unsigned)br_skey_decoder_get_rsa(pair->key)
-                             ->n_bitlen);
+                         "RSA of %u bits costs %d ms for each handshake: take "
+                         "ECDSA on P-256", pair->file, bits, bits > 3072 ? 12
+                                                                         : 4);
+    else if (bits > 0 && bits < 2048)
+        empm__report_say(rep, EMPM_LOG_WARN, 5605, "SSLCertificateFile %s: "
+                         "clients refuse RSA of %u bits: take 2048, or ECDSA "
+                         "on P-256", pair->file, bits);
     for (i = 0; i + 1 < pair->chain_len; i++) {
         size_t n, k;
         const unsigned char *a = empm__tls_dn(&pair->chain[i], 1, &n);
@@ -17898,39 +18289,40 @@ static int empm__tls_pair_check(empm__tls_pair *pair, const char *key_file,
                              "issuer, and so on", pair->file, (int)i + 2,
                              (int)i + 1);
     }
-    return 1;
 }
 
-/* Reads one pair. EMPM_OK, or an error that has been said. key_file NULL: the
- * key stands beside its certificate. */
-static int empm__tls_pair_read(empm__tls_pair *pair, const char *file,
-                               const char *key_file, empm__report *rep)
+/* Reads the i-th pair. EMPM_OK, or EMPM_EINVAL, and it is said why. Without a
+ * file of its own the key stands beside its certificate. */
+static int empm__tls_pair_read(empm__tls_pair *pair, const empm_config *cfg,
+                               int i, empm__report *rep)
 {
-    const char *why = NULL, *which = "SSLCertificateFile", *path = file;
-    empm__tls_object *o = empm__tls_objects(file, &why);
+    char path[1200];
+    const char *key = cfg->ssl_certificate_key_file[i];
+    empm__tls_source from;
+    empm__tls_object *o;
+    int good;
     memset(pair, 0, sizeof *pair);
-    pair->file = file;
-    if (o != NULL)
-        why = empm__tls_chain_take(pair, o);
-    if (why == NULL && key_file != NULL) {
-        which = "SSLCertificateKeyFile";
-        path = key_file;
+    pair->file = cfg->ssl_certificate_file[i];
+    from.directive = "SSLCertificateFile";
+    from.path = empm__config_path(cfg, pair->file, path, sizeof path);
+    from.rep = rep;
+    o = empm__tls_objects(&from);
+    good = o != NULL && empm__tls_chain_take(pair, o, &from);
+    if (good && key != NULL) {
+        from.directive = "SSLCertificateKeyFile";
+        from.path = empm__config_path(cfg, key, path, sizeof path);
         empm__tls_objects_free(o);
-        o = empm__tls_objects(key_file, &why);
+        o = empm__tls_objects(&from);
+        good = o != NULL;
     }
-    if (why == NULL)
-        why = empm__tls_key_take(pair, o);
+    good = good && empm__tls_key_take(pair, o, &from) &&
+           empm__tls_pair_check(pair, from.path, rep);
     empm__tls_objects_free(o);
-    if (why != NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5601, "%s %s: %s", which, path,
-                         why);
-    if (why == NULL && !empm__tls_pair_check(pair, path, rep))
-        why = "";
-    if (why == NULL && (pair->names = empm__tls_names(pair->chain)) == NULL) {
-        why = "no memory";
-        empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory");
+    if (good && (pair->names = empm__tls_names(pair->chain)) == NULL) {
+        empm__tls_say(&from, "no memory");
+        good = 0;
     }
-    if (why == NULL)
+    if (good)
         return EMPM_OK;
     empm__tls_pair_free(pair);
     return EMPM_EINVAL;
@@ -17958,6 +18350,13 @@ static const struct {
       BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 }
 };
 
+typedef struct empm__tls_sessions {    /* handed on by reloads */
+    empm__kv *kv;
+    size_t    bytes;                   /* SSLSessionCacheSize */
+    uint32_t  room;                    /* of a key and an entry */
+    int       servers;                 /* of this process, that have it */
+} empm__tls_sessions;
+
 typedef struct empm__tls {             /* fixed once the server has started */
     empm__session   fresh;             /* what connections begin with */
     const empm_config *cfg;
@@ -17969,9 +18368,13 @@ typedef struct empm__tls {             /* fixed once the server has started */
     br_rsa_pkcs1_sign sign_rsa;
     uint16_t        suites[EMPM__TLS_SUITES];   /* the best one first */
     int             nsuites;
-    empm__kv       *sessions;          /* NULL: none are resumed; handed on by
-                                          a reload */
-    size_t          sessions_size;
+    struct empm__tls_trust *trust;     /* NULL: no client is asked for a
+                                          certificate */
+    empm__tls_sessions *sessions;      /* NULL: none are resumed */
+    unsigned char   leaf[EMPM_MAX_LIST][32];     /* SHA-256 of certificates */
+    unsigned char   settings[32];      /* the same of what else sessions are
+                                          bound to */
+    int64_t         memory;            /* atomic, not fixed: of MaxTlsMemory */
 } empm__tls;
 
 /* ---------------------------------------------------------------------------
@@ -17986,7 +18389,8 @@ typedef struct empm__tls {             /* fixed once the server has started */
 enum {                                 /* alerts, RFC 5246 7.2, 7301, 7507 */
     EMPM__TLS_CLOSE_NOTIFY = 0, EMPM__TLS_UNEXPECTED = 10,
     EMPM__TLS_BAD_MAC = 20, EMPM__TLS_OVERFLOW = 22, EMPM__TLS_HANDSHAKE = 40,
-    EMPM__TLS_BAD_CERTIFICATE = 42, EMPM__TLS_ILLEGAL = 47,
+    EMPM__TLS_BAD_CERTIFICATE = 42, EMPM__TLS_EXPIRED = 45,
+    EMPM__TLS_ILLEGAL = 47, EMPM__TLS_UNKNOWN_CA = 48,
     EMPM__TLS_DECODE = 50, EMPM__TLS_DECRYPT = 51, EMPM__TLS_VERSION = 70,
     EMPM__TLS_INTERNAL = 80, EMPM__TLS_NO_RENEGOTIATION = 100,
     EMPM__TLS_NO_PROTOCOL = 120
@@ -17998,6 +18402,7 @@ enum {                                 /* alerts, RFC 5246 7.2, 7301, 7507 */
 typedef struct empm__tls_hello {
     char name[256];                    /* SNI in lower case; "": none */
     uint8_t log_record;                /* records to it: 1 << that, at most */
+    uint8_t alpn;                      /* it offers http/1.1 */
 } empm__tls_hello;
 
 /* A reader of numbers and vectors that never leaves its bytes. */
@@ -18074,15 +18479,15 @@ static int empm__tls_hello_fragment(empm__tls_reader *x, empm__tls_hello *h)
 }
 
 /* Is http/1.1 among the protocols? RFC 7301 3.2. 0, or an alert. */
-static int empm__tls_hello_alpn(empm__tls_reader *x)
+static int empm__tls_hello_alpn(empm__tls_reader *x, empm__tls_hello *h)
 {
     empm__tls_reader list = empm__tls_vector(x, 2);
-    int found = 0;
     while (list.at < list.end && !list.bad) {
         const empm__tls_reader name = empm__tls_vector(&list, 1);
-        found |= name.end - name.at == 8 && memcmp(name.at, "http/1.1", 8) == 0;
+        if (name.end - name.at == 8 && memcmp(name.at, "http/1.1", 8) == 0)
+            h->alpn = 1;
     }
-    return list.bad ? EMPM__TLS_DECODE : found ? 0 : EMPM__TLS_NO_PROTOCOL;
+    return list.bad ? EMPM__TLS_DECODE : h->alpn ? 0 : EMPM__TLS_NO_PROTOCOL;
 }
 
 /* Is TLS 1.2 among the versions? RFC 8446 4.2.1. */
@@ -18137,11 +18542,405 @@ static int empm__tls_hello_parse(empm__tls_hello *h, const unsigned char *msg,
         else if (type == 1)
             alert = empm__tls_hello_fragment(&x, h);
         else if (type == 16)
-            alert = empm__tls_hello_alpn(&x);
+            alert = empm__tls_hello_alpn(&x, h);
         else if (type == 43)
             alert = empm__tls_hello_versions(&x);
     }
     return alert;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>tls-clients -- certificates of clients
+ *
+ * With SSLVerifyClient the server asks for a certificate, and BearSSL holds its
+ * chain against the authorities in SSLCACertificateFile. BearSSL's verifier
+ * stands behind one of ours that sees the same bytes: of the client's own
+ * certificate it takes the SHA-256, the end of its time, and names. They become
+ * a text that stays with the connection, and with the session in the store: a
+ * client that resumes one shows no certificate.
+ *
+ *   Certificate --> our class --> first one: SHA-256, notAfter
+ *                       |
+ *                       +-------> the first SSLVerifyDepth: br_x509_minimal
+ *                                 --> good, and names; or an error, an alert
+ *
+ * Considered: to keep the chain and to verify it later. It would hold up to 64
+ * KiB for each handshake; as it is, a certificate is gone when it has passed.
+ *
+ * runs on   authorities: the thread that starts the server; then the worker
+ *           that owns the connection
+ * source    RFC 5280 6.1, as T. Pornin's br_x509_minimal has it
+ * ------------------------------------------------------------------------- */
+
+enum empm__tls_asks {                  /* SSLVerifyClient: none, ... */
+    EMPM__TLS_ASKS_NOBODY, EMPM__TLS_ASKS, EMPM__TLS_DEMANDS
+};
+
+/* Variables of a certificate, and where they stand in it, as BearSSL names the
+ * place: an attribute of the subject, or { 0, kind of subjectAltName }. */
+#define EMPM__TLS_NAMES     5
+#define EMPM__TLS_NAME_ROOM 128        /* and its NUL; a longer one is absent */
+#define EMPM__TLS_CLIENT_MOST (65 + 512)
+
+static const struct {
+    const char   *name;
+    unsigned char place[4];
+} empm__tls_client_names[EMPM__TLS_NAMES] = {
+    { "SSL_CLIENT_S_DN_CN",     { 3, 0x55, 4, 3 } },
+    { "SSL_CLIENT_S_DN_O",      { 3, 0x55, 4, 10 } },
+    { "SSL_CLIENT_S_DN_OU",     { 3, 0x55, 4, 11 } },
+    { "SSL_CLIENT_SAN_DNS_0",   { 0, 2, 0, 0 } },
+    { "SSL_CLIENT_SAN_Email_0", { 0, 1, 0, 0 } }
+};
+
+/* A good certificate: its SHA-256 in digits, then the names in the order of the
+ * table, "" for none; each ends with a NUL. A connection keeps the text alone,
+ * behind its keys and as long as it is: without a certificate, nothing. */
+typedef struct empm__tls_client {
+    int64_t  expires_s;
+    uint32_t len;                      /* of text; 0: there is no certificate */
+    char     text[EMPM__TLS_CLIENT_MOST];
+} empm__tls_client;
+
+/* The value of SSL_CLIENT_...; `text` as above, or NULL. A failed verification
+ * has no value: it has ended the handshake. */
+static const char *empm__tls_client_variable(const char *text, const char *name)
+{
+    int i;
+    if (strcmp(name, "SSL_CLIENT_VERIFY") == 0)
+        return text != NULL ? "SUCCESS" : "NONE";
+    if (text == NULL || strcmp(name, "SSL_CLIENT_SHA256") == 0)
+        return text;
+    for (i = 0; i < EMPM__TLS_NAMES; i++) {
+        text += strlen(text) + 1;
+        if (strcmp(name, empm__tls_client_names[i].name) == 0)
+            return *text != '\0' ? text : NULL;
+    }
+    return NULL;
+}
+
+/* --- whom we trust -------------------------------------------------------- */
+
+typedef struct empm__tls_trust {
+    enum empm__tls_asks     asks;
+    int                     depth;     /* certificates of a chain that count */
+    br_x509_trust_anchor   *anchors;   /* their names stand in `files` */
+    size_t                  n;
+    int                     expired;   /* how many authorities are left out */
+    empm__tls_object       *files;
+    br_ec_impl              ec;
+    br_x509_minimal_context x509;      /* each verification begins as a copy */
+    unsigned char           digest[32];   /* SHA-256 of all that matters */
+} empm__tls_trust;
+
+static void empm__tls_trust_free(empm__tls_trust *trust)
+{
+    size_t i;
+    if (trust == NULL)
+        return;
+    for (i = 0; i < trust->n; i++)     /* exponent and modulus are one block */
+        EMPM_FREE(trust->anchors[i].pkey.key_type == BR_KEYTYPE_RSA
+                      ? trust->anchors[i].pkey.key.rsa.n
+                      : trust->anchors[i].pkey.key.ec.q);
+    EMPM_FREE(trust->anchors);
+    empm__tls_objects_free(trust->files);
+    EMPM_FREE(trust);
+}
+
+/* Copies a key: its numbers are the decoder's, which is gone after this
+ * certificate. 0: no memory. */
+static int empm__tls_pkey_copy(br_x509_pkey *to, const br_x509_pkey *from)
+{
+    const br_rsa_public_key *rsa = &from->key.rsa;
+    const size_t n = from->key_type == BR_KEYTYPE_RSA ? rsa->nlen + rsa->elen
+                                                      : from->key.ec.qlen;
+    unsigned char *p = (unsigned char *)EMPM_MALLOC(n);
+    if (p == NULL)
+        return 0;
+    *to = *from;
+    if (from->key_type == BR_KEYTYPE_RSA) {
+        to->key.rsa.n = (unsigned char *)memcpy(p, rsa->n, rsa->nlen);
+        to->key.rsa.e = (unsigned char *)memcpy(p + rsa->nlen, rsa->e,
+                                                rsa->elen);
+    } else
+        to->key.ec.q = (unsigned char *)memcpy(p, from->key.ec.q, n);
+    return 1;
+}
+
+/* Takes the k-th certificate of the file as an authority, unless its time is
+ * over: BearSSL does not look at the dates of what it is told to trust. One
+ * without basicConstraints is none (RFC 5280 4.2.1.9): were it an anchor, a
+ * client could sign for others. 0: it is said why not. */
+static int empm__tls_anchor_take(empm__tls_trust *trust,
+                                 const empm__tls_object *o, int k,
+                                 const empm__tls_source *from)
+{
+    br_x509_trust_anchor *a = &trust->anchors[trust->n];
+    br_x509_decoder_context x;
+    br_x509_certificate cert;
+    const br_x509_pkey *pkey;
+    br_x509_decoder_init(&x, NULL, NULL);
+    br_x509_decoder_push(&x, o->data, o->len);
+    cert.data = o->data;
+    cert.data_len = o->len;
+    memset(a, 0, sizeof *a);
+    a->dn.data = (unsigned char *)(uintptr_t)empm__tls_dn(&cert, 0, &a->dn.len);
+    a->flags = BR_X509_TA_CA;
+    if ((pkey = br_x509_decoder_get_pkey(&x)) == NULL || a->dn.data == NULL)
+        empm__tls_say(from, "certificate %d is damaged, or has a key that is "
+                      "neither RSA nor ECDSA", k);
+    else if (!br_x509_decoder_isCA(&x))
+        empm__tls_say(from, "certificate %d is not that of an authority", k);
+    else if (empm__tls_seconds(x.notafter_days, x.notafter_seconds) <
+             (int64_t)time(NULL)) {
+        trust->expired++;
+        return 1;
+    } else if (!empm__tls_pkey_copy(&a->pkey, pkey))
+        empm__tls_say(from, "no memory");
+    else {
+        trust->n++;
+        return 1;
+    }
+    return 0;
+}
+
+/* Reads SSLCACertificateFile into `trust`, with the digest that sessions are
+ * bound to: after a reload with other authorities, or another word of
+ * SSLVerifyClient, none of the old ones is resumed. 0: it is said why not. */
+static int empm__tls_anchors_read(empm__tls_trust *trust,
+                                  const empm__tls_source *from)
+{
+    const empm__tls_object *o;
+    br_sha256_context hash;
+    size_t n = 0;
+    int k = 0;
+    if ((trust->files = empm__tls_objects(from)) == NULL)
+        return 0;
+    for (o = trust->files; o != NULL; o = o->next)
+        n += (size_t)empm__tls_is_certificate(o);
+    trust->anchors = (br_x509_trust_anchor *)EMPM_MALLOC(
+        (n + 1) * sizeof *trust->anchors);
+    if (trust->anchors == NULL) {
+        empm__tls_say(from, "no memory");
+        return 0;
+    }
+    br_sha256_init(&hash);
+    br_sha256_update(&hash, &trust->asks, sizeof trust->asks);
+    br_sha256_update(&hash, &trust->depth, sizeof trust->depth);
+    for (o = trust->files; o != NULL; o = o->next)
+        if (empm__tls_is_certificate(o)) {
+            if (!empm__tls_anchor_take(trust, o, ++k, from))
+                return 0;
+            br_sha256_update(&hash, o->data, o->len);
+        }
+    br_sha256_out(&hash, trust->digest);
+    if (trust->n == 0)
+        empm__tls_say(from, k == 0 ? "has no certificate"
+                                   : "has no authority that is still valid");
+    return trust->n > 0;
+}
+
+/* SSLVerifyClient; -1: no word of it. */
+static int empm__tls_asks_parse(const char *text)
+{
+    return empm__text_equal(text, "none")       ? EMPM__TLS_ASKS_NOBODY
+           : empm__text_equal(text, "optional") ? EMPM__TLS_ASKS
+           : empm__text_equal(text, "require")  ? EMPM__TLS_DEMANDS : -1;
+}
+
+/* Makes what a certificate of a client is held against. NULL: it is said why
+ * there is none. */
+static empm__tls_trust *empm__tls_trust_new(const empm_config *cfg,
+                                            empm__report *rep)
+{
+    static const br_hash_class *const hashes[] = {
+        &br_sha256_vtable, &br_sha384_vtable, &br_sha512_vtable
+    };
+    char path[1200];
+    empm__tls_source from;
+    empm__tls_trust *trust = (empm__tls_trust *)EMPM_MALLOC(sizeof *trust);
+    size_t i;
+    from.directive = "SSLCACertificateFile";
+    from.path = empm__config_path(cfg, cfg->ssl_ca_certificate_file, path,
+                                  sizeof path);
+    from.rep = rep;
+    if (trust == NULL) {
+        empm__tls_say(&from, "no memory");
+        return NULL;
+    }
+    memset(trust, 0, sizeof *trust);
+    trust->asks = (enum empm__tls_asks)empm__tls_asks_parse(
+        cfg->ssl_verify_client);
+    trust->depth = cfg->ssl_verify_depth;
+    if (!empm__tls_anchors_read(trust, &from)) {
+        empm__tls_trust_free(trust);
+        return NULL;
+    }
+    /* no SHA-1, no RSA below 2048 bits; P-521 would cost 6 ms a certificate */
+    trust->ec = *br_ec_get_default();
+    trust->ec.supported_curves &= (uint32_t)1 << BR_EC_secp256r1 |
+                                  (uint32_t)1 << BR_EC_secp384r1;
+    br_x509_minimal_init(&trust->x509, &br_sha256_vtable, trust->anchors,
+                         trust->n);
+    for (i = 0; i < EMPM__COUNT(hashes); i++)
+        br_x509_minimal_set_hash(&trust->x509, br_sha256_ID + (int)i,
+                                 hashes[i]);
+    br_x509_minimal_set_rsa(&trust->x509, br_rsa_pkcs1_vrfy_get_default());
+    br_x509_minimal_set_ecdsa(&trust->x509, &trust->ec,
+                              br_ecdsa_vrfy_asn1_get_default());
+    br_x509_minimal_set_minrsa(&trust->x509, 256);
+    return trust;
+}
+
+/* --- one verification ----------------------------------------------------- */
+
+/* It lives as long as the handshake, 6 KB beside the engine. `is` is first, so
+ * what BearSSL passes to the functions below is a pointer to all of it. */
+typedef struct empm__tls_verify {
+    const br_x509_class    *is;        /* first: what BearSSL calls */
+    br_x509_minimal_context x509;      /* the verifier behind it */
+    br_x509_decoder_context leaf;      /* tells the time of the certificate */
+    br_sha256_context       hash;
+    br_name_element         names[EMPM__TLS_NAMES];
+    char                    values[EMPM__TLS_NAMES][EMPM__TLS_NAME_ROOM];
+    int                     depth, certs;
+    unsigned                error;     /* BearSSL's, of the chain; 0: none */
+    empm__tls_client        client;    /* what has been found out */
+} empm__tls_verify;
+
+static void empm__tls_verify_chain(const br_x509_class **ctx, const char *name)
+{
+    empm__tls_verify *v = (empm__tls_verify *)(void *)(uintptr_t)ctx;
+    v->certs = 0;
+    v->x509.vtable->start_chain(&v->x509.vtable, name);
+}
+
+/* A certificate begins, of n bytes. Those beyond the depth never reach the
+ * verifier: a chain that needs them ends without an authority. */
+static void empm__tls_verify_start(const br_x509_class **ctx, uint32_t n)
+{
+    empm__tls_verify *v = (empm__tls_verify *)(void *)(uintptr_t)ctx;
+    if (v->certs++ == 0) {
+        br_sha256_init(&v->hash);
+        br_x509_decoder_init(&v->leaf, NULL, NULL);
+    }
+    if (v->certs <= v->depth)
+        v->x509.vtable->start_cert(&v->x509.vtable, n);
+}
+
+static void empm__tls_verify_append(const br_x509_class **ctx,
+                                    const unsigned char *p, size_t n)
+{
+    empm__tls_verify *v = (empm__tls_verify *)(void *)(uintptr_t)ctx;
+    if (v->certs == 1) {
+        br_sha256_update(&v->hash, p, n);
+        br_x509_decoder_push(&v->leaf, p, n);
+    }
+    if (v->certs <= v->depth)
+        v->x509.vtable->append(&v->x509.vtable, p, n);
+}
+
+static void empm__tls_verify_cert(const br_x509_class **ctx)
+{
+    empm__tls_verify *v = (empm__tls_verify *)(void *)(uintptr_t)ctx;
+    if (v->certs <= v->depth)
+        v->x509.vtable->end_cert(&v->x509.vtable);
+}
+
+/* Writes what the certificate has told. A name with a NUL in it, which would be
+ * cut there and be that of somebody else, is absent: BearSSL takes none. */
+static void empm__tls_verify_write(empm__tls_verify *v)
+{
+    static const char digits[] = "0123456789abcdef";
+    empm__tls_client *client = &v->client;
+    unsigned char sum[32];
+    char *to = client->text, *end = to + sizeof client->text;
+    int i;
+    br_sha256_out(&v->hash, sum);
+    for (i = 0; i < 32; i++) {
+        *to++ = digits[sum[i] >> 4];
+        *to++ = digits[sum[i] & 15];
+    }
+    *to++ = '\0';
+    for (i = 0; i < EMPM__TLS_NAMES; i++) {
+        const char *value = v->values[i];
+        size_t n = v->names[i].status == 1 ? strlen(value) : 0;
+        if (n + EMPM__TLS_NAMES > (size_t)(end - to))
+            n = 0;
+        memcpy(to, value, n);
+        to += n;
+        *to++ = '\0';
+    }
+    client->len = (uint32_t)(to - client->text);
+    client->expires_s = empm__tls_seconds(v->leaf.notafter_days,
+                                          v->leaf.notafter_seconds);
+}
+
+/* The client's key, by which BearSSL checks that the client has the private
+ * one; NULL: the chain is not good. */
+static const br_x509_pkey *empm__tls_verify_pkey(
+    const br_x509_class *const *ctx, unsigned *usages)
+{
+    const empm__tls_verify *v = (const empm__tls_verify *)(const void *)ctx;
+    return v->x509.vtable->get_pkey(&v->x509.vtable, usages);
+}
+
+/* The chain is complete. A client that is asked and has no certificate sends an
+ * empty one: that is no error here, but BearSSL's where it is demanded. */
+static unsigned empm__tls_verify_end(const br_x509_class **ctx)
+{
+    empm__tls_verify *v = (empm__tls_verify *)(void *)(uintptr_t)ctx;
+    unsigned error = v->x509.vtable->end_chain(&v->x509.vtable);
+    const br_x509_pkey *key = empm__tls_verify_pkey(ctx, NULL);
+    if (error == 0 && key->key_type == BR_KEYTYPE_EC &&
+        key->key.ec.curve != BR_EC_secp256r1)
+        error = BR_ERR_X509_UNSUPPORTED;   /* the engine has no other curve */
+    if (v->certs > 0 && error == 0)
+        empm__tls_verify_write(v);
+    else if (v->certs > 0)
+        v->error = error;
+    return error;
+}
+
+static const br_x509_class empm__tls_verify_class = {
+    sizeof(empm__tls_verify), empm__tls_verify_chain, empm__tls_verify_start,
+    empm__tls_verify_append, empm__tls_verify_cert, empm__tls_verify_end,
+    empm__tls_verify_pkey
+};
+
+/* Has an engine ask its client for a certificate, and names the authorities to
+ * it (RFC 5246 7.4.4). TOLERATE lets BearSSL go on without a good one; that a
+ * bad one ends the handshake even so is our doing, in empm__tls_run(). */
+static void empm__tls_verify_begin(empm__tls_verify *v,
+                                   const empm__tls_trust *trust,
+                                   br_ssl_server_context *ssl)
+{
+    const int64_t now = (int64_t)time(NULL);
+    int i;
+    memset(v, 0, sizeof *v);
+    v->is = &empm__tls_verify_class;
+    v->depth = trust->depth;
+    v->x509 = trust->x509;
+    for (i = 0; i < EMPM__TLS_NAMES; i++) {
+        v->names[i].oid = empm__tls_client_names[i].place;
+        v->names[i].buf = v->values[i];
+        v->names[i].len = sizeof v->values[i];
+    }
+    br_x509_minimal_set_name_elements(&v->x509, v->names, EMPM__TLS_NAMES);
+    br_x509_minimal_set_time(&v->x509, (uint32_t)(now / 86400 + 719528),
+                             (uint32_t)(now % 86400));
+    br_ssl_engine_set_x509(&ssl->eng, &v->is);
+    br_ssl_server_set_trust_anchor_names_alt(ssl, trust->anchors, trust->n);
+    if (trust->asks == EMPM__TLS_ASKS)
+        br_ssl_engine_add_flags(&ssl->eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
+}
+
+/* The alert for a chain that is not good, RFC 5246 7.2.2. */
+static int empm__tls_verify_alert(unsigned error)
+{
+    return error == BR_ERR_X509_EXPIRED       ? EMPM__TLS_EXPIRED
+           : error == BR_ERR_X509_NOT_TRUSTED ? EMPM__TLS_UNKNOWN_CA
+                                              : EMPM__TLS_BAD_CERTIFICATE;
 }
 
 /* ---------------------------------------------------------------------------
@@ -18162,33 +18961,42 @@ static int empm__tls_hello_parse(empm__tls_hello *h, const unsigned char *msg,
 
 #define EMPM__TLS_PLAIN   16384        /* plaintext of a record at most */
 #define EMPM__TLS_OVER    40           /* what a record adds at most */
-#define EMPM__TLS_BATCH   3            /* records in a send() */
+#define EMPM__TLS_BATCH (3 * (EMPM__TLS_PLAIN + EMPM__TLS_OVER))  /* bytes in a
+                                          send() */
+#define EMPM__TLS_EARLY   4096         /* plaintext of a record at most until */
+#define EMPM__TLS_EARLY_TO 65536       /* so much has been sent since the start
+                                          or since a */
+#define EMPM__TLS_PAUSE_MS 1000        /* pause: empm__tls_record_most() */
 #define EMPM__TLS_EMPTIES 32           /* records without data in a row */
 #define EMPM__TLS_RECORD_MOST (5u + EMPM__TLS_PLAIN + 2048u)    /* 6.2.3 */
 
-EMPM__ASSERT_STATIC(EMPM__SCRATCH >=
-                    EMPM__TLS_BATCH * (EMPM__TLS_PLAIN + EMPM__TLS_OVER),
+EMPM__ASSERT_STATIC(EMPM__SCRATCH >= EMPM__TLS_BATCH,
                     a_batch_of_records_fits_the_scratch);
 
 typedef struct empm__tls_held {
     uint32_t      from, plain_to, to;  /* plain, then cipher: [from, plain_to),
-                                          [plain_to, to) */
+                                          [plain_to, to); `to` is fixed */
     size_t        stands_for;          /* out: plaintext */
     unsigned char data[1];             /* as long as it was made */
 } empm__tls_held;
 
 /* A connection after its handshake. Its keys follow the struct: key and IV of
- * the client, key and IV of the server, then the server's name. */
+ * the client, key and IV of the server, then the server's name, then the text
+ * of the client's certificate, if it has one. */
 typedef struct empm__tls_conn {
     empm__session   is;
     empm__tls      *tls;
     empm__tls_held *in, *out;          /* NULL: nothing waits */
     uint64_t        seq_in, seq_out;
+    uint32_t        early;             /* sent since the last pause, up to
+                                          EMPM__TLS_EARLY_TO */
+    uint32_t        sent_at_ms;
     uint16_t        suite;
     uint8_t         log_record;        /* records of ours: 1 << that, at most */
     uint8_t         empties;           /* records without data in a row */
     uint8_t         got_end, sent_end; /* close_notify */
     uint8_t         resumed;
+    uint8_t         known;             /* the client, by its certificate */
 } empm__tls_conn;
 
 typedef union empm__tls_cipher {
@@ -18257,20 +19065,50 @@ static size_t empm__tls_lead(const empm__tls_conn *t)
     return empm__tls_is_chacha(t->suite) ? 5 : 13;
 }
 
-static void empm__tls_held_free(empm__tls_held **h)
+/* Memory that clients cause, which MaxTlsMemory bounds; what an idle connection
+ * has is bounded by MaxOpenConnections. NULL: there is no more, which is
+ * said. */
+static void *empm__tls_memory(empm__worker *w, empm__tls *tls, size_t n)
 {
-    if (*h != NULL)
-        empm__tls_wipe((*h)->data, (*h)->to);
-    EMPM_FREE(*h);
+    void *p;
+    if (!empm__budget_reserve(&tls->memory, (int64_t)n,
+                              tls->cfg->max_tls_memory)) {
+        empm__worker_log(w, EMPM_LOG_ERROR, 5620, "MaxTlsMemory of %lld is "
+                         "reached: a connection ends",
+                         (long long)tls->cfg->max_tls_memory);
+        return NULL;
+    }
+    p = empm__worker_memory(w, NULL, n);
+    if (p == NULL)
+        empm__budget_release(&tls->memory, (int64_t)n);
+    return p;
+}
+
+/* Gives n bytes back, or nothing (NULL); also on the listener. */
+static void empm__tls_memory_free(empm__tls *tls, void *p, size_t n)
+{
+    if (p != NULL)
+        empm__budget_release(&tls->memory, (int64_t)n);
+    EMPM_FREE(p);
+}
+
+static void empm__tls_held_free(empm__tls *tls, empm__tls_held **h)
+{
+    if (*h != NULL) {
+        const uint32_t n = (*h)->to;
+        empm__tls_wipe((*h)->data, n);
+        empm__tls_memory_free(tls, *h, offsetof(empm__tls_held, data) + n);
+    }
     *h = NULL;
 }
 
 /* Keeps n bytes, of which the first `plain` are plaintext. */
-static empm__tls_held *empm__tls_held_new(empm__worker *w, const void *data,
-                                          size_t n, size_t plain)
+static empm__tls_held *empm__tls_held_new(empm__worker *w, empm__tls *tls,
+                                          const void *data, size_t n,
+                                          size_t plain)
 {
-    empm__tls_held *h = (empm__tls_held *)(void *)empm__worker_memory(
-        w, NULL, offsetof(empm__tls_held, data) + n);
+    empm__tls_held *h = (empm__tls_held *)empm__tls_memory(
+        w, tls, offsetof(empm__tls_held, data) + n);
     if (h == NULL)
         return NULL;
     h->from = 0;
@@ -18313,6 +19151,8 @@ static unsigned char *empm__tls_seal(empm__tls_conn *t, empm__tls_cipher *x,
     *len = n;
     record = x->out->encrypt(&x->out, type, 0x0303, at, len);
     t->seq_out++;
+    if (t->early < EMPM__TLS_EARLY_TO)
+        t->early += (uint32_t)n;
     return record;
 }
 
@@ -18329,7 +19169,7 @@ static ssize_t empm__tls_push(empm__conn *c, empm__tls_conn *t, int64_t *wire)
             return r;
         t->out->from += (uint32_t)r;
         if (t->out->from == t->out->to)
-            empm__tls_held_free(&t->out);
+            empm__tls_held_free(t->tls, &t->out);
     }
     return 1;
 }
@@ -18352,7 +19192,7 @@ static ssize_t empm__tls_send_wire(empm__worker *w, empm__conn *c,
         return (ssize_t)stands_for;
     if (r < 0)
         r = 0;
-    t->out = empm__tls_held_new(w, data + r, n - (size_t)r, 0);
+    t->out = empm__tls_held_new(w, t->tls, data + r, n - (size_t)r, 0);
     if (t->out == NULL) {
         errno = ENOMEM;
         return EMPM__LOST;
@@ -18361,17 +19201,28 @@ static ssize_t empm__tls_send_wire(empm__worker *w, empm__conn *c,
     return EMPM__WANTS_OUT;
 }
 
-/* How much plaintext a record takes: what the client has asked for, RFC 6066 4.
- */
+/* How much plaintext a record takes: no more than the client has asked for, RFC
+ * 6066 4. A client can use a record once all of it has come, and at first, or
+ * after a pause, the network lets a few packets through per round trip: a long
+ * record would keep the head of a page for another one. */
 static size_t empm__tls_record_most(const empm__tls_conn *t)
 {
-    const size_t most = (size_t)1 << t->log_record;
-    return most < EMPM__TLS_PLAIN ? most : EMPM__TLS_PLAIN;
+    return empm__min((size_t)1 << t->log_record,
+                     t->early < EMPM__TLS_EARLY_TO ? EMPM__TLS_EARLY
+                                                   : EMPM__TLS_PLAIN);
 }
 
-/* Encrypts up to EMPM__TLS_BATCH records and sends them in one call. Ciphertext
- * that the socket refuses waits; until it has gone, the bytes that it stands
- * for count as not sent, and come again. */
+/* Something is to be sent: is it behind a pause? */
+static void empm__tls_look_for_pause(const empm__worker *w, empm__tls_conn *t)
+{
+    if (empm__time_until(w->now_ms, t->sent_at_ms) > EMPM__TLS_PAUSE_MS)
+        t->early = 0;
+    t->sent_at_ms = w->now_ms;
+}
+
+/* Encrypts records of up to EMPM__TLS_BATCH bytes and sends them in one call.
+ * Ciphertext that the socket refuses waits; until it has gone, the bytes that
+ * it stands for count as not sent, and come again. */
 static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
                               const struct iovec *v, int n, int more,
                               int64_t *wire)
@@ -18380,7 +19231,7 @@ static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
     const size_t lead = empm__tls_lead(t);
     unsigned char *to = empm__tls_wire(w);
     empm__tls_cipher x;
-    size_t out = 0, taken = 0, at = 0, records;
+    size_t out = 0, taken = 0, at = 0, most;
     int i = 0;
     if (to == NULL) {
         errno = ENOMEM;
@@ -18391,11 +19242,12 @@ static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
         const ssize_t r = empm__tls_push(c, t, wire);
         return r == 1 ? (ssize_t)done : r;
     }
+    empm__tls_look_for_pause(w, t);
     empm__tls_cipher_make(&x, t, 1);
-    for (records = 0; records < EMPM__TLS_BATCH && i < n; records++) {
+    while (i < n && (most = empm__tls_record_most(t)) + EMPM__TLS_OVER <=
+                        EMPM__TLS_BATCH - out) {
         unsigned char *plain = to + out + lead;
         size_t k = 0, len;
-        const size_t most = empm__tls_record_most(t);
         while (i < n && k < most) {
             const size_t part = empm__min(v[i].iov_len - at, most - k);
             memcpy(plain + k, (const char *)v[i].iov_base + at, part);
@@ -18418,11 +19270,10 @@ static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
                               int64_t *off, size_t n, int64_t *wire)
 {
     empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
-    const size_t lead = empm__tls_lead(t), most = empm__tls_record_most(t);
+    const size_t lead = empm__tls_lead(t);
     unsigned char *to = empm__tls_wire(w);
     empm__tls_cipher x;
-    size_t out = 0, taken = 0;
-    int records;
+    size_t out = 0, taken = 0, most;
     ssize_t r = 1;
     if (to == NULL) {
         errno = ENOMEM;
@@ -18435,8 +19286,10 @@ static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
         *off += (int64_t)done;
         return (ssize_t)done;
     }
+    empm__tls_look_for_pause(w, t);
     empm__tls_cipher_make(&x, t, 1);
-    for (records = 0; records < EMPM__TLS_BATCH && taken < n; records++) {
+    while (taken < n && (most = empm__tls_record_most(t)) + EMPM__TLS_OVER <=
+                            EMPM__TLS_BATCH - out) {
         unsigned char *plain = to + out + lead;
         size_t len;
         do
@@ -18582,7 +19435,7 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
         memcpy(buf, t->in->data + t->in->from, k);
         t->in->from += (uint32_t)k;
         if (t->in->from == t->in->to)
-            empm__tls_held_free(&t->in);
+            empm__tls_held_free(t->tls, &t->in);
         c->flags &= (uint8_t)~EMPM__F_DRAINED;   /* a record may follow */
         return (ssize_t)k;
     }
@@ -18603,14 +19456,14 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
             empm__tls_fatal(c, t, EMPM__TLS_OVERFLOW);
             return EMPM__LOST;
         }
-        empm__tls_held_free(&t->in);
+        empm__tls_held_free(t->tls, &t->in);
         from = 0;
         given = empm__tls_decrypt(c, t, data, &from, &rest, &rest_to, n,
                                   (char *)buf, room);
         if (given < 0)
             return t->got_end ? 0 : (ssize_t)EMPM__LOST;
         if (rest < n) {
-            t->in = empm__tls_held_new(w, data + rest, n - rest,
+            t->in = empm__tls_held_new(w, t->tls, data + rest, n - rest,
                                        rest_to - rest);
             if (t->in == NULL) {
                 errno = ENOMEM;
@@ -18640,16 +19493,16 @@ static void empm__tls_finish(empm__worker *w, empm__conn *c, int closing)
     if (!t->sent_end)
         empm__tls_alert(c, t, 1, EMPM__TLS_CLOSE_NOTIFY);
     t->sent_end = 1;
-    empm__tls_held_free(&t->in);         /* nothing can use these any more */
-    empm__tls_held_free(&t->out);
+    empm__tls_held_free(t->tls, &t->in);    /* nothing can use these any more */
+    empm__tls_held_free(t->tls, &t->out);
     empm__plain_finish(w, c, closing);
 }
 
 static void empm__tls_drop(empm__conn *c)
 {
     empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
-    empm__tls_held_free(&t->in);
-    empm__tls_held_free(&t->out);
+    empm__tls_held_free(t->tls, &t->in);
+    empm__tls_held_free(t->tls, &t->out);
     empm__tls_wipe(t, sizeof *t + 2 * (empm__tls_key_len(t->suite) +
                                        empm__tls_iv_len(t->suite)));
     EMPM_FREE(t);
@@ -18659,7 +19512,13 @@ static void empm__tls_drop(empm__conn *c)
 static const char *empm__tls_variable(const empm__conn *c, const char *name)
 {
     const empm__tls_conn *t = (const empm__tls_conn *)(void *)c->session;
+    const char *sni = (const char *)(t + 1) +
+                      2 * (empm__tls_key_len(t->suite) +
+                           empm__tls_iv_len(t->suite));
     size_t i;
+    if (strncmp(name, "SSL_CLIENT_", 11) == 0)
+        return empm__tls_client_variable(t->known ? sni + strlen(sni) + 1
+                                                  : NULL, name);
     if (strcmp(name, "HTTPS") == 0)
         return "on";
     if (strcmp(name, "SSL_PROTOCOL") == 0)
@@ -18667,8 +19526,7 @@ static const char *empm__tls_variable(const empm__conn *c, const char *name)
     if (strcmp(name, "SSL_SESSION_RESUMED") == 0)
         return t->resumed ? "Resumed" : "Initial";
     if (strcmp(name, "SSL_TLS_SNI") == 0)
-        return (const char *)(t + 1) + 2 * (empm__tls_key_len(t->suite) +
-                                            empm__tls_iv_len(t->suite));
+        return sni;
     for (i = 0; strcmp(name, "SSL_CIPHER") == 0 && i < EMPM__TLS_SUITES; i++)
         if (empm__tls_suites[i].suite == t->suite)
             return empm__tls_suites[i].name;
@@ -18677,7 +19535,7 @@ static const char *empm__tls_variable(const empm__conn *c, const char *name)
 
 static const empm__transport empm__tls_transport = {
     "https", NULL, empm__tls_recv, empm__tls_send, empm__tls_file,
-    empm__tls_pending, empm__tls_finish, empm__tls_drop, empm__tls_variable
+    empm__tls_pending, empm__tls_finish, empm__tls_drop, empm__tls_variable, 1
 };
 
 /* ---------------------------------------------------------------------------
@@ -18691,8 +19549,9 @@ static const empm__transport empm__tls_transport = {
  *   fresh --first byte--> starting: hello --whole--> starting: engine --> conn
  *
  * Sessions are resumed by id (RFC 5246 7.3) from a store that all children
- * share. An entry is good for the name and the listening socket that it was
- * made with, and no other.
+ * share. An entry has a mark of what it is good for: endpoint, name,
+ * certificates and settings. In a full store the address gives way that has
+ * most of it (IPv6: the /64), so strangers drive out no sessions but their own.
  *
  * runs on   the worker that owns the connection
  * source    T. Pornin, BearSSL: its engine makes the handshake
@@ -18700,23 +19559,41 @@ static const empm__transport empm__tls_transport = {
 
 #define EMPM__TLS_BUFFER 837           /* of the engine: it takes messages in
                                           pieces, and its own in records */
-/* Fills in n bytes that nobody can guess. 0, or -1: the system has none. */
+/* Fills in n bytes that nobody can guess. 0, or -1: the system has none. An old
+ * kernel has no getrandom(), a new one needs no /dev in ChrootDir. */
 static int empm__tls_random(void *to, size_t n)
 {
+    ssize_t r;
+    int fd;
 #ifdef __linux__
-    return getrandom(to, n, 0) == (ssize_t)n ? 0 : -1;
+    if (getrandom(to, n, 0) == (ssize_t)n)
+        return 0;
 #else
-    return getentropy(to, n);
+    if (getentropy(to, n) == 0)
+        return 0;
 #endif
+    fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    r = fd >= 0 ? read(fd, to, n) : -1;
+    if (fd >= 0)
+        close(fd);
+    return r == (ssize_t)n ? 0 : -1;
 }
 
 typedef struct empm__tls_entry {       /* a session in the store */
     br_ssl_session_parameters parameters;
-    unsigned char mark[32];            /* name and socket: SHA-256 */
+    unsigned char mark[32];            /* empm__tls_mark() */
+    empm__tls_client client;           /* as long as its text is */
 } empm__tls_entry;
 
-/* A key and an entry. */
-#define EMPM__TLS_ENTRY_ROOM ((uint32_t)(sizeof(empm__tls_entry) + 33))
+#define EMPM__TLS_ENTRY_LEAST \
+    (offsetof(empm__tls_entry, client) + offsetof(empm__tls_client, text))
+
+/* Room for a key and an entry; `asks`: clients may have certificates. */
+static uint32_t empm__tls_entry_room(int asks)
+{
+    return (uint32_t)(33 + (asks ? sizeof(empm__tls_entry)
+                                 : EMPM__TLS_ENTRY_LEAST));
+}
 
 typedef struct empm__tls_engine {
     br_ssl_server_context ssl;
@@ -18729,6 +19606,7 @@ typedef struct empm__tls_start {
     struct empm__tls *tls;
     const br_ssl_session_cache_class *cache;     /* what BearSSL calls */
     const br_ssl_server_policy_class *policy;
+    empm__tls_verify *verify;          /* NULL: the client is not asked */
     empm__tls_engine *engine;          /* NULL: the hello is not whole yet */
     unsigned char    *hello;           /* the message, without its records */
     uint32_t          hello_len, hello_cap;
@@ -18736,19 +19614,29 @@ typedef struct empm__tls_start {
     uint32_t          fed;             /* of `hello`, header and all */
     uint32_t          after;           /* bytes that came after it */
     unsigned char     header[5], header_len;
-    uint8_t           resumed;
+    uint8_t           loaded;          /* the store has given a session... */
+    unsigned char     loaded_id[32];   /* ... which the engine may still decline
+                                          to resume */
     unsigned char     mark[32];
+    empm__worker     *w;               /* that runs the engine */
     const empm__tls_pair *pair;        /* that signs */
     empm__tls_hello   client;
 } empm__tls_start;
+
+static void empm__tls_hello_free(empm__tls_start *s)
+{
+    empm__tls_memory_free(s->tls, s->hello, s->hello_cap);
+    s->hello = NULL;
+}
 
 static void empm__tls_start_free(empm__tls_start *s)
 {
     if (s->engine != NULL)
         empm__tls_wipe(s->engine, sizeof *s->engine);
-    EMPM_FREE(s->engine);
-    EMPM_FREE(s->hello);
-    EMPM_FREE(s);
+    empm__tls_memory_free(s->tls, s->engine, sizeof *s->engine);
+    empm__tls_memory_free(s->tls, s->verify, sizeof *s->verify);
+    empm__tls_hello_free(s);
+    empm__tls_memory_free(s->tls, s, sizeof *s);
 }
 
 /* --- sessions ------------------------------------------------------------- */
@@ -18761,6 +19649,98 @@ static void empm__tls_session_key(unsigned char key[33],
     memcpy(key + 1, p->session_id, 32);
 }
 
+/* May pair i be chosen for a client that asks for this name? `known`: a
+ * certificate has the name. If none has, the first pair serves, and those that
+ * share its name. */
+static int empm__tls_pair_is_for(const empm__tls *tls, int i, const char *name,
+                                 int known)
+{
+    if (known)
+        return empm__tls_pair_serves(&tls->pairs[i], name);
+    return i == 0 || *tls->pairs[0].names == '\0' ||
+           empm__tls_pair_serves(&tls->pairs[i], tls->pairs[0].names);
+}
+
+static int empm__tls_name_is_known(const empm__tls *tls, const char *name)
+{
+    int i;
+    for (i = 0; *name != '\0' && i < tls->npairs; i++)
+        if (empm__tls_pair_serves(&tls->pairs[i], name))
+            return 1;
+    return 0;
+}
+
+typedef struct empm__tls_bytes {
+    const void *data;
+    size_t      len;
+} empm__tls_bytes;
+
+/* SHA-256 of n strings, each behind its length: two lists that differ do not
+ * give the same bytes. */
+static void empm__tls_digest(unsigned char to[32], const empm__tls_bytes *list,
+                             int n)
+{
+    br_sha256_context h;
+    br_sha256_init(&h);
+    for (; n > 0; n--, list++) {
+        const uint64_t len = list->len;
+        br_sha256_update(&h, &len, sizeof len);
+        br_sha256_update(&h, list->data, list->len);
+    }
+    br_sha256_out(&h, to);
+}
+
+/* Digests what sessions of any client are bound to, once at the start. New
+ * setting that a resumed client must not bypass? A row of `list`. */
+static void empm__tls_digest_settings(empm__tls *tls)
+{
+    empm__tls_bytes list[2];
+    int i;
+    list[0].data = tls->suites;
+    list[0].len = (size_t)tls->nsuites * sizeof tls->suites[0];
+    list[1].data = tls->trust != NULL ? tls->trust->digest : NULL;
+    list[1].len = tls->trust != NULL ? sizeof tls->trust->digest : 0;
+    empm__tls_digest(tls->settings, list, (int)EMPM__COUNT(list));
+    for (i = 0; i < tls->npairs; i++) {
+        empm__tls_bytes leaf;
+        leaf.data = tls->pairs[i].chain[0].data;
+        leaf.len = tls->pairs[i].chain[0].data_len;
+        empm__tls_digest(tls->leaf[i], &leaf, 1);
+    }
+}
+
+/* Marks the sessions of this client: they are good for the Listen that it has
+ * come to (by its text: a reload may change its place), for the name that it
+ * asks for, while the certificates for that name and the settings are the
+ * same. */
+static void empm__tls_mark(empm__tls_start *s, const char *listen)
+{
+    const empm__tls *tls = s->tls;
+    const int known = empm__tls_name_is_known(tls, s->client.name);
+    empm__tls_bytes list[3 + EMPM_MAX_LIST];
+    int i, n = 3;
+    list[0].data = listen;
+    list[0].len = strlen(listen);
+    list[1].data = s->client.name;
+    list[1].len = strlen(s->client.name);
+    list[2].data = tls->settings;
+    list[2].len = sizeof tls->settings;
+    for (i = 0; i < tls->npairs; i++)
+        if (empm__tls_pair_is_for(tls, i, s->client.name, known)) {
+            list[n].data = tls->leaf[i];
+            list[n++].len = sizeof tls->leaf[i];
+        }
+    empm__tls_digest(s->mark, list, n);
+}
+
+/* One of 256 owners, for an address (IPv6: its /64). The store's seed keeps
+ * clients from choosing with whom they share. */
+static uint8_t empm__tls_session_owner(const empm__kv *kv, empm__worker *w)
+{
+    const uint64_t key = empm__counts_key(empm__request_peer_of(w));
+    return (uint8_t)empm__sip_hash(kv->seed, &key, sizeof key);
+}
+
 static empm__tls_start *empm__tls_start_of_cache(
     const br_ssl_session_cache_class **ctx)
 {
@@ -18769,28 +19749,42 @@ static empm__tls_start *empm__tls_start_of_cache(
 }
 
 /* BearSSL has a new session: it goes to the store, with the mark of what it is
- * good for. A full store drops what expires first. */
+ * good for. */
 static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
                                    br_ssl_server_context *ssl,
                                    const br_ssl_session_parameters *p)
 {
     empm__tls_start *s = empm__tls_start_of_cache(ctx);
+    const empm__tls_client *client = s->verify != NULL ? &s->verify->client
+                                                       : NULL;
+    int64_t ttl_ms = s->tls->cfg->ssl_session_timeout_ms, left_s;
+    size_t n = EMPM__TLS_ENTRY_LEAST;
     empm__tls_entry entry;
     unsigned char key[33];
+    empm__kv *kv;
     (void)ssl;
-    if (s->tls->sessions == NULL || p->session_id_len != 32)
-        return;
+    if (s->w == NULL || s->tls->sessions == NULL || p->session_id_len != 32)
+        return;                        /* the guard's sessions are nobody's */
+    kv = s->tls->sessions->kv;
     memset(&entry, 0, sizeof entry);
     entry.parameters = *p;
     memcpy(entry.mark, s->mark, sizeof entry.mark);
+    if (client != NULL && client->len > 0) {
+        entry.client = *client;
+        n += client->len;
+        left_s = client->expires_s - (int64_t)time(NULL);
+        if (left_s < ttl_ms / 1000)    /* it ends with the certificate */
+            ttl_ms = left_s > 0 ? left_s * 1000 : 1;
+    }
     empm__tls_session_key(key, p);
-    empm__kv_put(s->tls->sessions, key, sizeof key, NULL, &entry, sizeof entry,
-                 s->tls->cfg->ssl_session_timeout_ms, empm__now_us() / 1000u);
+    empm__kv_put_of(empm__tls_session_owner(kv, s->w), kv, key, sizeof key,
+                    NULL, &entry, n, ttl_ms, empm__now_us() / 1000u);
     empm__tls_wipe(&entry, sizeof entry);
 }
 
-/* BearSSL looks for a session. 1: it is there, and was made for the same name
- * and socket; 0: a full handshake follows. */
+/* BearSSL looks for a session. 1: it is there, and its mark is this client's;
+ * 0: a full handshake follows. That may also be so after 1, if the client does
+ * not offer the session's suite: the id tells, see empm__tls_cut(). */
 static int empm__tls_session_load(const br_ssl_session_cache_class **ctx,
                                   br_ssl_server_context *ssl,
                                   br_ssl_session_parameters *p)
@@ -18803,15 +19797,22 @@ static int empm__tls_session_load(const br_ssl_session_cache_class **ctx,
     if (s->tls->sessions == NULL || p->session_id_len != 32)
         return 0;
     empm__tls_session_key(key, p);
-    good = empm__kv_get(s->tls->sessions, key, sizeof key, &entry, sizeof entry,
-                        &n, NULL, empm__now_us() / 1000u) == EMPM_OK &&
-           n == sizeof entry &&
+    good = empm__kv_get(s->tls->sessions->kv, key, sizeof key, &entry,
+                        sizeof entry, &n, NULL, empm__now_us() / 1000u) ==
+               EMPM_OK &&
+           n >= EMPM__TLS_ENTRY_LEAST &&
+           n - EMPM__TLS_ENTRY_LEAST == entry.client.len &&
            memcmp(entry.mark, s->mark, sizeof entry.mark) == 0;
     if (good) {
         *p = entry.parameters;
-        s->resumed = 1;
-        /* the engine must not look at protocols here: see >>tls-hello */
-        ssl->eng.protocol_names_num = 0;
+        if (s->verify != NULL)
+            s->verify->client = entry.client;
+        s->loaded = 1;
+        memcpy(s->loaded_id, p->session_id, sizeof s->loaded_id);
+        /* if http/1.1 is not among the protocols, the engine would write beyond
+         * an array: see >>tls-hello, which refuses that before */
+        if (!s->client.alpn)
+            ssl->eng.protocol_names_num = 0;
     }
     empm__tls_wipe(&entry, sizeof entry);
     return good;
@@ -18842,29 +19843,24 @@ static int empm__tls_pair_suits(const empm__tls_pair *pair, int kind,
     return (hashes & 0x7000) != 0 && (curves >> pair->curve & 1);
 }
 
-/* The pair for the name that the client has asked for: one that has it, else,
- * if none has it, the first. NULL: none of this kind. */
+/* The pair that signs for a client: the first one that may be chosen for the
+ * name that it has asked for. NULL: none of this kind. */
 static const empm__tls_pair *empm__tls_pair_find(const empm__tls *tls,
                                                  const char *name, int kind,
                                                  uint32_t hashes,
                                                  uint32_t curves)
 {
-    int i, known = 0;
-    for (i = 0; *name != '\0' && i < tls->npairs; i++)
-        if (empm__tls_pair_serves(&tls->pairs[i], name)) {
-            known = 1;
-            if (empm__tls_pair_suits(&tls->pairs[i], kind, hashes, curves))
-                return &tls->pairs[i];
-        }
-    for (i = 0; !known && i < tls->npairs; i++)
-        if (empm__tls_pair_suits(&tls->pairs[i], kind, hashes, curves) &&
-            (i == 0 || *tls->pairs[0].names == '\0' ||
-             empm__tls_pair_serves(&tls->pairs[i], tls->pairs[0].names)))
+    const int known = empm__tls_name_is_known(tls, name);
+    int i;
+    for (i = 0; i < tls->npairs; i++)
+        if (empm__tls_pair_is_for(tls, i, name, known) &&
+            empm__tls_pair_suits(&tls->pairs[i], kind, hashes, curves))
             return &tls->pairs[i];
     return NULL;
 }
 
-/* BearSSL asks for suite, hash and certificate. */
+/* BearSSL asks for suite, hash and certificate: this is a full handshake, and a
+ * session that the store has given is none of this client's. */
 static int empm__tls_choose(const br_ssl_server_policy_class **ctx,
                             const br_ssl_server_context *ssl,
                             br_ssl_server_choices *choices)
@@ -18876,6 +19872,8 @@ static int empm__tls_choose(const br_ssl_server_policy_class **ctx,
     size_t n, k;
     const br_suite_translated *list = br_ssl_server_get_client_suites(ssl, &n);
     int i, pass;
+    if (s->verify != NULL)
+        s->verify->client.len = 0;
     /* a client that puts ChaCha20 first has no AES in its processor */
     for (pass = n > 0 && empm__tls_is_chacha(list[0][0]) ? 0 : 1; pass < 2;
          pass++)
@@ -18958,11 +19956,10 @@ static size_t empm__tls_conn_bytes(unsigned suite, const char *name)
 
 /* Fills a struct of that many bytes with the keys that the handshake has agreed
  * on, RFC 5246 6.3. The engine is not needed any more afterwards. */
-static void empm__tls_cut(empm__tls_conn *t, empm__tls *tls,
-                          const br_ssl_engine_context *eng,
-                          const empm__tls_hello *hello)
+static void empm__tls_cut(empm__tls_conn *t, const empm__tls_start *s)
 {
-    const char *name = hello->name;
+    const br_ssl_engine_context *eng = &s->engine->ssl.eng;
+    const char *name = s->client.name;
     br_ssl_session_parameters p;
     br_tls_prf_seed_chunk seed[2];
     unsigned char block[2 * (32 + 12)], *keys = (unsigned char *)(t + 1);
@@ -18979,10 +19976,18 @@ static void empm__tls_cut(empm__tls_conn *t, empm__tls *tls,
         "key expansion", 2, seed);
     memset(t, 0, sizeof *t);
     t->is.of = &empm__tls_transport;
-    t->tls = tls;
+    t->tls = s->tls;
     t->suite = p.cipher_suite;
-    t->seq_in = t->seq_out = 1;        /* each has sent its Finished */
-    t->log_record = hello->log_record;
+    if (empm__tls_is_chacha(t->suite)) {       /* its Finished, and maybe */
+        t->seq_in = eng->in.chapol.seq;        /* a warning before it */
+        t->seq_out = eng->out.chapol.seq;
+    } else {
+        t->seq_in = eng->in.gcm.seq;
+        t->seq_out = eng->out.gcm.seq;
+    }
+    t->log_record = s->client.log_record;
+    t->resumed = s->loaded && memcmp(p.session_id, s->loaded_id,
+                                     sizeof s->loaded_id) == 0;
     memcpy(keys, block, key_len);                         /* the client's */
     memcpy(keys + key_len, block + 2 * key_len, iv_len);
     keys += key_len + iv_len;
@@ -19011,6 +20016,7 @@ static int empm__tls_alert_of(int error)
         return EMPM__TLS_DECRYPT;
     case BR_ERR_BAD_SECRENEG: case BR_ERR_BAD_CIPHER_SUITE:
     case BR_ERR_INVALID_ALGORITHM: case BR_ERR_WRONG_KEY_USAGE:
+    case BR_ERR_NO_CLIENT_AUTH:
         return EMPM__TLS_HANDSHAKE;
     case BR_ERR_LIMIT_EXCEEDED: case BR_ERR_NO_RANDOM: case BR_ERR_BAD_STATE:
         return EMPM__TLS_INTERNAL;
@@ -19021,24 +20027,61 @@ static int empm__tls_alert_of(int error)
     }
 }
 
-/* Refuses the client with an alert that no key protects. Returns 0. */
-static int empm__tls_refuse(empm__worker *w, empm__conn *c, int alert)
+/* A refused client needs neither engine nor hello any more: what it still sends
+ * is dropped. Returns 0. */
+static int empm__tls_give_up(empm__worker *w, empm__conn *c, empm__tls_start *s)
 {
-    unsigned char record[7] = { 21, 3, 3, 0, 2, 2, 0 };
-    struct iovec v;
-    int64_t wire = 0;
     empm__bump(&w->score->tls_refused, 1u);
-    if (alert >= 0) {
-        record[6] = (unsigned char)alert;
-        v.iov_base = record;
-        v.iov_len = sizeof record;
-        empm__socket_send(c, &v, 1, 0, &wire);
+    if (s != NULL) {
+        c->session = &s->tls->fresh;
+        empm__tls_start_free(s);
     }
     return 0;
 }
 
+/* Refuses the client with an alert; -1: it has it. The engine knows whether
+ * keys protect records by now; s NULL, or without one: none do. Returns 0. */
+static int empm__tls_refuse(empm__worker *w, empm__conn *c, empm__tls_start *s,
+                            int alert)
+{
+    const br_sslrec_out_class *clear = &br_sslrec_out_clear_vtable;
+    const br_sslrec_out_class **out = s != NULL && s->engine != NULL
+                                          ? &s->engine->ssl.eng.out.vtable
+                                          : &clear;
+    unsigned char room[EMPM__TLS_OVER + 8], *text = room + 13;
+    struct iovec v;
+    int64_t wire = 0;
+    if (alert >= 0) {
+        text[0] = 2;                   /* fatal */
+        text[1] = (unsigned char)alert;
+        v.iov_len = 2;
+        v.iov_base = (*out)->encrypt(out, 21, 0x0303, text, &v.iov_len);
+        empm__socket_send(c, &v, 1, 0, &wire);
+    }
+    return empm__tls_give_up(w, c, s);
+}
+
+/* The client's certificate is not good, also where it need not have one.
+ * Returns 0. */
+static int empm__tls_refuse_client(empm__worker *w, empm__conn *c,
+                                   empm__tls_start *s)
+{
+    const unsigned error = s->verify->error;
+    const int alert = empm__tls_verify_alert(error);
+    empm__worker_log(w, EMPM_LOG_INFO, 5632, "SSLVerifyClient: a certificate "
+                     "is refused: %s (BearSSL error %u)",
+                     alert == EMPM__TLS_EXPIRED ? "its time is not now"
+                     : alert == EMPM__TLS_UNKNOWN_CA
+                         ? "no authority in SSLCACertificateFile has signed "
+                           "it, within SSLVerifyDepth"
+                         : "its chain is not valid",
+                     error);
+    return empm__tls_refuse(w, c, s, alert);
+}
+
 /* Speaks plain HTTP to a client that does. Returns 0. */
-static int empm__tls_refuse_http(empm__worker *w, empm__conn *c)
+static int empm__tls_refuse_http(empm__worker *w, empm__conn *c,
+                                 empm__tls_start *s)
 {
     static const char line[] = "HTTP/1.1 400 Bad Request\r\n";
     static const char rest[] =
@@ -19047,7 +20090,6 @@ static int empm__tls_refuse_http(empm__worker *w, empm__conn *c)
         "400 Bad Request: this port speaks https://.\n";
     struct iovec v[3];
     int64_t wire = 0;
-    empm__bump(&w->score->tls_refused, 1u);
     empm__response_date_update(w);
     v[0].iov_base = (void *)(uintptr_t)line;
     v[0].iov_len = sizeof line - 1;
@@ -19056,18 +20098,7 @@ static int empm__tls_refuse_http(empm__worker *w, empm__conn *c)
     v[2].iov_base = (void *)(uintptr_t)rest;
     v[2].iov_len = sizeof rest - 1;
     empm__socket_send(c, v, 3, 0, &wire);
-    return 0;
-}
-
-/* Sessions of this client are good for the name that it asks for, and for the
- * listening socket that it has come to. */
-static void empm__tls_mark(empm__tls_start *s, const empm__conn *c)
-{
-    br_sha256_context h;
-    br_sha256_init(&h);
-    br_sha256_update(&h, &c->endpoint, 1);
-    br_sha256_update(&h, s->client.name, strlen(s->client.name));
-    br_sha256_out(&h, s->mark);
+    return empm__tls_give_up(w, c, s);
 }
 
 /* Gathers n bytes that have come: the message without its records. Returns 1 if
@@ -19100,9 +20131,12 @@ static int empm__tls_gather(empm__worker *w, empm__tls_start *s,
                 cap = EMPM__TLS_HELLO_MOST + 4;
             if (s->hello_len + k > cap)
                 return -EMPM__TLS_DECODE;
-            more = (unsigned char *)empm__worker_memory(w, s->hello, cap);
+            more = (unsigned char *)empm__tls_memory(w, s->tls, cap);
             if (more == NULL)
                 return -EMPM__TLS_INTERNAL;
+            if (s->hello_len > 0)
+                memcpy(more, s->hello, s->hello_len);
+            empm__tls_hello_free(s);
             s->hello = more;
             s->hello_cap = (uint32_t)cap;
         }
@@ -19140,6 +20174,8 @@ static int empm__tls_engine_begin(empm__tls_start *s)
     s->cache = &empm__tls_session_cache;
     br_ssl_server_set_policy(ssl, &s->policy);
     br_ssl_server_set_cache(ssl, &s->cache);
+    if (s->verify != NULL)
+        empm__tls_verify_begin(s->verify, s->tls->trust, ssl);
     br_ssl_engine_set_buffer(&ssl->eng, s->engine->buffer,
                              sizeof s->engine->buffer, 0);
     br_ssl_engine_inject_entropy(&ssl->eng, seed, sizeof seed);
@@ -19154,12 +20190,16 @@ static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
     const int alert = empm__tls_hello_parse(&s->client, s->hello, s->hello_len);
     if (alert != 0)
         return alert;
-    empm__tls_mark(s, c);
-    s->engine = (empm__tls_engine *)empm__worker_memory(w, NULL,
-                                                        sizeof *s->engine);
-    if (s->engine == NULL)
+    empm__tls_mark(s, w->s->endpoints[c->endpoint].text);
+    s->engine = (empm__tls_engine *)empm__tls_memory(w, s->tls,
+                                                     sizeof *s->engine);
+    if (s->tls->trust != NULL)
+        s->verify = (empm__tls_verify *)empm__tls_memory(w, s->tls,
+                                                         sizeof *s->verify);
+    if (s->engine == NULL || (s->verify == NULL && s->tls->trust != NULL) ||
+        empm__tls_engine_begin(s) < 0)
         return EMPM__TLS_INTERNAL;
-    return empm__tls_engine_begin(s) < 0 ? EMPM__TLS_INTERNAL : 0;
+    return 0;
 }
 
 /* Gives the engine bytes that it wants: first the hello, as one record, then
@@ -19179,10 +20219,8 @@ static ssize_t empm__tls_feed(empm__conn *c, empm__tls_start *s)
         n = empm__min(n, in_header ? 5 - s->fed : s->hello_len + 5 - s->fed);
         memcpy(to, in_header ? header + s->fed : s->hello + s->fed - 5, n);
         s->fed += (uint32_t)n;
-        if (s->fed == s->hello_len + 5) {
-            EMPM_FREE(s->hello);
-            s->hello = NULL;
-        }
+        if (s->fed == s->hello_len + 5)
+            empm__tls_hello_free(s);
         r = (ssize_t)n;
     } else {
         r = empm__socket_recv(c, to, n);
@@ -19193,14 +20231,42 @@ static ssize_t empm__tls_feed(empm__conn *c, empm__tls_start *s)
     return r;
 }
 
+/* The engine has done its work: the connection goes on without it. Returns as
+ * handshake() does. */
+static int empm__tls_complete(empm__worker *w, empm__conn *c,
+                              empm__tls_start *s)
+{
+    const size_t n = empm__tls_conn_bytes(
+        s->engine->ssl.eng.session.cipher_suite, s->client.name);
+    const uint32_t more = s->verify != NULL ? s->verify->client.len : 0;
+    empm__tls_conn *t = (empm__tls_conn *)empm__worker_memory(w, NULL,
+                                                              n + more);
+    if (t == NULL)
+        return empm__tls_refuse(w, c, s, EMPM__TLS_INTERNAL);
+    empm__tls_cut(t, s);
+    t->known = more > 0;
+    if (more > 0)
+        memcpy((char *)t + n, s->verify->client.text, more);
+    if (t->resumed)
+        empm__bump(&w->score->tls_resumed, 1u);
+    else
+        empm__bump(&w->score->tls_full, 1u);
+    c->session = &t->is;
+    empm__tls_start_free(s);
+    return 1;
+}
+
 /* Runs the engine until it waits. Returns as handshake() does. */
 static int empm__tls_run(empm__worker *w, empm__conn *c, empm__tls_start *s)
 {
     br_ssl_engine_context *eng = &s->engine->ssl.eng;
     int64_t wire = 0;
+    s->w = w;
     for (;;) {
         const unsigned state = br_ssl_engine_current_state(eng);
         ssize_t r;
+        if (s->verify != NULL && s->verify->error != 0)
+            return empm__tls_refuse_client(w, c, s);
         if (state & BR_SSL_SENDREC) {
             struct iovec v;
             v.iov_base = br_ssl_engine_sendrec_buf(eng, &v.iov_len);
@@ -19210,23 +20276,10 @@ static int empm__tls_run(empm__worker *w, empm__conn *c, empm__tls_start *s)
             br_ssl_engine_sendrec_ack(eng, (size_t)r);
         } else if (state & BR_SSL_CLOSED)
             return empm__tls_refuse(
-                w, c, empm__tls_alert_of(br_ssl_engine_last_error(eng)));
-        else if (state & BR_SSL_SENDAPP) {
-            empm__tls_conn *t = (empm__tls_conn *)empm__worker_memory(
-                w, NULL, empm__tls_conn_bytes(eng->session.cipher_suite,
-                                              s->client.name));
-            if (t == NULL)
-                return empm__tls_refuse(w, c, EMPM__TLS_INTERNAL);
-            empm__tls_cut(t, s->tls, eng, &s->client);
-            t->resumed = s->resumed;
-            if (s->resumed)
-                empm__bump(&w->score->tls_resumed, 1u);
-            else
-                empm__bump(&w->score->tls_full, 1u);
-            c->session = &t->is;
-            empm__tls_start_free(s);
-            return 1;
-        } else if (state & BR_SSL_RECVREC) {
+                w, c, s, empm__tls_alert_of(br_ssl_engine_last_error(eng)));
+        else if (state & BR_SSL_SENDAPP)
+            return empm__tls_complete(w, c, s);
+        else if (state & BR_SSL_RECVREC) {
             r = empm__tls_feed(c, s);
             if (r == 0) {
                 errno = ECONNRESET;
@@ -19235,9 +20288,9 @@ static int empm__tls_run(empm__worker *w, empm__conn *c, empm__tls_start *s)
             if (r < 0)
                 return (int)r;
             if (s->after > EMPM__TLS_AFTER_MOST)   /* alerts without end */
-                return empm__tls_refuse(w, c, EMPM__TLS_UNEXPECTED);
+                return empm__tls_refuse(w, c, s, EMPM__TLS_UNEXPECTED);
         } else
-            return empm__tls_refuse(w, c, EMPM__TLS_INTERNAL);
+            return empm__tls_refuse(w, c, s, EMPM__TLS_INTERNAL);
     }
 }
 
@@ -19249,7 +20302,7 @@ static int empm__tls_handshake(empm__worker *w, empm__conn *c)
         unsigned char *data = empm__tls_wire(w);
         ssize_t r;
         if (data == NULL)
-            return empm__tls_refuse(w, c, EMPM__TLS_INTERNAL);
+            return empm__tls_refuse(w, c, s, EMPM__TLS_INTERNAL);
         if (c->io != NULL) {             /* it came behind a PROXY header */
             r = (ssize_t)(c->io->in_end - c->io->in_start);
             memcpy(data, c->io->in + c->io->in_start, (size_t)r);
@@ -19267,15 +20320,15 @@ static int empm__tls_handshake(empm__worker *w, empm__conn *c)
         if (s->hello_len == 0 && s->header_len == 0 && s->record_left == 0) {
             const int first = empm__ascii_lower(data[0]);
             if (first >= 'a' && first <= 'z')
-                return empm__tls_refuse_http(w, c);
+                return empm__tls_refuse_http(w, c, s);
             if (data[0] >= 0x80)               /* SSL 2 */
-                return empm__tls_refuse(w, c, EMPM__TLS_VERSION);
+                return empm__tls_refuse(w, c, s, EMPM__TLS_VERSION);
         }
         r = empm__tls_gather(w, s, data, (size_t)r);
         if (r > 0)
             r = -empm__tls_begin(w, c, s);
         if (r < 0)
-            return empm__tls_refuse(w, c, (int)-r);
+            return empm__tls_refuse(w, c, s, (int)-r);
     }
     return empm__tls_run(w, c, s);
 }
@@ -19285,21 +20338,19 @@ static void empm__tls_start_drop(empm__conn *c)
     empm__tls_start_free((empm__tls_start *)(void *)c->session);
 }
 
-/* Nothing but a refusal passes by these: what comes is dropped. */
 static const empm__transport empm__tls_starting = {
     "https", empm__tls_handshake, empm__plain_recv, empm__plain_send,
     empm__plain_file, empm__plain_pending, empm__plain_finish,
-    empm__tls_start_drop, NULL
+    empm__tls_start_drop, NULL, 0
 };
 
 /* The first bytes are here. */
 static int empm__tls_handshake_begin(empm__worker *w, empm__conn *c)
 {
     empm__tls *tls = (empm__tls *)(void *)c->session;
-    empm__tls_start *s = (empm__tls_start *)empm__worker_memory(w, NULL,
-                                                                sizeof *s);
+    empm__tls_start *s = (empm__tls_start *)empm__tls_memory(w, tls, sizeof *s);
     if (s == NULL)
-        return empm__tls_refuse(w, c, EMPM__TLS_INTERNAL);
+        return empm__tls_refuse(w, c, NULL, EMPM__TLS_INTERNAL);
     memset(s, 0, sizeof *s);
     s->is.of = &empm__tls_starting;
     s->tls = tls;
@@ -19307,9 +20358,10 @@ static int empm__tls_handshake_begin(empm__worker *w, empm__conn *c)
     return empm__tls_handshake(w, c);
 }
 
+/* Before the first byte, and after a refusal: what comes then is dropped. */
 static const empm__transport empm__tls_fresh = {
     "https", empm__tls_handshake_begin, empm__plain_recv, empm__plain_send,
-    empm__plain_file, empm__plain_pending, empm__plain_finish, NULL, NULL
+    empm__plain_file, empm__plain_pending, empm__plain_finish, NULL, NULL, 0
 };
 
 /* ---------------------------------------------------------------------------
@@ -19321,6 +20373,50 @@ static const empm__transport empm__tls_fresh = {
  * and keeps the store: sessions are good for new children, too.
  * ------------------------------------------------------------------------- */
 
+/* Says what SSLProtocol asks for that is not served. As in mod_ssl, a word with
+ * + or - adds or takes away, one without begins anew. */
+static void empm__tls_check_protocol(const char *text, empm__report *rep)
+{
+    static const char *const names[] = { "SSLv2", "SSLv3", "TLSv1", "TLSv1.1",
+                                         "TLSv1.2", "TLSv1.3" };
+    enum { OLD = 15, TLS12 = 16, TLS13 = 32, ALL = 63 };
+    unsigned set = 0, named = 0;         /* named: and not by "all" */
+    const char *at;
+    size_t i, n;
+    for (at = text; *(at += strspn(at, " \t")) != '\0'; at += n) {
+        const int sign = *at == '+' || *at == '-' ? *at++ : 0;
+        unsigned bits = 0;
+        n = strcspn(at, " \t");
+        for (i = 0; i < EMPM__COUNT(names); i++)
+            if (empm__text_same(at, n, names[i], strlen(names[i])))
+                bits = 1u << i;
+        if (empm__text_same(at, n, "all", 3))
+            bits = ALL;
+        if (bits == 0) {
+            empm__report_say(rep, EMPM_LOG_ERROR, 5630, "SSLProtocol %s: "
+                             "there is no protocol %.*s: all, TLSv1.2 or "
+                             "TLSv1.3", text, (int)n, at);
+            return;
+        }
+        set = sign == '-' ? set & ~bits : sign == '+' ? set | bits : bits;
+        named = sign == '-' ? named & ~bits
+                            : (sign == '+' ? named : 0) |
+                              (bits == ALL ? 0 : bits);
+    }
+    if (named & OLD)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5630, "SSLProtocol %s: SSL and "
+                         "TLS before 1.2 are broken (RFC 8996) and not there: "
+                         "TLSv1.2 is served", text);
+    else if (!(set & TLS12))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5630, "SSLProtocol %s: leaves "
+                         "nothing to serve: TLSv1.2 is what there is%s", text,
+                         set & TLS13 ? "; a proxy in front can have TLSv1.3"
+                                     : "");
+    else if (named & TLS13)
+        empm__report_say(rep, EMPM_LOG_NOTICE, 5630, "SSLProtocol %s: TLSv1.3 "
+                         "is not there yet: TLSv1.2 alone is served", text);
+}
+
 /* Takes SSLCipherSuite apart: names of OpenSSL's with ':' between, the best one
  * first. Returns how many; -1: *bad is a name that is none. */
 static int empm__tls_suites_parse(const char *text,
@@ -19331,6 +20427,8 @@ static int empm__tls_suites_parse(const char *text,
     if (text == NULL)
         for (i = 0; i < EMPM__TLS_SUITES; i++)
             list[n++] = empm__tls_suites[i].suite;
+    if (text != NULL)
+        text += strspn(text, ":, ");
     while (text != NULL && *text != '\0') {
         const size_t len = strcspn(text, ":, ");
         for (i = 0; i < EMPM__TLS_SUITES; i++)
@@ -19351,40 +20449,108 @@ static int empm__tls_suites_parse(const char *text,
     return n > 0 ? n : -1;
 }
 
-/* Does a Listen have the word tls? */
-static int empm__tls_is_wanted(const empm_config *cfg)
+/* The kind of key that signs for a suite. */
+static int empm__tls_suite_kind(unsigned suite)
 {
-    empm__endpoint_spec spec;
-    int i;
-    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
-        if (empm__endpoint_parse(&spec, cfg->listen[i]) == NULL && spec.tls)
-            return 1;
-    return 0;
+    return suite == BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 ||
+                   suite == BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 ||
+                   suite == BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+               ? BR_KEYTYPE_RSA : BR_KEYTYPE_EC;
 }
 
-/* Says what is wrong with the wing's settings, without a file being read: -t
- * reads the files, too. */
+/* Reads all certificates and keys, says what is wrong with them, and forgets
+ * them. `list`: the suites, n of them. */
+static void empm__tls_check_pairs(const empm_config *cfg, const uint16_t *list,
+                                  int n, empm__report *rep)
+{
+    const enum empm_log_level level = empm__config_correction_level(cfg);
+    empm__tls_pair pair;
+    int i, k, bad = 0, used = 0;
+    for (i = 0; i < EMPM_MAX_LIST && cfg->ssl_certificate_file[i] != NULL; i++)
+        if (empm__tls_pair_read(&pair, cfg, i, rep) == EMPM_OK) {
+            empm__tls_pair_warn(&pair, level, rep);
+            for (k = 0; k < n; k++)
+                used |= empm__tls_suite_kind(list[k]) == pair.kind;
+            empm__tls_pair_free(&pair);
+        } else
+            bad++;
+    if (i == 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5600, "Listen with tls: "
+                         "SSLCertificateFile is not set");
+    else if (i < EMPM_MAX_LIST && cfg->ssl_certificate_key_file[i] != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5601, "SSLCertificateKeyFile "
+                         "%s: it has no SSLCertificateFile: the first key is "
+                         "that of the first certificate, and so on",
+                         cfg->ssl_certificate_key_file[i]);
+    else if (n > 0 && bad == 0 && !used)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5607, "SSLCipherSuite: none of "
+                         "the suites is for a key of the kind that the "
+                         "certificates have");
+}
+
+/* Says what is wrong with the settings for certificates of clients. */
+static void empm__tls_check_trust(const empm_config *cfg, empm__report *rep)
+{
+    const char *text = cfg->ssl_verify_client;
+    const int asks = empm__tls_asks_parse(text);
+    empm__tls_trust *trust = NULL;
+    if (asks < 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5631, "SSLVerifyClient %s: %s",
+                         text, empm__text_equal(text, "optional_no_ca")
+                             ? "a certificate that no authority has signed "
+                               "proves nothing: take none, optional or require"
+                             : "takes none, optional or require");
+    else if (asks != EMPM__TLS_ASKS_NOBODY &&
+             cfg->ssl_ca_certificate_file == NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5631, "SSLVerifyClient %s: "
+                         "SSLCACertificateFile is not set", text);
+    else if (asks != EMPM__TLS_ASKS_NOBODY)
+        trust = empm__tls_trust_new(cfg, rep);
+    if (trust != NULL && trust->expired > 0)
+        empm__report_say(rep, EMPM_LOG_WARN, 5604, "SSLCACertificateFile %s: "
+                         "%d of its authorities have expired and are left out",
+                         cfg->ssl_ca_certificate_file, trust->expired);
+    empm__tls_trust_free(trust);
+}
+
+/* Says what is wrong with the wing's settings, and with the files that they
+ * name: a start would end with it, and -t tells it before. */
 static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
                             empm__report *rep)
 {
     uint16_t list[EMPM__TLS_SUITES];
+    char names[EMPM__TLS_SUITES * 40];
     const char *bad;
+    size_t at = 0;
+    int i;
+    const int n = empm__tls_suites_parse(cfg->ssl_cipher_suite, list, &bad);
+    const uint32_t room = empm__tls_entry_room(
+        empm__tls_asks_parse(cfg->ssl_verify_client));
     (void)chars;
-    if (empm__tls_is_wanted(cfg) && cfg->ssl_certificate_file[0] == NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5600, "Listen with tls: "
-                         "SSLCertificateFile is not set");
+    if (empm__config_has_tls(cfg)) {
+        empm__tls_check_pairs(cfg, list, n, rep);
+        empm__tls_check_trust(cfg, rep);
+    }
     if (cfg->ssl_session_cache_size > 0 &&
         ((uint64_t)cfg->ssl_session_cache_size <
-             EMPM__KV_LEAST(EMPM__TLS_ENTRY_ROOM) ||
+             EMPM__KV_LEAST(room) ||
          (uint64_t)cfg->ssl_session_cache_size > SIZE_MAX / 2))
         empm__report_say(rep, EMPM_LOG_ERROR, 5608, "SSLSessionCacheSize must "
                          "be from %lu to %lu, or 0 for none",
-                         (unsigned long)EMPM__KV_LEAST(EMPM__TLS_ENTRY_ROOM),
+                         (unsigned long)EMPM__KV_LEAST(room),
                          (unsigned long)(SIZE_MAX / 2));
-    if (empm__tls_suites_parse(cfg->ssl_cipher_suite, list, &bad) < 0)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5607, "SSLCipherSuite %s: takes "
-                         "names with : between them, such as %s", bad,
-                         empm__tls_suites[0].name);
+    empm__tls_check_protocol(cfg->ssl_protocol, rep);
+    for (i = 0; n < 0 && i < EMPM__TLS_SUITES; i++)
+        at += (size_t)snprintf(names + at, sizeof names - at, "%s%s",
+                               i > 0 ? ":" : "", empm__tls_suites[i].name);
+    if (n < 0 && *bad != '\0')
+        empm__report_say(rep, EMPM_LOG_ERROR, 5607, "SSLCipherSuite: there is "
+                         "no suite %.*s, and no keywords such as HIGH or "
+                         "!aNULL: take some of %s", (int)strcspn(bad, ":, "),
+                         bad, names);
+    else if (n < 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5607, "SSLCipherSuite names no "
+                         "suite: take some of %s", names);
 }
 
 /* The template that each handshake begins as. Which implementation suits the
@@ -19412,6 +20578,8 @@ static void empm__tls_template(empm__tls *tls)
     tls->ec.supported_curves &= (uint32_t)1 << BR_EC_secp256r1 |
                                 (uint32_t)1 << BR_EC_curve25519;
     br_ssl_engine_set_ec(eng, &tls->ec);
+    br_ssl_engine_set_ecdsa(eng, br_ecdsa_vrfy_asn1_get_default());
+    br_ssl_engine_set_rsavrfy(eng, br_rsa_pkcs1_vrfy_get_default());
     tls->sign_ec = br_ecdsa_sign_asn1_get_default();
     tls->sign_rsa = br_rsa_pkcs1_sign_get_default();
     br_ssl_engine_set_protocol_names(eng, protocols, 1);
@@ -19536,8 +20704,9 @@ static int empm__tls_trial_run(empm__tls *tls, empm__tls_trial *x,
         return 0;
     x->start.client.name[0] = '\0';
     x->start.client.log_record = 14;
-    empm__tls_cut(t, tls, server, &x->start.client);
+    empm__tls_cut(t, &x->start);
     good = empm__tls_trial_records(client, t);
+    empm__tls_wipe(t, empm__tls_conn_bytes(suite, ""));
     EMPM_FREE(t);
     return good;
 }
@@ -19547,31 +20716,68 @@ static int empm__tls_trial_run(empm__tls *tls, empm__tls_trial *x,
 static int empm__tls_guard(empm__tls *tls, empm__report *rep)
 {
     empm__tls_trial *x = (empm__tls_trial *)EMPM_MALLOC(sizeof *x);
-    int i, k, good = 1, tried = 0;
+    int i, k, good = 1;
     if (x == NULL)
         return EMPM_ENOMEM;
     for (i = 0; i < tls->nsuites && good; i++)
         for (k = 0; k < tls->npairs && good; k++) {
-            const int rsa = (tls->suites[i] >> 8) == 0xcc
-                                ? tls->suites[i] ==
-                            BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
-                                : (tls->suites[i] & 0xff) >= 0x2f;
-            if (rsa == (tls->pairs[k].kind == BR_KEYTYPE_RSA)) {
+            if (empm__tls_suite_kind(tls->suites[i]) == tls->pairs[k].kind) {
                 good = empm__tls_trial_run(tls, x, &tls->pairs[k],
                                            tls->suites[i]);
-                tried++;
                 break;
             }
         }
     empm__tls_wipe(x, sizeof *x);
     EMPM_FREE(x);
-    if (good && tried > 0)
+    if (good)
         return EMPM_OK;
-    empm__report_say(rep, EMPM_LOG_ERROR, 5609, tried == 0
-                     ? "SSLCipherSuite: none suits the certificates"
-                     : "TLS does not work with this BearSSL: a handshake with "
-                       "ourselves has failed");
+    empm__report_say(rep, EMPM_LOG_ERROR, 5609, "TLS does not work with this "
+                     "BearSSL: a handshake with ourselves has failed");
     return EMPM_EINVAL;
+}
+
+/* The store of sessions: that of the server before, if it is as large as this
+ * one shall be; else a new one, or none. EMPM_OK, or an error that is said. */
+static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
+                                   empm__report *rep)
+{
+    const size_t bytes = (size_t)tls->cfg->ssl_session_cache_size;
+    const uint32_t room = empm__tls_entry_room(tls->trust != NULL);
+    empm__tls_sessions *x;
+    if (bytes == 0)
+        return EMPM_OK;
+    if (old != NULL && old->sessions != NULL && old->sessions->bytes == bytes &&
+        old->sessions->room == room) {
+        tls->sessions = old->sessions;
+        tls->sessions->servers++;
+        return EMPM_OK;
+    }
+    x = (empm__tls_sessions *)EMPM_MALLOC(sizeof *x);
+    if (x == NULL)
+        return EMPM_ENOMEM;
+    x->bytes = bytes;
+    x->room = room;
+    x->servers = 1;
+    if (empm__kv_new(&x->kv, bytes, room) < 0) {
+        EMPM_FREE(x);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5608, "SSLSessionCacheSize: no "
+                         "memory of that size to share");
+        return EMPM_ESYS;
+    }
+#ifdef MADV_DONTDUMP
+    madvise(x->kv, bytes, MADV_DONTDUMP);    /* secrets: not into a core */
+#endif
+    tls->sessions = x;
+    return EMPM_OK;
+}
+
+/* The last server of this process that has them unmaps them. */
+static void empm__tls_sessions_drop(empm__tls_sessions *x)
+{
+    if (x == NULL || --x->servers > 0)
+        return;
+    empm__kv_free(x->kv, x->bytes);
+    EMPM_FREE(x);
 }
 
 static void empm__tls_server_free(empm_server *s)
@@ -19582,8 +20788,8 @@ static void empm__tls_server_free(empm_server *s)
         return;
     for (i = 0; i < tls->npairs; i++)
         empm__tls_pair_free(&tls->pairs[i]);
-    if (tls->sessions != NULL && !s->borrows)
-        empm__kv_free(tls->sessions, tls->sessions_size);
+    empm__tls_trust_free(tls->trust);
+    empm__tls_sessions_drop(tls->sessions);
     EMPM_FREE(tls);
     s->tls = NULL;
 }
@@ -19597,7 +20803,7 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
     empm__tls *tls;
     const char *bad;
     int r = EMPM_OK;
-    if (!empm__tls_is_wanted(cfg))
+    if (!empm__config_has_tls(cfg))
         return EMPM_OK;
     tls = s->tls = (empm__tls *)EMPM_MALLOC(sizeof *tls);
     if (tls == NULL)
@@ -19608,39 +20814,36 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
     s->secure = &tls->fresh;
     while (r == EMPM_OK && tls->npairs < EMPM_MAX_LIST &&
            cfg->ssl_certificate_file[tls->npairs] != NULL) {
-        char cert[1200], key[1200];
-        const char *name = cfg->ssl_certificate_key_file[tls->npairs];
-        r = empm__tls_pair_read(
-            &tls->pairs[tls->npairs],
-            empm__config_path(cfg, cfg->ssl_certificate_file[tls->npairs], cert,
-                              sizeof cert),
-            name == NULL ? NULL : empm__config_path(cfg, name, key, sizeof key),
-            rep);
-        tls->pairs[tls->npairs].file = cfg->ssl_certificate_file[tls->npairs];
+        r = empm__tls_pair_read(&tls->pairs[tls->npairs], cfg, tls->npairs,
+                                rep);
         tls->npairs += r == EMPM_OK;
     }
     if (r < 0)
         return r;
+    if (empm__tls_asks_parse(cfg->ssl_verify_client) > 0 &&
+        (tls->trust = empm__tls_trust_new(cfg, rep)) == NULL)
+        return EMPM_EINVAL;
     tls->nsuites = empm__tls_suites_parse(cfg->ssl_cipher_suite, tls->suites,
                                           &bad);
     empm__tls_template(tls);
-    if (old != NULL && old->tls != NULL) {
-        tls->sessions = old->tls->sessions;
-        tls->sessions_size = old->tls->sessions_size;
-    } else if (cfg->ssl_session_cache_size > 0) {
-        tls->sessions_size = (size_t)cfg->ssl_session_cache_size;
-        r = empm__kv_new(&tls->sessions, tls->sessions_size,
-                         EMPM__TLS_ENTRY_ROOM);
-        if (r < 0)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5608, "SSLSessionCacheSize: "
-                             "no memory of that size to share");
-    }
+    empm__tls_digest_settings(tls);
+    r = empm__tls_sessions_take(tls, old != NULL ? old->tls : NULL, rep);
     return r < 0 ? r : empm__tls_guard(tls, rep);
+}
+
+/* What the parent has locked in memory is not locked in its child. */
+static int empm__tls_engine_new(empm__engine *e)
+{
+    const empm__tls *tls = e->s->tls;
+    int i;
+    for (i = 0; tls != NULL && i < tls->npairs; i++)
+        empm__process_hide(tls->pairs[i].key, EMPM__TLS_KEY_BYTES);
+    return EMPM_OK;
 }
 
 static const empm__wing empm__tls_wing = {
     empm__tls_check, empm__tls_server_new, empm__tls_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    empm__tls_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 #else
@@ -20214,6 +21417,13 @@ static char *empm__access_write_variable(empm__facts *f, const empm__item *it,
                                      s != NULL ? s : getenv(it->text));
 }
 
+/* %{NAME}x: of the transport, as empm_ssl() tells it. */
+static char *empm__access_write_transport(empm__facts *f, const empm__item *it,
+                                          char *at, const char *end)
+{
+    return empm__access_write_string(f, at, end, empm_ssl(f->req, it->text));
+}
+
 /* %{name}C: a cookie of the request. */
 static char *empm__access_write_cookie(empm__facts *f, const empm__item *it,
                                        char *at, const char *end)
@@ -20304,6 +21514,7 @@ static const empm__letter empm__letters[] = {
     EMPM__LETTER('U', WORD, NULL, part),
     EMPM__LETTER('v', WORD, NULL, name),
     EMPM__LETTER('V', WORD, NULL, host),
+    EMPM__LETTER('x', NAME, NULL, transport),
     EMPM__LETTER('X', WORD, NULL, end)
 };
 
@@ -27349,10 +28560,10 @@ static void empm__main_print_directives(void)
         { EMPM__KIND_SIGNAL, "a signal, or none" },
         { EMPM__KIND_ETAG, "None, All, or some of INode, MTime and Size" },
         { EMPM__KIND_REAL, "a number such as 2.5" },
-        { EMPM__KIND_TEXT, "a text" },
+        { EMPM__KIND_TEXT, "a text" }, { EMPM__KIND_WORDS, "words" },
         { EMPM__KIND_TOKENS, "Prod, Major, Minor, Min, OS or Full" },
         { EMPM__KIND_LIST, "a text, any number of times" },
-        { EMPM__KIND_READ, "header=N-M,MinRate=R body=N,MinRate=R" }
+        { EMPM__KIND_READ, "handshake=N header=N-M,MinRate=R body=..." }
     };
     char min[24], max[24];
     size_t i, k;
@@ -27829,9 +29040,13 @@ static void empm__test_format(const empm_config *cfg, const empm__directive *d,
                                         0.5);
         snprintf(to, n, "%lld.%06lld", x / 1000000, x % 1000000);
     } else if (d->kind == EMPM__KIND_READ) {
-        at = empm__test_format_stage(to, n, "header", cfg->header_timeout_ms,
-                                     cfg->header_timeout_max_ms,
-                                     cfg->header_min_rate);
+        at = empm__test_format_stage(to, n, "handshake",
+                                     cfg->handshake_timeout_ms, 0, 0);
+        to[at++] = ' ';
+        at += empm__test_format_stage(to + at, n - at, "header",
+                                      cfg->header_timeout_ms,
+                                      cfg->header_timeout_max_ms,
+                                      cfg->header_min_rate);
         to[at++] = ' ';
         empm__test_format_stage(to + at, n - at, "body", cfg->body_timeout_ms,
                                 cfg->body_timeout_max_ms, cfg->body_min_rate);
@@ -28167,6 +29382,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   %I %O %S     bytes received, sent, both together
  *   %D           microseconds that the request took
  *   %T           the same in seconds; %{s}T %{ms}T %{us}T name the unit
+ *   %{NAME}x     of the connection's TLS: SSL_PROTOCOL, SSL_CIPHER and all else
+ *                that empm_ssl() tells
  *   %X           X: aborted; +: the connection is kept; -: it is closed
  *   %k           number of requests before this one on the connection
  *   %v %V        ServerName; the host that the request asks for, else the same
@@ -28316,9 +29533,13 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5604  a certificate is not valid yet, has expired, or soon will
  *   5605  a key makes each handshake slow
  *   5606  the certificates of a chain stand in the wrong order
- *   5607  SSLCipherSuite is not valid
+ *   5607  SSLCipherSuite is not valid, or has no suite for the certificates
  *   5608  SSLSessionCacheSize is out of range, or there is no such memory
- *   5609  TLS does not work with this library or these certificates
+ *   5609  TLS does not work with this BearSSL
+ *   5620  MaxTlsMemory is reached: a handshake or a connection ends
+ *   5630  SSLProtocol asks for what is not served
+ *   5631  SSLVerifyClient cannot be done as it is set
+ *   5632  the certificate of a client is refused
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------

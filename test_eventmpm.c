@@ -296,9 +296,18 @@ static ssize_t fault_recv(int fd, void *to, size_t n, int flags)
     return fault_at("recv") ? fault_fails() : recv(fd, to, n, flags);
 }
 
+/* After a send() the server of this process is slow for so long. */
+static int g_slow_send_ms;
+
 static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
 {
-    return fault_at("send") ? fault_fails() : send(fd, from, n, flags);
+    const ssize_t r = fault_at("send") ? fault_fails()
+                                       : send(fd, from, n, flags);
+    const int ms = __atomic_load_n(&g_slow_send_ms, __ATOMIC_RELAXED);
+
+    if (ms > 0)
+        usleep((unsigned)ms * 1000u);
+    return r;
 }
 
 #define FAULT(call, result)         (fault_at(call) ? fault_fails() : (result))
@@ -322,6 +331,13 @@ static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
 #define ftruncate(...)      FAULT("ftruncate", ftruncate(__VA_ARGS__))
 #define getpeername(...)    FAULT("getpeername", getpeername(__VA_ARGS__))
 #define getrlimit(...)      FAULT("getrlimit", getrlimit(__VA_ARGS__))
+#ifdef __linux__
+#  include <sys/random.h>
+static int g_no_random;                  /* atomic: as if the kernel were old */
+#  define getrandom(...) \
+    (__atomic_load_n(&g_no_random, __ATOMIC_RELAXED) ? -1 \
+                                                     : getrandom(__VA_ARGS__))
+#endif
 #define getsockname(...)    FAULT("getsockname", getsockname(__VA_ARGS__))
 #define getsockopt(...)     FAULT("getsockopt", getsockopt(__VA_ARGS__))
 #define initgroups(...)     FAULT("initgroups", initgroups(__VA_ARGS__))
@@ -1753,14 +1769,19 @@ static int h_echo(empm_request *req, void *user)
 static int h_tls(empm_request *req, void *user)
 {
     static const char *const names[] = { "HTTPS", "SSL_PROTOCOL", "SSL_CIPHER",
-                                         "SSL_TLS_SNI", "SSL_SESSION_RESUMED" };
+                                         "SSL_TLS_SNI", "SSL_SESSION_RESUMED",
+        "SSL_CLIENT_VERIFY", "SSL_CLIENT_S_DN_CN", "SSL_CLIENT_S_DN_O",
+        "SSL_CLIENT_S_DN_OU", "SSL_CLIENT_SAN_DNS_0", "SSL_CLIENT_SAN_Email_0",
+        "SSL_CLIENT_SHA256" };
+    const size_t n = user != NULL ? sizeof names / sizeof *names : 5;
     size_t i;
-    (void)user;
     empm_printf(req, "%s", empm_scheme(req));
-    for (i = 0; i < sizeof names / sizeof *names; i++) {
+    for (i = 0; i < n; i++) {
         const char *value = empm_ssl(req, names[i]);
         empm_printf(req, " %s", value != NULL ? value : "-");
     }
+    if (user != NULL)
+        empm_printf(req, " .");
     return EMPM_OK;
 }
 
@@ -2734,6 +2755,7 @@ static const empm_route routes[] = {
     EMPM_ROUTE("GET /log",           h_log,        NULL),
     EMPM_ROUTE("GET /who",           h_who,        NULL),
     EMPM_ROUTE("GET /tls",           h_tls,        NULL),
+    EMPM_ROUTE("GET /tls/client",    h_tls,        EMPM_TEXT("")),
     EMPM_ROUTE("GET /health",        empm_health_page, NULL),
     EMPM_ROUTE("GET /visits",        h_visits,     NULL),
     EMPM_ROUTE("POST /echo",         h_echo,       NULL),
@@ -3128,7 +3150,8 @@ static int fx_set(fixture *f, const char *settings)
 
 /* All the timeouts that are not under test are out of the way. */
 #define LONG_TIMES "Timeout 60; KeepAliveTimeout 60; " \
-                   "RequestReadTimeout header=60 body=60,MinRate=500; "
+                   "RequestReadTimeout handshake=60 header=60 " \
+                   "body=60,MinRate=500; "
 
 static void long_times(fixture *f)
 {
@@ -3836,6 +3859,8 @@ TEST(config, directives_as_apache_spells_them)
         { "RequestReadTimeout", "header=30-10,MinRate=100", 0 },
         { "RequestReadTimeout", "header=10-30", 0 },
         { "RequestReadTimeout", "header=10,MinRate=0", 0 },
+        { "RequestReadTimeout", "handshake=5-10", 0 },
+        { "RequestReadTimeout", "handshake=5-9,MinRate=500", 1 },
         { "RequestReadTimeout", "tail=1", 0 }, { "NoSuchThing", "1", 0 },
         { "LimitRequestBody", "9223372036854775807", 1 },
         { "LimitRequestBody", "9223372036854775808", 0 },
@@ -4249,14 +4274,16 @@ static const char *field_comment(const char *all, const char *field,
 TEST(config, the_structs_comments_tell_the_defaults)
 {
     static const struct { const char *field; int value; } read[] = {
-        { "header_timeout_ms", 20000 }, { "header_timeout_max_ms", 40000 },
-        { "header_min_rate", 500 }, { "body_timeout_ms", 20000 },
-        { "body_timeout_max_ms", 0 }, { "body_min_rate", 500 }
+        { "handshake_timeout_ms", 10000 }, { "header_timeout_ms", 20000 },
+        { "header_timeout_max_ms", 40000 }, { "header_min_rate", 500 },
+        { "body_timeout_ms", 20000 }, { "body_timeout_max_ms", 0 },
+        { "body_min_rate", 500 }
     };
     char *text = slurp_path("eventmpm.h"), *all, *p;
     const empm_config cfg = empm_defaults();
     const int is[] = {
-        cfg.header_timeout_ms, cfg.header_timeout_max_ms, cfg.header_min_rate,
+        cfg.handshake_timeout_ms, cfg.header_timeout_ms,
+        cfg.header_timeout_max_ms, cfg.header_min_rate,
         cfg.body_timeout_ms, cfg.body_timeout_max_ms, cfg.body_min_rate
     };
     const char *at, *end;
@@ -4752,14 +4779,19 @@ TEST(config, every_directive_from_a_file)
         { "LimitRequestHead", "16384", "16384" },
         { "LimitRequestBody", "0", "0" }, { "LimitBodyInMemory", "1", "1" },
         { "MaxBodyMemory", "1", "1" },
+        { "MaxTlsMemory", "200000", "200000" },
         { "MaxSpoolBytes", "9223372036854775807", "9223372036854775807" },
         { "LimitResponseSpool", "1", "1" }, { "LimitLingerBytes", "1", "1" },
         { "LogLevel", "debug", "7" }, { "LogLevel", "trace3 core:info", "7" },
         { "LogLevel", "error", "3" },
         { "SSLCertificateFile", "a.pem", "a.pem" },
         { "SSLCertificateKeyFile", "a.key", "a.key" },
+        { "SSLProtocol", "all -TLSv1.3", "all -TLSv1.3" },
         { "SSLCipherSuite", "ECDHE-RSA-AES128-GCM-SHA256",
           "ECDHE-RSA-AES128-GCM-SHA256" },
+        { "SSLVerifyClient", "require", "require" },
+        { "SSLCACertificateFile", "ca.pem", "ca.pem" },
+        { "SSLVerifyDepth", "2", "2" },
         { "SSLSessionCacheSize", "0", "0" },
         { "SSLSessionCacheTimeout", "60", "60000" }
     };
@@ -4819,6 +4851,7 @@ TEST(config, every_directive_from_a_file)
                               "minrate=500\nRequestReadTimeout body=10,"
                               "minrate=400"), EMPM_OK);
     CHECK_INT(cfg.stuck_worker_replace, 1);
+    CHECK_INT(cfg.handshake_timeout_ms, 5000);
     CHECK_INT(cfg.header_timeout_max_ms, 40000);
     CHECK_INT(cfg.body_timeout_ms, 10000);
     CHECK_INT(cfg.body_min_rate, 400);
@@ -4856,6 +4889,7 @@ TEST(config, bad_values_of_every_directive)
         { EMPM__KIND_TEXT, "\"never closed" }, { EMPM__KIND_TEXT, "'nor "
                                                 "this\"" },
         { EMPM__KIND_TEXT, "\"closed\" and more" },
+        { EMPM__KIND_WORDS, "" }, { EMPM__KIND_WORDS, "\"never closed" },
         { EMPM__KIND_ETAG, "Digest" }, { EMPM__KIND_ETAG, "MTime 5" },
         { EMPM__KIND_TOKENS, "Everything" }, { EMPM__KIND_TOKENS, "" },
         { EMPM__KIND_LIST, "" }, { EMPM__KIND_LEVEL, "loud" },
@@ -5713,7 +5747,7 @@ TEST(config, locales)
         context("%s", names[i]);
         CHECK_INT(conf_load(&cfg, "TIMEOUT 7\nasyncrequestworkerfactor 2.5\n"
                                   "<IFMODULE core.c>\nKEEPALIVETIMEOUT 9MIN\n"
-                                  "</ifmodule>\nLISTEN 80\nSSLVERIFYCLIENT x\n"
+                                  "</ifmodule>\nLISTEN 80\nSSLSTAPLINGCACHE x\n"
                                   "HOSTNAMELOOKUPS Off\nLOGLEVEL INFO\n"),
                   EMPM_EINVAL);
         CHECK_INT(heard(EMPM_LOG_ERROR, 0), 1);
@@ -6787,7 +6821,7 @@ static void xor_drop(empm__conn *c)
 
 static const empm__transport xor_transport = {
     "xor", xor_handshake, xor_recv, xor_send, xor_file, xor_pending, xor_finish,
-    xor_drop, NULL
+    xor_drop, NULL, 0
 };
 
 /* Sends `before` as it is and text in records, all of it in one send(). */
@@ -9882,6 +9916,66 @@ static const char pem_rsa_key[] =
     "C53dNICk6lz97fnFatEhvDU=\n"
     "-----END PRIVATE KEY-----\n";
 
+/* An authority, its client alice, an authority that it has made, and a client
+ * of that. The clients have the key of pem_ec_key. */
+static const char pem_ca[] =
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIIBOTCB4aADAgECAhQQQjk7g7I4h5SyqKHPnYV45tsV1jAKBggqhkjOPQQDAjAS\n"
+    "MRAwDgYDVQQDDAdUZXN0IENBMCAXDTIwMDEwMTAwMDAwMFoYDzIxMjYxMTA1MDkx\n"
+    "OTQwWjASMRAwDgYDVQQDDAdUZXN0IENBMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcD\n"
+    "QgAE5/6y2c8M+scf115SGKyxr18BQmSTdv5RpF+8Fqso8e9m8HBlmTKhYiX2LeR8\n"
+    "ZaSyu+Byme+37UT2fWCIqHpZeaMTMBEwDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjO\n"
+    "PQQDAgNHADBEAiBz73dm7t3n0RY7shN+HeePo3mX2aNZVqoE6Dxre8RTbAIgUY8s\n"
+    "BhSL8VRKDt5zC/8L15cuJmkLoaYKDskAC03FoC0=\n"
+    "-----END CERTIFICATE-----\n";
+
+static const char pem_alice[] =
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIIB0DCCAXagAwIBAgIBAzAKBggqhkjOPQQDAjASMRAwDgYDVQQDDAdUZXN0IENB\n"
+    "MCAXDTIwMDEwMTAwMDAwMFoYDzIxMjYxMTA1MDkxOTQxWjAzMRAwDgYDVQQKDAdF\n"
+    "eGFtcGxlMQ8wDQYDVQQLDAZQZW9wbGUxDjAMBgNVBAMMBWFsaWNlMFkwEwYHKoZI\n"
+    "zj0CAQYIKoZIzj0DAQcDQgAE8gR6sW6NnVnFO+s3/9cHX1rVoF7vwovPlK1U6qzd\n"
+    "QGuAUsaW3++dkXP86tNrg0mkmDH3o1EVSLEbqOfFGbWSLKOBmTCBljAxBgNVHREE\n"
+    "KjAogRJhbGljZUBleGFtcGxlLnRlc3SCEmFsaWNlLmV4YW1wbGUudGVzdDAJBgNV\n"
+    "HRMEAjAAMB0GA1UdDgQWBBT8p4WKleanE63NQOen2ulRK37vkjA3BgNVHSMEMDAu\n"
+    "oRakFDASMRAwDgYDVQQDDAdUZXN0IENBghQQQjk7g7I4h5SyqKHPnYV45tsV1jAK\n"
+    "BggqhkjOPQQDAgNIADBFAiEA4MgL3w5u0p904TQ2WcBYGgpyshbGpfa/O16QZP7r\n"
+    "c4YCICDdxSNlJvPVm+QVLUf0+FixF44/AKukoGP6ZdGuRY39\n"
+    "-----END CERTIFICATE-----\n";
+
+static const char pem_inter[] =
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIIBgzCCASmgAwIBAgIBAjAKBggqhkjOPQQDAjASMRAwDgYDVQQDDAdUZXN0IENB\n"
+    "MCAXDTIwMDEwMTAwMDAwMFoYDzIxMjYxMTA1MDkxOTQxWjAVMRMwEQYDVQQDDApU\n"
+    "ZXN0IEludGVyMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAESL0R7u72jb7BgaHa\n"
+    "CUowI/dw6f3rEYMUMQ08fIlspb7UidE5PcyjTEdeG6rJwoM1qe2APFPIYBiRK6Cd\n"
+    "iaXC5qNrMGkwDwYDVR0TAQH/BAUwAwEB/zAdBgNVHQ4EFgQUN6YWgRemRKuqS5vc\n"
+    "WNbiaVmNxBswNwYDVR0jBDAwLqEWpBQwEjEQMA4GA1UEAwwHVGVzdCBDQYIUEEI5\n"
+    "O4OyOIeUsqihz52FeObbFdYwCgYIKoZIzj0EAwIDSAAwRQIhAMsr8iAl6MopLLvc\n"
+    "L4SwlBiXdzISo/eRnVW/aHUCjHf4AiAqaXkAZ7z9dYolMzjP4NUG1nGSKmMnwOhx\n"
+    "29DMKR8EoQ==\n"
+    "-----END CERTIFICATE-----\n";
+
+static const char pem_deep[] =
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIIBlzCCATygAwIBAgIBBDAKBggqhkjOPQQDAjAVMRMwEQYDVQQDDApUZXN0IElu\n"
+    "dGVyMCAXDTIwMDEwMTAwMDAwMFoYDzIxMjYxMTA1MDkxOTQxWjAPMQ0wCwYDVQQD\n"
+    "DARkZWVwMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE8gR6sW6NnVnFO+s3/9cH\n"
+    "X1rVoF7vwovPlK1U6qzdQGuAUsaW3++dkXP86tNrg0mkmDH3o1EVSLEbqOfFGbWS\n"
+    "LKOBgDB+MDEGA1UdEQQqMCiBEmFsaWNlQGV4YW1wbGUudGVzdIISYWxpY2UuZXhh\n"
+    "bXBsZS50ZXN0MAkGA1UdEwQCMAAwHQYDVR0OBBYEFPynhYqV5qcTrc1A56fa6VEr\n"
+    "fu+SMB8GA1UdIwQYMBaAFDemFoEXpkSrqkub3FjW4mlZjcQbMAoGCCqGSM49BAMC\n"
+    "A0kAMEYCIQCPVNvLJkdxMOB3mm5yfSveO3pJD+vb8w18D44lloc8ZgIhAPN8iqWH\n"
+    "dmAyFfnkKMgAVpnhGMX42tAxZR423OpHxxNH\n"
+    "-----END CERTIFICATE-----\n";
+
+static const char pem_ca_key[] =
+    "-----BEGIN PRIVATE KEY-----\n"
+    "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgfbbRuvUU2QynrOs8\n"
+    "EK3N1erYZtQi6K75p+z9EgMysC6hRANCAATn/rLZzwz6xx/XXlIYrLGvXwFCZJN2\n"
+    "/lGkX7wWqyjx72bwcGWZMqFiJfYt5HxlpLK74HKZ77ftRPZ9YIioell5\n"
+    "-----END PRIVATE KEY-----\n";
+
 /* Any certificate is good; its key is taken from it. */
 typedef struct tls_any {
     const br_x509_class    *is;          /* first */
@@ -10096,7 +10190,8 @@ static int tls_files(void)
 {
     static const struct { const char *name, *text; } files[] = {
         { "ec.pem", pem_ec }, { "ec.key", pem_ec_key }, { "rsa.pem", pem_rsa },
-        { "rsa.key", pem_rsa_key }
+        { "rsa.key", pem_rsa_key }, { "ca.pem", pem_ca },
+        { "alice.pem", pem_alice }, { "rogue.pem", pem_ec }
     };
     char path[512];
     size_t i;
@@ -10336,7 +10431,7 @@ SERVED_TLS(tls, long_answers_and_fragment_lengths, NULL)
     CHECK(tl_open(&t, "localhost", 0));
     CHECK(tl_get(&t, "/big?bytes=1500000", "\r\n0\r\n\r\n"));
     CHECK(t.plain.n > 1500000);
-    CHECK_IN(t.longest, 15000, 16384 + 24);
+    CHECK_IN(t.longest, 16384 + 16, 16384 + 24);
     CHECK(tl_get(&t, "/file/big.bin", ""));
     tl_close(&t);
 
@@ -10493,6 +10588,511 @@ SERVED_TLS(tls, a_stalled_handshake_holds_no_worker, "ThreadsPerChild 1")
     free(t);
 }
 
+/* --- sessions ------------------------------------------------------------- */
+
+/* Resumes, or tries to. 1: a request on it is answered and says `how`. */
+static int tl_resumes(tls_client *t, const char *how)
+{
+    tl_again(t);
+    return tl_open(t, "localhost", 1) && tl_get(t, "/tls", how);
+}
+
+static int hk_tls_reload(empm_config *cfg, void *user)
+{
+    static char plain[100];
+    (void)user;
+    switch (get_int(&shm->rc[0])) {
+    case 1:                            /* the same Listen, at another place */
+        cfg->listen[1] = cfg->listen[0];
+        cfg->listen[0] = "127.0.0.1:0";
+        break;
+    case 2:
+        cfg->ssl_cipher_suite = "ECDHE-ECDSA-CHACHA20-POLY1305:"
+                                "ECDHE-RSA-CHACHA20-POLY1305";
+        break;
+    case 3:                            /* another certificate for the name */
+        cfg->ssl_certificate_file[0] = cfg->ssl_certificate_file[1];
+        cfg->ssl_certificate_key_file[0] = cfg->ssl_certificate_key_file[1];
+        cfg->ssl_certificate_file[1] = cfg->ssl_certificate_key_file[1] = NULL;
+        break;
+    case 4:
+        cfg->ssl_session_cache_size = 0;
+        break;
+    case 5:
+        cfg->ssl_session_cache_size = 65536;
+        break;
+    case 6:                            /* its socket without TLS */
+        snprintf(plain, sizeof plain, "%.*s", (int)strlen(cfg->listen[0]) - 4,
+                 cfg->listen[0]);
+        cfg->listen[0] = plain;
+        break;
+    }
+    return EMPM_OK;
+}
+
+/* What a session depends on may change in a reload, and then it is not resumed:
+ * suites, certificates. What it does not depend on may change, too, and it is:
+ * the place of its Listen. SSLSessionCacheSize is that of the new settings, and
+ * TLS may come and go. */
+SERVED_WITH(tls, sessions_and_reloads, T_PLAIN,
+            (tls_prepare(f), f->forked = 1,
+             f->cfg.processes = 1, f->cfg.on_reload = hk_tls_reload), NULL)
+{
+    static const struct { const char *first, *then; } rows[] = {
+        { " Resumed", " Resumed" },    /* 0: nothing has changed */
+        { " Resumed", " Resumed" },    /* as hk_tls_reload() has them */
+        { " Initial", " Resumed" },
+        { " Initial", " Resumed" },
+        { " Initial", " Initial" },
+        { " Initial", " Resumed" },
+        { NULL, NULL },
+        { " Initial", " Resumed" }
+    };
+    char line[64];
+    tls_client t;
+    f->deaths_ok = 1;
+    CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
+    tl_init(&t, f);
+    CHECK(tl_open(&t, "localhost", 0));
+    EACH(rows, i) {
+        context("row %d", (int)i);
+        tl_again(&t);                  /* nothing holds the old child */
+        set_int(&shm->rc[0], (int)i);
+        signal_process(f->pid, SIGUSR1);
+        snprintf(line, sizeof line, "generation %d serves", (int)i + 1);
+        CHECK_SOON(fx_log_has(f, line), 8000);
+        CHECK_SOON(fx_log_lines(f, "has ended: its log files") == (int)i + 1,
+                   8000);
+        if (rows[i].first == NULL)
+            continue;
+        CHECK(tl_resumes(&t, rows[i].first));
+        CHECK(tl_resumes(&t, rows[i].then));
+    }
+    tl_close(&t);
+}
+
+/* BearSSL may decline a session that the store has, if the client does not
+ * offer its suite. That is a full handshake, counted as one, and the answer to
+ * ALPN is as in any other; so it is in a resumed one. */
+SERVED_TLS(tls, a_session_that_is_declined_is_a_full_handshake, NULL)
+{
+    static const uint16_t gcm = 0xc02b;
+    tls_client t;
+    const char *name;
+    int i;
+    tl_init(&t, f);
+    CHECK(tl_open(&t, "localhost", 0));
+    for (i = 0; i < 2; i++) {
+        context("%d", i);
+        if (i == 1)
+            br_ssl_engine_set_suites(&t.ssl.eng, &gcm, 1);
+        CHECK(tl_resumes(&t, i == 0 ? " Resumed" : " Initial"));
+        name = br_ssl_engine_get_selected_protocol(&t.ssl.eng);
+        CHECK_STR(name != NULL ? name : "none", "http/1.1");
+    }
+    tl_say(&t, "GET /server-status?auto HTTP/1.1\r\nHost: a\r\n"
+               "Connection: close\r\n\r\n");
+    tl_run(&t, 0, NULL);
+    str_add(&t.plain, "", 1);
+    CHECK(strstr(t.plain.p, "TLSHandshakes: 2\n") != NULL);
+    CHECK(strstr(t.plain.p, "TLSResumed: 1\n") != NULL);
+    tl_close(&t);
+}
+
+/* A connection that a PROXY header says to be of this address. */
+static int tl_open_as(tls_client *t, const char *address, int resume)
+{
+    char head[100];
+    const int n = snprintf(head, sizeof head, "PROXY TCP4 %s 192.0.2.9 4711 "
+                           "443\r\n", address);
+    tl_again(t);
+    CHECK_INT(cl_send(&t->c, head, (size_t)n), 0);
+    return tl_open(t, "localhost", resume);
+}
+
+/* One address cannot drive out the sessions of others: in a full store it
+ * replaces its own. */
+SERVED_WITH(tls, strangers_drive_out_their_own_sessions, T_PLAIN,
+            (tls_prepare(f), f->options = " proxy tls",
+             f->cfg.ssl_session_cache_size = (int64_t)(
+                 EMPM__KV_LEAST(empm__tls_entry_room(0)) +
+                 6u * empm__tls_entry_room(0))),
+            NULL)
+{
+    tls_client mine, other;
+    int i;
+    tl_init(&mine, f);
+    CHECK(tl_open_as(&mine, "192.0.2.1", 0));
+    tl_init(&other, f);
+    for (i = 0; i < 12; i++)
+        CHECK(tl_open_as(&other, "192.0.2.2", 0));
+    CHECK(tl_open_as(&mine, "192.0.2.1", 1));
+    CHECK(tl_get(&mine, "/tls", " Resumed"));
+    CHECK(tl_open_as(&other, "192.0.2.2", 1));   /* his last one is there */
+    CHECK(tl_get(&other, "/tls", " Resumed"));
+    tl_close(&mine);
+    tl_close(&other);
+}
+
+/* --- alerts, and the cut -------------------------------------------------- */
+
+/* Sends a ClientHello that resumes, and gathers in `out` the client's last
+ * flight, which is ChangeCipherSpec and Finished. */
+static void tl_flight(tls_client *t, str *out)
+{
+    br_ssl_engine_context *eng = &t->ssl.eng;
+    unsigned char *p;
+    size_t n;
+    tl_again(t);
+    CHECK(br_ssl_client_reset(&t->ssl, "localhost", 1));
+    CHECK(tl_push(t));
+    while (br_ssl_engine_sendrec_buf(eng, &n) == NULL) {
+        p = br_ssl_engine_recvrec_buf(eng, &n);
+        if (p == NULL || (t->c.in.n == 0 && cl_fill(&t->c, now_ms() + 3000) <=
+                                                0))
+            break;
+        n = n < t->c.in.n ? n : t->c.in.n;
+        memcpy(p, t->c.in.p, n);
+        str_drop(&t->c.in, n);
+        br_ssl_engine_recvrec_ack(eng, n);
+    }
+    while ((p = br_ssl_engine_sendrec_buf(eng, &n)) != NULL) {
+        str_add(out, (char *)p, n);
+        br_ssl_engine_sendrec_ack(eng, n);
+    }
+}
+
+/* A resumed handshake that fails at its end is refused with an alert that its
+ * keys protect, and the connection's engine is gone before its client is. */
+TEST(tls, a_late_refusal_is_encrypted)
+{
+    fixture f;
+    tls_client t;
+    str out = STR_EMPTY;
+    tls_prepare(&f);
+    f.cfg.linger_short_ms = 5000;
+    if (!fx_up(&f))
+        return;
+    tl_init(&t, &f);
+    CHECK(tl_open(&t, "localhost", 0));
+    tl_flight(&t, &out);
+    out.p[out.n - 1] ^= 1;             /* of the tag of Finished */
+    cl_send(&t.c, out.p, out.n);
+    CHECK(!tl_run(&t, 0, NULL));
+    CHECK_INT(br_ssl_engine_last_error(&t.ssl.eng), BR_ERR_RECV_FATAL_ALERT +
+                                                        20);
+    CHECK_SOON(__atomic_load_n(&f.s->tls->memory, __ATOMIC_RELAXED) == 0, 2000);
+    CHECK_INT(t.c.end, 0);             /* it lingers yet */
+    str_free(&out);
+    tl_close(&t);
+    fx_down(&f);
+}
+
+/* A warning between ChangeCipherSpec and Finished is a record like others: the
+ * numbers of those that follow count from it on. */
+SERVED_TLS(tls, a_warning_before_finished_is_counted, NULL)
+{
+    static const uint16_t gcm = 0xc02b;
+    unsigned char room[64], *record;
+    empm__tls_cipher x;
+    tls_client t;
+    str out = STR_EMPTY;
+    size_t n;
+    tl_init(&t, f);
+    br_ssl_engine_set_suites(&t.ssl.eng, &gcm, 1);
+    CHECK(tl_open(&t, "localhost", 0));
+    tl_flight(&t, &out);
+    out.n = 6;                         /* ChangeCipherSpec alone */
+    x.gcm = t.ssl.eng.out.gcm;
+    x.gcm.seq = 0;
+    n = 2;
+    memcpy(room + 16, "\1\x5a", n);    /* warning, user_canceled */
+    record = x.out->encrypt(&x.out, 21, 0x0303, room + 16, &n);
+    str_add(&out, (char *)record, n);
+    n = 16;
+    memcpy(room + 16, "\x14\0\0\x0c", 4);
+    memcpy(room + 20, t.ssl.eng.saved_finished, 12);
+    record = x.out->encrypt(&x.out, 22, 0x0303, room + 16, &n);
+    str_add(&out, (char *)record, n);
+    t.ssl.eng.out.gcm.seq = x.gcm.seq;
+    cl_send(&t.c, out.p, out.n);
+    CHECK(tl_get(&t, "/tls", " Resumed"));
+    str_free(&out);
+    tl_close(&t);
+}
+
+/* A request that comes in the same packet as the client's Finished is served at
+ * once, also if both are there before the server looks for them: that the
+ * handshake has found its socket empty before says nothing about it. */
+TEST(tls, a_request_comes_with_finished)
+{
+    fixture f;
+    tls_client t;
+    int i;
+    tls_prepare(&f);
+    if (!fx_up(&f))
+        return;
+    tl_init(&t, &f);
+    CHECK(tl_open(&t, "localhost", 0));
+    for (i = 0; i < 2; i++) {
+        str out = STR_EMPTY;
+        unsigned char *p;
+        size_t n;
+        context("time %d", i);
+        __atomic_store_n(&g_slow_send_ms, i * 50, __ATOMIC_RELAXED);
+        tl_flight(&t, &out);
+        tl_say(&t, "GET /hello/you HTTP/1.1\r\nHost: a\r\n\r\n");
+        while ((p = br_ssl_engine_sendrec_buf(&t.ssl.eng, &n)) != NULL) {
+            str_add(&out, (char *)p, n);
+            br_ssl_engine_sendrec_ack(&t.ssl.eng, n);
+        }
+        cl_send(&t.c, out.p, out.n);
+        CHECK(tl_run(&t, 0, "\r\n\r\nHello, you!\n"));
+        str_free(&out);
+    }
+    __atomic_store_n(&g_slow_send_ms, 0, __ATOMIC_RELAXED);
+    tl_close(&t);
+    fx_down(&f);
+}
+
+/* A handshake cannot go on for ever: warnings without end are refused. */
+SERVED_TLS(tls, a_handshake_has_an_end, "RequestReadTimeout header=60")
+{
+    static const char warning[] = "\x15\x03\x03\0\2\1\x5a";
+    str all = STR_EMPTY;
+    tls_client t;
+    size_t n;
+    unsigned char *p;
+    int i;
+    tl_init(&t, f);
+    CHECK(br_ssl_client_reset(&t.ssl, "localhost", 0));
+    p = br_ssl_engine_sendrec_buf(&t.ssl.eng, &n);
+    cl_send(&t.c, p, n);
+    CHECK(cl_fill(&t.c, now_ms() + 3000) > 0);
+    for (i = 0; i < EMPM__TLS_AFTER_MOST / 7 + 10; i++)
+        str_add(&all, warning, 7);
+    cl_send(&t.c, all.p, all.n);
+    while (cl_fill(&t.c, now_ms() + 3000) > 0)
+        ;
+    CHECK(t.c.end != 0);
+    CHECK(t.c.in.n > 7 && memcmp(t.c.in.p + t.c.in.n - 7,
+                                 "\x15\3\3\0\2\2\x0a", 7) == 0);
+    str_free(&all);
+    tl_close(&t);
+}
+
+/* --- memory and the end --------------------------------------------------- */
+
+/* MaxTlsMemory bounds the handshakes that clients begin and leave; those beyond
+ * it are told so, and when the others are gone all is well. */
+SERVED_TLS(tls, memory_of_handshakes_is_bounded, "MaxTlsMemory 131072")
+{
+    enum { N = 40 };
+    tls_client *t = (tls_client *)calloc(N, sizeof *t);
+    int i, refused = 0;
+    for (i = 0; i < N; i++) {
+        tl_init(&t[i], f);
+        br_ssl_client_reset(&t[i].ssl, "localhost", 0);
+        CHECK(tl_push(&t[i]));
+        CHECK(cl_fill(&t[i].c, now_ms() + 3000) > 0);
+        refused += t[i].c.in.n == 7 && t[i].c.in.p[6] == 80;
+    }
+    CHECK_IN(refused, N - 131072 / 5000, N - 131072 / 6000 + 1);
+    CHECK(fx_log_has(f, "MaxTlsMemory of 131072 is reached"));
+    for (i = 1; i < N; i++)
+        tl_close(&t[i]);
+    tl_again(&t[0]);
+    CHECK_SOON((tl_again(&t[0]), tl_open(&t[0], "localhost", 0)), 3000);
+    CHECK(tl_get(&t[0], "/hello/you", "\r\n\r\nHello, you!\n"));
+    if (f->s != NULL)
+        CHECK_INT(__atomic_load_n(&f->s->tls->memory, __ATOMIC_RELAXED), 0);
+    tl_close(&t[0]);
+    free(t);
+}
+
+/* So it does what waits for readers that are slow. What they held comes back
+ * when they are gone. */
+TEST(tls, memory_of_records_is_bounded)
+{
+    enum { N = 6 };
+    fixture f;
+    tls_client *t = (tls_client *)calloc(N, sizeof *t);
+    int i;
+    tls_prepare(&f);
+    fx_set(&f, LONG_TIMES "MaxTlsMemory 131072; SendBufferSize 4096");
+    if (!fx_up(&f)) {
+        free(t);
+        return;
+    }
+    for (i = 0; i < N; i++) {
+        tl_init(&t[i], &f);
+        CHECK_INT(cl_connect_port(&t[i].c, f.port, 4096), 0);
+        CHECK(tl_open(&t[i], "localhost", 0));
+    }
+    for (i = 0; i < N; i++) {
+        tl_say(&t[i], "GET /big?bytes=1500000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK(tl_push(&t[i]));
+    }
+    CHECK_SOON(fx_log_has(&f, "MaxTlsMemory of 131072 is reached"), 3000);
+    CHECK_IN(__atomic_load_n(&f.s->tls->memory, __ATOMIC_RELAXED), 1, 131072);
+    for (i = 1; i < N; i++)
+        tl_close(&t[i]);
+    tl_again(&t[0]);
+    CHECK_SOON(__atomic_load_n(&f.s->tls->memory, __ATOMIC_RELAXED) == 0, 3000);
+    CHECK(tl_open(&t[0], "localhost", 0));
+    CHECK(tl_get(&t[0], "/big?bytes=300000", "\r\n0\r\n\r\n"));
+    tl_close(&t[0]);
+    fx_down(&f);
+    free(t);
+}
+
+/* Is this connection closed with close_notify? */
+static int tl_says_goodbye(tls_client *t)
+{
+    return !tl_run(t, 0, NULL) && (t->c.end == 0 || t->c.end == CL_FIN) &&
+           br_ssl_engine_last_error(&t->ssl.eng) == 0 &&
+           (br_ssl_engine_current_state(&t->ssl.eng) & BR_SSL_CLOSED) != 0;
+}
+
+/* An idle connection that the server closes says close_notify: when its time is
+ * over, before or behind a request... */
+SERVED_TLS(tls, an_idle_connection_ends_with_close_notify,
+           "KeepAliveTimeout 300ms; RequestReadTimeout header=1")
+{
+    tls_client t, silent;
+    tl_init(&t, f);
+    tl_init(&silent, f);
+    CHECK(tl_open(&silent, "localhost", 0));
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+    CHECK(tl_says_goodbye(&t));
+    CHECK(tl_says_goodbye(&silent));
+    tl_close(&t);
+    tl_close(&silent);
+}
+
+/* ... when others need its place, and at a stop. */
+TEST(tls, a_pressed_connection_ends_with_close_notify)
+{
+    tls_client t[3];
+    fixture f;
+    int i, old = 0;
+    tls_prepare(&f);
+    fx_set(&f, LONG_TIMES "MaxOpenConnections 2");
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 3; i++) {
+        context("client %d", i);
+        tl_init(&t[i], &f);
+        CHECK(tl_open(&t[i], "localhost", 0));
+        CHECK(tl_get(&t[i], "/hello/you", "\r\n\r\nHello, you!\n"));
+    }
+    CHECK_SOON(cl_fill(&t[old = !old].c, now_ms()) > 0, 3000);
+    CHECK(tl_says_goodbye(&t[old]));     /* either of the first two */
+    empm_stop(f.s);
+    CHECK(tl_says_goodbye(&t[!old]));
+    CHECK(tl_says_goodbye(&t[2]));
+    for (i = 0; i < 3; i++)
+        tl_close(&t[i]);
+    fx_down(&f);
+}
+
+/* While no worker is free nobody says it, and the connection is closed all the
+ * same when its time is over. */
+SERVED_TLS(tls, no_idle_connection_waits_for_a_worker,
+           "KeepAliveTimeout 200ms; ThreadsPerChild 1")
+{
+    tls_client t, busy;
+    uint64_t began;
+    tl_init(&t, f);
+    tl_init(&busy, f);
+    CHECK(tl_open(&busy, "localhost", 0));
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+    began = now_ms();
+    tl_say(&busy, "GET /sleep?ms=700 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(tl_push(&busy));
+    CHECK(!tl_run(&t, 0, NULL));
+    CHECK_INT(t.c.end, CL_FIN);
+    CHECK(now_ms() - began < 650u || g_slow > 1);
+    CHECK(!(br_ssl_engine_current_state(&t.ssl.eng) & BR_SSL_CLOSED));
+    tl_close(&t);
+    tl_close(&busy);
+}
+
+/* Waits until the server closes the connection, and returns how many ms have
+ * passed since `began`. With `drip` a byte of that goes out every 20 ms. */
+static int tls_closed_after(client *k, uint64_t began,
+                            const unsigned char *drip)
+{
+    while (k->end == 0 && now_ms() < began + 3000u * (unsigned)g_slow) {
+        if (drip != NULL)
+            cl_send(k, drip++, 1);
+        cl_fill(k, now_ms() + 20);
+    }
+    return (int)(now_ms() - began);
+}
+
+/* RequestReadTimeout's handshake= is a wall from accept to the end of the
+ * handshake, at each message, and for a client that sends byte by byte. Behind
+ * it the request has its own time. */
+SERVED_TLS(tls, a_handshake_has_a_wall, "ThreadsPerChild 1; "
+           "RequestReadTimeout handshake=100ms-400ms,MinRate=500 header=60")
+{
+    enum { NOTHING, HALF, HELLO, HALF_KEYS, KEYS, DRIP, N };
+    tls_client t[N], good;
+    uint64_t began;
+    int i;
+    for (i = 0; i < N; i++) {
+        size_t n;
+        unsigned char *p;
+        br_ssl_engine_context *eng = &t[i].ssl.eng;
+        tl_init(&t[i], f);
+        cl_open(&t[i].c, f);
+        CHECK(br_ssl_client_reset(&t[i].ssl, "localhost", 0));
+        p = br_ssl_engine_sendrec_buf(eng, &n);
+        n = i == NOTHING || i == DRIP ? 0 : i == HALF ? n / 2 : n;
+        if (n > 0)
+            cl_send(&t[i].c, p, n);
+        if (i != HALF_KEYS && i != KEYS)
+            continue;
+        br_ssl_engine_sendrec_ack(eng, n);
+        while ((p = br_ssl_engine_sendrec_buf(eng, &n)) == NULL &&
+               (t[i].c.in.n > 0 || cl_fill(&t[i].c, now_ms() + 2000) > 0)) {
+            p = br_ssl_engine_recvrec_buf(eng, &n);
+            n = n < t[i].c.in.n ? n : t[i].c.in.n;
+            memcpy(p, t[i].c.in.p, n);
+            str_drop(&t[i].c.in, n);
+            br_ssl_engine_recvrec_ack(eng, n);
+        }
+        if (CHECK(p != NULL))            /* ClientKeyExchange, or a half */
+            cl_send(&t[i].c, p, i == KEYS ? 5u + p[4] : 20);
+    }
+    began = now_ms();
+    tl_init(&good, f);                   /* the one worker is free for it */
+    CHECK(tl_open(&good, "localhost", 0));
+    CHECK(now_ms() - began < 300u * (unsigned)g_slow);
+    for (i = 0; i < N; i++) {
+        size_t n;
+        const unsigned char *drip = br_ssl_engine_sendrec_buf(&t[i].ssl.eng,
+                                                              &n);
+        int took;
+        context("row %d", i);
+        if (i == DRIP) {                 /* a connection of its own */
+            cl_close(&t[i].c);
+            t[i].c = client_of(f);
+            cl_open(&t[i].c, f);
+            began = now_ms();
+        }
+        took = tls_closed_after(&t[i].c, began, i == DRIP ? drip : NULL);
+        CHECK_IN(took, i == DRIP ? 350 : 0, 1000 * g_slow);
+        tl_close(&t[i]);
+    }
+    CHECK(now_ms() - began > 350);
+    CHECK(tl_get(&good, "/hello/you", "\r\n\r\nHello, you!\n"));
+    tl_close(&good);
+}
+
 /* An idle TLS connection costs at most 256 bytes: its record, its peer and the
  * keys of its session. */
 TEST(tls, an_idle_connection_is_small)
@@ -10581,6 +11181,1179 @@ TEST(tls, certificates_and_keys_are_checked)
         CHECK_INT(empm_start(&f.cfg, &f.s), EMPM_EINVAL);
         CHECK(fx_log_has(&f, rows[i].said));
         fx_close_files(&f);
+    }
+}
+
+/* Gathers what a check says. */
+static void tls_gather(enum empm_log_level level, const char *line, void *user)
+{
+    (void)level;
+    str_add((str *)user, line, strlen(line));
+    str_add((str *)user, "\n", 1);
+}
+
+/* Appends to a text that is PEM. */
+static void tls_pem_add(void *to, const void *p, size_t n)
+{
+    str_add((str *)to, p, n);
+}
+
+#ifdef __linux__
+
+/* How often are these 32 bytes in the heap? */
+static int heap_has(const unsigned char *want)
+{
+    char line[300];
+    unsigned long from, to;
+    int found = 0;
+    FILE *f = fopen("/proc/self/maps", "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (strstr(line, "[heap]") != NULL &&
+            sscanf(line, "%lx-%lx", &from, &to) == 2)
+            for (; from + 32 <= to; from++)
+                if (*(const unsigned char *)from == want[0])
+                    found += memcmp((const void *)from, want, 32) == 0;
+    if (f != NULL)
+        fclose(f);
+    return found;
+}
+
+/* Does a core dump have the page of p? */
+static int is_dumped(const void *p)
+{
+    char line[300];
+    unsigned long from, to;
+    int inside = 0, dumped = -1;
+    FILE *f = fopen("/proc/self/smaps", "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (strchr(line, '-') != NULL && sscanf(line, "%lx-%lx ", &from, &to) ==
+                                             2)
+            inside = (unsigned long)p >= from && (unsigned long)p < to;
+        else if (inside && strncmp(line, "VmFlags:", 8) == 0)
+            dumped = strstr(line, " dd") == NULL;
+    if (f != NULL)
+        fclose(f);
+    return dumped;
+}
+
+/* A key stands in pages of its own that no core dump has. What it was read
+ * through is wiped, and so is the key at the end; of a check nothing is left.
+ * Without getrandom() /dev/urandom serves. */
+TEST(tls, keys_leave_no_copies)
+{
+    unsigned char key[32];
+    fixture f;
+    tls_client t;
+    int i;
+    if (g_slow > 1)
+        SKIP("the heap of a sanitizer is elsewhere");
+    tls_prepare(&f);
+    if (!fx_up(&f))
+        return;
+    memcpy(key, br_skey_decoder_get_ec(f.s->tls->pairs[0].key)->x, 32);
+    CHECK_INT(heap_has(key), 0);
+    for (i = 0; i < 2; i++) {
+        CHECK_INT(is_dumped(f.s->tls->pairs[i].key), 0);
+        CHECK((uintptr_t)f.s->tls->pairs[i].key % 4096 == 0);
+    }
+    __atomic_store_n(&g_no_random, 1, __ATOMIC_RELAXED);
+    tl_init(&t, &f);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+    tl_close(&t);
+    __atomic_store_n(&g_no_random, 0, __ATOMIC_RELAXED);
+    fx_down(&f);
+    CHECK_INT(heap_has(key), 0);
+}
+
+#endif
+
+/* --- clients with certificates ------------------------------------------- */
+
+static void tls_ask(fixture *f, const char *how)
+{
+    static char ca[300];
+    tls_prepare(f);
+    snprintf(ca, sizeof ca, "%s/ca.pem", g_tmp);
+    f->cfg.ssl_ca_certificate_file = ca;
+    f->cfg.ssl_verify_client = how;
+}
+
+/* Reads a chain and a key that a client has, from text. 0: they do not fit. */
+static int tls_identity(empm__tls_pair *pair, const char *chain)
+{
+    static char certs[300], keys[300];
+    static empm_config cfg;
+    str said = STR_EMPTY;
+    empm__report rep;
+    int rc;
+    snprintf(certs, sizeof certs, "%s/client.pem", g_tmp);
+    snprintf(keys, sizeof keys, "%s/client.key", g_tmp);
+    CHECK_INT(write_file(certs, chain, strlen(chain)), 0);
+    CHECK_INT(write_file(keys, pem_ec_key, strlen(pem_ec_key)), 0);
+    cfg.ssl_certificate_file[0] = certs;
+    cfg.ssl_certificate_key_file[0] = keys;
+    memset(&rep, 0, sizeof rep);
+    rep.say = tls_gather;
+    rep.user = &said;
+    rc = empm__tls_pair_read(pair, &cfg, 0, &rep);
+    str_add(&said, "", 1);
+    if (rc != EMPM_OK)
+        fail(__FILE__, __LINE__, "%s", said.p);
+    str_free(&said);
+    return rc == EMPM_OK;
+}
+
+/* The client shows this certificate if it is asked for one. */
+static void tl_identify(tls_client *t, const empm__tls_pair *pair)
+{
+    br_ssl_client_set_single_ec(&t->ssl, pair->chain, pair->chain_len,
+                                br_skey_decoder_get_ec(pair->key),
+                                BR_KEYTYPE_SIGN, BR_KEYTYPE_EC,
+                                br_ec_get_default(),
+                                br_ecdsa_sign_asn1_get_default());
+}
+
+/* Makes alice's certificate anew, with other times and, with `nul`, a NUL in
+ * two of her names, signed by the same authority. */
+static void tls_alice(empm__tls_pair *pair, int from_s, int to_s,
+                      int nul)
+{
+    br_x509_certificate *leaf = &pair->chain[0];
+    const time_t now = time(NULL), first = now + from_s, last = now + to_s;
+    unsigned char hash[32], sig[80], *tbs, *p;
+    br_sha256_context h;
+    char text[32];
+    struct tm tm;
+    size_t n, len, k;
+    tbs = leaf->data + (leaf->data[1] == 0x82 ? 4 : 3);
+    n = (tbs[1] == 0x82 ? 4u + ((size_t)tbs[2] << 8 | tbs[3]) : 3u + tbs[2]);
+    for (k = 0; k + 15 < n; k++)
+        if (memcmp(tbs + k, "200101000000Z", 13) == 0) {
+            strftime(text, sizeof text, "%y%m%d%H%M%SZ", gmtime_r(&first, &tm));
+            memcpy(tbs + k, text, 13);
+        } else if (memcmp(tbs + k, "\x18\x0f" "2126", 6) == 0) {
+            strftime(text, sizeof text, "%Y%m%d%H%M%SZ", gmtime_r(&last, &tm));
+            memcpy(tbs + k + 2, text, 15);
+        } else if (nul && (memcmp(tbs + k, "alice0Y", 7) == 0 ||
+                           memcmp(tbs + k, "alice.", 6) == 0))
+            tbs[k + 2] = '\0';
+    br_sha256_init(&h);
+    br_sha256_update(&h, tbs, n);
+    br_sha256_out(&h, hash);
+    {
+        br_pem_decoder_context pem;
+        br_skey_decoder_context key;
+        str der = STR_EMPTY;
+        br_pem_decoder_init(&pem);
+        for (k = 0; k < sizeof pem_ca_key - 1;) {
+            k += br_pem_decoder_push(&pem, pem_ca_key + k,
+                                     sizeof pem_ca_key - 1 - k);
+            if (br_pem_decoder_event(&pem) == BR_PEM_BEGIN_OBJ)
+                br_pem_decoder_setdest(&pem, tls_pem_add, &der);
+        }
+        br_skey_decoder_init(&key);
+        br_skey_decoder_push(&key, der.p, der.n);
+        CHECK_INT(br_skey_decoder_key_type(&key), BR_KEYTYPE_EC);
+        len = br_ecdsa_sign_asn1_get_default()(br_ec_get_default(),
+                                               &br_sha256_vtable, hash,
+                                               br_skey_decoder_get_ec(&key),
+                                               sig);
+        str_free(&der);
+    }
+    /* SEQUENCE { tbs, ecdsa-with-SHA256, BIT STRING { 0, signature } } */
+    p = (unsigned char *)EMPM_MALLOC(4 + n + 12 + 3 + len);
+    p[0] = 0x30, p[1] = 0x82;
+    p[2] = (unsigned char)((n + 15 + len) >> 8);
+    p[3] = (unsigned char)(n + 15 + len);
+    memcpy(p + 4, tbs, n);
+    memcpy(p + 4 + n, "\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02", 12);
+    p[16 + n] = 3, p[17 + n] = (unsigned char)(len + 1), p[18 + n] = 0;
+    memcpy(p + 19 + n, sig, len);
+    EMPM_FREE(leaf->data);
+    leaf->data = p;
+    leaf->data_len = 19 + n + len;
+}
+
+/* A client whose certificate is good is known by its names and its SHA-256,
+ * also when it resumes its session. */
+SERVED_WITH(tls, a_certificate_names_the_client, T_LIVE, tls_ask(f, "require"),
+            NULL)
+{
+    br_ssl_session_parameters first, p;
+    unsigned char sum[32];
+    char want[300], hex[65];
+    empm__tls_pair alice;
+    br_sha256_context h;
+    tls_client t;
+    int i;
+    if (!tls_identity(&alice, pem_alice))
+        return;
+    br_sha256_init(&h);
+    br_sha256_update(&h, alice.chain[0].data, alice.chain[0].data_len);
+    br_sha256_out(&h, sum);
+    for (i = 0; i < 32; i++)
+        snprintf(hex + 2 * i, 3, "%02x", sum[i]);
+    snprintf(want, sizeof want, " Initial SUCCESS alice Example People "
+             "alice.example.test alice@example.test %s .", hex);
+    tl_init(&t, f);
+    tl_identify(&t, &alice);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK(tl_get(&t, "/tls/client", want));
+    br_ssl_engine_get_session_parameters(&t.ssl.eng, &first);
+    memcpy(strstr(want, "Initial"), "Resumed", 7);
+    for (i = 0; i < 2; i++) {
+        tl_again(&t);
+        CHECK(tl_open(&t, "localhost", 1));
+        CHECK(tl_get(&t, "/tls/client", want));
+        br_ssl_engine_get_session_parameters(&t.ssl.eng, &p);
+        CHECK(memcmp(p.master_secret, first.master_secret, 48) == 0);
+    }
+    tl_close(&t);
+    empm__tls_pair_free(&alice);
+}
+
+/* `require` refuses a client without a certificate; `optional` serves it, with
+ * SSL_CLIENT_VERIFY NONE. Both refuse a certificate that is not good, with the
+ * alert that says why. */
+TEST(tls, bad_certificates_of_clients_are_refused)
+{
+    enum { NONE, GOOD, ROGUE, OLD, NEW, DEEP, NUL, N };
+    static const struct { int what, alert; const char *said; } rows[] = {
+        { NONE, 40, NULL }, { GOOD, 0, " SUCCESS alice " },
+        { ROGUE, 48, "no authority" }, { OLD, 45, "its time" },
+        { NEW, 45, "its time" }, { DEEP, 48, "no authority" },
+        { NUL, 0, " SUCCESS - Example People - alice@example.test " }
+    };
+    str chain = STR_EMPTY;
+    int round;
+    str_add(&chain, pem_deep, sizeof pem_deep - 1);
+    str_add(&chain, pem_inter, sizeof pem_inter);
+    for (round = 0; round < 3; round++) {
+        fixture f;
+        tls_ask(&f, round == 0 ? "require" : "optional");
+        f.cfg.ssl_verify_depth = round == 2 ? 2 : 1;
+        f.cfg.log_level = EMPM_LOG_INFO;
+        if (!fx_up(&f))
+            break;
+        EACH(rows, i) {
+            const int what = rows[i].what;
+            const int alert = what == NONE && round > 0 ? 0
+                              : what == DEEP && round == 2 ? 0 : rows[i].alert;
+            empm__tls_pair pair;
+            tls_client t;
+            context("round %d, row %d", round, (int)i);
+            if (!tls_identity(&pair, what == ROGUE  ? pem_ec
+                                     : what == DEEP ? chain.p : pem_alice))
+                break;
+            if (what == OLD || what == NEW || what == NUL)
+                tls_alice(&pair, what == NEW ? 3600 : -86400,
+                          what == OLD ? -60 : 7200,
+                          what == NUL);
+            tl_init(&t, &f);
+            if (what != NONE)
+                tl_identify(&t, &pair);
+            CHECK_INT(tl_open(&t, "localhost", 0), alert == 0);
+            if (alert != 0)
+                CHECK_INT(br_ssl_engine_last_error(&t.ssl.eng),
+                          BR_ERR_RECV_FATAL_ALERT + alert);
+            else
+                CHECK(tl_get(&t, "/tls/client", " ."));
+            str_add(&t.plain, "", 1);
+            if (alert == 0)
+                CHECK(strstr(t.plain.p, what == NONE   ? " NONE - - "
+                                        : what == DEEP ? " SUCCESS deep "
+                                                       : rows[i].said) != NULL);
+            else if (rows[i].said != NULL)
+                CHECK_SOON(fx_log_has(&f, rows[i].said), 2000);
+            tl_close(&t);
+            empm__tls_pair_free(&pair);
+        }
+        no_context();
+        fx_down(&f);
+    }
+    str_free(&chain);
+}
+
+/* A session that the store has and the engine declines, as its suite is not
+ * offered, names nobody: ids are seen by all on the way, and anybody could be
+ * alice by one of hers. */
+SERVED_WITH(tls, a_declined_session_names_nobody, T_LIVE,
+            tls_ask(f, "optional"), NULL)
+{
+    static const uint16_t other = 0xc02c;
+    empm__tls_pair alice;
+    tls_client t;
+    int i;
+    if (!tls_identity(&alice, pem_alice))
+        return;
+    tl_init(&t, f);
+    tl_identify(&t, &alice);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK(tl_get(&t, "/tls/client", " ."));
+    str_add(&t.plain, "", 1);
+    CHECK(strstr(t.plain.p, " SUCCESS alice ") != NULL);
+    br_ssl_client_set_client_certificate(&t.ssl, NULL);
+    br_ssl_engine_set_suites(&t.ssl.eng, &other, 1);
+    for (i = 0; i < 2; i++) {            /* nor does the session behind it */
+        tl_again(&t);
+        CHECK(tl_open(&t, "localhost", 1));
+        CHECK(tl_get(&t, "/tls/client", " ."));
+        str_add(&t.plain, "", 1);
+        CHECK(strstr(t.plain.p, " NONE - - ") != NULL);
+    }
+    tl_close(&t);
+    empm__tls_pair_free(&alice);
+}
+
+/* %{NAME}x of a log line is what empm_ssl() tells, - over plain HTTP. */
+TEST(tls, log_lines_tell_of_the_connection)
+{
+    static char log[700], plain[64];
+    char path[400], *text;
+    empm__tls_pair alice;
+    fixture f;
+    tls_client t;
+    client c;
+    int i;
+    tls_ask(&f, "optional");
+    snprintf(path, sizeof path, "%s/tls.log", g_tmp);
+    snprintf(log, sizeof log, "%s \"%%{HTTPS}x %%{SSL_PROTOCOL}x "
+             "%%{SSL_CIPHER}x %%{SSL_TLS_SNI}x %%{SSL_CLIENT_S_DN_CN}x "
+             "%%{SSL_NONE}x %%>s\"",
+             path);
+    snprintf(plain, sizeof plain, "127.0.0.1:0");
+    f.cfg.custom_log[0] = log;
+    f.cfg.listen[1] = plain;
+    if (!tls_identity(&alice, pem_alice) || !fx_up(&f))
+        return;
+    for (i = 0; i < 2; i++) {
+        tl_init(&t, &f);
+        if (i == 1)
+            tl_identify(&t, &alice);
+        CHECK(tl_open(&t, "localhost", 0));
+        CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+        tl_close(&t);
+    }
+    c = client_of(&f);
+    c.port = empm_port(f.s, 1);
+    CHECK_INT(cl_get(&c, "/hello"), 200);
+    cl_close(&c);
+    fx_down(&f);
+    text = slurp_path(path);
+    CHECK(strstr(text, "on TLSv1.2 ECDHE-ECDSA-CHACHA20-POLY1305 localhost - "
+                       "- 200\n") != NULL);
+    CHECK(strstr(text, "on TLSv1.2 ECDHE-ECDSA-CHACHA20-POLY1305 localhost "
+                       "alice - 200\n") != NULL);
+    CHECK(strstr(text, "- - - - - - 200\n") != NULL);
+    free(text);
+    empm__tls_pair_free(&alice);
+}
+
+/* A session ends with the certificate of the client that has made it. */
+SERVED_WITH(tls, a_session_ends_with_the_certificate, T_LIVE,
+            tls_ask(f, "optional"), NULL)
+{
+    empm__tls_pair alice;
+    tls_client t;
+    if (!tls_identity(&alice, pem_alice))
+        return;
+    tls_alice(&alice, -86400, 1, 0);
+    tl_init(&t, f);
+    tl_identify(&t, &alice);
+    CHECK(tl_open(&t, "localhost", 0));
+    nap(2100);
+    tl_again(&t);
+    CHECK(!tl_open(&t, "localhost", 1));
+    CHECK_INT(br_ssl_engine_last_error(&t.ssl.eng),
+              BR_ERR_RECV_FATAL_ALERT + 45);
+    tl_close(&t);
+    empm__tls_pair_free(&alice);
+}
+
+/* A session is good where the same authorities vouch for its client: one that
+ * was made before a reload with others is not resumed behind it. */
+SERVED_WITH(tls, a_session_is_bound_to_the_authorities, T_PLAIN,
+            tls_ask(f, "optional"); f->forked = 1; f->cfg.processes = 1, NULL)
+{
+    const uint64_t last = now_ms() + 10000u * (unsigned)g_slow;
+    char path[400];
+    empm__tls_pair alice;
+    tls_client t;
+    int open;
+    if (!tls_identity(&alice, pem_alice))
+        return;
+    f->deaths_ok = 1;
+    tl_init(&t, f);
+    tl_identify(&t, &alice);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK(tl_get(&t, "/tls", " Initial"));
+    tl_again(&t);
+    CHECK(tl_open(&t, "localhost", 1));
+    CHECK(tl_get(&t, "/tls", " Resumed"));
+    snprintf(path, sizeof path, "%s/ca.pem", g_tmp);
+    CHECK_INT(write_file(path, pem_ec, strlen(pem_ec)), 0);
+    CHECK_INT(kill(f->pid, SIGUSR1), 0);
+    CHECK_SOON(fx_log_has(f, "generation 1 serves"), 8000);
+    do {                                 /* an old child may still accept */
+        tl_again(&t);
+        open = tl_open(&t, "localhost", 1);
+    } while (open && now_ms() < last);
+    CHECK_INT(br_ssl_engine_last_error(&t.ssl.eng),
+              BR_ERR_RECV_FATAL_ALERT + 48);
+    tl_close(&t);
+    empm__tls_pair_free(&alice);
+}
+
+/* What certificates of clients are held against is checked at the start. */
+TEST(tls, authorities_are_checked)
+{
+    static const struct { const char *asks, *file, *error; } rows[] = {
+        { "none", NULL, NULL }, { "none", "missing.pem", NULL },
+        { "require", "ca.pem", NULL }, { "OPTIONAL", "ca.pem", NULL },
+        { "optional_no_ca", "ca.pem", "proves nothing" },
+        { "maybe", "ca.pem", "takes none, optional or require" },
+        { "require", NULL, "SSLCACertificateFile is not set" },
+        { "require", "missing.pem", "SSLCACertificateFile" },
+        { "require", "alice.pem", "certificate 1 is not that of an authority" },
+        { "require", "ec.key", "has no certificate" }
+    };
+    str said = STR_EMPTY;
+    CHECK_INT(tls_files(), 0);
+    EACH(rows, i) {
+        char certs[300], keys[300], ca[300];
+        empm_config cfg = empm_defaults();
+        snprintf(certs, sizeof certs, "%s/ec.pem", g_tmp);
+        snprintf(keys, sizeof keys, "%s/ec.key", g_tmp);
+        snprintf(ca, sizeof ca, "%s/%s", g_tmp, rows[i].file != NULL
+                                                    ? rows[i].file : "");
+        cfg.routes = routes;
+        cfg.listen[0] = "127.0.0.1:0 tls";
+        cfg.ssl_certificate_file[0] = certs;
+        cfg.ssl_certificate_key_file[0] = keys;
+        cfg.ssl_verify_client = rows[i].asks;
+        cfg.ssl_ca_certificate_file = rows[i].file != NULL ? ca : NULL;
+        said.n = 0;
+        CHECK_INT(empm_check(&cfg, tls_gather, &said), rows[i].error != NULL);
+        str_add(&said, "", 1);
+        context("row %d: %s", (int)i, said.p);
+        CHECK(strstr(said.p, rows[i].error != NULL ? rows[i].error : "") !=
+              NULL);
+    }
+    str_free(&said);
+}
+
+/* Checks the settings of a server with this pair, whose names are of files of
+ * ours, and with a directive, or NULL. Returns how many errors are said; `said`
+ * has all lines. */
+static int tls_check_pair(const char *cert, const char *key,
+                          const char *directive, const char *value, str *said)
+{
+    char certs[300], keys[300], err[200] = "";
+    empm_config cfg = empm_defaults();
+    int n;
+    snprintf(certs, sizeof certs, "%s/%s", g_tmp, cert);
+    snprintf(keys, sizeof keys, "%s/%s", g_tmp, key);
+    cfg.routes = routes;
+    cfg.listen[0] = "127.0.0.1:0 tls";
+    cfg.ssl_certificate_file[0] = certs;
+    cfg.ssl_certificate_key_file[0] = keys;
+    if (directive != NULL)
+        CHECK_INT(empm_set(&cfg, directive, value, err, sizeof err), EMPM_OK);
+    said->n = 0;
+    n = empm_check(&cfg, tls_gather, said);
+    str_add(said, "", 1);
+    empm_config_free(&cfg);
+    return n;
+}
+
+/* The forms of keys and certificates that openssl makes are served, or refused
+ * with their kind; each by the check alone, as -t has it. */
+TEST(tls, keys_and_certificates_of_every_form)
+{
+    static const char script[] =
+        "cd '%s' && exec >/dev/null 2>&1\n"
+        "openssl pkey -in rsa.key -traditional -out pkcs1.key\n"
+        "openssl pkey -in ec.key -traditional -out sec1.key\n"
+        "openssl ecparam -name prime256v1 -out params.key\n"
+        "cat sec1.key >>params.key\n"
+        "openssl ec -in ec.key -aes128 -passout pass:a -out locked1.key\n"
+        "openssl pkcs8 -topk8 -in ec.key -passout pass:a -out locked8.key\n"
+        "openssl x509 -in ec.pem -trustout -out trusted.pem\n"
+        "new() { f=$1; shift; openssl req -x509 -nodes -newkey \"$@\" "
+        "-subj /CN=$f -keyout $f.key -out $f.pem -days 300; }\n"
+        "new p384 ec -pkeyopt ec_paramgen_curve:P-384\n"
+        "openssl pkey -in p384.key -traditional -out p384raw.key\n"
+        "new ed25519 ed25519\n"
+        "new big rsa:3072\n"
+        "new small rsa:1024\n"
+        "openssl genrsa -primes 3 -out three.key 1024\n"
+        "openssl genrsa -primes 3 -traditional -out three1.key 1024\n"
+        "new ca ec -pkeyopt ec_paramgen_curve:P-256\n"
+        "openssl req -new -key ec.key -subj /CN=leaf -out leaf.csr\n"
+        "openssl x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -days 300 "
+        "-CAcreateserial -out leaf.pem\n"
+        "cat leaf.pem ca.pem >chain.pem\n"
+        "cat leaf.pem ec.pem >wrong.pem\n"
+        "test -s wrong.pem\n";
+    static const struct { const char *cert, *key, *error, *warning; } rows[] = {
+        { "rsa.pem", "pkcs1.key", NULL, NULL },
+        { "ec.pem", "sec1.key", NULL, NULL },
+        { "ec.pem", "params.key", NULL, NULL },
+        { "ec.pem", "locked1.key", "locked1.key: has an encrypted key", NULL },
+        { "ec.pem", "locked8.key", "locked8.key: has an encrypted key", NULL },
+        { "trusted.pem", "ec.key", "TRUSTED CERTIFICATE", NULL },
+        { "p384.pem", "p384.key", "an ECDSA key on P-384", NULL },
+        { "p384.pem", "p384raw.key", "an ECDSA key on P-384", NULL },
+        { "ed25519.pem", "ed25519.key", "an Ed25519 key", NULL },
+        { "ed25519.pem", "ec.key", "neither RSA nor ECDSA", NULL },
+        { "rsa.pem", "three.key", "more than two primes", NULL },
+        { "rsa.pem", "three1.key", "more than two primes", NULL },
+        { "big.pem", "big.key", NULL, "RSA of 3072 bits costs 4 ms" },
+        { "small.pem", "small.key", NULL, "refuse RSA of 1024 bits" },
+        { "chain.pem", "ec.key", NULL, NULL },
+        { "wrong.pem", "ec.key", NULL, "certificate 2 is not that of the "
+          "issuer of certificate 1" },
+        { "ec.pem", "missing.key", "missing.key: open: No such file", NULL },
+        { "ec.pem", "../", "is no file", NULL }
+    };
+    char cmd[sizeof script + 300];
+    str said = STR_EMPTY;
+    if (system("command -v openssl >/dev/null") != 0)
+        SKIP("no openssl to make keys of other kinds");
+    CHECK_INT(tls_files(), 0);
+    snprintf(cmd, sizeof cmd, script, g_tmp);
+    if (!CHECK_INT(system(cmd), 0))
+        return;
+    EACH(rows, i) {
+        const int errors = tls_check_pair(rows[i].cert, rows[i].key, NULL, NULL,
+                                          &said);
+        context("row %d, %s, %s: %s", (int)i, rows[i].cert, rows[i].key,
+                said.p);
+        CHECK_INT(errors, rows[i].error != NULL);
+        CHECK(strstr(said.p, rows[i].error != NULL     ? rows[i].error
+                             : rows[i].warning != NULL ? rows[i].warning
+                                                       : "") != NULL);
+        if (rows[i].error == NULL && rows[i].warning == NULL)
+            CHECK(strstr(said.p, "SSL") == NULL);
+    }
+    CHECK_INT(tls_check_pair("ec.pem", "ec.key", "SSLCipherSuite",
+                             "ECDHE-RSA-AES128-GCM-SHA256", &said), 1);
+    CHECK(strstr(said.p, "for a key of the kind") != NULL);
+    str_free(&said);
+}
+
+/* SSLProtocol is read as mod_ssl reads it; what cannot be served is refused, or
+ * said. SSLCipherSuite names suites, and its errors list them. */
+TEST(tls, protocols_and_suites_are_read_like_apaches)
+{
+    static const struct { const char *name, *value, *error, *notice; }
+    rows[] = {
+        { "SSLProtocol", "all", NULL, NULL },
+        { "SSLProtocol", "all -TLSv1.3", NULL, NULL },
+        { "SSLProtocol", "all -SSLv3 -TLSv1 -TLSv1.1", NULL, NULL },
+        { "SSLProtocol", "TLSv1.2", NULL, NULL },
+        { "SSLProtocol", "-all +TLSv1.2", NULL, NULL },
+        { "SSLProtocol", "-ALL\t+tlsV1.2 ", NULL, NULL },
+        { "SSLProtocol", "TLSv1.3 TLSv1.2", NULL, NULL },    /* the last one */
+        { "SSLProtocol", "-all +TLSv1.2 +TLSv1.3", NULL, "TLSv1.3 is not" },
+        { "SSLProtocol", "TLSv1.2 +TLSv1.3", NULL, "TLSv1.3 is not there yet" },
+        { "SSLProtocol", "TLSv1.3", "a proxy in front", NULL },
+        { "SSLProtocol", "all -TLSv1.2", "leaves nothing", NULL },
+        { "SSLProtocol", "-all", "leaves nothing", NULL },
+        { "SSLProtocol", "+TLSv1.1 +TLSv1.2", "RFC 8996", NULL },
+        { "SSLProtocol", "all +SSLv3", "RFC 8996", NULL },
+        { "SSLProtocol", "TLS1.2", "no protocol TLS1.2: all", NULL },
+        { "SSLCipherSuite", "ECDHE-RSA-AES128-GCM-SHA256:"
+          "ecdhe-ecdsa-chacha20-poly1305", NULL, NULL },
+        { "SSLCipherSuite", "\"ECDHE-ECDSA-AES128-GCM-SHA256, "
+          "ECDHE-RSA-AES128-GCM-SHA256\"", NULL, NULL },
+        { "SSLCipherSuite", "ECDHE-RSA-AES128-GCM-SHA256:HIGH:!aNULL",
+          "no suite HIGH, and no keywords", NULL },
+        { "SSLCipherSuite", "DHE-RSA-AES128-GCM-SHA256",
+          "no suite DHE-RSA-AES128-GCM-SHA256, ", NULL },
+        { "SSLCipherSuite", "x", "ECDHE-RSA-AES256-GCM-SHA384", NULL },
+        { "SSLCipherSuite", "\"TLSv1.3 TLS_AES_128_GCM_SHA256\"",
+          "no suite TLSv1.3,", NULL },
+        { "SSLCipherSuite", ":", "names no suite", NULL }
+    };
+    str said = STR_EMPTY;
+    CHECK_INT(tls_files(), 0);
+    EACH(rows, i) {
+        CHECK_INT(tls_check_pair("rsa.pem", "rsa.key", rows[i].name,
+                                 rows[i].value, &said), rows[i].error != NULL);
+        context("%s %s: %s", rows[i].name, rows[i].value, said.p);
+        CHECK(strstr(said.p, rows[i].error != NULL    ? rows[i].error
+                             : rows[i].notice != NULL ? rows[i].notice
+                                                      : "") != NULL);
+        if (rows[i].error == NULL && rows[i].notice == NULL)
+            CHECK(strstr(said.p, "SSL") == NULL);
+    }
+    str_free(&said);
+}
+
+/* Writes an object of our own making. */
+static void tls_pem_write(const char *file, const char *name, const void *der,
+                          size_t n)
+{
+    char pem[9000], path[400];
+    const size_t len = br_pem_encode(pem, der, n, name, 0);
+    snprintf(path, sizeof path, "%s/%s", g_tmp, file);
+    CHECK(len < sizeof pem);
+    CHECK_INT(write_file(path, pem, len), 0);
+}
+
+/* A certificate whose time has not come, has passed or soon will is told of by
+ * the check; under Strict only the last of these may serve. */
+TEST(tls, times_of_certificates_are_checked)
+{
+    static const struct {
+        int from_days, to_days; const char *said; int strict;
+    } rows[] = {
+        { -10, 100, NULL, 0 }, { -10, 15, NULL, 0 },
+        { -10, 5, "expires in ", 0 }, { -10, -1, "has expired", 1 },
+        { 1, 100, "is not valid yet", 1 }
+    };
+    const time_t now = time(NULL);
+    br_pem_decoder_context pem;
+    str der = STR_EMPTY, said = STR_EMPTY;
+    char *from = NULL, *to = NULL;
+    size_t k;
+    CHECK_INT(tls_files(), 0);
+    br_pem_decoder_init(&pem);
+    for (k = 0; k < sizeof pem_ec - 1;) {
+        k += br_pem_decoder_push(&pem, pem_ec + k, sizeof pem_ec - 1 - k);
+        if (br_pem_decoder_event(&pem) == BR_PEM_BEGIN_OBJ)
+            br_pem_decoder_setdest(&pem, tls_pem_add, &der);
+    }
+    for (k = 0; k + 15 < der.n; k++)     /* its signature is no longer right */
+        if (memcmp(der.p + k, "261129055906Z", 13) == 0)
+            from = der.p + k;
+        else if (memcmp(der.p + k, "21261105055906Z", 15) == 0)
+            to = der.p + k;
+    if (CHECK(from != NULL && to != NULL))
+        EACH(rows, i) {
+            const time_t first = now + rows[i].from_days * 86400;
+            const time_t last = now + rows[i].to_days * 86400;
+            char text[32];
+            struct tm tm;
+            strftime(text, sizeof text, "%y%m%d%H%M%SZ",
+                     gmtime_r(&first, &tm));
+            memcpy(from, text, 13);
+            strftime(text, sizeof text, "%Y%m%d%H%M%SZ", gmtime_r(&last, &tm));
+            memcpy(to, text, 15);
+            tls_pem_write("dated.pem", "CERTIFICATE", der.p, der.n);
+            CHECK_INT(tls_check_pair("dated.pem", "ec.key", NULL, NULL, &said),
+                      0);
+            context("row %d: %s", (int)i, said.p);
+            CHECK(rows[i].said != NULL ? strstr(said.p, rows[i].said) != NULL
+                                       : strstr(said.p, "SSL") == NULL);
+            CHECK_INT(tls_check_pair("dated.pem", "ec.key", "Strict", "On",
+                                     &said), rows[i].strict);
+        }
+    str_free(&der);
+    str_free(&said);
+}
+
+/* A key that is longer than BearSSL computes with is refused at the start, not
+ * in the first handshake; so is a key without a certificate. */
+TEST(tls, keys_that_cannot_sign_are_refused)
+{
+    static const unsigned bytes[] = { 544, 1024 };   /* 4352, 8192 bits */
+    static unsigned char der[8000];
+    str said = STR_EMPTY;
+    empm_config cfg = empm_defaults();
+    int k;
+    CHECK_INT(tls_files(), 0);
+    EACH(bytes, i) {
+        const unsigned n = bytes[i], half = n / 2;
+        unsigned char *p = der;
+        *p++ = 0x30, *p++ = 0x82, p += 2;
+        memcpy(p, "\x02\x01\x00", 3), p += 3;
+        for (k = 0; k < 8; k++) {        /* n, e, d, p, q, dp, dq, iq */
+            const unsigned len = k == 1 ? 3 : k == 0 || k == 2 ? n : half;
+            *p++ = 2, *p++ = 0x82;
+            *p++ = (unsigned char)((len + 1) >> 8);
+            *p++ = (unsigned char)(len + 1);
+            *p++ = 0;
+            memset(p, 0xc1, len), p += len;
+        }
+        der[2] = (unsigned char)((p - der - 4) >> 8);
+        der[3] = (unsigned char)(p - der - 4);
+        tls_pem_write("long.key", "RSA PRIVATE KEY", der, (size_t)(p - der));
+        CHECK_INT(tls_check_pair("rsa.pem", "long.key", NULL, NULL, &said), 1);
+        context("%u bits: %s", 8 * n, said.p);
+        CHECK(strstr(said.p, "too long: served are") != NULL);
+    }
+    cfg.routes = routes;
+    cfg.listen[0] = "127.0.0.1:0 tls";
+    cfg.ssl_certificate_key_file[0] = "/a";
+    CHECK_INT(empm_check(&cfg, NULL, NULL), 1);
+    str_free(&said);
+}
+
+/* A key that this user may not read is refused with the user's name: a server
+ * that root starts reads it as root, a test of the settings by another user
+ * does not. */
+TEST(tls, an_unreadable_key_names_the_user)
+{
+    char path[400], name[100];
+    str said = STR_EMPTY;
+    int fd[2], status = -1;
+    pid_t pid;
+    ssize_t n = 0;
+    if (geteuid() != 0)
+        SKIP("not root: no other user to be had");
+    CHECK_INT(tls_files(), 0);
+    snprintf(path, sizeof path, "%s/ec.key", g_tmp);
+    CHECK_INT(chmod(path, 0600), 0);
+    CHECK_INT(chmod(g_tmp, 0755), 0);
+    CHECK_INT(pipe(fd), 0);
+    fflush(NULL);
+    if ((pid = fork()) == 0) {
+        const int errors = seteuid(65534) == 0 &&
+                           tls_check_pair("ec.pem", "ec.key", NULL, NULL,
+                                          &said) == 1;
+        n = write(fd[1], said.p, errors ? said.n : 0);
+        _exit(n <= 0);
+    }
+    close(fd[1]);
+    str_add(&said, "", 1);
+    while (pid > 0 && n < 1000) {
+        char text[1000];
+        const ssize_t r = read(fd[0], text, sizeof text);
+        if (r <= 0)
+            break;
+        said.n = 0;
+        str_add(&said, text, (size_t)r);
+        n += r;
+    }
+    close(fd[0]);
+    CHECK(pid > 0 && waitpid(pid, &status, 0) == pid && status == 0);
+    snprintf(name, sizeof name, "open: Permission denied: user %s may not",
+             getpwuid(65534) != NULL ? getpwuid(65534)->pw_name : "#65534");
+    CHECK(strstr(said.p, name) != NULL);
+    CHECK(strstr(said.p, "SSLCertificateKeyFile") != NULL);
+    str_free(&said);
+}
+
+/* A reload with a certificate that does not suit its key changes nothing, and
+ * says why; with a good one it serves it. */
+SERVED_WITH(tls, a_bad_new_certificate_changes_nothing, T_PLAIN,
+            tls_prepare(f); f->forked = 1; f->cfg.processes = 1, NULL)
+{
+    const uint64_t last = now_ms() + 10000u * (unsigned)g_slow;
+    char path[400];
+    tls_client t;
+    int kind;
+    snprintf(path, sizeof path, "%s/ec.pem", g_tmp);
+    f->deaths_ok = 1;
+    tl_init(&t, f);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK_INT(write_file(path, pem_rsa, strlen(pem_rsa)), 0);
+    CHECK_INT(kill(f->pid, SIGUSR1), 0);
+    CHECK_SOON(fx_log_has(f, "the generation that serves goes on"), 8000);
+    CHECK(fx_log_has(f, "is not the key of"));
+    CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+    tl_again(&t);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK_INT(br_x509_decoder_get_pkey(&t.any.decoder)->key_type,
+              BR_KEYTYPE_EC);
+    snprintf(path, sizeof path, "%s/ec.key", g_tmp);
+    CHECK_INT(write_file(path, pem_rsa_key, strlen(pem_rsa_key)), 0);
+    CHECK_INT(kill(f->pid, SIGUSR1), 0);
+    CHECK_SOON(fx_log_has(f, "generation 1 serves"), 8000);
+    do {                                 /* an old child may still accept */
+        tl_again(&t);
+        CHECK(tl_open(&t, "localhost", 0));
+        kind = br_x509_decoder_get_pkey(&t.any.decoder)->key_type;
+    } while (kind == BR_KEYTYPE_EC && now_ms() < last);
+    CHECK_INT(kind, BR_KEYTYPE_RSA);
+    tl_close(&t);
+}
+
+/* --- what others' servers have stumbled over ------------------------------ */
+
+/* Takes all that the engine would send. */
+static void tl_take(tls_client *t, str *out)
+{
+    size_t n;
+    unsigned char *p;
+    while ((p = br_ssl_engine_sendrec_buf(&t->ssl.eng, &n)) != NULL) {
+        str_add(out, (char *)p, n);
+        br_ssl_engine_sendrec_ack(&t->ssl.eng, n);
+    }
+}
+
+/* Begins a full handshake and stops it: `at` of 8 messages and parts of them
+ * have been sent. What has not is left in `rest`. */
+static void tl_stop(tls_client *t, const fixture *f, int at, str *rest)
+{
+    static const unsigned char part[] = { 0, 50, 100, 10, 46, 52, 75, 100 };
+    size_t n;
+    tl_init(t, f);
+    br_ssl_client_reset(&t->ssl, "localhost", 0);
+    tl_take(t, rest);
+    if (at == 0)
+        cl_open(&t->c, f);
+    if (at >= 3) {
+        const uint64_t last = now_ms() + 5000u * (unsigned)g_slow;
+        cl_send(&t->c, rest->p, rest->n);
+        str_drop(rest, rest->n);
+        for (tl_take(t, rest); rest->n == 0; tl_take(t, rest)) {
+            unsigned char *p = br_ssl_engine_recvrec_buf(&t->ssl.eng, &n);
+            if (p == NULL || (t->c.in.n == 0 && cl_fill(&t->c, last) <= 0))
+                break;
+            n = n < t->c.in.n ? n : t->c.in.n;
+            memcpy(p, t->c.in.p, n);
+            str_drop(&t->c.in, n);
+            br_ssl_engine_recvrec_ack(&t->ssl.eng, n);
+        }
+    }
+    n = rest->n * part[at] / 100;
+    if (n > 0)
+        cl_send(&t->c, rest->p, n);
+    str_drop(rest, n);
+}
+
+/* A number of the status page over HTTPS, or -1. */
+static long tl_status_number(const fixture *f, const char *name)
+{
+    tls_client t;
+    const char *p;
+    long n = -1;
+    tl_init(&t, f);
+    if (tl_open(&t, "localhost", 0)) {
+        tl_say(&t, "GET /server-status?auto HTTP/1.1\r\nHost: a\r\n"
+                   "Connection: close\r\n\r\n");
+        tl_run(&t, 0, NULL);
+        str_add(&t.plain, "", 1);
+        p = strstr(t.plain.p, name);
+        if (p != NULL && p[strlen(name)] == ':')
+            n = strtol(p + strlen(name) + 1, NULL, 10);
+    }
+    tl_close(&t);
+    return n;
+}
+
+/* Microseconds of processor that this process has used. */
+static uint64_t cpu_us(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000u +
+           (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+}
+
+/* Clients that stop at each message of the handshake, or in the middle of one,
+ * hold no worker and cost no processor; a fresh client is served meanwhile, and
+ * they are when they go on. */
+SERVED_WITH(tls, a_handshake_may_stop_at_each_message, T_PLAIN, tls_prepare(f),
+            LONG_TIMES)
+{
+    enum { N = 48 };
+    tls_client *t = (tls_client *)calloc(N, sizeof *t);
+    str *rest = (str *)calloc(N, sizeof *rest);
+    uint64_t began, used;
+    int i;
+    for (i = 0; i < N; i++)
+        tl_stop(&t[i], f, i % 8, &rest[i]);
+    CHECK_SOON(tl_status_number(f, "BusyWorkers") == 1, 2000);  /* this one */
+    began = now_ms();
+    used = cpu_us();
+    nap(200);
+    CHECK_IN(cpu_us() - used, 0, (now_ms() - began) * 1000u / 4);
+    CHECK_INT(tl_status_number(f, "IdleWorkers"), 3);
+    for (i = 0; i < N; i++) {
+        context("client %d, stopped at %d", i, i % 8);
+        if (rest[i].n > 0)
+            cl_send(&t[i].c, rest[i].p, rest[i].n);
+        CHECK(tl_run(&t[i], 1, NULL));
+        CHECK(tl_get(&t[i], "/hello/you", "\r\n\r\nHello, you!\n"));
+        str_free(&rest[i]);
+        tl_close(&t[i]);
+    }
+    free(rest);
+    free(t);
+}
+
+/* Slow readers of long answers hold no worker, and none is dropped while it
+ * reads: each gets all of its answer in the end. */
+SERVED_WITH(tls, slow_readers_hold_no_worker, T_PLAIN, tls_prepare(f),
+            LONG_TIMES "SendBufferSize 16384")
+{
+    enum { N = 12 };
+    tls_client *t = (tls_client *)calloc(N, sizeof *t);
+    int i, k;
+    for (i = 0; i < N; i++) {
+        tl_init(&t[i], f);
+        cl_connect_port(&t[i].c, f->port, 8192);
+        CHECK(tl_open(&t[i], "localhost", 0));
+        tl_say(&t[i], i % 2 ? "GET /big?bytes=900000 HTTP/1.1\r\nHost: a\r\n"
+                              "Connection: close\r\n\r\n"
+                            : "GET /file/big.bin HTTP/1.1\r\nHost: a\r\n"
+                              "Connection: close\r\n\r\n");
+        CHECK(tl_push(&t[i]));
+    }
+    CHECK_SOON(tl_status_number(f, "BusyWorkers") == 1, 2000);  /* this one */
+    for (k = 0; k < 3; k++)
+        for (i = 0; i < N; i++)          /* a little of each */
+            CHECK(cl_fill(&t[i].c, now_ms() + 3000) > 0);
+    CHECK_SOON(tl_status_number(f, "BusyWorkers") == 1, 2000);
+    for (i = 0; i < N; i++) {
+        context("client %d", i);
+        CHECK(!tl_run(&t[i], 0, NULL));
+        CHECK_INT(br_ssl_engine_last_error(&t[i].ssl.eng), 0);
+        CHECK(t[i].plain.n > (i % 2 ? 900000u : 300000u));
+        tl_close(&t[i]);
+    }
+    free(t);
+}
+
+/* Handshakes of one client that go on in turn, message by message, do not mix:
+ * all are copies of one template. Browsers open six at a time. */
+SERVED_TLS(tls, handshakes_in_turn_do_not_mix, NULL)
+{
+    enum { N = 6 };
+    tls_client *t = (tls_client *)calloc(N, sizeof *t);
+    int i;
+    for (i = 0; i < N; i++) {
+        tl_init(&t[i], f);
+        CHECK(br_ssl_client_reset(&t[i].ssl, i % 2 ? "localhost" : "other.test",
+                                  0));
+        CHECK(tl_push(&t[i]));
+    }
+    for (i = N; i-- > 0;)
+        CHECK(tl_run(&t[i], 1, NULL));
+    for (i = 0; i < N; i++) {
+        context("client %d", i);
+        CHECK(tl_get(&t[i], "/tls", i % 2 ? " localhost Initial"
+                                          : " other.test Initial"));
+        tl_close(&t[i]);
+    }
+    free(t);
+}
+
+/* Any one allocation that fails under a handshake, full or resumed, closes that
+ * connection at most. */
+SERVED_WITH(tls, handshakes_survive_each_failing_allocation, T_PLAIN,
+            tls_prepare(f), NULL)
+{
+    tls_client other, t;
+    int k, resume, hit = 1, failed = 0;
+    tl_init(&other, f);
+    CHECK(tl_open(&other, "localhost", 0));
+    CHECK(tl_get(&other, "/hello/you", "\r\n\r\nHello, you!\n"));
+    for (k = 1; hit && k < 60; k++) {
+        hit = 0;
+        for (resume = 0; resume < 2; resume++) {
+            context("allocation %d, resume %d", k, resume);
+            tl_init(&t, f);
+            if (resume)
+                CHECK(tl_open(&t, "localhost", 0));
+            tl_again(&t);
+            set_int(&a_failed, 0);
+            set_int(&a_fail_at, k);
+            if (!tl_open(&t, "localhost", resume) ||
+                !tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n")) {
+                CHECK(cl_drain(&t.c, SCALED(3000)) != CL_TIMEOUT);
+                failed++;
+            }
+            hit |= get_int(&a_failed);
+            set_int(&a_fail_at, 0);
+            tl_close(&t);
+            CHECK(tl_get(&other, "/hello/me", "\r\n\r\nHello, me!\n"));
+        }
+    }
+    CHECK_IN(failed, 4, 40);
+    tl_close(&other);
+}
+
+/* A session is resumed after its connection has ended with a reset. */
+SERVED_TLS(tls, a_session_outlives_a_reset, NULL)
+{
+    tls_client t;
+    int port;
+    tl_init(&t, f);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+    port = t.c.port;
+    cl_reset(&t.c);
+    t.c.port = port;
+    tl_again(&t);
+    CHECK(tl_open(&t, "localhost", 1));
+    CHECK(tl_get(&t, "/tls", " Resumed"));
+    tl_close(&t);
+}
+
+/* A client that never answers our close_notify, nor closes, is not waited for
+ * longer than any other that lingers. */
+SERVED_TLS(tls, a_close_that_nobody_answers_is_bounded, NULL)
+{
+    tls_client t;
+    tl_init(&t, f);
+    CHECK(tl_open(&t, "localhost", 0));
+    tl_say(&t, "GET /hello/you HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+               "\r\n");
+    CHECK(tl_push(&t));
+    CHECK_SOON(tl_status_number(f, "ConnsTotal") == 1, 2000);   /* this one */
+    tl_close(&t);
+}
+
+/* A client that begins TLS on a port of plain HTTP gets one answer, and its
+ * bytes do not go to the log as they are. */
+SERVED(tls, a_plain_port_refuses_tls, NULL)
+{
+    static const char hello[] = "\x16\x03\x01\0\x2d\x01\0\0\x29\x03\x03"
+        "0123456789abcdef0123456789abcdef" "\0\0\x02\xc0\x2b\x01\0\r\n";
+    const char *p;
+    char *log;
+    CHECK_INT(cl_ask_n(c, hello, sizeof hello - 1), 400);
+    CHECK_FIN(c);
+    log = slurp(f->log_fd);
+    for (p = log; *p != '\0'; p++)
+        CHECK(*p == '\n' || (*p >= ' ' && *p < 127));
+    free(log);
+}
+
+/* --- hellos --------------------------------------------------------------- */
+
+typedef struct tls_hello_row {
+    const char *what;
+    int    suites;                   /* so many times ECDSA with AES-128 */
+    int    suite;                    /* 0: that one; 1: others before it */
+    int    compression;
+    int    group;                    /* of x25519 and P-256; else only this */
+    int    sigalg;                   /* 0: ecdsa_secp256r1_sha256 */
+    const char *extra;               /* extensions more, */
+    size_t extra_n;
+    size_t padding;                  /* and so many bytes of this one */
+    size_t record;                   /* bytes of a record; 0: all */
+    int    empties;                  /* records before it */
+    int    alert;                    /* 0: a ServerHello comes */
+} tls_hello_row;
+
+static void str_number(str *s, size_t v, int bytes)
+{
+    while (bytes-- > 0) {
+        const char byte = (char)(v >> (8 * bytes));
+        str_add(s, &byte, 1);
+    }
+}
+
+/* Makes the records of a row's ClientHello. */
+static void tls_hello_make(const tls_hello_row *row, str *out)
+{
+    str ext = STR_EMPTY, msg = STR_EMPTY;
+    size_t at, n;
+    int i;
+    str_number(&ext, 10, 2);                         /* supported_groups */
+    str_number(&ext, row->group ? 4 : 6, 2);
+    str_number(&ext, row->group ? 2 : 4, 2);
+    if (row->group == 0)
+        str_number(&ext, 29, 2);
+    str_number(&ext, row->group ? (size_t)row->group : 23, 2);
+    str_number(&ext, 0x000b000201, 5);               /* ec_point_formats */
+    str_number(&ext, 0, 1);
+    str_number(&ext, 0x000d00040002, 6);             /* signature_algorithms */
+    str_number(&ext, row->sigalg ? (size_t)row->sigalg : 0x0403, 2);
+    str_add(&ext, row->extra, row->extra_n);
+    if (row->padding > 0) {
+        str_number(&ext, 21, 2);
+        str_number(&ext, row->padding, 2);
+        str_fill(&ext, '\0', row->padding);
+    }
+    str_number(&msg, 0x0303, 2);
+    str_fill(&msg, 'r', 32);
+    str_number(&msg, 0, 1);
+    str_number(&msg, 2 * (size_t)row->suites, 2);
+    for (i = 0; i < row->suites; i++)
+        str_number(&msg, row->suite > 1 ? (size_t)row->suite
+                   : row->suite == 1 && i + 1 < row->suites
+                       ? (size_t)(0xc100 + i) : 0xc02b, 2);
+    str_number(&msg, 0x0100 | (size_t)row->compression, 2);
+    str_number(&msg, ext.n, 2);
+    str_add(&msg, ext.p, ext.n);
+    ext.n = 0;                                       /* with its header */
+    str_number(&ext, 1, 1);
+    str_number(&ext, msg.n, 3);
+    str_add(&ext, msg.p, msg.n);
+    for (i = 0; i < row->empties; i++)
+        str_add(out, "\x16\x03\x01\0\0", 5);
+    for (at = 0; at < ext.n; at += n) {
+        const size_t most = row->record > 0 ? row->record : 16384;
+        n = ext.n - at < most ? ext.n - at : most;
+        str_number(out, 0x160301, 3);
+        str_number(out, n, 2);
+        str_add(out, ext.p + at, n);
+    }
+    str_free(&ext);
+    str_free(&msg);
+}
+
+#define EXTRA(text) text, sizeof text - 1
+
+/* Odd hellos are taken, and bad ones refused with the alert that says why: none
+ * reaches BearSSL's engine that it would misread. */
+SERVED_TLS(tls, odd_hellos, NULL)
+{
+    static const tls_hello_row rows[] = {
+        { "plain",          1, 0, 0, 0, 0, EXTRA(""), 0, 0, 0, 0 },
+        { "60 times one",  60, 0, 0, 0, 0, EXTRA(""), 0, 0, 0, 50 },
+        { "300 and ours", 301, 1, 0, 0, 0, EXTRA(""), 0, 0, 0, 0 },
+        { "1 byte each",    1, 0, 0, 0, 0, EXTRA(""), 0, 1, 0, 0 },
+        { "3 bytes each",   1, 0, 0, 0, 0, EXTRA(""), 0, 3, 0, 0 },
+        { "padding",        1, 0, 0, 0, 0, EXTRA(""), 14000, 0, 0, 0 },
+        { "16 K",           1, 0, 0, 0, 0, EXTRA(""), 16384, 0, 0, 50 },
+        { "60 K",           1, 0, 0, 0, 0, EXTRA(""), 60000, 0, 0, 50 },
+        { "empty records",  1, 0, 0, 0, 0, EXTRA(""), 0, 0, 1000, 22 },
+        { "no suite",       0, 0, 0, 0, 0, EXTRA(""), 0, 0, 0, 40 },
+        { "foreign suite",  1, 0x1301, 0, 0, 0, EXTRA(""), 0, 0, 0, 40 },
+        { "compression",    1, 0, 1, 0, 0, EXTRA(""), 0, 0, 0, 40 },
+        { "P-384 only",     1, 0, 0, 24, 0, EXTRA(""), 0, 0, 0, 40 },
+        { "P-256 only",     1, 0, 0, 23, 0, EXTRA(""), 0, 0, 0, 0 },
+        { "PSS only",       1, 0xc02f, 0, 0, 0x0804, EXTRA(""), 0, 0, 0, 40 },
+        { "a name",         1, 0, 0, 0, 0,
+          EXTRA("\0\0\0\x06\0\x04\0\0\x01" "a"), 0, 0, 0, 0 },
+        { "two names",      1, 0, 0, 0, 0,
+          EXTRA("\0\0\0\x06\0\x04\0\0\x01" "a\0\0\0\x06\0\x04\0\0\x01" "b"),
+          0, 0, 0, 47 },
+        { "a name of NUL",  1, 0, 0, 0, 0,
+          EXTRA("\0\0\0\x08\0\x06\0\0\x03" "a\0b"), 0, 0, 0, 50 },
+        { "no name",        1, 0, 0, 0, 0,
+          EXTRA("\0\0\0\x05\0\x03\0\0\0"), 0, 0, 0, 50 },
+        { "a name cut",     1, 0, 0, 0, 0,
+          EXTRA("\0\0\0\x06\0\x04\0\0\x09" "a"), 0, 0, 0, 50 },
+        { "512",            1, 0, 0, 0, 0, EXTRA("\0\1\0\1\1"), 0, 0, 0, 0 },
+        { "1024",           1, 0, 0, 0, 0, EXTRA("\0\1\0\1\2"), 0, 0, 0, 0 },
+        { "2048",           1, 0, 0, 0, 0, EXTRA("\0\1\0\1\3"), 0, 0, 0, 0 },
+        { "4096",           1, 0, 0, 0, 0, EXTRA("\0\1\0\1\4"), 0, 0, 0, 0 },
+        { "fragment 5",     1, 0, 0, 0, 0, EXTRA("\0\1\0\1\5"), 0, 0, 0, 47 },
+        { "fragment 0",     1, 0, 0, 0, 0, EXTRA("\0\1\0\1\0"), 0, 0, 0, 47 },
+        { "TLS 1.3 only",   1, 0, 0, 0, 0,
+          EXTRA("\0\x2b\0\3\2\3\4"), 0, 0, 0, 70 },
+        { "both versions",  1, 0, 0, 0, 0,
+          EXTRA("\0\x2b\0\5\4\3\4\3\3"), 0, 0, 0, 0 },
+        { "h2 only",        1, 0, 0, 0, 0,
+          EXTRA("\0\x10\0\5\0\3\2h2"), 0, 0, 0, 120 }
+    };
+    EACH(rows, i) {
+        client k = client_of(f);
+        str out = STR_EMPTY;
+        const uint64_t last = now_ms() + 5000u * (unsigned)g_slow;
+        context("%s", rows[i].what);
+        tls_hello_make(&rows[i], &out);
+        cl_send(&k, out.p, out.n);
+        while (k.in.n < 7 && cl_fill(&k, last) > 0)
+            continue;
+        if (CHECK(k.in.n >= 7)) {
+            const unsigned char *p = (unsigned char *)k.in.p;
+            CHECK_INT(p[0], rows[i].alert ? 21 : 22);
+            CHECK_INT(rows[i].alert ? p[6] : p[5], rows[i].alert
+                                                       ? rows[i].alert : 2);
+        }
+        str_free(&out);
+        cl_close(&k);
     }
 }
 
@@ -10912,6 +12685,37 @@ TEST(store, full_of_what_never_expires)
     for (k = 0; k <= n; k++)
         CHECK_INT(empm__kv_get(kv, &k, sizeof k, NULL, 0, NULL, NULL, 1) ==
                   EMPM_EGONE, k == 0 || k == 7);
+    empm__kv_free(kv, KV_BYTES);
+}
+
+/* In a full shard the owner that has most of it gives way: one that fills it
+ * drives out none of the others, and makes room for all of them. */
+TEST(store, a_full_shard_is_shared_fairly)
+{
+    empm__kv *kv = kv_new();
+    uint64_t now = 1;
+    int k, n;
+
+    if (kv == NULL)
+        return;
+    for (k = 0; k < 3; k++)
+        CHECK_INT(empm__kv_put_of(7, kv, &k, sizeof k, NULL, NULL, 0, 1000,
+                                  now++), EMPM_OK);
+    for (n = 100; n < 100 + 3 * (int)kv->slots; n++)
+        CHECK_INT(empm__kv_put_of(8, kv, &n, sizeof n, NULL, NULL, 0, 1000,
+                                  now++), EMPM_OK);
+    for (k = 0; k < 3; k++)
+        CHECK_INT(empm__kv_get(kv, &k, sizeof k, NULL, 0, NULL, NULL, now),
+                  EMPM_OK);
+    n--;                                 /* the last one of 8 is there, too */
+    CHECK_INT(empm__kv_get(kv, &n, sizeof n, NULL, 0, NULL, NULL, now),
+              EMPM_OK);
+    for (k = 10; k < 13; k++)            /* 9 finds room, at the cost of 8 */
+        CHECK_INT(empm__kv_put_of(9, kv, &k, sizeof k, NULL, NULL, 0, 1000,
+                                  now++), EMPM_OK);
+    for (k = 0; k < 13; k = k == 2 ? 10 : k + 1)
+        CHECK_INT(empm__kv_get(kv, &k, sizeof k, NULL, 0, NULL, NULL, now),
+                  EMPM_OK);
     empm__kv_free(kv, KV_BYTES);
 }
 
@@ -22309,7 +24113,8 @@ TEST(process, test_of_the_settings)
         { "-t|-c|ServerName a|-c|ServerRoot \"/a \\\"b\\\"\"|-c|LogLevel "
           "info", 0, "\nServerName a\nServerRoot \"/a \\\"b\\\"\"\n" },
         { "-t|-c|RequestReadTimeout header=5|-c|StuckWorkerTimeout 9 replace",
-          0, "\nRequestReadTimeout header=5000ms body=20000ms,MinRate=500\n"
+          0, "\nRequestReadTimeout handshake=10000ms header=5000ms "
+          "body=20000ms,MinRate=500\n"
           "StuckWorkerTimeout 9 replace\n" },
         { "-t|-c|LogFormat \"%h\" a|-c|CustomLog /dev/null a|-c|CustomLog "
           "/dev/null common|-c|AsyncRequestWorkerFactor 1.5", 0,
@@ -26288,6 +28093,168 @@ SERVED_BY(clients, ab, 1, NULL)
     CHECK(p != NULL && strtol(p + 16, NULL, 10) == 0);
 }
 
+#ifdef EVENTMPM_TLS_BEARSSL
+
+/* A test of real clients over HTTPS, with one child. */
+#define SERVED_SECURE(name)                                                   \
+    SERVED_WITH(clients, name, T_PLAIN,                                       \
+                (tls_prepare(f), f->forked = 1, f->cfg.processes = 1),        \
+                LONG_TIMES)
+
+/* curl's downloads, uploads and kept connections work over HTTPS, and it trusts
+ * the certificate for its name. */
+SERVED_SECURE(curl_https)
+{
+    char out[4096], path[400], want[64], *big;
+    if (!installed("curl"))
+        SKIP("curl is not installed");
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 --cacert %s/ec.pem "
+                    "--tls-max 1.2 -w '%%{num_connects}' "
+                    "https://localhost:%d/hello https://localhost:%d/tls",
+                    g_tmp, f->port, f->port), 0);
+    CHECK(strncmp(out, "Hello, world!\n1https on TLSv1.2 ECDHE-ECDSA-", 44) ==
+          0);
+    CHECK_STR(out + strlen(out) - 18, "localhost Initial0");
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 -k "
+                    "https://127.0.0.1:%d/produce?bytes=10000000 | wc -c",
+                    f->port), 0);
+    CHECK_INT(strtol(out, NULL, 10), 10000000);
+    big = (char *)malloc(3000000);
+    pattern_fill(big, 3000000, 0);
+    write_file(tmp_path(path, sizeof path, "upload"), big, 3000000);
+    free(big);
+    snprintf(want, sizeof want, "bytes=3000000 sum=%lx nul=1 trailer=-",
+             (unsigned long)pattern_sum(3000000));
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 30 -k --data-binary @%s "
+                    "https://127.0.0.1:%d/sum-any", path, f->port), 0);
+    CHECK_STR(out, want);
+    unlink(path);
+}
+
+/* openssl's client resumes its sessions, gives up when renegotiation is
+ * refused, and says which alert has come; it shows what we do not have, the
+ * extended master secret (RFC 7627). */
+SERVED_SECURE(openssl_s_client)
+{
+    static const struct { const char *options, *said; } rows[] = {
+        { "-tls1_1 -cipher ALL:@SECLEVEL=0", "alert protocol version" },
+        { "-tls1_3", "alert protocol version" },
+        { "-tls1_2 -cipher AES128-SHA256", "alert handshake failure" },
+        { "-tls1_2 -curves P-384", "alert handshake failure" },
+        { "-tls1_2 -alpn h2", "alert no application protocol" },
+        { "-tls1_2 -alpn h2,http/1.1", "ALPN protocol: http/1.1" },
+        { "-tls1_2", "Extended master secret: no" },
+        { "-tls1_2 -curves X25519", "Server Temp Key: X25519" },
+        { "-tls1_2 -curves P-256", "Server Temp Key: ECDH, prime256v1" },
+        { "-tls1_2 -servername other.test", "Peer signature type: RSA" },
+        { "-tls1_2 -maxfraglen 512", "Cipher    : ECDHE" }
+    };
+    char out[32768];
+    const char *p;
+    int n = 0;
+    if (!installed("openssl"))
+        SKIP("openssl is not installed");
+    EACH(rows, i) {
+        context("%s", rows[i].options);
+        shell(out, sizeof out, "timeout 20 openssl s_client -connect "
+              "127.0.0.1:%d %s </dev/null", f->port, rows[i].options);
+        CHECK(strstr(out, rows[i].said) != NULL);
+    }
+    shell(out, sizeof out, "timeout 20 openssl s_client -connect 127.0.0.1:%d "
+          "-tls1_2 -reconnect </dev/null | grep '^Reused, TLSv1.2'", f->port);
+    for (p = out; (p = strstr(p, "Reused")) != NULL; p++)
+        n++;
+    CHECK_INT(n, 5);
+    shell(out, sizeof out, "(echo R; sleep 0.3) | timeout 20 openssl s_client "
+          "-connect 127.0.0.1:%d -tls1_2", f->port);
+    CHECK(strstr(out, "no renegotiation") != NULL);
+}
+
+/* wrk and h2load see neither socket errors nor refusals. */
+SERVED_SECURE(https_load)
+{
+    char out[8192];
+    if (!installed("wrk") && !installed("h2load"))
+        SKIP("neither wrk nor h2load is installed");
+    if (installed("wrk")) {
+        CHECK_INT(shell(out, sizeof out, "wrk -t1 -c16 -d1s "
+                        "https://127.0.0.1:%d/hello", f->port), 0);
+        CHECK(strstr(out, "Socket errors") == NULL);
+        CHECK(strstr(out, "Non-2xx") == NULL);
+        CHECK(strstr(out, "requests in") != NULL);
+    }
+    if (installed("h2load")) {
+        CHECK_INT(shell(out, sizeof out, "h2load --h1 -n500 -c10 "
+                        "https://127.0.0.1:%d/hello", f->port), 0);
+        CHECK(strstr(out, "500 succeeded, 0 failed, 0 errored") != NULL);
+    }
+}
+
+/* Python's client trusts our certificate, keeps its connection and resumes its
+ * session. */
+SERVED_SECURE(python_https)
+{
+    char out[4096];
+    if (!installed("python3"))
+        SKIP("python3 is not installed");
+    if (shell(out, sizeof out, "python3 -c 'import ssl, http.client'") != 0)
+        SKIP("python3 has no ssl");
+    CHECK_INT(shell(out, sizeof out, "timeout 30 python3 -c '\n"
+        "import ssl, socket, http.client\n"
+        "x = ssl.create_default_context(cafile=\"%s/ec.pem\")\n"
+        "x.maximum_version = ssl.TLSVersion.TLSv1_2\n"
+        "h = http.client.HTTPSConnection(\"localhost\", %d, context=x)\n"
+        "for i in range(3):\n"
+        "    h.request(\"POST\", \"/echo\", b\"x\" * 40000)\n"
+        "    print(len(h.getresponse().read()), h.sock.version())\n"
+        "s = None\n"
+        "for i in range(2):\n"
+        "    k = x.wrap_socket(socket.create_connection((\"localhost\", %d)),\n"
+        "                      server_hostname=\"localhost\", session=s)\n"
+        "    print(k.session_reused)\n"
+        "    s = k.session\n"
+        "    k.unwrap()\n'", g_tmp, f->port, f->port), 0);
+    CHECK_STR(out, "40000 TLSv1.2\n40000 TLSv1.2\n40000 TLSv1.2\n"
+              "False\nTrue\n");
+}
+
+/* Node's agent keeps its connection, and resumes the session on the next. */
+SERVED_SECURE(node_https)
+{
+    char out[4096];
+    if (!installed("node"))
+        SKIP("node is not installed");
+    CHECK_INT(shell(out, sizeof out, "timeout 30 node -e '\n"
+        "const https = require(\"https\"), fs = require(\"fs\");\n"
+        "const ca = fs.readFileSync(\"%s/ec.pem\");\n"
+        "const get = (agent, next) => https.get({ host: \"localhost\",\n"
+        "    port: %d, path: \"/hello\", agent, ca }, (r) => {\n"
+        "    console.log(r.statusCode, r.socket.getProtocol(),\n"
+        "                r.socket.isSessionReused());\n"
+        "    r.resume();\n"
+        "    r.on(\"end\", () => setTimeout(next, 20)); });\n"
+        "const a = new https.Agent({ keepAlive: false, maxSockets: 1 });\n"
+        "get(a, () => get(a, () => a.destroy()));'", g_tmp, f->port), 0);
+    CHECK_STR(out, "200 TLSv1.2 false\n200 TLSv1.2 true\n");
+}
+
+/* A browser shows a page over HTTPS. */
+SERVED_SECURE(chromium)
+{
+    char out[16384];
+    if (!installed("chromium"))
+        SKIP("chromium is not installed");
+    shell(out, sizeof out, "HOME=%s timeout 40 chromium --headless "
+          "--no-sandbox --disable-gpu --ignore-certificate-errors "
+          "--user-data-dir=%s/chromium --dump-dom "
+          "https://127.0.0.1:%d/tls 2>/dev/null", g_tmp, g_tmp, f->port);
+    CHECK(strstr(out, "https on TLSv1.2 ECDHE-") != NULL);
+    shell(out, sizeof out, "rm -rf %s/chromium %s/.config %s/.cache %s/.pki",
+          g_tmp, g_tmp, g_tmp, g_tmp);
+}
+
+#endif /* EVENTMPM_TLS_BEARSSL */
+
 /* wrk sees neither socket errors nor refusals. */
 SERVED_BY(clients, wrk, 1, NULL)
 {
@@ -26859,6 +28826,8 @@ TEST(clients, first_two_minutes)
 
 enum { FZ_REQUESTS = 4, FZ_WAITS = 256, FZ_MOST = 12 };
 
+enum { FZ_PLAIN, FZ_SECURE };       /* where a connection comes in */
+
 static const uint8_t *fz_data;      /* the choices that are left */
 static size_t fz_left;
 static int    fz_faults;            /* rules broken in this case */
@@ -27159,7 +29128,12 @@ static void fz_up(void)
         return;
     memset(&rep, 0, sizeof rep);
     signal(SIGPIPE, SIG_IGN);           /* as for workers, which block it */
+#ifdef EVENTMPM_TLS_BEARSSL
+    tls_prepare(&fz_fixture);
+    fz_fixture.cfg.listen[FZ_SECURE] = "127.0.0.1:0 tls";
+#else
     fx_init(&fz_fixture);
+#endif
     fz_fixture.cfg.routes = fz_routes;
     fz_fixture.cfg.processes = 0;
     fz_fixture.cfg.threads_per_child = 1;
@@ -27193,6 +29167,7 @@ static void fz_down(void)
     for (i = 0; i < fz_engine->nworkers; i++) {
         empm__pages_free(fz_engine->workers[i].pages);
         EMPM_FREE(fz_engine->workers[i].scratch);
+        EMPM_FREE(fz_engine->workers[i].wire);
     }
     empm__engine_free(fz_engine);
     empm__server_free(fz_fixture.s);
@@ -27252,7 +29227,7 @@ static size_t fz_read(fz_link *l, size_t n)
     return got;
 }
 
-static void fz_open(fz_link *l, int send_buffer)
+static void fz_open(fz_link *l, int endpoint, int send_buffer)
 {
     int pair[2];
     uint32_t i;
@@ -27267,7 +29242,8 @@ static void fz_open(fz_link *l, int send_buffer)
         setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &send_buffer,
                    sizeof send_buffer);
     fz_engine->paused = 0;
-    empm__listener_admit(fz_engine, pair[0], 0, NULL, NULL, empm__now_ms());
+    empm__listener_admit(fz_engine, pair[0], endpoint, NULL, NULL,
+                         empm__now_ms());
     for (i = 0; i < fz_engine->slab.made; i++)
         if (empm__slab_conn(&fz_engine->slab, i)->protocol != EMPM__FREE)
             break;
@@ -27538,7 +29514,7 @@ static int fuzz_api(const uint8_t *data, size_t size)
         str_fill(&out, 'q', body);
     }
     fz_say("%s\n", out.p);
-    fz_open(&l, fz_pick(2) ? 4608 : 0);
+    fz_open(&l, FZ_PLAIN, fz_pick(2) ? 4608 : 0);
     first = fz_pick(2) ? out.n : fz_pick(256) * out.n / 256;
     fz_send(&l, out.p, first, 0, (int)fz_pick(2));
     for (i = 0; i < 12 && fz_alive(&l) && !left; i++)
@@ -27731,7 +29707,7 @@ static int fz_converse(const str *out, size_t step, const fz_want *want, int n,
     size_t at = 0;
     int i, got = 1;
 
-    fz_open(&l, 0);
+    fz_open(&l, FZ_PLAIN, 0);
     fz_send(&l, out->p, out->n, step, 1);
     fz_settle(&l);
     for (i = 0; i < most; i++) {
@@ -28067,6 +30043,720 @@ static int fuzz_fmt(const uint8_t *data, size_t size)
     return 0;
 }
 
+/* --- the target tls
+ * --------------------------------------------------------- */
+
+#ifdef EVENTMPM_TLS_BEARSSL
+
+/* A client that has agreed on keys without a handshake: its records are what a
+ * case wants them to be, and those that come are held against the rules. */
+typedef struct fz_peer {
+    empm__tls_conn conn;             /* our end of it; its keys follow */
+    unsigned char  keys[2 * (32 + 12)];
+    str            wire;             /* records to be sent */
+    str            plain;            /* what has come */
+    int            alert;            /* that has come; -1: none */
+    size_t         longest, first;   /* that has come; of the first 64 KB */
+} fz_peer;
+
+/* One end of a connection with keys that both know: t, and its keys. */
+static void fz_peer_keys(empm__tls_conn *t, unsigned suite, int is_client)
+{
+    const size_t n = empm__tls_key_len(suite) + empm__tls_iv_len(suite);
+    unsigned char *keys = (unsigned char *)(t + 1);
+    size_t i;
+    memset(t, 0, sizeof *t);
+    t->is.of = &empm__tls_transport;
+    t->tls = fz_fixture.s->tls;
+    t->suite = (uint16_t)suite;
+    t->seq_in = t->seq_out = 1;
+    for (i = 0; i < 2 * n; i++)
+        keys[is_client ? (i + n) % (2 * n) : i] = (unsigned char)(i * 7 + 1);
+}
+
+static void fz_peer_open(fz_link *l, fz_peer *p, unsigned suite, int log_record)
+{
+    empm__tls_conn *t =
+        (empm__tls_conn *)EMPM_MALLOC(empm__tls_conn_bytes(suite, ""));
+    fz_open(l, FZ_PLAIN, 0);
+    fz_peer_keys(t, suite, 0);
+    ((char *)(t + 1))[empm__tls_conn_bytes(suite, "") - sizeof *t - 1] = '\0';
+    t->log_record = (uint8_t)log_record;
+    empm__slab_conn(&fz_engine->slab, l->i)->session = &t->is;
+    memset(p, 0, sizeof *p);
+    fz_peer_keys(&p->conn, suite, 1);
+    p->conn.log_record = (uint8_t)log_record;
+    p->alert = -1;
+}
+
+static empm__tls_conn *fz_session(const fz_link *l)
+{
+    return (empm__tls_conn *)(void *)empm__slab_conn(&fz_engine->slab, l->i)
+        ->session;
+}
+
+static void fz_peer_free(fz_peer *p)
+{
+    str_free(&p->wire);
+    str_free(&p->plain);
+}
+
+/* Adds a record to what is to be sent. */
+static void fz_seal(fz_peer *p, int type, const char *data, size_t n)
+{
+    static unsigned char room[EMPM__TLS_PLAIN + 2 * EMPM__TLS_OVER + 64];
+    unsigned char *at = room + empm__tls_lead(&p->conn);
+    empm__tls_cipher x;
+    size_t len;
+    if (n > 0)
+        memcpy(at, data, n);
+    empm__tls_cipher_make(&x, &p->conn, 1);
+    at = empm__tls_seal(&p->conn, &x, type, at, n, &len);
+    str_add(&p->wire, at, len);
+}
+
+/* Decrypts what has come. Records that are longer than they may be, empty, of
+ * another kind or behind an alert are faults. */
+static void fz_unseal(fz_peer *p, str *in)
+{
+    const size_t most = empm__min((size_t)1 << p->conn.log_record,
+                                  EMPM__TLS_PLAIN);
+    size_t at = 0, len;
+    while ((len = empm__tls_whole((unsigned char *)in->p + at, in->n - at)) > 0)
+    {
+        unsigned char *record = (unsigned char *)in->p + at, *plain = NULL;
+        const int type = record[0];
+        size_t n = len - 5;
+        empm__tls_cipher x;
+        empm__tls_cipher_make(&x, &p->conn, 0);
+        if (x.in->check_length(&x.in, n))
+            plain = x.in->decrypt(&x.in, type, 0x0303, record + 5, &n);
+        p->conn.seq_in++;
+        if (p->alert >= 0)
+            fz_fault("a record behind alert %d", p->alert);
+        else if (plain == NULL)
+            fz_fault("a record that cannot be decrypted");
+        else if (type == 23 && n > 0 && n <= most)
+            str_add(&p->plain, plain, n);
+        else if (type == 21 && n == 2)
+            p->alert = plain[1];
+        else
+            fz_fault("a record of type %d, %lu bytes", type, (unsigned long)n);
+        if (fz_faults != 0)
+            break;
+        if (type == 23 && n > p->longest)
+            p->longest = n;
+        if (type == 23 && n > p->first && p->plain.n <= EMPM__TLS_EARLY_TO)
+            p->first = n;
+        at += len;
+    }
+    str_drop(in, at);
+}
+
+/* Sends what is to be sent, and takes what comes of it. */
+static void fz_peer_talk(fz_link *l, fz_peer *p, size_t step)
+{
+    fz_send(l, p->wire.p, p->wire.n, step, 1);
+    p->wire.n = 0;
+    fz_settle(l);
+    fz_unseal(p, &l->in);
+    str_add(&p->plain, "", 1);       /* as a text */
+    p->plain.n--;
+}
+
+static void fz_peer_close(fz_link *l, fz_peer *p)
+{
+    fz_close(l);
+    str_free(&l->in);
+    fz_peer_free(p);
+}
+
+/* What becomes of bytes on their way. */
+enum { FZ_KEPT, FZ_FLIP, FZ_CUT, FZ_DROP, FZ_INSERT, FZ_TWICE, FZ_CHANGES };
+
+typedef struct fz_change {
+    int      kind;
+    size_t   at;                     /* of all that the client sends */
+    unsigned value;                  /* what to, or how many */
+} fz_change;
+
+/* The bytes of s come behind `from` others. 0: the client leaves then. */
+static int fz_changed(const fz_change *ch, str *s, size_t from)
+{
+    const size_t k = ch->at - from;
+    size_t n = ch->value;
+    str tail = STR_EMPTY;
+    if (ch->kind == FZ_KEPT || ch->at < from || k >= s->n)
+        return 1;
+    str_add(&tail, s->p + k, s->n - k);
+    s->n = k;
+    n = n < tail.n ? n : tail.n;
+    switch (ch->kind) {
+    case FZ_FLIP:   tail.p[0] = (char)(tail.p[0] ^ (char)ch->value); break;
+    case FZ_CUT:    tail.n = 0;                                      break;
+    case FZ_DROP:   str_drop(&tail, n);                              break;
+    case FZ_INSERT: str_fill(s, (char)ch->value, 1 + ch->value % 70); break;
+    case FZ_TWICE:  str_add(s, tail.p, n);                           break;
+    default:                                                         break;
+    }
+    str_add(s, tail.p, tail.n);
+    str_free(&tail);
+    return ch->kind != FZ_CUT;
+}
+
+/* The engine takes what has come; was there any? */
+static int fz_hear(fz_link *l, tls_client *t)
+{
+    size_t n, at = 0;
+    unsigned char *p;
+    fz_read(l, (size_t)-1);
+    while (at < l->in.n) {
+        while ((p = br_ssl_engine_recvapp_buf(&t->ssl.eng, &n)) != NULL) {
+            str_add(&t->plain, p, n);
+            br_ssl_engine_recvapp_ack(&t->ssl.eng, n);
+        }
+        if ((p = br_ssl_engine_recvrec_buf(&t->ssl.eng, &n)) == NULL)
+            break;
+        n = n < l->in.n - at ? n : l->in.n - at;
+        memcpy(p, l->in.p + at, n);
+        br_ssl_engine_recvrec_ack(&t->ssl.eng, n);
+        at += n;
+    }
+    while ((p = br_ssl_engine_recvapp_buf(&t->ssl.eng, &n)) != NULL) {
+        str_add(&t->plain, p, n);
+        br_ssl_engine_recvapp_ack(&t->ssl.eng, n);
+    }
+    str_drop(&l->in, at);
+    return at > 0;
+}
+
+/* A handshake in pieces of `step`, changed on its way; *sent: how many bytes
+ * the client has had to send. Is it complete? */
+static int fz_shake(fz_link *l, tls_client *t, int resume, const fz_change *ch,
+                    size_t step, size_t *sent)
+{
+    br_ssl_engine_context *eng = &t->ssl.eng;
+    str out = STR_EMPTY;
+    int idle, goes_on = 1;
+    *sent = t->plain.n = 0;
+    fz_open(l, FZ_SECURE, 0);
+    br_ssl_engine_set_buffer(eng, t->buffer, sizeof t->buffer, 1);
+    br_ssl_client_reset(&t->ssl, "localhost", resume);
+    for (idle = 0; idle < 3 && goes_on && fz_alive(l); idle++) {
+        out.n = 0;
+        tl_take(t, &out);
+        if (out.n > 0) {
+            const size_t n = out.n;
+            goes_on = fz_changed(ch, &out, *sent);
+            *sent += n;
+            fz_send(l, out.p, out.n, step, 0);
+            idle = 0;
+        }
+        fz_poke(l, EMPM__READY_IN | EMPM__READY_OUT);
+        if (fz_hear(l, t))
+            idle = 0;
+        else if (br_ssl_engine_current_state(eng) & BR_SSL_SENDAPP)
+            break;
+    }
+    str_free(&out);
+    return (br_ssl_engine_current_state(eng) & BR_SSL_SENDAPP) != 0;
+}
+
+/* Is a request answered? */
+static int fz_asks(fz_link *l, tls_client *t, size_t step)
+{
+    str out = STR_EMPTY;
+    int idle;
+    tl_say(t, GET1 "\r\n");
+    tl_take(t, &out);
+    fz_send(l, out.p, out.n, step, 0);
+    for (idle = 0; idle < 3; idle++) {
+        fz_poke(l, EMPM__READY_IN | EMPM__READY_OUT);
+        if (fz_hear(l, t))
+            idle = 0;
+    }
+    str_free(&out);
+    return find_bytes(&t->plain, "\r\n\r\nHello, world!\n", 18) != (size_t)-1;
+}
+
+static tls_client *fz_tls_client(void)
+{
+    static tls_client t;             /* to make one is slow */
+    static int is_made;
+    if (!is_made)
+        tl_init(&t, &fz_fixture);
+    is_made = 1;
+    return &t;
+}
+
+/* Draws what becomes of n bytes. */
+static fz_change fz_change_pick(size_t n)
+{
+    fz_change ch;
+    ch.kind = (int)fz_pick(FZ_CHANGES);
+    ch.at = n > 0 ? (fz_pick(256) << 8 | fz_pick(256)) % n : 0;
+    ch.value = fz_pick(255) + 1;
+    return ch;
+}
+
+/* The same requests are answered alike, however they stand in records, unless
+ * these are changed on their way. */
+static void fz_tls_records(void)
+{
+    enum { MOST = 8 };
+    fz_want want[MOST];
+    int one[MOST], n = 0, k, i;
+    const unsigned suite = empm__tls_suites[fz_pick(EMPM__TLS_SUITES)].suite;
+    const int log_record = 9 + (int)fz_pick(6);
+    const size_t step = fz_pick(2) ? 0 : fz_pick(70) + 1;
+    fz_change ch;
+    fz_link l;
+    fz_peer p;
+    fz_answer a;
+    str out = STR_EMPTY;
+    size_t at, len;
+    while (n < MOST && (n == 0 || fz_left > 60))
+        if (!fz_compose(&out, &want[n++]))
+            break;
+    k = fz_converse(&out, 0, want, n, 0, one, MOST);
+    fz_peer_open(&l, &p, suite, log_record);
+    for (at = 0; at < out.n; at += len) {
+        static const size_t sizes[] = { 1, 3, 20, 100, 500, 5000, 16384 };
+        len = sizes[fz_pick(EMPM__COUNT(sizes))];
+        len = len < out.n - at ? len : out.n - at;
+        switch (fz_pick(9)) {        /* these say nothing */
+        case 7: fz_seal(&p, 23, "", 0);        break;
+        case 8: fz_seal(&p, 21, "\1\132", 2);  break;
+        }
+        fz_seal(&p, 23, out.p + at, len);
+    }
+    if (fz_pick(4) == 3)
+        fz_seal(&p, 21, "\1", 2);    /* close_notify */
+    ch = fz_change_pick(p.wire.n);
+    fz_changed(&ch, &p.wire, 0);
+    fz_peer_talk(&l, &p, step);
+    for (at = 0, i = 0; i < k && fz_faults == 0 && ch.kind == FZ_KEPT; i++) {
+        const int got = fz_next(&p.plain, &at, want[i].head, &a);
+        if (got > 0 && a.status != one[i])
+            fz_fault("answer %d is %d, and %d over TLS", i, one[i], a.status);
+        if (got <= 0 || !a.whole)
+            break;
+    }
+    if (i < k && ch.kind == FZ_KEPT && fz_faults == 0)
+        fz_fault("%d answers, and %d over TLS", k, i);
+    if (fz_faults != 0)
+        printf("--- sent in records up to %d, pieces of %d\n%.1500s\n"
+               "--- received\n%.1500s\n", 1 << log_record, (int)step, out.p,
+               p.plain.p);
+    fz_peer_close(&l, &p);
+    str_free(&out);
+}
+
+/* A hello of odd parts is refused by the reader, by the engine, or taken; the
+ * reader's alert is what the client sees. */
+static void fz_tls_hello(void)
+{
+    static const struct { const char *text; size_t n; } parts[] = {
+        { EXTRA("\0\0\0\x06\0\x04\0\0\x01" "a") },
+        { EXTRA("\0\0\0\x08\0\x06\0\0\x03" "a\0b") },
+        { EXTRA("\0\0\0\x06\0\x04\0\0\x09" "a") },
+        { EXTRA("\0\1\0\1\1") }, { EXTRA("\0\1\0\1\5") },
+        { EXTRA("\0\x10\0\x0b\0\x09\x08http/1.1") },
+        { EXTRA("\0\x10\0\5\0\3\2h2") }, { EXTRA("\0\x10\0\1\0") },
+        { EXTRA("\0\x2b\0\5\4\3\4\3\3") }, { EXTRA("\0\x2b\0\3\2\3\4") },
+        { EXTRA("\xff\1\0\1\0") }, { EXTRA("\0\x17\0\0") },
+        { EXTRA("\0\x0a\0\4\0\2\0\x1d") }, { EXTRA("\0\x0d\0\4\0\2\4\3") }
+    };
+    static const size_t sizes[] = { 0, 0, 100, 14000, 16384 };
+    static const size_t records[] = { 0, 0, 1, 3, 1000 };
+    tls_hello_row row;
+    empm__tls_hello h;
+    fz_link l;
+    str extra = STR_EMPTY, out = STR_EMPTY;
+    unsigned char *exact;
+    fz_change ch;
+    unsigned i;
+    int alert;
+    memset(&row, 0, sizeof row);
+    for (i = fz_pick(5); i > 0; i--) {
+        const unsigned k = fz_pick(EMPM__COUNT(parts));
+        str_add(&extra, parts[k].text, parts[k].n);
+    }
+    row.suites = fz_pick(4) ? 1 : (int)fz_pick(256) * 2;
+    row.suite = (int)fz_pick(2);
+    row.compression = fz_pick(8) == 1;
+    row.extra = extra.p;
+    row.extra_n = extra.n;
+    row.padding = sizes[fz_pick(5)];
+    tls_hello_make(&row, &out);
+    str_drop(&out, 5);               /* its record's header */
+    ch = fz_change_pick(fz_pick(2) ? out.n : out.n < 200 ? out.n : 200);
+    fz_changed(&ch, &out, 0);
+    exact = (unsigned char *)malloc(out.n + 1);
+    if (out.n > 0)
+        memcpy(exact, out.p, out.n);
+    /* as the connection would: only whole messages are read */
+    alert = out.n < 4 || out.n > 16384 ||
+            ((size_t)exact[1] << 16 | (size_t)exact[2] << 8 | exact[3]) + 4 !=
+                out.n || exact[0] != 1
+                ? -1 : empm__tls_hello_parse(&h, exact, out.n);
+    free(exact);
+    if (fz_pick(8) == 7 || (alert > 0 && fz_pick(2))) {
+        const size_t most = records[fz_pick(5)];
+        size_t at, n;
+        str wire = STR_EMPTY;
+        for (at = 0; at < out.n; at += n) {
+            n = most > 0 && most < out.n - at ? most : out.n - at;
+            n = n < 16384 ? n : 16384;
+            str_number(&wire, 0x160301, 3);
+            str_number(&wire, n, 2);
+            str_add(&wire, out.p + at, n);
+        }
+        fz_open(&l, FZ_SECURE, 0);
+        fz_send(&l, wire.p, wire.n, fz_pick(2) ? 0 : 1 + fz_pick(90), 0);
+        fz_settle(&l);
+        if (alert > 0 && (l.in.n != 7 || l.in.p[0] != 21 || l.in.p[6] != alert))
+            fz_fault("alert %d is answered by %lu bytes, alert %d", alert,
+                     (unsigned long)l.in.n, l.in.n == 7 ? l.in.p[6] : -1);
+        if (alert == 0 && l.in.n < 7)
+            fz_fault("no answer to a hello that was taken");
+        fz_close(&l);
+        str_free(&l.in);
+        str_free(&wire);
+    }
+    str_free(&extra);
+    str_free(&out);
+}
+
+/* A handshake, mostly of a session that is resumed, is complete unless it is
+ * changed on its way. */
+static void fz_tls_shake(void)
+{
+    tls_client *t = fz_tls_client();
+    const int resume = fz_pick(16) != 1;
+    const size_t step = fz_pick(2) ? 0 : fz_pick(70) + 1;
+    const fz_change ch = fz_change_pick(fz_pick(2) ? 400 : 250);
+    size_t sent;
+    fz_link l;
+    const int complete = fz_shake(&l, t, resume, &ch, step, &sent);
+    if (!complete && ch.kind == FZ_KEPT)
+        fz_fault("a handshake is not completed (error %d)",
+                 br_ssl_engine_last_error(&t->ssl.eng));
+    if (complete && ch.at >= sent && !fz_asks(&l, t, step))
+        fz_fault("no answer behind a handshake");
+    fz_close(&l);
+    str_free(&l.in);
+}
+
+static int fuzz_tls(const uint8_t *data, size_t size)
+{
+    fz_up();
+    fz_data = data;
+    fz_left = size;
+    switch (fz_pick(8)) {
+    case 0:                 fz_tls_shake();   break;
+    case 1: case 2: case 3: fz_tls_hello();   break;
+    default:                fz_tls_records(); break;
+    }
+    return 0;
+}
+
+/* --- the same with all cases, for >>tls
+ * ------------------------------------- */
+
+/* Shakes hands with each byte of the client's being the last (FZ_CUT), or
+ * damaged (FZ_FLIP), but passes over `stride` in a full handshake, which takes
+ * long. None is complete, and nothing of any stays. */
+static void tls_at_each_byte(int kind, int stride)
+{
+    tls_client *t = (tls_client *)calloc(1, sizeof *t);
+    br_ssl_session_parameters session;
+    const fz_change kept = { FZ_KEPT, 0, 0 };
+    size_t first, all, k, sent;
+    int resume;
+    fz_link l;
+    fz_up();
+    fz_faults = 0;
+    tl_init(t, &fz_fixture);
+    CHECK(empm__worker_scratch(&fz_engine->workers[0]) != NULL);
+    CHECK(fz_shake(&l, t, 0, &kept, 0, &first));
+    br_ssl_engine_get_session_parameters(&t->ssl.eng, &session);
+    fz_close(&l);
+    str_free(&l.in);
+    for (resume = 0; resume < 2; resume++) {
+        int live;
+        CHECK(fz_shake(&l, t, resume, &kept, 1, &all));
+        CHECK(fz_asks(&l, t, 1));
+        CHECK(resume ? all < first : all == first);
+        fz_close(&l);
+        str_free(&l.in);
+        live = get_int(&a_live);
+        for (k = 0; k < all; k += (size_t)(resume ? g_slow : stride * g_slow)) {
+            fz_change ch;
+            int good;
+            context("%s, byte %d of %d", resume ? "resumed" : "full", (int)k,
+                    (int)all);
+            ch.kind = kind;
+            ch.at = k;
+            ch.value = 1u << k % 8;
+            br_ssl_engine_set_session_parameters(&t->ssl.eng, &session);
+            good = fz_shake(&l, t, resume, &ch, k % 2 ? 0 : 7, &sent) &&
+                   fz_asks(&l, t, 0);
+            /* the version of the first record's header is of no concern */
+            CHECK_INT(good, kind == FZ_FLIP && k == 2);
+            fz_close(&l);
+            str_free(&l.in);
+            CHECK_INT(get_int(&a_live), live);
+        }
+        br_ssl_engine_set_session_parameters(&t->ssl.eng, &session);
+    }
+    no_context();
+    CHECK_INT(fz_faults, 0);
+    str_free(&t->plain);
+    free(t);
+    fz_down();
+}
+
+/* A client may leave behind each byte of a handshake. */
+TEST(tls, a_handshake_may_end_at_each_byte)
+{
+    tls_at_each_byte(FZ_CUT, 1);
+}
+
+/* A handshake of which any one byte is changed is not complete: the client's
+ * Finished tells. */
+TEST(tls, a_handshake_may_be_damaged_at_each_byte)
+{
+    tls_at_each_byte(FZ_FLIP, 5);
+}
+
+/* A record that ends at any byte is not read in part; one that is damaged at
+ * any byte ends the connection with an alert. Of an answer nothing is seen. */
+TEST(tls, a_record_may_end_or_be_damaged_at_each_byte)
+{
+    fz_link l;
+    fz_peer p;
+    size_t k, n, i;
+    int flip;
+    fz_up();
+    fz_faults = 0;
+    for (i = 0; i < EMPM__TLS_SUITES; i++)
+        for (n = k = 0; k <= n; k++)
+            for (flip = 0; flip < 2; flip++) {
+                fz_change ch;
+                fz_peer_open(&l, &p, empm__tls_suites[i].suite, 14);
+                fz_seal(&p, 23, GET1 "\r\n", sizeof GET1 "\r\n" - 1);
+                n = p.wire.n;
+                context("%s, byte %d of %d, flip %d", empm__tls_suites[i].name,
+                        (int)k, (int)n, flip);
+                ch.kind = flip ? FZ_FLIP : FZ_CUT;
+                ch.at = k;
+                ch.value = 0x80u >> k % 8;
+                fz_changed(&ch, &p.wire, 0);
+                fz_peer_talk(&l, &p, k % 3);
+                if (k == n)
+                    CHECK(strstr(p.plain.p, "Hello, world!\n") != NULL);
+                else
+                    CHECK_INT(p.plain.n, 0);
+                if (flip && k < n && (k < 3 || k > 4))
+                    CHECK_IN(p.alert, 10, 70);
+                fz_peer_close(&l, &p);
+            }
+    no_context();
+    CHECK_INT(fz_faults, 0);
+    fz_down();
+}
+
+/* Requests are answered alike in records of any size, which come in pieces of
+ * any size: heads that end in another record, a body that fills several, the
+ * next request behind it. With a fragment length of 512 records of ours keep to
+ * it, and those of a client that does not are taken. */
+TEST(tls, records_of_any_size_in_pieces_of_any_size)
+{
+    static const size_t sizes[] = { 1, 100, 8191, 16384 };
+    static const size_t steps[] = { 0, 13, 1460, 16413 };
+    enum { BODY = 20000 };
+    static char text[BODY + 300];
+    fz_link l;
+    fz_peer p;
+    size_t i, k, at, n, len;
+    int log_record;
+    len = (size_t)snprintf(text, sizeof text, GET1 "\r\n" GET1 "\r\n"
+                           "POST /echo HTTP/1.1\r\nHost: a\r\n"
+                           "Content-Length: %d\r\n\r\n", BODY);
+    pattern_fill(text + len, BODY, 0);
+    len += BODY;
+    len += (size_t)snprintf(text + len, sizeof text - len,
+                            "GET /hello HTTP/1.1\r\nHost: a\r\nConnection: "
+                            "close\r\n\r\n");
+    fz_up();
+    fz_faults = 0;
+    for (i = 0; i < EMPM__COUNT(sizes); i++)
+        for (k = 0; k < EMPM__COUNT(steps); k++)
+            for (log_record = 9; log_record <= 14; log_record += 5) {
+                size_t all = 0;
+                fz_answer a;
+                if (sizes[i] == 1 && k > 0)
+                    continue;        /* it takes long */
+                context("records of %d, pieces of %d, ours %d", (int)sizes[i],
+                        (int)steps[k], 1 << log_record);
+                fz_peer_open(&l, &p, empm__tls_suites[(i + k) % 6].suite,
+                             log_record);
+                for (at = 0; at < len; at += n) {
+                    n = sizes[i] < len - at ? sizes[i] : len - at;
+                    fz_seal(&p, 23, text + at, n);
+                }
+                fz_peer_talk(&l, &p, steps[k]);
+                for (n = 0; n < 4; n++) {
+                    if (!CHECK_INT(fz_next(&p.plain, &all, 0, &a), 1) ||
+                        !CHECK_INT(a.status, 200))
+                        break;
+                    if (n == 2 && CHECK_INT(a.n, BODY))
+                        CHECK(memcmp(p.plain.p + a.body, text + (len - BODY) -
+                                     (sizeof "GET /hello HTTP/1.1\r\nHost: a"
+                                      "\r\nConnection: close\r\n\r\n" - 1),
+                                     BODY) == 0);
+                }
+                CHECK_INT(p.alert, 0);
+                CHECK_IN(p.longest, 512, 1 << log_record);
+                fz_peer_close(&l, &p);
+            }
+    no_context();
+    CHECK_INT(fz_faults, 0);
+    fz_down();
+}
+
+/* A reader with room for any number of bytes, for one, too, gets all plaintext
+ * that has come, whatever the records; only then may the listener wait. */
+TEST(tls, a_reader_gets_all_however_little_it_takes)
+{
+    static const size_t rooms[] = { 1, 3, 500, 8192, 16384, 60000 };
+    enum { ALL = 40000 };
+    static char text[ALL], got[ALL];
+    static const size_t sizes[] = { 16384, 1, 600, 16384, 0, ALL - 33369 };
+    size_t i, k, at, n;
+    fz_up();
+    fz_faults = 0;
+    pattern_fill(text, ALL, 0);
+    for (i = 0; i < EMPM__COUNT(rooms); i++) {
+        fz_link l;
+        fz_peer p;
+        empm__conn *c;
+        context("room for %d", (int)rooms[i]);
+        fz_peer_open(&l, &p, 0xc02b, 14);
+        for (at = k = 0; k < EMPM__COUNT(sizes); at += sizes[k++])
+            fz_seal(&p, 23, text + at, sizes[k]);
+        CHECK_INT(send(l.fd, p.wire.p, p.wire.n, MSG_DONTWAIT), p.wire.n);
+        c = empm__slab_conn(&fz_engine->slab, l.i);
+        CHECK(empm__listener_take(fz_engine, l.i, EMPM__READY_IN,
+                                  empm__now_ms()));
+        for (at = 0; at < ALL; at += n) {
+            const ssize_t r = empm__tls_recv(&fz_engine->workers[0], c,
+                                             got + at,
+                                             empm__min(rooms[i], ALL - at));
+            if (!CHECK(r > 0))
+                break;
+            n = (size_t)r;
+            if (at + n < ALL)
+                CHECK(!(c->flags & EMPM__F_DRAINED));
+        }
+        CHECK(memcmp(got, text, ALL) == 0);
+        CHECK_INT(empm__tls_recv(&fz_engine->workers[0], c, got, 1),
+                  EMPM__WANTS_IN);
+        CHECK(c->flags & EMPM__F_DRAINED);
+        empm__conn_run(&fz_engine->workers[0], l.i);
+        fz_peer_close(&l, &p);
+    }
+    no_context();
+    CHECK_INT(fz_faults, 0);
+    fz_down();
+}
+
+/* What comes behind a client's close_notify, another one, too, is nobody's; the
+ * answer to what came before it does, and our close_notify is our last record.
+ */
+TEST(tls, nothing_counts_behind_a_close_notify)
+{
+    fz_link l;
+    fz_peer p;
+    int row;
+    fz_up();
+    fz_faults = 0;
+    for (row = 0; row < 4; row++) {
+        size_t at = 0;
+        int answers = 0;
+        fz_answer a;
+        context("row %d", row);
+        fz_peer_open(&l, &p, 0xcca8, 14);
+        fz_seal(&p, 23, GET1 "\r\n", sizeof GET1 "\r\n" - 1);
+        if (row == 3)                /* the request ends the connection */
+            fz_seal(&p, 23, GET1 "Connection: close\r\n\r\n",
+                    sizeof GET1 "Connection: close\r\n\r\n" - 1);
+        fz_seal(&p, 21, "\1", 2);
+        if (row > 0)
+            fz_seal(&p, 23, GET1 "\r\n", sizeof GET1 "\r\n" - 1);
+        if (row > 1)
+            fz_seal(&p, 21, "\1", 2);
+        fz_peer_talk(&l, &p, row == 2 ? 40 : 0);
+        while (fz_next(&p.plain, &at, 0, &a) > 0)
+            answers += a.status == 200 && a.whole;
+        CHECK_INT(answers, row == 3 ? 2 : 1);
+        CHECK_INT(p.alert, 0);
+        CHECK_INT(l.in.n, 0);
+        CHECK(l.ended);
+        fz_peer_close(&l, &p);
+    }
+    no_context();
+    CHECK_INT(fz_faults, 0);
+    fz_down();
+}
+
+/* Records are short for the first 64 KB, and again behind a pause: their first
+ * bytes can be used at once. Then they are as long as TLS allows, and always as
+ * short as the client has asked for. Bytes and files are alike. */
+TEST(tls, records_are_short_at_first)
+{
+    static const char *const paths[] = { "/piped", "/files/big.bin" };
+    static char body[200000];
+    fz_link l;
+    fz_peer p;
+    int row, turn, log_record;
+    pattern_fill(body, sizeof body, 0);
+    fz_up();
+    fz_faults = 0;
+    for (row = 0; row < 2; row++)
+        for (log_record = 10; log_record <= 14; log_record += 4) {
+            fz_peer_open(&l, &p, 0xc02b, log_record);
+            for (turn = 0; turn < 3; turn++) {
+                char head[200];
+                size_t at, n;
+                context("%s, 1 << %d, turn %d", paths[row], log_record, turn);
+                n = (size_t)snprintf(head, sizeof head, "%s %s HTTP/1.1\r\n"
+                                     "Host: a\r\nContent-Length: %d\r\n\r\n",
+                                     row ? "GET" : "POST", paths[row],
+                                     row ? 0 : (int)sizeof body);
+                fz_seal(&p, 23, head, n);
+                for (at = 0; row == 0 && at < sizeof body; at += 10000)
+                    fz_seal(&p, 23, body + at, 10000);
+                p.first = p.longest = p.plain.n = 0;
+                fz_session(&l)->sent_at_ms =
+                    empm__now_ms() - (turn == 2 ? EMPM__TLS_PAUSE_MS + 1 : 0);
+                fz_peer_talk(&l, &p, 0);
+                CHECK(p.plain.n > sizeof body);
+                CHECK_INT(p.longest, 1 << log_record);
+                CHECK_INT(p.first, log_record == 10 ? 1024
+                                   : turn != 1      ? EMPM__TLS_EARLY
+                                                    : 1 << log_record);
+            }
+            fz_peer_close(&l, &p);
+        }
+    no_context();
+    CHECK_INT(fz_faults, 0);
+    fz_down();
+}
+
+#endif /* EVENTMPM_TLS_BEARSSL */
+
 /* --- the table, and the two drivers
  * ------------------------------------------ */
 
@@ -28079,6 +30769,9 @@ static const struct fz_target {
     { "route", "patterns against a naive matcher",                 fuzz_route },
     { "fmt",   "dates, log formats, listen strings, files",        fuzz_fmt },
     { "oom",   "each allocation of a connection fails",            fuzz_oom },
+#ifdef EVENTMPM_TLS_BEARSSL
+    { "tls",   "hellos, handshakes and records, whole and not",    fuzz_tls },
+#endif
     { NULL, NULL, NULL }
 };
 
