@@ -112,7 +112,10 @@
  *   with SSLCertificateFile and SSLCertificateKeyFile; several pairs are chosen
  *   by the name that the client asks for. No worker waits in a handshake, an
  *   idle connection costs 250 bytes, and a session that one child has made is
- *   resumed by any. empm_ssl() tells what mod_ssl's variables tell. Each start,
+ *   resumed by any, as long as Listen, name, certificates and suites are those
+ *   that it was made with. MaxTlsMemory bounds what handshakes and slow readers
+ *   take; connections beyond it are closed. empm_ssl() tells what mod_ssl's
+ *   variables tell. Each start,
  *   reload and -t reads certificates and keys and says what is wrong with which
  *   file; Strict also refuses a certificate that is not valid now. Suites, best
  *   one first as SSLCipherSuite takes them: ECDHE-ECDSA-AES128-GCM-SHA256,
@@ -199,7 +202,7 @@
  *
  *   EVENTMPM_IMPLEMENTATION  in exactly one translation unit: the code itself
  *   EVENTMPM_POLL            use poll() even where epoll exists
- *   EVENTMPM_TLS_BEARSSL     HTTPS: link with -lbearssl; wants the store
+ *   EVENTMPM_TLS_BEARSSL     HTTPS: link with -lbearssl
  *
  * Each of these leaves a part out, and saves so much of the header and of its
  * compiled text (gcc -Os, x86-64):
@@ -473,7 +476,8 @@ typedef struct empm_config {
     int         ssl_verify_depth;      /* issuers between a client's certificate
                                           and the authority, it included: 1 */
     int64_t     ssl_session_cache_size; /* bytes for sessions that all children
-                                          can resume; 0: none: 524288 */
+                                          can resume: 524288; full, the address
+                                          that has most gives way. 0: none */
     int         ssl_session_timeout_ms; /* and how long they can: 300000 */
     int64_t     shared_store_size;     /* bytes for empm_store_*(), at least 10
                                           KiB: 0, none */
@@ -551,6 +555,9 @@ typedef struct empm_config {
     int64_t limit_request_body;        /* 1 MiB, else 413; 0: no limit */
     int64_t limit_body_in_memory;      /* longer ones are spooled: 64 KiB */
     int64_t max_body_memory;           /* per child: 64 MiB, else 503 */
+    int64_t max_tls_memory;            /* per child: 256 MiB for handshakes
+                                          and for records that wait; connections
+                                          that need more are closed */
     int64_t max_spool_bytes;           /* per child: 1 GiB, half of it at most
                                           for answers; else 503 */
     int64_t limit_response_spool;      /* bytes of one response that wait for
@@ -1292,9 +1299,6 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
 #include <sys/wait.h>
 #include <syslog.h>
 #ifdef EVENTMPM_TLS_BEARSSL
-#  ifdef EVENTMPM_NO_STORE
-#    error "eventmpm.h: TLS keeps its sessions in the store: without NO_STORE"
-#  endif
 #  include <bearssl.h>
 #  ifdef __linux__
 #    include <sys/random.h>
@@ -2696,6 +2700,8 @@ static const empm__directive empm__directives[] = {
               "65536", "bytes; longer bodies are spooled"),
     EMPM__SET("MaxBodyMemory", max_body_memory, I64, 0, INT64_MAX, "67108864",
               "bytes of all bodies in a child; else 503"),
+    EMPM__SET("MaxTlsMemory", max_tls_memory, I64, 131072, INT64_MAX,
+              "268435456", "bytes of a child for TLS; else connections close"),
     EMPM__SET("MaxSpoolBytes", max_spool_bytes, I64, 0, INT64_MAX,
               "1073741824", "bytes on disk for a child; else 503"),
     EMPM__SET("LimitResponseSpool", limit_response_spool, I64, 0, INT64_MAX,
@@ -6647,7 +6653,9 @@ enum {                           /* returned in place of a number of bytes */
  * pending     how many bytes have arrived that recv() has not given yet
  * finish      all is sent: tells the client. `closing`: close() comes next
  * drop        forgets the session, without I/O. NULL: nothing is to forget
- * variable    what empm_ssl() returns; NULL: there is nothing to tell */
+ * variable    what empm_ssl() returns; NULL: there is nothing to tell
+ * says_end    an idle connection is closed with finish(), by a worker, if one
+ *             is free */
 typedef struct empm__transport {
     const char *scheme;          /* of empm_scheme() */
     int     (*handshake)(empm__worker *w, empm__conn *c);
@@ -6660,6 +6668,7 @@ typedef struct empm__transport {
     void    (*finish)(empm__worker *w, empm__conn *c, int closing);
     void    (*drop)(empm__conn *c);
     const char *(*variable)(const empm__conn *c, const char *name);
+    int       says_end;
 } empm__transport;
 
 typedef struct empm__session {
@@ -6787,7 +6796,7 @@ static void empm__plain_finish(empm__worker *w, empm__conn *c,
 
 static const empm__transport empm__plain = {
     "http", NULL, empm__plain_recv, empm__plain_send, empm__plain_file,
-    empm__plain_pending, empm__plain_finish, NULL, NULL
+    empm__plain_pending, empm__plain_finish, NULL, NULL, 0
 };
 
 /* The session of all plain connections. */
@@ -7359,6 +7368,7 @@ enum { EMPM__TO_SIBLINGS = 1, EMPM__TO_PROGRAM };
 #define EMPM__VAIN         64u      /* looks for nothing, then one at why */
 #define EMPM__DEAF_US      1000000u /* and no wait for events: it is over */
 #define EMPM__HAND_OVER_MS 30000    /* and nothing could be moved: it is over */
+#define EMPM__GOODBYES     16       /* for a worker in a round: 0.1 ms */
 
 typedef struct empm__batch {         /* taken in this round, in order */
     uint32_t head, tail, count;
@@ -7442,13 +7452,31 @@ static int empm__listener_close_idle(empm__engine *e, uint32_t i)
     return 1;
 }
 
+/* Has a worker say goodbye, if the transport of an idle connection does so and
+ * one is free: a crowd that expires at once does not keep requests waiting, so
+ * a round has so many for each. The connection's time is over now; the worker
+ * closes it, unless the client has sent something at the last moment. */
+static int empm__listener_part(empm__engine *e, empm__batch *b, uint32_t i)
+{
+    empm__conn *c = empm__slab_conn(&e->slab, i);
+    const uint32_t idle = empm__load(&e->score->idle_workers);
+    if (!empm__transport_of(c)->says_end || c->io != NULL ||
+        (c->state != EMPM__KEEPALIVE && c->state != EMPM__READ_HEAD) ||
+        idle == 0 || (b->count >= EMPM__GOODBYES * idle && !e->stopping))
+        return 0;
+    empm__store(&c->deadline_ms, b->now_ms);
+    empm__listener_batch_add(e, b, i);
+    return 1;
+}
+
 /* Ends a taken record: closes it, or has a worker do it. `force` closes the
  * descriptor now, whatever is owed, since no worker may come for long. */
 static void empm__listener_end_taken(empm__engine *e, empm__batch *b,
                                      uint32_t i, int force)
 {
     empm__conn *c = empm__slab_conn(&e->slab, i);
-    if (empm__listener_close_idle(e, i))
+    if ((!force && empm__listener_part(e, b, i)) ||
+        empm__listener_close_idle(e, i))
         return;
     if (force) {
         empm__conn_close(c);
@@ -7709,9 +7737,10 @@ static void empm__listener_pause_full(empm__engine *e, uint32_t now_ms)
 
 /* Closes the KEEPALIVE connections that are nearest to their expiry, at most
  * `want` of them, after at most 256 looks: the wheel has them in this order,
- * and a bound keeps the round short. Returns how many. */
-static uint32_t empm__listener_cull(empm__engine *e, uint32_t want,
-                                    uint32_t now_ms)
+ * and a bound keeps the round short. Returns how many; with a batch, some of
+ * them are there until a worker has said goodbye. */
+static uint32_t empm__listener_cull(empm__engine *e, empm__batch *b,
+                                    uint32_t want, uint32_t now_ms)
 {
     const empm__wheel *wh = &e->wheel;
     uint32_t slot = empm__wheel_slot(wh->cursor), seen = 0, done = 0, ahead = 0;
@@ -7727,7 +7756,8 @@ static uint32_t empm__listener_cull(empm__engine *e, uint32_t want,
             const uint32_t next = c->wheel_next, w = empm__load(&c->word);
             if (!(w & EMPM__OWNED) && (w & EMPM__KEEP) &&
                 empm__listener_take(e, i, EMPM__READY_TIMEOUT, now_ms) &&
-                empm__listener_close_idle(e, i))
+                ((b != NULL && empm__listener_part(e, b, i)) ||
+                 empm__listener_close_idle(e, i)))
                 done++;
             i = next;
         }
@@ -7908,16 +7938,17 @@ static void empm__listener_hold(empm__engine *e, empm__batch *b, int fd, int k,
 static int empm__listener_make_room(empm__engine *e, empm__batch *b)
 {
     uint32_t over;
-    int others;
+    int others, room;
     empm__listener_drain_inbox(e, b);
     if (e->slab.in_use < e->most)
         return 1;
     over = e->slab.in_use - e->most + 1;
     others = empm__listener_others_have_place(e);
-    if (!others && empm__listener_cull(e, over, b->now_ms) >= over)
+    room = !others && empm__listener_cull(e, b, over, b->now_ms) >= over;
+    if (room && e->slab.in_use < e->most)
         return 1;
-    empm__listener_pause(e, EMPM__PAUSE_FULL, b->now_ms,
-                         others ? NULL : "MaxOpenConnections is reached");
+    empm__listener_pause(e, EMPM__PAUSE_FULL, b->now_ms, others || room
+                             ? NULL : "MaxOpenConnections is reached");
     return 0;
 }
 
@@ -8188,7 +8219,7 @@ static int empm__listener_accept_failed(empm__engine *e, int k, int error,
             empm__listener_shut(e, k);
         return 0;
     case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM:
-        if (empm__listener_cull(e, 1, now_ms) > 0)
+        if (empm__listener_cull(e, NULL, 1, now_ms) > 0)
             return 1;
         break;
     case EBADF: case EINVAL: case ENOTSOCK: case EFAULT:
@@ -10427,22 +10458,29 @@ EMPM_API char *empm_body(empm_request *req, size_t *len)
  * A note is a pair of strings that a handler leaves for the access log.
  * ------------------------------------------------------------------------- */
 
-/* Returns the peer of the connection, which has its place beside the record.
- * The kernel forgets it with a reset, and then its family is UNKNOWN for
- * good. */
-static const empm__peer *empm__request_peer(empm_request *req)
+/* Returns the peer of the connection that the worker runs, which has its place
+ * beside the record. The kernel forgets it with a reset, and then its family is
+ * UNKNOWN for good. */
+static const empm__peer *empm__request_peer_of(empm__worker *w)
 {
-    empm__peer *p = empm__slab_peer(&req->w->engine->slab, req->w->index);
+    empm__slab *slab = &w->engine->slab;
+    empm__peer *p = empm__slab_peer(slab, w->index);
     struct sockaddr_storage a;
     socklen_t n = sizeof a;
     if (p->family != EMPM__PEER_UNASKED)
         return p;
     memset(&a, 0, sizeof a);
-    if (getpeername(req->c->fd, (struct sockaddr *)&a, &n) == 0)
+    if (getpeername(empm__slab_conn(slab, w->index)->fd,
+                    (struct sockaddr *)&a, &n) == 0)
         empm__peer_from(p, &a);
     else
         empm__peer_set(p, EMPM__PEER_UNKNOWN, NULL, 0);
     return p;
+}
+
+static const empm__peer *empm__request_peer(empm_request *req)
+{
+    return empm__request_peer_of(req->w);
 }
 
 EMPM_API const char *empm_peer(empm_request *req)
@@ -14415,6 +14453,17 @@ static double empm__memory_stacks(const empm_config *cfg)
            stack;
 }
 
+/* Does a Listen have the word tls? */
+static int empm__config_has_tls(const empm_config *cfg)
+{
+    empm__endpoint_spec spec;
+    int i;
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
+        if (empm__endpoint_parse(&spec, cfg->listen[i]) == NULL && spec.tls)
+            return 1;
+    return 0;
+}
+
 /* The memory of all children in bytes, by what it is for; at worst, but for the
  * last line, which is what a busy server comes to. */
 #define EMPM__STACK_USED 32768       /* what a thread seldom exceeds */
@@ -14437,6 +14486,7 @@ static empm__memory empm__memory_estimate(const empm_config *cfg)
     const double idle = children * empm__engine_connection_limit(cfg) *
                         (double)(sizeof(empm__conn) + sizeof(empm__peer));
     empm__memory m;
+    m.store = (double)cfg->shared_store_size;
     m.connections = idle + children * empm__engine_connection_limit(cfg) *
                                (double)(EMPM_PAGE_BYTES + EMPM_RESPONSE_BUFFER +
                                         cfg->limit_request_head);
@@ -14445,8 +14495,16 @@ static empm__memory empm__memory_estimate(const empm_config *cfg)
                             (double)cfg->threads_per_child *
                                 (EMPM__SCRATCH +
                                  EMPM__PAGE_CACHE * EMPM_PAGE_BYTES));
+    if (empm__config_has_tls(cfg)) {
+        /* each keeps at most what has passed through a worker, both ways */
+        const double most = empm__engine_connection_limit(cfg) * 2.0 *
+                            EMPM__SCRATCH;
+        m.connections += children * (most < (double)cfg->max_tls_memory
+                                         ? most : (double)cfg->max_tls_memory);
+        m.buffers += children * (double)cfg->threads_per_child * EMPM__SCRATCH;
+        m.store += (double)cfg->ssl_session_cache_size;
+    }
     m.stacks = empm__memory_stacks(cfg);
-    m.store = (double)cfg->shared_store_size;
     m.likely = idle + m.buffers + m.store +
                threads * (EMPM_PAGE_BYTES + EMPM__STACK_USED);
     return m;
@@ -16307,11 +16365,16 @@ static const empm__wing empm__proxy_wing = {
  * those after it do not, however the processor has ordered its stores; so it is
  * only the compiler that has to keep them in order (empm__kv_link).
  *
+ * An entry has an owner, one of 256. In a full shard the owner that has most of
+ * it gives a place: of its entries, the one that ends first. So nobody is
+ * driven out by an owner that has more than himself, and one that fills a shard
+ * ends up replacing its own.
+ *
  * runs on   any thread of any process
  * source    J.-P. Aumasson, D. J. Bernstein, "SipHash: a fast short-input PRF"
  * ------------------------------------------------------------------------- */
 
-#ifndef EVENTMPM_NO_STORE
+#if !defined(EVENTMPM_NO_STORE) || defined(EVENTMPM_TLS_BEARSSL)
 
 /* Fills in n bytes that no client can guess. */
 static void empm__random_fill(void *to, size_t n)
@@ -16403,6 +16466,7 @@ typedef struct empm__kv_slot {
     uint32_t hash;
     uint16_t key_len, len;
     uint8_t  next;
+    uint8_t  owner;                    /* who gives way if the shard is full */
 } empm__kv_slot;
 
 typedef struct empm__kv_shard {
@@ -16526,20 +16590,33 @@ static void empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
     sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
 }
 
-/* Makes room: the key that ends first has to go; a key without an end stays. */
-static int empm__kv_evict(empm__kv_shard *sh)
+/* Makes room for an entry of `owner`: that of the owner with most of them goes
+ * which ends first. A key without an end stays. EMPM_EFULL: none has one. */
+static int empm__kv_evict(empm__kv_shard *sh, uint8_t owner)
 {
+    uint16_t count[256];
     uint8_t *victim = NULL, *link;
     uint64_t first = UINT64_MAX;
-    uint32_t i;
-    for (i = 0; i < 256; i++)
-        for (link = &sh->heads[i]; *link != 0; link = &sh->slots[*link].next) {
-            const uint64_t end = sh->slots[*link].expires_ms;
-            if (end != 0 && end < first) {
-                first = end;
-                victim = link;
+    uint32_t i, most = 0;
+    int pass;
+    memset(count, 0, sizeof count);
+    count[owner] = 1;                  /* the one that wants to come in */
+    for (pass = 0; pass < 2; pass++)
+        for (i = 0; i < 256; i++)
+            for (link = &sh->heads[i]; *link != 0;
+                 link = &sh->slots[*link].next) {
+                const empm__kv_slot *s = &sh->slots[*link];
+                if (s->expires_ms == 0)
+                    continue;
+                if (pass == 0) {
+                    count[s->owner]++;
+                } else if (count[s->owner] > most ||
+                           (count[s->owner] == most && s->expires_ms < first)) {
+                    most = count[s->owner];
+                    first = s->expires_ms;
+                    victim = link;
+                }
             }
-        }
     if (victim == NULL)
         return EMPM_EFULL;
     empm__kv_remove(sh, victim);
@@ -16553,6 +16630,7 @@ typedef struct empm__kv_at {
     const void     *key;
     size_t          key_len;
     uint32_t        hash;
+    uint8_t         owner;             /* of what is written; 0, unless set */
     uint8_t        *link;              /* to its slot, or its chain's end */
     empm__kv_slot  *slot;              /* NULL: absent, or it has expired */
     unsigned char  *value;
@@ -16583,6 +16661,7 @@ static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
     at->key = key;
     at->key_len = key_len;
     at->hash = (uint32_t)hash;
+    at->owner = 0;
     at->slot = NULL;
     for (at->link = &sh->heads[hash & 255]; *at->link != 0;
          at->link = &sh->slots[*at->link].next) {
@@ -16611,7 +16690,7 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
     if (len > at->kv->room - at->key_len)
         return EMPM_EINVAL;
     if (old == 0) {
-        if (sh->slots[sh->free].next == 0 && empm__kv_evict(sh) < 0)
+        if (sh->slots[sh->free].next == 0 && empm__kv_evict(sh, at->owner) < 0)
             return EMPM_EFULL;
         link = &sh->heads[at->hash & 255];
     }
@@ -16623,6 +16702,7 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
     s->hash = at->hash;
     s->key_len = (uint16_t)at->key_len;
     s->len = (uint16_t)len;
+    s->owner = at->owner;
     s->next = old != 0 ? sh->slots[old].next : *link;
     data = empm__kv_data(at->kv, sh, slot);
     memcpy(data, at->key, at->key_len);
@@ -16660,9 +16740,10 @@ static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
 }
 
 /* if_version: NULL: whatever is there; 0: only if nothing is; or only that. */
-static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
-                        const uint64_t *if_version, const void *value,
-                        size_t len, int64_t ttl_ms, uint64_t now_ms)
+static int empm__kv_put_of(uint8_t owner, empm__kv *kv, const void *key,
+                           size_t key_len, const uint64_t *if_version,
+                           const void *value, size_t len, int64_t ttl_ms,
+                           uint64_t now_ms)
 {
     empm__kv_at at;
     const uint64_t expires_ms = ttl_ms == 0 ? 0 : now_ms + (uint64_t)ttl_ms;
@@ -16673,10 +16754,23 @@ static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
     if (if_version != NULL &&
         *if_version != (at.slot != NULL ? at.slot->version : 0))
         r = EMPM_EGONE;
-    else
+    else {
+        at.owner = owner;
         r = empm__kv_write(&at, value, len, expires_ms);
+    }
     pthread_mutex_unlock(&at.sh->lock);
     return r;
+}
+
+#ifndef EVENTMPM_NO_STORE            /* what TLS does not need */
+
+/* The same where all entries have one owner: the first that ends gives way. */
+static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
+                        const uint64_t *if_version, const void *value,
+                        size_t len, int64_t ttl_ms, uint64_t now_ms)
+{
+    return empm__kv_put_of(0, kv, key, key_len, if_version, value, len, ttl_ms,
+                           now_ms);
 }
 
 static int empm__kv_delete(empm__kv *kv, const void *key, size_t key_len,
@@ -16724,6 +16818,8 @@ static int empm__kv_add(empm__kv *kv, const void *key, size_t key_len,
     return r;
 }
 
+#endif /* EVENTMPM_NO_STORE */
+
 /* A store for the processes to come, in `bytes`; `room` for each key with its
  * value, 64 to 65535. */
 static int empm__kv_new(empm__kv **out, size_t bytes, uint32_t room)
@@ -16760,6 +16856,8 @@ static void empm__kv_free(empm__kv *kv, size_t bytes)
         munmap(kv, bytes);
 }
 
+#endif /* EVENTMPM_NO_STORE, and no sessions of TLS */
+
 /* ---------------------------------------------------------------------------
  * >>store-calls -- the shared store, as a handler sees it
  *
@@ -16767,6 +16865,8 @@ static void empm__kv_free(empm__kv *kv, size_t bytes)
  * Where the store is not built, its settings are refused and the calls do not
  * exist.
  * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_STORE
 
 static uint64_t empm__store_now_ms(void)
 {
@@ -17560,6 +17660,12 @@ static const struct {
       BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 }
 };
 
+typedef struct empm__tls_sessions {    /* handed on by reloads */
+    empm__kv *kv;
+    size_t    bytes;                   /* SSLSessionCacheSize */
+    int       servers;                 /* of this process, that have it */
+} empm__tls_sessions;
+
 typedef struct empm__tls {             /* fixed once the server has started */
     empm__session   fresh;             /* what connections begin with */
     const empm_config *cfg;
@@ -17573,9 +17679,11 @@ typedef struct empm__tls {             /* fixed once the server has started */
     int             nsuites;
     struct empm__tls_trust *trust;     /* NULL: no client is asked for a
                                           certificate */
-    empm__kv       *sessions;          /* NULL: none are resumed; handed on by
-                                          a reload */
-    size_t          sessions_size;
+    empm__tls_sessions *sessions;      /* NULL: none are resumed */
+    unsigned char   leaf[EMPM_MAX_LIST][32];     /* SHA-256 of certificates */
+    unsigned char   settings[32];      /* the same of what else sessions are
+                                          bound to */
+    int64_t         memory;            /* atomic, not fixed: of MaxTlsMemory */
 } empm__tls;
 
 /* ---------------------------------------------------------------------------
@@ -17603,6 +17711,7 @@ enum {                                 /* alerts, RFC 5246 7.2, 7301, 7507 */
 typedef struct empm__tls_hello {
     char name[256];                    /* SNI in lower case; "": none */
     uint8_t log_record;                /* records to it: 1 << that, at most */
+    uint8_t alpn;                      /* it offers http/1.1 */
 } empm__tls_hello;
 
 /* A reader of numbers and vectors that never leaves its bytes. */
@@ -17679,15 +17788,15 @@ static int empm__tls_hello_fragment(empm__tls_reader *x, empm__tls_hello *h)
 }
 
 /* Is http/1.1 among the protocols? RFC 7301 3.2. 0, or an alert. */
-static int empm__tls_hello_alpn(empm__tls_reader *x)
+static int empm__tls_hello_alpn(empm__tls_reader *x, empm__tls_hello *h)
 {
     empm__tls_reader list = empm__tls_vector(x, 2);
-    int found = 0;
     while (list.at < list.end && !list.bad) {
         const empm__tls_reader name = empm__tls_vector(&list, 1);
-        found |= name.end - name.at == 8 && memcmp(name.at, "http/1.1", 8) == 0;
+        if (name.end - name.at == 8 && memcmp(name.at, "http/1.1", 8) == 0)
+            h->alpn = 1;
     }
-    return list.bad ? EMPM__TLS_DECODE : found ? 0 : EMPM__TLS_NO_PROTOCOL;
+    return list.bad ? EMPM__TLS_DECODE : h->alpn ? 0 : EMPM__TLS_NO_PROTOCOL;
 }
 
 /* Is TLS 1.2 among the versions? RFC 8446 4.2.1. */
@@ -17742,7 +17851,7 @@ static int empm__tls_hello_parse(empm__tls_hello *h, const unsigned char *msg,
         else if (type == 1)
             alert = empm__tls_hello_fragment(&x, h);
         else if (type == 16)
-            alert = empm__tls_hello_alpn(&x);
+            alert = empm__tls_hello_alpn(&x, h);
         else if (type == 43)
             alert = empm__tls_hello_versions(&x);
     }
@@ -18171,7 +18280,7 @@ EMPM__ASSERT_STATIC(EMPM__SCRATCH >=
 
 typedef struct empm__tls_held {
     uint32_t      from, plain_to, to;  /* plain, then cipher: [from, plain_to),
-                                          [plain_to, to) */
+                                          [plain_to, to); `to` is fixed */
     size_t        stands_for;          /* out: plaintext */
     unsigned char data[1];             /* as long as it was made */
 } empm__tls_held;
@@ -18258,20 +18367,50 @@ static size_t empm__tls_lead(const empm__tls_conn *t)
     return empm__tls_is_chacha(t->suite) ? 5 : 13;
 }
 
-static void empm__tls_held_free(empm__tls_held **h)
+/* Memory that clients cause, which MaxTlsMemory bounds; what an idle connection
+ * has is bounded by MaxOpenConnections. NULL: there is no more, which is
+ * said. */
+static void *empm__tls_memory(empm__worker *w, empm__tls *tls, size_t n)
 {
-    if (*h != NULL)
-        empm__tls_wipe((*h)->data, (*h)->to);
-    EMPM_FREE(*h);
+    void *p;
+    if (!empm__budget_reserve(&tls->memory, (int64_t)n,
+                              tls->cfg->max_tls_memory)) {
+        empm__worker_log(w, EMPM_LOG_ERROR, 5620, "MaxTlsMemory of %lld is "
+                         "reached: a connection ends",
+                         (long long)tls->cfg->max_tls_memory);
+        return NULL;
+    }
+    p = empm__worker_memory(w, NULL, n);
+    if (p == NULL)
+        empm__budget_release(&tls->memory, (int64_t)n);
+    return p;
+}
+
+/* Gives n bytes back, or nothing (NULL); also on the listener. */
+static void empm__tls_memory_free(empm__tls *tls, void *p, size_t n)
+{
+    if (p != NULL)
+        empm__budget_release(&tls->memory, (int64_t)n);
+    EMPM_FREE(p);
+}
+
+static void empm__tls_held_free(empm__tls *tls, empm__tls_held **h)
+{
+    if (*h != NULL) {
+        const uint32_t n = (*h)->to;
+        empm__tls_wipe((*h)->data, n);
+        empm__tls_memory_free(tls, *h, offsetof(empm__tls_held, data) + n);
+    }
     *h = NULL;
 }
 
 /* Keeps n bytes, of which the first `plain` are plaintext. */
-static empm__tls_held *empm__tls_held_new(empm__worker *w, const void *data,
-                                          size_t n, size_t plain)
+static empm__tls_held *empm__tls_held_new(empm__worker *w, empm__tls *tls,
+                                          const void *data, size_t n,
+                                          size_t plain)
 {
-    empm__tls_held *h = (empm__tls_held *)(void *)empm__worker_memory(
-        w, NULL, offsetof(empm__tls_held, data) + n);
+    empm__tls_held *h = (empm__tls_held *)empm__tls_memory(
+        w, tls, offsetof(empm__tls_held, data) + n);
     if (h == NULL)
         return NULL;
     h->from = 0;
@@ -18330,7 +18469,7 @@ static ssize_t empm__tls_push(empm__conn *c, empm__tls_conn *t, int64_t *wire)
             return r;
         t->out->from += (uint32_t)r;
         if (t->out->from == t->out->to)
-            empm__tls_held_free(&t->out);
+            empm__tls_held_free(t->tls, &t->out);
     }
     return 1;
 }
@@ -18353,7 +18492,7 @@ static ssize_t empm__tls_send_wire(empm__worker *w, empm__conn *c,
         return (ssize_t)stands_for;
     if (r < 0)
         r = 0;
-    t->out = empm__tls_held_new(w, data + r, n - (size_t)r, 0);
+    t->out = empm__tls_held_new(w, t->tls, data + r, n - (size_t)r, 0);
     if (t->out == NULL) {
         errno = ENOMEM;
         return EMPM__LOST;
@@ -18583,7 +18722,7 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
         memcpy(buf, t->in->data + t->in->from, k);
         t->in->from += (uint32_t)k;
         if (t->in->from == t->in->to)
-            empm__tls_held_free(&t->in);
+            empm__tls_held_free(t->tls, &t->in);
         c->flags &= (uint8_t)~EMPM__F_DRAINED;   /* a record may follow */
         return (ssize_t)k;
     }
@@ -18604,14 +18743,14 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
             empm__tls_fatal(c, t, EMPM__TLS_OVERFLOW);
             return EMPM__LOST;
         }
-        empm__tls_held_free(&t->in);
+        empm__tls_held_free(t->tls, &t->in);
         from = 0;
         given = empm__tls_decrypt(c, t, data, &from, &rest, &rest_to, n,
                                   (char *)buf, room);
         if (given < 0)
             return t->got_end ? 0 : (ssize_t)EMPM__LOST;
         if (rest < n) {
-            t->in = empm__tls_held_new(w, data + rest, n - rest,
+            t->in = empm__tls_held_new(w, t->tls, data + rest, n - rest,
                                        rest_to - rest);
             if (t->in == NULL) {
                 errno = ENOMEM;
@@ -18641,16 +18780,16 @@ static void empm__tls_finish(empm__worker *w, empm__conn *c, int closing)
     if (!t->sent_end)
         empm__tls_alert(c, t, 1, EMPM__TLS_CLOSE_NOTIFY);
     t->sent_end = 1;
-    empm__tls_held_free(&t->in);         /* nothing can use these any more */
-    empm__tls_held_free(&t->out);
+    empm__tls_held_free(t->tls, &t->in);    /* nothing can use these any more */
+    empm__tls_held_free(t->tls, &t->out);
     empm__plain_finish(w, c, closing);
 }
 
 static void empm__tls_drop(empm__conn *c)
 {
     empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
-    empm__tls_held_free(&t->in);
-    empm__tls_held_free(&t->out);
+    empm__tls_held_free(t->tls, &t->in);
+    empm__tls_held_free(t->tls, &t->out);
     empm__tls_wipe(t, sizeof *t + 2 * (empm__tls_key_len(t->suite) +
                                        empm__tls_iv_len(t->suite)));
     EMPM_FREE(t);
@@ -18683,7 +18822,7 @@ static const char *empm__tls_variable(const empm__conn *c, const char *name)
 
 static const empm__transport empm__tls_transport = {
     "https", NULL, empm__tls_recv, empm__tls_send, empm__tls_file,
-    empm__tls_pending, empm__tls_finish, empm__tls_drop, empm__tls_variable
+    empm__tls_pending, empm__tls_finish, empm__tls_drop, empm__tls_variable, 1
 };
 
 /* ---------------------------------------------------------------------------
@@ -18697,8 +18836,9 @@ static const empm__transport empm__tls_transport = {
  *   fresh --first byte--> starting: hello --whole--> starting: engine --> conn
  *
  * Sessions are resumed by id (RFC 5246 7.3) from a store that all children
- * share. An entry is good for the name and the listening socket that it was
- * made with, and no other.
+ * share. An entry has a mark of what it is good for: endpoint, name,
+ * certificates and settings. In a full store the address gives way that has
+ * most of it (IPv6: the /64), so strangers drive out no sessions but their own.
  *
  * runs on   the worker that owns the connection
  * source    T. Pornin, BearSSL: its engine makes the handshake
@@ -18728,7 +18868,7 @@ static int empm__tls_random(void *to, size_t n)
 
 typedef struct empm__tls_entry {       /* a session in the store */
     br_ssl_session_parameters parameters;
-    unsigned char mark[32];            /* name and socket: SHA-256 */
+    unsigned char mark[32];            /* empm__tls_mark() */
     empm__tls_client client;           /* as long as its text is */
 } empm__tls_entry;
 
@@ -18761,20 +18901,29 @@ typedef struct empm__tls_start {
     uint32_t          fed;             /* of `hello`, header and all */
     uint32_t          after;           /* bytes that came after it */
     unsigned char     header[5], header_len;
-    uint8_t           resumed;
+    uint8_t           loaded;          /* the store has given a session... */
+    unsigned char     loaded_id[32];   /* ... which the engine may still decline
+                                          to resume */
     unsigned char     mark[32];
+    empm__worker     *w;               /* that runs the engine */
     const empm__tls_pair *pair;        /* that signs */
     empm__tls_hello   client;
 } empm__tls_start;
+
+static void empm__tls_hello_free(empm__tls_start *s)
+{
+    empm__tls_memory_free(s->tls, s->hello, s->hello_cap);
+    s->hello = NULL;
+}
 
 static void empm__tls_start_free(empm__tls_start *s)
 {
     if (s->engine != NULL)
         empm__tls_wipe(s->engine, sizeof *s->engine);
-    EMPM_FREE(s->engine);
-    EMPM_FREE(s->verify);
-    EMPM_FREE(s->hello);
-    EMPM_FREE(s);
+    empm__tls_memory_free(s->tls, s->engine, sizeof *s->engine);
+    empm__tls_memory_free(s->tls, s->verify, sizeof *s->verify);
+    empm__tls_hello_free(s);
+    empm__tls_memory_free(s->tls, s, sizeof *s);
 }
 
 /* --- sessions ------------------------------------------------------------- */
@@ -18787,6 +18936,98 @@ static void empm__tls_session_key(unsigned char key[33],
     memcpy(key + 1, p->session_id, 32);
 }
 
+/* May pair i be chosen for a client that asks for this name? `known`: a
+ * certificate has the name. If none has, the first pair serves, and those that
+ * share its name. */
+static int empm__tls_pair_is_for(const empm__tls *tls, int i, const char *name,
+                                 int known)
+{
+    if (known)
+        return empm__tls_pair_serves(&tls->pairs[i], name);
+    return i == 0 || *tls->pairs[0].names == '\0' ||
+           empm__tls_pair_serves(&tls->pairs[i], tls->pairs[0].names);
+}
+
+static int empm__tls_name_is_known(const empm__tls *tls, const char *name)
+{
+    int i;
+    for (i = 0; *name != '\0' && i < tls->npairs; i++)
+        if (empm__tls_pair_serves(&tls->pairs[i], name))
+            return 1;
+    return 0;
+}
+
+typedef struct empm__tls_bytes {
+    const void *data;
+    size_t      len;
+} empm__tls_bytes;
+
+/* SHA-256 of n strings, each behind its length: two lists that differ do not
+ * give the same bytes. */
+static void empm__tls_digest(unsigned char to[32], const empm__tls_bytes *list,
+                             int n)
+{
+    br_sha256_context h;
+    br_sha256_init(&h);
+    for (; n > 0; n--, list++) {
+        const uint64_t len = list->len;
+        br_sha256_update(&h, &len, sizeof len);
+        br_sha256_update(&h, list->data, list->len);
+    }
+    br_sha256_out(&h, to);
+}
+
+/* Digests what sessions of any client are bound to, once at the start. New
+ * setting that a resumed client must not bypass? A row of `list`. */
+static void empm__tls_digest_settings(empm__tls *tls)
+{
+    empm__tls_bytes list[2];
+    int i;
+    list[0].data = tls->suites;
+    list[0].len = (size_t)tls->nsuites * sizeof tls->suites[0];
+    list[1].data = tls->trust != NULL ? tls->trust->digest : NULL;
+    list[1].len = tls->trust != NULL ? sizeof tls->trust->digest : 0;
+    empm__tls_digest(tls->settings, list, (int)EMPM__COUNT(list));
+    for (i = 0; i < tls->npairs; i++) {
+        empm__tls_bytes leaf;
+        leaf.data = tls->pairs[i].chain[0].data;
+        leaf.len = tls->pairs[i].chain[0].data_len;
+        empm__tls_digest(tls->leaf[i], &leaf, 1);
+    }
+}
+
+/* Marks the sessions of this client: they are good for the Listen that it has
+ * come to (by its text: a reload may change its place), for the name that it
+ * asks for, while the certificates for that name and the settings are the
+ * same. */
+static void empm__tls_mark(empm__tls_start *s, const char *listen)
+{
+    const empm__tls *tls = s->tls;
+    const int known = empm__tls_name_is_known(tls, s->client.name);
+    empm__tls_bytes list[3 + EMPM_MAX_LIST];
+    int i, n = 3;
+    list[0].data = listen;
+    list[0].len = strlen(listen);
+    list[1].data = s->client.name;
+    list[1].len = strlen(s->client.name);
+    list[2].data = tls->settings;
+    list[2].len = sizeof tls->settings;
+    for (i = 0; i < tls->npairs; i++)
+        if (empm__tls_pair_is_for(tls, i, s->client.name, known)) {
+            list[n].data = tls->leaf[i];
+            list[n++].len = sizeof tls->leaf[i];
+        }
+    empm__tls_digest(s->mark, list, n);
+}
+
+/* One of 256 owners, for an address (IPv6: its /64). The store's seed keeps
+ * clients from choosing with whom they share. */
+static uint8_t empm__tls_session_owner(const empm__kv *kv, empm__worker *w)
+{
+    const uint64_t key = empm__counts_key(empm__request_peer_of(w));
+    return (uint8_t)empm__sip_hash(kv->seed, &key, sizeof key);
+}
+
 static empm__tls_start *empm__tls_start_of_cache(
     const br_ssl_session_cache_class **ctx)
 {
@@ -18795,7 +19036,7 @@ static empm__tls_start *empm__tls_start_of_cache(
 }
 
 /* BearSSL has a new session: it goes to the store, with the mark of what it is
- * good for. A full store drops what expires first. */
+ * good for. */
 static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
                                    br_ssl_server_context *ssl,
                                    const br_ssl_session_parameters *p)
@@ -18807,9 +19048,11 @@ static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
     size_t n = EMPM__TLS_ENTRY_LEAST;
     empm__tls_entry entry;
     unsigned char key[33];
+    empm__kv *kv;
     (void)ssl;
-    if (s->tls->sessions == NULL || p->session_id_len != 32)
-        return;
+    if (s->w == NULL || s->tls->sessions == NULL || p->session_id_len != 32)
+        return;                        /* the guard's sessions are nobody's */
+    kv = s->tls->sessions->kv;
     memset(&entry, 0, sizeof entry);
     entry.parameters = *p;
     memcpy(entry.mark, s->mark, sizeof entry.mark);
@@ -18821,13 +19064,15 @@ static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
             ttl_ms = left_s > 0 ? left_s * 1000 : 1;
     }
     empm__tls_session_key(key, p);
-    empm__kv_put(s->tls->sessions, key, sizeof key, NULL, &entry, n, ttl_ms,
-                 empm__now_us() / 1000u);
+    empm__kv_put_of(empm__tls_session_owner(kv, s->w), kv, key, sizeof key,
+                    NULL, &entry, n, ttl_ms,
+                    empm__now_us() / 1000u);
     empm__tls_wipe(&entry, sizeof entry);
 }
 
-/* BearSSL looks for a session. 1: it is there, and was made for the same name
- * and socket; 0: a full handshake follows. */
+/* BearSSL looks for a session. 1: it is there, and its mark is this client's;
+ * 0: a full handshake follows. That may also be so after 1, if the client does
+ * not offer the session's suite: the id tells, see empm__tls_cut(). */
 static int empm__tls_session_load(const br_ssl_session_cache_class **ctx,
                                   br_ssl_server_context *ssl,
                                   br_ssl_session_parameters *p)
@@ -18840,8 +19085,9 @@ static int empm__tls_session_load(const br_ssl_session_cache_class **ctx,
     if (s->tls->sessions == NULL || p->session_id_len != 32)
         return 0;
     empm__tls_session_key(key, p);
-    good = empm__kv_get(s->tls->sessions, key, sizeof key, &entry, sizeof entry,
-                        &n, NULL, empm__now_us() / 1000u) == EMPM_OK &&
+    good = empm__kv_get(s->tls->sessions->kv, key, sizeof key, &entry,
+                        sizeof entry, &n, NULL, empm__now_us() / 1000u) ==
+               EMPM_OK &&
            n >= EMPM__TLS_ENTRY_LEAST &&
            n - EMPM__TLS_ENTRY_LEAST == entry.client.len &&
            memcmp(entry.mark, s->mark, sizeof entry.mark) == 0;
@@ -18849,9 +19095,12 @@ static int empm__tls_session_load(const br_ssl_session_cache_class **ctx,
         *p = entry.parameters;
         if (s->verify != NULL)
             s->verify->client = entry.client;
-        s->resumed = 1;
-        /* the engine must not look at protocols here: see >>tls-hello */
-        ssl->eng.protocol_names_num = 0;
+        s->loaded = 1;
+        memcpy(s->loaded_id, p->session_id, sizeof s->loaded_id);
+        /* if http/1.1 is not among the protocols, the engine would write beyond
+         * an array: see >>tls-hello, which refuses that before */
+        if (!s->client.alpn)
+            ssl->eng.protocol_names_num = 0;
     }
     empm__tls_wipe(&entry, sizeof entry);
     return good;
@@ -18882,24 +19131,18 @@ static int empm__tls_pair_suits(const empm__tls_pair *pair, int kind,
     return (hashes & 0x7000) != 0 && (curves >> pair->curve & 1);
 }
 
-/* The pair for the name that the client has asked for: one that has it, else,
- * if none has it, the first. NULL: none of this kind. */
+/* The pair that signs for a client: the first one that may be chosen for the
+ * name that it has asked for. NULL: none of this kind. */
 static const empm__tls_pair *empm__tls_pair_find(const empm__tls *tls,
                                                  const char *name, int kind,
                                                  uint32_t hashes,
                                                  uint32_t curves)
 {
-    int i, known = 0;
-    for (i = 0; *name != '\0' && i < tls->npairs; i++)
-        if (empm__tls_pair_serves(&tls->pairs[i], name)) {
-            known = 1;
-            if (empm__tls_pair_suits(&tls->pairs[i], kind, hashes, curves))
-                return &tls->pairs[i];
-        }
-    for (i = 0; !known && i < tls->npairs; i++)
-        if (empm__tls_pair_suits(&tls->pairs[i], kind, hashes, curves) &&
-            (i == 0 || *tls->pairs[0].names == '\0' ||
-             empm__tls_pair_serves(&tls->pairs[i], tls->pairs[0].names)))
+    const int known = empm__tls_name_is_known(tls, name);
+    int i;
+    for (i = 0; i < tls->npairs; i++)
+        if (empm__tls_pair_is_for(tls, i, name, known) &&
+            empm__tls_pair_suits(&tls->pairs[i], kind, hashes, curves))
             return &tls->pairs[i];
     return NULL;
 }
@@ -19001,11 +19244,10 @@ static size_t empm__tls_conn_bytes(unsigned suite, const char *name)
 
 /* Fills a struct of that many bytes with the keys that the handshake has agreed
  * on, RFC 5246 6.3. The engine is not needed any more afterwards. */
-static void empm__tls_cut(empm__tls_conn *t, empm__tls *tls,
-                          const br_ssl_engine_context *eng,
-                          const empm__tls_hello *hello)
+static void empm__tls_cut(empm__tls_conn *t, const empm__tls_start *s)
 {
-    const char *name = hello->name;
+    const br_ssl_engine_context *eng = &s->engine->ssl.eng;
+    const char *name = s->client.name;
     br_ssl_session_parameters p;
     br_tls_prf_seed_chunk seed[2];
     unsigned char block[2 * (32 + 12)], *keys = (unsigned char *)(t + 1);
@@ -19022,10 +19264,18 @@ static void empm__tls_cut(empm__tls_conn *t, empm__tls *tls,
         "key expansion", 2, seed);
     memset(t, 0, sizeof *t);
     t->is.of = &empm__tls_transport;
-    t->tls = tls;
+    t->tls = s->tls;
     t->suite = p.cipher_suite;
-    t->seq_in = t->seq_out = 1;        /* each has sent its Finished */
-    t->log_record = hello->log_record;
+    if (empm__tls_is_chacha(t->suite)) {       /* its Finished, and maybe */
+        t->seq_in = eng->in.chapol.seq;        /* a warning before it */
+        t->seq_out = eng->out.chapol.seq;
+    } else {
+        t->seq_in = eng->in.gcm.seq;
+        t->seq_out = eng->out.gcm.seq;
+    }
+    t->log_record = s->client.log_record;
+    t->resumed = s->loaded && memcmp(p.session_id, s->loaded_id,
+                                     sizeof s->loaded_id) == 0;
     memcpy(keys, block, key_len);                         /* the client's */
     memcpy(keys + key_len, block + 2 * key_len, iv_len);
     keys += key_len + iv_len;
@@ -19065,27 +19315,46 @@ static int empm__tls_alert_of(int error)
     }
 }
 
-/* Refuses the client with an alert that no key protects. Returns 0. */
-static int empm__tls_refuse(empm__worker *w, empm__conn *c, int alert)
+/* A refused client needs neither engine nor hello any more: what it still sends
+ * is dropped. Returns 0. */
+static int empm__tls_give_up(empm__worker *w, empm__conn *c, empm__tls_start *s)
 {
-    unsigned char record[7] = { 21, 3, 3, 0, 2, 2, 0 };
-    struct iovec v;
-    int64_t wire = 0;
     empm__bump(&w->score->tls_refused, 1u);
-    if (alert >= 0) {
-        record[6] = (unsigned char)alert;
-        v.iov_base = record;
-        v.iov_len = sizeof record;
-        empm__socket_send(c, &v, 1, 0, &wire);
+    if (s != NULL) {
+        c->session = &s->tls->fresh;
+        empm__tls_start_free(s);
     }
     return 0;
+}
+
+/* Refuses the client with an alert; -1: it has it. The engine knows whether
+ * keys protect records by now; s NULL, or without one: none do. Returns 0. */
+static int empm__tls_refuse(empm__worker *w, empm__conn *c, empm__tls_start *s,
+                            int alert)
+{
+    const br_sslrec_out_class *clear = &br_sslrec_out_clear_vtable;
+    const br_sslrec_out_class **out = s != NULL && s->engine != NULL
+                                          ? &s->engine->ssl.eng.out.vtable
+                                          : &clear;
+    unsigned char room[EMPM__TLS_OVER + 8], *text = room + 13;
+    struct iovec v;
+    int64_t wire = 0;
+    if (alert >= 0) {
+        text[0] = 2;                   /* fatal */
+        text[1] = (unsigned char)alert;
+        v.iov_len = 2;
+        v.iov_base = (*out)->encrypt(out, 21, 0x0303, text, &v.iov_len);
+        empm__socket_send(c, &v, 1, 0, &wire);
+    }
+    return empm__tls_give_up(w, c, s);
 }
 
 /* The client's certificate is not good, also where it need not have one.
  * Returns 0. */
 static int empm__tls_refuse_client(empm__worker *w, empm__conn *c,
-                                   unsigned error)
+                                   empm__tls_start *s)
 {
+    const unsigned error = s->verify->error;
     const int alert = empm__tls_verify_alert(error);
     empm__worker_log(w, EMPM_LOG_INFO, 5632, "SSLVerifyClient: a certificate "
                      "is refused: %s (BearSSL error %u)",
@@ -19095,11 +19364,12 @@ static int empm__tls_refuse_client(empm__worker *w, empm__conn *c,
                            "it, within SSLVerifyDepth"
                          : "its chain is not valid",
                      error);
-    return empm__tls_refuse(w, c, alert);
+    return empm__tls_refuse(w, c, s, alert);
 }
 
 /* Speaks plain HTTP to a client that does. Returns 0. */
-static int empm__tls_refuse_http(empm__worker *w, empm__conn *c)
+static int empm__tls_refuse_http(empm__worker *w, empm__conn *c,
+                                 empm__tls_start *s)
 {
     static const char line[] = "HTTP/1.1 400 Bad Request\r\n";
     static const char rest[] =
@@ -19108,7 +19378,6 @@ static int empm__tls_refuse_http(empm__worker *w, empm__conn *c)
         "400 Bad Request: this port speaks https://.\n";
     struct iovec v[3];
     int64_t wire = 0;
-    empm__bump(&w->score->tls_refused, 1u);
     empm__response_date_update(w);
     v[0].iov_base = (void *)(uintptr_t)line;
     v[0].iov_len = sizeof line - 1;
@@ -19117,20 +19386,7 @@ static int empm__tls_refuse_http(empm__worker *w, empm__conn *c)
     v[2].iov_base = (void *)(uintptr_t)rest;
     v[2].iov_len = sizeof rest - 1;
     empm__socket_send(c, v, 3, 0, &wire);
-    return 0;
-}
-
-/* Sessions of this client are good for the name that it asks for, the listening
- * socket that it has come to, and the authorities that it was held against. */
-static void empm__tls_mark(empm__tls_start *s, const empm__conn *c)
-{
-    br_sha256_context h;
-    br_sha256_init(&h);
-    br_sha256_update(&h, &c->endpoint, 1);
-    if (s->tls->trust != NULL)         /* no name has so many bytes behind */
-        br_sha256_update(&h, s->tls->trust->digest, 32);
-    br_sha256_update(&h, s->client.name, strlen(s->client.name));
-    br_sha256_out(&h, s->mark);
+    return empm__tls_give_up(w, c, s);
 }
 
 /* Gathers n bytes that have come: the message without its records. Returns 1 if
@@ -19163,9 +19419,12 @@ static int empm__tls_gather(empm__worker *w, empm__tls_start *s,
                 cap = EMPM__TLS_HELLO_MOST + 4;
             if (s->hello_len + k > cap)
                 return -EMPM__TLS_DECODE;
-            more = (unsigned char *)empm__worker_memory(w, s->hello, cap);
+            more = (unsigned char *)empm__tls_memory(w, s->tls, cap);
             if (more == NULL)
                 return -EMPM__TLS_INTERNAL;
+            if (s->hello_len > 0)
+                memcpy(more, s->hello, s->hello_len);
+            empm__tls_hello_free(s);
             s->hello = more;
             s->hello_cap = (uint32_t)cap;
         }
@@ -19219,15 +19478,16 @@ static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
     const int alert = empm__tls_hello_parse(&s->client, s->hello, s->hello_len);
     if (alert != 0)
         return alert;
-    empm__tls_mark(s, c);
-    s->engine = (empm__tls_engine *)empm__worker_memory(w, NULL,
-                                                        sizeof *s->engine);
+    empm__tls_mark(s, w->s->endpoints[c->endpoint].text);
+    s->engine = (empm__tls_engine *)empm__tls_memory(w, s->tls,
+                                                     sizeof *s->engine);
     if (s->tls->trust != NULL)
-        s->verify = (empm__tls_verify *)empm__worker_memory(w, NULL,
-                                                            sizeof *s->verify);
-    if (s->engine == NULL || (s->verify == NULL && s->tls->trust != NULL))
+        s->verify = (empm__tls_verify *)empm__tls_memory(w, s->tls,
+                                                         sizeof *s->verify);
+    if (s->engine == NULL || (s->verify == NULL && s->tls->trust != NULL) ||
+        empm__tls_engine_begin(s) < 0)
         return EMPM__TLS_INTERNAL;
-    return empm__tls_engine_begin(s) < 0 ? EMPM__TLS_INTERNAL : 0;
+    return 0;
 }
 
 /* Gives the engine bytes that it wants: first the hello, as one record, then
@@ -19247,10 +19507,8 @@ static ssize_t empm__tls_feed(empm__conn *c, empm__tls_start *s)
         n = empm__min(n, in_header ? 5 - s->fed : s->hello_len + 5 - s->fed);
         memcpy(to, in_header ? header + s->fed : s->hello + s->fed - 5, n);
         s->fed += (uint32_t)n;
-        if (s->fed == s->hello_len + 5) {
-            EMPM_FREE(s->hello);
-            s->hello = NULL;
-        }
+        if (s->fed == s->hello_len + 5)
+            empm__tls_hello_free(s);
         r = (ssize_t)n;
     } else {
         r = empm__socket_recv(c, to, n);
@@ -19261,16 +19519,42 @@ static ssize_t empm__tls_feed(empm__conn *c, empm__tls_start *s)
     return r;
 }
 
+/* The engine has done its work: the connection goes on without it. Returns as
+ * handshake() does. */
+static int empm__tls_complete(empm__worker *w, empm__conn *c,
+                              empm__tls_start *s)
+{
+    const size_t n = empm__tls_conn_bytes(
+        s->engine->ssl.eng.session.cipher_suite, s->client.name);
+    const uint32_t more = s->verify != NULL ? s->verify->client.len : 0;
+    empm__tls_conn *t = (empm__tls_conn *)empm__worker_memory(w, NULL,
+                                                              n + more);
+    if (t == NULL)
+        return empm__tls_refuse(w, c, s, EMPM__TLS_INTERNAL);
+    empm__tls_cut(t, s);
+    t->known = more > 0;
+    if (more > 0)
+        memcpy((char *)t + n, s->verify->client.text, more);
+    if (t->resumed)
+        empm__bump(&w->score->tls_resumed, 1u);
+    else
+        empm__bump(&w->score->tls_full, 1u);
+    c->session = &t->is;
+    empm__tls_start_free(s);
+    return 1;
+}
+
 /* Runs the engine until it waits. Returns as handshake() does. */
 static int empm__tls_run(empm__worker *w, empm__conn *c, empm__tls_start *s)
 {
     br_ssl_engine_context *eng = &s->engine->ssl.eng;
     int64_t wire = 0;
+    s->w = w;
     for (;;) {
         const unsigned state = br_ssl_engine_current_state(eng);
         ssize_t r;
         if (s->verify != NULL && s->verify->error != 0)
-            return empm__tls_refuse_client(w, c, s->verify->error);
+            return empm__tls_refuse_client(w, c, s);
         if (state & BR_SSL_SENDREC) {
             struct iovec v;
             v.iov_base = br_ssl_engine_sendrec_buf(eng, &v.iov_len);
@@ -19280,28 +19564,10 @@ static int empm__tls_run(empm__worker *w, empm__conn *c, empm__tls_start *s)
             br_ssl_engine_sendrec_ack(eng, (size_t)r);
         } else if (state & BR_SSL_CLOSED)
             return empm__tls_refuse(
-                w, c, empm__tls_alert_of(br_ssl_engine_last_error(eng)));
-        else if (state & BR_SSL_SENDAPP) {
-            const size_t n = empm__tls_conn_bytes(eng->session.cipher_suite,
-                                                  s->client.name);
-            const uint32_t more = s->verify != NULL ? s->verify->client.len : 0;
-            empm__tls_conn *t = (empm__tls_conn *)empm__worker_memory(w, NULL,
-                                                                      n + more);
-            if (t == NULL)
-                return empm__tls_refuse(w, c, EMPM__TLS_INTERNAL);
-            empm__tls_cut(t, s->tls, eng, &s->client);
-            t->resumed = s->resumed;
-            t->known = more > 0;
-            if (more > 0)
-                memcpy((char *)t + n, s->verify->client.text, more);
-            if (s->resumed)
-                empm__bump(&w->score->tls_resumed, 1u);
-            else
-                empm__bump(&w->score->tls_full, 1u);
-            c->session = &t->is;
-            empm__tls_start_free(s);
-            return 1;
-        } else if (state & BR_SSL_RECVREC) {
+                w, c, s, empm__tls_alert_of(br_ssl_engine_last_error(eng)));
+        else if (state & BR_SSL_SENDAPP)
+            return empm__tls_complete(w, c, s);
+        else if (state & BR_SSL_RECVREC) {
             r = empm__tls_feed(c, s);
             if (r == 0) {
                 errno = ECONNRESET;
@@ -19310,9 +19576,9 @@ static int empm__tls_run(empm__worker *w, empm__conn *c, empm__tls_start *s)
             if (r < 0)
                 return (int)r;
             if (s->after > EMPM__TLS_AFTER_MOST)   /* alerts without end */
-                return empm__tls_refuse(w, c, EMPM__TLS_UNEXPECTED);
+                return empm__tls_refuse(w, c, s, EMPM__TLS_UNEXPECTED);
         } else
-            return empm__tls_refuse(w, c, EMPM__TLS_INTERNAL);
+            return empm__tls_refuse(w, c, s, EMPM__TLS_INTERNAL);
     }
 }
 
@@ -19324,7 +19590,7 @@ static int empm__tls_handshake(empm__worker *w, empm__conn *c)
         unsigned char *data = empm__tls_wire(w);
         ssize_t r;
         if (data == NULL)
-            return empm__tls_refuse(w, c, EMPM__TLS_INTERNAL);
+            return empm__tls_refuse(w, c, s, EMPM__TLS_INTERNAL);
         if (c->io != NULL) {             /* it came behind a PROXY header */
             r = (ssize_t)(c->io->in_end - c->io->in_start);
             memcpy(data, c->io->in + c->io->in_start, (size_t)r);
@@ -19342,15 +19608,15 @@ static int empm__tls_handshake(empm__worker *w, empm__conn *c)
         if (s->hello_len == 0 && s->header_len == 0 && s->record_left == 0) {
             const int first = empm__ascii_lower(data[0]);
             if (first >= 'a' && first <= 'z')
-                return empm__tls_refuse_http(w, c);
+                return empm__tls_refuse_http(w, c, s);
             if (data[0] >= 0x80)               /* SSL 2 */
-                return empm__tls_refuse(w, c, EMPM__TLS_VERSION);
+                return empm__tls_refuse(w, c, s, EMPM__TLS_VERSION);
         }
         r = empm__tls_gather(w, s, data, (size_t)r);
         if (r > 0)
             r = -empm__tls_begin(w, c, s);
         if (r < 0)
-            return empm__tls_refuse(w, c, (int)-r);
+            return empm__tls_refuse(w, c, s, (int)-r);
     }
     return empm__tls_run(w, c, s);
 }
@@ -19360,21 +19626,19 @@ static void empm__tls_start_drop(empm__conn *c)
     empm__tls_start_free((empm__tls_start *)(void *)c->session);
 }
 
-/* Nothing but a refusal passes by these: what comes is dropped. */
 static const empm__transport empm__tls_starting = {
     "https", empm__tls_handshake, empm__plain_recv, empm__plain_send,
     empm__plain_file, empm__plain_pending, empm__plain_finish,
-    empm__tls_start_drop, NULL
+    empm__tls_start_drop, NULL, 0
 };
 
 /* The first bytes are here. */
 static int empm__tls_handshake_begin(empm__worker *w, empm__conn *c)
 {
     empm__tls *tls = (empm__tls *)(void *)c->session;
-    empm__tls_start *s = (empm__tls_start *)empm__worker_memory(w, NULL,
-                                                                sizeof *s);
+    empm__tls_start *s = (empm__tls_start *)empm__tls_memory(w, tls, sizeof *s);
     if (s == NULL)
-        return empm__tls_refuse(w, c, EMPM__TLS_INTERNAL);
+        return empm__tls_refuse(w, c, NULL, EMPM__TLS_INTERNAL);
     memset(s, 0, sizeof *s);
     s->is.of = &empm__tls_starting;
     s->tls = tls;
@@ -19382,9 +19646,10 @@ static int empm__tls_handshake_begin(empm__worker *w, empm__conn *c)
     return empm__tls_handshake(w, c);
 }
 
+/* Before the first byte, and after a refusal: what comes then is dropped. */
 static const empm__transport empm__tls_fresh = {
     "https", empm__tls_handshake_begin, empm__plain_recv, empm__plain_send,
-    empm__plain_file, empm__plain_pending, empm__plain_finish, NULL, NULL
+    empm__plain_file, empm__plain_pending, empm__plain_finish, NULL, NULL, 0
 };
 
 /* ---------------------------------------------------------------------------
@@ -19472,17 +19737,6 @@ static int empm__tls_suites_parse(const char *text,
     return n > 0 ? n : -1;
 }
 
-/* Does a Listen have the word tls? */
-static int empm__tls_is_wanted(const empm_config *cfg)
-{
-    empm__endpoint_spec spec;
-    int i;
-    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
-        if (empm__endpoint_parse(&spec, cfg->listen[i]) == NULL && spec.tls)
-            return 1;
-    return 0;
-}
-
 /* The kind of key that signs for a suite. */
 static int empm__tls_suite_kind(unsigned suite)
 {
@@ -19561,7 +19815,7 @@ static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
     const uint32_t room = empm__tls_entry_room(
         empm__tls_asks_parse(cfg->ssl_verify_client));
     (void)chars;
-    if (empm__tls_is_wanted(cfg)) {
+    if (empm__config_has_tls(cfg)) {
         empm__tls_check_pairs(cfg, list, n, rep);
         empm__tls_check_trust(cfg, rep);
     }
@@ -19738,8 +19992,9 @@ static int empm__tls_trial_run(empm__tls *tls, empm__tls_trial *x,
         return 0;
     x->start.client.name[0] = '\0';
     x->start.client.log_record = 14;
-    empm__tls_cut(t, tls, server, &x->start.client);
+    empm__tls_cut(t, &x->start);
     good = empm__tls_trial_records(client, t);
+    empm__tls_wipe(t, empm__tls_conn_bytes(suite, ""));
     EMPM_FREE(t);
     return good;
 }
@@ -19769,6 +20024,47 @@ static int empm__tls_guard(empm__tls *tls, empm__report *rep)
     return EMPM_EINVAL;
 }
 
+/* The store of sessions: that of the server before, if it is as large as this
+ * one shall be; else a new one, or none. EMPM_OK, or an error that is said. */
+static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
+                                   empm__report *rep)
+{
+    const size_t bytes = (size_t)tls->cfg->ssl_session_cache_size;
+    empm__tls_sessions *x;
+    if (bytes == 0)
+        return EMPM_OK;
+    if (old != NULL && old->sessions != NULL && old->sessions->bytes == bytes &&
+        (old->trust != NULL) == (tls->trust != NULL)) {   /* entries as long */
+        tls->sessions = old->sessions;
+        tls->sessions->servers++;
+        return EMPM_OK;
+    }
+    x = (empm__tls_sessions *)EMPM_MALLOC(sizeof *x);
+    if (x == NULL)
+        return EMPM_ENOMEM;
+    x->bytes = bytes;
+    x->servers = 1;
+    if (empm__kv_new(&x->kv, bytes,
+                     empm__tls_entry_room(tls->trust != NULL)) < 0) {
+        EMPM_FREE(x);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5608, "SSLSessionCacheSize: no "
+                         "memory of that size to share");
+        return EMPM_ESYS;
+    }
+    empm__process_hide(x->kv, bytes);
+    tls->sessions = x;
+    return EMPM_OK;
+}
+
+/* The last server of this process that has them unmaps them. */
+static void empm__tls_sessions_drop(empm__tls_sessions *x)
+{
+    if (x == NULL || --x->servers > 0)
+        return;
+    empm__kv_free(x->kv, x->bytes);
+    EMPM_FREE(x);
+}
+
 static void empm__tls_server_free(empm_server *s)
 {
     empm__tls *tls = s->tls;
@@ -19778,8 +20074,7 @@ static void empm__tls_server_free(empm_server *s)
     for (i = 0; i < tls->npairs; i++)
         empm__tls_pair_free(&tls->pairs[i]);
     empm__tls_trust_free(tls->trust);
-    if (tls->sessions != NULL && !s->borrows)
-        empm__kv_free(tls->sessions, tls->sessions_size);
+    empm__tls_sessions_drop(tls->sessions);
     EMPM_FREE(tls);
     s->tls = NULL;
 }
@@ -19793,7 +20088,7 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
     empm__tls *tls;
     const char *bad;
     int r = EMPM_OK;
-    if (!empm__tls_is_wanted(cfg))
+    if (!empm__config_has_tls(cfg))
         return EMPM_OK;
     tls = s->tls = (empm__tls *)EMPM_MALLOC(sizeof *tls);
     if (tls == NULL)
@@ -19816,17 +20111,8 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
     tls->nsuites = empm__tls_suites_parse(cfg->ssl_cipher_suite, tls->suites,
                                           &bad);
     empm__tls_template(tls);
-    if (old != NULL && old->tls != NULL) {
-        tls->sessions = old->tls->sessions;
-        tls->sessions_size = old->tls->sessions_size;
-    } else if (cfg->ssl_session_cache_size > 0) {
-        tls->sessions_size = (size_t)cfg->ssl_session_cache_size;
-        r = empm__kv_new(&tls->sessions, tls->sessions_size,
-                         empm__tls_entry_room(tls->trust != NULL));
-        if (r < 0)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5608, "SSLSessionCacheSize: "
-                             "no memory of that size to share");
-    }
+    empm__tls_digest_settings(tls);
+    r = empm__tls_sessions_take(tls, old != NULL ? old->tls : NULL, rep);
     return r < 0 ? r : empm__tls_guard(tls, rep);
 }
 
@@ -27980,6 +28266,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5607  SSLCipherSuite is not valid, or has no suite for the certificates
  *   5608  SSLSessionCacheSize is out of range, or there is no such memory
  *   5609  TLS does not work with this BearSSL
+ *   5620  MaxTlsMemory is reached: a handshake or a connection ends
  *   5630  SSLProtocol asks for what is not served
  *   5631  SSLVerifyClient cannot be done as it is set
  *   5632  the certificate of a client is refused

@@ -262,9 +262,18 @@ static ssize_t fault_recv(int fd, void *to, size_t n, int flags)
     return fault_at("recv") ? fault_fails() : recv(fd, to, n, flags);
 }
 
+/* After a send() the server of this process is slow for so long. */
+static int g_slow_send_ms;
+
 static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
 {
-    return fault_at("send") ? fault_fails() : send(fd, from, n, flags);
+    const ssize_t r = fault_at("send") ? fault_fails()
+                                       : send(fd, from, n, flags);
+    const int ms = __atomic_load_n(&g_slow_send_ms, __ATOMIC_RELAXED);
+
+    if (ms > 0)
+        usleep((unsigned)ms * 1000u);
+    return r;
 }
 
 #define FAULT(call, result)         (fault_at(call) ? fault_fails() : (result))
@@ -4504,6 +4513,7 @@ TEST(config, every_directive_from_a_file)
         { "LimitRequestHead", "16384", "16384" },
         { "LimitRequestBody", "0", "0" }, { "LimitBodyInMemory", "1", "1" },
         { "MaxBodyMemory", "1", "1" },
+        { "MaxTlsMemory", "200000", "200000" },
         { "MaxSpoolBytes", "9223372036854775807", "9223372036854775807" },
         { "LimitResponseSpool", "1", "1" }, { "LimitLingerBytes", "1", "1" },
         { "LogLevel", "debug", "7" }, { "LogLevel", "trace3 core:info", "7" },
@@ -6534,7 +6544,7 @@ static void xor_drop(empm__conn *c)
 
 static const empm__transport xor_transport = {
     "xor", xor_handshake, xor_recv, xor_send, xor_file, xor_pending, xor_finish,
-    xor_drop, NULL
+    xor_drop, NULL, 0
 };
 
 /* Sends `before` as it is and text in records, all of it in one send(). */
@@ -10309,6 +10319,438 @@ SERVED_TLS(tls, a_handshake_has_a_wall, "ThreadsPerChild 1; "
     tl_close(&good);
 }
 
+/* --- sessions ------------------------------------------------------------- */
+
+/* Resumes, or tries to. 1: a request on it is answered and says `how`. */
+static int tl_resumes(tls_client *t, const char *how)
+{
+    tl_again(t);
+    return tl_open(t, "localhost", 1) && tl_get(t, "/tls", how);
+}
+
+static int hk_tls_reload(empm_config *cfg, void *user)
+{
+    static char plain[100];
+    (void)user;
+    switch (get_int(&shm->rc[0])) {
+    case 1:                            /* the same Listen, at another place */
+        cfg->listen[1] = cfg->listen[0];
+        cfg->listen[0] = "127.0.0.1:0";
+        break;
+    case 2:
+        cfg->ssl_cipher_suite = "ECDHE-ECDSA-CHACHA20-POLY1305:"
+                                "ECDHE-RSA-CHACHA20-POLY1305";
+        break;
+    case 3:                            /* another certificate for the name */
+        cfg->ssl_certificate_file[0] = cfg->ssl_certificate_file[1];
+        cfg->ssl_certificate_key_file[0] = cfg->ssl_certificate_key_file[1];
+        cfg->ssl_certificate_file[1] = cfg->ssl_certificate_key_file[1] = NULL;
+        break;
+    case 4:
+        cfg->ssl_session_cache_size = 0;
+        break;
+    case 5:
+        cfg->ssl_session_cache_size = 65536;
+        break;
+    case 6:                            /* its socket without TLS */
+        snprintf(plain, sizeof plain, "%.*s", (int)strlen(cfg->listen[0]) - 4,
+                 cfg->listen[0]);
+        cfg->listen[0] = plain;
+        break;
+    }
+    return EMPM_OK;
+}
+
+/* What a session depends on may change in a reload, and then it is not resumed:
+ * suites, certificates. What it does not depend on may change, too, and it is:
+ * the place of its Listen. SSLSessionCacheSize is that of the new settings, and
+ * TLS may come and go. */
+SERVED_WITH(tls, sessions_and_reloads, T_PLAIN,
+            (tls_prepare(f), f->forked = 1,
+             f->cfg.processes = 1, f->cfg.on_reload = hk_tls_reload), NULL)
+{
+    static const struct { const char *first, *then; } rows[] = {
+        { " Resumed", " Resumed" },    /* 0: nothing has changed */
+        { " Resumed", " Resumed" },    /* as hk_tls_reload() has them */
+        { " Initial", " Resumed" },
+        { " Initial", " Resumed" },
+        { " Initial", " Initial" },
+        { " Initial", " Resumed" },
+        { NULL, NULL },
+        { " Initial", " Resumed" }
+    };
+    char line[64];
+    tls_client t;
+    f->deaths_ok = 1;
+    CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
+    tl_init(&t, f);
+    CHECK(tl_open(&t, "localhost", 0));
+    EACH(rows, i) {
+        context("row %d", (int)i);
+        tl_again(&t);                  /* nothing holds the old child */
+        set_int(&shm->rc[0], (int)i);
+        signal_process(f->pid, SIGUSR1);
+        snprintf(line, sizeof line, "generation %d serves", (int)i + 1);
+        CHECK_SOON(fx_log_has(f, line), 8000);
+        CHECK_SOON(fx_log_lines(f, "has ended: its log files") == (int)i + 1,
+                   8000);
+        if (rows[i].first == NULL)
+            continue;
+        CHECK(tl_resumes(&t, rows[i].first));
+        CHECK(tl_resumes(&t, rows[i].then));
+    }
+    tl_close(&t);
+}
+
+/* BearSSL may decline a session that the store has, if the client does not
+ * offer its suite. That is a full handshake, counted as one, and the answer to
+ * ALPN is as in any other; so it is in a resumed one. */
+SERVED_TLS(tls, a_session_that_is_declined_is_a_full_handshake, NULL)
+{
+    static const uint16_t gcm = 0xc02b;
+    tls_client t;
+    const char *name;
+    int i;
+    tl_init(&t, f);
+    CHECK(tl_open(&t, "localhost", 0));
+    for (i = 0; i < 2; i++) {
+        context("%d", i);
+        if (i == 1)
+            br_ssl_engine_set_suites(&t.ssl.eng, &gcm, 1);
+        CHECK(tl_resumes(&t, i == 0 ? " Resumed" : " Initial"));
+        name = br_ssl_engine_get_selected_protocol(&t.ssl.eng);
+        CHECK_STR(name != NULL ? name : "none", "http/1.1");
+    }
+    tl_say(&t, "GET /server-status?auto HTTP/1.1\r\nHost: a\r\n"
+               "Connection: close\r\n\r\n");
+    tl_run(&t, 0, NULL);
+    str_add(&t.plain, "", 1);
+    CHECK(strstr(t.plain.p, "TLSHandshakes: 2\n") != NULL);
+    CHECK(strstr(t.plain.p, "TLSResumed: 1\n") != NULL);
+    tl_close(&t);
+}
+
+/* A connection that a PROXY header says to be of this address. */
+static int tl_open_as(tls_client *t, const char *address, int resume)
+{
+    char head[100];
+    const int n = snprintf(head, sizeof head, "PROXY TCP4 %s 192.0.2.9 4711 "
+                           "443\r\n", address);
+    tl_again(t);
+    CHECK_INT(cl_send(&t->c, head, (size_t)n), 0);
+    return tl_open(t, "localhost", resume);
+}
+
+/* One address cannot drive out the sessions of others: in a full store it
+ * replaces its own. */
+SERVED_WITH(tls, strangers_drive_out_their_own_sessions, T_PLAIN,
+            (tls_prepare(f), f->options = " proxy tls",
+             f->cfg.ssl_session_cache_size = (int64_t)EMPM__KV_LEAST(
+                 empm__tls_entry_room(0)) +
+                 6 * (int64_t)empm__tls_entry_room(0)),
+            NULL)
+{
+    tls_client mine, other;
+    int i;
+    tl_init(&mine, f);
+    CHECK(tl_open_as(&mine, "192.0.2.1", 0));
+    tl_init(&other, f);
+    for (i = 0; i < 12; i++)
+        CHECK(tl_open_as(&other, "192.0.2.2", 0));
+    CHECK(tl_open_as(&mine, "192.0.2.1", 1));
+    CHECK(tl_get(&mine, "/tls", " Resumed"));
+    CHECK(tl_open_as(&other, "192.0.2.2", 1));   /* his last one is there */
+    CHECK(tl_get(&other, "/tls", " Resumed"));
+    tl_close(&mine);
+    tl_close(&other);
+}
+
+/* --- alerts, and the cut -------------------------------------------------- */
+
+/* Sends a ClientHello that resumes, and gathers in `out` the client's last
+ * flight, which is ChangeCipherSpec and Finished. */
+static void tl_flight(tls_client *t, str *out)
+{
+    br_ssl_engine_context *eng = &t->ssl.eng;
+    unsigned char *p;
+    size_t n;
+    tl_again(t);
+    CHECK(br_ssl_client_reset(&t->ssl, "localhost", 1));
+    CHECK(tl_push(t));
+    while (br_ssl_engine_sendrec_buf(eng, &n) == NULL) {
+        p = br_ssl_engine_recvrec_buf(eng, &n);
+        if (p == NULL || (t->c.in.n == 0 && cl_fill(&t->c, now_ms() + 3000) <=
+                                                0))
+            break;
+        n = n < t->c.in.n ? n : t->c.in.n;
+        memcpy(p, t->c.in.p, n);
+        str_drop(&t->c.in, n);
+        br_ssl_engine_recvrec_ack(eng, n);
+    }
+    while ((p = br_ssl_engine_sendrec_buf(eng, &n)) != NULL) {
+        str_add(out, (char *)p, n);
+        br_ssl_engine_sendrec_ack(eng, n);
+    }
+}
+
+/* A resumed handshake that fails at its end is refused with an alert that its
+ * keys protect, and the connection's engine is gone before its client is. */
+TEST(tls, a_late_refusal_is_encrypted)
+{
+    fixture f;
+    tls_client t;
+    str out = STR_EMPTY;
+    tls_prepare(&f);
+    f.cfg.linger_short_ms = 5000;
+    if (!fx_up(&f))
+        return;
+    tl_init(&t, &f);
+    CHECK(tl_open(&t, "localhost", 0));
+    tl_flight(&t, &out);
+    out.p[out.n - 1] ^= 1;             /* of the tag of Finished */
+    cl_send(&t.c, out.p, out.n);
+    CHECK(!tl_run(&t, 0, NULL));
+    CHECK_INT(br_ssl_engine_last_error(&t.ssl.eng), BR_ERR_RECV_FATAL_ALERT +
+                                                        20);
+    CHECK_SOON(__atomic_load_n(&f.s->tls->memory, __ATOMIC_RELAXED) == 0, 2000);
+    CHECK_INT(t.c.end, 0);             /* it lingers yet */
+    str_free(&out);
+    tl_close(&t);
+    fx_down(&f);
+}
+
+/* A warning between ChangeCipherSpec and Finished is a record like others: the
+ * numbers of those that follow count from it on. */
+SERVED_TLS(tls, a_warning_before_finished_is_counted, NULL)
+{
+    static const uint16_t gcm = 0xc02b;
+    unsigned char room[64], *record;
+    empm__tls_cipher x;
+    tls_client t;
+    str out = STR_EMPTY;
+    size_t n;
+    tl_init(&t, f);
+    br_ssl_engine_set_suites(&t.ssl.eng, &gcm, 1);
+    CHECK(tl_open(&t, "localhost", 0));
+    tl_flight(&t, &out);
+    out.n = 6;                         /* ChangeCipherSpec alone */
+    x.gcm = t.ssl.eng.out.gcm;
+    x.gcm.seq = 0;
+    n = 2;
+    memcpy(room + 16, "\1\x5a", n);    /* warning, user_canceled */
+    record = x.out->encrypt(&x.out, 21, 0x0303, room + 16, &n);
+    str_add(&out, (char *)record, n);
+    n = 16;
+    memcpy(room + 16, "\x14\0\0\x0c", 4);
+    memcpy(room + 20, t.ssl.eng.saved_finished, 12);
+    record = x.out->encrypt(&x.out, 22, 0x0303, room + 16, &n);
+    str_add(&out, (char *)record, n);
+    t.ssl.eng.out.gcm.seq = x.gcm.seq;
+    cl_send(&t.c, out.p, out.n);
+    CHECK(tl_get(&t, "/tls", " Resumed"));
+    str_free(&out);
+    tl_close(&t);
+}
+
+/* A request that comes in the same packet as the client's Finished is served at
+ * once, also if both are there before the server looks for them: that the
+ * handshake has found its socket empty before says nothing about it. */
+TEST(tls, a_request_comes_with_finished)
+{
+    fixture f;
+    tls_client t;
+    int i;
+    tls_prepare(&f);
+    if (!fx_up(&f))
+        return;
+    tl_init(&t, &f);
+    CHECK(tl_open(&t, "localhost", 0));
+    for (i = 0; i < 2; i++) {
+        str out = STR_EMPTY;
+        unsigned char *p;
+        size_t n;
+        context("time %d", i);
+        __atomic_store_n(&g_slow_send_ms, i * 50, __ATOMIC_RELAXED);
+        tl_flight(&t, &out);
+        tl_say(&t, "GET /hello/you HTTP/1.1\r\nHost: a\r\n\r\n");
+        while ((p = br_ssl_engine_sendrec_buf(&t.ssl.eng, &n)) != NULL) {
+            str_add(&out, (char *)p, n);
+            br_ssl_engine_sendrec_ack(&t.ssl.eng, n);
+        }
+        cl_send(&t.c, out.p, out.n);
+        CHECK(tl_run(&t, 0, "\r\n\r\nHello, you!\n"));
+        str_free(&out);
+    }
+    __atomic_store_n(&g_slow_send_ms, 0, __ATOMIC_RELAXED);
+    tl_close(&t);
+    fx_down(&f);
+}
+
+/* A handshake cannot go on for ever: warnings without end are refused. */
+SERVED_TLS(tls, a_handshake_has_an_end, "RequestReadTimeout header=60")
+{
+    static const char warning[] = "\x15\x03\x03\0\2\1\x5a";
+    str all = STR_EMPTY;
+    tls_client t;
+    size_t n;
+    unsigned char *p;
+    int i;
+    tl_init(&t, f);
+    CHECK(br_ssl_client_reset(&t.ssl, "localhost", 0));
+    p = br_ssl_engine_sendrec_buf(&t.ssl.eng, &n);
+    cl_send(&t.c, p, n);
+    CHECK(cl_fill(&t.c, now_ms() + 3000) > 0);
+    for (i = 0; i < EMPM__TLS_AFTER_MOST / 7 + 10; i++)
+        str_add(&all, warning, 7);
+    cl_send(&t.c, all.p, all.n);
+    while (cl_fill(&t.c, now_ms() + 3000) > 0)
+        ;
+    CHECK(t.c.end != 0);
+    CHECK(t.c.in.n > 7 && memcmp(t.c.in.p + t.c.in.n - 7,
+                                 "\x15\3\3\0\2\2\x0a", 7) == 0);
+    str_free(&all);
+    tl_close(&t);
+}
+
+/* --- memory and the end --------------------------------------------------- */
+
+/* MaxTlsMemory bounds the handshakes that clients begin and leave; those beyond
+ * it are told so, and when the others are gone all is well. */
+SERVED_TLS(tls, memory_of_handshakes_is_bounded, "MaxTlsMemory 131072")
+{
+    enum { N = 40 };
+    tls_client *t = (tls_client *)calloc(N, sizeof *t);
+    int i, refused = 0;
+    for (i = 0; i < N; i++) {
+        tl_init(&t[i], f);
+        br_ssl_client_reset(&t[i].ssl, "localhost", 0);
+        CHECK(tl_push(&t[i]));
+        CHECK(cl_fill(&t[i].c, now_ms() + 3000) > 0);
+        refused += t[i].c.in.n == 7 && t[i].c.in.p[6] == 80;
+    }
+    CHECK_IN(refused, N - 131072 / 5000, N - 131072 / 6000 + 1);
+    CHECK(fx_log_has(f, "MaxTlsMemory of 131072 is reached"));
+    for (i = 1; i < N; i++)
+        tl_close(&t[i]);
+    tl_again(&t[0]);
+    CHECK_SOON((tl_again(&t[0]), tl_open(&t[0], "localhost", 0)), 3000);
+    CHECK(tl_get(&t[0], "/hello/you", "\r\n\r\nHello, you!\n"));
+    if (f->s != NULL)
+        CHECK_INT(__atomic_load_n(&f->s->tls->memory, __ATOMIC_RELAXED), 0);
+    tl_close(&t[0]);
+    free(t);
+}
+
+/* So it does what waits for readers that are slow. What they held comes back
+ * when they are gone. */
+TEST(tls, memory_of_records_is_bounded)
+{
+    enum { N = 6 };
+    fixture f;
+    tls_client *t = (tls_client *)calloc(N, sizeof *t);
+    int i;
+    tls_prepare(&f);
+    fx_set(&f, LONG_TIMES "MaxTlsMemory 131072; SendBufferSize 4096");
+    if (!fx_up(&f)) {
+        free(t);
+        return;
+    }
+    for (i = 0; i < N; i++) {
+        tl_init(&t[i], &f);
+        CHECK_INT(cl_connect_port(&t[i].c, f.port, 4096), 0);
+        CHECK(tl_open(&t[i], "localhost", 0));
+    }
+    for (i = 0; i < N; i++) {
+        tl_say(&t[i], "GET /big?bytes=1500000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK(tl_push(&t[i]));
+    }
+    CHECK_SOON(fx_log_has(&f, "MaxTlsMemory of 131072 is reached"), 3000);
+    CHECK_IN(__atomic_load_n(&f.s->tls->memory, __ATOMIC_RELAXED), 1, 131072);
+    for (i = 1; i < N; i++)
+        tl_close(&t[i]);
+    tl_again(&t[0]);
+    CHECK_SOON(__atomic_load_n(&f.s->tls->memory, __ATOMIC_RELAXED) == 0, 3000);
+    CHECK(tl_open(&t[0], "localhost", 0));
+    CHECK(tl_get(&t[0], "/big?bytes=300000", "\r\n0\r\n\r\n"));
+    tl_close(&t[0]);
+    fx_down(&f);
+    free(t);
+}
+
+/* Is this connection closed with close_notify? */
+static int tl_says_goodbye(tls_client *t)
+{
+    return !tl_run(t, 0, NULL) && (t->c.end == 0 || t->c.end == CL_FIN) &&
+           br_ssl_engine_last_error(&t->ssl.eng) == 0 &&
+           (br_ssl_engine_current_state(&t->ssl.eng) & BR_SSL_CLOSED) != 0;
+}
+
+/* An idle connection that the server closes says close_notify: when its time is
+ * over, before or behind a request... */
+SERVED_TLS(tls, an_idle_connection_ends_with_close_notify,
+           "KeepAliveTimeout 300ms; RequestReadTimeout header=1")
+{
+    tls_client t, silent;
+    tl_init(&t, f);
+    tl_init(&silent, f);
+    CHECK(tl_open(&silent, "localhost", 0));
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+    CHECK(tl_says_goodbye(&t));
+    CHECK(tl_says_goodbye(&silent));
+    tl_close(&t);
+    tl_close(&silent);
+}
+
+/* ... when others need its place, and at a stop. */
+TEST(tls, a_pressed_connection_ends_with_close_notify)
+{
+    tls_client t[3];
+    fixture f;
+    int i, old = 0;
+    tls_prepare(&f);
+    fx_set(&f, LONG_TIMES "MaxOpenConnections 2");
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 3; i++) {
+        context("client %d", i);
+        tl_init(&t[i], &f);
+        CHECK(tl_open(&t[i], "localhost", 0));
+        CHECK(tl_get(&t[i], "/hello/you", "\r\n\r\nHello, you!\n"));
+    }
+    CHECK_SOON(cl_fill(&t[old = !old].c, now_ms()) > 0, 3000);
+    CHECK(tl_says_goodbye(&t[old]));     /* either of the first two */
+    empm_stop(f.s);
+    CHECK(tl_says_goodbye(&t[!old]));
+    CHECK(tl_says_goodbye(&t[2]));
+    for (i = 0; i < 3; i++)
+        tl_close(&t[i]);
+    fx_down(&f);
+}
+
+/* While no worker is free nobody says it, and the connection is closed all the
+ * same when its time is over. */
+SERVED_TLS(tls, no_idle_connection_waits_for_a_worker,
+           "KeepAliveTimeout 200ms; ThreadsPerChild 1")
+{
+    tls_client t, busy;
+    uint64_t began;
+    tl_init(&t, f);
+    tl_init(&busy, f);
+    CHECK(tl_open(&busy, "localhost", 0));
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+    began = now_ms();
+    tl_say(&busy, "GET /sleep?ms=700 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(tl_push(&busy));
+    CHECK(!tl_run(&t, 0, NULL));
+    CHECK_INT(t.c.end, CL_FIN);
+    CHECK(now_ms() - began < 650u || g_slow > 1);
+    CHECK(!(br_ssl_engine_current_state(&t.ssl.eng) & BR_SSL_CLOSED));
+    tl_close(&t);
+    tl_close(&busy);
+}
+
 /* An idle TLS connection costs at most 256 bytes: its record, its peer and the
  * keys of its session. */
 TEST(tls, an_idle_connection_is_small)
@@ -11516,6 +11958,37 @@ TEST(store, full_of_what_never_expires)
     for (k = 0; k <= n; k++)
         CHECK_INT(empm__kv_get(kv, &k, sizeof k, NULL, 0, NULL, NULL, 1) ==
                   EMPM_EGONE, k == 0 || k == 7);
+    empm__kv_free(kv, KV_BYTES);
+}
+
+/* In a full shard the owner that has most of it gives way: one that fills it
+ * drives out none of the others, and makes room for all of them. */
+TEST(store, a_full_shard_is_shared_fairly)
+{
+    empm__kv *kv = kv_new();
+    uint64_t now = 1;
+    int k, n;
+
+    if (kv == NULL)
+        return;
+    for (k = 0; k < 3; k++)
+        CHECK_INT(empm__kv_put_of(7, kv, &k, sizeof k, NULL, NULL, 0, 1000,
+                                  now++), EMPM_OK);
+    for (n = 100; n < 100 + 3 * (int)kv->slots; n++)
+        CHECK_INT(empm__kv_put_of(8, kv, &n, sizeof n, NULL, NULL, 0, 1000,
+                                  now++), EMPM_OK);
+    for (k = 0; k < 3; k++)
+        CHECK_INT(empm__kv_get(kv, &k, sizeof k, NULL, 0, NULL, NULL, now),
+                  EMPM_OK);
+    n--;                                 /* the last one of 8 is there, too */
+    CHECK_INT(empm__kv_get(kv, &n, sizeof n, NULL, 0, NULL, NULL, now),
+              EMPM_OK);
+    for (k = 10; k < 13; k++)            /* 9 finds room, at the cost of 8 */
+        CHECK_INT(empm__kv_put_of(9, kv, &k, sizeof k, NULL, NULL, 0, 1000,
+                                  now++), EMPM_OK);
+    for (k = 0; k < 13; k = k == 2 ? 10 : k + 1)
+        CHECK_INT(empm__kv_get(kv, &k, sizeof k, NULL, 0, NULL, NULL, now),
+                  EMPM_OK);
     empm__kv_free(kv, KV_BYTES);
 }
 
