@@ -34,13 +34,14 @@ PORT    ?= 8080
 DIR     ?= .
 FAULTS  ?= all
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS ?= conn api route fmt oom
+FUZZ_TARGETS ?= conn api route fmt oom $(TLS_TARGET)
 export CC CFLAGS CPPFLAGS LDFLAGS LDLIBS TESTS FUZZ_SECONDS FUZZ_TARGETS
 # HTTPS is built and tested where BearSSL is installed.
 BEARSSL  = '\#include <bearssl.h>'
 ifneq ($(shell echo $(BEARSSL) | $(CC) -E -x c - 2>/dev/null),)
 TLS      = -DEVENTMPM_TLS_BEARSSL
 TLS_LIBS = -lbearssl
+TLS_TARGET = tls
 endif
 export TLS TLS_LIBS
 BUILD = $(CC) $(CPPFLAGS) $(CFLAGS) $(TLS) $(MORE) -pthread $(LDFLAGS) -o $@ \

@@ -1,6 +1,7 @@
 /* bench.c - the cost of eventmpm.h, alone and beside others, on your machine
  *
- *     cc -O2 -pthread bench.c -o bench
+ *     cc -O2 -pthread bench.c -o bench   (HTTPS: -DEVENTMPM_TLS_BEARSSL, and
+ *                                      -lbearssl at the end)
  *     ./bench                          this server and the floor, the short set
  *     ./bench --compare                and nginx, Apache, lighttpd, h2o, in all
  *                                      scenes: half an hour
@@ -2080,7 +2081,8 @@ typedef struct server {
     char        path[256], version[120];
     int         port, reply_bytes;
     pid_t       pid;                   /* 0: not running */
-    target      at;
+    target      at, secure;            /* http, and https in scenes of it, */
+    int         secure_port;
     tree        processes;
 } server;
 
@@ -2132,6 +2134,15 @@ static void make_folder(void)
     }
 }
 
+static int with_tls;                   /* the scene is of https */
+
+/* The port of https, the certificate and its key, where the scene wants them.
+ * TLS 1.2, one suite, one group, sessions in shared memory: as ours. */
+static const char *tls_lines(const server *s, const char *fmt)
+{
+    return with_tls ? string(fmt, s->secure_port, tmp_dir, tmp_dir) : "";
+}
+
 /* How many descriptors a server may use, without those for other things. */
 static long descriptors(void)
 {
@@ -2155,11 +2166,16 @@ static void configure_nginx(const server *s, const char *conf, int n)
         "    fastcgi_temp_path %s/n3; uwsgi_temp_path %s/n4;\n"
         "    scgi_temp_path %s/n5;\n"
         "    server {\n"
-        "        listen 127.0.0.1:%d; root %s/docs;\n"
+        "        listen 127.0.0.1:%d; root %s/docs;\n%s"
         "        location = /hello { return 200 \"" HELLO "\"; }\n"
         "    }\n"
         "}\n", geteuid() == 0 ? "user nobody nogroup; " : "", n, d, d,
-        descriptors(), d, d, d, d, d, s->port, d);
+        descriptors(), d, d, d, d, d, s->port, d, tls_lines(s,
+            "listen 127.0.0.1:%d ssl; ssl_certificate %s/cert.pem;\n"
+            "ssl_certificate_key %s/cert.key; ssl_protocols TLSv1.2;\n"
+            "ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256;\n"
+            "ssl_ecdh_curve X25519:prime256v1; ssl_session_tickets off;\n"
+            "ssl_session_cache shared:a:10m;\n"));
 }
 
 #define MODULES "/usr/lib/apache2/modules/"
@@ -2182,7 +2198,8 @@ static void configure_apache(const server *s, const char *conf, int n)
             n, n, opt.workers, opt.workers, n * opt.workers, n * opt.workers,
             own_shape ? "" : "AsyncRequestWorkerFactor 1000\n");
     write_file(conf,
-        "ServerRoot %s\nServerName bench\nPidFile %s/apache.pid\n"
+        "Define SECURE %d\nServerRoot %s\n"
+        "ServerName bench\nPidFile %s/apache.pid\n"
         "DefaultRuntimeDir %s\nListen 127.0.0.1:%d\n"
         "ErrorLog %s/apache.log\n%s"
         "LoadModule mpm_event_module  " MODULES "mod_mpm_event.so\n"
@@ -2201,9 +2218,20 @@ static void configure_apache(const server *s, const char *conf, int n)
         "ErrorDocument 200 \"" HELLO "\"\nRewriteEngine On\n"
         "RewriteRule ^/hello$ - [R=200,L]\n"
         "<Location /hello>\n    Header always set Content-Type text/plain\n"
-        "</Location>\n", d, d, d, s->port, d,
+        "</Location>\n%s", s->secure_port, d, d, d, s->port, d,
         geteuid() == 0 ? "User nobody\nGroup nogroup\n" : "", script, shape,
-        d);
+        d, tls_lines(s,
+            "LoadModule ssl_module " MODULES "mod_ssl.so\n"
+            "LoadModule socache_shmcb_module " MODULES "mod_socache_shmcb.so\n"
+            "Listen 127.0.0.1:%d\nSSLSessionCache shmcb:%s/sessions(10485760)"
+            "\nSSLProtocol TLSv1.2\nSSLSessionTickets off\n"
+            "SSLCipherSuite ECDHE-ECDSA-AES128-GCM-SHA256\n"
+            "SSLOpenSSLConfCmd Curves X25519:prime256v1\n"
+            "Define CERT %s/cert\n"
+            "<VirtualHost *:${SECURE}>\n    SSLEngine on\n"
+            "    SSLCertificateFile ${CERT}.pem\n"
+            "    SSLCertificateKeyFile ${CERT}.key\n    RewriteEngine On\n"
+            "    RewriteOptions Inherit\n</VirtualHost>\n"));
 }
 
 static void configure_lighttpd(const server *s, const char *conf, int n)
@@ -2253,7 +2281,7 @@ static int free_port(void)
 /* Starts this program again, or another build of it, as a server. */
 static pid_t spawn_bench(const server *s, int closing, const char *log)
 {
-    const char *argv[16 + 2 * MAX_SETTINGS];
+    const char *argv[24 + 2 * MAX_SETTINGS];
     int k = 0, i;
     argv[k++] = s->path;
     argv[k++] = s->kind == FLOOR ? "--serve-floor" : "--serve";
@@ -2269,6 +2297,14 @@ static pid_t spawn_bench(const server *s, int closing, const char *log)
         argv[k++] = string("%d", opt.workers);
         argv[k++] = "--set";
         argv[k++] = string("PidFile %s/%d.pid", tmp_dir, s->port);
+    }
+    if (s->kind != FLOOR && with_tls) {
+        argv[k++] = "--set";
+        argv[k++] = tls_lines(s, "Listen 127.0.0.1:%d tls");
+        argv[k++] = "--set";
+        argv[k++] = string("SSLCertificateFile %s/cert.pem", tmp_dir);
+        argv[k++] = "--set";
+        argv[k++] = string("SSLCertificateKeyFile %s/cert.key", tmp_dir);
     }
     for (i = 0; i < opt.nset && s->kind == THIS; i++) {
         argv[k++] = "--set";
@@ -2321,6 +2357,8 @@ static int server_start(server *s, int closing)
         return 1;
     s->port = free_port();
     target_local(&s->at, s->port);
+    s->secure_port = free_port();
+    target_local(&s->secure, s->secure_port);
     s->pid = s->kind <= FLOOR ? spawn_bench(s, closing, log)
                               : spawn_other(s, log);
     while (ask(&s->at, "/hello", 1000, &a) < 0 && now_ns() < until &&
@@ -2452,7 +2490,7 @@ static void find_servers(void)
  * ------------------------------------------------------------------------- */
 
 enum { LOAD, IDLE, HEADS, READERS, BLOCKING, BURST, REST, CALLS, SHARING, GROWN,
-       MOVING, CHURN, KILLS, TUNED };
+       MOVING, CHURN, KILLS, TUNED, SECURE, STALLED };
 enum { ALL = (1 << URL) - 1, OURS = 1 << THIS | 1 << AGAINST,
        REAL = ALL & ~(1 << FLOOR), EVENT = OURS | 1 << APACHE };
 enum { FULL, SHORT, BY_NAME };         /* sets; --scenes asks for BY_NAME */
@@ -2499,6 +2537,12 @@ static const scene scenes[] = {
       "as many blocking requests at once as there are idle workers" },
     { "rest",       REST, SHORT, ALL, 1,    100, 1, 0, "/hello",
       "wake-ups per second of all threads while nothing happens" },
+#ifdef EVENTMPM_TLS_BEARSSL
+    { "https",      SECURE, FULL, OURS | 1 << NGINX | 1 << APACHE, 0, 16, 1, 0,
+      "/hello", "https: CPU of requests, handshakes and 10 MB" },
+    { "https-idle", STALLED, FULL, OURS | 1 << NGINX | 1 << APACHE, 3, 1000, 1,
+      0, "/10m.bin", "https: idle, stalled and slow clients" },
+#endif
     { "children-4x4", SHARING, BY_NAME, EVENT, 3, 16, 1, 0, "/block?ms=500",
       "4 children of 4 workers, 16 clients, a handler that takes 500 ms" },
     { "children-8x2", SHARING, BY_NAME, EVENT, 3, 16, 1, 0, "/block?ms=500",
@@ -2614,6 +2658,19 @@ static const column tuned_columns[] = {
     { "box_rps", "box r/s", 0, 0 }, { "tuned_rps", "tuned r/s", 0, 0 }
 };
 
+static const column secure_columns[] = {
+    { "keep", "keep-alive us", 2, SPREAD | TO_NGINX },
+    { "full", "full us", 0, SPREAD | TO_NGINX },
+    { "resumed", "resumed us", 0, SPREAD | TO_NGINX },
+    { "share", "% resumed", 0, 0 },
+    { "file", "10 MB ms", 2, SPREAD | TO_NGINX }
+};
+static const column stalled_columns[] = {
+    { "idle", "idle bytes", 0, SPREAD }, { "stalled", "stalled", 0, 0 },
+    { "quiet", "quiet p99 ms", 2, 0 },   { "beside", "stalled p99", 2, 0 },
+    { "slow", "slow p99", 2, 0 },        { "there", "still there", 0, 0 }
+};
+
 enum { MOST_COLUMNS = 12 };
 
 /* By kind: the columns of its table, and the note below it. */
@@ -2662,7 +2719,16 @@ columns_of[] = {
     COLUMNS(tuned_columns,
             "CPU per request. Kept: out of the box, MaxKeepAliveRequests 0. "
             "Tuned: as many processes as\nprocessors, and that. Ratios: median "
-            "of 5 neighbours; the goal is 1.03.")
+            "of 5 neighbours; the goal is 1.03."),
+    COLUMNS(secure_columns,
+            "CPU of the server. TLS 1.2, X25519, ECDSA with P-256, AES-128; a "
+            "handshake with connect,\na request and close."),
+    COLUMNS(stalled_columns,
+            "Bytes for each, the slope between a third and all. The p99 of a "
+            "fresh handshake with a\nrequest: quiet, beside 1000 clients that "
+            "stopped at a message of the handshake, and\nbeside 100 that read "
+            "10 MB slowly; how many of these are still there. No figure: not "
+            "all\nclients have come in within 20 s.")
 };
 
 typedef struct series {                /* a figure over the rounds */
@@ -3568,6 +3634,304 @@ static void scene_tuned(int sc, server *s)
     NOTE(sc, s, row);
 }
 
+/* ---------------------------------------------------------------------------
+ * >>secure -- HTTPS, with a client of BearSSL's that waits
+ *
+ * The CPU of the server is what counts here, so one client after the other asks
+ * and waits: how fast the client is does not matter.
+ * ------------------------------------------------------------------------- */
+
+#ifdef EVENTMPM_TLS_BEARSSL
+
+typedef struct secure {
+    int                      fd;
+    br_ssl_client_context    ssl;
+    br_x509_minimal_context  unused;
+    br_x509_knownkey_context key;
+    br_sslio_context         io;
+    unsigned char            buffer[BR_SSL_BUFSIZE_BIDI];
+} secure;
+
+static int secure_read(void *to, unsigned char *data, size_t n)
+{
+    const ssize_t r = recv(*(int *)to, data, n, 0);
+    return r > 0 ? (int)r : -1;
+}
+
+static int secure_write(void *to, const unsigned char *data, size_t n)
+{
+    const ssize_t r = send(*(int *)to, data, n, MSG_NOSIGNAL);
+    return r > 0 ? (int)r : -1;
+}
+
+/* A client that knows the key of the certificate that bench has made. */
+static secure *secure_new(void)
+{
+    static empm__tls_pair pair;
+    static br_ec_public_key key;
+    static unsigned char point[BR_EC_KBUF_PUB_MAX_SIZE];
+    const uint16_t suite = BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256;
+    secure *k = (secure *)need(1, sizeof *k);
+    empm__report report;
+    memset(&report, 0, sizeof report);
+    if (pair.key == NULL &&
+        empm__tls_pair_read(&pair, string("%s/cert.pem", tmp_dir),
+                            string("%s/cert.key", tmp_dir), &report) < 0)
+        die("the certificate cannot be read");
+    br_ec_compute_pub(br_ec_get_default(), &key, point,
+                      br_skey_decoder_get_ec(pair.key));
+    br_ssl_client_init_full(&k->ssl, &k->unused, NULL, 0);
+    br_x509_knownkey_init_ec(&k->key, &key, BR_KEYTYPE_KEYX | BR_KEYTYPE_SIGN);
+    br_ssl_engine_set_x509(&k->ssl.eng, &k->key.vtable);
+    br_ssl_engine_set_suites(&k->ssl.eng, &suite, 1);
+    br_ssl_engine_set_versions(&k->ssl.eng, BR_TLS12, BR_TLS12);
+    k->fd = -1;
+    return k;
+}
+
+static void secure_close(secure *k)
+{
+    if (k->fd >= 0)
+        close(k->fd);
+    k->fd = -1;
+}
+
+/* Connects; the handshake comes with the first request. */
+static int secure_open(secure *k, const server *s, int resume)
+{
+    k->fd = connect_to(&s->secure, opt.timeout_ms);
+    br_ssl_engine_set_buffer(&k->ssl.eng, k->buffer, sizeof k->buffer, 1);
+    br_sslio_init(&k->io, &k->ssl.eng, secure_read, &k->fd, secure_write,
+                  &k->fd);
+    return k->fd >= 0 && br_ssl_client_reset(&k->ssl, "localhost", resume);
+}
+
+static int secure_ask(secure *k, const char *path)
+{
+    const char *text = string("GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                              path);
+    const int r = br_sslio_write_all(&k->io, text, strlen(text)) == 0 &&
+                  br_sslio_flush(&k->io) == 0;
+    free((void *)(uintptr_t)text);
+    return r;
+}
+
+/* Asks, and reads the whole answer. 1: it is 200. */
+static int secure_get(secure *k, const char *path)
+{
+    static char text[65536];
+    const char *end = NULL, *length;
+    size_t n = 0;
+    long left;
+    if (!secure_ask(k, path))
+        return 0;
+    while (end == NULL && n + 1 < sizeof text) {
+        const int r = br_sslio_read(&k->io, text + n, sizeof text - 1 - n);
+        if (r < 0)
+            return 0;
+        text[n += (size_t)r] = '\0';
+        end = strstr(text, "\r\n\r\n");
+    }
+    length = strcasestr(text, "\nContent-Length:");
+    if (end == NULL || length == NULL || strncmp(text + 8, " 200", 4) != 0)
+        return 0;
+    left = strtol(length + 16, NULL, 10) - (long)(text + n - (end + 4));
+    while (left > 0) {
+        const int r = br_sslio_read(&k->io, text, sizeof text);
+        if (r < 0)
+            return 0;
+        left -= r;
+    }
+    return 1;
+}
+
+/* CPU microseconds of the server for each of the requests of opt.seconds, which
+ * go round over k's clients. `fresh`: each has a connection of its own, which
+ * resumes if that is 2. *share: how many did, in percent. */
+static double secure_cost(const server *s, secure **k, int n, const char *path,
+                          int fresh, double *share)
+{
+    const uint64_t until = now_ns() + (uint64_t)(opt.seconds * 1e9);
+    const double before = cpu_of(&s->processes).ns;
+    br_ssl_session_parameters was, is;
+    int done = 0, resumed = 0, i;
+    for (i = 0; now_ns() < until; i = (i + 1) % n) {
+        if (fresh) {
+            br_ssl_engine_get_session_parameters(&k[i]->ssl.eng, &was);
+            secure_close(k[i]);
+            if (!secure_open(k[i], s, fresh == 2))
+                return NAN;
+        }
+        if (!secure_get(k[i], path))
+            return NAN;
+        br_ssl_engine_get_session_parameters(&k[i]->ssl.eng, &is);
+        resumed += fresh == 2 && memcmp(was.master_secret, is.master_secret,
+                                        sizeof is.master_secret) == 0;
+        done++;
+        if (interrupted)
+            sleep_ms(0);               /* ends us */
+    }
+    if (share != NULL)
+        *share = done > 0 ? 100.0 * resumed / done : NAN;
+    return done > 0 ? (cpu_of(&s->processes).ns - before) / 1e3 / done : NAN;
+}
+
+static void scene_secure(int sc, server *s)
+{
+    secure *k[16];
+    double keep, full, resumed, share = NAN, file;
+    int i;
+    for (i = 0; i < (int)COUNT(k); i++) {
+        k[i] = secure_new();
+        if (!secure_open(k[i], s, 0) || !secure_get(k[i], "/hello"))
+            printf("%s: no answer over https.\n", s->name);
+    }
+    keep = secure_cost(s, k, (int)COUNT(k), "/hello", 0, NULL);
+    full = secure_cost(s, k, 1, "/hello", 1, NULL);
+    resumed = secure_cost(s, k, 1, "/hello", 2, &share);
+    file = secure_cost(s, k, 1, "/10m.bin", 0, NULL);
+    for (i = 0; i < (int)COUNT(k); i++) {
+        secure_close(k[i]);
+        free(k[i]);
+    }
+    const double row[] = { keep, full, resumed, share, file / 1e3 };
+    NOTE(sc, s, row);
+}
+
+/* The p99 in ms of `n` fresh handshakes with a request, within 5 s. */
+static double secure_fresh(secure *k, const server *s, int n)
+{
+    const uint64_t until = now_ns() + 5000000000u;
+    double *ms = (double *)need((size_t)n, sizeof *ms), p99;
+    int i;
+    for (i = 0; i < n && now_ns() < until; i++) {
+        const uint64_t began = now_ns();
+        const int good = secure_open(k, s, 0) && secure_get(k, "/hello");
+        ms[i] = good ? (double)(now_ns() - began) / 1e6 : opt.timeout_ms;
+        secure_close(k);
+    }
+    qsort(ms, (size_t)i, sizeof *ms, compare_doubles);
+    p99 = i > 0 ? ms[(i * 99 - 1) / 100] : NAN;
+    free(ms);
+    return p99;
+}
+
+/* Begins a handshake and stops: before its first byte, in the middle of the
+ * hello, behind it, or behind the key exchange. Returns the descriptor. */
+static int secure_stop(secure *k, const server *s, int at)
+{
+    br_ssl_engine_context *eng = &k->ssl.eng;
+    unsigned char *p;
+    size_t n;
+    int fd, flight = 0;
+    if (!secure_open(k, s, 0))
+        return -1;
+    while (at > 0 && flight < (at == 3 ? 2 : 1)) {
+        if ((p = br_ssl_engine_sendrec_buf(eng, &n)) != NULL) {
+            if (at == 1)
+                n /= 2;
+            if (secure_write(&k->fd, p, n) != (int)n)
+                break;
+            br_ssl_engine_sendrec_ack(eng, n);
+            flight++;
+        } else if ((p = br_ssl_engine_recvrec_buf(eng, &n)) != NULL) {
+            const int r = secure_read(&k->fd, p, n);
+            if (r < 0)
+                break;
+            br_ssl_engine_recvrec_ack(eng, (size_t)r);
+        } else
+            break;
+    }
+    fd = k->fd;
+    k->fd = -1;
+    return fd;
+}
+
+/* Opens n clients: that idle after a request (kind 0), that stop in their
+ * handshake (1), or that ask for 10 MB and do not read yet (2). Returns the
+ * bytes of server memory for each, by the slope behind the first third; NAN:
+ * not all came in within 20 s. */
+static double secure_crowd(secure *k, const server *s, int *fds, int n,
+                           int kind)
+{
+    const uint64_t until = now_ns() + 20000000000u;
+    double pss[2] = { 0, 0 }, uss;
+    int i, open = 0;
+    memset(fds, -1, (size_t)n * sizeof *fds);
+    for (i = 0; i < n && now_ns() < until; i++) {
+        if (i == n / 3)
+            memory_of(&s->processes, &pss[0], &uss);
+        if (kind == 1)
+            fds[i] = secure_stop(k, s, i % 4);
+        else if (secure_open(k, s, kind == 0 && i > 0) &&
+                 (kind == 0 ? secure_get(k, "/hello")
+                            : secure_ask(k, "/10m.bin"))) {
+            fds[i] = k->fd;
+            k->fd = -1;
+        } else
+            secure_close(k);
+        open += fds[i] >= 0;
+        if (i % 100 == 0)
+            sleep_ms(1);
+    }
+    sleep_ms(300);
+    memory_of(&s->processes, &pss[1], &uss);
+    return open == n ? (pss[1] - pss[0]) / (n - n / 3) : NAN;
+}
+
+/* Reads a little of each that is open. Returns how many still are. */
+static int secure_sip(int *fds, int n)
+{
+    static char some[10000];
+    int i, there = 0;
+    for (i = 0; i < n; i++)
+        there += fds[i] >= 0 && recv(fds[i], some, sizeof some, MSG_DONTWAIT)
+                                    > 0;
+    return there;
+}
+
+static void secure_leave(int *fds, int n)
+{
+    while (n-- > 0)
+        if (fds[n] >= 0)
+            close(fds[n]);
+    sleep_ms(500);
+}
+
+static void scene_stalled(int sc, server *s)
+{
+    enum { SLOW = 100 };
+    const int idle = opt.crowd / 3, stalled = scenes[sc].connections;
+    secure *k = secure_new();
+    int *fds = (int *)need((size_t)(idle + stalled), sizeof *fds), i, there;
+    double row[6];
+    for (i = 0; i < 2; i++) {          /* none reuses another's memory */
+        server_stop(s);
+        if (!server_start(s, 0))
+            return;
+        row[2] = secure_fresh(k, s, 200);          /* and a warm-up */
+        if (i == 0)
+            row[0] = secure_crowd(k, s, fds, idle, 0);
+        secure_leave(fds, i == 0 ? idle : 0);
+    }
+    row[1] = secure_crowd(k, s, fds, stalled, 1);
+    row[3] = secure_fresh(k, s, 200);
+    secure_leave(fds, stalled);
+    secure_crowd(k, s, fds, SLOW, 2);
+    for (i = there = 0; i < 3; i++) {
+        there = secure_sip(fds, SLOW);
+        sleep_ms(1000);
+    }
+    row[4] = secure_fresh(k, s, 200);
+    row[5] = there;
+    secure_leave(fds, SLOW);
+    free(fds);
+    free(k);
+    NOTE(sc, s, row);
+}
+
+#endif /* EVENTMPM_TLS_BEARSSL */
+
 /* One round; then its first figures are the progress. */
 static void run_scene(int sc, server *s)
 {
@@ -3591,6 +3955,10 @@ static void run_scene(int sc, server *s)
     case CHURN:    scene_churn(sc, s);    break;
     case KILLS:    scene_kills(sc, s);    break;
     case TUNED:    scene_tuned(sc, s);    break;
+#ifdef EVENTMPM_TLS_BEARSSL
+    case SECURE:   scene_secure(sc, s);   break;
+    case STALLED:  scene_stalled(sc, s);  break;
+#endif
     default:                              break;
     }
     alarm(0);
@@ -4065,6 +4433,15 @@ static void play(int sc)
             if (shapes[i].workers > 0)
                 opt.workers = shapes[i].workers;
         }
+    with_tls = w->kind == SECURE || w->kind == STALLED;
+    if (with_tls && system(string(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 "
+            "-nodes -keyout %s/cert.key -out %s/cert.pem -days 30 -subj "
+            "/CN=localhost 2>/dev/null && chmod 644 %s/cert.key",
+            tmp_dir, tmp_dir, tmp_dir)) != 0) {
+        printf("%s is left out: openssl makes no certificate.\n", w->name);
+        return;
+    }
     for (i = 0; i < SERVERS; i++)
         if (servers[i].in_use && (w->who >> i & 1) &&
             server_start(&servers[i], w->close))

@@ -127,7 +127,7 @@
  *   SSLCACertificateFile has signed; a bad one ends the handshake. empm_ssl()
  *   tells handlers its names and its SHA-256. Revocation and extendedKeyUsage
  *   are not looked at: take an authority that signs clients and nothing else.
- *   Another TLS library can take BearSSL's place: >>transport says how.
+ *   Another library can stand behind all that: >>transport says how.
  *
  * THREADS
  *   with an empm_request *   only the worker that runs the handler; the pointer
@@ -18270,12 +18270,16 @@ static int empm__tls_verify_alert(unsigned error)
 
 #define EMPM__TLS_PLAIN   16384        /* plaintext of a record at most */
 #define EMPM__TLS_OVER    40           /* what a record adds at most */
-#define EMPM__TLS_BATCH   3            /* records in a send() */
+#define EMPM__TLS_BATCH (3 * (EMPM__TLS_PLAIN + EMPM__TLS_OVER))  /* bytes in a
+                                          send() */
+#define EMPM__TLS_EARLY   4096         /* plaintext of a record at most until */
+#define EMPM__TLS_EARLY_TO 65536       /* so much has been sent since the start
+                                          or since a */
+#define EMPM__TLS_PAUSE_MS 1000        /* pause: empm__tls_record_most() */
 #define EMPM__TLS_EMPTIES 32           /* records without data in a row */
 #define EMPM__TLS_RECORD_MOST (5u + EMPM__TLS_PLAIN + 2048u)    /* 6.2.3 */
 
-EMPM__ASSERT_STATIC(EMPM__SCRATCH >=
-                    EMPM__TLS_BATCH * (EMPM__TLS_PLAIN + EMPM__TLS_OVER),
+EMPM__ASSERT_STATIC(EMPM__SCRATCH >= EMPM__TLS_BATCH,
                     a_batch_of_records_fits_the_scratch);
 
 typedef struct empm__tls_held {
@@ -18293,6 +18297,9 @@ typedef struct empm__tls_conn {
     empm__tls      *tls;
     empm__tls_held *in, *out;          /* NULL: nothing waits */
     uint64_t        seq_in, seq_out;
+    uint32_t        early;             /* sent since the last pause, up to
+                                          EMPM__TLS_EARLY_TO */
+    uint32_t        sent_at_ms;
     uint16_t        suite;
     uint8_t         log_record;        /* records of ours: 1 << that, at most */
     uint8_t         empties;           /* records without data in a row */
@@ -18453,6 +18460,8 @@ static unsigned char *empm__tls_seal(empm__tls_conn *t, empm__tls_cipher *x,
     *len = n;
     record = x->out->encrypt(&x->out, type, 0x0303, at, len);
     t->seq_out++;
+    if (t->early < EMPM__TLS_EARLY_TO)
+        t->early += (uint32_t)n;
     return record;
 }
 
@@ -18501,17 +18510,28 @@ static ssize_t empm__tls_send_wire(empm__worker *w, empm__conn *c,
     return EMPM__WANTS_OUT;
 }
 
-/* How much plaintext a record takes: what the client has asked for, RFC 6066 4.
- */
+/* How much plaintext a record takes: no more than the client has asked for, RFC
+ * 6066 4. A client can use a record once all of it has come, and at first, or
+ * after a pause, the network lets a few packets through per round trip: a long
+ * record would keep the head of a page for another one. */
 static size_t empm__tls_record_most(const empm__tls_conn *t)
 {
-    const size_t most = (size_t)1 << t->log_record;
-    return most < EMPM__TLS_PLAIN ? most : EMPM__TLS_PLAIN;
+    return empm__min((size_t)1 << t->log_record,
+                     t->early < EMPM__TLS_EARLY_TO ? EMPM__TLS_EARLY
+                                                   : EMPM__TLS_PLAIN);
 }
 
-/* Encrypts up to EMPM__TLS_BATCH records and sends them in one call. Ciphertext
- * that the socket refuses waits; until it has gone, the bytes that it stands
- * for count as not sent, and come again. */
+/* Something is to be sent: is it behind a pause? */
+static void empm__tls_look_for_pause(const empm__worker *w, empm__tls_conn *t)
+{
+    if (empm__time_until(w->now_ms, t->sent_at_ms) > EMPM__TLS_PAUSE_MS)
+        t->early = 0;
+    t->sent_at_ms = w->now_ms;
+}
+
+/* Encrypts records of up to EMPM__TLS_BATCH bytes and sends them in one call.
+ * Ciphertext that the socket refuses waits; until it has gone, the bytes that
+ * it stands for count as not sent, and come again. */
 static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
                               const struct iovec *v, int n, int more,
                               int64_t *wire)
@@ -18520,7 +18540,7 @@ static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
     const size_t lead = empm__tls_lead(t);
     unsigned char *to = empm__tls_wire(w);
     empm__tls_cipher x;
-    size_t out = 0, taken = 0, at = 0, records;
+    size_t out = 0, taken = 0, at = 0, most;
     int i = 0;
     if (to == NULL) {
         errno = ENOMEM;
@@ -18531,11 +18551,12 @@ static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
         const ssize_t r = empm__tls_push(c, t, wire);
         return r == 1 ? (ssize_t)done : r;
     }
+    empm__tls_look_for_pause(w, t);
     empm__tls_cipher_make(&x, t, 1);
-    for (records = 0; records < EMPM__TLS_BATCH && i < n; records++) {
+    while (i < n && (most = empm__tls_record_most(t)) + EMPM__TLS_OVER <=
+                        EMPM__TLS_BATCH - out) {
         unsigned char *plain = to + out + lead;
         size_t k = 0, len;
-        const size_t most = empm__tls_record_most(t);
         while (i < n && k < most) {
             const size_t part = empm__min(v[i].iov_len - at, most - k);
             memcpy(plain + k, (const char *)v[i].iov_base + at, part);
@@ -18558,11 +18579,10 @@ static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
                               int64_t *off, size_t n, int64_t *wire)
 {
     empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
-    const size_t lead = empm__tls_lead(t), most = empm__tls_record_most(t);
+    const size_t lead = empm__tls_lead(t);
     unsigned char *to = empm__tls_wire(w);
     empm__tls_cipher x;
-    size_t out = 0, taken = 0;
-    int records;
+    size_t out = 0, taken = 0, most;
     ssize_t r = 1;
     if (to == NULL) {
         errno = ENOMEM;
@@ -18575,8 +18595,10 @@ static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
         *off += (int64_t)done;
         return (ssize_t)done;
     }
+    empm__tls_look_for_pause(w, t);
     empm__tls_cipher_make(&x, t, 1);
-    for (records = 0; records < EMPM__TLS_BATCH && taken < n; records++) {
+    while (taken < n && (most = empm__tls_record_most(t)) + EMPM__TLS_OVER <=
+                            EMPM__TLS_BATCH - out) {
         unsigned char *plain = to + out + lead;
         size_t len;
         do
