@@ -124,7 +124,7 @@
  *   SSLCACertificateFile has signed; a bad one ends the handshake. empm_ssl()
  *   tells handlers its names and its SHA-256. Revocation and extendedKeyUsage
  *   are not looked at: take an authority that signs clients and nothing else.
- *   Another TLS library can take BearSSL's place: >>transport says how.
+ *   Another library can stand behind all that: >>transport says how.
  *
  * THREADS
  *   with an empm_request *   only the worker that runs the handler; the pointer
