@@ -46,6 +46,8 @@
  *               idle worker plays it or, while all are busy, a standby thread.
  *   worker      Runs a connection until it would have to wait for the network,
  *               then gives it back. Your handler runs here and may block.
+ *   suspension  A handler that waits for a thread, a time, a pipe or a socket
+ *               need not hold its worker: empm_suspend(), empm_suspend_fd().
  *   connection  READ_HEAD, READ_BODY, HANDLE, WRITE, KEEPALIVE, SUSPENDED,
  *               LINGER, CLOSED: see the picture in >>conn. A connection that
  *               waits holds no worker; idle, it costs 84 bytes and a socket.
@@ -150,7 +152,9 @@
  *   body shorter than declared or, if its head has left, the end of the
  *   connection; a second answer, or a write after the end, is EMPM_EMISUSE.
  *   These end a whole child: a crash, exit(), pthread_exit(), pthread_cancel()
- *   in a handler, a C++ exception that leaves one.
+ *   in a handler, a C++ exception that leaves one. The log then says what its
+ *   workers were running. A route that has ended CrashLimit children within
+ *   CrashWindow answers 503; a minute later one request tries it.
  *
  * LIMITS  HTTP/1.1 and 1.0 on TCP and unix sockets: no HTTP/2, no WebSocket.
  *   Linux (epoll), or any POSIX system (poll). Each limit is a field of
@@ -208,11 +212,11 @@
  * compiled text (gcc -Os, x86-64):
  *
  *   EVENTMPM_NO_FILES        1380 lines 14100 bytes static files (EMPM_FILES)
- *   EVENTMPM_NO_STATUS       1070 lines 17600 bytes the status page
+ *   EVENTMPM_NO_STATUS       1160 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG    980 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
  *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
- *   EVENTMPM_NO_FORK         1810 lines 27000 bytes the parent: threads only
+ *   EVENTMPM_NO_FORK         2040 lines 30100 bytes the parent: threads only
  *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
  *   EVENTMPM_NO_MAIN          790 lines 13200 bytes the command line
  * ------------------------------------------------------------------------- */
@@ -259,6 +263,10 @@
 #  define EMPM_DROP_BODY 65536      /* of a body that no handler reads, as with
                                        a 404; the connection ends at more */
 #endif
+#ifndef EMPM_CRASH_PAUSE_MS
+#  define EMPM_CRASH_PAUSE_MS 60000 /* CrashLimit: a route that is closed is
+                                       tried again so much later */
+#endif
 #ifndef EMPM_STORE_ITEM
 #  define EMPM_STORE_ITEM 512       /* a key and its value in empm_store_*() */
 #endif
@@ -288,7 +296,7 @@ extern "C" {
  * EMPM_SUSPENDED, or a negative error (500). */
 enum {
     EMPM_OK        = 0,
-    EMPM_SUSPENDED = 1,    /* empm_suspend() was called: wait */
+    EMPM_SUSPENDED = 1,    /* empm_suspend(), or _fd(), was called: wait */
     EMPM_EINVAL    = -1,   /* an argument or a setting makes no sense */
     EMPM_ENOMEM    = -2,
     EMPM_ECLOSED   = -3,   /* the peer is gone */
@@ -299,15 +307,23 @@ enum {
     EMPM_ESYS      = -8    /* a system call failed; the log has the reason */
 };
 
-/* The reason for which the function given to empm_suspend() is called. */
+/* The reason for which the function given to empm_suspend() or
+ * empm_suspend_fd() is called. */
 enum empm_why {
     EMPM_RESUMED = 1,      /* empm_resume() */
     EMPM_TIMEOUT,          /* timeout_ms has passed */
     EMPM_HALF_CLOSED,      /* the client sends no more, but may still read */
     EMPM_GONE,             /* the client is gone: no answer reaches it */
-    EMPM_STOPPING          /* the server stops: answer now. In a graceful stop
+    EMPM_STOPPING,         /* the server stops: answer now. In a graceful stop
                               or reload that is the end of its time limit;
                               empm_draining() is 1 earlier */
+    EMPM_READY             /* the descriptor is ready, or has failed */
+};
+
+/* Bits of empm_suspend_fd(): its descriptor can be read, can be written. */
+enum {
+    EMPM_FD_IN  = 1,
+    EMPM_FD_OUT = 2
 };
 
 /* Bits of empm_should_stop(). */
@@ -545,6 +561,11 @@ typedef struct empm_config {
                                           at the next ping: 60000; 0: off */
     int    stuck_worker_replace;       /* ... and its child replaced: 0 */
     int    stop_timeout_ms;            /* a plain stop waits so long: 5000 */
+    int    crash_limit;                /* a route that has crashed so many
+                                          children within crash_window_ms is
+                                          503 for a minute, then tried with one
+                                          request: 3, at most 16; 0: off */
+    int    crash_window_ms;            /* 60000 */
 
     /* limits, in bytes */
     int    limit_request_line;         /* 8190, else 414 */
@@ -873,6 +894,22 @@ EMPM_API int empm_stream(empm_request *req, int64_t length, empm_producer *fn,
 EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
                                   empm_wake *fn, void *user);
 
+/* As empm_suspend(), and fn is also called when `fd` is ready: the listener
+ * waits for the pipe of a program, the socket of a database or another server,
+ * and no worker does. fn may wait again, for other events or another fd.
+ *
+ *   fd        yours, and open until fn has been called, for whatever reason; an
+ *             earlier close() goes unnoticed until the time is over. It should
+ *             not block: EMPM_READY is a hint, and a call may say EAGAIN. What
+ *             fn leaves unread makes it ready again at once. It is for one
+ *             request at a time: dup() it for another. A plain file is ready.
+ *   events    EMPM_FD_IN, EMPM_FD_OUT, or both; a failure is either
+ *   returns   as empm_suspend(), and 0 if the events are none of these or the
+ *             system cannot wait for fd: the log has the reason
+ */
+EMPM_API empm_ticket empm_suspend_fd(empm_request *req, int fd, int events,
+                                     int timeout_ms, empm_wake *fn, void *user);
+
 /* Ends a suspension.
  *   thread    any, any number of times
  *   returns   EMPM_OK: fn will run, with EMPM_RESUMED or a reason that came
@@ -1026,7 +1063,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   config-files config-sections proxy store tls access files status wings
  *                                             wings, each of them closed
  *   signals manager attend identity           one process that serves
- *   generations children growth reload upgrade parent program
+ *   generations crash children growth reload upgrade parent program
  *                                             a parent and its children
  *   main configtest control                   a command line
  *
@@ -1122,6 +1159,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   slot        the place of a child on the scoreboard; it outlives the child
  *   share       the part of MinSpareThreads that falls to one child
  *   snapshot    the scoreboard, copied once for a status page (>>status)
+ *   trial       a request that shows whether a closed route still crashes
+ *               children (>>crash)
  *
  * To add something, edit these places; the test fails while one is missing:
  *
@@ -1247,6 +1286,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix attend          process watchdog program parent attend check
  *   prefix identity        identity program pid
  *   prefix generations     child parent
+ *   prefix crash           crash
  *   prefix children        children generation process child parent
  *   prefix growth          children watchdog reload parent
  *   prefix reload          reload generation child children parent
@@ -2510,6 +2550,8 @@ static int empm__log_may(const empm_config *cfg, empm__log_limit *limits,
  * less than 72 characters, and no two lists may stand 64 rows apart.
  * ------------------------------------------------------------------------- */
 
+#define EMPM__CRASHES_MOST 16          /* the most of CrashLimit */
+
 enum empm__kind {
     /* a number in a field of int, and in one of int64_t */
     EMPM__KIND_INT,
@@ -2684,6 +2726,10 @@ static const empm__directive empm__directives[] = {
               "a child that misses three pings is replaced; 0: off"),
     EMPM__SET("StuckWorkerTimeout", stuck_worker_timeout_ms, STUCK, 0, INT_MAX,
               "60", "a handler that takes longer is logged; 0: off"),
+    EMPM__SET("CrashLimit", crash_limit, INT, 0, EMPM__CRASHES_MOST, "3",
+              "crashes that close a route for a minute: 503; 0: off"),
+    EMPM__SET("CrashWindow", crash_window_ms, MS, 1, INT_MAX, "60",
+              "CrashLimit counts crashes within this time"),
     EMPM__SET("StopTimeout", stop_timeout_ms, MS, 1, INT_MAX, "5",
               "for running requests to end at a plain stop"),
     EMPM__SET("LimitRequestLine", limit_request_line, INT, 16, 1 << 20, "8190",
@@ -3715,12 +3761,13 @@ static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
 /* ---------------------------------------------------------------------------
  * >>score -- counters that every process can read
  *
- * Shared before the first fork: a part that only the parent writes, then one
+ * Shared before the first fork: a part that only the parent writes, one
  * page-aligned area per child, which only that child writes (its siblings map
- * it read-only). Within an area each counter has one writer, so nothing here is
- * locked or added to atomically. Connections by state need no common counter
- * either: a worker counts what it parks, the listener what it takes back, and
- * the difference is what waits. The parent believes none of it.
+ * it read-only), and trials of routes, which all may write. Within a child's
+ * area each counter has one writer, so nothing there is locked or added to
+ * atomically. Connections by state need no common counter either: a worker
+ * counts what it parks, the listener what it takes back, and the difference is
+ * what waits. The parent believes none of it.
  * ------------------------------------------------------------------------- */
 
 /* The states of a connection: a row of WAITS where it can wait without a
@@ -3821,6 +3868,7 @@ typedef struct empm__score_worker {        /* written by that worker alone */
     uint64_t accesses_before;              /* by the slot's last tenants */
     uint64_t began_us;                     /* the turn or request; 0: never */
     uint32_t took_us;                      /* the last request */
+    uint32_t route;              /* key of the request in hand's; 0: of none */
     /* ExtendedStatus: the request in hand, or the last one */
     uint32_t of_connection;                /* its number on the connection */
     size_t   client[(sizeof(empm__peer) + sizeof(size_t) - 1) / sizeof(size_t)];
@@ -3831,6 +3879,8 @@ typedef struct empm__score_worker {        /* written by that worker alone */
 typedef struct empm__score_child {
     uint32_t healthy, stopping;            /* the child's main thread */
     uint32_t pongs;                        /* the listener: answers to pings */
+    uint32_t crashed;            /* by a signal handler: EMPM__CRASHED_*, or the
+                                    worker, its number + 1 */
     /* the listener */
     uint32_t unparked[EMPM__STATES], created;  /* created: of state READ_HEAD */
     uint32_t connections, paused;
@@ -3851,22 +3901,53 @@ typedef struct empm__score_slot {          /* written by the parent alone */
     uint32_t used;                         /* somebody is here, or has been */
 } empm__score_slot;
 
+enum { EMPM__CRASHED_UNKNOWN = 0,          /* nobody has noted it */
+       EMPM__CRASHED_ELSEWHERE = 0x7fffffff }; /* no worker of the child's */
+
+#define EMPM__CRASHED_ROUTES 32  /* that are remembered; the latest ones */
+#define EMPM__CRASHED_TEXT   64  /* bytes of a pattern that are shown */
+
+/* A route that has crashed children. It is closed while `closed` differs from
+ * `answered` of its trials (>>dispatch). */
+typedef struct empm__score_route {         /* written by the parent alone */
+    uint32_t key;                          /* of its pattern */
+    uint32_t closed;                       /* how often it has been closed */
+    uint32_t crashes;
+    uint64_t crashed_us[EMPM__CRASHES_MOST];   /* a ring: crash n at n % MOST */
+    size_t   pattern[EMPM__CRASHED_TEXT / sizeof(size_t)];
+} empm__score_route;
+
+/* Beside each of those, in memory that every child may write, since any of them
+ * may try the route. A child gone mad can open a route here, or close one that
+ * was closed before, until a trial answers; it cannot change a count. */
+typedef struct empm__score_trial {
+    uint32_t answered;           /* `closed` of the route when a trial of it has
+                                    answered last */
+    uint32_t tried_at_ms;        /* the last trial began, or it was closed */
+} empm__score_trial;
+
 typedef struct empm__score_server {        /* written by the parent alone */
     uint32_t generation;                   /* the one that serves */
     uint32_t draining;                     /* health says 503 */
     uint32_t top;                       /* no slot from here on was ever used */
     /* died: children that nobody asked */
     uint32_t reloads, failed_reloads, died;
+    uint32_t crashes;                      /* of these, by a known route */
+    uint32_t crashed_routes;               /* rows that are in use */
     int64_t  started_s, restarted_s;       /* time() of start, of last reload */
     uint64_t started_us;                   /* empm__now_us() of the start */
 } empm__score_server;
 
 typedef struct empm__score {
     unsigned char *mem;
-    size_t         bytes, head_bytes, child_bytes;
+    size_t         bytes, head_bytes, child_bytes, trial_bytes;
     int            slots, threads;
     int            shared;                 /* mmap()ed: fork shares it */
 } empm__score;
+
+#define EMPM__SCORE_ROUTES_AT 256
+#define EMPM__SCORE_SLOTS_AT (EMPM__SCORE_ROUTES_AT + \
+                              EMPM__CRASHED_ROUTES * sizeof(empm__score_route))
 
 /* Makes the scoreboard for so many children of so many threads, in memory that
  * forked processes share if `shared`. Pages that no child has used do not exist
@@ -3874,14 +3955,18 @@ typedef struct empm__score {
 static int empm__score_init(empm__score *sb, int slots, int threads, int shared)
 {
     const size_t page = (size_t)sysconf(_SC_PAGESIZE) - 1;
-    const size_t head = 256 + (size_t)slots * sizeof(empm__score_slot);
+    const size_t head = EMPM__SCORE_SLOTS_AT +
+                        (size_t)slots * sizeof(empm__score_slot);
     const size_t one = sizeof(empm__score_child) + 64 +
                        (size_t)threads * sizeof(empm__score_worker);
     sb->head_bytes = (head + page) & ~page;
     sb->child_bytes = (one + page) & ~page;
     if (sb->child_bytes > (SIZE_MAX / 2 - sb->head_bytes) / (size_t)slots)
         return EMPM_ENOMEM;            /* ServerLimit x ThreadLimit, 32 bits */
-    sb->bytes = sb->head_bytes + sb->child_bytes * (size_t)slots;
+    sb->trial_bytes = EMPM__CRASHED_ROUTES * sizeof(empm__score_trial);
+    sb->trial_bytes = (sb->trial_bytes + page) & ~page;
+    sb->bytes = sb->head_bytes + sb->child_bytes * (size_t)slots +
+                sb->trial_bytes;
     sb->slots = slots;
     sb->threads = threads;
     sb->shared = shared;
@@ -3903,7 +3988,8 @@ static void empm__score_free(empm__score *sb)
     sb->mem = NULL;
 }
 
-EMPM__ASSERT_STATIC(sizeof(empm__score_server) <= 256, it_has_256_bytes);
+EMPM__ASSERT_STATIC(sizeof(empm__score_server) <= EMPM__SCORE_ROUTES_AT,
+                    it_has_256_bytes);
 
 static empm__score_server *empm__score_server_at(const empm__score *sb)
 {
@@ -3912,7 +3998,45 @@ static empm__score_server *empm__score_server_at(const empm__score *sb)
 
 static empm__score_slot *empm__score_slot_at(const empm__score *sb, int slot)
 {
-    return (empm__score_slot *)(void *)(sb->mem + 256) + slot;
+    return (empm__score_slot *)(void *)(sb->mem + EMPM__SCORE_SLOTS_AT) + slot;
+}
+
+static empm__score_route *empm__score_route_at(const empm__score *sb, int row)
+{
+    return (empm__score_route *)(void *)(sb->mem + EMPM__SCORE_ROUTES_AT) + row;
+}
+
+static empm__score_trial *empm__score_trial_at(const empm__score *sb, int row)
+{
+    return (empm__score_trial *)(void *)(sb->mem + sb->bytes -
+                                         sb->trial_bytes) + row;
+}
+
+/* Returns how many routes have a row, since they have crashed children. */
+static int empm__score_routes(const empm__score *sb)
+{
+    const uint32_t n = empm__load_acq(&empm__score_server_at(sb)
+                                           ->crashed_routes);
+    return n < EMPM__CRASHED_ROUTES ? (int)n : EMPM__CRASHED_ROUTES;
+}
+
+/* Returns the row of the route with this key, or -1. While no route has one, as
+ * is usual, that is a single look. */
+static int empm__score_route_find(const empm__score *sb, uint32_t key)
+{
+    const int n = empm__score_routes(sb);
+    int i;
+    for (i = 0; i < n; i++)
+        if (empm__load(&empm__score_route_at(sb, i)->key) == key)
+            return i;
+    return -1;
+}
+
+/* Is it closed? Returns for which time it is, or 0: it is open. */
+static uint32_t empm__score_route_closed(const empm__score *sb, int row)
+{
+    const uint32_t n = empm__load_acq(&empm__score_route_at(sb, row)->closed);
+    return n != empm__load(&empm__score_trial_at(sb, row)->answered) ? n : 0;
 }
 
 static empm__score_child *empm__score_at(const empm__score *sb, int slot)
@@ -3930,8 +4054,23 @@ static empm__score_worker *empm__score_worker_at(const empm__score *sb,
                                           head) + w;
 }
 
+/* For the child in `slot`: what is not its own to write cannot be written, not
+ * even by accident. Returns 0, or -1 with errno. */
+EMPM__OPTIONAL
+static int empm__score_protect(const empm__score *sb, int slot)
+{
+    const int both = PROT_READ | PROT_WRITE;
+    if (mprotect(sb->mem, sb->bytes, PROT_READ) < 0 ||
+        mprotect((void *)empm__score_at(sb, slot), sb->child_bytes, both) < 0 ||
+        mprotect((void *)empm__score_trial_at(sb, 0), sb->trial_bytes, both) <
+            0)
+        return -1;
+    return 0;
+}
+
 /* Nobody is in the slot yet, or any more: gauges go, totals stay. Of all its
- * workers: the next tenant may have fewer than the last one. */
+ * workers: the next tenant may have fewer than the last one. Who has crashed,
+ * and in which request, has been read by then (>>crash). */
 static void empm__score_gauges(const empm__score *sb, int slot)
 {
     empm__score_child *ch = empm__score_at(sb, slot);
@@ -3941,6 +4080,9 @@ static void empm__score_gauges(const empm__score *sb, int slot)
         for (t = 0; t < sb->threads; t++)
             empm__store(&empm__score_worker_at(sb, slot, t)->parked[k], 0u);
     }
+    for (t = 0; t < sb->threads; t++)
+        empm__store(&empm__score_worker_at(sb, slot, t)->route, 0u);
+    empm__store(&ch->crashed, (uint32_t)EMPM__CRASHED_UNKNOWN);
     empm__store(&ch->created, 0u);
     empm__store(&ch->connections, 0u);
     empm__store(&ch->paused, 0u);
@@ -4196,7 +4338,8 @@ static char *empm__peer_text(const empm__peer *p, int port, char *to, size_t n)
  * A record may wait for a second descriptor, that of a back end, which is its
  * owner's. Its events note the AUX bits and nothing else: its end or failure is
  * both of them, and none is sticky. So the owner clears a bit, then reads or
- * writes, and waits for it after EAGAIN only, never after a short read.
+ * writes, and waits for it after EAGAIN only, never after a short read; or it
+ * registers the descriptor anew for each wait, which looks (>>handling).
  *
  * No bit of the word is free. Streams (HTTP/2) will need a READY bit by which
  * their workers tell a connection of output: a connection that has streams has
@@ -4345,6 +4488,12 @@ static void empm__conn_clear(empm__conn *c, uint32_t ready)
 static int empm__conn_noted(const empm__conn *c, uint32_t ready)
 {
     return (empm__load(&c->word) & ready) != 0;
+}
+
+/* Notes what the owner knows by itself; it is still the owner. */
+static void empm__conn_note(empm__conn *c, uint32_t ready)
+{
+    __atomic_fetch_or(&c->word, ready, __ATOMIC_ACQ_REL);
 }
 
 /* Starts or ends a suspension: tickets given out before are stale from here. */
@@ -5229,30 +5378,34 @@ static void empm__poller_remove(empm__poller *p, const empm__conn *c)
     epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
 }
 
-/* Registers `fd` as the second descriptor of a record; it must not block, and
- * its owner removes it before closing it, and before another one is added. Its
- * first events may come at once. The record's owner, on any thread. Returns
- * EMPM_OK, or EMPM_ESYS with errno. */
-EMPM__OPTIONAL
+/* Registers `fd` as the second descriptor of a record, for READY_AUX bits; it
+ * must not block, and its owner removes it before closing it, and before
+ * another one is added. What is ready already is an event, too. The record's
+ * owner, on any thread. Returns EMPM_OK, or EMPM_ESYS with errno. */
 static int empm__poller_aux_add(empm__poller *p, empm__conn *c, uint32_t i,
-                                int fd)
+                                int fd, uint32_t ready)
 {
     struct epoll_event ev;
     memset(&ev, 0, sizeof ev);
-    ev.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+    ev.events = EPOLLET;
+    if (ready & EMPM__READY_AUX_IN)
+        ev.events |= EPOLLIN | EPOLLRDHUP;
+    if (ready & EMPM__READY_AUX_OUT)
+        ev.events |= EPOLLOUT;
     ev.data.u64 = EMPM__EVENT_AUX | (uint64_t)c->gen << 32 | i;
     return epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0 ? EMPM_ESYS
                                                               : EMPM_OK;
 }
 
 /* Ends that. An event on its way is noted all the same, and does no harm. DEL,
- * not close() alone: a process that a handler has forked may have it open. */
-EMPM__OPTIONAL
-static void empm__poller_aux_remove(empm__poller *p, empm__conn *c, int fd)
+ * not close() alone: a process that a handler has forked may have it open.
+ * Returns 0, or -1 with errno: it has been closed. */
+static int empm__poller_aux_remove(empm__poller *p, empm__conn *c, int fd)
 {
-    epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    const int r = epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
     empm__conn_clear(c, EMPM__READY_AUX);
     c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_AUX);
+    return r;
 }
 
 /* Waits for the bell from here on: each ring is one event for each waiter. */
@@ -5472,22 +5625,21 @@ static void empm__poller_remove(empm__poller *p, const empm__conn *c)
 }
 
 /* As with epoll; an owned record is not in the set, so it is only noted. */
-EMPM__OPTIONAL
 static int empm__poller_aux_add(empm__poller *p, empm__conn *c, uint32_t i,
-                                int fd)
+                                int fd, uint32_t ready)
 {
-    (void)p; (void)i;
+    (void)p; (void)i; (void)ready;
     c->aux_fd = fd;
     return EMPM_OK;
 }
 
-EMPM__OPTIONAL
-static void empm__poller_aux_remove(empm__poller *p, empm__conn *c, int fd)
+static int empm__poller_aux_remove(empm__poller *p, empm__conn *c, int fd)
 {
     (void)p; (void)fd;
     c->aux_fd = -1;
     empm__conn_clear(c, EMPM__READY_AUX);
     c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_AUX);
+    return 0;
 }
 
 /* Without EPOLLEXCLUSIVE all children are woken for what waits: there is
@@ -5590,6 +5742,7 @@ typedef struct empm__route {     /* one row of the user's table */
     uint32_t    running;         /* atomic: workers in its handler */
     uint32_t    requests;        /* atomic: on their way, for max_requests */
     uint32_t    quick;           /* atomic: its credit, see EMPM__QUICK */
+    uint32_t    key;             /* of its pattern, for the scoreboard */
     int         root_fd;         /* EMPM_FILES, else -1 */
 } empm__route;
 
@@ -5618,6 +5771,19 @@ typedef struct empm__routes {
 static const char *empm__route_text(const empm_route *r)
 {
     return r->pattern != NULL ? r->pattern : "";
+}
+
+/* Returns a number for a pattern, never 0, by which all processes and all
+ * generations of them know the route. Two patterns in 2^32 share one: then they
+ * are one route for CrashLimit.
+ *
+ * source    G. Fowler, L. C. Noll, P. Vo: FNV-1a, 32 bits */
+static uint32_t empm__route_key(const char *pattern)
+{
+    uint32_t h = 2166136261u;
+    for (; *pattern != '\0'; pattern++)
+        h = (h ^ (unsigned char)*pattern) * 16777619u;
+    return h != 0 ? h : 1;
 }
 
 static int empm__route_is_name(char ch)
@@ -5863,6 +6029,7 @@ static int empm__routes_init(empm__routes *t, const empm_route *user,
         memset(r, 0, sizeof *r);
         r->user = &user[i];
         r->handler = user[i].handler;
+        r->key = empm__route_key(pattern);
         r->root_fd = -1;
         r->segs = seg;
         t->n = (uint32_t)i + 1;
@@ -9797,6 +9964,9 @@ struct empm_request {             /* owner: the connection's */
     int           body_open;      /* not all of it has been read */
     enum empm__refusal refusal;
     int           counted;        /* in route->requests */
+    uint32_t      trial;          /* of a route that was closed: for which time;
+                                     0: it is none */
+    int           called;         /* its handler has been called */
     int64_t       body_left;      /* of Content-Length */
     int64_t       body_limit;
     empm__chunked chunked;
@@ -9836,6 +10006,9 @@ struct empm_request {             /* owner: the connection's */
     enum empm__suspension suspension;
     int           wake_why;       /* enum empm_why; 0: none yet */
     int           told_half;      /* HALF_CLOSED has been reported */
+    uint32_t      aux_ready;      /* READY_AUX bits, of empm_suspend_fd(); 0: it
+                                     waits for no descriptor */
+    int           aux_fd;         /* the user's; -1: ready as it cannot wait */
 
     /* not cleared */
     empm__path    path;
@@ -9965,6 +10138,25 @@ static void empm__request_release(empm_request *req)
     req->body_spooled = 0;
 }
 
+/* The request was to try whether its route still crashes children. If the
+ * handler has been called and the answer has begun, the route is open again,
+ * unless it has been closed once more since; else the next request tries it. */
+static void empm__request_trial_end(empm_request *req)
+{
+    const empm__score *sb = &req->w->s->score;
+    const int row = empm__score_route_find(sb, req->route->key);
+    if (row < 0)
+        return;
+    if (!req->called || empm__request_head_is_open(req)) {
+        empm__store(&empm__score_trial_at(sb, row)->tried_at_ms,
+                    empm__now_ms() - (uint32_t)EMPM_CRASH_PAUSE_MS);
+        return;
+    }
+    empm__store(&empm__score_trial_at(sb, row)->answered, req->trial);
+    empm__log(req->w->cfg, EMPM_LOG_NOTICE, 5051, "route \"%s\" has answered: "
+              "it is open again", req->route->user->pattern);
+}
+
 /* Ends the request: its memory goes back. The flight (input that follows,
  * output under way) stays. */
 static void empm__request_end(empm_request *req)
@@ -9974,6 +10166,9 @@ static void empm__request_end(empm_request *req)
     empm__request_file_drop(req);
     if (req->counted)
         __atomic_sub_fetch(&req->route->requests, 1u, __ATOMIC_RELAXED);
+    if (EMPM__FORKS && req->trial != 0)
+        empm__request_trial_end(req);
+    empm__store(&w->score->route, 0u);
     empm__pages_return(w, req->body_out);
     empm__pages_return(w, req->arena_pages);
     empm__pages_free(req->arena_big);
@@ -10565,8 +10760,16 @@ EMPM_API const char *empm_client(empm_request *req)
     return req->client != NULL ? req->client : "unknown";
 }
 
-/* Shows in the scoreboard what this worker works for: request line, host and
- * client of a complete head. */
+/* Shows in the scoreboard what this worker works for: the route, from when it
+ * is known until the request ends or waits, so that a crash has a name. */
+static void empm__request_score_route(const empm__worker *w,
+                                      const empm_request *req)
+{
+    if (req->route != NULL)
+        empm__store(&w->score->route, req->route->key);
+}
+
+/* The same of request line, host and client of a complete head. */
 static void empm__request_score(empm__worker *w, empm_request *req)
 {
     empm__score_worker *sc = w->score;
@@ -11911,6 +12114,47 @@ static int empm__dispatch_route_enter(empm_request *req)
     return 1;
 }
 
+/* A route has crashed children. It may run while it is open; if it is closed,
+ * when nobody has tried it for a while: then one request of all children has
+ * the turn, and another one so much later, should that one neither answer nor
+ * crash. Returns for how many seconds it may not; 0: it may. */
+static unsigned empm__dispatch_route_try(empm_request *req, int row)
+{
+    const empm__worker *w = req->w;
+    const uint32_t pause = EMPM_CRASH_PAUSE_MS;
+    const uint32_t time = empm__score_route_closed(&w->s->score, row);
+    uint32_t *tried = &empm__score_trial_at(&w->s->score, row)->tried_at_ms;
+    uint32_t was, since;
+    if (time == 0 || w->cfg->crash_limit == 0 || w->engine->admin)
+        return 0;
+    was = empm__load_acq(tried);
+    since = empm__now_ms() - was;    /* the clock is read after that */
+    if (since < pause)
+        return (pause - since + 999) / 1000;
+    if (!__atomic_compare_exchange_n(tried, &was, was + since, 0,
+                                     __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+        return 1;                    /* somebody else has it */
+    req->trial = time;
+    return 0;
+}
+
+/* Returns for how many seconds the route is closed, since it crashes; 0: it is
+ * open. Routes of a server that does not crash pay for a look at one number. */
+static unsigned empm__dispatch_route_closed(empm_request *req)
+{
+    const int row = EMPM__FORKS ? empm__score_route_find(&req->w->s->score,
+                                                         req->route->key) : -1;
+    return row < 0 ? 0 : empm__dispatch_route_try(req, row);
+}
+
+/* The answer, 503, says when to come again: in a second, if nobody knows. */
+static void empm__dispatch_later(empm_request *req, unsigned later_s)
+{
+    char text[16];
+    snprintf(text, sizeof text, "%u", later_s > 0 ? later_s : 1);
+    empm_set_header(req, "Retry-After", text);
+}
+
 /* Decides by the head, the settings and the state of the server whether the
  * connection closes after this answer (RFC 9112 9.3). */
 static void empm__dispatch_ending(empm_request *req)
@@ -11935,6 +12179,7 @@ static enum empm__state empm__dispatch_request(empm__worker *w,
 {
     const empm_config *cfg = w->cfg;
     empm__head *h = &req->head;
+    unsigned later_s = 0;
     int status, i;
     const int64_t length = h->flags & EMPM__H_CHUNKED ? -1
                            : h->length > 0 ? h->length : 0;
@@ -11954,6 +12199,7 @@ static enum empm__state empm__dispatch_request(empm__worker *w,
     status = empm__dispatch_find_route(req);
     if (status == 0) {
         const empm_route *u = req->route->user;
+        empm__request_score_route(w, req);
         req->body_limit = u->limit_body >= 0 ? u->limit_body
                                              : cfg->limit_request_body;
         if (u->timeout_ms > 0)
@@ -11963,7 +12209,8 @@ static enum empm__state empm__dispatch_request(empm__worker *w,
             status = 417;
         else if (req->body_limit > 0 && length > req->body_limit)
             status = 413;
-        else if (!empm__dispatch_route_enter(req))
+        else if (!empm__dispatch_route_enter(req) ||
+                 (later_s = empm__dispatch_route_closed(req)) > 0)
             status = 503;
         else if (u->on_head != NULL) {
             empm__turn_may_block(w, req->route);
@@ -11982,7 +12229,7 @@ static enum empm__state empm__dispatch_request(empm__worker *w,
     if (status == 400 || status == 413 || status == 414)
         return empm__step_refuse(req, status);
     if (status == 503)
-        empm_set_header(req, "Retry-After", "1");
+        empm__dispatch_later(req, later_s);
     return empm__dispatch_answer_early(req, status == 200 ? EMPM_OK : status);
 }
 
@@ -12609,6 +12856,23 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
  *   ARMED --handler answers--> NONE         its ticket is stale from here
  *   WAITING --a reason is found--> DUE --its function is called--> NONE
  *   DUE, HALF_CLOSED: the function may go back to sleep with the same ticket
+ *
+ * A suspension may have a descriptor, the second one of its record (>>handover)
+ * and the user's. It is registered from empm_suspend_fd() on, and no longer
+ * when a function of the user's is called, for whatever reason: that may close
+ * it, and then its number may be another socket's, which a later removal would
+ * hit. So:
+ *
+ *   registering looks    what is ready already is an event: the function need
+ *                        not read all, and clears no bit
+ *   readiness is a hint  an event may have been on its way when its descriptor
+ *                        was removed; it is told of the next one
+ *   one call             the event, the ticket, the time, the client and a stop
+ *                        meet in one word, and its owner makes one call of them
+ *   two sources are two  a back end's end or failure is readiness, never the
+ *                        client's hang-up; and the client's is EMPM_GONE
+ *   to wait on           after HALF_CLOSED the descriptor is registered anew;
+ *                        if that fails, it counts as ready
  * ------------------------------------------------------------------------- */
 
 EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
@@ -12629,6 +12893,77 @@ EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
     return (uint64_t)empm__load(&req->c->serial) << 32 | req->w->index;
 }
 
+/* The descriptor counts as ready, as the system does not wait for it. */
+static void empm__handling_watch_none(empm_request *req, uint32_t ready)
+{
+    req->aux_fd = -1;
+    req->aux_ready = ready;
+    empm__conn_note(req->c, ready);
+}
+
+/* Says what is wrong with the descriptor of a suspension. */
+static void empm__handling_complain(empm_request *req, int fd, const char *what)
+{
+    const int why = errno;
+    char path[208];
+    empm__request_log(req, EMPM_LOG_ERROR, 5021, "%s %s: empm_suspend_fd(%d): "
+                      "%s: %s", empm_method(req),
+                      empm__request_path_shown(req, path, sizeof path), fd,
+                      what, strerror(why));
+}
+
+/* Begins to wait for a suspension's descriptor. epoll refuses a plain file
+ * (EPERM); for poll() it is always ready, and so it is here. Returns EMPM_OK,
+ * or EMPM_ESYS: the log has the reason. */
+static int empm__handling_watch(empm_request *req, int fd, uint32_t ready)
+{
+    if (empm__poller_aux_add(&req->w->engine->poller, req->c, req->w->index,
+                             fd, ready) == EMPM_OK) {
+        req->aux_fd = fd;
+        req->aux_ready = ready;
+    } else if (errno == EPERM) {
+        empm__handling_watch_none(req, ready);
+    } else {
+        empm__handling_complain(req, fd, errno == EEXIST
+                                ? "epoll_ctl: another request waits for it"
+                                : errno == ENOSPC
+                                ? "epoll_ctl: see fs.epoll.max_user_watches"
+                                : "epoll_ctl");
+        return EMPM_ESYS;
+    }
+    return EMPM_OK;
+}
+
+/* Ends that, if a descriptor is waited for. */
+static void empm__handling_unwatch(empm_request *req)
+{
+    if (req->aux_ready == 0)
+        return;
+    if (req->aux_fd < 0)
+        empm__conn_clear(req->c, EMPM__READY_AUX);
+    else if (empm__poller_aux_remove(&req->w->engine->poller, req->c,
+                                     req->aux_fd) < 0)
+        empm__handling_complain(req, req->aux_fd, "epoll_ctl: it was closed "
+                                "before its time");
+    req->aux_ready = 0;
+}
+
+EMPM_API empm_ticket empm_suspend_fd(empm_request *req, int fd, int events,
+                                     int timeout_ms, empm_wake *fn, void *user)
+{
+    const uint32_t ready = (uint32_t)events * EMPM__READY_AUX_IN;
+    empm_ticket ticket;
+    if (fd < 0 || events == 0 || (events & ~(EMPM_FD_IN | EMPM_FD_OUT)) != 0)
+        return 0;
+    ticket = empm_suspend(req, timeout_ms, fn, user);
+    if (ticket != 0 && empm__handling_watch(req, fd, ready) < 0) {
+        req->suspension = EMPM__SUSP_NONE;
+        empm__conn_next_serial(req->c);
+        return 0;
+    }
+    return ticket;
+}
+
 /* Goes by what a handler or the function of a suspension has returned: the
  * request waits, or its answer is finished. */
 static enum empm__state empm__handling_after_call(empm_request *req, int rc)
@@ -12643,6 +12978,7 @@ static enum empm__state empm__handling_after_call(empm_request *req, int rc)
     }
     if (req->suspension == EMPM__SUSP_ARMED) {    /* but it has answered */
         req->suspension = EMPM__SUSP_NONE;
+        empm__handling_unwatch(req);
         empm__conn_next_serial(req->c);
     }
     empm__response_finish(req, rc);
@@ -12656,7 +12992,10 @@ static int empm__handling_wake_call(empm_request *req)
 {
     const enum empm_why why = (enum empm_why)req->wake_why;
     const uint32_t serial = empm__load(&req->c->serial);
+    const uint32_t ready = req->aux_ready;
+    const int fd = req->aux_fd;
     int rc;
+    empm__handling_unwatch(req);
     req->suspension = EMPM__SUSP_NONE;
     req->wake_why = 0;
     if (why == EMPM_HALF_CLOSED)
@@ -12665,9 +13004,11 @@ static int empm__handling_wake_call(empm_request *req)
         empm__conn_next_serial(req->c);
     rc = req->wake(req, why, req->wake_user);
     if (why == EMPM_HALF_CLOSED && req->suspension == EMPM__SUSP_NONE) {
-        if (rc == EMPM_SUSPENDED)
+        if (rc == EMPM_SUSPENDED) {
             req->suspension = EMPM__SUSP_ARMED;   /* as it was */
-        else if (empm__load(&req->c->serial) == serial)
+            if (ready != 0 && empm__handling_watch(req, fd, ready) < 0)
+                empm__handling_watch_none(req, ready);
+        } else if (empm__load(&req->c->serial) == serial)
             empm__conn_next_serial(req->c);
     }
     return rc;
@@ -12709,6 +13050,7 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c,
         empm__store(&w->engine->sleepers[w->number].quick, &r->quick);
     before = w->turn_us;
     w->calling = EMPM__CALL_HANDLER;
+    req->called = 1;
     rc = first ? r->handler(req, u->user) : empm__handling_wake_call(req);
     w->calling = EMPM__CALL_NONE;
     if (u->max_workers > 0)
@@ -12728,9 +13070,9 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c,
 }
 
 /* SUSPENDED: sends what waits, and looks for a reason to call the function.
- * Of several the first one in this order is told: resumed, gone, stopping, too
- * late, half closed. A worker comes here for each event, since output can wait,
- * too. */
+ * Of several the first one in this order is told: resumed, gone, ready,
+ * stopping, too late, half closed. A worker comes here for each event, since
+ * output can wait, too. */
 static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
                                            empm__wait *wait)
 {
@@ -12755,6 +13097,8 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
         req->wake_why = EMPM_RESUMED;
     else if (req->failed || empm__conn_noted(c, EMPM__READY_HUP))
         req->wake_why = EMPM_GONE;
+    else if ((why | empm__load(&c->word)) & req->aux_ready)
+        req->wake_why = EMPM_READY;
     else if (empm__step_closes_idle(w))
         req->wake_why = EMPM_STOPPING;
     else if (empm__time_is_late(req->wake_deadline, now))
@@ -12762,7 +13106,8 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
     else if (!req->told_half && empm__conn_noted(c, EMPM__READY_RDHUP))
         req->wake_why = EMPM_HALF_CLOSED;
     if (req->wake_why == 0) {
-        wait->want = EMPM__WANT(EMPM__READY_RESUME | EMPM__READY_STOP);
+        wait->want = EMPM__WANT(EMPM__READY_RESUME | EMPM__READY_STOP |
+                                req->aux_ready);
         if (!req->told_half)
             wait->want |= EMPM__WANT(EMPM__READY_RDHUP);
         wait->deadline_ms = req->wake_deadline;
@@ -13041,6 +13386,7 @@ static void empm__http1_taken(empm__worker *w, empm__conn *c)
     req->w = w;
     if (req->head_us != 0)
         empm__request_score(w, req);
+    empm__request_score_route(w, req);
 }
 
 /* A request that has begun has a line in the access log, however it ends. */
@@ -13086,6 +13432,8 @@ static const char *empm__http1_fault(const empm__worker *w,
     if ((req->suspension == EMPM__SUSP_DUE) != (req->wake_why != 0) ||
         (req->wake_why != 0 && to != EMPM__HANDLE))
         return "a suspension that is due has a reason, and HANDLE calls it";
+    if (req->aux_ready != 0 && req->suspension < EMPM__SUSP_WAITING)
+        return "a second descriptor is waited for in a suspension only";
     if ((req->framing == EMPM__UNFRAMED) != empm__request_head_is_open(req))
         return "a body is framed when its head is decided";
     if (empm__request_head_is_open(req) &&
@@ -13240,6 +13588,7 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
     w->index = index;
     empm__turn_begin(w);
     empm__store(&w->score->status, (uint32_t)empm__states[c->state].letter);
+    empm__store(&w->score->route, 0u);
     if (c->io != NULL)
         protocol->taken(w, c);
     c->flags &= (uint8_t)~(EMPM__F_DRAINED | EMPM__F_MOVED);
@@ -13291,8 +13640,10 @@ static void empm__worker_lost(void *arg)
                      "thread (pthread_exit, pthread_cancel): %s",
                      EMPM__HAS_PARENT(w->s) ? "the child ends"
                                           : "a worker is lost");
-    if (EMPM__HAS_PARENT(w->s))
+    if (EMPM__HAS_PARENT(w->s)) {
+        empm__store(&w->engine->score->crashed, w->number + 1);
         _exit(1);
+    }
 }
 
 /* Takes jobs from the queue until the engine ends. Between two jobs the worker
@@ -13319,13 +13670,34 @@ static void empm__worker_loop(empm__worker *w)
     pthread_cleanup_pop(0);
 }
 
+#define EMPM__CRASH_STACK 16384      /* more than any signal's frame needs */
+
+/* Gives this thread a stack for signals that ask for one, so that the end of
+ * its own stack can be noted, too (>>crash); or takes it away again. One that a
+ * sanitizer or a library has given it before stays. */
+static void empm__worker_signal_stack(char *stack, int on)
+{
+    stack_t to;
+    memset(&to, 0, sizeof to);
+    if (sigaltstack(NULL, &to) < 0 ||
+        (on ? !(to.ss_flags & SS_DISABLE) : to.ss_sp != (void *)stack))
+        return;
+    to.ss_sp = stack;
+    to.ss_size = EMPM__CRASH_STACK;
+    to.ss_flags = on ? 0 : SS_DISABLE;
+    sigaltstack(&to, NULL);          /* too small for this processor: none */
+}
+
 /* A worker's thread. The engine's start waits until all of them have called
  * their start hook. */
 static void *empm__worker_main(void *arg)
 {
     empm__worker *w = (empm__worker *)arg;
     const empm_config *cfg = w->cfg;
+    char stack[EMPM__FORKS ? EMPM__CRASH_STACK : 1];   /* within its own one */
     int r = 0;
+    if (EMPM__HAS_PARENT(w->s))
+        empm__worker_signal_stack(stack, 1);
     if (cfg->on_thread_start != NULL && !w->engine->admin)
         r = cfg->on_thread_start(w->s, &w->thread_data, cfg->user);
     if (r != 0)
@@ -13346,6 +13718,8 @@ static void *empm__worker_main(void *arg)
     EMPM_FREE(w->wire);
     w->pages = NULL;
     w->scratch = w->wire = NULL;
+    if (EMPM__HAS_PARENT(w->s))
+        empm__worker_signal_stack(stack, 0);
     return NULL;
 }
 
@@ -13551,7 +13925,10 @@ static int empm__engine_start(empm__engine *e)
     int i, r = pthread_attr_init(&attr);
     const int has_attr = r == 0;
     if (has_attr && cfg->thread_stack_size > 0 &&
-        pthread_attr_setstacksize(&attr, (size_t)cfg->thread_stack_size) != 0)
+        pthread_attr_setstacksize(&attr, (size_t)cfg->thread_stack_size +
+                                             (EMPM__HAS_PARENT(e->s)
+                                                  ? EMPM__CRASH_STACK : 0)) !=
+            0)
         empm__log(cfg, EMPM_LOG_WARN, 2436, "ThreadStackSize of %d is not "
                   "possible here: using the system's", cfg->thread_stack_size);
     sigfillset(&all);
@@ -22882,6 +23259,13 @@ typedef struct empm__snapshot_child {  /* or all of them */
     uint64_t by_state[EMPM__STATES], by_letter[EMPM__LETTERS];
 } empm__snapshot_child;
 
+typedef struct empm__snapshot_route {  /* one that has crashed children */
+    char     pattern[EMPM__CRASHED_TEXT + 1];
+    uint32_t crashes;
+    int      closed;
+    uint64_t since_us, retry_us;       /* its last crash; until a trial */
+} empm__snapshot_route;
+
 #define EMPM__SNAPSHOT_TOTAL(type, field, name, key, is_time, help) \
     uint64_t field;
 
@@ -22890,11 +23274,13 @@ typedef struct empm__snapshot {
     int      slots, nchildren;         /* slots: that the limits allow */
     uint64_t now_s, started_s, restarted_s, uptime_us;
     uint64_t generation, reloads, failed_reloads, died;
+    uint64_t crashes, routes_closed, nroutes;
     uint64_t serving, stopping;        /* children */
     uint64_t wait_us, load_percent[3], cpu_us[4], cpu_all_us;
     EMPM__COUNTER_LIST(EMPM__SNAPSHOT_TOTAL, EMPM__SNAPSHOT_TOTAL)
     empm__snapshot_child   all, *children;
     empm__snapshot_worker *workers;    /* all.nworkers */
+    empm__snapshot_route   routes[EMPM__CRASHED_ROUTES];
 } empm__snapshot;
 
 /* Of all processes: the parent's own, then its children's, dead or alive. None
@@ -23038,6 +23424,33 @@ static empm__snapshot *empm__snapshot_new(empm_request *req, size_t n)
     return seen->children != NULL && seen->workers != NULL ? seen : NULL;
 }
 
+/* Copies what is known of routes that have crashed children. */
+static void empm__snapshot_routes(const empm_server *s, empm__snapshot *seen)
+{
+    const uint64_t now = empm__now_us(), pause = EMPM_CRASH_PAUSE_MS;
+    const int n = empm__score_routes(&s->score);
+    int i;
+    for (i = 0; i < n; i++) {
+        const empm__score_route *of = empm__score_route_at(&s->score, i);
+        const uint32_t tried =
+            empm__load(&empm__score_trial_at(&s->score, i)->tried_at_ms);
+        const uint32_t since = empm__time_us_to_ms(now) - tried;
+        empm__snapshot_route *to = &seen->routes[seen->nroutes++];
+        uint64_t last;
+        empm__score_load_text(to->pattern, of->pattern, EMPM__CRASHED_TEXT);
+        to->pattern[EMPM__CRASHED_TEXT] = '\0';
+        to->crashes = empm__load(&of->crashes);
+        last = empm__load(&of->crashed_us[(to->crashes - 1) %
+                                          EMPM__CRASHES_MOST]);
+        to->since_us = last < now ? now - last : 0;
+        to->closed = s->cfg->crash_limit > 0 &&
+                     empm__score_route_closed(&s->score, i) != 0;
+        if (to->closed && since < pause)
+            to->retry_us = (pause - since) * 1000u;
+        seen->routes_closed += (uint64_t)to->closed;
+    }
+}
+
 /* Fills in the facts of the server and its host, all but the children. */
 static void empm__snapshot_server_take(const empm_server *s,
                                        empm__snapshot *seen)
@@ -23055,6 +23468,8 @@ static void empm__snapshot_server_take(const empm_server *s,
     seen->reloads = empm__load(&sv->reloads);
     seen->failed_reloads = empm__load(&sv->failed_reloads);
     seen->died = empm__load(&sv->died);
+    seen->crashes = empm__load(&sv->crashes);
+    empm__snapshot_routes(s, seen);
     seen->slots = s->parent_fd < 0 ? 1 : cfg->processes > 0
                       ? cfg->processes
                       : cfg->max_request_workers / cfg->threads_per_child;
@@ -23218,6 +23633,10 @@ static const empm__metric empm__metrics[] = {
                 "Children that do not accept just now"),
     EMPM__COUNTER("children_died_total", "ChildrenDied", died,
                   "Children that ended unasked"),
+    EMPM__COUNTER("crashes_total", "Crashes", crashes,
+                  "Children that a request to a known route has crashed"),
+    EMPM__GAUGE("closed_routes", "RoutesClosed", routes_closed,
+                "Routes that are 503 since they crash: CrashLimit"),
     EMPM__WORKERS("idle", EMPM__SEEN_IDLE, "Worker threads by what they do"),
     EMPM__WORKERS("starting", EMPM__SEEN_STARTING, NULL),
     EMPM__WORKERS("reading", EMPM__SEEN_READING, NULL),
@@ -23251,6 +23670,30 @@ static const char *empm__metric_text(const empm__snapshot *seen,
     return to;
 }
 
+/* Shows a figure of each route that has crashed children. Its pattern is a
+ * label, in which '"' and '\' are quoted. */
+static void empm__status_show_prometheus_routes(empm_request *req,
+                                                const empm__snapshot *seen,
+                                                int closed)
+{
+    const char *name = closed ? "route_closed" : "route_crashes_total";
+    const char *at;
+    size_t i;
+    if (seen->nroutes > 0)
+        empm_printf(req, "# HELP eventmpm_%s %s\n# TYPE eventmpm_%s %s\n", name,
+                    closed ? "1: CrashLimit has closed it"
+                           : "Children that it has crashed",
+                    name, closed ? "gauge" : "counter");
+    for (i = 0; i < seen->nroutes; i++) {
+        const empm__snapshot_route *r = &seen->routes[i];
+        empm_printf(req, "eventmpm_%s{route=\"", name);
+        for (at = r->pattern; *at != '\0'; at++)
+            empm_printf(req, *at == '"' || *at == '\\' ? "\\%c" : "%c",
+                        (unsigned char)*at < 32 ? '?' : *at);
+        empm_printf(req, "\"} %u\n", closed ? (unsigned)r->closed : r->crashes);
+    }
+}
+
 /* Rows of one name are neighbours, since HELP and TYPE stand once before all
  * samples of a name. */
 static void empm__status_show_prometheus(empm_request *req,
@@ -23275,6 +23718,27 @@ static void empm__status_show_prometheus(empm_request *req,
         if (f->label != NULL)
             empm_printf(req, "{%s=\"%s\"}", f->label, f->value);
         empm_printf(req, " %s\n", empm__metric_text(seen, f, text));
+    }
+    empm__status_show_prometheus_routes(req, seen, 0);
+    empm__status_show_prometheus_routes(req, seen, 1);
+}
+
+/* An object for each route that has crashed children. */
+static void empm__status_show_json_routes(empm_request *req,
+                                          const empm__snapshot *seen)
+{
+    char text[40];
+    size_t i;
+    for (i = 0; i < seen->nroutes; i++) {
+        const empm__snapshot_route *r = &seen->routes[i];
+        empm_printf(req, "%s\n{\"route\":\"", i > 0 ? "," : "");
+        empm__status_show_text(req, r->pattern, 1);
+        empm_printf(req, "\",\"crashes\":%u,\"closed\":%s,"
+                    "\"since_seconds\":%s", r->crashes,
+                    r->closed ? "true" : "false",
+                    empm__status_quotient(text, r->since_us, 1000000u, 6));
+        empm_printf(req, ",\"retry_seconds\":%s}",
+                    empm__status_quotient(text, r->retry_us, 1000000u, 6));
     }
 }
 
@@ -23332,7 +23796,8 @@ static void empm__status_show_json_workers(empm_request *req,
     }
 }
 
-/* ?json: the metrics by name, then load, processes and threads. */
+/* ?json: the metrics by name, then load, routes that have crashed, processes
+ * and threads. */
 static void empm__status_show_json(empm_request *req,
                                    const empm__snapshot *seen)
 {
@@ -23360,6 +23825,8 @@ static void empm__status_show_json(empm_request *req,
     for (i = 0; i < 3; i++)
         empm_printf(req, "%s%s", i > 0 ? "," : "",
                     empm__status_quotient(text, seen->load_percent[i], 100, 2));
+    empm_printf(req, "],\n\"crashed_routes\":[");
+    empm__status_show_json_routes(req, seen);
     empm_printf(req, "],\n\"processes\":[");
     empm__status_show_json_children(req, seen);
     empm_printf(req, "],\n\"threads\":[");
@@ -23739,6 +24206,30 @@ static void empm__status_show_slowest(empm_request *req,
                 "s.</p>\n");
 }
 
+/* Shows the routes that have crashed children, if there are any. */
+static void empm__status_show_crashed(empm_request *req,
+                                      const empm__snapshot *seen)
+{
+    char text[40];
+    size_t i;
+    for (i = 0; i < seen->nroutes; i++) {
+        const empm__snapshot_route *r = &seen->routes[i];
+        empm_printf(req, "%s<tr><td class=x>",
+                    i == 0 ? "<h2>Routes that have crashed children</h2>\n"
+                             "<div class=t><table><thead><tr><th class=x>Route"
+                             "<th>Crashes<th>Last<th>State<tbody>\n" : "");
+        empm__status_show_text(req, r->pattern, 0);
+        empm_printf(req, "<td>%u<td>%s ago<td>", r->crashes,
+                    empm__status_time_text(text, r->since_us));
+        empm_printf(req, !r->closed          ? "open\n"
+                         : r->retry_us == 0 ? "closed, tried by the next one\n"
+                                            : "closed, tried in %s\n",
+                    empm__status_time_text(text, r->retry_us));
+    }
+    if (seen->nroutes > 0)
+        empm_printf(req, "</table></div>\n");
+}
+
 /* Shows the table of mod_status that ExtendedStatus adds. Workers without a
  * request so far have no row. */
 static void empm__status_show_workers(empm_request *req,
@@ -23778,8 +24269,8 @@ static void empm__status_show_workers(empm_request *req,
                 "request and all of them, in milliseconds.</p>\n");
 }
 
-/* Says the two things that an operator should know first: no worker is free, or
- * most of them are stuck in their handlers. */
+/* Says the things that an operator should know first: a route is closed, no
+ * worker is free, or most of them are stuck in their handlers. */
 static void empm__status_show_hints(empm_request *req,
                                     const empm__snapshot *seen)
 {
@@ -23791,6 +24282,10 @@ static void empm__status_show_hints(empm_request *req,
     for (i = 0; i < seen->all.nworkers; i++)
         stuck += seen->workers[i].letter == 'W' &&
                  seen->workers[i].since_us > 5000000u;
+    if (seen->routes_closed > 0)
+        empm_printf(req, "<div class=n>%llu of the routes answer 503, since "
+                    "they crash (CrashLimit). The error log has the requests: "
+                    "EMPM5050.</div>\n", EMPM__LLU(seen->routes_closed));
     if (idle == 0 && busy > 0)
         empm_printf(req, "<div class=n>All %llu workers are busy: %llu ready "
                     "connections wait for one, the oldest for %s.</div>\n",
@@ -23888,6 +24383,7 @@ static void empm__status_show_html(empm_request *req,
     empm__status_show_cards(req, seen);
     empm__status_show_map(req, seen);
     empm__status_show_slowest(req, seen);
+    empm__status_show_crashed(req, seen);
     empm__status_show_processes(req, seen);
     if (req->w->cfg->extended_status && empm_query(req, "notable") == NULL)
         empm__status_show_workers(req, seen);
@@ -23989,7 +24485,8 @@ static const empm__wing *const *empm__wings(void)
  *
  * A signal handler needs something at file scope: the write end of one pipe,
  * and whether the server is still starting; only empm_run() uses them.
- * Everything else of this file has no such state.
+ * A child has the engine whose crashes are noted (>>crash). Everything else of
+ * this file has no such state.
  * ------------------------------------------------------------------------- */
 
 static int empm__signal_fd = -1;
@@ -24850,7 +25347,7 @@ static void empm__check_childless(const empm_config *cfg, empm__report *rep)
     static const char *const names[] = {
         "StartServers", "ServerLimit", "MaxRequestWorkers", "MinSpareThreads",
         "MaxSpareThreads", "MaxConnectionsPerChild", "StartTimeout",
-        "GracefulRestartTimeout"
+        "GracefulRestartTimeout", "CrashLimit", "CrashWindow"
     };
     const empm_config usual = empm_defaults();
     char text[256] = "";
@@ -25329,6 +25826,232 @@ static empm__score_server *empm__parent_board(const empm__parent *p)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>crash -- a crash names its cause, and a route that crashes is closed
+ *
+ * A child notes in the scoreboard which of its workers has crashed, from a
+ * signal handler, and dies as it would have without one. Its parent says what
+ * its workers were running, and counts the crash for the route of that worker.
+ * After CrashLimit crashes within CrashWindow it closes the route:
+ *
+ *   open --CrashLimit crashes--> closed: all requests are 503
+ *   closed --EMPM_CRASH_PAUSE_MS--> a trial: one request may run
+ *   a trial --it crashes--> closed                (>>crash)
+ *   a trial --it answers--> open                  (>>request)
+ *   a trial --neither, for as long--> the next request is one (>>dispatch)
+ *
+ * All that runs for a request counts for its route: on_head, on_body, handler,
+ * the functions of suspensions and of empm_stream(), cleanups, the server's own
+ * work; also the files of EMPM_FILES and the status page. An admin listener is
+ * never closed.
+ *
+ * If the worker is not known, since the program has a handler of its own or
+ * calls exit(), the crash counts for the only request that ran; among several
+ * it counts for none, and so does a signal from outside such as KILL: better a
+ * route too many is open than one without a fault closed. Routes are known by
+ * their patterns, so a reload, which loads no new code, changes nothing, and an
+ * upgrade, which does, begins anew.
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__CRASH_LINES 10         /* requests that one death shows */
+
+static const int empm__crash_signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL,
+                                           SIGABRT };
+
+static empm__engine *empm__crash_engine;    /* of this process, if a child */
+
+/* Stores a number that the parent reads: async-signal-safe. The default action
+ * is in force again (SA_RESETHAND): a fault happens once more when this has
+ * returned, what was sent comes once more, and the core shows the place. */
+static void empm__crash_on_signal(int sig, siginfo_t *info, void *context)
+{
+    const empm__engine *e = empm__crash_engine;
+    const int sent = info->si_code <= 0;     /* by kill(), raise(), abort() */
+    uint32_t by = EMPM__CRASHED_ELSEWHERE;
+    int i;
+    (void)context;
+    /* not of a process that a handler has forked, nor before there is one */
+    if (e->workers != NULL && e->score != NULL && (long)getpid() == e->pid) {
+        for (i = 0; i < e->started && (!sent || info->si_pid == getpid()); i++)
+            if (pthread_equal(pthread_self(), e->workers[i].thread))
+                by = (uint32_t)i + 1;
+        empm__store(&e->score->crashed, by);
+    }
+    if (sent)
+        raise(sig);                  /* when this has returned */
+}
+
+/* A child begins: its crashes are noted from here on, but for signals that the
+ * program or a sanitizer has taken. */
+static void empm__crash_handlers_take(empm_server *s)
+{
+    struct sigaction is, to;
+    size_t i;
+    empm__crash_engine = &s->engine;
+    memset(&to, 0, sizeof to);
+    sigemptyset(&to.sa_mask);
+    to.sa_sigaction = empm__crash_on_signal;
+    to.sa_flags = (int)((unsigned)SA_SIGINFO | (unsigned)SA_RESETHAND |
+                        (unsigned)SA_ONSTACK);
+    for (i = 0; i < EMPM__COUNT(empm__crash_signals); i++)
+        if (sigaction(empm__crash_signals[i], NULL, &is) == 0 &&
+            !(is.sa_flags & SA_SIGINFO) && is.sa_handler == SIG_DFL)
+            sigaction(empm__crash_signals[i], &to, NULL);
+}
+
+/* Did the child itself bring this end about? Then the request that ran may be
+ * the reason. */
+static int empm__crash_is_own(int status)
+{
+    size_t i;
+    if (!WIFSIGNALED(status))
+        return WEXITSTATUS(status) != EMPM__EXIT_SICK &&
+               WEXITSTATUS(status) != EMPM__EXIT_FATAL;
+    for (i = 0; i < EMPM__COUNT(empm__crash_signals); i++)
+        if (WTERMSIG(status) == empm__crash_signals[i])
+            return 1;
+    return 0;
+}
+
+/* Returns the route that a scoreboard names by its key; NULL: none, or of a
+ * generation that had others, or the memory is damaged. */
+static const empm__route *empm__crash_route(const empm__routes *of,
+                                            uint32_t key)
+{
+    uint32_t i;
+    for (i = 0; key != 0 && i < of->n; i++)
+        if (of->list[i].key == key)
+            return &of->list[i];
+    return NULL;
+}
+
+/* Says what worker `t` of the child in `slot` was running. A child may write
+ * anything into its scoreboard: text ends with its room, numbers are clamped,
+ * and what is not ASCII is not shown. */
+static void empm__crash_say(const empm_config *cfg, const empm__score_worker *w,
+                            long pid, int t, int crashed, const empm__route *r)
+{
+    const int idle = empm__load(&w->route) == 0;
+    const uint64_t now = empm__now_us(), began = empm__load(&w->began_us);
+    const uint64_t ms = began != 0 && began < now ? (now - began) / 1000u : 0;
+    char request[EMPM__SCORE_REQUEST + 1], client[96], *at;
+    empm__peer peer;
+    empm__score_request_line(w, request);
+    for (at = request; *at != '\0'; at++)
+        if ((unsigned char)*at < 32 || (unsigned char)*at > 126 || *at == '"')
+            *at = '?';
+    empm__score_load_text(&peer, w->client, sizeof peer);
+    empm__log(cfg, EMPM_LOG_ERROR, 5050, "child %ld: worker %d %s \"%s\" from "
+              "%s, route \"%.200s\", for %llu.%03u s", pid, t,
+              !crashed ? "was running" : idle ? "has crashed in or after"
+                                              : "has crashed in",
+              cfg->extended_status ? request : "(ExtendedStatus is Off)",
+              empm__peer_text(&peer, peer.port != 0, client, sizeof client),
+              r != NULL ? r->user->pattern : idle ? "(none)" : "(unknown)",
+              (unsigned long long)(ms / 1000u), (unsigned)(ms % 1000u));
+}
+
+/* Returns the row of a route, which gets one if it has none: a new one, or that
+ * of the route whose last crash is the longest ago. */
+static int empm__crash_row(const empm__score *sb, const empm__route *r)
+{
+    const char *pattern = r->user->pattern;
+    const int n = empm__score_routes(sb);
+    int row = empm__score_route_find(sb, r->key), i;
+    empm__score_route *at;
+    uint64_t first = UINT64_MAX;
+    if (row >= 0)
+        return row;
+    row = n;
+    for (i = 0; n == EMPM__CRASHED_ROUTES && i < n; i++) {
+        at = empm__score_route_at(sb, i);
+        if (at->crashed_us[(at->crashes - 1) % EMPM__CRASHES_MOST] < first) {
+            first = at->crashed_us[(at->crashes - 1) % EMPM__CRASHES_MOST];
+            row = i;
+        }
+    }
+    at = empm__score_route_at(sb, row);
+    empm__store(&at->key, 0u);       /* nobody asks for it while it changes */
+    empm__store_rel(&at->closed, 0u);
+    empm__store(&empm__score_trial_at(sb, row)->answered, 0u);
+    empm__store(&at->crashes, 0u);
+    empm__score_store_text(at->pattern, sizeof at->pattern, pattern,
+                           empm__min(strlen(pattern), EMPM__CRASHED_TEXT - 1));
+    empm__store_rel(&at->key, r->key);
+    if (row == n)
+        empm__store_rel(&empm__score_server_at(sb)->crashed_routes,
+                        (uint32_t)n + 1);
+    return row;
+}
+
+/* A route has crashed a child. Closes it if that was once too often: CrashLimit
+ * times within CrashWindow, or once while it was closed. */
+static void empm__crash_count(const empm_config *cfg, const empm__score *sb,
+                              const empm__route *r)
+{
+    const int row = empm__crash_row(sb, r);
+    const int was_closed = empm__score_route_closed(sb, row) != 0;
+    const uint32_t limit = (uint32_t)cfg->crash_limit;
+    const uint64_t now = empm__now_us();
+    empm__score_route *at = empm__score_route_at(sb, row);
+    empm__store(&at->crashed_us[at->crashes % EMPM__CRASHES_MOST], now);
+    empm__bump(&at->crashes, 1u);
+    empm__bump(&empm__score_server_at(sb)->crashes, 1u);
+    if (limit == 0)
+        return;
+    if (!was_closed &&
+        (at->crashes < limit ||
+         now - at->crashed_us[(at->crashes - limit) % EMPM__CRASHES_MOST] >
+             (uint64_t)cfg->crash_window_ms * 1000u))
+        return;
+    empm__store(&empm__score_trial_at(sb, row)->tried_at_ms,
+                empm__time_us_to_ms(now));
+    /* never equal to an answer of an earlier trial, which may yet come */
+    empm__store_rel(&at->closed, at->closed + 1);
+    empm__log(cfg, EMPM_LOG_ERROR, 5051, "route \"%.200s\" has crashed %u "
+              "children%s: it answers 503 for %u s, then one request tries it",
+              r->user->pattern, (unsigned)at->crashes,
+              was_closed ? ", one of them when it was closed" : "",
+              (unsigned)EMPM_CRASH_PAUSE_MS / 1000u);
+}
+
+/* Books the end of a child that crashed, or was killed: says what its workers
+ * were running, the one that has crashed first, and counts it for its route. */
+static void empm__crash_book(const empm__generation *g, int slot, int admin,
+                             long pid, int status)
+{
+    const empm__score *sb = &g->s->score;
+    const empm__routes *of = admin ? &g->s->admin_routes : &g->s->routes;
+    const uint32_t by = empm__load(&empm__score_at(sb, slot)->crashed);
+    int crashed = by > 0 && by <= (uint32_t)sb->threads ? (int)by - 1 : -1;
+    int t, said = 0, running = 0, last = -1;
+    const empm__route *r;
+    for (t = 0; t < sb->threads; t++)
+        if (empm__load(&empm__score_worker_at(sb, slot, t)->route) != 0) {
+            running++;
+            last = t;
+        }
+    if (by == EMPM__CRASHED_UNKNOWN && running == 1 &&
+        empm__crash_is_own(status))
+        crashed = last;
+    for (t = crashed >= 0 ? -1 : 0; t < sb->threads; t++) {
+        const int k = t < 0 ? crashed : t;
+        const uint32_t key =
+            empm__load(&empm__score_worker_at(sb, slot, k)->route);
+        if (t == crashed || (key == 0 && t >= 0))
+            continue;
+        r = empm__crash_route(of, key);
+        if (said++ < EMPM__CRASH_LINES)
+            empm__crash_say(g->cfg, empm__score_worker_at(sb, slot, k), pid, k,
+                            t < 0, r);
+        if (t < 0 && r != NULL && !admin)
+            empm__crash_count(g->cfg, sb, r);
+    }
+    if (said > EMPM__CRASH_LINES)
+        empm__log(g->cfg, EMPM_LOG_ERROR, 5050, "child %ld: and %d others",
+                  pid, said - EMPM__CRASH_LINES);
+}
+
+/* ---------------------------------------------------------------------------
  * >>children -- a child is started, told, and replaced
  *
  * The parent keeps its own record of each child and believes the scoreboard
@@ -25470,15 +26193,14 @@ static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
         other->s->borrows = 1;
         empm__server_free(other->s);
     }
-    /* a handler that overwrites memory harms its own slot at most */
-    if (mprotect(s->score.mem, s->score.bytes, PROT_READ) < 0 ||
-        mprotect((void *)empm__score_at(&s->score, slot), s->score.child_bytes,
-                 PROT_READ | PROT_WRITE) < 0) {
+    /* a handler that overwrites memory harms no slot but its own */
+    if (empm__score_protect(&s->score, slot) < 0) {
         empm__log(g->cfg, EMPM_LOG_ERROR, 5011, "mprotect of the scoreboard: "
                   "%s: see the system's limit of mappings (vm.max_map_count)",
                   strerror(errno));
         _exit(EMPM__EXIT_SICK);
     }
+    empm__crash_handlers_take(s);
     if (empm__identity_become(s) < 0)
         _exit(EMPM__EXIT_FATAL);
     empm__process_die_with_parent(p->pid, 1);  /* setuid() has undone it */
@@ -25760,6 +26482,8 @@ static void empm__child_died(empm__parent *p, int slot, int status)
                      WEXITSTATUS(status) == EMPM__EXIT_SICK;
     int k, left = 0;
     empm__child_log_end(g->cfg, (long)child.pid, status, asked);
+    if (WIFSIGNALED(status) || !asked)
+        empm__crash_book(g, slot, child.admin, (long)child.pid, status);
     if (!asked) {
         empm__bump(&empm__parent_board(p)->died, 1u);
         empm__parent_endpoints_mend(p->current.s);
@@ -28218,6 +28942,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5018  a request fails after its answer has begun
  *   5019  epoll_wait or poll fails: the child ends if that goes on
  *   5020  a unix socket that listens has been shut down: only a restart helps
+ *   5021  a descriptor of empm_suspend_fd() cannot be waited for, or is closed
  *   5030  a process without children cannot be reloaded or upgraded
  *   5031  started as root without User: nobody serves; or started as another
  *         user: User is ignored
@@ -28239,6 +28964,9 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5047  a reload cannot take back a setting
  *   5048  a pipe cannot be made: the process ends
  *   5049  settings that have no meaning without children
+ *   5050  what the workers of a child were running when it crashed
+ *   5051  a route has crashed CrashLimit children and is closed: 503; or, a
+ *         minute later, it has answered and is open again
  *   5101  a setting is out of range
  *   5102  ServerField or ServerTokens is no valid value of a field
  *   5103  LimitRequestHead is small beside LimitRequestLine

@@ -54,6 +54,10 @@ static void  test_free(void *p);
 /* Lines of an access log gather for so long. */
 #define EMPM__LINES_MS 150
 
+/* A route that is closed is tried again after shm->crash_pause_ms. */
+static int test_crash_pause_ms(void);
+#define EMPM_CRASH_PAUSE_MS test_crash_pause_ms()
+
 #ifndef _FILE_OFFSET_BITS
 #  define _FILE_OFFSET_BITS 64      /* as the header has it: it comes later */
 #endif
@@ -1601,10 +1605,20 @@ typedef struct shared {
     int  at_gate;                   /* how many wait there */
     int  child_starts, child_stops, thread_starts, thread_stops;
     int  rc[8];                     /* what the misused calls returned */
+    int  healed;                    /* GET /poison crashes no more */
+    int  crash_pause_ms;            /* 0: a minute */
     slot slots[SLOTS];
 } shared;
 
 static shared *shm;
+
+static int test_crash_pause_ms(void)
+{
+    const int ms = get_int(&shm->crash_pause_ms);
+
+    return ms != 0 ? ms : 60000;
+}
+
 static empm_server *g_server;       /* for the signal handler's empm_stop() */
 
 static void shm_lock(void)
@@ -1907,17 +1921,36 @@ static int h_until_stop(empm_request *req, void *user)
     return EMPM_OK;
 }
 
-/* The sanitizers shall let it: they have their own way with signals. */
+/* The sanitizers shall let it: they have their own way with signals. That of
+ * the header is left alone. */
 __attribute__((no_sanitize("undefined"), no_sanitize("address")))
-static int h_crash(empm_request *req, void *user)
+static void crash_here(void)
 {
     int *volatile nowhere = NULL;
+    struct sigaction is;
 
+    sigaction(SIGSEGV, NULL, &is);
+#if !defined(EVENTMPM_NO_FORK)
+    if (is.sa_sigaction != empm__crash_on_signal)
+#endif
+        signal(SIGSEGV, SIG_DFL);
+    *(volatile int *)nowhere = 1;
+}
+
+static int h_crash(empm_request *req, void *user)
+{
     (void)req;
     (void)user;
-    signal(SIGSEGV, SIG_DFL);
-    *(volatile int *)nowhere = 1;
+    crash_here();
     return EMPM_OK;
+}
+
+/* Crashes until shm->healed, then waits at the gate. */
+static int h_poison(empm_request *req, void *user)
+{
+    if (!get_int(&shm->healed))
+        crash_here();
+    return h_gate(req, user);
 }
 
 static int h_quit(empm_request *req, void *user)
@@ -2070,6 +2103,127 @@ static int h_unpark(empm_request *req, void *user)
     (void)user;
     empm_printf(req, "%d", rc);
     return EMPM_OK;
+}
+
+/* Descriptors that requests wait for: [0] is the handler's, and does not block,
+ * [1] the test's, which makes them before the server starts. */
+enum { PAIRS = 256 };
+static int g_pair[PAIRS][2];
+
+typedef struct relay {
+    slot *s;
+    int   at, last;                  /* of g_pair, one after the other */
+    int   wrote;
+} relay;
+
+static int relay_wait(empm_request *req, relay *r);
+
+/* Room is wanted: fills the descriptor up. Its failure ends the answer. */
+static int relay_fill(empm_request *req, relay *r)
+{
+    static char block[4096];
+    ssize_t n;
+
+    while ((n = write(g_pair[r->at][0], block, sizeof block)) > 0)
+        r->wrote += (int)n;
+    if (errno == EAGAIN)
+        return relay_wait(req, r);
+    empm_printf(req, "%d.", r->wrote);
+    return EMPM_OK;
+}
+
+/* What can be read is the answer, at most "n" bytes a call, "." for each end
+ * and "!" for a failure. "how": what is different. */
+static int w_relay(empm_request *req, enum empm_why why, void *user)
+{
+    relay *r = (relay *)user;
+    const char *how = empm_query(req, "how");
+    char text[64];
+    ssize_t n;
+
+    set_int(&r->s->why, (int)why);
+    add_int(&r->s->wakes, 1);
+    if (how != NULL && strcmp(how, "hold") == 0 && why == EMPM_HALF_CLOSED)
+        return EMPM_SUSPENDED;
+    if (how != NULL && strcmp(how, "close") == 0 && why == EMPM_HALF_CLOSED) {
+        close(g_pair[r->at][0]);     /* and its number is another file's */
+        set_int(&shm->rc[0], open("/dev/null", O_RDONLY));
+        return EMPM_SUSPENDED;
+    }
+    if (why != EMPM_READY || (how != NULL && strcmp(how, "once") == 0)) {
+        empm_printf(req, "why=%d", (int)why);
+        return EMPM_OK;
+    }
+    if (query_long(req, "events", EMPM_FD_IN) == EMPM_FD_OUT)
+        return relay_fill(req, r);
+    n = read(g_pair[r->at][0], text,
+             (size_t)query_long(req, "n", (long)sizeof text));
+    if (n > 0)
+        empm_write(req, text, (size_t)n);
+    else if (n == 0 || errno != EAGAIN) {
+        empm_write(req, n == 0 ? "." : "!", 1);
+        if (r->at++ == r->last)
+            return EMPM_OK;
+    }
+    return relay_wait(req, r);
+}
+
+static int relay_wait(empm_request *req, relay *r)
+{
+    const empm_ticket t = empm_suspend_fd(req, g_pair[r->at][0],
+                                          (int)query_long(req, "events",
+                                                          EMPM_FD_IN),
+                                          (int)query_long(req, "ms", 20000),
+                                          w_relay, r);
+
+    if (t == 0)
+        return 503;
+    shm_lock();
+    r->s->ticket = t;
+    shm_unlock();
+    return EMPM_SUSPENDED;
+}
+
+static int h_relay(empm_request *req, void *user)
+{
+    relay *r = (relay *)empm_alloc(req, sizeof *r);
+
+    (void)user;
+    if (r == NULL)
+        return 500;
+    r->s = query_slot(req);
+    r->at = (int)query_long(req, "slot", 0);
+    r->last = (int)query_long(req, "last", r->at);
+    r->wrote = 0;
+    return relay_wait(req, r);
+}
+
+/* A pipe of the request's own, in which there is something. */
+static int w_pipe(empm_request *req, enum empm_why why, void *user)
+{
+    const int fd = *(const int *)user;
+    char text[20];
+    const ssize_t n = read(fd, text, sizeof text);
+
+    close(fd);
+    return why == EMPM_READY && n > 0 ? empm_write(req, text, (size_t)n) : 503;
+}
+
+static int h_pipe(empm_request *req, void *user)
+{
+    int *fd = (int *)empm_alloc(req, 2 * sizeof *fd);
+
+    (void)user;
+    if (fd == NULL || pipe(fd) != 0)
+        return 503;
+    if (write(fd[1], "piped", 5) != 5 ||
+        empm_suspend_fd(req, fd[0], EMPM_FD_IN, 5000, w_pipe, fd) == 0) {
+        close(fd[0]);
+        close(fd[1]);
+        return 503;
+    }
+    close(fd[1]);
+    return EMPM_SUSPENDED;
 }
 
 /* Server-sent events: n of them, the time-out of the suspension is the
@@ -2346,6 +2500,33 @@ static int h_misuse(empm_request *req, void *user)
         empm_printf(req, "fine");
         return EMPM_OK;
     }
+    if (strcmp(how, "suspend-fd") == 0) {
+        slot *s = query_slot(req);
+        set_int(&shm->rc[0], empm_suspend_fd(req, 1, 0, 50, w_parked, s) != 0);
+        set_int(&shm->rc[1], empm_suspend_fd(req, 1, 4, 50, w_parked, s) != 0);
+        set_int(&shm->rc[2], empm_suspend_fd(req, 1, -1, 50, w_parked, s) != 0);
+        set_int(&shm->rc[3], empm_suspend_fd(req, -1, 1, 50, w_parked, s) != 0);
+        set_int(&shm->rc[4], empm_suspend_fd(req, 1, 1, 0, w_parked, s) != 0);
+        set_int(&shm->rc[5], empm_suspend_fd(req, 1, 1, 50, NULL, s) != 0);
+        /* no such descriptor; poll() learns that as it waits, and then it is
+         * ready */
+        set_int(&shm->rc[6], empm_suspend_fd(req, 999999, 1, 50, w_parked,
+                                             s) != 0);
+        empm_printf(req, "fine");
+        return EMPM_OK;
+    }
+    if (strcmp(how, "suspend-fd-ok") == 0)
+        return empm_suspend_fd(req, g_pair[0][0], EMPM_FD_IN, 60000, w_pipe,
+                               g_pair[0]) != 0 &&
+               empm_printf(req, "not suspended after all") == EMPM_OK
+                   ? EMPM_OK : 500;
+    if (strcmp(how, "suspend-file") == 0) {
+        int *fd = (int *)empm_alloc(req, sizeof *fd);
+        char path[400];
+        *fd = open(tmp_path(path, sizeof path, "www/a.txt"), O_RDONLY);
+        return *fd >= 0 && empm_suspend_fd(req, *fd, EMPM_FD_IN, 60000, w_pipe,
+                                           fd) != 0 ? EMPM_SUSPENDED : 503;
+    }
     if (strcmp(how, "error") == 0)
         return EMPM_ESYS;
     if (strcmp(how, "null") == 0) {
@@ -2578,6 +2759,8 @@ static const empm_route routes[] = {
     EMPM_ROUTE("GET /status",        h_status,     NULL),
     EMPM_ROUTE("GET /park",          h_park,       NULL),
     EMPM_ROUTE("GET /unpark",        h_unpark,     NULL),
+    EMPM_ROUTE("GET /relay",         h_relay,      NULL),
+    EMPM_ROUTE("GET /pipe",          h_pipe,       NULL),
     EMPM_ROUTE("GET /events",        h_events,     NULL),
     EMPM_ROUTE("GET /produce",       h_produce,    NULL),
     EMPM_ROUTE("GET /big",           h_big,        NULL),
@@ -4507,6 +4690,7 @@ TEST(config, every_directive_from_a_file)
         { "GracefulRestartTimeout", "0", "0" }, { "StartTimeout", "3", "3000" },
         { "WatchdogInterval", "0", "0" }, { "StuckWorkerTimeout", "30",
                                            "30000" },
+        { "CrashLimit", "0", "0" }, { "CrashWindow", "3", "3000" },
         { "StopTimeout", "3", "3000" }, { "LimitRequestLine", "16", "16" },
         { "LimitRequestFieldSize", "16", "16" },
         { "LimitRequestFields", "1", "1" },
@@ -6234,7 +6418,8 @@ static enum empm__state sec_step(empm__worker *w, empm__conn *c,
         sec.again |= empm__conn_noted(c, ready);
     }
     if (!get_int(&sec.begun)) {
-        CHECK_INT(empm__poller_aux_add(p, c, w->index, fd), EMPM_OK);
+        CHECK_INT(empm__poller_aux_add(p, c, w->index, fd, ready),
+                  EMPM_OK);
         set_int(&sec.begun, 1);
     }
     for (;;) {
@@ -6694,7 +6879,9 @@ TEST(transport, one_that_does_all_it_may)
  * BUF the size of a read, RESUMES calls with a used ticket.  POLL: the poll()
  * form, else epoll.  SUSPEND: handlers suspend.  RESET: RST and soft errors.
  * AUX: a suspended one waits for a second descriptor, too, on which PIECES come
- * and then the end; NORESUME: and nobody resumes it.
+ * and then the end; NORESUME: and nobody resumes it.  FD: as empm_suspend_fd()
+ * has it: the descriptor is registered for one suspension, and fn, which reads
+ * one piece, suspends again while there may be more.
  * FORK: a child keeps closed sockets registered.  LAZY: retiring wakes only a
  * listener without a free record.  TIME: clock and wheel; else the deadline is
  * due at any moment, once (NODUE: never).
@@ -6706,7 +6893,7 @@ TEST(transport, one_that_does_all_it_may)
  *
  * Rules, by number: 1 offer, 2 release, 3 clear before I/O, 4 post, 5 drain the
  * inbox, 6 retire, 7 suspend, 8 resume, 9 the wheel, 10 sleep, 12 poll(), 13 a
- * second descriptor.
+ * second descriptor, 14 ... that is the user's.
  *
  * Properties, by name:
  *   P1  never two owners            own[] changes hands only as asserted
@@ -6760,6 +6947,10 @@ TEST(transport, one_that_does_all_it_may)
  *   AUX_HUP_IS_HUP          13: its end is AUX, not the client's hang-up
  *   AUX_NOT_WANTED          13: release wants AUX, or an event is only kept
  *   AUX_NOT_ARMED           12, 13: poll(): both descriptors are in the set
+ *   AUX_ADD_BLIND           14: ADD looks at what is left unread
+ *   AUX_NOT_CLEARED         14: livelock: removal forgets what was noted
+ *   AUX_REMOVED_LATE        14: remove, then call fn: its close() gives the
+ *                           number to another socket, which DEL would hit
  *   NOBODY_LISTENS          QUEUE: who leaves wakes somebody to listen
  *   STANDBY_NOT_WOKEN       QUEUE: the listener's end wakes the standby
  *   EMPTY_FIRST             QUEUE: listen when the batch is taken, not the
@@ -6795,6 +6986,14 @@ TEST(transport, one_that_does_all_it_may)
  *   ok   safe -DAUX -DNORESUME -DCONNS=1
  *   ok   safe -DAUX -DNORESUME -DCONNS=1 -DPOLL
  *   ok   live -DAUX -DNORESUME -DCONNS=1 -DNODUE
+ *   ok   safe -DFD -DCONNS=1 -DNODUE -DPIECES=0
+ *   ok   safe -DFD -DNORESUME -DCONNS=1 -DPIECES=2
+ *   ok   safe -DFD -DNORESUME -DNODUE
+ *   ok   safe -DFD -DNORESUME -DCONNS=1 -DPIECES=2 -DPOLL
+ *   ok   live -DFD -DNORESUME -DCONNS=1 -DNODUE
+ *   FAIL safe -DFD -DNORESUME -DCONNS=1 -DPIECES=2 -DMUT_AUX_ADD_BLIND
+ *   FAIL live -DFD -DNORESUME -DCONNS=1 -DNODUE -DMUT_AUX_NOT_CLEARED
+ *   FAIL safe -DFD -DNORESUME -DN=2 -DNODUE -DPIECES=0 -DMUT_AUX_REMOVED_LATE
  *   FAIL safe -DAUX -DNORESUME -DCONNS=1 -DMUT_AUX_CLEAR_AFTER_READ
  *   FAIL safe -DAUX -DNORESUME -DCONNS=1 -DMUT_AUX_SHORT_READ
  *   FAIL safe -DAUX -DNORESUME -DCONNS=1 -DMUT_AUX_UNMARKED
@@ -7271,6 +7470,9 @@ init
 #else
 
 /* The word.  WANT_x is READY_x << 5; TIMEOUT and HUP are always wanted. */
+#ifdef FD
+#define AUX     1
+#endif
 #ifdef AUX
 #define SUSPEND 1
 #define WORD    int
@@ -7315,6 +7517,7 @@ bool open[N], zhot[N];
 byte came, backlog, now;            /* fin: 1 FIN, 2 RST */
 #ifdef AUX
 byte arx[N], asent[N]; bool aopen[N], afin[N], aep[N];  /* the second one */
+bool areg[N], unreg[N];             /* registered; the client's: no more */
 #define amask(c) (arx[c] || afin[c])
 #define ahot(c)  (aep[c] && (!ON(POLL) || amask(c)))
 #define P7(c) (own[c] != WAIT || st[c] != SUSP || !amask(c))
@@ -7335,7 +7538,12 @@ byte own[N], live[N], posting; bool onbox[N], rok[N], lblock, rbusy;
 #define mask(c) (((rx[c] || fin[c]) * R_IN) | ((fin[c] > 0) * R_RDHUP) | \
                  ((fin[c] == 2 || err[c] == 1) * R_HUP))
 #define hot(c) (ON(POLL) -> mask(c) & ep[c] : ep[c])
+#ifdef AUX
+#define edge(c) ep[c] = (ON(POLL) -> ep[c] : !unreg[c])
+#define aedge(c) aep[c] = aep[c] || areg[c]
+#else
 #define edge(c) ep[c] = (ON(POLL) -> ep[c] : 1)
+#endif
 #define due(c, t) (ON(TIME) -> !isfree[c] && place[c] <= t : tmo[c] == 1)
 /* After a release: does a post follow, may one follow (the clock decides)? */
 #define POST_FOLLOWS (ON(POLL) && !ON(MUT_POST_BEFORE_RELEASE))
@@ -7407,7 +7615,21 @@ inline new_serial(c)                /* rule 7: a suspension begins or ends */
 #ifdef AUX
 inline close_aux(c)                 /* rule 13: the owner; in a d_step */
 {
-    aopen[c] = 0; arx[c] = 0; asent[c] = 0; afin[c] = 0; aep[c] = 0
+    aopen[c] = 0; arx[c] = 0; asent[c] = 0; afin[c] = 0; aep[c] = 0; areg[c] = 0
+}
+
+inline watch_aux(c)                 /* rule 14: the owner */
+{
+    d_step { assert(own[c] == me && !areg[c]); aopen[c] = 1;
+        areg[c] = !ON(POLL);
+        aep[c] = areg[c] && amask(c) && !ON(MUT_AUX_ADD_BLIND) }
+}
+
+inline unwatch_aux(c)
+{
+    d_step { assert(own[c] == me);
+        areg[c] = 0; aep[c] = (ON(POLL) -> aep[c] : 0) }
+    UNLESS(MUT_AUX_NOT_CLEARED, w[c] = w[c] & ~R_AUX)
 }
 #endif
 
@@ -7416,7 +7638,7 @@ inline close_fd(c)
     d_step { assert(own[c] == me);                          /* P1 P3 */
         open[c] = 0; rx[c] = 0; fin[c] = 0; sent[c] = 0; err[c] = 0;
         ep[c] = 0; tmo[c] = 0; st[c] = 0;
-        WHEN(AUX, close_aux(c);)
+        WHEN(AUX, assert(!ON(FD) || !areg[c]); close_aux(c); unreg[c] = 0;)
         zombie[c] = (ON(FORK) -> gen32[c] + 1 : 0) }
 }
 
@@ -7455,7 +7677,8 @@ inline offer(c, bits)               /* rule 1: the listener alone */
     }
     if
     :: v -> v = 0; d_step { own[c] = QUEUED; queue ! c }
-    :: v & R_TMO -> v = 0; retire(c)    /* the listener closes it itself */
+    :: (v & R_TMO) && !(ON(FD) && st[c] == SUSP) ->
+        v = 0; retire(c)            /* the listener closes it itself */
     :: !v
     fi
 }
@@ -7554,11 +7777,12 @@ proctype Worker(byte me)
 sleep:
     atomic { c = 0; n = 0; t = 0; d = 0; want = 0; clr = 0 }
     atomic { queue ? c; assert(own[c] == QUEUED); own[c] = me;      /* P1 */
+        WHEN(AUX, t = (why[c] & R_AUX) != 0;)
         n = why[c] & 255; why[c] = 0 }
     if
     :: st[c] == SUSP -> goto woken
     :: st[c] != SUSP && (n & R_TMO) -> goto closing
-    :: else
+    :: else -> t = 0
     fi;
 
 reading:                                                    /* rule 3 */
@@ -7589,7 +7813,12 @@ reading:                                                    /* rule 3 */
 suspend:                                                    /* rule 7 */
     new_serial(c);
     d_step { st[c] = SUSP; live[c] = serial[c]; ticket[c] = serial[c] }
-    WHEN(AUX, d_step { aopen[c] = 1; aep[c] = !ON(POLL) };) /* ADD looks */
+#ifdef FD
+watching:
+    watch_aux(c);
+#elif defined(AUX)
+    d_step { aopen[c] = 1; areg[c] = !ON(POLL); aep[c] = areg[c] } /* looks */
+#endif
 suspended:
     want = W_RES | W_AUX |
            (w[c] & R_RDHUP && !ON(MUT_WANT_RDHUP_AGAIN) -> 0 : W_RDHUP);
@@ -7629,6 +7858,28 @@ woken:
 #ifdef AUX
     d = ((n | w[c]) & (R_RES | R_HUP | R_TMO)) != 0;    /* it ends anyway */
     n = 0;
+#ifdef FD
+    t = t || (w[c] & R_AUX) != 0;
+    UNLESS(MUT_AUX_REMOVED_LATE, unwatch_aux(c);)           /* rule 14 */
+    if
+    :: !d && !t -> goto watching    /* told that the client is half-closed */
+    :: else
+    fi;
+    new_serial(c);
+    d_step { assert(own[c] == me && aopen[c]);              /* P1 P3 */
+        n = (arx[c] > 0); arx[c] = arx[c] - n; t = (!n && afin[c]) }
+    if
+    :: !t && !d -> n = 0;
+        WHEN(MUT_AUX_REMOVED_LATE, unwatch_aux(c);)
+        goto suspend
+    :: n || t || d -> n = 0; t = 0; d = 0;      /* enough, the end, a reason */
+        d_step { IF(ON(MUT_AUX_REMOVED_LATE) && open[LAST - c],
+                    unreg[LAST - c] = 1);
+            close_aux(c) }
+    fi;
+    st[c] = DONE;
+    goto reading;
+#endif
 aux_reading:
     skip;                                                   /* rule 13 */
     UNLESS(MUT_AUX_CLEAR_AFTER_READ, w[c] = w[c] & ~R_AUX;)
@@ -7690,9 +7941,8 @@ proctype World(byte c)              /* all that happens from outside */
     :: d_step { open[c] && !fin[c] -> check; fin[c] = 1; edge(c) }
 #ifdef AUX
     :: d_step { aopen[c] && !afin[c] && asent[c] < PIECES -> check;
-        arx[c]++; asent[c]++; aep[c] = aep[c] || !ON(POLL) }
-    :: d_step { aopen[c] && !afin[c] -> check; afin[c] = 1;
-        aep[c] = aep[c] || !ON(POLL) }
+        arx[c]++; asent[c]++; aedge(c) }
+    :: d_step { aopen[c] && !afin[c] -> check; afin[c] = 1; aedge(c) }
 #endif
     :: d_step { ON(RESET) && open[c] && fin[c] < 2 -> check; fin[c] = 2;
         edge(c) }
@@ -16950,6 +17200,16 @@ SERVED(misuse, is_defined, NULL)
         CHECK_INT(get_int(&shm->rc[i]), 0);
     CHECK_STR(c->body.p, "fine");
     cl_close(c);
+    CHECK_INT(misuse(f, c, "suspend-fd"), 200);
+    for (i = 0; i < 6 + EMPM__EPOLL; i++)
+        CHECK_INT(get_int(&shm->rc[i]), 0);
+    CHECK_STR(c->body.p, "fine");
+    check_in_step(c);
+    cl_close(c);
+    CHECK_INT(misuse(f, c, "suspend-file"), 200);    /* it is always ready */
+    CHECK_STR(c->body.p, "0123456789");
+    check_in_step(c);
+    cl_close(c);
 
     CHECK_INT(misuse(f, c, "error"), 500);
     cl_close(c);
@@ -18156,6 +18416,469 @@ TEST(suspend, stale_tickets_from_eight_threads)
         pthread_join(r[i].thread, NULL);
     cl_close_all(c, N);
     fx_down(&f);
+}
+
+/* --- with a descriptor --------------------------------------------------- */
+
+enum pair_kind { PIPE, PIPE_BACK, UNIX, TCP };
+
+/* Makes g_pair[0] to [n-1] of that kind. */
+static void pairs_make(int from, int n, enum pair_kind kind)
+{
+    struct sockaddr_in a;
+    int i, fd[2], port, lis;
+
+    for (i = from; i < from + n; i++) {
+        switch (kind) {
+        case PIPE:
+        case PIPE_BACK:              /* the handler writes */
+            CHECK_INT(pipe(fd), 0);
+            g_pair[i][0] = fd[kind == PIPE_BACK];
+            g_pair[i][1] = fd[kind != PIPE_BACK];
+            break;
+        case UNIX:
+            CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM, 0, g_pair[i]), 0);
+            break;
+        case TCP:
+            lis = listening_socket(&port);
+            memset(&a, 0, sizeof a);
+            a.sin_family = AF_INET;
+            a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+            a.sin_port = htons((uint16_t)port);
+            g_pair[i][0] = socket(AF_INET, SOCK_STREAM, 0);
+            CHECK_INT(connect(g_pair[i][0], (struct sockaddr *)&a, sizeof a),
+                      0);
+            g_pair[i][1] = accept(lis, NULL, NULL);
+            close(lis);
+        }
+        CHECK(g_pair[i][1] >= 0);
+        fcntl(g_pair[i][0], F_SETFL, O_NONBLOCK);
+        fcntl(g_pair[i][1], F_SETFL, O_NONBLOCK);
+    }
+}
+
+/* The server's processes have the handlers' ends only. */
+static void pairs_in_child(void)
+{
+    int i;
+
+    for (i = 0; i < PAIRS; i++)
+        if (g_pair[i][1] > 0)
+            close(g_pair[i][1]);
+}
+
+static void pairs_close(void)
+{
+    int i;
+
+    for (i = 0; i < PAIRS; i++) {
+        if (g_pair[i][0] > 0)
+            close(g_pair[i][0]);
+        if (g_pair[i][1] > 0)
+            close(g_pair[i][1]);
+    }
+    memset(g_pair, 0, sizeof g_pair);
+}
+
+static void pair_end(int i)
+{
+    close(g_pair[i][1]);
+    g_pair[i][1] = 0;
+}
+
+/* Reads what nobody else has read. */
+static void pair_take(int i)
+{
+    char junk[64];
+
+    while (read(g_pair[i][0], junk, sizeof junk) == sizeof junk)
+        continue;
+}
+
+static void pair_say(int i, const char *text)
+{
+    CHECK_INT(write(g_pair[i][1], text, strlen(text)), strlen(text));
+}
+
+/* Pairs of three kinds that can be read, and three that can be written. */
+static void pairs_of_each(void)
+{
+    pairs_make(0, 1, PIPE);
+    pairs_make(1, 1, PIPE_BACK);
+    pairs_make(2, 1, UNIX);
+    pairs_make(3, 1, TCP);
+}
+
+/* As SERVED_WITH(), and `pairs` makes some. */
+#define PAIRED(name, flags, pairs, settings)                                  \
+    static served_fn s_suspend_##name;                                        \
+    TEST_WITH(suspend, name, flags)                                           \
+    {                                                                         \
+        fixture fx, *f = &fx;                                                 \
+        fx_init(f);                                                           \
+        f->in_child = pairs_in_child;                                         \
+        pairs;                                                                \
+        fx_test(f, settings, s_suspend_##name);                               \
+        pairs_close();                                                        \
+    }                                                                         \
+    static void s_suspend_##name(                                             \
+        __attribute__((unused)) fixture *f, __attribute__((unused)) client *c)
+
+static void relay_ask(client *c, int i, const char *more)
+{
+    if (c->fd < 0 && c->port != 0)
+        cl_connect_port(c, c->port, 0);
+    set_int(&shm->slots[i].wakes, 0);
+    shm_lock();
+    shm->slots[i].ticket = 0;
+    shm_unlock();
+    cl_printf(c, "GET /relay?slot=%d%s HTTP/1.1\r\nHost: a\r\n\r\n", i, more);
+    CHECK_SOON(get_ticket(i) != 0, 3000);
+}
+
+/* A pipe, a unix socket and a TCP socket wake a request when they can be read,
+ * once for each thing that happens, and with their end; what a reset of one
+ * says is not the client's. */
+PAIRED(a_descriptor_wakes, T_LIVE, pairs_of_each(), LONG_TIMES)
+{
+    static const int kinds[] = { PIPE, UNIX, TCP };
+    struct linger now = { 1, 0 };
+
+    EACH(kinds, k) {
+        const int i = kinds[k];
+        context("kind %d", i);
+        relay_ask(c, i, "");
+        nap(5);
+        CHECK_INT(get_int(&shm->slots[i].wakes), 0);
+        pair_say(i, "ab");
+        CHECK_SOON(get_int(&shm->slots[i].wakes) == 1, 3000);
+        pair_say(i, "cd");
+        CHECK_SOON(get_int(&shm->slots[i].wakes) == 2, 3000);
+        if (i == TCP)
+            setsockopt(g_pair[i][1], SOL_SOCKET, SO_LINGER, &now, sizeof now);
+        pair_end(i);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(c->body.p, i == TCP ? "abcd!" : "abcd.");
+        CHECK_INT(get_int(&shm->slots[i].wakes), 3);
+        CHECK_INT(c->closes, 0);
+        check_in_step(c);
+    }
+    no_context();
+}
+
+/* Room is waited for as well, and a reader that goes is an event, too. */
+PAIRED(a_descriptor_has_room, T_LIVE, pairs_of_each(), LONG_TIMES)
+{
+    static const int kinds[] = { PIPE_BACK, UNIX, TCP };
+    static char block[65536];
+
+    EACH(kinds, k) {
+        const int i = kinds[k];
+        int n, got = 0;
+        context("kind %d", i);
+        relay_ask(c, i, "&events=2");
+        do {                         /* until it rests */
+            n = (int)read(g_pair[i][1], block, sizeof block);
+            got += n > 0 ? n : 0;
+            nap(1);
+        } while (got < 3000000);
+        pair_end(i);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK(atoi(c->body.p) >= got);
+        CHECK(get_int(&shm->slots[i].wakes) > 2);
+        check_in_step(c);
+    }
+    no_context();
+}
+
+/* A function may wait again, for another descriptor of another kind, and what
+ * it leaves unread makes the descriptor ready again. */
+PAIRED(one_descriptor_after_the_other, T_LIVE,
+       pairs_make(0, 4, PIPE); pairs_make(4, 2, UNIX); pairs_make(6, 2, TCP),
+       LONG_TIMES)
+{
+    int i;
+
+    for (i = 0; i < 8; i++) {
+        pair_say(i, "abcd");
+        pair_end(i);
+    }
+    relay_ask(c, 0, "&last=7&n=1");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "abcd.abcd.abcd.abcd.abcd.abcd.abcd.abcd.");
+    CHECK_IN(get_int(&shm->slots[0].wakes), 8 * 5, 8 * 5 + 8);
+    check_in_step(c);
+}
+
+/* Besides its descriptor all reasons of a suspension hold, each once; a client
+ * that has half-closed may be kept waiting for the descriptor. */
+PAIRED(a_descriptor_is_one_reason_of_several, T_LIVE,
+       pairs_make(0, 4, PIPE), LONG_TIMES)
+{
+    client d = client_of(f);
+    uint64_t t0 = now_ms();
+
+    relay_ask(c, 0, "&ms=120");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "why=2");   /* too late */
+    CHECK_IN(now_ms() - t0, 120, 120 + LATE);
+    pair_say(0, "late");             /* and nothing comes of it */
+    check_in_step(c);
+
+    relay_ask(c, 1, "");
+    cl_printf(&d, "GET /unpark?slot=1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply(&d), 200);
+    CHECK_STR(d.body.p, "0");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "why=1");   /* resumed */
+    CHECK_INT(cl_get(&d, "/unpark?slot=1"), 200);
+    CHECK_STR(d.body.p, "-5");
+    CHECK_INT(get_int(&shm->slots[1].wakes), 1);
+    check_in_step(c);
+
+    relay_ask(c, 2, "&how=hold");
+    pair_say(2, "a");
+    CHECK_SOON(get_int(&shm->slots[2].wakes) == 1, 3000);
+    cl_shut(c);
+    CHECK_SOON(get_int(&shm->slots[2].wakes) == 2, 3000);
+    CHECK_INT(get_int(&shm->slots[2].why), EMPM_HALF_CLOSED);
+    pair_say(2, "b");
+    CHECK_SOON(get_int(&shm->slots[2].wakes) == 3, 3000);
+    pair_end(2);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "ab.");
+    CHECK_FIN(c);
+    cl_close(c);
+
+    relay_ask(c, 3, "");
+    pair_say(3, "a");
+    CHECK_SOON(get_int(&shm->slots[3].wakes) == 1, 3000);
+    cl_reset(c);
+    CHECK_SOON(get_int(&shm->slots[3].wakes) == 2, 3000);
+    CHECK_INT(get_int(&shm->slots[3].why), EMPM_GONE);
+    cl_close(&d);
+}
+
+/* A function that is told of a half-closed client, closes the descriptor and
+ * waits on is called with EMPM_READY: it learns from its own call. */
+PAIRED(a_descriptor_closed_when_half_closed_is_ready, T_LIVE,
+       pairs_make(0, 1, PIPE), LONG_TIMES)
+{
+    relay_ask(c, 0, "&how=close");
+    cl_shut(c);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_INT(get_int(&shm->slots[0].why), EMPM_READY);
+    CHECK_STR(c->body.p, ".");       /* /dev/null has its number */
+    CHECK_INT(get_status(f, "/hello"), 200);
+}
+
+/* A graceful stop and a reload let a request wait for its descriptor; a stop
+ * tells it. */
+PAIRED(a_drain_waits_for_a_descriptor, T_LIVE,
+       pairs_make(0, 1, PIPE), LONG_TIMES)
+{
+    client d = client_of(f);
+    int old;
+
+    CHECK_INT(cl_get(&d, "/pid"), 200);
+    old = atoi(d.body.p);
+    relay_ask(c, 0, "");
+    if (f->forked) {                 /* it stays in its child; others move */
+        f->deaths_ok = 1;
+        signal_process(f->pid, SIGUSR1);
+        CHECK_SOON(cl_get(&d, "/pid") == 200 && atoi(d.body.p) != old, 4000);
+    } else {
+        empm_stop_graceful(f->s);
+        CHECK_SOON(empm_draining(f->s), 4000);
+    }
+    CHECK_OPEN(c);
+    pair_say(0, "a");
+    CHECK_SOON(get_int(&shm->slots[0].wakes) == 1, 3000);
+    pair_say(0, "b");
+    CHECK_SOON(get_int(&shm->slots[0].wakes) == 2, 3000);
+    pair_end(0);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "ab.");
+    if (f->forked)
+        check_in_step(c);            /* by the new child */
+    else
+        CHECK_INT(c->closes, 1);
+    cl_close(&d);
+}
+
+PAIRED(a_stop_ends_the_wait_for_a_descriptor, T_LIVE,
+       pairs_make(0, 1, PIPE), LONG_TIMES)
+{
+    relay_ask(c, 0, "");
+    if (f->forked)
+        signal_process(f->pid, SIGTERM);
+    else
+        empm_stop(f->s);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "why=5");
+    CHECK_INT(get_int(&shm->slots[0].wakes), 1);
+}
+
+/* Once its function has been called, a descriptor that stays open is nobody's:
+ * its events are not even noted. */
+PAIRED(a_descriptor_is_let_go, T_PLAIN,
+       pairs_make(0, 1, PIPE), LONG_TIMES)
+{
+    const empm__conn *conn;
+
+    relay_ask(c, 0, "&how=once");
+    pair_say(0, "a");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "why=6");
+    conn = empm__slab_conn(&f->s->engine.slab, (uint32_t)get_ticket(0));
+    CHECK_SOON(!empm__conn_noted(conn, EMPM__OWNED | EMPM__READY_AUX), 2000);
+    pair_say(0, "b");
+    nap(30);
+    CHECK(!empm__conn_noted(conn, EMPM__READY_AUX));
+    pair_take(0);
+    /* nor when a handler answers after all */
+    CHECK_INT(cl_get(c, "/misuse?how=suspend-fd-ok"), 200);
+    CHECK_STR(c->body.p, "not suspended after all");
+    CHECK_SOON(!empm__conn_noted(conn, EMPM__OWNED | EMPM__READY_AUX), 2000);
+    pair_say(0, "c");
+    nap(30);
+    CHECK(!empm__conn_noted(conn, EMPM__READY_AUX));
+    check_in_step(c);
+}
+
+#if EMPM__EPOLL
+/* A descriptor wakes one request: a second one is refused, and the first one
+ * does not notice. */
+PAIRED(a_descriptor_is_for_one_request, T_LIVE,
+       pairs_make(0, 1, PIPE), LONG_TIMES)
+{
+    client d = client_of(f);
+
+    relay_ask(c, 0, "");
+    CHECK_INT(cl_get(&d, "/relay?slot=0"), 503);
+    CHECK(fx_log_has(f, "EMPM5021"));
+    CHECK(fx_log_has(f, strerror(EEXIST)));
+    check_in_step(&d);
+    pair_say(0, "a");
+    pair_end(0);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "a.");
+    cl_close(&d);
+}
+#endif
+
+/* A descriptor that is closed too early costs its own request its wait, and
+ * one line. (poll() sees that it is none.) */
+PAIRED(a_descriptor_closed_early, T_PLAIN,
+       pairs_make(0, 1, UNIX), LONG_TIMES)
+{
+    relay_ask(c, 0, "&ms=150");
+    nap(10);
+    close(g_pair[0][0]);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, EMPM__EPOLL ? "why=2" : "!");
+    CHECK_INT(fx_log_has(f, "EMPM5021"), EMPM__EPOLL);
+    g_pair[0][0] = 0;
+    check_in_step(c);
+}
+
+/* 200 requests that wait for pipes hold none of two workers. */
+PAIRED(descriptors_hold_no_worker, T_LIVE,
+       pairs_make(0, 150, PIPE); pairs_make(150, 50, UNIX),
+       LONG_TIMES "ThreadsPerChild 2")
+{
+    enum { N = 200 };
+    static client cs[N];
+    int i;
+
+    for (i = 0; i < N; i++) {
+        cs[i] = client_of(f);
+        relay_ask(&cs[i], i, "");
+    }
+    CHECK_INT(status_number(f, "ConnsAsyncSuspended"), N);
+    CHECK_SOON(status_number(f, "BusyWorkers") == 1, 3000);   /* its own */
+    for (i = 0; i < 50; i++)
+        CHECK_INT(cl_get(c, "/hello"), 200);
+    for (i = 0; i < N; i++) {
+        pair_say(i, "a");
+        pair_end(i);
+    }
+    for (i = 0; i < N; i++) {
+        CHECK_INT(cl_reply(&cs[i]), 200);
+        CHECK_STR(cs[i].body.p, "a.");
+        cl_close(&cs[i]);
+    }
+}
+
+/* Writes to random descriptors, and resumes. */
+static void *racer_run(void *arg)
+{
+    resumer *r = (resumer *)arg;
+
+    while (!get_int(r->stop)) {
+        const int i = (int)(r->seed >> 16) % 16;
+        r->seed = r->seed * 1103515245u + 12345u;
+        if (r->seed & 0x1000)
+            empm_resume(r->s, get_ticket(i));
+        if (r->seed & 0x6000 && write(g_pair[i][1], "x", 1) < 0)
+            sched_yield();
+        nap((int)(r->seed >> 20) % 4);
+    }
+    return NULL;
+}
+
+/* Readiness, the time, resume() of other threads and a client that goes race
+ * for each request: one of them wakes it, and no other request is touched. */
+PAIRED(one_wake_whatever_races, T_PLAIN, pairs_make(0, 16, UNIX),
+       LONG_TIMES "MaxKeepAliveRequests 7; ThreadsPerChild 3")
+{
+    enum { N = 16, ROUNDS = 25 };
+    client cs[N];
+    resumer r[4];
+    char more[64];
+    int i, round, stop = 0, why[8] = { 0 };
+
+    memset(r, 0, sizeof r);
+    for (i = 0; i < 4; i++) {
+        r[i].s = f->s;
+        r[i].stop = &stop;
+        r[i].seed = (unsigned)i * 7919u + 1u;
+        pthread_create(&r[i].thread, NULL, racer_run, &r[i]);
+    }
+    for (i = 0; i < N; i++)
+        cs[i] = client_of(f);
+    for (round = 0; round < ROUNDS && get_int(&g_failures) < 5; round++) {
+        for (i = 0; i < N; i++) {
+            if (cs[i].closes)
+                cl_close(&cs[i]);
+            snprintf(more, sizeof more, "&how=once&ms=%d",
+                     1 + (round + i) % 7 * 3);
+            relay_ask(&cs[i], i, more);
+        }
+        for (i = 0; i < N; i++) {
+            slot *s = &shm->slots[i];
+            context("round %d, slot %d", round, i);
+            if ((round + i) % 7 == 0) {
+                cl_reset(&cs[i]);
+                cs[i] = client_of(f);
+                CHECK_SOON(get_int(&s->wakes) == 1, 3000);
+            } else {
+                CHECK_INT(cl_reply(&cs[i]), 200);
+                CHECK_INT(atoi(cs[i].body.p + 4), get_int(&s->why));
+            }
+            CHECK_INT(get_int(&s->wakes), 1);
+            why[get_int(&s->why) & 7]++;
+            pair_take(i);
+        }
+    }
+    no_context();
+    set_int(&stop, 1);
+    for (i = 0; i < 4; i++)
+        pthread_join(r[i].thread, NULL);
+    CHECK(why[EMPM_RESUMED] > 0 && why[EMPM_TIMEOUT] > 0 &&
+          why[EMPM_READY] > 0);
+    CHECK_INT(why[EMPM_HALF_CLOSED] + why[EMPM_STOPPING], 0);
+    cl_close_all(cs, N);
 }
 
 /* empm_should_stop() tells a running handler of a half-closed client, a lost
@@ -19774,6 +20497,9 @@ static void check_prometheus(const char *text)
             CHECK(label > 0 && strncmp(line + len + 1 + label, "=\"", 2) == 0);
             len += 1 + label + 2;
             value = strcspn(line + len, "\"\\");
+            while (line[len + value] == '\\' &&       /* quoted: \\ and \" */
+                   strchr("\\\"n", line[len + value + 1]) != NULL)
+                value += 2 + strcspn(line + len + value + 2, "\"\\");
             CHECK(value > 0 && strncmp(line + len + value, "\"}", 2) == 0);
             len += value + 2;
         }
@@ -20086,6 +20812,69 @@ TEST(status, a_scoreboard_gone_mad_is_shown_harmlessly)
     fx_down(&f);
 }
 
+#if !defined(EVENTMPM_NO_FORK)
+/* Routes that have crashed children, and those that are closed, are shown in
+ * each format, whatever their patterns. */
+TEST(status, routes_that_crash_are_shown)
+{
+    static const empm_route odd[] = {
+        EMPM_ROUTE("GET /server-status", empm_status_page, NULL),
+        EMPM_ROUTE("GET /metrics", empm_status_page, EMPM_TEXT("prometheus")),
+        EMPM_ROUTE("GET /<b>'\"\\/1234567890123456789012345678901234567890"
+                   "123456789012345678901234567890", h_hello, NULL),
+        EMPM_ROUTE("GET /once", h_hello, NULL),
+        EMPM_ROUTES_END
+    };
+    fixture f;
+    char *text;
+    int i;
+
+    status_init(&f);
+    f.cfg.routes = odd;
+    if (!fx_up(&f))
+        return;
+    text = status_page(&f, "/server-status", "text/html; charset=utf-8");
+    CHECK(strstr(text, "<h2>Routes that have crashed") == NULL);
+    free(text);
+    for (i = 0; i < 4; i++)
+        empm__crash_count(&f.cfg, &f.s->score,
+                          &f.s->routes.list[i < 3 ? 2 : 3]);
+    text = status_auto(&f);
+    check_auto(text, 1);
+    CHECK_INT(auto_number(text, "Crashes"), 4);
+    CHECK_INT(auto_number(text, "RoutesClosed"), 1);
+    free(text);
+    text = status_page(&f, "/server-status?json", "application/json");
+    check_json(text);
+    CHECK(strstr(text, "\"closed_routes\":1,") != NULL);
+    CHECK(strstr(text, "\n{\"route\":\"GET /\\u003cb\\u003e\\u0027\\u0022"
+                       "\\u005c/1234567890") != NULL);
+    CHECK(strstr(text, "\"crashes\":3,\"closed\":true,") != NULL);
+    CHECK(strstr(text, "\n{\"route\":\"GET /once\",\"crashes\":1,"
+                       "\"closed\":false,") != NULL);
+    free(text);
+    text = status_page(&f, "/metrics",
+                       "text/plain; version=0.0.4; charset=utf-8");
+    check_prometheus(text);
+    CHECK(strstr(text, "\neventmpm_crashes_total 4\n") != NULL);
+    CHECK(strstr(text, "\neventmpm_route_closed{route=\"GET /<b>'\\\"\\\\/12345"
+                       "6789012345678901234567890123456789012345678901"
+                       "\"} 1\n") != NULL);
+    CHECK(strstr(text, "\neventmpm_route_crashes_total{route=\"GET /once\"} "
+                       "1\n") != NULL);
+    free(text);
+    text = status_page(&f, "/server-status", "text/html; charset=utf-8");
+    CHECK(strstr(text, "1 of the routes answer 503") != NULL);
+    CHECK(strstr(text, "<td class=x>GET /&#60;b&#62;&#39;&#34;&#92;/123") !=
+          NULL);
+    CHECK(strstr(text, "<td>closed, tried in 59") != NULL ||
+          strstr(text, "<td>closed, tried in 60") != NULL);
+    CHECK(strstr(text, "<td class=x>GET /once<td>1<td>") != NULL);
+    free(text);
+    fx_down(&f);
+}
+#endif
+
 /* The next tenant of a slot may have fewer workers than the last one. */
 TEST(status, a_slot_is_empty_for_its_next_tenant)
 {
@@ -20234,6 +21023,7 @@ TEST(status, counters_never_go_back)
     fx_init_forked(&f, 2);
     f.cfg.routes = status_routes;
     f.cfg.server_name = "www.example.com";
+    f.cfg.crash_limit = 0;
     f.deaths_ok = 1;
     if (!fx_up(&f))
         return;
@@ -21642,7 +22432,7 @@ static int is_among(long pid, const long *kids, int n)
 
 /* A crash costs the connections of one child: the other goes on, and a new
  * child is there at once. */
-SERVED_BY(process, crash_costs_one_child, 2, LONG_TIMES)
+SERVED_BY(process, crash_costs_one_child, 2, LONG_TIMES "CrashLimit 0")
 {
     client other = client_of(f);
     long kids[16], after[16];
@@ -21693,6 +22483,492 @@ SERVED_BY(process, crash_costs_one_child, 2, LONG_TIMES)
     no_context();
     CHECK(fx_log_has(f, "egmentation"));
     CHECK_IN(best, 0, SCALED(100));     /* the new child is there */
+}
+
+/* --- a crash names its cause, and its route is closed --------------------- */
+
+static int h_fault_wake(empm_request *req, enum empm_why why, void *user)
+{
+    (void)why;
+    return h_crash(req, user);
+}
+
+static int h_fault_suspend(empm_request *req, void *user)
+{
+    return empm_suspend(req, 1, h_fault_wake, user) != 0 ? EMPM_SUSPENDED : 500;
+}
+
+static int h_fault_piece(empm_request *req, const void *data, size_t len,
+                         void *user)
+{
+    (void)data;
+    (void)len;
+    return h_crash(req, user);
+}
+
+static long fault_next(empm_request *req, void *buf, size_t cap, void *user)
+{
+    (void)buf;
+    (void)cap;
+    return h_crash(req, user);
+}
+
+static int h_fault_stream(empm_request *req, void *user)
+{
+    return empm_stream(req, 100000, fault_next, user);
+}
+
+static void fault_cleanup(void *p)
+{
+    (void)p;
+    crash_here();
+}
+
+static int h_fault_cleanup(empm_request *req, void *user)
+{
+    (void)user;
+    empm_defer(req, fault_cleanup, NULL);
+    empm_printf(req, "so far, so good\n");
+    return EMPM_OK;
+}
+
+static int h_fault_abort(empm_request *req, void *user)
+{
+    (void)req;
+    (void)user;
+    abort();
+}
+
+/* Uses up the worker's stack. */
+static int fault_deep(volatile int *n)
+{
+    volatile int here[256];
+
+    here[*n % 256] = *n;
+    if (++*n < 1 << 30)
+        here[1] = fault_deep(n);
+    return here[0] + here[1];
+}
+
+static int h_fault_deep(empm_request *req, void *user)
+{
+    volatile int n = 0;
+
+    (void)req;
+    (void)user;
+#if defined(__SANITIZE_THREAD__)
+    crash_here();                   /* its shadow would take minutes */
+#endif
+    return fault_deep(&n) == 0;
+}
+
+static int crash_members_only(empm_request *req, void *user)
+{
+    (void)user;
+    return empm_query(req, "member") != NULL ? EMPM_OK : 401;
+}
+
+static const empm_route crash_routes[] = {
+    EMPM_ROUTE("GET /hello",         h_hello,          NULL),
+    EMPM_ROUTE("GET /gate",          h_gate,           NULL),
+    EMPM_ROUTE("GET /crash",         h_crash,          NULL),
+    EMPM_ROUTE("GET /poison",        h_poison,         NULL),
+    EMPM_ROUTE("GET /quit",          h_quit,           NULL),
+    EMPM_ROUTE("GET /fault/wake",    h_fault_suspend,  NULL),
+    EMPM_ROUTE("GET /fault/stream",  h_fault_stream,   NULL),
+    EMPM_ROUTE("GET /fault/cleanup", h_fault_cleanup,  NULL),
+    EMPM_ROUTE("GET /fault/abort",   h_fault_abort,    NULL),
+    EMPM_ROUTE("GET /fault/deep",    h_fault_deep,     NULL),
+    EMPM_ROUTE_WITH("GET /fault/head", h_hello, NULL, h_crash, NULL, -1, 0, 0),
+    EMPM_ROUTE_WITH("POST /fault/piece", h_hello, NULL, NULL, h_fault_piece,
+                    -1, 0, 0),
+    EMPM_ROUTE_WITH("GET /members", h_gate, NULL, crash_members_only, NULL, -1,
+                    0, 0),
+    EMPM_ROUTES_END
+};
+
+/* A sanitizer's own handler would be left alone. */
+static void no_handler_of_faults(void)
+{
+    signal(SIGSEGV, SIG_DFL);
+}
+
+static void crash_init(fixture *f, int processes)
+{
+    fx_init_forked(f, processes);
+    f->cfg.routes = crash_routes;
+    f->in_child = no_handler_of_faults;
+    f->deaths_ok = 1;
+}
+
+/* The log says what the workers of a child were running when one of them has
+ * crashed: that one first. ExtendedStatus Off has the route only. */
+SERVED_WITH(process, a_crash_names_its_requests, T_PLAIN, crash_init(f, 1),
+            LONG_TIMES)
+{
+    client gate = client_of(f);
+    char *log, *first, *second;
+
+    cl_puts(&gate, "GET /gate?\"%41 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 4000);
+    nap(20);
+    CHECK(get_status(f, "/crash?a=b") <= 0);
+    CHECK_SOON(fx_log_has(f, "was running"), 4000);
+    log = slurp(f->log_fd);
+    first = strstr(log, "has crashed in \"GET /crash?a=b HTTP/1.1\" from "
+                        "127.0.0.1:");
+    CHECK(first != NULL && strstr(first, ", route \"GET /crash\", for 0.0"));
+    second = strstr(log, "was running \"GET /gate??%41 HTTP/1.1\" from "
+                         "127.0.0.1:");
+    CHECK(second != NULL && second > first);
+    CHECK(second != NULL && strstr(second, ", route \"GET /gate\", for "));
+    CHECK_INT(fx_log_lines(f, "EMPM5050"), 2);
+    free(log);
+    cl_close(&gate);
+}
+
+/* Whatever of a route has crashed, and however, is the route's, though another
+ * worker runs a request, too: with CrashLimit 1 its next one is refused. */
+SERVED_WITH(process, every_way_to_crash_closes_its_route, T_PLAIN,
+            crash_init(f, 1), LONG_TIMES "CrashLimit 1")
+{
+    static const char *const paths[] = {
+        "/crash", "/quit?thread=1", "/fault/wake", "/fault/stream",
+        "/fault/cleanup", "/fault/abort", "/fault/deep", "/fault/head",
+        "/fault/piece"
+    };
+    int i;
+
+    EACH(paths, k) {
+        const char *verb = strstr(paths[k], "piece") ? "POST" : "GET";
+        char line[80];
+        client gate = client_of(f);
+        set_int(&shm->at_gate, 0);
+        cl_puts(&gate, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK_SOON(get_int(&shm->at_gate) == 1, 4000);
+        for (i = 0; i < 2; i++) {
+            client one = client_of(f);
+            context("%s, request %d", paths[k], i);
+            cl_printf(&one, "%s %s HTTP/1.1\r\nHost: a\r\n"
+                      "Content-Length: 1\r\n\r\nx", verb, paths[k]);
+            CHECK_INT(cl_reply(&one) == 503, i);
+            cl_close(&one);
+            CHECK_SOON(fx_log_lines(f, "503 for 60 s") == (int)k + 1, 4000);
+        }
+        snprintf(line, sizeof line, "EMPM5051: route \"%s %.*s\" has crashed 1 "
+                 "children: ", verb, (int)strcspn(paths[k], "?"), paths[k]);
+        CHECK(fx_log_has(f, line));
+        cl_close(&gate);
+    }
+    no_context();
+    CHECK_INT(get_status(f, "/hello"), 200);
+}
+
+/* The third crash within CrashWindow closes a route: 503 with Retry-After. A
+ * minute later one request of all tries it; if it crashes, the route is closed
+ * again, and once it answers, open. Other routes do not notice. */
+SERVED_WITH(process, a_route_that_crashes_is_closed, T_PLAIN, crash_init(f, 2),
+            LONG_TIMES)
+{
+    client trial = client_of(f);
+    int i, deaths = 0;
+
+    for (i = 0; i < 3; i++)
+        CHECK(get_status(f, "/poison") <= 0);
+    CHECK_SOON(fx_log_has(f, "EMPM5051: route \"GET /poison\" has crashed 3 "
+                             "children: it answers 503 for 60 s"), 4000);
+    for (i = 0; i < 20; i++)
+        CHECK_INT(cl_get(c, "/poison"), 503);
+    CHECK_IN(atoi(cl_header(c, "Retry-After")), 50, 60);
+    CHECK_INT(cl_get(c, "/hello"), 200);
+    set_int(&shm->crash_pause_ms, 1);
+    nap(5);
+    CHECK(get_status(f, "/poison") <= 0);          /* is tried, and crashes */
+    set_int(&shm->crash_pause_ms, 0);
+    CHECK_SOON(fx_log_has(f, "4 children, one of them when it was"), 4000);
+    CHECK_INT(get_status(f, "/poison"), 503);
+    deaths = fx_log_lines(f, "exit signal");
+    CHECK_INT(deaths, 4);
+    set_int(&shm->healed, 1);
+    set_int(&shm->crash_pause_ms, 1);
+    nap(5);
+    cl_puts(&trial, "GET /poison HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 4000);
+    set_int(&shm->crash_pause_ms, 0);
+    for (i = 0; i < 20; i++)
+        CHECK_INT(get_status(f, "/poison"), 503);   /* one at a time */
+    set_int(&shm->gate, 1);
+    CHECK_INT(cl_reply(&trial), 200);
+    CHECK_SOON(fx_log_has(f, "\"GET /poison\" has answered: it is open"), 4000);
+    for (i = 0; i < 20; i++)
+        CHECK_INT(get_status(f, "/poison"), 200);
+    CHECK_INT(fx_log_lines(f, "exit signal"), deaths);
+    cl_close(&trial);
+}
+
+/* A death counts for no route if it came from outside, or if nobody knows which
+ * of several requests it was. */
+SERVED_WITH(process, innocent_routes_stay_open, T_PLAIN, crash_init(f, 1),
+            LONG_TIMES "CrashLimit 1")
+{
+    static const int signals[] = { SIGKILL, SIGSEGV, 0 };
+    long kids[16];
+
+    EACH(signals, i) {
+        client gate = client_of(f);
+        context("signal %d", signals[i]);
+        set_int(&shm->at_gate, 0);
+        cl_puts(&gate, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK_SOON(get_int(&shm->at_gate) == 1, 4000);
+        if (wait_children(f, 1, kids, PATIENCE) != 1)
+            SKIP("no /proc to see children in");
+        if (signals[i] != 0)
+            signal_process((pid_t)kids[0], signals[i]);
+        else                         /* one of two, by exit() */
+            CHECK(get_status(f, "/quit") <= 0);
+        CHECK_SOON(fx_log_lines(f, "was running \"GET /gate") == (int)i + 1,
+                   4000);
+        cl_close(&gate);
+    }
+    no_context();
+    set_int(&shm->gate, 1);
+    CHECK_INT(get_status(f, "/gate"), 200);
+    CHECK(!fx_log_has(f, "EMPM5051"));
+    CHECK(get_status(f, "/quit") <= 0);
+    CHECK_SOON(fx_log_has(f, "EMPM5051"), 4000);
+}
+
+static void *poison_others(void *arg)
+{
+    client *c = (client *)arg;
+    int status, *lost = &shm->rc[1];
+
+    while (!get_int(&shm->gate)) {
+        status = cl_get(c, "/hello");
+        add_int(&shm->rc[0], status == 200);
+        if (status != 200) {
+            add_int(lost, 1);
+            cl_close(c);
+        }
+    }
+    return NULL;
+}
+
+/* A request that crashes, again and again, ends three children; the others lose
+ * at most what these had in hand. */
+SERVED_WITH(process, one_poisoned_request_is_not_the_end, T_PLAIN,
+            crash_init(f, 2), LONG_TIMES "MaxKeepAliveRequests 0")
+{
+    enum { OTHERS = 4 };
+    client other[OTHERS];
+    pthread_t thread[OTHERS];
+    int i, refused = 0;
+
+    CHECK_SOON(get_int(&shm->child_starts) == 2, 4000);
+    for (i = 0; i < OTHERS; i++) {
+        other[i] = client_of(f);
+        pthread_create(&thread[i], NULL, poison_others, &other[i]);
+    }
+    for (i = 0; i < 60; i++) {
+        refused += get_status(f, "/poison") == 503;
+        nap(10);
+    }
+    set_int(&shm->gate, 1);
+    for (i = 0; i < OTHERS; i++) {
+        pthread_join(thread[i], NULL);
+        cl_close(&other[i]);
+    }
+    /* while the parent books the third death, the other child may die */
+    i = fx_log_lines(f, "exit signal");
+    CHECK_IN(i, 3, 4);
+    CHECK_IN(refused, 50, 60 - i);
+    CHECK_IN(get_int(&shm->rc[1]), 0, i * OTHERS);
+    CHECK_IN(get_int(&shm->rc[0]), 100, 10000000);
+}
+
+/* A child may write anything into its memory: the log's lines stay lines, there
+ * are few, and no route is closed that does not exist. */
+TEST(process, a_death_with_a_scoreboard_gone_mad)
+{
+    fixture f;
+    empm__generation g;
+    char *log, *at;
+    int t;
+
+    fx_init(&f);
+    f.forked = 0;
+    f.cfg.processes = 0;
+    f.cfg.threads_per_child = 16;
+    f.cfg.routes = crash_routes;
+    f.cfg.crash_limit = 1;
+    if (!fx_up(&f))
+        return;
+    memset(&g, 0, sizeof g);
+    g.cfg = &f.cfg;
+    g.s = f.s;
+    for (t = 0; t < 16; t++)          /* nobody else's slot */
+        memset((void *)empm__score_worker_at(&f.s->score, 1, t), 0xf0 + t,
+               sizeof(empm__score_worker));
+    for (t = 0; t < 2; t++) {
+        empm__store(&empm__score_at(&f.s->score, 1)->crashed,
+                    t ? 0xeeeeeeeeu : 7u);
+        empm__crash_book(&g, 1, 0, 4711, SIGSEGV);
+    }
+    log = slurp(f.log_fd);
+    CHECK_INT(fx_log_lines(&f, "EMPM5050"), 2 * 11);
+    CHECK_INT(fx_log_lines(&f, "worker 6 has crashed in \""), 1);
+    CHECK_INT(fx_log_lines(&f, "route \"(unknown)\""), 2 * 10);
+    CHECK_INT(fx_log_lines(&f, "child 4711: and 6 others"), 2);
+    for (at = log; *at != 0; at++)
+        if ((*at < 32 && *at != '\n') || *at > 126)
+            fail(__FILE__, __LINE__, "byte %d", *at);
+    CHECK_INT(empm__score_routes(&f.s->score), 0);
+    free(log);
+    fx_down(&f);
+}
+
+static int readable_of(client *c, int n)
+{
+    int i, sum = 0;
+
+    for (i = 0; i < n; i++)
+        sum += cl_readable(&c[i], 0);
+    return sum;
+}
+
+/* When a closed route is tried, one request of all runs: the next one if that
+ * has not reached the handler, and another one after a minute if it does not
+ * end. */
+TEST(process, one_request_tries_a_closed_route)
+{
+    enum { MANY = 8 };
+    fixture f;
+    client c[MANY];
+    empm__score_trial *gate;
+    int i, running = -1;
+
+    fx_init(&f);
+    f.forked = 0;
+    f.cfg.processes = 0;
+    f.cfg.threads_per_child = MANY + 1;
+    f.cfg.crash_limit = 1;
+    f.cfg.routes = crash_routes;
+    if (!fx_up(&f))
+        return;
+    empm__crash_count(&f.cfg, &f.s->score,
+                      empm__crash_route(&f.s->routes,
+                                        empm__route_key("GET /members")));
+    gate = empm__score_trial_at(&f.s->score, 0);
+    CHECK_INT(get_status(&f, "/members?member"), 503);
+    empm__store(&gate->tried_at_ms, empm__now_ms() - 60000);
+    CHECK_INT(get_status(&f, "/members"), 401);
+    for (i = 0; i < MANY; i++) {
+        cl_open(&c[i], &f);
+        cl_puts(&c[i], "GET /members?member HTTP/1.1\r\nHost: a\r\n"
+                       "Connection: close\r\n\r\n");
+    }
+    CHECK_SOON(get_int(&shm->at_gate) > 0, 4000);
+    CHECK_SOON(readable_of(c, MANY) >= MANY - 1, 4000);
+    CHECK_INT(get_int(&shm->at_gate), 1);
+    for (i = 0; i < MANY; i++)
+        if (cl_readable(&c[i], 0)) {
+            CHECK_INT(cl_reply(&c[i]), 503);
+            CHECK_STR(cl_header(&c[i], "Retry-After"), "60");
+            cl_close(&c[i]);
+        } else
+            running = i;
+    if (CHECK(running >= 0)) {
+        cl_open(&c[running == 0], &f);
+        empm__store(&gate->tried_at_ms, empm__now_ms() - 60000);
+        cl_puts(&c[running == 0], "GET /members?member HTTP/1.1\r\n"
+                                  "Host: a\r\n\r\n");
+        CHECK_SOON(get_int(&shm->at_gate) == 2, 4000);
+        set_int(&shm->gate, 1);
+        CHECK_INT(cl_reply(&c[running]), 200);
+        CHECK_INT(get_status(&f, "/members?member"), 200);
+        cl_close(&c[running == 0]);
+        cl_close(&c[running]);
+    }
+    fx_down(&f);
+}
+
+/* Crashes count within CrashWindow. The routes that are remembered are the last
+ * ones to have crashed. */
+TEST(process, crashes_are_counted_in_their_window)
+{
+    fixture f;
+    empm_route many[EMPM__CRASHED_ROUTES + 2];
+    char names[EMPM__CRASHED_ROUTES + 1][24];
+    const empm__route *r;
+    empm__score_route *row;
+    empm_config once;
+    uint32_t closed;
+    int i;
+
+    fx_init(&f);
+    f.forked = 0;
+    f.cfg.processes = 0;
+    for (i = 0; i <= EMPM__CRASHED_ROUTES; i++) {
+        snprintf(names[i], sizeof names[i], "GET /%d", i);
+        many[i] = crash_routes[0];
+        many[i].pattern = names[i];
+    }
+    many[i] = crash_routes[sizeof crash_routes / sizeof crash_routes[0] - 1];
+    f.cfg.routes = many;
+    if (!fx_up(&f))
+        return;
+    r = f.s->routes.list;
+    empm__crash_count(&f.cfg, &f.s->score, r);
+    empm__crash_count(&f.cfg, &f.s->score, r);
+    row = empm__score_route_at(&f.s->score, 0);
+    row->crashed_us[0] -= 60000001u;          /* the first one was long ago */
+    empm__crash_count(&f.cfg, &f.s->score, r);
+    CHECK_INT(get_status(&f, "/0"), 200);
+    empm__crash_count(&f.cfg, &f.s->score, r);
+    CHECK_INT(get_status(&f, "/0"), 503);
+    for (i = 0; i < 3 * EMPM__CRASHES_MOST; i++)   /* the ring goes round */
+        empm__crash_count(&f.cfg, &f.s->score, r);
+    CHECK_INT(row->crashes, 4 + 3 * EMPM__CRASHES_MOST);
+    for (i = 0; i < EMPM__CRASHES_MOST; i++)
+        row->crashed_us[i] -= 60000001u;
+    closed = row->closed;
+    empm__crash_count(&f.cfg, &f.s->score, r);     /* the trial has crashed */
+    CHECK_INT(row->closed, closed + 1);
+    once = f.cfg;
+    once.crash_limit = 0;                          /* off */
+    for (i = 0; i < 20; i++)
+        empm__crash_count(&once, &f.s->score, r + 1);
+    CHECK_INT(get_status(&f, "/1"), 200);
+    once.crash_limit = 1;
+    for (i = 1; i <= EMPM__CRASHED_ROUTES; i++) {
+        empm__crash_count(&once, &f.s->score, r + i);
+        CHECK_INT(get_status(&f, names[i] + 4), 503);
+    }
+    CHECK_INT(empm__score_routes(&f.s->score), EMPM__CRASHED_ROUTES);
+    CHECK_INT(get_status(&f, "/0"), 200);          /* its row was the oldest */
+    CHECK_INT(get_status(&f, "/1"), 503);
+    fx_down(&f);
+}
+
+/* A reload that switches CrashLimit off opens what is closed. */
+TEST(process, a_limit_of_crashes_that_is_off)
+{
+    fixture f;
+    empm_config once;
+
+    fx_init(&f);
+    f.forked = 0;
+    f.cfg.processes = 0;
+    f.cfg.routes = crash_routes;
+    f.cfg.crash_limit = 0;
+    if (!fx_up(&f))
+        return;
+    once = f.cfg;
+    once.crash_limit = 1;
+    empm__crash_count(&once, &f.s->score, f.s->routes.list);
+    CHECK(empm__score_route_closed(&f.s->score, 0) != 0);
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
 }
 
 /* A handler that ends its process, or its thread, is a crash that is named. */
@@ -22714,9 +23990,11 @@ TEST(process, test_of_the_settings)
         { "-t", 0, "3 to 16 children of 25 workers" },
         { "-t|-X", 0, "1 to 1 children of 25 workers" },
         { "-t|-X|-c|StartServers 2|-c|MaxConnectionsPerChild 9|-c|"
-          "StuckWorkerTimeout 9 replace", 0, "EMPM5049: without children "
+          "StuckWorkerTimeout 9 replace|-c|CrashLimit 2", 0,
+          "EMPM5049: without children "
           "(Processes 0, -X) these have no meaning: StartServers, "
-          "MaxConnectionsPerChild, replace of StuckWorkerTimeout\n" },
+          "MaxConnectionsPerChild, CrashLimit, replace of "
+          "StuckWorkerTimeout\n" },
         /* what differs from the defaults, as a file would have it */
         { "-t|-c|KeepAlive Off|-c|Timeout 1500ms|-c|MaxMemFree 3", 0,
           "\nMaxMemFree 3\nTimeout 1500ms\nKeepAlive Off\n" },
@@ -26113,6 +27391,7 @@ static const empm_route fault_routes[] = {
     EMPM_ROUTE("POST /echo",         h_echo,           NULL),
     EMPM_ROUTE("GET /sleep",         h_sleep,          NULL),
     EMPM_ROUTE("GET /events",        h_events,         NULL),
+    EMPM_ROUTE("GET /pipe",          h_pipe,           NULL),
     EMPM_ROUTE("GET /produce",       h_produce,        NULL),
     EMPM_ROUTE("GET /big",           h_big,            NULL),
     EMPM_ROUTE("GET /server-status", empm_status_page, NULL),
@@ -26137,6 +27416,7 @@ static const struct fault_request {
     { "/produce?bytes=200000", 0,      0,     NULL,          200000 },
     { "/server-status?auto",   0,      0,     NULL,          0 },
     { "/events?n=2",           0,      0,     NULL,          0 },
+    { "/pipe",                 0,      0,     "piped",       0 },
     { "/sleep?ms=5",           0,      0,     NULL,          0 },
     { "/big?bytes=400000",     0,      0,     NULL,          400000 },
     { "/echo",                 90000,  30000, NULL,          90000 },
@@ -27339,6 +28619,7 @@ TEST(clients, haproxy_loses_nothing)
 TEST(clients, first_two_minutes)
 {
     static const char *const names[] = { "hello", "example_server" };
+    static const struct rlimit no_core = { 0, 0 };
     char dir[400], here[400], out[2000], path[512];
     int i;
 
@@ -27369,6 +28650,8 @@ TEST(clients, first_two_minutes)
             fd = open("/dev/null", O_RDWR);
             dup2(fd, 1);
             dup2(fd, 2);
+            setenv("EXAMPLE_CRASH", "1", 1);
+            setrlimit(RLIMIT_CORE, &no_core);
             if (chdir(dir) == 0)
                 execl(program, names[i], "-c", "User root", where,
                       (char *)NULL);
@@ -27383,11 +28666,18 @@ TEST(clients, first_two_minutes)
             if (i == 1) {
                 CHECK(strstr(c.body.p, "<a href=\"/hello/world\">") != NULL);
                 CHECK(strstr(c.body.p, "<li>POST /echo\n") != NULL);
+                CHECK_INT(cl_get(&c, "/date"), 200);
+                CHECK(c.body.n > 20 && strstr(c.body.p, ":") != NULL &&
+                      c.body.p[c.body.n - 1] == '\n');
                 snprintf(path, sizeof path, "%s/index.html", dir);
                 write_file(path, "mine", 4);
                 CHECK_INT(cl_get(&c, "/"), 200);
                 CHECK_STR(c.body.p, "mine");
                 unlink(path);
+                CHECK(cl_get(&c, "/crash") <= 0);
+                cl_close(&c);
+                CHECK_INT(cl_connect_port(&c, port, 0), 0);
+                CHECK_INT(cl_get(&c, "/hello/world"), 200);
             }
             cl_close(&c);
         }
