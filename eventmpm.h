@@ -129,7 +129,7 @@
  *   SSLCACertificateFile has signed; a bad one ends the handshake. empm_ssl()
  *   tells handlers its names and its SHA-256. Revocation and extendedKeyUsage
  *   are not looked at: take an authority that signs clients and nothing else.
- *   Another TLS library can take BearSSL's place: >>transport says how.
+ *   Another library can stand behind all that: >>transport says how.
  *
  * THREADS
  *   with an empm_request *   only the worker that runs the handler; the pointer
@@ -20764,9 +20764,7 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
                          "memory of that size to share");
         return EMPM_ESYS;
     }
-#ifdef MADV_DONTDUMP
-    madvise(x->kv, bytes, MADV_DONTDUMP);    /* secrets: not into a core */
-#endif
+    empm__process_hide(x->kv, bytes);
     tls->sessions = x;
     return EMPM_OK;
 }
