@@ -5162,6 +5162,13 @@ static uint32_t empm__poller_aux_bits(uint32_t ready)
     return (ready & (EMPM__READY_IN | EMPM__READY_OUT)) << EMPM__AUX_SHIFT;
 }
 
+/* What has been noted of a second descriptor is of no use any more. */
+static void empm__poller_aux_forget(empm__conn *c)
+{
+    empm__conn_clear(c, EMPM__READY_AUX);
+    c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_AUX);
+}
+
 #if EMPM__EPOLL
 
 /* Returns EMPM_OK, or EMPM_ESYS with errno: then free() has to be called. */
@@ -5257,9 +5264,16 @@ static int empm__poller_aux_add(empm__poller *p, empm__conn *c, uint32_t i,
 static int empm__poller_aux_remove(empm__poller *p, empm__conn *c, int fd)
 {
     const int r = epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
-    empm__conn_clear(c, EMPM__READY_AUX);
-    c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_AUX);
+    empm__poller_aux_forget(c);
     return r;
+}
+
+/* Its owner is about to close it: no other process has it open. */
+EMPM__OPTIONAL
+static void empm__poller_aux_closing(empm__poller *p, empm__conn *c, int fd)
+{
+    (void)p; (void)fd;
+    empm__poller_aux_forget(c);
 }
 
 /* Waits for the bell from here on: each ring is one event for each waiter. */
@@ -5491,9 +5505,14 @@ static int empm__poller_aux_remove(empm__poller *p, empm__conn *c, int fd)
 {
     (void)p; (void)fd;
     c->aux_fd = -1;
-    empm__conn_clear(c, EMPM__READY_AUX);
-    c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_AUX);
+    empm__poller_aux_forget(c);
     return 0;
+}
+
+EMPM__OPTIONAL
+static void empm__poller_aux_closing(empm__poller *p, empm__conn *c, int fd)
+{
+    empm__poller_aux_remove(p, c, fd);
 }
 
 /* Without EPOLLEXCLUSIVE all children are woken for what waits: there is
@@ -6489,6 +6508,16 @@ static int empm__pool_spool_reserve(empm__worker *w, int whose, int64_t n)
     if (whose == EMPM__FOR_ANSWERS && most > all / 2)
         most = all / 2;
     return empm__budget_reserve(&pool->spool[whose], n, most);
+}
+
+/* Is there room for n bytes of answers, as far as can be told now? */
+EMPM__OPTIONAL
+static int empm__pool_spool_has(empm__worker *w, int64_t n)
+{
+    if (!empm__pool_spool_reserve(w, EMPM__FOR_ANSWERS, n))
+        return 0;
+    empm__budget_release(&w->engine->pool.spool[EMPM__FOR_ANSWERS], n);
+    return 1;
 }
 
 /* Any thread may hold the last reference, also a worker of another request. */
@@ -9783,9 +9812,16 @@ struct empm_request {             /* owner: the connection's */
     enum empm__suspension suspension;
     int           wake_why;       /* enum empm_why; 0: none yet */
     int           told_half;      /* HALF_CLOSED has been reported */
+    int           stays;          /* a plain stop does not end it early */
+    int           gathers;        /* what is written is not sent meanwhile, as
+                                     long as it is an answer of known length */
+    int64_t       room_at;        /* fewer bytes wait for the client: it is
+                                     ready; 0: it does not wait for that */
     uint32_t      aux_ready;      /* READY_AUX bits, of empm_suspend_fd(); 0: it
                                      waits for no descriptor */
     int           aux_fd;         /* the user's; -1: ready as it cannot wait */
+    uint32_t      aux_kept;       /* READY_AUX bits for which a descriptor of our
+                                     own stays registered; 0: there is none */
 
     /* not cleared */
     empm__path    path;
@@ -12598,7 +12634,7 @@ EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
         req->suspension != EMPM__SUSP_NONE || req->failed ||
         !empm__request_may_add(req) ||
         empm__conn_noted(req->c, EMPM__READY_HUP) ||
-        empm__step_closes_idle(req->w))
+        (empm__step_closes_idle(req->w) && !req->stays))
         return 0;
     req->wake = fn;
     req->wake_user = user;
@@ -12654,7 +12690,9 @@ static void empm__handling_unwatch(empm_request *req)
 {
     if (req->aux_ready == 0)
         return;
-    if (req->aux_fd < 0)
+    if (req->aux_kept != 0)
+        ;                            /* its user clears the bits */
+    else if (req->aux_fd < 0)
         empm__conn_clear(req->c, EMPM__READY_AUX);
     else if (empm__poller_aux_remove(&req->w->engine->poller, req->c,
                                      req->aux_fd) < 0)
@@ -12679,6 +12717,44 @@ EMPM_API empm_ticket empm_suspend_fd(empm_request *req, int fd, int events,
     return ticket;
 }
 
+/* As empm_suspend_fd(), for a descriptor that a wing has opened, that has no
+ * other user, and that is closed by it: it stays registered from one wait to
+ * the next, and its close() alone ends that. So `fn` clears the bit before it
+ * reads or writes, as with a client's descriptor, and goes on until EAGAIN: no
+ * event tells again what it has left. */
+EMPM__OPTIONAL
+static empm_ticket empm__handling_suspend_own(empm_request *req, int fd,
+                                              int events, int timeout_ms,
+                                              empm_wake *fn, void *user)
+{
+    empm__poller *p = &req->w->engine->poller;
+    const uint32_t ready = (uint32_t)events * EMPM__READY_AUX_IN;
+    const empm_ticket ticket = empm_suspend(req, timeout_ms, fn, user);
+    if (ticket == 0)
+        return 0;
+    if (req->aux_kept != 0 && (ready & ~req->aux_kept) != 0)
+        empm__poller_aux_remove(p, req->c, fd);
+    if ((ready & ~req->aux_kept) != 0 &&
+        empm__handling_watch(req, fd, ready) < 0) {
+        req->suspension = EMPM__SUSP_NONE;
+        empm__conn_next_serial(req->c);
+        req->aux_kept = 0;
+        return 0;
+    }
+    req->aux_kept |= ready;
+    req->aux_ready = ready;
+    return ticket;
+}
+
+/* The descriptor of that is about to be closed. */
+EMPM__OPTIONAL
+static void empm__handling_own_closes(empm_request *req, int fd)
+{
+    if (req->aux_kept != 0)
+        empm__poller_aux_closing(&req->w->engine->poller, req->c, fd);
+    req->aux_kept = 0;
+}
+
 /* Goes by what a handler or the function of a suspension has returned: the
  * request waits, or its answer is finished. */
 static enum empm__state empm__handling_after_call(empm_request *req, int rc)
@@ -12687,7 +12763,7 @@ static enum empm__state empm__handling_after_call(empm_request *req, int rc)
         empm__request_answered(req, EMPM__BEGUN);
         /* from here its function will be called, whatever fails */
         req->suspension = EMPM__SUSP_WAITING;
-        if (req->written > 0 && !req->failed)
+        if (req->written > 0 && !req->failed && !req->gathers)
             empm__response_push_body(req);
         return EMPM__SUSPENDED;
     }
@@ -12721,7 +12797,9 @@ static int empm__handling_wake_call(empm_request *req)
     if (why == EMPM_HALF_CLOSED && req->suspension == EMPM__SUSP_NONE) {
         if (rc == EMPM_SUSPENDED) {
             req->suspension = EMPM__SUSP_ARMED;   /* as it was */
-            if (ready != 0 && empm__handling_watch(req, fd, ready) < 0)
+            if (req->aux_kept != 0)
+                req->aux_ready = ready;
+            else if (ready != 0 && empm__handling_watch(req, fd, ready) < 0)
                 empm__handling_watch_none(req, ready);
         } else if (empm__load(&req->c->serial) == serial)
             empm__conn_next_serial(req->c);
@@ -12811,17 +12889,18 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
         req->wake_why = EMPM_RESUMED;
     else if (req->failed || empm__conn_noted(c, EMPM__READY_HUP))
         req->wake_why = EMPM_GONE;
-    else if ((why | empm__load(&c->word)) & req->aux_ready)
+    else if ((why | empm__load(&c->word)) & req->aux_ready ||
+             req->io.out_left < req->room_at)
         req->wake_why = EMPM_READY;
-    else if (empm__step_closes_idle(w))
+    else if (empm__step_closes_idle(w) && !req->stays)
         req->wake_why = EMPM_STOPPING;
     else if (empm__time_is_late(req->wake_deadline, now))
         req->wake_why = EMPM_TIMEOUT;
     else if (!req->told_half && empm__conn_noted(c, EMPM__READY_RDHUP))
         req->wake_why = EMPM_HALF_CLOSED;
     if (req->wake_why == 0) {
-        wait->want = EMPM__WANT(EMPM__READY_RESUME | EMPM__READY_STOP |
-                                req->aux_ready);
+        wait->want = EMPM__WANT(EMPM__READY_RESUME | req->aux_ready |
+                                (req->stays ? 0 : EMPM__READY_STOP));
         if (!req->told_half)
             wait->want |= EMPM__WANT(EMPM__READY_RDHUP);
         wait->deadline_ms = req->wake_deadline;
@@ -22573,7 +22652,6 @@ typedef struct empm__fcgi {          /* in the request's memory */
     size_t                 cgi_len;
     int                    begun;    /* a byte of an answer has come */
     int                    head_done;
-    int                    streams;
     int64_t                length;   /* of the answer's body; -1: not known */
     int64_t                given;    /* bytes of it so far */
     size_t                 said;     /* bytes of its messages */
@@ -22583,6 +22661,7 @@ typedef struct empm__fcgi {          /* in the request's memory */
 static void empm__fcgi_close(empm__fcgi *x)
 {
     if (x->fd >= 0) {
+        empm__handling_own_closes(x->req, x->fd);
         close(x->fd);
         empm__pool_fd_release(&x->req->w->engine->pool, EMPM__FOR_ANSWERS);
         x->fd = -1;
@@ -22644,7 +22723,8 @@ static int empm__fcgi_wait(empm__fcgi *x, int events, int ms)
         memcpy(kept, x->head + x->sent, left);
         x->head = kept - x->sent;
     }
-    return empm_suspend_fd(req, x->fd, events, ms, empm__fcgi_wake, x) != 0
+    return empm__handling_suspend_own(req, x->fd, events, ms, empm__fcgi_wake,
+                                      x) != 0
                ? EMPM_SUSPENDED
                : empm__fcgi_fail(x, 503, 5600, "the request cannot wait");
 }
@@ -22718,7 +22798,7 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
         if ((why = empm__cgi_head(&cgi, req, from, head)) != NULL)
             return why;
         x->head_done = 1;
-        x->streams |= cgi.streams;
+        req->gathers = !cgi.streams;
         x->length = req->declared;
     }
     if (x->length >= 0 && (int64_t)n > x->length - x->given) {
@@ -22764,6 +22844,30 @@ static int empm__fcgi_broken(empm__fcgi *x, const char *why)
     return empm__fcgi_next(x, 502, 5603, why);
 }
 
+/* Is there no room for what the back end may send next? A client that does not
+ * read shall have no more than half of LimitResponseSpool, so that nothing is
+ * lost, and others the rest of what there is. */
+static int empm__fcgi_is_full(const empm__fcgi *x)
+{
+    empm__worker *w = x->req->w;
+    const empm__io *io = &x->req->io;
+    return io->out_left > EMPM_RESPONSE_BUFFER &&
+           (io->out_left > w->cfg->limit_response_spool / 2 ||
+            !empm__pool_spool_has(w, EMPM_TURN_BYTES));
+}
+
+/* Waits until the client has read half of what there is for it. The back end
+ * waits, too: its deadline counts from then on. How slow the client may be is
+ * the matter of Timeout. */
+static int empm__fcgi_wait_room(empm__fcgi *x)
+{
+    empm_request *req = x->req;
+    req->room_at = req->io.out_left / 2;
+    return empm_suspend(req, INT_MAX, empm__fcgi_wake, x) != 0
+               ? EMPM_SUSPENDED
+               : empm__fcgi_fail(x, 503, 5600, "the request cannot wait");
+}
+
 /* Reads what has come, for one turn at most. Returns what the handler
  * returns. */
 static int empm__fcgi_receive(empm__fcgi *x)
@@ -22781,8 +22885,13 @@ static int empm__fcgi_receive(empm__fcgi *x)
         size_t n = 0;
         int type;
         ssize_t got;
-        if (most <= 0)
+        if (empm__fcgi_is_full(x))
+            return empm__fcgi_wait_room(x);
+        if (most <= 0) {             /* no event tells of what is left */
+            empm__conn_note(req->c, EMPM__READY_AUX_IN);
             return empm__fcgi_wait(x, EMPM_FD_IN, rest_ms);
+        }
+        empm__conn_clear(req->c, EMPM__READY_AUX_IN);
         do
             got = recv(x->fd, scratch, EMPM__SCRATCH, 0);
         while (got < 0 && errno == EINTR);
@@ -22808,10 +22917,6 @@ static int empm__fcgi_receive(empm__fcgi *x)
             if (why != NULL)
                 return empm__fcgi_fail(x, 502, 5603, why);
         }
-    }
-    if (x->streams && x->given > 0 && empm_flush(req) < 0) {
-        empm__fcgi_close(x);
-        return EMPM_OK;
     }
     return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
                                                : EMPM_FD_IN, rest_ms);
@@ -22839,6 +22944,7 @@ static int empm__fcgi_send(empm__fcgi *x)
         }
         m.msg_iovlen = (size_t)(k + empm__fcgi_body_gather(body, (int64_t)len,
                                                            at, v + k, heads));
+        empm__conn_clear(x->req->c, EMPM__READY_AUX_OUT);
         do
             n = sendmsg(x->fd, &m, MSG_NOSIGNAL);
         while (n < 0 && errno == EINTR);
@@ -22888,6 +22994,7 @@ static int empm__fcgi_connected(empm__fcgi *x)
     if (status != EMPM_OK)
         return empm__fcgi_fail(x, status, 5600, "no room for its variables");
     x->phase = EMPM__FCGI_SENDING;
+    x->req->stays = x->req->gathers = 1;
     return empm__fcgi_send(x);
 }
 
@@ -22941,7 +23048,7 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
     empm__fcgi *x = (empm__fcgi *)user;
     int error = 0;
     socklen_t n = sizeof error;
-    (void)req;
+    req->room_at = 0;
     switch (why) {
     case EMPM_HALF_CLOSED:           /* it may still read the answer */
         return EMPM_SUSPENDED;
