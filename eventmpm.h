@@ -21690,7 +21690,7 @@ static int empm__files_run(empm_request *req, const char *file, int rest)
     return req->w->s->run_script(req, &at, file);
 }
 
-#define EMPM__FILES_FOLDER 301       /* it is a folder, whose name has a slash */
+#define EMPM__FILES_FOLDER 2         /* no result of a handler: it is a folder */
 
 /* Answers with what `path` below the route's root is: a file or a script.
  * Returns what the handler returns: 404 if there is none, EMPM__FILES_FOLDER. */
@@ -23088,8 +23088,13 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
 static int empm__fcgi_serve(empm_request *req, empm__backends *group,
                             const empm__script *place)
 {
-    empm__fcgi *x = (empm__fcgi *)empm_alloc(req, sizeof *x);
-    if (x == NULL)
+    empm__fcgi *x;
+    const char *s;
+    /* no program expects a line break in its path */
+    for (s = place->rest; *s != '\0'; s++)
+        if ((unsigned char)*s < ' ' || *s == 127)
+            return 404;
+    if ((x = (empm__fcgi *)empm_alloc(req, sizeof *x)) == NULL)
         return 503;
     memset(x, 0, sizeof *x);
     x->req = req;
