@@ -22627,6 +22627,7 @@ static void empm__backend_note(empm__backend *b, int good, uint32_t now_ms)
 #define EMPM__FCGI_RETRY_MS 10       /* at first; at most: */
 #define EMPM__FCGI_RETRY_MOST_MS 200
 #define EMPM__FCGI_STDERR_MOST 4096  /* bytes of messages of one request */
+#define EMPM__FCGI_LINE 512          /* bytes of a line of them; more is two */
 
 enum empm__fcgi_phase {
     EMPM__FCGI_CONNECTING, EMPM__FCGI_SENDING, EMPM__FCGI_ANSWERING
@@ -22654,12 +22655,25 @@ typedef struct empm__fcgi {          /* in the request's memory */
     int                    head_done;
     int64_t                length;   /* of the answer's body; -1: not known */
     int64_t                given;    /* bytes of it so far */
+    char                  *line;     /* of its messages, until it is whole */
+    size_t                 line_len;
     size_t                 said;     /* bytes of its messages */
 } empm__fcgi;
+
+/* Writes the line of messages that has gathered to the error log. */
+static void empm__fcgi_message(empm__fcgi *x)
+{
+    if (x->line_len > 0)
+        empm__request_log(x->req, EMPM_LOG_ERROR, 5606, "back end %s says: "
+                          "%.*s", x->at->text, (int)x->line_len, x->line);
+    x->line_len = 0;
+}
 
 /* Lets go of the back end. */
 static void empm__fcgi_close(empm__fcgi *x)
 {
+    if (x->at != NULL)
+        empm__fcgi_message(x);
     if (x->fd >= 0) {
         empm__handling_own_closes(x->req, x->fd);
         close(x->fd);
@@ -22753,19 +22767,19 @@ static int empm__fcgi_next(empm__fcgi *x, int status, int code, const char *why)
     return empm__fcgi_connect(x);
 }
 
-/* Takes a piece of messages: each of its lines is a line in the error log. */
+/* Takes a piece of messages, which may end anywhere: each line of them is a
+ * line in the error log. */
 static void empm__fcgi_messages(empm__fcgi *x, const char *s, size_t n)
 {
-    while (n > 0 && x->said < EMPM__FCGI_STDERR_MOST) {
-        const char *lf = (const char *)memchr(s, '\n', n);
-        const size_t len = lf != NULL ? (size_t)(lf - s) : n;
-        const size_t shown = empm__min(len, EMPM__FCGI_STDERR_MOST - x->said);
-        if (shown > 0)
-            empm__request_log(x->req, EMPM_LOG_ERROR, 5606, "back end %s says: "
-                              "%.*s", x->at->text, (int)shown, s);
-        x->said += len + 1;
-        s += lf != NULL ? len + 1 : len;
-        n -= lf != NULL ? len + 1 : len;
+    size_t i;
+    if (x->line == NULL)
+        x->line = (char *)empm_alloc(x->req, EMPM__FCGI_LINE);
+    for (i = 0; x->line != NULL && i < n && x->said < EMPM__FCGI_STDERR_MOST;
+         i++, x->said++) {
+        if (s[i] == '\n' || x->line_len == EMPM__FCGI_LINE)
+            empm__fcgi_message(x);
+        if (s[i] != '\n')
+            x->line[x->line_len++] = s[i];
     }
 }
 

@@ -18133,7 +18133,7 @@ LIVE(fastcgi, answers)
           200, "in pieces", NULL },
         { { FB_STREAM, "o:Content-Type: a/b\r\n\r\nbytewise|$", 1 },
           200, "bytewise", NULL },
-        { { FB_STREAM, "e:before|o:A: b\r|e:within\n|o:\n\r\nx|e:after|$", 7 },
+        { { FB_STREAM, "e:before\n|o:A: b\r|e:within\n|o:\n\r\nx|e:after|$", 7 },
           200, "x", "A: b" },
         { { FB_STREAM, "o:Status: 404 Nobody\r\n\r\nno|$", 0 }, 404, "no",
           NULL },
