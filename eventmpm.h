@@ -197,6 +197,7 @@
  *   EVENTMPM_NO_STATUS       1070 lines 17600 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG    980 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
+ *   EVENTMPM_NO_FASTCGI      1470 lines 13800 bytes FastCGI back ends: PHP
  *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
  *   EVENTMPM_NO_FORK         1810 lines 27000 bytes the parent: threads only
  *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
@@ -1040,7 +1041,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   engine endpoints endpoint-unix endpoint-sockets limits users logs server
  *                                             threads, sockets, all together
  *   -- here ends the core --
- *   config-files config-sections proxy store tls access files status wings
+ *   config-files config-sections proxy store tls access files fastcgi status
+ *   wings
  *                                             wings, each of them closed
  *   signals manager attend identity           one process that serves
  *   generations children growth reload upgrade parent program
@@ -1252,6 +1254,12 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix file-cache      file files
  *   prefix multipart       parts
  *   prefix files-serving   parts file files
+ *   prefix fastcgi-records fcgi
+ *   prefix fastcgi-answer  cgi
+ *   prefix fastcgi-params  cgi
+ *   prefix fastcgi-backends backend
+ *   prefix fastcgi         fcgi
+ *   prefix fastcgi-routes  backend backends scripts fcgi
  *   prefix health          health
  *   prefix status          process snapshot status
  *   prefix metrics         metric status
@@ -3248,8 +3256,11 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "\"127.0.0.1:8080 proxy\" can do more" },
     { "H2* Protocols ProtocolsHonorOrder",
       "HTTP/1.1 is spoken: put a proxy that has HTTP/2 in front" },
-    { "Proxy* Balancer* AllowCONNECT NoProxy SetProxy* <Proxy <ProxyMatch",
-      "write a handler that asks the other server, or put a proxy in front" },
+    { "Balancer* AllowCONNECT NoProxy ProxyAdd* ProxyB* ProxyD* ProxyE* "
+      "ProxyF* ProxyH* ProxyI* ProxyM* ProxyP* ProxyR* ProxyS* ProxyV* "
+      "ProxyW* SetProxy* <Proxy <ProxyMatch",
+      "AddHandler or EMPM_FASTCGI() asks a FastCGI program; for another HTTP "
+      "server, write a handler or put a proxy in front" },
     { "RemoteIPInternalProxyList RemoteIPTrustedProxyList",
       "RemoteIPTrustedProxy names them" },
     { "RemoteIPProxyProtocol RemoteIPProxyProtocolExceptions",
@@ -3260,13 +3271,14 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "write a route whose handler sets Location and returns 301" },
     { "Alias AliasMatch AliasPreservePath UserDir",
       "write a route: EMPM_FILES(\"GET /path/\", \"/folder\")" },
-    { "Action AddHandler CGI* ForceLanguagePriority Imap* Lua* Passenger* "
+    { "Action CGI* ForceLanguagePriority Imap* Lua* Passenger* "
      "Perl* "
       "RemoveHandler SSI* Script ScriptAlias ScriptAliasMatch "
      "ScriptInterpreter* "
-      "ScriptSock SetHandler SuexecUserGroup WSGI* XBitHack php_* php5_* "
+      "ScriptSock SuexecUserGroup WSGI* XBitHack php_* php5_* "
       "Dav* DBD* Session* ISAPI* <Perl",
       "write a handler in C: EMPM_ROUTE(\"GET /path\", handler, NULL)" },
+    { "SetHandler", "AddHandler names the scripts by their extension" },
     { "Header RequestHeader Expires* CookieDomain CookieExpires CookieName "
       "CookieStyle CookieTracking MetaDir MetaFiles MetaSuffix",
       "a handler calls empm_set_header()" },
@@ -3275,10 +3287,10 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "AddAlt AddAltBy* AddDescription AddIcon AddIconBy* DefaultIcon "
       "HeaderName Index* Options ReadmeName",
       "folders are not listed: write an index.html, or a handler" },
-    { "DirectoryIndex DirectoryCheckHandler DirectoryIndexRedirect",
-      "a folder shows its index.html" },
+    { "DirectoryCheckHandler DirectoryIndexRedirect",
+      "a folder shows the first file of DirectoryIndex" },
     { "DirectorySlash", "/a is always redirected to the folder /a/" },
-    { "FallbackResource CheckSpelling CheckCaseOnly CheckBasenameMatch",
+    { "CheckSpelling CheckCaseOnly CheckBasenameMatch",
       "EMPM_FILES_ELSE names a handler for what is no file" },
     { "AddCharset AddDefaultCharset AddEncoding AddLanguage "
       "DefaultLanguage DefaultType ForceType LanguagePriority MimeMagicFile "
@@ -5860,8 +5872,8 @@ static void empm__routes_check_last(const empm__routes *t, empm__report *rep)
     if (user->kind != EMPM__ROUTE_HANDLER &&
         r->segs[r->nsegs - 1].kind != EMPM__SEG_REST)
         empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": files and "
-                         "back ends need a pattern that ends with '/' or {name...}",
-                         user->pattern);
+                         "back ends need a pattern that ends with '/' or "
+                         "{name...}", user->pattern);
     for (; other < r; other++) {
         /* one whose pattern is wrong has no segments */
         const int rel = other->nsegs > 0 ? empm__route_compare(r, other)
@@ -9820,8 +9832,8 @@ struct empm_request {             /* owner: the connection's */
     uint32_t      aux_ready;      /* READY_AUX bits, of empm_suspend_fd(); 0: it
                                      waits for no descriptor */
     int           aux_fd;         /* the user's; -1: ready as it cannot wait */
-    uint32_t      aux_kept;       /* READY_AUX bits for which a descriptor of our
-                                     own stays registered; 0: there is none */
+    uint32_t      aux_kept;       /* READY_AUX bits for which a descriptor of
+                                     our own stays registered; or 0 */
 
     /* not cleared */
     empm__path    path;
@@ -21690,10 +21702,10 @@ static int empm__files_run(empm_request *req, const char *file, int rest)
     return req->w->s->run_script(req, &at, file);
 }
 
-#define EMPM__FILES_FOLDER 2         /* no result of a handler: it is a folder */
+#define EMPM__FILES_FOLDER 2     /* no result of a handler: it is a folder */
 
 /* Answers with what `path` below the route's root is: a file or a script.
- * Returns what the handler returns: 404 if there is none, EMPM__FILES_FOLDER. */
+ * Returns what the handler returns: 404 if there is none; or FOLDER. */
 static int empm__files_answer(empm_request *req, const char *path, int rest)
 {
     const char *m = empm_method(req);
@@ -22664,7 +22676,7 @@ typedef struct empm__fcgi {          /* in the request's memory */
 static void empm__fcgi_message(empm__fcgi *x)
 {
     if (x->line_len > 0)
-        empm__request_log(x->req, EMPM_LOG_ERROR, 5606, "back end %s says: "
+        empm__request_log(x->req, EMPM_LOG_ERROR, 5706, "back end %s says: "
                           "%.*s", x->at->text, (int)x->line_len, x->line);
     x->line_len = 0;
 }
@@ -22733,14 +22745,14 @@ static int empm__fcgi_wait(empm__fcgi *x, int events, int ms)
         const size_t left = x->head_len - (size_t)x->sent;
         char *kept = (char *)empm_alloc(req, left);
         if (kept == NULL)
-            return empm__fcgi_fail(x, 503, 5600, "no memory for the request");
+            return empm__fcgi_fail(x, 503, 5700, "no memory for the request");
         memcpy(kept, x->head + x->sent, left);
         x->head = kept - x->sent;
     }
     return empm__handling_suspend_own(req, x->fd, events, ms, empm__fcgi_wake,
                                       x) != 0
                ? EMPM_SUSPENDED
-               : empm__fcgi_fail(x, 503, 5600, "the request cannot wait");
+               : empm__fcgi_fail(x, 503, 5700, "the request cannot wait");
 }
 
 /* May the request be sent again, to another back end? Nothing of it has been
@@ -22817,7 +22829,7 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
     }
     if (x->length >= 0 && (int64_t)n > x->length - x->given) {
         if (x->given <= x->length)
-            empm__fcgi_say(x, 5605, "sends more than its Content-Length: the "
+            empm__fcgi_say(x, 5705, "sends more than its Content-Length: the "
                            "rest is dropped");
         n = (size_t)(x->length - x->given);
     }
@@ -22832,15 +22844,15 @@ static int empm__fcgi_ended(empm__fcgi *x)
     empm_request *req = x->req;
     const int protocol = x->reader.end[4];
     if (protocol == 1 || protocol == 2)
-        return empm__fcgi_next(x, 503, 5602, "has no time for the request");
+        return empm__fcgi_next(x, 503, 5702, "has no time for the request");
     if (protocol != 0)
-        return empm__fcgi_fail(x, 502, 5603, "does not know the role");
+        return empm__fcgi_fail(x, 502, 5703, "does not know the role");
     if (!x->head_done)
-        return empm__fcgi_fail(x, 502, 5603, "ends the request before the head "
+        return empm__fcgi_fail(x, 502, 5703, "ends the request before the head "
                                "of an answer");
     if (x->length > x->given &&
         !empm__response_is_bodiless(req, req->status))
-        return empm__fcgi_fail(x, 502, 5603, "sends less than its "
+        return empm__fcgi_fail(x, 502, 5703, "sends less than its "
                                "Content-Length");
     empm__backend_note(x->at, 1, req->w->now_ms);
     empm__fcgi_close(x);
@@ -22855,7 +22867,7 @@ static int empm__fcgi_broken(empm__fcgi *x, const char *why)
         empm__fcgi_close(x);
         return EMPM_OK;
     }
-    return empm__fcgi_next(x, 502, 5603, why);
+    return empm__fcgi_next(x, 502, 5703, why);
 }
 
 /* Is there no room for what the back end may send next? A client that does not
@@ -22879,7 +22891,7 @@ static int empm__fcgi_wait_room(empm__fcgi *x)
     req->room_at = req->io.out_left / 2;
     return empm_suspend(req, INT_MAX, empm__fcgi_wake, x) != 0
                ? EMPM_SUSPENDED
-               : empm__fcgi_fail(x, 503, 5600, "the request cannot wait");
+               : empm__fcgi_fail(x, 503, 5700, "the request cannot wait");
 }
 
 /* Reads what has come, for one turn at most. Returns what the handler
@@ -22893,7 +22905,7 @@ static int empm__fcgi_receive(empm__fcgi *x)
     const char *why = NULL;
     int64_t most = EMPM_TURN_BYTES;
     if (scratch == NULL)
-        return empm__fcgi_fail(x, 503, 5600, "no memory to read into");
+        return empm__fcgi_fail(x, 503, 5700, "no memory to read into");
     for (;;) {
         const char *at = scratch, *piece = NULL;
         size_t n = 0;
@@ -22929,7 +22941,7 @@ static int empm__fcgi_receive(empm__fcgi *x)
                 return EMPM_OK;
             }
             if (why != NULL)
-                return empm__fcgi_fail(x, 502, 5603, why);
+                return empm__fcgi_fail(x, 502, 5703, why);
         }
     }
     return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
@@ -22965,7 +22977,7 @@ static int empm__fcgi_send(empm__fcgi *x)
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             break;
         if (n < 0)
-            return x->sent == 0 ? empm__fcgi_next(x, 502, 5601, strerror(errno))
+            return x->sent == 0 ? empm__fcgi_next(x, 502, 5701, strerror(errno))
                                 : empm__fcgi_receive(x);
         x->sent += n;
     }
@@ -23006,7 +23018,7 @@ static int empm__fcgi_connected(empm__fcgi *x)
 {
     const int status = empm__fcgi_prepare(x);
     if (status != EMPM_OK)
-        return empm__fcgi_fail(x, status, 5600, "no room for its variables");
+        return empm__fcgi_fail(x, status, 5700, "no room for its variables");
     x->phase = EMPM__FCGI_SENDING;
     x->req->stays = x->req->gathers = 1;
     return empm__fcgi_send(x);
@@ -23022,22 +23034,22 @@ static int empm__fcgi_connect(empm__fcgi *x)
     int error;
     x->at = empm__backend_choose(x->group, x->tried, w->now_ms);
     if (x->at == NULL)
-        return empm__fcgi_fail(x, 503, 5601, "cannot be reached");
+        return empm__fcgi_fail(x, 503, 5701, "cannot be reached");
     __atomic_add_fetch(&x->at->active, 1u, __ATOMIC_RELAXED);
     x->phase = EMPM__FCGI_CONNECTING;
     if (!empm__pool_fd_reserve(w, EMPM__FOR_ANSWERS))
-        return empm__fcgi_fail(x, 503, 5600, "MaxOpenFiles is reached");
+        return empm__fcgi_fail(x, 503, 5700, "MaxOpenFiles is reached");
     x->fd = socket(x->at->to.ss_family, SOCK_STREAM | SOCK_NONBLOCK |
                                             SOCK_CLOEXEC, 0);
     if (x->fd < 0) {
         empm__pool_fd_release(&w->engine->pool, EMPM__FOR_ANSWERS);
-        return empm__fcgi_fail(x, 503, 5600, strerror(errno));
+        return empm__fcgi_fail(x, 503, 5700, strerror(errno));
     }
     error = connect(x->fd, (const struct sockaddr *)&x->at->to,
                     x->at->to_len) < 0 ? errno : 0;
     if (error != EAGAIN && error != 0 && error != EINPROGRESS) {
         x->tried |= 1u << (x->at - x->group->list);
-        return empm__fcgi_next(x, 503, 5601, strerror(error));
+        return empm__fcgi_next(x, 503, 5701, strerror(error));
     }
     if (error == EAGAIN) {
         empm__fcgi_close(x);
@@ -23046,10 +23058,10 @@ static int empm__fcgi_connect(empm__fcgi *x)
             x->pause_ms = EMPM__FCGI_RETRY_MOST_MS;
         if (empm__time_until(empm__time_after(x->began_ms, most),
                              empm__now_ms()) < x->pause_ms)
-            return empm__fcgi_fail(x, 503, 5601, "its queue stays full");
+            return empm__fcgi_fail(x, 503, 5701, "its queue stays full");
         return empm_suspend(req, x->pause_ms, empm__fcgi_wake, x) != 0
                    ? EMPM_SUSPENDED
-                   : empm__fcgi_fail(x, 503, 5600, "the request cannot wait");
+                   : empm__fcgi_fail(x, 503, 5700, "the request cannot wait");
     }
     if (error == 0)
         return empm__fcgi_connected(x);
@@ -23070,15 +23082,15 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
         empm__fcgi_close(x);
         return 499;
     case EMPM_STOPPING:
-        return empm__fcgi_fail(x, 503, 5600, "the server stops");
+        return empm__fcgi_fail(x, 503, 5700, "the server stops");
     case EMPM_TIMEOUT:
         if (x->phase == EMPM__FCGI_CONNECTING && x->fd >= 0) {
             x->tried |= 1u << (x->at - x->group->list);
-            return empm__fcgi_next(x, 503, 5604, "cannot be reached in "
+            return empm__fcgi_next(x, 503, 5704, "cannot be reached in "
                                    "ProxyConnectTimeout");
         }
         if (x->phase != EMPM__FCGI_CONNECTING)
-            return empm__fcgi_fail(x, 504, 5604, "takes and gives nothing for "
+            return empm__fcgi_fail(x, 504, 5704, "takes and gives nothing for "
                                    "ProxyTimeout");
         break;                       /* the pause before another attempt */
     default:
@@ -23092,7 +23104,7 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
         if (error == 0)
             return empm__fcgi_connected(x);
         x->tried |= 1u << (x->at - x->group->list);
-        return empm__fcgi_next(x, 503, 5601, strerror(error));
+        return empm__fcgi_next(x, 503, 5701, strerror(error));
     }
     /* a back end may answer before it has read all: what it says comes first */
     return empm__fcgi_receive(x);
@@ -23122,7 +23134,14 @@ static int empm__fcgi_serve(empm_request *req, empm__backends *group,
     return empm__fcgi_connect(x);
 }
 
-/* --- which requests go where ---------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>fastcgi-routes -- which requests go to which back ends
+ *
+ * EMPM_FASTCGI gives a whole subtree to a program. A script is a file: it is
+ * found as files are, below a root that cannot be left, and what is no file
+ * reaches no back end. So no search for ".php" in a path decides what runs, and
+ * the source of a script is never sent, even while its back end is down.
+ * ------------------------------------------------------------------------- */
 
 struct empm__scripts {               /* AddHandler, in order; fixed */
     int n;
@@ -23250,7 +23269,7 @@ static int empm__scripts_new(struct empm__scripts **out, const empm_config *cfg,
     memset(t, 0, sizeof *t);
     for (i = 0; i < EMPM_MAX_LIST && cfg->add_handler[i] != NULL; i++)
         if ((why = empm__scripts_add(t, i, cfg->add_handler[i])) != NULL) {
-            empm__report_say(rep, EMPM_LOG_ERROR, 5607, "AddHandler %.200s: %s",
+            empm__report_say(rep, EMPM_LOG_ERROR, 5707, "AddHandler %.200s: %s",
                              cfg->add_handler[i], why);
             bad = 1;
         }
@@ -23322,10 +23341,10 @@ static void empm__backends_check(const empm__backends *g, const char *of,
         if (un->sun_family != AF_UNIX)
             continue;
         if (stat(un->sun_path, &st) < 0)
-            empm__report_say(rep, EMPM_LOG_WARN, 5608, "%s: back end %s: %s",
+            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: %s",
                              of, g->list[i].text, strerror(errno));
         else if (!S_ISSOCK(st.st_mode))
-            empm__report_say(rep, EMPM_LOG_WARN, 5608, "%s: back end %s is no "
+            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s is no "
                              "socket", of, g->list[i].text);
     }
 }
@@ -23351,7 +23370,7 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
         if ((g = (empm__backends *)EMPM_MALLOC(sizeof *g)) == NULL)
             return;
         if ((why = empm__backends_parse(g, r->backend)) != NULL)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5607, "route \"%s\": back "
+            empm__report_say(rep, EMPM_LOG_ERROR, 5707, "route \"%s\": back "
                              "end %.200s: %s", r->pattern, r->backend, why);
         else
             empm__backends_check(g, r->pattern, rep);
@@ -23416,12 +23435,12 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
     size_t i;
     (void)chars;
     if (cfg->add_handler[0] != NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5607,
+        empm__report_say(rep, EMPM_LOG_ERROR, 5707,
                          "AddHandler: built without FastCGI");
     for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
          i++)
         if (cfg->routes[i].backend != NULL)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5607, "route \"%s\": built "
+            empm__report_say(rep, EMPM_LOG_ERROR, 5707, "route \"%s\": built "
                              "without FastCGI", cfg->routes[i].pattern);
 }
 
@@ -28485,6 +28504,16 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5607  SSLCipherSuite is not valid
  *   5608  SSLSessionCacheSize is out of range, or there is no such memory
  *   5609  TLS does not work with this library or these certificates
+ *   5700  a request cannot be passed to a back end: memory, descriptors or
+ *         MaxOpenFiles are short, or the server stops
+ *   5701  a back end cannot be reached: the next one is asked, or it is 503
+ *   5702  a back end has no time for the request
+ *   5703  a back end's answer is refused, or breaks off: 502
+ *   5704  a back end takes and gives nothing for ProxyTimeout
+ *   5705  a back end sends more than its Content-Length
+ *   5706  what a program has written to its STDERR
+ *   5707  AddHandler, or the back end of a route, is not valid
+ *   5708  a back end's socket is not there
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------

@@ -4490,6 +4490,11 @@ TEST(config, every_directive_from_a_file)
         { "LimitResponseSpool", "1", "1" }, { "LimitLingerBytes", "1", "1" },
         { "LogLevel", "debug", "7" }, { "LogLevel", "trace3 core:info", "7" },
         { "LogLevel", "error", "3" },
+        { "DirectoryIndex", "index.php index.html", "index.php index.html" },
+        { "FallbackResource", "/index.php", "/index.php" },
+        { "AddHandler", "\"proxy:fcgi://127.0.0.1:9000\" .php",
+          "\"proxy:fcgi://127.0.0.1:9000\" .php" },
+        { "ProxyTimeout", "5", "5000" }, { "ProxyConnectTimeout", "1", "1000" },
         { "SSLCertificateFile", "a.pem", "a.pem" },
         { "SSLCertificateKeyFile", "a.key", "a.key" },
         { "SSLCipherSuite", "ECDHE-RSA-AES128-GCM-SHA256",
@@ -5332,7 +5337,7 @@ TEST(config, apaches_names_say_what_to_do)
                                                    "MPM" },
         { "SSLEngine", "behind the port" }, { "ProxyPass", "proxy in front" },
         { "RewriteEngine", "a route" }, { "Header", "empm_set_header" },
-        { "Alias", "EMPM_FILES" }, { "DirectoryIndex", "index.html" },
+        { "Alias", "EMPM_FILES" }, { "SetHandler", "AddHandler" },
         { "AddOutputFilterByType", "handler" }, { "AuthType", "on_head" },
         { "Require", "on_head" }, { "TransferLog", "CustomLog" },
         { "SetEnvIf", "getenv" }, { "ExpiresActive", "empm_set_header" },
@@ -17785,7 +17790,7 @@ TEST(fastcgi, streams_that_are_none_are_refused)
         { "\2\6\0\1\0\1\0\0x", 9 },              /* another version */
         { "\1\4\0\1\0\1\0\0x", 9 },              /* PARAMS are ours to send */
         { "\1\13\0\0\0\0\0\0", 8 },              /* UNKNOWN_TYPE */
-        { "\1\6\0\2\0\1\0\0x", 9 },              /* a request we have not sent */
+        { "\1\6\0\2\0\1\0\0x", 9 },              /* another request */
         { "\1\3\0\1\0\4\0\0\0\0\0\0", 12 },      /* a short END_REQUEST */
     };
     empm__fcgi_reader r;
@@ -17906,7 +17911,7 @@ typedef struct fb_row {
     int         how;                /* FB_* */
     const char *say;                /* FB_STREAM: pieces "o:...", "e:...", with
                                        '|' between them; "$" ends the request,
-                                       "$N" with a protocol status, "!" closes */
+                                       "$N": with a status, "!" closes */
     int         cut;                /* bytes of a write; 0: all */
 } fb_row;
 
@@ -18128,13 +18133,13 @@ LIVE(fastcgi, answers)
         rows[] = {
         { { FB_STREAM, "o:Content-Type: text/x\r\n\r\nhello|$", 0 },
           200, "hello", "Content-Type: text/x" },
-        { { FB_STREAM, "o:Content-Type: text/x\n\nlf|$", 0 }, 200, "lf", NULL },
+        { { FB_STREAM, "o:Content-Type: a/b\n\nlf|$", 0 }, 200, "lf", NULL },
         { { FB_STREAM, "o:Content-Type: a/b\r|o:\n\r|o:\nin |o:pieces|$", 0 },
           200, "in pieces", NULL },
         { { FB_STREAM, "o:Content-Type: a/b\r\n\r\nbytewise|$", 1 },
           200, "bytewise", NULL },
-        { { FB_STREAM, "e:before\n|o:A: b\r|e:within\n|o:\n\r\nx|e:after|$", 7 },
-          200, "x", "A: b" },
+        { { FB_STREAM, "e:before\n|o:A: b\r|e:within\n|o:\n\r\nx|e:after|$",
+            7 }, 200, "x", "A: b" },
         { { FB_STREAM, "o:Status: 404 Nobody\r\n\r\nno|$", 0 }, 404, "no",
           NULL },
         { { FB_STREAM, "o:HTTP/1.1 418 Teapot\r\nA: b\r\n\r\n|$", 0 }, 418, "",
@@ -18147,9 +18152,9 @@ LIVE(fastcgi, answers)
         { { FB_STREAM, "o:Content-Length: 5\r\n\r\nhello and more|$", 0 },
           200, "hello", "Content-Length: 5" },
         { { FB_STREAM, "o:Transfer-Encoding: chunked\nServer: evil\n"
-                       "X-Sendfile: /etc/passwd\nX-Accel-Redirect: /x\n\nbody|$",
-            0 }, 200, "body", NULL },
-        { { FB_STREAM, "o:A: b\r\n\r\n|o:|o:last|o:|$", 0 }, 200, "last", NULL },
+                       "X-Sendfile: /etc/passwd\nX-Accel-Redirect: /x\n\n"
+                       "body|$", 0 }, 200, "body", NULL },
+        { { FB_STREAM, "o:A: b\n\n|o:|o:last|o:|$", 0 }, 200, "last", NULL },
         /* an end that is none, but the length says that it is all */
         { { FB_STREAM, "o:Content-Length: 2\r\n\r\nok|!", 0 }, 200, "ok",
           NULL },
@@ -18169,8 +18174,8 @@ LIVE(fastcgi, answers)
         { { FB_STREAM, "o:Status: abc\r\n\r\n|$", 0 }, 502, NULL, NULL },
         { { FB_STREAM, "o:Status: 99\r\n\r\n|$", 0 }, 502, NULL, NULL },
         { { FB_STREAM, "o:Content-Length: -1\n\n|$", 0 }, 502, NULL, NULL },
-        { { FB_STREAM, "o:Content-Length: 1\nContent-Length: 2\n\nx|$", 0 }, 502,
-          NULL, NULL },
+        { { FB_STREAM, "o:Content-Length: 1\nContent-Length: 2\n\nx|$", 0 },
+          502, NULL, NULL },
         { { FB_STREAM, "o:Content-Type: a/b\nContent-Type: c/d\n\nx|$", 0 },
           502, NULL, NULL },
         { { FB_STREAM, "o:Content-Type: a/b\nContent-Type: a/b\n\nx|$", 0 },
