@@ -108,6 +108,22 @@
  *   RemoteIPTrustedProxy lists the peers that are believed. empm_client() is
  *   that address; empm_health_page() tells a balancer when to send no more.
  *
+ * BACK ENDS  EMPM_PHP("/", "./www", "unix:/run/php/php-fpm.sock") serves files
+ *   and runs the scripts among them in PHP-FPM; EMPM_FASTCGI gives a subtree to
+ *   any FastCGI program. In a file, for all routes that serve files:
+ *
+ *     AddHandler "proxy:unix:/run/php/php-fpm.sock|fcgi://localhost/" .php
+ *     DirectoryIndex index.php index.html
+ *     FallbackResource /index.php                   for what is no file
+ *
+ *   No worker waits for a back end, nor for its client: what the client does
+ *   not take is spooled, so that a slow one holds no process of PHP. A request
+ *   has a connection of its own, which ends with the answer. A script that
+ *   sends text/event-stream, or "X-Accel-Buffering: no", is sent as it comes;
+ *   any other answer of up to EMPM_RESPONSE_BUFFER gathers first. What cannot
+ *   be reached is 503, a broken answer 502, silence for ProxyTimeout 504; the
+ *   error log has the cause.
+ *
  * HTTPS  EVENTMPM_TLS_BEARSSL and -lbearssl: Listen "8443 tls" serves TLS 1.2
  *   with SSLCertificateFile and SSLCertificateKeyFile; several pairs are chosen
  *   by the name that the client asks for. No worker waits in a handshake, an

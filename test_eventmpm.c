@@ -18392,6 +18392,177 @@ LIVE(fastcgi, scripts_are_files)
     unlink(path);
 }
 
+/* --- PHP-FPM -------------------------------------------------------------- */
+
+static char fpm_program[64];
+
+/* Starts PHP-FPM with `children` processes on the first address; its pid, or
+ * -1 where it is not installed. Scripts are in f->www. */
+static pid_t fpm_up(int children)
+{
+    char conf[400], text[1200], log[400];
+    struct stat st;
+    uint64_t end;
+    glob_t g;
+    pid_t pid;
+
+    if (geteuid() != 0 || glob("/usr/sbin/php-fpm*", 0, NULL, &g) != 0)
+        return -1;
+    snprintf(fpm_program, sizeof fpm_program, "%s", g.gl_pathv[0]);
+    globfree(&g);
+    tmp_path(conf, sizeof conf, "fpm.conf");
+    tmp_path(log, sizeof log, "fpm.log");
+    snprintf(text, sizeof text, "[global]\ndaemonize = no\nerror_log = %s\n"
+             "[www]\nlisten = %s\nlisten.mode = 0666\npm = static\n"
+             "pm.max_children = %d\nuser = root\ngroup = root\n",
+             log, fb_address[0] + 5, children);
+    write_file(conf, text, strlen(text));
+    unlink(fb_address[0] + 5);
+    pid = fork();
+    if (pid == 0) {
+        setpgid(0, 0);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        freopen("/dev/null", "w", stderr);
+        clearenv();
+        execl(fpm_program, fpm_program, "-F", "-R", "-y", conf,
+              (char *)NULL);
+        _exit(127);
+    }
+    for (end = now_ms() + 5000; now_ms() < end; nap(10))
+        if (stat(fb_address[0] + 5, &st) == 0)
+            return pid;
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    return -1;
+}
+
+static void fpm_down(pid_t pid)
+{
+    kill(pid, SIGTERM);
+    waitpid(pid, NULL, 0);
+    unlink(fb_address[0] + 5);
+}
+
+static void fpm_script(const fixture *f, const char *name, const char *text)
+{
+    char path[400];
+
+    snprintf(path, sizeof path, "%s/%s", f->www, name);
+    if (text != NULL)
+        write_file(path, text, strlen(text));
+    else
+        unlink(path);
+}
+
+/* PHP-FPM runs scripts, gets bodies, and its errors are answers. While all of
+ * its processes sleep, two workers go on serving files, and no request is
+ * lost. */
+SERVED_WITH(fastcgi, php_fpm, T_LIVE,
+            fx_init(f);
+            tmp_path(fb_address[0] + 5, sizeof fb_address[0] - 5, "fpm.sock");
+            memcpy(fb_address[0], "unix:", 5);
+            snprintf(fb_address[1], sizeof fb_address[1], "%s", fb_address[0]);
+            f->cfg.routes = fb_routes,
+            "ThreadsPerChild 2; ProxyTimeout 5")
+{
+    client sleeper[24];
+    char *big;
+    uint64_t began;
+    pid_t pid;
+    int i;
+
+    if ((pid = fpm_up(6)) < 0)
+        SKIP("no PHP-FPM, or not root");
+    fpm_script(f, "a.php", "<?php header('X-A: 1'); setcookie('a', '1'); "
+               "setcookie('b', '2'); echo $_SERVER['PATH_INFO'] ?? '-', "
+               "' ', $_GET['q'] ?? '-', ' ', strlen(file_get_contents("
+               "'php://input'));");
+    fpm_script(f, "big.php", "<?php for ($i = 0; $i < 3000; $i++) "
+               "echo str_repeat('x', 1000);");
+    fpm_script(f, "sleep.php", "<?php usleep(100000); echo 'woke';");
+    fpm_script(f, "bad.php", "<?php nothing();");
+    CHECK_INT(cl_get(c, "/php/a.php?q=%20x"), 200);
+    CHECK_STR(c->body.p, "-  x 0");
+    CHECK_STR(cl_header(c, "X-A"), "1");
+    CHECK(cl_header_nth(c, "Set-Cookie", 1) != NULL);
+    CHECK(c->declared == 6);                 /* whole: it has a length */
+    CHECK_INT(cl_get(c, "/php/a.php/p/i"), 200);
+    CHECK_STR(c->body.p, "/p/i - 0");
+    big = (char *)calloc(1, 300001);
+    memset(big, 'b', 300000);
+    cl_close(c);
+    CHECK(cl_open(c, f) >= 0);
+    cl_printf(c, "POST /php/a.php HTTP/1.1\r\nHost: a\r\n"
+              "Content-Length: 300000\r\n\r\n");
+    cl_send(c, big, 300000);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "- - 300000");
+    free(big);
+    CHECK_INT(cl_get(c, "/php/big.php"), 200);
+    CHECK_INT((int)c->body.n, 3000000);
+    CHECK_INT(cl_get(c, "/php/bad.php"), 500);
+    CHECK(fx_log_has(f, "nothing()"));
+    CHECK_INT(cl_ask(c, "HEAD /php/a.php HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    /* 24 requests for 6 processes and 2 workers */
+    for (i = 0; i < 24; i++) {
+        cl_init(&sleeper[i]);
+        sleeper[i].port = f->port;
+        cl_puts(&sleeper[i], "GET /php/sleep.php HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    nap(30);
+    began = now_ms();
+    for (i = 0; i < 20; i++)
+        CHECK_INT(cl_get(c, "/a.txt"), 200);
+    CHECK(now_ms() - began < 150);           /* none waits for a script */
+    for (i = 0; i < 24; i++) {
+        CHECK_INT(cl_reply(&sleeper[i]), 200);
+        CHECK_STR(sleeper[i].body.p, "woke");
+    }
+    cl_close_all(sleeper, 24);
+    fpm_down(pid);
+    CHECK_INT(cl_get(c, "/php/a.php"), 503);
+    fpm_script(f, "a.php", NULL);
+    fpm_script(f, "big.php", NULL);
+    fpm_script(f, "sleep.php", NULL);
+    fpm_script(f, "bad.php", NULL);
+}
+
+/* A slow client does not hold a process of the back end: what it does not take
+ * is kept, and the one process serves others meanwhile. */
+SERVED_WITH(fastcgi, slow_readers_hold_no_back_end, T_LIVE,
+            fx_init(f);
+            tmp_path(fb_address[0] + 5, sizeof fb_address[0] - 5, "fpm.sock");
+            memcpy(fb_address[0], "unix:", 5);
+            snprintf(fb_address[1], sizeof fb_address[1], "%s", fb_address[0]);
+            f->cfg.routes = fb_routes,
+            "ThreadsPerChild 2")
+{
+    client slow[4];
+    pid_t pid;
+    int i;
+
+    if ((pid = fpm_up(1)) < 0)
+        SKIP("no PHP-FPM, or not root");
+    fpm_script(f, "big.php", "<?php for ($i = 0; $i < 10000; $i++) "
+               "echo str_repeat('x', 1000);");
+    fpm_script(f, "a.php", "<?php echo 'quick';");
+    for (i = 0; i < 4; i++) {
+        cl_init(&slow[i]);
+        CHECK(cl_connect_port(&slow[i], f->port, 4096) >= 0);
+        cl_puts(&slow[i], "GET /php/big.php HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    nap(50);
+    CHECK_INT(cl_get(c, "/php/a.php"), 200);
+    CHECK_STR(c->body.p, "quick");
+    CHECK_INT(cl_reply(&slow[0]), 200);
+    CHECK_INT((int)slow[0].body.n, 10000000);
+    cl_close_all(slow, 4);
+    CHECK_INT(cl_get(c, "/php/a.php"), 200);
+    fpm_down(pid);
+    fpm_script(f, "a.php", NULL);
+    fpm_script(f, "big.php", NULL);
+}
+
 #endif /* EVENTMPM_NO_FASTCGI */
 
 /* ---------------------------------------------------------------------------
