@@ -22964,9 +22964,9 @@ static int empm__fcgi_receive(empm__fcgi *x)
                                                : EMPM_FD_IN, rest_ms);
 }
 
-/* Sends what the back end takes. A back end that closes may have answered
- * before: that is read first. */
-static int empm__fcgi_send(empm__fcgi *x)
+/* Sends what the back end takes, and reads what it says: it may answer before
+ * it has read all, and close. `first`: it has had no time to say anything. */
+static int empm__fcgi_send(empm__fcgi *x, int first)
 {
     unsigned char heads[EMPM__FCGI_IOV / 2][EMPM__FCGI_HEAD];
     struct iovec v[EMPM__FCGI_IOV + 1];
@@ -22992,11 +22992,15 @@ static int empm__fcgi_send(empm__fcgi *x)
         while (n < 0 && errno == EINTR);
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             break;
-        if (n < 0)
-            return x->sent == 0 ? empm__fcgi_next(x, 502, 5701, strerror(errno))
-                                : empm__fcgi_receive(x);
-        x->sent += n;
+        if (n < 0 && x->sent == 0)
+            return empm__fcgi_next(x, 502, 5701, strerror(errno));
+        if (n < 0)                   /* it wants no more: not even to wait */
+            x->all = x->sent;
+        else
+            x->sent += n;
     }
+    if (!first)
+        return empm__fcgi_receive(x);
     return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
                                                : EMPM_FD_IN,
                            x->req->w->cfg->proxy_timeout_ms);
@@ -23037,7 +23041,7 @@ static int empm__fcgi_connected(empm__fcgi *x)
         return empm__fcgi_fail(x, status, 5700, "no room for its variables");
     x->phase = EMPM__FCGI_SENDING;
     x->req->stays = x->req->gathers = 1;
-    return empm__fcgi_send(x);
+    return empm__fcgi_send(x, 1);
 }
 
 /* Connects to a back end. A unix socket whose queue is full says EAGAIN, and
@@ -23122,8 +23126,7 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
         x->tried |= 1u << (x->at - x->group->list);
         return empm__fcgi_next(x, 503, 5701, strerror(error));
     }
-    /* a back end may answer before it has read all: what it says comes first */
-    return empm__fcgi_receive(x);
+    return x->sent < x->all ? empm__fcgi_send(x, 0) : empm__fcgi_receive(x);
 }
 
 /* Hands the request to one of the back ends. A handler's end. */

@@ -4037,8 +4037,8 @@ TEST(config, the_structs_comments_tell_the_defaults)
 static int unknown_names(const char *p, const char *end, int quoted)
 {
     static const char others[] =
-        "CustomLogs ETag FileDescriptorName GiB IfDefine IfFile IfModule "
-        "IfVersion "
+        "CustomLogs ETag FastCGI FileDescriptorName GiB IfDefine IfFile "
+        "IfModule IfVersion "
         "IncludeOptional INode KiB MiB MinRate MTime NotifyAccess ReloadSignal "
         "WebSocket";
     int inside = !quoted, found = 0, capitals, small;
@@ -18338,6 +18338,38 @@ LIVE(fastcgi, back_ends_that_are_not_there_or_hang)
     CHECK(fx_log_has(&f, "No such file"));
     CHECK_INT(cl_get(&c, "/app/?0"), 504);
     CHECK_INT(cl_get(&c, "/a.txt"), 200);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A back end may answer before it has read the request, and close: its answer
+ * arrives, and nothing waits for what it does not read. */
+LIVE(fastcgi, an_early_answer_to_a_long_body)
+{
+    static const fb_row early[] = {
+        { FB_EARLY, "o:Status: 413 Long\r\n\r\nlong|$", 0 }
+    };
+    char *body = (char *)calloc(1, 3000000);
+    fixture f;
+    client c;
+    int i, n = 0;
+
+    fb_init(&f, early, fb_echo);
+    f.cfg.limit_request_body = 4000000;
+    if (!fx_up(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 5; i++) {
+        cl_close(&c);
+        CHECK(cl_open(&c, &f) >= 0);
+        cl_printf(&c, "POST /app/ HTTP/1.1\r\nHost: a\r\n"
+                  "Content-Length: 3000000\r\n\r\n");
+        cl_send(&c, body, 3000000);
+        n += cl_reply(&c) == 413 && strcmp(c.body.p, "long") == 0;
+    }
+    CHECK_INT(n, 5);
+    free(body);
     cl_close(&c);
     fb_end(&f);
 }
