@@ -27518,6 +27518,114 @@ static int fuzz_fmt(const uint8_t *data, size_t size)
     return 0;
 }
 
+/* --- the target fcgi
+ * --------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_FASTCGI
+
+/* All that a stream says: pieces of one kind in a row are one. */
+static void fz_fcgi_stream(const char *s, size_t n, size_t step, str *out)
+{
+    empm__fcgi_reader r;
+    size_t from = 0;
+    int type = 0, before = 0;
+
+    memset(&r, 0, sizeof r);
+    while (from < n) {
+        const char *at = s + from, *piece, *why = NULL;
+        const char *end = at + (n - from < step ? n - from : step);
+        size_t len;
+
+        while ((type = empm__fcgi_read(&r, &at, end, &piece, &len, &why)) !=
+               EMPM__MORE) {
+            if (type != before)
+                str_addf(out, "[%d]", type);
+            before = type;
+            if (type == EMPM__FCGI_BAD && why == NULL)
+                fz_fault("a stream is refused without a reason");
+            if (type == EMPM__FCGI_BAD || type == EMPM__FCGI_END)
+                return;
+            str_add(out, piece, len);
+        }
+        from += step;
+    }
+}
+
+/* A stream means the same however it is cut, and a head leaves no field that
+ * could be two. */
+static int fuzz_fcgi(const uint8_t *data, size_t size)
+{
+    static const char *const words[] = {
+        "\1\6\0\1\0\5\0\0", "\1\7\0\1\0\3\5\0", "\1\3\0\1\0\10\0\0", "\1\6\0\1",
+        "Status: 404\r\n", "Content-Type: a/b\n", "Location: /\r\n", "\r\n\r\n",
+        "Content-Length: 5\r\n", "HTTP/1.1 200 OK\r\n", "\n\n", "X-A: ", ":",
+        "\r", "\n", "Set-Cookie: a=1\r\n", "Transfer-Encoding: chunked\n"
+    };
+    static char arena[32768];
+    static empm_server s;
+    static empm_config cfg;
+    static empm__engine e;
+    static empm__worker w;
+    static empm_request req;
+    const unsigned all = sizeof words / sizeof words[0];
+    empm__cgi cgi;
+    str in = { 0 }, whole = { 0 }, cut = { 0 };
+    size_t step, i, n;
+
+    fz_data = data;
+    fz_left = size;
+    step = 1 + fz_pick(40);
+    while (fz_left != 0) {
+        const unsigned word = fz_byte();
+        const char ch = (char)fz_byte();
+
+        if (word < 6 * all)
+            str_add(&in, words[word % all], word % all < 3 ? 8 : word % all == 3
+                    ? 4 : strlen(words[word % all]));
+        else
+            str_add(&in, &ch, 1);
+    }
+    str_add(&in, "", 0);
+    fz_fcgi_stream(in.p, in.n, in.n + 1, &whole);
+    fz_fcgi_stream(in.p, in.n, step, &cut);
+    if (whole.n != cut.n || (whole.n && memcmp(whole.p, cut.p, whole.n) != 0))
+        fz_fault("a stream cut every %lu bytes is another", (unsigned long)step);
+    empm__chars_init(&s.chars);
+    s.cfg = &cfg;
+    e.s = w.s = &s;
+    e.cfg = w.cfg = &cfg;
+    w.engine = &e;
+    s.engine.s = &s;
+    memset(&req, 0, sizeof req);
+    req.w = &w;
+    req.status = 200;
+    req.declared = -1;
+    req.arena_at = arena;
+    req.arena_end = arena + sizeof arena;
+    for (n = i = 0; n == 0 && i <= in.n; i += step)
+        n = empm__cgi_head_length(in.p, i, i > step ? i - step : 0);
+    if (n != 0 && n != empm__cgi_head_length(in.p, in.n, 0))
+        fz_fault("a head ends elsewhere when it comes in pieces");
+    n = empm__cgi_head_length(in.p, in.n, 0);
+    if (n > 0 && empm__cgi_head(&cgi, &req, in.p, n) == NULL) {
+        for (i = 0; i < req.fields_len; i++)
+            if (req.fields[i] == '\0' ||
+                (req.fields[i] == '\n' && (i == 0 || req.fields[i - 1] != '\r'))
+                || (req.fields[i] == '\r' && req.fields[i + 1] != '\n') ||
+                (req.fields[i] == '\n' && i + 1 < req.fields_len &&
+                 (req.fields[i + 1] == ' ' || req.fields[i + 1] == '\r')))
+                fz_fault("a field that is two");
+        if (req.status < 200 || req.status > 599)
+            fz_fault("the status is %d", req.status);
+    }
+    str_free(&in);
+    str_free(&whole);
+    str_free(&cut);
+    return 0;
+}
+
+#endif /* EVENTMPM_NO_FASTCGI */
+
 /* --- the table, and the two drivers
  * ------------------------------------------ */
 
@@ -27529,6 +27637,9 @@ static const struct fz_target {
     { "api",   "random handlers, clients that stall and leave",    fuzz_api },
     { "route", "patterns against a naive matcher",                 fuzz_route },
     { "fmt",   "dates, log formats, listen strings, files",        fuzz_fmt },
+#ifndef EVENTMPM_NO_FASTCGI
+    { "fcgi",  "answers of back ends, cut anywhere",               fuzz_fcgi },
+#endif
     { "oom",   "each allocation of a connection fails",            fuzz_oom },
     { NULL, NULL, NULL }
 };
