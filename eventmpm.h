@@ -46,6 +46,8 @@
  *               idle worker plays it or, while all are busy, a standby thread.
  *   worker      Runs a connection until it would have to wait for the network,
  *               then gives it back. Your handler runs here and may block.
+ *   suspension  A handler that waits for a thread, a time, a pipe or a socket
+ *               need not hold its worker: empm_suspend(), empm_suspend_fd().
  *   connection  READ_HEAD, READ_BODY, HANDLE, WRITE, KEEPALIVE, SUSPENDED,
  *               LINGER, CLOSED: see the picture in >>conn. A connection that
  *               waits holds no worker; idle, it costs 84 bytes and a socket.
@@ -4221,7 +4223,8 @@ static char *empm__peer_text(const empm__peer *p, int port, char *to, size_t n)
  * A record may wait for a second descriptor, that of a back end, which is its
  * owner's. Its events note the AUX bits and nothing else: its end or failure is
  * both of them, and none is sticky. So the owner clears a bit, then reads or
- * writes, and waits for it after EAGAIN only, never after a short read.
+ * writes, and waits for it after EAGAIN only, never after a short read; or it
+ * registers the descriptor anew for each wait, which looks (>>handling).
  *
  * No bit of the word is free. Streams (HTTP/2) will need a READY bit by which
  * their workers tell a connection of output: a connection that has streams has

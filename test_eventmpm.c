@@ -2051,6 +2051,127 @@ static int h_unpark(empm_request *req, void *user)
     return EMPM_OK;
 }
 
+/* Descriptors that requests wait for: [0] is the handler's, and does not block,
+ * [1] the test's, which makes them before the server starts. */
+enum { PAIRS = 256 };
+static int g_pair[PAIRS][2];
+
+typedef struct relay {
+    slot *s;
+    int   at, last;                  /* of g_pair, one after the other */
+    int   wrote;
+} relay;
+
+static int relay_wait(empm_request *req, relay *r);
+
+/* Room is wanted: fills the descriptor up. Its failure ends the answer. */
+static int relay_fill(empm_request *req, relay *r)
+{
+    static char block[4096];
+    ssize_t n;
+
+    while ((n = write(g_pair[r->at][0], block, sizeof block)) > 0)
+        r->wrote += (int)n;
+    if (errno == EAGAIN)
+        return relay_wait(req, r);
+    empm_printf(req, "%d.", r->wrote);
+    return EMPM_OK;
+}
+
+/* What can be read is the answer, at most "n" bytes a call, "." for each end
+ * and "!" for a failure. "how": what is different. */
+static int w_relay(empm_request *req, enum empm_why why, void *user)
+{
+    relay *r = (relay *)user;
+    const char *how = empm_query(req, "how");
+    char text[64];
+    ssize_t n;
+
+    set_int(&r->s->why, (int)why);
+    add_int(&r->s->wakes, 1);
+    if (how != NULL && strcmp(how, "hold") == 0 && why == EMPM_HALF_CLOSED)
+        return EMPM_SUSPENDED;
+    if (how != NULL && strcmp(how, "close") == 0 && why == EMPM_HALF_CLOSED) {
+        close(g_pair[r->at][0]);     /* and its number is another file's */
+        set_int(&shm->rc[0], open("/dev/null", O_RDONLY));
+        return EMPM_SUSPENDED;
+    }
+    if (why != EMPM_READY || (how != NULL && strcmp(how, "once") == 0)) {
+        empm_printf(req, "why=%d", (int)why);
+        return EMPM_OK;
+    }
+    if (query_long(req, "events", EMPM_FD_IN) == EMPM_FD_OUT)
+        return relay_fill(req, r);
+    n = read(g_pair[r->at][0], text,
+             (size_t)query_long(req, "n", (long)sizeof text));
+    if (n > 0)
+        empm_write(req, text, (size_t)n);
+    else if (n == 0 || errno != EAGAIN) {
+        empm_write(req, n == 0 ? "." : "!", 1);
+        if (r->at++ == r->last)
+            return EMPM_OK;
+    }
+    return relay_wait(req, r);
+}
+
+static int relay_wait(empm_request *req, relay *r)
+{
+    const empm_ticket t = empm_suspend_fd(req, g_pair[r->at][0],
+                                          (int)query_long(req, "events",
+                                                          EMPM_FD_IN),
+                                          (int)query_long(req, "ms", 20000),
+                                          w_relay, r);
+
+    if (t == 0)
+        return 503;
+    shm_lock();
+    r->s->ticket = t;
+    shm_unlock();
+    return EMPM_SUSPENDED;
+}
+
+static int h_relay(empm_request *req, void *user)
+{
+    relay *r = (relay *)empm_alloc(req, sizeof *r);
+
+    (void)user;
+    if (r == NULL)
+        return 500;
+    r->s = query_slot(req);
+    r->at = (int)query_long(req, "slot", 0);
+    r->last = (int)query_long(req, "last", r->at);
+    r->wrote = 0;
+    return relay_wait(req, r);
+}
+
+/* A pipe of the request's own, in which there is something. */
+static int w_pipe(empm_request *req, enum empm_why why, void *user)
+{
+    const int fd = *(const int *)user;
+    char text[20];
+    const ssize_t n = read(fd, text, sizeof text);
+
+    close(fd);
+    return why == EMPM_READY && n > 0 ? empm_write(req, text, (size_t)n) : 503;
+}
+
+static int h_pipe(empm_request *req, void *user)
+{
+    int *fd = (int *)empm_alloc(req, 2 * sizeof *fd);
+
+    (void)user;
+    if (fd == NULL || pipe(fd) != 0)
+        return 503;
+    if (write(fd[1], "piped", 5) != 5 ||
+        empm_suspend_fd(req, fd[0], EMPM_FD_IN, 5000, w_pipe, fd) == 0) {
+        close(fd[0]);
+        close(fd[1]);
+        return 503;
+    }
+    close(fd[1]);
+    return EMPM_SUSPENDED;
+}
+
 /* Server-sent events: n of them, the time-out of the suspension is the
  * clock. */
 static int w_event(empm_request *req, enum empm_why why, void *user)
@@ -2325,6 +2446,33 @@ static int h_misuse(empm_request *req, void *user)
         empm_printf(req, "fine");
         return EMPM_OK;
     }
+    if (strcmp(how, "suspend-fd") == 0) {
+        slot *s = query_slot(req);
+        set_int(&shm->rc[0], empm_suspend_fd(req, 1, 0, 50, w_parked, s) != 0);
+        set_int(&shm->rc[1], empm_suspend_fd(req, 1, 4, 50, w_parked, s) != 0);
+        set_int(&shm->rc[2], empm_suspend_fd(req, 1, -1, 50, w_parked, s) != 0);
+        set_int(&shm->rc[3], empm_suspend_fd(req, -1, 1, 50, w_parked, s) != 0);
+        set_int(&shm->rc[4], empm_suspend_fd(req, 1, 1, 0, w_parked, s) != 0);
+        set_int(&shm->rc[5], empm_suspend_fd(req, 1, 1, 50, NULL, s) != 0);
+        /* no such descriptor; poll() learns that as it waits, and then it is
+         * ready */
+        set_int(&shm->rc[6], empm_suspend_fd(req, 999999, 1, 50, w_parked,
+                                             s) != 0);
+        empm_printf(req, "fine");
+        return EMPM_OK;
+    }
+    if (strcmp(how, "suspend-fd-ok") == 0)
+        return empm_suspend_fd(req, g_pair[0][0], EMPM_FD_IN, 60000, w_pipe,
+                               g_pair[0]) != 0 &&
+               empm_printf(req, "not suspended after all") == EMPM_OK
+                   ? EMPM_OK : 500;
+    if (strcmp(how, "suspend-file") == 0) {
+        int *fd = (int *)empm_alloc(req, sizeof *fd);
+        char path[400];
+        *fd = open(tmp_path(path, sizeof path, "www/a.txt"), O_RDONLY);
+        return *fd >= 0 && empm_suspend_fd(req, *fd, EMPM_FD_IN, 60000, w_pipe,
+                                           fd) != 0 ? EMPM_SUSPENDED : 503;
+    }
     if (strcmp(how, "error") == 0)
         return EMPM_ESYS;
     if (strcmp(how, "null") == 0) {
@@ -2556,6 +2704,8 @@ static const empm_route routes[] = {
     EMPM_ROUTE("GET /status",        h_status,     NULL),
     EMPM_ROUTE("GET /park",          h_park,       NULL),
     EMPM_ROUTE("GET /unpark",        h_unpark,     NULL),
+    EMPM_ROUTE("GET /relay",         h_relay,      NULL),
+    EMPM_ROUTE("GET /pipe",          h_pipe,       NULL),
     EMPM_ROUTE("GET /events",        h_events,     NULL),
     EMPM_ROUTE("GET /produce",       h_produce,    NULL),
     EMPM_ROUTE("GET /big",           h_big,        NULL),
@@ -15179,6 +15329,16 @@ SERVED(misuse, is_defined, NULL)
         CHECK_INT(get_int(&shm->rc[i]), 0);
     CHECK_STR(c->body.p, "fine");
     cl_close(c);
+    CHECK_INT(misuse(f, c, "suspend-fd"), 200);
+    for (i = 0; i < 6 + EMPM__EPOLL; i++)
+        CHECK_INT(get_int(&shm->rc[i]), 0);
+    CHECK_STR(c->body.p, "fine");
+    check_in_step(c);
+    cl_close(c);
+    CHECK_INT(misuse(f, c, "suspend-file"), 200);    /* it is always ready */
+    CHECK_STR(c->body.p, "0123456789");
+    check_in_step(c);
+    cl_close(c);
 
     CHECK_INT(misuse(f, c, "error"), 500);
     cl_close(c);
@@ -16385,6 +16545,469 @@ TEST(suspend, stale_tickets_from_eight_threads)
         pthread_join(r[i].thread, NULL);
     cl_close_all(c, N);
     fx_down(&f);
+}
+
+/* --- with a descriptor --------------------------------------------------- */
+
+enum pair_kind { PIPE, PIPE_BACK, UNIX, TCP };
+
+/* Makes g_pair[0] to [n-1] of that kind. */
+static void pairs_make(int from, int n, enum pair_kind kind)
+{
+    struct sockaddr_in a;
+    int i, fd[2], port, lis;
+
+    for (i = from; i < from + n; i++) {
+        switch (kind) {
+        case PIPE:
+        case PIPE_BACK:              /* the handler writes */
+            CHECK_INT(pipe(fd), 0);
+            g_pair[i][0] = fd[kind == PIPE_BACK];
+            g_pair[i][1] = fd[kind != PIPE_BACK];
+            break;
+        case UNIX:
+            CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM, 0, g_pair[i]), 0);
+            break;
+        case TCP:
+            lis = listening_socket(&port);
+            memset(&a, 0, sizeof a);
+            a.sin_family = AF_INET;
+            a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+            a.sin_port = htons((uint16_t)port);
+            g_pair[i][0] = socket(AF_INET, SOCK_STREAM, 0);
+            CHECK_INT(connect(g_pair[i][0], (struct sockaddr *)&a, sizeof a),
+                      0);
+            g_pair[i][1] = accept(lis, NULL, NULL);
+            close(lis);
+        }
+        CHECK(g_pair[i][1] >= 0);
+        fcntl(g_pair[i][0], F_SETFL, O_NONBLOCK);
+        fcntl(g_pair[i][1], F_SETFL, O_NONBLOCK);
+    }
+}
+
+/* The server's processes have the handlers' ends only. */
+static void pairs_in_child(void)
+{
+    int i;
+
+    for (i = 0; i < PAIRS; i++)
+        if (g_pair[i][1] > 0)
+            close(g_pair[i][1]);
+}
+
+static void pairs_close(void)
+{
+    int i;
+
+    for (i = 0; i < PAIRS; i++) {
+        if (g_pair[i][0] > 0)
+            close(g_pair[i][0]);
+        if (g_pair[i][1] > 0)
+            close(g_pair[i][1]);
+    }
+    memset(g_pair, 0, sizeof g_pair);
+}
+
+static void pair_end(int i)
+{
+    close(g_pair[i][1]);
+    g_pair[i][1] = 0;
+}
+
+/* Reads what nobody else has read. */
+static void pair_take(int i)
+{
+    char junk[64];
+
+    while (read(g_pair[i][0], junk, sizeof junk) == sizeof junk)
+        continue;
+}
+
+static void pair_say(int i, const char *text)
+{
+    CHECK_INT(write(g_pair[i][1], text, strlen(text)), strlen(text));
+}
+
+/* Pairs of three kinds that can be read, and three that can be written. */
+static void pairs_of_each(void)
+{
+    pairs_make(0, 1, PIPE);
+    pairs_make(1, 1, PIPE_BACK);
+    pairs_make(2, 1, UNIX);
+    pairs_make(3, 1, TCP);
+}
+
+/* As SERVED_WITH(), and `pairs` makes some. */
+#define PAIRED(name, flags, pairs, settings)                                  \
+    static served_fn s_suspend_##name;                                        \
+    TEST_WITH(suspend, name, flags)                                           \
+    {                                                                         \
+        fixture fx, *f = &fx;                                                 \
+        fx_init(f);                                                           \
+        f->in_child = pairs_in_child;                                         \
+        pairs;                                                                \
+        fx_test(f, settings, s_suspend_##name);                               \
+        pairs_close();                                                        \
+    }                                                                         \
+    static void s_suspend_##name(                                             \
+        __attribute__((unused)) fixture *f, __attribute__((unused)) client *c)
+
+static void relay_ask(client *c, int i, const char *more)
+{
+    if (c->fd < 0 && c->port != 0)
+        cl_connect_port(c, c->port, 0);
+    set_int(&shm->slots[i].wakes, 0);
+    shm_lock();
+    shm->slots[i].ticket = 0;
+    shm_unlock();
+    cl_printf(c, "GET /relay?slot=%d%s HTTP/1.1\r\nHost: a\r\n\r\n", i, more);
+    CHECK_SOON(get_ticket(i) != 0, 3000);
+}
+
+/* A pipe, a unix socket and a TCP socket wake a request when they can be read,
+ * once for each thing that happens, and with their end; what a reset of one
+ * says is not the client's. */
+PAIRED(a_descriptor_wakes, T_LIVE, pairs_of_each(), LONG_TIMES)
+{
+    static const int kinds[] = { PIPE, UNIX, TCP };
+    struct linger now = { 1, 0 };
+
+    EACH(kinds, k) {
+        const int i = kinds[k];
+        context("kind %d", i);
+        relay_ask(c, i, "");
+        nap(5);
+        CHECK_INT(get_int(&shm->slots[i].wakes), 0);
+        pair_say(i, "ab");
+        CHECK_SOON(get_int(&shm->slots[i].wakes) == 1, 3000);
+        pair_say(i, "cd");
+        CHECK_SOON(get_int(&shm->slots[i].wakes) == 2, 3000);
+        if (i == TCP)
+            setsockopt(g_pair[i][1], SOL_SOCKET, SO_LINGER, &now, sizeof now);
+        pair_end(i);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(c->body.p, i == TCP ? "abcd!" : "abcd.");
+        CHECK_INT(get_int(&shm->slots[i].wakes), 3);
+        CHECK_INT(c->closes, 0);
+        check_in_step(c);
+    }
+    no_context();
+}
+
+/* Room is waited for as well, and a reader that goes is an event, too. */
+PAIRED(a_descriptor_has_room, T_LIVE, pairs_of_each(), LONG_TIMES)
+{
+    static const int kinds[] = { PIPE_BACK, UNIX, TCP };
+    static char block[65536];
+
+    EACH(kinds, k) {
+        const int i = kinds[k];
+        int n, got = 0;
+        context("kind %d", i);
+        relay_ask(c, i, "&events=2");
+        do {                         /* until it rests */
+            n = (int)read(g_pair[i][1], block, sizeof block);
+            got += n > 0 ? n : 0;
+            nap(1);
+        } while (got < 3000000);
+        pair_end(i);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK(atoi(c->body.p) >= got);
+        CHECK(get_int(&shm->slots[i].wakes) > 2);
+        check_in_step(c);
+    }
+    no_context();
+}
+
+/* A function may wait again, for another descriptor of another kind, and what
+ * it leaves unread makes the descriptor ready again. */
+PAIRED(one_descriptor_after_the_other, T_LIVE,
+       pairs_make(0, 4, PIPE); pairs_make(4, 2, UNIX); pairs_make(6, 2, TCP),
+       LONG_TIMES)
+{
+    int i;
+
+    for (i = 0; i < 8; i++) {
+        pair_say(i, "abcd");
+        pair_end(i);
+    }
+    relay_ask(c, 0, "&last=7&n=1");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "abcd.abcd.abcd.abcd.abcd.abcd.abcd.abcd.");
+    CHECK_IN(get_int(&shm->slots[0].wakes), 8 * 5, 8 * 5 + 8);
+    check_in_step(c);
+}
+
+/* Besides its descriptor all reasons of a suspension hold, each once; a client
+ * that has half-closed may be kept waiting for the descriptor. */
+PAIRED(a_descriptor_is_one_reason_of_several, T_LIVE,
+       pairs_make(0, 4, PIPE), LONG_TIMES)
+{
+    client d = client_of(f);
+    uint64_t t0 = now_ms();
+
+    relay_ask(c, 0, "&ms=120");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "why=2");   /* too late */
+    CHECK_IN(now_ms() - t0, 120, 120 + LATE);
+    pair_say(0, "late");             /* and nothing comes of it */
+    check_in_step(c);
+
+    relay_ask(c, 1, "");
+    cl_printf(&d, "GET /unpark?slot=1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply(&d), 200);
+    CHECK_STR(d.body.p, "0");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "why=1");   /* resumed */
+    CHECK_INT(cl_get(&d, "/unpark?slot=1"), 200);
+    CHECK_STR(d.body.p, "-5");
+    CHECK_INT(get_int(&shm->slots[1].wakes), 1);
+    check_in_step(c);
+
+    relay_ask(c, 2, "&how=hold");
+    pair_say(2, "a");
+    CHECK_SOON(get_int(&shm->slots[2].wakes) == 1, 3000);
+    cl_shut(c);
+    CHECK_SOON(get_int(&shm->slots[2].wakes) == 2, 3000);
+    CHECK_INT(get_int(&shm->slots[2].why), EMPM_HALF_CLOSED);
+    pair_say(2, "b");
+    CHECK_SOON(get_int(&shm->slots[2].wakes) == 3, 3000);
+    pair_end(2);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "ab.");
+    CHECK_FIN(c);
+    cl_close(c);
+
+    relay_ask(c, 3, "");
+    pair_say(3, "a");
+    CHECK_SOON(get_int(&shm->slots[3].wakes) == 1, 3000);
+    cl_reset(c);
+    CHECK_SOON(get_int(&shm->slots[3].wakes) == 2, 3000);
+    CHECK_INT(get_int(&shm->slots[3].why), EMPM_GONE);
+    cl_close(&d);
+}
+
+/* A function that is told of a half-closed client, closes the descriptor and
+ * waits on is called with EMPM_READY: it learns from its own call. */
+PAIRED(a_descriptor_closed_when_half_closed_is_ready, T_LIVE,
+       pairs_make(0, 1, PIPE), LONG_TIMES)
+{
+    relay_ask(c, 0, "&how=close");
+    cl_shut(c);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_INT(get_int(&shm->slots[0].why), EMPM_READY);
+    CHECK_STR(c->body.p, ".");       /* /dev/null has its number */
+    CHECK_INT(get_status(f, "/hello"), 200);
+}
+
+/* A graceful stop and a reload let a request wait for its descriptor; a stop
+ * tells it. */
+PAIRED(a_drain_waits_for_a_descriptor, T_LIVE,
+       pairs_make(0, 1, PIPE), LONG_TIMES)
+{
+    client d = client_of(f);
+    int old;
+
+    CHECK_INT(cl_get(&d, "/pid"), 200);
+    old = atoi(d.body.p);
+    relay_ask(c, 0, "");
+    if (f->forked) {                 /* it stays in its child; others move */
+        f->deaths_ok = 1;
+        signal_process(f->pid, SIGUSR1);
+        CHECK_SOON(cl_get(&d, "/pid") == 200 && atoi(d.body.p) != old, 4000);
+    } else {
+        empm_stop_graceful(f->s);
+        CHECK_SOON(empm_draining(f->s), 4000);
+    }
+    CHECK_OPEN(c);
+    pair_say(0, "a");
+    CHECK_SOON(get_int(&shm->slots[0].wakes) == 1, 3000);
+    pair_say(0, "b");
+    CHECK_SOON(get_int(&shm->slots[0].wakes) == 2, 3000);
+    pair_end(0);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "ab.");
+    if (f->forked)
+        check_in_step(c);            /* by the new child */
+    else
+        CHECK_INT(c->closes, 1);
+    cl_close(&d);
+}
+
+PAIRED(a_stop_ends_the_wait_for_a_descriptor, T_LIVE,
+       pairs_make(0, 1, PIPE), LONG_TIMES)
+{
+    relay_ask(c, 0, "");
+    if (f->forked)
+        signal_process(f->pid, SIGTERM);
+    else
+        empm_stop(f->s);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "why=5");
+    CHECK_INT(get_int(&shm->slots[0].wakes), 1);
+}
+
+/* Once its function has been called, a descriptor that stays open is nobody's:
+ * its events are not even noted. */
+PAIRED(a_descriptor_is_let_go, T_PLAIN,
+       pairs_make(0, 1, PIPE), LONG_TIMES)
+{
+    const empm__conn *conn;
+
+    relay_ask(c, 0, "&how=once");
+    pair_say(0, "a");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "why=6");
+    conn = empm__slab_conn(&f->s->engine.slab, (uint32_t)get_ticket(0));
+    CHECK_SOON(!empm__conn_noted(conn, EMPM__OWNED | EMPM__READY_AUX), 2000);
+    pair_say(0, "b");
+    nap(30);
+    CHECK(!empm__conn_noted(conn, EMPM__READY_AUX));
+    pair_take(0);
+    /* nor when a handler answers after all */
+    CHECK_INT(cl_get(c, "/misuse?how=suspend-fd-ok"), 200);
+    CHECK_STR(c->body.p, "not suspended after all");
+    CHECK_SOON(!empm__conn_noted(conn, EMPM__OWNED | EMPM__READY_AUX), 2000);
+    pair_say(0, "c");
+    nap(30);
+    CHECK(!empm__conn_noted(conn, EMPM__READY_AUX));
+    check_in_step(c);
+}
+
+#if EMPM__EPOLL
+/* A descriptor wakes one request: a second one is refused, and the first one
+ * does not notice. */
+PAIRED(a_descriptor_is_for_one_request, T_LIVE,
+       pairs_make(0, 1, PIPE), LONG_TIMES)
+{
+    client d = client_of(f);
+
+    relay_ask(c, 0, "");
+    CHECK_INT(cl_get(&d, "/relay?slot=0"), 503);
+    CHECK(fx_log_has(f, "EMPM5021"));
+    CHECK(fx_log_has(f, strerror(EEXIST)));
+    check_in_step(&d);
+    pair_say(0, "a");
+    pair_end(0);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "a.");
+    cl_close(&d);
+}
+#endif
+
+/* A descriptor that is closed too early costs its own request its wait, and
+ * one line. (poll() sees that it is none.) */
+PAIRED(a_descriptor_closed_early, T_PLAIN,
+       pairs_make(0, 1, UNIX), LONG_TIMES)
+{
+    relay_ask(c, 0, "&ms=150");
+    nap(10);
+    close(g_pair[0][0]);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, EMPM__EPOLL ? "why=2" : "!");
+    CHECK_INT(fx_log_has(f, "EMPM5021"), EMPM__EPOLL);
+    g_pair[0][0] = 0;
+    check_in_step(c);
+}
+
+/* 200 requests that wait for pipes hold none of two workers. */
+PAIRED(descriptors_hold_no_worker, T_LIVE,
+       pairs_make(0, 150, PIPE); pairs_make(150, 50, UNIX),
+       LONG_TIMES "ThreadsPerChild 2")
+{
+    enum { N = 200 };
+    static client cs[N];
+    int i;
+
+    for (i = 0; i < N; i++) {
+        cs[i] = client_of(f);
+        relay_ask(&cs[i], i, "");
+    }
+    CHECK_INT(status_number(f, "ConnsAsyncSuspended"), N);
+    CHECK_SOON(status_number(f, "BusyWorkers") == 1, 3000);   /* its own */
+    for (i = 0; i < 50; i++)
+        CHECK_INT(cl_get(c, "/hello"), 200);
+    for (i = 0; i < N; i++) {
+        pair_say(i, "a");
+        pair_end(i);
+    }
+    for (i = 0; i < N; i++) {
+        CHECK_INT(cl_reply(&cs[i]), 200);
+        CHECK_STR(cs[i].body.p, "a.");
+        cl_close(&cs[i]);
+    }
+}
+
+/* Writes to random descriptors, and resumes. */
+static void *racer_run(void *arg)
+{
+    resumer *r = (resumer *)arg;
+
+    while (!get_int(r->stop)) {
+        const int i = (int)(r->seed >> 16) % 16;
+        r->seed = r->seed * 1103515245u + 12345u;
+        if (r->seed & 0x1000)
+            empm_resume(r->s, get_ticket(i));
+        if (r->seed & 0x6000 && write(g_pair[i][1], "x", 1) < 0)
+            sched_yield();
+        nap((int)(r->seed >> 20) % 4);
+    }
+    return NULL;
+}
+
+/* Readiness, the time, resume() of other threads and a client that goes race
+ * for each request: one of them wakes it, and no other request is touched. */
+PAIRED(one_wake_whatever_races, T_PLAIN, pairs_make(0, 16, UNIX),
+       LONG_TIMES "MaxKeepAliveRequests 7; ThreadsPerChild 3")
+{
+    enum { N = 16, ROUNDS = 25 };
+    client cs[N];
+    resumer r[4];
+    char more[64];
+    int i, round, stop = 0, why[8] = { 0 };
+
+    memset(r, 0, sizeof r);
+    for (i = 0; i < 4; i++) {
+        r[i].s = f->s;
+        r[i].stop = &stop;
+        r[i].seed = (unsigned)i * 7919u + 1u;
+        pthread_create(&r[i].thread, NULL, racer_run, &r[i]);
+    }
+    for (i = 0; i < N; i++)
+        cs[i] = client_of(f);
+    for (round = 0; round < ROUNDS && get_int(&g_failures) < 5; round++) {
+        for (i = 0; i < N; i++) {
+            if (cs[i].closes)
+                cl_close(&cs[i]);
+            snprintf(more, sizeof more, "&how=once&ms=%d",
+                     1 + (round + i) % 7 * 3);
+            relay_ask(&cs[i], i, more);
+        }
+        for (i = 0; i < N; i++) {
+            slot *s = &shm->slots[i];
+            context("round %d, slot %d", round, i);
+            if ((round + i) % 7 == 0) {
+                cl_reset(&cs[i]);
+                cs[i] = client_of(f);
+                CHECK_SOON(get_int(&s->wakes) == 1, 3000);
+            } else {
+                CHECK_INT(cl_reply(&cs[i]), 200);
+                CHECK_INT(atoi(cs[i].body.p + 4), get_int(&s->why));
+            }
+            CHECK_INT(get_int(&s->wakes), 1);
+            why[get_int(&s->why) & 7]++;
+            pair_take(i);
+        }
+    }
+    no_context();
+    set_int(&stop, 1);
+    for (i = 0; i < 4; i++)
+        pthread_join(r[i].thread, NULL);
+    CHECK(why[EMPM_RESUMED] > 0 && why[EMPM_TIMEOUT] > 0 &&
+          why[EMPM_READY] > 0);
+    CHECK_INT(why[EMPM_HALF_CLOSED] + why[EMPM_STOPPING], 0);
+    cl_close_all(cs, N);
 }
 
 /* empm_should_stop() tells a running handler of a half-closed client, a lost
@@ -25160,6 +25783,7 @@ static const empm_route fault_routes[] = {
     EMPM_ROUTE("POST /echo",         h_echo,           NULL),
     EMPM_ROUTE("GET /sleep",         h_sleep,          NULL),
     EMPM_ROUTE("GET /events",        h_events,         NULL),
+    EMPM_ROUTE("GET /pipe",          h_pipe,           NULL),
     EMPM_ROUTE("GET /produce",       h_produce,        NULL),
     EMPM_ROUTE("GET /big",           h_big,            NULL),
     EMPM_ROUTE("GET /server-status", empm_status_page, NULL),
@@ -25184,6 +25808,7 @@ static const struct fault_request {
     { "/produce?bytes=200000", 0,      0,     NULL,          200000 },
     { "/server-status?auto",   0,      0,     NULL,          0 },
     { "/events?n=2",           0,      0,     NULL,          0 },
+    { "/pipe",                 0,      0,     "piped",       0 },
     { "/sleep?ms=5",           0,      0,     NULL,          0 },
     { "/big?bytes=400000",     0,      0,     NULL,          400000 },
     { "/echo",                 90000,  30000, NULL,          90000 },
@@ -26268,6 +26893,9 @@ TEST(clients, first_two_minutes)
             if (i == 1) {
                 CHECK(strstr(c.body.p, "<a href=\"/hello/world\">") != NULL);
                 CHECK(strstr(c.body.p, "<li>POST /echo\n") != NULL);
+                CHECK_INT(cl_get(&c, "/date"), 200);
+                CHECK(c.body.n > 20 && strstr(c.body.p, ":") != NULL &&
+                      c.body.p[c.body.n - 1] == '\n');
                 snprintf(path, sizeof path, "%s/index.html", dir);
                 write_file(path, "mine", 4);
                 CHECK_INT(cl_get(&c, "/"), 200);
