@@ -18705,7 +18705,6 @@ static void fb_up(fb *b, const char *name, const fb_row *rows)
     if (bind(b->fd, (struct sockaddr *)&a, sizeof a) < 0 ||
         listen(b->fd, 64) < 0)
         abort();
-    pthread_create(&b->thread, NULL, fb_run, b);
 }
 
 static void fb_down(fb *b)
@@ -18737,6 +18736,16 @@ static void fb_init(fixture *f, const fb_row *one, const fb_row *two)
              fb_one.path, fb_two.path);
     fx_init(f);
     f->cfg.routes = fb_routes;
+}
+
+/* The server is up, and its processes are forked: threads may begin. */
+static int fb_serve(fixture *f)
+{
+    if (!fx_up(f))
+        return 0;
+    pthread_create(&fb_one.thread, NULL, fb_run, &fb_one);
+    pthread_create(&fb_two.thread, NULL, fb_run, &fb_two);
+    return 1;
 }
 
 static void fb_end(fixture *f)
@@ -18812,7 +18821,7 @@ LIVE(fastcgi, answers)
     EACH(rows, i)
         plan[i] = rows[i].row;
     fb_init(&f, plan, fb_echo);
-    if (!fx_up(&f))
+    if (!fb_serve(&f))
         return;
     cl_init(&c);
     c.port = f.port;
@@ -18882,7 +18891,7 @@ LIVE(fastcgi, variables)
     client c;
 
     fb_init(&f, fb_echo, fb_echo);
-    if (!fx_up(&f))
+    if (!fb_serve(&f))
         return;
     cl_init(&c);
     c.port = f.port;
@@ -18922,7 +18931,7 @@ LIVE(fastcgi, a_reset_is_asked_elsewhere_if_that_is_safe)
     int i, bad = 0;
 
     fb_init(&f, closes, fb_echo);
-    if (!fx_up(&f))
+    if (!fb_serve(&f))
         return;
     cl_init(&c);
     c.port = f.port;
@@ -18952,7 +18961,7 @@ LIVE(fastcgi, back_ends_that_are_not_there_or_hang)
     snprintf(fb_address[1], sizeof fb_address[1], "unix:%s", fb_two.path);
     f.cfg.proxy_timeout_ms = 100;
     f.cfg.threads_per_child = 1;
-    if (!fx_up(&f))
+    if (!fb_serve(&f))
         return;
     cl_init(&c);
     c.port = f.port;
@@ -18979,7 +18988,7 @@ LIVE(fastcgi, an_early_answer_to_a_long_body)
 
     fb_init(&f, early, fb_echo);
     f.cfg.limit_request_body = 4000000;
-    if (!fx_up(&f))
+    if (!fb_serve(&f))
         return;
     cl_init(&c);
     c.port = f.port;
@@ -19027,7 +19036,7 @@ LIVE(fastcgi, scripts_are_files)
     mkdir(path, 0755);
     snprintf(path, sizeof path, "%s/scripts/index.php", f.www);
     write_file(path, "<?php secret", 12);
-    if (!fx_up(&f))
+    if (!fb_serve(&f))
         return;
     cl_init(&c);
     c.port = f.port;
