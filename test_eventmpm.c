@@ -19065,7 +19065,7 @@ static char fpm_program[64];
 static pid_t fpm_up(int children)
 {
     char conf[400], text[1200], log[400];
-    struct stat st;
+    struct sockaddr_un a;
     uint64_t end;
     glob_t g;
     pid_t pid;
@@ -19092,9 +19092,18 @@ static pid_t fpm_up(int children)
               (char *)NULL);
         _exit(127);
     }
-    for (end = now_ms() + 5000; now_ms() < end; nap(10))
-        if (stat(fb_address[0] + 5, &st) == 0)
+    memset(&a, 0, sizeof a);
+    a.sun_family = AF_UNIX;
+    memcpy(a.sun_path, fb_address[0] + 5,
+           strnlen(fb_address[0] + 5, sizeof a.sun_path - 1));
+    for (end = now_ms() + 5000; now_ms() < end; nap(10)) {
+        const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+        const int up = connect(fd, (struct sockaddr *)&a, sizeof a) == 0;
+
+        close(fd);
+        if (up)
             return pid;
+    }
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
     return -1;
