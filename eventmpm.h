@@ -1142,6 +1142,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *               wakes all of them
  *   cull        to close idle connections so that others find room
  *   generation  the children that one reading of the configuration has made
+ *   candidate   the generation of a reload, until it is healthy and serves
  *   drain       to finish what has begun, and accept nothing
  *   wing        an optional part, which the core knows by its hooks alone
  *   slab        a block of records; never unmapped, so an index stays valid
@@ -24707,12 +24708,13 @@ static const empm__wing *const *empm__wings(void)
 static int empm__signal_fd = -1;
 static volatile sig_atomic_t empm__starting;
 
-/* What the pipe says instead of a HUP that the terminal may have sent: the
- * system did, or the first process of the session, which is the shell there. */
+/* The byte of a HUP that may come from a terminal: its sender is the system, or
+ * the first process of the session, which is the shell there. */
 #define EMPM__HANGUP 255
 
-/* A start may wait for names (DNS, NSS), and has nothing to save: a stop ends
- * it at once. All else waits until the server runs. */
+/* The handler of each signal that is heard: puts it into the pipe. A start may
+ * wait for names (DNS, NSS), and has nothing to save: a stop ends it at once.
+ * All else waits until the server runs. */
 static void empm__signals_on_signal(int sig, siginfo_t *info, void *context)
 {
     unsigned char byte = (unsigned char)sig;
@@ -24744,7 +24746,7 @@ static const int empm__signals[] = { SIGTERM, SIGINT, SIGWINCH, SIGCHLD,
 
 typedef struct empm__signal_set {
     int              fd[2];
-    int              second;         /* GracefulStopSignal, if it is another */
+    int              graceful_signal;    /* if it is none of those above */
     int              terminal;       /* there was one at the start */
     struct sigaction old[EMPM__SIGNALS + 1];
     sigset_t         old_mask;
@@ -24753,10 +24755,16 @@ typedef struct empm__signal_set {
 
 static int empm__signals_at(const empm__signal_set *set, size_t i)
 {
-    return i < EMPM__SIGNALS ? empm__signals[i] : set->second;
+    return i < EMPM__SIGNALS ? empm__signals[i] : set->graceful_signal;
 }
 
-/* One that sends signals: the controlling terminal, wherever stdin leads. */
+static size_t empm__signals_count(const empm__signal_set *set)
+{
+    return EMPM__SIGNALS + (set->graceful_signal > 0);
+}
+
+/* Is there a terminal that may send signals? It is the controlling one,
+ * wherever stdin leads. */
 static int empm__signals_has_terminal(void)
 {
     const int fd = open("/dev/tty", O_RDONLY | O_NOCTTY | O_CLOEXEC);
@@ -24780,7 +24788,8 @@ static int empm__signals_meant(const empm__signal_set *set, int byte)
     return set->old[i].sa_handler == SIG_IGN ? 0 : SIGTERM;
 }
 
-/* `heard`: the pipe gets it; else nothing happens, but for EINTR. */
+/* Handles one signal. `heard`: it goes into the pipe; else it has no effect but
+ * EINTR. `old` gets the action before this, or is NULL. */
 static void empm__signals_take_one(int sig, int heard, struct sigaction *old)
 {
     struct sigaction sa;
@@ -24795,39 +24804,41 @@ static void empm__signals_take_one(int sig, int heard, struct sigaction *old)
 }
 
 /* Exchanges the graceful stop's signal, if that is not one of the others. */
-static void empm__signals_set_graceful(empm__signal_set *set, int second)
+static void empm__signals_set_graceful(empm__signal_set *set, int sig)
 {
     sigset_t ours;
     size_t i;
     for (i = 0; i < EMPM__SIGNALS; i++)
-        if (empm__signals[i] == second)
-            second = 0;
-    if (second == set->second)
+        if (empm__signals[i] == sig)
+            sig = 0;
+    if (sig == set->graceful_signal)
         return;
-    if (set->second > 0) {         /* some may still send it: it kills nobody */
+    if (set->graceful_signal > 0) {
         struct sigaction *old = &set->old[EMPM__SIGNALS];
-        if (old->sa_handler == SIG_DFL)
+        if (old->sa_handler == SIG_DFL)      /* an operator may still send it:
+                                                it must not kill the server */
             old->sa_handler = SIG_IGN;
-        sigaction(set->second, old, NULL);
+        sigaction(set->graceful_signal, old, NULL);
     }
-    set->second = second;
-    if (second == 0)
+    set->graceful_signal = sig;
+    if (sig == 0)
         return;
-    empm__signals_take_one(second, 1, &set->old[EMPM__SIGNALS]);
+    empm__signals_take_one(sig, 1, &set->old[EMPM__SIGNALS]);
     sigemptyset(&ours);
-    sigaddset(&ours, second);
+    sigaddset(&ours, sig);
     sigprocmask(SIG_UNBLOCK, &ours, NULL);
 }
 
 /* Takes this program's signals over: each becomes a byte in a pipe, which the
  * main thread reads. Signals that the starter had blocked are unblocked.
- * EMPM_OK or EMPM_ESYS. */
-static int empm__signals_take(empm__signal_set *set, int second)
+ * `graceful`: GracefulStopSignal, or 0. Returns EMPM_OK; EMPM_ESYS with errno:
+ * there is no pipe. */
+static int empm__signals_take(empm__signal_set *set, int graceful)
 {
     sigset_t ours;
     size_t i;
     set->taken = 0;
-    set->second = 0;
+    set->graceful_signal = 0;
     set->terminal = empm__signals_has_terminal();
     if (empm__fd_pipe(set->fd, 1) < 0)
         return EMPM_ESYS;
@@ -24838,20 +24849,22 @@ static int empm__signals_take(empm__signal_set *set, int second)
         /* WINCH is the graceful stop as with Apache, but a terminal sends it
          * when it is resized */
         const int heard = sig != SIGPIPE && sig != SIGXFSZ &&
-                          (sig != SIGWINCH || sig == second || !set->terminal);
+                          (sig != SIGWINCH || sig == graceful ||
+                           !set->terminal);
         empm__signals_take_one(sig, heard, &set->old[i]);
         sigaddset(&ours, sig);
     }
     sigprocmask(SIG_UNBLOCK, &ours, &set->old_mask);  /* inherited, perhaps */
-    empm__signals_set_graceful(set, second);
+    empm__signals_set_graceful(set, graceful);
     set->taken = 1;
     return EMPM_OK;
 }
 
+/* Gives the signals back as they were: empm_run() returns to a program. */
 static void empm__signals_restore(empm__signal_set *set)
 {
     size_t i;
-    for (i = 0; set->taken && i < EMPM__SIGNALS + (set->second > 0); i++)
+    for (i = 0; set->taken && i < empm__signals_count(set); i++)
         sigaction(empm__signals_at(set, i), &set->old[i], NULL);
     if (set->taken) {
         sigprocmask(SIG_SETMASK, &set->old_mask, NULL);
@@ -24863,19 +24876,19 @@ static void empm__signals_restore(empm__signal_set *set)
 }
 
 #ifndef EVENTMPM_NO_FORK
-/* For a child that was forked: the defaults of all signals that `set` has
- * taken; `keep`: but what its starter ignored stays ignored. */
+/* In a forked process: the defaults of all signals that `set` has taken.
+ * `keep`: those that the starter of the server ignored stay ignored. */
 static void empm__signals_default(const empm__signal_set *set, int keep)
 {
     size_t i;
-    for (i = 0; i < EMPM__SIGNALS + (set->second > 0); i++)
+    for (i = 0; i < empm__signals_count(set); i++)
         signal(empm__signals_at(set, i),
                keep && set->old[i].sa_handler == SIG_IGN ? SIG_IGN : SIG_DFL);
 }
 #endif
 
 typedef struct empm__source {        /* where configurations come from */
-    const empm_config *base;         /* what the program has set */
+    const empm_config *base;         /* as the program has set it */
     /* the rest of it, on top: a file, a command line. NULL: nothing. Returns
      * EMPM_OK, or an error that `rep` has said */
     int  (*apply)(empm_config *cfg, const struct empm__source *from,
@@ -24894,7 +24907,8 @@ static void empm__program_say_stderr(enum empm_log_level level,
                 empm__log_level_name(level), line);
 }
 
-/* Reads the configuration. What is wrong goes to `rep`. */
+/* Reads the configuration. Returns it, which the caller frees; NULL: errors
+ * have gone to `rep`. */
 static empm_config *empm__program_config_new(const empm__source *from,
                                              empm__report *rep)
 {
@@ -24904,7 +24918,7 @@ static empm_config *empm__program_config_new(const empm__source *from,
         return NULL;
     }
     *cfg = *from->base;
-    cfg->arena = NULL;               /* the base keeps what is its own */
+    cfg->arena = NULL;               /* the base keeps its own */
     if (from->apply == NULL || from->apply(cfg, from, rep) == EMPM_OK)
         return cfg;
     empm_config_free(cfg);
@@ -24915,8 +24929,27 @@ static empm_config *empm__program_config_new(const empm__source *from,
 /* Exit statuses of children, as Apache has them. */
 enum { EMPM__EXIT_SICK = 7, EMPM__EXIT_FATAL = 15 };
 
-/* A parent's order may bring descriptors along, which its child takes over: the
- * pairs of an empm__logs_swap; w->n is -1 if there is no room for them. */
+/* News of a program that starts, for the process that waits for it: a byte over
+ * a pipe (EMPM_READY_FD; a probe has its own). The other end may be of another
+ * version: these values stay. */
+enum empm__start_news {
+    EMPM__START_SERVES = 'R',    /* it serves */
+    EMPM__START_MOVES  = 'X',    /* it serves, and connections can move to it */
+    EMPM__START_FAILED = 'E',    /* it cannot be executed: errno is the next
+                                    byte */
+    EMPM__START_USABLE = 'c'     /* the probe of a reload has found no error */
+};
+
+/* Returns 1, or 0 if nobody reads it. */
+static int empm__program_say_news(int fd, enum empm__start_news news)
+{
+    const unsigned char byte = (unsigned char)news;
+    return write(fd, &byte, 1) == 1;
+}
+
+/* Reads an order of the parent. It may bring descriptors along, the pairs of an
+ * empm__logs_swap, which this process owns from here on; w->n is -1 if it has
+ * no room for them. Returns as read() does. */
 static ssize_t empm__orders_read(int fd, unsigned char *byte,
                                  empm__logs_swap *w)
 {
@@ -24936,10 +24969,11 @@ static ssize_t empm__orders_read(int fd, unsigned char *byte,
     return r;
 }
 
-/* Waits for bytes on fds[0..n) (-1 is skipped), at most `ms`, and returns
- * the first one that is there: its number, with the byte (0: end of file) in
- * *byte; -1: none. `w`: gets what an order on the last of fds brings along;
- * or NULL. */
+/* Waits for a byte on one of fds[0..n), of which -1 is skipped, for `ms` at
+ * most (-1: for ever; a longer time than a minute ends early). Returns the
+ * place of the first that has one, with the byte (0: end of file) in *byte; -1:
+ * none has. If `w` is not NULL the last of fds brings orders, whose descriptors
+ * go there. */
 static int empm__orders_next_byte(const int *fds, int n, int64_t ms,
                                   unsigned char *byte, empm__logs_swap *w)
 {
@@ -24969,22 +25003,22 @@ static int empm__orders_next_byte(const int *fds, int n, int64_t ms,
 /* ---------------------------------------------------------------------------
  * >>manager -- systemd, and times of processes
  *
- * The service manager is told what happens, and hears from a watchdog only as
- * long as the engine answers. Its variables are taken out of the environment,
- * so that programs of handlers do not speak for us.
+ * The service manager hears of each start, reload and stop, and its watchdog is
+ * answered only as long as the engine answers. Its variables are taken out of
+ * the environment, so that programs of handlers do not speak for the server.
+ * Here are also the instants of processes, and how a stop goes on.
  * ------------------------------------------------------------------------- */
 
-/* The service manager, if there is one. What it has put into our environment is
- * not for what handlers start. */
-typedef struct empm__manager {
+typedef struct empm__manager {       /* none: path and usec are "" */
     char     path[sizeof ((struct sockaddr_un *)0)->sun_path]; /* or "": none */
     char     usec[24];               /* WATCHDOG_USEC, or "": no watchdog */
     int      by_pid;                 /* WATCHDOG_PID was ours */
-    uint64_t every_us, at_us;        /* when it wants to hear of us; or 0 */
+    uint64_t every_us;               /* so often it wants to hear of us; or 0 */
+    uint64_t beat_at_us;             /* the next time; 0: never */
 } empm__manager;
 
-/* Takes the service manager's variables out of the environment, so that
- * programs of handlers do not speak for the server. */
+/* Takes the variables out of the environment. Those of the watchdog may be
+ * meant for the process that has started this one: WATCHDOG_PID says it. */
 static void empm__manager_take(empm__manager *m)
 {
     const char *path = getenv("NOTIFY_SOCKET"), *usec = getenv("WATCHDOG_USEC");
@@ -25000,13 +25034,14 @@ static void empm__manager_take(empm__manager *m)
         memcpy(m->usec, usec, strlen(usec));
         m->by_pid = pid != NULL;
         m->every_us = (uint64_t)strtoull(usec, NULL, 10) / 2;
-        m->at_us = m->every_us > 0 ? empm__now_us() : 0;
+        m->beat_at_us = m->every_us > 0 ? empm__now_us() : 0;
         unsetenv("WATCHDOG_USEC");
         unsetenv("WATCHDOG_PID");
     }
 }
 
-/* ... but for the program anew, and for a program that goes on without us. */
+/* Puts them back: for the new program of an upgrade, and for a program that
+ * goes on when empm_run() has returned. */
 static void empm__manager_return(const empm__manager *m)
 {
     char pid[24];
@@ -25022,7 +25057,8 @@ static void empm__manager_return(const empm__manager *m)
 static void empm__program_notify(const empm__manager *m, const char *fmt, ...)
     EMPM__PRINTF(2, 3);
 
-/* Tells it something: sd_notify's protocol, a datagram of NAME=value lines. */
+/* Tells it something: sd_notify's protocol, a datagram of NAME=value lines. A
+ * manager that does not read it is no reason to wait or to fail. */
 static void empm__program_notify(const empm__manager *m, const char *fmt, ...)
 {
     const size_t n = strlen(m->path);
@@ -25043,30 +25079,31 @@ static void empm__program_notify(const empm__manager *m, const char *fmt, ...)
     fd = socket(AF_UNIX, SOCK_DGRAM, 0);
     if (fd < 0)
         return;
-    if (empm__fd_flags(fd, 1) == 0)  /* a manager that does not read is no */
-        sendto(fd, text, strlen(text), MSG_NOSIGNAL,   /* reason to wait */
+    if (empm__fd_flags(fd, 1) == 0)
+        sendto(fd, text, strlen(text), MSG_NOSIGNAL,
                (struct sockaddr *)&a,
                (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n));
     close(fd);
 }
 
-/* Answers its watchdog, if that is due. */
+/* Answers its watchdog. */
 static void empm__manager_beat(empm__manager *m, uint64_t now)
 {
-    if (m->at_us == 0 || m->at_us > now)
-        return;
-    m->at_us = now + m->every_us;
+    m->beat_at_us = now + m->every_us;
     empm__program_notify(m, "WATCHDOG=1");
 }
 
-/* What a drain may take: 0 is no limit. */
+/* The time of a drain; 0 is no limit. `restart`: other children, or a new
+ * program, serve on. */
 static int empm__stop_drain_ms(const empm_config *cfg, int restart)
 {
     return restart ? cfg->graceful_restart_timeout_ms
                    : cfg->graceful_shutdown_timeout_ms;
 }
 
-/* Until when a process that drains, or stops, has to be gone. */
+/* The instant at which a process that drains for `drain_ms`, or stops, has to
+ * be gone; 0: there is none. `grace_ms` is for its way out, so that it can end
+ * by itself before it is killed. */
 static uint64_t empm__stop_deadline_us(const empm_config *cfg, int drains,
                                        int drain_ms, uint32_t grace_ms)
 {
@@ -25076,6 +25113,7 @@ static uint64_t empm__stop_deadline_us(const empm_config *cfg, int drains,
                              (uint64_t)cfg->stop_timeout_ms + grace_ms) * 1000u;
 }
 
+/* Logs that there is no pipe, with errno. Returns EMPM_ESYS. */
 static int empm__program_no_pipe(const empm_config *cfg, const char *what)
 {
     empm__log(cfg, EMPM_LOG_EMERG, 5048, "cannot make a pipe for %s: %s", what,
@@ -25083,13 +25121,24 @@ static int empm__program_no_pipe(const empm_config *cfg, const char *what)
     return EMPM_ESYS;
 }
 
-/* Of two times, of which 0 is none. */
+/* Instants of processes, in 64 bits; 0 is none, and never due. */
+static uint64_t empm__time_in_ms(int ms)
+{
+    return empm__now_us() + (uint64_t)ms * 1000u;
+}
+
+static int empm__time_is_due(uint64_t at_us, uint64_t now)
+{
+    return at_us != 0 && at_us <= now;
+}
+
 static uint64_t empm__time_sooner(uint64_t a, uint64_t b)
 {
     return a == 0 || (b != 0 && b < a) ? b : a;
 }
 
-/* How long to wait until then, in milliseconds; -1: for ever. */
+/* How long to wait until then, in milliseconds, rounded up: an early look would
+ * find nothing due. -1: for ever. */
 static int64_t empm__time_left_ms(uint64_t at_us)
 {
     const uint64_t now = empm__now_us();
@@ -25097,8 +25146,52 @@ static int64_t empm__time_left_ms(uint64_t at_us)
                                           : (int64_t)(at_us - now + 999) / 1000;
 }
 
-/* The number after `name` in what Linux tells of a process; `none`
- * elsewhere. */
+/* The end of a server that signals ask for, of a parent or of a process that
+ * has none. Each phase can only be followed by one below it:
+ *
+ *   SERVES    a graceful stop may wait for GracefulShutdownDelay: the server
+ *             says that it drains, and serves on
+ *   DRAINS    accepts nothing; what has begun is finished
+ *   STOPS     requests get StopTimeout
+ *   KILLS     a second stop: nothing is waited for
+ */
+enum empm__serving { EMPM__SERVES, EMPM__DRAINS, EMPM__STOPS, EMPM__KILLS };
+
+typedef struct empm__stop {
+    enum empm__serving phase;
+    uint64_t delay_at_us;            /* that delay is over; 0: none runs */
+    uint64_t second_at_us;           /* a stop is a second one from then on:
+                                        `timeout` and make send the first one
+                                        twice */
+} empm__stop;
+
+/* A graceful stop is asked for: it begins when the delay is over, which may be
+ * at once. Returns 1; 0: it has been asked for before. */
+static int empm__stop_ask(empm__stop *t, int delay_ms)
+{
+    if (t->phase != EMPM__SERVES || t->delay_at_us != 0)
+        return 0;
+    t->delay_at_us = empm__time_in_ms(delay_ms);
+    return 1;
+}
+
+/* An order to drain, or to stop: `to` is EMPM__DRAINS or EMPM__STOPS. Returns
+ * the phase that begins with it; EMPM__SERVES: none does. */
+static enum empm__serving empm__stop_enter(empm__stop *t, enum empm__serving to)
+{
+    const uint64_t now = empm__now_us();
+    if (t->phase == EMPM__STOPS && to == EMPM__STOPS && now >= t->second_at_us)
+        to = EMPM__KILLS;
+    if (to <= t->phase)
+        return EMPM__SERVES;
+    t->delay_at_us = 0;
+    t->second_at_us = now + 1000000u;
+    t->phase = to;
+    return to;
+}
+
+/* The number after `name` in Linux's /proc/PID/status; `none`: there is no such
+ * file or line. */
 static uint64_t empm__process_status(long pid, const char *name, int base,
                                      uint64_t none)
 {
@@ -25115,10 +25208,15 @@ static uint64_t empm__process_status(long pid, const char *name, int base,
  *
  * It waits for orders of the parent, for signals and for the end of its engine,
  * and gives a stop its time. Without a parent it also looks after the engine.
+ * The main thread runs no connection: it tells the listener by orders
+ * (>>inbox), so it can answer while all workers are busy.
+ *
+ * runs on   the main thread of a child, or of the one process (Processes 0);
+ *           the watchdog's looks run in the parent, too
  * ------------------------------------------------------------------------- */
 
 /* Does a thread of `pid` wait for a disk, or for a server of files? Linux
- * tells: "State: D", which is a number to base 16. */
+ * writes "State: D", which is a number to base 16. Elsewhere: no. */
 static int empm__process_waits_for_disk(long pid)
 {
     char path[64];
@@ -25135,27 +25233,29 @@ static int empm__process_waits_for_disk(long pid)
     return found;
 }
 
-/* How many pings in a row the engine in `slot`, of process `pid`, has not
- * answered: `missed` before the last one, when *pongs was its count of
- * answers. */
+/* Counts the pings in a row that the engine in `slot`, of process `pid`, has
+ * not answered: `missed` before the last one, when *pongs was its count of
+ * answers, which is updated. `excused`: there could be none. Three are the
+ * verdict. */
 static int empm__watchdog_missed(const empm_server *s, int slot, long pid,
                                  uint32_t *pongs, int missed, int excused)
 {
     const uint32_t now = empm__load(&empm__score_at(&s->score, slot)->pongs);
     missed = now != *pongs || excused ? 0 : missed + 1;
     *pongs = now;
-    /* in a debugger it may stand still; and if the disk of a log does, the
-     * verdict has to wait: a kill would have to as well */
+    /* a process in a debugger may stand still; and while a disk does, the
+     * verdict has to wait, since a kill would have to as well */
     if (missed > 0 && empm__process_status(pid, "TracerPid:", 10, 0) != 0)
         return 0;
     return missed >= 3 && empm__process_waits_for_disk(pid) ? 2 : missed;
 }
 
-/* Says which requests in `slot` take longer than StuckWorkerTimeout, once each:
- * at `since_us` was the last look. 1: there is one more. */
+/* Logs the requests in `slot` that take longer than StuckWorkerTimeout, once
+ * each: those that became too long since the last look, at `looked_at_us`.
+ * Returns 1 if there are any, else 0. */
 static int empm__watchdog_look_for_stuck(const empm_server *s, int slot,
-                                         long pid,
-                                         uint64_t since_us, uint64_t now)
+                                         long pid, uint64_t looked_at_us,
+                                         uint64_t now)
 {
     const uint64_t most = (uint64_t)s->cfg->stuck_worker_timeout_ms * 1000u;
     int t, stuck = 0;
@@ -25165,8 +25265,8 @@ static int empm__watchdog_look_for_stuck(const empm_server *s, int slot,
         char request[EMPM__SCORE_REQUEST + 1], who[96];
         empm__peer peer;
         if (empm__load(&w->status) != 'W' || began == 0 || now < began + most ||
-            since_us > began + most)
-            continue;                /* or it has been said */
+            looked_at_us > began + most)
+            continue;                /* not yet, or it has been logged */
         empm__score_request_line(w, request);
         empm__score_load_text(&peer, w->client, sizeof peer);
         empm__log(s->cfg, EMPM_LOG_WARN, 5037, "worker %d of child %ld has "
@@ -25178,7 +25278,8 @@ static int empm__watchdog_look_for_stuck(const empm_server *s, int slot,
     return stuck;
 }
 
-/* The idle workers in `slot`, as far as one can believe it. */
+/* The idle workers in `slot`: a child that has overwritten its memory must not
+ * make the sum absurd. */
 static int empm__watchdog_idle(const empm_server *s, int slot)
 {
     return (int)empm__min(
@@ -25186,35 +25287,38 @@ static int empm__watchdog_idle(const empm_server *s, int slot)
         (size_t)s->cfg->threads_per_child);
 }
 
-/* Without a parent the main thread has its duties as far as one process can: it
- * looks at its own engine, and tells the service manager, whose watchdog can do
- * what a parent would. */
+/* Without a parent the main thread has the parent's duties as far as one
+ * process can: it looks at its own engine, and stops answering the service
+ * manager's watchdog when the engine hangs, so that the manager restarts the
+ * server. */
 typedef struct empm__alone {
-    empm__manager *manager;
-    uint64_t       ping_us, looked_us;
-    uint32_t       pongs;
-    int            missed;
+    empm__manager *manager;          /* of the caller */
+    uint64_t       ping_at_us;       /* the next look; 0: the first is due */
+    uint64_t       looked_at_us;     /* the last one */
+    uint32_t       pongs;            /* answered until the last look */
+    int            missed;           /* pings in a row; 3: the engine hangs */
 } empm__alone;
 
-/* Does what is due; returns when the next thing is (0: nothing). */
+/* Does what is due. Returns the next instant at which something is; 0: none. */
 static uint64_t empm__program_alone_chores(empm__alone *a, empm_server *s,
                                            int stopping)
 {
     const uint64_t every = (uint64_t)s->cfg->watchdog_interval_ms * 1000u;
     const uint64_t now = empm__now_us();
-    if (every > 0 && a->ping_us <= now) {
-        const int first = a->ping_us == 0;
-        const int late = now - a->ping_us > every / 2;   /* we are, ourselves */
+    if (every > 0 && a->ping_at_us <= now) {
+        const int first = a->ping_at_us == 0;
+        const int overslept = now - a->ping_at_us > every / 2;
         a->missed = empm__watchdog_missed(s, 0, (long)getpid(), &a->pongs,
-                                          a->missed, late || stopping);
+                                          a->missed, overslept || stopping);
         if (a->missed == 3)
             empm__log(s->cfg, EMPM_LOG_ERROR, 5038, "the listener has not "
                       "answered for three times WatchdogInterval: nor is the "
                       "service manager's watchdog answered");
-        a->ping_us = now + every;
+        a->ping_at_us = now + every;
         empm__poller_order(&s->engine.poller, EMPM__ORDER_PING);
-        empm__watchdog_look_for_stuck(s, 0, (long)getpid(), a->looked_us, now);
-        a->looked_us = now;
+        empm__watchdog_look_for_stuck(s, 0, (long)getpid(), a->looked_at_us,
+                                      now);
+        a->looked_at_us = now;
         if (!first && !stopping) {
             const int idle = empm__watchdog_idle(s, 0);
             empm__program_notify(a->manager, "STATUS=Serving: %d busy, %d idle "
@@ -25223,14 +25327,15 @@ static uint64_t empm__program_alone_chores(empm__alone *a, empm_server *s,
         }
     }
     if (a->missed >= 3)
-        return a->ping_us;
-    empm__manager_beat(a->manager, now);
-    return empm__time_sooner(a->ping_us, a->manager->at_us);
+        return a->ping_at_us;
+    if (empm__time_is_due(a->manager->beat_at_us, now))
+        empm__manager_beat(a->manager, now);
+    return empm__time_sooner(a->ping_at_us, a->manager->beat_at_us);
 }
 
-/* The first process of a container inherits the orphans of all others.
- * `is_ours` says which children are reaped elsewhere; NULL: those that other
- * threads have started, which are handlers' own. */
+/* Reaps the orphans that the first process of a container inherits. `is_ours`
+ * tells which children are reaped elsewhere; NULL: those that other threads
+ * have started, since a handler waits for its own. */
 static void empm__parent_reap_orphans(int (*is_ours)(const void *of, pid_t pid),
                                       const void *of)
 {
@@ -25241,50 +25346,44 @@ static void empm__parent_reap_orphans(int (*is_ours)(const void *of, pid_t pid),
         who.si_pid = 0;
         if (waitid(P_ALL, 0, &who, how) < 0 || who.si_pid == 0 ||
             (is_ours != NULL && is_ours(of, who.si_pid)))
-            return;                  /* there is a SIGCHLD to hear */
+            return;                  /* its SIGCHLD is in the pipe: the rest is
+                                        reaped after it */
         waitpid(who.si_pid, NULL, WNOHANG);
     }
 }
-
-enum empm__serving { EMPM__SERVES, EMPM__DRAINS, EMPM__STOPS };
 
 /* A process that serves, as its main thread sees it. */
 typedef struct empm__attend {
     empm_server             *s;
     const empm__signal_set  *signals;
-    int                      control;   /* the socket of the parent's orders */
+    int                      control;   /* the socket of the parent's orders;
+                                           -1: no parent, or it has died */
     int                      alone;     /* there has never been a parent */
-    enum empm__serving       phase;
-    uint64_t                 delay_at_us;  /* a graceful stop begins; 0: none */
-    uint64_t                 second_at_us; /* a stop from then on is a second
-                                              one: `timeout` and make pass the
-                                              first one on twice */
+    empm__stop               stop;
     uint64_t                 kill_at_us;   /* handlers have had their time */
     empm__alone              self;
 } empm__attend;
 
 /* A graceful stop is asked for by a signal: a balancer gets time to look
- * elsewhere first, if the settings give it some. Returns the order, or 0. */
-static int empm__attend_graceful(empm__attend *a)
+ * elsewhere first, if the settings give it some. A child has had it from its
+ * parent. */
+static void empm__attend_graceful(empm__attend *a)
 {
-    const int ms = a->s->cfg->graceful_shutdown_delay_ms;
-    if (a->delay_at_us != 0 || a->phase != EMPM__SERVES)
-        return 0;
-    if (ms == 0 || !a->alone)
-        return EMPM__TELL_DRAIN;
-    empm__store(&empm__score_server_at(&a->s->score)->draining, 1u);
-    a->delay_at_us = empm__now_us() + (uint64_t)ms * 1000u;
-    return 0;
+    if (empm__stop_ask(&a->stop, a->alone
+                       ? a->s->cfg->graceful_shutdown_delay_ms : 0) &&
+        a->alone)
+        empm__store(&empm__score_server_at(&a->s->score)->draining, 1u);
 }
 
-/* What a signal means here. Returns the order that it is, or 0. */
+/* Obeys a signal, as far as it is no order. Returns the order that it is, or
+ * 0. */
 static int empm__attend_signal(empm__attend *a, int sig)
 {
     if (sig == SIGWINCH || sig == a->s->cfg->graceful_stop_signal)
-        return empm__attend_graceful(a);
-    if (sig == SIGTERM || sig == SIGINT)
+        empm__attend_graceful(a);
+    else if (sig == SIGTERM || sig == SIGINT)
         return EMPM__TELL_STOP;
-    if (a->alone && (sig == SIGHUP || sig == SIGUSR1 || sig == SIGUSR2))
+    else if (a->alone && (sig == SIGHUP || sig == SIGUSR1 || sig == SIGUSR2))
         empm__log(a->s->cfg, EMPM_LOG_WARN, 5030, "a process without children "
                   "cannot be reloaded or upgraded: ignored (SIGURG opens the "
                   "logs anew)");
@@ -25295,31 +25394,34 @@ static int empm__attend_signal(empm__attend *a, int sig)
     return 0;
 }
 
-/* The parent has died: what runs gets a second. */
+/* The parent has died, and nobody would replace this child: running requests
+ * get a second, and then the process ends under them. */
 static void empm__attend_orphaned(empm__attend *a)
 {
     a->control = -1;
     a->kill_at_us = empm__now_us() + 1000000u;
     empm_stop(a->s);
-    a->phase = EMPM__STOPS;
+    a->stop.phase = EMPM__STOPS;
+    a->stop.delay_at_us = 0;
+    a->stop.second_at_us = 0;        /* a signal ends it at once */
 }
 
-/* Drains; while it drains, an order can change where its connections go. */
+/* Drains. An order while it drains can only change where its connections go: to
+ * siblings, to the new program, or to none. */
 static void empm__attend_drain(empm__attend *a, int order)
 {
     const empm_config *cfg = a->s->cfg;
     empm__poller *poller = &a->s->engine.poller;
     const int ms = empm__stop_drain_ms(cfg, order != EMPM__TELL_DRAIN);
-    if (a->phase == EMPM__STOPS)
-        return;
-    if (a->phase == EMPM__DRAINS) {
+    if (a->stop.phase == EMPM__DRAINS) {
         if (order == EMPM__TELL_DRAIN)
             empm_stop_graceful(a->s);    /* nobody serves on, after all */
         else if (order == EMPM__TELL_UPGRADE)
             empm__poller_order(poller, EMPM__ORDER_GRACEFUL |
                                            EMPM__ORDER_UPGRADE);
-        return;
     }
+    if (empm__stop_enter(&a->stop, EMPM__DRAINS) != EMPM__DRAINS)
+        return;
     empm__store(&a->s->engine.drain_ms, ms);
     if (a->alone)
         empm__store(&empm__score_server_at(&a->s->score)->draining, 1u);
@@ -25329,15 +25431,15 @@ static void empm__attend_drain(empm__attend *a, int order)
                                 : order == EMPM__TELL_RESTART
                                     ? EMPM__ORDER_HAND_OVER : 0));
     a->kill_at_us = empm__stop_deadline_us(cfg, 1, ms, 1000);
-    a->phase = EMPM__DRAINS;
 }
 
-/* Stops. EMPM_ETIMEDOUT: it is asked for a second time, by a signal. */
+/* Stops. Returns EMPM_OK; EMPM_ETIMEDOUT: a signal asks for it a second time. A
+ * child's second stop is its parent's affair, which kills it. */
 static int empm__attend_stop(empm__attend *a, int order)
 {
     const empm_config *cfg = a->s->cfg;
-    if (a->phase == EMPM__STOPS && a->control < 0 &&
-        empm__now_us() >= a->second_at_us) {
+    const enum empm__serving begins = empm__stop_enter(&a->stop, EMPM__STOPS);
+    if (begins == EMPM__KILLS && a->control < 0) {
         empm__log(cfg, EMPM_LOG_NOTICE, 5013, "second stop: exiting at once");
         return EMPM_ETIMEDOUT;
     }
@@ -25346,15 +25448,14 @@ static int empm__attend_stop(empm__attend *a, int order)
                                                  EMPM__ORDER_HAND_OVER);
     else
         empm_stop(a->s);
-    if (a->phase != EMPM__STOPS) {
-        a->second_at_us = empm__now_us() + 1000000u;
+    if (begins == EMPM__STOPS)
         a->kill_at_us = empm__stop_deadline_us(cfg, 0, 0, 1000);
-        a->phase = EMPM__STOPS;
-    }
     return EMPM_OK;
 }
 
-/* Does as it is told. EMPM_ETIMEDOUT: the process has to end at once. */
+/* Obeys an order (EMPM__TELL_*, or 0: none). `logs` came with EMPM__TELL_LOGS,
+ * and is closed here. Returns EMPM_OK; EMPM_ETIMEDOUT: the process has to end
+ * at once. */
 static int empm__attend_obey(empm__attend *a, int order, empm__logs_swap *logs)
 {
     switch (order) {
@@ -25382,20 +25483,21 @@ static int empm__attend_obey(empm__attend *a, int order, empm__logs_swap *logs)
     return EMPM_OK;
 }
 
-/* Waits for the next order, whatever it comes from, and obeys. 1: the engine
- * has ended; EMPM_OK; EMPM_ETIMEDOUT. */
+/* Waits for the next order, of the parent, a signal or a timer, and obeys it.
+ * `done`: gets a byte at the end of the engine. Returns EMPM_OK; 1: the engine
+ * has ended; EMPM_ETIMEDOUT: the process has to end under handlers. */
 static int empm__attend_once(empm__attend *a, int done)
 {
-    const int served = a->phase == EMPM__SERVES;
+    const int served = a->stop.phase == EMPM__SERVES;
     const uint64_t now = empm__now_us();
-    uint64_t at = empm__time_sooner(a->kill_at_us, a->delay_at_us);
+    uint64_t at = empm__time_sooner(a->kill_at_us, a->stop.delay_at_us);
     empm__logs_swap logs;
     int fds[3], k = -1, r, order = 0;
     unsigned char byte = 0;
     fds[0] = done;
     fds[1] = a->signals->fd[0];
     fds[2] = a->control;
-    if (a->kill_at_us != 0 && a->kill_at_us <= now) {
+    if (empm__time_is_due(a->kill_at_us, now)) {
         empm__log(a->s->cfg, EMPM_LOG_ERROR, 5012,
                   "handlers still run after StopTimeout: giving up");
         return EMPM_ETIMEDOUT;
@@ -25403,10 +25505,9 @@ static int empm__attend_once(empm__attend *a, int done)
     if (a->alone)
         at = empm__time_sooner(
             at, empm__program_alone_chores(&a->self, a->s, !served));
-    if (a->delay_at_us != 0 && a->delay_at_us <= now) {
-        a->delay_at_us = 0;
+    if (empm__time_is_due(a->stop.delay_at_us, now))
         order = EMPM__TELL_DRAIN;
-    } else
+    else
         k = empm__orders_next_byte(fds, 3, empm__time_left_ms(at), &byte,
                                    &logs);
     if (k == 0)
@@ -25418,15 +25519,16 @@ static int empm__attend_once(empm__attend *a, int done)
     else if (k == 2)
         order = byte;
     r = empm__attend_obey(a, order, &logs);
-    if (a->alone && served && a->phase != EMPM__SERVES)
+    /* a parent says it for its children */
+    if (a->alone && served && a->stop.phase != EMPM__SERVES)
         empm__program_notify(a->self.manager, "STOPPING=1");
     return r;
 }
 
 /* The main thread of a process that serves: takes orders until the engine has
- * ended. `control`: the socket of the parent's orders; or -1, and `manager`.
- * Returns EMPM_OK; EMPM_ETIMEDOUT: handlers still run, the process has to end
- * under them. */
+ * ended. `control`: the socket of the parent's orders, which it does not close;
+ * or -1, and `manager`. Returns EMPM_OK; EMPM_ETIMEDOUT: handlers still run,
+ * the process has to end under them; EMPM_ESYS. */
 static int empm__program_attend(empm_server *s, const empm__signal_set *signals,
                                 int control, empm__manager *manager)
 {
@@ -25440,19 +25542,22 @@ static int empm__program_attend(empm_server *s, const empm__signal_set *signals,
     a.self.manager = manager;
     if (empm__fd_pipe(done, 1) < 0)
         return empm__program_no_pipe(s->cfg, "the end of the engine");
+    /* release: its threads find a pipe that is made. An engine that has ended
+     * before does not write to it: hence the question */
     empm__store_rel(&s->engine.done_fd, done[1]);
     if (empm__engine_wait(&s->engine, 0) != EMPM_OK)
         while ((r = empm__attend_once(&a, done[0])) == EMPM_OK)
             ;
     if (r < 0)
-        return r;
+        return r;                    /* threads may write to the pipe yet */
     empm_wait(s, -1);
     close(done[0]);
     close(done[1]);
     return EMPM_OK;
 }
 
-/* Says which settings have been made that mean nothing without children. */
+/* Reports the settings that differ from their defaults and have no meaning
+ * without children. */
 static void empm__check_childless(const empm_config *cfg, empm__report *rep)
 {
     static const char *const names[] = {
@@ -25484,11 +25589,15 @@ static void empm__check_childless(const empm_config *cfg, empm__report *rep)
  * >>identity -- the user to become, and the pid file
  *
  * Root gives up all rights that serving does not need, and each step is
- * verified. A process becomes the user for a moment, and finds the folders and
- * logs that this user cannot use.
+ * verified. Before that a process becomes the user for a moment, and finds the
+ * folders that this user cannot use: the start says it, not the first request.
+ *
+ * The pid file is locked while its server lives, so one that is left over from
+ * a crash is recognised; the number in it could be another program's by then.
  * ------------------------------------------------------------------------- */
 
-/* Is there such a user? A user namespace may have root and nobody else. */
+/* Does this user namespace have that user? A container's may have root and
+ * nobody else. Where there are no namespaces: yes. */
 static int empm__identity_is_mapped(uid_t uid)
 {
     unsigned long first, outside, count;
@@ -25502,9 +25611,10 @@ static int empm__identity_is_mapped(uid_t uid)
     return found;
 }
 
-/* Root does not serve unless User says so: where it is started as root and
- * there is none, nobody serves. Returns a remark for the notice, or NULL: User
- * stays as it is. An image may have neither of the names. */
+/* Root does not serve unless User says so: a server that is started as root
+ * without User serves as "nobody". Sets cfg->user_name, and returns a remark
+ * for the notice; or returns NULL: User stays as it is. An image may have
+ * neither name in its /etc/passwd: then numbers stand for them. */
 static const char *empm__identity_default_user(empm_config *cfg)
 {
     const struct passwd *nobody;
@@ -25522,22 +25632,25 @@ static const char *empm__identity_default_user(empm_config *cfg)
 #define EMPM__DEFAULT_USER "started as root without User: %s serves (%s)"
 
 #ifndef EVENTMPM_NO_FORK
-/* What a process that serves has to do with the directory `path`, and what
- * comes of it if its user may not. */
-typedef struct empm__use {
+typedef struct empm__use {           /* a directory that requests need */
     const char *directive, *path;
-    int         mode;
-    const char *so;
+    int         mode;                /* of access(): needed there */
+    const char *consequence;         /* of a right that is missing */
 } empm__use;
 
+#define EMPM__NOT_THAT_USER 255      /* instead of the number of a use */
+
+/* The other groups of a user: a number such as "#65534" has none. Returns 0, or
+ * -1 with errno. */
 static int empm__identity_set_groups(const char *user, gid_t gid)
 {
     return user[0] == '#' ? setgroups(0, NULL) : initgroups(user, gid);
 }
 
 /* In a process of its own: becomes that user and writes the number, from 1 on,
- * of each use that is not granted then; 255 and errno: it cannot become that
- * user. Directories are opened before, as the server does. */
+ * of each use that is not granted then, or EMPM__NOT_THAT_USER and errno.
+ * Directories are opened before, by root, as the server does; one that root
+ * itself cannot open is the affair of other checks. */
 static void empm__identity_try_uses(const empm_config *cfg,
                                     const empm__use *uses, int n, int to)
 {
@@ -25557,31 +25670,24 @@ static void empm__identity_try_uses(const empm_config *cfg,
                       faccessat(dirs[i], ".", uses[i].mode, 0) < 0)) {
             unsigned char at[2];
             ssize_t r;
-            at[0] = (unsigned char)(i < 0 ? 255 : i + 1);
+            at[0] = (unsigned char)(i < 0 ? EMPM__NOT_THAT_USER : i + 1);
             at[1] = (unsigned char)errno;
             r = write(to, at, i < 0 ? 2 : 1);
             (void)r;
         }
 }
 
-/* Names the directories that the serving user cannot use, and the command that
- * mends it. */
-static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
+/* The folders that requests need, in uses[32]. Returns how many. The texts
+ * are those of `cfg`, or in `root` and `spool`, which have 1200 bytes. */
+static int empm__identity_uses(const empm_config *cfg, empm__use *uses,
+                               char *root, char *spool)
 {
-    empm__use uses[32];
-    char root[1200], spool[1200];
-    int n = 0, fd[2];
     size_t i;
-    unsigned char at;
-    pid_t pid;
-    if (geteuid() != 0 || cfg->user_name == NULL || empm__fd_pipe(fd, 0) < 0)
-        return;
-    memset(uses, 0, sizeof uses);
+    int n = 0;
     uses[n].directive = "SpoolDirectory";
-    uses[n].path = empm__config_path(cfg, cfg->spool_directory, spool,
-                                     sizeof spool);
+    uses[n].path = empm__config_path(cfg, cfg->spool_directory, spool, 1200);
     uses[n].mode = W_OK | X_OK;
-    uses[n++].so = "long bodies will be refused";
+    uses[n++].consequence = "long bodies will be refused";
     for (i = 0; cfg->routes[i].kind != EMPM__ROUTE_END && n < 32; i++)
         if (cfg->routes[i].kind == EMPM__ROUTE_FILES) {
             const char *dir = cfg->routes[i].root;
@@ -25589,10 +25695,40 @@ static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
             uses[n].path = dir != NULL ? dir
                                        : empm__config_path(cfg,
                                                            cfg->document_root,
-                                                           root, sizeof root);
+                                                           root, 1200);
             uses[n].mode = X_OK;
-            uses[n++].so = "no file will be found";
+            uses[n++].consequence = "no file will be found";
         }
+    return n;
+}
+
+/* Reports a use that is not granted, with the command that grants it. */
+static void empm__identity_report_use(const empm_config *cfg,
+                                      const empm__use *use, empm__report *rep)
+{
+    struct stat st;
+    const struct passwd *p = stat(use->path, &st) == 0 ? getpwuid(st.st_uid)
+                                                       : NULL;
+    empm__report_say(rep, EMPM_LOG_WARN, 5043, "%s %s: %s may not use it, %s: "
+                     "\"%s %s\", or \"User %s\", whose it is", use->directive,
+                     use->path, cfg->user_name, use->consequence,
+                     use->mode & W_OK ? "chmod o+wx" : "chmod -R o+rX",
+                     use->path, p != NULL ? p->pw_name : "root");
+}
+
+/* Names the directories that the serving user cannot use. A process tries it,
+ * since the parent stays root; it may hang on a disk, and is waited for no
+ * longer than 5 s for each answer. */
+static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
+{
+    empm__use uses[32];
+    char root[1200], spool[1200];
+    int n, fd[2];
+    unsigned char at;
+    pid_t pid;
+    if (geteuid() != 0 || cfg->user_name == NULL || empm__fd_pipe(fd, 0) < 0)
+        return;
+    n = empm__identity_uses(cfg, uses, root, spool);
     pid = fork();
     if (pid == 0) {
         empm__identity_try_uses(cfg, uses, n, fd[1]);
@@ -25600,17 +25736,14 @@ static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
     }
     close(fd[1]);
     while (pid > 0) {
-        const empm__use *use;
-        const struct passwd *p;
-        struct stat st;
         errno = 0;
         at = 0;
         if (empm__orders_next_byte(fd, 1, 5000, &at, NULL) < 0 &&
             errno == EINTR)
             continue;
         if (at == 0)
-            break;                   /* that was all, or it takes too long */
-        if (at > n) {
+            break;                   /* the end of file, or it takes too long */
+        if (at > n) {                /* EMPM__NOT_THAT_USER */
             unsigned char why = 0;
             ssize_t r = read(fd[0], &why, 1);
             (void)r;
@@ -25621,13 +25754,7 @@ static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
                                                             : "");
             continue;
         }
-        use = &uses[at - 1];
-        p = stat(use->path, &st) == 0 ? getpwuid(st.st_uid) : NULL;
-        empm__report_say(rep, EMPM_LOG_WARN, 5043, "%s %s: %s may not use it, "
-                         "%s: \"%s %s\", or \"User %s\", whose it is",
-                         use->directive, use->path, cfg->user_name, use->so,
-                         use->mode & W_OK ? "chmod o+wx" : "chmod -R o+rX",
-                         use->path, p != NULL ? p->pw_name : "root");
+        empm__identity_report_use(cfg, &uses[at - 1], rep);
     }
     close(fd[0]);
     if (pid > 0)
@@ -25639,9 +25766,11 @@ static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
 #define empm__identity_check_uses(cfg, rep) ((void)0)
 #endif
 
-/* Gives up what root has that a process which serves does not need. Every step
- * is verified: a server that believes to have dropped root and has not is worse
- * than none. */
+/* Gives up the rights of root that a process which serves does not need. Every
+ * step is verified: a server that believes to have dropped root and has not is
+ * worse than none. Order: groups and chroot() need root, and setuid() is the
+ * step that cannot be undone. Runs in each child before its threads exist.
+ * Returns EMPM_OK; EMPM_ESYS, which is logged: the process must not serve. */
 static int empm__identity_become(const empm_server *s)
 {
     const empm_config *cfg = s->cfg;
@@ -25688,7 +25817,8 @@ static int empm__identity_become(const empm_server *s)
     return EMPM_ESYS;
 }
 
-/* What is printed on stderr from now on is in the ErrorLog. */
+/* Has stderr go to the ErrorLog: words of handlers, libraries, sanitizers. Not
+ * before the server serves, since its starter reads stderr until then. */
 static void empm__program_stderr_to_log(const empm_config *cfg)
 {
     if (cfg->log == empm__log_stderr && cfg->log_target > 0 &&
@@ -25696,7 +25826,8 @@ static void empm__program_stderr_to_log(const empm_config *cfg)
         dup2(cfg->log_target, 2);
 }
 
-/* Nobody reads what a detached server says, unless there is an ErrorLog. */
+/* A detached server leaves its terminal: stdout and, without an ErrorLog, the
+ * log go to /dev/null. */
 static void empm__program_quiet(const empm_config *cfg)
 {
     const int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -25714,14 +25845,13 @@ static void empm__program_quiet(const empm_config *cfg)
 
 /* --- the pid file --------------------------------------------------------- */
 
-/* A server that is alive holds a lock on it: a file that is left over from a
- * crash, or another program with that pid, is no obstacle. */
 typedef struct empm__pid_file {
-    int  fd;                         /* -1: none */
+    int  fd;                         /* holds the lock; -1: none */
     char path[1200];
 } empm__pid_file;
 
-/* The pid that the file names (0: none), and whether that server runs. */
+/* Reads the pid that the file names (0: none). Returns 1 if that server runs,
+ * since its lock is held; else 0. */
 static int empm__pid_file_read(const char *path, long *pid)
 {
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -25740,7 +25870,9 @@ static int empm__pid_file_read(const char *path, long *pid)
     return runs;
 }
 
-/* A new file in place of the old one; readers see one or the other. */
+/* Puts a new file in place of the old one; readers see one or the other, and
+ * never one without its lock. Returns EMPM_OK; EMPM_ESYS, which is logged, with
+ * f->fd -1. */
 static int empm__pid_file_write(const empm_config *cfg, empm__pid_file *f)
 {
     char name[1240], text[32];
@@ -25766,6 +25898,8 @@ static int empm__pid_file_write(const empm_config *cfg, empm__pid_file *f)
     return EMPM_ESYS;
 }
 
+/* Gives up the lock. `remove`: the file too, if it is still this server's. A
+ * process that was forked must not remove it: its parent lives. */
 static void empm__pid_file_drop(empm__pid_file *f, int remove)
 {
     struct stat ours, there;
@@ -25794,7 +25928,8 @@ static void empm__pid_file_drop(empm__pid_file *f, int remove)
  * While it does so it ticks once a second; ten quiet ticks later it sleeps.
  *
  * A start has to succeed within StartTimeout, as a reload has: if no child is
- * healthy then, or three have died and none ever was, the parent ends.
+ * healthy then, or three have died and none ever was, the parent ends, as a
+ * candidate does.
  *
  * A reload (HUP, USR1) makes a new generation of children from a new reading of
  * the configuration:
@@ -25805,15 +25940,15 @@ static void empm__pid_file_drop(empm__pid_file *f, int remove)
  *   wait     if the scoreboard has no room for a whole generation, since
  *            children of older ones drain yet: until they have ended (HUP stops
  *            them), then from the probe on.
- *   next     the new children, on the same sockets. Are they not healthy within
- *            StartTimeout they are killed, and that was all.
+ *   start    the candidate's children, on the same sockets. If they are not
+ *            healthy within StartTimeout they are killed, and that was all.
  *   commit   the new ones accept from here on, and the old ones drain: they
- *            give what waits for a request to the new ones (>>exchange), finish
+ *            give idle connections to the new ones (>>exchange), finish
  *            the rest, and end within GracefulRestartTimeout.
  *
  * An upgrade (USR2) starts the program anew, with the listening sockets, and
- * when that is ready this one drains. What is asked for while one of these is
- * under way is done after it.
+ * when that is ready this one drains. A reload or an upgrade that is asked for
+ * while one of these is under way begins after it.
  * ------------------------------------------------------------------------- */
 
 #define EMPM__YOUNG_US 20000         /* a child that serves and dies within a
@@ -25828,17 +25963,25 @@ typedef struct empm__generation {    /* children that share a configuration */
     int          last_status;        /* how the last of these ended */
     int          ever_healthy;
     int          quiet_ticks;
-    uint64_t     tick_us, spawn_us;  /* 0: none */
+    uint64_t     ready_at_us;        /* its children have to be healthy; 0: they
+                                        have been, or nobody waits for it */
+    uint64_t     spawn_at_us;        /* a pause before more are started; or 0 */
+    uint64_t     tick_at_us;         /* idle workers are counted; or 0 */
 } empm__generation;
 
-typedef struct empm__child {
+typedef struct empm__child {         /* the parent's own record of it */
     pid_t    pid;                    /* 0: the slot is free */
     int      control;                /* our end; its closing is our death */
-    int      healthy, leaving, admin;
+    int      healthy;                /* its start hooks have returned 0 */
+    int      leaving;                /* is told to go, or goes by itself */
+    int      admin;                  /* serves the admin endpoints */
     int      accepts;                /* has been told to */
+    int      hurried;                /* its drain has been given an end */
     uint32_t generation;
-    uint64_t born_us;
-    uint64_t stop_us, kill_us;     /* its drain, or it, has to end then; or 0 */
+    uint64_t born_at_us;
+    uint64_t stop_at_us;             /* that end; or 0 */
+    uint64_t kill_at_us;             /* it has to be healthy, or if it leaves,
+                                        to be gone; or 0 */
     uint32_t pongs;                  /* that it has answered */
     int      missed;                 /* pings in a row that it has not */
 } empm__child;
@@ -25852,37 +25995,39 @@ typedef struct empm__parent {
     const empm__source *source;
     void       (*hello)(const empm_server *);    /* or NULL */
     pid_t        pid;                /* this process */
-    empm__generation    now, next;   /* next: not healthy yet */
+    empm__generation current;        /* serves */
+    empm__generation candidate;      /* of a reload, until it is healthy */
     empm__child   *children;
     int          slots;
     int          ready;              /* the first generation was healthy once */
-    int          stopping;           /* 1 drains, 2 stops, 3 at once */
-    int          restarts;           /* that stop is for an upgrade */
-    int          gave_up;            /* ... or because no child can live */
-    uint64_t     first_us;           /* the first one has to be by then; or 0 */
-    uint64_t     delay_us;           /* GracefulShutdownDelay ends; 0: none */
-    uint64_t     twice_us;           /* from here on a second stop is meant */
-    /* what is under way, and when it must be over */
-    enum empm__change change;
-    int          hard;               /* HUP: the old ones stop, not drain */
-    int          need;               /* slots that it has been short of; or 0 */
-    int          again, upgrades; /* asked for: a reload's signal, an upgrade */
+    empm__stop   stop;
+    int          handed_over;        /* the stop is for an upgrade: the new
+                                        program serves */
+    int          gave_up;            /* the stop is because no child can live */
+    enum empm__change change;        /* what is under way */
+    int          stops_old;          /* HUP: the old ones stop, not drain */
+    int          slots_needed;       /* by a candidate that had no room; or 0 */
+    int          pending_reload;     /* asked for meanwhile: its signal; or 0 */
+    int          pending_upgrade;    /* asked for meanwhile */
     pid_t        helper;             /* the probe, or the new program */
-    uint64_t     change_us;
-    int          late;               /* the helper has been killed for that */
-    int          upgrade_fd;         /* the helper says: content, or ready */
+    uint64_t     helper_at_us;       /* it has had its time; or 0 */
+    int          helper_late;        /* ... and has been killed */
+    int          helper_fd;          /* gets EMPM__START_* from it; or -1 */
     int          ready_fd;           /* tells the program that has started us */
-    uint64_t     ping_us;
+    uint64_t     accept_at_us;       /* a child did not read that it accepts: it
+                                        is told again; or 0 */
+    uint64_t     ping_at_us;         /* the next look of the watchdog; or 0 */
+    uint64_t     looked_at_us;       /* the last one */
+    uint64_t     full_at_us;         /* "MaxRequestWorkers" is said again, if it
+                                        is so; no timer */
     empm__manager manager;
-    uint64_t     looked_us;          /* when empm__watchdog_look() did, last */
-    uint64_t     full_us;            /* "MaxRequestWorkers" not again before */
     int          pipe[2];            /* from the children */
     empm__pid_file pid_file;
     empm__signal_set signals;
 } empm__parent;
 
-/* A signal for a child of ours. Another part of the program may have reaped it:
- * then the number may be a stranger's by now. */
+/* Sends a signal to a child. Another part of the program may have reaped it:
+ * then the number may be a stranger's by now, and gets none. */
 static void empm__child_kill(pid_t pid, int sig)
 {
     siginfo_t who;
@@ -25890,9 +26035,10 @@ static void empm__child_kill(pid_t pid, int sig)
         kill(pid, sig);
 }
 
+/* The part of the scoreboard that is of the whole server. */
 static empm__score_server *empm__parent_board(const empm__parent *p)
 {
-    return empm__score_server_at(&p->now.s->score);
+    return empm__score_server_at(&p->current.s->score);
 }
 
 /* ---------------------------------------------------------------------------
@@ -25901,9 +26047,16 @@ static empm__score_server *empm__parent_board(const empm__parent *p)
  * The parent keeps its own record of each child and believes the scoreboard
  * only for hints. Children that never served are replaced more and more slowly,
  * all others at once.
+ *
+ * A child that is forked has descriptors and rights of the parent; it gives up
+ * all that is not its own before its first thread exists (empm__child_main).
+ *
+ * runs on   the parent's one thread; empm__child_main() and the two functions
+ *           before it in the child
  * ------------------------------------------------------------------------- */
 
-/* Those of a generation that serve (`admin`: on admin listeners). */
+/* Counts the children of a generation that are to serve, on admin endpoints if
+ * `admin`, else on the others; `healthy`: those alone that are. */
 static int empm__children_serving(const empm__parent *p,
                                   const empm__generation *g,
                                   int admin, int healthy)
@@ -25917,6 +26070,7 @@ static int empm__children_serving(const empm__parent *p,
     return n;
 }
 
+/* Counts all children, of each generation. */
 static int empm__children_alive(const empm__parent *p)
 {
     int i, n = 0;
@@ -25925,13 +26079,13 @@ static int empm__children_alive(const empm__parent *p)
     return n;
 }
 
-/* The slots that a generation may come to hold. */
+/* The most slots that a generation can come to hold. */
 static int empm__generation_slots(const empm__generation *g)
 {
     return empm__config_children_limit(g->cfg) + empm__server_has_admin(g->s);
 }
 
-/* All that a generation begins with have been healthy. */
+/* Are all children healthy that a generation begins with? */
 static int empm__generation_ready(const empm__parent *p,
                                   const empm__generation *g)
 {
@@ -25939,7 +26093,14 @@ static int empm__generation_ready(const empm__parent *p,
            empm__children_serving(p, g, 1, 1) >= empm__server_has_admin(g->s);
 }
 
-/* Each child speaks up when fewer than this many of its workers are idle. */
+/* Have three of its children died, and none ever served? */
+static int empm__generation_cannot_live(const empm__generation *g)
+{
+    return !g->ever_healthy && g->quick_deaths >= 3;
+}
+
+/* Divides MinSpareThreads among the children: each says EMPM__SAY_IDLE when it
+ * has fewer idle workers than its share, so that a parent at rest wakes. */
 static void empm__children_share_out(empm__parent *p, empm__generation *g)
 {
     const int n = empm__children_serving(p, g, 0, 0);
@@ -25950,8 +26111,9 @@ static void empm__children_share_out(empm__parent *p, empm__generation *g)
                         (uint32_t)((g->cfg->min_spare_threads + n - 1) / n));
 }
 
-/* Closes the descriptors that a forked process has inherited and must not hold:
- * pipes to siblings, which have to see their parent's death. */
+/* In a forked process: closes the descriptors that it must not hold. Siblings
+ * see their parent's death by the end of their pipes, of which no copy may
+ * stay; and the lock of the pid file is the parent's. */
 static void empm__children_forget(empm__parent *p)
 {
     int i;
@@ -25962,32 +26124,38 @@ static void empm__children_forget(empm__parent *p)
     close(p->pipe[0]);
     close(p->signals.fd[0]);
     close(p->signals.fd[1]);
-    if (p->upgrade_fd >= 0)
-        close(p->upgrade_fd);
+    if (p->helper_fd >= 0)
+        close(p->helper_fd);
     if (p->ready_fd >= 0)
         close(p->ready_fd);
     empm__pid_file_drop(&p->pid_file, 0);
 }
 
-/* Until a process watches for the death of its parent by itself, the system
- * does: on, or off. */
+/* Has the kernel kill this process when its parent dies: on, or off. It is on
+ * until the process watches for that itself, by the end of its pipe. */
 static void empm__process_die_with_parent(pid_t parent, int on)
 {
 #ifdef __linux__
     prctl(PR_SET_PDEATHSIG, on ? SIGKILL : 0, 0, 0, 0);
     if (on && getppid() != parent)
-        _exit(0);
+        _exit(0);                    /* it has died before this call */
 #else
     (void)parent;
     (void)on;
 #endif
 }
 
-/* The whole life of a child process. */
+/* The whole life of a child process, from fork() on; never returns. `control`:
+ * its end of the pair by which the parent gives orders. `mask`: the signals
+ * that the parent has blocked; all are, from before the fork until this process
+ * has handlers of its own, so that none is lost.
+ *
+ * Order: slots of siblings become read-only and rights are given up first, and
+ * threads start last, since each begins with the rights of this one. */
 static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
                              int admin, int control, const sigset_t *mask)
 {
-    empm__generation *other = g == &p->now ? &p->next : &p->now;
+    empm__generation *other = g == &p->current ? &p->candidate : &p->current;
     empm_server *s = g->s;
     empm__signal_set own;
     size_t k;
@@ -25998,23 +26166,24 @@ static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
         empm__program_no_pipe(g->cfg, "signals");
         _exit(EMPM__EXIT_SICK);
     }
-    for (k = 0; k < EMPM__SIGNALS + 1; k++) {  /* the parent decides on these */
+    for (k = 0; k < empm__signals_count(&own); k++) {
         const int sig = empm__signals_at(&own, k);
         if (sig == SIGCHLD)
             signal(sig, SIG_DFL);
-        else if (sig > 0 && sig != SIGTERM)
+        else if (sig != SIGTERM)     /* the parent decides on these */
             empm__signals_take_one(sig, 0, NULL);
     }
     s->owns_signals = 1;
     sigprocmask(SIG_SETMASK, mask, NULL);
     s->parent_fd = p->pipe[1];
     s->owner = 0;                    /* unlinks nothing */
-    if (other->s != NULL) {          /* its sockets, its files */
+    if (other->s != NULL) {          /* sockets and files that it must not hold;
+                                        the scoreboard is shared */
         other->s->owner = 0;
         other->s->borrows = 1;
         empm__server_free(other->s);
     }
-    /* what is not ours to write cannot be written, not even by accident */
+    /* a handler that overwrites memory harms its own slot at most */
     if (mprotect(s->score.mem, s->score.bytes, PROT_READ) < 0 ||
         mprotect((void *)empm__score_at(&s->score, slot), s->score.child_bytes,
                  PROT_READ | PROT_WRITE) < 0) {
@@ -26025,8 +26194,7 @@ static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
     }
     if (empm__identity_become(s) < 0)
         _exit(EMPM__EXIT_FATAL);
-    /* setuid() would have undone it */
-    empm__process_die_with_parent(p->pid, 1);
+    empm__process_die_with_parent(p->pid, 1);  /* setuid() has undone it */
     if (empm__server_engines_start(s, slot, admin) < 0)
         _exit(EMPM__EXIT_SICK);
     empm__process_die_with_parent(p->pid, 0);
@@ -26038,32 +26206,43 @@ static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
     empm__engine_tell_parent(&s->engine, EMPM__SAY_HEALTHY);
     r = empm__program_attend(s, &own, control, NULL);
     if (r == EMPM_ETIMEDOUT)
-        _exit(0);
+        _exit(0);                    /* under handlers that use all this */
     empm__server_engines_free(s);
     empm__server_free(s);
     _exit(r < 0 ? 1 : 0);
 }
 
-/* Forks a child into a free slot. EMPM_OK; else an error that is said, and the
- * next try comes later. */
+/* Finds a slot for a child. Returns it, or -1: drains of single children fill
+ * the scoreboard, and get an end. Those of a generation that was replaced have
+ * one, and a candidate hurries nobody. */
+static int empm__child_find_slot(empm__parent *p, const empm__generation *g)
+{
+    int slot, k;
+    for (slot = 0; slot < p->slots; slot++)
+        if (p->children[slot].pid == 0)
+            return slot;
+    empm__log(g->cfg, EMPM_LOG_ERROR, 485, "scoreboard is full: children that "
+              "drain %s", g == &p->current ? "get 2 s more" : "hold it");
+    for (k = 0; k < p->slots && g == &p->current; k++)
+        if (p->children[k].leaving && !p->children[k].hurried) {
+            p->children[k].hurried = 1;
+            p->children[k].stop_at_us = empm__time_in_ms(2000);
+        }
+    return -1;
+}
+
+/* Forks a child into a free slot. Returns EMPM_OK; or EMPM_ESYS, which is
+ * logged: the caller tries again later. */
 static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
 {
+    const int slot = empm__child_find_slot(p, g);
     empm__score_slot *at;
-    int slot, control[2];
+    int control[2];
     pid_t pid;
     sigset_t old;
     empm__child *child;
-    for (slot = 0; slot < p->slots && p->children[slot].pid != 0; slot++)
-        ;
-    if (slot == p->slots) {          /* drains of single children fill it */
-        int k;
-        empm__log(g->cfg, EMPM_LOG_ERROR, 485, "scoreboard is full: children "
-                  "that drain %s", g == &p->now ? "get 2 s more" : "hold it");
-        for (k = 0; k < p->slots && g == &p->now; k++)
-            if (p->children[k].leaving && p->children[k].stop_us == 0)
-                p->children[k].stop_us = empm__now_us() + 2000000u;
+    if (slot < 0)
         return EMPM_ESYS;
-    }
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, control) < 0) {
         empm__log(g->cfg, EMPM_LOG_ALERT, 481, "cannot start a child: "
                   "socketpair: %s", strerror(errno));
@@ -26073,6 +26252,8 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
     empm__fd_flags(control[1], 1);   /* a child that does not read cannot
                                         hold the parent */
     child = &p->children[slot];
+    /* the slot is cleared before the fork: later it would undo the child's
+     * own stores */
     at = empm__score_slot_at(&g->s->score, slot);
     if (empm__load(&empm__parent_board(p)->top) <= (uint32_t)slot)
         empm__store(&empm__parent_board(p)->top, (uint32_t)slot + 1);
@@ -26100,7 +26281,9 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
     child->pid = pid;
     child->admin = admin;
     child->generation = g->s->generation;
-    child->born_us = empm__now_us();
+    child->born_at_us = empm__now_us();
+    if (g == &p->current)            /* a candidate has its time as a whole */
+        child->kill_at_us = empm__time_in_ms(g->cfg->start_timeout_ms);
     child->pongs = empm__load(&empm__score_at(&g->s->score, slot)->pongs);
     empm__store(&at->pid, (uint32_t)pid);
     empm__log(g->cfg, EMPM_LOG_INFO, 5014, "child %ld of generation %u started "
@@ -26108,27 +26291,29 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
     return EMPM_OK;
 }
 
-/* Writes an order to a child. 0: it does not read, and is told later or killed.
- */
+/* Writes an order to a child. Returns 1; 0: it does not read, and is told later
+ * or killed. */
 static int empm__child_order(const empm__child *child, enum empm__tell order)
 {
     const char byte = (char)order;
     return write(child->control, &byte, 1) == 1;
 }
 
-/* Tells a child to go: it counts no longer. kill_us: when it is killed. */
+/* Tells a child to go: it counts no longer, and is killed at `kill_at_us` (0:
+ * never), or before if it was to be. */
 static void empm__child_tell_by(empm__parent *p, int slot,
-                                enum empm__tell order, uint64_t kill_us)
+                                enum empm__tell order, uint64_t kill_at_us)
 {
     empm__child *child = &p->children[slot];
     empm__child_order(child, order);
     child->leaving = 1;
-    if (child->kill_us == 0 || (kill_us != 0 && kill_us < child->kill_us))
-        child->kill_us = kill_us;
-    empm__store(&empm__score_slot_at(&p->now.s->score, slot)->leaving, 1u);
+    child->kill_at_us = empm__time_sooner(child->kill_at_us, kill_at_us);
+    empm__store(&empm__score_slot_at(&p->current.s->score, slot)->leaving, 1u);
 }
 
-/* When a child has to be gone that gets this order now. */
+/* The instant at which a child has to be gone that gets this order now; 0:
+ * there is none. The parent gives it a second more than the child gives
+ * itself. */
 static uint64_t empm__child_deadline(const empm__generation *g,
                                      enum empm__tell order)
 {
@@ -26139,52 +26324,52 @@ static uint64_t empm__child_deadline(const empm__generation *g,
         empm__stop_drain_ms(g->cfg, order != EMPM__TELL_DRAIN), 2000);
 }
 
-/* The same, in the time that the settings give it. */
+/* Tells a child to go, in the time that the settings give it. */
 static void empm__child_tell(empm__parent *p, int slot, enum empm__tell order)
 {
-    empm__child_tell_by(p, slot, order, empm__child_deadline(&p->now, order));
+    empm__child_tell_by(p, slot, order,
+                        empm__child_deadline(&p->current, order));
 }
 
-/* The children of the generation that serves accept from here on, as they
- * become healthy. One that is only tried never does, so that its end loses
- * nothing. Returns when to try again, as one does not read its orders; 0: all
- * know. */
-static uint64_t empm__children_accept(empm__parent *p)
+/* Tells the children of the current generation to accept, as they become
+ * healthy. A candidate's never do, so that its end loses no connection. One
+ * that does not read its orders is told again in a while. */
+static void empm__children_accept(empm__parent *p)
 {
     int i, deaf = 0;
     for (i = 0; i < p->slots; i++) {
         empm__child *child = &p->children[i];
         if (child->pid != 0 && child->healthy && !child->accepts &&
-            !child->leaving && child->generation == p->now.s->generation) {
+            !child->leaving && child->generation == p->current.s->generation) {
             child->accepts = empm__child_order(child, EMPM__TELL_ACCEPT);
             deaf |= !child->accepts;
         }
     }
-    return deaf ? empm__now_us() + 100000u : 0;
+    p->accept_at_us = deaf ? empm__time_in_ms(100) : 0;
 }
 
-/* Starts what is missing; those that cannot live are started more slowly. */
+/* Starts the children that a generation lacks, unless a pause is set: after
+ * children that could not live, or when the system refused one. */
 static void empm__children_replace(empm__parent *p, empm__generation *g)
 {
-    const uint64_t now = empm__now_us();
     int missing, k;
-    if (g->s == NULL || p->stopping || g->spawn_us > now)
+    if (g->s == NULL || p->stop.phase != EMPM__SERVES || g->spawn_at_us != 0)
         return;
-    g->spawn_us = 0;
     for (k = 0; k < 2; k++) {        /* 1: the child for admin listeners */
         missing = (k ? empm__server_has_admin(g->s) : g->target) -
                   empm__children_serving(p, g, k, 0);
         for (; missing > 0; missing--)
             if (empm__child_start(p, g, k) < 0) {
-                g->spawn_us = now + 1000000u;
+                g->spawn_at_us = empm__time_in_ms(1000);
                 break;
             }
     }
     empm__children_share_out(p, g);
 }
 
-/* A process that shares the listening sockets can make them blocking, or shut
- * them down, for all: that is set right. */
+/* Sets the listening sockets right. A process that shares them, such as a
+ * program that a handler has started, can make them blocking, or shut them
+ * down, for all. */
 static void empm__parent_endpoints_mend(const empm_server *s)
 {
     int k;
@@ -26206,79 +26391,102 @@ static void empm__parent_endpoints_mend(const empm_server *s)
     }
 }
 
-/* Books the end of a child: says how it ended, if it was not told to, empties
- * its slot, keeps what it has counted, and notes whether children of its
- * generation die young. */
-static void empm__child_died(empm__parent *p, int slot, int status)
+/* Logs how a child has ended. `asked`: it was told to. */
+static void empm__child_log_end(const empm_config *cfg, long pid, int status,
+                                int asked)
 {
-    empm__child *child = &p->children[slot];
-    const empm__score *sb = &p->now.s->score;
-    empm__score_child *score = empm__score_at(sb, slot);
-    empm__generation *g = p->next.s != NULL &&
-                          child->generation == p->next.s->generation ? &p->next
-                                                                     : &p->now;
-    const uint64_t now = empm__now_us();
-    const int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-    /* MaxConnectionsPerChild: its end may be seen before its word is heard */
-    const int asked = child->leaving || p->stopping ||
-                      (status == 0 && empm__load(&score->stopping));
-    const int was_old = child->generation < p->now.s->generation;
-    const int served = child->healthy || empm__load(&score->healthy);
-    const int young = now - child->born_us < 1000000u;
-    const uint32_t generation = child->generation;
-    int t, left = 0;
-    if (sig != 0) {
+    if (WIFSIGNALED(status)) {
+        const int sig = WTERMSIG(status);
 #ifdef WCOREDUMP
         const int core = WCOREDUMP(status);
 #else
         const int core = 0;
 #endif
-        empm__log(g->cfg, asked && sig == SIGKILL ? EMPM_LOG_WARN
-                                                  : EMPM_LOG_ERROR,
-                  core ? 51 : 52, "child %ld exit signal %s (%d)%s",
-                  (long)child->pid, strsignal(sig), sig,
-                  core ? ", core dumped" : "");
+        empm__log(cfg, asked && sig == SIGKILL ? EMPM_LOG_WARN : EMPM_LOG_ERROR,
+                  core ? 51 : 52, "child %ld exit signal %s (%d)%s", pid,
+                  strsignal(sig), sig, core ? ", core dumped" : "");
     } else
-        empm__log(g->cfg, asked ? EMPM_LOG_INFO : EMPM_LOG_ERROR, 5015,
-                  "child %ld exited with status %d%s", (long)child->pid,
-                  WEXITSTATUS(status),
+        empm__log(cfg, asked ? EMPM_LOG_INFO : EMPM_LOG_ERROR, 5015,
+                  "child %ld exited with status %d%s", pid, WEXITSTATUS(status),
                   asked || WEXITSTATUS(status) != 0
                       ? "" : ": nobody has asked it to; has a handler called "
                              "exit()?");
-    if (!asked) {
-        empm__bump(&empm__parent_board(p)->died, 1u);
-        empm__parent_endpoints_mend(p->now.s);
-    }
-    if (!asked && (!served || (young && g == &p->next) ||
-                   (sig == 0 && WEXITSTATUS(status) == EMPM__EXIT_SICK))) {
-        /* three may fail, then it takes 0.1, 0.2 ... 12.8 s */
-        g->last_status = status;
-        if (++g->quick_deaths > 3)
-            g->spawn_us = now + (100000u << (g->quick_deaths < 11
-                                                 ? g->quick_deaths - 4 : 7));
-        if (sig == 0 && WEXITSTATUS(status) == EMPM__EXIT_FATAL)
-            g->quick_deaths = 99;
-    } else if (!asked) {             /* it has served: so will the next one */
+}
+
+/* A child of `g` has ended unasked: decides when the next one may start, and
+ * whether it is worth it. `in_vain`: it never served. */
+static void empm__generation_lost_child(empm__generation *g, int status,
+                                        int in_vain, int young)
+{
+    const uint64_t now = empm__now_us();
+    if (!in_vain) {                  /* it has served: so will the next one */
         g->quick_deaths = 0;
-        if (young && g->spawn_us <= now)
-            g->spawn_us = now + EMPM__YOUNG_US;
+        if (young && g->spawn_at_us <= now)
+            g->spawn_at_us = now + EMPM__YOUNG_US;
+        return;
     }
+    /* three may fail, then it takes 0.1, 0.2 ... 12.8 s */
+    g->last_status = status;
+    if (++g->quick_deaths > 3)
+        g->spawn_at_us = now + (100000u << (g->quick_deaths < 11
+                                                ? g->quick_deaths - 4 : 7));
+    if (WIFEXITED(status) && WEXITSTATUS(status) == EMPM__EXIT_FATAL)
+        g->quick_deaths = 99;
+    if (g->ready_at_us != 0 && empm__generation_cannot_live(g))
+        g->ready_at_us = now;        /* no use to wait for it */
+}
+
+/* Frees the slot of a child that has ended. Its totals stay. */
+static void empm__child_free_slot(empm__parent *p, int slot)
+{
+    empm__child *child = &p->children[slot];
+    const empm__score *sb = &p->current.s->score;
+    int t;
     close(child->control);
     memset(child, 0, sizeof *child);
     child->control = -1;
     empm__store(&empm__score_slot_at(sb, slot)->pid, 0u);
-    empm__store(&score->healthy, 0u);
+    empm__store(&empm__score_at(sb, slot)->healthy, 0u);
     empm__score_gauges(sb, slot);    /* or they were shown of the next one */
-    empm__exchange_ring(&p->now.s->exchange); /* it may have been woken alone */
     for (t = 0; t < sb->threads; t++)
         empm__store(&empm__score_worker_at(sb, slot, t)->status,
                     (uint32_t)'.');
-    for (t = 0; t < p->slots; t++)
-        left += p->children[t].pid != 0 &&
-                p->children[t].generation == generation;
-    if (was_old && left == 0)
-        empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5034, "generation %u has ended: "
-                  "its log files can be rotated", (unsigned)generation);
+    /* the bell may have woken this child alone */
+    empm__exchange_ring(&p->current.s->exchange);
+}
+
+/* Books the end of a child: logs how it ended, frees its slot, and notes
+ * whether children of its generation die without having served. */
+static void empm__child_died(empm__parent *p, int slot, int status)
+{
+    const empm__child child = p->children[slot];
+    const empm__score_child *score = empm__score_at(&p->current.s->score, slot);
+    const int of_candidate = p->candidate.s != NULL &&
+                             child.generation == p->candidate.s->generation;
+    empm__generation *g = of_candidate ? &p->candidate : &p->current;
+    /* MaxConnectionsPerChild: its end may be seen before its word is heard */
+    const int asked = child.leaving || p->stop.phase != EMPM__SERVES ||
+                      (status == 0 && empm__load(&score->stopping));
+    const int served = child.healthy || empm__load(&score->healthy);
+    const int young = empm__now_us() - child.born_at_us < 1000000u;
+    const int sick = WIFEXITED(status) &&
+                     WEXITSTATUS(status) == EMPM__EXIT_SICK;
+    int k, left = 0;
+    empm__child_log_end(g->cfg, (long)child.pid, status, asked);
+    if (!asked) {
+        empm__bump(&empm__parent_board(p)->died, 1u);
+        empm__parent_endpoints_mend(p->current.s);
+        empm__generation_lost_child(g, status, !served || sick ||
+                                               (young && of_candidate), young);
+    }
+    empm__child_free_slot(p, slot);
+    for (k = 0; k < p->slots; k++)
+        left += p->children[k].pid != 0 &&
+                p->children[k].generation == child.generation;
+    if (child.generation < p->current.s->generation && left == 0)
+        empm__log(p->current.cfg, EMPM_LOG_NOTICE, 5034, "generation %u has "
+                  "ended: its log files can be rotated",
+                  (unsigned)child.generation);
 }
 
 /* ---------------------------------------------------------------------------
@@ -26289,102 +26497,128 @@ static void empm__child_died(empm__parent *p, int slot, int status)
  * WatchdogInterval every child is asked whether it is alive.
  * ------------------------------------------------------------------------- */
 
-/* One look at the idle workers of all children. */
-static void empm__children_maintain(empm__parent *p)
+typedef struct empm__workload {      /* of all children of a generation */
+    int      idle;                   /* workers, also those of children that
+                                        start: they will be */
+    int      below;                  /* a child has fewer than its share */
+    int      lightest;               /* slot with the fewest connections; -1 */
+    uint32_t queued, open;           /* connections: ready, and all */
+} empm__workload;
+
+/* Adds up what the scoreboard says of the children that serve. */
+static void empm__children_measure(const empm__parent *p,
+                                   const empm__generation *g,
+                                   empm__workload *all)
 {
-    empm__generation *g = &p->now;
-    const empm_config *cfg = g->cfg;
-    const int most = cfg->max_request_workers / cfg->threads_per_child;
-    const uint64_t now = empm__now_us();
-    int i, idle = 0, spare, starting = 0, below = 0, victim = -1;
-    uint32_t fewest = 0, queued = 0, open = 0;
-    g->tick_us = 0;
-    if (p->stopping)
-        return;
+    uint32_t fewest = 0;
+    int i;
+    memset(all, 0, sizeof *all);
+    all->lightest = -1;
     for (i = 0; i < p->slots; i++) {
         const empm__score_child *score = empm__score_at(&g->s->score, i);
         const empm__child *child = &p->children[i];
-        uint32_t n, conns;
+        uint32_t conns;
+        int n;
         if (child->pid == 0 || child->leaving || child->admin ||
             child->generation != g->s->generation)
             continue;
         if (!child->healthy) {
-            starting++;
+            all->idle += g->cfg->threads_per_child;
             continue;
         }
-        n = empm__load(&score->idle_workers);
-        idle += (int)(n < (uint32_t)cfg->threads_per_child
-                          ? n : (uint32_t)cfg->threads_per_child);
-        below |= n < empm__score_slot_at(&g->s->score, i)->spare_share;
+        n = empm__watchdog_idle(g->s, i);
+        all->idle += n;
+        all->below |= (uint32_t)n <
+                      empm__score_slot_at(&g->s->score, i)->spare_share;
         conns = empm__load(&score->connections);
-        open += conns;
-        queued += empm__load(&score->queued);
-        if (victim < 0 || conns < fewest) {
-            victim = i;
+        all->open += conns;
+        all->queued += empm__load(&score->queued);
+        if (all->lightest < 0 || conns < fewest) {
+            all->lightest = i;
             fewest = conns;
         }
     }
-    idle += starting * cfg->threads_per_child;
-    /* what waits in one child is served by another one */
-    spare = idle - (int)empm__min(queued, (size_t)INT_MAX / 2);
-    g->tick_us = now + 1000000u;
+}
+
+/* One look at the idle workers of all children: starts some, ends one, or lets
+ * it be. The rate doubles while each look finds too few, so that a sudden load
+ * is met in seconds and a small one starts one child. */
+static void empm__children_maintain(empm__parent *p)
+{
+    empm__generation *g = &p->current;
+    const empm_config *cfg = g->cfg;
+    const int most = cfg->max_request_workers / cfg->threads_per_child;
+    const uint64_t now = empm__now_us();
+    empm__workload all;
+    int spare;
+    if (p->stop.phase != EMPM__SERVES)
+        return;
+    empm__children_replace(p, g);    /* those count as idle from here on */
+    empm__children_measure(p, g, &all);
+    /* requests that wait in one child are served by another one */
+    spare = all.idle - (int)empm__min(all.queued, (size_t)INT_MAX / 2);
+    g->tick_at_us = now + 1000000u;
     if (spare < cfg->min_spare_threads && g->target < most) {
         g->target = g->target + g->rate < most ? g->target + g->rate : most;
         empm__log(cfg, g->rate >= 8 ? EMPM_LOG_NOTICE : EMPM_LOG_INFO, 486,
                   "%d idle workers, %u requests wait for one: %d children from "
-                  "now on", idle, queued, g->target);
+                  "now on", all.idle, all.queued, g->target);
         g->rate = g->rate < 32 ? g->rate * 2 : 32;
         g->quiet_ticks = 0;
         empm__children_replace(p, g);
-    } else if (spare > cfg->max_spare_threads && victim >= 0 && g->target > 1) {
+    } else if (spare > cfg->max_spare_threads && all.lightest >= 0 &&
+               g->target > 1) {
         g->target--;
         g->rate = 1;
         g->quiet_ticks = 0;
-        empm__child_tell(p, victim, EMPM__TELL_RESTART);
+        empm__child_tell(p, all.lightest, EMPM__TELL_RESTART);
         empm__children_share_out(p, g);
     } else {
         g->rate = 1;
-        if (idle == 0 && victim >= 0 && g->target >= most &&
-            p->full_us <= now) {
-            p->full_us = now + 60000000u;
+        if (all.idle == 0 && all.lightest >= 0 && g->target >= most &&
+            p->full_at_us <= now) {
+            p->full_at_us = now + 60000000u;
             empm__log(cfg, EMPM_LOG_ERROR, 484, "server reached "
                       "MaxRequestWorkers of %d, consider raising it: %u "
                       "requests wait for a worker, %u connections are open",
-                      cfg->max_request_workers, queued, open);
+                      cfg->max_request_workers, all.queued, all.open);
         }
-        if ((++g->quiet_ticks >= 10 || cfg->processes > 0) && !below)
-            g->tick_us = 0;          /* until a child speaks up */
+        if ((++g->quiet_ticks >= 10 || cfg->processes > 0) && !all.below)
+            g->tick_at_us = 0;       /* until a child speaks up */
     }
 }
 
 /* --- the watchdog --------------------------------------------------------- */
 
-/* Every WatchdogInterval: a child whose main thread and listener have not
- * answered three pings is killed, and so replaced. SIGKILL: TERM does not reach
- * a process that is stopped. */
+/* Every WatchdogInterval: kills a child whose main thread and listener have not
+ * answered three pings, so that it is replaced. SIGKILL, since TERM does not
+ * reach a process that is stopped. Then sends the next ping, looks for requests
+ * that are stuck, and tells the service manager how busy the server is. */
 static void empm__watchdog_look(empm__parent *p)
 {
-    const uint64_t every = (uint64_t)p->now.cfg->watchdog_interval_ms * 1000u;
-    const uint64_t now = empm__now_us(), last = p->looked_us;
-    /* We are late ourselves: the machine was suspended, or is overloaded */
-    const int late = now - p->ping_us > every / 2;
+    const empm_config *cfg = p->current.cfg;
+    const uint64_t every = (uint64_t)cfg->watchdog_interval_ms * 1000u;
+    const uint64_t now = empm__now_us(), last = p->looked_at_us;
+    /* the parent itself: the machine was suspended, or is overloaded */
+    const int overslept = now - p->ping_at_us > every / 2;
     int i, ends, busy = 0, idle = 0;
-    p->ping_us = every > 0 ? now + every : 0;
-    p->looked_us = now;
-    if (!p->stopping)
-        empm__parent_endpoints_mend(p->now.s);
+    p->ping_at_us = every > 0 ? now + every : 0;
+    p->looked_at_us = now;
+    if (p->stop.phase == EMPM__SERVES)
+        empm__parent_endpoints_mend(p->current.s);
     for (i = 0; i < p->slots; i++) {
         empm__child *child = &p->children[i];
         if (child->pid == 0 || !child->healthy)
             continue;
-        /* one that leaves has its own end, and until then slow hooks may run */
-        ends = child->leaving && (child->kill_us != 0 || !empm__load(
-                   &empm__score_at(&p->now.s->score, i)->healthy));
-        child->missed = empm__watchdog_missed(p->now.s, i, (long)child->pid,
+        /* a child that leaves has kill_at_us, or runs its stop hooks, which may
+         * be slow */
+        ends = child->leaving && (child->kill_at_us != 0 || !empm__load(
+                   &empm__score_at(&p->current.s->score, i)->healthy));
+        child->missed = empm__watchdog_missed(p->current.s, i, (long)child->pid,
                                               &child->pongs,
-                                              child->missed, late || ends);
+                                              child->missed, overslept || ends);
         if (child->missed >= 3) {
-            empm__log(p->now.cfg, EMPM_LOG_ERROR, 5038, "child %ld has not "
+            empm__log(cfg, EMPM_LOG_ERROR, 5038, "child %ld has not "
                       "answered for three times WatchdogInterval: killed",
                       (long)child->pid);
             child->missed = 0;
@@ -26392,14 +26626,14 @@ static void empm__watchdog_look(empm__parent *p)
             continue;
         }
         empm__child_order(child, EMPM__TELL_PING);
-        if (empm__watchdog_look_for_stuck(p->now.s, i, (long)child->pid, last,
-                                          now) &&
-            p->now.cfg->stuck_worker_replace && !child->leaving)
+        if (empm__watchdog_look_for_stuck(p->current.s, i, (long)child->pid,
+                                          last, now) &&
+            cfg->stuck_worker_replace && !child->leaving)
             empm__child_tell(p, i, EMPM__TELL_RESTART);
-        if (!child->admin && child->generation == p->now.s->generation) {
-            const int n = empm__watchdog_idle(p->now.s, i);
+        if (!child->admin && child->generation == p->current.s->generation) {
+            const int n = empm__watchdog_idle(p->current.s, i);
             idle += n;
-            busy += p->now.cfg->threads_per_child - n;
+            busy += cfg->threads_per_child - n;
         }
     }
     empm__program_notify(&p->manager, "STATUS=Serving: %d busy, %d idle "
@@ -26408,89 +26642,90 @@ static void empm__watchdog_look(empm__parent *p)
 
 /* --- stopping ------------------------------------------------------------- */
 
+/* Nothing is under way any more; the helper, if there is one, has ended, or is
+ * left to itself. */
 static void empm__reload_change_end(empm__parent *p)
 {
     p->change = EMPM__NO_CHANGE;
-    p->change_us = 0;
+    p->helper_at_us = 0;
     p->helper = 0;
-    if (p->upgrade_fd >= 0)
-        close(p->upgrade_fd);
-    p->upgrade_fd = -1;
+    if (p->helper_fd >= 0)
+        close(p->helper_fd);
+    p->helper_fd = -1;
 }
 
-/* The generation that was to be next is not. */
+/* The candidate will not serve: kills its children, which have accepted
+ * nothing, and frees it. The current generation has not changed. */
 static void empm__reload_drop_candidate(empm__parent *p)
 {
     int i;
-    if (p->next.s == NULL)
+    if (p->candidate.s == NULL)
         return;
     for (i = 0; i < p->slots; i++)
         if (p->children[i].pid != 0 &&
-            p->children[i].generation == p->next.s->generation) {
+            p->children[i].generation == p->candidate.s->generation) {
             p->children[i].leaving = 1;
             empm__child_kill(p->children[i].pid, SIGKILL);
         }
-    empm__server_free(p->next.s);
-    empm_config_free(p->next.cfg);
-    EMPM_FREE(p->next.cfg);
-    memset(&p->next, 0, sizeof p->next);
+    empm__server_free(p->candidate.s);
+    empm_config_free(p->candidate.cfg);
+    EMPM_FREE(p->candidate.cfg);
+    memset(&p->candidate, 0, sizeof p->candidate);
 }
 
-/* Tells all children to go, and stops for good: a second stop kills them. */
+/* Tells all children to go, and stops for good: a second stop kills them. The
+ * order is one of EMPM__TELL_STOP, _DRAIN, _RESTART and _UPGRADE; the last two
+ * are for an upgrade. The parent closes its listening sockets, so that clients
+ * are refused as soon as the children close theirs; it ends with the last
+ * child (empm__parent_loop). */
 static void empm__parent_stop(empm__parent *p, enum empm__tell order)
 {
-    const uint64_t now = empm__now_us();
+    const enum empm__serving begins = empm__stop_enter(
+        &p->stop, order == EMPM__TELL_STOP ? EMPM__STOPS : EMPM__DRAINS);
     int i;
-    if (p->stopping >= 3 || (p->stopping == 1 && order != EMPM__TELL_STOP) ||
-        (p->stopping == 2 && now < p->twice_us))
-        return;                      /* `timeout` and make both pass one on */
-    p->delay_us = p->now.spawn_us = 0;
+    if (begins == EMPM__SERVES)
+        return;
+    p->current.spawn_at_us = p->current.ready_at_us = 0;
     empm__store(&empm__parent_board(p)->draining, 1u);
-    if (p->stopping == 2) {          /* asked twice */
-        p->stopping = 3;
-        empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5013,
+    if (begins == EMPM__KILLS) {
+        empm__log(p->current.cfg, EMPM_LOG_NOTICE, 5013,
                   "second stop: children are killed");
         for (i = 0; i < p->slots; i++)
             if (p->children[i].pid != 0)
                 empm__child_kill(p->children[i].pid, SIGKILL);
         return;
     }
-    if (p->helper > 0 && !p->restarts)
+    /* a reload ends here. A new program cleans up after TERM, and its end is
+     * still awaited, since it may have taken over */
+    if (p->helper > 0 && !p->handed_over)
         empm__child_kill(p->helper, p->change == EMPM__UPGRADING ? SIGTERM
                                                                  : SIGKILL);
     empm__reload_drop_candidate(p);
     if (p->change != EMPM__UPGRADING)
         empm__reload_change_end(p);
-    p->twice_us = now + 1000000u;
-    p->stopping = order == EMPM__TELL_STOP ? 2 : 1;
-    if (!p->restarts)                /* else the new one speaks */
+    if (!p->handed_over)                /* else the new one speaks */
         empm__program_notify(&p->manager, "STOPPING=1");
     for (i = 0; i < p->slots; i++)
         if (p->children[i].pid != 0)
             empm__child_tell(p, i, order);
-    for (i = 0; i < p->now.s->nendpoints; i++)
-        if (p->now.s->endpoints[i].fd >= 0) {
-            close(p->now.s->endpoints[i].fd);
-            p->now.s->endpoints[i].fd = -1;
+    for (i = 0; i < p->current.s->nendpoints; i++)
+        if (p->current.s->endpoints[i].fd >= 0) {
+            close(p->current.s->endpoints[i].fd);
+            p->current.s->endpoints[i].fd = -1;
         }
 }
 
-/* Health is 503 for a while, so that a balancer looks elsewhere; then it
- * ends. */
+/* A signal asks for a graceful stop: health is 503 for GracefulShutdownDelay,
+ * so that a balancer looks elsewhere; then the children drain. */
 static void empm__parent_stop_softly(empm__parent *p)
 {
-    const int ms = p->now.cfg->graceful_shutdown_delay_ms;
-    if (p->stopping || p->delay_us != 0)
+    if (!empm__stop_ask(&p->stop, p->current.cfg->graceful_shutdown_delay_ms))
         return;
-    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 492,
+    empm__log(p->current.cfg, EMPM_LOG_NOTICE, 492,
               "caught a signal for a graceful stop");
     empm__store(&empm__parent_board(p)->draining, 1u);
     if (p->change == EMPM__UPGRADING && p->helper > 0)
         empm__child_kill(p->helper, SIGTERM); /* else it would serve on */
-    if (ms == 0)
-        empm__parent_stop(p, EMPM__TELL_DRAIN);
-    else
-        p->delay_us = empm__now_us() + (uint64_t)ms * 1000u;
 }
 
 /* ---------------------------------------------------------------------------
@@ -26498,10 +26733,17 @@ static void empm__parent_stop_softly(empm__parent *p)
  *
  * A reload is read by a process that may crash, then started beside the old
  * children, and committed when all of it is healthy. Until then nothing has
- * changed.
+ * changed, so each failure has the same answer: a line in the log, and the
+ * current generation goes on. p->change tells how far it is:
+ *
+ *   NO_CHANGE --signal--> PROBING --no error--> STARTING --healthy--> NO_CHANGE
+ *                         ^     | no room
+ *                         +-- AWAITING
+ *
+ * runs on   the parent's one thread; the probe is a process of its own
  * ------------------------------------------------------------------------- */
 
-/* Only what stops a reload: its probe has said the rest. */
+/* The `say` of a report, for errors alone: the probe has logged warnings. */
 static void empm__reload_report_errors(enum empm_log_level level,
                                        const char *line, void *user)
 {
@@ -26509,15 +26751,20 @@ static void empm__reload_report_errors(enum empm_log_level level,
         empm__server_report_to_log(level, line, user);
 }
 
-/* A new generation, without children yet. What is wrong with it is said in the
- * log of the one that serves, what is corrected only by the probe. */
+/* Makes a new generation, without children yet, from the configuration as it is
+ * now. `probe`: for a look only. Errors go to the log of the one that serves,
+ * warnings too if it is the probe. Returns EMPM_OK; EMPM_EINVAL: `g` is
+ * cleared.
+ *
+ * It begins with as many children as serve, so that a reload under load does
+ * not start with too few. */
 static int empm__generation_new(empm__parent *p, empm__generation *g, int probe)
 {
     empm__report rep;
     memset(g, 0, sizeof *g);
     memset(&rep, 0, sizeof rep);
     rep.say = probe ? empm__server_report_to_log : empm__reload_report_errors;
-    rep.user = p->now.cfg;
+    rep.user = p->current.cfg;
     g->cfg = empm__program_config_new(p->source, &rep);
     if (g->cfg == NULL)
         return EMPM_EINVAL;
@@ -26526,8 +26773,8 @@ static int empm__generation_new(empm__parent *p, empm__generation *g, int probe)
     if (g->cfg->on_reload == NULL ||
         g->cfg->on_reload(g->cfg, g->cfg->user) == EMPM_OK) {
         empm__identity_default_user(g->cfg);
-        if (empm__server_new(g->cfg, 1, p->now.s, &rep, &g->s) == EMPM_OK) {
-            const int serving = empm__children_serving(p, &p->now, 0, 0);
+        if (empm__server_new(g->cfg, 1, p->current.s, &rep, &g->s) == EMPM_OK) {
+            const int serving = empm__children_serving(p, &p->current, 0, 0);
             const int most = empm__config_children_limit(g->cfg);
             g->target = g->cfg->start_servers > serving
                             ? g->cfg->start_servers
@@ -26536,14 +26783,16 @@ static int empm__generation_new(empm__parent *p, empm__generation *g, int probe)
             return EMPM_OK;
         }
     } else
-        empm__log(p->now.cfg, EMPM_LOG_ERROR, 5032, "on_reload has refused");
+        empm__log(p->current.cfg, EMPM_LOG_ERROR, 5032,
+                  "on_reload has refused");
     empm_config_free(g->cfg);
     EMPM_FREE(g->cfg);
     memset(g, 0, sizeof *g);
     return EMPM_EINVAL;
 }
 
-/* How a process ended, by what waitpid() says. */
+/* Writes to to[n] how a process has ended: the `status` of waitpid(). Returns
+ * `to`. */
 static const char *empm__child_ending(int status, char *to, size_t n)
 {
     if (WIFSIGNALED(status))
@@ -26557,8 +26806,8 @@ static const char *empm__child_ending(int status, char *to, size_t n)
 static void empm__reload_end(empm__parent *p, const char *fmt, ...)
     EMPM__PRINTF(2, 3);
 
-/* The reload has failed, and `fmt` says why, or (NULL) has ended; there may be
- * another one to do. */
+/* The reload or upgrade is over: it has failed for the reason in `fmt`, or, if
+ * that is NULL, has succeeded. The next one can begin. */
 static void empm__reload_end(empm__parent *p, const char *fmt, ...)
 {
     char why[200];
@@ -26569,17 +26818,20 @@ static void empm__reload_end(empm__parent *p, const char *fmt, ...)
         vsnprintf(why, sizeof why, fmt, ap);
         va_end(ap);
     }
-    empm__reload_change_end(p);
+    empm__reload_change_end(p);      /* after `fmt`: it may show the helper */
     if (failed != NULL) {
         empm__bump(&empm__parent_board(p)->failed_reloads, 1u);
-        empm__log(p->now.cfg, EMPM_LOG_ERROR, 5032, "%s: the generation that "
-                  "serves goes on", failed);
+        empm__log(p->current.cfg, EMPM_LOG_ERROR, 5032, "%s: the generation "
+                  "that serves goes on", failed);
     }
     empm__program_notify(&p->manager, "READY=1\nSTATUS=%s",
                          failed != NULL ? failed : "Serving");
 }
 
-/* Tries the new configuration in a process of its own. */
+/* Tries the new configuration in a process of its own: it opens all that the
+ * generation would open, says EMPM__START_USABLE and exits 0, or exits 1. Both
+ * are asked for, since another part of this program may reap it and take the
+ * exit status away. empm__parent_reap() goes on from there. */
 static void empm__reload_probe(empm__parent *p)
 {
     int fd[2];
@@ -26589,16 +26841,15 @@ static void empm__reload_probe(empm__parent *p)
         return;
     }
     p->change = EMPM__PROBING;
-    p->change_us = empm__now_us() +
-                  (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
-    p->late = 0;
-    p->upgrade_fd = -1;
+    p->helper_at_us = empm__time_in_ms(p->current.cfg->start_timeout_ms);
+    p->helper_late = 0;
+    p->helper_fd = -1;
     p->helper = empm__process_fork(&old);
     if (p->helper == 0) {
         empm__generation g;
         close(fd[0]);
         empm__children_forget(p);
-        p->children = NULL;
+        p->children = NULL;          /* they are not its own */
         p->slots = 0;
         empm__signals_default(&p->signals, 0);
         empm__process_die_with_parent(p->pid, 1);
@@ -26606,31 +26857,33 @@ static void empm__reload_probe(empm__parent *p)
         if (empm__generation_new(p, &g, 1) < 0)
             _exit(1);
         empm__server_free(g.s);
-        _exit(write(fd[1], "c", 1) == 1 ? 0 : 1);
+        _exit(empm__program_say_news(fd[1], EMPM__START_USABLE) ? 0 : 1);
     }
     if (p->helper < 0)
         empm__reload_end(p, "fork: %s", strerror(errno));
     close(fd[1]);
     if (p->helper > 0)
-        p->upgrade_fd = fd[0];
+        p->helper_fd = fd[0];
     else
         close(fd[0]);
 }
 
+/* Begins a reload that SIGHUP or SIGUSR1 has asked for. */
 static void empm__reload_begin(empm__parent *p, int sig)
 {
-    empm__log(p->now.cfg, EMPM_LOG_NOTICE, sig == SIGHUP ? 494 : 493,
+    empm__log(p->current.cfg, EMPM_LOG_NOTICE, sig == SIGHUP ? 494 : 493,
               sig == SIGHUP ? "SIGHUP received: restarting"
                             : "SIGUSR1 received: graceful restart");
     empm__program_notify(&p->manager, "RELOADING=1\nMONOTONIC_USEC=%llu\n"
                          "STATUS=Reading configuration",
                          (unsigned long long)empm__now_us());
-    p->hard = sig == SIGHUP;
-    p->need = 0;
+    p->stops_old = sig == SIGHUP;
+    p->slots_needed = 0;
     empm__reload_probe(p);
 }
 
-/* Those that drain stop: what is asked for now is a restart. */
+/* Has the children stop that drain: a restart (HUP) waits for nobody longer
+ * than StopTimeout. */
 static void empm__children_stop_drains(empm__parent *p)
 {
     int i;
@@ -26639,22 +26892,24 @@ static void empm__children_stop_drains(empm__parent *p)
             empm__child_tell(p, i, EMPM__TELL_REPLACED);
 }
 
-/* Is there room for all children of a new generation? */
+/* Has the scoreboard room for all children of a new generation? Until it has
+ * been read it is taken to be as large as the current one. */
 static int empm__reload_has_room(const empm__parent *p)
 {
-    const int need = empm__generation_slots(&p->now);
-    return p->slots - empm__children_alive(p) >= (need > p->need ? need
-                                                                 : p->need);
+    const int need = empm__generation_slots(&p->current);
+    return p->slots - empm__children_alive(p) >=
+           (need > p->slots_needed ? need : p->slots_needed);
 }
 
+/* No room: waits for the ends of children that drain. Then all is read anew,
+ * since it may have changed by then. */
 static void empm__reload_await(empm__parent *p)
 {
     p->change = EMPM__AWAITING;
-    p->change_us = 0;
-    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 485, "the scoreboard has no room "
-              "for a new generation: it waits for children that drain "
+    empm__log(p->current.cfg, EMPM_LOG_NOTICE, 485, "the scoreboard has no "
+              "room for a new generation: it waits for children that drain "
               "(ServerLimit, GracefulRestartTimeout)");
-    if (p->hard)
+    if (p->stops_old)
         empm__children_stop_drains(p);
 }
 
@@ -26663,26 +26918,29 @@ static void empm__reload_await(empm__parent *p)
 static void empm__reload_start(empm__parent *p)
 {
     p->helper = 0;
+    p->helper_at_us = 0;
     if (empm__reload_has_room(p)) {
-        if (empm__generation_new(p, &p->next, 0) < 0) {
+        if (empm__generation_new(p, &p->candidate, 0) < 0) {
             empm__reload_end(p, "the new generation cannot be made");
             return;
         }
-        p->need = empm__generation_slots(&p->next);
+        p->slots_needed = empm__generation_slots(&p->candidate);
         if (!empm__reload_has_room(p))
             empm__reload_drop_candidate(p);
     }
-    if (p->next.s == NULL) {
+    if (p->candidate.s == NULL) {
         empm__reload_await(p);
         return;
     }
     p->change = EMPM__STARTING;
-    p->change_us = empm__now_us() +
-                  (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
-    empm__children_replace(p, &p->next);
+    p->candidate.ready_at_us =
+        empm__time_in_ms(p->current.cfg->start_timeout_ms);
+    empm__children_replace(p, &p->candidate);
 }
 
-/* What may differ for sockets that were there before. */
+/* Sets the options that a new configuration may have changed for sockets that
+ * were there before: backlog, buffers, the rights of a unix socket's name.
+ * Those that somebody else has made are left alone. */
 static void empm__parent_endpoints_options(const empm_server *s)
 {
     empm__endpoint_spec spec;
@@ -26704,10 +26962,11 @@ static void empm__parent_endpoints_options(const empm_server *s)
     }
 }
 
-/* What this process itself has from the configuration, as it is now. */
+/* Applies the settings that the parent itself uses: GracefulStopSignal and
+ * PidFile. `old`: those before, which are freed later. */
 static void empm__parent_apply(empm__parent *p, const empm_config *old)
 {
-    const empm_config *cfg = p->now.cfg;
+    const empm_config *cfg = p->current.cfg;
     empm__pid_file f;
     char path[1200];
     const int names = cfg->pid_file != NULL;
@@ -26724,36 +26983,21 @@ static void empm__parent_apply(empm__parent *p, const empm_config *old)
         return;
     f.fd = -1;
     if (names && empm__pid_file_write(cfg, &f) < 0)
-        return;                      /* said; the old one stays */
+        return;                      /* it is logged; the old file stays */
     empm__pid_file_drop(&p->pid_file, 1);
     p->pid_file = f;
 }
 
-/* The new generation is healthy: the old one drains. */
-static void empm__reload_commit(empm__parent *p)
+/* The new server owns a file of a unix socket from here on, if it listens
+ * there, too: else the end of the old one would unlink a socket that is in
+ * use. */
+static void empm__reload_move_paths(empm_server *old, empm_server *s)
 {
-    const enum empm__tell order = p->hard ? EMPM__TELL_REPLACED
-                                          : EMPM__TELL_RESTART;
-    const uint64_t kill_us = empm__child_deadline(&p->now, order);
-    empm__generation old = p->now;
     int i, k;
-    p->now = p->next;
-    memset(&p->next, 0, sizeof p->next);
-    p->now.ever_healthy = 1;
-    p->now.tick_us = empm__now_us() + 1000000u;
-    empm__children_accept(p);
-    for (i = 0; i < p->slots; i++)
-        if (p->children[i].pid != 0 &&
-            (p->children[i].generation == old.s->generation ||
-             (p->hard && p->children[i].generation < old.s->generation)))
-            empm__child_tell_by(p, i, order, kill_us);
-    /* what is shared is the new one's, and so are the files of sockets */
-    p->now.s->borrows = 0;
-    old.s->borrows = 1;
-    for (i = 0; i < old.s->nendpoints; i++)
-        for (k = 0; k < p->now.s->nendpoints; k++) {
-            empm__endpoint *from = &old.s->endpoints[i];
-            empm__endpoint *to = &p->now.s->endpoints[k];
+    for (i = 0; i < old->nendpoints; i++)
+        for (k = 0; k < s->nendpoints; k++) {
+            empm__endpoint *from = &old->endpoints[i];
+            empm__endpoint *to = &s->endpoints[k];
             const size_t n = strlen(from->path);
             if (n > 0 && strncmp(to->text, "unix:", 5) == 0 &&
                 strcspn(to->text + 5, " \t") == n &&
@@ -26762,49 +27006,77 @@ static void empm__reload_commit(empm__parent *p)
                 from->path[0] = '\0';
             }
         }
-    empm__parent_endpoints_options(p->now.s);
+}
+
+/* The candidate is healthy and becomes the current generation; the old one
+ * drains. Order: the new children accept before the old ones cease to, so a
+ * listening socket is never without a process that accepts. */
+static void empm__reload_commit(empm__parent *p)
+{
+    const enum empm__tell order = p->stops_old ? EMPM__TELL_REPLACED
+                                          : EMPM__TELL_RESTART;
+    const uint64_t kill_at_us = empm__child_deadline(&p->current, order);
+    const empm__generation old = p->current;
+    const int every_ms = p->candidate.cfg->watchdog_interval_ms;
+    int i;
+    p->current = p->candidate;
+    memset(&p->candidate, 0, sizeof p->candidate);
+    p->current.ever_healthy = 1;
+    p->current.ready_at_us = 0;
+    p->current.tick_at_us = empm__time_in_ms(1000);
+    empm__children_accept(p);
+    for (i = 0; i < p->slots; i++)
+        if (p->children[i].pid != 0 &&
+            (p->children[i].generation == old.s->generation ||
+             (p->stops_old && p->children[i].generation < old.s->generation)))
+            empm__child_tell_by(p, i, order, kill_at_us);
+    /* the new server owns all that both share, and frees it one day */
+    p->current.s->borrows = 0;
+    old.s->borrows = 1;
+    empm__reload_move_paths(old.s, p->current.s);
+    empm__parent_endpoints_options(p->current.s);
     empm__parent_apply(p, old.cfg);
     empm__server_free(old.s);
     empm_config_free(old.cfg);
     EMPM_FREE(old.cfg);
-    empm__parent_board(p)->generation = p->now.s->generation;
+    empm__parent_board(p)->generation = p->current.s->generation;
     empm__parent_board(p)->reloads++;
     empm__parent_board(p)->restarted_s = (int64_t)time(NULL);
     if (p->source->detached)
-        empm__program_stderr_to_log(p->now.cfg);
-    p->ping_us = p->now.cfg->watchdog_interval_ms > 0
-                     ? empm__now_us() +
-                           (uint64_t)p->now.cfg->watchdog_interval_ms * 1000u
-                     : 0;
-    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 489, "generation %u serves: "
-              "resuming normal operations", (unsigned)p->now.s->generation);
+        empm__program_stderr_to_log(p->current.cfg);
+    p->ping_at_us = every_ms > 0 ? empm__time_in_ms(every_ms) : 0;
+    empm__log(p->current.cfg, EMPM_LOG_NOTICE, 489, "generation %u serves: "
+              "resuming normal operations", (unsigned)p->current.s->generation);
     empm__reload_end(p, NULL);
 }
 
 /* --- logs ----------------------------------------------------------------- */
 
-/* Opens the logs anew. Children may have no right to do so: they get ours. */
+/* Opens the logs anew, of both generations. Children may have no right to do
+ * so: they get the parent's descriptors with the order, and the old files stay
+ * in use in a child that cannot be told. */
 static void empm__parent_reopen(empm__parent *p)
 {
+    const char order = EMPM__TELL_LOGS;
     empm__logs_swap w;
     int i, r;
     w.n = 0;
-    r = empm__logs_swap_open(p->now.s, &w);
-    if (p->next.s != NULL && empm__logs_swap_open(p->next.s, &w) < 0)
+    r = empm__logs_swap_open(p->current.s, &w);
+    if (p->candidate.s != NULL && empm__logs_swap_open(p->candidate.s, &w) < 0)
         r = EMPM_ESYS;
     for (i = 0; i < p->slots && w.n > 0; i++)
         if (p->children[i].pid != 0 &&
-            empm__fd_send(p->children[i].control, "l", 1, w.fd,
+            empm__fd_send(p->children[i].control, &order, 1, w.fd,
                           (size_t)w.n * 2, 0) < 0)
-            empm__log(p->now.cfg, EMPM_LOG_ERROR, 5045, "child %ld keeps its "
-                      "old logs: %s", (long)p->children[i].pid,
+            empm__log(p->current.cfg, EMPM_LOG_ERROR, 5045, "child %ld keeps "
+                      "its old logs: %s", (long)p->children[i].pid,
                       strerror(errno));
-    empm__logs_swap_do(p->now.s, &w);
-    if (p->next.s != NULL)
-        empm__logs_swap_do(p->next.s, &w);
+    empm__logs_swap_do(p->current.s, &w);
+    if (p->candidate.s != NULL)
+        empm__logs_swap_do(p->candidate.s, &w);
     empm__logs_swap_close(&w, 0);
     if (r == EMPM_OK)
-        empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5045, "the logs are opened "
+        empm__log(p->current.cfg, EMPM_LOG_NOTICE, 5045, "the logs are opened "
                   "anew");
 }
 
@@ -26812,10 +27084,17 @@ static void empm__parent_reopen(empm__parent *p)
  * >>upgrade -- a new program, on the same sockets
  *
  * The new program inherits listening sockets and the exchange, and says over a
- * pipe that it serves; only then does this one drain.
+ * pipe that it serves; only then does this one drain. Sockets pass as systemd
+ * passes them (LISTEN_FDS, LISTEN_FDNAMES), so any version understands them; a
+ * program that does not know the exchange serves without it.
+ *
+ * descriptors   3 ...            the listening sockets, in their order
+ *               then             the pipe for EMPM__START_* (EMPM_READY_FD)
+ *               then four        the exchange and its bell (EMPM_EXCHANGE)
  * ------------------------------------------------------------------------- */
 
-/* A listen string as the name of a socket. */
+/* Writes to to[n] a listen string as the name of a socket: ":" divides names,
+ * and is written as %3A. */
 static void empm__inherited_escape(char *to, size_t n, const char *text)
 {
     size_t k = 0;
@@ -26827,24 +27106,25 @@ static void empm__inherited_escape(char *to, size_t n, const char *text)
     to[k] = '\0';
 }
 
-/* The new program cannot be started. The descriptor of the log may be a socket
- * by now: the parent logs it, with the reason. */
+/* In the forked process: the new program cannot be executed. The descriptor of
+ * the log may be a socket by now: the parent logs it, with the errno that it
+ * gets over `ready`. */
 static void empm__upgrade_exec_failed(int ready)
 {
     unsigned char text[2];
     ssize_t r;
-    text[0] = 'E';
+    text[0] = EMPM__START_FAILED;
     text[1] = (unsigned char)errno;
     r = write(ready, text, 2);
     (void)r;
     _exit(127);
 }
 
-/* In the forked process: the sockets from descriptor 3 on, `ready`, the
- * exchange, and the program. */
+/* In the forked process: puts the descriptors into their places, names them in
+ * the environment, and executes the program. Never returns. */
 static void empm__upgrade_exec(empm__parent *p, int ready)
 {
-    const empm_server *s = p->now.s;
+    const empm_server *s = p->current.s;
     const empm__exchange *x = &s->exchange;
     const int others[] = { ready, x->fd[0], x->fd[1], x->bell[0], x->bell[1] };
     const int n = s->nendpoints, all = n + (int)EMPM__COUNT(others);
@@ -26891,20 +27171,20 @@ static void empm__upgrade_begin(empm__parent *p)
 {
     int fd[2];
     sigset_t old;
-    if (getpid() == 1) {             /* our end would be that of all */
-        empm__log(p->now.cfg, EMPM_LOG_ERROR, 5039, "SIGUSR2: process 1 cannot "
-                  "be replaced: ignored");
+    if (getpid() == 1) {             /* its end would end the container */
+        empm__log(p->current.cfg, EMPM_LOG_ERROR, 5039, "SIGUSR2: process 1 "
+                  "cannot be replaced: ignored");
         return;
     }
     if (p->source->argv == NULL || empm__fd_pipe(fd, 1) < 0) {
-        empm__log(p->now.cfg, EMPM_LOG_ERROR, 5039, "SIGUSR2: %s: ignored",
+        empm__log(p->current.cfg, EMPM_LOG_ERROR, 5039, "SIGUSR2: %s: ignored",
                   p->source->argv == NULL ? "an upgrade needs empm_main()"
                                           : strerror(errno));
         return;
     }
-    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5040, "SIGUSR2 received: starting "
-              "%s with the listening sockets", p->source->argv[0]);
-    p->late = 0;
+    empm__log(p->current.cfg, EMPM_LOG_NOTICE, 5040, "SIGUSR2 received: "
+              "starting %s with the listening sockets", p->source->argv[0]);
+    p->helper_late = 0;
     p->helper = empm__process_fork(&old);
     if (p->helper == 0) {
         empm__signals_default(&p->signals, 1);   /* nohup is for both */
@@ -26919,39 +27199,47 @@ static void empm__upgrade_begin(empm__parent *p)
         return;
     }
     p->change = EMPM__UPGRADING;
-    p->upgrade_fd = fd[0];
-    p->change_us = empm__now_us() +
-                  (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
+    p->helper_fd = fd[0];
+    p->helper_at_us = empm__time_in_ms(p->current.cfg->start_timeout_ms);
 }
 
-/* 'R': the new program serves. 'E' and errno, or the end of file: it never
- * will. */
+/* The new program says EMPM__START_*; 0: the end of file, it has ended, or has
+ * closed the pipe. */
 static void empm__upgrade_heard(empm__parent *p, unsigned char byte)
 {
     unsigned char why = 0;
-    if (byte == 'E' && read(p->upgrade_fd, &why, 1) == 1)
-        empm__log(p->now.cfg, EMPM_LOG_ERROR, 5039, "cannot start %s: %s",
+    if (byte == EMPM__START_FAILED && read(p->helper_fd, &why, 1) == 1)
+        empm__log(p->current.cfg, EMPM_LOG_ERROR, 5039, "cannot start %s: %s",
                   p->source->argv[0], strerror(why));
-    close(p->upgrade_fd);
-    p->upgrade_fd = -1;
-    if (byte != 'R' && byte != 'X')
+    close(p->helper_fd);
+    p->helper_fd = -1;
+    if (byte != EMPM__START_SERVES && byte != EMPM__START_MOVES)
         return;                      /* its end is reaped in a moment */
-    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5040, "pid %ld serves now: this one "
-              "drains", (long)p->helper);
+    empm__log(p->current.cfg, EMPM_LOG_NOTICE, 5040, "pid %ld serves now: this "
+              "one drains", (long)p->helper);
     empm__reload_change_end(p);
-    p->restarts = 1;
-    p->now.s->owner = 0;             /* what has a name is the new one's */
-    empm__parent_stop(p, byte == 'X' ? EMPM__TELL_UPGRADE : EMPM__TELL_RESTART);
+    p->handed_over = 1;
+    p->current.s->owner = 0;         /* files with a name are the new one's */
+    empm__parent_stop(p, byte == EMPM__START_MOVES ? EMPM__TELL_UPGRADE
+                                                   : EMPM__TELL_RESTART);
 }
 
 /* ---------------------------------------------------------------------------
  * >>parent -- the loop of the parent
  *
- * It sleeps until a signal, a byte of a child or a deadline, and does what is
- * due. All deadlines stand in one place, so none is forgotten.
+ * It sleeps until a signal, a byte of a child or an instant, and does what is
+ * due. Each timer of the parent is a row of one list, in empm__parent_chores(),
+ * with its instant and what is done then: "is it due?" and "when is the next?"
+ * are asked of the same rows, so none is forgotten.
+ *
+ * A signal and a byte of a child only change what the parent knows; the next
+ * round finds what has become possible. So it does not matter in which order
+ * they arrive, or whether two are heard as one.
+ *
+ * runs on   the parent's one thread
  * ------------------------------------------------------------------------- */
 
-/* Is that a process which empm__parent_reap() will ask for? */
+/* Is `pid` a process which empm__parent_reap() asks for? */
 static int empm__parent_is_ours(const void *of, pid_t pid)
 {
     const empm__parent *p = (const empm__parent *)of;
@@ -26961,45 +27249,34 @@ static int empm__parent_is_ours(const void *of, pid_t pid)
     return i < p->slots || p->helper == pid;
 }
 
-/* Reaps what has ended: children, the helper of a change, and, as process 1,
- * the orphans of others. */
-static void empm__parent_reap(empm__parent *p)
+/* Reaps the helper of a reload or upgrade, if it has ended. A probe without
+ * errors is followed by the start of its generation; each other end is that of
+ * the reload or upgrade. */
+static void empm__parent_reap_helper(empm__parent *p)
 {
-    int status, i, content = 0;
+    int status = 0, usable = 0;
     unsigned char byte;
     char how[80];
-    pid_t pid;
-    /* by pid: other children of this process are not ours to reap */
-    for (i = 0; i < p->slots; i++) {
-        if (p->children[i].pid == 0)
-            continue;
-        pid = waitpid(p->children[i].pid, &status, WNOHANG);
-        if (pid == p->children[i].pid || (pid < 0 && errno == ECHILD))
-            empm__child_died(p, i, pid < 0 ? 0 : status);
-    }
-    if (getpid() == 1)
-        empm__parent_reap_orphans(empm__parent_is_ours, p);
-    if (p->helper <= 0)
-        return;
-    pid = waitpid(p->helper, &status, WNOHANG);
+    const pid_t pid = waitpid(p->helper, &status, WNOHANG);
     if (pid == 0 || (pid < 0 && errno != ECHILD))
         return;
     if (p->change == EMPM__PROBING) {
-        content = pid > 0 ? status == 0 : read(p->upgrade_fd, &byte, 1) == 1;
-        close(p->upgrade_fd);
-        p->upgrade_fd = -1;
+        usable = pid > 0 ? status == 0 : read(p->helper_fd, &byte, 1) == 1;
+        close(p->helper_fd);
+        p->helper_fd = -1;
     }
     byte = 0;                        /* its last word may be unread */
-    if (p->upgrade_fd >= 0 && read(p->upgrade_fd, &byte, 1) == 1 && byte == 'E')
+    if (p->helper_fd >= 0 && read(p->helper_fd, &byte, 1) == 1 &&
+        byte == EMPM__START_FAILED)
         empm__upgrade_heard(p, byte);
-    if (content)
+    if (usable)
         empm__reload_start(p);
     else if (pid < 0)
         empm__reload_end(p, "%s has ended, and another part of this program "
                          "has reaped it", p->change == EMPM__PROBING
                                           ? "the trial of the new configuration"
                                           : "the new program");
-    else if (p->late)
+    else if (p->helper_late)
         empm__reload_end(p, p->change == EMPM__PROBING
                                 ? "the trial of the new configuration takes "
                                   "longer than StartTimeout"
@@ -27016,106 +27293,138 @@ static void empm__parent_reap(empm__parent *p)
                          empm__child_ending(status, how, sizeof how));
 }
 
-/* All children of the first generation are healthy: tells the service manager,
- * and the program before this one. */
+/* Reaps the processes that have ended: children, the helper, and, as process 1,
+ * orphans. Each is asked for by its pid: other children of this process belong
+ * to the program around it, which may also reap ours (ECHILD). */
+static void empm__parent_reap(empm__parent *p)
+{
+    int status, i;
+    pid_t pid;
+    for (i = 0; i < p->slots; i++) {
+        if (p->children[i].pid == 0)
+            continue;
+        pid = waitpid(p->children[i].pid, &status, WNOHANG);
+        if (pid == p->children[i].pid || (pid < 0 && errno == ECHILD))
+            empm__child_died(p, i, pid < 0 ? 0 : status);
+    }
+    if (getpid() == 1)
+        empm__parent_reap_orphans(empm__parent_is_ours, p);
+    if (p->helper > 0)
+        empm__parent_reap_helper(p);
+}
+
+/* All children of the first generation are healthy, or as many as there will
+ * be: they accept from here on, and the service manager and the starter hear
+ * it. An older program drains then, so this comes last of all that can fail. */
 static void empm__parent_ready(empm__parent *p)
 {
     p->ready = 1;
+    p->current.ready_at_us = 0;
     empm__children_accept(p);
-    p->now.s->owner = getpid();
-    empm__parent_endpoints_options(p->now.s);
-    /* an upgrade takes the pid file over now, when it will not fail any more */
-    if (p->now.cfg->pid_file != NULL && p->pid_file.fd < 0)
-        empm__pid_file_write(p->now.cfg, &p->pid_file);
-    empm__server_log_serves(p->now.cfg);
+    p->current.s->owner = getpid();
+    empm__parent_endpoints_options(p->current.s);
+    /* an upgrade takes the pid file over when it cannot fail any more */
+    if (p->current.cfg->pid_file != NULL && p->pid_file.fd < 0)
+        empm__pid_file_write(p->current.cfg, &p->pid_file);
+    empm__server_log_serves(p->current.cfg);
     if (p->hello != NULL)
-        p->hello(p->now.s);
+        p->hello(p->current.s);
     empm__program_notify(&p->manager, "READY=1\nMAINPID=%ld\nSTATUS=Serving",
                          (long)getpid());
     if (p->ready_fd >= 0) {
-        ssize_t r = write(p->ready_fd, p->now.s->exchange.inherited ? "X" : "R",
-                          1);
-        (void)r;
+        empm__program_say_news(p->ready_fd, p->current.s->exchange.inherited
+                                                ? EMPM__START_MOVES
+                                                : EMPM__START_SERVES);
         close(p->ready_fd);
         p->ready_fd = -1;
     }
     if (p->source->detached)
-        empm__program_quiet(p->now.cfg);
+        empm__program_quiet(p->current.cfg);
 }
 
-/* The first generation is not healthy in time, or its children only die. A
- * server that waits for us wants all of it; else what there is serves. */
-static void empm__parent_late(empm__parent *p, int timed_out)
+/* The first generation is not healthy in time, or its children only die. Some
+ * healthy ones are enough to serve, unless somebody waits for all of them: an
+ * older program, which goes on if this one ends, or -k start. */
+static void empm__parent_first_late(empm__parent *p)
 {
     int i;
-    if (timed_out && p->now.ever_healthy && p->ready_fd < 0) {
-        empm__log(p->now.cfg, EMPM_LOG_ERROR, 2324, "only %d of %d children "
-                  "are healthy after StartTimeout",
-                  empm__children_serving(p, &p->now, 0, 1), p->now.target);
+    if (p->current.ever_healthy && p->ready_fd < 0) {
+        empm__log(p->current.cfg, EMPM_LOG_ERROR, 2324, "only %d of %d "
+                  "children are healthy after StartTimeout",
+                  empm__children_serving(p, &p->current, 0, 1),
+                  p->current.target);
         empm__parent_ready(p);
         return;
     }
-    empm__log(p->now.cfg, EMPM_LOG_EMERG, 2324, "%s: giving up",
-              p->now.ever_healthy ? "not all children are healthy after "
+    empm__log(p->current.cfg, EMPM_LOG_EMERG, 2324, "%s: giving up",
+              p->current.ever_healthy ? "not all children are healthy after "
                                     "StartTimeout"
-              : timed_out         ? "no child is healthy after StartTimeout"
-                                  : "no child has ever become healthy");
+              : empm__generation_cannot_live(&p->current)
+                  ? "no child has ever become healthy"
+                  : "no child is healthy after StartTimeout");
     p->gave_up = 1;
     empm__parent_stop(p, EMPM__TELL_STOP);
+    /* those that are not healthy may hang in a start hook, and read no order */
     for (i = 0; i < p->slots; i++)
         if (p->children[i].pid != 0 && !p->children[i].healthy)
-            /* hangs; has no client */
             empm__child_kill(p->children[i].pid, SIGKILL);
 }
 
-/* A byte from a child, of which the parent does not know the sender: the
- * scoreboard shows all that has changed. */
-static void empm__parent_child_spoke(empm__parent *p, unsigned char what)
+/* A byte from a child (EMPM__SAY_*), whose sender is unknown, since all write
+ * to one pipe: the scoreboard shows all that has changed. */
+static void empm__parent_child_spoke(empm__parent *p, unsigned char says)
 {
     int i;
     for (i = 0; i < p->slots; i++) {
-        const empm__score_child *score = empm__score_at(&p->now.s->score, i);
+        const empm__score_child *score = empm__score_at(&p->current.s->score,
+                                                        i);
         if (p->children[i].pid == 0)
             continue;
         if (empm__load(&score->healthy) && !p->children[i].healthy) {
             p->children[i].healthy = 1;
-            if (p->children[i].generation == p->now.s->generation &&
+            if (!p->children[i].leaving)     /* else it is that of its end */
+                p->children[i].kill_at_us = 0;
+            /* a child with admin endpoints alone is no server */
+            if (p->children[i].generation == p->current.s->generation &&
                 !p->children[i].admin)
-                p->now.ever_healthy = 1;
+                p->current.ever_healthy = 1;
         }
         if (empm__load(&score->stopping) && !p->children[i].leaving) {
             p->children[i].leaving = 1; /* MaxConnectionsPerChild */
-            p->children[i].kill_us =
-                empm__child_deadline(&p->now, EMPM__TELL_RESTART);
+            p->children[i].kill_at_us =
+                empm__child_deadline(&p->current, EMPM__TELL_RESTART);
         }
     }
-    if (!p->ready && !p->stopping && empm__generation_ready(p, &p->now))
+    if (!p->ready && p->stop.phase == EMPM__SERVES &&
+        empm__generation_ready(p, &p->current))
         empm__parent_ready(p);
-    if (p->change == EMPM__STARTING && empm__generation_ready(p, &p->next))
+    if (p->change == EMPM__STARTING && empm__generation_ready(p, &p->candidate))
         empm__reload_commit(p);
-    if (what == EMPM__SAY_IDLE && p->now.tick_us == 0) {
-        p->now.quiet_ticks = 0;
-        p->now.tick_us = empm__now_us();
+    if (says == EMPM__SAY_IDLE && p->current.tick_at_us == 0) {
+        p->current.quiet_ticks = 0;
+        p->current.tick_at_us = empm__now_us();
     }
 }
 
-/* What a signal asks for is noted here and begun by the chores, one change at a
- * time. */
+/* A stop begins here; a reload or an upgrade is noted, and begins in the
+ * chores, one at a time. Of two reloads that wait the one that does more is
+ * done. */
 static void empm__parent_on_signal(empm__parent *p, int sig)
 {
-    if (sig == SIGWINCH || sig == p->now.cfg->graceful_stop_signal)
+    if (sig == SIGWINCH || sig == p->current.cfg->graceful_stop_signal)
         empm__parent_stop_softly(p);
     else if (sig == SIGTERM || sig == SIGINT) {
-        if (!p->stopping)
-            empm__log(p->now.cfg, EMPM_LOG_NOTICE, 491, "caught %s, shutting "
-                      "down", sig == SIGTERM ? "SIGTERM" : "SIGINT");
+        if (p->stop.phase == EMPM__SERVES)
+            empm__log(p->current.cfg, EMPM_LOG_NOTICE, 491,
+                      "caught %s, shutting down",
+                      sig == SIGTERM ? "SIGTERM" : "SIGINT");
         empm__parent_stop(p, EMPM__TELL_STOP);
     } else if (sig == SIGURG)
         empm__parent_reopen(p);
     else if (sig == SIGUSR2)
-        p->upgrades = 1;
-    else if (sig == SIGHUP || (sig == SIGUSR1 && p->again == 0))
-        p->again = sig;              /* the most that was asked for */
+        p->pending_upgrade = 1;
+    else if (sig == SIGHUP || (sig == SIGUSR1 && p->pending_reload == 0))
+        p->pending_reload = sig;
 }
 
 /* The candidate has had its time, or its children cannot live: the reload has
@@ -27123,144 +27432,166 @@ static void empm__parent_on_signal(empm__parent *p, int sig)
 static void empm__parent_candidate_late(empm__parent *p)
 {
     char why[160], how[80];
-    if (p->next.quick_deaths >= 3)
+    if (empm__generation_cannot_live(&p->candidate))
         snprintf(why, sizeof why, "its children end with %s",
-                 empm__child_ending(p->next.last_status, how, sizeof how));
+                 empm__child_ending(p->candidate.last_status, how, sizeof how));
     else
         snprintf(why, sizeof why, "%d of %d children are after StartTimeout",
-                 empm__children_serving(p, &p->next, 0, 1), p->next.target);
+                 empm__children_serving(p, &p->candidate, 0, 1),
+                 p->candidate.target);
     empm__reload_drop_candidate(p);
     empm__reload_end(p, "the new generation does not become healthy: %s", why);
 }
 
-/* A reload waits for room in the scoreboard. What is asked for meanwhile is
- * added to it; an upgrade goes first, and the reload after it, if it fails. */
+/* A reload waits for room in the scoreboard. Another reload that is asked for
+ * meanwhile is added to it; an upgrade goes first, and the reload after it, if
+ * the upgrade fails. */
 static void empm__parent_await_room(empm__parent *p)
 {
-    if (p->again == SIGHUP && !p->hard) {
-        p->hard = 1;
+    if (p->pending_reload == SIGHUP && !p->stops_old) {
+        p->stops_old = 1;
         empm__children_stop_drains(p);
     }
-    p->again = 0;                    /* nothing has been read yet */
-    if (p->upgrades) {
-        p->again = p->hard ? SIGHUP : SIGUSR1;
+    p->pending_reload = 0;           /* this one has not read anything yet */
+    if (p->pending_upgrade) {
+        p->pending_reload = p->stops_old ? SIGHUP : SIGUSR1;
         empm__reload_change_end(p);
     }
     if (p->change == EMPM__AWAITING && empm__reload_has_room(p))
         empm__reload_probe(p);
 }
 
-/* Begins what has been asked for, one change at a time. */
+/* Begins a pending reload or upgrade, one change at a time. An upgrade goes
+ * first: the new program reads the configuration anyway. */
 static void empm__parent_begin_change(empm__parent *p)
 {
-    if (p->upgrades && p->change == EMPM__NO_CHANGE) {
-        p->upgrades = 0;
+    if (p->pending_upgrade && p->change == EMPM__NO_CHANGE) {
+        p->pending_upgrade = 0;
         empm__upgrade_begin(p);
     }
-    if (p->again != 0 && p->change == EMPM__NO_CHANGE) {
-        const int sig = p->again;
-        p->again = 0;
+    if (p->pending_reload != 0 && p->change == EMPM__NO_CHANGE) {
+        const int sig = p->pending_reload;
+        p->pending_reload = 0;
         empm__reload_begin(p, sig);
     }
 }
 
-/* What is due of one child: to stop, to be gone, to be healthy. Returns when
- * the next of these is; 0: none. */
+/* The probe or the new program has had its time. Its end is reaped, and said
+ * there. */
+static void empm__parent_helper_late(empm__parent *p)
+{
+    empm__child_kill(p->helper, SIGKILL);
+    p->helper_late = 1;
+}
+
+/* GracefulShutdownDelay is over. */
+static void empm__parent_delay_over(empm__parent *p)
+{
+    empm__parent_stop(p, EMPM__TELL_DRAIN);
+}
+
+static void empm__parent_beat(empm__parent *p)
+{
+    empm__manager_beat(&p->manager, empm__now_us());
+}
+
+/* Does what is due of one child: it has to stop draining, to be gone, or to be
+ * healthy. Returns the next instant at which something is; 0: none. */
 static uint64_t empm__parent_child_chores(empm__parent *p, int slot,
                                           uint64_t now)
 {
     empm__child *child = &p->children[slot];
-    uint64_t at = 0;
     if (child->pid == 0)
         return 0;
-    if (child->stop_us != 0 && now >= child->stop_us) {
-        child->stop_us = UINT64_MAX; /* it has been told */
+    /* the scoreboard was full: a second for the way out, and it is killed */
+    if (empm__time_is_due(child->stop_at_us, now)) {
+        child->stop_at_us = 0;
         empm__child_tell_by(p, slot, EMPM__TELL_REPLACED, now + 1000000u);
     }
-    if (child->kill_us != 0 && now >= child->kill_us) {
-        empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld did not exit in "
-                  "time, sending SIGKILL", (long)child->pid);
+    if (empm__time_is_due(child->kill_at_us, now)) {
+        child->kill_at_us = 0;
+        empm__log(p->current.cfg, EMPM_LOG_ERROR, 46, "child %ld %s in time, "
+                  "sending SIGKILL", (long)child->pid,
+                  child->leaving ? "did not exit" : "is not healthy");
         empm__child_kill(child->pid, SIGKILL);
-        child->kill_us = 0;
     }
-    if (!child->healthy && (!child->leaving || child->kill_us == 0) &&
-        child->generation <= p->now.s->generation) {
-        const uint64_t due = child->born_us +
-                             (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
-        if (now >= due) {
-            empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld is not "
-                      "healthy in time, sending SIGKILL", (long)child->pid);
-            empm__child_kill(child->pid, SIGKILL);
-            child->born_us = now;    /* reaped in a moment */
-        } else
-            at = due;
-    }
-    at = empm__time_sooner(at, child->stop_us == UINT64_MAX ? 0
-                                                            : child->stop_us);
-    return empm__time_sooner(at, child->kill_us);
+    return empm__time_sooner(child->stop_at_us, child->kill_at_us);
 }
 
-/* Does what is due. Returns when the next thing will be; 0: nothing will. */
+/* A timer of the parent. The action finds its instant as it was; if it sets no
+ * other one, the timer has ended. */
+typedef struct empm__timer {
+    uint64_t *at_us;                 /* 0: it does not run */
+    void    (*due)(empm__parent *p); /* NULL: it is enough to wake up, since
+                                        each round looks for such work */
+} empm__timer;
+
+/* Does what is due, and what has become possible. Returns the next instant at
+ * which something is due; 0: none.
+ *
+ * Order: first the timers, since they decide whether a generation is given up
+ * or the server stops, and last the children, to whom the rest may have given
+ * an instant. */
 static uint64_t empm__parent_chores(empm__parent *p)
 {
+    const empm__timer timers[] = {
+        { &p->current.spawn_at_us,   NULL },
+        { &p->candidate.spawn_at_us, NULL },
+        { &p->accept_at_us,          NULL },
+        { &p->current.ready_at_us,   empm__parent_first_late },
+        { &p->candidate.ready_at_us, empm__parent_candidate_late },
+        { &p->helper_at_us,          empm__parent_helper_late },
+        { &p->stop.delay_at_us,      empm__parent_delay_over },
+        { &p->current.tick_at_us,    empm__children_maintain },
+        { &p->ping_at_us,            empm__watchdog_look },
+        { &p->manager.beat_at_us,    empm__parent_beat }
+    };
     const uint64_t now = empm__now_us();
     uint64_t at = 0;
+    size_t k;
     int i;
-    if (!p->ready && !p->stopping &&
-        (now >= p->first_us ||
-         (!p->now.ever_healthy && p->now.quick_deaths >= 3)))
-        empm__parent_late(p, now >= p->first_us);
-    if (p->change == EMPM__STARTING &&
-        (now >= p->change_us || p->next.quick_deaths >= 3))
-        empm__parent_candidate_late(p);
+    for (k = 0; k < EMPM__COUNT(timers); k++) {
+        const uint64_t was = *timers[k].at_us;
+        if (!empm__time_is_due(was, now))
+            continue;
+        if (timers[k].due != NULL)
+            timers[k].due(p);
+        if (*timers[k].at_us == was)
+            *timers[k].at_us = 0;
+    }
     if (p->change == EMPM__AWAITING)
         empm__parent_await_room(p);
-    if (p->change_us != 0 && now >= p->change_us && p->helper > 0) {
-        empm__child_kill(p->helper, SIGKILL); /* reaped, and said, there */
-        p->late = 1;
-        p->change_us = 0;
-    }
-    if (p->ready && !p->stopping && p->delay_us == 0)
+    /* nothing new before the server serves, nor once it is to end */
+    if (p->ready && p->stop.phase == EMPM__SERVES && p->stop.delay_at_us == 0)
         empm__parent_begin_change(p);
-    if (p->delay_us != 0 && now >= p->delay_us)
-        empm__parent_stop(p, EMPM__TELL_DRAIN);
+    if (p->ready || p->ready_fd < 0)     /* else an older server serves yet */
+        empm__children_accept(p);
+    empm__children_replace(p, &p->current);
+    empm__children_replace(p, &p->candidate);
     for (i = 0; i < p->slots; i++)
         at = empm__time_sooner(at, empm__parent_child_chores(p, i, now));
-    if (p->ready || p->ready_fd < 0)     /* else an older server serves yet */
-        at = empm__time_sooner(at, empm__children_accept(p));
-    empm__children_replace(p, &p->now);
-    empm__children_replace(p, &p->next);
-    if (p->now.tick_us != 0 && p->now.tick_us <= now)
-        empm__children_maintain(p);
-    if (p->ping_us != 0 && p->ping_us <= now)
-        empm__watchdog_look(p);
-    empm__manager_beat(&p->manager, now);
-    {
-        const uint64_t times[] = { p->now.tick_us, p->now.spawn_us,
-                                   p->next.spawn_us, p->change_us, p->delay_us,
-                                   p->ready || p->stopping ? 0 : p->first_us,
-                                   p->ping_us, p->manager.at_us };
-        for (i = 0; i < (int)EMPM__COUNT(times); i++)
-            at = empm__time_sooner(at, times[i]);
-    }
+    for (k = 0; k < EMPM__COUNT(timers); k++)
+        at = empm__time_sooner(at, *timers[k].at_us);
     return at;
 }
 
 /* The parent's life: reap, do what is due, sleep until a signal, a byte or an
- * instant. */
+ * instant. Returns when a stop was asked for and no child is left. */
 static void empm__parent_loop(empm__parent *p)
 {
     for (;;) {
         int fds[3], k;
         uint64_t at;
         unsigned char byte = 0;
+        /* in each round: one SIGCHLD may stand for several ends, and its byte
+         * does no more than wake the parent */
         empm__parent_reap(p);
-        if (p->stopping && empm__children_alive(p) == 0)
+        if (p->stop.phase != EMPM__SERVES && empm__children_alive(p) == 0)
             return;
         at = empm__parent_chores(p);
         fds[0] = p->signals.fd[0];
         fds[1] = p->pipe[0];
-        fds[2] = p->change == EMPM__UPGRADING ? p->upgrade_fd : -1;
+        fds[2] = p->change == EMPM__UPGRADING ? p->helper_fd : -1;
         k = empm__orders_next_byte(fds, 3, empm__time_left_ms(at), &byte, NULL);
         if (k == 1)
             empm__parent_child_spoke(p, byte);
@@ -27272,8 +27603,10 @@ static void empm__parent_loop(empm__parent *p)
 }
 
 /* Forks the children and looks after them until the server is stopped. Frees
- * the configuration and the server. `ready_fd`: gets a byte once all is well;
- * or -1. */
+ * the configuration and the server, and closes `ready_fd` and `pid_file`.
+ * `ready_fd`: gets EMPM__START_SERVES or _MOVES once all is well; or -1.
+ * `signals` is in use until it returns, and may be changed by a reload. Returns
+ * EMPM_OK; EMPM_ESYS: no child could live; EMPM_ENOMEM. */
 static int empm__parent_run(const empm__source *source, empm_config *cfg,
                             empm_server *s, void (*hello)(const empm_server *),
                             int ready_fd, const empm__pid_file *pid_file,
@@ -27286,21 +27619,20 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
     p.source = source;
     p.hello = hello;
     p.pid = getpid();
-    p.now.cfg = cfg;
-    p.now.s = s;
-    p.now.target = cfg->start_servers;
-    p.now.rate = 1;
-    p.now.tick_us = empm__now_us() + 1000000u;
-    p.first_us = empm__now_us() + (uint64_t)cfg->start_timeout_ms * 1000u;
+    p.current.cfg = cfg;
+    p.current.s = s;
+    p.current.target = cfg->start_servers;
+    p.current.rate = 1;
+    p.current.tick_at_us = empm__time_in_ms(1000);
+    p.current.ready_at_us = empm__time_in_ms(cfg->start_timeout_ms);
     p.slots = s->score.slots;
     p.pid_file = *pid_file;
     p.ready_fd = ready_fd;
-    p.upgrade_fd = -1;
+    p.helper_fd = -1;
     p.signals = *signals;
     p.manager = *manager;
     if (cfg->watchdog_interval_ms > 0)
-        p.ping_us = empm__now_us() +
-                    (uint64_t)cfg->watchdog_interval_ms * 1000u;
+        p.ping_at_us = empm__time_in_ms(cfg->watchdog_interval_ms);
     p.children = (empm__child *)EMPM_MALLOC((size_t)p.slots *
                                             sizeof *p.children);
     if (p.children == NULL)
@@ -27310,7 +27642,7 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
         p.children[i].control = -1;
     }
     if (r == EMPM_OK && empm__fd_pipe(p.pipe, 1) < 0)
-        r = empm__program_no_pipe(cfg, "what children tell");
+        r = empm__program_no_pipe(cfg, "messages of children");
     else if (r == EMPM_OK) {
         empm__parent_loop(&p);
         close(p.pipe[0]);
@@ -27320,12 +27652,12 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
         r = EMPM_ESYS;
     if (p.ready_fd >= 0)
         close(p.ready_fd);
-    empm__pid_file_drop(&p.pid_file, !p.restarts);
+    empm__pid_file_drop(&p.pid_file, !p.handed_over);
     *signals = p.signals;
     EMPM_FREE(p.children);
-    empm__server_free(p.now.s);
-    empm_config_free(p.now.cfg);
-    EMPM_FREE(p.now.cfg);
+    empm__server_free(p.current.s);
+    empm_config_free(p.current.cfg);
+    EMPM_FREE(p.current.cfg);
     return r;
 }
 
@@ -27335,11 +27667,16 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
  * >>program -- from a configuration to a server that runs
  *
  * The one way in for empm_run() and empm_main(): read, check, open, become,
- * serve; on each failure what has been made is undone in reverse.
+ * serve; each failure undoes in reverse all that has been made. With children
+ * the second half of it is the parent's and theirs: the sockets are opened by
+ * root, here, and each child becomes the user.
+ *
+ * runs on   the thread that calls empm_run() or empm_main()
  * ------------------------------------------------------------------------- */
 
-/* What the program has been started with by an older one of it, or by -k start:
- * a descriptor that gets a byte once all is well. */
+/* Returns the descriptor that gets a byte once all is well, of an older program
+ * or of -k start (EMPM_READY_FD); or -1. The variable is not for programs that
+ * handlers start. */
 static int empm__program_ready_fd(void)
 {
     const char *text = getenv("EMPM_READY_FD");
@@ -27348,9 +27685,9 @@ static int empm__program_ready_fd(void)
     return fd > 2 && empm__fd_flags(fd, 1) == 0 ? fd : -1;
 }
 
-/* Descriptors 0 to 2 are open: what we open must not become stderr. Where
- * there is no /dev/null a socket is put there that has no peer, and nothing
- * to read. */
+/* Opens those of the descriptors 0 to 2 that are closed: a socket must not
+ * become stderr, into which libraries write. Where there is no /dev/null a
+ * socket without a peer stands for it. */
 static void empm__program_stdio(void)
 {
     int fd;
@@ -27366,60 +27703,68 @@ static void empm__program_stdio(void)
 /* A program from its start to its end. */
 typedef struct empm__program {
     const empm__source *source;
-    void              (*hello)(const empm_server *);
-    empm_config        *cfg;
-    empm_server        *s;
-    empm__report        rep;
+    void              (*hello)(const empm_server *);   /* or NULL */
+    empm_config        *cfg;         /* owned, until the parent gets it */
+    empm_server        *s;           /* the same; NULL: not made yet */
+    empm__report        rep;         /* stderr at first, then the log */
     empm__pid_file      pid_file;
     empm__signal_set    signals;
     empm__manager       manager;
     int                 ready_fd;    /* tells the program before this one */
-    int                 upgrades;    /* there is one, and it serves yet */
+    int                 is_upgrade;  /* that one serves yet */
 } empm__program;
 
-/* Logs and signals: from here on what is wrong can be said, and a signal during
- * the start is not lost. */
-static int empm__program_begin(empm__program *g)
+/* Opens the logs and takes the signals: from here on errors can be logged, and
+ * a signal during the start is not lost. Until the server serves the log is
+ * written to stderr, too (log_echo): its starter reads that. Returns EMPM_OK,
+ * or an error that is logged. */
+static int empm__program_begin(empm__program *prog)
 {
-    empm_config *cfg = g->cfg;
+    empm_config *cfg = prog->cfg;
     struct rlimit lim;
     int r;
-    empm__manager_take(&g->manager);
+    empm__manager_take(&prog->manager);
     if (cfg->log == NULL)
         cfg->log = empm__log_stderr;
     cfg->log_echo = 1;
-    g->rep.say = empm__server_report_to_log;
-    g->rep.user = cfg;
+    prog->rep.say = empm__server_report_to_log;
+    prog->rep.user = cfg;
+    /* the soft limit is for programs with select(), which this one has not */
     if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
         lim.rlim_cur = lim.rlim_max;
         setrlimit(RLIMIT_NOFILE, &lim);
     }
     if (cfg->log == empm__log_stderr &&
-        (r = empm__logs_open(cfg, &g->rep)) < 0)
+        (r = empm__logs_open(cfg, &prog->rep)) < 0)
         return r;
     empm__starting = 1;
-    if ((r = empm__signals_take(&g->signals, cfg->graceful_stop_signal)) < 0)
+    if ((r = empm__signals_take(&prog->signals, cfg->graceful_stop_signal)) < 0)
         empm__program_no_pipe(cfg, "signals");
-    else if (g->source->detached && cfg->log == empm__log_stderr &&
+    else if (prog->source->detached && cfg->log == empm__log_stderr &&
              cfg->error_log == NULL)
-        empm__log(cfg, EMPM_LOG_WARN, 5044, "-k start without ErrorLog: what "
-                  "comes from here on is lost");
+        empm__log(cfg, EMPM_LOG_WARN, 5044, "-k start without ErrorLog: "
+                  "messages from here on are lost");
     return r;
 }
 
-/* The server, its sockets and its PidFile; then all that can be known to be
- * wrong before the first child. */
-static int empm__program_open(empm__program *g)
+/* Makes the server, its sockets and its PidFile, and reports all faults that
+ * can be known before the first child. Returns EMPM_OK, or an error that is
+ * logged.
+ *
+ * Order: the PidFile is asked first, so that a second start says "already
+ * running" and not that its port is in use. It is written when the sockets are
+ * this server's; that of an older program stays until that one is replaced. */
+static int empm__program_open(empm__program *prog)
 {
-    empm_config *cfg = g->cfg;
+    empm_config *cfg = prog->cfg;
     const char *remark = empm__identity_default_user(cfg);
     char path[1200], line[512];
     long pid;
     uid_t uid;
     gid_t gid;
     int r;
-    empm__check_childless(cfg, &g->rep);
-    if (cfg->pid_file != NULL && !g->upgrades &&
+    empm__check_childless(cfg, &prog->rep);
+    if (cfg->pid_file != NULL && !prog->is_upgrade &&
         empm__pid_file_read(empm__config_path(cfg, cfg->pid_file, path,
                                               sizeof path), &pid)) {
         empm__log(cfg, EMPM_LOG_EMERG, 5041, "PidFile %s: already running, "
@@ -27427,15 +27772,15 @@ static int empm__program_open(empm__program *g)
         return EMPM_EINVAL;
     }
     r = empm__server_new(cfg, EMPM__FORKS && cfg->processes != 0, NULL,
-                         &g->rep, &g->s);
+                         &prog->rep, &prog->s);
     if (r < 0)
         return r;
-    unsetenv("LISTEN_PID");          /* not for what handlers start */
+    unsetenv("LISTEN_PID");          /* not for programs of handlers */
     unsetenv("LISTEN_FDS");
     unsetenv("LISTEN_FDNAMES");
     unsetenv("EMPM_EXCHANGE");
-    if (cfg->pid_file != NULL && !g->upgrades &&
-        (r = empm__pid_file_write(cfg, &g->pid_file)) < 0)
+    if (cfg->pid_file != NULL && !prog->is_upgrade &&
+        (r = empm__pid_file_write(cfg, &prog->pid_file)) < 0)
         return r;
     if (remark != NULL)
         empm__log(cfg, EMPM_LOG_NOTICE, 5031, EMPM__DEFAULT_USER,
@@ -27445,90 +27790,96 @@ static int empm__program_open(empm__program *g)
          uid != geteuid()))
         empm__log(cfg, EMPM_LOG_WARN, 5031, "User %s is ignored: not started "
                   "as root, uid %ld serves", cfg->user_name, (long)geteuid());
-    empm__identity_check_uses(cfg, &g->rep);
-    if (g->rep.result < 0)
-        return g->rep.result;
-    empm__starting = 0;
+    empm__identity_check_uses(cfg, &prog->rep);
+    if (prog->rep.result < 0)
+        return prog->rep.result;
+    empm__starting = 0;              /* now a stop has files to remove */
     empm__check_settings_line(cfg, line, sizeof line);
     empm__log(cfg, EMPM_LOG_NOTICE, 5042, "%s", line);
     return EMPM_OK;
 }
 
-/* Serves with threads of this process, until it is told to end. */
-static int empm__program_serve_alone(empm__program *g)
+/* Processes 0, -X: serves with threads of this process, until it is told to
+ * end. Returns EMPM_OK, or an error that is logged; or ends the process, if
+ * handlers do not end within StopTimeout. */
+static int empm__program_serve_alone(empm__program *prog)
 {
-    empm_server *s = g->s;
+    empm_server *s = prog->s;
     int r;
-    if (getpid() != 1)               /* as process 1 it gets orphans */
+    if (getpid() != 1)               /* process 1 has to reap orphans; else
+                                        handlers wait for their own */
         signal(SIGCHLD, SIG_DFL);
     s->owns_signals = 1;
     if ((r = empm__identity_become(s)) < 0 ||
         (r = empm__server_engines_start(s, 0, 0)) < 0)
         return r;
     s->owner = getpid();
-    if (g->ready_fd >= 0 && write(g->ready_fd, "R", 1) == 1) {
-        close(g->ready_fd);
-        g->ready_fd = -1;
+    if (prog->ready_fd >= 0) {
+        empm__program_say_news(prog->ready_fd, EMPM__START_SERVES);
+        close(prog->ready_fd);
+        prog->ready_fd = -1;
     }
-    empm__server_log_serves(g->cfg);
-    if (g->hello != NULL)
-        g->hello(s);
-    empm__program_notify(&g->manager, "READY=1\nMAINPID=%ld\nSTATUS=Serving",
+    empm__server_log_serves(prog->cfg);
+    if (prog->hello != NULL)
+        prog->hello(s);
+    empm__program_notify(&prog->manager, "READY=1\nMAINPID=%ld\nSTATUS=Serving",
                          (long)getpid());
-    if (g->source->detached)
-        empm__program_quiet(g->cfg);
-    r = empm__program_attend(s, &g->signals, -1, &g->manager);
-    if (r == EMPM_ETIMEDOUT) {       /* what a parent would still do */
+    if (prog->source->detached)
+        empm__program_quiet(prog->cfg);
+    r = empm__program_attend(s, &prog->signals, -1, &prog->manager);
+    if (r == EMPM_ETIMEDOUT) {       /* threads use all the rest */
         empm__server_sockets_unlink(s);
-        empm__pid_file_drop(&g->pid_file, 1);
+        empm__pid_file_drop(&prog->pid_file, 1);
         _exit(0);
     }
     empm__server_engines_free(s);
     return r;
 }
 
-/* `hello`, if not NULL, is called once the server serves. */
+/* Runs a program to its end. `hello`, if not NULL, is called once the server
+ * serves. Returns EMPM_OK, or an error that is logged, or, before there is a
+ * log, written to stderr. */
 static int empm__program_run(const empm__source *source,
                              void (*hello)(const empm_server *))
 {
-    empm__program g;
+    empm__program prog;
     int r;
-    memset(&g, 0, sizeof g);
-    g.source = source;
-    g.hello = hello;
-    g.pid_file.fd = -1;
-    g.ready_fd = empm__program_ready_fd();
-    g.upgrades = g.ready_fd >= 0 && getenv("LISTEN_FDS") != NULL;
+    memset(&prog, 0, sizeof prog);
+    prog.source = source;
+    prog.hello = hello;
+    prog.pid_file.fd = -1;
+    prog.ready_fd = empm__program_ready_fd();
+    prog.is_upgrade = prog.ready_fd >= 0 && getenv("LISTEN_FDS") != NULL;
     empm__program_stdio();
-    g.rep.say = empm__program_say_stderr;
-    g.rep.user = source->argv != NULL ? source->argv[0] : NULL;
-    if ((g.cfg = empm__program_config_new(source, &g.rep)) == NULL)
+    prog.rep.say = empm__program_say_stderr;
+    prog.rep.user = source->argv != NULL ? source->argv[0] : NULL;
+    if ((prog.cfg = empm__program_config_new(source, &prog.rep)) == NULL)
         return EMPM_EINVAL;
-    if ((r = empm__program_begin(&g)) == EMPM_OK)
-        r = empm__program_open(&g);
+    if ((r = empm__program_begin(&prog)) == EMPM_OK)
+        r = empm__program_open(&prog);
 #ifndef EVENTMPM_NO_FORK
-    if (r == EMPM_OK && g.cfg->processes != 0) {     /* all is the parent's */
-        r = empm__parent_run(source, g.cfg, g.s, hello, g.ready_fd, &g.pid_file,
-                             &g.signals, &g.manager);
-        empm__signals_restore(&g.signals);
-        empm__manager_return(&g.manager);
+    if (r == EMPM_OK && prog.cfg->processes != 0) {  /* all is the parent's */
+        r = empm__parent_run(source, prog.cfg, prog.s, hello, prog.ready_fd,
+                             &prog.pid_file, &prog.signals, &prog.manager);
+        empm__signals_restore(&prog.signals);
+        empm__manager_return(&prog.manager);
         return r;
     }
 #endif
     if (r == EMPM_OK)
-        r = empm__program_serve_alone(&g);
+        r = empm__program_serve_alone(&prog);
     empm__starting = 0;
-    empm__signals_restore(&g.signals);
-    empm__manager_return(&g.manager);
-    empm__pid_file_drop(&g.pid_file, 1);
-    if (g.ready_fd >= 0)
-        close(g.ready_fd);
-    if (g.s != NULL)
-        empm__server_free(g.s);
+    empm__signals_restore(&prog.signals);
+    empm__manager_return(&prog.manager);
+    empm__pid_file_drop(&prog.pid_file, 1);
+    if (prog.ready_fd >= 0)
+        close(prog.ready_fd);
+    if (prog.s != NULL)
+        empm__server_free(prog.s);
     else
-        empm__logs_close(g.cfg);
-    empm_config_free(g.cfg);
-    EMPM_FREE(g.cfg);
+        empm__logs_close(prog.cfg);
+    empm_config_free(prog.cfg);
+    EMPM_FREE(prog.cfg);
     return r;
 }
 
@@ -27544,9 +27895,21 @@ EMPM_API int empm_run(empm_config *cfg)
 
 /* ---------------------------------------------------------------------------
  * >>main -- a command line as httpd has it
+ *
+ * The same reader (empm__args_next) goes over the command line more than once.
+ * The first time decides the task (empm__main_read in >>control); after that
+ * each reading of the configuration applies it, since a reload, too, has it on
+ * top of the file (empm__main_apply).
+ *
+ * getopt() is not used: it keeps its state in globals, which a thread of the
+ * program around may use, too, and ends at the first operand on some systems.
+ *
+ * runs on   the thread that calls empm_main(); in a reload, the parent and its
+ *           probe
  * ------------------------------------------------------------------------- */
 
-/* Does any route serve what is below DocumentRoot? */
+/* Does any route serve the files below DocumentRoot? A program without one has
+ * no use for DIR. */
 static int empm__main_serves_root(const empm_config *cfg)
 {
     const empm_route *r = cfg->routes;
@@ -27556,7 +27919,8 @@ static int empm__main_serves_root(const empm_config *cfg)
     return r != NULL && r->kind == EMPM__ROUTE_FILES;
 }
 
-/* Tells a person at a terminal where the server is. */
+/* The `hello` of a server in the foreground: tells a person at a terminal where
+ * it is, in URLs, as far as an address is one. */
 static void empm__main_hello(const empm_server *s)
 {
     int i;
@@ -27568,7 +27932,7 @@ static void empm__main_hello(const empm_server *s)
             printf("Serving %s at ", s->cfg->document_root);
         else
             printf("Serving at ");
-        if (l->port > 0 && strpbrk(l->text, ":") == NULL)
+        if (l->port > 0 && strpbrk(l->text, ":") == NULL)   /* a port alone */
             printf("%s://127.0.0.1:%d/\n", l->session->of->scheme, l->port);
         else if (l->port > 0 && strncmp(l->text, "fd:", 3) != 0)
             printf("%s://%.*s:%d/\n", l->session->of->scheme,
@@ -27580,6 +27944,7 @@ static void empm__main_hello(const empm_server *s)
     fflush(stdout);
 }
 
+/* -h; %s is the name of the program. README tells more of each option. */
 static const char empm__main_help[] =
     "usage: %s [options] [DIR] [PORT]\n"
     "  DIR                    what to serve: DocumentRoot, default .\n"
@@ -27617,11 +27982,7 @@ static const char empm__main_help[] =
     "  the logs anew\n"
     "directives and their defaults: -L\n";
 
-static void empm__main_usage(const char *name)
-{
-    printf(empm__main_help, name);
-}
-
+/* -V, in the words of httpd, which scripts look for. */
 static void empm__main_version(void)
 {
     printf("Server version: eventmpm/%s\nServer MPM:     event\n"
@@ -27636,18 +27997,9 @@ static void empm__main_version(void)
            EMPM__EPOLL ? "epoll" : "poll");
 }
 
-/* Sets "Directive value" of the command line; `lists`: those begun there. */
-static void empm__main_set_line(empm_config *cfg, const char *line,
-                                uint64_t *lists, empm__report *rep)
-{
-    const size_t n = strcspn(line, " \t");
-    char name[64];
-    snprintf(name, sizeof name, "%.*s", (int)empm__min(n, 63), line);
-    empm__directive_set(cfg, "", name, line + n + strspn(line + n, " \t"),
-                        lists, rep);
-}
-
-/* -l as httpd prints it, and -M as apachectl. */
+/* -l as httpd prints it (`files`: names of sources), and -M as apachectl: the
+ * modules whose work is done here, by the core or by a wing that is built in.
+ * <IfModule> asks the same list. */
 static void empm__main_print_modules(int files)
 {
     const char *name;
@@ -27661,7 +28013,8 @@ static void empm__main_print_modules(int files)
             printf(" %s_module (static)\n", name);
 }
 
-/* -L: all that the table knows, as httpd prints it. */
+/* -L: each directive of the table, its values, default and range, in the layout
+ * of httpd. */
 static void empm__main_print_directives(void)
 {
     static const struct { enum empm__kind kind; const char *takes; } kinds[] = {
@@ -27683,19 +28036,20 @@ static void empm__main_print_directives(void)
     size_t i, k;
     for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
         const empm__directive *d = &empm__directives[i];
-        for (k = 0; kinds[k].kind != d->kind; k++)
+        for (k = 0; kinds[k].kind != d->kind; k++)   /* each kind has a row */
             ;
         printf("%s (%s)\n\t%s\n", d->name, kinds[k].takes, d->help);
         if (d->preset != NULL)
             printf("\tDefault: %s\n", d->preset);
         empm__directive_format(d, d->min, min, sizeof min);
         empm__directive_format(d, d->max, max, sizeof max);
-        if (d->kind <= EMPM__KIND_KB)
+        if (d->kind <= EMPM__KIND_KB)          /* those have a range */
             printf("\tFrom %s to %s\n", min, max);
     }
 }
 
-/* -S: what is listened to, what is served, and where the rest is. */
+/* -S: the listen strings, the routes, and the paths of the rest, as far as they
+ * are set. */
 static void empm__main_print_served(const empm_config *cfg)
 {
     const char *const names[] = { "ServerRoot", "DocumentRoot", "ErrorLog",
@@ -27726,13 +28080,14 @@ static void empm__main_print_served(const empm_config *cfg)
 
 /* --- arguments ------------------------------------------------------------ */
 
+/* The orders of -k, and the signal that carries each to the server; 0: none. */
 static const struct { const char *what; int sig; } empm__orders[] = {
     { "start", 0 }, { "stop", SIGTERM }, { "restart", SIGHUP },
     { "graceful", SIGUSR1 }, { "graceful-stop", SIGWINCH },
     { "reopen", SIGURG }
 };
 
-/* The signal of an order for -k, or -1. */
+/* The signal of an order for -k; -1: there is no such order. */
 static int empm__main_order_signal(const char *what)
 {
     size_t i;
@@ -27742,12 +28097,14 @@ static int empm__main_order_signal(const char *what)
     return -1;
 }
 
-typedef struct empm__args {          /* a command line, while it is read */
+/* A command line, while it is read. Texts are the caller's argv. */
+typedef struct empm__args {
     const empm__source *of;
     int         at;                  /* the argument to read next */
-    const char *more;                /* or the next letter of "-tX" */
-    int         plain;               /* after "--" */
-    const char *value, *second;      /* of the option */
+    const char *more;                /* the next letter of "-tX"; or NULL */
+    int         plain;               /* after "--": operands only */
+    const char *value, *second;      /* of the option; an option that is refused
+                                        stands in value */
 } empm__args;
 
 static void empm__args_begin(empm__args *a, const empm__source *of)
@@ -27757,8 +28114,10 @@ static void empm__args_begin(empm__args *a, const empm__source *of)
     a->at = 1;
 }
 
-/* The option that an argument without a dash stands for; '.' is DIR, there or
- * not. */
+/* The option that an argument without a dash stands for: digits are a port,
+ * even if there is such a folder (./8080 is that); then a folder, an address,
+ * and a word of -k or -t. Anything else is '.', a DIR that is not there, which
+ * is refused later with all that it could have been. */
 static int empm__args_operand(const char *text)
 {
     empm__endpoint_spec spec;
@@ -27773,13 +28132,16 @@ static int empm__args_operand(const char *text)
            : empm__main_order_signal(text) >= 0 ? 'k' : '.';
 }
 
-/* The next option, and its value: 0: there is none left; '?': it is not known;
- * ':': it lacks a value. Options and others come in any order. */
+/* Reads the next option, and its value into a->value. Returns its letter, or
+ * that which an operand stands for; 0: there is none left; '?': it is not
+ * known; ':': it lacks a value. Options and operands come in any order, and
+ * letters without a value may share a dash. */
 static int empm__args_next(empm__args *a)
 {
+    /* ":" a value, ";" two */
     static const char known[] = "a:c:D:f:hk:lLMp:s;StvVX";
     const char *option;
-    if (a->more == NULL) {
+    if (a->more == NULL) {           /* the next argument */
         if (a->at >= a->of->argc)
             return 0;
         a->value = a->of->argv[a->at++];
@@ -27805,11 +28167,12 @@ static int empm__args_next(empm__args *a)
         a->more = *a->more != '\0' ? a->more : NULL;
         return *option;
     }
+    /* "-p80" or "-p 80" */
     if (*a->more == '\0' && a->at >= a->of->argc)
         return ':';
     a->value = *a->more != '\0' ? a->more : a->of->argv[a->at++];
     a->more = NULL;
-    if (option[1] == ';') {          /* two of them */
+    if (option[1] == ';') {
         if (a->at >= a->of->argc)
             return ':';
         a->second = a->of->argv[a->at++];
@@ -27817,91 +28180,148 @@ static int empm__args_next(empm__args *a)
     return *option;
 }
 
-/* The configuration of a command line: its file, then its directives, and the
- * admin listeners on top. */
+/* A command line, while it is applied to a configuration. */
+typedef struct empm__settings_line {
+    empm_config  *cfg;
+    empm__report *rep;
+    uint64_t      lists;             /* a bit for each list that has begun here:
+                                        the first value replaces those of the
+                                        file, the others are added */
+    int           secure;            /* -s: the ports of -p are HTTPS */
+#ifndef EVENTMPM_NO_CONFIG_FILES
+    empm__defines defines;
+#endif
+} empm__settings_line;
+
+static void empm__main_set(empm__settings_line *l, const char *name,
+                           const char *value)
+{
+    empm__directive_set(l->cfg, "", name, value, &l->lists, l->rep);
+}
+
+/* -c "Directive value". */
+static void empm__main_set_line(empm__settings_line *l, const char *line)
+{
+    const size_t n = strcspn(line, " \t");
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)empm__min(n, 63), line);
+    empm__main_set(l, name, line + n + strspn(line + n, " \t"));
+}
+
+/* `flag` is "", or a flag of Listen behind a blank. */
+static void empm__main_listen(empm__settings_line *l, const char *address,
+                              const char *flag)
+{
+    char value[1024];
+    snprintf(value, sizeof value, "%s%s", address, flag);
+    empm__main_set(l, "Listen", value);
+}
+
+/* DIR is relative to the working directory, even if ServerRoot is set, to which
+ * all other paths are relative: so the whole path is kept. A DIR that does not
+ * exist has been refused before, or is gone since, and then the start says
+ * so. */
+static void empm__main_set_root(empm__settings_line *l, const char *dir)
+{
+    char *full;
+    l->cfg->document_root = dir;
+    if (l->cfg->server_root == NULL || (full = realpath(dir, NULL)) == NULL)
+        return;
+    l->cfg->document_root = empm__config_keep(l->cfg, full);
+    free(full);
+    if (l->cfg->document_root == NULL)
+        l->rep->result = EMPM_ENOMEM;
+}
+
+/* -D and -f. Several files are read in turn. */
+static void empm__main_load(empm__settings_line *l, int option,
+                            const char *value)
+{
+#ifndef EVENTMPM_NO_CONFIG_FILES
+    const char *why;
+    if (option == 'f')
+        empm__config_load_with(l->cfg, &l->defines, value, l->rep);
+    else if ((why = empm__define(l->cfg, &l->defines, value)) != NULL)
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5123, "-D %s: %s", value, why);
+#else
+    if (option == 'f')
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "-f %s: built without "
+                         "files of directives", value);
+#endif
+}
+
+/* Applies one option that sets something; empm__main_read() has refused those
+ * that are unknown, and obeys the others. */
+static void empm__main_apply_option(empm__settings_line *l, int option,
+                                    const empm__args *a)
+{
+    switch (option) {
+    case 'D': case 'f':
+        empm__main_load(l, option, a->value);
+        break;
+    case 'X':
+        l->cfg->processes = 0;
+        break;
+    case 'c':
+        empm__main_set_line(l, a->value);
+        break;
+    case 's':
+        l->secure = 1;
+        empm__main_set(l, "SSLCertificateFile", a->value);
+        empm__main_set(l, "SSLCertificateKeyFile", a->second);
+        break;
+    case 'p':
+        empm__main_listen(l, a->value, l->secure ? " tls" : "");
+        break;
+    case '.':
+        empm__main_set_root(l, a->value);
+        break;
+    case 'a':                        /* one more: it replaces no other Listen */
+        if (l->cfg->listen[0] == NULL)
+            l->cfg->listen[0] = empm__directive_preset("Listen");
+        l->lists = ~UINT64_C(0);
+        empm__main_listen(l, a->value, " admin");
+        break;
+    }
+}
+
+/* The `apply` of an empm__source with a command line. Between options of
+ * different kinds their order on the line does not matter: names for <IfDefine>
+ * come first, then the file, certificates, all that overrides the file, and at
+ * the end options that add to it. Errors are in `rep`, and all of them are
+ * reported. Returns EMPM_OK, or the first error. */
 static int empm__main_apply(empm_config *cfg, const empm__source *from,
                             empm__report *rep)
 {
+    /* -s before -p, whose ports are HTTPS then; -a after all other Listen */
     static const char passes[5][4] = { "D", "f", "s", "Xcp", "a." };
-    uint64_t lists = 0;
-    char line[1024], *dir;
+    empm__settings_line l;
     empm__args a;
-#ifndef EVENTMPM_NO_CONFIG_FILES
-    empm__defines defines;
-    const char *why;
-    memset(&defines, 0, sizeof defines);
-#endif
-    int c, pass, secure = 0;
+    int option, pass;
+    memset(&l, 0, sizeof l);
+    l.cfg = cfg;
+    l.rep = rep;
     for (pass = 0; pass < 5; pass++)
-        for (empm__args_begin(&a, from); (c = empm__args_next(&a)) != 0;) {
-            if (strchr(passes[pass], c) == NULL)
-                continue;
-            switch (c) {
-#ifndef EVENTMPM_NO_CONFIG_FILES
-            case 'D':
-                if ((why = empm__define(cfg, &defines, a.value)) != NULL)
-                    empm__report_say(rep, EMPM_LOG_ERROR, 5123, "-D %s: %s",
-                                     a.value, why);
-                break;
-            case 'f':
-                empm__config_load_with(cfg, &defines, a.value, rep);
-                break;
-#else
-            case 'f':
-                empm__report_say(rep, EMPM_LOG_ERROR, 5120, "-f %s: built "
-                                 "without files of directives", a.value);
-                break;
-#endif
-            case 'X':
-                cfg->processes = 0;
-                break;
-            case 'c':
-                empm__main_set_line(cfg, a.value, &lists, rep);
-                break;
-            case 's':
-                secure = 1;
-                snprintf(line, sizeof line, "SSLCertificateFile %s", a.value);
-                empm__main_set_line(cfg, line, &lists, rep);
-                snprintf(line, sizeof line, "SSLCertificateKeyFile %s",
-                         a.second);
-                empm__main_set_line(cfg, line, &lists, rep);
-                break;
-            case 'p':
-                snprintf(line, sizeof line, "Listen %s%s", a.value,
-                         secure ? " tls" : "");
-                empm__main_set_line(cfg, line, &lists, rep);
-                break;
-            case '.':                /* relative to where we are */
-                cfg->document_root = a.value;
-                if (cfg->server_root != NULL &&
-                    (dir = realpath(a.value, NULL)) != NULL) {
-                    cfg->document_root = empm__config_keep(cfg, dir);
-                    free(dir);
-                    if (cfg->document_root == NULL)
-                        rep->result = EMPM_ENOMEM;
-                }
-                break;
-            case 'a':
-                if (cfg->listen[0] == NULL)
-                    cfg->listen[0] = empm__directive_preset("Listen");
-                snprintf(line, sizeof line, "Listen %s admin", a.value);
-                lists = ~UINT64_C(0);
-                empm__main_set_line(cfg, line, &lists, rep);
-                break;
-            }
-        }
-    if (secure && cfg->listen[0] == NULL)
-        empm__main_set_line(cfg, "Listen 8080 tls", &lists, rep);
+        for (empm__args_begin(&a, from); (option = empm__args_next(&a)) != 0;)
+            if (strchr(passes[pass], option) != NULL)
+                empm__main_apply_option(&l, option, &a);
+    if (l.secure && cfg->listen[0] == NULL)
+        empm__main_listen(&l, empm__directive_preset("Listen"), " tls");
     return rep->result;
 }
 
 /* ---------------------------------------------------------------------------
- * >>configtest -- -t: what would a start say?
+ * >>configtest -- -t: the faults that a start would find
  *
- * All settings are checked, and all that is wrong is said in one run; then the
+ * All settings are checked, and all faults are reported in one run; then the
  * settings that differ from the defaults are printed as a file would have them.
+ * Nothing is made: a port that is in use, or a log that exists, is no fault, as
+ * the server that runs has them. Faults go to stderr, settings to stdout.
+ *
+ * runs on   the thread that calls empm_main(), without any other
  * ------------------------------------------------------------------------- */
 
+/* The `say` of a report, for every level; `user` is the program's name. */
 static void empm__main_say_all(enum empm_log_level level, const char *line,
                                void *user)
 {
@@ -27909,7 +28329,10 @@ static void empm__main_say_all(enum empm_log_level level, const char *line,
             empm__log_level_name(level), line);
 }
 
-/* Is exactly this address among the listening sockets of the system? */
+/* Is exactly this address among the listening sockets of the system? Linux
+ * lists them, a line each: the address as words in the order of this machine's
+ * bytes, in hex, ":", the port, and the state, of which 0A is "listens".
+ * Elsewhere: no answer, which counts as no. */
 static int empm__test_is_bound(const struct sockaddr *a)
 {
     static const char *const tables[] = { "/proc/net/tcp", "/proc/net/tcp6" };
@@ -27932,6 +28355,7 @@ static int empm__test_is_bound(const struct sockaddr *a)
     }
     for (i = 0; i < (v6 ? 4 : 1); i++)
         n += snprintf(want + n, sizeof want - (size_t)n, "%08X", words[i]);
+    /* the blank behind it: 80 is not the beginning of 8080 */
     snprintf(want + n, sizeof want - (size_t)n, ":%04X ", ntohs(port));
     if ((f = fopen(tables[v6], "re")) == NULL)
         return 0;
@@ -27941,8 +28365,10 @@ static int empm__test_is_bound(const struct sockaddr *a)
     return found;
 }
 
-/* Could a running server that reads this configuration have this socket? What
- * it has it takes over; what only overlaps with that it cannot bind. */
+/* Warns of an address that a reload could not bind, as it overlaps with one
+ * that the server that runs has: "*:80" beside "127.0.0.1:80". The same address
+ * is taken over by a reload, so it is none of these. A socket is bound and
+ * closed again: it never listens. */
 static void empm__test_listen(const empm_config *cfg, const char *text,
                               empm__report *rep)
 {
@@ -27953,7 +28379,7 @@ static void empm__test_listen(const empm_config *cfg, const char *text,
         spec.kind != EMPM__ENDPOINT_TCP || empm__endpoint_covered(cfg,
                                                                   &spec) >= 0 ||
         empm__endpoint_resolve(&spec, &list) != 0)
-        return;                      /* or the start will say it */
+        return;                      /* another check reports it */
     for (a = list; a != NULL; a = a->ai_next) {
         const int fd = empm__endpoint_bind(cfg, a, spec.v6only, 0);
         if (fd >= 0)
@@ -27963,20 +28389,24 @@ static void empm__test_listen(const empm_config *cfg, const char *text,
         bound |= empm__test_is_bound(a->ai_addr);
     }
     freeaddrinfo(list);
+    /* with a host each address that is in use is a fault; without one IPv6 or
+     * IPv4 is enough, as it is for empm__endpoint_tcp() */
     if (used && !bound && (!made || spec.host[0] != '\0'))
         empm__report_say(rep, EMPM_LOG_WARN, 5114, "Listen %s overlaps with a "
                          "socket that is in use: if that is this server's, a "
                          "reload cannot do it: stop and start", text);
 }
 
-/* `path` is cut to the directory that it is in. */
+/* Reports that the directory of the file `path`, which `directive` has as
+ * `name`, does not exist. Cuts `path` to the directory. One that cannot be
+ * looked into is not reported: the server may have more rights. */
 static void empm__test_directory(const char *directive, const char *name,
                                  char *path, empm__report *rep)
 {
     char *end = strrchr(path, '/');
     struct stat st;
     if (end == NULL || end == path)
-        return;
+        return;                      /* the working directory, or the root */
     *end = '\0';
     if (stat(path, &st) < 0 ? errno == ENOENT || errno == ENOTDIR
                             : !S_ISDIR(st.st_mode))
@@ -27984,13 +28414,14 @@ static void empm__test_directory(const char *directive, const char *name,
                          "directory %s", directive, name, path);
 }
 
-/* A file that the start makes needs a folder: the start would end without. */
+/* A file that the start makes needs its directory, and a program that takes a
+ * log ("|PROGRAM", "||PROGRAM") has to be there, if its path is whole. */
 static void empm__test_folder(const empm_config *cfg, const char *directive,
                               const char *name, empm__report *rep)
 {
     char path[1200];
     const char *full = empm__config_path(cfg, name, path, sizeof path);
-    if (*name == '|') {
+    if (*name == '|') {              /* "||" is the same */
         snprintf(path, sizeof path, "%s", name + 1 + (name[1] == '|'));
         path[strcspn(path, " \t")] = '\0';
         if (*path == '/' && access(path, X_OK) < 0)
@@ -28003,8 +28434,9 @@ static void empm__test_folder(const empm_config *cfg, const char *directive,
     empm__test_directory(directive, name, path, rep);
 }
 
-/* What an address names has to be there: the folder of a unix socket, whose own
- * name is short, and the interface that a zone is. */
+/* Reports the parts of a listen string that do not exist: the directory of a
+ * unix socket, whose name the system limits, and the interface that a zone
+ * names. */
 static void empm__test_place(const char *text, empm__report *rep)
 {
     empm__endpoint_spec spec;
@@ -28027,7 +28459,7 @@ static void empm__test_place(const char *text, empm__report *rep)
         empm__test_directory("Listen", text, spec.host, rep);
 }
 
-/* -t: are the folders there in which sockets, logs and PidFile will be made? */
+/* Checks the directories in which sockets, logs and PidFile will be made. */
 static void empm__test_folders(const empm_config *cfg, empm__report *rep)
 {
     int i;
@@ -28046,7 +28478,8 @@ static void empm__test_folders(const empm_config *cfg, empm__report *rep)
     }
 }
 
-/* RequestReadTimeout, from its fields. */
+/* Writes one stage of RequestReadTimeout to to[n], from its fields. Returns its
+ * length. */
 static size_t empm__test_format_stage(char *to, size_t n, const char *stage,
                                       int first, int last, int rate)
 {
@@ -28058,8 +28491,9 @@ static size_t empm__test_format_stage(char *to, size_t n, const char *stage,
     return at;
 }
 
-/* Writes the value of a setting as a file gives it; of a list, the i-th. An
- * empty text: it is not set. */
+/* Writes the value of a setting to to[n] as a file gives it; of a list, the
+ * i-th. An empty text: it is not set. Texts get quotes if the reader of files
+ * would divide or change them without. */
 static void empm__test_format(const empm_config *cfg, const empm__directive *d,
                               int i, char *to, size_t n)
 {
@@ -28088,7 +28522,7 @@ static void empm__test_format(const empm_config *cfg, const empm__directive *d,
     } else if ((text = empm__directive_text(cfg, d)) != NULL) {
         const int quotes = *text == '\0' ||
                            text[strcspn(text, " \t\"'\\")] != '\0';
-        to[0] = '"';
+        to[0] = '"';                 /* overwritten if there are to be none */
         for (at = (size_t)quotes; *text != '\0' && at + 4 < n;
              to[at++] = *text++)
             if (quotes && (*text == '"' || *text == '\\'))
@@ -28097,7 +28531,8 @@ static void empm__test_format(const empm_config *cfg, const empm__directive *d,
     }
 }
 
-/* What differs from the defaults, as a file that could be loaded. */
+/* Prints the settings that differ from the defaults, as a file that could be
+ * loaded: a test loads it. Each directive once, under its first name. */
 static void empm__test_print_settings(const empm_config *cfg)
 {
     const empm_config presets = empm_defaults();
@@ -28119,8 +28554,9 @@ static void empm__test_print_settings(const empm_config *cfg)
     fflush(stdout);
 }
 
-/* Checks everything, so that one run tells all that is to be mended, and prints
- * what is set. `list`: what is served (-S) instead. */
+/* Checks everything that a start checks, and prints the settings, or with
+ * `list` (-S) the routes and paths. Returns EMPM_OK, or the first error.
+ * "Syntax OK" is the line that scripts for httpd look for. */
 static int empm__test_settings(const char *name, const empm__source *source,
                                int list)
 {
@@ -28133,12 +28569,13 @@ static int empm__test_settings(const char *name, const empm__source *source,
     memset(&rep, 0, sizeof rep);
     rep.say = empm__main_say_all;
     rep.user = (void *)(uintptr_t)name;
+    /* as a start does: the checks count descriptors */
     if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
         lim.rlim_cur = lim.rlim_max;
         setrlimit(RLIMIT_NOFILE, &lim);
     }
     settings = *source->base;
-    settings.arena = NULL;
+    settings.arena = NULL;           /* the base keeps its own */
     r = source->apply(cfg, source, &rep);
     if ((remark = empm__identity_default_user(cfg)) != NULL)
         empm__report_say(&rep, EMPM_LOG_NOTICE, 5031, EMPM__DEFAULT_USER,
@@ -28153,6 +28590,7 @@ static int empm__test_settings(const char *name, const empm__source *source,
         empm__main_print_served(cfg);
     else if (r == EMPM_OK)
         empm__test_print_settings(cfg);
+    /* a warning after the settings, since it depends on what runs just now */
     if (r == EMPM_OK) {
         int i;
         for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
@@ -28168,11 +28606,15 @@ static int empm__test_settings(const char *name, const empm__source *source,
  * >>control -- -k: orders to a server that runs
  *
  * An order is a signal to the process that PidFile names. A start in the
- * background returns when the server serves, or says why it does not.
+ * background returns when the server serves, or says why it does not. Its exit
+ * status is 0 only in the first case, so a script needs no second look.
+ *
+ * runs on   the thread that calls empm_main()
  * ------------------------------------------------------------------------- */
 
-/* Goes on in the background; the foreground waits until it serves. Returns -1
- * there where it goes on, else what main() shall return. */
+/* Goes on in the background, in a session of its own; the process in front
+ * waits until that one serves, or has ended. Returns twice: in the background
+ * -1, and in front what main() shall return. */
 static int empm__main_detach(void)
 {
     char text[32];
@@ -28189,7 +28631,7 @@ static int empm__main_detach(void)
         do
             n = pid > 0 ? read(fd[0], &byte, 1) : 0;
         while (n < 0 && errno == EINTR);
-        return n == 1 && byte == 'R' ? 0 : 1;
+        return n == 1 && byte == EMPM__START_SERVES ? 0 : 1;
     }
     close(fd[0]);
     setsid();
@@ -28204,6 +28646,8 @@ static int empm__main_detach(void)
     return -1;
 }
 
+/* The `say` of a report, for errors alone: warnings are left to the start or
+ * the reload that follows. */
 static void empm__main_say_refusal(enum empm_log_level level, const char *line,
                                    void *user)
 {
@@ -28211,9 +28655,10 @@ static void empm__main_say_refusal(enum empm_log_level level, const char *line,
         empm__program_say_stderr(level, line, user);
 }
 
-/* Carries out -k. Returns -1 if the server is to be started now, else what
- * main() shall return. Warnings are left to the start or the reload; an order
- * that reads nothing anew needs no more than to know which server is meant. */
+/* Carries out -k. Returns -1 if the server is to be started now, else the exit
+ * status of main(). An order that has the configuration read anew is sent only
+ * if it has no error; the others need no more than to know which server is
+ * meant. */
 static int empm__main_control(const char *name, const char *what,
                               const empm__source *source)
 {
@@ -28272,71 +28717,96 @@ static int empm__main_control(const char *name, const char *what,
     return r;
 }
 
+/* The task that a command line gives. */
+typedef struct empm__job {
+    const char *name;                /* of the program */
+    const char *order;               /* of -k; or NULL */
+    int         test, list;          /* -t; -S */
+    int         folders;             /* operands that are DIR */
+} empm__job;
+
+/* Says why DIR, an operand that is nothing else, cannot be served; NULL: it
+ * can. */
+static const char *empm__main_refuse_folder(const empm_config *cfg,
+                                            const char *dir, empm__job *job)
+{
+    struct stat st;
+    if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
+        return "is no directory, no port and no ADDRESS:PORT";
+    if (job->folders++ > 0)
+        return "is a second directory, and one is served";
+    return empm__main_serves_root(cfg)
+               ? NULL : "has no meaning: no route serves DocumentRoot";
+}
+
+/* Reads the task; options that set something are for empm__main_apply().
+ * Returns the exit status if nothing is left to do, or the line is wrong, which
+ * is said; else -1. */
+static int empm__main_read(const empm__source *source, empm__job *job)
+{
+    const char *wrong = NULL;
+    empm__args a;
+    int option;
+    empm__args_begin(&a, source);
+    while (wrong == NULL && (option = empm__args_next(&a)) != 0)
+        switch (option) {
+        case 'h':
+            printf(empm__main_help, job->name);
+            return 0;
+        case 'V': case 'v':
+            empm__main_version();
+            return 0;
+        case 'l': case 'M':
+            empm__main_print_modules(option == 'l');
+            return 0;
+        case 'L':
+            empm__main_print_directives();
+            return 0;
+        case 'k':
+            job->test |= strcmp(a.value, "configtest") == 0;
+            job->order = a.value;
+            break;
+        case 'S': case 't':
+            job->test = 1;
+            job->list |= option == 'S';
+            break;
+        case '.':
+            wrong = empm__main_refuse_folder(source->base, a.value, job);
+            break;
+        case ':':
+            wrong = "lacks its value";
+            break;
+        case '?':
+            wrong = "is no option";
+            break;
+        }
+    if (wrong == NULL)
+        return -1;
+    fprintf(stderr, "%s: %s %s\ntry %s -h\n", job->name, a.value, wrong,
+            job->name);
+    return 1;
+}
+
 EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
 {
-    const char *name = argc > 0 ? argv[0] : "server", *control = NULL;
-    const char *wrong = NULL;
     empm__source source;
-    struct stat st;
-    empm__args a;
-    int test = 0, list = 0, folders = 0, c, r = -1;
+    empm__job job;
+    int r;
     empm__program_stdio();
     memset(&source, 0, sizeof source);
     source.base = cfg;
     source.apply = empm__main_apply;
     source.argc = argc;
     source.argv = argv;
-    empm__args_begin(&a, &source);
-    while (r < 0 && wrong == NULL && (c = empm__args_next(&a)) != 0)
-        switch (c) {
-        case 'h':
-            empm__main_usage(name);
-            r = 0;
-            break;
-        case 'V': case 'v':
-            empm__main_version();
-            r = 0;
-            break;
-        case 'l': case 'M':
-            empm__main_print_modules(c == 'l');
-            r = 0;
-            break;
-        case 'L':
-            empm__main_print_directives();
-            r = 0;
-            break;
-        case 'k':
-            test |= strcmp(a.value, "configtest") == 0;
-            control = a.value;
-            break;
-        case 'S': case 't':
-            test = 1;
-            list |= c == 'S';
-            break;
-        case '.':
-            if (stat(a.value, &st) < 0 || !S_ISDIR(st.st_mode))
-                wrong = "is no directory, no port and no ADDRESS:PORT";
-            else if (folders++ > 0)
-                wrong = "is a second directory, and one is served";
-            else if (!empm__main_serves_root(cfg))
-                wrong = "has no meaning: no route serves DocumentRoot";
-            break;
-        case ':':
-            wrong = "lacks what belongs to it";
-            break;
-        case '?':
-            wrong = "is no option";
-            break;
-        }
-    if (r < 0 && wrong != NULL) {
-        fprintf(stderr, "%s: %s %s\ntry %s -h\n", name,
-                a.value, wrong, name);
-        r = 1;
-    }
-    if (r < 0 && test)
-        r = empm__test_settings(name, &source, list) == EMPM_OK ? 0 : 1;
-    else if (r < 0 && control != NULL && getenv("EMPM_READY_FD") == NULL) {
-        r = empm__main_control(name, control, &source);
+    memset(&job, 0, sizeof job);
+    job.name = argc > 0 ? argv[0] : "server";
+    r = empm__main_read(&source, &job);      /* -1, here and below: go on */
+    if (r < 0 && job.test)
+        r = empm__test_settings(job.name, &source, job.list) == EMPM_OK ? 0 : 1;
+    /* the new program of an upgrade has the command line of the old one, whose
+     * order has been obeyed */
+    else if (r < 0 && job.order != NULL && getenv("EMPM_READY_FD") == NULL) {
+        r = empm__main_control(job.name, job.order, &source);
         if (r < 0)
             r = empm__main_detach();
         source.detached = r < 0;

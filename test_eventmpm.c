@@ -5440,6 +5440,44 @@ TEST(config, precedence)
     str_free(&g_heard);
 }
 
+/* A value of an option is whole, or refused: a path that is cut would
+ * name another file. */
+TEST(config, long_values_of_options_are_whole)
+{
+    char path[1020], line[1100];
+    char prog[] = "prog", s[] = "-s", key[] = "key", c[] = "-c";
+    char *argv[7];
+    empm_config base = empm_defaults(), *cfg;
+    empm__source from;
+    empm__report rep = hearing();
+
+    memset(path, 'a', sizeof path - 1);
+    path[sizeof path - 1] = '\0';
+    snprintf(line, sizeof line, "DocumentRoot %s", path);
+    argv[0] = prog;
+    argv[1] = s;
+    argv[2] = path;
+    argv[3] = key;
+    argv[4] = c;
+    argv[5] = line;
+    argv[6] = NULL;
+    memset(&from, 0, sizeof from);
+    from.base = &base;
+    from.apply = empm__main_apply;
+    from.argc = 6;
+    from.argv = argv;
+    cfg = empm__program_config_new(&from, &rep);
+    if (CHECK(cfg != NULL)) {
+        CHECK_STR(cfg->ssl_certificate_file[0], path);
+        CHECK_STR(cfg->ssl_certificate_key_file[0], key);
+        CHECK_STR(cfg->document_root, path);
+        CHECK_STR(cfg->listen[0], "8080 tls");
+        empm_config_free(cfg);
+        EMPM_FREE(cfg);
+    }
+    str_free(&g_heard);
+}
+
 /* An unknown directive is an error that names the nearest known one, if one is
  * near. */
 TEST(config, unknown_names_and_the_nearest)
@@ -21634,19 +21672,20 @@ TEST(process, why_no_child_can_be_started_is_said)
     memset(&rep, 0, sizeof rep);
     memset(&p, 0, sizeof p);
     memset(kids, 0, sizeof kids);
-    if (!CHECK_INT(empm__server_new(&f.cfg, 1, NULL, &rep, &p.now.s), EMPM_OK))
+    if (!CHECK_INT(empm__server_new(&f.cfg, 1, NULL, &rep, &p.current.s),
+                   EMPM_OK))
         return;
-    p.now.cfg = &f.cfg;
+    p.current.cfg = &f.cfg;
     p.children = kids;
     p.slots = 4;
     getrlimit(RLIMIT_NOFILE, &r);
     none = r;
     none.rlim_cur = 3;
     setrlimit(RLIMIT_NOFILE, &none);
-    CHECK_INT(empm__child_start(&p, &p.now, 0), EMPM_ESYS);
+    CHECK_INT(empm__child_start(&p, &p.current, 0), EMPM_ESYS);
     setrlimit(RLIMIT_NOFILE, &r);
     CHECK(fx_log_has(&f, "EMPM0481: cannot start a child: socketpair: "));
-    empm__server_free(p.now.s);
+    empm__server_free(p.current.s);
     fx_close_files(&f);
 }
 
@@ -21675,6 +21714,31 @@ SERVED_BY(process, children_leave_when_the_parent_is_killed, 2, LONG_TIMES)
     for (i = 0; i < n; i++)
         CHECK(signal_process((pid_t)kids[i], 0) != 0);
     cl_close(&idle);
+}
+
+/* A stop only goes on: a drain ends in a stop, but no stop in a drain; a second
+ * stop kills, unless it is the first one, sent twice; and no delay outlives the
+ * phase that it is for. */
+TEST(process, a_stop_never_goes_back)
+{
+    empm__stop t;
+
+    memset(&t, 0, sizeof t);
+    CHECK_INT(empm__stop_ask(&t, 60000), 1);
+    CHECK_IN((long)(t.delay_at_us - empm__now_us()) / 1000, 50000, 60000);
+    CHECK_INT(empm__stop_ask(&t, 0), 0);             /* one delay is enough */
+    CHECK_INT(empm__stop_enter(&t, EMPM__DRAINS), EMPM__DRAINS);
+    CHECK(t.delay_at_us == 0);
+    CHECK_INT(empm__stop_ask(&t, 0), 0);
+    CHECK_INT(empm__stop_enter(&t, EMPM__DRAINS), EMPM__SERVES);
+    CHECK_INT(empm__stop_enter(&t, EMPM__STOPS), EMPM__STOPS);
+    CHECK_INT(empm__stop_enter(&t, EMPM__STOPS), EMPM__SERVES);
+    CHECK_IN((long)(t.second_at_us - empm__now_us()) / 1000, 500, 1000);
+    t.second_at_us = empm__now_us();
+    CHECK_INT(empm__stop_enter(&t, EMPM__DRAINS), EMPM__SERVES);
+    CHECK_INT(empm__stop_enter(&t, EMPM__STOPS), EMPM__KILLS);
+    CHECK_INT(empm__stop_enter(&t, EMPM__STOPS), EMPM__SERVES);
+    CHECK_INT(t.phase, EMPM__KILLS);
 }
 
 /* TERM and INT stop at once, WINCH gracefully; a running request is answered
@@ -22167,7 +22231,7 @@ TEST(process, an_order_that_has_no_room_is_given_again)
         return;
     memset(&p, 0, sizeof p);
     memset(&child, 0, sizeof child);
-    p.now.s = s;
+    p.current.s = s;
     p.children = &child;
     p.slots = child.healthy = 1;
     child.pid = getpid();
@@ -22176,18 +22240,56 @@ TEST(process, an_order_that_has_no_room_is_given_again)
     fcntl(fd[1], F_SETFL, O_NONBLOCK);
     while (write(fd[1], "w", 1) == 1)
         continue;
-    CHECK_IN((long)(empm__children_accept(&p) - empm__now_us()) / 1000, 1,
-             1000);
+    empm__children_accept(&p);
+    CHECK_IN((long)(p.accept_at_us - empm__now_us()) / 1000, 1, 1000);
     CHECK_INT(child.accepts, 0);
     while (read(fd[0], &order, 1) == 1)
         CHECK_INT(order, 'w');
-    CHECK_INT(empm__children_accept(&p), 0);
+    empm__children_accept(&p);
+    CHECK_INT(p.accept_at_us, 0);
     CHECK_INT(child.accepts, 1);
     CHECK(read(fd[0], &order, 1) == 1 && order == 'a');
-    CHECK_INT(empm__children_accept(&p), 0);     /* once is enough */
+    empm__children_accept(&p);                   /* once is enough */
     CHECK(read(fd[0], &order, 1) < 0);
     close(fd[0]);
     close(fd[1]);
+    free(s);
+}
+
+/* The parent sleeps no longer than until the next of its timers, whichever that
+ * is, and one that has been due does not wake it again. */
+TEST(process, each_timer_of_the_parent_wakes_it)
+{
+    empm__parent p;
+    empm__child child;
+    empm_server *s = (empm_server *)calloc(1, sizeof *s);
+    uint64_t *const timers[] = {
+        &p.current.spawn_at_us, &p.candidate.spawn_at_us, &p.accept_at_us,
+        &p.current.ready_at_us, &p.candidate.ready_at_us, &p.helper_at_us,
+        &p.stop.delay_at_us, &p.current.tick_at_us, &p.ping_at_us,
+        &p.manager.beat_at_us, &child.stop_at_us, &child.kill_at_us
+    };
+    const uint64_t later = empm__now_us() + 3600000000u;
+    size_t i;
+
+    memset(&p, 0, sizeof p);
+    memset(&child, 0, sizeof child);
+    p.current.s = s;
+    p.children = &child;
+    p.slots = child.admin = 1;
+    child.pid = getpid();
+    CHECK(empm__parent_chores(&p) == 0);
+    for (i = 0; i < sizeof timers / sizeof timers[0]; i++) {
+        context("timer %d", (int)i);
+        *timers[i] = later;
+        CHECK(empm__parent_chores(&p) == later);
+        p.accept_at_us = later + 1;
+        CHECK(empm__parent_chores(&p) == (i == 2 ? later + 1 : later));
+        p.accept_at_us = 1;          /* long ago */
+        *timers[i] = i == 2 ? 1 : 0;
+        CHECK(empm__parent_chores(&p) == 0);
+    }
+    no_context();
     free(s);
 }
 
@@ -22519,7 +22621,7 @@ TEST(process, words_of_the_command_line)
         { "/dev/null", 1, "/dev/null is no directory" },
         { "/dev", 1, "no route serves DocumentRoot" },
         { "-Z", 1, "-Z is no option" }, { "--no", 1, "--no is no option" },
-        { "-t:", 1, "is no option" }, { "-p", 1, "-p lacks what" },
+        { "-t:", 1, "is no option" }, { "-p", 1, "-p lacks its value" },
         { "-t|-p", 1, "prog -h" }, { "stop", 1, "-k needs PidFile: -c \"Pid" },
         { "-k|stopp", 1, "-k takes start, stop" }, { "-", 1, "- is no "
                                                     "directory" },
@@ -23869,19 +23971,20 @@ TEST(operate, who_leaves_has_not_died)
     memset(&rep, 0, sizeof rep);
     memset(&p, 0, sizeof p);
     memset(kids, 0, sizeof kids);
-    if (!CHECK_INT(empm__server_new(&f.cfg, 1, NULL, &rep, &p.now.s), EMPM_OK))
+    if (!CHECK_INT(empm__server_new(&f.cfg, 1, NULL, &rep, &p.current.s),
+                   EMPM_OK))
         return;
-    p.now.cfg = &f.cfg;
+    p.current.cfg = &f.cfg;
     p.children = kids;
     p.slots = 4;
     kids[0].pid = 1;
     kids[0].control = dup(0);
-    kids[0].born_us = empm__now_us();
-    empm__store(&empm__score_at(&p.now.s->score, 0)->stopping, 1u);
+    kids[0].born_at_us = empm__now_us();
+    empm__store(&empm__score_at(&p.current.s->score, 0)->stopping, 1u);
     empm__child_died(&p, 0, 0);
-    CHECK_INT(p.now.quick_deaths, 0);
+    CHECK_INT(p.current.quick_deaths, 0);
     CHECK_INT((int)empm__parent_board(&p)->died, 0);
-    empm__server_free(p.now.s);
+    empm__server_free(p.current.s);
     fx_close_files(&f);
 }
 
