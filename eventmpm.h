@@ -110,6 +110,22 @@
  *   RemoteIPTrustedProxy lists the peers that are believed. empm_client() is
  *   that address; empm_health_page() tells a balancer when to send no more.
  *
+ * BACK ENDS  EMPM_PHP("/", "./www", "unix:/run/php/php-fpm.sock") serves files
+ *   and runs the scripts among them in PHP-FPM; EMPM_FASTCGI gives a subtree to
+ *   any FastCGI program. In a file, for all routes that serve files:
+ *
+ *     AddHandler "proxy:unix:/run/php/php-fpm.sock|fcgi://localhost/" .php
+ *     DirectoryIndex index.php index.html
+ *     FallbackResource /index.php                   for what is no file
+ *
+ *   No worker waits for a back end, nor for its client: what the client does
+ *   not take is spooled, so that a slow one holds no process of PHP. A request
+ *   has a connection of its own, which ends with the answer. A script that
+ *   sends text/event-stream, or "X-Accel-Buffering: no", is sent as it comes;
+ *   any other answer of up to EMPM_RESPONSE_BUFFER gathers first. What cannot
+ *   be reached is 503, a broken answer 502, silence for ProxyTimeout 504; the
+ *   error log has the cause.
+ *
  * HTTPS  EVENTMPM_TLS_BEARSSL and -lbearssl: Listen "8443 tls" serves TLS 1.2
  *   with SSLCertificateFile and SSLCertificateKeyFile; several pairs are chosen
  *   by the name that the client asks for. No worker waits in a handshake, an
@@ -215,6 +231,7 @@
  *   EVENTMPM_NO_STATUS       1160 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG    980 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
+ *   EVENTMPM_NO_FASTCGI      1470 lines 13800 bytes FastCGI back ends: PHP
  *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
  *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
@@ -372,6 +389,7 @@ typedef struct empm_route {
                                      status to refuse. NULL: the handler gets
                                      the whole body */
     const char      *root;       /* EMPM_FILES: directory; NULL: DocumentRoot */
+    const char      *backend;     /* EMPM_PHP, EMPM_FASTCGI: where it listens */
     int64_t          limit_body;  /* bytes; -1: LimitRequestBody; 0: no limit */
     int              timeout_ms;  /* sets EMPM_STOP_DEADLINE; 0: never */
     int              max_workers; /* workers of a child that run its functions
@@ -383,7 +401,8 @@ typedef struct empm_route {
     int              kind;        /* set by the macros */
 } empm_route;
 
-enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES };
+enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
+       EMPM__ROUTE_FASTCGI };
 
 #define EMPM_ROUTE(pattern, handler, user) \
     EMPM_ROUTE_WITH(pattern, handler, user, NULL, NULL, -1, 0, 0)
@@ -393,14 +412,27 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES };
                     timeout_ms, max_workers, 0)
 #define EMPM_ROUTE_FULL(pattern, handler, user, on_head, on_body, limit_body, \
                         timeout_ms, max_workers, max_requests) \
-    { pattern, handler, user, on_head, on_body, NULL, limit_body, timeout_ms, \
-      max_workers, max_requests, EMPM__ROUTE_HANDLER }
+    { pattern, handler, user, on_head, on_body, NULL, NULL, limit_body, \
+      timeout_ms, max_workers, max_requests, EMPM__ROUTE_HANDLER }
 #define EMPM_FILES(pattern, dir) EMPM_FILES_ELSE(pattern, dir, NULL, NULL)
 /* Files, and `handler` for each path without a file. */
 #define EMPM_FILES_ELSE(pattern, dir, handler, user) \
-    { pattern, handler, user, NULL, NULL, dir, -1, 0, 0, 0, EMPM__ROUTE_FILES }
+    { pattern, handler, user, NULL, NULL, dir, NULL, -1, 0, 0, 0, \
+      EMPM__ROUTE_FILES }
+/* Files, and scripts whose names end in ".php", which PHP-FPM runs. `backend`:
+ * "unix:/run/php/php-fpm.sock" or "127.0.0.1:9000"; several, with blanks
+ * between them, take turns. index.php comes before DirectoryIndex; what follows
+ * a script's name in a path is PATH_INFO. */
+#define EMPM_PHP(pattern, dir, backend) \
+    { pattern, NULL, NULL, NULL, NULL, dir, backend, -1, 0, 0, 0, \
+      EMPM__ROUTE_FILES }
+/* A FastCGI program that serves all that the pattern matches: the path up to
+ * its last "/" or {name...} is SCRIPT_NAME, the rest PATH_INFO. */
+#define EMPM_FASTCGI(pattern, backend) \
+    { pattern, NULL, NULL, NULL, NULL, NULL, backend, -1, 0, 0, 0, \
+      EMPM__ROUTE_FASTCGI }
 #define EMPM_ROUTES_END \
-    { NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, EMPM__ROUTE_END }
+    { NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, EMPM__ROUTE_END }
 
 /* A text as the `user` of a route, in both languages. */
 #define EMPM_TEXT(text) ((void *)(uintptr_t)(text))
@@ -429,6 +461,14 @@ typedef struct empm_config {
                                           all of it. Servers behind one balancer
                                           with copies of the same files need
                                           MTime and Size only */
+    const char *directory_index;       /* files that stand for their folder, the
+                                          first that is there: "index.html" */
+    const char *fallback_resource;     /* a path within each EMPM_FILES route,
+                                          such as "/index.php", that answers
+                                          where there is no file: NULL */
+    const char *add_handler[EMPM_MAX_LIST]; /* scripts by extension, and where
+                                          they run: "proxy:unix:/run/fpm.sock|
+                                          fcgi://localhost/ .php" */
     const char *spool_directory;       /* large bodies, unlinked: "/tmp" */
     const char *server_field;          /* value of Server: "eventmpm"; "": none
                                           [also ServerTokens] */
@@ -530,6 +570,10 @@ typedef struct empm_config {
 
     /* time, in milliseconds; directives take seconds, or 100ms */
     int    timeout_ms;                 /* no progress in writing: 60000 */
+    int    proxy_timeout_ms;           /* no progress at a back end: 504 or, in
+                                          the answer, its end: 60000 */
+    int    proxy_connect_timeout_ms;   /* a back end lets nobody in: 503: 5000
+                                          */
     int    response_min_rate;          /* bytes/s that a client must take, over
                                           each timeout_ms of waiting for it:
                                           100; 0: none */
@@ -1061,7 +1105,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   engine endpoints endpoint-unix endpoint-sockets limits users logs server
  *                                             threads, sockets, all together
  *   -- here ends the core --
- *   config-files config-sections proxy store tls access files status wings
+ *   config-files config-sections proxy store tls access files fastcgi status
+ *   wings
  *                                             wings, each of them closed
  *   signals manager attend identity           one process that serves
  *   generations crash children growth reload upgrade parent program
@@ -1279,6 +1324,12 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix file-cache      file files
  *   prefix multipart       parts
  *   prefix files-serving   parts file files
+ *   prefix fastcgi-records fcgi
+ *   prefix fastcgi-answer  cgi
+ *   prefix fastcgi-params  cgi
+ *   prefix fastcgi-backends backend
+ *   prefix fastcgi         fcgi
+ *   prefix fastcgi-routes  backend backends scripts fcgi
  *   prefix health          health
  *   prefix status          process snapshot status
  *   prefix metrics         metric status
@@ -2630,6 +2681,12 @@ static const empm__directive empm__directives[] = {
               "the media type of files: video/x-matroska .mkv .mka"),
     EMPM__SET("FileETag", file_etag, ETAG, 0, EMPM_ETAG_ALL, "All",
               "what an ETag is made of"),
+    EMPM__SET("DirectoryIndex", directory_index, WORDS, 0, 0, "index.html",
+              "files that stand for their folder, the first one there"),
+    EMPM__SET("FallbackResource", fallback_resource, TEXT, 0, 0, NULL,
+              "a path of EMPM_FILES routes for what is not there"),
+    EMPM__SET("AddHandler", add_handler, LIST, 0, EMPM_MAX_LIST, NULL,
+              "scripts: proxy:unix:PATH|fcgi://localhost/ .php"),
     EMPM__SET("SpoolDirectory", spool_directory, TEXT, 0, 0, "/tmp",
               "where long bodies wait, in files without a name"),
     EMPM__SET("ServerField", server_field, TEXT, 0, 0, "eventmpm",
@@ -2744,6 +2801,10 @@ static const empm__directive empm__directives[] = {
     /* --- times. A file gives seconds or a unit with them; fields are in ms. */
     EMPM__SET("Timeout", timeout_ms, MS, 1, INT_MAX, "60",
               "without progress in writing, the connection is closed"),
+    EMPM__SET("ProxyTimeout", proxy_timeout_ms, MS, 1, INT_MAX, "60",
+              "without progress at a back end, it is given up"),
+    EMPM__SET("ProxyConnectTimeout", proxy_connect_timeout_ms, MS, 1, INT_MAX,
+              "5", "a back end lets a connection wait so long"),
     EMPM__SET("ResponseMinRate", response_min_rate, INT, 0, 1 << 20, "100",
               "bytes/s that a client takes in each Timeout; 0: any"),
     EMPM__SET("KeepAlive", keep_alive, BOOL, 0, 1, "On",
@@ -3389,8 +3450,11 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "\"127.0.0.1:8080 proxy\" can do more" },
     { "H2* Protocols ProtocolsHonorOrder",
       "HTTP/1.1 is spoken: put a proxy that has HTTP/2 in front" },
-    { "Proxy* Balancer* AllowCONNECT NoProxy SetProxy* <Proxy <ProxyMatch",
-      "write a handler that asks the other server, or put a proxy in front" },
+    { "Balancer* AllowCONNECT NoProxy ProxyAdd* ProxyB* ProxyD* ProxyE* "
+      "ProxyF* ProxyH* ProxyI* ProxyM* ProxyP* ProxyR* ProxyS* ProxyV* "
+      "ProxyW* SetProxy* <Proxy <ProxyMatch",
+      "AddHandler or EMPM_FASTCGI() asks a FastCGI program; for another HTTP "
+      "server, write a handler or put a proxy in front" },
     { "RemoteIPInternalProxyList RemoteIPTrustedProxyList",
       "RemoteIPTrustedProxy names them" },
     { "RemoteIPProxyProtocol RemoteIPProxyProtocolExceptions",
@@ -3401,13 +3465,14 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "write a route whose handler sets Location and returns 301" },
     { "Alias AliasMatch AliasPreservePath UserDir",
       "write a route: EMPM_FILES(\"GET /path/\", \"/folder\")" },
-    { "Action AddHandler CGI* ForceLanguagePriority Imap* Lua* Passenger* "
+    { "Action CGI* ForceLanguagePriority Imap* Lua* Passenger* "
      "Perl* "
       "RemoveHandler SSI* Script ScriptAlias ScriptAliasMatch "
      "ScriptInterpreter* "
-      "ScriptSock SetHandler SuexecUserGroup WSGI* XBitHack php_* php5_* "
+      "ScriptSock SuexecUserGroup WSGI* XBitHack php_* php5_* "
       "Dav* DBD* Session* ISAPI* <Perl",
       "write a handler in C: EMPM_ROUTE(\"GET /path\", handler, NULL)" },
+    { "SetHandler", "AddHandler names the scripts by their extension" },
     { "Header RequestHeader Expires* CookieDomain CookieExpires CookieName "
       "CookieStyle CookieTracking MetaDir MetaFiles MetaSuffix",
       "a handler calls empm_set_header()" },
@@ -3416,10 +3481,10 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "AddAlt AddAltBy* AddDescription AddIcon AddIconBy* DefaultIcon "
       "HeaderName Index* Options ReadmeName",
       "folders are not listed: write an index.html, or a handler" },
-    { "DirectoryIndex DirectoryCheckHandler DirectoryIndexRedirect",
-      "a folder shows its index.html" },
+    { "DirectoryCheckHandler DirectoryIndexRedirect",
+      "a folder shows the first file of DirectoryIndex" },
     { "DirectorySlash", "/a is always redirected to the folder /a/" },
-    { "FallbackResource CheckSpelling CheckCaseOnly CheckBasenameMatch",
+    { "CheckSpelling CheckCaseOnly CheckBasenameMatch",
       "EMPM_FILES_ELSE names a handler for what is no file" },
     { "AddCharset AddDefaultCharset AddEncoding AddLanguage "
       "DefaultLanguage DefaultType ForceType LanguagePriority MimeMagicFile "
@@ -5455,6 +5520,13 @@ static uint32_t empm__poller_aux_bits(uint32_t ready)
     return (ready & (EMPM__READY_IN | EMPM__READY_OUT)) << EMPM__AUX_SHIFT;
 }
 
+/* What has been noted of a second descriptor is of no use any more. */
+static void empm__poller_aux_forget(empm__conn *c)
+{
+    empm__conn_clear(c, EMPM__READY_AUX);
+    c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_AUX);
+}
+
 #if EMPM__EPOLL
 
 /* Returns EMPM_OK, or EMPM_ESYS with errno: then free() has to be called. */
@@ -5550,9 +5622,16 @@ static int empm__poller_aux_add(empm__poller *p, empm__conn *c, uint32_t i,
 static int empm__poller_aux_remove(empm__poller *p, empm__conn *c, int fd)
 {
     const int r = epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
-    empm__conn_clear(c, EMPM__READY_AUX);
-    c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_AUX);
+    empm__poller_aux_forget(c);
     return r;
+}
+
+/* Its owner is about to close it: no other process has it open. */
+EMPM__OPTIONAL
+static void empm__poller_aux_closing(empm__poller *p, empm__conn *c, int fd)
+{
+    (void)p; (void)fd;
+    empm__poller_aux_forget(c);
 }
 
 /* Waits for the bell from here on: each ring is one event for each waiter. */
@@ -5784,9 +5863,14 @@ static int empm__poller_aux_remove(empm__poller *p, empm__conn *c, int fd)
 {
     (void)p; (void)fd;
     c->aux_fd = -1;
-    empm__conn_clear(c, EMPM__READY_AUX);
-    c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_AUX);
+    empm__poller_aux_forget(c);
     return 0;
+}
+
+EMPM__OPTIONAL
+static void empm__poller_aux_closing(empm__poller *p, empm__conn *c, int fd)
+{
+    empm__poller_aux_remove(p, c, fd);
 }
 
 /* Without EPOLLEXCLUSIVE all children are woken for what waits: there is
@@ -5891,7 +5975,18 @@ typedef struct empm__route {     /* one row of the user's table */
     uint32_t    quick;           /* atomic: its credit, see EMPM__QUICK */
     uint32_t    key;             /* of its pattern, for the scoreboard */
     int         root_fd;         /* EMPM_FILES, else -1 */
+    char       *root_path;       /* its absolute path, for scripts; or NULL */
+    struct empm__backends *backends;   /* of `backend`; or NULL (>>fastcgi) */
 } empm__route;
+
+/* The place of a program that answers: a script that has been found, or a
+ * subtree. All are decoded. */
+typedef struct empm__script {
+    const char *root;              /* an absolute path; NULL: it has none */
+    const char *file;              /* of the script, below root; or NULL */
+    const char *name;              /* SCRIPT_NAME: its path in URLs */
+    const char *rest;              /* PATH_INFO: what follows that; or "" */
+} empm__script;
 
 /* The credit of a route: +1 for a call of its handler under 100 us, up to 16;
  * -4 for a slower one, which may have been preempted; 0 after one over 1 ms.
@@ -6087,9 +6182,11 @@ static void empm__route_insert(empm__routes *t, uint32_t k)
 static void empm__routes_free(empm__routes *t)
 {
     uint32_t i;
-    for (i = 0; t->list != NULL && i < t->n; i++)
+    for (i = 0; t->list != NULL && i < t->n; i++) {
         if (t->list[i].root_fd >= 0)
             close(t->list[i].root_fd);
+        free(t->list[i].root_path);      /* realpath() has made it */
+    }
     EMPM_FREE(t->list);
     EMPM_FREE(t->nodes);
     EMPM_FREE(t->segs);
@@ -6132,11 +6229,11 @@ static void empm__routes_check_last(const empm__routes *t, empm__report *rep)
     if (user->kind == EMPM__ROUTE_HANDLER && user->handler == NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": has no "
                          "handler", user->pattern);
-    if (user->kind == EMPM__ROUTE_FILES &&
+    if (user->kind != EMPM__ROUTE_HANDLER &&
         r->segs[r->nsegs - 1].kind != EMPM__SEG_REST)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": files "
-                         "need a pattern that ends with '/' or {name...}",
-                         user->pattern);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": files and "
+                         "back ends need a pattern that ends with '/' or "
+                         "{name...}", user->pattern);
     for (; other < r; other++) {
         /* one whose pattern is wrong has no segments */
         const int rel = other->nsegs > 0 ? empm__route_compare(r, other)
@@ -6549,6 +6646,7 @@ struct empm_server {
     int             ngroups;
     struct empm__kv *store;        /* SharedStoreSize; NULL: none (>>store) */
     struct empm__types *types;     /* AddType; NULL: none (>>files) */
+    struct empm__scripts *scripts; /* AddHandler; NULL: none (>>fastcgi) */
     struct empm__access_logs *access;  /* CustomLog; NULL: none (>>access) */
     struct empm__nets *trusted;    /* RemoteIPTrustedProxy; or NULL (>>proxy) */
     struct empm__tls *tls;         /* NULL: no Listen has it (>>tls) */
@@ -6569,6 +6667,10 @@ struct empm_server {
                                    struct empm__wait *wait);
     void           (*find_client)(empm_request *req, empm__peer *peer);
     void           (*log_request)(empm_request *req, int aborted);
+    /* Runs the script at `at`; NULL asks only if the name is a script's. The
+     * result is a handler's, or 0: it is none. */
+    int            (*run_script)(empm_request *req, const empm__script *at,
+                                 const char *name);
 };
 
 /* A wing is an optional part of the server; this is all that the core knows of
@@ -6774,6 +6876,16 @@ static int empm__pool_spool_reserve(empm__worker *w, int whose, int64_t n)
     if (whose == EMPM__FOR_ANSWERS && most > all / 2)
         most = all / 2;
     return empm__budget_reserve(&pool->spool[whose], n, most);
+}
+
+/* Is there room for n bytes of answers, as far as can be told now? */
+EMPM__OPTIONAL
+static int empm__pool_spool_has(empm__worker *w, int64_t n)
+{
+    if (!empm__pool_spool_reserve(w, EMPM__FOR_ANSWERS, n))
+        return 0;
+    empm__budget_release(&w->engine->pool.spool[EMPM__FOR_ANSWERS], n);
+    return 1;
 }
 
 /* Any thread may hold the last reference, also a worker of another request. */
@@ -10163,9 +10275,16 @@ struct empm_request {             /* owner: the connection's */
     enum empm__suspension suspension;
     int           wake_why;       /* enum empm_why; 0: none yet */
     int           told_half;      /* HALF_CLOSED has been reported */
+    int           stays;          /* a plain stop does not end it early */
+    int           gathers;        /* what is written is not sent meanwhile, as
+                                     long as it is an answer of known length */
+    int64_t       room_at;        /* fewer bytes wait for the client: it is
+                                     ready; 0: it does not wait for that */
     uint32_t      aux_ready;      /* READY_AUX bits, of empm_suspend_fd(); 0: it
                                      waits for no descriptor */
     int           aux_fd;         /* the user's; -1: ready as it cannot wait */
+    uint32_t      aux_kept;       /* READY_AUX bits for which a descriptor of
+                                     our own stays registered; or 0 */
 
     /* not cleared */
     empm__path    path;
@@ -10662,6 +10781,29 @@ static char *empm__request_value(empm_request *req, const char *from, size_t n,
     } else if (empm__text_decode(v->text, from, n, 1) < 0)
         v->text = NULL;
     return v->text;
+}
+
+/* Segments from..to of the request's path, decoded, each after a slash, and
+ * then `more`. NULL: no memory. */
+EMPM__OPTIONAL
+static char *empm__request_segments(empm_request *req, int from, int to,
+                                  const char *more)
+{
+    const empm__path *p = &req->path;
+    size_t n = strlen(more) + 1;
+    char *path, *at;
+    int i;
+    for (i = from; i < to; i++)
+        n += p->len[i] + 1u;
+    if ((path = at = (char *)empm_alloc(req, n)) == NULL)
+        return NULL;
+    for (i = from; i < to; i++) {
+        *at++ = '/';
+        memcpy(at, p->seg[i], p->len[i]);
+        at += p->len[i];
+    }
+    memcpy(at, more, strlen(more) + 1);
+    return path;
 }
 
 /* A {name} is one segment, decoded by >>route; a {name...} is the rest of the
@@ -13110,7 +13252,7 @@ EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
         req->suspension != EMPM__SUSP_NONE || req->failed ||
         !empm__request_may_add(req) ||
         empm__conn_noted(req->c, EMPM__READY_HUP) ||
-        empm__step_closes_idle(req->w))
+        (empm__step_closes_idle(req->w) && !req->stays))
         return 0;
     req->wake = fn;
     req->wake_user = user;
@@ -13166,7 +13308,9 @@ static void empm__handling_unwatch(empm_request *req)
 {
     if (req->aux_ready == 0)
         return;
-    if (req->aux_fd < 0)
+    if (req->aux_kept != 0)
+        ;                            /* its user clears the bits */
+    else if (req->aux_fd < 0)
         empm__conn_clear(req->c, EMPM__READY_AUX);
     else if (empm__poller_aux_remove(&req->w->engine->poller, req->c,
                                      req->aux_fd) < 0)
@@ -13191,6 +13335,44 @@ EMPM_API empm_ticket empm_suspend_fd(empm_request *req, int fd, int events,
     return ticket;
 }
 
+/* As empm_suspend_fd(), for a descriptor that a wing has opened, that has no
+ * other user, and that is closed by it: it stays registered from one wait to
+ * the next, and its close() alone ends that. So `fn` clears the bit before it
+ * reads or writes, as with a client's descriptor, and goes on until EAGAIN: no
+ * event tells again what it has left. */
+EMPM__OPTIONAL
+static empm_ticket empm__handling_suspend_own(empm_request *req, int fd,
+                                              int events, int timeout_ms,
+                                              empm_wake *fn, void *user)
+{
+    empm__poller *p = &req->w->engine->poller;
+    const uint32_t ready = (uint32_t)events * EMPM__READY_AUX_IN;
+    const empm_ticket ticket = empm_suspend(req, timeout_ms, fn, user);
+    if (ticket == 0)
+        return 0;
+    if (req->aux_kept != 0 && (ready & ~req->aux_kept) != 0)
+        empm__poller_aux_remove(p, req->c, fd);
+    if ((ready & ~req->aux_kept) != 0 &&
+        empm__handling_watch(req, fd, ready) < 0) {
+        req->suspension = EMPM__SUSP_NONE;
+        empm__conn_next_serial(req->c);
+        req->aux_kept = 0;
+        return 0;
+    }
+    req->aux_kept |= ready;
+    req->aux_ready = ready;
+    return ticket;
+}
+
+/* The descriptor of that is about to be closed. */
+EMPM__OPTIONAL
+static void empm__handling_own_closes(empm_request *req, int fd)
+{
+    if (req->aux_kept != 0)
+        empm__poller_aux_closing(&req->w->engine->poller, req->c, fd);
+    req->aux_kept = 0;
+}
+
 /* Goes by what a handler or the function of a suspension has returned: the
  * request waits, or its answer is finished. */
 static enum empm__state empm__handling_after_call(empm_request *req, int rc)
@@ -13199,7 +13381,7 @@ static enum empm__state empm__handling_after_call(empm_request *req, int rc)
         empm__request_answered(req, EMPM__BEGUN);
         /* from here its function will be called, whatever fails */
         req->suspension = EMPM__SUSP_WAITING;
-        if (req->written > 0 && !req->failed)
+        if (req->written > 0 && !req->failed && !req->gathers)
             empm__response_push_body(req);
         return EMPM__SUSPENDED;
     }
@@ -13233,7 +13415,9 @@ static int empm__handling_wake_call(empm_request *req)
     if (why == EMPM_HALF_CLOSED && req->suspension == EMPM__SUSP_NONE) {
         if (rc == EMPM_SUSPENDED) {
             req->suspension = EMPM__SUSP_ARMED;   /* as it was */
-            if (ready != 0 && empm__handling_watch(req, fd, ready) < 0)
+            if (req->aux_kept != 0)
+                req->aux_ready = ready;
+            else if (ready != 0 && empm__handling_watch(req, fd, ready) < 0)
                 empm__handling_watch_none(req, ready);
         } else if (empm__load(&req->c->serial) == serial)
             empm__conn_next_serial(req->c);
@@ -13324,17 +13508,18 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
         req->wake_why = EMPM_RESUMED;
     else if (req->failed || empm__conn_noted(c, EMPM__READY_HUP))
         req->wake_why = EMPM_GONE;
-    else if ((why | empm__load(&c->word)) & req->aux_ready)
+    else if ((why | empm__load(&c->word)) & req->aux_ready ||
+             req->io.out_left < req->room_at)
         req->wake_why = EMPM_READY;
-    else if (empm__step_closes_idle(w))
+    else if (empm__step_closes_idle(w) && !req->stays)
         req->wake_why = EMPM_STOPPING;
     else if (empm__time_is_late(req->wake_deadline, now))
         req->wake_why = EMPM_TIMEOUT;
     else if (!req->told_half && empm__conn_noted(c, EMPM__READY_RDHUP))
         req->wake_why = EMPM_HALF_CLOSED;
     if (req->wake_why == 0) {
-        wait->want = EMPM__WANT(EMPM__READY_RESUME | EMPM__READY_STOP |
-                                req->aux_ready);
+        wait->want = EMPM__WANT(EMPM__READY_RESUME | req->aux_ready |
+                                (req->stays ? 0 : EMPM__READY_STOP));
         if (!req->told_half)
             wait->want |= EMPM__WANT(EMPM__READY_RDHUP);
         wait->deadline_ms = req->wake_deadline;
@@ -22268,6 +22453,7 @@ static const char *empm__types_of_name(const struct empm__types *own,
     return type != NULL ? type : "application/octet-stream";
 }
 
+#define EMPM__INDEX_NAME 64          /* bytes of a name in DirectoryIndex */
 #define EMPM__TYPE_MAX 120           /* bytes; empm__file.fields has the room */
 
 /* Adds one row of AddType, "type .ext ext ..."; its words are kept at *text,
@@ -23368,56 +23554,134 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
     return empm__file_send(req, f);
 }
 
-/* The handler of EMPM_FILES. The rest of the path behind the pattern is taken
- * segment by segment, decoded: none of them may be empty, hidden, or hold a
- * slash, so that "..", "%2f" and their like never reach the system. The
- * folder's descriptor is the root, and links cannot lead out of it. */
-static int empm__files_serve(empm_request *req, void *user)
+/* Is the file of this name a script? */
+static int empm__files_is_script(empm_request *req, const char *name)
+{
+    const empm_server *s = req->w->s;
+    return s->run_script != NULL && s->run_script(req, NULL, name) != 0;
+}
+
+/* Runs the script `file`, which is there. What of the request's path begins
+ * with segment `rest` is its PATH_INFO. */
+static int empm__files_run(empm_request *req, const char *file, int rest)
 {
     const empm__route *r = req->route;
-    const int first = r->nsegs - 1;
-    const char *m = empm_method(req);
-    const uint32_t sent = req->head.spans[EMPM__PART_PATH].len;
-    char *path = (char *)empm_alloc(req, sent + 16), *at = path;
-    empm__file *f;
-    int i, is_dir = 0, status;
-    (void)user;
-    if (r->root_fd < 0)              /* the folder is not there */
-        return 404;
-    if (path == NULL)
+    empm__script at;
+    char *slash = empm__request_segments(req, 0, r->nsegs - 1, "/");
+    char *name = slash != NULL
+                     ? (char *)empm_alloc(req, strlen(slash) + strlen(file) + 1)
+                     : NULL;
+    at.root = r->root_path;
+    at.file = file;
+    at.name = name;
+    at.rest = empm__request_segments(req, rest, req->path.n, "");
+    if (name == NULL || at.rest == NULL)
         return 503;
-    /* RFC 9110 15.5.6: a 405 names the methods; so does OPTIONS */
+    memcpy(name, slash, strlen(slash));
+    memcpy(name + strlen(slash), file, strlen(file) + 1);
+    return req->w->s->run_script(req, &at, file);
+}
+
+#define EMPM__FILES_FOLDER 2     /* no result of a handler: it is a folder */
+
+/* Answers with what `path` below the route's root is: a file or a script.
+ * Returns what the handler returns: 404 if there is none; or FOLDER. */
+static int empm__files_answer(empm_request *req, const char *path, int rest)
+{
+    const char *m = empm_method(req);
+    int status = 404;
+    empm__file *f = empm__file_open(req, req->route->root_fd, path, &status);
+    if (f == NULL)
+        return status == 1 ? EMPM__FILES_FOLDER : status;
+    if (empm__files_is_script(req, path)) {
+        empm__file_unref(f);
+        return empm__files_run(req, path, rest);
+    }
     if (strcmp(m, "GET") != 0 && strcmp(m, "HEAD") != 0) {
+        empm__file_unref(f);
         empm_set_header(req, "Allow", "GET, HEAD, OPTIONS");
         return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;
     }
-    for (i = first; i < req->path.n; i++) {
-        const char *seg = req->path.seg[i];
-        const size_t n = req->path.len[i];
-        /* the path ends with a slash: a folder is meant */
-        if (n == 0 && i == req->path.n - 1) {
-            /* its index.html is served */
-            is_dir = 1;
-            break;
-        }
+    return empm__file_send(req, f);
+}
+
+/* Answers with the first file of DirectoryIndex that is in the folder path,
+ * which ends at `at` with a slash, and has room for a name. */
+static int empm__files_index(empm_request *req, char *path, char *at)
+{
+    const char *list = req->w->cfg->directory_index;
+    char name[EMPM__INDEX_NAME];
+    int status = 404;
+    if (req->route->backends != NULL) {
+        memcpy(at, "index.php", sizeof "index.php");
+        status = empm__files_answer(req, path, req->path.n);
+    }
+    while ((status == 404 || status == EMPM__FILES_FOLDER) && list != NULL &&
+           empm__text_word(&list, name, sizeof name) > 0) {
+        memcpy(at, name, strlen(name) + 1);
+        status = empm__files_answer(req, path, req->path.n);
+    }
+    return status == EMPM__FILES_FOLDER ? 404 : status;
+}
+
+/* Answers with what the segments of the request's path name, behind the
+ * route's pattern. They are decoded: none may be empty, hidden, or hold a
+ * slash, so that "..", "%2f" and their like never reach the system. The
+ * folder's descriptor is the root, and links cannot lead out of it. A segment
+ * before the last may be a script, which gets the rest. */
+static int empm__files_walk(empm_request *req, char *path)
+{
+    const empm__path *p = &req->path;
+    char *at = path;
+    int i, status;
+    for (i = req->route->nsegs - 1; i < p->n; i++) {
+        const char *seg = p->seg[i];
+        const size_t n = p->len[i];
+        if (n == 0 && i == p->n - 1)     /* it ends with a slash: a folder */
+            return empm__files_index(req, path, at);
         if (n == 0 || memchr(seg, '/', n) != NULL ||
             memchr(seg, '\\', n) != NULL ||
             (seg[0] == '.' && strcmp(seg, ".well-known") != 0))
             return 404;
         at = empm__text_append(at, seg, n);
+        *at = '\0';
+        if (i < p->n - 1 && empm__files_is_script(req, seg)) {
+            status = empm__files_answer(req, path, i + 1);
+            if (status != 404 && status != EMPM__FILES_FOLDER)
+                return status;
+        }
         *at++ = '/';
     }
-    if (is_dir)
-        at = EMPM__ADD(at, "index.html");
-    else
-        at--;                        /* its last slash; there is a segment */
-    *at = '\0';
-    f = empm__file_open(req, r->root_fd, path, &status);
-    if (f == NULL)
-        /* 1: it is a folder, whose name wants a slash */
-        return status != 1 ? status : is_dir
-               ? 404 : empm__dispatch_slash_redirect(req);
-    return empm__file_send(req, f);
+    at[-1] = '\0';                   /* its last slash; there is a segment */
+    status = empm__files_answer(req, path, p->n);
+    return status == EMPM__FILES_FOLDER ? empm__dispatch_slash_redirect(req)
+                                        : status;
+}
+
+/* The handler of EMPM_FILES and EMPM_PHP. Where no name is a script's, a method
+ * that files do not have needs no look at them: RFC 9110 15.5.6, a 405 names
+ * those that there are, and so does OPTIONS. */
+static int empm__files_serve(empm_request *req, void *user)
+{
+    const empm__route *r = req->route;
+    const char *m = empm_method(req), *other = req->w->cfg->fallback_resource;
+    const uint32_t sent = req->head.spans[EMPM__PART_PATH].len;
+    char *path = (char *)empm_alloc(req, sent + EMPM__INDEX_NAME);
+    int status;
+    (void)user;
+    if (r->root_fd < 0)              /* the folder is not there */
+        return 404;
+    if (path == NULL)
+        return 503;
+    if (req->w->s->run_script == NULL && strcmp(m, "GET") != 0 &&
+        strcmp(m, "HEAD") != 0) {
+        empm_set_header(req, "Allow", "GET, HEAD, OPTIONS");
+        return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;
+    }
+    status = empm__files_walk(req, path);
+    if (status == 404 && other != NULL)
+        status = empm__files_answer(req, other + (*other == '/'), req->path.n);
+    return status == EMPM__FILES_FOLDER ? 404 : status;
 }
 
 /* The handler of EMPM_FILES_ELSE: a path that is no file is the program's. */
@@ -23566,6 +23830,1522 @@ static const empm__wing empm__files_wing = {
 };
 
 #endif /* EVENTMPM_NO_FILES */
+
+/* ---------------------------------------------------------------------------
+ * >>fastcgi-records -- FastCGI on the wire
+ *
+ * A request is a stream of records: one that begins it, its parameters, its
+ * body. The answer is another: pieces of a CGI answer, pieces of messages for
+ * the log, and one that ends it. Both sides are read and written here without
+ * a socket and without a request, so that a test can cut them anywhere.
+ *
+ *   +---------+------+------------+----------------+---------+----------+
+ *   | version | type | request id | content length | padding | reserved |
+ *   | 1       |      | 1          | big-endian     | length  |          |
+ *   +---------+------+------------+----------------+---------+----------+
+ *     1 byte    1      2            2                1         1
+ *
+ * The request id is always 1: a connection carries one request at a time.
+ *
+ * source    FastCGI Specification 1.0, sections 3 to 5
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_FASTCGI
+
+enum empm__fcgi_type {
+    EMPM__FCGI_BEGIN = 1, EMPM__FCGI_ABORT, EMPM__FCGI_END, EMPM__FCGI_PARAMS,
+    EMPM__FCGI_STDIN, EMPM__FCGI_STDOUT, EMPM__FCGI_STDERR
+};
+
+#define EMPM__FCGI_HEAD   8u        /* bytes of a record before its content */
+#define EMPM__FCGI_MOST   65535u    /* of a record's content */
+/* Of a record of the body. With its head it takes 64 KiB, so that the place of
+ * each byte of the body on the wire is known without a table. */
+#define EMPM__FCGI_PIECE  65528u
+#define EMPM__FCGI_EMPTY_MOST 1000u /* records without content in a row */
+
+static void empm__fcgi_head_write(unsigned char to[EMPM__FCGI_HEAD],
+                                  enum empm__fcgi_type type, size_t content)
+{
+    memset(to, 0, EMPM__FCGI_HEAD);
+    to[0] = 1;
+    to[1] = (unsigned char)type;
+    to[3] = 1;
+    to[4] = (unsigned char)(content >> 8);
+    to[5] = (unsigned char)content;
+}
+
+/* Writes the head of a request: the record that begins it, and those of its
+ * parameters. It counts on where there is no room, so that a caller learns how
+ * much it takes. */
+typedef struct empm__fcgi_writer {
+    char  *to;
+    size_t cap;                    /* bytes of `to` */
+    size_t at;                     /* bytes so far, also beyond cap */
+    size_t record;                 /* where the open record of PARAMS begins */
+    int    too_long;               /* a pair fits no record */
+} empm__fcgi_writer;
+
+static void empm__fcgi_put(empm__fcgi_writer *w, const void *data, size_t n)
+{
+    if (w->at < w->cap && n > 0)
+        memcpy(w->to + w->at, data, empm__min(n, w->cap - w->at));
+    w->at += n;
+}
+
+/* A length: one byte below 128, else four with the top bit set. */
+static void empm__fcgi_put_length(empm__fcgi_writer *w, size_t n)
+{
+    unsigned char b[4];
+    b[0] = (unsigned char)(n >> 24 | 0x80);
+    b[1] = (unsigned char)(n >> 16);
+    b[2] = (unsigned char)(n >> 8);
+    b[3] = (unsigned char)n;
+    if (n < 128)
+        empm__fcgi_put(w, b + 3, 1);
+    else
+        empm__fcgi_put(w, b, 4);
+}
+
+/* Begins a record of parameters. The one before it learns its length. */
+static void empm__fcgi_record(empm__fcgi_writer *w)
+{
+    unsigned char head[EMPM__FCGI_HEAD];
+    const size_t content = w->at - w->record - EMPM__FCGI_HEAD;
+    if (w->record > 0 && w->record + EMPM__FCGI_HEAD <= w->cap) {
+        empm__fcgi_head_write(head, EMPM__FCGI_PARAMS, content);
+        memcpy(w->to + w->record, head, sizeof head);
+    }
+    w->record = w->at;
+    empm__fcgi_head_write(head, EMPM__FCGI_PARAMS, 0);
+    empm__fcgi_put(w, head, sizeof head);
+}
+
+/* Begins the request: a responder is asked; the connection stays open after
+ * the answer if `keep`. */
+static void empm__fcgi_begin(empm__fcgi_writer *w, char *to, size_t cap,
+                             int keep)
+{
+    unsigned char b[EMPM__FCGI_HEAD + 8] = { 0 };
+    memset(w, 0, sizeof *w);
+    w->to = to;
+    w->cap = cap;
+    empm__fcgi_head_write(b, EMPM__FCGI_BEGIN, 8);
+    b[EMPM__FCGI_HEAD + 1] = 1;     /* the role: responder */
+    b[EMPM__FCGI_HEAD + 2] = keep != 0;
+    empm__fcgi_put(w, b, sizeof b);
+    empm__fcgi_record(w);
+}
+
+/* Begins a pair; its name and its value are put next. PHP-FPM ends a
+ * connection on which a pair is split between two records, so one that does
+ * not fit begins a record of its own. */
+static void empm__fcgi_pair(empm__fcgi_writer *w, size_t name, size_t value)
+{
+    const size_t need = name + value + (name < 128 ? 1 : 4) +
+                        (value < 128 ? 1 : 4);
+    if (need > EMPM__FCGI_MOST)
+        w->too_long = 1;
+    if (w->at - w->record - EMPM__FCGI_HEAD + need > EMPM__FCGI_MOST)
+        empm__fcgi_record(w);
+    empm__fcgi_put_length(w, name);
+    empm__fcgi_put_length(w, value);
+}
+
+static void empm__fcgi_param_n(empm__fcgi_writer *w, const char *name,
+                               const char *value, size_t n)
+{
+    empm__fcgi_pair(w, strlen(name), n);
+    empm__fcgi_put(w, name, strlen(name));
+    empm__fcgi_put(w, value, n);
+}
+
+static void empm__fcgi_param(empm__fcgi_writer *w, const char *name,
+                             const char *value)
+{
+    empm__fcgi_param_n(w, name, value, strlen(value));
+}
+
+/* Ends the parameters with an empty record. Returns the bytes of all, which may
+ * be more than there was room for; 0: a pair is too long for a record. */
+static size_t empm__fcgi_end(empm__fcgi_writer *w)
+{
+    /* a record of parameters that has nothing in it would end them already */
+    if (w->at > w->record + EMPM__FCGI_HEAD)
+        empm__fcgi_record(w);
+    return w->too_long ? 0 : w->at;
+}
+
+/* The bytes of the body on the wire, with the heads of its records and the
+ * empty record that ends it. */
+static int64_t empm__fcgi_body_bytes(int64_t body)
+{
+    const int64_t pieces = (body + EMPM__FCGI_PIECE - 1) / EMPM__FCGI_PIECE;
+    return body + (pieces + 1) * EMPM__FCGI_HEAD;
+}
+
+#define EMPM__FCGI_IOV 32          /* pieces of one send; even */
+
+/* Fills v with what follows the first `at` bytes of the body on the wire, and
+ * heads with the heads that v points to. Nothing is copied but these. Returns
+ * the number of entries; 0: all of it has been sent. */
+static int empm__fcgi_body_gather(const char *body, int64_t len, int64_t at,
+                                  struct iovec v[EMPM__FCGI_IOV],
+                                  unsigned char heads[EMPM__FCGI_IOV / 2]
+                                                     [EMPM__FCGI_HEAD])
+{
+    const int64_t step = EMPM__FCGI_PIECE + EMPM__FCGI_HEAD;
+    const int64_t all = empm__fcgi_body_bytes(len);
+    const int64_t last = all - EMPM__FCGI_HEAD;    /* the record that ends it */
+    int n = 0, k = 0;
+    while (at < all && k < EMPM__FCGI_IOV / 2) {
+        const int64_t from = at < last ? at / step * EMPM__FCGI_PIECE : len;
+        const size_t piece = (size_t)(len - from < (int64_t)EMPM__FCGI_PIECE
+                                          ? len - from
+                                          : (int64_t)EMPM__FCGI_PIECE);
+        /* bytes of this record that have been sent */
+        size_t skip = (size_t)(at < last ? at % step : at - last);
+        at += (int64_t)(EMPM__FCGI_HEAD + piece - skip);
+        if (skip < EMPM__FCGI_HEAD) {
+            empm__fcgi_head_write(heads[k], EMPM__FCGI_STDIN, piece);
+            v[n].iov_base = heads[k++] + skip;
+            v[n++].iov_len = EMPM__FCGI_HEAD - skip;
+            skip = EMPM__FCGI_HEAD;
+        }
+        if (skip - EMPM__FCGI_HEAD < piece) {
+            v[n].iov_base = (void *)(uintptr_t)(body + from +
+                                                (skip - EMPM__FCGI_HEAD));
+            v[n++].iov_len = piece - (skip - EMPM__FCGI_HEAD);
+        }
+    }
+    return n;
+}
+
+/* Reads the records of an answer, however they are cut. */
+typedef struct empm__fcgi_reader {
+    unsigned char head[EMPM__FCGI_HEAD];
+    unsigned char end[8];          /* the content of END_REQUEST */
+    uint32_t      have;            /* bytes of the head that are here */
+    uint32_t      content, padding;      /* bytes left of this record */
+    uint32_t      end_have;        /* bytes of `end` that are here */
+    uint32_t      empty;           /* records without content in a row */
+} empm__fcgi_reader;
+
+#define EMPM__FCGI_BAD (-5)        /* the stream is no FastCGI, see *why */
+
+/* Takes the next piece from *at..end and moves *at behind it. Returns STDOUT or
+ * STDERR with the piece, END when `end` is whole, EMPM__MORE when *at is at the
+ * end, EMPM__FCGI_BAD with the reason. */
+static int empm__fcgi_read(empm__fcgi_reader *r, const char **at,
+                           const char *end, const char **piece, size_t *n,
+                           const char **why)
+{
+    for (;;) {
+        int type = r->head[1];
+        size_t left = (size_t)(end - *at);
+        if (r->have < EMPM__FCGI_HEAD) {
+            const size_t take = empm__min(EMPM__FCGI_HEAD - r->have, left);
+            memcpy(r->head + r->have, *at, take);
+            r->have += (uint32_t)take;
+            *at += take;
+            if (r->have < EMPM__FCGI_HEAD)
+                return EMPM__MORE;
+            type = r->head[1];
+            r->content = (uint32_t)r->head[4] << 8 | r->head[5];
+            r->padding = r->head[6];
+            r->end_have = 0;
+            r->empty = r->content > 0 ? 0 : r->empty + 1;
+            *why = r->head[0] != 1 ? "a record of another version"
+                   : type != EMPM__FCGI_END && type != EMPM__FCGI_STDOUT &&
+                         type != EMPM__FCGI_STDERR
+                       ? "a record of a type that no answer has"
+                   : r->head[2] != 0 || r->head[3] != 1
+                       ? "a record of another request"
+                   : type == EMPM__FCGI_END && r->content < sizeof r->end
+                       ? "an end of the request that is too short"
+                   : r->empty > EMPM__FCGI_EMPTY_MOST
+                       ? "records without content, and no end of them" : NULL;
+            if (*why != NULL)
+                return EMPM__FCGI_BAD;
+            continue;
+        }
+        if (r->content > 0 && left == 0)
+            return EMPM__MORE;
+        if (r->content > 0) {
+            *piece = *at;
+            *n = empm__min(r->content, left);
+            *at += *n;
+            r->content -= (uint32_t)*n;
+            if (type != EMPM__FCGI_END)
+                return type;
+            if (r->end_have < sizeof r->end) {
+                const size_t take = empm__min(sizeof r->end - r->end_have, *n);
+                memcpy(r->end + r->end_have, *piece, take);
+                r->end_have += (uint32_t)take;
+                if (r->end_have == sizeof r->end)
+                    return EMPM__FCGI_END;
+            }
+            continue;
+        }
+        if (r->padding > 0 && left == 0)
+            return EMPM__MORE;
+        left = empm__min(r->padding, left);
+        *at += left;
+        r->padding -= (uint32_t)left;
+        if (r->padding == 0)
+            r->have = 0;
+    }
+}
+
+/* ---------------------------------------------------------------------------
+ * >>fastcgi-answer -- the CGI answer of a back end
+ *
+ * Header lines, an empty line, a body. The lines are a stranger's: they follow
+ * the same rules as those that a handler adds, and those that frame an answer
+ * are the server's own. Where a back end contradicts itself the client gets
+ * 502, and the log the reason.
+ *
+ * source    RFC 3875 6
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__CGI_HEAD_MOST EMPM_PAGE_BYTES    /* bytes of all header lines */
+
+/* Returns the bytes of the head in s[0..n) with the empty line that ends it; 0:
+ * it does not end there. The first `seen` bytes have been looked at before. */
+static size_t empm__cgi_head_length(const char *s, size_t n, size_t seen)
+{
+    size_t at = seen > 2 ? seen - 2 : 0;
+    for (;;) {
+        const char *lf = (const char *)memchr(s + at, '\n', n - at);
+        size_t before;
+        if (lf == NULL)
+            return 0;
+        at = (size_t)(lf - s) + 1;
+        before = at - 1;                       /* bytes in front of this LF */
+        if (before > 0 && s[before - 1] == '\r')
+            before--;
+        if (before == 0 || s[before - 1] == '\n')
+            return at;
+    }
+}
+
+/* What a head has said so far. */
+typedef struct empm__cgi {
+    const char *once[4];           /* the values of fields that stand once */
+    int         status;            /* 0: none has been given */
+    int         streams;           /* each piece is to be sent as it comes */
+} empm__cgi;
+
+/* The number of a field that may stand once only, or -1. */
+static int empm__cgi_once(const char *name)
+{
+    static const char *const once[] = { "status", "content-type", "location",
+                                        "content-length" };
+    int i;
+    for (i = 0; i < (int)EMPM__COUNT(once); i++)
+        if (empm__text_equal(name, once[i]))
+            return i;
+    return -1;
+}
+
+/* Is the field for this server, and not for the client? */
+static int empm__cgi_is_ours(const char *name)
+{
+    static const char *const ours[] = {
+        "transfer-encoding", "connection", "keep-alive", "trailer", "upgrade",
+        "date", "server", "x-sendfile", "proxy-connection", "te"
+    };
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(ours); i++)
+        if (empm__text_equal(name, ours[i]))
+            return 1;
+    return empm__text_begins(name, "x-accel-");
+}
+
+/* The value of Status: three digits, and a text that nobody reads. Returns the
+ * status, or 0. */
+static int empm__cgi_status(const char *value)
+{
+    const size_t n = strspn(value, "0123456789");
+    const int64_t status = n == 3 ? empm__parse_u63(value, n) : 0;
+    return status >= 200 && status <= 599 &&
+           (value[n] == '\0' || value[n] == ' ') ? (int)status : 0;
+}
+
+/* Takes one field. Returns NULL, or why the answer is refused. */
+static const char *empm__cgi_field(empm__cgi *cgi, empm_request *req,
+                                   const char *name, const char *value)
+{
+    const int once = empm__cgi_once(name);
+    int r;
+    if (once >= 0 && cgi->once[once] != NULL)
+        return strcmp(cgi->once[once], value) == 0
+                   ? NULL : "a field that may stand once stands twice";
+    if (once >= 0)
+        cgi->once[once] = value;
+    if (once == 0) {
+        cgi->status = empm__cgi_status(value);
+        return cgi->status != 0 ? NULL : "a Status that is no number from 200 "
+                                         "to 599";
+    }
+    if (empm__text_equal(name, "x-accel-buffering") &&
+        empm__text_equal(value, "no"))
+        cgi->streams = 1;
+    if (empm__cgi_is_ours(name))
+        return NULL;
+    if (once == 1 && empm__text_begins(value, "text/event-stream"))
+        cgi->streams = 1;
+    if (once == 3 && empm__parse_u63(value, strlen(value)) < 0)
+        return "a Content-Length that is no number";
+    r = once >= 0 ? empm_set_header(req, name, value)
+                  : empm_add_header(req, name, value);
+    return r == EMPM_OK       ? NULL
+           : r == EMPM_EFULL  ? "more header fields than an answer has room for"
+           : r == EMPM_ENOMEM ? "no memory for its header fields"
+                              : "a field whose name or value is not allowed";
+}
+
+/* Makes status and fields of the answer of the n bytes that
+ * empm__cgi_head_length() has found; they are written to. Returns NULL, or why
+ * the answer is refused: then the caller answers. */
+static const char *empm__cgi_head(empm__cgi *cgi, empm_request *req, char *s,
+                                  size_t n)
+{
+    char *line = s, *end = s + n, *lf;
+    const char *why = NULL;
+    memset(cgi, 0, sizeof *cgi);
+    for (; why == NULL && line < end; line = lf + 1) {
+        char *colon, *value;
+        size_t len;
+        lf = (char *)memchr(line, '\n', (size_t)(end - line));
+        len = (size_t)(lf - line);
+        if (len > 0 && line[len - 1] == '\r')
+            len--;
+        if (len == 0)
+            break;
+        line[len] = '\0';
+        if (memchr(line, '\0', len) != NULL)
+            return "a NUL in a header line";
+        colon = strchr(line, ':');
+        if (line == s && strncmp(line, "HTTP/", 5) == 0) {
+            value = strchr(line, ' ');     /* a script that answers by itself */
+            cgi->status = value != NULL ? empm__cgi_status(value + 1) : 0;
+            if (cgi->status == 0)
+                return "a status line without a status from 200 to 599";
+            continue;
+        }
+        if (colon == NULL || colon == line)
+            return "a header line without a name and a colon";
+        *colon = '\0';
+        value = colon + 1 + strspn(colon + 1, " \t");
+        value[empm__text_trimmed(value, strlen(value))] = '\0';
+        why = empm__cgi_field(cgi, req, line, value);
+    }
+    if (why == NULL && cgi->status == 0)
+        cgi->status = cgi->once[2] != NULL ? 302 : 200;
+    if (why == NULL)
+        empm_status(req, cgi->status);
+    return why;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>fastcgi-params -- a request, as a CGI program sees it
+ *
+ * Each header field becomes a variable whose name has only capitals, digits and
+ * '_'. So two fields can become one, and a stranger's field can look like a
+ * proxy's: a field whose name has '_', or anything that is no letter, digit or
+ * '-', is not passed on; one that stands twice is one variable with both
+ * values. "Proxy" would become HTTP_PROXY, which programs take for their own
+ * setting, and fields that frame the request are not the program's business.
+ *
+ * source    RFC 3875 4.1
+ * ------------------------------------------------------------------------- */
+
+
+/* Is the field named in a Connection field, and so for this hop only? */
+static int empm__cgi_hop(const empm_request *req, const char *name, size_t n)
+{
+    empm__list list;
+    if (!(req->head.flags & (EMPM__H_CLOSE | EMPM__H_KEEP)) &&
+        empm_header(req, "Connection") == NULL)
+        return 0;
+    empm__list_of_fields(&list, &req->head, req->text, "connection", 0);
+    while (empm__list_next(&list))
+        if (empm__text_same(list.item, list.n, name, n))
+            return 1;
+    return 0;
+}
+
+/* Is a header field a variable? */
+static int empm__cgi_takes(const empm_request *req, const char *name, size_t n)
+{
+    static const char *const never[] = {
+        "proxy", "content-length", "content-type", "transfer-encoding",
+        "connection", "keep-alive", "te", "trailer", "upgrade", "expect",
+        "proxy-authorization", "proxy-connection"
+    };
+    size_t i;
+    for (i = 0; i < n; i++) {
+        const int low = empm__ascii_lower((unsigned char)name[i]);
+        if (!empm__ascii_is_digit(low) && !(low >= 'a' && low <= 'z') &&
+            low != '-')
+            return 0;
+    }
+    for (i = 0; i < EMPM__COUNT(never); i++)
+        if (empm__text_same(name, n, never[i], strlen(never[i])))
+            return 0;
+    return !empm__cgi_hop(req, name, n);
+}
+
+/* Writes the variable of field i, with the values of all later ones of that
+ * name; nothing if an earlier one had the name, or it is none. RFC 9110 5.3;
+ * for Cookie RFC 6265 4.2.1 has another sign between two values. */
+static void empm__cgi_field_param(empm__fcgi_writer *w,
+                                  const empm_request *req, uint32_t i)
+{
+    const empm__head *h = &req->head;
+    const empm__field *f = h->fields;
+    const char *name = req->text + f[i].name, *by;
+    const size_t n = f[i].name_len;
+    size_t len = strlen(req->text + f[i].value), k;
+    uint32_t j;
+    char up;
+    for (j = 0; j < i; j++)
+        if (empm__text_same(req->text + f[j].name, f[j].name_len, name, n))
+            return;
+    if (!empm__cgi_takes(req, name, n))
+        return;
+    by = empm__text_same(name, n, "cookie", 6) ? "; " : ", ";
+    for (j = i + 1; j < h->nfields; j++)
+        if (empm__text_same(req->text + f[j].name, f[j].name_len, name, n))
+            len += 2 + strlen(req->text + f[j].value);
+    empm__fcgi_pair(w, n + 5, len);
+    empm__fcgi_put(w, "HTTP_", 5);
+    for (k = 0; k < n; k++) {
+        up = name[k];
+        up = up == '-' ? '_' : (char)(up >= 'a' && up <= 'z' ? up - 32 : up);
+        empm__fcgi_put(w, &up, 1);
+    }
+    for (j = i; j < h->nfields; j++) {
+        if (!empm__text_same(req->text + f[j].name, f[j].name_len, name, n))
+            continue;
+        if (j > i)
+            empm__fcgi_put(w, by, 2);
+        empm__fcgi_put(w, req->text + f[j].value,
+                       strlen(req->text + f[j].value));
+    }
+}
+
+/* A variable whose value is three texts in a row. */
+static void empm__cgi_param_of(empm__fcgi_writer *w, const char *name,
+                               const char *a, const char *b, const char *c)
+{
+    const size_t la = strlen(a), lb = strlen(b), lc = strlen(c);
+    empm__fcgi_pair(w, strlen(name), la + lb + lc);
+    empm__fcgi_put(w, name, strlen(name));
+    empm__fcgi_put(w, a, la);
+    empm__fcgi_put(w, b, lb);
+    empm__fcgi_put(w, c, lc);
+}
+
+/* The server's name and port as the client has them. Links in mails are made of
+ * the name: it is ServerName or, if there is none, the host that has been asked
+ * for, whose form the head's reader has checked. */
+static void empm__cgi_server_params(empm__fcgi_writer *w, empm_request *req)
+{
+    const empm_server *s = req->w->s;
+    const empm__endpoint *l = &s->endpoints[req->c->endpoint];
+    const char *host = empm_host(req), *name = s->cfg->server_name;
+    const char *bracket = *host == '[' ? strchr(host, ']') : NULL;
+    char port[12];
+    snprintf(port, sizeof port, "%d", l->port);
+    if (name == NULL && *host != '\0')
+        empm__fcgi_param_n(w, "SERVER_NAME", host, bracket != NULL
+                           ? (size_t)(bracket - host) + 1 : strcspn(host, ":"));
+    else
+        empm__fcgi_param(w, "SERVER_NAME", name != NULL ? name : "localhost");
+    empm__fcgi_param(w, "SERVER_PORT", l->port > 0 ? port : "80");
+}
+
+/* The client, and how it has asked. */
+static void empm__cgi_client_params(empm__fcgi_writer *w, empm_request *req)
+{
+    const empm__peer client = empm__request_client(req);
+    const char *scheme = empm_scheme(req);
+    char text[96], port[12];
+    empm__peer_text(&client, 0, text, sizeof text);
+    snprintf(port, sizeof port, "%u", (unsigned)client.port);
+    empm__fcgi_param(w, "REMOTE_ADDR", text);
+    if (client.port != 0)
+        empm__fcgi_param(w, "REMOTE_PORT", port);
+    empm__fcgi_param(w, "REQUEST_SCHEME", scheme);
+    if (strcmp(scheme, "https") == 0)
+        empm__fcgi_param(w, "HTTPS", "on");
+}
+
+/* The path and the query as they were sent; of a target in absolute-form only
+ * these, as a program expects them. */
+static void empm__cgi_target_params(empm__fcgi_writer *w, empm_request *req)
+{
+    const char *query = empm_query_string(req);
+    const char *target = empm_target(req);
+    if (req->head.flags & EMPM__H_ABSOLUTE)
+        target = strchr(strstr(target, "://") + 3, '/');
+    empm__fcgi_param(w, "REQUEST_URI", target != NULL ? target : "/");
+    empm__fcgi_param(w, "QUERY_STRING", query);
+}
+
+/* Writes all variables of a request, and the empty record that ends them. */
+static size_t empm__cgi_params(empm__fcgi_writer *w, empm_request *req,
+                               const empm__script *p)
+{
+    const char *type = empm_header(req, "Content-Type");
+    char number[24];
+    uint32_t i;
+    empm__fcgi_param(w, "GATEWAY_INTERFACE", "CGI/1.1");
+    empm__fcgi_param(w, "SERVER_SOFTWARE", "eventmpm/" EMPM_VERSION);
+    empm__fcgi_param(w, "SERVER_PROTOCOL",
+                     empm_minor_version(req) ? "HTTP/1.1" : "HTTP/1.0");
+    empm__fcgi_param(w, "REQUEST_METHOD", empm_method(req));
+    empm__fcgi_param(w, "FCGI_ROLE", "RESPONDER");
+    /* php-cgi runs nothing without it: it is there where a server has chosen
+     * the script */
+    empm__fcgi_param(w, "REDIRECT_STATUS", "200");
+    empm__fcgi_param(w, "SCRIPT_NAME", p->name);
+    if (p->root != NULL)
+        empm__fcgi_param(w, "DOCUMENT_ROOT", p->root);
+    if (p->file != NULL)
+        empm__cgi_param_of(w, "SCRIPT_FILENAME", p->root, "/", p->file);
+    if (*p->rest != '\0') {
+        empm__fcgi_param(w, "PATH_INFO", p->rest);
+        if (p->root != NULL)
+            empm__cgi_param_of(w, "PATH_TRANSLATED", p->root, p->rest, "");
+    }
+    empm__cgi_target_params(w, req);
+    empm__cgi_server_params(w, req);
+    empm__cgi_client_params(w, req);
+    if (req->body_len > 0 || req->head.length >= 0 ||
+        (req->head.flags & EMPM__H_CHUNKED)) {
+        snprintf(number, sizeof number, "%lld", (long long)req->body_len);
+        empm__fcgi_param(w, "CONTENT_LENGTH", number);
+    }
+    if (type != NULL)
+        empm__fcgi_param(w, "CONTENT_TYPE", type);
+    for (i = 0; i < req->head.nfields; i++)
+        empm__cgi_field_param(w, req, i);
+    return empm__fcgi_end(w);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>fastcgi-backends -- where the back ends are, and how they are
+ *
+ * A route has one back end or several that can do the same. Each child keeps
+ * its own count of what it has asked of them: no lock, and no child that dies
+ * leaves a count behind. One that fails thrice in a row is left alone for a
+ * while, unless all are.
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__BACKENDS 16            /* of a route */
+#define EMPM__BACKEND_FAILURES 3     /* in a row, then it rests */
+#define EMPM__BACKEND_REST_MS 10000
+
+typedef struct empm__backend {       /* the address is fixed, the rest atomic */
+    struct sockaddr_storage to;
+    socklen_t to_len;
+    char      text[128];             /* as it was given */
+    uint32_t  active;                /* requests that it works at */
+    uint32_t  failed;                /* in a row */
+    uint32_t  rests_until_ms;        /* with EMPM__BACKEND_FAILURES of those */
+} empm__backend;
+
+typedef struct empm__backends {
+    int           n;
+    uint32_t      turn;              /* atomic: with which a search begins */
+    char          root[512];         /* at the back end; "": as here */
+    empm__backend list[EMPM__BACKENDS];
+} empm__backends;
+
+/* Does it rest after its failures? */
+static int empm__backend_rests(const empm__backend *b, uint32_t now_ms)
+{
+    return empm__load(&b->failed) >= EMPM__BACKEND_FAILURES &&
+           empm__time_until(empm__load(&b->rests_until_ms), now_ms) > 0;
+}
+
+/* Chooses the one with the least to do that is not in `tried`, a bit for each;
+ * NULL: all have been tried. Ties go round. One that rests is chosen if all the
+ * others have been tried. */
+static empm__backend *empm__backend_choose(empm__backends *g, uint32_t tried,
+                                           uint32_t now_ms)
+{
+    const uint32_t turn = __atomic_fetch_add(&g->turn, 1u, __ATOMIC_RELAXED);
+    empm__backend *best = NULL;
+    int i, best_rests = 0;
+    for (i = 0; i < g->n; i++) {
+        const uint32_t k = (turn + (uint32_t)i) % (uint32_t)g->n;
+        empm__backend *b = &g->list[k];
+        const int rests = empm__backend_rests(b, now_ms);
+        if (tried & 1u << k)
+            continue;
+        if (best == NULL || rests < best_rests ||
+            (rests == best_rests &&
+             empm__load(&b->active) < empm__load(&best->active))) {
+            best = b;
+            best_rests = rests;
+        }
+    }
+    return best;
+}
+
+/* Notes how an attempt has gone. */
+static void empm__backend_note(empm__backend *b, int good, uint32_t now_ms)
+{
+    if (good) {
+        if (empm__load(&b->failed) > 0)
+            empm__store(&b->failed, 0u);
+        return;
+    }
+    empm__store(&b->rests_until_ms,
+                empm__time_after(now_ms, EMPM__BACKEND_REST_MS));
+    __atomic_add_fetch(&b->failed, 1u, __ATOMIC_RELAXED);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>fastcgi -- a request goes to a back end, and no worker waits
+ *
+ * A handler and one function that it suspends with. Each time that the back end
+ * can take or give more, or that time is over, a worker goes on where the last
+ * one has stopped:
+ *
+ *   CONNECTING --connected--> SENDING --its head is here--> ANSWERING --> end
+ *       |  ^                     |  (all is sent, or the answer comes first)
+ *       +--+ the queue of a unix socket is full: again after a while
+ *
+ * The body is sent when it is whole, so its length is known: a back end that
+ * is promised more than it gets waits for ever. The answer is read as fast as
+ * it comes, and what the client does not take is spooled: so a slow client
+ * holds no process of the back end. The connection is closed the moment that
+ * the answer ends, before the client has its last byte: PHP-FPM serves nobody
+ * else until then.
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__FCGI_RETRY_MS 10       /* at first; at most: */
+#define EMPM__FCGI_RETRY_MOST_MS 200
+#define EMPM__FCGI_STDERR_MOST 4096  /* bytes of messages of one request */
+#define EMPM__FCGI_LINE 512          /* bytes of a line of them; more is two */
+
+enum empm__fcgi_phase {
+    EMPM__FCGI_CONNECTING, EMPM__FCGI_SENDING, EMPM__FCGI_ANSWERING
+};
+
+typedef struct empm__fcgi {          /* in the request's memory */
+    empm_request          *req;
+    empm__script           place;
+    empm__backends        *group;
+    empm__backend         *at;       /* NULL: none works at it */
+    enum empm__fcgi_phase  phase;
+    int                    fd;       /* -1: not connected */
+    uint32_t               tried;    /* back ends, a bit for each */
+    int                    pause_ms; /* before the next attempt to connect */
+    uint32_t               began_ms; /* of the attempts to connect */
+    const char            *head;     /* the records before the body; in the
+                                        scratch until they wait */
+    size_t                 head_len;
+    int64_t                sent, all;      /* bytes of all records */
+    empm__fcgi_reader      reader;
+    char                  *cgi;      /* the head of the answer, if it comes in
+                                        pieces */
+    size_t                 cgi_len;
+    int                    begun;    /* a byte of an answer has come */
+    int                    head_done;
+    int64_t                length;   /* of the answer's body; -1: not known */
+    int64_t                given;    /* bytes of it so far */
+    char                  *line;     /* of its messages, until it is whole */
+    size_t                 line_len;
+    size_t                 said;     /* bytes of its messages */
+} empm__fcgi;
+
+/* Writes the line of messages that has gathered to the error log. */
+static void empm__fcgi_message(empm__fcgi *x)
+{
+    if (x->line_len > 0)
+        empm__request_log(x->req, EMPM_LOG_ERROR, 5706, "back end %s says: "
+                          "%.*s", x->at->text, (int)x->line_len, x->line);
+    x->line_len = 0;
+}
+
+/* Lets go of the back end. */
+static void empm__fcgi_close(empm__fcgi *x)
+{
+    if (x->at != NULL)
+        empm__fcgi_message(x);
+    if (x->fd >= 0) {
+        empm__handling_own_closes(x->req, x->fd);
+        close(x->fd);
+        empm__pool_fd_release(&x->req->w->engine->pool, EMPM__FOR_ANSWERS);
+        x->fd = -1;
+    }
+    if (x->at != NULL)
+        __atomic_sub_fetch(&x->at->active, 1u, __ATOMIC_RELAXED);
+    x->at = NULL;
+}
+
+/* The end of the request, however it has come. */
+static void empm__fcgi_cleanup(void *p)
+{
+    empm__fcgi_close((empm__fcgi *)p);
+}
+
+/* Says in the log what is wrong with a back end. */
+static void empm__fcgi_say(empm__fcgi *x, int code, const char *what)
+{
+    char path[208];
+    empm__request_log(x->req, EMPM_LOG_ERROR, code, "%s %s: back end %s: %s",
+                      empm_method(x->req),
+                      empm__request_path_shown(x->req, path, sizeof path),
+                      x->at != NULL ? x->at->text : "-", what);
+}
+
+/* The answer cannot be had, or not to its end. Returns what the handler
+ * returns. */
+static int empm__fcgi_fail(empm__fcgi *x, int status, int code, const char *why)
+{
+    empm_request *req = x->req;
+    empm__fcgi_say(x, code, why);
+    if (x->at != NULL)
+        empm__backend_note(x->at, 0, req->w->now_ms);
+    empm__fcgi_close(x);
+    if (!empm__request_head_is_open(req)) {
+        empm__response_fail(req, EMPM_ECLOSED, "");
+        return EMPM_OK;
+    }
+    req->declared = -1;
+    empm__response_status_text(req, status);
+    if (status == 503)
+        empm_set_header(req, "Retry-After", "1");
+    return EMPM_OK;
+}
+
+static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user);
+static int empm__fcgi_connect(empm__fcgi *x);
+
+/* Waits until the back end can take or give more, at most for `ms`. What is in
+ * the scratch is kept from here on. Returns what the handler returns. */
+static int empm__fcgi_wait(empm__fcgi *x, int events, int ms)
+{
+    empm_request *req = x->req;
+    if (x->sent < (int64_t)x->head_len && x->head == req->w->scratch) {
+        const size_t left = x->head_len - (size_t)x->sent;
+        char *kept = (char *)empm_alloc(req, left);
+        if (kept == NULL)
+            return empm__fcgi_fail(x, 503, 5700, "no memory for the request");
+        memcpy(kept, x->head + x->sent, left);
+        x->head = kept - x->sent;
+    }
+    return empm__handling_suspend_own(req, x->fd, events, ms, empm__fcgi_wake,
+                                      x) != 0
+               ? EMPM_SUSPENDED
+               : empm__fcgi_fail(x, 503, 5700, "the request cannot wait");
+}
+
+/* May the request be sent again, to another back end? Nothing of it has been
+ * done twice then: nothing has been sent, or the method is safe, and nothing of
+ * an answer has come. */
+static int empm__fcgi_may_retry(const empm__fcgi *x)
+{
+    const char *m = empm_method(x->req);
+    return !x->begun && (x->sent == 0 || strcmp(m, "GET") == 0 ||
+                         strcmp(m, "HEAD") == 0 || strcmp(m, "OPTIONS") == 0);
+}
+
+/* This back end has failed: the next one is tried, or the request fails. */
+static int empm__fcgi_next(empm__fcgi *x, int status, int code, const char *why)
+{
+    if (!empm__fcgi_may_retry(x) ||
+        empm__backend_choose(x->group, x->tried, x->req->w->now_ms) == NULL)
+        return empm__fcgi_fail(x, status, code, why);
+    empm__fcgi_say(x, code, why);
+    empm__backend_note(x->at, 0, x->req->w->now_ms);
+    empm__fcgi_close(x);
+    x->sent = 0;
+    memset(&x->reader, 0, sizeof x->reader);
+    return empm__fcgi_connect(x);
+}
+
+/* Takes a piece of messages, which may end anywhere: each line of them is a
+ * line in the error log. */
+static void empm__fcgi_messages(empm__fcgi *x, const char *s, size_t n)
+{
+    size_t i;
+    if (x->line == NULL)
+        x->line = (char *)empm_alloc(x->req, EMPM__FCGI_LINE);
+    for (i = 0; x->line != NULL && i < n && x->said < EMPM__FCGI_STDERR_MOST;
+         i++, x->said++) {
+        if (s[i] == '\n' || x->line_len == EMPM__FCGI_LINE)
+            empm__fcgi_message(x);
+        if (s[i] != '\n')
+            x->line[x->line_len++] = s[i];
+    }
+}
+
+/* Takes a piece of the answer. Returns NULL, or why it is refused. */
+static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
+{
+    empm_request *req = x->req;
+    empm__cgi cgi;
+    const char *why;
+    size_t head;
+    if (!x->head_done) {
+        const size_t before = x->cgi_len;
+        char *from = s;
+        if (before > 0 || empm__cgi_head_length(s, n, 0) == 0) {
+            const size_t room = EMPM__CGI_HEAD_MOST - before;
+            if (x->cgi == NULL &&
+                (x->cgi = (char *)empm_alloc(req, EMPM__CGI_HEAD_MOST)) == NULL)
+                return "no memory for its header fields";
+            memcpy(x->cgi + before, s, empm__min(n, room));
+            x->cgi_len += empm__min(n, room);
+            from = x->cgi;
+            head = empm__cgi_head_length(from, x->cgi_len, before);
+            if (head == 0)
+                return x->cgi_len < EMPM__CGI_HEAD_MOST ? NULL
+                       : "more than EMPM_PAGE_BYTES of header fields";
+        } else
+            head = empm__cgi_head_length(s, n, 0);
+        s += head - before;
+        n -= head - before;
+        if ((why = empm__cgi_head(&cgi, req, from, head)) != NULL)
+            return why;
+        x->head_done = 1;
+        req->gathers = !cgi.streams;
+        x->length = req->declared;
+    }
+    if (x->length >= 0 && (int64_t)n > x->length - x->given) {
+        if (x->given <= x->length)
+            empm__fcgi_say(x, 5705, "sends more than its Content-Length: the "
+                           "rest is dropped");
+        n = (size_t)(x->length - x->given);
+    }
+    x->given += (int64_t)n;
+    return n == 0 || empm_write(req, s, n) == EMPM_OK
+               ? NULL : "";                      /* that has been said */
+}
+
+/* The back end has said that the answer ends. */
+static int empm__fcgi_ended(empm__fcgi *x)
+{
+    empm_request *req = x->req;
+    const int protocol = x->reader.end[4];
+    if (protocol == 1 || protocol == 2)
+        return empm__fcgi_next(x, 503, 5702, "has no time for the request");
+    if (protocol != 0)
+        return empm__fcgi_fail(x, 502, 5703, "does not know the role");
+    if (!x->head_done)
+        return empm__fcgi_fail(x, 502, 5703, "ends the request before the head "
+                               "of an answer");
+    if (x->length > x->given &&
+        !empm__response_is_bodiless(req, req->status))
+        return empm__fcgi_fail(x, 502, 5703, "sends less than its "
+                               "Content-Length");
+    empm__backend_note(x->at, 1, req->w->now_ms);
+    empm__fcgi_close(x);
+    return EMPM_OK;
+}
+
+/* Nothing more comes from the back end, and it has not said that this is the
+ * end. That is all right for an answer that has its length. */
+static int empm__fcgi_broken(empm__fcgi *x, const char *why)
+{
+    if (x->head_done && x->length >= 0 && x->given == x->length) {
+        empm__fcgi_close(x);
+        return EMPM_OK;
+    }
+    return empm__fcgi_next(x, 502, 5703, why);
+}
+
+/* Is there no room for what the back end may send next? A client that does not
+ * read shall have no more than half of LimitResponseSpool, so that nothing is
+ * lost, and others the rest of what there is. */
+static int empm__fcgi_is_full(const empm__fcgi *x)
+{
+    empm__worker *w = x->req->w;
+    const empm__io *io = &x->req->io;
+    return io->out_left > EMPM_RESPONSE_BUFFER &&
+           (io->out_left > w->cfg->limit_response_spool / 2 ||
+            !empm__pool_spool_has(w, EMPM_TURN_BYTES));
+}
+
+/* Waits until the client has read half of what there is for it. The back end
+ * waits, too: its deadline counts from then on. How slow the client may be is
+ * the matter of Timeout. */
+static int empm__fcgi_wait_room(empm__fcgi *x)
+{
+    empm_request *req = x->req;
+    req->room_at = req->io.out_left / 2;
+    return empm_suspend(req, INT_MAX, empm__fcgi_wake, x) != 0
+               ? EMPM_SUSPENDED
+               : empm__fcgi_fail(x, 503, 5700, "the request cannot wait");
+}
+
+/* Reads what has come, for one turn at most. Returns what the handler
+ * returns. */
+static int empm__fcgi_receive(empm__fcgi *x)
+{
+    empm_request *req = x->req;
+    empm__worker *w = req->w;
+    char *scratch = empm__worker_scratch(w);
+    const int rest_ms = w->cfg->proxy_timeout_ms;
+    const char *why = NULL;
+    int64_t most = EMPM_TURN_BYTES;
+    if (scratch == NULL)
+        return empm__fcgi_fail(x, 503, 5700, "no memory to read into");
+    for (;;) {
+        const char *at = scratch, *piece = NULL;
+        size_t n = 0;
+        int type;
+        ssize_t got;
+        if (empm__fcgi_is_full(x))
+            return empm__fcgi_wait_room(x);
+        if (most <= 0) {             /* no event tells of what is left */
+            empm__conn_note(req->c, EMPM__READY_AUX_IN);
+            return empm__fcgi_wait(x, EMPM_FD_IN, rest_ms);
+        }
+        empm__conn_clear(req->c, EMPM__READY_AUX_IN);
+        do
+            got = recv(x->fd, scratch, EMPM__SCRATCH, 0);
+        while (got < 0 && errno == EINTR);
+        if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+            break;
+        if (got <= 0)
+            return empm__fcgi_broken(x, got < 0 ? strerror(errno)
+                                     : "closes before the end of its answer");
+        most -= got;
+        x->begun = 1;
+        while ((type = empm__fcgi_read(&x->reader, &at, scratch + got, &piece,
+                                       &n, &why)) != EMPM__MORE) {
+            if (type == EMPM__FCGI_STDERR)
+                empm__fcgi_messages(x, piece, n);
+            else if (type == EMPM__FCGI_STDOUT)
+                why = empm__fcgi_piece(x, scratch + (piece - scratch), n);
+            else if (type == EMPM__FCGI_END)
+                return empm__fcgi_ended(x);
+            if (req->failed) {       /* the client is gone, or has no room */
+                empm__fcgi_close(x);
+                return EMPM_OK;
+            }
+            if (why != NULL)
+                return empm__fcgi_fail(x, 502, 5703, why);
+        }
+    }
+    return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
+                                               : EMPM_FD_IN, rest_ms);
+}
+
+/* Sends what the back end takes, and reads what it says: it may answer before
+ * it has read all, and close. `first`: it has had no time to say anything. */
+static int empm__fcgi_send(empm__fcgi *x, int first)
+{
+    unsigned char heads[EMPM__FCGI_IOV / 2][EMPM__FCGI_HEAD];
+    struct iovec v[EMPM__FCGI_IOV + 1];
+    struct msghdr m;
+    size_t len;
+    const char *body = empm_body(x->req, &len);
+    memset(&m, 0, sizeof m);
+    m.msg_iov = v;
+    while (x->sent < x->all) {
+        int64_t at = x->sent - (int64_t)x->head_len;
+        ssize_t n;
+        int k = 0;
+        if (at < 0) {
+            v[k].iov_base = (void *)(uintptr_t)(x->head + x->sent);
+            v[k++].iov_len = (size_t)-at;
+            at = 0;
+        }
+        m.msg_iovlen = (size_t)(k + empm__fcgi_body_gather(body, (int64_t)len,
+                                                           at, v + k, heads));
+        empm__conn_clear(x->req->c, EMPM__READY_AUX_OUT);
+        do
+            n = sendmsg(x->fd, &m, MSG_NOSIGNAL);
+        while (n < 0 && errno == EINTR);
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+            break;
+        if (n < 0 && x->sent == 0)
+            return empm__fcgi_next(x, 502, 5701, strerror(errno));
+        if (n < 0)                   /* it wants no more: not even to wait */
+            x->all = x->sent;
+        else
+            x->sent += n;
+    }
+    if (!first)
+        return empm__fcgi_receive(x);
+    return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
+                                               : EMPM_FD_IN,
+                           x->req->w->cfg->proxy_timeout_ms);
+}
+
+/* Writes the records before the body: into the scratch, which is enough for
+ * nearly all, else into memory of the request's own. Returns EMPM_OK, or a
+ * status. */
+static int empm__fcgi_prepare(empm__fcgi *x)
+{
+    empm_request *req = x->req;
+    char *to = empm__worker_scratch(req->w);
+    empm__fcgi_writer w;
+    size_t len, cap = to != NULL ? EMPM__SCRATCH : 0;
+    for (;;) {
+        empm__fcgi_begin(&w, to, cap, 0);
+        x->head_len = empm__cgi_params(&w, req, &x->place);
+        if (x->head_len == 0)
+            return 431;
+        if (x->head_len <= cap)
+            break;
+        cap = x->head_len;
+        if ((to = (char *)empm_alloc(req, cap)) == NULL)
+            return 503;
+    }
+    x->head = to;
+    x->sent = 0;
+    empm_body(req, &len);
+    x->all = (int64_t)x->head_len + empm__fcgi_body_bytes((int64_t)len);
+    return EMPM_OK;
+}
+
+/* Is connected: the request is sent. */
+static int empm__fcgi_connected(empm__fcgi *x)
+{
+    const int status = empm__fcgi_prepare(x);
+    if (status != EMPM_OK)
+        return empm__fcgi_fail(x, status, 5700, "no room for its variables");
+    x->phase = EMPM__FCGI_SENDING;
+    x->req->stays = x->req->gathers = 1;
+    return empm__fcgi_send(x, 1);
+}
+
+/* Connects to a back end. A unix socket whose queue is full says EAGAIN, and
+ * no event ever tells that it has room: it is tried again after a while. */
+static int empm__fcgi_connect(empm__fcgi *x)
+{
+    empm_request *req = x->req;
+    empm__worker *w = req->w;
+    const int most = w->cfg->proxy_connect_timeout_ms;
+    int error;
+    x->at = empm__backend_choose(x->group, x->tried, w->now_ms);
+    if (x->at == NULL)
+        return empm__fcgi_fail(x, 503, 5701, "cannot be reached");
+    __atomic_add_fetch(&x->at->active, 1u, __ATOMIC_RELAXED);
+    x->phase = EMPM__FCGI_CONNECTING;
+    if (!empm__pool_fd_reserve(w, EMPM__FOR_ANSWERS))
+        return empm__fcgi_fail(x, 503, 5700, "MaxOpenFiles is reached");
+    x->fd = socket(x->at->to.ss_family, SOCK_STREAM | SOCK_NONBLOCK |
+                                            SOCK_CLOEXEC, 0);
+    if (x->fd < 0) {
+        empm__pool_fd_release(&w->engine->pool, EMPM__FOR_ANSWERS);
+        return empm__fcgi_fail(x, 503, 5700, strerror(errno));
+    }
+    error = connect(x->fd, (const struct sockaddr *)&x->at->to,
+                    x->at->to_len) < 0 ? errno : 0;
+    if (error != EAGAIN && error != 0 && error != EINPROGRESS) {
+        x->tried |= 1u << (x->at - x->group->list);
+        return empm__fcgi_next(x, 503, 5701, strerror(error));
+    }
+    if (error == EAGAIN) {
+        empm__fcgi_close(x);
+        x->pause_ms = x->pause_ms == 0 ? EMPM__FCGI_RETRY_MS : x->pause_ms * 2;
+        if (x->pause_ms > EMPM__FCGI_RETRY_MOST_MS)
+            x->pause_ms = EMPM__FCGI_RETRY_MOST_MS;
+        if (empm__time_until(empm__time_after(x->began_ms, most),
+                             empm__now_ms()) < x->pause_ms)
+            return empm__fcgi_fail(x, 503, 5701, "its queue stays full");
+        return empm_suspend(req, x->pause_ms, empm__fcgi_wake, x) != 0
+                   ? EMPM_SUSPENDED
+                   : empm__fcgi_fail(x, 503, 5700, "the request cannot wait");
+    }
+    if (error == 0)
+        return empm__fcgi_connected(x);
+    return empm__fcgi_wait(x, EMPM_FD_OUT, most);
+}
+
+/* Goes on after a wait. Returns what the handler returns. */
+static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
+{
+    empm__fcgi *x = (empm__fcgi *)user;
+    int error = 0;
+    socklen_t n = sizeof error;
+    req->room_at = 0;
+    switch (why) {
+    case EMPM_HALF_CLOSED:           /* it may still read the answer */
+        return EMPM_SUSPENDED;
+    case EMPM_GONE:
+        empm__fcgi_close(x);
+        return 499;
+    case EMPM_STOPPING:
+        return empm__fcgi_fail(x, 503, 5700, "the server stops");
+    case EMPM_TIMEOUT:
+        if (x->phase == EMPM__FCGI_CONNECTING && x->fd >= 0) {
+            x->tried |= 1u << (x->at - x->group->list);
+            return empm__fcgi_next(x, 503, 5704, "cannot be reached in "
+                                   "ProxyConnectTimeout");
+        }
+        if (x->phase != EMPM__FCGI_CONNECTING)
+            return empm__fcgi_fail(x, 504, 5704, "takes and gives nothing for "
+                                   "ProxyTimeout");
+        break;                       /* the pause before another attempt */
+    default:
+        break;
+    }
+    if (x->fd < 0)
+        return empm__fcgi_connect(x);
+    if (x->phase == EMPM__FCGI_CONNECTING) {
+        if (getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
+            error = errno;
+        if (error == 0)
+            return empm__fcgi_connected(x);
+        x->tried |= 1u << (x->at - x->group->list);
+        return empm__fcgi_next(x, 503, 5701, strerror(error));
+    }
+    return x->sent < x->all ? empm__fcgi_send(x, 0) : empm__fcgi_receive(x);
+}
+
+/* Hands the request to one of the back ends. A handler's end. */
+static int empm__fcgi_serve(empm_request *req, empm__backends *group,
+                            const empm__script *place)
+{
+    empm__fcgi *x;
+    const char *s;
+    /* no program expects a line break in its path */
+    for (s = place->rest; *s != '\0'; s++)
+        if ((unsigned char)*s < ' ' || *s == 127)
+            return 404;
+    if ((x = (empm__fcgi *)empm_alloc(req, sizeof *x)) == NULL)
+        return 503;
+    memset(x, 0, sizeof *x);
+    x->req = req;
+    x->fd = -1;
+    x->group = group;
+    x->place = *place;
+    x->began_ms = req->w->now_ms;
+    x->length = -1;
+    if (empm_defer(req, empm__fcgi_cleanup, x) != EMPM_OK)
+        return 503;
+    return empm__fcgi_connect(x);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>fastcgi-routes -- which requests go to which back ends
+ *
+ * EMPM_FASTCGI gives a whole subtree to a program. A script is a file: it is
+ * found as files are, below a root that cannot be left, and what is no file
+ * reaches no back end. So no search for ".php" in a path decides what runs, and
+ * the source of a script is never sent, even while its back end is down.
+ * ------------------------------------------------------------------------- */
+
+struct empm__scripts {               /* AddHandler, in order; fixed */
+    int n;
+    struct { char ext[32]; empm__backends *to; } list[EMPM_MAX_LIST * 2];
+    empm__backends *own[EMPM_MAX_LIST];    /* to be freed */
+};
+
+/* Finds the address of one back end: "unix:path", "host:port", also behind
+ * "fcgi://" or "proxy:", as Apache has them, with a folder at the back end
+ * behind it, and "unix:path|fcgi://name/folder". Returns NULL, or what is wrong
+ * with it. */
+static const char *empm__backend_parse(empm__backends *g, const char *text)
+{
+    empm__backend *b = &g->list[g->n];
+    struct sockaddr_un *un = (struct sockaddr_un *)(void *)&b->to;
+    empm__endpoint_spec l;
+    struct addrinfo hints, *found;
+    char host[256];
+    const char *bar, *why, *folder = NULL;
+    if (g->n == EMPM__BACKENDS)
+        return "are more than 16";
+    if (strncmp(text, "proxy:", 6) == 0)
+        text += 6;
+    bar = strchr(text, '|');
+    snprintf(host, sizeof host, "%.*s",
+             bar != NULL ? (int)(bar - text) : (int)strlen(text), text);
+    if (bar != NULL && strncmp(bar + 1, "fcgi://", 7) != 0)
+        return "wants fcgi:// behind the '|': other protocols are not there";
+    if (bar != NULL)
+        folder = strchr(bar + 8, '/');
+    if (strncmp(host, "fcgi://", 7) == 0) {
+        memmove(host, host + 7, strlen(host) - 6);
+        folder = strchr(text + 7, '/');
+        host[strcspn(host, "/")] = '\0';
+    }
+    if (folder != NULL && folder[1] != '\0')
+        snprintf(g->root, sizeof g->root, "%.*s",
+                 (int)(strlen(folder) - (folder[strlen(folder) - 1] == '/')),
+                 folder);
+    if ((why = empm__endpoint_parse(&l, host)) != NULL)
+        return why;
+    snprintf(b->text, sizeof b->text, "%s", host);
+    if (l.kind == EMPM__ENDPOINT_UNIX) {
+        if (strlen(l.host) >= sizeof un->sun_path)
+            return "has a path that is too long for a socket";
+        un->sun_family = AF_UNIX;
+        memcpy(un->sun_path, l.host, strlen(l.host) + 1);
+        b->to_len = (socklen_t)sizeof *un;
+    } else if (l.kind == EMPM__ENDPOINT_TCP && l.host[0] != '\0') {
+        memset(&hints, 0, sizeof hints);
+        hints.ai_socktype = SOCK_STREAM;
+        if (getaddrinfo(l.host, l.port, &hints, &found) != 0)
+            return "has a name that is not known";
+        memcpy(&b->to, found->ai_addr, found->ai_addrlen);
+        b->to_len = found->ai_addrlen;
+        freeaddrinfo(found);
+    } else
+        return "wants unix:path or host:port";
+    g->n++;
+    return NULL;
+}
+
+/* Reads a list of back ends. Returns NULL, or what is wrong with one. */
+static const char *empm__backends_parse(empm__backends *g, const char *text)
+{
+    char word[512];
+    const char *why = NULL;
+    int r;
+    memset(g, 0, sizeof *g);
+    while (why == NULL &&
+           (r = empm__text_word(&text, word, sizeof word)) != 0)
+        why = r < 0 ? "is too long" : empm__backend_parse(g, word);
+    return why != NULL || g->n > 0 ? why : "wants a back end";
+}
+
+/* Reads one row of AddHandler: a back end, and extensions. Returns NULL, or
+ * what is wrong with it. */
+static const char *empm__scripts_add(struct empm__scripts *t, int row,
+                                     const char *text)
+{
+    char word[512];
+    const char *why;
+    int r = empm__text_word(&text, word, sizeof word), n = 0;
+    if (r <= 0 || strncmp(word, "proxy:", 6) != 0)
+        return "wants \"proxy:unix:PATH|fcgi://localhost/\" or "
+               "\"proxy:fcgi://HOST:PORT\", and extensions";
+    t->own[row] = (empm__backends *)EMPM_MALLOC(sizeof *t->own[row]);
+    if (t->own[row] == NULL)
+        return "finds no memory";
+    if ((why = empm__backends_parse(t->own[row], word)) != NULL)
+        return why;
+    while ((r = empm__text_word(&text, word, sizeof word)) > 0) {
+        const char *ext = word + (*word == '.');
+        if (*ext == '\0' || strpbrk(ext, "./") != NULL || strlen(ext) > 31)
+            return "has an extension that is empty, long, or has a dot inside";
+        if (t->n == (int)EMPM__COUNT(t->list))
+            return "has more extensions than there is room for";
+        snprintf(t->list[t->n].ext, sizeof t->list->ext, "%s", ext);
+        t->list[t->n++].to = t->own[row];
+        n++;
+    }
+    return r == 0 && n > 0 ? NULL : "wants the extensions, such as .php";
+}
+
+static void empm__scripts_free(struct empm__scripts *t)
+{
+    int i;
+    for (i = 0; t != NULL && i < EMPM_MAX_LIST; i++)
+        EMPM_FREE(t->own[i]);
+    EMPM_FREE(t);
+}
+
+/* Makes the table of AddHandler. EMPM_OK, or EMPM_E*, which is told. */
+static int empm__scripts_new(struct empm__scripts **out, const empm_config *cfg,
+                             empm__report *rep)
+{
+    struct empm__scripts *t;
+    const char *why;
+    int i, bad = 0;
+    *out = NULL;
+    if (cfg->add_handler[0] == NULL)
+        return EMPM_OK;
+    if ((t = (struct empm__scripts *)EMPM_MALLOC(sizeof *t)) == NULL)
+        return EMPM_ENOMEM;
+    memset(t, 0, sizeof *t);
+    for (i = 0; i < EMPM_MAX_LIST && cfg->add_handler[i] != NULL; i++)
+        if ((why = empm__scripts_add(t, i, cfg->add_handler[i])) != NULL) {
+            empm__report_say(rep, EMPM_LOG_ERROR, 5707, "AddHandler %.200s: %s",
+                             cfg->add_handler[i], why);
+            bad = 1;
+        }
+    *out = t;
+    return bad ? EMPM_EINVAL : EMPM_OK;
+}
+
+/* The back ends that run a file of this name; NULL: it is no script. Bytes are
+ * compared as they are: ".PHP" is another extension. */
+static empm__backends *empm__scripts_find(const empm_request *req,
+                                          const char *name)
+{
+    const struct empm__scripts *t = req->w->s->scripts;
+    const char *slash = strrchr(name, '/');
+    const char *dot = strrchr(slash != NULL ? slash : name, '.');
+    int i;
+    if (dot == NULL)
+        return NULL;
+    if (req->route->backends != NULL && strcmp(dot, ".php") == 0)
+        return req->route->backends;
+    for (i = 0; t != NULL && i < t->n; i++)
+        if (strcmp(dot + 1, t->list[i].ext) == 0)
+            return t->list[i].to;
+    return NULL;
+}
+
+/* The hook of >>files-serving. */
+static int empm__fcgi_run_script(empm_request *req, const empm__script *at,
+                                 const char *name)
+{
+    empm__backends *to = empm__scripts_find(req, name);
+    empm__script there;
+    if (at == NULL || to == NULL)
+        return to != NULL;
+    there = *at;
+    if (to->root[0] != '\0')         /* it has the files elsewhere */
+        there.root = to->root;
+    return empm__fcgi_serve(req, to, &there);
+}
+
+/* The handler of EMPM_FASTCGI. */
+static int empm__fcgi_route(empm_request *req, void *user)
+{
+    const empm__route *r = req->route;
+    const int first = r->nsegs - 1;
+    empm__script at;
+    (void)user;
+    at.name = empm__request_segments(req, 0, first, "");
+    at.rest = empm__request_segments(req, first, req->path.n, "");
+    at.root = r->backends->root[0] != '\0' ? r->backends->root : NULL;
+    at.file = at.root != NULL && at.rest != NULL ? at.rest + 1 : NULL;
+    if (at.name == NULL || at.rest == NULL)
+        return 503;
+    return empm__fcgi_serve(req, r->backends, &at);
+}
+
+/* --- the wing ------------------------------------------------------------- */
+
+/* Says what is wrong with a back end that listens here: no socket, or no right
+ * to it. It may come later, so that is a warning. */
+static void empm__backends_check(const empm__backends *g, const char *of,
+                                 empm__report *rep)
+{
+    int i;
+    for (i = 0; i < g->n; i++) {
+        const struct sockaddr_un *un =
+            (const struct sockaddr_un *)(const void *)&g->list[i].to;
+        struct stat st;
+        if (un->sun_family != AF_UNIX)
+            continue;
+        if (stat(un->sun_path, &st) < 0)
+            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: %s",
+                             of, g->list[i].text, strerror(errno));
+        else if (!S_ISSOCK(st.st_mode))
+            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s is no "
+                             "socket", of, g->list[i].text);
+    }
+}
+
+static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
+                             empm__report *rep)
+{
+    struct empm__scripts *t;
+    empm__backends *g;
+    const char *why;
+    size_t i;
+    int k;
+    (void)chars;
+    empm__scripts_new(&t, cfg, rep);
+    for (k = 0; t != NULL && k < EMPM_MAX_LIST && t->own[k] != NULL; k++)
+        empm__backends_check(t->own[k], "AddHandler", rep);
+    empm__scripts_free(t);
+    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
+         i++) {
+        const empm_route *r = &cfg->routes[i];
+        if (r->backend == NULL)
+            continue;
+        if ((g = (empm__backends *)EMPM_MALLOC(sizeof *g)) == NULL)
+            return;
+        if ((why = empm__backends_parse(g, r->backend)) != NULL)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5707, "route \"%s\": back "
+                             "end %.200s: %s", r->pattern, r->backend, why);
+        else
+            empm__backends_check(g, r->pattern, rep);
+        EMPM_FREE(g);
+    }
+}
+
+static int empm__fcgi_server_new(empm_server *s, const empm_server *old,
+                                 empm__report *rep)
+{
+    char path[1200];
+    uint32_t i;
+    int r = empm__scripts_new(&s->scripts, s->cfg, rep);
+    (void)old;
+    for (i = 0; r == EMPM_OK && i < s->routes.n; i++) {
+        empm__route *route = &s->routes.list[i];
+        const empm_route *u = route->user;
+        const char *dir = u->root;
+        if (u->backend != NULL) {
+            route->backends = (empm__backends *)EMPM_MALLOC(
+                sizeof *route->backends);
+            if (route->backends == NULL)
+                return EMPM_ENOMEM;
+            if (empm__backends_parse(route->backends, u->backend) != NULL)
+                return EMPM_EINVAL;          /* check() has said it */
+        }
+        if (u->kind == EMPM__ROUTE_FASTCGI)
+            route->handler = empm__fcgi_route;
+        if (u->kind == EMPM__ROUTE_FILES &&
+            (route->backends != NULL || s->scripts != NULL)) {
+            if (dir == NULL)
+                dir = empm__config_path(s->cfg, s->cfg->document_root, path,
+                                        sizeof path);
+            route->root_path = realpath(dir, NULL);
+            s->run_script = empm__fcgi_run_script;
+        }
+    }
+    return r;
+}
+
+static void empm__fcgi_server_free(empm_server *s)
+{
+    uint32_t i;
+    for (i = 0; s->routes.list != NULL && i < s->routes.n; i++) {
+        EMPM_FREE(s->routes.list[i].backends);
+        s->routes.list[i].backends = NULL;
+    }
+    empm__scripts_free(s->scripts);
+    s->scripts = NULL;
+}
+
+static const empm__wing empm__fcgi_wing = {
+    empm__fcgi_check, empm__fcgi_server_new, empm__fcgi_server_free,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "proxy_fcgi"
+};
+
+#else
+
+static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
+                             empm__report *rep)
+{
+    size_t i;
+    (void)chars;
+    if (cfg->add_handler[0] != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5707,
+                         "AddHandler: built without FastCGI");
+    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
+         i++)
+        if (cfg->routes[i].backend != NULL)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5707, "route \"%s\": built "
+                             "without FastCGI", cfg->routes[i].pattern);
+}
+
+static const empm__wing empm__fcgi_wing = {
+    empm__fcgi_check,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+#endif /* EVENTMPM_NO_FASTCGI */
 
 /* ---------------------------------------------------------------------------
  * >>health -- may a balancer send more?
@@ -25002,7 +26782,8 @@ static const empm__wing *const *empm__wings(void)
 {
     static const empm__wing *const wings[] = {
         &empm__access_wing, &empm__proxy_wing, &empm__files_wing,
-        &empm__store_wing, &empm__tls_wing, &empm__status_wing, NULL
+        &empm__store_wing, &empm__tls_wing, &empm__status_wing,
+        &empm__fcgi_wing, NULL
     };
     return wings;
 }
@@ -29538,6 +31319,16 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5630  SSLProtocol asks for what is not served
  *   5631  SSLVerifyClient cannot be done as it is set
  *   5632  the certificate of a client is refused
+ *   5700  a request cannot be passed to a back end: memory, descriptors or
+ *         MaxOpenFiles are short, or the server stops
+ *   5701  a back end cannot be reached: the next one is asked, or it is 503
+ *   5702  a back end has no time for the request
+ *   5703  a back end's answer is refused, or breaks off: 502
+ *   5704  a back end takes and gives nothing for ProxyTimeout
+ *   5705  a back end sends more than its Content-Length
+ *   5706  what a program has written to its STDERR
+ *   5707  AddHandler, or the back end of a route, is not valid
+ *   5708  a back end's socket is not there
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------

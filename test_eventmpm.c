@@ -4329,8 +4329,8 @@ TEST(config, the_structs_comments_tell_the_defaults)
 static int unknown_names(const char *p, const char *end, int quoted)
 {
     static const char others[] =
-        "CustomLogs ETag FileDescriptorName GiB IfDefine IfFile IfModule "
-        "IfVersion "
+        "CustomLogs ETag FastCGI FileDescriptorName GiB IfDefine IfFile "
+        "IfModule IfVersion "
         "IncludeOptional INode KiB MiB MinRate MTime NotifyAccess ReloadSignal "
         "WebSocket";
     int inside = !quoted, found = 0, capitals, small;
@@ -4784,6 +4784,11 @@ TEST(config, every_directive_from_a_file)
         { "LimitResponseSpool", "1", "1" }, { "LimitLingerBytes", "1", "1" },
         { "LogLevel", "debug", "7" }, { "LogLevel", "trace3 core:info", "7" },
         { "LogLevel", "error", "3" },
+        { "DirectoryIndex", "index.php index.html", "index.php index.html" },
+        { "FallbackResource", "/index.php", "/index.php" },
+        { "AddHandler", "\"proxy:fcgi://127.0.0.1:9000\" .php",
+          "\"proxy:fcgi://127.0.0.1:9000\" .php" },
+        { "ProxyTimeout", "5", "5000" }, { "ProxyConnectTimeout", "1", "1000" },
         { "SSLCertificateFile", "a.pem", "a.pem" },
         { "SSLCertificateKeyFile", "a.key", "a.key" },
         { "SSLProtocol", "all -TLSv1.3", "all -TLSv1.3" },
@@ -5672,7 +5677,7 @@ TEST(config, apaches_names_say_what_to_do)
                                                    "MPM" },
         { "SSLEngine", "behind the port" }, { "ProxyPass", "proxy in front" },
         { "RewriteEngine", "a route" }, { "Header", "empm_set_header" },
-        { "Alias", "EMPM_FILES" }, { "DirectoryIndex", "index.html" },
+        { "Alias", "EMPM_FILES" }, { "SetHandler", "AddHandler" },
         { "AddOutputFilterByType", "handler" }, { "AuthType", "on_head" },
         { "Require", "on_head" }, { "TransferLog", "CustomLog" },
         { "SetEnvIf", "getenv" }, { "ExpiresActive", "empm_set_header" },
@@ -16416,6 +16421,7 @@ LIVE(access, every_letter)
         { "%{Content-Length}o %{Server}o", "12 eventmpm", "0 eventmpm" },
         { "%{y}C %{z}C", "2 -", "- -" }, { "100%%", "100%", NULL },
         { "%R %f", "GET /hello/{name} -", "POST /echo -" },
+        { "%{SSL_PROTOCOL}x %{HTTPS}x", "- -", NULL },
         { "%{none}n %{none}e", "- -", NULL },
         { "%404{X-Field}i %!404s %!200s %200,204s", "- 200 - 200", NULL }
     };
@@ -20317,6 +20323,908 @@ TEST(files, kept_are_closed_at_rest)
     cl_close(&c);
     fx_down(&f);
 }
+
+/* ---------------------------------------------------------------------------
+ * >>fastcgi -- a back end of the test's own, and PHP-FPM where it is installed
+ *
+ * The back end is a thread of the test: it reads a request to its end and
+ * answers with the row whose number is the query. A row is text; a letter and
+ * a colon at the beginning of each piece say what record it is.
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_FASTCGI
+
+/* One record, padded as `pad` says. */
+static void fcgi_record(str *to, int type, const void *data, size_t n, int pad)
+{
+    unsigned char head[8] = { 0 };
+
+    empm__fcgi_head_write(head, (enum empm__fcgi_type)type, n);
+    head[6] = (unsigned char)pad;
+    str_add(to, head, 8);
+    str_add(to, data, n);
+    str_add(to, "paddingpadding", (size_t)pad);
+}
+
+static void fcgi_end_record(str *to, int protocol)
+{
+    char end[8] = { 0 };
+
+    end[4] = (char)protocol;
+    fcgi_record(to, EMPM__FCGI_END, end, 8, 0);
+}
+
+/* Pieces are the same, wherever the stream is cut and whatever the padding. */
+TEST(fastcgi, records_are_read_however_they_are_cut)
+{
+    str s = { 0 }, out = { 0 }, err = { 0 };
+    size_t step;
+
+    fcgi_record(&s, EMPM__FCGI_STDOUT, "abc", 3, 5);
+    fcgi_record(&s, EMPM__FCGI_STDERR, "oh\n", 3, 0);
+    fcgi_record(&s, EMPM__FCGI_STDOUT, "", 0, 8);
+    fcgi_record(&s, EMPM__FCGI_STDOUT, "defgh", 5, 3);
+    fcgi_end_record(&s, 0);
+    for (step = 1; step <= s.n; step++) {
+        empm__fcgi_reader r;
+        size_t from = 0;
+        int type = EMPM__MORE;
+
+        memset(&r, 0, sizeof r);
+        out.n = err.n = 0;
+        while (from < s.n && type != EMPM__FCGI_END) {
+            const char *at = s.p + from, *piece, *why;
+            const char *end = at + (s.n - from < step ? s.n - from : step);
+            size_t n;
+
+            while ((type = empm__fcgi_read(&r, &at, end, &piece, &n, &why)) ==
+                       EMPM__FCGI_STDOUT || type == EMPM__FCGI_STDERR)
+                str_add(type == EMPM__FCGI_STDOUT ? &out : &err, piece, n);
+            if (type == EMPM__FCGI_BAD)
+                break;
+            from += step;
+        }
+        CHECK_INT(type, EMPM__FCGI_END);
+        CHECK(out.n == 8 && memcmp(out.p, "abcdefgh", 8) == 0);
+        CHECK(err.n == 3 && memcmp(err.p, "oh\n", 3) == 0);
+    }
+    str_free(&s);
+    str_free(&out);
+    str_free(&err);
+}
+
+/* A stream that is no FastCGI, or has no end, is refused. */
+TEST(fastcgi, streams_that_are_none_are_refused)
+{
+    static const struct { const char *bytes; int n; } rows[] = {
+        { "HTTP/1.1 200 OK\r\n\r\n", 19 },       /* another protocol */
+        { "\2\6\0\1\0\1\0\0x", 9 },              /* another version */
+        { "\1\4\0\1\0\1\0\0x", 9 },              /* PARAMS are ours to send */
+        { "\1\13\0\0\0\0\0\0", 8 },              /* UNKNOWN_TYPE */
+        { "\1\6\0\2\0\1\0\0x", 9 },              /* another request */
+        { "\1\3\0\1\0\4\0\0\0\0\0\0", 12 },      /* a short END_REQUEST */
+    };
+    empm__fcgi_reader r;
+    const char *at, *piece, *why = NULL;
+    str s = { 0 };
+    size_t n;
+    int i, type;
+
+    EACH(rows, k) {
+        memset(&r, 0, sizeof r);
+        at = rows[k].bytes;
+        CHECK_INT(empm__fcgi_read(&r, &at, rows[k].bytes + rows[k].n, &piece,
+                                  &n, &why), EMPM__FCGI_BAD);
+        CHECK(why != NULL);
+    }
+    for (i = 0; i < 1100; i++)
+        fcgi_record(&s, EMPM__FCGI_STDOUT, "", 0, 0);
+    memset(&r, 0, sizeof r);
+    at = s.p;
+    type = empm__fcgi_read(&r, &at, s.p + s.n, &piece, &n, &why);
+    CHECK_INT(type, EMPM__FCGI_BAD);
+    CHECK_INT((int)(at - s.p) / 8, 1001);
+    str_free(&s);
+}
+
+/* No pair is split between two records; one that fits none is told; and a
+ * writer without room counts what it needs. */
+TEST(fastcgi, pairs_are_not_split_between_records)
+{
+    static const size_t sizes[] = { 0, 1, 127, 128, 300, 30000, 35510, 35511,
+                                    35512, 60000, 65000 };
+    static char big[70000], to[400000];
+    empm__fcgi_writer w;
+    size_t i, at, all, pairs = 0;
+
+    memset(big, 'v', sizeof big);
+    empm__fcgi_begin(&w, to, sizeof to, 0);
+    for (i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        empm__fcgi_param_n(&w, "NAME", big, sizes[i]);
+    all = empm__fcgi_end(&w);
+    for (at = 16; at + 8 <= all;) {              /* BEGIN_REQUEST is 16 bytes */
+        const unsigned char *p = (unsigned char *)to + at;
+        const size_t n = (size_t)p[4] << 8 | p[5], end = at + 8 + n;
+
+        CHECK_INT(p[1], EMPM__FCGI_PARAMS);
+        for (at += 8; at < end; pairs++) {
+            size_t len[2];
+            int k;
+
+            for (k = 0; k < 2; k++) {
+                p = (unsigned char *)to + at;
+                len[k] = p[0] < 128 ? p[0]
+                         : (size_t)(p[0] & 127) << 24 | (size_t)p[1] << 16 |
+                           (size_t)p[2] << 8 | p[3];
+                at += p[0] < 128 ? 1 : 4;
+            }
+            CHECK_INT((int)len[0], 4);
+            CHECK_INT((int)len[1], (int)sizes[pairs]);
+            at += len[0] + len[1];
+        }
+        CHECK_INT((int)at, (int)end);
+        if (n == 0)
+            break;
+    }
+    CHECK_INT((int)pairs, (int)(sizeof sizes / sizeof *sizes));
+    CHECK_INT((int)(at), (int)all);
+    empm__fcgi_begin(&w, NULL, 0, 0);
+    for (i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        empm__fcgi_param_n(&w, "NAME", big, sizes[i]);
+    CHECK_INT((int)empm__fcgi_end(&w), (int)all);
+    empm__fcgi_begin(&w, to, sizeof to, 0);
+    empm__fcgi_param_n(&w, "NAME", big, 65535);
+    CHECK_INT((int)empm__fcgi_end(&w), 0);
+}
+
+/* A body goes on at any byte as it would have gone on there: heads, content and
+ * the record that ends it. */
+TEST(fastcgi, a_body_goes_on_at_any_byte)
+{
+    static const int sizes[] = { 0, 1, 65527, 65528, 65529, 131056, 200000 };
+    static char body[200000];
+    size_t i;
+
+    for (i = 0; i < sizeof body; i++)
+        body[i] = (char)(i * 7);
+    for (i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const int64_t len = sizes[i], all = empm__fcgi_body_bytes(len);
+        str want = { 0 };
+        int64_t at;
+
+        for (at = 0; at < len; at += 65528)
+            fcgi_record(&want, EMPM__FCGI_STDIN, body + at,
+                        (size_t)(len - at < 65528 ? len - at : 65528), 0);
+        fcgi_record(&want, EMPM__FCGI_STDIN, "", 0, 0);
+        CHECK_INT((int)want.n, (int)all);
+        for (at = 0; at < all; at += at % 65536 < 12 ? 1 : 997) {
+            struct iovec v[EMPM__FCGI_IOV];
+            unsigned char heads[EMPM__FCGI_IOV / 2][EMPM__FCGI_HEAD];
+            int k, n = empm__fcgi_body_gather(body, len, at, v, heads);
+            int64_t from = at;
+
+            CHECK(n > 0);
+            for (k = 0; k < n; k++) {
+                CHECK(memcmp(want.p + from, v[k].iov_base, v[k].iov_len) == 0);
+                from += (int64_t)v[k].iov_len;
+            }
+            CHECK_INT((int)from, (int)all);
+        }
+        str_free(&want);
+    }
+}
+
+/* --- a back end ----------------------------------------------------------- */
+
+enum { FB_STREAM, FB_EARLY, FB_CLOSE, FB_HANG, FB_ECHO };
+
+typedef struct fb_row {
+    int         how;                /* FB_* */
+    const char *say;                /* FB_STREAM: pieces "o:...", "e:...", with
+                                       '|' between them; "$" ends the request,
+                                       "$N": with a status, "!" closes */
+    int         cut;                /* bytes of a write; 0: all */
+} fb_row;
+
+typedef struct fb {                 /* the back end */
+    char          path[300];
+    int           fd;
+    pthread_t     thread;
+    const fb_row *rows;
+    int           conns, stop;      /* atomic */
+    int           reads_slowly;
+} fb;
+
+/* Reads the records of one request: its parameters as lines, and its body. */
+static int fb_read(int fd, str *params, str *body)
+{
+    unsigned char head[8];
+
+    for (;;) {
+        static __thread char data[65536];
+        size_t n, got = 0;
+        ssize_t r;
+
+        if (recv(fd, head, 8, MSG_WAITALL) != 8)
+            return -1;
+        n = ((size_t)head[4] << 8 | head[5]) + head[6];
+        while (got < n && (r = recv(fd, data + got, n - got, 0)) > 0)
+            got += (size_t)r;
+        if (got < n)
+            return -1;
+        n -= head[6];
+        if (head[1] == EMPM__FCGI_STDIN && n == 0)
+            return 0;
+        if (head[1] == EMPM__FCGI_STDIN)
+            str_add(body, data, n);
+        if (head[1] == EMPM__FCGI_PARAMS) {
+            const unsigned char *p = (unsigned char *)data, *end = p + n;
+
+            while (p < end) {
+                size_t len[2];
+                int k;
+
+                for (k = 0; k < 2; k++) {
+                    len[k] = *p < 128 ? *p
+                             : (size_t)(p[0] & 127) << 24 |
+                               (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
+                    p += *p < 128 ? 1 : 4;
+                }
+                str_add(params, p, len[0]);
+                str_add(params, "=", 1);
+                str_add(params, p + len[0], len[1]);
+                str_add(params, "\n", 1);
+                p += len[0] + len[1];
+            }
+        }
+    }
+}
+
+static int fb_write(int fd, const char *p, size_t n, int cut)
+{
+    while (n > 0) {
+        const size_t some = cut > 0 && (size_t)cut < n ? (size_t)cut : n;
+        const ssize_t r = send(fd, p, some, MSG_NOSIGNAL);
+
+        if (r < 0)
+            return -1;
+        p += r;
+        n -= (size_t)r;
+    }
+    return 0;
+}
+
+/* The records of a row's text. Returns 1 if the connection closes early. */
+static int fb_stream(str *to, const char *say)
+{
+    for (;;) {
+        const size_t n = strcspn(say, "|");
+
+        if (*say == '!')
+            return 1;
+        if (*say == '$')
+            fcgi_end_record(to, atoi(say + 1));
+        else if (n >= 2)
+            fcgi_record(to, *say == 'e' ? EMPM__FCGI_STDERR : EMPM__FCGI_STDOUT,
+                        say + 2, n - 2, 3);
+        if (say[n] == '\0')
+            return 0;
+        say += n + 1;
+    }
+}
+
+static void *fb_run(void *arg)
+{
+    fb *b = (fb *)arg;
+
+    while (!get_int(&b->stop)) {
+        struct pollfd p;
+        str params = { 0 }, body = { 0 }, out = { 0 };
+        const fb_row *row = NULL;
+        const char *q;
+        char one;
+        int fd;
+
+        p.fd = b->fd;
+        p.events = POLLIN;
+        if (poll(&p, 1, 20) <= 0 || (fd = accept(b->fd, NULL, NULL)) < 0)
+            continue;
+        add_int(&b->conns, 1);
+        if (b->rows[0].how == FB_CLOSE) {
+            close(fd);
+            continue;
+        }
+        if (b->rows[0].how == FB_EARLY) {
+            fb_stream(&out, b->rows[0].say);
+            fb_write(fd, out.p, out.n, 0);
+            close(fd);
+            str_free(&out);
+            continue;
+        }
+        if (fb_read(fd, &params, &body) == 0) {
+            str_add(&params, "", 1);
+            q = strstr(params.p, "QUERY_STRING=");
+            row = &b->rows[q != NULL ? atoi(q + 13) : 0];
+            if (row->how == FB_ECHO) {
+                str_addf(&out, "Content-Type: text/plain\r\n\r\n");
+                str_add(&out, params.p, params.n - 1);
+                str_addf(&out, "BODY=");
+                str_add(&out, body.p, body.n);
+                params.n = 0;
+                fcgi_record(&params, EMPM__FCGI_STDOUT, out.p, out.n, 0);
+                fcgi_end_record(&params, 0);
+                fb_write(fd, params.p, params.n, 0);
+            } else if (row->how == FB_STREAM) {
+                const int early = fb_stream(&out, row->say);
+                fb_write(fd, out.p, out.n, row->cut);
+                if (early) {
+                    close(fd);
+                    fd = -1;
+                }
+            }
+        }
+        /* as PHP-FPM: nobody else before the other side has closed */
+        while (fd >= 0 && !get_int(&b->stop)) {
+            p.fd = fd;
+            if (poll(&p, 1, 20) > 0 && recv(fd, &one, 1, 0) <= 0)
+                break;
+        }
+        if (fd >= 0)
+            close(fd);
+        str_free(&params);
+        str_free(&body);
+        str_free(&out);
+    }
+    return NULL;
+}
+
+static void fb_up(fb *b, const char *name, const fb_row *rows)
+{
+    struct sockaddr_un a;
+
+    memset(b, 0, sizeof *b);
+    memset(&a, 0, sizeof a);
+    b->rows = rows;
+    tmp_path(b->path, sizeof b->path, name);
+    unlink(b->path);
+    a.sun_family = AF_UNIX;
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", b->path);
+    b->fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (bind(b->fd, (struct sockaddr *)&a, sizeof a) < 0 ||
+        listen(b->fd, 64) < 0)
+        abort();
+}
+
+static void fb_down(fb *b)
+{
+    add_int(&b->stop, 1);
+    pthread_join(b->thread, NULL);
+    close(b->fd);
+    unlink(b->path);
+}
+
+static char fb_address[2][320];      /* "unix:" and the path */
+
+static const empm_route fb_routes[] = {
+    EMPM_FASTCGI("/app/", fb_address[0]),
+    EMPM_FASTCGI("/two/", fb_address[1]),
+    EMPM_PHP("/php/", NULL, fb_address[0]),
+    EMPM_FILES("/", NULL), EMPM_ROUTES_END
+};
+
+static fb fb_one, fb_two;
+
+/* Two back ends, and a server that asks them. */
+static void fb_init(fixture *f, const fb_row *one, const fb_row *two)
+{
+    fb_up(&fb_one, "fb1", one);
+    fb_up(&fb_two, "fb2", two);
+    snprintf(fb_address[0], sizeof fb_address[0], "unix:%s", fb_one.path);
+    snprintf(fb_address[1], sizeof fb_address[1], "unix:%s unix:%s",
+             fb_one.path, fb_two.path);
+    fx_init(f);
+    f->cfg.routes = fb_routes;
+}
+
+/* The server is up, and its processes are forked: threads may begin. */
+static int fb_serve(fixture *f)
+{
+    if (!fx_up(f))
+        return 0;
+    pthread_create(&fb_one.thread, NULL, fb_run, &fb_one);
+    pthread_create(&fb_two.thread, NULL, fb_run, &fb_two);
+    return 1;
+}
+
+static void fb_end(fixture *f)
+{
+    fx_down(f);
+    fb_down(&fb_one);
+    fb_down(&fb_two);
+}
+
+static const fb_row fb_echo[] = { { FB_ECHO, NULL, 0 } };
+
+/* The answer of a CGI program becomes an HTTP answer by the rules of RFC 3875
+ * 6; where it contradicts itself the client gets 502, never half an answer. */
+LIVE(fastcgi, answers)
+{
+    static const struct { fb_row row; int status; const char *body, *field; }
+        rows[] = {
+        { { FB_STREAM, "o:Content-Type: text/x\r\n\r\nhello|$", 0 },
+          200, "hello", "Content-Type: text/x" },
+        { { FB_STREAM, "o:Content-Type: a/b\n\nlf|$", 0 }, 200, "lf", NULL },
+        { { FB_STREAM, "o:Content-Type: a/b\r|o:\n\r|o:\nin |o:pieces|$", 0 },
+          200, "in pieces", NULL },
+        { { FB_STREAM, "o:Content-Type: a/b\r\n\r\nbytewise|$", 1 },
+          200, "bytewise", NULL },
+        { { FB_STREAM, "e:before\n|o:A: b\r|e:within\n|o:\n\r\nx|e:after|$",
+            7 }, 200, "x", "A: b" },
+        { { FB_STREAM, "o:Status: 404 Nobody\r\n\r\nno|$", 0 }, 404, "no",
+          NULL },
+        { { FB_STREAM, "o:HTTP/1.1 418 Teapot\r\nA: b\r\n\r\n|$", 0 }, 418, "",
+          "A: b" },
+        { { FB_STREAM, "o:Location: /else\r\n\r\n|$", 0 }, 302, "",
+          "Location: /else" },
+        { { FB_STREAM, "o:Set-Cookie: a=1\nSet-Cookie: b=2\n\n|$", 0 }, 200, "",
+          "Set-Cookie: b=2" },
+        { { FB_STREAM, "o:Status: 204 x\r\n\r\ndropped|$", 0 }, 204, "", NULL },
+        { { FB_STREAM, "o:Content-Length: 5\r\n\r\nhello and more|$", 0 },
+          200, "hello", "Content-Length: 5" },
+        { { FB_STREAM, "o:Transfer-Encoding: chunked\nServer: evil\n"
+                       "X-Sendfile: /etc/passwd\nX-Accel-Redirect: /x\n\n"
+                       "body|$", 0 }, 200, "body", NULL },
+        { { FB_STREAM, "o:A: b\n\n|o:|o:last|o:|$", 0 }, 200, "last", NULL },
+        /* an end that is none, but the length says that it is all */
+        { { FB_STREAM, "o:Content-Length: 2\r\n\r\nok|!", 0 }, 200, "ok",
+          NULL },
+        { { FB_STREAM, "o:Content-Length: 50\r\n\r\nshort|$", 0 }, 502, NULL,
+          NULL },
+        { { FB_STREAM, "o:Content-Type: a/b\r\n\r\nno end|!", 0 }, 502, NULL,
+          NULL },
+        { { FB_STREAM, "o:Content-Type: a/b\r\n|$", 0 }, 502, NULL, NULL },
+        { { FB_STREAM, "o:Content-Type: a/b\r\n|!", 0 }, 502, NULL, NULL },
+        { { FB_STREAM, "$", 0 }, 502, NULL, NULL },
+        { { FB_STREAM, "$3", 0 }, 502, NULL, NULL },
+        { { FB_STREAM, "$2", 0 }, 503, NULL, "Retry-After: 1" },
+        { { FB_STREAM, "o:no colon\r\n\r\n|$", 0 }, 502, NULL, NULL },
+        { { FB_STREAM, "o:: no name\r\n\r\n|$", 0 }, 502, NULL, NULL },
+        { { FB_STREAM, "o:bad name: x\r\n\r\n|$", 0 }, 502, NULL, NULL },
+        { { FB_STREAM, "o:A: cr\rlf\n\n|$", 0 }, 502, NULL, NULL },
+        { { FB_STREAM, "o:Status: abc\r\n\r\n|$", 0 }, 502, NULL, NULL },
+        { { FB_STREAM, "o:Status: 99\r\n\r\n|$", 0 }, 502, NULL, NULL },
+        { { FB_STREAM, "o:Content-Length: -1\n\n|$", 0 }, 502, NULL, NULL },
+        { { FB_STREAM, "o:Content-Length: 1\nContent-Length: 2\n\nx|$", 0 },
+          502, NULL, NULL },
+        { { FB_STREAM, "o:Content-Type: a/b\nContent-Type: c/d\n\nx|$", 0 },
+          502, NULL, NULL },
+        { { FB_STREAM, "o:Content-Type: a/b\nContent-Type: a/b\n\nx|$", 0 },
+          200, "x", NULL },
+    };
+    static fb_row plan[sizeof rows / sizeof *rows];
+    fixture f;
+    client c;
+    size_t n;
+
+    EACH(rows, i)
+        plan[i] = rows[i].row;
+    fb_init(&f, plan, fb_echo);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    EACH(rows, i) {
+        const char *field = rows[i].field;
+        char target[64], name[32];
+        int k, found = 0;
+
+        snprintf(target, sizeof target, "/app/x?%d", (int)i);
+        CHECK_INT(cl_get(&c, target), rows[i].status);
+        if (rows[i].body != NULL)
+            CHECK_STR(c.body.n > 0 ? c.body.p : "", rows[i].body);
+        CHECK(cl_header(&c, "X-Sendfile") == NULL);
+        CHECK(cl_header(&c, "X-Accel-Redirect") == NULL);
+        if (field != NULL) {
+            n = strcspn(field, ":");
+            snprintf(name, sizeof name, "%.*s", (int)n, field);
+            for (k = 0; k < 5 && !found; k++) {
+                const char *v = cl_header_nth(&c, name, k);
+                found = v != NULL && strcmp(v, field + n + 2) == 0;
+            }
+            CHECK(found);
+        }
+    }
+    CHECK(fx_log_has(&f, "says: before"));
+    CHECK(fx_log_has(&f, "says: within"));
+    CHECK(fx_log_has(&f, "says: after"));
+    CHECK(fx_log_has(&f, "sends less than its Content-Length"));
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* Is the line there, whole? */
+static int fb_has(const client *c, const char *line)
+{
+    const size_t n = strlen(line);
+    const char *p = c->body.p;
+
+    for (; p != NULL && *p != '\0'; p = strchr(p, '\n')) {
+        p += *p == '\n';
+        if (strncmp(p, line, n) == 0 && p[n] == '\n')
+            return 1;
+    }
+    return 0;
+}
+
+/* A program sees the variables of RFC 3875 4.1, each once; two fields of one
+ * name are one variable; what could be taken for another field, or for a
+ * program's setting, is not passed on. */
+LIVE(fastcgi, variables)
+{
+    static const char *const has[] = {
+        "GATEWAY_INTERFACE=CGI/1.1", "SERVER_PROTOCOL=HTTP/1.1",
+        "REQUEST_METHOD=POST", "REDIRECT_STATUS=200", "SCRIPT_NAME=/app",
+        "PATH_INFO=/a b/c/d", "REQUEST_URI=/app/a%20b/./c/d?0&q=%20",
+        "QUERY_STRING=0&q=%20", "SERVER_NAME=example.org",
+        "REMOTE_ADDR=127.0.0.1", "REQUEST_SCHEME=http", "CONTENT_LENGTH=4",
+        "CONTENT_TYPE=text/odd", "HTTP_HOST=example.org:99",
+        "HTTP_X_ONE=a, b", "HTTP_COOKIE=a=1; b=2", "HTTP_AUTHORIZATION=Basic x"
+    };
+    static const char *const lacks[] = {
+        "HTTP_PROXY=", "HTTP_X_TWO=", "HTTP_CONTENT_LENGTH=",
+        "HTTP_CONTENT_TYPE=", "HTTP_CONNECTION=", "HTTP_X_HOP=", "HTTPS=",
+        "HTTP_TE=", "HTTP_TRANSFER_ENCODING=", "HTTP_X_DOT="
+    };
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_ask(&c, "POST /app/a%20b/./c/d?0&q=%20 HTTP/1.1\r\n"
+                     "Host: example.org:99\r\nContent-Type: text/odd\r\n"
+                     "X-One: a\r\nCookie: a=1\r\nX_Two: spoofed\r\n"
+                     "Proxy: http://evil/\r\nX-One: b\r\nCookie: b=2\r\n"
+                     "Connection: X-Hop, keep-alive\r\nX-Hop: 1\r\n"
+                     "X.Dot: 1\r\nTE: trailers\r\nAuthorization: Basic x\r\n"
+                     "Transfer-Encoding: chunked\r\n\r\n"
+                     "2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n"), 200);
+    EACH(has, i)
+        if (!fb_has(&c, has[i]))
+            CHECK_STR(has[i], "a variable that is there");
+    EACH(lacks, i)
+        if (c.body.p != NULL && strstr(c.body.p, lacks[i]) != NULL)
+            CHECK_STR(lacks[i], "no variable");
+    CHECK(c.body.p != NULL && strstr(c.body.p, "BODY=abcd") != NULL);
+    CHECK_INT(cl_get(&c, "/app/"), 200);
+    CHECK(fb_has(&c, "PATH_INFO=/"));
+    CHECK(c.body.p != NULL && strstr(c.body.p, "CONTENT_LENGTH=") == NULL);
+    /* a POST without a body has a length, or the back end waits for it */
+    CHECK_INT(cl_ask(&c, "POST /app/ HTTP/1.1\r\nHost: a\r\n"
+                     "Content-Length: 0\r\n\r\n"), 200);
+    CHECK(fb_has(&c, "CONTENT_LENGTH=0"));
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A back end that closes at once: a safe method is asked of the other one, a
+ * POST is never sent twice. */
+LIVE(fastcgi, a_reset_is_asked_elsewhere_if_that_is_safe)
+{
+    static const fb_row closes[] = { { FB_CLOSE, NULL, 0 } };
+    fixture f;
+    client c;
+    int i, bad = 0;
+
+    fb_init(&f, closes, fb_echo);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 8; i++)
+        CHECK_INT(cl_get(&c, "/two/?0"), 200);
+    f.cfg.log_level = f.cfg.log_level;
+    for (i = 0; i < 4; i++) {
+        const int status = cl_ask(&c, "POST /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                                  "Content-Length: 2\r\n\r\nab");
+        bad += status != 502;
+    }
+    CHECK_INT(bad, 0);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* Nobody listens: 503 with Retry-After, and the log names the cause. One that
+ * hangs: 504 after ProxyTimeout. Files are served all the time. */
+LIVE(fastcgi, back_ends_that_are_not_there_or_hang)
+{
+    static const fb_row hangs[] = { { FB_HANG, NULL, 0 } };
+    fixture f;
+    client c;
+
+    fb_init(&f, hangs, fb_echo);
+    unlink(fb_two.path);
+    snprintf(fb_address[1], sizeof fb_address[1], "unix:%s", fb_two.path);
+    f.cfg.proxy_timeout_ms = 100;
+    f.cfg.threads_per_child = 1;
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_get(&c, "/two/?0"), 503);
+    CHECK_STR(cl_header(&c, "Retry-After"), "1");
+    CHECK(fx_log_has(&f, "No such file"));
+    CHECK_INT(cl_get(&c, "/app/?0"), 504);
+    CHECK_INT(cl_get(&c, "/a.txt"), 200);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A back end may answer before it has read the request, and close: its answer
+ * arrives, and nothing waits for what it does not read. */
+LIVE(fastcgi, an_early_answer_to_a_long_body)
+{
+    static const fb_row early[] = {
+        { FB_EARLY, "o:Status: 413 Long\r\n\r\nlong|$", 0 }
+    };
+    char *body = (char *)calloc(1, 3000000);
+    fixture f;
+    client c;
+    int i, n = 0;
+
+    fb_init(&f, early, fb_echo);
+    f.cfg.limit_request_body = 4000000;
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 5; i++) {
+        cl_close(&c);
+        CHECK(cl_open(&c, &f) >= 0);
+        cl_printf(&c, "POST /app/ HTTP/1.1\r\nHost: a\r\n"
+                  "Content-Length: 3000000\r\n\r\n");
+        cl_send(&c, body, 3000000);
+        n += cl_reply(&c) == 413 && strcmp(c.body.p, "long") == 0;
+    }
+    CHECK_INT(n, 5);
+    free(body);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A script is a file: what is not there is 404 and asks no back end, its source
+ * is never sent, what follows its name is PATH_INFO, another spelling of the
+ * extension is another one. */
+LIVE(fastcgi, scripts_are_files)
+{
+    static const struct { const char *target; int status; const char *line; }
+        rows[] = {
+        { "/php/s.php?0",           200, "SCRIPT_NAME=/php/s.php" },
+        { "/php/s.php/x/y?0",       200, "PATH_INFO=/x/y" },
+        { "/php/%73.php?0",         200, "SCRIPT_NAME=/php/s.php" },
+        { "/php/scripts/?0",        200, "SCRIPT_NAME=/php/scripts/index.php" },
+        { "/php/none.php?0",        404, NULL },
+        { "/php/a.txt/x.php?0",     404, NULL },
+        { "/php/s.php%00.txt?0",    400, NULL },
+        { "/php/s.php/%0a?0",       404, NULL },
+        { "/php/s.PHP?0",           404, NULL },
+        { "/php/a.txt",             200, NULL },
+        { "/php/scripts",           301, NULL },
+    };
+    char path[400];
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    snprintf(path, sizeof path, "%s/s.php", f.www);
+    write_file(path, "<?php secret", 12);
+    snprintf(path, sizeof path, "%s/scripts", f.www);
+    mkdir(path, 0755);
+    snprintf(path, sizeof path, "%s/scripts/index.php", f.www);
+    write_file(path, "<?php secret", 12);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    EACH(rows, i) {
+        cl_close(&c);                /* a 400 closes */
+        CHECK_INT(cl_get(&c, rows[i].target), rows[i].status);
+        if (rows[i].line != NULL && !fb_has(&c, rows[i].line))
+            CHECK_STR(c.body.p, rows[i].line);
+        CHECK(c.body.n == 0 || strstr(c.body.p, "secret") == NULL);
+    }
+    cl_close(&c);
+    fb_end(&f);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/scripts", f.www);
+    rmdir(path);
+    snprintf(path, sizeof path, "%s/s.php", f.www);
+    unlink(path);
+}
+
+/* --- PHP-FPM -------------------------------------------------------------- */
+
+static char fpm_program[64];
+
+/* Starts PHP-FPM with `children` processes on the first address; its pid, or
+ * -1 where it is not installed. Scripts are in f->www. */
+static pid_t fpm_up(int children)
+{
+    char conf[400], text[1200], log[400];
+    struct sockaddr_un a;
+    uint64_t end;
+    glob_t g;
+    pid_t pid;
+
+    if (geteuid() != 0 || glob("/usr/sbin/php-fpm*", 0, NULL, &g) != 0)
+        return -1;
+    snprintf(fpm_program, sizeof fpm_program, "%s", g.gl_pathv[0]);
+    globfree(&g);
+    tmp_path(conf, sizeof conf, "fpm.conf");
+    tmp_path(log, sizeof log, "fpm.log");
+    snprintf(text, sizeof text, "[global]\ndaemonize = no\nerror_log = %s\n"
+             "[www]\nlisten = %s\nlisten.mode = 0666\npm = static\n"
+             "pm.max_children = %d\nuser = root\ngroup = root\n",
+             log, fb_address[0] + 5, children);
+    write_file(conf, text, strlen(text));
+    unlink(fb_address[0] + 5);
+    pid = fork();
+    if (pid == 0) {
+        setpgid(0, 0);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        freopen("/dev/null", "w", stderr);
+        clearenv();
+        execl(fpm_program, fpm_program, "-F", "-R", "-y", conf,
+              (char *)NULL);
+        _exit(127);
+    }
+    memset(&a, 0, sizeof a);
+    a.sun_family = AF_UNIX;
+    memcpy(a.sun_path, fb_address[0] + 5,
+           strnlen(fb_address[0] + 5, sizeof a.sun_path - 1));
+    for (end = now_ms() + 5000; now_ms() < end; nap(10)) {
+        const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+        const int up = connect(fd, (struct sockaddr *)&a, sizeof a) == 0;
+
+        close(fd);
+        if (up)
+            return pid;
+    }
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    return -1;
+}
+
+static void fpm_down(pid_t pid)
+{
+    kill(pid, SIGTERM);
+    waitpid(pid, NULL, 0);
+    unlink(fb_address[0] + 5);
+}
+
+static void fpm_script(const fixture *f, const char *name, const char *text)
+{
+    char path[400];
+
+    snprintf(path, sizeof path, "%s/%s", f->www, name);
+    if (text != NULL)
+        write_file(path, text, strlen(text));
+    else
+        unlink(path);
+}
+
+/* PHP-FPM runs scripts, gets bodies, and its errors are answers. While all of
+ * its processes sleep, two workers go on serving files, and no request is
+ * lost. */
+SERVED_WITH(fastcgi, php_fpm, T_LIVE,
+            fx_init(f);
+            tmp_path(fb_address[0] + 5, sizeof fb_address[0] - 5, "fpm.sock");
+            memcpy(fb_address[0], "unix:", 5);
+            snprintf(fb_address[1], sizeof fb_address[1], "%s", fb_address[0]);
+            f->cfg.routes = fb_routes,
+            "ThreadsPerChild 2; ProxyTimeout 5")
+{
+    client sleeper[24];
+    char *big;
+    uint64_t began;
+    pid_t pid;
+    int i;
+
+    if ((pid = fpm_up(6)) < 0)
+        SKIP("no PHP-FPM, or not root");
+    fpm_script(f, "a.php", "<?php header('X-A: 1'); setcookie('a', '1'); "
+               "setcookie('b', '2'); echo $_SERVER['PATH_INFO'] ?? '-', "
+               "' ', $_GET['q'] ?? '-', ' ', strlen(file_get_contents("
+               "'php://input'));");
+    fpm_script(f, "big.php", "<?php for ($i = 0; $i < 3000; $i++) "
+               "echo str_repeat('x', 1000);");
+    fpm_script(f, "sleep.php", "<?php usleep(100000); echo 'woke';");
+    fpm_script(f, "bad.php", "<?php nothing();");
+    CHECK_INT(cl_get(c, "/php/a.php?q=%20x"), 200);
+    CHECK_STR(c->body.p, "-  x 0");
+    CHECK_STR(cl_header(c, "X-A"), "1");
+    CHECK(cl_header_nth(c, "Set-Cookie", 1) != NULL);
+    CHECK(c->declared == 6);                 /* whole: it has a length */
+    CHECK_INT(cl_get(c, "/php/a.php/p/i"), 200);
+    CHECK_STR(c->body.p, "/p/i - 0");
+    big = (char *)calloc(1, 300001);
+    memset(big, 'b', 300000);
+    cl_close(c);
+    CHECK(cl_open(c, f) >= 0);
+    cl_printf(c, "POST /php/a.php HTTP/1.1\r\nHost: a\r\n"
+              "Content-Length: 300000\r\n\r\n");
+    cl_send(c, big, 300000);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "- - 300000");
+    free(big);
+    CHECK_INT(cl_get(c, "/php/big.php"), 200);
+    CHECK_INT((int)c->body.n, 3000000);
+    CHECK_INT(cl_get(c, "/php/bad.php"), 500);
+    CHECK(fx_log_has(f, "nothing()"));
+    CHECK_INT(cl_ask(c, "HEAD /php/a.php HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    /* 24 requests for 6 processes and 2 workers */
+    for (i = 0; i < 24; i++) {
+        cl_init(&sleeper[i]);
+        sleeper[i].port = f->port;
+        cl_puts(&sleeper[i], "GET /php/sleep.php HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    nap(30);
+    began = now_ms();
+    for (i = 0; i < 20; i++)
+        CHECK_INT(cl_get(c, "/a.txt"), 200);
+    CHECK(now_ms() - began < 150);           /* none waits for a script */
+    for (i = 0; i < 24; i++) {
+        CHECK_INT(cl_reply(&sleeper[i]), 200);
+        CHECK_STR(sleeper[i].body.p, "woke");
+    }
+    cl_close_all(sleeper, 24);
+    fpm_down(pid);
+    CHECK_INT(cl_get(c, "/php/a.php"), 503);
+    fpm_script(f, "a.php", NULL);
+    fpm_script(f, "big.php", NULL);
+    fpm_script(f, "sleep.php", NULL);
+    fpm_script(f, "bad.php", NULL);
+}
+
+/* A slow client does not hold a process of the back end: what it does not take
+ * is kept, and the one process serves others meanwhile. */
+SERVED_WITH(fastcgi, slow_readers_hold_no_back_end, T_LIVE,
+            fx_init(f);
+            tmp_path(fb_address[0] + 5, sizeof fb_address[0] - 5, "fpm.sock");
+            memcpy(fb_address[0], "unix:", 5);
+            snprintf(fb_address[1], sizeof fb_address[1], "%s", fb_address[0]);
+            f->cfg.routes = fb_routes,
+            "ThreadsPerChild 2")
+{
+    client slow[4];
+    pid_t pid;
+    int i;
+
+    if ((pid = fpm_up(1)) < 0)
+        SKIP("no PHP-FPM, or not root");
+    fpm_script(f, "big.php", "<?php for ($i = 0; $i < 10000; $i++) "
+               "echo str_repeat('x', 1000);");
+    fpm_script(f, "a.php", "<?php echo 'quick';");
+    for (i = 0; i < 4; i++) {
+        cl_init(&slow[i]);
+        CHECK(cl_connect_port(&slow[i], f->port, 4096) >= 0);
+        cl_puts(&slow[i], "GET /php/big.php HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    nap(50);
+    CHECK_INT(cl_get(c, "/php/a.php"), 200);
+    CHECK_STR(c->body.p, "quick");
+    CHECK_INT(cl_reply(&slow[0]), 200);
+    CHECK_INT((int)slow[0].body.n, 10000000);
+    cl_close_all(slow, 4);
+    CHECK_INT(cl_get(c, "/php/a.php"), 200);
+    fpm_down(pid);
+    fpm_script(f, "a.php", NULL);
+    fpm_script(f, "big.php", NULL);
+}
+
+#endif /* EVENTMPM_NO_FASTCGI */
 
 /* ---------------------------------------------------------------------------
  * >>status -- the scoreboard for people and for programs
@@ -30756,6 +31664,114 @@ TEST(tls, records_are_short_at_first)
 }
 
 #endif /* EVENTMPM_TLS_BEARSSL */
+/* --- the target fcgi
+ * --------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_FASTCGI
+
+/* All that a stream says: pieces of one kind in a row are one. */
+static void fz_fcgi_stream(const char *s, size_t n, size_t step, str *out)
+{
+    empm__fcgi_reader r;
+    size_t from = 0;
+    int type = 0, before = 0;
+
+    memset(&r, 0, sizeof r);
+    while (from < n) {
+        const char *at = s + from, *piece, *why = NULL;
+        const char *end = at + (n - from < step ? n - from : step);
+        size_t len;
+
+        while ((type = empm__fcgi_read(&r, &at, end, &piece, &len, &why)) !=
+               EMPM__MORE) {
+            if (type != before)
+                str_addf(out, "[%d]", type);
+            before = type;
+            if (type == EMPM__FCGI_BAD && why == NULL)
+                fz_fault("a stream is refused without a reason");
+            if (type == EMPM__FCGI_BAD || type == EMPM__FCGI_END)
+                return;
+            str_add(out, piece, len);
+        }
+        from += step;
+    }
+}
+
+/* A stream means the same however it is cut, and a head leaves no field that
+ * could be two. */
+static int fuzz_fcgi(const uint8_t *data, size_t size)
+{
+    static const char *const words[] = {
+        "\1\6\0\1\0\5\0\0", "\1\7\0\1\0\3\5\0", "\1\3\0\1\0\10\0\0", "\1\6\0\1",
+        "Status: 404\r\n", "Content-Type: a/b\n", "Location: /\r\n", "\r\n\r\n",
+        "Content-Length: 5\r\n", "HTTP/1.1 200 OK\r\n", "\n\n", "X-A: ", ":",
+        "\r", "\n", "Set-Cookie: a=1\r\n", "Transfer-Encoding: chunked\n"
+    };
+    static char arena[32768];
+    static empm_server s;
+    static empm_config cfg;
+    static empm__engine e;
+    static empm__worker w;
+    static empm_request req;
+    const unsigned all = sizeof words / sizeof words[0];
+    empm__cgi cgi;
+    str in = { 0 }, whole = { 0 }, cut = { 0 };
+    size_t step, i, n;
+
+    fz_data = data;
+    fz_left = size;
+    step = 1 + fz_pick(40);
+    while (fz_left != 0) {
+        const unsigned word = fz_byte();
+        const char ch = (char)fz_byte();
+
+        if (word < 6 * all)
+            str_add(&in, words[word % all], word % all < 3 ? 8 : word % all == 3
+                    ? 4 : strlen(words[word % all]));
+        else
+            str_add(&in, &ch, 1);
+    }
+    str_add(&in, "", 0);
+    fz_fcgi_stream(in.p, in.n, in.n + 1, &whole);
+    fz_fcgi_stream(in.p, in.n, step, &cut);
+    if (whole.n != cut.n || (whole.n && memcmp(whole.p, cut.p, whole.n) != 0))
+        fz_fault("a stream cut every %lu bytes is another",
+                 (unsigned long)step);
+    empm__chars_init(&s.chars);
+    s.cfg = &cfg;
+    e.s = w.s = &s;
+    e.cfg = w.cfg = &cfg;
+    w.engine = &e;
+    s.engine.s = &s;
+    memset(&req, 0, sizeof req);
+    req.w = &w;
+    req.status = 200;
+    req.declared = -1;
+    req.arena_at = arena;
+    req.arena_end = arena + sizeof arena;
+    for (n = i = 0; n == 0 && i <= in.n; i += step)
+        n = empm__cgi_head_length(in.p, i, i > step ? i - step : 0);
+    if (n != 0 && n != empm__cgi_head_length(in.p, in.n, 0))
+        fz_fault("a head ends elsewhere when it comes in pieces");
+    n = empm__cgi_head_length(in.p, in.n, 0);
+    if (n > 0 && empm__cgi_head(&cgi, &req, in.p, n) == NULL) {
+        for (i = 0; i < req.fields_len; i++)
+            if (req.fields[i] == '\0' ||
+                (req.fields[i] == '\n' && (i == 0 || req.fields[i - 1] != '\r'))
+                || (req.fields[i] == '\r' && req.fields[i + 1] != '\n') ||
+                (req.fields[i] == '\n' && i + 1 < req.fields_len &&
+                 (req.fields[i + 1] == ' ' || req.fields[i + 1] == '\r')))
+                fz_fault("a field that is two");
+        if (req.status < 200 || req.status > 599)
+            fz_fault("the status is %d", req.status);
+    }
+    str_free(&in);
+    str_free(&whole);
+    str_free(&cut);
+    return 0;
+}
+
+#endif /* EVENTMPM_NO_FASTCGI */
 
 /* --- the table, and the two drivers
  * ------------------------------------------ */
@@ -30768,6 +31784,9 @@ static const struct fz_target {
     { "api",   "random handlers, clients that stall and leave",    fuzz_api },
     { "route", "patterns against a naive matcher",                 fuzz_route },
     { "fmt",   "dates, log formats, listen strings, files",        fuzz_fmt },
+#ifndef EVENTMPM_NO_FASTCGI
+    { "fcgi",  "answers of back ends, cut anywhere",               fuzz_fcgi },
+#endif
     { "oom",   "each allocation of a connection fails",            fuzz_oom },
 #ifdef EVENTMPM_TLS_BEARSSL
     { "tls",   "hellos, handshakes and records, whole and not",    fuzz_tls },
