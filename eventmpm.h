@@ -118,6 +118,7 @@
  *     DirectoryIndex index.php index.html
  *     FallbackResource /index.php                   for what is no file
  *
+ *   (<FilesMatch "\.php$"> with SetHandler is the same as that AddHandler.)
  *   No worker waits for a back end, nor for its client: what the client does
  *   not take is spooled, so that a slow one holds no process of PHP. A request
  *   has a connection of its own, which ends with the answer. A script that
@@ -228,7 +229,7 @@
  * compiled text (gcc -Os, x86-64):
  *
  *   EVENTMPM_NO_FILES        1380 lines 14100 bytes static files (EMPM_FILES)
- *   EVENTMPM_NO_STATUS       1160 lines 19800 bytes the status page
+ *   EVENTMPM_NO_STATUS       1450 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG    980 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
  *   EVENTMPM_NO_FASTCGI      1470 lines 13800 bytes FastCGI back ends: PHP
@@ -3472,7 +3473,8 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "ScriptSock SuexecUserGroup WSGI* XBitHack php_* php5_* "
       "Dav* DBD* Session* ISAPI* <Perl",
       "write a handler in C: EMPM_ROUTE(\"GET /path\", handler, NULL)" },
-    { "SetHandler", "AddHandler names the scripts by their extension" },
+    { "SetHandler", "AddHandler names the scripts by their extension; or, in a "
+      "file, it stands within <FilesMatch \"\\.php$\">" },
     { "Header RequestHeader Expires* CookieDomain CookieExpires CookieName "
       "CookieStyle CookieTracking MetaDir MetaFiles MetaSuffix",
       "a handler calls empm_set_header()" },
@@ -6630,6 +6632,9 @@ typedef struct empm__endpoint {       /* fixed once the server has started */
 
 struct empm__wait;
 struct empm__logs_swap;
+struct empm__backend_seen;
+
+#define EMPM__BACKEND_WHY 64           /* bytes of a failure's text */
 
 struct empm_server {
     empm_config    *cfg;
@@ -6647,6 +6652,7 @@ struct empm_server {
     struct empm__kv *store;        /* SharedStoreSize; NULL: none (>>store) */
     struct empm__types *types;     /* AddType; NULL: none (>>files) */
     struct empm__scripts *scripts; /* AddHandler; NULL: none (>>fastcgi) */
+    struct empm__backend_scores *backends; /* of all back ends; or NULL */
     struct empm__access_logs *access;  /* CustomLog; NULL: none (>>access) */
     struct empm__nets *trusted;    /* RemoteIPTrustedProxy; or NULL (>>proxy) */
     struct empm__tls *tls;         /* NULL: no Listen has it (>>tls) */
@@ -6671,7 +6677,19 @@ struct empm_server {
      * result is a handler's, or 0: it is none. */
     int            (*run_script)(empm_request *req, const empm__script *at,
                                  const char *name);
+    /* Shows the k-th back end. 0: there are no more. */
+    int            (*see_backend)(const empm_server *s, int k,
+                                  struct empm__backend_seen *seen);
 };
+
+/* A back end, as all children together have seen it. */
+typedef struct empm__backend_seen {
+    const char *text;                  /* its address, as it was given */
+    uint32_t    active;                /* requests that it works at */
+    uint64_t    requests, failures;    /* since the start */
+    uint32_t    resting;               /* children that leave it alone */
+    char        last[EMPM__BACKEND_WHY + 1];    /* its last failure, or "" */
+} empm__backend_seen;
 
 /* A wing is an optional part of the server; this is all that the core knows of
  * it. One that is not built has no hook but `check`. Every hook may be NULL.
@@ -16564,8 +16582,46 @@ static int empm__loader_holds(const empm__loader *l, const char *name,
  * those that have a meaning are shorter. */
 typedef struct empm__sections {        /* of one file, those that are open */
     int  open, skip;                   /* skip: the first that is left out; 0 */
+    int  files;                        /* one more than the <FilesMatch>; 0 */
+    char ext[32];                      /* of its files */
     char name[EMPM__CONFIG_SECTIONS][24];
 } empm__sections;
+
+/* Is this <FilesMatch "\.php$">, as the manuals of PHP have it? It means the
+ * files with one extension, which is copied; no other expression is known. */
+static int empm__loader_files_match(const char *name, const char *arg,
+                                    char ext[32])
+{
+    char word[64];
+    size_t n;
+    if (!empm__text_equal(name, "<FilesMatch") ||
+        empm__text_word(&arg, word, sizeof word) != 1 || *arg != '\0' ||
+        strncmp(word, "\\.", 2) != 0)
+        return 0;
+    n = 2 + strspn(word + 2, "abcdefghijklmnopqrstuvwxyz0123456789");
+    if (n == 2 || n > 32 || strcmp(word + n, "$") != 0)
+        return 0;
+    snprintf(ext, 32, "%.*s", (int)(n - 2), word + 2);
+    return 1;
+}
+
+/* Sets what stands within <FilesMatch>: SetHandler alone, which for files of
+ * one extension is AddHandler. */
+static void empm__loader_files_directive(empm__loader *l, const char *ext,
+                                         const char *name, const char *value)
+{
+    char both[EMPM__ARGUMENT];
+    if (!empm__text_equal(name, "SetHandler"))
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s within "
+                         "<FilesMatch>: SetHandler alone can stand there",
+                         l->path, l->line, name);
+    else if (snprintf(both, sizeof both, "%s .%s", value, ext) >=
+             (int)sizeof both)
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5124, "%s:%ld: SetHandler is "
+                         "too long", l->path, l->line);
+    else
+        empm__loader_directive(l, "AddHandler", both);
+}
 
 /* "</Name>" closes the last section of that name. Sections that are open inside
  * it end with it, and are complained of. */
@@ -16590,6 +16646,8 @@ static void empm__loader_section_close(empm__loader *l, empm__sections *o,
                          "is closed", l->path, l->line, name,
                          o->name[o->open - 1]);
     o->open = i - 1;
+    if (o->files > o->open)
+        o->files = 0;
     /* the section that was left out has been closed */
     if (o->skip > o->open)
         o->skip = 0;
@@ -16623,7 +16681,10 @@ static void empm__loader_section_open(empm__loader *l, empm__sections *o,
         return;
     }
     if (o->skip == 0) {
-        holds = empm__loader_holds(l, name, arg);
+        holds = empm__loader_files_match(name, arg, o->ext)
+                    ? 1 : empm__loader_holds(l, name, arg);
+        if (holds == 1 && empm__text_equal(name, "<FilesMatch"))
+            o->files = o->open + 1;
         instead = holds == -2 ? empm__directive_instead_of(name) : NULL;
         if (holds == -1) {
             empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s %s> is "
@@ -16680,6 +16741,8 @@ static void empm__loader_text(empm__loader *l, FILE *f, char *raw, char *text)
             empm__loader_section_close(l, &o, name);
         else if (name[0] == '<')
             empm__loader_section_open(l, &o, name, p);
+        else if (o.skip == 0 && o.files > 0)
+            empm__loader_files_directive(l, o.ext, name, p);
         else if (o.skip == 0)
             empm__loader_directive(l, name, p);
     }
@@ -24449,13 +24512,23 @@ static size_t empm__cgi_params(empm__fcgi_writer *w, empm_request *req,
 #define EMPM__BACKEND_FAILURES 3     /* in a row, then it rests */
 #define EMPM__BACKEND_REST_MS 10000
 
-typedef struct empm__backend {       /* the address is fixed, the rest atomic */
+/* The score of one back end in one slot of the scoreboard: written by the child
+ * that has the slot, read by any. All of it is atomic. The totals outlive the
+ * child. */
+typedef struct empm__backend_score {
+    uint32_t active;                 /* requests that it works at */
+    uint32_t failed;                 /* attempts in a row that have failed */
+    uint32_t rests_until_ms;         /* with EMPM__BACKEND_FAILURES of those */
+    uint32_t failed_at_s;            /* when the last one has; 0: none has */
+    uint64_t requests, failures;     /* totals */
+    size_t   last[EMPM__BACKEND_WHY / sizeof(size_t)];    /* the reason */
+} empm__backend_score;
+
+typedef struct empm__backend {       /* fixed */
     struct sockaddr_storage to;
     socklen_t to_len;
-    char      text[128];             /* as it was given */
-    uint32_t  active;                /* requests that it works at */
-    uint32_t  failed;                /* in a row */
-    uint32_t  rests_until_ms;        /* with EMPM__BACKEND_FAILURES of those */
+    char      text[256];             /* as it was given */
+    int       number;                /* of the server's back ends */
 } empm__backend;
 
 typedef struct empm__backends {
@@ -24465,49 +24538,112 @@ typedef struct empm__backends {
     empm__backend list[EMPM__BACKENDS];
 } empm__backends;
 
-/* Does it rest after its failures? */
-static int empm__backend_rests(const empm__backend *b, uint32_t now_ms)
+/* The scores, in memory of all processes: a row of `n` for each slot. A new
+ * generation has its own. */
+struct empm__backend_scores {
+    int                  n, slots;
+    size_t               bytes;
+    empm__backend      **list;       /* behind the struct */
+    empm__backend_score *rows;
+};
+
+/* The score of a back end in this child. */
+static empm__backend_score *empm__backend_score_of(const empm__worker *w,
+                                                   const empm__backend *b)
 {
-    return empm__load(&b->failed) >= EMPM__BACKEND_FAILURES &&
-           empm__time_until(empm__load(&b->rests_until_ms), now_ms) > 0;
+    const struct empm__backend_scores *all = w->s->backends;
+    return &all->rows[w->engine->slot * all->n + b->number];
+}
+
+/* Does it rest after its failures? */
+static int empm__backend_rests(const empm__backend_score *is, uint32_t now_ms)
+{
+    return empm__load(&is->failed) >= EMPM__BACKEND_FAILURES &&
+           empm__time_until(empm__load(&is->rests_until_ms), now_ms) > 0;
 }
 
 /* Chooses the one with the least to do that is not in `tried`, a bit for each;
  * NULL: all have been tried. Ties go round. One that rests is chosen if all the
  * others have been tried. */
-static empm__backend *empm__backend_choose(empm__backends *g, uint32_t tried,
-                                           uint32_t now_ms)
+static empm__backend *empm__backend_choose(const empm__worker *w,
+                                           empm__backends *g, uint32_t tried)
 {
     const uint32_t turn = __atomic_fetch_add(&g->turn, 1u, __ATOMIC_RELAXED);
     empm__backend *best = NULL;
+    uint32_t best_active = 0;
     int i, best_rests = 0;
     for (i = 0; i < g->n; i++) {
         const uint32_t k = (turn + (uint32_t)i) % (uint32_t)g->n;
         empm__backend *b = &g->list[k];
-        const int rests = empm__backend_rests(b, now_ms);
+        const empm__backend_score *is = empm__backend_score_of(w, b);
+        const int rests = empm__backend_rests(is, w->now_ms);
+        const uint32_t active = empm__load(&is->active);
         if (tried & 1u << k)
             continue;
         if (best == NULL || rests < best_rests ||
-            (rests == best_rests &&
-             empm__load(&b->active) < empm__load(&best->active))) {
+            (rests == best_rests && active < best_active)) {
             best = b;
             best_rests = rests;
+            best_active = active;
         }
     }
     return best;
 }
 
-/* Notes how an attempt has gone. */
-static void empm__backend_note(empm__backend *b, int good, uint32_t now_ms)
+/* Notes how an attempt has gone: `why` is NULL, or the reason of a failure. */
+static void empm__backend_note(const empm__worker *w, const empm__backend *b,
+                               const char *why)
 {
-    if (good) {
-        if (empm__load(&b->failed) > 0)
-            empm__store(&b->failed, 0u);
+    empm__backend_score *is = empm__backend_score_of(w, b);
+    if (why == NULL) {
+        if (empm__load(&is->failed) > 0)
+            empm__store(&is->failed, 0u);
         return;
     }
-    empm__store(&b->rests_until_ms,
-                empm__time_after(now_ms, EMPM__BACKEND_REST_MS));
-    __atomic_add_fetch(&b->failed, 1u, __ATOMIC_RELAXED);
+    empm__score_store_text(is->last, sizeof is->last, why,
+                           empm__min(strlen(why), sizeof is->last));
+    empm__store(&is->failed_at_s, (uint32_t)time(NULL));
+    empm__store(&is->rests_until_ms,
+                empm__time_after(w->now_ms, EMPM__BACKEND_REST_MS));
+    __atomic_add_fetch(&is->failed, 1u, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&is->failures, 1u, __ATOMIC_RELAXED);
+}
+
+/* It has one request more, or, `by` -1, one less. */
+static void empm__backend_work(const empm__worker *w, const empm__backend *b,
+                               int by)
+{
+    empm__backend_score *is = empm__backend_score_of(w, b);
+    __atomic_add_fetch(&is->active, (uint32_t)by, __ATOMIC_RELAXED);
+    if (by > 0)
+        __atomic_add_fetch(&is->requests, 1u, __ATOMIC_RELAXED);
+}
+
+/* The hook of >>status: sums the k-th over all slots. */
+static int empm__backend_see(const empm_server *s, int k,
+                             empm__backend_seen *seen)
+{
+    const struct empm__backend_scores *all = s->backends;
+    const uint32_t now_ms = empm__now_ms();
+    uint32_t latest = 0;
+    int slot;
+    memset(seen, 0, sizeof *seen);
+    if (all == NULL || k >= all->n)
+        return 0;
+    seen->text = all->list[k]->text;
+    for (slot = 0; slot < all->slots; slot++) {
+        const empm__backend_score *is = &all->rows[slot * all->n + k];
+        const uint32_t at = empm__load(&is->failed_at_s);
+        seen->active += empm__load(&is->active);
+        seen->requests += empm__load(&is->requests);
+        seen->failures += empm__load(&is->failures);
+        seen->resting += (uint32_t)empm__backend_rests(is, now_ms);
+        if (at > latest) {
+            latest = at;
+            empm__score_load_text(seen->last, is->last, sizeof is->last);
+        }
+    }
+    return 1;
 }
 
 /* ---------------------------------------------------------------------------
@@ -24586,7 +24722,7 @@ static void empm__fcgi_close(empm__fcgi *x)
         x->fd = -1;
     }
     if (x->at != NULL)
-        __atomic_sub_fetch(&x->at->active, 1u, __ATOMIC_RELAXED);
+        empm__backend_work(x->req->w, x->at, -1);
     x->at = NULL;
 }
 
@@ -24612,8 +24748,8 @@ static int empm__fcgi_fail(empm__fcgi *x, int status, int code, const char *why)
 {
     empm_request *req = x->req;
     empm__fcgi_say(x, code, why);
-    if (x->at != NULL)
-        empm__backend_note(x->at, 0, req->w->now_ms);
+    if (x->at != NULL && code != 5700)   /* that is our own fault */
+        empm__backend_note(req->w, x->at, why);
     empm__fcgi_close(x);
     if (!empm__request_head_is_open(req)) {
         empm__response_fail(req, EMPM_ECLOSED, "");
@@ -24662,10 +24798,10 @@ static int empm__fcgi_may_retry(const empm__fcgi *x)
 static int empm__fcgi_next(empm__fcgi *x, int status, int code, const char *why)
 {
     if (!empm__fcgi_may_retry(x) ||
-        empm__backend_choose(x->group, x->tried, x->req->w->now_ms) == NULL)
+        empm__backend_choose(x->req->w, x->group, x->tried) == NULL)
         return empm__fcgi_fail(x, status, code, why);
     empm__fcgi_say(x, code, why);
-    empm__backend_note(x->at, 0, x->req->w->now_ms);
+    empm__backend_note(x->req->w, x->at, why);
     empm__fcgi_close(x);
     x->sent = 0;
     memset(&x->reader, 0, sizeof x->reader);
@@ -24747,7 +24883,7 @@ static int empm__fcgi_ended(empm__fcgi *x)
         !empm__response_is_bodiless(req, req->status))
         return empm__fcgi_fail(x, 502, 5703, "sends less than its "
                                "Content-Length");
-    empm__backend_note(x->at, 1, req->w->now_ms);
+    empm__backend_note(req->w, x->at, NULL);
     empm__fcgi_close(x);
     return EMPM_OK;
 }
@@ -24929,10 +25065,10 @@ static int empm__fcgi_connect(empm__fcgi *x)
     empm__worker *w = req->w;
     const int most = w->cfg->proxy_connect_timeout_ms;
     int error;
-    x->at = empm__backend_choose(x->group, x->tried, w->now_ms);
+    x->at = empm__backend_choose(w, x->group, x->tried);
     if (x->at == NULL)
         return empm__fcgi_fail(x, 503, 5701, "cannot be reached");
-    __atomic_add_fetch(&x->at->active, 1u, __ATOMIC_RELAXED);
+    empm__backend_work(w, x->at, 1);
     x->phase = EMPM__FCGI_CONNECTING;
     if (!empm__pool_fd_reserve(w, EMPM__FOR_ANSWERS))
         return empm__fcgi_fail(x, 503, 5700, "MaxOpenFiles is reached");
@@ -25274,6 +25410,76 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
     }
 }
 
+/* Gives each back end of `g` its number, and its place in the list, if there is
+ * one. Returns the number of the next. */
+static int empm__backends_number(struct empm__backend_scores *all,
+                                 empm__backends *g, int from)
+{
+    int i;
+    for (i = 0; g != NULL && i < g->n; i++) {
+        g->list[i].number = from;
+        if (all != NULL)
+            all->list[from] = &g->list[i];
+        from++;
+    }
+    return from;
+}
+
+/* The same for all that the server has; returns how many these are. */
+static int empm__backends_number_all(empm_server *s,
+                                     struct empm__backend_scores *all)
+{
+    uint32_t i;
+    int n = 0, k;
+    for (i = 0; i < s->routes.n; i++)
+        n = empm__backends_number(all, s->routes.list[i].backends, n);
+    for (k = 0; s->scripts != NULL && k < EMPM_MAX_LIST; k++)
+        n = empm__backends_number(all, s->scripts->own[k], n);
+    return n;
+}
+
+/* Makes the scores of all back ends. EMPM_OK, or EMPM_ENOMEM. */
+static int empm__backend_scores_new(empm_server *s)
+{
+    const int n = empm__backends_number_all(s, NULL);
+    struct empm__backend_scores *all;
+    void *rows;
+    if (n == 0)
+        return EMPM_OK;
+    all = (struct empm__backend_scores *)EMPM_MALLOC(
+        sizeof *all + (size_t)n * sizeof *all->list);
+    if (all == NULL)
+        return EMPM_ENOMEM;
+    all->n = n;
+    all->slots = s->score.slots;
+    all->bytes = (size_t)n * (size_t)all->slots * sizeof *all->rows;
+    all->list = (empm__backend **)(void *)(all + 1);
+    rows = mmap(NULL, all->bytes, PROT_READ | PROT_WRITE,
+                MAP_ANONYMOUS | MAP_SHARED, -1, 0);
+    if (rows == MAP_FAILED) {
+        EMPM_FREE(all);
+        return EMPM_ENOMEM;
+    }
+    all->rows = (empm__backend_score *)rows;
+    empm__backends_number_all(s, all);
+    s->backends = all;
+    s->see_backend = empm__backend_see;
+    return EMPM_OK;
+}
+
+/* A child begins: what the last one in its slot was at is over. */
+static int empm__fcgi_engine_new(empm__engine *e)
+{
+    const struct empm__backend_scores *all = e->s->backends;
+    int i;
+    for (i = 0; all != NULL && i < all->n; i++) {
+        empm__backend_score *is = &all->rows[e->slot * all->n + i];
+        empm__store(&is->active, 0u);
+        empm__store(&is->failed, 0u);
+    }
+    return EMPM_OK;
+}
+
 static int empm__fcgi_server_new(empm_server *s, const empm_server *old,
                                  empm__report *rep)
 {
@@ -25304,7 +25510,7 @@ static int empm__fcgi_server_new(empm_server *s, const empm_server *old,
             s->run_script = empm__fcgi_run_script;
         }
     }
-    return r;
+    return r == EMPM_OK ? empm__backend_scores_new(s) : r;
 }
 
 static void empm__fcgi_server_free(empm_server *s)
@@ -25316,11 +25522,16 @@ static void empm__fcgi_server_free(empm_server *s)
     }
     empm__scripts_free(s->scripts);
     s->scripts = NULL;
+    if (s->backends != NULL)
+        munmap(s->backends->rows, s->backends->bytes);
+    EMPM_FREE(s->backends);
+    s->backends = NULL;
 }
 
 static const empm__wing empm__fcgi_wing = {
     empm__fcgi_check, empm__fcgi_server_new, empm__fcgi_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "proxy_fcgi"
+    empm__fcgi_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    "proxy_fcgi"
 };
 
 #else
@@ -25925,6 +26136,31 @@ static void empm__status_show_prometheus_routes(empm_request *req,
     }
 }
 
+/* Shows the figures of each back end, one name after the other. */
+static void empm__status_show_prometheus_backends(empm_request *req)
+{
+    static const struct { const char *name, *help, *type; } rows[] = {
+        { "backend_active", "Requests at a back end", "gauge" },
+        { "backend_requests_total", "Requests given to it", "counter" },
+        { "backend_failures_total", "Attempts that failed", "counter" }
+    };
+    const empm_server *s = req->w->s;
+    empm__backend_seen is;
+    size_t i;
+    int k;
+    for (i = 0; s->see_backend != NULL && i < EMPM__COUNT(rows); i++) {
+        empm_printf(req, "# HELP eventmpm_%s %s\n# TYPE eventmpm_%s %s\n",
+                    rows[i].name, rows[i].help, rows[i].name, rows[i].type);
+        for (k = 0; s->see_backend(s, k, &is); k++) {
+            empm_printf(req, "eventmpm_%s{number=\"%d\",backend=\"",
+                        rows[i].name, k);
+            empm__status_show_text(req, is.text, 1);
+            empm_printf(req, "\"} %llu\n", i == 0 ? EMPM__LLU(is.active)
+                        : EMPM__LLU(i == 1 ? is.requests : is.failures));
+        }
+    }
+}
+
 /* Shows the text format of Prometheus, 0.0.4: HELP and TYPE stand once, before
  * all samples of a name. Times are in seconds there, as its conventions ask. */
 static void empm__status_show_prometheus(empm_request *req,
@@ -25952,6 +26188,7 @@ static void empm__status_show_prometheus(empm_request *req,
     }
     empm__status_show_prometheus_routes(req, seen, 0);
     empm__status_show_prometheus_routes(req, seen, 1);
+    empm__status_show_prometheus_backends(req);
 }
 
 /* An object for each route that has crashed children. */
@@ -25970,6 +26207,23 @@ static void empm__status_show_json_routes(empm_request *req,
                     empm__status_quotient(text, r->since_us, 1000000u, 6));
         empm_printf(req, ",\"retry_seconds\":%s}",
                     empm__status_quotient(text, r->retry_us, 1000000u, 6));
+    }
+}
+
+/* An object for each back end. */
+static void empm__status_show_json_backends(empm_request *req)
+{
+    const empm_server *s = req->w->s;
+    empm__backend_seen is;
+    int k;
+    for (k = 0; s->see_backend != NULL && s->see_backend(s, k, &is); k++) {
+        empm_printf(req, "%s\n{\"backend\":\"", k > 0 ? "," : "");
+        empm__status_show_text(req, is.text, 1);
+        empm_printf(req, "\",\"active\":%u,\"requests\":%llu,\"failures\":%llu,"
+                    "\"resting_children\":%u,\"last_failure\":\"", is.active,
+                    EMPM__LLU(is.requests), EMPM__LLU(is.failures), is.resting);
+        empm__status_show_text(req, is.last, 1);
+        empm_printf(req, "\"}");
     }
 }
 
@@ -26063,6 +26317,8 @@ static void empm__status_show_json(empm_request *req,
                     empm__status_quotient(text, seen->load_percent[i], 100, 2));
     empm_printf(req, "],\n\"crashed_routes\":[");
     empm__status_show_json_routes(req, seen);
+    empm_printf(req, "],\n\"backends\":[");
+    empm__status_show_json_backends(req);
     empm_printf(req, "],\n\"processes\":[");
     empm__status_show_json_children(req, seen);
     empm_printf(req, "],\n\"threads\":[");
@@ -26192,6 +26448,20 @@ static void empm__status_show_auto_totals(empm_request *req,
     }
 }
 
+/* Lines of our own for each back end. */
+static void empm__status_show_auto_backends(empm_request *req)
+{
+    const empm_server *s = req->w->s;
+    empm__backend_seen is;
+    int k;
+    for (k = 0; s->see_backend != NULL && s->see_backend(s, k, &is); k++)
+        empm_printf(req, "Backend%d: %s\nBackend%dActive: %u\n"
+                    "Backend%dRequests: %llu\nBackend%dFailures: %llu\n"
+                    "Backend%dLastFailure: %s\n", k, is.text, k, is.active, k,
+                    EMPM__LLU(is.requests), k, EMPM__LLU(is.failures), k,
+                    is.last);
+}
+
 /* Shows ?auto: Apache's lines, under its names and in its order, since
  * monitoring reads them by either; after them each figure that has a key. Some
  * figures are told twice, once for each kind of reader. */
@@ -26242,6 +26512,7 @@ static void empm__status_show_auto(empm_request *req,
         if (empm__metrics[i].key != NULL)
             empm_printf(req, "%s: %s\n", empm__metrics[i].key,
                         empm__metric_text(seen, &empm__metrics[i], text));
+    empm__status_show_auto_backends(req);
 }
 
 /* ---------------------------------------------------------------------------
@@ -26513,6 +26784,30 @@ static void empm__status_show_crashed(empm_request *req,
         empm_printf(req, "</table></div>\n");
 }
 
+/* Shows the back ends, if there are any. */
+static void empm__status_show_backends(empm_request *req)
+{
+    const empm_server *s = req->w->s;
+    empm__backend_seen is;
+    int k;
+    for (k = 0; s->see_backend != NULL && s->see_backend(s, k, &is); k++) {
+        empm_printf(req, "%s<tr><td class=x>",
+                    k == 0 ? "<h2>Back ends</h2>\n<div class=t><table><thead>"
+                             "<tr><th class=x>Address<th>Active<th>Requests"
+                             "<th>Failures<th class=x>Last failure<tbody>\n"
+                           : "");
+        empm__status_show_text(req, is.text, 0);
+        empm_printf(req, "<td>%u<td>%llu<td>%llu<td class=x>", is.active,
+                    EMPM__LLU(is.requests), EMPM__LLU(is.failures));
+        empm__status_show_text(req, is.last, 0);
+        if (is.resting > 0)
+            empm_printf(req, " (left alone for a while)");
+        empm_printf(req, "\n");
+    }
+    if (k > 0)
+        empm_printf(req, "</table></div>\n");
+}
+
 /* Shows the table of mod_status that ExtendedStatus adds. Workers without a
  * request so far have no row. It is the one part that grows with all workers of
  * the server; ?notable leaves it out. */
@@ -26683,6 +26978,7 @@ static void empm__status_show_html(empm_request *req,
     empm__status_show_map(req, seen);
     empm__status_show_slowest(req, seen);
     empm__status_show_crashed(req, seen);
+    empm__status_show_backends(req);
     empm__status_show_processes(req, seen);
     if (req->w->cfg->extended_status && empm_query(req, "notable") == NULL)
         empm__status_show_workers(req, seen);

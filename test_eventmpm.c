@@ -5668,6 +5668,35 @@ TEST(config, unknown_names_and_the_nearest)
     str_free(&g_heard);
 }
 
+/* <FilesMatch "\\.php$"> with SetHandler is AddHandler for that extension; no
+ * other expression and no other directive is taken for it. */
+TEST(config, files_match_with_set_handler)
+{
+    static const struct { const char *text; int good; } rows[] = {
+        { "<FilesMatch \"\\.php$\">\nSetHandler \"proxy:fcgi://a:1\"\n"
+          "</FilesMatch>\n", 1 },
+        { "<FilesMatch \\.php$>\n  <IfModule mpm_event_module>\n"
+          "SetHandler proxy:fcgi://a:1\n</IfModule>\n</FilesMatch>\n", 1 },
+        { "<FilesMatch \"\\.ph(p|tml)$\">\nSetHandler x\n</FilesMatch>\n", 0 },
+        { "<FilesMatch \"\\.php\">\nSetHandler x\n</FilesMatch>\n", 0 },
+        { "<FilesMatch \"\\.php$\">\nRequire all denied\n</FilesMatch>\n", 0 },
+        { "SetHandler \"proxy:fcgi://a:1\"\n", 0 }
+    };
+
+    EACH(rows, i) {
+        empm_config cfg = empm_defaults();
+        context("row %d", (int)i);
+        CHECK_INT(conf_load(&cfg, rows[i].text) == EMPM_OK, rows[i].good);
+        CHECK_INT(cfg.add_handler[0] != NULL, rows[i].good);
+        if (rows[i].good && cfg.add_handler[0] != NULL)
+            CHECK(strstr(cfg.add_handler[0], "fcgi://a:1") != NULL &&
+                  strstr(cfg.add_handler[0], " .php") != NULL);
+        /* what stands behind the section is read as ever */
+        empm_config_free(&cfg);
+    }
+    no_context();
+}
+
 /* A directive of Apache's that this server has not is no typing error: the
  * message names its replacement, for every line and once. */
 TEST(config, apaches_names_say_what_to_do)
@@ -20709,6 +20738,7 @@ static const empm_route fb_routes[] = {
     EMPM_FASTCGI("/app/", fb_address[0]),
     EMPM_FASTCGI("/two/", fb_address[1]),
     EMPM_PHP("/php/", NULL, fb_address[0]),
+    EMPM_ROUTE("GET /status", empm_status_page, NULL),
     EMPM_FILES("/", NULL), EMPM_ROUTES_END
 };
 
@@ -20958,6 +20988,42 @@ LIVE(fastcgi, back_ends_that_are_not_there_or_hang)
     CHECK(fx_log_has(&f, "No such file"));
     CHECK_INT(cl_get(&c, "/app/?0"), 504);
     CHECK_INT(cl_get(&c, "/a.txt"), 200);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* Each form of the status shows each back end, with its last failure. */
+LIVE(fastcgi, the_status_shows_back_ends)
+{
+    static const struct { const char *target, *has; } rows[] = {
+        { "/status?auto", "Backend1Requests: 3\n" },
+        { "/status?auto", "Backend0Failures: 0\n" },
+        { "/status?auto", "Backend1LastFailure: No such file" },
+        { "/status?json", "\"active\":0,\"requests\":3,\"failures\":3" },
+        { "/status?json", "\"last_failure\":\"No such file" },
+        { "/status?prometheus", "backend_failures_total{number=\"1\"" },
+        { "/status", "<h2>Back ends</h2>" },
+        { "/status", "(left alone for a while)" }
+    };
+    fixture f;
+    client c;
+    int i;
+
+    fb_init(&f, fb_echo, fb_echo);
+    unlink(fb_two.path);
+    snprintf(fb_address[1], sizeof fb_address[1], "unix:%s", fb_two.path);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);
+    for (i = 0; i < 3; i++)
+        CHECK_INT(cl_get(&c, "/two/?0"), 503);
+    EACH(rows, k) {
+        CHECK_INT(cl_get(&c, rows[k].target), 200);
+        if (c.body.p == NULL || strstr(c.body.p, rows[k].has) == NULL)
+            CHECK_STR(c.body.p, rows[k].has);
+    }
     cl_close(&c);
     fb_end(&f);
 }
