@@ -4329,8 +4329,8 @@ TEST(config, the_structs_comments_tell_the_defaults)
 static int unknown_names(const char *p, const char *end, int quoted)
 {
     static const char others[] =
-        "CustomLogs ETag FastCGI FileDescriptorName GiB IfDefine IfFile "
-        "IfModule IfVersion "
+        "CustomLogs ETag FastCGI FileDescriptorName FilesMatch GiB IfDefine "
+        "IfFile IfModule IfVersion SetHandler "
         "IncludeOptional INode KiB MiB MinRate MTime NotifyAccess ReloadSignal "
         "WebSocket";
     int inside = !quoted, found = 0, capitals, small;
