@@ -79,8 +79,9 @@
  *     <IfDefine NAME>  also <IfModule>, <IfVersion>, <IfFile>; '!' negates
  *
  *   Later beats earlier: defaults, the program's fields, the file (-f), the
- *   command line. Listen, AddType, CustomLog, LogFormat, RemoteIPTrustedProxy
- *   are lists: the entries of a file, or of a command line, replace all earlier
+ *   command line. Listen, AddType, AddHandler, ProxyPass, CustomLog, LogFormat,
+ *   RemoteIPTrustedProxy are lists: the entries of a file, or of a command
+ *   line, replace all earlier
  *   ones. Values that Apache would adjust are adjusted with a warning; with
  *   "Strict On" they are errors. -t prints every warning, the settings that
  *   differ from their defaults and a line with the resulting sizes. A reload
@@ -117,6 +118,7 @@
  *     AddHandler "proxy:unix:/run/php/php-fpm.sock|fcgi://localhost/" .php
  *     DirectoryIndex index.php index.html
  *     FallbackResource /index.php                   for what is no file
+ *     ProxyPass /app/ fcgi://127.0.0.1:9000/ timeout=5   as EMPM_FASTCGI
  *
  *   (<FilesMatch "\.php$"> with SetHandler is the same as that AddHandler.)
  *   No worker waits for a back end, nor for its client: what the client does
@@ -470,6 +472,8 @@ typedef struct empm_config {
     const char *add_handler[EMPM_MAX_LIST]; /* scripts by extension, and where
                                           they run: "proxy:unix:/run/fpm.sock|
                                           fcgi://localhost/ .php" */
+    const char *proxy_pass[EMPM_MAX_LIST]; /* as routes with EMPM_FASTCGI():
+                                          "/app/ fcgi://127.0.0.1:9000/" */
     const char *spool_directory;       /* large bodies, unlinked: "/tmp" */
     const char *server_field;          /* value of Server: "eventmpm"; "": none
                                           [also ServerTokens] */
@@ -2688,6 +2692,8 @@ static const empm__directive empm__directives[] = {
               "a path of EMPM_FILES routes for what is not there"),
     EMPM__SET("AddHandler", add_handler, LIST, 0, EMPM_MAX_LIST, NULL,
               "scripts: proxy:unix:PATH|fcgi://localhost/ .php"),
+    EMPM__SET("ProxyPass", proxy_pass, LIST, 0, EMPM_MAX_LIST, NULL,
+              "a subtree and its FastCGI program: /app/ fcgi://HOST:PORT/"),
     EMPM__SET("SpoolDirectory", spool_directory, TEXT, 0, 0, "/tmp",
               "where long bodies wait, in files without a name"),
     EMPM__SET("ServerField", server_field, TEXT, 0, 0, "eventmpm",
@@ -3452,9 +3458,10 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "H2* Protocols ProtocolsHonorOrder",
       "HTTP/1.1 is spoken: put a proxy that has HTTP/2 in front" },
     { "Balancer* AllowCONNECT NoProxy ProxyAdd* ProxyB* ProxyD* ProxyE* "
-      "ProxyF* ProxyH* ProxyI* ProxyM* ProxyP* ProxyR* ProxyS* ProxyV* "
-      "ProxyW* SetProxy* <Proxy <ProxyMatch",
-      "AddHandler or EMPM_FASTCGI() asks a FastCGI program; for another HTTP "
+      "ProxyF* ProxyH* ProxyI* ProxyM* ProxyPassI* ProxyPassM* ProxyPassR* "
+      "ProxyPr* ProxyR* ProxyS* ProxyV* ProxyW* SetProxy* <Proxy "
+      "<ProxyMatch",
+      "ProxyPass and AddHandler ask a FastCGI program; for another HTTP "
       "server, write a handler or put a proxy in front" },
     { "RemoteIPInternalProxyList RemoteIPTrustedProxyList",
       "RemoteIPTrustedProxy names them" },
@@ -6639,6 +6646,8 @@ struct empm__backend_seen;
 struct empm_server {
     empm_config    *cfg;
     empm__chars     chars;
+    empm_route     *rows;          /* cfg's and those of ProxyPass, which are
+                                      compiled then; NULL: cfg's alone are */
     empm__routes    routes;
     empm__score     score;
     empm__endpoint  endpoints[EMPM_MAX_LISTEN];
@@ -15852,6 +15861,41 @@ static void empm__server_sockets_unlink(const empm_server *s)
             unlink(s->endpoints[k].path);
 }
 
+/* Makes s->rows: each ProxyPass adds a route, whose pattern is its first word
+ * and whose back end is the rest. EMPM_OK, or EMPM_ENOMEM. */
+static int empm__server_rows(empm_server *s, empm__report *rep)
+{
+    const empm_config *cfg = s->cfg;
+    const empm_route none = EMPM_FASTCGI(NULL, NULL), end = EMPM_ROUTES_END;
+    size_t n = 0, k = 0, bytes = 0, i;
+    char *text;
+    while (cfg->routes != NULL && cfg->routes[n].kind != EMPM__ROUTE_END)
+        n++;
+    for (; k < EMPM_MAX_LIST && cfg->proxy_pass[k] != NULL; k++)
+        bytes += strlen(cfg->proxy_pass[k]) + 1;
+    if (k == 0)
+        return EMPM_OK;
+    s->rows = (empm_route *)EMPM_MALLOC((n + k + 1) * sizeof *s->rows + bytes);
+    if (s->rows == NULL) {
+        empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory for the routes");
+        return EMPM_ENOMEM;
+    }
+    text = (char *)(s->rows + n + k + 1);
+    for (i = 0; i < n; i++)
+        s->rows[i] = cfg->routes[i];
+    for (i = 0; i < k; i++) {
+        const char *rest = cfg->proxy_pass[i];
+        s->rows[n + i] = none;
+        s->rows[n + i].pattern = text;
+        if (empm__text_word(&rest, text, strlen(rest) + 1) <= 0)
+            *text = '\0';            /* the compiler refuses it by its name */
+        text += strlen(text) + 1;
+        s->rows[n + i].backend = rest + strspn(rest, " \t");
+    }
+    s->rows[n + k] = end;
+    return EMPM_OK;
+}
+
 /* The end of a server, or of what there is of it. What it shares with the one
  * before it is not its own. No engine runs any more. */
 static void empm__server_free(empm_server *s)
@@ -15872,6 +15916,7 @@ static void empm__server_free(empm_server *s)
         s->cfg->log = NULL;
     empm__routes_free(&s->routes);
     empm__routes_free(&s->admin_routes);
+    EMPM_FREE(s->rows);
     EMPM_FREE(s->groups);
     if (!s->borrows) {
         empm__exchange_free(&s->exchange);
@@ -16000,7 +16045,10 @@ static int empm__server_new(empm_config *cfg, int shared,
     s->owner = getpid();
     empm__chars_init(&s->chars);
     if ((r = empm__identity_find(s, rep)) < 0 ||
-        (r = empm__routes_init(&s->routes, cfg->routes, &s->chars, rep)) < 0 ||
+        (r = empm__server_rows(s, rep)) < 0 ||
+        (r = empm__routes_init(&s->routes,
+                               s->rows != NULL ? s->rows : cfg->routes,
+                               &s->chars, rep)) < 0 ||
         (r = empm__server_share(s, shared, old, rep)) < 0 ||
         (r = empm__server_spool_open(s, rep)) < 0)
         goto done;
@@ -24535,6 +24583,9 @@ typedef struct empm__backends {
     int           n;
     uint32_t      turn;              /* atomic: with which a search begins */
     char          root[512];         /* at the back end; "": as here */
+    int           timeout_ms;        /* 0: ProxyTimeout */
+    int           connect_ms;        /* 0: ProxyConnectTimeout */
+    int           flushes;           /* answers are sent as they come */
     empm__backend list[EMPM__BACKENDS];
 } empm__backends;
 
@@ -24710,6 +24761,13 @@ static void empm__fcgi_message(empm__fcgi *x)
     x->line_len = 0;
 }
 
+/* How long the back end may take and give nothing. */
+static int empm__fcgi_timeout(const empm__fcgi *x)
+{
+    return x->group->timeout_ms > 0 ? x->group->timeout_ms
+                                    : x->req->w->cfg->proxy_timeout_ms;
+}
+
 /* Lets go of the back end. */
 static void empm__fcgi_close(empm__fcgi *x)
 {
@@ -24853,7 +24911,7 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
         if ((why = empm__cgi_head(&cgi, req, from, head)) != NULL)
             return why;
         x->head_done = 1;
-        req->gathers = !cgi.streams;
+        req->gathers &= !cgi.streams;
         x->length = req->declared;
     }
     if (x->length >= 0 && (int64_t)n > x->length - x->given) {
@@ -24930,7 +24988,7 @@ static int empm__fcgi_receive(empm__fcgi *x)
     empm_request *req = x->req;
     empm__worker *w = req->w;
     char *scratch = empm__worker_scratch(w);
-    const int rest_ms = w->cfg->proxy_timeout_ms;
+    const int rest_ms = empm__fcgi_timeout(x);
     const char *why = NULL;
     int64_t most = EMPM_TURN_BYTES;
     if (scratch == NULL)
@@ -25016,7 +25074,7 @@ static int empm__fcgi_send(empm__fcgi *x, int first)
         return empm__fcgi_receive(x);
     return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
                                                : EMPM_FD_IN,
-                           x->req->w->cfg->proxy_timeout_ms);
+                           empm__fcgi_timeout(x));
 }
 
 /* Writes the records before the body: into the scratch, which is enough for
@@ -25053,7 +25111,8 @@ static int empm__fcgi_connected(empm__fcgi *x)
     if (status != EMPM_OK)
         return empm__fcgi_fail(x, status, 5700, "no room for its variables");
     x->phase = EMPM__FCGI_SENDING;
-    x->req->stays = x->req->gathers = 1;
+    x->req->stays = 1;
+    x->req->gathers = !x->group->flushes;
     return empm__fcgi_send(x, 1);
 }
 
@@ -25063,7 +25122,9 @@ static int empm__fcgi_connect(empm__fcgi *x)
 {
     empm_request *req = x->req;
     empm__worker *w = req->w;
-    const int most = w->cfg->proxy_connect_timeout_ms;
+    const int most = x->group->connect_ms > 0
+                         ? x->group->connect_ms
+                         : w->cfg->proxy_connect_timeout_ms;
     int error;
     x->at = empm__backend_choose(w, x->group, x->tried);
     if (x->at == NULL)
@@ -25236,7 +25297,30 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
     return NULL;
 }
 
-/* Reads a list of back ends. Returns NULL, or what is wrong with one. */
+/* Takes "key=value", as ProxyPass has it. Returns NULL, or what is wrong. */
+static const char *empm__backends_option(empm__backends *g, const char *word)
+{
+    const char *value = strchr(word, '=') + 1;
+    const size_t n = (size_t)(value - word - 1);
+    const int64_t ms = empm__config_parse_ms(value, strlen(value));
+    if (empm__text_same(word, n, "flushpackets", 12)) {
+        g->flushes = empm__text_equal(value, "on");
+        return g->flushes || empm__text_equal(value, "off")
+                   ? NULL : "has flushpackets= with another value than on, off";
+    }
+    if (empm__text_same(word, n, "timeout", 7) && ms > 0)
+        g->timeout_ms = (int)ms;
+    else if (empm__text_same(word, n, "connectiontimeout", 17) && ms > 0)
+        g->connect_ms = (int)ms;
+    else if (!empm__text_same(word, n, "enablereuse", 11) ||
+             !empm__text_equal(value, "off"))
+        return "takes timeout=, connectiontimeout=, flushpackets=on; each "
+               "request has a connection of its own";
+    return NULL;
+}
+
+/* Reads a list of back ends, and their options. Returns NULL, or what is wrong
+ * with one. */
 static const char *empm__backends_parse(empm__backends *g, const char *text)
 {
     char word[512];
@@ -25245,7 +25329,10 @@ static const char *empm__backends_parse(empm__backends *g, const char *text)
     memset(g, 0, sizeof *g);
     while (why == NULL &&
            (r = empm__text_word(&text, word, sizeof word)) != 0)
-        why = r < 0 ? "is too long" : empm__backend_parse(g, word);
+        why = r < 0 ? "is too long"
+              : word[strcspn(word, "=:/")] == '='
+                  ? empm__backends_option(g, word)
+                  : empm__backend_parse(g, word);
     return why != NULL || g->n > 0 ? why : "wants a back end";
 }
 
@@ -25296,8 +25383,11 @@ static int empm__scripts_new(struct empm__scripts **out, const empm_config *cfg,
     *out = NULL;
     if (cfg->add_handler[0] == NULL)
         return EMPM_OK;
-    if ((t = (struct empm__scripts *)EMPM_MALLOC(sizeof *t)) == NULL)
+    if ((t = (struct empm__scripts *)EMPM_MALLOC(sizeof *t)) == NULL) {
+        rep->result = EMPM_ENOMEM;
+        empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory for AddHandler");
         return EMPM_ENOMEM;
+    }
     memset(t, 0, sizeof *t);
     for (i = 0; i < EMPM_MAX_LIST && cfg->add_handler[i] != NULL; i++)
         if ((why = empm__scripts_add(t, i, cfg->add_handler[i])) != NULL) {
@@ -25394,20 +25484,35 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
     for (k = 0; t != NULL && k < EMPM_MAX_LIST && t->own[k] != NULL; k++)
         empm__backends_check(t->own[k], "AddHandler", rep);
     empm__scripts_free(t);
+    if ((g = (empm__backends *)EMPM_MALLOC(sizeof *g)) == NULL) {
+        rep->result = EMPM_ENOMEM;
+        empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory for back ends");
+        return;
+    }
     for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
          i++) {
         const empm_route *r = &cfg->routes[i];
         if (r->backend == NULL)
             continue;
-        if ((g = (empm__backends *)EMPM_MALLOC(sizeof *g)) == NULL)
-            return;
         if ((why = empm__backends_parse(g, r->backend)) != NULL)
             empm__report_say(rep, EMPM_LOG_ERROR, 5707, "route \"%s\": back "
                              "end %.200s: %s", r->pattern, r->backend, why);
         else
             empm__backends_check(g, r->pattern, rep);
-        EMPM_FREE(g);
     }
+    for (k = 0; k < EMPM_MAX_LIST && cfg->proxy_pass[k] != NULL; k++) {
+        const char *rest = cfg->proxy_pass[k];
+        char pattern[256];
+        why = empm__text_word(&rest, pattern, sizeof pattern) <= 0 ||
+                      *pattern != '/' ? "wants a path, then a back end"
+                                      : empm__backends_parse(g, rest);
+        if (why != NULL)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5707, "ProxyPass %.200s: %s",
+                             cfg->proxy_pass[k], why);
+        else
+            empm__backends_check(g, "ProxyPass", rep);
+    }
+    EMPM_FREE(g);
 }
 
 /* Gives each back end of `g` its number, and its place in the list, if there is
@@ -25494,8 +25599,11 @@ static int empm__fcgi_server_new(empm_server *s, const empm_server *old,
         if (u->backend != NULL) {
             route->backends = (empm__backends *)EMPM_MALLOC(
                 sizeof *route->backends);
-            if (route->backends == NULL)
+            if (route->backends == NULL) {
+                empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory for "
+                                 "back ends");
                 return EMPM_ENOMEM;
+            }
             if (empm__backends_parse(route->backends, u->backend) != NULL)
                 return EMPM_EINVAL;          /* check() has said it */
         }
@@ -25510,7 +25618,10 @@ static int empm__fcgi_server_new(empm_server *s, const empm_server *old,
             s->run_script = empm__fcgi_run_script;
         }
     }
-    return r == EMPM_OK ? empm__backend_scores_new(s) : r;
+    if (r == EMPM_OK && (r = empm__backend_scores_new(s)) < 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory for the scores "
+                         "of back ends");
+    return r;
 }
 
 static void empm__fcgi_server_free(empm_server *s)
@@ -25541,9 +25652,9 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
 {
     size_t i;
     (void)chars;
-    if (cfg->add_handler[0] != NULL)
+    if (cfg->add_handler[0] != NULL || cfg->proxy_pass[0] != NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5707,
-                         "AddHandler: built without FastCGI");
+                         "AddHandler, ProxyPass: built without FastCGI");
     for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
          i++)
         if (cfg->routes[i].backend != NULL)
@@ -31623,7 +31734,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5704  a back end takes and gives nothing for ProxyTimeout
  *   5705  a back end sends more than its Content-Length
  *   5706  what a program has written to its STDERR
- *   5707  AddHandler, or the back end of a route, is not valid
+ *   5707  AddHandler, ProxyPass or the back end of a route is not valid
  *   5708  a back end's socket is not there
  * ------------------------------------------------------------------------- */
 

@@ -4788,6 +4788,8 @@ TEST(config, every_directive_from_a_file)
         { "FallbackResource", "/index.php", "/index.php" },
         { "AddHandler", "\"proxy:fcgi://127.0.0.1:9000\" .php",
           "\"proxy:fcgi://127.0.0.1:9000\" .php" },
+        { "ProxyPass", "/app/ fcgi://127.0.0.1:9000/ timeout=5",
+          "/app/ fcgi://127.0.0.1:9000/ timeout=5" },
         { "ProxyTimeout", "5", "5000" }, { "ProxyConnectTimeout", "1", "1000" },
         { "SSLCertificateFile", "a.pem", "a.pem" },
         { "SSLCertificateKeyFile", "a.key", "a.key" },
@@ -5704,7 +5706,8 @@ TEST(config, apaches_names_say_what_to_do)
     static const char *const rows[][2] = {
         { "MinSpareServers", "MinSpareThreads" }, { "maxspareservers", "event "
                                                    "MPM" },
-        { "SSLEngine", "behind the port" }, { "ProxyPass", "proxy in front" },
+        { "SSLEngine", "behind the port" },
+        { "ProxyPassMatch", "proxy in front" },
         { "RewriteEngine", "a route" }, { "Header", "empm_set_header" },
         { "Alias", "EMPM_FILES" }, { "SetHandler", "AddHandler" },
         { "AddOutputFilterByType", "handler" }, { "AuthType", "on_head" },
@@ -20774,6 +20777,8 @@ static void fb_end(fixture *f)
 }
 
 static const fb_row fb_echo[] = { { FB_ECHO, NULL, 0 } };
+static const fb_row fb_hangs[] = { { FB_HANG, NULL, 0 } };
+static char fb_pass[2][400];         /* of ProxyPass */
 
 /* The answer of a CGI program becomes an HTTP answer by the rules of RFC 3875
  * 6; where it contradicts itself the client gets 502, never half an answer. */
@@ -20970,11 +20975,10 @@ LIVE(fastcgi, a_reset_is_asked_elsewhere_if_that_is_safe)
  * hangs: 504 after ProxyTimeout. Files are served all the time. */
 LIVE(fastcgi, back_ends_that_are_not_there_or_hang)
 {
-    static const fb_row hangs[] = { { FB_HANG, NULL, 0 } };
     fixture f;
     client c;
 
-    fb_init(&f, hangs, fb_echo);
+    fb_init(&f, fb_hangs, fb_echo);
     unlink(fb_two.path);
     snprintf(fb_address[1], sizeof fb_address[1], "unix:%s", fb_two.path);
     f.cfg.proxy_timeout_ms = 100;
@@ -20990,6 +20994,45 @@ LIVE(fastcgi, back_ends_that_are_not_there_or_hang)
     CHECK_INT(cl_get(&c, "/a.txt"), 200);
     cl_close(&c);
     fb_end(&f);
+}
+
+/* ProxyPass is a route beside those of the program, with a time of its own; it
+ * is refused where it names no path or no back end. */
+SERVED_WITH(fastcgi, proxy_pass, T_LIVE,
+            fb_init(f, fb_hangs, fb_echo);
+            snprintf(fb_pass[0], sizeof fb_pass[0], "/slow/ unix:%s "
+                     "timeout=100ms", fb_one.path);
+            snprintf(fb_pass[1], sizeof fb_pass[1], "\"/pass/\" "
+                     "\"unix:%s|fcgi://localhost/srv/app/\"", fb_two.path);
+            f->cfg.proxy_pass[0] = fb_pass[0];
+            f->cfg.proxy_pass[1] = fb_pass[1], NULL)
+{
+    static const char *const bad[] = {
+        "app fcgi://a:1", "/app/", "/app/ http://a:1/",
+        "/app/ fcgi://a:1 max=3",
+        "/app/ fcgi://a:1 timeout=x", "/app/ fcgi://a:1 flushpackets=maybe"
+    };
+
+    pthread_create(&fb_one.thread, NULL, fb_run, &fb_one);
+    pthread_create(&fb_two.thread, NULL, fb_run, &fb_two);
+    CHECK_INT(cl_get(c, "/pass/x/y?0"), 200);
+    CHECK(fb_has(c, "SCRIPT_NAME=/pass"));
+    CHECK(fb_has(c, "PATH_INFO=/x/y"));
+    CHECK(fb_has(c, "SCRIPT_FILENAME=/srv/app/x/y"));
+    CHECK_INT(cl_get(c, "/slow/?0"), 504);
+    CHECK_INT(cl_get(c, "/a.txt"), 200);
+    fb_down(&fb_one);
+    fb_down(&fb_two);
+    EACH(bad, i) {
+        empm_config cfg = empm_defaults();
+
+        cfg.proxy_pass[0] = bad[i];
+        cfg.routes = fb_routes;
+        context("%s", bad[i]);
+        CHECK(empm_check(&cfg, NULL, NULL) > 0);
+        empm_config_free(&cfg);
+    }
+    no_context();
 }
 
 /* Each form of the status shows each back end, with its last failure. */
