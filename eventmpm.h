@@ -31782,7 +31782,9 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
 
 /* ===========================================================================
  * HISTORY
- *   0.1.0  2026-11  the event-MPM engine and HTTP/1.1
+ *   0.1.0  2026-11  the event-MPM engine and HTTP/1.1; HTTPS (TLS 1.2) by
+ *          BearSSL; PHP-FPM and other FastCGI back ends; empm_suspend_fd();
+ *          CrashLimit
  *
  * LICENCE: choose one.
  * ---------------------------------------------------------------------------
