@@ -80,8 +80,8 @@
  *
  *   Later beats earlier: defaults, the program's fields, the file (-f), the
  *   command line. Listen, AddType, AddHandler, ProxyPass, CustomLog, LogFormat,
- *   RemoteIPTrustedProxy are lists: the entries of a file, or of a command
- *   line, replace all earlier
+ *   RemoteIPTrustedProxy, SSLCertificateFile and its key are lists: the entries
+ *   of a file, or of a command line, replace all earlier
  *   ones. Values that Apache would adjust are adjusted with a warning; with
  *   "Strict On" they are errors. -t prints every warning, the settings that
  *   differ from their defaults and a line with the resulting sizes. A reload
@@ -116,12 +116,19 @@
  *   any FastCGI program. In a file, for all routes that serve files:
  *
  *     AddHandler "proxy:unix:/run/php/php-fpm.sock|fcgi://localhost/" .php
+ *     AddHandler "proxy:fcgi://127.0.0.1:9000" .php      or this one, by TCP
  *     DirectoryIndex index.php index.html
  *     FallbackResource /index.php                   for what is no file
  *     ProxyPass /app/ fcgi://127.0.0.1:9000/ timeout=5   as EMPM_FASTCGI
  *
  *   (<FilesMatch "\.php$"> with SetHandler is the same as that AddHandler.)
- *   No worker waits for a back end, nor for its client: what the client does
+ *   A folder behind fcgi://name is that of the scripts as the back end sees it.
+ *   Several back ends, with blanks between them, take turns (EMPM_PHP,
+ *   EMPM_FASTCGI, ProxyPass). The children need the right to open the socket:
+ *   User www-data, or listen.owner of the pool, whose security.limit_extensions
+ *   also has to allow extensions other than .php. A route that serves scripts
+ *   has no method: "GET /" refuses forms.
+ *     No worker waits for a back end, nor for its client: what the client does
  *   not take is spooled, so that a slow one holds no process of PHP. A request
  *   has a connection of its own, which ends with the answer. A script that
  *   sends text/event-stream, or "X-Accel-Buffering: no", is sent as it comes;
@@ -312,8 +319,9 @@ extern "C" {
 
 /* Results. A call returns EMPM_OK or a negative error. A handler returns
  * EMPM_OK (it has written the answer), an HTTP status of 200 to 599 (it becomes
- * that of the answer, with a short text unless a body has been written),
- * EMPM_SUSPENDED, or a negative error (500). */
+ * that of the answer, with a short text unless a body has been written; once
+ * the head has left, an error cuts the connection, so that the client sees that
+ * the answer is not whole), EMPM_SUSPENDED, or a negative error (500). */
 enum {
     EMPM_OK        = 0,
     EMPM_SUSPENDED = 1,    /* empm_suspend(), or _fd(), was called: wait */
@@ -332,7 +340,9 @@ enum {
 enum empm_why {
     EMPM_RESUMED = 1,      /* empm_resume() */
     EMPM_TIMEOUT,          /* timeout_ms has passed */
-    EMPM_HALF_CLOSED,      /* the client sends no more, but may still read */
+    EMPM_HALF_CLOSED,      /* the client sends no more, but may still read. One
+                              that has closed altogether looks the same until
+                              something is sent to it. Told once */
     EMPM_GONE,             /* the client is gone: no answer reaches it */
     EMPM_STOPPING,         /* the server stops: answer now. In a graceful stop
                               or reload that is the end of its time limit;
@@ -449,7 +459,7 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
  * empm_port() returns), "unix:/run/a.sock mode=660 user=root group=www" (names,
  * or "#number"), "fd:3" (an inherited listening socket), "systemd:web" (the
  * sockets that the service manager passes under that name). Words that may
- * follow: "v6only"; "proxy": each connection begins with a PROXY header,
+ * follow: "tls": HTTPS; "v6only"; "proxy": each connection begins with a PROXY header,
  * version 1 or 2; "admin": the status only, from an engine of its own that no
  * busy worker can hold up. */
 typedef struct empm_config {
@@ -685,8 +695,7 @@ EMPM_API int empm_set(empm_config *cfg, const char *directive,
                       const char *value, char *err, size_t n);
 
 /* Reads a file in Apache's syntax: see CONFIGURATION. The entries of its lists
- * (Listen, AddType, CustomLog, LogFormat, RemoteIPTrustedProxy) replace those
- * that cfg had before.
+ * (such as Listen or CustomLog) replace those that cfg had before.
  *
  *   err, n    gets the first message, "file:line: ..."
  *   returns   EMPM_OK; EMPM_EINVAL, EMPM_ENOMEM: some may have been set
@@ -947,12 +956,17 @@ EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
  * waits for the pipe of a program, the socket of a database or another server,
  * and no worker does. fn may wait again, for other events or another fd.
  *
- *   fd        yours, and open until fn has been called, for whatever reason; an
- *             earlier close() goes unnoticed until the time is over. It should
- *             not block: EMPM_READY is a hint, and a call may say EAGAIN. What
- *             fn leaves unread makes it ready again at once. It is for one
- *             request at a time: dup() it for another. A plain file is ready.
- *   events    EMPM_FD_IN, EMPM_FD_OUT, or both; a failure is either
+ *   fd        yours, and open until fn has been called, for whatever reason
+ *             (empm_defer() can close it); an earlier close() goes unnoticed
+ *             until the time is over. It should not block: EMPM_READY is a
+ *             hint, and a call may say EAGAIN. It is close-on-exec, and so is
+ *             the other end of a pipe, or its end never comes. It is for one
+ *             request at a time: dup() it for another
+ *   events    EMPM_FD_IN, EMPM_FD_OUT, or both. Its end, an error or a hang-up
+ *             is readiness for either; a plain file is always ready
+ *   again     each EMPM_READY is one call: what fn leaves unread makes fd ready
+ *             at once in the next one, whose timeout_ms begins anew
+ *   example   /date in example_server.c
  *   returns   as empm_suspend(), and 0 if the events are none of these or the
  *             system cannot wait for fd: the log has the reason
  */
@@ -1226,9 +1240,11 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *                  Test conn.picture_and_table_name_every_state
  *   a counter      a row of EMPM__COUNTER_LIST in >>score; an empm__bump().
  *                  Test status.every_counter_is_told_everywhere
- *   a log letter   a row of empm__letters in >>access-items; a line in
- *                  >>letters; a new number is a field of empm__facts, too. Test
- *                  access.table_of_letters
+ *   a log letter   a row of empm__letters in >>access-items, and above it its
+ *                  empm__access_write_NAME or, for a number, a field of
+ *                  empm__facts that empm__access_facts fills; a line in
+ *                  >>letters. Tests access.table_of_letters, and
+ *                  access.every_letter, with a case of its own
  *   a wing         a struct empm__wing, as empm__store_wing in >>store-calls; a
  *                  row of empm__wings in >>wings; a switch in >>options
  *   an order       an enumerator beside EMPM__ORDER_PING in >>inbox;
@@ -1243,7 +1259,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   a public call  its declaration in >>calls-server, >>calls-request or
  *                  >>calls-response, with the comment that is its manual
  *   a section      its place above, and a line `prefix` below. Check .ci/text
- *   a test         see the top of test_eventmpm.c
+ *   a test         see the top of test_eventmpm.c; then `sh .ci/text`
  *
  * Four calls go up, since the lower side begins what only the upper can do:
  *
@@ -2678,8 +2694,7 @@ typedef struct empm__directive {
 static const empm__directive empm__directives[] = {
     /* --- what is served, and where from */
     EMPM__SET("Listen", listen, LIST, 0, EMPM_MAX_LISTEN, "8080",
-              "address:port, unix:, fd: or systemd:; then proxy, admin, "
-              "v6only"),
+              "address:port, unix:, fd: or systemd:; then tls, proxy, admin"),
     EMPM__SET("DocumentRoot", document_root, TEXT, 0, 0, ".",
               "the folder of EMPM_FILES routes that name none"),
     EMPM__SET("AddType", add_type, LIST, 0, EMPM_MAX_LIST, NULL,
@@ -25008,7 +25023,7 @@ static int empm__fcgi_receive(empm__fcgi *x)
         do
             got = recv(x->fd, scratch, EMPM__SCRATCH, 0);
         while (got < 0 && errno == EINTR);
-        if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+        if (got < 0 && errno == EAGAIN)
             break;
         if (got <= 0)
             return empm__fcgi_broken(x, got < 0 ? strerror(errno)
@@ -25061,7 +25076,7 @@ static int empm__fcgi_send(empm__fcgi *x, int first)
         do
             n = sendmsg(x->fd, &m, MSG_NOSIGNAL);
         while (n < 0 && errno == EINTR);
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+        if (n < 0 && errno == EAGAIN)
             break;
         if (n < 0 && x->sent == 0)
             return empm__fcgi_next(x, 502, 5701, strerror(errno));
@@ -25450,8 +25465,9 @@ static int empm__fcgi_route(empm_request *req, void *user)
 
 /* --- the wing ------------------------------------------------------------- */
 
-/* Says what is wrong with a back end that listens here: no socket, or no right
- * to it. It may come later, so that is a warning. */
+/* Says what is wrong with a back end that listens here: no socket, or none that
+ * is open to more than its owner and its group. It may come later, so that is a
+ * warning. */
 static void empm__backends_check(const empm__backends *g, const char *of,
                                  empm__report *rep)
 {

@@ -7,6 +7,9 @@
  *     ./test all -v                                    all, each with its time
  *     ./test -d conn.keep_alive                        with the server's log
  *
+ * `make CFLAGS='-O0 -g' build/test_epoll` takes ten seconds, and adds HTTPS
+ * where BearSSL is installed. Run it where eventmpm.h lies: some tests read it.
+ *
  * One binary has one poller: build a second one with -DEVENTMPM_POLL. A test
  * that says SERVED or LIVE runs twice, against the engine as threads of this
  * process and (its name ends in "+fork") against a forked server.
