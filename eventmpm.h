@@ -20224,13 +20224,14 @@ static int empm__tls_give_up(empm__worker *w, empm__conn *c, empm__tls_start *s)
     return 0;
 }
 
-/* Refuses the client with an alert; -1: it has it. The engine knows whether
- * keys protect records by now; s NULL, or without one: none do. Returns 0. */
+/* Refuses the client with an alert; -1: it has it. An engine that has been fed
+ * knows whether keys protect records by now; before that none do, and there may
+ * be no more of it than its memory. s NULL: not even that. Returns 0. */
 static int empm__tls_refuse(empm__worker *w, empm__conn *c, empm__tls_start *s,
                             int alert)
 {
     const br_sslrec_out_class *clear = &br_sslrec_out_clear_vtable;
-    const br_sslrec_out_class **out = s != NULL && s->engine != NULL
+    const br_sslrec_out_class **out = s != NULL && s->fed > 0
                                           ? &s->engine->ssl.eng.out.vtable
                                           : &clear;
     unsigned char room[EMPM__TLS_OVER + 8], *text = room + 13;

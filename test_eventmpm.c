@@ -10223,6 +10223,8 @@ static void tls_prepare(fixture *f)
     }
 }
 
+static void tls_ask(fixture *f, const char *how);
+
 #define SERVED_TLS(section, name, settings) \
     SERVED_WITH(section, name, T_LIVE, tls_prepare(f), settings)
 
@@ -10913,6 +10915,41 @@ SERVED_TLS(tls, memory_of_handshakes_is_bounded, "MaxTlsMemory 131072")
         CHECK_INT(__atomic_load_n(&f->s->tls->memory, __ATOMIC_RELAXED), 0);
     tl_close(&t[0]);
     free(t);
+}
+
+/* Memory that ends between the engine and the verifier of a client refuses that
+ * client in plain text: an engine that has not begun knows no keys. */
+TEST(tls, memory_may_end_at_each_part)
+{
+    fixture f;
+    int i;
+    size_t parts[4];
+    parts[0] = 0;
+    parts[1] = sizeof(empm__tls_start);
+    parts[2] = parts[1] + 1024;
+    parts[3] = parts[2] + sizeof(empm__tls_engine);
+    tls_ask(&f, "optional");
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 4; i++) {
+        const int64_t taken = f.cfg.max_tls_memory - (int64_t)parts[i] - 16;
+        tls_client t;
+        context("part %d", i);
+        tl_init(&t, &f);
+        __atomic_store_n(&f.s->tls->memory, taken, __ATOMIC_RELAXED);
+        CHECK(!tl_open(&t, "localhost", 0));
+        CHECK_INT(br_ssl_engine_last_error(&t.ssl.eng),
+                  BR_ERR_RECV_FATAL_ALERT + 80);
+        CHECK_SOON(__atomic_load_n(&f.s->tls->memory, __ATOMIC_RELAXED) ==
+                   taken, 2000);
+        __atomic_store_n(&f.s->tls->memory, 0, __ATOMIC_RELAXED);
+        tl_again(&t);
+        CHECK(tl_open(&t, "localhost", 0));
+        CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+        tl_close(&t);
+    }
+    no_context();
+    fx_down(&f);
 }
 
 /* So it does what waits for readers that are slow. What they held comes back
