@@ -19567,24 +19567,25 @@ static unsigned char *empm__tls_open_record(empm__conn *c, empm__tls_conn *t,
     return NULL;
 }
 
-/* Decrypts records of data[from..to) into buf. Returns how many bytes it has
- * given. Plaintext that is left stands in *rest..*rest_to, ciphertext behind it
- * up to `to`. -1: as NULL of empm__tls_open_record(). */
+/* Decrypts records of data[0..to) into buf. Returns how many bytes are there.
+ * Plaintext that is left stands in *rest..*rest_to, ciphertext behind it up to
+ * `to`; behind a close_notify nothing is left. -1: as NULL of
+ * empm__tls_open_record(), and nothing was given before. */
 static ssize_t empm__tls_decrypt(empm__conn *c, empm__tls_conn *t,
-                                 unsigned char *data,
-                                 size_t *from, size_t *rest, size_t *rest_to,
-                                 size_t to, char *buf, size_t room)
+                                 unsigned char *data, size_t *rest,
+                                 size_t *rest_to, size_t to, char *buf,
+                                 size_t room)
 {
     empm__tls_cipher x;
-    size_t at = *from, given = 0, len;
-    *rest = *rest_to = at;
+    size_t at = 0, given = 0, len;
+    *rest = *rest_to = 0;
     empm__tls_cipher_make(&x, t, 0);
     while (given < room && (len = empm__tls_whole(data + at, to - at)) > 0) {
         size_t n, k;
         unsigned char *plain;
         plain = empm__tls_open_record(c, t, &x, data + at, len, &n);
         if (plain == NULL) {
-            *from = to;
+            *rest = *rest_to = to;
             return given > 0 && t->got_end ? (ssize_t)given : -1;
         }
         at += len;
@@ -19597,8 +19598,23 @@ static ssize_t empm__tls_decrypt(empm__conn *c, empm__tls_conn *t,
             memmove(data + *rest, plain + k, n - k);
         }
     }
-    *from = at;
     return (ssize_t)given;
+}
+
+/* Gives plaintext that was kept. Returns how many bytes; 0: there is none. */
+static size_t empm__tls_recv_kept(empm__conn *c, empm__tls_conn *t, void *buf,
+                                  size_t room)
+{
+    size_t k;
+    if (t->in == NULL || t->in->from >= t->in->plain_to)
+        return 0;
+    k = empm__min(t->in->plain_to - t->in->from, room);
+    memcpy(buf, t->in->data + t->in->from, k);
+    t->in->from += (uint32_t)k;
+    if (t->in->from == t->in->to)
+        empm__tls_held_free(t->tls, &t->in);
+    c->flags &= (uint8_t)~EMPM__F_DRAINED;   /* a record may follow */
+    return k;
 }
 
 /* Reads the socket, decrypts, and keeps what there is no room for. */
@@ -19607,25 +19623,17 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
 {
     empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
     unsigned char *data = empm__tls_wire(w);
-    size_t n = 0, from = 0, rest = 0, rest_to = 0;
-    ssize_t given = 0;
+    size_t n = 0, rest = 0, rest_to = 0;
+    ssize_t given;
     if (t->sent_end)                   /* LINGER: what comes is dropped */
         return empm__socket_recv(c, buf, room);
     if (data == NULL) {
         errno = ENOMEM;
         return EMPM__LOST;
     }
-    if (t->in != NULL && t->in->from < t->in->plain_to) {
-        const size_t k = empm__min(t->in->plain_to - t->in->from, room);
-        memcpy(buf, t->in->data + t->in->from, k);
-        t->in->from += (uint32_t)k;
-        if (t->in->from == t->in->to)
-            empm__tls_held_free(t->tls, &t->in);
-        c->flags &= (uint8_t)~EMPM__F_DRAINED;   /* a record may follow */
-        return (ssize_t)k;
-    }
-    if (t->got_end)
-        return 0;
+    given = (ssize_t)empm__tls_recv_kept(c, t, buf, room);
+    if (given > 0 || t->got_end)
+        return given;
     while (given == 0) {
         if (t->in != NULL) {
             n = t->in->to - t->in->from;
@@ -19642,9 +19650,8 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
             return EMPM__LOST;
         }
         empm__tls_held_free(t->tls, &t->in);
-        from = 0;
-        given = empm__tls_decrypt(c, t, data, &from, &rest, &rest_to, n,
-                                  (char *)buf, room);
+        given = empm__tls_decrypt(c, t, data, &rest, &rest_to, n, (char *)buf,
+                                  room);
         if (given < 0)
             return t->got_end ? 0 : (ssize_t)EMPM__LOST;
         if (rest < n) {

@@ -10988,6 +10988,38 @@ TEST(tls, memory_of_records_is_bounded)
     free(t);
 }
 
+/* A request with close_notify behind it is answered, and holds no memory for
+ * what comes after the end. */
+TEST(tls, nothing_is_kept_behind_a_close_notify)
+{
+    fixture f;
+    tls_client t;
+    str out = STR_EMPTY;
+    unsigned char *p;
+    size_t n;
+    tls_prepare(&f);
+    if (!fx_up(&f))
+        return;
+    tl_init(&t, &f);
+    CHECK(tl_open(&t, "localhost", 0));
+    tl_say(&t, "GET /sleep?ms=200 HTTP/1.1\r\nHost: a\r\n\r\n");
+    while ((p = br_ssl_engine_sendrec_buf(&t.ssl.eng, &n)) != NULL) {
+        str_add(&out, (char *)p, n);
+        br_ssl_engine_sendrec_ack(&t.ssl.eng, n);
+        br_ssl_engine_close(&t.ssl.eng);
+    }
+    cl_send(&t.c, out.p, out.n);
+    nap(100);
+    CHECK_INT(__atomic_load_n(&f.s->tls->memory, __ATOMIC_RELAXED), 0);
+    while (cl_fill(&t.c, now_ms() + 2000) > 0)
+        ;
+    CHECK(t.c.in.n > 100 && t.c.in.p[0] == 23);
+    CHECK_INT(t.c.end, CL_FIN);
+    str_free(&out);
+    tl_close(&t);
+    fx_down(&f);
+}
+
 /* Is this connection closed with close_notify? */
 static int tl_says_goodbye(tls_client *t)
 {
