@@ -8442,7 +8442,8 @@ static int empm__move_out(empm__engine *e, const uint32_t *list, uint32_t n,
 /* Makes a record of what the exchange has given, or closes it. Its giver may be
  * of another generation, or have been taken over by an attacker: the endpoint
  * is looked up by its text, the state must be one that can move, and the kernel
- * is asked what the descriptor is. */
+ * is asked what the descriptor is. Only plain connections move: were one taken
+ * for a Listen that has TLS since a reload, its bytes would count as safe. */
 static void empm__move_in(empm__engine *e, empm__batch *b, int fd,
                           const empm__moved *m)
 {
@@ -8452,12 +8453,15 @@ static void empm__move_in(empm__engine *e, empm__batch *b, int fd,
     for (k = 0; k < e->s->nendpoints; k++)   /* even if it is closed: a drain
                                                 takes back what it gave */
         if (e->s->endpoints[k].admin == e->admin &&
+            e->s->endpoints[k].session == &empm__plain_session &&
             empm__exchange_key(&e->s->endpoints[k]) == m->endpoint)
             break;
     if (k == e->s->nendpoints)       /* a reload has dropped that Listen, or
                                         spells it otherwise: one of its kind */
         for (k = 0; k < e->s->nendpoints; k++)
-            if (empm__listener_watches(e, k) && e->s->endpoints[k].proxy ==
+            if (empm__listener_watches(e, k) &&
+                e->s->endpoints[k].session == &empm__plain_session &&
+                e->s->endpoints[k].proxy ==
                     (m->peer.proxied != EMPM__PROXIED_NOT ||
                      m->state == EMPM__HANDSHAKE))
                 break;

@@ -25765,7 +25765,8 @@ static void fault_arm(int armed);            /* in >>faults */
  * came with it, and serves on. */
 TEST(exchange, believes_nothing)
 {
-    enum { N = 15 };
+    enum { N = 16 };
+    static empm__session ciphered = { &empm__plain };
     lone_child l;
     int i;
 
@@ -25805,6 +25806,9 @@ TEST(exchange, believes_nothing)
             takes = 1;
             break;
         case 14: m.conns[0].endpoint++; takes = 1;    break;   /* respelled */
+        case 15:                     /* the Listen has TLS since a reload */
+            l.s->endpoints[0].session = &ciphered;
+            break;
         }
         if (pair[0] >= 0)
             given = pair[0];
@@ -25824,6 +25828,7 @@ TEST(exchange, believes_nothing)
         } else
             CHECK_IN(cl_drain(&c, PATIENCE), CL_FIN, CL_RESET);
         cl_close(&c);
+        l.s->endpoints[0].session = &empm__plain_session;
         CHECK_INT(get_status(&l.f, "/hello"), 200);
     }
     /* bytes without a descriptor, and none at all */
