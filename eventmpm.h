@@ -17235,8 +17235,10 @@ static const empm__wing empm__proxy_wing = {
  * those after it do not, however the processor has ordered its stores; so it is
  * only the compiler that has to keep them in order (empm__kv_link).
  *
- * An entry has an owner, one of 256. In a full shard the owner that has most of
- * it gives a place: of its entries, the one that ends first. So nobody is
+ * An entry that has expired goes, and is wiped, when its list is looked at or
+ * its shard is full. An entry has an owner, one of 256. In a shard that is full
+ * all the same the owner that has most of it gives a place: of its entries, the
+ * one that ends first. So nobody is
  * driven out by an owner that has more than himself, and one that fills a shard
  * ends up replacing its own.
  *
@@ -17435,11 +17437,39 @@ static void empm__kv_drop(empm__kv_shard *sh, uint8_t slot)
     sh->free = slot;
 }
 
-static void empm__kv_remove(empm__kv_shard *sh, uint8_t *link)
+/* The same, and wipes what it had, which may be a secret. (Its lengths may have
+ * been written by a process that does as it likes.) */
+static void empm__kv_forget(const empm__kv *kv, empm__kv_shard *sh,
+                            uint8_t slot)
+{
+    const empm__kv_slot *s = &sh->slots[slot];
+    memset(empm__kv_data(kv, sh, slot), 0,
+           empm__min((size_t)s->key_len + s->len, kv->room));
+    empm__kv_drop(sh, slot);
+}
+
+static void empm__kv_remove(const empm__kv *kv, empm__kv_shard *sh,
+                            uint8_t *link)
 {
     const uint8_t slot = *link;
     empm__kv_link(link, sh->slots[slot].next);
-    empm__kv_drop(sh, slot);
+    empm__kv_forget(kv, sh, slot);
+}
+
+/* Removes what has expired from the list at `link`. Returns how many went. */
+static uint32_t empm__kv_sweep(const empm__kv *kv, empm__kv_shard *sh,
+                               uint8_t *link, uint64_t now_ms)
+{
+    uint32_t n = 0;
+    while (*link != 0) {
+        empm__kv_slot *s = &sh->slots[*link];
+        if (s->expires_ms != 0 && now_ms > s->expires_ms) {
+            empm__kv_remove(kv, sh, link);
+            n++;
+        } else
+            link = &s->next;
+    }
+    return n;
 }
 
 /* Brings a shard in order, a new one or one whose lock's holder has died. */
@@ -17460,15 +17490,21 @@ static void empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
     sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
 }
 
-/* Makes room for an entry of `owner`: that of the owner with most of them goes
- * which ends first. A key without an end stays. EMPM_EFULL: none has one. */
-static int empm__kv_evict(empm__kv_shard *sh, uint8_t owner)
+/* Makes room for an entry of `owner`: all that has expired goes. If nothing
+ * has, that of the owner with most of them goes which ends first. A key without
+ * an end stays. EMPM_EFULL: none has one. */
+static int empm__kv_evict(const empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
+                          uint64_t now_ms)
 {
     uint16_t count[256];
     uint8_t *victim = NULL, *link;
     uint64_t first = UINT64_MAX;
-    uint32_t i, most = 0;
+    uint32_t i, most = 0, expired = 0;
     int pass;
+    for (i = 0; i < 256; i++)
+        expired += empm__kv_sweep(kv, sh, &sh->heads[i], now_ms);
+    if (expired > 0)
+        return EMPM_OK;
     memset(count, 0, sizeof count);
     count[owner] = 1;                  /* the one that wants to come in */
     for (pass = 0; pass < 2; pass++)
@@ -17489,7 +17525,7 @@ static int empm__kv_evict(empm__kv_shard *sh, uint8_t owner)
             }
     if (victim == NULL)
         return EMPM_EFULL;
-    empm__kv_remove(sh, victim);
+    empm__kv_remove(kv, sh, victim);
     return EMPM_OK;
 }
 
@@ -17499,15 +17535,16 @@ typedef struct empm__kv_at {
     empm__kv_shard *sh;
     const void     *key;
     size_t          key_len;
+    uint64_t        now_ms;
     uint32_t        hash;
     uint8_t         owner;             /* of what is written; 0, unless set */
     uint8_t        *link;              /* to its slot, or its chain's end */
-    empm__kv_slot  *slot;              /* NULL: absent, or it has expired */
+    empm__kv_slot  *slot;              /* NULL: absent */
     unsigned char  *value;
 } empm__kv_at;
 
-/* Finds a key and leaves its shard locked, if it returns EMPM_OK. An entry that
- * has expired counts as absent, but its place stays usable. */
+/* Finds a key and leaves its shard locked, if it returns EMPM_OK. What has
+ * expired in its list is removed first. */
 static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
                          size_t key_len, uint64_t now_ms)
 {
@@ -17531,8 +17568,10 @@ static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
     at->key = key;
     at->key_len = key_len;
     at->hash = (uint32_t)hash;
+    at->now_ms = now_ms;
     at->owner = 0;
     at->slot = NULL;
+    empm__kv_sweep(kv, sh, &sh->heads[hash & 255], now_ms);
     for (at->link = &sh->heads[hash & 255]; *at->link != 0;
          at->link = &sh->slots[*at->link].next) {
         empm__kv_slot *s = &sh->slots[*at->link];
@@ -17541,8 +17580,7 @@ static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
             memcmp(data, key, key_len) != 0)
             continue;
         at->value = data + key_len;
-        if (s->expires_ms == 0 || now_ms <= s->expires_ms)
-            at->slot = s;
+        at->slot = s;
         break;
     }
     return EMPM_OK;
@@ -17560,7 +17598,8 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
     if (len > at->kv->room - at->key_len)
         return EMPM_EINVAL;
     if (old == 0) {
-        if (sh->slots[sh->free].next == 0 && empm__kv_evict(sh, at->owner) < 0)
+        if (sh->slots[sh->free].next == 0 &&
+            empm__kv_evict(at->kv, sh, at->owner, at->now_ms) < 0)
             return EMPM_EFULL;
         link = &sh->heads[at->hash & 255];
     }
@@ -17580,7 +17619,7 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
         memcpy(data + at->key_len, value, len);
     empm__kv_link(link, slot);
     if (old != 0)
-        empm__kv_drop(sh, old);
+        empm__kv_forget(at->kv, sh, old);
     return EMPM_OK;
 }
 
@@ -17651,8 +17690,8 @@ static int empm__kv_delete(empm__kv *kv, const void *key, size_t key_len,
     if (r < 0)
         return r;
     r = at.slot != NULL ? EMPM_OK : EMPM_EGONE;
-    if (*at.link != 0)
-        empm__kv_remove(at.sh, at.link);
+    if (at.slot != NULL)
+        empm__kv_remove(kv, at.sh, at.link);
     pthread_mutex_unlock(&at.sh->lock);
     return r;
 }

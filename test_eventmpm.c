@@ -12793,6 +12793,74 @@ TEST(store, a_full_shard_is_shared_fairly)
     empm__kv_free(kv, KV_BYTES);
 }
 
+/* What has expired gives way before anything that has not, whoever has it. */
+TEST(store, what_has_expired_goes_first)
+{
+    empm__kv *kv = kv_new();
+    int k, n = 100;
+
+    if (kv == NULL)
+        return;
+    for (k = 0; k < 3; k++)
+        CHECK_INT(empm__kv_put_of(7, kv, &k, sizeof k, NULL, NULL, 0, 10, 1),
+                  EMPM_OK);
+    for (; n < 100 + (int)kv->slots - 4; n++)
+        CHECK_INT(empm__kv_put_of(8, kv, &n, sizeof n, NULL, NULL, 0, 1000, 1),
+                  EMPM_OK);
+    for (k = 10; k < 13; k++)
+        CHECK_INT(empm__kv_put_of(9, kv, &k, sizeof k, NULL, NULL, 0, 1000,
+                                  50), EMPM_OK);
+    while (n-- > 100)
+        CHECK_INT(empm__kv_get(kv, &n, sizeof n, NULL, 0, NULL, NULL, 50),
+                  EMPM_OK);
+    empm__kv_free(kv, KV_BYTES);
+}
+
+/* Does the store's memory have these 16 bytes, how often? */
+static int kv_has(const empm__kv *kv, const char *secret)
+{
+    const char *p = (const char *)kv, *end = p + KV_BYTES - 16;
+    int n = 0;
+
+    for (; p <= end; p++)
+        n += memcmp(p, secret, 16) == 0;
+    return n;
+}
+
+/* A value that is deleted, replaced, driven out or found to have expired is not
+ * in memory any more. */
+TEST(store, what_has_gone_is_wiped)
+{
+    static const char *const secrets[] = {
+        "a secret, number0", "a secret, number1", "a secret, number2",
+        "a secret, number3"
+    };
+    empm__kv *kv = kv_new();
+    int k, n;
+
+    if (kv == NULL)
+        return;
+    for (k = 0; k < 4; k++) {
+        CHECK_INT(empm__kv_put(kv, &k, sizeof k, NULL, secrets[k] + 1, 16,
+                               10 + k, 1), EMPM_OK);
+        CHECK_INT(kv_has(kv, secrets[k] + 1), 1);
+    }
+    k = 0;
+    CHECK_INT(empm__kv_delete(kv, &k, sizeof k, 1), EMPM_OK);
+    k = 1;
+    CHECK_INT(empm__kv_put(kv, &k, sizeof k, NULL, "x", 1, 900, 1), EMPM_OK);
+    k = 2;
+    CHECK_INT(empm__kv_get(kv, &k, sizeof k, NULL, 0, NULL, NULL, 500),
+              EMPM_EGONE);
+    for (k = 0; k < 3; k++)
+        CHECK_INT(kv_has(kv, secrets[k] + 1), 0);
+    for (n = 100; n < 100 + (int)kv->slots; n++)
+        CHECK_INT(empm__kv_put(kv, &n, sizeof n, NULL, NULL, 0, 1000, 1),
+                  EMPM_OK);
+    CHECK_INT(kv_has(kv, secrets[3] + 1), 0);
+    empm__kv_free(kv, KV_BYTES);
+}
+
 /* --- against a plain array ------------------------------------------------ */
 
 #define MODEL_KEYS 24                /* more than there is room for */
