@@ -18231,10 +18231,13 @@ static char *empm__tls_names(const br_x509_certificate *cert)
             break;
         while ((tag = empm__tls_der(&q, end, &n)) >= 0) {
             size_t k;
-            for (k = 0; tag == 0x82 && k < n; k++)  /* dNSName */
-                *at++ = (char)empm__ascii_lower(q[k]);
-            if (tag == 0x82)
+            /* a dNSName; an empty one would end the list, and one with a NUL in
+             * it be two others */
+            if (tag == 0x82 && n > 0 && memchr(q, '\0', n) == NULL) {
+                for (k = 0; k < n; k++)
+                    *at++ = (char)empm__ascii_lower(q[k]);
                 *at++ = '\0';
+            }
             q += n;
         }
         *at = '\0';
@@ -18247,7 +18250,7 @@ static char *empm__tls_names(const br_x509_certificate *cert)
 static int empm__tls_name_fits(const char *name, const char *host)
 {
     if (name[0] == '*' && name[1] == '.') {
-        host = strchr(host, '.');
+        host = host[0] != '.' ? strchr(host, '.') : NULL;
         name++;
     }
     return host != NULL && strcmp(name, host) == 0;

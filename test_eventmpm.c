@@ -11817,6 +11817,37 @@ TEST(tls, keys_and_certificates_of_every_form)
     str_free(&said);
 }
 
+/* The names of a certificate are those that a host can have: an empty one hides
+ * none of the others, and one with a NUL is not its first half. "*" stands for
+ * one label, which is not empty. */
+TEST(tls, names_of_certificates)
+{
+    static unsigned char cert[] =
+        "\x30\x30\x30\x2e\2\1\1\2\1\1\2\1\1\2\1\1\2\1\1\2\1\1"
+        "\xa3\x1a\x30\x18\x30\x16\6\3\x55\x1d\x11\4\x0f\x30\x0d"
+        "\x82\0\x82\3a\0b\x82\4*.Bc";
+    br_x509_certificate x;
+    empm__tls_pair pair;
+    x.data = cert;
+    x.data_len = sizeof cert - 1;
+    memset(&pair, 0, sizeof pair);
+    if (!CHECK((pair.names = empm__tls_names(&x)) != NULL))
+        return;
+    CHECK(memcmp(pair.names, "*.bc\0", 6) == 0);
+    CHECK(empm__tls_pair_serves(&pair, "a.bc"));
+    CHECK(!empm__tls_pair_serves(&pair, "a"));
+    CHECK(!empm__tls_pair_serves(&pair, ".bc"));
+    CHECK(!empm__tls_pair_serves(&pair, "bc"));
+    CHECK(!empm__tls_pair_serves(&pair, "a.b.bc"));
+    for (x.data_len--; x.data_len > 0; x.data_len--) {   /* cut anywhere */
+        EMPM_FREE(pair.names);
+        if (!CHECK((pair.names = empm__tls_names(&x)) != NULL))
+            return;
+        CHECK_INT(pair.names[0], 0);
+    }
+    EMPM_FREE(pair.names);
+}
+
 /* SSLProtocol is read as mod_ssl reads it; what cannot be served is refused, or
  * said. SSLCipherSuite names suites, and its errors list them. */
 TEST(tls, protocols_and_suites_are_read_like_apaches)
