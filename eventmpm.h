@@ -1310,11 +1310,18 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix proxy           proxy reading
  *   prefix store           random shared sip kv
  *   prefix store-calls     store
+ *   prefix tls-pem         tls
+ *   prefix tls-names       tls
  *   prefix tls-keys        tls
  *   prefix tls-hello       tls
  *   prefix tls-clients     tls
  *   prefix tls-records     tls
+ *   prefix tls-transport   tls
+ *   prefix tls-sessions    tls
+ *   prefix tls-choice      tls
+ *   prefix tls-alerts      tls
  *   prefix tls-handshake   tls
+ *   prefix tls-check       tls
  *   prefix tls             tls
  *   prefix access-items    access
  *   prefix access-formats  access
@@ -17885,34 +17892,22 @@ static const empm__wing empm__store_wing = {
 #endif /* EVENTMPM_NO_STORE */
 
 /* ---------------------------------------------------------------------------
- * >>tls-keys -- certificates and their keys, read once
+ * >>tls-pem -- files of certificates and keys
  *
- * A pair is a certificate, the chain of its issuers and its key. They are read
- * from PEM before the server gives up its rights, checked against each other,
- * and wiped at the end. The names that a pair serves are those of its
- * certificate: the dNSNames of subjectAltName (RFC 6125).
+ * A file in PEM becomes a list of objects, decoded: what it is called and its
+ * bytes. Whatever held a part of a key on the way is wiped before it is given
+ * back, since a later reader of the heap, or a core dump, would have it. A file
+ * that cannot be read is named with its directive and the cause.
  *
- * runs on   the thread that starts the server; read by any afterwards
+ * BearSSL's decoder is strict about what people have in such files: text
+ * between objects, carriage returns, a byte order mark, no end of the last
+ * line. All that is made good before it sees the text.
+ *
+ * runs on   the thread that starts the server
  * ------------------------------------------------------------------------- */
 
 #ifdef EVENTMPM_TLS_BEARSSL
-#define EMPM__TLS_KEY_MOST  8192       /* bytes of a key, decoded */
-#define EMPM__TLS_KEY_BYTES (sizeof(br_skey_decoder_context) + 64)  /* and what
-                                          BearSSL 0.6 may write behind it */
-#define EMPM__TLS_RSA_MOST  4096       /* bits: BearSSL's BR_MAX_RSA_SIZE */
 #define EMPM__TLS_FILE_MOST 1048576    /* bytes of a file */
-#define EMPM__TLS_SOON_S    (14 * 86400)   /* a certificate expires soon */
-
-typedef struct empm__tls_pair {
-    const char          *file;         /* of the certificate, for messages */
-    br_x509_certificate *chain;        /* the leaf first */
-    size_t               chain_len;
-    int                  kind;         /* BR_KEYTYPE_RSA, BR_KEYTYPE_EC */
-    br_skey_decoder_context *key;      /* holds the key's numbers */
-    int                  curve;        /* BR_KEYTYPE_EC: BR_EC_* */
-    char                *names;        /* each with a NUL, then an empty one */
-    int64_t              begins_s, expires_s;
-} empm__tls_pair;
 
 /* Forgets n bytes so that no compiler leaves that out. */
 static void empm__tls_wipe(void *p, size_t n)
@@ -17938,8 +17933,6 @@ static void empm__tls_secret_free(void *p, size_t n)
     empm__tls_wipe(p, n);
     munmap(p, n);
 }
-
-/* --- PEM ------------------------------------------------------------------ */
 
 /* Objects of a PEM file, one behind the other. */
 typedef struct empm__tls_object {
@@ -18145,7 +18138,24 @@ static empm__tls_object *empm__tls_objects(const empm__tls_source *from)
     return NULL;
 }
 
-/* --- DER ------------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------
+ * >>tls-names -- what a certificate says of itself
+ *
+ * BearSSL's decoder gives the key of a certificate and its time, but neither
+ * names nor issuer. They are found by a walk over its DER: an element is a tag,
+ * a length and so many bytes, which may be elements again.
+ *
+ *     Certificate 30 { TBSCertificate 30 { [0] version, number, signature,
+ *         issuer, time, subject, key, ... [3] { Extensions 30 { 30 { name,
+ *         maybe "critical", 04 { 30 { 82 "localhost", 82 "*.example.test" ...
+ *
+ * A walk never leaves the bytes that it was given: an element that claims more
+ * than its surroundings have ends it. Certificates are the administrator's own
+ * here, so one that is odd loses names, not the start.
+ *
+ * runs on   the thread that starts the server; names are read by any afterwards
+ * source    ITU-T X.690 8.1 (DER), RFC 5280 4.1, 4.2.1.6
+ * ------------------------------------------------------------------------- */
 
 /* Reads tag and length at *p, which moves behind them. Returns the tag, and the
  * length in *n; -1: it does not fit. */
@@ -18256,6 +18266,34 @@ static int empm__tls_name_fits(const char *name, const char *host)
     return host != NULL && strcmp(name, host) == 0;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>tls-keys -- certificates and their keys, read once
+ *
+ * A pair is a certificate, the chain of its issuers and its key. They are read
+ * before the server gives up its rights, checked against each other, and wiped
+ * at the end. The names that a pair serves are those of its
+ * certificate: the dNSNames of subjectAltName (RFC 6125).
+ *
+ * runs on   the thread that starts the server; read by any afterwards
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__TLS_KEY_MOST  8192       /* bytes of a key, decoded */
+#define EMPM__TLS_KEY_BYTES (sizeof(br_skey_decoder_context) + 64)  /* and what
+                                          BearSSL 0.6 may write behind it */
+#define EMPM__TLS_RSA_MOST  4096       /* bits: BearSSL's BR_MAX_RSA_SIZE */
+#define EMPM__TLS_SOON_S    (14 * 86400)   /* a certificate expires soon */
+
+typedef struct empm__tls_pair {
+    const char          *file;         /* of the certificate, for messages */
+    br_x509_certificate *chain;        /* the leaf first */
+    size_t               chain_len;
+    int                  kind;         /* BR_KEYTYPE_RSA, BR_KEYTYPE_EC */
+    br_skey_decoder_context *key;      /* holds the key's numbers */
+    int                  curve;        /* BR_KEYTYPE_EC: BR_EC_* */
+    char                *names;        /* each with a NUL, then an empty one */
+    int64_t              begins_s, expires_s;
+} empm__tls_pair;
+
 static int empm__tls_pair_serves(const empm__tls_pair *pair, const char *host)
 {
     const char *name;
@@ -18264,8 +18302,6 @@ static int empm__tls_pair_serves(const empm__tls_pair *pair, const char *host)
             return 1;
     return 0;
 }
-
-/* --- pairs ---------------------------------------------------------------- */
 
 static void empm__tls_pair_free(empm__tls_pair *pair)
 {
@@ -19387,6 +19423,26 @@ static unsigned char *empm__tls_seal(empm__tls_conn *t, empm__tls_cipher *x,
     return record;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>tls-transport -- the calls of a connection whose keys are known
+ *
+ * The table of >>transport over the records above. A call seals or opens as
+ * many records as it may in the scratch memory of its worker, so a connection
+ * that does not wait for its client has no memory but its keys.
+ *
+ *     send   vectors, a file --> up to three records in w->wire --> one send()
+ *                                     what the socket refuses --> t->out
+ *     recv   one recv() --> records in w->wire --> the reader's buffer
+ *                                     what it has no room for --> t->in
+ *
+ * The ends: close_notify from the client is like a FIN, after which it still
+ * gets its answer; ours goes out once, with finish(), and what comes behind it
+ * is dropped unread. Anything that is forged, out of order or too long ends the
+ * connection with the alert that RFC 5246 7.2.2 has for it.
+ *
+ * runs on   the worker that owns the connection; drop() on the listener, too
+ * ------------------------------------------------------------------------- */
+
 /* Sends the ciphertext that waits. 1: all of it; else as send() says. */
 static ssize_t empm__tls_push(empm__conn *c, empm__tls_conn *t, int64_t *wire)
 {
@@ -19777,22 +19833,23 @@ static const empm__transport empm__tls_transport = {
 };
 
 /* ---------------------------------------------------------------------------
- * >>tls-handshake -- the engine, until its keys are ours
- *
- * A connection that has sent nothing holds nothing. From the first byte on the
- * ClientHello gathers; when it is whole, a context is copied from the server's
- * template and takes it. Each wait is the listener's. At the end the engine's
- * master secret makes the keys of an empm__tls_conn, and the engine goes.
- *
- *   fresh --first byte--> starting: hello --whole--> starting: engine --> conn
+ * >>tls-sessions -- a connection in its handshake, and what it may resume
  *
  * Sessions are resumed by id (RFC 5246 7.3) from a store that all children
  * share. An entry has a mark of what it is good for: endpoint, name,
- * certificates and settings. In a full store the address gives way that has
- * most of it (IPv6: the /64), so strangers drive out no sessions but their own.
+ * certificates and settings. So a session never outlives what it was granted
+ * under: after a reload with other authorities or another certificate its
+ * client shakes hands anew, and nobody resumes under another name than its own
+ * (RFC 6066 3).
+ *
+ *     full handshake --> save: "T" + id --> parameters, mark, client's text
+ *     hello with id  --> load: the mark is that of this client? --> resumed
+ *
+ * In a full store the address gives way that has most of it (IPv6: the /64), so
+ * strangers drive out no sessions but their own. An entry ends with
+ * SSLSessionCacheTimeout, or with the client's certificate if that is earlier.
  *
  * runs on   the worker that owns the connection
- * source    T. Pornin, BearSSL: its engine makes the handshake
  * ------------------------------------------------------------------------- */
 
 #define EMPM__TLS_BUFFER 837           /* of the engine: it takes messages in
@@ -19876,8 +19933,6 @@ static void empm__tls_start_free(empm__tls_start *s)
     empm__tls_hello_free(s);
     empm__tls_memory_free(s->tls, s, sizeof *s);
 }
-
-/* --- sessions ------------------------------------------------------------- */
 
 /* The key of a session in the store: "T", and its id. */
 static void empm__tls_session_key(unsigned char key[33],
@@ -20061,7 +20116,16 @@ static const br_ssl_session_cache_class empm__tls_session_cache = {
     empm__tls_session_load
 };
 
-/* --- which certificate ---------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>tls-choice -- which certificate signs, and with which suite
+ *
+ * BearSSL asks once per full handshake. Our suites are tried in their order,
+ * the best one first, unless the client prefers ChaCha20: it has no AES in
+ * hardware then. A suite is taken if a pair of its kind of key may stand for
+ * the name and can sign with what the client accepts.
+ *
+ * runs on   the worker that owns the connection
+ * ------------------------------------------------------------------------- */
 
 static empm__tls_start *empm__tls_start_of_policy(
     const br_ssl_server_policy_class **ctx)
@@ -20183,60 +20247,18 @@ static const br_ssl_server_policy_class empm__tls_policy = {
     empm__tls_do_keyx, empm__tls_do_sign
 };
 
-/* --- the cut: from the engine to our own records -------------------------- */
-
-/* Bytes of a connection's struct with its keys and its name. */
-static size_t empm__tls_conn_bytes(unsigned suite, const char *name)
-{
-    return sizeof(empm__tls_conn) + strlen(name) + 1 +
-           2 * (empm__tls_key_len(suite) + empm__tls_iv_len(suite));
-}
-
-/* Fills a struct of that many bytes with the keys that the handshake has agreed
- * on, RFC 5246 6.3. The engine is not needed any more afterwards. */
-static void empm__tls_cut(empm__tls_conn *t, const empm__tls_start *s)
-{
-    const br_ssl_engine_context *eng = &s->engine->ssl.eng;
-    const char *name = s->client.name;
-    br_ssl_session_parameters p;
-    br_tls_prf_seed_chunk seed[2];
-    unsigned char block[2 * (32 + 12)], *keys = (unsigned char *)(t + 1);
-    size_t key_len, iv_len;
-    br_ssl_engine_get_session_parameters(eng, &p);
-    key_len = empm__tls_key_len(p.cipher_suite);
-    iv_len = empm__tls_iv_len(p.cipher_suite);
-    seed[0].data = eng->server_random;
-    seed[1].data = eng->client_random;
-    seed[0].len = seed[1].len = 32;
-    (empm__tls_is_aes256(p.cipher_suite) ? br_tls12_sha384_prf
-                                         : br_tls12_sha256_prf)(
-        block, 2 * (key_len + iv_len), p.master_secret, sizeof p.master_secret,
-        "key expansion", 2, seed);
-    memset(t, 0, sizeof *t);
-    t->is.of = &empm__tls_transport;
-    t->tls = s->tls;
-    t->suite = p.cipher_suite;
-    if (empm__tls_is_chacha(t->suite)) {       /* its Finished, and maybe */
-        t->seq_in = eng->in.chapol.seq;        /* a warning before it */
-        t->seq_out = eng->out.chapol.seq;
-    } else {
-        t->seq_in = eng->in.gcm.seq;
-        t->seq_out = eng->out.gcm.seq;
-    }
-    t->log_record = s->client.log_record;
-    t->resumed = s->loaded && memcmp(p.session_id, s->loaded_id,
-                                     sizeof s->loaded_id) == 0;
-    memcpy(keys, block, key_len);                         /* the client's */
-    memcpy(keys + key_len, block + 2 * key_len, iv_len);
-    keys += key_len + iv_len;
-    memcpy(keys, block + key_len, key_len);               /* ours */
-    memcpy(keys + key_len, block + 2 * key_len + iv_len, iv_len);
-    memcpy(keys + key_len + iv_len, name, strlen(name) + 1);
-    empm__tls_wipe(block, sizeof block);
-    empm__tls_wipe(&p, sizeof p);
-}
-
-/* --- the steps ------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------
+ * >>tls-alerts -- how a client is refused
+ *
+ * BearSSL ends most failures in silence, and a client would see a bare end of
+ * the connection. So each error has its alert here, sent in clear until the
+ * keys change and encrypted from then on. A refused client holds nothing any
+ * more: its connection falls back to the first session, which reads and drops
+ * what still comes, so that the alert is not lost to a reset.
+ *
+ * runs on   the worker that owns the connection
+ * source    RFC 5246 7.2.2
+ * ------------------------------------------------------------------------- */
 
 /* The alert for an error of BearSSL's; -1: it has sent one, or none is due. */
 static int empm__tls_alert_of(int error)
@@ -20339,6 +20361,79 @@ static int empm__tls_refuse_http(empm__worker *w, empm__conn *c,
     empm__socket_send(c, v, 3, 0, &wire);
     return empm__tls_give_up(w, c, s);
 }
+
+/* ---------------------------------------------------------------------------
+ * >>tls-handshake -- the engine, until its keys are ours
+ *
+ * A connection that has sent nothing holds nothing. From the first byte on the
+ * ClientHello gathers; when it is whole, a context is copied from the server's
+ * template and takes it. Each wait is the listener's. At the end the engine's
+ * master secret makes the keys of an empm__tls_conn, and the engine goes.
+ *
+ *   fresh --first byte--> starting: hello --whole--> starting: engine --> conn
+ *
+ * A call into the engine does all that a message asks for at once, with RSA
+ * some milliseconds for a signature: that is the longest piece of work here,
+ * and the only one that no wait can divide.
+ *
+ * runs on   the worker that owns the connection
+ * source    T. Pornin, BearSSL: its engine makes the handshake
+ * ------------------------------------------------------------------------- */
+
+/* --- the cut: from the engine to our own records -------------------------- */
+
+/* Bytes of a connection's struct with its keys and its name. */
+static size_t empm__tls_conn_bytes(unsigned suite, const char *name)
+{
+    return sizeof(empm__tls_conn) + strlen(name) + 1 +
+           2 * (empm__tls_key_len(suite) + empm__tls_iv_len(suite));
+}
+
+/* Fills a struct of that many bytes with the keys that the handshake has agreed
+ * on, RFC 5246 6.3. The engine is not needed any more afterwards. */
+static void empm__tls_cut(empm__tls_conn *t, const empm__tls_start *s)
+{
+    const br_ssl_engine_context *eng = &s->engine->ssl.eng;
+    const char *name = s->client.name;
+    br_ssl_session_parameters p;
+    br_tls_prf_seed_chunk seed[2];
+    unsigned char block[2 * (32 + 12)], *keys = (unsigned char *)(t + 1);
+    size_t key_len, iv_len;
+    br_ssl_engine_get_session_parameters(eng, &p);
+    key_len = empm__tls_key_len(p.cipher_suite);
+    iv_len = empm__tls_iv_len(p.cipher_suite);
+    seed[0].data = eng->server_random;
+    seed[1].data = eng->client_random;
+    seed[0].len = seed[1].len = 32;
+    (empm__tls_is_aes256(p.cipher_suite) ? br_tls12_sha384_prf
+                                         : br_tls12_sha256_prf)(
+        block, 2 * (key_len + iv_len), p.master_secret, sizeof p.master_secret,
+        "key expansion", 2, seed);
+    memset(t, 0, sizeof *t);
+    t->is.of = &empm__tls_transport;
+    t->tls = s->tls;
+    t->suite = p.cipher_suite;
+    if (empm__tls_is_chacha(t->suite)) {       /* its Finished, and maybe */
+        t->seq_in = eng->in.chapol.seq;        /* a warning before it */
+        t->seq_out = eng->out.chapol.seq;
+    } else {
+        t->seq_in = eng->in.gcm.seq;
+        t->seq_out = eng->out.gcm.seq;
+    }
+    t->log_record = s->client.log_record;
+    t->resumed = s->loaded && memcmp(p.session_id, s->loaded_id,
+                                     sizeof s->loaded_id) == 0;
+    memcpy(keys, block, key_len);                         /* the client's */
+    memcpy(keys + key_len, block + 2 * key_len, iv_len);
+    keys += key_len + iv_len;
+    memcpy(keys, block + key_len, key_len);               /* ours */
+    memcpy(keys + key_len, block + 2 * key_len + iv_len, iv_len);
+    memcpy(keys + key_len + iv_len, name, strlen(name) + 1);
+    empm__tls_wipe(block, sizeof block);
+    empm__tls_wipe(&p, sizeof p);
+}
+
+/* --- the steps ------------------------------------------------------------ */
 
 /* Gathers n bytes that have come: the message without its records. Returns 1 if
  * it is whole, 0 if not, else minus the alert. */
@@ -20604,12 +20699,13 @@ static const empm__transport empm__tls_fresh = {
 };
 
 /* ---------------------------------------------------------------------------
- * >>tls -- the wing: certificates, suites and the store of sessions
+ * >>tls-check -- what is wrong with settings and files, before a start
  *
- * All that handshakes need is made before the first child is forked: keys are
- * read while the server still has the rights to, and the store of sessions is
- * in memory that the children share. A reload reads certificates and keys anew
- * and keeps the store: sessions are good for new children, too.
+ * A start, a reload and -t ask the same questions: files are read as a server
+ * would read them and forgotten again, so that what -t calls good does start.
+ * All faults are told, not only the first one, each with its directive.
+ *
+ * runs on   the thread that starts the server, or the probe of a reload
  * ------------------------------------------------------------------------- */
 
 /* Says what SSLProtocol asks for that is not served. As in mod_ssl, a word with
@@ -20791,6 +20887,15 @@ static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
         empm__report_say(rep, EMPM_LOG_ERROR, 5607, "SSLCipherSuite names no "
                          "suite: take some of %s", names);
 }
+
+/* ---------------------------------------------------------------------------
+ * >>tls -- the wing: certificates, suites and the store of sessions
+ *
+ * All that handshakes need is made before the first child is forked: keys are
+ * read while the server still has the rights to, and the store of sessions is
+ * in memory that the children share. A reload reads certificates and keys anew
+ * and keeps the store: sessions are good for new children, too.
+ * ------------------------------------------------------------------------- */
 
 /* The template that each handshake begins as. Which implementation suits the
  * processor is found out once, here: each question costs 8 us. */
