@@ -17928,6 +17928,8 @@ static void *empm__tls_secret_new(size_t n)
     return p;
 }
 
+/* Wiped first: the kernel clears a page when it gives it on, not when it takes
+ * it back. */
 static void empm__tls_secret_free(void *p, size_t n)
 {
     empm__tls_wipe(p, n);
@@ -17943,6 +17945,8 @@ typedef struct empm__tls_object {
     struct empm__tls_object *next;
 } empm__tls_object;
 
+/* Frees a list. Certificates are wiped with the keys: which is which is not
+ * known for sure in a file that is damaged. */
 static void empm__tls_objects_free(empm__tls_object *o)
 {
     while (o != NULL) {
@@ -17960,6 +17964,7 @@ static void empm__tls_object_add(void *to, const void *data, size_t n)
 {
     empm__tls_object *o = (empm__tls_object *)to;
     if (n > o->cap - o->len) {
+        /* not realloc(): it would leave a copy of a key where it was */
         const size_t cap = (o->cap + n) * 2 + 1024;
         unsigned char *more = (unsigned char *)EMPM_MALLOC(cap);
         if (more == NULL) {
@@ -18021,6 +18026,7 @@ static char *empm__tls_slurp(const empm__tls_source *from, size_t *n)
     struct stat st;
     char *text = NULL;
     ssize_t r = -1;
+    /* O_NONBLOCK: a FIFO by mistake would keep the start waiting */
     const int fd = open(from->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     *n = 0;
     if (fd < 0 || fstat(fd, &st) < 0)
@@ -18283,6 +18289,8 @@ static int empm__tls_name_fits(const char *name, const char *host)
 #define EMPM__TLS_RSA_MOST  4096       /* bits: BearSSL's BR_MAX_RSA_SIZE */
 #define EMPM__TLS_SOON_S    (14 * 86400)   /* a certificate expires soon */
 
+/* Certificates are in the heap, since any client gets them. The key has pages
+ * of its own, which no core dump has: see empm__tls_secret_new(). */
 typedef struct empm__tls_pair {
     const char          *file;         /* of the certificate, for messages */
     br_x509_certificate *chain;        /* the leaf first */
@@ -18294,6 +18302,7 @@ typedef struct empm__tls_pair {
     int64_t              begins_s, expires_s;
 } empm__tls_pair;
 
+/* Does the certificate stand for this host, whose name is in lower case? */
 static int empm__tls_pair_serves(const empm__tls_pair *pair, const char *host)
 {
     const char *name;
@@ -18303,6 +18312,7 @@ static int empm__tls_pair_serves(const empm__tls_pair *pair, const char *host)
     return 0;
 }
 
+/* Also of a pair that has been read in part. */
 static void empm__tls_pair_free(empm__tls_pair *pair)
 {
     size_t i;
@@ -18315,13 +18325,17 @@ static void empm__tls_pair_free(empm__tls_pair *pair)
     memset(pair, 0, sizeof *pair);
 }
 
+/* Two names are in use for it. That of a TRUSTED CERTIFICATE is a third one,
+ * for something else: OpenSSL's trust settings stand behind it. */
 static int empm__tls_is_certificate(const empm__tls_object *o)
 {
     return strcmp(o->name, "CERTIFICATE") == 0 ||
            strcmp(o->name, "X509 CERTIFICATE") == 0;
 }
 
-/* Takes the certificates of a file over. 0: it is said why not. */
+/* Takes the certificates of a file over, in its order: the leaf is the first
+ * one. The objects stay in their list without their bytes, since a key may
+ * stand among them. 0: it is said why not. */
 static int empm__tls_chain_take(empm__tls_pair *pair, empm__tls_object *o,
                                 const empm__tls_source *from)
 {
@@ -18356,7 +18370,11 @@ static int empm__tls_chain_take(empm__tls_pair *pair, empm__tls_object *o,
 }
 
 /* The kind of a key that cannot be served, by the identifier of its algorithm
- * or curve; NULL: it has none of these. RFC 8410 3, 5480 2.1.1, 8017 A.1.2. */
+ * or curve; NULL: it has none of these. For BearSSL all of them are damaged,
+ * but an operator has to know what to ask for instead. An identifier may stand
+ * anywhere in the key: its place differs between SEC 1 and PKCS#8, and so many
+ * bytes of it do not come about by chance. RFC 8410 3, 5480 2.1.1, 8017 A.1.2.
+ */
 static const char *empm__tls_key_kind(const empm__tls_object *o)
 {
     static const struct { unsigned char oid[12]; const char *kind; } kinds[] = {
@@ -18386,7 +18404,8 @@ static const char *empm__tls_key_kind(const empm__tls_object *o)
     return *p == 1 ? "an RSA key of more than two primes" : NULL;
 }
 
-/* Takes the key of a file. 0: it is said why not. */
+/* Takes the key of a file, the first one; EC PARAMETERS, which openssl ecparam
+ * writes before it, are passed over. 0: it is said why not. */
 static int empm__tls_key_take(empm__tls_pair *pair, const empm__tls_object *o,
                               const empm__tls_source *from)
 {
@@ -18415,6 +18434,8 @@ static int empm__tls_key_take(empm__tls_pair *pair, const empm__tls_object *o,
         return 0;
     }
     br_skey_decoder_init(pair->key);
+    /* one that is longer never gets to the decoder of 0.6, which may write
+     * behind its buffer */
     if (o->len <= EMPM__TLS_KEY_MOST)
         br_skey_decoder_push(pair->key, o->data, o->len);
     error = br_skey_decoder_last_error(pair->key);
@@ -18435,7 +18456,9 @@ static int empm__tls_key_take(empm__tls_pair *pair, const empm__tls_object *o,
     return 0;
 }
 
-/* Is it the key of the certificate? */
+/* Is it the key of the certificate? The public key that it makes must be the
+ * same: for RSA the modulus, before which a certificate may have zeros. That
+ * the key also signs is what the guard of >>tls finds out. */
 static int empm__tls_key_fits(const empm__tls_pair *pair,
                               const br_x509_pkey *pkey)
 {
@@ -18492,7 +18515,8 @@ static int64_t empm__tls_seconds(uint32_t days, uint32_t seconds)
     return ((int64_t)days - 719528) * 86400 + seconds;
 }
 
-/* Can the pair serve? 0: it is said why not. */
+/* Can the pair serve? 0: it is said why not. The times are fields of the
+ * decoder: BearSSL 0.6 has no calls for them. */
 static int empm__tls_pair_check(empm__tls_pair *pair, const char *key_file,
                                 empm__report *rep)
 {
@@ -18520,7 +18544,9 @@ static int empm__tls_pair_check(empm__tls_pair *pair, const char *key_file,
     return 1;
 }
 
-/* Says what a client would stumble over in a pair that can serve. */
+/* Says what a client would stumble over in a pair that can serve: a start goes
+ * on with it, since some clients do not look, or know the certificate. `level`
+ * is that of settings which are corrected: with Strict an error. */
 static void empm__tls_pair_warn(const empm__tls_pair *pair,
                                 enum empm_log_level level, empm__report *rep)
 {
@@ -18575,7 +18601,7 @@ static int empm__tls_pair_read(empm__tls_pair *pair, const empm_config *cfg,
     from.rep = rep;
     o = empm__tls_objects(&from);
     good = o != NULL && empm__tls_chain_take(pair, o, &from);
-    if (good && key != NULL) {
+    if (good && key != NULL) {         /* a file of its own, not this one */
         from.directive = "SSLCertificateKeyFile";
         from.path = empm__config_path(cfg, key, path, sizeof path);
         empm__tls_objects_free(o);
@@ -18599,6 +18625,9 @@ static int empm__tls_pair_read(empm__tls_pair *pair, const empm_config *cfg,
 
 #define EMPM__TLS_SUITES 6
 
+/* The suites that are served, the best one first where the processor has AES.
+ * Each has forward secrecy and encrypts with authentication (RFC 9325 4.2), and
+ * none has what BearSSL could do besides: RSA key exchange, CBC, CCM. */
 static const struct {
     const char *name;
     uint16_t    suite;
@@ -19443,7 +19472,8 @@ static unsigned char *empm__tls_seal(empm__tls_conn *t, empm__tls_cipher *x,
  * runs on   the worker that owns the connection; drop() on the listener, too
  * ------------------------------------------------------------------------- */
 
-/* Sends the ciphertext that waits. 1: all of it; else as send() says. */
+/* Sends the ciphertext that waits. 1: all of it; else as send() says. It goes
+ * out as it is: a record is made once, since its number is a part of it. */
 static ssize_t empm__tls_push(empm__conn *c, empm__tls_conn *t, int64_t *wire)
 {
     while (t->out != NULL) {
@@ -19462,7 +19492,10 @@ static ssize_t empm__tls_push(empm__conn *c, empm__tls_conn *t, int64_t *wire)
 }
 
 /* Sends n bytes of ciphertext, which stand for so many of plaintext, or keeps
- * the rest of them. Returns as send() does. */
+ * the rest of them. Returns as send() does: EMPM__WANTS_OUT, too, if a part has
+ * gone, because half a record is of no use to anybody. `data` is the worker's
+ * scratch, so the rest moves to a block of its own, which MaxTlsMemory counts.
+ */
 static ssize_t empm__tls_send_wire(empm__worker *w, empm__conn *c,
                                    empm__tls_conn *t, unsigned char *data,
                                    size_t n, size_t stands_for, int more,
@@ -19535,7 +19568,7 @@ static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
                         EMPM__TLS_BATCH - out) {
         unsigned char *plain = to + out + lead;
         size_t k = 0, len;
-        while (i < n && k < most) {
+        while (i < n && k < most) {    /* head and body share a record */
             const size_t part = empm__min(v[i].iov_len - at, most - k);
             memcpy(plain + k, (const char *)v[i].iov_base + at, part);
             k += part;
@@ -19552,7 +19585,9 @@ static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
     return empm__tls_send_wire(w, c, t, to, out, taken, more || i < n, wire);
 }
 
-/* The same from a file: its bytes are read to where they are encrypted. */
+/* The same from a file: its bytes are read to where they are encrypted. 0: the
+ * file has become shorter than it was, as with sendfile(). An error behind
+ * bytes that were read comes again at the next call. */
 static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
                               int64_t *off, size_t n, int64_t *wire)
 {
@@ -19597,7 +19632,9 @@ static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
     return r;
 }
 
-/* An alert goes out if there is room for it, and is not waited for. */
+/* An alert goes out if there is room for it, and is not waited for: a client
+ * that does not read gets the FIN alone. Ciphertext that waits goes before it,
+ * or the numbers of records would not follow each other. */
 static void empm__tls_alert(empm__conn *c, empm__tls_conn *t, int level,
                             int alert)
 {
@@ -19618,7 +19655,8 @@ static void empm__tls_alert(empm__conn *c, empm__tls_conn *t, int level,
     empm__socket_send(c, &v, 1, 0, &wire);
 }
 
-/* The connection ends here, and the client learns why. */
+/* The connection ends here, and the client learns why: with sent_end no
+ * close_notify follows, which would make an end in order of it. */
 static void empm__tls_fatal(empm__conn *c, empm__tls_conn *t, int alert)
 {
     empm__tls_alert(c, t, 2, alert);
@@ -19627,7 +19665,9 @@ static void empm__tls_fatal(empm__conn *c, empm__tls_conn *t, int alert)
 }
 
 /* Takes one record of `len` bytes at p. Returns its plaintext, and how much of
- * it, in *n; NULL: the connection is lost, or at its end (t->got_end). */
+ * it, in *n; NULL: the connection is lost, or at its end (t->got_end). Nothing
+ * of the record is believed before it has been decrypted: its type counts into
+ * the tag. Records without data are bounded, as each costs a decryption. */
 static unsigned char *empm__tls_open_record(empm__conn *c, empm__tls_conn *t,
                                             empm__tls_cipher *x,
                                             unsigned char *p, size_t len,
@@ -19661,7 +19701,7 @@ static unsigned char *empm__tls_open_record(empm__conn *c, empm__tls_conn *t,
     } else if (plain != NULL && type == 21) {
         errno = ECONNRESET;            /* the client has given up */
         return NULL;
-    } else if (plain != NULL && type == 22)
+    } else if (plain != NULL && type == 22)    /* no engine is there for it */
         alert = EMPM__TLS_NO_RENEGOTIATION;
     else if (plain != NULL)
         alert = EMPM__TLS_UNEXPECTED;
@@ -19719,7 +19759,9 @@ static size_t empm__tls_recv_kept(empm__conn *c, empm__tls_conn *t, void *buf,
     return k;
 }
 
-/* Reads the socket, decrypts, and keeps what there is no room for. */
+/* Reads the socket, decrypts, and keeps what there is no room for. Ciphertext
+ * that was kept goes first, in front of what the socket has; it is read once
+ * for each call at most, unless nothing came of it but records without data. */
 static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
                               size_t room)
 {
@@ -19741,7 +19783,7 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
             n = t->in->to - t->in->from;
             memcpy(data, t->in->data + t->in->from, n);
         }
-        if (empm__tls_whole(data, n) == 0) {
+        if (empm__tls_whole(data, n) == 0) {   /* else: no system call */
             const ssize_t r = empm__socket_recv(c, data + n, EMPM__SCRATCH - n);
             if (r <= 0)
                 return r;
@@ -19768,12 +19810,14 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
             return EMPM__WANTS_IN;     /* only a part of a record is here */
         n = 0;
     }
+    /* the socket is empty, but no event tells of what is kept or of the end */
     if (t->got_end || (t->in != NULL && (t->in->plain_to > 0 ||
         empm__tls_whole(t->in->data, t->in->to) > 0)))
         c->flags &= (uint8_t)~EMPM__F_DRAINED;
     return given;
 }
 
+/* Ciphertext counts like plaintext: it is asked whether there is any. */
 static int empm__tls_pending(const empm__conn *c)
 {
     const empm__tls_conn *t = (const empm__tls_conn *)(void *)c->session;
@@ -19781,6 +19825,9 @@ static int empm__tls_pending(const empm__conn *c)
                          : empm__plain_pending(c);
 }
 
+/* Says close_notify, before the FIN that the plain transport sends. It is one
+ * system call more than the close, and clients tell by it that an answer
+ * without a length is whole (RFC 5246 7.2.1). */
 static void empm__tls_finish(empm__worker *w, empm__conn *c, int closing)
 {
     empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
@@ -19792,6 +19839,8 @@ static void empm__tls_finish(empm__worker *w, empm__conn *c, int closing)
     empm__plain_finish(w, c, closing);
 }
 
+/* Forgets the keys. What stands behind them is known on the wire: the name that
+ * the client has asked for, and its certificate. */
 static void empm__tls_drop(empm__conn *c)
 {
     empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
@@ -19802,7 +19851,8 @@ static void empm__tls_drop(empm__conn *c)
     EMPM_FREE(t);
 }
 
-/* What a connection's TLS is, by the names of mod_ssl; NULL: no such name. */
+/* What a connection's TLS is, by the names of mod_ssl; NULL: no such name. What
+ * is told stands as long as the connection does. */
 static const char *empm__tls_variable(const empm__conn *c, const char *name)
 {
     const empm__tls_conn *t = (const empm__tls_conn *)(void *)c->session;
@@ -20390,7 +20440,10 @@ static size_t empm__tls_conn_bytes(unsigned suite, const char *name)
 }
 
 /* Fills a struct of that many bytes with the keys that the handshake has agreed
- * on, RFC 5246 6.3. The engine is not needed any more afterwards. */
+ * on, RFC 5246 6.3. The engine is not needed any more afterwards. It has no
+ * call for the keys, but one for the master secret that they are made of, with
+ * the random of the server before that of the client. Where the numbers of
+ * records stand is no promise of BearSSL's: >>tls has a guard for it. */
 static void empm__tls_cut(empm__tls_conn *t, const empm__tls_start *s)
 {
     const br_ssl_engine_context *eng = &s->engine->ssl.eng;
@@ -20436,7 +20489,9 @@ static void empm__tls_cut(empm__tls_conn *t, const empm__tls_start *s)
 /* --- the steps ------------------------------------------------------------ */
 
 /* Gathers n bytes that have come: the message without its records. Returns 1 if
- * it is whole, 0 if not, else minus the alert. */
+ * it is whole, 0 if not, else minus the alert. A client may cut the message as
+ * it likes, down to records of one byte, but the memory for it grows with what
+ * has come, not with what its header claims. */
 static int empm__tls_gather(empm__worker *w, empm__tls_start *s,
                             const unsigned char *data, size_t n)
 {
@@ -20486,6 +20541,7 @@ static int empm__tls_gather(empm__worker *w, empm__tls_start *s,
                 return -EMPM__TLS_UNEXPECTED;
             if (all > EMPM__TLS_HELLO_MOST)
                 return -EMPM__TLS_DECODE;
+            /* a client waits for the answer: nothing can be behind the hello */
             if (s->hello_len == all && s->record_left == 0)
                 return n == 0 ? 1 : -EMPM__TLS_UNEXPECTED;
             if (s->hello_len >= all)
@@ -20518,7 +20574,8 @@ static int empm__tls_engine_begin(empm__tls_start *s)
 }
 
 /* The hello is whole: what can be refused now is refused, else an engine takes
- * it. Returns 0, or the alert. */
+ * it. Returns 0, or the alert. What it has allocated by then is the caller's to
+ * free, with all else of the handshake. */
 static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
 {
     const int alert = empm__tls_hello_parse(&s->client, s->hello, s->hello_len);
@@ -20566,7 +20623,8 @@ static ssize_t empm__tls_feed(empm__conn *c, empm__tls_start *s)
 }
 
 /* The engine has done its work: the connection goes on without it. Returns as
- * handshake() does. */
+ * handshake() does. What an idle connection keeps is one block, as long as its
+ * keys, its name and its client's certificate need. */
 static int empm__tls_complete(empm__worker *w, empm__conn *c,
                               empm__tls_start *s)
 {
@@ -20581,7 +20639,7 @@ static int empm__tls_complete(empm__worker *w, empm__conn *c,
     t->known = more > 0;
     if (more > 0)
         memcpy((char *)t + n, s->verify->client.text, more);
-    if (t->resumed)
+    if (t->resumed)                    /* not: a session was found for it */
         empm__bump(&w->score->tls_resumed, 1u);
     else
         empm__bump(&w->score->tls_full, 1u);
@@ -20590,7 +20648,11 @@ static int empm__tls_complete(empm__worker *w, empm__conn *c,
     return 1;
 }
 
-/* Runs the engine until it waits. Returns as handshake() does. */
+/* Runs the engine until it waits. Returns as handshake() does. The order
+ * matters: a client's bad certificate comes before the engine's opinion of it,
+ * what is to be sent before its end, and SENDAPP, which means that the
+ * handshake is complete, before another read, which would take bytes of the
+ * connection to come. */
 static int empm__tls_run(empm__worker *w, empm__conn *c, empm__tls_start *s)
 {
     br_ssl_engine_context *eng = &s->engine->ssl.eng;
@@ -20628,7 +20690,8 @@ static int empm__tls_run(empm__worker *w, empm__conn *c, empm__tls_start *s)
     }
 }
 
-/* A connection in its handshake, whatever it waits for. */
+/* A connection in its handshake, whatever it waits for. While the hello is not
+ * whole a read may take all there is: the client cannot go on without us. */
 static int empm__tls_handshake(empm__worker *w, empm__conn *c)
 {
     empm__tls_start *s = (empm__tls_start *)(void *)c->session;
@@ -20651,6 +20714,7 @@ static int empm__tls_handshake(empm__worker *w, empm__conn *c)
         }
         if (r < 0)
             return (int)r;
+        /* the very first byte tells of another protocol */
         if (s->hello_len == 0 && s->header_len == 0 && s->record_left == 0) {
             const int first = empm__ascii_lower(data[0]);
             if (first >= 'a' && first <= 'z')
@@ -20667,6 +20731,8 @@ static int empm__tls_handshake(empm__worker *w, empm__conn *c)
     return empm__tls_run(w, c, s);
 }
 
+/* The listener drops a handshake whose time is over, too: no alert, no worker.
+ */
 static void empm__tls_start_drop(empm__conn *c)
 {
     empm__tls_start_free((empm__tls_start *)(void *)c->session);
@@ -20678,7 +20744,8 @@ static const empm__transport empm__tls_starting = {
     empm__tls_start_drop, NULL, 0
 };
 
-/* The first bytes are here. */
+/* The first bytes are here: from now on the connection holds something, and its
+ * session is its own. */
 static int empm__tls_handshake_begin(empm__worker *w, empm__conn *c)
 {
     empm__tls *tls = (empm__tls *)(void *)c->session;
@@ -20753,7 +20820,9 @@ static void empm__tls_check_protocol(const char *text, empm__report *rep)
 }
 
 /* Takes SSLCipherSuite apart: names of OpenSSL's with ':' between, the best one
- * first. Returns how many; -1: *bad is a name that is none. */
+ * first. Returns how many; -1: *bad is a name that is none. OpenSSL's keywords
+ * and signs are refused: what they stand for differs from version to version,
+ * and a list with "!" in it that is not understood must not serve. */
 static int empm__tls_suites_parse(const char *text,
                                   uint16_t list[EMPM__TLS_SUITES],
                                   const char **bad)
@@ -20794,7 +20863,8 @@ static int empm__tls_suite_kind(unsigned suite)
 }
 
 /* Reads all certificates and keys, says what is wrong with them, and forgets
- * them. `list`: the suites, n of them. */
+ * them: one that is bad hides nothing of the others. `list`: the suites, n of
+ * them, of which one at least must have a key that signs for it. */
 static void empm__tls_check_pairs(const empm_config *cfg, const uint16_t *list,
                                   int n, empm__report *rep)
 {
@@ -20898,7 +20968,10 @@ static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
  * ------------------------------------------------------------------------- */
 
 /* The template that each handshake begins as. Which implementation suits the
- * processor is found out once, here: each question costs 8 us. */
+ * processor is found out once, here: each question costs 8 us. It has no
+ * pointer into itself, so a copy is good once it has its own policy, store of
+ * sessions and buffer: see empm__tls_engine_begin(). Curves are X25519 and
+ * P-256 alone: the client chooses, and P-521 costs 3 ms. */
 static void empm__tls_template(empm__tls *tls)
 {
     static const char *protocols[] = { "http/1.1" };
@@ -20917,6 +20990,7 @@ static void empm__tls_template(empm__tls *tls)
     br_ssl_engine_set_prf_sha384(eng, br_tls12_sha384_prf);
     br_ssl_engine_set_default_aes_gcm(eng);
     br_ssl_engine_set_default_chapol(eng);
+    /* as Debian builds it, the variant for SSE2 is the slower one */
     br_ssl_engine_set_chacha20(eng, br_chacha20_ct_run);
     tls->ec = *br_ec_get_default();
     tls->ec.supported_curves &= (uint32_t)1 << BR_EC_secp256r1 |
@@ -20933,6 +21007,11 @@ static void empm__tls_template(empm__tls *tls)
 
 /* --- the guard: is this the BearSSL that we know? ------------------------- */
 
+/* What stands here is beside BearSSL's documented calls: the randoms and
+ * numbers of records in an engine, record classes with keys of our own, a
+ * template that is copied. A version that differs would encrypt what no client
+ * can read, or worse, encrypt twice under one number. So a start tries all of
+ * it, with each suite and the keys that will serve: some milliseconds each. */
 typedef struct empm__tls_trial {       /* a handshake with ourselves */
     br_ssl_client_context    client;
     br_x509_minimal_context  unused;
@@ -20943,7 +21022,9 @@ typedef struct empm__tls_trial {       /* a handshake with ourselves */
     empm__tls_engine         engine;
 } empm__tls_trial;
 
-/* Moves what one engine has for the other one. How many bytes that were. */
+/* Moves what one engine has for the other one, as a socket would. Returns how
+ * many bytes that were; none in both directions: the handshake is complete, or
+ * has failed, and the states of both tell which. */
 static size_t empm__tls_trial_move(br_ssl_engine_context *from,
                                    br_ssl_engine_context *to)
 {
@@ -20961,7 +21042,8 @@ static size_t empm__tls_trial_move(br_ssl_engine_context *from,
     return n;
 }
 
-/* Does a record of the client's reach us by our keys, and one of ours it? */
+/* Does a record of the client's reach us by our keys, and one of ours it? The
+ * client is an engine throughout, so each side checks the other. */
 static int empm__tls_trial_records(br_ssl_engine_context *client,
                                    empm__tls_conn *t)
 {
@@ -21006,7 +21088,9 @@ static int empm__tls_trial_records(br_ssl_engine_context *client,
     return at != NULL && n == 4 && memcmp(at, "pong", 4) == 0;
 }
 
-/* A whole handshake with one pair and one suite, then a record each way. */
+/* A whole handshake with one pair and one suite, then a record each way. The
+ * client trusts the pair's own key and offers this suite only; without a worker
+ * the session is not stored, and no certificate is asked for. */
 static int empm__tls_trial_run(empm__tls *tls, empm__tls_trial *x,
                                const empm__tls_pair *pair, uint16_t suite)
 {
@@ -21055,8 +21139,10 @@ static int empm__tls_trial_run(empm__tls *tls, empm__tls_trial *x,
     return good;
 }
 
-/* Shakes hands with ourselves, once for each kind of cipher: what we take from
- * the engine is no promise of BearSSL's. EMPM_OK, or an error that is said. */
+/* Shakes hands with ourselves, once for each suite that a pair can serve: what
+ * we take from the engine is no promise of BearSSL's. The keys of a trial are
+ * wiped, though nobody else has seen a byte of it. EMPM_OK, or an error that is
+ * said. */
 static int empm__tls_guard(empm__tls *tls, empm__report *rep)
 {
     empm__tls_trial *x = (empm__tls_trial *)EMPM_MALLOC(sizeof *x);
@@ -21081,7 +21167,8 @@ static int empm__tls_guard(empm__tls *tls, empm__report *rep)
 }
 
 /* The store of sessions: that of the server before, if it is as large as this
- * one shall be; else a new one, or none. EMPM_OK, or an error that is said. */
+ * one shall be; else a new one, or none. EMPM_OK, or an error that is said. Old
+ * sessions need no other care: their marks tell whether they are still good. */
 static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
                                    empm__report *rep)
 {
@@ -21113,7 +21200,8 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
     return EMPM_OK;
 }
 
-/* The last server of this process that has them unmaps them. */
+/* The last server of this process that has them unmaps them. A child's copy of
+ * the count says nothing to others: its mapping ends with the process. */
 static void empm__tls_sessions_drop(empm__tls_sessions *x)
 {
     if (x == NULL || --x->servers > 0)
@@ -21122,6 +21210,8 @@ static void empm__tls_sessions_drop(empm__tls_sessions *x)
     EMPM_FREE(x);
 }
 
+/* Children have gone by now, or have copies of their own. Also of a server
+ * whose start has failed half way. */
 static void empm__tls_server_free(empm_server *s)
 {
     empm__tls *tls = s->tls;
@@ -21137,7 +21227,9 @@ static void empm__tls_server_free(empm_server *s)
 }
 
 /* Reads certificates and keys, makes the template and the store, and tries a
- * handshake. A reload keeps the store and reads all else anew. */
+ * handshake. A reload keeps the store and reads all else anew; `old` goes on
+ * with what it has read, until its last connection ends. On an error the caller
+ * frees what is there already. */
 static int empm__tls_server_new(empm_server *s, const empm_server *old,
                                 empm__report *rep)
 {
@@ -21173,7 +21265,9 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
     return r < 0 ? r : empm__tls_guard(tls, rep);
 }
 
-/* What the parent has locked in memory is not locked in its child. */
+/* What the parent has locked in memory is not locked in its child: fork() keeps
+ * MADV_DONTDUMP, but no mlock(). It runs before the child serves, and a lock
+ * that is refused is no error: RLIMIT_MEMLOCK may be small. */
 static int empm__tls_engine_new(empm__engine *e)
 {
     const empm__tls *tls = e->s->tls;
