@@ -20965,6 +20965,12 @@ static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
  * read while the server still has the rights to, and the store of sessions is
  * in memory that the children share. A reload reads certificates and keys anew
  * and keeps the store: sessions are good for new children, too.
+ *
+ * A connection points to the empm__tls of its server, which outlives it. All of
+ * that is fixed from the start on, but for the count of memory; so workers read
+ * it without a lock.
+ *
+ * runs on   the thread that starts the server, and that which frees it
  * ------------------------------------------------------------------------- */
 
 /* The template that each handshake begins as. Which implementation suits the
@@ -21001,6 +21007,7 @@ static void empm__tls_template(empm__tls *tls)
     tls->sign_ec = br_ecdsa_sign_asn1_get_default();
     tls->sign_rsa = br_rsa_pkcs1_sign_get_default();
     br_ssl_engine_set_protocol_names(eng, protocols, 1);
+    /* not ENFORCE_SERVER_PREFERENCES: >>tls-choice needs the client's order */
     br_ssl_engine_set_all_flags(eng, BR_OPT_NO_RENEGOTIATION |
                                      BR_OPT_FAIL_ON_ALPN_MISMATCH);
 }
@@ -21116,11 +21123,13 @@ static int empm__tls_trial_run(empm__tls *tls, empm__tls_trial *x,
     x->start.tls = tls;
     x->start.engine = &x->engine;
     server = &x->engine.ssl.eng;
+    /* a name that leads to this pair, and not to another one of its kind */
     snprintf(x->start.client.name, sizeof x->start.client.name, "%.255s",
              pair->names);
     if (!br_ssl_client_reset(&x->client, "localhost", 0) ||
         empm__tls_engine_begin(&x->start) < 0)
         return 0;
+    /* both work in this thread: each takes what the other one has, in turn */
     while (empm__tls_trial_move(client, server) +
                empm__tls_trial_move(server, client) > 0)
         ;
@@ -21130,7 +21139,7 @@ static int empm__tls_trial_run(empm__tls *tls, empm__tls_trial *x,
     t = (empm__tls_conn *)EMPM_MALLOC(empm__tls_conn_bytes(suite, ""));
     if (t == NULL)
         return 0;
-    x->start.client.name[0] = '\0';
+    x->start.client.name[0] = '\0';    /* it is no part of the cut's keys */
     x->start.client.log_record = 14;
     empm__tls_cut(t, &x->start);
     good = empm__tls_trial_records(client, t);
@@ -21149,6 +21158,8 @@ static int empm__tls_guard(empm__tls *tls, empm__report *rep)
     int i, k, good = 1;
     if (x == NULL)
         return EMPM_ENOMEM;
+    /* a suite without a pair is never chosen, and the first pair of its kind
+     * stands for the others: what differs between them is read, not computed */
     for (i = 0; i < tls->nsuites && good; i++)
         for (k = 0; k < tls->npairs && good; k++) {
             if (empm__tls_suite_kind(tls->suites[i]) == tls->pairs[k].kind) {
@@ -21187,7 +21198,7 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
     if (x == NULL)
         return EMPM_ENOMEM;
     x->bytes = bytes;
-    x->room = room;
+    x->room = room;                    /* larger with certificates of clients */
     x->servers = 1;
     if (empm__kv_new(&x->kv, bytes, room) < 0) {
         EMPM_FREE(x);
@@ -21195,7 +21206,7 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
                          "memory of that size to share");
         return EMPM_ESYS;
     }
-    empm__process_hide(x->kv, bytes);
+    empm__process_hide(x->kv, bytes);    /* it has master secrets */
     tls->sessions = x;
     return EMPM_OK;
 }
@@ -21244,7 +21255,7 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
         return EMPM_ENOMEM;
     memset(tls, 0, sizeof *tls);
     tls->cfg = cfg;
-    tls->fresh.of = &empm__tls_fresh;
+    tls->fresh.of = &empm__tls_fresh;    /* of all that sent nothing */
     s->secure = &tls->fresh;
     while (r == EMPM_OK && tls->npairs < EMPM_MAX_LIST &&
            cfg->ssl_certificate_file[tls->npairs] != NULL) {
