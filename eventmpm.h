@@ -24658,9 +24658,11 @@ static int empm__fcgi_may_retry(const empm__fcgi *x)
                          strcmp(m, "HEAD") == 0 || strcmp(m, "OPTIONS") == 0);
 }
 
-/* This back end has failed: the next one is tried, or the request fails. */
+/* This back end has failed: the next one is tried, each once, or the request
+ * fails. */
 static int empm__fcgi_next(empm__fcgi *x, int status, int code, const char *why)
 {
+    x->tried |= 1u << (x->at - x->group->list);
     if (!empm__fcgi_may_retry(x) ||
         empm__backend_choose(x->group, x->tried, x->req->w->now_ms) == NULL)
         return empm__fcgi_fail(x, status, code, why);
@@ -24787,18 +24789,15 @@ static int empm__fcgi_wait_room(empm__fcgi *x)
                : empm__fcgi_fail(x, 503, 5700, "the request cannot wait");
 }
 
-/* Reads what has come, for one turn at most. Returns what the handler
- * returns. */
-static int empm__fcgi_receive(empm__fcgi *x)
+/* Reads what has come into EMPM__SCRATCH bytes, for one turn at most. Returns
+ * what the handler returns. */
+static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
 {
     empm_request *req = x->req;
     empm__worker *w = req->w;
-    char *scratch = empm__worker_scratch(w);
     const int rest_ms = w->cfg->proxy_timeout_ms;
     const char *why = NULL;
     int64_t most = EMPM_TURN_BYTES;
-    if (scratch == NULL)
-        return empm__fcgi_fail(x, 503, 5700, "no memory to read into");
     for (;;) {
         const char *at = scratch, *piece = NULL;
         size_t n = 0;
@@ -24839,6 +24838,25 @@ static int empm__fcgi_receive(empm__fcgi *x)
     }
     return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
                                                : EMPM_FD_IN, rest_ms);
+}
+
+/* The same, into the worker's scratch. That is not the worker's meanwhile: what
+ * is written from it may make room for itself by sending from the overflow,
+ * which passes through a scratch, too. */
+static int empm__fcgi_receive(empm__fcgi *x)
+{
+    empm__worker *w = x->req->w;
+    char *scratch = empm__worker_scratch(w);
+    int r;
+    if (scratch == NULL)
+        return empm__fcgi_fail(x, 503, 5700, "no memory to read into");
+    w->scratch = NULL;
+    r = empm__fcgi_receive_into(x, scratch);
+    if (w->scratch == NULL)
+        w->scratch = scratch;
+    else
+        EMPM_FREE(scratch);
+    return r;
 }
 
 /* Sends what the back end takes, and reads what it says: it may answer before
@@ -24944,10 +24962,8 @@ static int empm__fcgi_connect(empm__fcgi *x)
     }
     error = connect(x->fd, (const struct sockaddr *)&x->at->to,
                     x->at->to_len) < 0 ? errno : 0;
-    if (error != EAGAIN && error != 0 && error != EINPROGRESS) {
-        x->tried |= 1u << (x->at - x->group->list);
+    if (error != EAGAIN && error != 0 && error != EINPROGRESS)
         return empm__fcgi_next(x, 503, 5701, strerror(error));
-    }
     if (error == EAGAIN) {
         empm__fcgi_close(x);
         x->pause_ms = x->pause_ms == 0 ? EMPM__FCGI_RETRY_MS : x->pause_ms * 2;
@@ -24971,21 +24987,19 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
     empm__fcgi *x = (empm__fcgi *)user;
     int error = 0;
     socklen_t n = sizeof error;
+    if (why == EMPM_HALF_CLOSED)     /* it may still read the answer */
+        return EMPM_SUSPENDED;       /* and what is waited for stays */
     req->room_at = 0;
     switch (why) {
-    case EMPM_HALF_CLOSED:           /* it may still read the answer */
-        return EMPM_SUSPENDED;
     case EMPM_GONE:
         empm__fcgi_close(x);
         return 499;
     case EMPM_STOPPING:
         return empm__fcgi_fail(x, 503, 5700, "the server stops");
     case EMPM_TIMEOUT:
-        if (x->phase == EMPM__FCGI_CONNECTING && x->fd >= 0) {
-            x->tried |= 1u << (x->at - x->group->list);
+        if (x->phase == EMPM__FCGI_CONNECTING && x->fd >= 0)
             return empm__fcgi_next(x, 503, 5704, "cannot be reached in "
                                    "ProxyConnectTimeout");
-        }
         if (x->phase != EMPM__FCGI_CONNECTING)
             return empm__fcgi_fail(x, 504, 5704, "takes and gives nothing for "
                                    "ProxyTimeout");
@@ -25000,7 +25014,6 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
             error = errno;
         if (error == 0)
             return empm__fcgi_connected(x);
-        x->tried |= 1u << (x->at - x->group->list);
         return empm__fcgi_next(x, 503, 5701, strerror(error));
     }
     return x->sent < x->all ? empm__fcgi_send(x, 0) : empm__fcgi_receive(x);

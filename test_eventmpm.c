@@ -20516,13 +20516,14 @@ TEST(fastcgi, a_body_goes_on_at_any_byte)
 
 /* --- a back end ----------------------------------------------------------- */
 
-enum { FB_STREAM, FB_EARLY, FB_CLOSE, FB_HANG, FB_ECHO };
+enum { FB_STREAM, FB_EARLY, FB_CLOSE, FB_HANG, FB_ECHO, FB_LONG };
 
 typedef struct fb_row {
     int         how;                /* FB_* */
     const char *say;                /* FB_STREAM: pieces "o:...", "e:...", with
                                        '|' between them; "$" ends the request,
-                                       "$N": with a status, "!" closes */
+                                       "$N": with a status, "!" closes;
+                                       FB_LONG: bytes of pattern() */
     int         cut;                /* bytes of a write; 0: all */
 } fb_row;
 
@@ -20613,6 +20614,33 @@ static int fb_stream(str *to, const char *say)
     }
 }
 
+/* A long answer of known bytes; half of it comes a while after the rest. */
+static void fb_long(int fd, int64_t n)
+{
+    static const char head[] = "Content-Type: a/b\r\n\r\n";
+    char *piece = (char *)malloc(40000);
+    str out = { 0 };
+    int64_t at;
+    int rested = 0;
+
+    fcgi_record(&out, EMPM__FCGI_STDOUT, head, sizeof head - 1, 0);
+    for (at = 0; at < n; at += 40000) {
+        const size_t k = n - at < 40000 ? (size_t)(n - at) : 40000;
+
+        pattern_fill(piece, k, at);
+        fcgi_record(&out, EMPM__FCGI_STDOUT, piece, k, 5);
+        if (fb_write(fd, out.p, out.n, 0) < 0)
+            break;
+        out.n = 0;
+        if (!rested && at > n / 2)
+            nap(rested = 50);
+    }
+    fcgi_end_record(&out, 0);
+    fb_write(fd, out.p, out.n, 0);
+    str_free(&out);
+    free(piece);
+}
+
 static void *fb_run(void *arg)
 {
     fb *b = (fb *)arg;
@@ -20654,6 +20682,8 @@ static void *fb_run(void *arg)
                 fcgi_record(&params, EMPM__FCGI_STDOUT, out.p, out.n, 0);
                 fcgi_end_record(&params, 0);
                 fb_write(fd, params.p, params.n, 0);
+            } else if (row->how == FB_LONG) {
+                fb_long(fd, atoll(row->say));
             } else if (row->how == FB_STREAM) {
                 const int early = fb_stream(&out, row->say);
                 fb_write(fd, out.p, out.n, row->cut);
@@ -20932,6 +20962,74 @@ LIVE(fastcgi, a_reset_is_asked_elsewhere_if_that_is_safe)
         bad += status != 502;
     }
     CHECK_INT(bad, 0);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* Each back end is asked once: one that always closes ends the request. */
+LIVE(fastcgi, a_back_end_that_closes_is_not_asked_again)
+{
+    static const fb_row closes[] = { { FB_CLOSE, NULL, 0 } };
+    fixture f;
+    client c;
+
+    fb_init(&f, closes, closes);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_get(&c, "/app/?0"), 502);
+    CHECK_INT(get_int(&fb_one.conns), 1);
+    CHECK_INT(cl_get(&c, "/two/?0"), 502);
+    CHECK_INT(get_int(&fb_one.conns), 2);
+    CHECK_INT(get_int(&fb_two.conns), 1);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* What a slow client gets of an answer that overflows into a file, and out of
+ * it while more comes, is the answer. */
+LIVE(fastcgi, an_overflow_keeps_the_bytes_of_an_answer)
+{
+    static const fb_row rows[] = { { FB_LONG, "6000000", 0 } };
+    fixture f;
+    client c;
+
+    fb_init(&f, rows, rows);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    CHECK(cl_connect_port(&c, f.port, 4096) >= 0);
+    cl_puts(&c, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    nap(20);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT((int)c.body.n, 6000000);
+    CHECK_INT((int)pattern_fault(c.body.p, c.body.n, 0), -1);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A client that ends its side while the server waits for it to read still gets
+ * its answer: the wait for room goes on. */
+LIVE(fastcgi, half_a_close_does_not_end_the_wait_for_room)
+{
+    static const fb_row rows[] = { { FB_LONG, "6000000", 0 } };
+    fixture f;
+    client c;
+
+    fb_init(&f, rows, rows);
+    f.cfg.limit_response_spool = 500000;
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    CHECK(cl_connect_port(&c, f.port, 4096) >= 0);
+    cl_puts(&c, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    nap(80);
+    shutdown(c.fd, SHUT_WR);
+    nap(20);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT((int)c.body.n, 6000000);
+    CHECK_INT((int)pattern_fault(c.body.p, c.body.n, 0), -1);
     cl_close(&c);
     fb_end(&f);
 }
