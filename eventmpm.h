@@ -13359,7 +13359,8 @@ static empm_ticket empm__handling_suspend_own(empm_request *req, int fd,
         req->aux_kept = 0;
         return 0;
     }
-    req->aux_kept |= ready;
+    if ((ready & ~req->aux_kept) != 0)
+        req->aux_kept = ready;       /* for which it is registered now */
     req->aux_ready = ready;
     return ticket;
 }
@@ -24356,14 +24357,16 @@ static void empm__cgi_server_params(empm__fcgi_writer *w, empm_request *req)
     const empm_server *s = req->w->s;
     const empm__endpoint *l = &s->endpoints[req->c->endpoint];
     const char *host = empm_host(req), *name = s->cfg->server_name;
-    const char *bracket = *host == '[' ? strchr(host, ']') : NULL;
+    const char *scheme = name != NULL ? strstr(name, "://") : NULL;
+    const char *bracket;
     char port[12];
     snprintf(port, sizeof port, "%d", l->port);
-    if (name == NULL && *host != '\0')
-        empm__fcgi_param_n(w, "SERVER_NAME", host, bracket != NULL
-                           ? (size_t)(bracket - host) + 1 : strcspn(host, ":"));
-    else
-        empm__fcgi_param(w, "SERVER_NAME", name != NULL ? name : "localhost");
+    /* "[scheme://]name[:port]", as ServerName may have it */
+    name = scheme != NULL ? scheme + 3 : name != NULL ? name
+           : *host != '\0' ? host : "localhost";
+    bracket = *name == '[' ? strchr(name, ']') : NULL;
+    empm__fcgi_param_n(w, "SERVER_NAME", name, bracket != NULL
+                       ? (size_t)(bracket - name) + 1 : strcspn(name, ":/"));
     empm__fcgi_param(w, "SERVER_PORT", l->port > 0 ? port : "80");
 }
 
@@ -24389,9 +24392,12 @@ static void empm__cgi_target_params(empm__fcgi_writer *w, empm_request *req)
 {
     const char *query = empm_query_string(req);
     const char *target = empm_target(req);
-    if (req->head.flags & EMPM__H_ABSOLUTE)
-        target = strchr(strstr(target, "://") + 3, '/');
-    empm__fcgi_param(w, "REQUEST_URI", target != NULL ? target : "/");
+    if (req->head.flags & EMPM__H_ABSOLUTE) {
+        target = strstr(target, "://") + 3;
+        target += strcspn(target, "/?");
+    }
+    empm__cgi_param_of(w, "REQUEST_URI", *target == '?' || *target == '\0'
+                       ? "/" : "", target, "");
     empm__fcgi_param(w, "QUERY_STRING", query);
 }
 
@@ -24556,10 +24562,14 @@ typedef struct empm__fcgi {          /* in the request's memory */
     char                  *cgi;      /* the head of the answer, if it comes in
                                         pieces */
     size_t                 cgi_len;
-    int                    begun;    /* a byte of an answer has come */
+    int                    begun;    /* of an answer or of messages */
+    const char            *own;      /* the fields that were there before
+                                        those of the answer */
+    uint32_t               own_len;
     int                    head_done;
     int64_t                length;   /* of the answer's body; -1: not known */
     int64_t                given;    /* bytes of it so far */
+    int                    cut;      /* there were more than that */
     char                  *line;     /* of its messages, until it is whole */
     size_t                 line_len;
     size_t                 said;     /* bytes of its messages */
@@ -24606,24 +24616,39 @@ static void empm__fcgi_say(empm__fcgi *x, int code, const char *what)
                       x->at != NULL ? x->at->text : "-", what);
 }
 
-/* The answer cannot be had, or not to its end. Returns what the handler
- * returns. */
+#define EMPM__FCGI_OURS 5700         /* no fault of the back end's */
+
+/* The answer cannot be had, or not to its end: the client gets one of ours,
+ * without the fields of the back end's. Returns what the handler returns. */
 static int empm__fcgi_fail(empm__fcgi *x, int status, int code, const char *why)
 {
     empm_request *req = x->req;
     empm__fcgi_say(x, code, why);
-    if (x->at != NULL)
+    if (x->at != NULL && code != EMPM__FCGI_OURS)
         empm__backend_note(x->at, 0, req->w->now_ms);
     empm__fcgi_close(x);
     if (!empm__request_head_is_open(req)) {
         empm__response_fail(req, EMPM_ECLOSED, "");
         return EMPM_OK;
     }
-    req->declared = -1;
+    if (x->own_len > 0)
+        memcpy(req->fields, x->own, x->own_len);
+    req->fields_len = x->own_len;
     empm__response_status_text(req, status);
     if (status == 503)
         empm_set_header(req, "Retry-After", "1");
     return EMPM_OK;
+}
+
+/* The suspension has been refused: the client has gone, or the server ends.
+ * Returns what the handler returns. */
+static int empm__fcgi_no_wait(empm__fcgi *x)
+{
+    if (!x->req->failed && !empm__conn_noted(x->req->c, EMPM__READY_HUP))
+        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "the request cannot "
+                               "wait");
+    empm__fcgi_close(x);
+    return 499;
 }
 
 static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user);
@@ -24638,14 +24663,15 @@ static int empm__fcgi_wait(empm__fcgi *x, int events, int ms)
         const size_t left = x->head_len - (size_t)x->sent;
         char *kept = (char *)empm_alloc(req, left);
         if (kept == NULL)
-            return empm__fcgi_fail(x, 503, 5700, "no memory for the request");
+            return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "no memory for the "
+                                   "request");
         memcpy(kept, x->head + x->sent, left);
         x->head = kept - x->sent;
     }
     return empm__handling_suspend_own(req, x->fd, events, ms, empm__fcgi_wake,
                                       x) != 0
                ? EMPM_SUSPENDED
-               : empm__fcgi_fail(x, 503, 5700, "the request cannot wait");
+               : empm__fcgi_no_wait(x);
 }
 
 /* May the request be sent again, to another back end? Nothing of it has been
@@ -24670,6 +24696,7 @@ static int empm__fcgi_next(empm__fcgi *x, int status, int code, const char *why)
     empm__backend_note(x->at, 0, x->req->w->now_ms);
     empm__fcgi_close(x);
     x->sent = 0;
+    x->head_len = 0;                 /* made anew when it is connected */
     memset(&x->reader, 0, sizeof x->reader);
     return empm__fcgi_connect(x);
 }
@@ -24723,9 +24750,10 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
         x->length = req->declared;
     }
     if (x->length >= 0 && (int64_t)n > x->length - x->given) {
-        if (x->given <= x->length)
+        if (!x->cut)
             empm__fcgi_say(x, 5705, "sends more than its Content-Length: the "
                            "rest is dropped");
+        x->cut = 1;
         n = (size_t)(x->length - x->given);
     }
     x->given += (int64_t)n;
@@ -24738,8 +24766,11 @@ static int empm__fcgi_ended(empm__fcgi *x)
 {
     empm_request *req = x->req;
     const int protocol = x->reader.end[4];
-    if (protocol == 1 || protocol == 2)
+    if (protocol == 1 || protocol == 2) {
+        if (!x->begun)               /* it has not looked at the request */
+            x->sent = 0;
         return empm__fcgi_next(x, 503, 5702, "has no time for the request");
+    }
     if (protocol != 0)
         return empm__fcgi_fail(x, 502, 5703, "does not know the role");
     if (!x->head_done)
@@ -24751,6 +24782,11 @@ static int empm__fcgi_ended(empm__fcgi *x)
                                "Content-Length");
     empm__backend_note(x->at, 1, req->w->now_ms);
     empm__fcgi_close(x);
+    /* how long a body would be is not known from one that was not made: RFC
+     * 9110 8.6 */
+    if (req->head_only && x->length < 0 && x->given == 0 &&
+        empm__response_commit(req, 0) < 0)
+        empm__response_fail_room(req, EMPM_ENOMEM);
     return EMPM_OK;
 }
 
@@ -24786,7 +24822,7 @@ static int empm__fcgi_wait_room(empm__fcgi *x)
     req->room_at = req->io.out_left / 2;
     return empm_suspend(req, INT_MAX, empm__fcgi_wake, x) != 0
                ? EMPM_SUSPENDED
-               : empm__fcgi_fail(x, 503, 5700, "the request cannot wait");
+               : empm__fcgi_no_wait(x);
 }
 
 /* Reads what has come into EMPM__SCRATCH bytes, for one turn at most. Returns
@@ -24819,9 +24855,9 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
             return empm__fcgi_broken(x, got < 0 ? strerror(errno)
                                      : "closes before the end of its answer");
         most -= got;
-        x->begun = 1;
         while ((type = empm__fcgi_read(&x->reader, &at, scratch + got, &piece,
                                        &n, &why)) != EMPM__MORE) {
+            x->begun |= type != EMPM__FCGI_END;
             if (type == EMPM__FCGI_STDERR)
                 empm__fcgi_messages(x, piece, n);
             else if (type == EMPM__FCGI_STDOUT)
@@ -24849,7 +24885,8 @@ static int empm__fcgi_receive(empm__fcgi *x)
     char *scratch = empm__worker_scratch(w);
     int r;
     if (scratch == NULL)
-        return empm__fcgi_fail(x, 503, 5700, "no memory to read into");
+        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "no memory to read "
+                               "into");
     w->scratch = NULL;
     r = empm__fcgi_receive_into(x, scratch);
     if (w->scratch == NULL)
@@ -24887,9 +24924,8 @@ static int empm__fcgi_send(empm__fcgi *x, int first)
         while (n < 0 && errno == EINTR);
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             break;
-        if (n < 0 && x->sent == 0)
-            return empm__fcgi_next(x, 502, 5701, strerror(errno));
-        if (n < 0)                   /* it wants no more: not even to wait */
+        if (n < 0)                   /* it wants no more, not even the first
+                                        byte; but may have answered */
             x->all = x->sent;
         else
             x->sent += n;
@@ -24933,7 +24969,8 @@ static int empm__fcgi_connected(empm__fcgi *x)
 {
     const int status = empm__fcgi_prepare(x);
     if (status != EMPM_OK)
-        return empm__fcgi_fail(x, status, 5700, "no room for its variables");
+        return empm__fcgi_fail(x, status, EMPM__FCGI_OURS, "no room for its "
+                               "variables");
     x->phase = EMPM__FCGI_SENDING;
     x->req->stays = x->req->gathers = 1;
     return empm__fcgi_send(x, 1);
@@ -24953,28 +24990,29 @@ static int empm__fcgi_connect(empm__fcgi *x)
     __atomic_add_fetch(&x->at->active, 1u, __ATOMIC_RELAXED);
     x->phase = EMPM__FCGI_CONNECTING;
     if (!empm__pool_fd_reserve(w, EMPM__FOR_ANSWERS))
-        return empm__fcgi_fail(x, 503, 5700, "MaxOpenFiles is reached");
+        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "MaxOpenFiles is "
+                               "reached");
     x->fd = socket(x->at->to.ss_family, SOCK_STREAM | SOCK_NONBLOCK |
                                             SOCK_CLOEXEC, 0);
     if (x->fd < 0) {
         empm__pool_fd_release(&w->engine->pool, EMPM__FOR_ANSWERS);
-        return empm__fcgi_fail(x, 503, 5700, strerror(errno));
+        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, strerror(errno));
     }
     error = connect(x->fd, (const struct sockaddr *)&x->at->to,
                     x->at->to_len) < 0 ? errno : 0;
     if (error != EAGAIN && error != 0 && error != EINPROGRESS)
         return empm__fcgi_next(x, 503, 5701, strerror(error));
     if (error == EAGAIN) {
-        empm__fcgi_close(x);
         x->pause_ms = x->pause_ms == 0 ? EMPM__FCGI_RETRY_MS : x->pause_ms * 2;
         if (x->pause_ms > EMPM__FCGI_RETRY_MOST_MS)
             x->pause_ms = EMPM__FCGI_RETRY_MOST_MS;
         if (empm__time_until(empm__time_after(x->began_ms, most),
                              empm__now_ms()) < x->pause_ms)
             return empm__fcgi_fail(x, 503, 5701, "its queue stays full");
+        empm__fcgi_close(x);
         return empm_suspend(req, x->pause_ms, empm__fcgi_wake, x) != 0
                    ? EMPM_SUSPENDED
-                   : empm__fcgi_fail(x, 503, 5700, "the request cannot wait");
+                   : empm__fcgi_no_wait(x);
     }
     if (error == 0)
         return empm__fcgi_connected(x);
@@ -24995,7 +25033,7 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
         empm__fcgi_close(x);
         return 499;
     case EMPM_STOPPING:
-        return empm__fcgi_fail(x, 503, 5700, "the server stops");
+        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "the server stops");
     case EMPM_TIMEOUT:
         if (x->phase == EMPM__FCGI_CONNECTING && x->fd >= 0)
             return empm__fcgi_next(x, 503, 5704, "cannot be reached in "
@@ -25029,9 +25067,14 @@ static int empm__fcgi_serve(empm_request *req, empm__backends *group,
     for (s = place->rest; *s != '\0'; s++)
         if ((unsigned char)*s < ' ' || *s == 127)
             return 404;
-    if ((x = (empm__fcgi *)empm_alloc(req, sizeof *x)) == NULL)
+    if ((x = (empm__fcgi *)empm_alloc(req, sizeof *x + req->fields_len)) ==
+        NULL)
         return 503;
     memset(x, 0, sizeof *x);
+    x->own = (char *)(x + 1);
+    x->own_len = req->fields_len;
+    if (x->own_len > 0)
+        memcpy(x + 1, req->fields, x->own_len);
     x->req = req;
     x->fd = -1;
     x->group = group;
@@ -25225,10 +25268,15 @@ static int empm__fcgi_route(empm_request *req, void *user)
     const empm__route *r = req->route;
     const int first = r->nsegs - 1;
     empm__script at;
+    int i;
     (void)user;
     at.name = empm__request_segments(req, 0, first, "");
     at.rest = empm__request_segments(req, first, req->path.n, "");
     at.root = r->backends->root[0] != '\0' ? r->backends->root : NULL;
+    /* a name below a folder that we cannot see: no segment of it leads out */
+    for (i = first; at.root != NULL && i < req->path.n; i++)
+        if (strpbrk(req->path.seg[i], "/\\") != NULL)
+            return 404;
     at.file = at.root != NULL && at.rest != NULL ? at.rest + 1 : NULL;
     if (at.name == NULL || at.rest == NULL)
         return 503;
