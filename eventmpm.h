@@ -6878,10 +6878,16 @@ static int empm__pool_spool_reserve(empm__worker *w, int whose, int64_t n)
     return empm__budget_reserve(&pool->spool[whose], n, most);
 }
 
-/* Is there room for n bytes of answers, as far as can be told now? */
+/* Is there room for n bytes of answers, as far as can be told now, and, `fd`,
+ * a descriptor for the file? */
 EMPM__OPTIONAL
-static int empm__pool_spool_has(empm__worker *w, int64_t n)
+static int empm__pool_spool_has(empm__worker *w, int64_t n, int fd)
 {
+    const empm__pool *pool = &w->engine->pool;
+    if (fd && __atomic_load_n(&pool->files[EMPM__FOR_ANSWERS],
+                              __ATOMIC_RELAXED) >=
+                  pool->files_most - pool->files_most / 2)
+        return 0;
     if (!empm__pool_spool_reserve(w, EMPM__FOR_ANSWERS, n))
         return 0;
     empm__budget_release(&w->engine->pool.spool[EMPM__FOR_ANSWERS], n);
@@ -24801,16 +24807,27 @@ static int empm__fcgi_broken(empm__fcgi *x, const char *why)
     return empm__fcgi_next(x, 502, 5703, why);
 }
 
-/* Is there no room for what the back end may send next? A client that does not
- * read shall have no more than half of LimitResponseSpool, so that nothing is
- * lost, and others the rest of what there is. */
-static int empm__fcgi_is_full(const empm__fcgi *x)
+/* How much of what the back end sends next has room: what is read is never
+ * lost. A client that does not read shall have no more than half of
+ * LimitResponseSpool, and others the rest of what there is. Without an overflow
+ * there is the memory of EMPM_RESPONSE_BUFFER, unless the overflow has bytes
+ * that go first. */
+static size_t empm__fcgi_room(const empm__fcgi *x)
 {
-    empm__worker *w = x->req->w;
-    const empm__io *io = &x->req->io;
-    return io->out_left > EMPM_RESPONSE_BUFFER &&
-           (io->out_left > w->cfg->limit_response_spool / 2 ||
-            !empm__pool_spool_has(w, EMPM_TURN_BYTES));
+    const empm_request *req = x->req;
+    const empm__io *io = &req->io;
+    const int64_t most = req->w->cfg->limit_response_spool;
+    const int64_t waits = io->out_left + (int64_t)req->body_out_bytes;
+    const int spools = io->out_last != NULL && empm__io_has_slice(io->out_last);
+    if (!spools && waits + (int64_t)EMPM__SCRATCH <= EMPM_RESPONSE_BUFFER)
+        return EMPM__SCRATCH;        /* nearly all answers: no look at more */
+    if (io->out_left <= most / 2 &&
+        most - io->out_left >= 2 * (int64_t)EMPM__SCRATCH &&
+        empm__pool_spool_has(req->w, EMPM_TURN_BYTES, io->spool_fd < 0))
+        return EMPM__SCRATCH;
+    if (spools || waits > EMPM_RESPONSE_BUFFER / 2)
+        return 0;
+    return empm__min(EMPM_RESPONSE_BUFFER / 2, EMPM__SCRATCH);
 }
 
 /* Waits until the client has read half of what there is for it. The back end
@@ -24819,7 +24836,7 @@ static int empm__fcgi_is_full(const empm__fcgi *x)
 static int empm__fcgi_wait_room(empm__fcgi *x)
 {
     empm_request *req = x->req;
-    req->room_at = req->io.out_left / 2;
+    req->room_at = (req->io.out_left + 1) / 2;
     return empm_suspend(req, INT_MAX, empm__fcgi_wake, x) != 0
                ? EMPM_SUSPENDED
                : empm__fcgi_no_wait(x);
@@ -24839,7 +24856,15 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
         size_t n = 0;
         int type;
         ssize_t got;
-        if (empm__fcgi_is_full(x))
+        size_t room = empm__fcgi_room(x);
+        if (room == 0 && req->body_out_bytes > 0) {  /* it gathers no longer */
+            if (empm__response_push_body(req) < 0) {
+                empm__fcgi_close(x);
+                return EMPM_OK;
+            }
+            room = empm__fcgi_room(x);
+        }
+        if (room == 0)
             return empm__fcgi_wait_room(x);
         if (most <= 0) {             /* no event tells of what is left */
             empm__conn_note(req->c, EMPM__READY_AUX_IN);
@@ -24847,7 +24872,7 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
         }
         empm__conn_clear(req->c, EMPM__READY_AUX_IN);
         do
-            got = recv(x->fd, scratch, EMPM__SCRATCH, 0);
+            got = recv(x->fd, scratch, room, 0);
         while (got < 0 && errno == EINTR);
         if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             break;

@@ -21112,6 +21112,34 @@ LIVE(fastcgi, an_overflow_keeps_the_bytes_of_an_answer)
     fb_end(&f);
 }
 
+/* Where no file may overflow, or little of it, or there is no descriptor for
+ * one, the back end waits: a slow client gets all of the answer. */
+LIVE(fastcgi, without_an_overflow_the_back_end_waits)
+{
+    static const fb_row rows[] = { { FB_LONG, "2000000", 0 } };
+    static const char *const settings[] = {
+        "LimitResponseSpool 0", "LimitResponseSpool 70000", "MaxSpoolBytes 0",
+        "MaxOpenFiles 2; OpenFileCache 0"
+    };
+    fixture f;
+    client c;
+
+    EACH(settings, i) {
+        fb_init(&f, rows, rows);
+        if (!fx_set(&f, settings[i]) || !fb_serve(&f))
+            return;
+        cl_init(&c);
+        CHECK(cl_connect_port(&c, f.port, 4096) >= 0);
+        cl_puts(&c, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+        nap(30);
+        CHECK_INT(cl_reply(&c), 200);
+        CHECK_INT((int)c.body.n, 2000000);
+        CHECK_INT((int)pattern_fault(c.body.p, c.body.n, 0), -1);
+        cl_close(&c);
+        fb_end(&f);
+    }
+}
+
 /* A client that ends its side while the server waits for it to read still gets
  * its answer: the wait for room goes on. */
 LIVE(fastcgi, half_a_close_does_not_end_the_wait_for_room)
