@@ -23582,7 +23582,8 @@ static int empm__files_run(empm_request *req, const char *file, int rest)
     at.file = file;
     at.name = name;
     at.rest = empm__request_segments(req, rest, req->path.n, "");
-    if (name == NULL || at.rest == NULL)
+    /* without a root: the folder has come while the server started */
+    if (name == NULL || at.rest == NULL || at.root == NULL)
         return 503;
     memcpy(name, slash, strlen(slash));
     memcpy(name + strlen(slash), file, strlen(file) + 1);
@@ -25387,6 +25388,12 @@ static int empm__fcgi_server_new(empm_server *s, const empm_server *old,
                 dir = empm__config_path(s->cfg, s->cfg->document_root, path,
                                         sizeof path);
             route->root_path = realpath(dir, NULL);
+            if (route->root_path == NULL && errno != ENOENT &&
+                errno != ENOTDIR) {
+                empm__report_say(rep, EMPM_LOG_ERROR, 5707, "%s: realpath(%s): "
+                                 "%s", u->pattern, dir, strerror(errno));
+                return EMPM_ESYS;
+            }
             s->run_script = empm__fcgi_run_script;
         }
     }
