@@ -6885,10 +6885,16 @@ static int empm__pool_spool_reserve(empm__worker *w, int whose, int64_t n)
     return empm__budget_reserve(&pool->spool[whose], n, most);
 }
 
-/* Is there room for n bytes of answers, as far as can be told now? */
+/* Is there room for n bytes of answers, as far as can be told now, and, `fd`,
+ * a descriptor for the file? */
 EMPM__OPTIONAL
-static int empm__pool_spool_has(empm__worker *w, int64_t n)
+static int empm__pool_spool_has(empm__worker *w, int64_t n, int fd)
 {
+    const empm__pool *pool = &w->engine->pool;
+    if (fd && __atomic_load_n(&pool->files[EMPM__FOR_ANSWERS],
+                              __ATOMIC_RELAXED) >=
+                  pool->files_most - pool->files_most / 2)
+        return 0;
     if (!empm__pool_spool_reserve(w, EMPM__FOR_ANSWERS, n))
         return 0;
     empm__budget_release(&w->engine->pool.spool[EMPM__FOR_ANSWERS], n);
@@ -13370,7 +13376,8 @@ static empm_ticket empm__handling_suspend_own(empm_request *req, int fd,
         req->aux_kept = 0;
         return 0;
     }
-    req->aux_kept |= ready;
+    if ((ready & ~req->aux_kept) != 0)
+        req->aux_kept = ready;       /* for which it is registered now */
     req->aux_ready = ready;
     return ticket;
 }
@@ -23839,7 +23846,8 @@ static int empm__files_run(empm_request *req, const char *file, int rest)
     at.file = file;
     at.name = name;
     at.rest = empm__request_segments(req, rest, req->path.n, "");
-    if (name == NULL || at.rest == NULL)
+    /* without a root: the folder has come while the server started */
+    if (name == NULL || at.rest == NULL || at.root == NULL)
         return 503;
     memcpy(name, slash, strlen(slash));
     memcpy(name + strlen(slash), file, strlen(file) + 1);
@@ -24620,14 +24628,16 @@ static void empm__cgi_server_params(empm__fcgi_writer *w, empm_request *req)
     const empm_server *s = req->w->s;
     const empm__endpoint *l = &s->endpoints[req->c->endpoint];
     const char *host = empm_host(req), *name = s->cfg->server_name;
-    const char *bracket = *host == '[' ? strchr(host, ']') : NULL;
+    const char *scheme = name != NULL ? strstr(name, "://") : NULL;
+    const char *bracket;
     char port[12];
     snprintf(port, sizeof port, "%d", l->port);
-    if (name == NULL && *host != '\0')
-        empm__fcgi_param_n(w, "SERVER_NAME", host, bracket != NULL
-                           ? (size_t)(bracket - host) + 1 : strcspn(host, ":"));
-    else
-        empm__fcgi_param(w, "SERVER_NAME", name != NULL ? name : "localhost");
+    /* "[scheme://]name[:port]", as ServerName may have it */
+    name = scheme != NULL ? scheme + 3 : name != NULL ? name
+           : *host != '\0' ? host : "localhost";
+    bracket = *name == '[' ? strchr(name, ']') : NULL;
+    empm__fcgi_param_n(w, "SERVER_NAME", name, bracket != NULL
+                       ? (size_t)(bracket - name) + 1 : strcspn(name, ":/"));
     empm__fcgi_param(w, "SERVER_PORT", l->port > 0 ? port : "80");
 }
 
@@ -24653,9 +24663,12 @@ static void empm__cgi_target_params(empm__fcgi_writer *w, empm_request *req)
 {
     const char *query = empm_query_string(req);
     const char *target = empm_target(req);
-    if (req->head.flags & EMPM__H_ABSOLUTE)
-        target = strchr(strstr(target, "://") + 3, '/');
-    empm__fcgi_param(w, "REQUEST_URI", target != NULL ? target : "/");
+    if (req->head.flags & EMPM__H_ABSOLUTE) {
+        target = strstr(target, "://") + 3;
+        target += strcspn(target, "/?");
+    }
+    empm__cgi_param_of(w, "REQUEST_URI", *target == '?' || *target == '\0'
+                       ? "/" : "", target, "");
     empm__fcgi_param(w, "QUERY_STRING", query);
 }
 
@@ -24820,10 +24833,14 @@ typedef struct empm__fcgi {          /* in the request's memory */
     char                  *cgi;      /* the head of the answer, if it comes in
                                         pieces */
     size_t                 cgi_len;
-    int                    begun;    /* a byte of an answer has come */
+    int                    begun;    /* of an answer or of messages */
+    const char            *own;      /* the fields that were there before
+                                        those of the answer */
+    uint32_t               own_len;
     int                    head_done;
     int64_t                length;   /* of the answer's body; -1: not known */
     int64_t                given;    /* bytes of it so far */
+    int                    cut;      /* there were more than that */
     char                  *line;     /* of its messages, until it is whole */
     size_t                 line_len;
     size_t                 said;     /* bytes of its messages */
@@ -24870,24 +24887,39 @@ static void empm__fcgi_say(empm__fcgi *x, int code, const char *what)
                       x->at != NULL ? x->at->text : "-", what);
 }
 
-/* The answer cannot be had, or not to its end. Returns what the handler
- * returns. */
+#define EMPM__FCGI_OURS 5700         /* no fault of the back end's */
+
+/* The answer cannot be had, or not to its end: the client gets one of ours,
+ * without the fields of the back end's. Returns what the handler returns. */
 static int empm__fcgi_fail(empm__fcgi *x, int status, int code, const char *why)
 {
     empm_request *req = x->req;
     empm__fcgi_say(x, code, why);
-    if (x->at != NULL)
+    if (x->at != NULL && code != EMPM__FCGI_OURS)
         empm__backend_note(x->at, 0, req->w->now_ms);
     empm__fcgi_close(x);
     if (!empm__request_head_is_open(req)) {
         empm__response_fail(req, EMPM_ECLOSED, "");
         return EMPM_OK;
     }
-    req->declared = -1;
+    if (x->own_len > 0)
+        memcpy(req->fields, x->own, x->own_len);
+    req->fields_len = x->own_len;
     empm__response_status_text(req, status);
     if (status == 503)
         empm_set_header(req, "Retry-After", "1");
     return EMPM_OK;
+}
+
+/* The suspension has been refused: the client has gone, or the server ends.
+ * Returns what the handler returns. */
+static int empm__fcgi_no_wait(empm__fcgi *x)
+{
+    if (!x->req->failed && !empm__conn_noted(x->req->c, EMPM__READY_HUP))
+        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "the request cannot "
+                               "wait");
+    empm__fcgi_close(x);
+    return 499;
 }
 
 static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user);
@@ -24902,14 +24934,15 @@ static int empm__fcgi_wait(empm__fcgi *x, int events, int ms)
         const size_t left = x->head_len - (size_t)x->sent;
         char *kept = (char *)empm_alloc(req, left);
         if (kept == NULL)
-            return empm__fcgi_fail(x, 503, 5700, "no memory for the request");
+            return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "no memory for the "
+                                   "request");
         memcpy(kept, x->head + x->sent, left);
         x->head = kept - x->sent;
     }
     return empm__handling_suspend_own(req, x->fd, events, ms, empm__fcgi_wake,
                                       x) != 0
                ? EMPM_SUSPENDED
-               : empm__fcgi_fail(x, 503, 5700, "the request cannot wait");
+               : empm__fcgi_no_wait(x);
 }
 
 /* May the request be sent again, to another back end? Nothing of it has been
@@ -24922,9 +24955,11 @@ static int empm__fcgi_may_retry(const empm__fcgi *x)
                          strcmp(m, "HEAD") == 0 || strcmp(m, "OPTIONS") == 0);
 }
 
-/* This back end has failed: the next one is tried, or the request fails. */
+/* This back end has failed: the next one is tried, each once, or the request
+ * fails. */
 static int empm__fcgi_next(empm__fcgi *x, int status, int code, const char *why)
 {
+    x->tried |= 1u << (x->at - x->group->list);
     if (!empm__fcgi_may_retry(x) ||
         empm__backend_choose(x->group, x->tried, x->req->w->now_ms) == NULL)
         return empm__fcgi_fail(x, status, code, why);
@@ -24932,6 +24967,7 @@ static int empm__fcgi_next(empm__fcgi *x, int status, int code, const char *why)
     empm__backend_note(x->at, 0, x->req->w->now_ms);
     empm__fcgi_close(x);
     x->sent = 0;
+    x->head_len = 0;                 /* made anew when it is connected */
     memset(&x->reader, 0, sizeof x->reader);
     return empm__fcgi_connect(x);
 }
@@ -24985,9 +25021,10 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
         x->length = req->declared;
     }
     if (x->length >= 0 && (int64_t)n > x->length - x->given) {
-        if (x->given <= x->length)
+        if (!x->cut)
             empm__fcgi_say(x, 5705, "sends more than its Content-Length: the "
                            "rest is dropped");
+        x->cut = 1;
         n = (size_t)(x->length - x->given);
     }
     x->given += (int64_t)n;
@@ -25000,8 +25037,11 @@ static int empm__fcgi_ended(empm__fcgi *x)
 {
     empm_request *req = x->req;
     const int protocol = x->reader.end[4];
-    if (protocol == 1 || protocol == 2)
+    if (protocol == 1 || protocol == 2) {
+        if (!x->begun)               /* it has not looked at the request */
+            x->sent = 0;
         return empm__fcgi_next(x, 503, 5702, "has no time for the request");
+    }
     if (protocol != 0)
         return empm__fcgi_fail(x, 502, 5703, "does not know the role");
     if (!x->head_done)
@@ -25013,6 +25053,11 @@ static int empm__fcgi_ended(empm__fcgi *x)
                                "Content-Length");
     empm__backend_note(x->at, 1, req->w->now_ms);
     empm__fcgi_close(x);
+    /* how long a body would be is not known from one that was not made: RFC
+     * 9110 8.6 */
+    if (req->head_only && x->length < 0 && x->given == 0 &&
+        empm__response_commit(req, 0) < 0)
+        empm__response_fail_room(req, EMPM_ENOMEM);
     return EMPM_OK;
 }
 
@@ -25027,16 +25072,27 @@ static int empm__fcgi_broken(empm__fcgi *x, const char *why)
     return empm__fcgi_next(x, 502, 5703, why);
 }
 
-/* Is there no room for what the back end may send next? A client that does not
- * read shall have no more than half of LimitResponseSpool, so that nothing is
- * lost, and others the rest of what there is. */
-static int empm__fcgi_is_full(const empm__fcgi *x)
+/* How much of what the back end sends next has room: what is read is never
+ * lost. A client that does not read shall have no more than half of
+ * LimitResponseSpool, and others the rest of what there is. Without an overflow
+ * there is the memory of EMPM_RESPONSE_BUFFER, unless the overflow has bytes
+ * that go first. */
+static size_t empm__fcgi_room(const empm__fcgi *x)
 {
-    empm__worker *w = x->req->w;
-    const empm__io *io = &x->req->io;
-    return io->out_left > EMPM_RESPONSE_BUFFER &&
-           (io->out_left > w->cfg->limit_response_spool / 2 ||
-            !empm__pool_spool_has(w, EMPM_TURN_BYTES));
+    const empm_request *req = x->req;
+    const empm__io *io = &req->io;
+    const int64_t most = req->w->cfg->limit_response_spool;
+    const int64_t waits = io->out_left + (int64_t)req->body_out_bytes;
+    const int spools = io->out_last != NULL && empm__io_has_slice(io->out_last);
+    if (!spools && waits + (int64_t)EMPM__SCRATCH <= EMPM_RESPONSE_BUFFER)
+        return EMPM__SCRATCH;        /* nearly all answers: no look at more */
+    if (io->out_left <= most / 2 &&
+        most - io->out_left >= 2 * (int64_t)EMPM__SCRATCH &&
+        empm__pool_spool_has(req->w, EMPM_TURN_BYTES, io->spool_fd < 0))
+        return EMPM__SCRATCH;
+    if (spools || waits > EMPM_RESPONSE_BUFFER / 2)
+        return 0;
+    return empm__min(EMPM_RESPONSE_BUFFER / 2, EMPM__SCRATCH);
 }
 
 /* Waits until the client has read half of what there is for it. The back end
@@ -25045,30 +25101,35 @@ static int empm__fcgi_is_full(const empm__fcgi *x)
 static int empm__fcgi_wait_room(empm__fcgi *x)
 {
     empm_request *req = x->req;
-    req->room_at = req->io.out_left / 2;
+    req->room_at = (req->io.out_left + 1) / 2;
     return empm_suspend(req, INT_MAX, empm__fcgi_wake, x) != 0
                ? EMPM_SUSPENDED
-               : empm__fcgi_fail(x, 503, 5700, "the request cannot wait");
+               : empm__fcgi_no_wait(x);
 }
 
-/* Reads what has come, for one turn at most. Returns what the handler
- * returns. */
-static int empm__fcgi_receive(empm__fcgi *x)
+/* Reads what has come into EMPM__SCRATCH bytes, for one turn at most. Returns
+ * what the handler returns. */
+static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
 {
     empm_request *req = x->req;
     empm__worker *w = req->w;
-    char *scratch = empm__worker_scratch(w);
     const int rest_ms = w->cfg->proxy_timeout_ms;
     const char *why = NULL;
     int64_t most = EMPM_TURN_BYTES;
-    if (scratch == NULL)
-        return empm__fcgi_fail(x, 503, 5700, "no memory to read into");
     for (;;) {
         const char *at = scratch, *piece = NULL;
         size_t n = 0;
         int type;
         ssize_t got;
-        if (empm__fcgi_is_full(x))
+        size_t room = empm__fcgi_room(x);
+        if (room == 0 && req->body_out_bytes > 0) {  /* it gathers no longer */
+            if (empm__response_push_body(req) < 0) {
+                empm__fcgi_close(x);
+                return EMPM_OK;
+            }
+            room = empm__fcgi_room(x);
+        }
+        if (room == 0)
             return empm__fcgi_wait_room(x);
         if (most <= 0) {             /* no event tells of what is left */
             empm__conn_note(req->c, EMPM__READY_AUX_IN);
@@ -25076,7 +25137,7 @@ static int empm__fcgi_receive(empm__fcgi *x)
         }
         empm__conn_clear(req->c, EMPM__READY_AUX_IN);
         do
-            got = recv(x->fd, scratch, EMPM__SCRATCH, 0);
+            got = recv(x->fd, scratch, room, 0);
         while (got < 0 && errno == EINTR);
         if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             break;
@@ -25084,9 +25145,9 @@ static int empm__fcgi_receive(empm__fcgi *x)
             return empm__fcgi_broken(x, got < 0 ? strerror(errno)
                                      : "closes before the end of its answer");
         most -= got;
-        x->begun = 1;
         while ((type = empm__fcgi_read(&x->reader, &at, scratch + got, &piece,
                                        &n, &why)) != EMPM__MORE) {
+            x->begun |= type != EMPM__FCGI_END;
             if (type == EMPM__FCGI_STDERR)
                 empm__fcgi_messages(x, piece, n);
             else if (type == EMPM__FCGI_STDOUT)
@@ -25103,6 +25164,26 @@ static int empm__fcgi_receive(empm__fcgi *x)
     }
     return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
                                                : EMPM_FD_IN, rest_ms);
+}
+
+/* The same, into the worker's scratch. That is not the worker's meanwhile: what
+ * is written from it may make room for itself by sending from the overflow,
+ * which passes through a scratch, too. */
+static int empm__fcgi_receive(empm__fcgi *x)
+{
+    empm__worker *w = x->req->w;
+    char *scratch = empm__worker_scratch(w);
+    int r;
+    if (scratch == NULL)
+        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "no memory to read "
+                               "into");
+    w->scratch = NULL;
+    r = empm__fcgi_receive_into(x, scratch);
+    if (w->scratch == NULL)
+        w->scratch = scratch;
+    else
+        EMPM_FREE(scratch);
+    return r;
 }
 
 /* Sends what the back end takes, and reads what it says: it may answer before
@@ -25133,9 +25214,8 @@ static int empm__fcgi_send(empm__fcgi *x, int first)
         while (n < 0 && errno == EINTR);
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             break;
-        if (n < 0 && x->sent == 0)
-            return empm__fcgi_next(x, 502, 5701, strerror(errno));
-        if (n < 0)                   /* it wants no more: not even to wait */
+        if (n < 0)                   /* it wants no more, not even the first
+                                        byte; but may have answered */
             x->all = x->sent;
         else
             x->sent += n;
@@ -25179,7 +25259,8 @@ static int empm__fcgi_connected(empm__fcgi *x)
 {
     const int status = empm__fcgi_prepare(x);
     if (status != EMPM_OK)
-        return empm__fcgi_fail(x, status, 5700, "no room for its variables");
+        return empm__fcgi_fail(x, status, EMPM__FCGI_OURS, "no room for its "
+                               "variables");
     x->phase = EMPM__FCGI_SENDING;
     x->req->stays = x->req->gathers = 1;
     return empm__fcgi_send(x, 1);
@@ -25199,30 +25280,29 @@ static int empm__fcgi_connect(empm__fcgi *x)
     __atomic_add_fetch(&x->at->active, 1u, __ATOMIC_RELAXED);
     x->phase = EMPM__FCGI_CONNECTING;
     if (!empm__pool_fd_reserve(w, EMPM__FOR_ANSWERS))
-        return empm__fcgi_fail(x, 503, 5700, "MaxOpenFiles is reached");
+        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "MaxOpenFiles is "
+                               "reached");
     x->fd = socket(x->at->to.ss_family, SOCK_STREAM | SOCK_NONBLOCK |
                                             SOCK_CLOEXEC, 0);
     if (x->fd < 0) {
         empm__pool_fd_release(&w->engine->pool, EMPM__FOR_ANSWERS);
-        return empm__fcgi_fail(x, 503, 5700, strerror(errno));
+        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, strerror(errno));
     }
     error = connect(x->fd, (const struct sockaddr *)&x->at->to,
                     x->at->to_len) < 0 ? errno : 0;
-    if (error != EAGAIN && error != 0 && error != EINPROGRESS) {
-        x->tried |= 1u << (x->at - x->group->list);
+    if (error != EAGAIN && error != 0 && error != EINPROGRESS)
         return empm__fcgi_next(x, 503, 5701, strerror(error));
-    }
     if (error == EAGAIN) {
-        empm__fcgi_close(x);
         x->pause_ms = x->pause_ms == 0 ? EMPM__FCGI_RETRY_MS : x->pause_ms * 2;
         if (x->pause_ms > EMPM__FCGI_RETRY_MOST_MS)
             x->pause_ms = EMPM__FCGI_RETRY_MOST_MS;
         if (empm__time_until(empm__time_after(x->began_ms, most),
                              empm__now_ms()) < x->pause_ms)
             return empm__fcgi_fail(x, 503, 5701, "its queue stays full");
+        empm__fcgi_close(x);
         return empm_suspend(req, x->pause_ms, empm__fcgi_wake, x) != 0
                    ? EMPM_SUSPENDED
-                   : empm__fcgi_fail(x, 503, 5700, "the request cannot wait");
+                   : empm__fcgi_no_wait(x);
     }
     if (error == 0)
         return empm__fcgi_connected(x);
@@ -25235,21 +25315,19 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
     empm__fcgi *x = (empm__fcgi *)user;
     int error = 0;
     socklen_t n = sizeof error;
+    if (why == EMPM_HALF_CLOSED)     /* it may still read the answer */
+        return EMPM_SUSPENDED;       /* and what is waited for stays */
     req->room_at = 0;
     switch (why) {
-    case EMPM_HALF_CLOSED:           /* it may still read the answer */
-        return EMPM_SUSPENDED;
     case EMPM_GONE:
         empm__fcgi_close(x);
         return 499;
     case EMPM_STOPPING:
-        return empm__fcgi_fail(x, 503, 5700, "the server stops");
+        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "the server stops");
     case EMPM_TIMEOUT:
-        if (x->phase == EMPM__FCGI_CONNECTING && x->fd >= 0) {
-            x->tried |= 1u << (x->at - x->group->list);
+        if (x->phase == EMPM__FCGI_CONNECTING && x->fd >= 0)
             return empm__fcgi_next(x, 503, 5704, "cannot be reached in "
                                    "ProxyConnectTimeout");
-        }
         if (x->phase != EMPM__FCGI_CONNECTING)
             return empm__fcgi_fail(x, 504, 5704, "takes and gives nothing for "
                                    "ProxyTimeout");
@@ -25264,7 +25342,6 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
             error = errno;
         if (error == 0)
             return empm__fcgi_connected(x);
-        x->tried |= 1u << (x->at - x->group->list);
         return empm__fcgi_next(x, 503, 5701, strerror(error));
     }
     return x->sent < x->all ? empm__fcgi_send(x, 0) : empm__fcgi_receive(x);
@@ -25280,9 +25357,14 @@ static int empm__fcgi_serve(empm_request *req, empm__backends *group,
     for (s = place->rest; *s != '\0'; s++)
         if ((unsigned char)*s < ' ' || *s == 127)
             return 404;
-    if ((x = (empm__fcgi *)empm_alloc(req, sizeof *x)) == NULL)
+    if ((x = (empm__fcgi *)empm_alloc(req, sizeof *x + req->fields_len)) ==
+        NULL)
         return 503;
     memset(x, 0, sizeof *x);
+    x->own = (char *)(x + 1);
+    x->own_len = req->fields_len;
+    if (x->own_len > 0)
+        memcpy(x + 1, req->fields, x->own_len);
     x->req = req;
     x->fd = -1;
     x->group = group;
@@ -25476,10 +25558,15 @@ static int empm__fcgi_route(empm_request *req, void *user)
     const empm__route *r = req->route;
     const int first = r->nsegs - 1;
     empm__script at;
+    int i;
     (void)user;
     at.name = empm__request_segments(req, 0, first, "");
     at.rest = empm__request_segments(req, first, req->path.n, "");
     at.root = r->backends->root[0] != '\0' ? r->backends->root : NULL;
+    /* a name below a folder that we cannot see: no segment of it leads out */
+    for (i = first; at.root != NULL && i < req->path.n; i++)
+        if (strpbrk(req->path.seg[i], "/\\") != NULL)
+            return 404;
     at.file = at.root != NULL && at.rest != NULL ? at.rest + 1 : NULL;
     if (at.name == NULL || at.rest == NULL)
         return 503;
@@ -25565,6 +25652,12 @@ static int empm__fcgi_server_new(empm_server *s, const empm_server *old,
                 dir = empm__config_path(s->cfg, s->cfg->document_root, path,
                                         sizeof path);
             route->root_path = realpath(dir, NULL);
+            if (route->root_path == NULL && errno != ENOENT &&
+                errno != ENOTDIR) {
+                empm__report_say(rep, EMPM_LOG_ERROR, 5707, "%s: realpath(%s): "
+                                 "%s", u->pattern, dir, strerror(errno));
+                return EMPM_ESYS;
+            }
             s->run_script = empm__fcgi_run_script;
         }
     }
