@@ -1331,11 +1331,18 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix proxy           proxy reading
  *   prefix store           random shared sip kv
  *   prefix store-calls     store
+ *   prefix tls-pem         tls
+ *   prefix tls-names       tls
  *   prefix tls-keys        tls
  *   prefix tls-hello       tls
  *   prefix tls-clients     tls
  *   prefix tls-records     tls
+ *   prefix tls-transport   tls
+ *   prefix tls-sessions    tls
+ *   prefix tls-choice      tls
+ *   prefix tls-alerts      tls
  *   prefix tls-handshake   tls
+ *   prefix tls-check       tls
  *   prefix tls             tls
  *   prefix access-items    access
  *   prefix access-formats  access
@@ -6920,10 +6927,16 @@ static int empm__pool_spool_reserve(empm__worker *w, int whose, int64_t n)
     return empm__budget_reserve(&pool->spool[whose], n, most);
 }
 
-/* Is there room for n bytes of answers, as far as can be told now? */
+/* Is there room for n bytes of answers, as far as can be told now, and, `fd`,
+ * a descriptor for the file? */
 EMPM__OPTIONAL
-static int empm__pool_spool_has(empm__worker *w, int64_t n)
+static int empm__pool_spool_has(empm__worker *w, int64_t n, int fd)
 {
+    const empm__pool *pool = &w->engine->pool;
+    if (fd && __atomic_load_n(&pool->files[EMPM__FOR_ANSWERS],
+                              __ATOMIC_RELAXED) >=
+                  pool->files_most - pool->files_most / 2)
+        return 0;
     if (!empm__pool_spool_reserve(w, EMPM__FOR_ANSWERS, n))
         return 0;
     empm__budget_release(&w->engine->pool.spool[EMPM__FOR_ANSWERS], n);
@@ -8484,7 +8497,8 @@ static int empm__move_out(empm__engine *e, const uint32_t *list, uint32_t n,
 /* Makes a record of what the exchange has given, or closes it. Its giver may be
  * of another generation, or have been taken over by an attacker: the endpoint
  * is looked up by its text, the state must be one that can move, and the kernel
- * is asked what the descriptor is. */
+ * is asked what the descriptor is. Only plain connections move: were one taken
+ * for a Listen that has TLS since a reload, its bytes would count as safe. */
 static void empm__move_in(empm__engine *e, empm__batch *b, int fd,
                           const empm__moved *m)
 {
@@ -8494,12 +8508,15 @@ static void empm__move_in(empm__engine *e, empm__batch *b, int fd,
     for (k = 0; k < e->s->nendpoints; k++)   /* even if it is closed: a drain
                                                 takes back what it gave */
         if (e->s->endpoints[k].admin == e->admin &&
+            e->s->endpoints[k].session == &empm__plain_session &&
             empm__exchange_key(&e->s->endpoints[k]) == m->endpoint)
             break;
     if (k == e->s->nendpoints)       /* a reload has dropped that Listen, or
                                         spells it otherwise: one of its kind */
         for (k = 0; k < e->s->nendpoints; k++)
-            if (empm__listener_watches(e, k) && e->s->endpoints[k].proxy ==
+            if (empm__listener_watches(e, k) &&
+                e->s->endpoints[k].session == &empm__plain_session &&
+                e->s->endpoints[k].proxy ==
                     (m->peer.proxied != EMPM__PROXIED_NOT ||
                      m->state == EMPM__HANDSHAKE))
                 break;
@@ -13401,7 +13418,8 @@ static empm_ticket empm__handling_suspend_own(empm_request *req, int fd,
         req->aux_kept = 0;
         return 0;
     }
-    req->aux_kept |= ready;
+    if ((ready & ~req->aux_kept) != 0)
+        req->aux_kept = ready;       /* for which it is registered now */
     req->aux_ready = ready;
     return ticket;
 }
@@ -17357,8 +17375,10 @@ static const empm__wing empm__proxy_wing = {
  * those after it do not, however the processor has ordered its stores; so it is
  * only the compiler that has to keep them in order (empm__kv_link).
  *
- * An entry has an owner, one of 256. In a full shard the owner that has most of
- * it gives a place: of its entries, the one that ends first. So nobody is
+ * An entry that has expired goes, and is wiped, when its list is looked at or
+ * its shard is full. An entry has an owner, one of 256. In a shard that is full
+ * all the same the owner that has most of it gives a place: of its entries, the
+ * one that ends first. So nobody is
  * driven out by an owner that has more than himself, and one that fills a shard
  * ends up replacing its own.
  *
@@ -17557,11 +17577,39 @@ static void empm__kv_drop(empm__kv_shard *sh, uint8_t slot)
     sh->free = slot;
 }
 
-static void empm__kv_remove(empm__kv_shard *sh, uint8_t *link)
+/* The same, and wipes what it had, which may be a secret. (Its lengths may have
+ * been written by a process that does as it likes.) */
+static void empm__kv_forget(const empm__kv *kv, empm__kv_shard *sh,
+                            uint8_t slot)
+{
+    const empm__kv_slot *s = &sh->slots[slot];
+    memset(empm__kv_data(kv, sh, slot), 0,
+           empm__min((size_t)s->key_len + s->len, kv->room));
+    empm__kv_drop(sh, slot);
+}
+
+static void empm__kv_remove(const empm__kv *kv, empm__kv_shard *sh,
+                            uint8_t *link)
 {
     const uint8_t slot = *link;
     empm__kv_link(link, sh->slots[slot].next);
-    empm__kv_drop(sh, slot);
+    empm__kv_forget(kv, sh, slot);
+}
+
+/* Removes what has expired from the list at `link`. Returns how many went. */
+static uint32_t empm__kv_sweep(const empm__kv *kv, empm__kv_shard *sh,
+                               uint8_t *link, uint64_t now_ms)
+{
+    uint32_t n = 0;
+    while (*link != 0) {
+        empm__kv_slot *s = &sh->slots[*link];
+        if (s->expires_ms != 0 && now_ms > s->expires_ms) {
+            empm__kv_remove(kv, sh, link);
+            n++;
+        } else
+            link = &s->next;
+    }
+    return n;
 }
 
 /* Brings a shard in order, a new one or one whose lock's holder has died. */
@@ -17582,15 +17630,21 @@ static void empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
     sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
 }
 
-/* Makes room for an entry of `owner`: that of the owner with most of them goes
- * which ends first. A key without an end stays. EMPM_EFULL: none has one. */
-static int empm__kv_evict(empm__kv_shard *sh, uint8_t owner)
+/* Makes room for an entry of `owner`: all that has expired goes. If nothing
+ * has, that of the owner with most of them goes which ends first. A key without
+ * an end stays. EMPM_EFULL: none has one. */
+static int empm__kv_evict(const empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
+                          uint64_t now_ms)
 {
     uint16_t count[256];
     uint8_t *victim = NULL, *link;
     uint64_t first = UINT64_MAX;
-    uint32_t i, most = 0;
+    uint32_t i, most = 0, expired = 0;
     int pass;
+    for (i = 0; i < 256; i++)
+        expired += empm__kv_sweep(kv, sh, &sh->heads[i], now_ms);
+    if (expired > 0)
+        return EMPM_OK;
     memset(count, 0, sizeof count);
     count[owner] = 1;                  /* the one that wants to come in */
     for (pass = 0; pass < 2; pass++)
@@ -17611,7 +17665,7 @@ static int empm__kv_evict(empm__kv_shard *sh, uint8_t owner)
             }
     if (victim == NULL)
         return EMPM_EFULL;
-    empm__kv_remove(sh, victim);
+    empm__kv_remove(kv, sh, victim);
     return EMPM_OK;
 }
 
@@ -17621,15 +17675,16 @@ typedef struct empm__kv_at {
     empm__kv_shard *sh;
     const void     *key;
     size_t          key_len;
+    uint64_t        now_ms;
     uint32_t        hash;
     uint8_t         owner;             /* of what is written; 0, unless set */
     uint8_t        *link;              /* to its slot, or its chain's end */
-    empm__kv_slot  *slot;              /* NULL: absent, or it has expired */
+    empm__kv_slot  *slot;              /* NULL: absent */
     unsigned char  *value;
 } empm__kv_at;
 
-/* Finds a key and leaves its shard locked, if it returns EMPM_OK. An entry that
- * has expired counts as absent, but its place stays usable. */
+/* Finds a key and leaves its shard locked, if it returns EMPM_OK. What has
+ * expired in its list is removed first. */
 static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
                          size_t key_len, uint64_t now_ms)
 {
@@ -17653,8 +17708,10 @@ static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
     at->key = key;
     at->key_len = key_len;
     at->hash = (uint32_t)hash;
+    at->now_ms = now_ms;
     at->owner = 0;
     at->slot = NULL;
+    empm__kv_sweep(kv, sh, &sh->heads[hash & 255], now_ms);
     for (at->link = &sh->heads[hash & 255]; *at->link != 0;
          at->link = &sh->slots[*at->link].next) {
         empm__kv_slot *s = &sh->slots[*at->link];
@@ -17663,8 +17720,7 @@ static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
             memcmp(data, key, key_len) != 0)
             continue;
         at->value = data + key_len;
-        if (s->expires_ms == 0 || now_ms <= s->expires_ms)
-            at->slot = s;
+        at->slot = s;
         break;
     }
     return EMPM_OK;
@@ -17682,7 +17738,8 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
     if (len > at->kv->room - at->key_len)
         return EMPM_EINVAL;
     if (old == 0) {
-        if (sh->slots[sh->free].next == 0 && empm__kv_evict(sh, at->owner) < 0)
+        if (sh->slots[sh->free].next == 0 &&
+            empm__kv_evict(at->kv, sh, at->owner, at->now_ms) < 0)
             return EMPM_EFULL;
         link = &sh->heads[at->hash & 255];
     }
@@ -17702,7 +17759,7 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
         memcpy(data + at->key_len, value, len);
     empm__kv_link(link, slot);
     if (old != 0)
-        empm__kv_drop(sh, old);
+        empm__kv_forget(at->kv, sh, old);
     return EMPM_OK;
 }
 
@@ -17773,8 +17830,8 @@ static int empm__kv_delete(empm__kv *kv, const void *key, size_t key_len,
     if (r < 0)
         return r;
     r = at.slot != NULL ? EMPM_OK : EMPM_EGONE;
-    if (*at.link != 0)
-        empm__kv_remove(at.sh, at.link);
+    if (at.slot != NULL)
+        empm__kv_remove(kv, at.sh, at.link);
     pthread_mutex_unlock(&at.sh->lock);
     return r;
 }
@@ -17968,34 +18025,22 @@ static const empm__wing empm__store_wing = {
 #endif /* EVENTMPM_NO_STORE */
 
 /* ---------------------------------------------------------------------------
- * >>tls-keys -- certificates and their keys, read once
+ * >>tls-pem -- files of certificates and keys
  *
- * A pair is a certificate, the chain of its issuers and its key. They are read
- * from PEM before the server gives up its rights, checked against each other,
- * and wiped at the end. The names that a pair serves are those of its
- * certificate: the dNSNames of subjectAltName (RFC 6125).
+ * A file in PEM becomes a list of objects, decoded: what it is called and its
+ * bytes. Whatever held a part of a key on the way is wiped before it is given
+ * back, since a later reader of the heap, or a core dump, would have it. A file
+ * that cannot be read is named with its directive and the cause.
  *
- * runs on   the thread that starts the server; read by any afterwards
+ * BearSSL's decoder is strict about what people have in such files: text
+ * between objects, carriage returns, a byte order mark, no end of the last
+ * line. All that is made good before it sees the text.
+ *
+ * runs on   the thread that starts the server
  * ------------------------------------------------------------------------- */
 
 #ifdef EVENTMPM_TLS_BEARSSL
-#define EMPM__TLS_KEY_MOST  8192       /* bytes of a key, decoded */
-#define EMPM__TLS_KEY_BYTES (sizeof(br_skey_decoder_context) + 64)  /* and what
-                                          BearSSL 0.6 may write behind it */
-#define EMPM__TLS_RSA_MOST  4096       /* bits: BearSSL's BR_MAX_RSA_SIZE */
 #define EMPM__TLS_FILE_MOST 1048576    /* bytes of a file */
-#define EMPM__TLS_SOON_S    (14 * 86400)   /* a certificate expires soon */
-
-typedef struct empm__tls_pair {
-    const char          *file;         /* of the certificate, for messages */
-    br_x509_certificate *chain;        /* the leaf first */
-    size_t               chain_len;
-    int                  kind;         /* BR_KEYTYPE_RSA, BR_KEYTYPE_EC */
-    br_skey_decoder_context *key;      /* holds the key's numbers */
-    int                  curve;        /* BR_KEYTYPE_EC: BR_EC_* */
-    char                *names;        /* each with a NUL, then an empty one */
-    int64_t              begins_s, expires_s;
-} empm__tls_pair;
 
 /* Forgets n bytes so that no compiler leaves that out. */
 static void empm__tls_wipe(void *p, size_t n)
@@ -18016,13 +18061,13 @@ static void *empm__tls_secret_new(size_t n)
     return p;
 }
 
+/* Wiped first: the kernel clears a page when it gives it on, not when it takes
+ * it back. */
 static void empm__tls_secret_free(void *p, size_t n)
 {
     empm__tls_wipe(p, n);
     munmap(p, n);
 }
-
-/* --- PEM ------------------------------------------------------------------ */
 
 /* Objects of a PEM file, one behind the other. */
 typedef struct empm__tls_object {
@@ -18033,6 +18078,8 @@ typedef struct empm__tls_object {
     struct empm__tls_object *next;
 } empm__tls_object;
 
+/* Frees a list. Certificates are wiped with the keys: which is which is not
+ * known for sure in a file that is damaged. */
 static void empm__tls_objects_free(empm__tls_object *o)
 {
     while (o != NULL) {
@@ -18050,6 +18097,7 @@ static void empm__tls_object_add(void *to, const void *data, size_t n)
 {
     empm__tls_object *o = (empm__tls_object *)to;
     if (n > o->cap - o->len) {
+        /* not realloc(): it would leave a copy of a key where it was */
         const size_t cap = (o->cap + n) * 2 + 1024;
         unsigned char *more = (unsigned char *)EMPM_MALLOC(cap);
         if (more == NULL) {
@@ -18111,6 +18159,7 @@ static char *empm__tls_slurp(const empm__tls_source *from, size_t *n)
     struct stat st;
     char *text = NULL;
     ssize_t r = -1;
+    /* O_NONBLOCK: a FIFO by mistake would keep the start waiting */
     const int fd = open(from->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     *n = 0;
     if (fd < 0 || fstat(fd, &st) < 0)
@@ -18228,7 +18277,24 @@ static empm__tls_object *empm__tls_objects(const empm__tls_source *from)
     return NULL;
 }
 
-/* --- DER ------------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------
+ * >>tls-names -- what a certificate says of itself
+ *
+ * BearSSL's decoder gives the key of a certificate and its time, but neither
+ * names nor issuer. They are found by a walk over its DER: an element is a tag,
+ * a length and so many bytes, which may be elements again.
+ *
+ *     Certificate 30 { TBSCertificate 30 { [0] version, number, signature,
+ *         issuer, time, subject, key, ... [3] { Extensions 30 { 30 { name,
+ *         maybe "critical", 04 { 30 { 82 "localhost", 82 "*.example.test" ...
+ *
+ * A walk never leaves the bytes that it was given: an element that claims more
+ * than its surroundings have ends it. Certificates are the administrator's own
+ * here, so one that is odd loses names, not the start.
+ *
+ * runs on   the thread that starts the server; names are read by any afterwards
+ * source    ITU-T X.690 8.1 (DER), RFC 5280 4.1, 4.2.1.6
+ * ------------------------------------------------------------------------- */
 
 /* Reads tag and length at *p, which moves behind them. Returns the tag, and the
  * length in *n; -1: it does not fit. */
@@ -18314,10 +18380,13 @@ static char *empm__tls_names(const br_x509_certificate *cert)
             break;
         while ((tag = empm__tls_der(&q, end, &n)) >= 0) {
             size_t k;
-            for (k = 0; tag == 0x82 && k < n; k++)  /* dNSName */
-                *at++ = (char)empm__ascii_lower(q[k]);
-            if (tag == 0x82)
+            /* a dNSName; an empty one would end the list, and one with a NUL in
+             * it be two others */
+            if (tag == 0x82 && n > 0 && memchr(q, '\0', n) == NULL) {
+                for (k = 0; k < n; k++)
+                    *at++ = (char)empm__ascii_lower(q[k]);
                 *at++ = '\0';
+            }
             q += n;
         }
         *at = '\0';
@@ -18330,12 +18399,43 @@ static char *empm__tls_names(const br_x509_certificate *cert)
 static int empm__tls_name_fits(const char *name, const char *host)
 {
     if (name[0] == '*' && name[1] == '.') {
-        host = strchr(host, '.');
+        host = host[0] != '.' ? strchr(host, '.') : NULL;
         name++;
     }
     return host != NULL && strcmp(name, host) == 0;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>tls-keys -- certificates and their keys, read once
+ *
+ * A pair is a certificate, the chain of its issuers and its key. They are read
+ * before the server gives up its rights, checked against each other, and wiped
+ * at the end. The names that a pair serves are those of its
+ * certificate: the dNSNames of subjectAltName (RFC 6125).
+ *
+ * runs on   the thread that starts the server; read by any afterwards
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__TLS_KEY_MOST  8192       /* bytes of a key, decoded */
+#define EMPM__TLS_KEY_BYTES (sizeof(br_skey_decoder_context) + 64)  /* and what
+                                          BearSSL 0.6 may write behind it */
+#define EMPM__TLS_RSA_MOST  4096       /* bits: BearSSL's BR_MAX_RSA_SIZE */
+#define EMPM__TLS_SOON_S    (14 * 86400)   /* a certificate expires soon */
+
+/* Certificates are in the heap, since any client gets them. The key has pages
+ * of its own, which no core dump has: see empm__tls_secret_new(). */
+typedef struct empm__tls_pair {
+    const char          *file;         /* of the certificate, for messages */
+    br_x509_certificate *chain;        /* the leaf first */
+    size_t               chain_len;
+    int                  kind;         /* BR_KEYTYPE_RSA, BR_KEYTYPE_EC */
+    br_skey_decoder_context *key;      /* holds the key's numbers */
+    int                  curve;        /* BR_KEYTYPE_EC: BR_EC_* */
+    char                *names;        /* each with a NUL, then an empty one */
+    int64_t              begins_s, expires_s;
+} empm__tls_pair;
+
+/* Does the certificate stand for this host, whose name is in lower case? */
 static int empm__tls_pair_serves(const empm__tls_pair *pair, const char *host)
 {
     const char *name;
@@ -18345,8 +18445,7 @@ static int empm__tls_pair_serves(const empm__tls_pair *pair, const char *host)
     return 0;
 }
 
-/* --- pairs ---------------------------------------------------------------- */
-
+/* Also of a pair that has been read in part. */
 static void empm__tls_pair_free(empm__tls_pair *pair)
 {
     size_t i;
@@ -18359,13 +18458,17 @@ static void empm__tls_pair_free(empm__tls_pair *pair)
     memset(pair, 0, sizeof *pair);
 }
 
+/* Two names are in use for it. That of a TRUSTED CERTIFICATE is a third one,
+ * for something else: OpenSSL's trust settings stand behind it. */
 static int empm__tls_is_certificate(const empm__tls_object *o)
 {
     return strcmp(o->name, "CERTIFICATE") == 0 ||
            strcmp(o->name, "X509 CERTIFICATE") == 0;
 }
 
-/* Takes the certificates of a file over. 0: it is said why not. */
+/* Takes the certificates of a file over, in its order: the leaf is the first
+ * one. The objects stay in their list without their bytes, since a key may
+ * stand among them. 0: it is said why not. */
 static int empm__tls_chain_take(empm__tls_pair *pair, empm__tls_object *o,
                                 const empm__tls_source *from)
 {
@@ -18400,7 +18503,11 @@ static int empm__tls_chain_take(empm__tls_pair *pair, empm__tls_object *o,
 }
 
 /* The kind of a key that cannot be served, by the identifier of its algorithm
- * or curve; NULL: it has none of these. RFC 8410 3, 5480 2.1.1, 8017 A.1.2. */
+ * or curve; NULL: it has none of these. For BearSSL all of them are damaged,
+ * but an operator has to know what to ask for instead. An identifier may stand
+ * anywhere in the key: its place differs between SEC 1 and PKCS#8, and so many
+ * bytes of it do not come about by chance. RFC 8410 3, 5480 2.1.1, 8017 A.1.2.
+ */
 static const char *empm__tls_key_kind(const empm__tls_object *o)
 {
     static const struct { unsigned char oid[12]; const char *kind; } kinds[] = {
@@ -18430,7 +18537,8 @@ static const char *empm__tls_key_kind(const empm__tls_object *o)
     return *p == 1 ? "an RSA key of more than two primes" : NULL;
 }
 
-/* Takes the key of a file. 0: it is said why not. */
+/* Takes the key of a file, the first one; EC PARAMETERS, which openssl ecparam
+ * writes before it, are passed over. 0: it is said why not. */
 static int empm__tls_key_take(empm__tls_pair *pair, const empm__tls_object *o,
                               const empm__tls_source *from)
 {
@@ -18459,6 +18567,8 @@ static int empm__tls_key_take(empm__tls_pair *pair, const empm__tls_object *o,
         return 0;
     }
     br_skey_decoder_init(pair->key);
+    /* one that is longer never gets to the decoder of 0.6, which may write
+     * behind its buffer */
     if (o->len <= EMPM__TLS_KEY_MOST)
         br_skey_decoder_push(pair->key, o->data, o->len);
     error = br_skey_decoder_last_error(pair->key);
@@ -18479,7 +18589,9 @@ static int empm__tls_key_take(empm__tls_pair *pair, const empm__tls_object *o,
     return 0;
 }
 
-/* Is it the key of the certificate? */
+/* Is it the key of the certificate? The public key that it makes must be the
+ * same: for RSA the modulus, before which a certificate may have zeros. That
+ * the key also signs is what the guard of >>tls finds out. */
 static int empm__tls_key_fits(const empm__tls_pair *pair,
                               const br_x509_pkey *pkey)
 {
@@ -18536,7 +18648,8 @@ static int64_t empm__tls_seconds(uint32_t days, uint32_t seconds)
     return ((int64_t)days - 719528) * 86400 + seconds;
 }
 
-/* Can the pair serve? 0: it is said why not. */
+/* Can the pair serve? 0: it is said why not. The times are fields of the
+ * decoder: BearSSL 0.6 has no calls for them. */
 static int empm__tls_pair_check(empm__tls_pair *pair, const char *key_file,
                                 empm__report *rep)
 {
@@ -18564,7 +18677,9 @@ static int empm__tls_pair_check(empm__tls_pair *pair, const char *key_file,
     return 1;
 }
 
-/* Says what a client would stumble over in a pair that can serve. */
+/* Says what a client would stumble over in a pair that can serve: a start goes
+ * on with it, since some clients do not look, or know the certificate. `level`
+ * is that of settings which are corrected: with Strict an error. */
 static void empm__tls_pair_warn(const empm__tls_pair *pair,
                                 enum empm_log_level level, empm__report *rep)
 {
@@ -18619,7 +18734,7 @@ static int empm__tls_pair_read(empm__tls_pair *pair, const empm_config *cfg,
     from.rep = rep;
     o = empm__tls_objects(&from);
     good = o != NULL && empm__tls_chain_take(pair, o, &from);
-    if (good && key != NULL) {
+    if (good && key != NULL) {         /* a file of its own, not this one */
         from.directive = "SSLCertificateKeyFile";
         from.path = empm__config_path(cfg, key, path, sizeof path);
         empm__tls_objects_free(o);
@@ -18643,6 +18758,9 @@ static int empm__tls_pair_read(empm__tls_pair *pair, const empm_config *cfg,
 
 #define EMPM__TLS_SUITES 6
 
+/* The suites that are served, the best one first where the processor has AES.
+ * Each has forward secrecy and encrypts with authentication (RFC 9325 4.2), and
+ * none has what BearSSL could do besides: RSA key exchange, CBC, CCM. */
 static const struct {
     const char *name;
     uint16_t    suite;
@@ -19467,7 +19585,28 @@ static unsigned char *empm__tls_seal(empm__tls_conn *t, empm__tls_cipher *x,
     return record;
 }
 
-/* Sends the ciphertext that waits. 1: all of it; else as send() says. */
+/* ---------------------------------------------------------------------------
+ * >>tls-transport -- the calls of a connection whose keys are known
+ *
+ * The table of >>transport over the records above. A call seals or opens as
+ * many records as it may in the scratch memory of its worker, so a connection
+ * that does not wait for its client has no memory but its keys.
+ *
+ *     send   vectors, a file --> up to three records in w->wire --> one send()
+ *                                     what the socket refuses --> t->out
+ *     recv   one recv() --> records in w->wire --> the reader's buffer
+ *                                     what it has no room for --> t->in
+ *
+ * The ends: close_notify from the client is like a FIN, after which it still
+ * gets its answer; ours goes out once, with finish(), and what comes behind it
+ * is dropped unread. Anything that is forged, out of order or too long ends the
+ * connection with the alert that RFC 5246 7.2.2 has for it.
+ *
+ * runs on   the worker that owns the connection; drop() on the listener, too
+ * ------------------------------------------------------------------------- */
+
+/* Sends the ciphertext that waits. 1: all of it; else as send() says. It goes
+ * out as it is: a record is made once, since its number is a part of it. */
 static ssize_t empm__tls_push(empm__conn *c, empm__tls_conn *t, int64_t *wire)
 {
     while (t->out != NULL) {
@@ -19486,7 +19625,10 @@ static ssize_t empm__tls_push(empm__conn *c, empm__tls_conn *t, int64_t *wire)
 }
 
 /* Sends n bytes of ciphertext, which stand for so many of plaintext, or keeps
- * the rest of them. Returns as send() does. */
+ * the rest of them. Returns as send() does: EMPM__WANTS_OUT, too, if a part has
+ * gone, because half a record is of no use to anybody. `data` is the worker's
+ * scratch, so the rest moves to a block of its own, which MaxTlsMemory counts.
+ */
 static ssize_t empm__tls_send_wire(empm__worker *w, empm__conn *c,
                                    empm__tls_conn *t, unsigned char *data,
                                    size_t n, size_t stands_for, int more,
@@ -19559,7 +19701,7 @@ static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
                         EMPM__TLS_BATCH - out) {
         unsigned char *plain = to + out + lead;
         size_t k = 0, len;
-        while (i < n && k < most) {
+        while (i < n && k < most) {    /* head and body share a record */
             const size_t part = empm__min(v[i].iov_len - at, most - k);
             memcpy(plain + k, (const char *)v[i].iov_base + at, part);
             k += part;
@@ -19576,7 +19718,9 @@ static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
     return empm__tls_send_wire(w, c, t, to, out, taken, more || i < n, wire);
 }
 
-/* The same from a file: its bytes are read to where they are encrypted. */
+/* The same from a file: its bytes are read to where they are encrypted. 0: the
+ * file has become shorter than it was, as with sendfile(). An error behind
+ * bytes that were read comes again at the next call. */
 static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
                               int64_t *off, size_t n, int64_t *wire)
 {
@@ -19621,7 +19765,9 @@ static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
     return r;
 }
 
-/* An alert goes out if there is room for it, and is not waited for. */
+/* An alert goes out if there is room for it, and is not waited for: a client
+ * that does not read gets the FIN alone. Ciphertext that waits goes before it,
+ * or the numbers of records would not follow each other. */
 static void empm__tls_alert(empm__conn *c, empm__tls_conn *t, int level,
                             int alert)
 {
@@ -19642,7 +19788,8 @@ static void empm__tls_alert(empm__conn *c, empm__tls_conn *t, int level,
     empm__socket_send(c, &v, 1, 0, &wire);
 }
 
-/* The connection ends here, and the client learns why. */
+/* The connection ends here, and the client learns why: with sent_end no
+ * close_notify follows, which would make an end in order of it. */
 static void empm__tls_fatal(empm__conn *c, empm__tls_conn *t, int alert)
 {
     empm__tls_alert(c, t, 2, alert);
@@ -19651,7 +19798,9 @@ static void empm__tls_fatal(empm__conn *c, empm__tls_conn *t, int alert)
 }
 
 /* Takes one record of `len` bytes at p. Returns its plaintext, and how much of
- * it, in *n; NULL: the connection is lost, or at its end (t->got_end). */
+ * it, in *n; NULL: the connection is lost, or at its end (t->got_end). Nothing
+ * of the record is believed before it has been decrypted: its type counts into
+ * the tag. Records without data are bounded, as each costs a decryption. */
 static unsigned char *empm__tls_open_record(empm__conn *c, empm__tls_conn *t,
                                             empm__tls_cipher *x,
                                             unsigned char *p, size_t len,
@@ -19685,7 +19834,7 @@ static unsigned char *empm__tls_open_record(empm__conn *c, empm__tls_conn *t,
     } else if (plain != NULL && type == 21) {
         errno = ECONNRESET;            /* the client has given up */
         return NULL;
-    } else if (plain != NULL && type == 22)
+    } else if (plain != NULL && type == 22)    /* no engine is there for it */
         alert = EMPM__TLS_NO_RENEGOTIATION;
     else if (plain != NULL)
         alert = EMPM__TLS_UNEXPECTED;
@@ -19693,24 +19842,25 @@ static unsigned char *empm__tls_open_record(empm__conn *c, empm__tls_conn *t,
     return NULL;
 }
 
-/* Decrypts records of data[from..to) into buf. Returns how many bytes it has
- * given. Plaintext that is left stands in *rest..*rest_to, ciphertext behind it
- * up to `to`. -1: as NULL of empm__tls_open_record(). */
+/* Decrypts records of data[0..to) into buf. Returns how many bytes are there.
+ * Plaintext that is left stands in *rest..*rest_to, ciphertext behind it up to
+ * `to`; behind a close_notify nothing is left. -1: as NULL of
+ * empm__tls_open_record(), and nothing was given before. */
 static ssize_t empm__tls_decrypt(empm__conn *c, empm__tls_conn *t,
-                                 unsigned char *data,
-                                 size_t *from, size_t *rest, size_t *rest_to,
-                                 size_t to, char *buf, size_t room)
+                                 unsigned char *data, size_t *rest,
+                                 size_t *rest_to, size_t to, char *buf,
+                                 size_t room)
 {
     empm__tls_cipher x;
-    size_t at = *from, given = 0, len;
-    *rest = *rest_to = at;
+    size_t at = 0, given = 0, len;
+    *rest = *rest_to = 0;
     empm__tls_cipher_make(&x, t, 0);
     while (given < room && (len = empm__tls_whole(data + at, to - at)) > 0) {
         size_t n, k;
         unsigned char *plain;
         plain = empm__tls_open_record(c, t, &x, data + at, len, &n);
         if (plain == NULL) {
-            *from = to;
+            *rest = *rest_to = to;
             return given > 0 && t->got_end ? (ssize_t)given : -1;
         }
         at += len;
@@ -19723,41 +19873,50 @@ static ssize_t empm__tls_decrypt(empm__conn *c, empm__tls_conn *t,
             memmove(data + *rest, plain + k, n - k);
         }
     }
-    *from = at;
     return (ssize_t)given;
 }
 
-/* Reads the socket, decrypts, and keeps what there is no room for. */
+/* Gives plaintext that was kept. Returns how many bytes; 0: there is none. */
+static size_t empm__tls_recv_kept(empm__conn *c, empm__tls_conn *t, void *buf,
+                                  size_t room)
+{
+    size_t k;
+    if (t->in == NULL || t->in->from >= t->in->plain_to)
+        return 0;
+    k = empm__min(t->in->plain_to - t->in->from, room);
+    memcpy(buf, t->in->data + t->in->from, k);
+    t->in->from += (uint32_t)k;
+    if (t->in->from == t->in->to)
+        empm__tls_held_free(t->tls, &t->in);
+    c->flags &= (uint8_t)~EMPM__F_DRAINED;   /* a record may follow */
+    return k;
+}
+
+/* Reads the socket, decrypts, and keeps what there is no room for. Ciphertext
+ * that was kept goes first, in front of what the socket has; it is read once
+ * for each call at most, unless nothing came of it but records without data. */
 static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
                               size_t room)
 {
     empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
     unsigned char *data = empm__tls_wire(w);
-    size_t n = 0, from = 0, rest = 0, rest_to = 0;
-    ssize_t given = 0;
+    size_t n = 0, rest = 0, rest_to = 0;
+    ssize_t given;
     if (t->sent_end)                   /* LINGER: what comes is dropped */
         return empm__socket_recv(c, buf, room);
     if (data == NULL) {
         errno = ENOMEM;
         return EMPM__LOST;
     }
-    if (t->in != NULL && t->in->from < t->in->plain_to) {
-        const size_t k = empm__min(t->in->plain_to - t->in->from, room);
-        memcpy(buf, t->in->data + t->in->from, k);
-        t->in->from += (uint32_t)k;
-        if (t->in->from == t->in->to)
-            empm__tls_held_free(t->tls, &t->in);
-        c->flags &= (uint8_t)~EMPM__F_DRAINED;   /* a record may follow */
-        return (ssize_t)k;
-    }
-    if (t->got_end)
-        return 0;
+    given = (ssize_t)empm__tls_recv_kept(c, t, buf, room);
+    if (given > 0 || t->got_end)
+        return given;
     while (given == 0) {
         if (t->in != NULL) {
             n = t->in->to - t->in->from;
             memcpy(data, t->in->data + t->in->from, n);
         }
-        if (empm__tls_whole(data, n) == 0) {
+        if (empm__tls_whole(data, n) == 0) {   /* else: no system call */
             const ssize_t r = empm__socket_recv(c, data + n, EMPM__SCRATCH - n);
             if (r <= 0)
                 return r;
@@ -19768,9 +19927,8 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
             return EMPM__LOST;
         }
         empm__tls_held_free(t->tls, &t->in);
-        from = 0;
-        given = empm__tls_decrypt(c, t, data, &from, &rest, &rest_to, n,
-                                  (char *)buf, room);
+        given = empm__tls_decrypt(c, t, data, &rest, &rest_to, n, (char *)buf,
+                                  room);
         if (given < 0)
             return t->got_end ? 0 : (ssize_t)EMPM__LOST;
         if (rest < n) {
@@ -19785,12 +19943,14 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
             return EMPM__WANTS_IN;     /* only a part of a record is here */
         n = 0;
     }
+    /* the socket is empty, but no event tells of what is kept or of the end */
     if (t->got_end || (t->in != NULL && (t->in->plain_to > 0 ||
         empm__tls_whole(t->in->data, t->in->to) > 0)))
         c->flags &= (uint8_t)~EMPM__F_DRAINED;
     return given;
 }
 
+/* Ciphertext counts like plaintext: it is asked whether there is any. */
 static int empm__tls_pending(const empm__conn *c)
 {
     const empm__tls_conn *t = (const empm__tls_conn *)(void *)c->session;
@@ -19798,6 +19958,9 @@ static int empm__tls_pending(const empm__conn *c)
                          : empm__plain_pending(c);
 }
 
+/* Says close_notify, before the FIN that the plain transport sends. It is one
+ * system call more than the close, and clients tell by it that an answer
+ * without a length is whole (RFC 5246 7.2.1). */
 static void empm__tls_finish(empm__worker *w, empm__conn *c, int closing)
 {
     empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
@@ -19809,6 +19972,8 @@ static void empm__tls_finish(empm__worker *w, empm__conn *c, int closing)
     empm__plain_finish(w, c, closing);
 }
 
+/* Forgets the keys. What stands behind them is known on the wire: the name that
+ * the client has asked for, and its certificate. */
 static void empm__tls_drop(empm__conn *c)
 {
     empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
@@ -19819,7 +19984,8 @@ static void empm__tls_drop(empm__conn *c)
     EMPM_FREE(t);
 }
 
-/* What a connection's TLS is, by the names of mod_ssl; NULL: no such name. */
+/* What a connection's TLS is, by the names of mod_ssl; NULL: no such name. What
+ * is told stands as long as the connection does. */
 static const char *empm__tls_variable(const empm__conn *c, const char *name)
 {
     const empm__tls_conn *t = (const empm__tls_conn *)(void *)c->session;
@@ -19850,22 +20016,23 @@ static const empm__transport empm__tls_transport = {
 };
 
 /* ---------------------------------------------------------------------------
- * >>tls-handshake -- the engine, until its keys are ours
- *
- * A connection that has sent nothing holds nothing. From the first byte on the
- * ClientHello gathers; when it is whole, a context is copied from the server's
- * template and takes it. Each wait is the listener's. At the end the engine's
- * master secret makes the keys of an empm__tls_conn, and the engine goes.
- *
- *   fresh --first byte--> starting: hello --whole--> starting: engine --> conn
+ * >>tls-sessions -- a connection in its handshake, and what it may resume
  *
  * Sessions are resumed by id (RFC 5246 7.3) from a store that all children
  * share. An entry has a mark of what it is good for: endpoint, name,
- * certificates and settings. In a full store the address gives way that has
- * most of it (IPv6: the /64), so strangers drive out no sessions but their own.
+ * certificates and settings. So a session never outlives what it was granted
+ * under: after a reload with other authorities or another certificate its
+ * client shakes hands anew, and nobody resumes under another name than its own
+ * (RFC 6066 3).
+ *
+ *     full handshake --> save: "T" + id --> parameters, mark, client's text
+ *     hello with id  --> load: the mark is that of this client? --> resumed
+ *
+ * In a full store the address gives way that has most of it (IPv6: the /64), so
+ * strangers drive out no sessions but their own. An entry ends with
+ * SSLSessionCacheTimeout, or with the client's certificate if that is earlier.
  *
  * runs on   the worker that owns the connection
- * source    T. Pornin, BearSSL: its engine makes the handshake
  * ------------------------------------------------------------------------- */
 
 #define EMPM__TLS_BUFFER 837           /* of the engine: it takes messages in
@@ -19949,8 +20116,6 @@ static void empm__tls_start_free(empm__tls_start *s)
     empm__tls_hello_free(s);
     empm__tls_memory_free(s->tls, s, sizeof *s);
 }
-
-/* --- sessions ------------------------------------------------------------- */
 
 /* The key of a session in the store: "T", and its id. */
 static void empm__tls_session_key(unsigned char key[33],
@@ -20134,7 +20299,16 @@ static const br_ssl_session_cache_class empm__tls_session_cache = {
     empm__tls_session_load
 };
 
-/* --- which certificate ---------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>tls-choice -- which certificate signs, and with which suite
+ *
+ * BearSSL asks once per full handshake. Our suites are tried in their order,
+ * the best one first, unless the client prefers ChaCha20: it has no AES in
+ * hardware then. A suite is taken if a pair of its kind of key may stand for
+ * the name and can sign with what the client accepts.
+ *
+ * runs on   the worker that owns the connection
+ * ------------------------------------------------------------------------- */
 
 static empm__tls_start *empm__tls_start_of_policy(
     const br_ssl_server_policy_class **ctx)
@@ -20256,60 +20430,18 @@ static const br_ssl_server_policy_class empm__tls_policy = {
     empm__tls_do_keyx, empm__tls_do_sign
 };
 
-/* --- the cut: from the engine to our own records -------------------------- */
-
-/* Bytes of a connection's struct with its keys and its name. */
-static size_t empm__tls_conn_bytes(unsigned suite, const char *name)
-{
-    return sizeof(empm__tls_conn) + strlen(name) + 1 +
-           2 * (empm__tls_key_len(suite) + empm__tls_iv_len(suite));
-}
-
-/* Fills a struct of that many bytes with the keys that the handshake has agreed
- * on, RFC 5246 6.3. The engine is not needed any more afterwards. */
-static void empm__tls_cut(empm__tls_conn *t, const empm__tls_start *s)
-{
-    const br_ssl_engine_context *eng = &s->engine->ssl.eng;
-    const char *name = s->client.name;
-    br_ssl_session_parameters p;
-    br_tls_prf_seed_chunk seed[2];
-    unsigned char block[2 * (32 + 12)], *keys = (unsigned char *)(t + 1);
-    size_t key_len, iv_len;
-    br_ssl_engine_get_session_parameters(eng, &p);
-    key_len = empm__tls_key_len(p.cipher_suite);
-    iv_len = empm__tls_iv_len(p.cipher_suite);
-    seed[0].data = eng->server_random;
-    seed[1].data = eng->client_random;
-    seed[0].len = seed[1].len = 32;
-    (empm__tls_is_aes256(p.cipher_suite) ? br_tls12_sha384_prf
-                                         : br_tls12_sha256_prf)(
-        block, 2 * (key_len + iv_len), p.master_secret, sizeof p.master_secret,
-        "key expansion", 2, seed);
-    memset(t, 0, sizeof *t);
-    t->is.of = &empm__tls_transport;
-    t->tls = s->tls;
-    t->suite = p.cipher_suite;
-    if (empm__tls_is_chacha(t->suite)) {       /* its Finished, and maybe */
-        t->seq_in = eng->in.chapol.seq;        /* a warning before it */
-        t->seq_out = eng->out.chapol.seq;
-    } else {
-        t->seq_in = eng->in.gcm.seq;
-        t->seq_out = eng->out.gcm.seq;
-    }
-    t->log_record = s->client.log_record;
-    t->resumed = s->loaded && memcmp(p.session_id, s->loaded_id,
-                                     sizeof s->loaded_id) == 0;
-    memcpy(keys, block, key_len);                         /* the client's */
-    memcpy(keys + key_len, block + 2 * key_len, iv_len);
-    keys += key_len + iv_len;
-    memcpy(keys, block + key_len, key_len);               /* ours */
-    memcpy(keys + key_len, block + 2 * key_len + iv_len, iv_len);
-    memcpy(keys + key_len + iv_len, name, strlen(name) + 1);
-    empm__tls_wipe(block, sizeof block);
-    empm__tls_wipe(&p, sizeof p);
-}
-
-/* --- the steps ------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------
+ * >>tls-alerts -- how a client is refused
+ *
+ * BearSSL ends most failures in silence, and a client would see a bare end of
+ * the connection. So each error has its alert here, sent in clear until the
+ * keys change and encrypted from then on. A refused client holds nothing any
+ * more: its connection falls back to the first session, which reads and drops
+ * what still comes, so that the alert is not lost to a reset.
+ *
+ * runs on   the worker that owns the connection
+ * source    RFC 5246 7.2.2
+ * ------------------------------------------------------------------------- */
 
 /* The alert for an error of BearSSL's; -1: it has sent one, or none is due. */
 static int empm__tls_alert_of(int error)
@@ -20350,13 +20482,14 @@ static int empm__tls_give_up(empm__worker *w, empm__conn *c, empm__tls_start *s)
     return 0;
 }
 
-/* Refuses the client with an alert; -1: it has it. The engine knows whether
- * keys protect records by now; s NULL, or without one: none do. Returns 0. */
+/* Refuses the client with an alert; -1: it has it. An engine that has been fed
+ * knows whether keys protect records by now; before that none do, and there may
+ * be no more of it than its memory. s NULL: not even that. Returns 0. */
 static int empm__tls_refuse(empm__worker *w, empm__conn *c, empm__tls_start *s,
                             int alert)
 {
     const br_sslrec_out_class *clear = &br_sslrec_out_clear_vtable;
-    const br_sslrec_out_class **out = s != NULL && s->engine != NULL
+    const br_sslrec_out_class **out = s != NULL && s->fed > 0
                                           ? &s->engine->ssl.eng.out.vtable
                                           : &clear;
     unsigned char room[EMPM__TLS_OVER + 8], *text = room + 13;
@@ -20412,8 +20545,86 @@ static int empm__tls_refuse_http(empm__worker *w, empm__conn *c,
     return empm__tls_give_up(w, c, s);
 }
 
+/* ---------------------------------------------------------------------------
+ * >>tls-handshake -- the engine, until its keys are ours
+ *
+ * A connection that has sent nothing holds nothing. From the first byte on the
+ * ClientHello gathers; when it is whole, a context is copied from the server's
+ * template and takes it. Each wait is the listener's. At the end the engine's
+ * master secret makes the keys of an empm__tls_conn, and the engine goes.
+ *
+ *   fresh --first byte--> starting: hello --whole--> starting: engine --> conn
+ *
+ * A call into the engine does all that a message asks for at once, with RSA
+ * some milliseconds for a signature: that is the longest piece of work here,
+ * and the only one that no wait can divide.
+ *
+ * runs on   the worker that owns the connection
+ * source    T. Pornin, BearSSL: its engine makes the handshake
+ * ------------------------------------------------------------------------- */
+
+/* --- the cut: from the engine to our own records -------------------------- */
+
+/* Bytes of a connection's struct with its keys and its name. */
+static size_t empm__tls_conn_bytes(unsigned suite, const char *name)
+{
+    return sizeof(empm__tls_conn) + strlen(name) + 1 +
+           2 * (empm__tls_key_len(suite) + empm__tls_iv_len(suite));
+}
+
+/* Fills a struct of that many bytes with the keys that the handshake has agreed
+ * on, RFC 5246 6.3. The engine is not needed any more afterwards. It has no
+ * call for the keys, but one for the master secret that they are made of, with
+ * the random of the server before that of the client. Where the numbers of
+ * records stand is no promise of BearSSL's: >>tls has a guard for it. */
+static void empm__tls_cut(empm__tls_conn *t, const empm__tls_start *s)
+{
+    const br_ssl_engine_context *eng = &s->engine->ssl.eng;
+    const char *name = s->client.name;
+    br_ssl_session_parameters p;
+    br_tls_prf_seed_chunk seed[2];
+    unsigned char block[2 * (32 + 12)], *keys = (unsigned char *)(t + 1);
+    size_t key_len, iv_len;
+    br_ssl_engine_get_session_parameters(eng, &p);
+    key_len = empm__tls_key_len(p.cipher_suite);
+    iv_len = empm__tls_iv_len(p.cipher_suite);
+    seed[0].data = eng->server_random;
+    seed[1].data = eng->client_random;
+    seed[0].len = seed[1].len = 32;
+    (empm__tls_is_aes256(p.cipher_suite) ? br_tls12_sha384_prf
+                                         : br_tls12_sha256_prf)(
+        block, 2 * (key_len + iv_len), p.master_secret, sizeof p.master_secret,
+        "key expansion", 2, seed);
+    memset(t, 0, sizeof *t);
+    t->is.of = &empm__tls_transport;
+    t->tls = s->tls;
+    t->suite = p.cipher_suite;
+    if (empm__tls_is_chacha(t->suite)) {       /* its Finished, and maybe */
+        t->seq_in = eng->in.chapol.seq;        /* a warning before it */
+        t->seq_out = eng->out.chapol.seq;
+    } else {
+        t->seq_in = eng->in.gcm.seq;
+        t->seq_out = eng->out.gcm.seq;
+    }
+    t->log_record = s->client.log_record;
+    t->resumed = s->loaded && memcmp(p.session_id, s->loaded_id,
+                                     sizeof s->loaded_id) == 0;
+    memcpy(keys, block, key_len);                         /* the client's */
+    memcpy(keys + key_len, block + 2 * key_len, iv_len);
+    keys += key_len + iv_len;
+    memcpy(keys, block + key_len, key_len);               /* ours */
+    memcpy(keys + key_len, block + 2 * key_len + iv_len, iv_len);
+    memcpy(keys + key_len + iv_len, name, strlen(name) + 1);
+    empm__tls_wipe(block, sizeof block);
+    empm__tls_wipe(&p, sizeof p);
+}
+
+/* --- the steps ------------------------------------------------------------ */
+
 /* Gathers n bytes that have come: the message without its records. Returns 1 if
- * it is whole, 0 if not, else minus the alert. */
+ * it is whole, 0 if not, else minus the alert. A client may cut the message as
+ * it likes, down to records of one byte, but the memory for it grows with what
+ * has come, not with what its header claims. */
 static int empm__tls_gather(empm__worker *w, empm__tls_start *s,
                             const unsigned char *data, size_t n)
 {
@@ -20463,6 +20674,7 @@ static int empm__tls_gather(empm__worker *w, empm__tls_start *s,
                 return -EMPM__TLS_UNEXPECTED;
             if (all > EMPM__TLS_HELLO_MOST)
                 return -EMPM__TLS_DECODE;
+            /* a client waits for the answer: nothing can be behind the hello */
             if (s->hello_len == all && s->record_left == 0)
                 return n == 0 ? 1 : -EMPM__TLS_UNEXPECTED;
             if (s->hello_len >= all)
@@ -20495,7 +20707,8 @@ static int empm__tls_engine_begin(empm__tls_start *s)
 }
 
 /* The hello is whole: what can be refused now is refused, else an engine takes
- * it. Returns 0, or the alert. */
+ * it. Returns 0, or the alert. What it has allocated by then is the caller's to
+ * free, with all else of the handshake. */
 static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
 {
     const int alert = empm__tls_hello_parse(&s->client, s->hello, s->hello_len);
@@ -20543,7 +20756,8 @@ static ssize_t empm__tls_feed(empm__conn *c, empm__tls_start *s)
 }
 
 /* The engine has done its work: the connection goes on without it. Returns as
- * handshake() does. */
+ * handshake() does. What an idle connection keeps is one block, as long as its
+ * keys, its name and its client's certificate need. */
 static int empm__tls_complete(empm__worker *w, empm__conn *c,
                               empm__tls_start *s)
 {
@@ -20558,7 +20772,7 @@ static int empm__tls_complete(empm__worker *w, empm__conn *c,
     t->known = more > 0;
     if (more > 0)
         memcpy((char *)t + n, s->verify->client.text, more);
-    if (t->resumed)
+    if (t->resumed)                    /* not: a session was found for it */
         empm__bump(&w->score->tls_resumed, 1u);
     else
         empm__bump(&w->score->tls_full, 1u);
@@ -20567,7 +20781,11 @@ static int empm__tls_complete(empm__worker *w, empm__conn *c,
     return 1;
 }
 
-/* Runs the engine until it waits. Returns as handshake() does. */
+/* Runs the engine until it waits. Returns as handshake() does. The order
+ * matters: a client's bad certificate comes before the engine's opinion of it,
+ * what is to be sent before its end, and SENDAPP, which means that the
+ * handshake is complete, before another read, which would take bytes of the
+ * connection to come. */
 static int empm__tls_run(empm__worker *w, empm__conn *c, empm__tls_start *s)
 {
     br_ssl_engine_context *eng = &s->engine->ssl.eng;
@@ -20605,7 +20823,8 @@ static int empm__tls_run(empm__worker *w, empm__conn *c, empm__tls_start *s)
     }
 }
 
-/* A connection in its handshake, whatever it waits for. */
+/* A connection in its handshake, whatever it waits for. While the hello is not
+ * whole a read may take all there is: the client cannot go on without us. */
 static int empm__tls_handshake(empm__worker *w, empm__conn *c)
 {
     empm__tls_start *s = (empm__tls_start *)(void *)c->session;
@@ -20628,6 +20847,7 @@ static int empm__tls_handshake(empm__worker *w, empm__conn *c)
         }
         if (r < 0)
             return (int)r;
+        /* the very first byte tells of another protocol */
         if (s->hello_len == 0 && s->header_len == 0 && s->record_left == 0) {
             const int first = empm__ascii_lower(data[0]);
             if (first >= 'a' && first <= 'z')
@@ -20644,6 +20864,8 @@ static int empm__tls_handshake(empm__worker *w, empm__conn *c)
     return empm__tls_run(w, c, s);
 }
 
+/* The listener drops a handshake whose time is over, too: no alert, no worker.
+ */
 static void empm__tls_start_drop(empm__conn *c)
 {
     empm__tls_start_free((empm__tls_start *)(void *)c->session);
@@ -20655,7 +20877,8 @@ static const empm__transport empm__tls_starting = {
     empm__tls_start_drop, NULL, 0
 };
 
-/* The first bytes are here. */
+/* The first bytes are here: from now on the connection holds something, and its
+ * session is its own. */
 static int empm__tls_handshake_begin(empm__worker *w, empm__conn *c)
 {
     empm__tls *tls = (empm__tls *)(void *)c->session;
@@ -20676,12 +20899,13 @@ static const empm__transport empm__tls_fresh = {
 };
 
 /* ---------------------------------------------------------------------------
- * >>tls -- the wing: certificates, suites and the store of sessions
+ * >>tls-check -- what is wrong with settings and files, before a start
  *
- * All that handshakes need is made before the first child is forked: keys are
- * read while the server still has the rights to, and the store of sessions is
- * in memory that the children share. A reload reads certificates and keys anew
- * and keeps the store: sessions are good for new children, too.
+ * A start, a reload and -t ask the same questions: files are read as a server
+ * would read them and forgotten again, so that what -t calls good does start.
+ * All faults are told, not only the first one, each with its directive.
+ *
+ * runs on   the thread that starts the server, or the probe of a reload
  * ------------------------------------------------------------------------- */
 
 /* Says what SSLProtocol asks for that is not served. As in mod_ssl, a word with
@@ -20729,7 +20953,9 @@ static void empm__tls_check_protocol(const char *text, empm__report *rep)
 }
 
 /* Takes SSLCipherSuite apart: names of OpenSSL's with ':' between, the best one
- * first. Returns how many; -1: *bad is a name that is none. */
+ * first. Returns how many; -1: *bad is a name that is none. OpenSSL's keywords
+ * and signs are refused: what they stand for differs from version to version,
+ * and a list with "!" in it that is not understood must not serve. */
 static int empm__tls_suites_parse(const char *text,
                                   uint16_t list[EMPM__TLS_SUITES],
                                   const char **bad)
@@ -20770,7 +20996,8 @@ static int empm__tls_suite_kind(unsigned suite)
 }
 
 /* Reads all certificates and keys, says what is wrong with them, and forgets
- * them. `list`: the suites, n of them. */
+ * them: one that is bad hides nothing of the others. `list`: the suites, n of
+ * them, of which one at least must have a key that signs for it. */
 static void empm__tls_check_pairs(const empm_config *cfg, const uint16_t *list,
                                   int n, empm__report *rep)
 {
@@ -20864,8 +21091,26 @@ static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
                          "suite: take some of %s", names);
 }
 
+/* ---------------------------------------------------------------------------
+ * >>tls -- the wing: certificates, suites and the store of sessions
+ *
+ * All that handshakes need is made before the first child is forked: keys are
+ * read while the server still has the rights to, and the store of sessions is
+ * in memory that the children share. A reload reads certificates and keys anew
+ * and keeps the store: sessions are good for new children, too.
+ *
+ * A connection points to the empm__tls of its server, which outlives it. All of
+ * that is fixed from the start on, but for the count of memory; so workers read
+ * it without a lock.
+ *
+ * runs on   the thread that starts the server, and that which frees it
+ * ------------------------------------------------------------------------- */
+
 /* The template that each handshake begins as. Which implementation suits the
- * processor is found out once, here: each question costs 8 us. */
+ * processor is found out once, here: each question costs 8 us. It has no
+ * pointer into itself, so a copy is good once it has its own policy, store of
+ * sessions and buffer: see empm__tls_engine_begin(). Curves are X25519 and
+ * P-256 alone: the client chooses, and P-521 costs 3 ms. */
 static void empm__tls_template(empm__tls *tls)
 {
     static const char *protocols[] = { "http/1.1" };
@@ -20884,6 +21129,7 @@ static void empm__tls_template(empm__tls *tls)
     br_ssl_engine_set_prf_sha384(eng, br_tls12_sha384_prf);
     br_ssl_engine_set_default_aes_gcm(eng);
     br_ssl_engine_set_default_chapol(eng);
+    /* as Debian builds it, the variant for SSE2 is the slower one */
     br_ssl_engine_set_chacha20(eng, br_chacha20_ct_run);
     tls->ec = *br_ec_get_default();
     tls->ec.supported_curves &= (uint32_t)1 << BR_EC_secp256r1 |
@@ -20894,12 +21140,18 @@ static void empm__tls_template(empm__tls *tls)
     tls->sign_ec = br_ecdsa_sign_asn1_get_default();
     tls->sign_rsa = br_rsa_pkcs1_sign_get_default();
     br_ssl_engine_set_protocol_names(eng, protocols, 1);
+    /* not ENFORCE_SERVER_PREFERENCES: >>tls-choice needs the client's order */
     br_ssl_engine_set_all_flags(eng, BR_OPT_NO_RENEGOTIATION |
                                      BR_OPT_FAIL_ON_ALPN_MISMATCH);
 }
 
 /* --- the guard: is this the BearSSL that we know? ------------------------- */
 
+/* What stands here is beside BearSSL's documented calls: the randoms and
+ * numbers of records in an engine, record classes with keys of our own, a
+ * template that is copied. A version that differs would encrypt what no client
+ * can read, or worse, encrypt twice under one number. So a start tries all of
+ * it, with each suite and the keys that will serve: some milliseconds each. */
 typedef struct empm__tls_trial {       /* a handshake with ourselves */
     br_ssl_client_context    client;
     br_x509_minimal_context  unused;
@@ -20910,7 +21162,9 @@ typedef struct empm__tls_trial {       /* a handshake with ourselves */
     empm__tls_engine         engine;
 } empm__tls_trial;
 
-/* Moves what one engine has for the other one. How many bytes that were. */
+/* Moves what one engine has for the other one, as a socket would. Returns how
+ * many bytes that were; none in both directions: the handshake is complete, or
+ * has failed, and the states of both tell which. */
 static size_t empm__tls_trial_move(br_ssl_engine_context *from,
                                    br_ssl_engine_context *to)
 {
@@ -20928,7 +21182,8 @@ static size_t empm__tls_trial_move(br_ssl_engine_context *from,
     return n;
 }
 
-/* Does a record of the client's reach us by our keys, and one of ours it? */
+/* Does a record of the client's reach us by our keys, and one of ours it? The
+ * client is an engine throughout, so each side checks the other. */
 static int empm__tls_trial_records(br_ssl_engine_context *client,
                                    empm__tls_conn *t)
 {
@@ -20973,7 +21228,9 @@ static int empm__tls_trial_records(br_ssl_engine_context *client,
     return at != NULL && n == 4 && memcmp(at, "pong", 4) == 0;
 }
 
-/* A whole handshake with one pair and one suite, then a record each way. */
+/* A whole handshake with one pair and one suite, then a record each way. The
+ * client trusts the pair's own key and offers this suite only; without a worker
+ * the session is not stored, and no certificate is asked for. */
 static int empm__tls_trial_run(empm__tls *tls, empm__tls_trial *x,
                                const empm__tls_pair *pair, uint16_t suite)
 {
@@ -20999,11 +21256,13 @@ static int empm__tls_trial_run(empm__tls *tls, empm__tls_trial *x,
     x->start.tls = tls;
     x->start.engine = &x->engine;
     server = &x->engine.ssl.eng;
+    /* a name that leads to this pair, and not to another one of its kind */
     snprintf(x->start.client.name, sizeof x->start.client.name, "%.255s",
              pair->names);
     if (!br_ssl_client_reset(&x->client, "localhost", 0) ||
         empm__tls_engine_begin(&x->start) < 0)
         return 0;
+    /* both work in this thread: each takes what the other one has, in turn */
     while (empm__tls_trial_move(client, server) +
                empm__tls_trial_move(server, client) > 0)
         ;
@@ -21013,7 +21272,7 @@ static int empm__tls_trial_run(empm__tls *tls, empm__tls_trial *x,
     t = (empm__tls_conn *)EMPM_MALLOC(empm__tls_conn_bytes(suite, ""));
     if (t == NULL)
         return 0;
-    x->start.client.name[0] = '\0';
+    x->start.client.name[0] = '\0';    /* it is no part of the cut's keys */
     x->start.client.log_record = 14;
     empm__tls_cut(t, &x->start);
     good = empm__tls_trial_records(client, t);
@@ -21022,14 +21281,18 @@ static int empm__tls_trial_run(empm__tls *tls, empm__tls_trial *x,
     return good;
 }
 
-/* Shakes hands with ourselves, once for each kind of cipher: what we take from
- * the engine is no promise of BearSSL's. EMPM_OK, or an error that is said. */
+/* Shakes hands with ourselves, once for each suite that a pair can serve: what
+ * we take from the engine is no promise of BearSSL's. The keys of a trial are
+ * wiped, though nobody else has seen a byte of it. EMPM_OK, or an error that is
+ * said. */
 static int empm__tls_guard(empm__tls *tls, empm__report *rep)
 {
     empm__tls_trial *x = (empm__tls_trial *)EMPM_MALLOC(sizeof *x);
     int i, k, good = 1;
     if (x == NULL)
         return EMPM_ENOMEM;
+    /* a suite without a pair is never chosen, and the first pair of its kind
+     * stands for the others: what differs between them is read, not computed */
     for (i = 0; i < tls->nsuites && good; i++)
         for (k = 0; k < tls->npairs && good; k++) {
             if (empm__tls_suite_kind(tls->suites[i]) == tls->pairs[k].kind) {
@@ -21048,7 +21311,8 @@ static int empm__tls_guard(empm__tls *tls, empm__report *rep)
 }
 
 /* The store of sessions: that of the server before, if it is as large as this
- * one shall be; else a new one, or none. EMPM_OK, or an error that is said. */
+ * one shall be; else a new one, or none. EMPM_OK, or an error that is said. Old
+ * sessions need no other care: their marks tell whether they are still good. */
 static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
                                    empm__report *rep)
 {
@@ -21067,7 +21331,7 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
     if (x == NULL)
         return EMPM_ENOMEM;
     x->bytes = bytes;
-    x->room = room;
+    x->room = room;                    /* larger with certificates of clients */
     x->servers = 1;
     if (empm__kv_new(&x->kv, bytes, room) < 0) {
         EMPM_FREE(x);
@@ -21075,12 +21339,13 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
                          "memory of that size to share");
         return EMPM_ESYS;
     }
-    empm__process_hide(x->kv, bytes);
+    empm__process_hide(x->kv, bytes);    /* it has master secrets */
     tls->sessions = x;
     return EMPM_OK;
 }
 
-/* The last server of this process that has them unmaps them. */
+/* The last server of this process that has them unmaps them. A child's copy of
+ * the count says nothing to others: its mapping ends with the process. */
 static void empm__tls_sessions_drop(empm__tls_sessions *x)
 {
     if (x == NULL || --x->servers > 0)
@@ -21089,6 +21354,8 @@ static void empm__tls_sessions_drop(empm__tls_sessions *x)
     EMPM_FREE(x);
 }
 
+/* Children have gone by now, or have copies of their own. Also of a server
+ * whose start has failed half way. */
 static void empm__tls_server_free(empm_server *s)
 {
     empm__tls *tls = s->tls;
@@ -21104,7 +21371,9 @@ static void empm__tls_server_free(empm_server *s)
 }
 
 /* Reads certificates and keys, makes the template and the store, and tries a
- * handshake. A reload keeps the store and reads all else anew. */
+ * handshake. A reload keeps the store and reads all else anew; `old` goes on
+ * with what it has read, until its last connection ends. On an error the caller
+ * frees what is there already. */
 static int empm__tls_server_new(empm_server *s, const empm_server *old,
                                 empm__report *rep)
 {
@@ -21119,7 +21388,7 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
         return EMPM_ENOMEM;
     memset(tls, 0, sizeof *tls);
     tls->cfg = cfg;
-    tls->fresh.of = &empm__tls_fresh;
+    tls->fresh.of = &empm__tls_fresh;    /* of all that sent nothing */
     s->secure = &tls->fresh;
     while (r == EMPM_OK && tls->npairs < EMPM_MAX_LIST &&
            cfg->ssl_certificate_file[tls->npairs] != NULL) {
@@ -21140,7 +21409,9 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
     return r < 0 ? r : empm__tls_guard(tls, rep);
 }
 
-/* What the parent has locked in memory is not locked in its child. */
+/* What the parent has locked in memory is not locked in its child: fork() keeps
+ * MADV_DONTDUMP, but no mlock(). It runs before the child serves, and a lock
+ * that is refused is no error: RLIMIT_MEMLOCK may be small. */
 static int empm__tls_engine_new(empm__engine *e)
 {
     const empm__tls *tls = e->s->tls;
@@ -23701,7 +23972,8 @@ static int empm__files_run(empm_request *req, const char *file, int rest)
     at.file = file;
     at.name = name;
     at.rest = empm__request_segments(req, rest, req->path.n, "");
-    if (name == NULL || at.rest == NULL)
+    /* without a root: the folder has come while the server started */
+    if (name == NULL || at.rest == NULL || at.root == NULL)
         return 503;
     memcpy(name, slash, strlen(slash));
     memcpy(name + strlen(slash), file, strlen(file) + 1);
@@ -24482,14 +24754,16 @@ static void empm__cgi_server_params(empm__fcgi_writer *w, empm_request *req)
     const empm_server *s = req->w->s;
     const empm__endpoint *l = &s->endpoints[req->c->endpoint];
     const char *host = empm_host(req), *name = s->cfg->server_name;
-    const char *bracket = *host == '[' ? strchr(host, ']') : NULL;
+    const char *scheme = name != NULL ? strstr(name, "://") : NULL;
+    const char *bracket;
     char port[12];
     snprintf(port, sizeof port, "%d", l->port);
-    if (name == NULL && *host != '\0')
-        empm__fcgi_param_n(w, "SERVER_NAME", host, bracket != NULL
-                           ? (size_t)(bracket - host) + 1 : strcspn(host, ":"));
-    else
-        empm__fcgi_param(w, "SERVER_NAME", name != NULL ? name : "localhost");
+    /* "[scheme://]name[:port]", as ServerName may have it */
+    name = scheme != NULL ? scheme + 3 : name != NULL ? name
+           : *host != '\0' ? host : "localhost";
+    bracket = *name == '[' ? strchr(name, ']') : NULL;
+    empm__fcgi_param_n(w, "SERVER_NAME", name, bracket != NULL
+                       ? (size_t)(bracket - name) + 1 : strcspn(name, ":/"));
     empm__fcgi_param(w, "SERVER_PORT", l->port > 0 ? port : "80");
 }
 
@@ -24515,9 +24789,12 @@ static void empm__cgi_target_params(empm__fcgi_writer *w, empm_request *req)
 {
     const char *query = empm_query_string(req);
     const char *target = empm_target(req);
-    if (req->head.flags & EMPM__H_ABSOLUTE)
-        target = strchr(strstr(target, "://") + 3, '/');
-    empm__fcgi_param(w, "REQUEST_URI", target != NULL ? target : "/");
+    if (req->head.flags & EMPM__H_ABSOLUTE) {
+        target = strstr(target, "://") + 3;
+        target += strcspn(target, "/?");
+    }
+    empm__cgi_param_of(w, "REQUEST_URI", *target == '?' || *target == '\0'
+                       ? "/" : "", target, "");
     empm__fcgi_param(w, "QUERY_STRING", query);
 }
 
@@ -24572,6 +24849,7 @@ static size_t empm__cgi_params(empm__fcgi_writer *w, empm_request *req,
  * ------------------------------------------------------------------------- */
 
 #define EMPM__BACKENDS 16            /* of a route */
+#define EMPM__BACKEND_TEXT 256       /* bytes of an address, and a NUL */
 #define EMPM__BACKEND_FAILURES 3     /* in a row, then it rests */
 #define EMPM__BACKEND_REST_MS 10000
 
@@ -24590,7 +24868,7 @@ typedef struct empm__backend_score {
 typedef struct empm__backend {       /* fixed */
     struct sockaddr_storage to;
     socklen_t to_len;
-    char      text[256];             /* as it was given */
+    char      text[EMPM__BACKEND_TEXT];    /* as it was given */
     int       number;                /* of the server's back ends */
 } empm__backend;
 
@@ -24758,10 +25036,14 @@ typedef struct empm__fcgi {          /* in the request's memory */
     char                  *cgi;      /* the head of the answer, if it comes in
                                         pieces */
     size_t                 cgi_len;
-    int                    begun;    /* a byte of an answer has come */
+    int                    begun;    /* of an answer or of messages */
+    const char            *own;      /* the fields that were there before
+                                        those of the answer */
+    uint32_t               own_len;
     int                    head_done;
     int64_t                length;   /* of the answer's body; -1: not known */
     int64_t                given;    /* bytes of it so far */
+    int                    cut;      /* there were more than that */
     char                  *line;     /* of its messages, until it is whole */
     size_t                 line_len;
     size_t                 said;     /* bytes of its messages */
@@ -24815,24 +25097,39 @@ static void empm__fcgi_say(empm__fcgi *x, int code, const char *what)
                       x->at != NULL ? x->at->text : "-", what);
 }
 
-/* The answer cannot be had, or not to its end. Returns what the handler
- * returns. */
+#define EMPM__FCGI_OURS 5700         /* no fault of the back end's */
+
+/* The answer cannot be had, or not to its end: the client gets one of ours,
+ * without the fields of the back end's. Returns what the handler returns. */
 static int empm__fcgi_fail(empm__fcgi *x, int status, int code, const char *why)
 {
     empm_request *req = x->req;
     empm__fcgi_say(x, code, why);
-    if (x->at != NULL && code != 5700)   /* that is our own fault */
+    if (x->at != NULL && code != EMPM__FCGI_OURS)
         empm__backend_note(req->w, x->at, why);
     empm__fcgi_close(x);
     if (!empm__request_head_is_open(req)) {
         empm__response_fail(req, EMPM_ECLOSED, "");
         return EMPM_OK;
     }
-    req->declared = -1;
+    if (x->own_len > 0)
+        memcpy(req->fields, x->own, x->own_len);
+    req->fields_len = x->own_len;
     empm__response_status_text(req, status);
     if (status == 503)
         empm_set_header(req, "Retry-After", "1");
     return EMPM_OK;
+}
+
+/* The suspension has been refused: the client has gone, or the server ends.
+ * Returns what the handler returns. */
+static int empm__fcgi_no_wait(empm__fcgi *x)
+{
+    if (!x->req->failed && !empm__conn_noted(x->req->c, EMPM__READY_HUP))
+        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "the request cannot "
+                               "wait");
+    empm__fcgi_close(x);
+    return 499;
 }
 
 static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user);
@@ -24847,14 +25144,15 @@ static int empm__fcgi_wait(empm__fcgi *x, int events, int ms)
         const size_t left = x->head_len - (size_t)x->sent;
         char *kept = (char *)empm_alloc(req, left);
         if (kept == NULL)
-            return empm__fcgi_fail(x, 503, 5700, "no memory for the request");
+            return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "no memory for the "
+                                   "request");
         memcpy(kept, x->head + x->sent, left);
         x->head = kept - x->sent;
     }
     return empm__handling_suspend_own(req, x->fd, events, ms, empm__fcgi_wake,
                                       x) != 0
                ? EMPM_SUSPENDED
-               : empm__fcgi_fail(x, 503, 5700, "the request cannot wait");
+               : empm__fcgi_no_wait(x);
 }
 
 /* May the request be sent again, to another back end? Nothing of it has been
@@ -24867,9 +25165,11 @@ static int empm__fcgi_may_retry(const empm__fcgi *x)
                          strcmp(m, "HEAD") == 0 || strcmp(m, "OPTIONS") == 0);
 }
 
-/* This back end has failed: the next one is tried, or the request fails. */
+/* This back end has failed: the next one is tried, each once, or the request
+ * fails. */
 static int empm__fcgi_next(empm__fcgi *x, int status, int code, const char *why)
 {
+    x->tried |= 1u << (x->at - x->group->list);
     if (!empm__fcgi_may_retry(x) ||
         empm__backend_choose(x->req->w, x->group, x->tried) == NULL)
         return empm__fcgi_fail(x, status, code, why);
@@ -24877,6 +25177,7 @@ static int empm__fcgi_next(empm__fcgi *x, int status, int code, const char *why)
     empm__backend_note(x->req->w, x->at, why);
     empm__fcgi_close(x);
     x->sent = 0;
+    x->head_len = 0;                 /* made anew when it is connected */
     memset(&x->reader, 0, sizeof x->reader);
     return empm__fcgi_connect(x);
 }
@@ -24930,9 +25231,10 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
         x->length = req->declared;
     }
     if (x->length >= 0 && (int64_t)n > x->length - x->given) {
-        if (x->given <= x->length)
+        if (!x->cut)
             empm__fcgi_say(x, 5705, "sends more than its Content-Length: the "
                            "rest is dropped");
+        x->cut = 1;
         n = (size_t)(x->length - x->given);
     }
     x->given += (int64_t)n;
@@ -24945,8 +25247,11 @@ static int empm__fcgi_ended(empm__fcgi *x)
 {
     empm_request *req = x->req;
     const int protocol = x->reader.end[4];
-    if (protocol == 1 || protocol == 2)
+    if (protocol == 1 || protocol == 2) {
+        if (!x->begun)               /* it has not looked at the request */
+            x->sent = 0;
         return empm__fcgi_next(x, 503, 5702, "has no time for the request");
+    }
     if (protocol != 0)
         return empm__fcgi_fail(x, 502, 5703, "does not know the role");
     if (!x->head_done)
@@ -24958,6 +25263,11 @@ static int empm__fcgi_ended(empm__fcgi *x)
                                "Content-Length");
     empm__backend_note(req->w, x->at, NULL);
     empm__fcgi_close(x);
+    /* how long a body would be is not known from one that was not made: RFC
+     * 9110 8.6 */
+    if (req->head_only && x->length < 0 && x->given == 0 &&
+        empm__response_commit(req, 0) < 0)
+        empm__response_fail_room(req, EMPM_ENOMEM);
     return EMPM_OK;
 }
 
@@ -24972,16 +25282,27 @@ static int empm__fcgi_broken(empm__fcgi *x, const char *why)
     return empm__fcgi_next(x, 502, 5703, why);
 }
 
-/* Is there no room for what the back end may send next? A client that does not
- * read shall have no more than half of LimitResponseSpool, so that nothing is
- * lost, and others the rest of what there is. */
-static int empm__fcgi_is_full(const empm__fcgi *x)
+/* How much of what the back end sends next has room: what is read is never
+ * lost. A client that does not read shall have no more than half of
+ * LimitResponseSpool, and others the rest of what there is. Without an overflow
+ * there is the memory of EMPM_RESPONSE_BUFFER, unless the overflow has bytes
+ * that go first. */
+static size_t empm__fcgi_room(const empm__fcgi *x)
 {
-    empm__worker *w = x->req->w;
-    const empm__io *io = &x->req->io;
-    return io->out_left > EMPM_RESPONSE_BUFFER &&
-           (io->out_left > w->cfg->limit_response_spool / 2 ||
-            !empm__pool_spool_has(w, EMPM_TURN_BYTES));
+    const empm_request *req = x->req;
+    const empm__io *io = &req->io;
+    const int64_t most = req->w->cfg->limit_response_spool;
+    const int64_t waits = io->out_left + (int64_t)req->body_out_bytes;
+    const int spools = io->out_last != NULL && empm__io_has_slice(io->out_last);
+    if (!spools && waits + (int64_t)EMPM__SCRATCH <= EMPM_RESPONSE_BUFFER)
+        return EMPM__SCRATCH;        /* nearly all answers: no look at more */
+    if (io->out_left <= most / 2 &&
+        most - io->out_left >= 2 * (int64_t)EMPM__SCRATCH &&
+        empm__pool_spool_has(req->w, EMPM_TURN_BYTES, io->spool_fd < 0))
+        return EMPM__SCRATCH;
+    if (spools || waits > EMPM_RESPONSE_BUFFER / 2)
+        return 0;
+    return empm__min(EMPM_RESPONSE_BUFFER / 2, EMPM__SCRATCH);
 }
 
 /* Waits until the client has read half of what there is for it. The back end
@@ -24990,30 +25311,35 @@ static int empm__fcgi_is_full(const empm__fcgi *x)
 static int empm__fcgi_wait_room(empm__fcgi *x)
 {
     empm_request *req = x->req;
-    req->room_at = req->io.out_left / 2;
+    req->room_at = (req->io.out_left + 1) / 2;
     return empm_suspend(req, INT_MAX, empm__fcgi_wake, x) != 0
                ? EMPM_SUSPENDED
-               : empm__fcgi_fail(x, 503, 5700, "the request cannot wait");
+               : empm__fcgi_no_wait(x);
 }
 
-/* Reads what has come, for one turn at most. Returns what the handler
- * returns. */
-static int empm__fcgi_receive(empm__fcgi *x)
+/* Reads what has come into EMPM__SCRATCH bytes, for one turn at most. Returns
+ * what the handler returns. */
+static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
 {
     empm_request *req = x->req;
     empm__worker *w = req->w;
-    char *scratch = empm__worker_scratch(w);
     const int rest_ms = empm__fcgi_timeout(x);
     const char *why = NULL;
     int64_t most = EMPM_TURN_BYTES;
-    if (scratch == NULL)
-        return empm__fcgi_fail(x, 503, 5700, "no memory to read into");
     for (;;) {
         const char *at = scratch, *piece = NULL;
         size_t n = 0;
         int type;
         ssize_t got;
-        if (empm__fcgi_is_full(x))
+        size_t room = empm__fcgi_room(x);
+        if (room == 0 && req->body_out_bytes > 0) {  /* it gathers no longer */
+            if (empm__response_push_body(req) < 0) {
+                empm__fcgi_close(x);
+                return EMPM_OK;
+            }
+            room = empm__fcgi_room(x);
+        }
+        if (room == 0)
             return empm__fcgi_wait_room(x);
         if (most <= 0) {             /* no event tells of what is left */
             empm__conn_note(req->c, EMPM__READY_AUX_IN);
@@ -25021,7 +25347,7 @@ static int empm__fcgi_receive(empm__fcgi *x)
         }
         empm__conn_clear(req->c, EMPM__READY_AUX_IN);
         do
-            got = recv(x->fd, scratch, EMPM__SCRATCH, 0);
+            got = recv(x->fd, scratch, room, 0);
         while (got < 0 && errno == EINTR);
         if (got < 0 && errno == EAGAIN)
             break;
@@ -25029,9 +25355,9 @@ static int empm__fcgi_receive(empm__fcgi *x)
             return empm__fcgi_broken(x, got < 0 ? strerror(errno)
                                      : "closes before the end of its answer");
         most -= got;
-        x->begun = 1;
         while ((type = empm__fcgi_read(&x->reader, &at, scratch + got, &piece,
                                        &n, &why)) != EMPM__MORE) {
+            x->begun |= type != EMPM__FCGI_END;
             if (type == EMPM__FCGI_STDERR)
                 empm__fcgi_messages(x, piece, n);
             else if (type == EMPM__FCGI_STDOUT)
@@ -25048,6 +25374,26 @@ static int empm__fcgi_receive(empm__fcgi *x)
     }
     return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
                                                : EMPM_FD_IN, rest_ms);
+}
+
+/* The same, into the worker's scratch. That is not the worker's meanwhile: what
+ * is written from it may make room for itself by sending from the overflow,
+ * which passes through a scratch, too. */
+static int empm__fcgi_receive(empm__fcgi *x)
+{
+    empm__worker *w = x->req->w;
+    char *scratch = empm__worker_scratch(w);
+    int r;
+    if (scratch == NULL)
+        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "no memory to read "
+                               "into");
+    w->scratch = NULL;
+    r = empm__fcgi_receive_into(x, scratch);
+    if (w->scratch == NULL)
+        w->scratch = scratch;
+    else
+        EMPM_FREE(scratch);
+    return r;
 }
 
 /* Sends what the back end takes, and reads what it says: it may answer before
@@ -25078,9 +25424,8 @@ static int empm__fcgi_send(empm__fcgi *x, int first)
         while (n < 0 && errno == EINTR);
         if (n < 0 && errno == EAGAIN)
             break;
-        if (n < 0 && x->sent == 0)
-            return empm__fcgi_next(x, 502, 5701, strerror(errno));
-        if (n < 0)                   /* it wants no more: not even to wait */
+        if (n < 0)                   /* it wants no more, not even the first
+                                        byte; but may have answered */
             x->all = x->sent;
         else
             x->sent += n;
@@ -25124,7 +25469,8 @@ static int empm__fcgi_connected(empm__fcgi *x)
 {
     const int status = empm__fcgi_prepare(x);
     if (status != EMPM_OK)
-        return empm__fcgi_fail(x, status, 5700, "no room for its variables");
+        return empm__fcgi_fail(x, status, EMPM__FCGI_OURS, "no room for its "
+                               "variables");
     x->phase = EMPM__FCGI_SENDING;
     x->req->stays = 1;
     x->req->gathers = !x->group->flushes;
@@ -25147,30 +25493,29 @@ static int empm__fcgi_connect(empm__fcgi *x)
     empm__backend_work(w, x->at, 1);
     x->phase = EMPM__FCGI_CONNECTING;
     if (!empm__pool_fd_reserve(w, EMPM__FOR_ANSWERS))
-        return empm__fcgi_fail(x, 503, 5700, "MaxOpenFiles is reached");
+        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "MaxOpenFiles is "
+                               "reached");
     x->fd = socket(x->at->to.ss_family, SOCK_STREAM | SOCK_NONBLOCK |
                                             SOCK_CLOEXEC, 0);
     if (x->fd < 0) {
         empm__pool_fd_release(&w->engine->pool, EMPM__FOR_ANSWERS);
-        return empm__fcgi_fail(x, 503, 5700, strerror(errno));
+        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, strerror(errno));
     }
     error = connect(x->fd, (const struct sockaddr *)&x->at->to,
                     x->at->to_len) < 0 ? errno : 0;
-    if (error != EAGAIN && error != 0 && error != EINPROGRESS) {
-        x->tried |= 1u << (x->at - x->group->list);
+    if (error != EAGAIN && error != 0 && error != EINPROGRESS)
         return empm__fcgi_next(x, 503, 5701, strerror(error));
-    }
     if (error == EAGAIN) {
-        empm__fcgi_close(x);
         x->pause_ms = x->pause_ms == 0 ? EMPM__FCGI_RETRY_MS : x->pause_ms * 2;
         if (x->pause_ms > EMPM__FCGI_RETRY_MOST_MS)
             x->pause_ms = EMPM__FCGI_RETRY_MOST_MS;
         if (empm__time_until(empm__time_after(x->began_ms, most),
                              empm__now_ms()) < x->pause_ms)
             return empm__fcgi_fail(x, 503, 5701, "its queue stays full");
+        empm__fcgi_close(x);
         return empm_suspend(req, x->pause_ms, empm__fcgi_wake, x) != 0
                    ? EMPM_SUSPENDED
-                   : empm__fcgi_fail(x, 503, 5700, "the request cannot wait");
+                   : empm__fcgi_no_wait(x);
     }
     if (error == 0)
         return empm__fcgi_connected(x);
@@ -25183,21 +25528,19 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
     empm__fcgi *x = (empm__fcgi *)user;
     int error = 0;
     socklen_t n = sizeof error;
+    if (why == EMPM_HALF_CLOSED)     /* it may still read the answer */
+        return EMPM_SUSPENDED;       /* and what is waited for stays */
     req->room_at = 0;
     switch (why) {
-    case EMPM_HALF_CLOSED:           /* it may still read the answer */
-        return EMPM_SUSPENDED;
     case EMPM_GONE:
         empm__fcgi_close(x);
         return 499;
     case EMPM_STOPPING:
-        return empm__fcgi_fail(x, 503, 5700, "the server stops");
+        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "the server stops");
     case EMPM_TIMEOUT:
-        if (x->phase == EMPM__FCGI_CONNECTING && x->fd >= 0) {
-            x->tried |= 1u << (x->at - x->group->list);
+        if (x->phase == EMPM__FCGI_CONNECTING && x->fd >= 0)
             return empm__fcgi_next(x, 503, 5704, "cannot be reached in "
                                    "ProxyConnectTimeout");
-        }
         if (x->phase != EMPM__FCGI_CONNECTING)
             return empm__fcgi_fail(x, 504, 5704, "takes and gives nothing for "
                                    "ProxyTimeout");
@@ -25212,7 +25555,6 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
             error = errno;
         if (error == 0)
             return empm__fcgi_connected(x);
-        x->tried |= 1u << (x->at - x->group->list);
         return empm__fcgi_next(x, 503, 5701, strerror(error));
     }
     return x->sent < x->all ? empm__fcgi_send(x, 0) : empm__fcgi_receive(x);
@@ -25228,9 +25570,14 @@ static int empm__fcgi_serve(empm_request *req, empm__backends *group,
     for (s = place->rest; *s != '\0'; s++)
         if ((unsigned char)*s < ' ' || *s == 127)
             return 404;
-    if ((x = (empm__fcgi *)empm_alloc(req, sizeof *x)) == NULL)
+    if ((x = (empm__fcgi *)empm_alloc(req, sizeof *x + req->fields_len)) ==
+        NULL)
         return 503;
     memset(x, 0, sizeof *x);
+    x->own = (char *)(x + 1);
+    x->own_len = req->fields_len;
+    if (x->own_len > 0)
+        memcpy(x + 1, req->fields, x->own_len);
     x->req = req;
     x->fd = -1;
     x->group = group;
@@ -25267,7 +25614,7 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
     struct sockaddr_un *un = (struct sockaddr_un *)(void *)&b->to;
     empm__endpoint_spec l;
     struct addrinfo hints, *found;
-    char host[256];
+    char host[EMPM__BACKEND_TEXT];
     const char *bar, *why, *folder = NULL;
     if (g->n == EMPM__BACKENDS)
         return "are more than 16";
@@ -25291,7 +25638,7 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
                  folder);
     if ((why = empm__endpoint_parse(&l, host)) != NULL)
         return why;
-    snprintf(b->text, sizeof b->text, "%s", host);
+    memcpy(b->text, host, sizeof b->text);
     if (l.kind == EMPM__ENDPOINT_UNIX) {
         if (strlen(l.host) >= sizeof un->sun_path)
             return "has a path that is too long for a socket";
@@ -25453,10 +25800,15 @@ static int empm__fcgi_route(empm_request *req, void *user)
     const empm__route *r = req->route;
     const int first = r->nsegs - 1;
     empm__script at;
+    int i;
     (void)user;
     at.name = empm__request_segments(req, 0, first, "");
     at.rest = empm__request_segments(req, first, req->path.n, "");
     at.root = r->backends->root[0] != '\0' ? r->backends->root : NULL;
+    /* a name below a folder that we cannot see: no segment of it leads out */
+    for (i = first; at.root != NULL && i < req->path.n; i++)
+        if (strpbrk(req->path.seg[i], "/\\") != NULL)
+            return 404;
     at.file = at.root != NULL && at.rest != NULL ? at.rest + 1 : NULL;
     if (at.name == NULL || at.rest == NULL)
         return 503;
@@ -25631,6 +25983,12 @@ static int empm__fcgi_server_new(empm_server *s, const empm_server *old,
                 dir = empm__config_path(s->cfg, s->cfg->document_root, path,
                                         sizeof path);
             route->root_path = realpath(dir, NULL);
+            if (route->root_path == NULL && errno != ENOENT &&
+                errno != ENOTDIR) {
+                empm__report_say(rep, EMPM_LOG_ERROR, 5707, "%s: realpath(%s): "
+                                 "%s", u->pattern, dir, strerror(errno));
+                return EMPM_ESYS;
+            }
             s->run_script = empm__fcgi_run_script;
         }
     }
