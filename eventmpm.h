@@ -459,9 +459,9 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
  * empm_port() returns), "unix:/run/a.sock mode=660 user=root group=www" (names,
  * or "#number"), "fd:3" (an inherited listening socket), "systemd:web" (the
  * sockets that the service manager passes under that name). Words that may
- * follow: "tls": HTTPS; "v6only"; "proxy": each connection begins with a PROXY header,
- * version 1 or 2; "admin": the status only, from an engine of its own that no
- * busy worker can hold up. */
+ * follow: "tls": HTTPS; "v6only"; "proxy": each connection begins with a PROXY
+ * header, version 1 or 2; "admin": the status only, from an engine of its own
+ * that no busy worker can hold up. */
 typedef struct empm_config {
     const empm_route *routes;          /* ends with EMPM_ROUTES_END */
     void       *user;                  /* given to the hooks */
@@ -1243,7 +1243,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   a log letter   a row of empm__letters in >>access-items, and above it its
  *                  empm__access_write_NAME or, for a number, a field of
  *                  empm__facts that empm__access_facts fills; a line in
- *                  >>letters. Tests access.table_of_letters, and
+ *                  >>letters. Test access.table_of_letters; test
  *                  access.every_letter, with a case of its own
  *   a wing         a struct empm__wing, as empm__store_wing in >>store-calls; a
  *                  row of empm__wings in >>wings; a switch in >>options
@@ -13015,9 +13015,15 @@ static int empm__body_put(empm__worker *w, empm_request *req, const char *data,
     if (req->body_mode == EMPM__BODY_PIECES) {
         const empm_route *u = req->route->user;
         req->body_len = len;
+        /* `data` may stand in the scratch, through which an overflow is sent if
+         * on_body() answers: that then gets another one */
+        char *scratch = w->scratch;
+        w->scratch = NULL;
         w->calling = EMPM__CALL_OTHER;
         status = u->on_body(req, data, n, u->user);
         w->calling = EMPM__CALL_NONE;
+        EMPM_FREE(w->scratch);
+        w->scratch = scratch;
         req->refusal = status != 0 ? EMPM__BY_ON_BODY : EMPM__BY_SERVER;
         return status == 0 || (status >= 200 && status <= 599) ? status : 500;
     }
@@ -13585,6 +13591,12 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
         wait->deadline_ms = req->wake_deadline;
         return pending && empm__step_wait_write(w, req, wait) < 0
                    ? EMPM__CLOSED : EMPM__SUSPENDED;
+    }
+    if (req->wake_why == EMPM_READY && empm__turn_is_over(w)) {
+        req->wake_why = 0;               /* a back end that never pauses */
+        c->why = (uint16_t)why;
+        wait->turn_over = 1;
+        return EMPM__SUSPENDED;
     }
     req->suspension = EMPM__SUSP_DUE;
     return EMPM__HANDLE;
@@ -25322,7 +25334,6 @@ static int empm__fcgi_wait_room(empm__fcgi *x)
 static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
 {
     empm_request *req = x->req;
-    empm__worker *w = req->w;
     const int rest_ms = empm__fcgi_timeout(x);
     const char *why = NULL;
     int64_t most = EMPM_TURN_BYTES;
@@ -25389,10 +25400,8 @@ static int empm__fcgi_receive(empm__fcgi *x)
                                "into");
     w->scratch = NULL;
     r = empm__fcgi_receive_into(x, scratch);
-    if (w->scratch == NULL)
-        w->scratch = scratch;
-    else
-        EMPM_FREE(scratch);
+    EMPM_FREE(w->scratch);
+    w->scratch = scratch;
     return r;
 }
 

@@ -1821,6 +1821,23 @@ static int p_count(empm_request *req, const void *data, size_t len, void *user)
     return EMPM_OK;
 }
 
+static int h_done(empm_request *req, void *user)
+{
+    (void)req;
+    (void)user;
+    return EMPM_OK;
+}
+
+/* Sends each piece back, in two halves. */
+static int p_halves(empm_request *req, const void *data, size_t len, void *user)
+{
+    const char *p = (const char *)data;
+
+    (void)user;
+    return empm_write(req, p, len / 2) == EMPM_OK &&
+           empm_write(req, p + len / 2, len - len / 2) == EMPM_OK ? 0 : 500;
+}
+
 static int p_nap(empm_request *req, const void *data, size_t len, void *user)
 {
     (void)data;
@@ -2769,6 +2786,8 @@ static const empm_route routes[] = {
     EMPM_ROUTE_WITH("POST /count",   h_count,      NULL, NULL, p_count, 0, 0,
                     0),
     EMPM_ROUTE_WITH("POST /nap",     h_count,      NULL, NULL, p_nap, 0, 0, 0),
+    EMPM_ROUTE_WITH("POST /halves",  h_done,       NULL, NULL, p_halves, 0, 0,
+                    0),
     EMPM_ROUTE_WITH("POST /piped",   h_end,        NULL, NULL, p_echo, 0, 0, 0),
     EMPM_ROUTE_FULL("POST /few",     h_sum,        NULL, NULL, NULL, 0, 0, 0,
                     2),
@@ -4408,7 +4427,7 @@ TEST(config, the_map_leads_to_what_there_is)
 {
     static const struct { const char *what; int places, tests; } lists[] = {
         { "a directive", 2, 1 }, { "a message", 1, 1 }, { "a state", 2, 1 },
-        { "a counter", 1, 1 }, { "a log letter", 2, 1 }, { "an order", 3, 0 },
+        { "a counter", 1, 1 }, { "a log letter", 2, 2 }, { "an order", 3, 0 },
         { "a wing", 3, 0 }, { "a transport", 2, 1 }, { "a protocol", 3, 0 },
         { "a public call", 1, 0 }
     };
@@ -14798,6 +14817,27 @@ SERVED(body, streamed_body_may_be_refused, NULL)
     CHECK_INT(c->closes, 1);
     CHECK_FIN(c);
     str_free(&s);
+}
+
+/* What on_body() is given stays as it is while it answers, also when earlier
+ * parts of the answer wait for the client in a file. */
+SERVED(body, a_piece_is_not_overwritten_by_the_answer, "SendBufferSize 8192")
+{
+    enum { BYTES = 3000000, STEP = 50000 };
+    char *sent = (char *)malloc(BYTES);
+    int i;
+
+    for (i = 0; i < BYTES; i++)
+        sent[i] = (char)(i * 31 + i / 251);
+    CHECK(cl_connect_port(c, f->port, 4096) >= 0);
+    cl_printf(c, "POST /halves HTTP/1.1\r\nHost: a\r\nContent-Length: %d"
+              "\r\n\r\n", BYTES);
+    for (i = 0; i < BYTES; i += STEP)
+        cl_send(c, sent + i, STEP);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_INT((int)c->body.n, BYTES);
+    CHECK(c->body.n == BYTES && memcmp(c->body.p, sent, BYTES) == 0);
+    free(sent);
 }
 
 /* A handler may send its answer while the body still comes, and no byte is
