@@ -239,7 +239,7 @@
  *
  *   EVENTMPM_NO_FILES        1380 lines 14100 bytes static files (EMPM_FILES)
  *   EVENTMPM_NO_STATUS       1450 lines 19800 bytes the status page
- *   EVENTMPM_NO_ACCESS_LOG    980 lines  9500 bytes CustomLog
+ *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
  *   EVENTMPM_NO_FASTCGI      1470 lines 13800 bytes FastCGI back ends: PHP
  *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
@@ -1110,14 +1110,14 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   settings values directives check          what can be set, and how
  *   score peer                                counters; the other end's address
  *   handover wheel queue inbox poller         a connection changes hands
- *   route engine-types pages                  patterns; workers, engines
+ *   route route-search engine-types pages     patterns; workers, engines
  *   transport io                              bytes in, bytes out
  *   exchange taking accepting moving admission listener
  *                                             accepts, and gives to siblings
  *   head head-lines body                      HTTP in
  *   request request-memory request-values notes
  *                                             what a handler holds
- *   protocol response response-head response-calls
+ *   protocol response response-head response-calls response-end
  *                                             what it answers
  *   steps dispatch reading reading-body handling writing conn
  *                                             the life of a connection
@@ -1240,7 +1240,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *                  Test conn.picture_and_table_name_every_state
  *   a counter      a row of EMPM__COUNTER_LIST in >>score; an empm__bump().
  *                  Test status.every_counter_is_told_everywhere
- *   a log letter   a row of empm__letters in >>access-items, and above it its
+ *   a log letter   a row of empm__letters in >>access-letters; above it its
  *                  empm__access_write_NAME or, for a number, a field of
  *                  empm__facts that empm__access_facts fills; a line in
  *                  >>letters. Test access.table_of_letters; test
@@ -1290,7 +1290,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix queue           queue
  *   prefix inbox           poller
  *   prefix poller          poller
- *   prefix route           route routes path
+ *   prefix route           route routes
+ *   prefix route-search    route path
  *   prefix engine-types    wings engine worker
  *   prefix pages           budget pool file worker page pages
  *   prefix transport       transport socket plain conn
@@ -1311,6 +1312,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix response        response
  *   prefix response-head   response text
  *   prefix response-calls  response
+ *   prefix response-end    response
  *   prefix steps           step turn
  *   prefix dispatch        dispatch
  *   prefix reading         do reading
@@ -1329,7 +1331,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix config-files    loader define load
  *   prefix config-sections loader config
  *   prefix proxy           proxy reading
- *   prefix store           random shared sip kv
+ *   prefix store           random shared
+ *   prefix store-table     sip kv
  *   prefix store-calls     store
  *   prefix tls-pem         tls
  *   prefix tls-names       tls
@@ -1345,23 +1348,29 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix tls-check       tls
  *   prefix tls             tls
  *   prefix access-items    access
+ *   prefix access-letters  access
  *   prefix access-formats  access
  *   prefix access-lines    access
+ *   prefix access-logs     access
  *   prefix files           types file
  *   prefix conditions      date condition range file
  *   prefix file-cache      file files
  *   prefix multipart       parts
- *   prefix files-serving   parts file files
+ *   prefix files-serving   parts file
+ *   prefix files-routes    files
  *   prefix fastcgi-records fcgi
  *   prefix fastcgi-answer  cgi
  *   prefix fastcgi-params  cgi
  *   prefix fastcgi-backends backend
  *   prefix fastcgi         fcgi
+ *   prefix fastcgi-exchange fcgi
  *   prefix fastcgi-routes  backend backends scripts fcgi
  *   prefix health          health
  *   prefix status          process snapshot status
  *   prefix metrics         metric status
+ *   prefix status-auto     status
  *   prefix page            status
+ *   prefix status-calls    status
  *   prefix wings           wings
  *   prefix signals         signals program orders
  *   prefix manager         manager program stop time process
@@ -6333,6 +6342,15 @@ static int empm__route_method_rank(const char *route, const char *method)
         return 2;
     return *route == '\0';
 }
+
+/* ---------------------------------------------------------------------------
+ * >>route-search -- from a path to the route that serves it
+ *
+ * A path is cut, decoded and made normal once; the search, the files and the
+ * handler all see the result. The search goes down the tree of patterns,
+ * literals first, so that the first route it finds for a method is the most
+ * specific one.
+ * ------------------------------------------------------------------------- */
 
 /* A path, cut at its slashes: decoded segments, one after the other, each with
  * its NUL. "/a/" has two: "a" and "". */
@@ -11658,11 +11676,6 @@ static int empm__response_end_chunks(empm_request *req)
  * Each call checks that the answer may still change, keeps what it is given by
  * copy, and never waits for the client. A call in the wrong order is the
  * handler's fault: it is said in the error log, and returns EMPM_EMISUSE.
- *
- * The end of a handler ends the answer. A status that it returns stands for a
- * line of text, unless it has made a body of its own; an error after the head
- * has left can only be told by cutting the connection, so that no client takes
- * half an answer for a whole one.
  * ------------------------------------------------------------------------- */
 
 /* May the handler still add to its answer? Returns EMPM_OK, or the error that
@@ -11963,6 +11976,16 @@ EMPM_API int empm_stream(empm_request *req, int64_t length, empm_producer *fn,
         req->declared = length;
     return EMPM_OK;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>response-end -- how an answer comes to its end
+ *
+ * A producer adds page by page until it says that this is all. The end of a
+ * handler ends the answer: a status that it returns stands for a line of text,
+ * unless it has made a body of its own; an error after the head has left can
+ * only be told by cutting the connection, so that no client takes half an
+ * answer for a whole one.
+ * ------------------------------------------------------------------------- */
 
 /* Takes one page more from the producer. Returns EMPM_OK or an error; after its
  * last page the response is complete. The producer cannot suspend: `calling`
@@ -17481,6 +17504,16 @@ static void empm__shared_lock_mended(pthread_mutex_t *m)
 #endif
 }
 
+/* ---------------------------------------------------------------------------
+ * >>store-table -- entries, in shards with a lock each
+ *
+ * A key is hashed into a shard and, there, into a list of slots; numbers of
+ * slots are bytes, so that a shard is small and its lock is held for a few
+ * stores. A shard that is full drops what has expired, then the entry of the
+ * owner that has most, which expires first. A process that dies while it holds
+ * the lock leaves the old value or the new one: the next one mends the lists.
+ * ------------------------------------------------------------------------- */
+
 #define EMPM__KV_SLOTS 255             /* of a shard: a number is a byte */
 
 typedef struct empm__kv_slot {
@@ -21813,6 +21846,15 @@ static char *empm__access_write_time(empm__facts *f, const empm__item *it,
     return empm__access_write_second(w, at, it->text, us / 1000000);
 }
 
+/* ---------------------------------------------------------------------------
+ * >>access-letters -- one writer for each letter of a format
+ *
+ * A writer adds its part of the line at `at`, at most up to `end`, and returns
+ * where it ends. It reads the facts of the request, and allocates nothing. The
+ * table behind them names each letter, what may stand in its braces, and its
+ * writer.
+ * ------------------------------------------------------------------------- */
+
 /* %{Field}o: a field of the response: one that was set, or that every head has.
  * Those are written as the head has them, which is gone by now. */
 static char *empm__access_write_field(empm__facts *f, const empm__item *it,
@@ -22064,8 +22106,6 @@ static char *empm__access_write_nothing(empm__facts *f, const empm__item *it,
     (void)end;
     return EMPM__ADD(at, "-");
 }
-
-/* --- the letters ---------------------------------------------------------- */
 
 #define EMPM__LETTER_NUMBER(letter, field) \
     { letter, EMPM__BRACES_WORD, NULL, offsetof(empm__facts, field), NULL }
@@ -22433,7 +22473,13 @@ static void empm__access_log_request(empm_request *req, int aborted)
         empm__poller_order(&e->poller, EMPM__ORDER_LOOK);
 }
 
-/* --- directives ----------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>access-logs -- CustomLog and LogFormat, and the files that lines go to
+ *
+ * A CustomLog is checked and compiled before the server serves, and its file
+ * or program is opened then. A file is found again by its identity when all
+ * logs are opened anew, so that several directives with one file share it.
+ * ------------------------------------------------------------------------- */
 
 /* Returns the format called `name`, or NULL: the last LogFormat of that name,
  * which is in buf[0..n) then, or one of those that Apache's own configuration
@@ -23963,6 +24009,15 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
     return empm__file_send(req, f);
 }
 
+/* ---------------------------------------------------------------------------
+ * >>files-routes -- the handlers of EMPM_FILES and EMPM_PHP
+ *
+ * The path behind the pattern leads to a file, to a folder, which stands for
+ * the first file of DirectoryIndex in it, or to a script, which another part
+ * of the server runs. What is none of these is FallbackResource, the next
+ * handler, or 404.
+ * ------------------------------------------------------------------------- */
+
 /* Is the file of this name a script? */
 static int empm__files_is_script(empm_request *req, const char *name)
 {
@@ -25144,56 +25199,6 @@ static int empm__fcgi_no_wait(empm__fcgi *x)
     return 499;
 }
 
-static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user);
-static int empm__fcgi_connect(empm__fcgi *x);
-
-/* Waits until the back end can take or give more, at most for `ms`. What is in
- * the scratch is kept from here on. Returns what the handler returns. */
-static int empm__fcgi_wait(empm__fcgi *x, int events, int ms)
-{
-    empm_request *req = x->req;
-    if (x->sent < (int64_t)x->head_len && x->head == req->w->scratch) {
-        const size_t left = x->head_len - (size_t)x->sent;
-        char *kept = (char *)empm_alloc(req, left);
-        if (kept == NULL)
-            return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "no memory for the "
-                                   "request");
-        memcpy(kept, x->head + x->sent, left);
-        x->head = kept - x->sent;
-    }
-    return empm__handling_suspend_own(req, x->fd, events, ms, empm__fcgi_wake,
-                                      x) != 0
-               ? EMPM_SUSPENDED
-               : empm__fcgi_no_wait(x);
-}
-
-/* May the request be sent again, to another back end? Nothing of it has been
- * done twice then: nothing has been sent, or the method is safe, and nothing of
- * an answer has come. */
-static int empm__fcgi_may_retry(const empm__fcgi *x)
-{
-    const char *m = empm_method(x->req);
-    return !x->begun && (x->sent == 0 || strcmp(m, "GET") == 0 ||
-                         strcmp(m, "HEAD") == 0 || strcmp(m, "OPTIONS") == 0);
-}
-
-/* This back end has failed: the next one is tried, each once, or the request
- * fails. */
-static int empm__fcgi_next(empm__fcgi *x, int status, int code, const char *why)
-{
-    x->tried |= 1u << (x->at - x->group->list);
-    if (!empm__fcgi_may_retry(x) ||
-        empm__backend_choose(x->req->w, x->group, x->tried) == NULL)
-        return empm__fcgi_fail(x, status, code, why);
-    empm__fcgi_say(x, code, why);
-    empm__backend_note(x->req->w, x->at, why);
-    empm__fcgi_close(x);
-    x->sent = 0;
-    x->head_len = 0;                 /* made anew when it is connected */
-    memset(&x->reader, 0, sizeof x->reader);
-    return empm__fcgi_connect(x);
-}
-
 /* Takes a piece of messages, which may end anywhere: each line of them is a
  * line in the error log. */
 static void empm__fcgi_messages(empm__fcgi *x, const char *s, size_t n)
@@ -25252,6 +25257,65 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
     x->given += (int64_t)n;
     return n == 0 || empm_write(req, s, n) == EMPM_OK
                ? NULL : "";                      /* that has been said */
+}
+
+/* ---------------------------------------------------------------------------
+ * >>fastcgi-exchange -- connect, send, read the answer
+ *
+ * Each function goes on until the back end has no more to give or to take,
+ * then waits in the listener; the function of the suspension goes on by the
+ * phase. The answer is read into a scratch of its own: what it is written to
+ * may need the worker's to empty an overflow.
+ * ------------------------------------------------------------------------- */
+
+static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user);
+static int empm__fcgi_connect(empm__fcgi *x);
+
+/* Waits until the back end can take or give more, at most for `ms`. What is in
+ * the scratch is kept from here on. Returns what the handler returns. */
+static int empm__fcgi_wait(empm__fcgi *x, int events, int ms)
+{
+    empm_request *req = x->req;
+    if (x->sent < (int64_t)x->head_len && x->head == req->w->scratch) {
+        const size_t left = x->head_len - (size_t)x->sent;
+        char *kept = (char *)empm_alloc(req, left);
+        if (kept == NULL)
+            return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "no memory for the "
+                                   "request");
+        memcpy(kept, x->head + x->sent, left);
+        x->head = kept - x->sent;
+    }
+    return empm__handling_suspend_own(req, x->fd, events, ms, empm__fcgi_wake,
+                                      x) != 0
+               ? EMPM_SUSPENDED
+               : empm__fcgi_no_wait(x);
+}
+
+/* May the request be sent again, to another back end? Nothing of it has been
+ * done twice then: nothing has been sent, or the method is safe, and nothing of
+ * an answer has come. */
+static int empm__fcgi_may_retry(const empm__fcgi *x)
+{
+    const char *m = empm_method(x->req);
+    return !x->begun && (x->sent == 0 || strcmp(m, "GET") == 0 ||
+                         strcmp(m, "HEAD") == 0 || strcmp(m, "OPTIONS") == 0);
+}
+
+/* This back end has failed: the next one is tried, each once, or the request
+ * fails. */
+static int empm__fcgi_next(empm__fcgi *x, int status, int code, const char *why)
+{
+    x->tried |= 1u << (x->at - x->group->list);
+    if (!empm__fcgi_may_retry(x) ||
+        empm__backend_choose(x->req->w, x->group, x->tried) == NULL)
+        return empm__fcgi_fail(x, status, code, why);
+    empm__fcgi_say(x, code, why);
+    empm__backend_note(x->req->w, x->at, why);
+    empm__fcgi_close(x);
+    x->sent = 0;
+    x->head_len = 0;                 /* made anew when it is connected */
+    memset(&x->reader, 0, sizeof x->reader);
+    return empm__fcgi_connect(x);
 }
 
 /* The back end has said that the answer ends. */
@@ -25607,7 +25671,9 @@ static int empm__fcgi_serve(empm_request *req, empm__backends *group,
  * the source of a script is never sent, even while its back end is down.
  * ------------------------------------------------------------------------- */
 
-struct empm__scripts {               /* AddHandler, in order; fixed */
+/* AddHandler, in order; fixed once the server is there. Extensions of one row
+ * share its back ends, so these belong to the row. */
+struct empm__scripts {
     int n;
     struct { char ext[32]; empm__backends *to; } list[EMPM_MAX_LIST * 2];
     empm__backends *own[EMPM_MAX_LIST];    /* to be freed */
@@ -25627,6 +25693,8 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
     const char *bar, *why, *folder = NULL;
     if (g->n == EMPM__BACKENDS)
         return "are more than 16";
+    /* Apache's "proxy:" says that this is no name of a handler; the part behind
+     * its '|' names the protocol and, after the name, a folder */
     if (strncmp(text, "proxy:", 6) == 0)
         text += 6;
     bar = strchr(text, '|');
@@ -25641,6 +25709,7 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
         folder = strchr(text + 7, '/');
         host[strcspn(host, "/")] = '\0';
     }
+    /* "/" alone is what everybody writes, and means no other place */
     if (folder != NULL && folder[1] != '\0')
         snprintf(g->root, sizeof g->root, "%.*s",
                  (int)(strlen(folder) - (folder[strlen(folder) - 1] == '/')),
@@ -25655,6 +25724,7 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
         memcpy(un->sun_path, l.host, strlen(l.host) + 1);
         b->to_len = (socklen_t)sizeof *un;
     } else if (l.kind == EMPM__ENDPOINT_TCP && l.host[0] != '\0') {
+        /* once, at a start or reload: a worker waits for no name server */
         memset(&hints, 0, sizeof hints);
         hints.ai_socktype = SOCK_STREAM;
         if (getaddrinfo(l.host, l.port, &hints, &found) != 0)
@@ -25715,6 +25785,7 @@ static const char *empm__scripts_add(struct empm__scripts *t, int row,
     char word[512];
     const char *why;
     int r = empm__text_word(&text, word, sizeof word), n = 0;
+    /* other handlers of Apache's, such as cgi-script, are not here */
     if (r <= 0 || strncmp(word, "proxy:", 6) != 0)
         return "wants \"proxy:unix:PATH|fcgi://localhost/\" or "
                "\"proxy:fcgi://HOST:PORT\", and extensions";
@@ -25736,6 +25807,7 @@ static const char *empm__scripts_add(struct empm__scripts *t, int row,
     return r == 0 && n > 0 ? NULL : "wants the extensions, such as .php";
 }
 
+/* NULL is allowed. */
 static void empm__scripts_free(struct empm__scripts *t)
 {
     int i;
@@ -25781,6 +25853,7 @@ static empm__backends *empm__scripts_find(const empm_request *req,
     int i;
     if (dot == NULL)
         return NULL;
+    /* EMPM_PHP's own back end comes before AddHandler's */
     if (req->route->backends != NULL && strcmp(dot, ".php") == 0)
         return req->route->backends;
     for (i = 0; t != NULL && i < t->n; i++)
@@ -25811,6 +25884,8 @@ static int empm__fcgi_route(empm_request *req, void *user)
     empm__script at;
     int i;
     (void)user;
+    /* "/app/x/y" with the pattern "/app/": "/app" is the program, "/x/y" what
+     * it is asked for */
     at.name = empm__request_segments(req, 0, first, "");
     at.rest = empm__request_segments(req, first, req->path.n, "");
     at.root = r->backends->root[0] != '\0' ? r->backends->root : NULL;
@@ -25848,6 +25923,8 @@ static void empm__backends_check(const empm__backends *g, const char *of,
     }
 }
 
+/* Reads all addresses as a start does, and looks at those that are here: -t and
+ * a reload name what is wrong before anything has changed. */
 static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
                              empm__report *rep)
 {
@@ -26007,6 +26084,8 @@ static int empm__fcgi_server_new(empm_server *s, const empm_server *old,
     return r;
 }
 
+/* Old children keep their own copies of the addresses, and their mapping of
+ * the scores. */
 static void empm__fcgi_server_free(empm_server *s)
 {
     uint32_t i;
@@ -26820,7 +26899,13 @@ static void empm__status_show_json(empm_request *req,
     empm_printf(req, "]}\n");
 }
 
-/* --- ?auto: the lines of mod_status, in its order ------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>status-auto -- ?auto: the lines of mod_status, in its order
+ *
+ * Programs that watch Apache read these lines by name or by place. So each of
+ * its lines stands where it stands there, with its unit; figures of our own
+ * come behind them.
+ * ------------------------------------------------------------------------- */
 
 #define EMPM__SCOREBOARD_MOST 65000    /* readers take lines below 64 KiB */
 
@@ -27477,6 +27562,13 @@ static void empm__status_show_html(empm_request *req,
     if (req->w->cfg->extended_status && empm_query(req, "notable") == NULL)
         empm__status_show_workers(req, seen);
 }
+
+/* ---------------------------------------------------------------------------
+ * >>status-calls -- the call, the routes of an admin listener, the wing
+ *
+ * One call serves all forms. The scoreboard is copied before anything is
+ * written: without memory for the copy the answer is 503.
+ * ------------------------------------------------------------------------- */
 
 /* The format is that of the query, else that of the route (`user`), else HTML.
  * The scoreboard is read before anything is written: without memory for a copy
