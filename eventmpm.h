@@ -1365,11 +1365,13 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix fastcgi         fcgi
  *   prefix fastcgi-exchange fcgi
  *   prefix fastcgi-routes  backend backends scripts fcgi
+ *   prefix fastcgi-wing    backend backends fcgi
  *   prefix health          health
  *   prefix status          process snapshot status
  *   prefix metrics         metric status
  *   prefix status-auto     status
  *   prefix page            status
+ *   prefix page-head       status
  *   prefix status-calls    status
  *   prefix wings           wings
  *   prefix signals         signals program orders
@@ -25899,7 +25901,13 @@ static int empm__fcgi_route(empm_request *req, void *user)
     return empm__fcgi_serve(req, r->backends, &at);
 }
 
-/* --- the wing ------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>fastcgi-wing -- what is checked and made before a server serves
+ *
+ * Addresses are read at a start and at each reload, and what listens here is
+ * looked at. Numbers, scores and the absolute paths of scripts are made once
+ * for all children; each of them keeps its own count.
+ * ------------------------------------------------------------------------- */
 
 /* Says what is wrong with a back end that listens here: no socket, or none that
  * is open to more than its owner and its group. It may come later, so that is a
@@ -27428,6 +27436,14 @@ static void empm__status_show_workers(empm_request *req,
                 "slot. SS: seconds since the request began. Req, Dur: the last "
                 "request and all of them, in milliseconds.</p>\n");
 }
+
+/* ---------------------------------------------------------------------------
+ * >>page-head -- what an operator sees first
+ *
+ * Hints say what is wrong and which setting mends it; cards show the figures
+ * that tell most. The page is put together from these and the tables above, in
+ * the order in which an operator reads.
+ * ------------------------------------------------------------------------- */
 
 /* Says the things that an operator should know first: a route is closed, no
  * worker is free, or most of them are stuck in their handlers. Nothing is said
