@@ -1371,7 +1371,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix metrics         metric status
  *   prefix status-auto     status
  *   prefix page            status
- *   prefix page-head       status
+ *   prefix status-head     status
  *   prefix status-calls    status
  *   prefix wings           wings
  *   prefix signals         signals program orders
@@ -27438,7 +27438,7 @@ static void empm__status_show_workers(empm_request *req,
 }
 
 /* ---------------------------------------------------------------------------
- * >>page-head -- what an operator sees first
+ * >>status-head -- what an operator sees first
  *
  * Hints say what is wrong and which setting mends it; cards show the figures
  * that tell most. The page is put together from these and the tables above, in
