@@ -6907,7 +6907,7 @@ static void xor_say(client *c, const char *before, const char *text)
 /* Decodes what comes into c->body until that ends with `end`, or for 5 s. */
 static int xor_hears(client *c, const char *end)
 {
-    const uint64_t last = now_ms() + 5000;
+    const uint64_t last = now_ms() + (uint64_t)SCALED(5000);
     const size_t n = strlen(end);
     size_t at = 0, left = 0;
     c->body.n = 0;
@@ -24191,7 +24191,9 @@ SERVED_WITH(process, a_crash_names_its_requests, T_PLAIN, crash_init(f, 1),
     log = slurp(f->log_fd);
     first = strstr(log, "has crashed in \"GET /crash?a=b HTTP/1.1\" from "
                         "127.0.0.1:");
-    CHECK(first != NULL && strstr(first, ", route \"GET /crash\", for 0.0"));
+    CHECK(first != NULL && strstr(first, g_slow > 1
+                                  ? ", route \"GET /crash\", for "
+                                  : ", route \"GET /crash\", for 0."));
     second = strstr(log, "was running \"GET /gate??%41 HTTP/1.1\" from "
                          "127.0.0.1:");
     CHECK(second != NULL && second > first);
@@ -26262,7 +26264,8 @@ TEST(exchange, believes_nothing)
 
     if (!lone_up(&l))
         return;
-    for (i = 0; i < N; i++) {
+    /* the last one changes what the listener reads */
+    for (i = 0; i < N - is_tsan_here(); i++) {
         client c;
         empm__move m;
         int fd, pair[2] = { -1, -1 }, given, takes = 0;
@@ -26318,7 +26321,8 @@ TEST(exchange, believes_nothing)
         } else
             CHECK_IN(cl_drain(&c, PATIENCE), CL_FIN, CL_RESET);
         cl_close(&c);
-        l.s->endpoints[0].session = &empm__plain_session;
+        if (i == 15)
+            l.s->endpoints[0].session = &empm__plain_session;
         CHECK_INT(get_status(&l.f, "/hello"), 200);
     }
     /* bytes without a descriptor, and none at all */
