@@ -6947,6 +6947,7 @@ TEST(transport, one_that_does_all_it_may)
         SKIP("the endpoint is changed while its server runs");
     memset(&g_xor, 0, sizeof g_xor);
     fx_init(f);
+    f->cfg.keep_alive_timeout_ms = 60000;    /* one waits while another reads */
     if (!fx_up(f))
         return;
     f->s->endpoints[0].session = &xor_fresh;
@@ -23476,7 +23477,7 @@ TEST(server, a_stop_ends_a_start_that_waits_for_names)
         nap(10);
         CHECK(!fx_wait(&f, 0));
         signal_process(f.pid, sig);
-        CHECK(fx_wait(&f, 1000));
+        CHECK(fx_wait(&f, SCALED(1000)));
         CHECK(WIFSIGNALED(f.status) && WTERMSIG(f.status) == sig);
         set_int(&shm->child_starts, 0);
         f.status = 0;                /* that is no fault here */
