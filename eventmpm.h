@@ -24728,14 +24728,10 @@ static const char *empm__cgi_head(empm__cgi *cgi, empm_request *req, char *s,
  * source    RFC 3875 4.1
  * ------------------------------------------------------------------------- */
 
-
 /* Is the field named in a Connection field, and so for this hop only? */
 static int empm__cgi_hop(const empm_request *req, const char *name, size_t n)
 {
     empm__list list;
-    if (!(req->head.flags & (EMPM__H_CLOSE | EMPM__H_KEEP)) &&
-        empm_header(req, "Connection") == NULL)
-        return 0;
     empm__list_of_fields(&list, &req->head, req->text, "connection", 0);
     while (empm__list_next(&list))
         if (empm__text_same(list.item, list.n, name, n))
@@ -25864,7 +25860,7 @@ static empm__backends *empm__scripts_find(const empm_request *req,
     return NULL;
 }
 
-/* The hook of >>files-serving. */
+/* The hook of >>files-routes. */
 static int empm__fcgi_run_script(empm_request *req, const empm__script *at,
                                  const char *name)
 {
@@ -25909,9 +25905,8 @@ static int empm__fcgi_route(empm_request *req, void *user)
  * for all children; each of them keeps its own count.
  * ------------------------------------------------------------------------- */
 
-/* Says what is wrong with a back end that listens here: no socket, or none that
- * is open to more than its owner and its group. It may come later, so that is a
- * warning. */
+/* Warns of a back end on this machine whose socket is not there: it may come
+ * later. The right to open it is not looked at. */
 static void empm__backends_check(const empm__backends *g, const char *of,
                                  empm__report *rep)
 {
