@@ -3672,12 +3672,15 @@ static secure *secure_new(void)
     static unsigned char point[BR_EC_KBUF_PUB_MAX_SIZE];
     const uint16_t suite = BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256;
     secure *k = (secure *)need(1, sizeof *k);
-    empm__report report;
-    memset(&report, 0, sizeof report);
-    if (pair.key == NULL &&
-        empm__tls_pair_read(&pair, string("%s/cert.pem", tmp_dir),
-                            string("%s/cert.key", tmp_dir), &report) < 0)
-        die("the certificate cannot be read");
+    if (pair.key == NULL) {
+        empm_config config = empm_defaults();
+        empm__report report;
+        memset(&report, 0, sizeof report);
+        config.ssl_certificate_file[0] = string("%s/cert.pem", tmp_dir);
+        config.ssl_certificate_key_file[0] = string("%s/cert.key", tmp_dir);
+        if (empm__tls_pair_read(&pair, &config, 0, &report) != EMPM_OK)
+            die("the certificate cannot be read");
+    }
     br_ec_compute_pub(br_ec_get_default(), &key, point,
                       br_skey_decoder_get_ec(pair.key));
     br_ssl_client_init_full(&k->ssl, &k->unused, NULL, 0);
@@ -4434,7 +4437,8 @@ static void play(int sc)
                 opt.workers = shapes[i].workers;
         }
     with_tls = w->kind == SECURE || w->kind == STALLED;
-    if (with_tls && system(string(
+    if (with_tls && access(string("%s/cert.pem", tmp_dir), R_OK) != 0 &&
+        system(string(
             "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 "
             "-nodes -keyout %s/cert.key -out %s/cert.pem -days 30 -subj "
             "/CN=localhost 2>/dev/null && chmod 644 %s/cert.key",
