@@ -143,7 +143,9 @@
  *   resumed by any, as long as Listen, name, certificates, suites and trust in
  *   clients are those that it was made with. MaxTlsMemory bounds what is needed
  *   for handshakes and slow readers; connections beyond it are closed.
- *   empm_ssl() tells what mod_ssl's variables tell. Each start, reload and -t
+ *   empm_ssl() tells what mod_ssl's variables tell. A handshake that fails is
+ *   the client's matter: LogLevel info has the reason (5622), as with mod_ssl,
+ *   and the status page the number (TLSRefused). Each start, reload and -t
  *   reads certificates and keys and says what is wrong with which file; Strict
  *   also refuses a certificate that is not valid now. Suites, best one first as
  *   SSLCipherSuite takes them: ECDHE-ECDSA-AES128-GCM-SHA256,
@@ -17819,8 +17821,8 @@ static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
     int r = empm__kv_open(&at, kv, key, key_len, now_ms);
     if (r < 0)
         return r;
-    if (at.slot == NULL) {
-        r = EMPM_EGONE;
+    if (at.slot == NULL || at.slot->len > kv->room - key_len) {
+        r = EMPM_EGONE;      /* or damaged, by a process that has crashed */
     } else {
         if (len != NULL)
             *len = at.slot->len;
@@ -18878,6 +18880,7 @@ typedef struct empm__tls_hello {
     char name[256];                    /* SNI in lower case; "": none */
     uint8_t log_record;                /* records to it: 1 << that, at most */
     uint8_t alpn;                      /* it offers http/1.1 */
+    uint8_t newer;                     /* it offers TLS 1.3 */
 } empm__tls_hello;
 
 /* A reader of numbers and vectors that never leaves its bytes. */
@@ -18965,13 +18968,17 @@ static int empm__tls_hello_alpn(empm__tls_reader *x, empm__tls_hello *h)
     return list.bad ? EMPM__TLS_DECODE : h->alpn ? 0 : EMPM__TLS_NO_PROTOCOL;
 }
 
-/* Is TLS 1.2 among the versions? RFC 8446 4.2.1. */
-static int empm__tls_hello_versions(empm__tls_reader *x)
+/* Is TLS 1.2 among the versions? RFC 8446 4.2.1: where they are listed the
+ * version before them says nothing. 0, or an alert. */
+static int empm__tls_hello_versions(empm__tls_reader *x, empm__tls_hello *h)
 {
     empm__tls_reader list = empm__tls_vector(x, 1);
     int found = 0;
-    while (list.at < list.end && !list.bad)
-        found |= empm__tls_number(&list, 2) == 0x0303;
+    while (list.at < list.end && !list.bad) {
+        const uint32_t version = empm__tls_number(&list, 2);
+        found |= version == 0x0303;
+        h->newer |= version == 0x0304;
+    }
     return list.bad ? EMPM__TLS_DECODE : found ? 0 : EMPM__TLS_VERSION;
 }
 
@@ -19019,7 +19026,7 @@ static int empm__tls_hello_parse(empm__tls_hello *h, const unsigned char *msg,
         else if (type == 16)
             alert = empm__tls_hello_alpn(&x, h);
         else if (type == 43)
-            alert = empm__tls_hello_versions(&x);
+            alert = empm__tls_hello_versions(&x, h);
     }
     return alert;
 }
@@ -19467,6 +19474,9 @@ typedef struct empm__tls_conn {
                                           EMPM__TLS_EARLY_TO */
     uint32_t        sent_at_ms;
     uint16_t        suite;
+    uint16_t        hello_left;        /* bytes to come of a ClientHello that is
+                                          refused */
+    uint8_t         asked;             /* one has been: no second one */
     uint8_t         log_record;        /* records of ours: 1 << that, at most */
     uint8_t         empties;           /* records without data in a row */
     uint8_t         got_end, sent_end; /* close_notify */
@@ -19504,7 +19514,8 @@ static size_t empm__tls_iv_len(unsigned suite)
     return empm__tls_is_chacha(suite) ? 12 : 4;
 }
 
-/* The cipher of one direction, ready for its next record. */
+/* The cipher of one direction, ready for its next record. It stands on the
+ * stack of a call, which ends with empm__tls_cipher_wipe(). */
 static void empm__tls_cipher_make(empm__tls_cipher *x, const empm__tls_conn *t,
                                   int is_out)
 {
@@ -19532,6 +19543,17 @@ static void empm__tls_cipher_make(empm__tls_cipher *x, const empm__tls_conn *t,
                                          key_len, eng->ighash, key + key_len);
         x->gcm.seq = is_out ? t->seq_out : t->seq_in;
     }
+}
+
+/* Leaves no keys on the stack, where a later fault could show them: neither in
+ * x, nor in the frames below the caller's in which BearSSL has expanded them,
+ * and which nobody may overwrite for long. Both together take 20 ns. */
+__attribute__((noinline))
+static void empm__tls_cipher_wipe(empm__tls_cipher *x)
+{
+    unsigned char below[1024];
+    empm__tls_wipe(below, sizeof below);
+    empm__tls_wipe(x, sizeof *x);
 }
 
 /* Room in front of the plaintext of a record: header and explicit nonce. */
@@ -19763,6 +19785,7 @@ static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
         out += len;
         taken += k;
     }
+    empm__tls_cipher_wipe(&x);
     return empm__tls_send_wire(w, c, &t->out, to, out, taken, more || i < n,
                                wire);
 }
@@ -19806,6 +19829,7 @@ static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
         out += len;
         taken += (size_t)r;
     }
+    empm__tls_cipher_wipe(&x);
     if (taken == 0)
         return r < 0 ? (ssize_t)EMPM__LOST : 0;
     r = empm__tls_send_wire(w, c, &t->out, to, out, taken, taken < n, wire);
@@ -19816,9 +19840,10 @@ static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
 
 /* An alert goes out if there is room for it, and is not waited for: a client
  * that does not read gets the FIN alone. Ciphertext that waits goes before it,
- * or the numbers of records would not follow each other. */
-static void empm__tls_alert(empm__conn *c, empm__tls_conn *t, int level,
-                            int alert)
+ * or the numbers of records would not follow each other. Returns 1 if all of it
+ * has gone; if not, no record of ours can follow. */
+static int empm__tls_alert(empm__conn *c, empm__tls_conn *t, int level,
+                           int alert)
 {
     unsigned char room[EMPM__TLS_OVER + 8], *to = room + empm__tls_lead(t);
     unsigned char *record;           /* not in w->wire, which recv() may use */
@@ -19827,14 +19852,15 @@ static void empm__tls_alert(empm__conn *c, empm__tls_conn *t, int level,
     size_t len;
     struct iovec v;
     if (t->sent_end || empm__tls_push(c, t->tls, &t->out, &wire) != 1)
-        return;
+        return 0;
     to[0] = (unsigned char)level;
     to[1] = (unsigned char)alert;
     empm__tls_cipher_make(&x, t, 1);
     record = empm__tls_seal(t, &x, 21, to, 2, &len);
+    empm__tls_cipher_wipe(&x);
     v.iov_base = record;
     v.iov_len = len;
-    empm__socket_send(c, &v, 1, 0, &wire);
+    return empm__socket_send(c, &v, 1, 0, &wire) == (ssize_t)len;
 }
 
 /* The connection ends here, and the client learns why: with sent_end no
@@ -19844,6 +19870,34 @@ static void empm__tls_fatal(empm__conn *c, empm__tls_conn *t, int alert)
     empm__tls_alert(c, t, 2, alert);
     t->sent_end = 1;
     errno = ECONNRESET;
+}
+
+/* A record of n bytes belongs to a handshake: the client asks for new keys, and
+ * no engine is there to make them. RFC 5246 7.2.2 has a warning for that, after
+ * which the connection goes on as it was; a client that asks again does not
+ * understand it. The hello may fill several records. An answer that waits for
+ * the client to read cannot be overtaken: then it ends, too. 0, or the alert
+ * that ends the connection. */
+static int empm__tls_renegotiation(empm__conn *c, empm__tls_conn *t,
+                                   const unsigned char *p, size_t n)
+{
+    size_t left = t->hello_left;
+    if (left == 0) {
+        if (n < 4 || p[0] != 1 || t->asked || t->out != NULL)
+            return EMPM__TLS_UNEXPECTED;
+        left = 4u + ((size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3]);
+        if (left > EMPM__TLS_HELLO_MOST)
+            return EMPM__TLS_DECODE;
+        t->asked = 1;
+        if (!empm__tls_alert(c, t, 1, EMPM__TLS_NO_RENEGOTIATION)) {
+            t->sent_end = 1;
+            return EMPM__TLS_UNEXPECTED;
+        }
+    }
+    if (n == 0 || n > left)
+        return EMPM__TLS_UNEXPECTED;
+    t->hello_left = (uint16_t)(left - n);
+    return 0;
 }
 
 /* Takes one record of `len` bytes at p. Returns its plaintext, and how much of
@@ -19883,9 +19937,12 @@ static unsigned char *empm__tls_open_record(empm__conn *c, empm__tls_conn *t,
     } else if (plain != NULL && type == 21) {
         errno = ECONNRESET;            /* the client has given up */
         return NULL;
-    } else if (plain != NULL && type == 22)    /* no engine is there for it */
-        alert = EMPM__TLS_NO_RENEGOTIATION;
-    else if (plain != NULL)
+    } else if (plain != NULL && type == 22) {
+        alert = empm__tls_renegotiation(c, t, plain, *n);
+        *n = 0;
+        if (alert == 0)
+            return plain;
+    } else if (plain != NULL)
         alert = EMPM__TLS_UNEXPECTED;
     empm__tls_fatal(c, t, alert);
     return NULL;
@@ -19901,17 +19958,15 @@ static ssize_t empm__tls_decrypt(empm__conn *c, empm__tls_conn *t,
                                  size_t room)
 {
     empm__tls_cipher x;
+    unsigned char *plain = data;
     size_t at = 0, given = 0, len;
     *rest = *rest_to = 0;
     empm__tls_cipher_make(&x, t, 0);
     while (given < room && (len = empm__tls_whole(data + at, to - at)) > 0) {
         size_t n, k;
-        unsigned char *plain;
         plain = empm__tls_open_record(c, t, &x, data + at, len, &n);
-        if (plain == NULL) {
-            *rest = *rest_to = to;
-            return given > 0 && t->got_end ? (ssize_t)given : -1;
-        }
+        if (plain == NULL)
+            break;
         at += len;
         k = empm__min(n, room - given);
         memcpy(buf + given, plain, k);
@@ -19921,6 +19976,11 @@ static ssize_t empm__tls_decrypt(empm__conn *c, empm__tls_conn *t,
             *rest = at - (n - k);
             memmove(data + *rest, plain + k, n - k);
         }
+    }
+    empm__tls_cipher_wipe(&x);
+    if (plain == NULL) {
+        *rest = *rest_to = to;
+        return given > 0 && t->got_end ? (ssize_t)given : -1;
     }
     return (ssize_t)given;
 }
@@ -20088,8 +20148,9 @@ static const empm__transport empm__tls_transport = {
                                           pieces, and its own in records */
 #define EMPM__TLS_FLIGHT 4096          /* bytes of a read behind the hello */
 
-/* Fills in n bytes that nobody can guess. 0, or -1: the system has none. An old
- * kernel has no getrandom(), a new one needs no /dev in ChrootDir. */
+/* Fills in n bytes that nobody can guess. 0, or -1 with errno: the system has
+ * none. An old kernel has no getrandom(), and a new one needs no /dev in
+ * ChrootDir. */
 static int empm__tls_random(void *to, size_t n)
 {
     ssize_t r;
@@ -20103,8 +20164,10 @@ static int empm__tls_random(void *to, size_t n)
 #endif
     fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
     r = fd >= 0 ? read(fd, to, n) : -1;
+    if (r >= 0)
+        errno = EIO;                   /* less than it should be */
     if (fd >= 0)
-        close(fd);
+        empm__quiet_close(fd);
     return r == (ssize_t)n ? 0 : -1;
 }
 
@@ -20312,6 +20375,42 @@ static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
     empm__tls_wipe(&entry, sizeof entry);
 }
 
+/* Is this a text of a client's certificate, as empm__tls_client has it? */
+static int empm__tls_client_is_whole(const char *text, size_t n)
+{
+    size_t i;
+    int ends = 0;
+    for (i = 0; i < n; i++)
+        ends += text[i] == '\0';
+    return n == 0 || (n > 64 && text[64] == '\0' && text[n - 1] == '\0' &&
+                      ends == 1 + EMPM__TLS_NAMES);
+}
+
+/* Is a copy of n bytes from the store a session with this id, good for this
+ * client? A child that has crashed may have written anything there: no length
+ * is believed, no text without its ends, and no suite that the engine has no
+ * cipher for. */
+static int empm__tls_entry_is_good(const empm__tls_start *s,
+                                   const empm__tls_entry *entry, size_t n,
+                                   const unsigned char id[32])
+{
+    const empm__tls *tls = s->tls;
+    int i = 0;
+    if (n < EMPM__TLS_ENTRY_LEAST ||
+        entry->client.len > sizeof entry->client.text ||
+        entry->client.len != n - EMPM__TLS_ENTRY_LEAST ||
+        !empm__tls_client_is_whole(entry->client.text, entry->client.len) ||
+        (entry->client.len == 0 && tls->trust != NULL &&
+         tls->trust->asks == EMPM__TLS_DEMANDS))
+        return 0;
+    while (i < tls->nsuites && tls->suites[i] != entry->parameters.cipher_suite)
+        i++;
+    return i < tls->nsuites && entry->parameters.version == BR_TLS12 &&
+           entry->parameters.session_id_len == 32 &&
+           memcmp(entry->parameters.session_id, id, 32) == 0 &&
+           memcmp(entry->mark, s->mark, sizeof entry->mark) == 0;
+}
+
 /* BearSSL looks for a session. 1: it is there, and its mark is this client's;
  * 0: a full handshake follows. That may also be so after 1, if the client does
  * not offer the session's suite: the id tells, see empm__tls_cut(). */
@@ -20330,9 +20429,7 @@ static int empm__tls_session_load(const br_ssl_session_cache_class **ctx,
     good = empm__kv_get(s->tls->sessions->kv, key, sizeof key, &entry,
                         sizeof entry, &n, NULL, empm__now_us() / 1000u) ==
                EMPM_OK &&
-           n >= EMPM__TLS_ENTRY_LEAST &&
-           n - EMPM__TLS_ENTRY_LEAST == entry.client.len &&
-           memcmp(entry.mark, s->mark, sizeof entry.mark) == 0;
+           empm__tls_entry_is_good(s, &entry, n, p->session_id);
     if (good) {
         *p = entry.parameters;
         if (s->verify != NULL)
@@ -20536,6 +20633,36 @@ static int empm__tls_give_up(empm__worker *w, empm__conn *c, empm__tls_start *s)
     return 0;
 }
 
+/* Says why a handshake ends, with the alert that has gone, or come. What a
+ * client does is no fault of the server: that is told at level info, as mod_ssl
+ * does, and TLSRefused counts it at any level. */
+static void empm__tls_log_refusal(empm__worker *w, const empm__tls_start *s,
+                                  int alert)
+{
+    const int error = s->fed > 0 ? br_ssl_engine_last_error(&s->engine->ssl.eng)
+                                 : 0;
+    const char *why = "the client has ended it, and may not trust the "
+                      "certificate";
+    if (error >= BR_ERR_SEND_FATAL_ALERT || error < BR_ERR_RECV_FATAL_ALERT) {
+        if (error >= BR_ERR_SEND_FATAL_ALERT)
+            alert = error - BR_ERR_SEND_FATAL_ALERT;
+        why = alert == EMPM__TLS_VERSION
+                  ? (s->client.newer ? "the client offers TLS 1.3 alone, and "
+                                       "TLS 1.2 is what is served"
+                                     : "the client does not offer TLS 1.2")
+              : alert == EMPM__TLS_NO_PROTOCOL
+                  ? "the client does not offer http/1.1 (ALPN)"
+              : alert == EMPM__TLS_HANDSHAKE
+                  ? "no suite, curve or certificate suits both sides"
+              : alert == EMPM__TLS_INTERNAL
+                  ? "the server cannot make it"
+                  : "what the client has sent is not in order";
+    } else
+        alert = error - BR_ERR_RECV_FATAL_ALERT;
+    empm__worker_log(w, EMPM_LOG_INFO, 5622, "a TLS handshake is refused: %s "
+                     "(alert %d, BearSSL error %d)", why, alert, error);
+}
+
 /* Refuses the client with an alert; -1: it has it. An engine that has been fed
  * knows whether keys protect records by now; before that none do, and there may
  * be no more of it than its memory. s NULL: not even that. Returns 0. */
@@ -20549,6 +20676,8 @@ static int empm__tls_refuse(empm__worker *w, empm__conn *c, empm__tls_start *s,
     unsigned char room[EMPM__TLS_OVER + 8], *text = room + 13;
     struct iovec v;
     int64_t wire = 0;
+    if (s != NULL && (s->verify == NULL || s->verify->error == 0))
+        empm__tls_log_refusal(w, s, alert);
     if (alert >= 0) {
         text[0] = 2;                   /* fatal */
         text[1] = (unsigned char)alert;
@@ -20588,6 +20717,8 @@ static int empm__tls_refuse_http(empm__worker *w, empm__conn *c,
         "400 Bad Request: this port speaks https://.\n";
     struct iovec v[3];
     int64_t wire = 0;
+    empm__worker_log(w, EMPM_LOG_INFO, 5622, "a TLS handshake is refused: the "
+                     "client speaks HTTP");
     empm__response_date_update(w);
     v[0].iov_base = (void *)(uintptr_t)line;
     v[0].iov_len = sizeof line - 1;
@@ -20774,9 +20905,14 @@ static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
     if (s->tls->trust != NULL)
         s->verify = (empm__tls_verify *)empm__tls_memory(w, s->tls,
                                                          sizeof *s->verify);
-    if (s->engine == NULL || (s->verify == NULL && s->tls->trust != NULL) ||
-        empm__tls_engine_begin(s) < 0)
+    if (s->engine == NULL || (s->verify == NULL && s->tls->trust != NULL))
         return EMPM__TLS_INTERNAL;
+    if (empm__tls_engine_begin(s) < 0) {
+        empm__worker_log(w, EMPM_LOG_ERROR, 5621, "getrandom and /dev/urandom: "
+                         "%s: without random bytes a handshake is refused",
+                         strerror(errno));
+        return EMPM__TLS_INTERNAL;
+    }
     return 0;
 }
 
@@ -32265,6 +32401,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5608  SSLSessionCacheSize is out of range, or there is no such memory
  *   5609  TLS does not work with this BearSSL
  *   5620  MaxTlsMemory is reached: a handshake or a connection ends
+ *   5621  there are no random bytes: a handshake is refused
+ *   5622  a handshake is refused, at level info with the reason
  *   5630  SSLProtocol asks for what is not served
  *   5631  SSLVerifyClient cannot be done as it is set
  *   5632  the certificate of a client is refused
