@@ -17415,7 +17415,8 @@ static const empm__wing empm__proxy_wing = {
  * only the compiler that has to keep them in order (empm__kv_link).
  *
  * An entry that has expired goes, and is wiped, when its list is looked at or
- * its shard is full. An entry has an owner, one of 256. In a shard that is full
+ * its shard is full; sessions of TLS also when nobody looks (>>tls). An entry
+ * has an owner, one of 256. In a shard that is full
  * all the same the owner that has most of it gives a place: of its entries, the
  * one that ends first. So nobody is
  * driven out by an owner that has more than himself, and one that fills a shard
@@ -17679,6 +17680,40 @@ static void empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
     sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
 }
 
+/* Locks a shard, and mends it if its last holder has died. EMPM_OK, or as
+ * empm__shared_lock(). */
+static int empm__kv_lock(const empm__kv *kv, empm__kv_shard *sh)
+{
+    const int r = empm__shared_lock(&sh->lock);
+    if (r != EMPM__ORPHANED)
+        return r;
+    empm__kv_mend(kv, sh);
+    empm__shared_lock_mended(&sh->lock);
+    return EMPM_OK;
+}
+
+/* Removes what has expired from shard i, whose key nobody may ask for any more.
+ * Returns in how many milliseconds the next entry of it ends, 0: none does. */
+EMPM__OPTIONAL
+static uint64_t empm__kv_sweep_shard(empm__kv *kv, uint32_t i, uint64_t now_ms)
+{
+    empm__kv_shard *sh = empm__kv_shard_at(kv, i);
+    uint64_t first = UINT64_MAX;
+    uint32_t h;
+    uint8_t slot;
+    if (empm__kv_lock(kv, sh) < 0)
+        return 1;                      /* its holder stands still */
+    for (h = 0; h < 256; h++) {
+        empm__kv_sweep(kv, sh, &sh->heads[h], now_ms);
+        for (slot = sh->heads[h]; slot != 0; slot = sh->slots[slot].next)
+            if (sh->slots[slot].expires_ms != 0 &&
+                sh->slots[slot].expires_ms < first)
+                first = sh->slots[slot].expires_ms;
+    }
+    pthread_mutex_unlock(&sh->lock);
+    return first == UINT64_MAX ? 0 : empm__min(first - now_ms + 1, INT32_MAX);
+}
+
 /* Makes room for an entry of `owner`: all that has expired goes. If nothing
  * has, that of the owner with most of them goes which ends first. A key without
  * an end stays. EMPM_EFULL: none has one. */
@@ -17746,12 +17781,8 @@ static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
         return EMPM_EINVAL;
     hash = empm__sip_hash(kv->seed, key, key_len);
     sh = empm__kv_shard_at(kv, (uint32_t)((hash >> 32) * kv->shards >> 32));
-    if ((r = empm__shared_lock(&sh->lock)) < 0)
+    if ((r = empm__kv_lock(kv, sh)) < 0)
         return r;
-    if (r == EMPM__ORPHANED) {
-        empm__kv_mend(kv, sh);
-        empm__shared_lock_mended(&sh->lock);
-    }
     at->kv = kv;
     at->sh = sh;
     at->key = key;
@@ -18852,6 +18883,10 @@ typedef struct empm__tls {             /* fixed once the server has started */
     unsigned char   settings[32];      /* the same of what else sessions are
                                           bound to */
     int64_t         memory;            /* atomic, not fixed: of MaxTlsMemory */
+    uint32_t        sweep_at_ms;       /* atomic, as above: the store is looked
+                                          through for sessions that are over */
+    uint32_t        sweep_shard;       /* atomic: from this one on... */
+    uint32_t        sweep_first_ms;    /* atomic: the first end before it */
 } empm__tls;
 
 /* ---------------------------------------------------------------------------
@@ -20139,7 +20174,8 @@ static const empm__transport empm__tls_transport = {
  *
  * In a full store the address gives way that has most of it (IPv6: the /64), so
  * strangers drive out no sessions but their own. An entry ends with
- * SSLSessionCacheTimeout, or with the client's certificate if that is earlier.
+ * SSLSessionCacheTimeout, or with the client's certificate if that is earlier,
+ * and is wiped soon afterwards.
  *
  * runs on   the worker that owns the connection
  * ------------------------------------------------------------------------- */
@@ -20147,6 +20183,10 @@ static const empm__transport empm__tls_transport = {
 #define EMPM__TLS_BUFFER 837           /* of the engine: it takes messages in
                                           pieces, and its own in records */
 #define EMPM__TLS_FLIGHT 4096          /* bytes of a read behind the hello */
+#define EMPM__TLS_SWEEP  16u           /* shards of the store in one go, then
+                                          others have their turn: */
+#define EMPM__TLS_SWEEP_REST_MS 20
+#define EMPM__TLS_SWEEP_MS 10000       /* between two looks through all of it */
 
 /* Fills in n bytes that nobody can guess. 0, or -1 with errno: the system has
  * none. An old kernel has no getrandom(), and a new one needs no /dev in
@@ -20341,6 +20381,18 @@ static empm__tls_start *empm__tls_start_of_cache(
                                        offsetof(empm__tls_start, cache));
 }
 
+/* A child looks through the store at this instant, or before. Nobody is woken
+ * for it: a connection that is in its handshake bounds the listener's sleep. */
+static void empm__tls_sweep_by(empm__tls *tls, uint32_t at_ms)
+{
+    uint32_t was = empm__load(&tls->sweep_at_ms);
+    /* release: the next sweeper sees where the last one has ended */
+    while (empm__time_earlier(was, at_ms) != was &&
+           !__atomic_compare_exchange_n(&tls->sweep_at_ms, &was, at_ms, 0,
+                                        __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+        ;
+}
+
 /* BearSSL has a new session: it goes to the store, with the mark of what it is
  * good for. */
 static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
@@ -20373,6 +20425,7 @@ static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
     empm__kv_put_of(empm__tls_session_owner(kv, s->w), kv, key, sizeof key,
                     NULL, &entry, n, ttl_ms, empm__now_us() / 1000u);
     empm__tls_wipe(&entry, sizeof entry);
+    empm__tls_sweep_by(s->tls, empm__time_after(empm__now_ms(), ttl_ms + 1));
 }
 
 /* Is this a text of a client's certificate, as empm__tls_client has it? */
@@ -21653,16 +21706,72 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
  * that is refused is no error: RLIMIT_MEMLOCK may be small. */
 static int empm__tls_engine_new(empm__engine *e)
 {
-    const empm__tls *tls = e->s->tls;
+    empm__tls *tls = e->s->tls;
     int i;
     for (i = 0; tls != NULL && i < tls->npairs; i++)
         empm__process_hide(tls->pairs[i].key, EMPM__TLS_KEY_BYTES);
+    if (tls != NULL && tls->sessions != NULL)
+        empm__tls_sweep_by(tls, empm__time_after(
+                                    empm__now_ms(),
+                                    tls->cfg->ssl_session_timeout_ms + 1));
     return EMPM_OK;
+}
+
+/* --- sessions that are over ----------------------------------------------- */
+
+/* A session that is over is a secret that nobody needs: it is wiped though
+ * nobody asks for it. Each child looks through the store when the first entry
+ * that it knows of ends, those of children that are gone among them; a new one,
+ * when all that it has found there must have ended. With nothing in the store
+ * nobody looks. */
+static uint32_t empm__tls_chore_at(empm__engine *e)
+{
+    const empm__tls *tls = e->s->tls;
+    return tls != NULL ? empm__load(&tls->sweep_at_ms) : EMPM__NEVER;
+}
+
+/* Looks through some shards, each under its lock for some microseconds, and
+ * makes the next of them due soon; behind the last one, when something ends
+ * again. */
+static void empm__tls_chore(empm__engine *e)
+{
+    empm__tls *tls = e->s->tls;
+    const uint64_t now_us = empm__now_us();
+    const uint32_t now = empm__time_us_to_ms(now_us);
+    uint32_t at = empm__tls_chore_at(e), first, shard, k;
+    empm__kv *kv;
+    /* who takes the instant looks alone, until it sets another one */
+    if (!empm__time_is_late(at, now) ||
+        !__atomic_compare_exchange_n(&tls->sweep_at_ms, &at, EMPM__NEVER, 0,
+                                     __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+        return;
+    kv = tls->sessions->kv;
+    shard = empm__load(&tls->sweep_shard);
+    first = empm__load(&tls->sweep_first_ms);
+    for (k = 0; k < EMPM__TLS_SWEEP && shard < kv->shards; k++, shard++) {
+        const uint64_t left = empm__kv_sweep_shard(kv, shard, now_us / 1000u);
+        if (left > 0)
+            first = empm__time_earlier(first, empm__time_after(now,
+                                                               (int64_t)left));
+    }
+    at = empm__time_after(now, EMPM__TLS_SWEEP_REST_MS);
+    if (shard >= kv->shards) {
+        at = empm__time_after(now, EMPM__TLS_SWEEP_MS);
+        if (empm__time_earlier(at, first) == at)
+            at = first;                /* later, or never */
+        shard = 0;
+        first = EMPM__NEVER;
+    }
+    empm__store(&tls->sweep_shard, shard);
+    empm__store(&tls->sweep_first_ms, first);
+    if (at != EMPM__NEVER)
+        empm__tls_sweep_by(tls, at);
 }
 
 static const empm__wing empm__tls_wing = {
     empm__tls_check, empm__tls_server_new, empm__tls_server_free,
-    empm__tls_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    empm__tls_engine_new, NULL, NULL, NULL, empm__tls_chore_at,
+    empm__tls_chore, NULL, NULL, NULL, NULL
 };
 
 #else

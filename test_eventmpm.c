@@ -10393,6 +10393,60 @@ SERVED_TLS(tls, an_old_session_is_not_resumed, "SSLSessionCacheTimeout 1")
     tl_close(&t);
 }
 
+/* A session that is over is wiped though nobody asks for it, wherever it is in
+ * the store; one that is not stays. */
+TEST(tls, sessions_that_are_over_are_wiped)
+{
+    enum { N = 60 };
+    static unsigned char secret[200];
+    const uint64_t now = empm__now_us() / 1000u;
+    unsigned char room[sizeof secret];
+    empm__kv *kv;
+    fixture f;
+    tls_client t;
+    int i, k;
+    tls_prepare(&f);
+    f.cfg.ssl_session_cache_size = 2000000;
+    if (!fx_up(&f))
+        return;
+    kv = f.s->tls->sessions->kv;
+    CHECK_IN(kv->shards, EMPM__TLS_SWEEP + 1, 100);   /* more than one go */
+    memset(secret, 0x5a, sizeof secret - 40);
+    for (i = 0; i < N; i++)
+        CHECK_INT(empm__kv_put_of(1, kv, &i, sizeof i, NULL, secret, 160,
+                                  i == 7 ? 60000 : 100, now), EMPM_OK);
+    /* as a child has it whose first session ends then */
+    empm__tls_sweep_by(f.s->tls, empm__time_after(empm__now_ms(), 101));
+    tl_init(&t, &f);
+    CHECK(tl_open(&t, "localhost", 0));    /* the listener looks at its times */
+    tl_close(&t);
+    for (k = 0; k < 200; k++) {
+        unsigned live = 0;
+        uint32_t s;
+        nap(10);
+        for (s = 0; s < kv->shards; s++) {
+            empm__kv_shard *sh = empm__kv_shard_at(kv, s);
+            uint32_t slot;
+            CHECK_INT(empm__kv_lock(kv, sh), EMPM_OK);
+            for (slot = 1; slot <= kv->slots; slot++)
+                live += memcmp(empm__kv_data(kv, sh, (uint8_t)slot) + sizeof i,
+                               secret, 160) == 0;
+            pthread_mutex_unlock(&sh->lock);
+        }
+        if (live == 1)
+            break;
+    }
+    CHECK_IN(k, 1, 199);
+    i = 7;
+    CHECK_INT(empm__kv_get(kv, &i, sizeof i, room, sizeof room, NULL, NULL,
+                           empm__now_us() / 1000u), EMPM_OK);
+    /* not again before something ends, nor all the time */
+    CHECK_SOON(empm__time_until(empm__load(&f.s->tls->sweep_at_ms),
+                                empm__now_ms()) >
+                   EMPM__TLS_SWEEP_MS / 2, 2000);
+    fx_down(&f);
+}
+
 /* Every suite works with the certificate of its kind; the name that the client
  * asks for decides between certificates. */
 SERVED_TLS(tls, suites_and_names_choose_the_certificate, NULL)
