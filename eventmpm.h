@@ -20036,15 +20036,39 @@ static size_t empm__tls_recv_kept(empm__conn *c, empm__tls_conn *t, void *buf,
     return k;
 }
 
-/* Reads the socket, decrypts, and keeps what there is no room for. Ciphertext
- * that was kept goes first, in front of what the socket has; it is read once
- * for each call at most, unless nothing came of it but records without data. */
+/* Is a whole record among what was kept? */
+static int empm__tls_keeps_record(const empm__tls_conn *t)
+{
+    return t->in != NULL && empm__tls_whole(t->in->data + t->in->from,
+                                            t->in->to - t->in->from) > 0;
+}
+
+/* Decrypts records that were kept where they stand: a reader with little room
+ * comes many times, and none of them moves the rest. As empm__tls_decrypt(). */
+static ssize_t empm__tls_recv_records(empm__conn *c, empm__tls_conn *t,
+                                      void *buf, size_t room)
+{
+    empm__tls_held *h = t->in;
+    size_t rest, rest_to;
+    const ssize_t given = empm__tls_decrypt(c, t, h->data + h->from, &rest,
+                                            &rest_to, h->to - h->from,
+                                            (char *)buf, room);
+    h->plain_to = h->from + (uint32_t)rest_to;
+    h->from += (uint32_t)rest;
+    if (h->from == h->to)
+        empm__tls_held_free(t->tls, &t->in);
+    return given;
+}
+
+/* Reads the socket, decrypts, and keeps what there is no room for. A part of a
+ * record that was kept goes first, in front of what the socket has; it is read
+ * once for each call at most, unless nothing came of it but records without
+ * data. */
 static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
                               size_t room)
 {
     empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
     unsigned char *data = empm__tls_wire(w);
-    size_t n = 0, rest = 0, rest_to = 0;
     ssize_t given;
     if (t->sent_end)                   /* LINGER: what comes is dropped */
         return empm__socket_recv(c, buf, room);
@@ -20055,17 +20079,19 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
     given = (ssize_t)empm__tls_recv_kept(c, t, buf, room);
     if (given > 0 || t->got_end)
         return given;
+    while (given == 0 && empm__tls_keeps_record(t))
+        given = empm__tls_recv_records(c, t, buf, room);
     while (given == 0) {
+        size_t n = 0, rest, rest_to;
+        ssize_t r;
         if (t->in != NULL) {
             n = t->in->to - t->in->from;
             memcpy(data, t->in->data + t->in->from, n);
         }
-        if (empm__tls_whole(data, n) == 0) {   /* else: no system call */
-            const ssize_t r = empm__socket_recv(c, data + n, EMPM__SCRATCH - n);
-            if (r <= 0)
-                return r;
-            n += (size_t)r;
-        }
+        r = empm__socket_recv(c, data + n, EMPM__SCRATCH - n);
+        if (r <= 0)
+            return r;
+        n += (size_t)r;
         if (empm__tls_length(data, n) > EMPM__TLS_RECORD_MOST) {
             empm__tls_fatal(c, t, EMPM__TLS_OVERFLOW);
             return EMPM__LOST;
@@ -20073,9 +20099,7 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
         empm__tls_held_free(t->tls, &t->in);
         given = empm__tls_decrypt(c, t, data, &rest, &rest_to, n, (char *)buf,
                                   room);
-        if (given < 0)
-            return t->got_end ? 0 : (ssize_t)EMPM__LOST;
-        if (rest < n) {
+        if (given >= 0 && rest < n) {
             t->in = empm__tls_held_new(w, t->tls, data + rest, n - rest,
                                        rest_to - rest);
             if (t->in == NULL) {
@@ -20085,11 +20109,12 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
         }
         if (given == 0 && (c->flags & EMPM__F_DRAINED))
             return EMPM__WANTS_IN;     /* only a part of a record is here */
-        n = 0;
     }
+    if (given < 0)
+        return t->got_end ? 0 : (ssize_t)EMPM__LOST;
     /* the socket is empty, but no event tells of what is kept or of the end */
-    if (t->got_end || (t->in != NULL && (t->in->plain_to > 0 ||
-        empm__tls_whole(t->in->data, t->in->to) > 0)))
+    if (t->got_end || empm__tls_keeps_record(t) ||
+        (t->in != NULL && t->in->plain_to > t->in->from))
         c->flags &= (uint8_t)~EMPM__F_DRAINED;
     return given;
 }
