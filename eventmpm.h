@@ -136,10 +136,19 @@
  *   be reached is 503, a broken answer 502, silence for ProxyTimeout 504; the
  *   error log has the cause.
  *
- * HTTPS  EVENTMPM_TLS_BEARSSL and -lbearssl: Listen "8443 tls" serves TLS 1.2
- *   with SSLCertificateFile and SSLCertificateKeyFile; several pairs are chosen
- *   by the name that the client asks for. No worker waits in a handshake, an
- *   idle connection costs 250 bytes, and a session that one child has made is
+ * HTTPS  by BearSSL (Debian: libbearssl-dev), in four commands:
+ *
+ *     cc -DEVENTMPM_TLS_BEARSSL example_server.c -lbearssl -o example_server
+ *     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+ *       -subj /CN=localhost -addext subjectAltName=DNS:localhost \
+ *       -keyout key.pem -out cert.pem
+ *     ./example_server -s cert.pem key.pem 8443 . &
+ *     curl --cacert cert.pem https://localhost:8443/hello/world
+ *
+ *   Listen "8443 tls" serves TLS 1.2 with SSLCertificateFile and
+ *   SSLCertificateKeyFile, which -s sets; several pairs are chosen by the name
+ *   that the client asks for. No worker waits in a handshake, an idle
+ *   connection costs 250 bytes, and a session that one child has made is
  *   resumed by any, as long as Listen, name, certificates, suites and trust in
  *   clients are those that it was made with. MaxTlsMemory bounds what is needed
  *   for handshakes and slow readers; connections beyond it are closed.
@@ -20979,13 +20988,15 @@ static int empm__tls_engine_begin(empm__tls_start *s)
                              sizeof s->engine->buffer, 0);
     br_ssl_engine_inject_entropy(&ssl->eng, seed, sizeof seed);
     empm__tls_wipe(seed, sizeof seed);
+    errno = EINVAL;                    /* if BearSSL does not take them */
     return br_ssl_server_reset(ssl) ? 0 : -1;
 }
 
 /* The hello is whole: what can be refused now is refused, else an engine takes
  * it. The mark comes before the engine, which asks the store for the session in
- * the middle of the hello, before it knows the name. Returns 0, or the alert. What it has allocated by then is the caller's to
- * free, with all else of the handshake. */
+ * the middle of the hello, before it knows the name. Returns 0, or the alert.
+ * What it has allocated by then is the caller's to free, with all else of the
+ * handshake. */
 static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
 {
     const int alert = empm__tls_hello_parse(&s->client, s->hello, s->hello_len);
