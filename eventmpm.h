@@ -6815,6 +6815,8 @@ typedef struct empm__location {
  *                 `s` NULL: it is only checked
  *   enter         a request has come into a location, whose route, if there is
  *                 one, is known: EMPM_OK, or the status to answer with instead
+ *   leave         the head of an answer within a location is about to be
+ *                 decided: fields can still be set
  *
  * expire_at() and chore_at() return EMPM__NEVER if nothing is due. */
 typedef struct empm__wing {
@@ -6836,12 +6838,13 @@ typedef struct empm__wing {
     const char *(*locate)(empm_server *s, empm__location *l, const char *name,
                           const char *value);
     int      (*enter)(empm_request *req);
+    void     (*leave)(empm_request *req);
 } empm__wing;
 
 /* One that is not built. */
 #define EMPM__WING_OFF(check) \
     { check, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
-      NULL, NULL, NULL }
+      NULL, NULL, NULL, NULL }
 
 /* The list of wings, which stands behind them: it ends with NULL. */
 static const empm__wing *const *empm__wings(void);
@@ -11838,6 +11841,11 @@ static int empm__response_commit(empm_request *req, int whole)
     int64_t length = req->declared;
     size_t n;
     empm__page *p = req->body_out;
+    const empm__wing *const *wing;
+    if (req->location != NULL) {
+        EMPM__EACH_WING(wing, leave)
+            (*wing)->leave(req);
+    }
     req->answer = EMPM__COMMITTED;
     /* the last moment at which "Connection: close" can be said */
     if (empm__engine_is_closing(req->w->engine))
@@ -17665,7 +17673,8 @@ static int empm__proxy_server_new(empm_server *s, const empm_server *old,
 
 static const empm__wing empm__proxy_wing = {
     empm__proxy_check, empm__proxy_server_new, empm__proxy_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "remoteip", NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "remoteip", NULL,
+    NULL, NULL
 };
 
 #else
@@ -18353,7 +18362,7 @@ static void empm__store_server_free(empm_server *s)
 
 static const empm__wing empm__store_wing = {
     empm__store_check, empm__store_server_new, empm__store_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 #else
@@ -21771,7 +21780,7 @@ static int empm__tls_engine_new(empm__engine *e)
 static const empm__wing empm__tls_wing = {
     empm__tls_check, empm__tls_server_new, empm__tls_server_free,
     empm__tls_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, NULL
+    NULL, NULL, NULL
 };
 
 #else
@@ -23048,14 +23057,14 @@ static const empm__wing empm__access_wing = {
     empm__access_check_all, empm__access_server_new, empm__access_server_free,
     NULL, NULL, NULL, NULL, empm__access_chore_at, empm__access_lines_collect,
     empm__access_lines_end, empm__access_reopen, empm__access_reopened,
-    "log_config", NULL, NULL
+    "log_config", NULL, NULL, NULL
 };
 
 #else
 
 static const empm__wing empm__access_wing = {
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    "log_config", NULL, NULL
+    "log_config", NULL, NULL, NULL
 };
 
 #endif /* EVENTMPM_NO_ACCESS_LOG */
@@ -24571,7 +24580,8 @@ static void empm__files_expire_some(empm__engine *e, uint32_t now_ms)
 static const empm__wing empm__files_wing = {
     empm__files_check, empm__files_server_new, empm__files_server_free,
     empm__files_engine_new, empm__files_engine_free, empm__files_expire_at,
-    empm__files_expire_some, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    empm__files_expire_some, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL
 };
 
 #else
@@ -26401,7 +26411,7 @@ static void empm__fcgi_server_free(empm_server *s)
 static const empm__wing empm__fcgi_wing = {
     empm__fcgi_check, empm__fcgi_server_new, empm__fcgi_server_free,
     empm__fcgi_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    "proxy_fcgi", NULL, NULL
+    "proxy_fcgi", NULL, NULL, NULL
 };
 
 #else
@@ -27931,7 +27941,7 @@ static int empm__status_server_new(empm_server *s, const empm_server *old,
 static const empm__wing empm__status_wing = {
     NULL, empm__status_server_new,
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "status", NULL,
-    NULL
+    NULL, NULL
 };
 
 #else
@@ -32465,7 +32475,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5121  a directive of Apache has no meaning here
  *   5122  there is no such directive               5123  ... has a bad value
  *   5124  a line of the configuration is too long
- *   5125  a section is unknown, not closed or not opened, or has no condition
+ *   5125  a section is unknown, not closed or not opened, or has no condition;
+ *         a directive cannot be set for a location
  *   5126  a directive or section of Apache is not supported: what to do instead
  *   5130  RLIMIT_NOFILE allows fewer connections or files than are set
  *   5131  the stacks of all threads can exceed the memory
