@@ -18401,9 +18401,8 @@ static const empm__wing empm__store_wing = EMPM__WING_OFF(empm__store_check);
 /* Forgets n bytes so that no compiler leaves that out. */
 static void empm__tls_wipe(void *p, size_t n)
 {
-    volatile unsigned char *at = (volatile unsigned char *)p;
-    while (n-- > 0)
-        *at++ = 0;
+    memset(p, 0, n);
+    __asm__ __volatile__("" : : "r"(p) : "memory");   /* somebody reads it */
 }
 
 /* Pages of their own for n secret bytes; NULL: no memory. */
@@ -19963,30 +19962,32 @@ static unsigned char *empm__tls_seal(empm__tls_conn *t, empm__tls_cipher *x,
 
 /* Sends the ciphertext that waits. 1: all of it; else as send() says. It goes
  * out as it is: a record is made once, since its number is a part of it. */
-static ssize_t empm__tls_push(empm__conn *c, empm__tls_conn *t, int64_t *wire)
+static ssize_t empm__tls_push(empm__conn *c, empm__tls *tls,
+                              empm__tls_held **out, int64_t *wire)
 {
-    while (t->out != NULL) {
+    while (*out != NULL) {
         struct iovec v;
         ssize_t r;
-        v.iov_base = t->out->data + t->out->from;
-        v.iov_len = t->out->to - t->out->from;
+        v.iov_base = (*out)->data + (*out)->from;
+        v.iov_len = (*out)->to - (*out)->from;
         r = empm__socket_send(c, &v, 1, 0, wire);
         if (r < 0)
             return r;
-        t->out->from += (uint32_t)r;
-        if (t->out->from == t->out->to)
-            empm__tls_held_free(t->tls, &t->out);
+        (*out)->from += (uint32_t)r;
+        if ((*out)->from == (*out)->to)
+            empm__tls_held_free(tls, out);
     }
     return 1;
 }
 
 /* Sends n bytes of ciphertext, which stand for so many of plaintext, or keeps
- * the rest of them. Returns as send() does: EMPM__WANTS_OUT, too, if a part has
- * gone, because half a record is of no use to anybody. `data` is the worker's
- * scratch, so the rest moves to a block of its own, which MaxTlsMemory counts.
+ * the rest of them in *out. Returns as send() does: EMPM__WANTS_OUT, too, if a
+ * part has gone, because half a record is of no use to anybody. `data` is the
+ * worker's scratch, so the rest moves to a block of its own, which MaxTlsMemory
+ * counts.
  */
 static ssize_t empm__tls_send_wire(empm__worker *w, empm__conn *c,
-                                   empm__tls_conn *t, unsigned char *data,
+                                   empm__tls_held **out, unsigned char *data,
                                    size_t n, size_t stands_for, int more,
                                    int64_t *wire)
 {
@@ -20001,12 +20002,12 @@ static ssize_t empm__tls_send_wire(empm__worker *w, empm__conn *c,
         return (ssize_t)stands_for;
     if (r < 0)
         r = 0;
-    t->out = empm__tls_held_new(w, t->tls, data + r, n - (size_t)r, 0);
-    if (t->out == NULL) {
+    *out = empm__tls_held_new(w, w->s->tls, data + r, n - (size_t)r, 0);
+    if (*out == NULL) {
         errno = ENOMEM;
         return EMPM__LOST;
     }
-    t->out->stands_for = stands_for;
+    (*out)->stands_for = stands_for;
     return EMPM__WANTS_OUT;
 }
 
@@ -20048,7 +20049,7 @@ static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
     }
     if (t->out != NULL) {              /* the same bytes come again */
         const size_t done = t->out->stands_for;
-        const ssize_t r = empm__tls_push(c, t, wire);
+        const ssize_t r = empm__tls_push(c, t->tls, &t->out, wire);
         return r == 1 ? (ssize_t)done : r;
     }
     empm__tls_look_for_pause(w, t);
@@ -20071,7 +20072,8 @@ static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
         out += len;
         taken += k;
     }
-    return empm__tls_send_wire(w, c, t, to, out, taken, more || i < n, wire);
+    return empm__tls_send_wire(w, c, &t->out, to, out, taken, more || i < n,
+                               wire);
 }
 
 /* The same from a file: its bytes are read to where they are encrypted. 0: the
@@ -20092,7 +20094,7 @@ static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
     }
     if (t->out != NULL) {
         const size_t done = t->out->stands_for;
-        if ((r = empm__tls_push(c, t, wire)) != 1)
+        if ((r = empm__tls_push(c, t->tls, &t->out, wire)) != 1)
             return r;
         *off += (int64_t)done;
         return (ssize_t)done;
@@ -20115,7 +20117,7 @@ static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
     }
     if (taken == 0)
         return r < 0 ? (ssize_t)EMPM__LOST : 0;
-    r = empm__tls_send_wire(w, c, t, to, out, taken, taken < n, wire);
+    r = empm__tls_send_wire(w, c, &t->out, to, out, taken, taken < n, wire);
     if (r > 0)
         *off += r;
     return r;
@@ -20133,7 +20135,7 @@ static void empm__tls_alert(empm__conn *c, empm__tls_conn *t, int level,
     int64_t wire = 0;
     size_t len;
     struct iovec v;
-    if (t->sent_end || empm__tls_push(c, t, &wire) != 1)
+    if (t->sent_end || empm__tls_push(c, t->tls, &t->out, &wire) != 1)
         return;
     to[0] = (unsigned char)level;
     to[1] = (unsigned char)alert;
@@ -20393,6 +20395,8 @@ static const empm__transport empm__tls_transport = {
 
 #define EMPM__TLS_BUFFER 837           /* of the engine: it takes messages in
                                           pieces, and its own in records */
+#define EMPM__TLS_FLIGHT 4096          /* bytes of a read behind the hello */
+
 /* Fills in n bytes that nobody can guess. 0, or -1: the system has none. An old
  * kernel has no getrandom(), a new one needs no /dev in ChrootDir. */
 static int empm__tls_random(void *to, size_t n)
@@ -20442,6 +20446,7 @@ typedef struct empm__tls_start {
     const br_ssl_server_policy_class *policy;
     empm__tls_verify *verify;          /* NULL: the client is not asked */
     empm__tls_engine *engine;          /* NULL: the hello is not whole yet */
+    empm__tls_held   *in, *out;        /* wait for the socket to take `out` */
     unsigned char    *hello;           /* the message, without its records */
     uint32_t          hello_len, hello_cap;
     uint32_t          record_left;     /* of the record that has been begun */
@@ -20469,6 +20474,8 @@ static void empm__tls_start_free(empm__tls_start *s)
         empm__tls_wipe(s->engine, sizeof *s->engine);
     empm__tls_memory_free(s->tls, s->engine, sizeof *s->engine);
     empm__tls_memory_free(s->tls, s->verify, sizeof *s->verify);
+    empm__tls_held_free(s->tls, &s->in);
+    empm__tls_held_free(s->tls, &s->out);
     empm__tls_hello_free(s);
     empm__tls_memory_free(s->tls, s, sizeof *s);
 }
@@ -21082,14 +21089,30 @@ static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
     return 0;
 }
 
-/* Gives the engine bytes that it wants: first the hello, as one record, then
- * what comes from the socket, and never a byte of the record that follows.
- * > 0, or as recv(). */
-static ssize_t empm__tls_feed(empm__conn *c, empm__tls_start *s)
+/* Takes all records that the engine has ready, up to `room` bytes. Returns how
+ * many those are. */
+static size_t empm__tls_said(br_ssl_engine_context *eng, unsigned char *to,
+                             size_t room)
 {
-    size_t n;
+    const unsigned char *from;
+    size_t out = 0, n;
+    while (out < room && (from = br_ssl_engine_sendrec_buf(eng, &n)) != NULL) {
+        n = empm__min(n, room - out);
+        memcpy(to + out, from, n);
+        br_ssl_engine_sendrec_ack(eng, n);
+        out += n;
+    }
+    return out;
+}
+
+/* Gives the engine bytes that it wants: first the hello, as one record, then of
+ * the `have` bytes at `in`, which have come behind it, and none of the record
+ * that follows. Returns how many of these it has taken. */
+static size_t empm__tls_feed(empm__tls_start *s, const unsigned char *in,
+                             size_t have)
+{
+    size_t n, taken = 0;
     unsigned char *to = br_ssl_engine_recvrec_buf(&s->engine->ssl.eng, &n);
-    ssize_t r;
     if (s->hello != NULL) {
         const unsigned char header[5] = {
             22, 3, 1, (unsigned char)(s->hello_len >> 8),
@@ -21101,21 +21124,22 @@ static ssize_t empm__tls_feed(empm__conn *c, empm__tls_start *s)
         s->fed += (uint32_t)n;
         if (s->fed == s->hello_len + 5)
             empm__tls_hello_free(s);
-        r = (ssize_t)n;
     } else {
-        r = empm__socket_recv(c, to, n);
-        s->after += r > 0 ? (uint32_t)r : 0;
+        taken = n = empm__min(n, have);
+        memcpy(to, in, n);
+        s->after += (uint32_t)n;
     }
-    if (r > 0)
-        br_ssl_engine_recvrec_ack(&s->engine->ssl.eng, (size_t)r);
-    return r;
+    br_ssl_engine_recvrec_ack(&s->engine->ssl.eng, n);
+    return taken;
 }
 
 /* The engine has done its work: the connection goes on without it. Returns as
  * handshake() does. What an idle connection keeps is one block, as long as its
- * keys, its name and its client's certificate need. */
+ * keys, its name and its client's certificate need. What has come behind the
+ * client's Finished, n_rest bytes, is ciphertext that waits for its reader. */
 static int empm__tls_complete(empm__worker *w, empm__conn *c,
-                              empm__tls_start *s)
+                              empm__tls_start *s, const unsigned char *rest,
+                              size_t n_rest)
 {
     const size_t n = empm__tls_conn_bytes(
         s->engine->ssl.eng.session.cipher_suite, s->client.name);
@@ -21128,6 +21152,12 @@ static int empm__tls_complete(empm__worker *w, empm__conn *c,
     t->known = more > 0;
     if (more > 0)
         memcpy((char *)t + n, s->verify->client.text, more);
+    if (n_rest > 0 && (t->in = empm__tls_held_new(w, s->tls, rest, n_rest, 0))
+                          == NULL) {
+        empm__tls_wipe(t, n);
+        EMPM_FREE(t);
+        return empm__tls_refuse(w, c, s, EMPM__TLS_INTERNAL);
+    }
     if (t->resumed)                    /* not: a session was found for it */
         empm__bump(&w->score->tls_resumed, 1u);
     else
@@ -21140,38 +21170,59 @@ static int empm__tls_complete(empm__worker *w, empm__conn *c,
 /* Runs the engine until it waits. Returns as handshake() does. The order
  * matters: a client's bad certificate comes before the engine's opinion of it,
  * what is to be sent before its end, and SENDAPP, which means that the
- * handshake is complete, before another read, which would take bytes of the
- * connection to come. */
+ * handshake is complete, before another read. A flight leaves in one call and
+ * comes in one, whatever its records: each call costs the kernel's work for a
+ * packet, and wakes the client. */
 static int empm__tls_run(empm__worker *w, empm__conn *c, empm__tls_start *s)
 {
     br_ssl_engine_context *eng = &s->engine->ssl.eng;
+    unsigned char *out = empm__tls_wire(w), *in;
+    size_t at = 0, to = 0;             /* of `in`: it is not the engine's yet */
     int64_t wire = 0;
+    ssize_t r;
     s->w = w;
+    if (out == NULL)
+        return empm__tls_refuse(w, c, s, EMPM__TLS_INTERNAL);
+    in = out + EMPM__SCRATCH / 2;
+    if ((r = empm__tls_push(c, s->tls, &s->out, &wire)) < 0)
+        return (int)r;
+    if (s->in != NULL) {
+        memcpy(in, s->in->data, to = s->in->to);
+        empm__tls_held_free(s->tls, &s->in);
+    }
     for (;;) {
         const unsigned state = br_ssl_engine_current_state(eng);
-        ssize_t r;
         if (s->verify != NULL && s->verify->error != 0)
             return empm__tls_refuse_client(w, c, s);
         if (state & BR_SSL_SENDREC) {
-            struct iovec v;
-            v.iov_base = br_ssl_engine_sendrec_buf(eng, &v.iov_len);
-            r = empm__socket_send(c, &v, 1, 0, &wire);
-            if (r < 0)
-                return (int)r;
-            br_ssl_engine_sendrec_ack(eng, (size_t)r);
-        } else if (state & BR_SSL_CLOSED)
-            return empm__tls_refuse(
-                w, c, s, empm__tls_alert_of(br_ssl_engine_last_error(eng)));
-        else if (state & BR_SSL_SENDAPP)
-            return empm__tls_complete(w, c, s);
-        else if (state & BR_SSL_RECVREC) {
-            r = empm__tls_feed(c, s);
-            if (r == 0) {
-                errno = ECONNRESET;
+            const size_t n = empm__tls_said(eng, out, EMPM__SCRATCH / 2);
+            r = empm__tls_send_wire(w, c, &s->out, out, n, 1, 0, &wire);
+            if (r == EMPM__WANTS_OUT && at < to &&
+                (s->in = empm__tls_held_new(w, s->tls, in + at, to - at, 0))
+                    == NULL) {
+                errno = ENOMEM;
                 return EMPM__LOST;
             }
             if (r < 0)
                 return (int)r;
+        } else if (state & BR_SSL_CLOSED)
+            return empm__tls_refuse(
+                w, c, s, empm__tls_alert_of(br_ssl_engine_last_error(eng)));
+        else if (state & BR_SSL_SENDAPP)
+            return empm__tls_complete(w, c, s, in + at, to - at);
+        else if (state & BR_SSL_RECVREC) {
+            if (s->hello == NULL && at == to) {
+                r = empm__socket_recv(c, in, EMPM__TLS_FLIGHT);
+                if (r == 0) {
+                    errno = ECONNRESET;
+                    return EMPM__LOST;
+                }
+                if (r < 0)
+                    return (int)r;
+                at = 0;
+                to = (size_t)r;
+            }
+            at += empm__tls_feed(s, in + at, to - at);
             if (s->after > EMPM__TLS_AFTER_MOST)   /* alerts without end */
                 return empm__tls_refuse(w, c, s, EMPM__TLS_UNEXPECTED);
         } else
@@ -21463,10 +21514,12 @@ static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
  * ------------------------------------------------------------------------- */
 
 /* The template that each handshake begins as. Which implementation suits the
- * processor is found out once, here: each question costs 8 us. It has no
- * pointer into itself, so a copy is good once it has its own policy, store of
- * sessions and buffer: see empm__tls_engine_begin(). Curves are X25519 and
- * P-256 alone: the client chooses, and P-521 costs 3 ms. */
+ * processor is found out once, here: each question costs 8 us. The last one is
+ * BearSSL's own, for the processor's random numbers: it asks that at the first
+ * reset, and not again. A copy's reset makes all pointers of the template into
+ * itself new, so it is good once it has its own policy, store of sessions,
+ * buffer and random numbers: see empm__tls_engine_begin(). Curves are X25519
+ * and P-256 alone: the client chooses, and P-521 costs 3 ms. */
 static void empm__tls_template(empm__tls *tls)
 {
     static const char *protocols[] = { "http/1.1" };
@@ -21475,6 +21528,7 @@ static void empm__tls_template(empm__tls *tls)
     };
     br_ssl_server_context *ssl = &tls->template_;
     br_ssl_engine_context *eng = &ssl->eng;
+    unsigned char buffer[EMPM__TLS_BUFFER];
     size_t i;
     br_ssl_server_zero(ssl);
     br_ssl_engine_set_versions(eng, BR_TLS12, BR_TLS12);
@@ -21499,6 +21553,8 @@ static void empm__tls_template(empm__tls *tls)
     /* not ENFORCE_SERVER_PREFERENCES: >>tls-choice needs the client's order */
     br_ssl_engine_set_all_flags(eng, BR_OPT_NO_RENEGOTIATION |
                                      BR_OPT_FAIL_ON_ALPN_MISMATCH);
+    br_ssl_engine_set_buffer(eng, buffer, sizeof buffer, 0);
+    (void)br_ssl_server_reset(ssl);    /* a processor may have none: so what */
 }
 
 /* --- the guard: is this the BearSSL that we know? ------------------------- */

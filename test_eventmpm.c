@@ -293,21 +293,51 @@ static int fault_listen(int fd, int backlog)
     return fault_at("listen") ? fault_fails() : listen(fd, backlog);
 }
 
+/* How often the server of this process has sent, and has received something. */
+static int g_sent, g_received;
+
 /* Two names that it gives to members, too: these rename both. */
 static ssize_t fault_recv(int fd, void *to, size_t n, int flags)
 {
-    return fault_at("recv") ? fault_fails() : recv(fd, to, n, flags);
+    const ssize_t r = fault_at("recv") ? fault_fails() : recv(fd, to, n, flags);
+
+    if (r > 0)
+        __atomic_add_fetch(&g_received, 1, __ATOMIC_RELAXED);
+    return r;
 }
 
 /* After a send() the server of this process is slow for so long. */
 static int g_slow_send_ms;
 
+/* So many bytes fit into its socket, one less than this, which then is full for
+ * one call. 0: any number. */
+static int g_send_room;
+
+static ssize_t fault_send_most(int fd, const void *from, size_t n, int flags)
+{
+    const int room = __atomic_load_n(&g_send_room, __ATOMIC_RELAXED);
+    ssize_t r;
+
+    if (room == 0)
+        return send(fd, from, n, flags);
+    if (room == 1) {
+        __atomic_store_n(&g_send_room, 0, __ATOMIC_RELAXED);
+        errno = EAGAIN;
+        return -1;
+    }
+    r = send(fd, from, n < (size_t)room - 1 ? n : (size_t)room - 1, flags);
+    if (r > 0)
+        __atomic_store_n(&g_send_room, room - (int)r, __ATOMIC_RELAXED);
+    return r;
+}
+
 static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
 {
     const ssize_t r = fault_at("send") ? fault_fails()
-                                       : send(fd, from, n, flags);
+                                       : fault_send_most(fd, from, n, flags);
     const int ms = __atomic_load_n(&g_slow_send_ms, __ATOMIC_RELAXED);
 
+    __atomic_add_fetch(&g_sent, 1, __ATOMIC_RELAXED);
     if (ms > 0)
         usleep((unsigned)ms * 1000u);
     return r;
@@ -32105,6 +32135,114 @@ TEST(tls, a_handshake_may_end_at_each_byte)
 TEST(tls, a_handshake_may_be_damaged_at_each_byte)
 {
     tls_at_each_byte(FZ_FLIP, 5);
+}
+
+/* A flight of a handshake leaves in one call, and is read in one: a full one
+ * has two of ours, a resumed one has one. */
+TEST(tls, a_flight_is_one_call)
+{
+    tls_client *t = (tls_client *)calloc(1, sizeof *t);
+    const fz_change kept = { FZ_KEPT, 0, 0 };
+    size_t sent;
+    int resume;
+    fz_link l;
+    fz_up();
+    fz_faults = 0;
+    tl_init(t, &fz_fixture);
+    for (resume = 0; resume < 2; resume++) {
+        const int sends = get_int(&g_sent), reads = get_int(&g_received);
+        context("resumed %d", resume);
+        CHECK(fz_shake(&l, t, resume, &kept, 0, &sent));
+        CHECK_INT(get_int(&g_sent) - sends, 2 - resume);
+        CHECK_INT(get_int(&g_received) - reads, 2);
+        CHECK(fz_asks(&l, t, 0));
+        fz_close(&l);
+        str_free(&l.in);
+    }
+    no_context();
+    CHECK_INT(fz_faults, 0);
+    str_free(&t->plain);
+    free(t);
+    fz_down();
+}
+
+/* Asks for a page behind the client's Finished, before ours has come. */
+static void fz_asks_early(tls_client *t, str *out)
+{
+    static const char text[] = GET1 "\r\n";
+    unsigned char room[sizeof text + 40], *record;
+    empm__tls_cipher x;
+    size_t n = sizeof text - 1;
+    x.gcm = t->ssl.eng.out.gcm;
+    memcpy(room + 16, text, n);
+    record = x.out->encrypt(&x.out, 23, 0x0303, room + 16, &n);
+    str_add(out, record, n);
+    t->ssl.eng.out.gcm.seq = x.gcm.seq;
+}
+
+/* A full handshake whose client asks for a page at once behind its Finished.
+ * Our socket is full behind `room` bytes of the first or the last flight.
+ * `leaves`: the client goes then. Is it answered? */
+static int fz_meets_full(tls_client *t, int last, int room, int leaves)
+{
+    br_ssl_engine_context *eng = &t->ssl.eng;
+    int turn, asked = 0;
+    str out = STR_EMPTY;
+    fz_link l;
+    t->plain.n = 0;
+    fz_open(&l, FZ_SECURE, 0);
+    br_ssl_engine_set_buffer(eng, t->buffer, sizeof t->buffer, 1);
+    br_ssl_client_reset(&t->ssl, "localhost", 0);
+    for (turn = 0; turn < 9 && !(leaves && asked); turn++) {
+        out.n = 0;
+        tl_take(t, &out);
+        if (turn > 0 && out.n > 0 && !asked) {
+            fz_asks_early(t, &out);
+            asked = 1;
+        }
+        if (out.n > 0 && asked == last)
+            set_int(&g_send_room, room + 1);
+        fz_send(&l, out.p, out.n, 0, 0);
+        if (!(leaves && asked))
+            fz_poke(&l, EMPM__READY_IN | EMPM__READY_OUT);
+        fz_hear(&l, t);
+    }
+    CHECK(asked);
+    set_int(&g_send_room, 0);
+    fz_close(&l);
+    str_free(&l.in);
+    str_free(&out);
+    return find_bytes(&t->plain, "\r\n\r\nHello, world!\n", 18) != (size_t)-1;
+}
+
+/* The socket may be full behind any byte of our flights: the rest waits, and
+ * behind it a request that has come with the client's Finished. Nothing of it
+ * stays if the client goes. */
+TEST(tls, a_flight_may_meet_a_full_socket)
+{
+    static const uint16_t gcm = 0xc02b;
+    tls_client *t = (tls_client *)calloc(1, sizeof *t);
+    int last, room, live;
+    fz_up();
+    fz_faults = 0;
+    tl_init(t, &fz_fixture);
+    br_ssl_engine_set_suites(&t->ssl.eng, &gcm, 1);
+    CHECK(fz_meets_full(t, 0, 1, 0));
+    str_free(&t->plain);
+    live = get_int(&a_live);
+    for (last = 0; last < 2; last++)
+        for (room = 0; room < (last ? 51 : 700); room += last ? 5 : 70) {
+            context("%s flight, %d bytes", last ? "last" : "first", room);
+            CHECK_INT(fz_meets_full(t, last, room, 0), 1);
+            CHECK_INT(fz_meets_full(t, last, room, 1), !last);
+            str_free(&t->plain);
+            CHECK_INT(get_int(&a_live), live);
+        }
+    no_context();
+    CHECK_INT(fz_faults, 0);
+    CHECK_INT(__atomic_load_n(&fz_fixture.s->tls->memory, __ATOMIC_RELAXED), 0);
+    free(t);
+    fz_down();
 }
 
 /* A record that ends at any byte is not read in part; one that is damaged at
