@@ -128,6 +128,11 @@
  *   User www-data, or listen.owner of the pool, whose security.limit_extensions
  *   also has to allow extensions other than .php. A route that serves scripts
  *   has no method: "GET /" refuses forms.
+ *     Behind the address, and for AddHandler within its quotes, may stand
+ *   timeout= and connectiontimeout= (ProxyTimeout, ProxyConnectTimeout),
+ *   flushpackets=on (answers are sent as they come), and max=N: a child has no
+ *   more than N connections to each back end. More requests wait in order,
+ *   without a worker, for ProxyConnectTimeout at most, and are 503 then.
  *     No worker waits for a back end, nor for its client: what the client does
  *   not take is spooled, so that a slow one holds no process of PHP. A request
  *   has a connection of its own, which ends with the answer. A script that
@@ -241,7 +246,7 @@
  *   EVENTMPM_NO_STATUS       1450 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
- *   EVENTMPM_NO_FASTCGI      1470 lines 13800 bytes FastCGI back ends: PHP
+ *   EVENTMPM_NO_FASTCGI      2030 lines 13800 bytes FastCGI back ends: PHP
  *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
  *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
@@ -1173,6 +1178,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   queue.lock        the run queue and the idle stack; a few stores long
  *   pool.lock         spare pages of the child; a few stores long
  *   files.lock        files that are kept; a few stores long
+ *   backends.lock     seats and kept connections of back ends; some stores long
  *   engine.done_lock  that the end has come; a few stores long
  *   shard.lock        a part of the shared store, with no other; of all
  *                     processes
@@ -6737,6 +6743,7 @@ struct empm_server {
 typedef struct empm__backend_seen {
     const char *text;                  /* its address, as it was given */
     uint32_t    active;                /* requests that it works at */
+    uint32_t    waiting;               /* ... that wait for one of max= */
     uint64_t    requests, failures;    /* since the start */
     uint32_t    resting;               /* children that leave it alone */
     char        last[EMPM__BACKEND_WHY + 1];    /* its last failure, or "" */
@@ -24911,18 +24918,43 @@ static size_t empm__cgi_params(empm__fcgi_writer *w, empm_request *req,
  * its own count of what it has asked of them: no lock, and no child that dies
  * leaves a count behind. One that fails thrice in a row is left alone for a
  * while, unless all are.
+ *
+ * With max= a request needs a seat at a back end, of which each child has so
+ * many. Without one it waits in the group's line, and a seat that is given back
+ * goes to the first in line that may have it. The lock makes these one step
+ * each, so
+ *
+ *   a seat is free only while nobody waits that may have it: a request lines
+ *   up in the step that finds no seat, and a seat becomes free only in the step
+ *   that finds nobody;
+ *
+ *   a seat that has been given has an owner, whatever wakes it: the seat is
+ *   noted with the request before its ticket is resumed. A stale ticket means
+ *   that the request's function runs for another reason (its time, its client,
+ *   a stop), and that looks for a seat under the lock, uses it or gives it to
+ *   the next;
+ *
+ *   a request that goes away leaves the line, or gives back the seat, in its
+ *   cleanup.
+ *
+ * So no wake-up is lost, the line moves in order, and the seats of a child that
+ * dies or is replaced by a reload end with it: another one has its own. The
+ * same lock guards the connections that enablereuse=on keeps.
  * ------------------------------------------------------------------------- */
 
 #define EMPM__BACKENDS 16            /* of a route */
 #define EMPM__BACKEND_TEXT 256       /* bytes of an address, and a NUL */
 #define EMPM__BACKEND_FAILURES 3     /* in a row, then it rests */
 #define EMPM__BACKEND_REST_MS 10000
+#define EMPM__BACKEND_SEATS 4096     /* the most of max= */
+#define EMPM__BACKEND_TTL_MS 1000    /* ttl=, if it is not given */
 
 /* The score of one back end in one slot of the scoreboard: written by the child
  * that has the slot, read by any. All of it is atomic. The totals outlive the
  * child. */
 typedef struct empm__backend_score {
     uint32_t active;                 /* requests that it works at */
+    uint32_t waiting;                /* ... that wait for a seat there */
     uint32_t failed;                 /* attempts in a row that have failed */
     uint32_t rests_until_ms;         /* with EMPM__BACKEND_FAILURES of those */
     uint32_t failed_at_s;            /* when the last one has; 0: none has */
@@ -24930,12 +24962,32 @@ typedef struct empm__backend_score {
     size_t   last[EMPM__BACKEND_WHY / sizeof(size_t)];    /* the reason */
 } empm__backend_score;
 
-typedef struct empm__backend {       /* fixed */
+/* A connection that waits for its next request. */
+typedef struct empm__backend_kept {
+    int      fd;
+    uint32_t until_ms;
+    uint32_t rest;                   /* bytes of its last answer's last record
+                                        that are to be read first */
+} empm__backend_kept;
+
+typedef struct empm__backend {       /* fixed, but for what the lock guards */
     struct sockaddr_storage to;
     socklen_t to_len;
     char      text[EMPM__BACKEND_TEXT];    /* as it was given */
     int       number;                /* of the server's back ends */
+    int       seats;                 /* the lock: those that are taken */
+    int       nkept;                 /* the lock: of kept; the oldest first */
+    empm__backend_kept *kept;        /* room for max=; NULL: none is kept */
 } empm__backend;
+
+/* A request that waits for a seat; all but `ticket` is the lock's. */
+typedef struct empm__backend_wait {
+    struct empm__backend_wait *next, *before;
+    empm_ticket    ticket;           /* 0: it does not wait */
+    uint32_t       tried;            /* not a seat at these, a bit for each */
+    empm__backend *counts;           /* in whose score it waits */
+    empm__backend *got;              /* the seat that it has been given */
+} empm__backend_wait;
 
 typedef struct empm__backends {
     int           n;
@@ -24944,16 +24996,22 @@ typedef struct empm__backends {
     int           timeout_ms;        /* 0: ProxyTimeout */
     int           connect_ms;        /* 0: ProxyConnectTimeout */
     int           flushes;           /* answers are sent as they come */
+    int           max;               /* seats at each one; 0: no bound */
+    int           ttl_ms;            /* a connection is kept so long; 0: none */
+    empm__backend_wait *first, *last;      /* the lock: the line */
     empm__backend list[EMPM__BACKENDS];
 } empm__backends;
 
 /* The scores, in memory of all processes: a row of `n` for each slot. A new
- * generation has its own. */
+ * generation has its own. The rest is each process's own. */
 struct empm__backend_scores {
     int                  n, slots;
     size_t               bytes;
     empm__backend      **list;       /* behind the struct */
     empm__backend_score *rows;
+    pthread_mutex_t      lock;       /* seats, lines and kept connections */
+    uint32_t             due_at_ms;  /* atomic: the first kept one to be closed;
+                                        or NEVER */
 };
 
 /* The score of a back end in this child. */
@@ -24971,28 +25029,42 @@ static int empm__backend_rests(const empm__backend_score *is, uint32_t now_ms)
            empm__time_until(empm__load(&is->rests_until_ms), now_ms) > 0;
 }
 
+/* Is each of the group in `tried`, a bit for each? */
+static int empm__backend_all_tried(const empm__backends *g, uint32_t tried)
+{
+    return tried == (1u << g->n) - 1;
+}
+
+/* Has it no seat? With max= the lock is held. */
+static int empm__backend_is_full(const empm__backends *g,
+                                 const empm__backend *b)
+{
+    return g->max > 0 && b->seats >= g->max;
+}
+
 /* Chooses the one with the least to do that is not in `tried`, a bit for each;
  * NULL: all have been tried. Ties go round. One that rests is chosen if all the
- * others have been tried. */
+ * others have been tried or have no seat; one without a seat, if none has. */
 static empm__backend *empm__backend_choose(const empm__worker *w,
                                            empm__backends *g, uint32_t tried)
 {
     const uint32_t turn = __atomic_fetch_add(&g->turn, 1u, __ATOMIC_RELAXED);
     empm__backend *best = NULL;
     uint32_t best_active = 0;
-    int i, best_rests = 0;
+    int i, best_is = 0;
     for (i = 0; i < g->n; i++) {
         const uint32_t k = (turn + (uint32_t)i) % (uint32_t)g->n;
         empm__backend *b = &g->list[k];
-        const empm__backend_score *is = empm__backend_score_of(w, b);
-        const int rests = empm__backend_rests(is, w->now_ms);
-        const uint32_t active = empm__load(&is->active);
+        const empm__backend_score *score = empm__backend_score_of(w, b);
+        const int is = empm__backend_is_full(g, b) * 2 +
+                       empm__backend_rests(score, w->now_ms);
+        const uint32_t active = empm__load(&score->active);
         if (tried & 1u << k)
             continue;
-        if (best == NULL || rests < best_rests ||
-            (rests == best_rests && active < best_active)) {
+        if (best == NULL || is < best_is ||
+            (is == best_is && active < best_active)) {
             best = b;
-            best_rests = rests;
+            best_is = is;
             best_active = active;
         }
     }
@@ -25028,6 +25100,93 @@ static void empm__backend_work(const empm__worker *w, const empm__backend *b,
         __atomic_add_fetch(&is->requests, 1u, __ATOMIC_RELAXED);
 }
 
+/* Takes a seat for a request, or a place in the line for one: then `wait` may
+ * be resumed from here on by its ticket, which `suspend` makes. Returns the
+ * back end; NULL: it waits, or all have been tried, or without a ticket
+ * cannot. */
+static empm__backend *empm__backend_sit(empm__worker *w, empm__backends *g,
+                                        empm__backend_wait *wait,
+                                        empm_ticket (*suspend)(void *),
+                                        void *user)
+{
+    struct empm__backend_scores *all = w->s->backends;
+    empm__backend *b;
+    if (g->max == 0)
+        return empm__backend_choose(w, g, wait->tried);
+    pthread_mutex_lock(&all->lock);
+    b = empm__backend_choose(w, g, wait->tried);
+    if (b != NULL && !empm__backend_is_full(g, b))
+        b->seats++;
+    else if (b != NULL && (wait->ticket = suspend(user)) != 0) {
+        wait->next = NULL;
+        wait->before = g->last;
+        *(g->last != NULL ? &g->last->next : &g->first) = wait;
+        g->last = wait;
+        wait->counts = b;
+        __atomic_add_fetch(&empm__backend_score_of(w, b)->waiting, 1u,
+                           __ATOMIC_RELAXED);
+        b = NULL;
+    } else
+        b = NULL;
+    pthread_mutex_unlock(&all->lock);
+    return b;
+}
+
+/* Takes a request out of the line. The lock is held. */
+static void empm__backend_unline(const empm__worker *w, empm__backends *g,
+                                 empm__backend_wait *wait)
+{
+    *(wait->before != NULL ? &wait->before->next : &g->first) = wait->next;
+    *(wait->next != NULL ? &wait->next->before : &g->last) = wait->before;
+    __atomic_sub_fetch(&empm__backend_score_of(w, wait->counts)->waiting, 1u,
+                       __ATOMIC_RELAXED);
+    wait->counts = NULL;
+}
+
+/* The request waits no longer. Returns the seat that it has been given, or
+ * NULL. */
+static empm__backend *empm__backend_wait_end(const empm__worker *w,
+                                             empm__backends *g,
+                                             empm__backend_wait *wait)
+{
+    struct empm__backend_scores *all = w->s->backends;
+    empm__backend *b;
+    if (wait->ticket == 0)
+        return NULL;
+    pthread_mutex_lock(&all->lock);
+    if (wait->counts != NULL)
+        empm__backend_unline(w, g, wait);
+    b = wait->got;
+    wait->got = NULL;
+    pthread_mutex_unlock(&all->lock);
+    wait->ticket = 0;
+    return b;
+}
+
+/* Gives back a seat: to the first in line that has not tried this back end. */
+static void empm__backend_stand(const empm__worker *w, empm__backends *g,
+                                empm__backend *b)
+{
+    struct empm__backend_scores *all = w->s->backends;
+    empm__backend_wait *to;
+    empm_ticket ticket = 0;
+    if (g->max == 0)
+        return;
+    pthread_mutex_lock(&all->lock);
+    to = g->first;
+    while (to != NULL && (to->tried & 1u << (b - g->list)))
+        to = to->next;
+    if (to != NULL) {
+        empm__backend_unline(w, g, to);
+        to->got = b;
+        ticket = to->ticket;         /* `to` may be gone behind the lock */
+    } else
+        b->seats--;
+    pthread_mutex_unlock(&all->lock);
+    if (ticket != 0)
+        empm_resume(w->s, ticket);
+}
+
 /* The hook of >>status: sums the k-th over all slots. */
 static int empm__backend_see(const empm_server *s, int k,
                              empm__backend_seen *seen)
@@ -25044,6 +25203,7 @@ static int empm__backend_see(const empm_server *s, int k,
         const empm__backend_score *is = &all->rows[slot * all->n + k];
         const uint32_t at = empm__load(&is->failed_at_s);
         seen->active += empm__load(&is->active);
+        seen->waiting += empm__load(&is->waiting);
         seen->requests += empm__load(&is->requests);
         seen->failures += empm__load(&is->failures);
         seen->resting += (uint32_t)empm__backend_rests(is, now_ms);
@@ -25090,7 +25250,7 @@ typedef struct empm__fcgi {          /* in the request's memory */
     empm__backend         *at;       /* NULL: none works at it */
     enum empm__fcgi_phase  phase;
     int                    fd;       /* -1: not connected */
-    uint32_t               tried;    /* back ends, a bit for each */
+    empm__backend_wait     wait;     /* for a seat; has the back ends tried */
     int                    pause_ms; /* before the next attempt to connect */
     uint32_t               began_ms; /* of the attempts to connect */
     const char            *head;     /* the records before the body; in the
@@ -25130,20 +25290,40 @@ static int empm__fcgi_timeout(const empm__fcgi *x)
                                     : x->req->w->cfg->proxy_timeout_ms;
 }
 
-/* Lets go of the back end. */
+/* Closes the connection to the back end, if there is one. */
+static void empm__fcgi_disconnect(empm__fcgi *x)
+{
+    if (x->fd < 0)
+        return;
+    empm__handling_own_closes(x->req, x->fd);
+    close(x->fd);
+    empm__pool_fd_release(&x->req->w->engine->pool, EMPM__FOR_ANSWERS);
+    x->fd = -1;
+}
+
+/* The request has a seat at `b`: it is the back end's from here on. */
+static void empm__fcgi_begin_at(empm__fcgi *x, empm__backend *b)
+{
+    x->at = b;
+    if (b != NULL)
+        empm__backend_work(x->req->w, b, 1);
+}
+
+/* Lets go of the back end, or of the place in the line. */
 static void empm__fcgi_close(empm__fcgi *x)
 {
+    empm__worker *w = x->req->w;
+    empm__backend *seat = empm__backend_wait_end(w, x->group, &x->wait);
     if (x->at != NULL)
         empm__fcgi_message(x);
-    if (x->fd >= 0) {
-        empm__handling_own_closes(x->req, x->fd);
-        close(x->fd);
-        empm__pool_fd_release(&x->req->w->engine->pool, EMPM__FOR_ANSWERS);
-        x->fd = -1;
+    empm__fcgi_disconnect(x);
+    if (x->at != NULL) {
+        empm__backend_work(w, x->at, -1);
+        seat = x->at;
     }
-    if (x->at != NULL)
-        empm__backend_work(x->req->w, x->at, -1);
     x->at = NULL;
+    if (seat != NULL)
+        empm__backend_stand(w, x->group, seat);
 }
 
 /* The end of the request, however it has come. */
@@ -25303,9 +25483,9 @@ static int empm__fcgi_may_retry(const empm__fcgi *x)
  * fails. */
 static int empm__fcgi_next(empm__fcgi *x, int status, int code, const char *why)
 {
-    x->tried |= 1u << (x->at - x->group->list);
+    x->wait.tried |= 1u << (x->at - x->group->list);
     if (!empm__fcgi_may_retry(x) ||
-        empm__backend_choose(x->req->w, x->group, x->tried) == NULL)
+        empm__backend_all_tried(x->group, x->wait.tried))
         return empm__fcgi_fail(x, status, code, why);
     empm__fcgi_say(x, code, why);
     empm__backend_note(x->req->w, x->at, why);
@@ -25548,20 +25728,47 @@ static int empm__fcgi_connected(empm__fcgi *x)
     return empm__fcgi_send(x, 1);
 }
 
-/* Connects to a back end. A unix socket whose queue is full says EAGAIN, and
- * no event ever tells that it has room: it is tried again after a while. */
-static int empm__fcgi_connect(empm__fcgi *x)
+/* How long attempts to connect may take from their beginning. */
+static int empm__fcgi_patience(const empm__fcgi *x)
 {
-    empm_request *req = x->req;
-    empm__worker *w = req->w;
-    const int most = x->group->connect_ms > 0
-                         ? x->group->connect_ms
-                         : w->cfg->proxy_connect_timeout_ms;
+    return x->group->connect_ms > 0
+               ? x->group->connect_ms
+               : x->req->w->cfg->proxy_connect_timeout_ms;
+}
+
+/* How much of that is left. */
+static int empm__fcgi_patience_left(const empm__fcgi *x)
+{
+    return empm__time_until(empm__time_after(x->began_ms,
+                                             empm__fcgi_patience(x)),
+                            empm__now_ms());
+}
+
+/* Waits before it connects again to a unix socket whose queue is full: no event
+ * ever tells that it has room. With max= the seat stays taken, so a child has
+ * no more of these than seats; without, as many as it has requests. They hold
+ * no worker and no descriptor, and each ends in ProxyConnectTimeout. */
+static int empm__fcgi_pause(empm__fcgi *x)
+{
+    x->pause_ms = x->pause_ms == 0 ? EMPM__FCGI_RETRY_MS : x->pause_ms * 2;
+    if (x->pause_ms > EMPM__FCGI_RETRY_MOST_MS)
+        x->pause_ms = EMPM__FCGI_RETRY_MOST_MS;
+    if (empm__fcgi_patience_left(x) < x->pause_ms)
+        return empm__fcgi_fail(x, 503, 5701, "its queue stays full");
+    if (x->group->max > 0)
+        empm__fcgi_disconnect(x);
+    else
+        empm__fcgi_close(x);
+    return empm_suspend(x->req, x->pause_ms, empm__fcgi_wake, x) != 0
+               ? EMPM_SUSPENDED
+               : empm__fcgi_no_wait(x);
+}
+
+/* Connects to the back end that has been chosen. */
+static int empm__fcgi_open(empm__fcgi *x)
+{
+    empm__worker *w = x->req->w;
     int error;
-    x->at = empm__backend_choose(w, x->group, x->tried);
-    if (x->at == NULL)
-        return empm__fcgi_fail(x, 503, 5701, "cannot be reached");
-    empm__backend_work(w, x->at, 1);
     x->phase = EMPM__FCGI_CONNECTING;
     if (!empm__pool_fd_reserve(w, EMPM__FOR_ANSWERS))
         return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "MaxOpenFiles is "
@@ -25574,34 +25781,62 @@ static int empm__fcgi_connect(empm__fcgi *x)
     }
     error = connect(x->fd, (const struct sockaddr *)&x->at->to,
                     x->at->to_len) < 0 ? errno : 0;
-    if (error != EAGAIN && error != 0 && error != EINPROGRESS)
-        return empm__fcgi_next(x, 503, 5701, strerror(error));
-    if (error == EAGAIN) {
-        x->pause_ms = x->pause_ms == 0 ? EMPM__FCGI_RETRY_MS : x->pause_ms * 2;
-        if (x->pause_ms > EMPM__FCGI_RETRY_MOST_MS)
-            x->pause_ms = EMPM__FCGI_RETRY_MOST_MS;
-        if (empm__time_until(empm__time_after(x->began_ms, most),
-                             empm__now_ms()) < x->pause_ms)
-            return empm__fcgi_fail(x, 503, 5701, "its queue stays full");
-        empm__fcgi_close(x);
-        return empm_suspend(req, x->pause_ms, empm__fcgi_wake, x) != 0
-                   ? EMPM_SUSPENDED
-                   : empm__fcgi_no_wait(x);
-    }
+    if (error == EAGAIN)
+        return empm__fcgi_pause(x);
     if (error == 0)
         return empm__fcgi_connected(x);
-    return empm__fcgi_wait(x, EMPM_FD_OUT, most);
+    if (error == EINPROGRESS)
+        return empm__fcgi_wait(x, EMPM_FD_OUT, empm__fcgi_patience(x));
+    return empm__fcgi_next(x, 503, 5701, strerror(error));
+}
+
+/* The ticket of a request that waits for a seat; 0: it cannot. */
+static empm_ticket empm__fcgi_ticket(void *user)
+{
+    empm__fcgi *x = (empm__fcgi *)user;
+    const int left_ms = empm__fcgi_patience_left(x);
+    return left_ms > 0 ? empm_suspend(x->req, left_ms, empm__fcgi_wake, x) : 0;
+}
+
+/* All seats have been taken for too long. */
+static int empm__fcgi_no_seat(empm__fcgi *x)
+{
+    return empm__fcgi_fail(x, 503, 5702, "all connections of max= are in use "
+                           "for ProxyConnectTimeout");
+}
+
+/* Finds a back end for the request, and a seat there; or waits for one. */
+static int empm__fcgi_connect(empm__fcgi *x)
+{
+    empm__backend *b;
+    if (empm__backend_all_tried(x->group, x->wait.tried))
+        return empm__fcgi_fail(x, 503, 5701, "cannot be reached");
+    x->phase = EMPM__FCGI_CONNECTING;
+    b = empm__backend_sit(x->req->w, x->group, &x->wait, empm__fcgi_ticket, x);
+    if (b != NULL) {
+        empm__fcgi_begin_at(x, b);
+        return empm__fcgi_open(x);
+    }
+    if (x->wait.ticket != 0)
+        return EMPM_SUSPENDED;
+    return empm__fcgi_patience_left(x) > 0 ? empm__fcgi_no_wait(x)
+                                           : empm__fcgi_no_seat(x);
 }
 
 /* Goes on after a wait. Returns what the handler returns. */
 static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
 {
     empm__fcgi *x = (empm__fcgi *)user;
-    int error = 0;
+    int error = 0, lined_up = 0;
     socklen_t n = sizeof error;
     if (why == EMPM_HALF_CLOSED)     /* it may still read the answer */
         return EMPM_SUSPENDED;       /* and what is waited for stays */
     req->room_at = 0;
+    if (x->wait.ticket != 0) {       /* whatever the reason: is there a seat? */
+        lined_up = 1;
+        empm__fcgi_begin_at(x, empm__backend_wait_end(req->w, x->group,
+                                                      &x->wait));
+    }
     switch (why) {
     case EMPM_GONE:
         empm__fcgi_close(x);
@@ -25615,12 +25850,14 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
         if (x->phase != EMPM__FCGI_CONNECTING)
             return empm__fcgi_fail(x, 504, 5704, "takes and gives nothing for "
                                    "ProxyTimeout");
+        if (lined_up && x->at == NULL)
+            return empm__fcgi_no_seat(x);
         break;                       /* the pause before another attempt */
     default:
         break;
     }
     if (x->fd < 0)
-        return empm__fcgi_connect(x);
+        return x->at != NULL ? empm__fcgi_open(x) : empm__fcgi_connect(x);
     if (x->phase == EMPM__FCGI_CONNECTING) {
         if (getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
             error = errno;
@@ -25751,10 +25988,15 @@ static const char *empm__backends_option(empm__backends *g, const char *word)
         g->timeout_ms = (int)ms;
     else if (empm__text_same(word, n, "connectiontimeout", 17) && ms > 0)
         g->connect_ms = (int)ms;
-    else if (!empm__text_same(word, n, "enablereuse", 11) ||
-             !empm__text_equal(value, "off"))
-        return "takes timeout=, connectiontimeout=, flushpackets=on; each "
-               "request has a connection of its own";
+    else if (empm__text_same(word, n, "max", 3)) {
+        const int64_t max = empm__parse_u63(value, strlen(value));
+        if (max < 1 || max > EMPM__BACKEND_SEATS)
+            return "has max= with no number from 1 to 4096";
+        g->max = (int)max;
+    } else if (!empm__text_same(word, n, "enablereuse", 11) ||
+               !empm__text_equal(value, "off"))
+        return "takes timeout=, connectiontimeout=, max=, flushpackets=on; "
+               "each request has a connection of its own";
     return NULL;
 }
 
@@ -26016,9 +26258,12 @@ static int empm__backend_scores_new(empm_server *s)
     all->slots = s->score.slots;
     all->bytes = (size_t)n * (size_t)all->slots * sizeof *all->rows;
     all->list = (empm__backend **)(void *)(all + 1);
+    all->due_at_ms = EMPM__NEVER;
     rows = mmap(NULL, all->bytes, PROT_READ | PROT_WRITE,
                 MAP_ANONYMOUS | MAP_SHARED, -1, 0);
-    if (rows == MAP_FAILED) {
+    if (rows == MAP_FAILED || pthread_mutex_init(&all->lock, NULL) != 0) {
+        if (rows != MAP_FAILED)
+            munmap(rows, all->bytes);
         EMPM_FREE(all);
         return EMPM_ENOMEM;
     }
@@ -26037,6 +26282,7 @@ static int empm__fcgi_engine_new(empm__engine *e)
     for (i = 0; all != NULL && i < all->n; i++) {
         empm__backend_score *is = &all->rows[e->slot * all->n + i];
         empm__store(&is->active, 0u);
+        empm__store(&is->waiting, 0u);
         empm__store(&is->failed, 0u);
     }
     return EMPM_OK;
@@ -26098,8 +26344,10 @@ static void empm__fcgi_server_free(empm_server *s)
     }
     empm__scripts_free(s->scripts);
     s->scripts = NULL;
-    if (s->backends != NULL)
+    if (s->backends != NULL) {
         munmap(s->backends->rows, s->backends->bytes);
+        pthread_mutex_destroy(&s->backends->lock);
+    }
     EMPM_FREE(s->backends);
     s->backends = NULL;
 }
@@ -26717,6 +26965,7 @@ static void empm__status_show_prometheus_backends(empm_request *req)
 {
     static const struct { const char *name, *help, *type; } rows[] = {
         { "backend_active", "Requests at a back end", "gauge" },
+        { "backend_waiting", "Requests that wait for one of max=", "gauge" },
         { "backend_requests_total", "Requests given to it", "counter" },
         { "backend_failures_total", "Attempts that failed", "counter" }
     };
@@ -26731,8 +26980,9 @@ static void empm__status_show_prometheus_backends(empm_request *req)
             empm_printf(req, "eventmpm_%s{number=\"%d\",backend=\"",
                         rows[i].name, k);
             empm__status_show_text(req, is.text, 1);
-            empm_printf(req, "\"} %llu\n", i == 0 ? EMPM__LLU(is.active)
-                        : EMPM__LLU(i == 1 ? is.requests : is.failures));
+            empm_printf(req, "\"} %llu\n", i < 2 ? EMPM__LLU(i == 0 ? is.active
+                                                              : is.waiting)
+                        : EMPM__LLU(i == 2 ? is.requests : is.failures));
         }
     }
 }
@@ -26795,8 +27045,9 @@ static void empm__status_show_json_backends(empm_request *req)
     for (k = 0; s->see_backend != NULL && s->see_backend(s, k, &is); k++) {
         empm_printf(req, "%s\n{\"backend\":\"", k > 0 ? "," : "");
         empm__status_show_text(req, is.text, 1);
-        empm_printf(req, "\",\"active\":%u,\"requests\":%llu,\"failures\":%llu,"
-                    "\"resting_children\":%u,\"last_failure\":\"", is.active,
+        empm_printf(req, "\",\"active\":%u,\"waiting\":%u,\"requests\":%llu,"
+                    "\"failures\":%llu,\"resting_children\":%u,"
+                    "\"last_failure\":\"", is.active, is.waiting,
                     EMPM__LLU(is.requests), EMPM__LLU(is.failures), is.resting);
         empm__status_show_text(req, is.last, 1);
         empm_printf(req, "\"}");
@@ -27038,8 +27289,9 @@ static void empm__status_show_auto_backends(empm_request *req)
     int k;
     for (k = 0; s->see_backend != NULL && s->see_backend(s, k, &is); k++)
         empm_printf(req, "Backend%d: %s\nBackend%dActive: %u\n"
-                    "Backend%dRequests: %llu\nBackend%dFailures: %llu\n"
-                    "Backend%dLastFailure: %s\n", k, is.text, k, is.active, k,
+                    "Backend%dWaiting: %u\nBackend%dRequests: %llu\n"
+                    "Backend%dFailures: %llu\nBackend%dLastFailure: %s\n", k,
+                    is.text, k, is.active, k, is.waiting, k,
                     EMPM__LLU(is.requests), k, EMPM__LLU(is.failures), k,
                     is.last);
 }
@@ -27375,12 +27627,13 @@ static void empm__status_show_backends(empm_request *req)
     for (k = 0; s->see_backend != NULL && s->see_backend(s, k, &is); k++) {
         empm_printf(req, "%s<tr><td class=x>",
                     k == 0 ? "<h2>Back ends</h2>\n<div class=t><table><thead>"
-                             "<tr><th class=x>Address<th>Active<th>Requests"
-                             "<th>Failures<th class=x>Last failure<tbody>\n"
+                             "<tr><th class=x>Address<th>Active<th>Waiting"
+                             "<th>Requests<th>Failures<th class=x>Last "
+                             "failure<tbody>\n"
                            : "");
         empm__status_show_text(req, is.text, 0);
-        empm_printf(req, "<td>%u<td>%llu<td>%llu<td class=x>", is.active,
-                    EMPM__LLU(is.requests), EMPM__LLU(is.failures));
+        empm_printf(req, "<td>%u<td>%u<td>%llu<td>%llu<td class=x>", is.active,
+                    is.waiting, EMPM__LLU(is.requests), EMPM__LLU(is.failures));
         empm__status_show_text(req, is.last, 0);
         if (is.resting > 0)
             empm_printf(req, " (left alone for a while)");

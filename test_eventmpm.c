@@ -20764,14 +20764,16 @@ TEST(fastcgi, a_body_goes_on_at_any_byte)
 
 /* --- a back end ----------------------------------------------------------- */
 
-enum { FB_STREAM, FB_EARLY, FB_CLOSE, FB_HANG, FB_ECHO, FB_LONG };
+enum { FB_STREAM, FB_EARLY, FB_CLOSE, FB_HANG, FB_ECHO, FB_LONG, FB_NUMBER };
 
 typedef struct fb_row {
     int         how;                /* FB_* */
     const char *say;                /* FB_STREAM: pieces "o:...", "e:...", with
                                        '|' between them; "$" ends the request,
                                        "$N": with a status, "!" closes;
-                                       FB_LONG: bytes of pattern() */
+                                       FB_LONG: bytes of pattern();
+                                       FB_NUMBER: it answers which request of
+                                       its life this is, after so many ms */
     int         cut;                /* bytes of a write; 0: all */
 } fb_row;
 
@@ -20781,11 +20783,11 @@ typedef struct fb {                 /* the back end */
     pthread_t     thread;
     const fb_row *rows;
     int           conns, stop;      /* atomic */
-    int           reads_slowly;
+    int           requests;         /* atomic; that it has read */
 } fb;
 
 /* Reads the records of one request: its parameters as lines, and its body. */
-static int fb_read(int fd, str *params, str *body)
+static int fb_read(int fd, str *params, str *body, int *keep)
 {
     unsigned char head[8];
 
@@ -20802,6 +20804,8 @@ static int fb_read(int fd, str *params, str *body)
         if (got < n)
             return -1;
         n -= head[6];
+        if (head[1] == EMPM__FCGI_BEGIN)
+            *keep = data[2] & 1;
         if (head[1] == EMPM__FCGI_STDIN && n == 0)
             return 0;
         if (head[1] == EMPM__FCGI_STDIN)
@@ -20889,17 +20893,60 @@ static void fb_long(int fd, int64_t n)
     free(piece);
 }
 
+/* Reads a request and answers it. Returns 1 if the connection is to be kept and
+ * may have another; -1: it is to be closed at once. */
+static int fb_answer(fb *b, int fd)
+{
+    str params = { 0 }, body = { 0 }, out = { 0 };
+    const fb_row *row;
+    const char *q;
+    int number, keep = 0, early = 0;
+
+    if (fb_read(fd, &params, &body, &keep) != 0) {
+        str_free(&params);
+        str_free(&body);
+        return -1;
+    }
+    number = add_int(&b->requests, 1);
+    str_add(&params, "", 1);
+    q = strstr(params.p, "QUERY_STRING=");
+    row = &b->rows[q != NULL ? atoi(q + 13) : 0];
+    if (row->how == FB_ECHO) {
+        str_addf(&out, "Content-Type: text/plain\r\n\r\n");
+        str_add(&out, params.p, params.n - 1);
+        str_addf(&out, "BODY=");
+        str_add(&out, body.p, body.n);
+        params.n = 0;
+        fcgi_record(&params, EMPM__FCGI_STDOUT, out.p, out.n, 0);
+        fcgi_end_record(&params, 0);
+        fb_write(fd, params.p, params.n, 0);
+    } else if (row->how == FB_LONG) {
+        fb_long(fd, atoll(row->say));
+    } else if (row->how == FB_NUMBER) {
+        nap(atoi(row->say));
+        body.n = 0;
+        str_addf(&body, "A: b\n\n%d", number);
+        fcgi_record(&out, EMPM__FCGI_STDOUT, body.p, body.n, 3);
+        fcgi_end_record(&out, 0);
+        fb_write(fd, out.p, out.n, 0);
+    } else if (row->how == FB_STREAM) {
+        early = fb_stream(&out, row->say);
+        fb_write(fd, out.p, out.n, row->cut);
+    }
+    str_free(&params);
+    str_free(&body);
+    str_free(&out);
+    return early ? -1 : keep;
+}
+
 static void *fb_run(void *arg)
 {
     fb *b = (fb *)arg;
 
     while (!get_int(&b->stop)) {
         struct pollfd p;
-        str params = { 0 }, body = { 0 }, out = { 0 };
-        const fb_row *row = NULL;
-        const char *q;
         char one;
-        int fd;
+        int fd, r;
 
         p.fd = b->fd;
         p.events = POLLIN;
@@ -20911,47 +20958,23 @@ static void *fb_run(void *arg)
             continue;
         }
         if (b->rows[0].how == FB_EARLY) {
+            str out = { 0 };
+
             fb_stream(&out, b->rows[0].say);
             fb_write(fd, out.p, out.n, 0);
             close(fd);
             str_free(&out);
             continue;
         }
-        if (fb_read(fd, &params, &body) == 0) {
-            str_add(&params, "", 1);
-            q = strstr(params.p, "QUERY_STRING=");
-            row = &b->rows[q != NULL ? atoi(q + 13) : 0];
-            if (row->how == FB_ECHO) {
-                str_addf(&out, "Content-Type: text/plain\r\n\r\n");
-                str_add(&out, params.p, params.n - 1);
-                str_addf(&out, "BODY=");
-                str_add(&out, body.p, body.n);
-                params.n = 0;
-                fcgi_record(&params, EMPM__FCGI_STDOUT, out.p, out.n, 0);
-                fcgi_end_record(&params, 0);
-                fb_write(fd, params.p, params.n, 0);
-            } else if (row->how == FB_LONG) {
-                fb_long(fd, atoll(row->say));
-            } else if (row->how == FB_STREAM) {
-                const int early = fb_stream(&out, row->say);
-                fb_write(fd, out.p, out.n, row->cut);
-                if (early) {
-                    close(fd);
-                    fd = -1;
-                }
-            }
-        }
+        r = fb_answer(b, fd);
         /* as PHP-FPM: nobody else before the other side has closed */
-        while (fd >= 0 && !get_int(&b->stop)) {
-            p.fd = fd;
-            if (poll(&p, 1, 20) > 0 && recv(fd, &one, 1, 0) <= 0)
+        p.fd = fd;
+        while (r >= 0 && !get_int(&b->stop))
+            if (poll(&p, 1, 20) > 0 &&
+                (recv(fd, &one, 1, r > 0 ? MSG_PEEK : 0) <= 0 ||
+                 (r > 0 && (r = fb_answer(b, fd)) < 0)))
                 break;
-        }
-        if (fd >= 0)
-            close(fd);
-        str_free(&params);
-        str_free(&body);
-        str_free(&out);
+        close(fd);
     }
     return NULL;
 }
@@ -21454,7 +21477,8 @@ SERVED_WITH(fastcgi, proxy_pass, T_LIVE,
 {
     static const char *const bad[] = {
         "app fcgi://a:1", "/app/", "/app/ http://a:1/",
-        "/app/ fcgi://a:1 max=3",
+        "/app/ fcgi://a:1 max=0", "/app/ fcgi://a:1 max=4097",
+        "/app/ fcgi://a:1 max=",
         "/app/ fcgi://a:1 timeout=x", "/app/ fcgi://a:1 flushpackets=maybe"
     };
 
@@ -21480,6 +21504,160 @@ SERVED_WITH(fastcgi, proxy_pass, T_LIVE,
     no_context();
 }
 
+/* --- max= ----------------------------------------------------------------- */
+
+/* Waits until /status?auto has a line. */
+static int fb_shown(client *c, const char *line)
+{
+    const uint64_t end = now_ms() + 3000;
+
+    while (now_ms() < end) {
+        if (cl_get(c, "/status?auto") == 200 && c->body.p != NULL &&
+            strstr(c->body.p, line) != NULL)
+            return 1;
+        nap(2);
+    }
+    return CHECK_STR(c->body.p, line);
+}
+
+static const fb_row fb_numbers[] = { { FB_NUMBER, "60", 0 } };
+
+/* With max=1 one request at a time is at the back end. The others wait in the
+ * order in which they came, hold no worker, and are counted. */
+LIVE(fastcgi, more_than_max_wait_in_order)
+{
+    client asks[5];
+    fixture f;
+    client c;
+    char line[40];
+    int i;
+
+    fb_init(&f, fb_numbers, fb_numbers);
+    snprintf(fb_address[0], sizeof fb_address[0], "unix:%s max=1", fb_one.path);
+    f.cfg.threads_per_child = 1;
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 5; i++) {
+        cl_init(&asks[i]);
+        asks[i].port = f.port;
+        cl_puts(&asks[i], "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+        snprintf(line, sizeof line, "Backend0%s: %d\n",
+                 i == 0 ? "Active" : "Waiting", i == 0 ? 1 : i);
+        if (i < 4)                   /* the fifth may find the first one gone */
+            CHECK(fb_shown(&c, line));
+    }
+    CHECK(get_int(&fb_one.conns) <= 2);
+    for (i = 0; i < 5; i++) {
+        CHECK_INT(cl_reply(&asks[i]), 200);
+        CHECK_INT(asks[i].body.n > 0 ? asks[i].body.p[0] : 0, '1' + i);
+    }
+    CHECK(fb_shown(&c, "Backend0Active: 0\nBackend0Waiting: 0\n"));
+    cl_close_all(asks, 5);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A request that finds no seat in ProxyConnectTimeout is 503 with Retry-After;
+ * one whose client goes leaves the line; and neither takes a seat along. */
+LIVE(fastcgi, a_place_in_the_line_ends_with_time_or_client)
+{
+    client asks[4];
+    fixture f;
+    client c;
+    int i;
+
+    fb_init(&f, fb_hangs, fb_numbers);
+    snprintf(fb_address[0], sizeof fb_address[0], "unix:%s max=2 timeout=400ms "
+             "connectiontimeout=200ms", fb_one.path);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 4; i++) {
+        cl_init(&asks[i]);
+        asks[i].port = f.port;
+        cl_puts(&asks[i], "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK(fb_shown(&c, i < 2 ? i == 0 ? "Backend0Active: 1\n"
+                                          : "Backend0Active: 2\n"
+                                 : i == 2 ? "Backend0Waiting: 1\n"
+                                          : "Backend0Waiting: 2\n"));
+    }
+    cl_reset(&asks[2]);
+    CHECK(fb_shown(&c, "Backend0Waiting: 1\n"));
+    CHECK_INT(cl_reply(&asks[3]), 503);
+    CHECK_STR(cl_header(&asks[3], "Retry-After"), "1");
+    CHECK(fx_log_has(&f, "EMPM5702"));
+    CHECK(fb_shown(&c, "Backend0Active: 2\nBackend0Waiting: 0\n"));
+    for (i = 0; i < 2; i++)
+        CHECK_INT(cl_reply(&asks[i]), 504);
+    CHECK(fb_shown(&c, "Backend0Active: 0\nBackend0Waiting: 0\n"));
+    for (i = 0; i < 2; i++)          /* both seats are there again */
+        cl_puts(&asks[i], "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(fb_shown(&c, "Backend0Active: 2\n"));
+    cl_close_all(asks, 4);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A seat goes to the first in line that may have it: not to one that has failed
+ * at this back end before. */
+LIVE(fastcgi, a_seat_is_not_given_where_it_has_failed)
+{
+    static const fb_row closes[] = { { FB_CLOSE, NULL, 0 } };
+    client asks[3];
+    fixture f;
+    int i;
+
+    fb_init(&f, closes, fb_numbers);
+    snprintf(fb_address[1] + strlen(fb_address[1]), 8, " max=1");
+    if (!fb_serve(&f))
+        return;
+    for (i = 0; i < 3; i++) {
+        cl_init(&asks[i]);
+        asks[i].port = f.port;
+        cl_puts(&asks[i], "GET /two/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    for (i = 0; i < 3; i++)
+        CHECK_INT(cl_reply(&asks[i]), 200);
+    CHECK(get_int(&fb_one.conns) <= 3);      /* once for each request */
+    cl_close_all(asks, 3);
+    fb_end(&f);
+}
+
+/* A stop ends the wait in the line. */
+LIVE(fastcgi, a_stop_ends_the_line)
+{
+    client asks[2];
+    fixture f;
+    client c;
+    int i;
+
+    fb_init(&f, fb_numbers, fb_numbers);
+    snprintf(fb_address[0], sizeof fb_address[0], "unix:%s max=1", fb_one.path);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 2; i++) {
+        cl_init(&asks[i]);
+        asks[i].port = f.port;
+        cl_puts(&asks[i], "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK(fb_shown(&c, i == 0 ? "Backend0Active: 1\n"
+                                  : "Backend0Waiting: 1\n"));
+    }
+    if (f.forked)
+        kill(f.pid, SIGTERM);
+    else
+        empm_stop(f.s);
+    CHECK_INT(cl_reply(&asks[1]), 503);
+    CHECK_INT(cl_reply(&asks[0]), 200);
+    cl_close_all(asks, 2);
+    cl_close(&c);
+    fb_end(&f);
+}
+
 /* Each form of the status shows each back end, with its last failure. */
 LIVE(fastcgi, the_status_shows_back_ends)
 {
@@ -21487,7 +21665,8 @@ LIVE(fastcgi, the_status_shows_back_ends)
         { "/status?auto", "Backend1Requests: 3\n" },
         { "/status?auto", "Backend0Failures: 0\n" },
         { "/status?auto", "Backend1LastFailure: No such file" },
-        { "/status?json", "\"active\":0,\"requests\":3,\"failures\":3" },
+        { "/status?json", "\"active\":0,\"waiting\":0,\"requests\":3,"
+                          "\"failures\":3" },
         { "/status?json", "\"last_failure\":\"No such file" },
         { "/status?prometheus", "backend_failures_total{number=\"1\"" },
         { "/status", "<h2>Back ends</h2>" },
