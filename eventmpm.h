@@ -132,7 +132,10 @@
  *   timeout= and connectiontimeout= (ProxyTimeout, ProxyConnectTimeout),
  *   flushpackets=on (answers are sent as they come), and max=N: a child has no
  *   more than N connections to each back end. More requests wait in order,
- *   without a worker, for ProxyConnectTimeout at most, and are 503 then.
+ *   without a worker, for ProxyConnectTimeout at most, and are 503 then. With
+ *   enablereuse=on connections are kept for ttl= (1 s) after an answer. Each
+ *   one occupies a process of PHP-FPM, so it wants max=, and pm.max_children
+ *   above max= times the children, or the pool stands still.
  *     No worker waits for a back end, nor for its client: what the client does
  *   not take is spooled, so that a slow one holds no process of PHP. A request
  *   has a connection of its own, which ends with the answer. A script that
@@ -13471,6 +13474,18 @@ static void empm__handling_own_closes(empm_request *req, int fd)
     req->aux_kept = 0;
 }
 
+/* The descriptor of that stays open and leaves the request. Returns 0, or -1
+ * with errno: it cannot be used any more. */
+EMPM__OPTIONAL
+static int empm__handling_own_leaves(empm_request *req, int fd)
+{
+    const int r = req->aux_kept == 0
+                      ? 0 : empm__poller_aux_remove(&req->w->engine->poller,
+                                                    req->c, fd);
+    req->aux_kept = 0;
+    return r;
+}
+
 /* Goes by what a handler or the function of a suspension has returned: the
  * request waits, or its answer is finished. */
 static enum empm__state empm__handling_after_call(empm_request *req, int rc)
@@ -24938,8 +24953,13 @@ static size_t empm__cgi_params(empm__fcgi_writer *w, empm_request *req,
  *   cleanup.
  *
  * So no wake-up is lost, the line moves in order, and the seats of a child that
- * dies or is replaced by a reload end with it: another one has its own. The
- * same lock guards the connections that enablereuse=on keeps.
+ * dies or is replaced by a reload end with it: another one has its own.
+ *
+ * With enablereuse=on a connection is kept when its answer has ended, and the
+ * last one kept is used first, so that those which are too many grow old. A
+ * request that has a seat opens a connection only where none is kept: so a
+ * child has no more of both kinds than seats. That matters, since a process of
+ * PHP-FPM serves nobody else while a connection to it is kept.
  * ------------------------------------------------------------------------- */
 
 #define EMPM__BACKENDS 16            /* of a route */
@@ -24997,7 +25017,8 @@ typedef struct empm__backends {
     int           connect_ms;        /* 0: ProxyConnectTimeout */
     int           flushes;           /* answers are sent as they come */
     int           max;               /* seats at each one; 0: no bound */
-    int           ttl_ms;            /* a connection is kept so long; 0: none */
+    int           reuse;             /* connections are kept */
+    int           ttl_ms;            /* ... so long */
     empm__backend_wait *first, *last;      /* the lock: the line */
     empm__backend list[EMPM__BACKENDS];
 } empm__backends;
@@ -25009,6 +25030,7 @@ struct empm__backend_scores {
     size_t               bytes;
     empm__backend      **list;       /* behind the struct */
     empm__backend_score *rows;
+    empm__backend_kept  *kept;       /* behind `list`: of all of them */
     pthread_mutex_t      lock;       /* seats, lines and kept connections */
     uint32_t             due_at_ms;  /* atomic: the first kept one to be closed;
                                         or NEVER */
@@ -25187,6 +25209,102 @@ static void empm__backend_stand(const empm__worker *w, empm__backends *g,
         empm_resume(w->s, ticket);
 }
 
+/* Can a connection that was kept be used? What is left of the last answer on it
+ * is read first: nothing may follow, not even the end. One call nearly always,
+ * which finds nothing. */
+static int empm__backend_kept_works(empm__backend_kept *k, uint32_t now_ms)
+{
+    char drop[512];
+    ssize_t n;
+    if (empm__time_is_late(k->until_ms, now_ms))
+        return 0;
+    while ((n = recv(k->fd, drop, sizeof drop, MSG_DONTWAIT)) > 0 &&
+           (size_t)n <= k->rest)
+        k->rest -= (uint32_t)n;
+    return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) && k->rest == 0;
+}
+
+/* Takes the connection that was kept last, and closes those that do not work.
+ * Returns its descriptor; -1: there is none. */
+static int empm__backend_reuse(const empm__worker *w, empm__backend *b)
+{
+    struct empm__backend_scores *all = w->s->backends;
+    for (;;) {
+        empm__backend_kept k;
+        int had;
+        pthread_mutex_lock(&all->lock);
+        if ((had = b->nkept) > 0)
+            k = b->kept[--b->nkept];
+        pthread_mutex_unlock(&all->lock);
+        if (had == 0)
+            return -1;
+        if (empm__backend_kept_works(&k, w->now_ms))
+            return k.fd;
+        close(k.fd);
+        empm__pool_fd_release(&w->engine->pool, EMPM__FOR_ANSWERS);
+    }
+}
+
+/* Keeps a connection on which `rest` bytes are still to come. Returns 1, or 0:
+ * the caller closes it. The listener closes those that have grown old. */
+static int empm__backend_keep(const empm__worker *w, const empm__backends *g,
+                              empm__backend *b, int fd, uint32_t rest)
+{
+    struct empm__backend_scores *all = w->s->backends;
+    const uint32_t until_ms = empm__time_after(w->now_ms, g->ttl_ms);
+    int first = 0, keeps;
+    pthread_mutex_lock(&all->lock);
+    keeps = b->nkept < g->max && !empm__load(&w->engine->stopping);
+    if (keeps) {
+        empm__backend_kept *k = &b->kept[b->nkept++];
+        const uint32_t due_ms = empm__load(&all->due_at_ms);
+        k->fd = fd;
+        k->until_ms = until_ms;
+        k->rest = rest;
+        first = empm__time_earlier(due_ms, until_ms) != due_ms;
+        if (first)
+            empm__store(&all->due_at_ms, until_ms);
+    }
+    pthread_mutex_unlock(&all->lock);
+    if (first)
+        empm__poller_order(&w->engine->poller, EMPM__ORDER_LOOK);
+    return keeps;
+}
+
+/* Closes kept connections: the old ones, or all while the server ends. */
+static void empm__backend_close_kept(empm__engine *e, uint32_t now_ms)
+{
+    struct empm__backend_scores *all = e->s->backends;
+    const int ends = empm__load(&e->stopping) != 0;
+    int fd[64], n, i;
+    if (all == NULL || empm__load(&all->due_at_ms) == EMPM__NEVER)
+        return;
+    do {
+        uint32_t due_ms = EMPM__NEVER;
+        n = 0;
+        pthread_mutex_lock(&all->lock);
+        for (i = 0; i < all->n; i++) {
+            empm__backend *b = all->list[i];
+            int k = 0;
+            while (k < b->nkept && n < (int)EMPM__COUNT(fd) &&
+                   (ends || empm__time_is_late(b->kept[k].until_ms, now_ms)))
+                fd[n++] = b->kept[k++].fd;
+            b->nkept -= k;
+            if (b->nkept > 0) {
+                memmove(b->kept, b->kept + k, (size_t)b->nkept *
+                                                  sizeof *b->kept);
+                due_ms = empm__time_earlier(due_ms, b->kept[0].until_ms);
+            }
+        }
+        empm__store(&all->due_at_ms, due_ms);
+        pthread_mutex_unlock(&all->lock);
+        for (i = 0; i < n; i++) {
+            close(fd[i]);
+            empm__pool_fd_release(&e->pool, EMPM__FOR_ANSWERS);
+        }
+    } while (n == (int)EMPM__COUNT(fd));
+}
+
 /* The hook of >>status: sums the k-th over all slots. */
 static int empm__backend_see(const empm_server *s, int k,
                              empm__backend_seen *seen)
@@ -25231,7 +25349,8 @@ static int empm__backend_see(const empm_server *s, int k,
  * it comes, and what the client does not take is spooled: so a slow client
  * holds no process of the back end. The connection is closed the moment that
  * the answer ends, before the client has its last byte: PHP-FPM serves nobody
- * else until then.
+ * else until then. With enablereuse=on it is kept, and may end while it is used
+ * again: a request that is safe is then sent once more, on a new one.
  * ------------------------------------------------------------------------- */
 
 #define EMPM__FCGI_RETRY_MS 10       /* at first; at most: */
@@ -25250,6 +25369,10 @@ typedef struct empm__fcgi {          /* in the request's memory */
     empm__backend         *at;       /* NULL: none works at it */
     enum empm__fcgi_phase  phase;
     int                    fd;       /* -1: not connected */
+    int                    keeps;    /* it may be kept after the answer */
+    int                    reused;   /* it was kept, and no byte has come */
+    int                    anew;     /* no connection that was kept is used */
+    int64_t                rest;     /* bytes to come when the answer ends */
     empm__backend_wait     wait;     /* for a seat; has the back ends tried */
     int                    pause_ms; /* before the next attempt to connect */
     uint32_t               began_ms; /* of the attempts to connect */
@@ -25299,6 +25422,17 @@ static void empm__fcgi_disconnect(empm__fcgi *x)
     close(x->fd);
     empm__pool_fd_release(&x->req->w->engine->pool, EMPM__FOR_ANSWERS);
     x->fd = -1;
+}
+
+/* The answer has ended: the connection is kept if that is allowed, and if both
+ * sides have said all. */
+static void empm__fcgi_keep(empm__fcgi *x)
+{
+    if (x->keeps && x->sent == x->all && x->rest >= 0 &&
+        empm__handling_own_leaves(x->req, x->fd) == 0 &&
+        empm__backend_keep(x->req->w, x->group, x->at, x->fd,
+                           (uint32_t)x->rest))
+        x->fd = -1;
 }
 
 /* The request has a seat at `b`: it is the back end's from here on. */
@@ -25448,6 +25582,7 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
 
 static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user);
 static int empm__fcgi_connect(empm__fcgi *x);
+static int empm__fcgi_open(empm__fcgi *x);
 
 /* Waits until the back end can take or give more, at most for `ms`. What is in
  * the scratch is kept from here on. Returns what the handler returns. */
@@ -25479,6 +25614,14 @@ static int empm__fcgi_may_retry(const empm__fcgi *x)
                          strcmp(m, "HEAD") == 0 || strcmp(m, "OPTIONS") == 0);
 }
 
+/* The request begins anew at the same back end or at another one. */
+static void empm__fcgi_rewind(empm__fcgi *x)
+{
+    x->sent = 0;
+    x->head_len = 0;                 /* made anew when it is connected */
+    memset(&x->reader, 0, sizeof x->reader);
+}
+
 /* This back end has failed: the next one is tried, each once, or the request
  * fails. */
 static int empm__fcgi_next(empm__fcgi *x, int status, int code, const char *why)
@@ -25490,9 +25633,7 @@ static int empm__fcgi_next(empm__fcgi *x, int status, int code, const char *why)
     empm__fcgi_say(x, code, why);
     empm__backend_note(x->req->w, x->at, why);
     empm__fcgi_close(x);
-    x->sent = 0;
-    x->head_len = 0;                 /* made anew when it is connected */
-    memset(&x->reader, 0, sizeof x->reader);
+    empm__fcgi_rewind(x);
     return empm__fcgi_connect(x);
 }
 
@@ -25516,6 +25657,7 @@ static int empm__fcgi_ended(empm__fcgi *x)
         return empm__fcgi_fail(x, 502, 5703, "sends less than its "
                                "Content-Length");
     empm__backend_note(req->w, x->at, NULL);
+    empm__fcgi_keep(x);
     empm__fcgi_close(x);
     /* how long a body would be is not known from one that was not made: RFC
      * 9110 8.6 */
@@ -25532,6 +25674,13 @@ static int empm__fcgi_broken(empm__fcgi *x, const char *why)
     if (x->head_done && x->length >= 0 && x->given == x->length) {
         empm__fcgi_close(x);
         return EMPM_OK;
+    }
+    /* it may have grown old while the request was on its way: no failure */
+    if (x->reused && empm__fcgi_may_retry(x)) {
+        empm__fcgi_disconnect(x);
+        empm__fcgi_rewind(x);
+        x->anew = 1;
+        return empm__fcgi_open(x);
     }
     return empm__fcgi_next(x, 502, 5703, why);
 }
@@ -25608,6 +25757,7 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
             return empm__fcgi_broken(x, got < 0 ? strerror(errno)
                                      : "closes before the end of its answer");
         most -= got;
+        x->reused = 0;
         while ((type = empm__fcgi_read(&x->reader, &at, scratch + got, &piece,
                                        &n, &why)) != EMPM__MORE) {
             x->begun |= type != EMPM__FCGI_END;
@@ -25615,8 +25765,11 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
                 empm__fcgi_messages(x, piece, n);
             else if (type == EMPM__FCGI_STDOUT)
                 why = empm__fcgi_piece(x, scratch + (piece - scratch), n);
-            else if (type == EMPM__FCGI_END)
+            else if (type == EMPM__FCGI_END) {
+                x->rest = (int64_t)x->reader.content + x->reader.padding -
+                          (scratch + got - at);
                 return empm__fcgi_ended(x);
+            }
             if (req->failed) {       /* the client is gone, or has no room */
                 empm__fcgi_close(x);
                 return EMPM_OK;
@@ -25675,10 +25828,11 @@ static int empm__fcgi_send(empm__fcgi *x, int first)
         while (n < 0 && errno == EINTR);
         if (n < 0 && errno == EAGAIN)
             break;
-        if (n < 0)                   /* it wants no more, not even the first
+        if (n < 0) {                 /* it wants no more, not even the first
                                         byte; but may have answered */
             x->all = x->sent;
-        else
+            x->keeps = 0;
+        } else
             x->sent += n;
     }
     if (!first)
@@ -25698,7 +25852,7 @@ static int empm__fcgi_prepare(empm__fcgi *x)
     empm__fcgi_writer w;
     size_t len, cap = to != NULL ? EMPM__SCRATCH : 0;
     for (;;) {
-        empm__fcgi_begin(&w, to, cap, 0);
+        empm__fcgi_begin(&w, to, cap, x->keeps);
         x->head_len = empm__cgi_params(&w, req, &x->place);
         if (x->head_len == 0)
             return 431;
@@ -25718,7 +25872,9 @@ static int empm__fcgi_prepare(empm__fcgi *x)
 /* Is connected: the request is sent. */
 static int empm__fcgi_connected(empm__fcgi *x)
 {
-    const int status = empm__fcgi_prepare(x);
+    int status;
+    x->keeps = x->group->reuse && !empm__load(&x->req->w->engine->stopping);
+    status = empm__fcgi_prepare(x);
     if (status != EMPM_OK)
         return empm__fcgi_fail(x, status, EMPM__FCGI_OURS, "no room for its "
                                "variables");
@@ -25764,12 +25920,18 @@ static int empm__fcgi_pause(empm__fcgi *x)
                : empm__fcgi_no_wait(x);
 }
 
-/* Connects to the back end that has been chosen. */
+/* Connects to the back end that has been chosen, or has a connection that was
+ * kept. */
 static int empm__fcgi_open(empm__fcgi *x)
 {
     empm__worker *w = x->req->w;
     int error;
     x->phase = EMPM__FCGI_CONNECTING;
+    if (x->group->reuse && !x->anew &&
+        (x->fd = empm__backend_reuse(w, x->at)) >= 0) {
+        x->reused = 1;
+        return empm__fcgi_connected(x);
+    }
     if (!empm__pool_fd_reserve(w, EMPM__FOR_ANSWERS))
         return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "MaxOpenFiles is "
                                "reached");
@@ -25993,10 +26155,15 @@ static const char *empm__backends_option(empm__backends *g, const char *word)
         if (max < 1 || max > EMPM__BACKEND_SEATS)
             return "has max= with no number from 1 to 4096";
         g->max = (int)max;
-    } else if (!empm__text_same(word, n, "enablereuse", 11) ||
-               !empm__text_equal(value, "off"))
-        return "takes timeout=, connectiontimeout=, max=, flushpackets=on; "
-               "each request has a connection of its own";
+    } else if (empm__text_same(word, n, "ttl", 3) && ms > 0)
+        g->ttl_ms = (int)ms;
+    else if (empm__text_same(word, n, "enablereuse", 11)) {
+        g->reuse = empm__text_equal(value, "on");
+        return g->reuse || empm__text_equal(value, "off")
+                   ? NULL : "has enablereuse= with another value than on, off";
+    } else
+        return "takes timeout=, connectiontimeout=, max=, enablereuse=, ttl=, "
+               "flushpackets=";
     return NULL;
 }
 
@@ -26014,6 +26181,13 @@ static const char *empm__backends_parse(empm__backends *g, const char *text)
               : word[strcspn(word, "=:/")] == '='
                   ? empm__backends_option(g, word)
                   : empm__backend_parse(g, word);
+    if (why == NULL && g->reuse && g->max == 0)
+        why = "has enablereuse=on without max=, which bounds the processes "
+              "that kept connections occupy";
+    if (why == NULL && g->ttl_ms > 0 && !g->reuse)
+        why = "has ttl= without enablereuse=on";
+    if (g->ttl_ms == 0)
+        g->ttl_ms = EMPM__BACKEND_TTL_MS;
     return why != NULL || g->n > 0 ? why : "wants a back end";
 }
 
@@ -26148,11 +26322,20 @@ static int empm__fcgi_route(empm_request *req, void *user)
  * ------------------------------------------------------------------------- */
 
 /* Warns of a back end on this machine whose socket is not there: it may come
- * later. The right to open it is not looked at. */
-static void empm__backends_check(const empm__backends *g, const char *of,
+ * later. The right to open it is not looked at. And tells what kept connections
+ * need. */
+static void empm__backends_check(const empm_config *cfg,
+                                 const empm__backends *g, const char *of,
                                  empm__report *rep)
 {
+    const int children = empm__config_children_limit(cfg);
     int i;
+    if (g->reuse)
+        empm__report_say(rep, EMPM_LOG_NOTICE, 5709, "%s: %s: enablereuse=on "
+                         "can occupy max=%d processes of the back end for each "
+                         "of %d children: more than %d are needed "
+                         "(pm.max_children)", of, g->list[0].text, g->max,
+                         children, g->max * children);
     for (i = 0; i < g->n; i++) {
         const struct sockaddr_un *un =
             (const struct sockaddr_un *)(const void *)&g->list[i].to;
@@ -26181,7 +26364,7 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
     (void)chars;
     empm__scripts_new(&t, cfg, rep);
     for (k = 0; t != NULL && k < EMPM_MAX_LIST && t->own[k] != NULL; k++)
-        empm__backends_check(t->own[k], "AddHandler", rep);
+        empm__backends_check(cfg, t->own[k], "AddHandler", rep);
     empm__scripts_free(t);
     if ((g = (empm__backends *)EMPM_MALLOC(sizeof *g)) == NULL) {
         rep->result = EMPM_ENOMEM;
@@ -26197,7 +26380,7 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
             empm__report_say(rep, EMPM_LOG_ERROR, 5707, "route \"%s\": back "
                              "end %.200s: %s", r->pattern, r->backend, why);
         else
-            empm__backends_check(g, r->pattern, rep);
+            empm__backends_check(cfg, g, r->pattern, rep);
     }
     for (k = 0; k < EMPM_MAX_LIST && cfg->proxy_pass[k] != NULL; k++) {
         const char *rest = cfg->proxy_pass[k];
@@ -26209,55 +26392,63 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
             empm__report_say(rep, EMPM_LOG_ERROR, 5707, "ProxyPass %.200s: %s",
                              cfg->proxy_pass[k], why);
         else
-            empm__backends_check(g, "ProxyPass", rep);
+            empm__backends_check(cfg, g, "ProxyPass", rep);
     }
     EMPM_FREE(g);
 }
 
-/* Gives each back end of `g` its number, and its place in the list, if there is
- * one. Returns the number of the next. */
-static int empm__backends_number(struct empm__backend_scores *all,
-                                 empm__backends *g, int from)
+/* Gives each back end of `g` its number and, if there are any, its places in
+ * the lists. Counts both on. */
+static void empm__backends_number(struct empm__backend_scores *all,
+                                  empm__backends *g, int *n, size_t *kept)
 {
     int i;
     for (i = 0; g != NULL && i < g->n; i++) {
-        g->list[i].number = from;
-        if (all != NULL)
-            all->list[from] = &g->list[i];
-        from++;
+        g->list[i].number = *n;
+        if (all != NULL) {
+            all->list[*n] = &g->list[i];
+            g->list[i].kept = all->kept + *kept;
+        }
+        (*n)++;
+        if (g->reuse)
+            *kept += (size_t)g->max;
     }
-    return from;
 }
 
-/* The same for all that the server has; returns how many these are. */
-static int empm__backends_number_all(empm_server *s,
-                                     struct empm__backend_scores *all)
+/* The same for all that the server has. */
+static void empm__backends_number_all(empm_server *s,
+                                      struct empm__backend_scores *all, int *n,
+                                      size_t *kept)
 {
     uint32_t i;
-    int n = 0, k;
+    int k;
+    *n = 0;
+    *kept = 0;
     for (i = 0; i < s->routes.n; i++)
-        n = empm__backends_number(all, s->routes.list[i].backends, n);
+        empm__backends_number(all, s->routes.list[i].backends, n, kept);
     for (k = 0; s->scripts != NULL && k < EMPM_MAX_LIST; k++)
-        n = empm__backends_number(all, s->scripts->own[k], n);
-    return n;
+        empm__backends_number(all, s->scripts->own[k], n, kept);
 }
 
 /* Makes the scores of all back ends. EMPM_OK, or EMPM_ENOMEM. */
 static int empm__backend_scores_new(empm_server *s)
 {
-    const int n = empm__backends_number_all(s, NULL);
     struct empm__backend_scores *all;
+    size_t kept;
     void *rows;
+    int n;
+    empm__backends_number_all(s, NULL, &n, &kept);
     if (n == 0)
         return EMPM_OK;
     all = (struct empm__backend_scores *)EMPM_MALLOC(
-        sizeof *all + (size_t)n * sizeof *all->list);
+        sizeof *all + (size_t)n * sizeof *all->list + kept * sizeof *all->kept);
     if (all == NULL)
         return EMPM_ENOMEM;
     all->n = n;
     all->slots = s->score.slots;
     all->bytes = (size_t)n * (size_t)all->slots * sizeof *all->rows;
     all->list = (empm__backend **)(void *)(all + 1);
+    all->kept = (empm__backend_kept *)(void *)(all->list + n);
     all->due_at_ms = EMPM__NEVER;
     rows = mmap(NULL, all->bytes, PROT_READ | PROT_WRITE,
                 MAP_ANONYMOUS | MAP_SHARED, -1, 0);
@@ -26268,7 +26459,7 @@ static int empm__backend_scores_new(empm_server *s)
         return EMPM_ENOMEM;
     }
     all->rows = (empm__backend_score *)rows;
-    empm__backends_number_all(s, all);
+    empm__backends_number_all(s, all, &n, &kept);
     s->backends = all;
     s->see_backend = empm__backend_see;
     return EMPM_OK;
@@ -26286,6 +26477,21 @@ static int empm__fcgi_engine_new(empm__engine *e)
         empm__store(&is->failed, 0u);
     }
     return EMPM_OK;
+}
+
+/* No worker runs any more. */
+static void empm__fcgi_engine_free(empm__engine *e)
+{
+    empm__backend_close_kept(e, empm__now_ms());
+}
+
+/* When a kept connection is to be closed; all are while the server ends. */
+static uint32_t empm__fcgi_expire_at(empm__engine *e)
+{
+    const struct empm__backend_scores *all = e->s->backends;
+    const uint32_t at = all != NULL ? empm__load(&all->due_at_ms)
+                                    : EMPM__NEVER;
+    return at != EMPM__NEVER && empm__load(&e->stopping) ? empm__now_ms() : at;
 }
 
 static int empm__fcgi_server_new(empm_server *s, const empm_server *old,
@@ -26354,8 +26560,8 @@ static void empm__fcgi_server_free(empm_server *s)
 
 static const empm__wing empm__fcgi_wing = {
     empm__fcgi_check, empm__fcgi_server_new, empm__fcgi_server_free,
-    empm__fcgi_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    "proxy_fcgi"
+    empm__fcgi_engine_new, empm__fcgi_engine_free, empm__fcgi_expire_at,
+    empm__backend_close_kept, NULL, NULL, NULL, NULL, NULL, "proxy_fcgi"
 };
 
 #else
@@ -32475,6 +32681,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5706  what a program has written to its STDERR
  *   5707  AddHandler, ProxyPass or the back end of a route is not valid
  *   5708  a back end's socket is not there
+ *   5709  how many processes of a back end enablereuse=on can occupy
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------

@@ -20764,7 +20764,8 @@ TEST(fastcgi, a_body_goes_on_at_any_byte)
 
 /* --- a back end ----------------------------------------------------------- */
 
-enum { FB_STREAM, FB_EARLY, FB_CLOSE, FB_HANG, FB_ECHO, FB_LONG, FB_NUMBER };
+enum { FB_STREAM, FB_EARLY, FB_CLOSE, FB_HANG, FB_ECHO, FB_LONG, FB_NUMBER,
+       FB_LATE, FB_ONCE };
 
 typedef struct fb_row {
     int         how;                /* FB_* */
@@ -20773,7 +20774,11 @@ typedef struct fb_row {
                                        "$N": with a status, "!" closes;
                                        FB_LONG: bytes of pattern();
                                        FB_NUMBER: it answers which request of
-                                       its life this is, after so many ms */
+                                       its life this is, after so many ms;
+                                       FB_LATE: the same, and the padding of
+                                       its last record follows after so many;
+                                       FB_ONCE: the same, but only the first of
+                                       a connection: the next one ends it */
     int         cut;                /* bytes of a write; 0: all */
 } fb_row;
 
@@ -20784,6 +20789,8 @@ typedef struct fb {                 /* the back end */
     const fb_row *rows;
     int           conns, stop;      /* atomic */
     int           requests;         /* atomic; that it has read */
+    int           ends;             /* atomic; connections that are closed */
+    int           nth;              /* the thread; request of its connection */
 } fb;
 
 /* Reads the records of one request: its parameters as lines, and its body. */
@@ -20908,6 +20915,7 @@ static int fb_answer(fb *b, int fd)
         return -1;
     }
     number = add_int(&b->requests, 1);
+    b->nth++;
     str_add(&params, "", 1);
     q = strstr(params.p, "QUERY_STRING=");
     row = &b->rows[q != NULL ? atoi(q + 13) : 0];
@@ -20922,13 +20930,22 @@ static int fb_answer(fb *b, int fd)
         fb_write(fd, params.p, params.n, 0);
     } else if (row->how == FB_LONG) {
         fb_long(fd, atoll(row->say));
-    } else if (row->how == FB_NUMBER) {
-        nap(atoi(row->say));
+    } else if (row->how == FB_ONCE && b->nth > 1) {
+        early = 1;
+    } else if (row->how >= FB_NUMBER) {
+        const size_t late = row->how == FB_LATE ? 7 : 0;
+
+        if (late == 0)
+            nap(atoi(row->say));
         body.n = 0;
         str_addf(&body, "A: b\n\n%d", number);
         fcgi_record(&out, EMPM__FCGI_STDOUT, body.p, body.n, 3);
-        fcgi_end_record(&out, 0);
-        fb_write(fd, out.p, out.n, 0);
+        fcgi_record(&out, EMPM__FCGI_END, "\0\0\0\0\0\0\0\0", 8, (int)late);
+        fb_write(fd, out.p, out.n - late, 0);
+        if (late > 0) {
+            nap(atoi(row->say));
+            fb_write(fd, "padding", late, 0);
+        }
     } else if (row->how == FB_STREAM) {
         early = fb_stream(&out, row->say);
         fb_write(fd, out.p, out.n, row->cut);
@@ -20966,6 +20983,7 @@ static void *fb_run(void *arg)
             str_free(&out);
             continue;
         }
+        b->nth = 0;
         r = fb_answer(b, fd);
         /* as PHP-FPM: nobody else before the other side has closed */
         p.fd = fd;
@@ -20975,6 +20993,7 @@ static void *fb_run(void *arg)
                  (r > 0 && (r = fb_answer(b, fd)) < 0)))
                 break;
         close(fd);
+        add_int(&b->ends, 1);
     }
     return NULL;
 }
@@ -21478,7 +21497,9 @@ SERVED_WITH(fastcgi, proxy_pass, T_LIVE,
     static const char *const bad[] = {
         "app fcgi://a:1", "/app/", "/app/ http://a:1/",
         "/app/ fcgi://a:1 max=0", "/app/ fcgi://a:1 max=4097",
-        "/app/ fcgi://a:1 max=",
+        "/app/ fcgi://a:1 max=", "/app/ fcgi://a:1 enablereuse=on",
+        "/app/ fcgi://a:1 max=3 enablereuse=maybe", "/app/ fcgi://a:1 ttl=5",
+        "/app/ fcgi://a:1 max=3 enablereuse=on ttl=0",
         "/app/ fcgi://a:1 timeout=x", "/app/ fcgi://a:1 flushpackets=maybe"
     };
 
@@ -21654,6 +21675,167 @@ LIVE(fastcgi, a_stop_ends_the_line)
     CHECK_INT(cl_reply(&asks[1]), 503);
     CHECK_INT(cl_reply(&asks[0]), 200);
     cl_close_all(asks, 2);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* --- enablereuse= --------------------------------------------------------- */
+
+static int fb_kept(fixture *f, const fb_row *one, const char *options)
+{
+    fb_init(f, one, fb_hangs);
+    snprintf(fb_address[0], sizeof fb_address[0], "unix:%s max=1 "
+             "enablereuse=on %s", fb_one.path, options);
+    return fb_serve(f);
+}
+
+/* Waits until the back end has seen `n` connections end. */
+static int fb_ended(fb *b, int n)
+{
+    const uint64_t end = now_ms() + 3000;
+
+    while (get_int(&b->ends) < n && now_ms() < end)
+        nap(2);
+    return CHECK_INT(get_int(&b->ends), n);
+}
+
+/* A connection is kept and serves the next request, and the one after it; it is
+ * closed after ttl=. */
+LIVE(fastcgi, a_connection_is_kept_for_its_time)
+{
+    static const fb_row numbers[] = { { FB_NUMBER, "0", 0 } };
+    fixture f;
+    client c;
+    int i;
+
+    if (!fb_kept(&f, numbers, "ttl=200ms"))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 1; i <= 5; i++) {
+        CHECK_INT(cl_ask(&c, i % 2 ? "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n"
+                         : "POST /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                           "Content-Length: 3\r\n\r\nabc"), 200);
+        CHECK_INT(c.body.n > 0 ? c.body.p[0] : 0, '0' + i);
+    }
+    CHECK_INT(get_int(&fb_one.conns), 1);
+    CHECK_INT(get_int(&fb_one.ends), 0);
+    fb_ended(&fb_one, 1);
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);
+    CHECK_INT(get_int(&fb_one.conns), 2);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* The padding of the last record may come late: it is read before the
+ * connection is used again, and is no part of the next answer. */
+LIVE(fastcgi, a_kept_connection_is_read_to_its_end)
+{
+    static const fb_row late[] = { { FB_LATE, "20", 0 } };
+    fixture f;
+    client c;
+    int i;
+
+    if (!fb_kept(&f, late, "ttl=5"))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 1; i <= 3; i++) {
+        CHECK_INT(cl_get(&c, "/app/?0"), 200);
+        CHECK_INT(c.body.n > 0 ? c.body.p[0] : 0, '0' + i);
+        nap(60);
+    }
+    CHECK_INT(get_int(&fb_one.conns), 1);
+    /* too late: this one waits for nothing, and has a connection of its own */
+    for (i = 4; i <= 5; i++) {
+        CHECK_INT(cl_get(&c, "/app/?0"), 200);
+        CHECK_INT(c.body.n > 0 ? c.body.p[0] : 0, '0' + i);
+    }
+    CHECK_INT(get_int(&fb_one.conns), 2);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A kept connection that ends before the first byte of an answer: a safe
+ * request is sent once more, on a new one; another is never sent twice. */
+LIVE(fastcgi, a_kept_connection_that_ends_is_replaced_once)
+{
+    static const fb_row once[] = { { FB_ONCE, "0", 0 } };
+    fixture f;
+    client c;
+
+    if (!fb_kept(&f, once, "ttl=5"))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);           /* 1, kept */
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);           /* 2 ends it, 3 */
+    CHECK_INT(get_int(&fb_one.requests), 3);
+    CHECK_INT(get_int(&fb_one.conns), 2);
+    CHECK_INT(cl_ask(&c, "POST /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                     "Content-Length: 3\r\n\r\nabc"), 502);      /* 4 */
+    CHECK_INT(get_int(&fb_one.requests), 4);
+    CHECK_INT(get_int(&fb_one.conns), 2);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A kept connection that has ended while it was idle is seen before it is used:
+ * a request that must not be sent twice has a new one. */
+LIVE(fastcgi, a_kept_connection_that_has_ended_is_not_used)
+{
+    static const fb_row ends[] = {
+        { FB_STREAM, "o:A: b\n\nx|$|!", 0 }
+    };
+    fixture f;
+    client c;
+    int i;
+
+    if (!fb_kept(&f, ends, "ttl=5"))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 1; i <= 3; i++) {
+        CHECK_INT(cl_ask(&c, "POST /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                         "Content-Length: 3\r\n\r\nabc"), 200);
+        fb_ended(&fb_one, i);
+    }
+    CHECK_INT(get_int(&fb_one.conns), 3);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* While the server drains no connection is kept, for as long as that lasts. */
+LIVE(fastcgi, a_drain_closes_what_is_kept)
+{
+    static const fb_row numbers[] = { { FB_NUMBER, "0", 0 } };
+    client waits;
+    fixture f;
+    client c;
+
+    fb_init(&f, numbers, fb_hangs);
+    snprintf(fb_address[0], sizeof fb_address[0], "unix:%s max=2 "
+             "enablereuse=on ttl=60", fb_one.path);
+    snprintf(fb_address[1], sizeof fb_address[1], "unix:%s timeout=400ms",
+             fb_two.path);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&waits);
+    waits.port = f.port;
+    cl_puts(&waits, "GET /two/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);
+    CHECK(fb_shown(&c, "Backend1Active: 1\n"));
+    CHECK_INT(get_int(&fb_one.ends), 0);
+    if (f.forked)
+        kill(f.pid, SIGQUIT);
+    else
+        empm_stop_graceful(f.s);
+    fb_ended(&fb_one, 1);
+    CHECK(!cl_readable(&waits, 0));
+    CHECK_INT(cl_reply(&waits), 504);
+    cl_close(&waits);
     cl_close(&c);
     fb_end(&f);
 }
