@@ -128,6 +128,14 @@
  *   User www-data, or listen.owner of the pool, whose security.limit_extensions
  *   also has to allow extensions other than .php. A route that serves scripts
  *   has no method: "GET /" refuses forms.
+ *     Behind the address, and for AddHandler within its quotes, may stand
+ *   timeout= and connectiontimeout= (ProxyTimeout, ProxyConnectTimeout),
+ *   flushpackets=on (answers are sent as they come), and max=N: a child has no
+ *   more than N connections to each back end. More requests wait in order,
+ *   without a worker, for ProxyConnectTimeout at most, and are 503 then. With
+ *   enablereuse=on connections are kept for ttl= (1 s) after an answer. Each
+ *   one occupies a process of PHP-FPM, so it wants max=, and pm.max_children
+ *   above max= times the children, or the pool stands still.
  *     No worker waits for a back end, nor for its client: what the client does
  *   not take is spooled, so that a slow one holds no process of PHP. A request
  *   has a connection of its own, which ends with the answer. A script that
@@ -253,7 +261,7 @@
  *   EVENTMPM_NO_STATUS       1450 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
- *   EVENTMPM_NO_FASTCGI      1470 lines 13800 bytes FastCGI back ends: PHP
+ *   EVENTMPM_NO_FASTCGI      2030 lines 13800 bytes FastCGI back ends: PHP
  *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
  *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
@@ -1193,6 +1201,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   queue.lock        the run queue and the idle stack; a few stores long
  *   pool.lock         spare pages of the child; a few stores long
  *   files.lock        files that are kept; a few stores long
+ *   backends.lock     seats and kept connections of back ends; some stores long
  *   engine.done_lock  that the end has come; a few stores long
  *   shard.lock        a part of the shared store, with no other; of all
  *                     processes
@@ -6780,6 +6789,7 @@ struct empm_server {
 typedef struct empm__backend_seen {
     const char *text;                  /* its address, as it was given */
     uint32_t    active;                /* requests that it works at */
+    uint32_t    waiting;               /* ... that wait for one of max= */
     uint64_t    requests, failures;    /* since the start */
     uint32_t    resting;               /* children that leave it alone */
     char        last[EMPM__BACKEND_WHY + 1];    /* its last failure, or "" */
@@ -13742,6 +13752,18 @@ static void empm__handling_own_closes(empm_request *req, int fd)
     if (req->aux_kept != 0)
         empm__poller_aux_closing(&req->w->engine->poller, req->c, fd);
     req->aux_kept = 0;
+}
+
+/* The descriptor of that stays open and leaves the request. Returns 0, or -1
+ * with errno: it cannot be used any more. */
+EMPM__OPTIONAL
+static int empm__handling_own_leaves(empm_request *req, int fd)
+{
+    const int r = req->aux_kept == 0
+                      ? 0 : empm__poller_aux_remove(&req->w->engine->poller,
+                                                    req->c, fd);
+    req->aux_kept = 0;
+    return r;
 }
 
 /* Goes by what a handler or the function of a suspension has returned: the
@@ -25271,18 +25293,48 @@ static size_t empm__cgi_params(empm__fcgi_writer *w, empm_request *req,
  * its own count of what it has asked of them: no lock, and no child that dies
  * leaves a count behind. One that fails thrice in a row is left alone for a
  * while, unless all are.
+ *
+ * With max= a request needs a seat at a back end, of which each child has so
+ * many. Without one it waits in the group's line, and a seat that is given back
+ * goes to the first in line that may have it. The lock makes these one step
+ * each, so
+ *
+ *   a seat is free only while nobody waits that may have it: a request lines
+ *   up in the step that finds no seat, and a seat becomes free only in the step
+ *   that finds nobody;
+ *
+ *   a seat that has been given has an owner, whatever wakes it: the seat is
+ *   noted with the request before its ticket is resumed. A stale ticket means
+ *   that the request's function runs for another reason (its time, its client,
+ *   a stop), and that looks for a seat under the lock, uses it or gives it to
+ *   the next;
+ *
+ *   a request that goes away leaves the line, or gives back the seat, in its
+ *   cleanup.
+ *
+ * So no wake-up is lost, the line moves in order, and the seats of a child that
+ * dies or is replaced by a reload end with it: another one has its own.
+ *
+ * With enablereuse=on a connection is kept when its answer has ended, and the
+ * last one kept is used first, so that those which are too many grow old. A
+ * request that has a seat opens a connection only where none is kept: so a
+ * child has no more of both kinds than seats. That matters, since a process of
+ * PHP-FPM serves nobody else while a connection to it is kept.
  * ------------------------------------------------------------------------- */
 
 #define EMPM__BACKENDS 16            /* of a route */
 #define EMPM__BACKEND_TEXT 256       /* bytes of an address, and a NUL */
 #define EMPM__BACKEND_FAILURES 3     /* in a row, then it rests */
 #define EMPM__BACKEND_REST_MS 10000
+#define EMPM__BACKEND_SEATS 4096     /* the most of max= */
+#define EMPM__BACKEND_TTL_MS 1000    /* ttl=, if it is not given */
 
 /* The score of one back end in one slot of the scoreboard: written by the child
  * that has the slot, read by any. All of it is atomic. The totals outlive the
  * child. */
 typedef struct empm__backend_score {
     uint32_t active;                 /* requests that it works at */
+    uint32_t waiting;                /* ... that wait for a seat there */
     uint32_t failed;                 /* attempts in a row that have failed */
     uint32_t rests_until_ms;         /* with EMPM__BACKEND_FAILURES of those */
     uint32_t failed_at_s;            /* when the last one has; 0: none has */
@@ -25290,12 +25342,32 @@ typedef struct empm__backend_score {
     size_t   last[EMPM__BACKEND_WHY / sizeof(size_t)];    /* the reason */
 } empm__backend_score;
 
-typedef struct empm__backend {       /* fixed */
+/* A connection that waits for its next request. */
+typedef struct empm__backend_kept {
+    int      fd;
+    uint32_t until_ms;
+    uint32_t rest;                   /* bytes of its last answer's last record
+                                        that are to be read first */
+} empm__backend_kept;
+
+typedef struct empm__backend {       /* fixed, but for what the lock guards */
     struct sockaddr_storage to;
     socklen_t to_len;
     char      text[EMPM__BACKEND_TEXT];    /* as it was given */
     int       number;                /* of the server's back ends */
+    int       seats;                 /* the lock: those that are taken */
+    int       nkept;                 /* the lock: of kept; the oldest first */
+    empm__backend_kept *kept;        /* room for max=; NULL: none is kept */
 } empm__backend;
+
+/* A request that waits for a seat; all but `ticket` is the lock's. */
+typedef struct empm__backend_wait {
+    struct empm__backend_wait *next, *before;
+    empm_ticket    ticket;           /* 0: it does not wait */
+    uint32_t       tried;            /* not a seat at these, a bit for each */
+    empm__backend *counts;           /* in whose score it waits */
+    empm__backend *got;              /* the seat that it has been given */
+} empm__backend_wait;
 
 typedef struct empm__backends {
     int           n;
@@ -25304,16 +25376,24 @@ typedef struct empm__backends {
     int           timeout_ms;        /* 0: ProxyTimeout */
     int           connect_ms;        /* 0: ProxyConnectTimeout */
     int           flushes;           /* answers are sent as they come */
+    int           max;               /* seats at each one; 0: no bound */
+    int           reuse;             /* connections are kept */
+    int           ttl_ms;            /* ... so long */
+    empm__backend_wait *first, *last;      /* the lock: the line */
     empm__backend list[EMPM__BACKENDS];
 } empm__backends;
 
 /* The scores, in memory of all processes: a row of `n` for each slot. A new
- * generation has its own. */
+ * generation has its own. The rest is each process's own. */
 struct empm__backend_scores {
     int                  n, slots;
     size_t               bytes;
     empm__backend      **list;       /* behind the struct */
     empm__backend_score *rows;
+    empm__backend_kept  *kept;       /* behind `list`: of all of them */
+    pthread_mutex_t      lock;       /* seats, lines and kept connections */
+    uint32_t             due_at_ms;  /* atomic: the first kept one to be closed;
+                                        or NEVER */
 };
 
 /* The score of a back end in this child. */
@@ -25331,28 +25411,42 @@ static int empm__backend_rests(const empm__backend_score *is, uint32_t now_ms)
            empm__time_until(empm__load(&is->rests_until_ms), now_ms) > 0;
 }
 
+/* Is each of the group in `tried`, a bit for each? */
+static int empm__backend_all_tried(const empm__backends *g, uint32_t tried)
+{
+    return tried == (1u << g->n) - 1;
+}
+
+/* Has it no seat? With max= the lock is held. */
+static int empm__backend_is_full(const empm__backends *g,
+                                 const empm__backend *b)
+{
+    return g->max > 0 && b->seats >= g->max;
+}
+
 /* Chooses the one with the least to do that is not in `tried`, a bit for each;
  * NULL: all have been tried. Ties go round. One that rests is chosen if all the
- * others have been tried. */
+ * others have been tried or have no seat; one without a seat, if none has. */
 static empm__backend *empm__backend_choose(const empm__worker *w,
                                            empm__backends *g, uint32_t tried)
 {
     const uint32_t turn = __atomic_fetch_add(&g->turn, 1u, __ATOMIC_RELAXED);
     empm__backend *best = NULL;
     uint32_t best_active = 0;
-    int i, best_rests = 0;
+    int i, best_is = 0;
     for (i = 0; i < g->n; i++) {
         const uint32_t k = (turn + (uint32_t)i) % (uint32_t)g->n;
         empm__backend *b = &g->list[k];
-        const empm__backend_score *is = empm__backend_score_of(w, b);
-        const int rests = empm__backend_rests(is, w->now_ms);
-        const uint32_t active = empm__load(&is->active);
+        const empm__backend_score *score = empm__backend_score_of(w, b);
+        const int is = empm__backend_is_full(g, b) * 2 +
+                       empm__backend_rests(score, w->now_ms);
+        const uint32_t active = empm__load(&score->active);
         if (tried & 1u << k)
             continue;
-        if (best == NULL || rests < best_rests ||
-            (rests == best_rests && active < best_active)) {
+        if (best == NULL || is < best_is ||
+            (is == best_is && active < best_active)) {
             best = b;
-            best_rests = rests;
+            best_is = is;
             best_active = active;
         }
     }
@@ -25388,6 +25482,189 @@ static void empm__backend_work(const empm__worker *w, const empm__backend *b,
         __atomic_add_fetch(&is->requests, 1u, __ATOMIC_RELAXED);
 }
 
+/* Takes a seat for a request, or a place in the line for one: then `wait` may
+ * be resumed from here on by its ticket, which `suspend` makes. Returns the
+ * back end; NULL: it waits, or all have been tried, or without a ticket
+ * cannot. */
+static empm__backend *empm__backend_sit(empm__worker *w, empm__backends *g,
+                                        empm__backend_wait *wait,
+                                        empm_ticket (*suspend)(void *),
+                                        void *user)
+{
+    struct empm__backend_scores *all = w->s->backends;
+    empm__backend *b;
+    if (g->max == 0)
+        return empm__backend_choose(w, g, wait->tried);
+    pthread_mutex_lock(&all->lock);
+    b = empm__backend_choose(w, g, wait->tried);
+    if (b != NULL && !empm__backend_is_full(g, b))
+        b->seats++;
+    else if (b != NULL && (wait->ticket = suspend(user)) != 0) {
+        wait->next = NULL;
+        wait->before = g->last;
+        *(g->last != NULL ? &g->last->next : &g->first) = wait;
+        g->last = wait;
+        wait->counts = b;
+        __atomic_add_fetch(&empm__backend_score_of(w, b)->waiting, 1u,
+                           __ATOMIC_RELAXED);
+        b = NULL;
+    } else
+        b = NULL;
+    pthread_mutex_unlock(&all->lock);
+    return b;
+}
+
+/* Takes a request out of the line. The lock is held. */
+static void empm__backend_unline(const empm__worker *w, empm__backends *g,
+                                 empm__backend_wait *wait)
+{
+    *(wait->before != NULL ? &wait->before->next : &g->first) = wait->next;
+    *(wait->next != NULL ? &wait->next->before : &g->last) = wait->before;
+    __atomic_sub_fetch(&empm__backend_score_of(w, wait->counts)->waiting, 1u,
+                       __ATOMIC_RELAXED);
+    wait->counts = NULL;
+}
+
+/* The request waits no longer. Returns the seat that it has been given, or
+ * NULL. */
+static empm__backend *empm__backend_wait_end(const empm__worker *w,
+                                             empm__backends *g,
+                                             empm__backend_wait *wait)
+{
+    struct empm__backend_scores *all = w->s->backends;
+    empm__backend *b;
+    if (wait->ticket == 0)
+        return NULL;
+    pthread_mutex_lock(&all->lock);
+    if (wait->counts != NULL)
+        empm__backend_unline(w, g, wait);
+    b = wait->got;
+    wait->got = NULL;
+    pthread_mutex_unlock(&all->lock);
+    wait->ticket = 0;
+    return b;
+}
+
+/* Gives back a seat: to the first in line that has not tried this back end. */
+static void empm__backend_stand(const empm__worker *w, empm__backends *g,
+                                empm__backend *b)
+{
+    struct empm__backend_scores *all = w->s->backends;
+    empm__backend_wait *to;
+    empm_ticket ticket = 0;
+    if (g->max == 0)
+        return;
+    pthread_mutex_lock(&all->lock);
+    to = g->first;
+    while (to != NULL && (to->tried & 1u << (b - g->list)))
+        to = to->next;
+    if (to != NULL) {
+        empm__backend_unline(w, g, to);
+        to->got = b;
+        ticket = to->ticket;         /* `to` may be gone behind the lock */
+    } else
+        b->seats--;
+    pthread_mutex_unlock(&all->lock);
+    if (ticket != 0)
+        empm_resume(w->s, ticket);
+}
+
+/* Can a connection that was kept be used? What is left of the last answer on it
+ * is read first: nothing may follow, not even the end. One call nearly always,
+ * which finds nothing. */
+static int empm__backend_kept_works(empm__backend_kept *k, uint32_t now_ms)
+{
+    char drop[512];
+    ssize_t n;
+    if (empm__time_is_late(k->until_ms, now_ms))
+        return 0;
+    while ((n = recv(k->fd, drop, sizeof drop, MSG_DONTWAIT)) > 0 &&
+           (size_t)n <= k->rest)
+        k->rest -= (uint32_t)n;
+    return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) && k->rest == 0;
+}
+
+/* Takes the connection that was kept last, and closes those that do not work.
+ * Returns its descriptor; -1: there is none. */
+static int empm__backend_reuse(const empm__worker *w, empm__backend *b)
+{
+    struct empm__backend_scores *all = w->s->backends;
+    for (;;) {
+        empm__backend_kept k;
+        int had;
+        pthread_mutex_lock(&all->lock);
+        if ((had = b->nkept) > 0)
+            k = b->kept[--b->nkept];
+        pthread_mutex_unlock(&all->lock);
+        if (had == 0)
+            return -1;
+        if (empm__backend_kept_works(&k, w->now_ms))
+            return k.fd;
+        close(k.fd);
+        empm__pool_fd_release(&w->engine->pool, EMPM__FOR_ANSWERS);
+    }
+}
+
+/* Keeps a connection on which `rest` bytes are still to come. Returns 1, or 0:
+ * the caller closes it. The listener closes those that have grown old. */
+static int empm__backend_keep(const empm__worker *w, const empm__backends *g,
+                              empm__backend *b, int fd, uint32_t rest)
+{
+    struct empm__backend_scores *all = w->s->backends;
+    const uint32_t until_ms = empm__time_after(w->now_ms, g->ttl_ms);
+    int first = 0, keeps;
+    pthread_mutex_lock(&all->lock);
+    keeps = b->nkept < g->max && !empm__load(&w->engine->stopping);
+    if (keeps) {
+        empm__backend_kept *k = &b->kept[b->nkept++];
+        const uint32_t due_ms = empm__load(&all->due_at_ms);
+        k->fd = fd;
+        k->until_ms = until_ms;
+        k->rest = rest;
+        first = empm__time_earlier(due_ms, until_ms) != due_ms;
+        if (first)
+            empm__store(&all->due_at_ms, until_ms);
+    }
+    pthread_mutex_unlock(&all->lock);
+    if (first)
+        empm__poller_order(&w->engine->poller, EMPM__ORDER_LOOK);
+    return keeps;
+}
+
+/* Closes kept connections: the old ones, or all while the server ends. */
+static void empm__backend_close_kept(empm__engine *e, uint32_t now_ms)
+{
+    struct empm__backend_scores *all = e->s->backends;
+    const int ends = empm__load(&e->stopping) != 0;
+    int fd[64], n, i;
+    if (all == NULL || empm__load(&all->due_at_ms) == EMPM__NEVER)
+        return;
+    do {
+        uint32_t due_ms = EMPM__NEVER;
+        n = 0;
+        pthread_mutex_lock(&all->lock);
+        for (i = 0; i < all->n; i++) {
+            empm__backend *b = all->list[i];
+            int k = 0;
+            while (k < b->nkept && n < (int)EMPM__COUNT(fd) &&
+                   (ends || empm__time_is_late(b->kept[k].until_ms, now_ms)))
+                fd[n++] = b->kept[k++].fd;
+            b->nkept -= k;
+            if (b->nkept > 0) {
+                memmove(b->kept, b->kept + k, (size_t)b->nkept *
+                                                  sizeof *b->kept);
+                due_ms = empm__time_earlier(due_ms, b->kept[0].until_ms);
+            }
+        }
+        empm__store(&all->due_at_ms, due_ms);
+        pthread_mutex_unlock(&all->lock);
+        for (i = 0; i < n; i++) {
+            close(fd[i]);
+            empm__pool_fd_release(&e->pool, EMPM__FOR_ANSWERS);
+        }
+    } while (n == (int)EMPM__COUNT(fd));
+}
+
 /* The hook of >>status: sums the k-th over all slots. */
 static int empm__backend_see(const empm_server *s, int k,
                              empm__backend_seen *seen)
@@ -25404,6 +25681,7 @@ static int empm__backend_see(const empm_server *s, int k,
         const empm__backend_score *is = &all->rows[slot * all->n + k];
         const uint32_t at = empm__load(&is->failed_at_s);
         seen->active += empm__load(&is->active);
+        seen->waiting += empm__load(&is->waiting);
         seen->requests += empm__load(&is->requests);
         seen->failures += empm__load(&is->failures);
         seen->resting += (uint32_t)empm__backend_rests(is, now_ms);
@@ -25431,7 +25709,8 @@ static int empm__backend_see(const empm_server *s, int k,
  * it comes, and what the client does not take is spooled: so a slow client
  * holds no process of the back end. The connection is closed the moment that
  * the answer ends, before the client has its last byte: PHP-FPM serves nobody
- * else until then.
+ * else until then. With enablereuse=on it is kept, and may end while it is used
+ * again: a request that is safe is then sent once more, on a new one.
  * ------------------------------------------------------------------------- */
 
 #define EMPM__FCGI_RETRY_MS 10       /* at first; at most: */
@@ -25450,7 +25729,11 @@ typedef struct empm__fcgi {          /* in the request's memory */
     empm__backend         *at;       /* NULL: none works at it */
     enum empm__fcgi_phase  phase;
     int                    fd;       /* -1: not connected */
-    uint32_t               tried;    /* back ends, a bit for each */
+    int                    keeps;    /* it may be kept after the answer */
+    int                    reused;   /* it was kept, and no byte has come */
+    int                    anew;     /* no connection that was kept is used */
+    int64_t                rest;     /* bytes to come when the answer ends */
+    empm__backend_wait     wait;     /* for a seat; has the back ends tried */
     int                    pause_ms; /* before the next attempt to connect */
     uint32_t               began_ms; /* of the attempts to connect */
     const char            *head;     /* the records before the body; in the
@@ -25490,20 +25773,51 @@ static int empm__fcgi_timeout(const empm__fcgi *x)
                                     : x->req->w->cfg->proxy_timeout_ms;
 }
 
-/* Lets go of the back end. */
+/* Closes the connection to the back end, if there is one. */
+static void empm__fcgi_disconnect(empm__fcgi *x)
+{
+    if (x->fd < 0)
+        return;
+    empm__handling_own_closes(x->req, x->fd);
+    close(x->fd);
+    empm__pool_fd_release(&x->req->w->engine->pool, EMPM__FOR_ANSWERS);
+    x->fd = -1;
+}
+
+/* The answer has ended: the connection is kept if that is allowed, and if both
+ * sides have said all. */
+static void empm__fcgi_keep(empm__fcgi *x)
+{
+    if (x->keeps && x->sent == x->all && x->rest >= 0 &&
+        empm__handling_own_leaves(x->req, x->fd) == 0 &&
+        empm__backend_keep(x->req->w, x->group, x->at, x->fd,
+                           (uint32_t)x->rest))
+        x->fd = -1;
+}
+
+/* The request has a seat at `b`: it is the back end's from here on. */
+static void empm__fcgi_begin_at(empm__fcgi *x, empm__backend *b)
+{
+    x->at = b;
+    if (b != NULL)
+        empm__backend_work(x->req->w, b, 1);
+}
+
+/* Lets go of the back end, or of the place in the line. */
 static void empm__fcgi_close(empm__fcgi *x)
 {
+    empm__worker *w = x->req->w;
+    empm__backend *seat = empm__backend_wait_end(w, x->group, &x->wait);
     if (x->at != NULL)
         empm__fcgi_message(x);
-    if (x->fd >= 0) {
-        empm__handling_own_closes(x->req, x->fd);
-        close(x->fd);
-        empm__pool_fd_release(&x->req->w->engine->pool, EMPM__FOR_ANSWERS);
-        x->fd = -1;
+    empm__fcgi_disconnect(x);
+    if (x->at != NULL) {
+        empm__backend_work(w, x->at, -1);
+        seat = x->at;
     }
-    if (x->at != NULL)
-        empm__backend_work(x->req->w, x->at, -1);
     x->at = NULL;
+    if (seat != NULL)
+        empm__backend_stand(w, x->group, seat);
 }
 
 /* The end of the request, however it has come. */
@@ -25628,6 +25942,7 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
 
 static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user);
 static int empm__fcgi_connect(empm__fcgi *x);
+static int empm__fcgi_open(empm__fcgi *x);
 
 /* Waits until the back end can take or give more, at most for `ms`. What is in
  * the scratch is kept from here on. Returns what the handler returns. */
@@ -25659,20 +25974,26 @@ static int empm__fcgi_may_retry(const empm__fcgi *x)
                          strcmp(m, "HEAD") == 0 || strcmp(m, "OPTIONS") == 0);
 }
 
+/* The request begins anew at the same back end or at another one. */
+static void empm__fcgi_rewind(empm__fcgi *x)
+{
+    x->sent = 0;
+    x->head_len = 0;                 /* made anew when it is connected */
+    memset(&x->reader, 0, sizeof x->reader);
+}
+
 /* This back end has failed: the next one is tried, each once, or the request
  * fails. */
 static int empm__fcgi_next(empm__fcgi *x, int status, int code, const char *why)
 {
-    x->tried |= 1u << (x->at - x->group->list);
+    x->wait.tried |= 1u << (x->at - x->group->list);
     if (!empm__fcgi_may_retry(x) ||
-        empm__backend_choose(x->req->w, x->group, x->tried) == NULL)
+        empm__backend_all_tried(x->group, x->wait.tried))
         return empm__fcgi_fail(x, status, code, why);
     empm__fcgi_say(x, code, why);
     empm__backend_note(x->req->w, x->at, why);
     empm__fcgi_close(x);
-    x->sent = 0;
-    x->head_len = 0;                 /* made anew when it is connected */
-    memset(&x->reader, 0, sizeof x->reader);
+    empm__fcgi_rewind(x);
     return empm__fcgi_connect(x);
 }
 
@@ -25696,6 +26017,7 @@ static int empm__fcgi_ended(empm__fcgi *x)
         return empm__fcgi_fail(x, 502, 5703, "sends less than its "
                                "Content-Length");
     empm__backend_note(req->w, x->at, NULL);
+    empm__fcgi_keep(x);
     empm__fcgi_close(x);
     /* how long a body would be is not known from one that was not made: RFC
      * 9110 8.6 */
@@ -25712,6 +26034,13 @@ static int empm__fcgi_broken(empm__fcgi *x, const char *why)
     if (x->head_done && x->length >= 0 && x->given == x->length) {
         empm__fcgi_close(x);
         return EMPM_OK;
+    }
+    /* it may have grown old while the request was on its way: no failure */
+    if (x->reused && empm__fcgi_may_retry(x)) {
+        empm__fcgi_disconnect(x);
+        empm__fcgi_rewind(x);
+        x->anew = 1;
+        return empm__fcgi_open(x);
     }
     return empm__fcgi_next(x, 502, 5703, why);
 }
@@ -25788,6 +26117,7 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
             return empm__fcgi_broken(x, got < 0 ? strerror(errno)
                                      : "closes before the end of its answer");
         most -= got;
+        x->reused = 0;
         while ((type = empm__fcgi_read(&x->reader, &at, scratch + got, &piece,
                                        &n, &why)) != EMPM__MORE) {
             x->begun |= type != EMPM__FCGI_END;
@@ -25795,8 +26125,11 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
                 empm__fcgi_messages(x, piece, n);
             else if (type == EMPM__FCGI_STDOUT)
                 why = empm__fcgi_piece(x, scratch + (piece - scratch), n);
-            else if (type == EMPM__FCGI_END)
+            else if (type == EMPM__FCGI_END) {
+                x->rest = (int64_t)x->reader.content + x->reader.padding -
+                          (scratch + got - at);
                 return empm__fcgi_ended(x);
+            }
             if (req->failed) {       /* the client is gone, or has no room */
                 empm__fcgi_close(x);
                 return EMPM_OK;
@@ -25855,10 +26188,11 @@ static int empm__fcgi_send(empm__fcgi *x, int first)
         while (n < 0 && errno == EINTR);
         if (n < 0 && errno == EAGAIN)
             break;
-        if (n < 0)                   /* it wants no more, not even the first
+        if (n < 0) {                 /* it wants no more, not even the first
                                         byte; but may have answered */
             x->all = x->sent;
-        else
+            x->keeps = 0;
+        } else
             x->sent += n;
     }
     if (!first)
@@ -25878,7 +26212,7 @@ static int empm__fcgi_prepare(empm__fcgi *x)
     empm__fcgi_writer w;
     size_t len, cap = to != NULL ? EMPM__SCRATCH : 0;
     for (;;) {
-        empm__fcgi_begin(&w, to, cap, 0);
+        empm__fcgi_begin(&w, to, cap, x->keeps);
         x->head_len = empm__cgi_params(&w, req, &x->place);
         if (x->head_len == 0)
             return 431;
@@ -25898,7 +26232,9 @@ static int empm__fcgi_prepare(empm__fcgi *x)
 /* Is connected: the request is sent. */
 static int empm__fcgi_connected(empm__fcgi *x)
 {
-    const int status = empm__fcgi_prepare(x);
+    int status;
+    x->keeps = x->group->reuse && !empm__load(&x->req->w->engine->stopping);
+    status = empm__fcgi_prepare(x);
     if (status != EMPM_OK)
         return empm__fcgi_fail(x, status, EMPM__FCGI_OURS, "no room for its "
                                "variables");
@@ -25908,21 +26244,54 @@ static int empm__fcgi_connected(empm__fcgi *x)
     return empm__fcgi_send(x, 1);
 }
 
-/* Connects to a back end. A unix socket whose queue is full says EAGAIN, and
- * no event ever tells that it has room: it is tried again after a while. */
-static int empm__fcgi_connect(empm__fcgi *x)
+/* How long attempts to connect may take from their beginning. */
+static int empm__fcgi_patience(const empm__fcgi *x)
 {
-    empm_request *req = x->req;
-    empm__worker *w = req->w;
-    const int most = x->group->connect_ms > 0
-                         ? x->group->connect_ms
-                         : w->cfg->proxy_connect_timeout_ms;
+    return x->group->connect_ms > 0
+               ? x->group->connect_ms
+               : x->req->w->cfg->proxy_connect_timeout_ms;
+}
+
+/* How much of that is left. */
+static int empm__fcgi_patience_left(const empm__fcgi *x)
+{
+    return empm__time_until(empm__time_after(x->began_ms,
+                                             empm__fcgi_patience(x)),
+                            empm__now_ms());
+}
+
+/* Waits before it connects again to a unix socket whose queue is full: no event
+ * ever tells that it has room. With max= the seat stays taken, so a child has
+ * no more of these than seats; without, as many as it has requests. They hold
+ * no worker and no descriptor, and each ends in ProxyConnectTimeout. */
+static int empm__fcgi_pause(empm__fcgi *x)
+{
+    x->pause_ms = x->pause_ms == 0 ? EMPM__FCGI_RETRY_MS : x->pause_ms * 2;
+    if (x->pause_ms > EMPM__FCGI_RETRY_MOST_MS)
+        x->pause_ms = EMPM__FCGI_RETRY_MOST_MS;
+    if (empm__fcgi_patience_left(x) < x->pause_ms)
+        return empm__fcgi_fail(x, 503, 5701, "its queue stays full");
+    if (x->group->max > 0)
+        empm__fcgi_disconnect(x);
+    else
+        empm__fcgi_close(x);
+    return empm_suspend(x->req, x->pause_ms, empm__fcgi_wake, x) != 0
+               ? EMPM_SUSPENDED
+               : empm__fcgi_no_wait(x);
+}
+
+/* Connects to the back end that has been chosen, or has a connection that was
+ * kept. */
+static int empm__fcgi_open(empm__fcgi *x)
+{
+    empm__worker *w = x->req->w;
     int error;
-    x->at = empm__backend_choose(w, x->group, x->tried);
-    if (x->at == NULL)
-        return empm__fcgi_fail(x, 503, 5701, "cannot be reached");
-    empm__backend_work(w, x->at, 1);
     x->phase = EMPM__FCGI_CONNECTING;
+    if (x->group->reuse && !x->anew &&
+        (x->fd = empm__backend_reuse(w, x->at)) >= 0) {
+        x->reused = 1;
+        return empm__fcgi_connected(x);
+    }
     if (!empm__pool_fd_reserve(w, EMPM__FOR_ANSWERS))
         return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "MaxOpenFiles is "
                                "reached");
@@ -25934,34 +26303,62 @@ static int empm__fcgi_connect(empm__fcgi *x)
     }
     error = connect(x->fd, (const struct sockaddr *)&x->at->to,
                     x->at->to_len) < 0 ? errno : 0;
-    if (error != EAGAIN && error != 0 && error != EINPROGRESS)
-        return empm__fcgi_next(x, 503, 5701, strerror(error));
-    if (error == EAGAIN) {
-        x->pause_ms = x->pause_ms == 0 ? EMPM__FCGI_RETRY_MS : x->pause_ms * 2;
-        if (x->pause_ms > EMPM__FCGI_RETRY_MOST_MS)
-            x->pause_ms = EMPM__FCGI_RETRY_MOST_MS;
-        if (empm__time_until(empm__time_after(x->began_ms, most),
-                             empm__now_ms()) < x->pause_ms)
-            return empm__fcgi_fail(x, 503, 5701, "its queue stays full");
-        empm__fcgi_close(x);
-        return empm_suspend(req, x->pause_ms, empm__fcgi_wake, x) != 0
-                   ? EMPM_SUSPENDED
-                   : empm__fcgi_no_wait(x);
-    }
+    if (error == EAGAIN)
+        return empm__fcgi_pause(x);
     if (error == 0)
         return empm__fcgi_connected(x);
-    return empm__fcgi_wait(x, EMPM_FD_OUT, most);
+    if (error == EINPROGRESS)
+        return empm__fcgi_wait(x, EMPM_FD_OUT, empm__fcgi_patience(x));
+    return empm__fcgi_next(x, 503, 5701, strerror(error));
+}
+
+/* The ticket of a request that waits for a seat; 0: it cannot. */
+static empm_ticket empm__fcgi_ticket(void *user)
+{
+    empm__fcgi *x = (empm__fcgi *)user;
+    const int left_ms = empm__fcgi_patience_left(x);
+    return left_ms > 0 ? empm_suspend(x->req, left_ms, empm__fcgi_wake, x) : 0;
+}
+
+/* All seats have been taken for too long. */
+static int empm__fcgi_no_seat(empm__fcgi *x)
+{
+    return empm__fcgi_fail(x, 503, 5702, "all connections of max= are in use "
+                           "for ProxyConnectTimeout");
+}
+
+/* Finds a back end for the request, and a seat there; or waits for one. */
+static int empm__fcgi_connect(empm__fcgi *x)
+{
+    empm__backend *b;
+    if (empm__backend_all_tried(x->group, x->wait.tried))
+        return empm__fcgi_fail(x, 503, 5701, "cannot be reached");
+    x->phase = EMPM__FCGI_CONNECTING;
+    b = empm__backend_sit(x->req->w, x->group, &x->wait, empm__fcgi_ticket, x);
+    if (b != NULL) {
+        empm__fcgi_begin_at(x, b);
+        return empm__fcgi_open(x);
+    }
+    if (x->wait.ticket != 0)
+        return EMPM_SUSPENDED;
+    return empm__fcgi_patience_left(x) > 0 ? empm__fcgi_no_wait(x)
+                                           : empm__fcgi_no_seat(x);
 }
 
 /* Goes on after a wait. Returns what the handler returns. */
 static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
 {
     empm__fcgi *x = (empm__fcgi *)user;
-    int error = 0;
+    int error = 0, lined_up = 0;
     socklen_t n = sizeof error;
     if (why == EMPM_HALF_CLOSED)     /* it may still read the answer */
         return EMPM_SUSPENDED;       /* and what is waited for stays */
     req->room_at = 0;
+    if (x->wait.ticket != 0) {       /* whatever the reason: is there a seat? */
+        lined_up = 1;
+        empm__fcgi_begin_at(x, empm__backend_wait_end(req->w, x->group,
+                                                      &x->wait));
+    }
     switch (why) {
     case EMPM_GONE:
         empm__fcgi_close(x);
@@ -25975,12 +26372,14 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
         if (x->phase != EMPM__FCGI_CONNECTING)
             return empm__fcgi_fail(x, 504, 5704, "takes and gives nothing for "
                                    "ProxyTimeout");
+        if (lined_up && x->at == NULL)
+            return empm__fcgi_no_seat(x);
         break;                       /* the pause before another attempt */
     default:
         break;
     }
     if (x->fd < 0)
-        return empm__fcgi_connect(x);
+        return x->at != NULL ? empm__fcgi_open(x) : empm__fcgi_connect(x);
     if (x->phase == EMPM__FCGI_CONNECTING) {
         if (getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
             error = errno;
@@ -26111,10 +26510,20 @@ static const char *empm__backends_option(empm__backends *g, const char *word)
         g->timeout_ms = (int)ms;
     else if (empm__text_same(word, n, "connectiontimeout", 17) && ms > 0)
         g->connect_ms = (int)ms;
-    else if (!empm__text_same(word, n, "enablereuse", 11) ||
-             !empm__text_equal(value, "off"))
-        return "takes timeout=, connectiontimeout=, flushpackets=on; each "
-               "request has a connection of its own";
+    else if (empm__text_same(word, n, "max", 3)) {
+        const int64_t max = empm__parse_u63(value, strlen(value));
+        if (max < 1 || max > EMPM__BACKEND_SEATS)
+            return "has max= with no number from 1 to 4096";
+        g->max = (int)max;
+    } else if (empm__text_same(word, n, "ttl", 3) && ms > 0)
+        g->ttl_ms = (int)ms;
+    else if (empm__text_same(word, n, "enablereuse", 11)) {
+        g->reuse = empm__text_equal(value, "on");
+        return g->reuse || empm__text_equal(value, "off")
+                   ? NULL : "has enablereuse= with another value than on, off";
+    } else
+        return "takes timeout=, connectiontimeout=, max=, enablereuse=, ttl=, "
+               "flushpackets=";
     return NULL;
 }
 
@@ -26132,6 +26541,13 @@ static const char *empm__backends_parse(empm__backends *g, const char *text)
               : word[strcspn(word, "=:/")] == '='
                   ? empm__backends_option(g, word)
                   : empm__backend_parse(g, word);
+    if (why == NULL && g->reuse && g->max == 0)
+        why = "has enablereuse=on without max=, which bounds the processes "
+              "that kept connections occupy";
+    if (why == NULL && g->ttl_ms > 0 && !g->reuse)
+        why = "has ttl= without enablereuse=on";
+    if (g->ttl_ms == 0)
+        g->ttl_ms = EMPM__BACKEND_TTL_MS;
     return why != NULL || g->n > 0 ? why : "wants a back end";
 }
 
@@ -26266,11 +26682,20 @@ static int empm__fcgi_route(empm_request *req, void *user)
  * ------------------------------------------------------------------------- */
 
 /* Warns of a back end on this machine whose socket is not there: it may come
- * later. The right to open it is not looked at. */
-static void empm__backends_check(const empm__backends *g, const char *of,
+ * later. The right to open it is not looked at. And tells what kept connections
+ * need. */
+static void empm__backends_check(const empm_config *cfg,
+                                 const empm__backends *g, const char *of,
                                  empm__report *rep)
 {
+    const int children = empm__config_children_limit(cfg);
     int i;
+    if (g->reuse)
+        empm__report_say(rep, EMPM_LOG_NOTICE, 5709, "%s: %s: enablereuse=on "
+                         "can occupy max=%d processes of the back end for each "
+                         "of %d children: more than %d are needed "
+                         "(pm.max_children)", of, g->list[0].text, g->max,
+                         children, g->max * children);
     for (i = 0; i < g->n; i++) {
         const struct sockaddr_un *un =
             (const struct sockaddr_un *)(const void *)&g->list[i].to;
@@ -26299,7 +26724,7 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
     (void)chars;
     empm__scripts_new(&t, cfg, rep);
     for (k = 0; t != NULL && k < EMPM_MAX_LIST && t->own[k] != NULL; k++)
-        empm__backends_check(t->own[k], "AddHandler", rep);
+        empm__backends_check(cfg, t->own[k], "AddHandler", rep);
     empm__scripts_free(t);
     if ((g = (empm__backends *)EMPM_MALLOC(sizeof *g)) == NULL) {
         rep->result = EMPM_ENOMEM;
@@ -26315,7 +26740,7 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
             empm__report_say(rep, EMPM_LOG_ERROR, 5707, "route \"%s\": back "
                              "end %.200s: %s", r->pattern, r->backend, why);
         else
-            empm__backends_check(g, r->pattern, rep);
+            empm__backends_check(cfg, g, r->pattern, rep);
     }
     for (k = 0; k < EMPM_MAX_LIST && cfg->proxy_pass[k] != NULL; k++) {
         const char *rest = cfg->proxy_pass[k];
@@ -26327,63 +26752,74 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
             empm__report_say(rep, EMPM_LOG_ERROR, 5707, "ProxyPass %.200s: %s",
                              cfg->proxy_pass[k], why);
         else
-            empm__backends_check(g, "ProxyPass", rep);
+            empm__backends_check(cfg, g, "ProxyPass", rep);
     }
     EMPM_FREE(g);
 }
 
-/* Gives each back end of `g` its number, and its place in the list, if there is
- * one. Returns the number of the next. */
-static int empm__backends_number(struct empm__backend_scores *all,
-                                 empm__backends *g, int from)
+/* Gives each back end of `g` its number and, if there are any, its places in
+ * the lists. Counts both on. */
+static void empm__backends_number(struct empm__backend_scores *all,
+                                  empm__backends *g, int *n, size_t *kept)
 {
     int i;
     for (i = 0; g != NULL && i < g->n; i++) {
-        g->list[i].number = from;
-        if (all != NULL)
-            all->list[from] = &g->list[i];
-        from++;
+        g->list[i].number = *n;
+        if (all != NULL) {
+            all->list[*n] = &g->list[i];
+            g->list[i].kept = all->kept + *kept;
+        }
+        (*n)++;
+        if (g->reuse)
+            *kept += (size_t)g->max;
     }
-    return from;
 }
 
-/* The same for all that the server has; returns how many these are. */
-static int empm__backends_number_all(empm_server *s,
-                                     struct empm__backend_scores *all)
+/* The same for all that the server has. */
+static void empm__backends_number_all(empm_server *s,
+                                      struct empm__backend_scores *all, int *n,
+                                      size_t *kept)
 {
     uint32_t i;
-    int n = 0, k;
+    int k;
+    *n = 0;
+    *kept = 0;
     for (i = 0; i < s->routes.n; i++)
-        n = empm__backends_number(all, s->routes.list[i].backends, n);
+        empm__backends_number(all, s->routes.list[i].backends, n, kept);
     for (k = 0; s->scripts != NULL && k < EMPM_MAX_LIST; k++)
-        n = empm__backends_number(all, s->scripts->own[k], n);
-    return n;
+        empm__backends_number(all, s->scripts->own[k], n, kept);
 }
 
 /* Makes the scores of all back ends. EMPM_OK, or EMPM_ENOMEM. */
 static int empm__backend_scores_new(empm_server *s)
 {
-    const int n = empm__backends_number_all(s, NULL);
     struct empm__backend_scores *all;
+    size_t kept;
     void *rows;
+    int n;
+    empm__backends_number_all(s, NULL, &n, &kept);
     if (n == 0)
         return EMPM_OK;
     all = (struct empm__backend_scores *)EMPM_MALLOC(
-        sizeof *all + (size_t)n * sizeof *all->list);
+        sizeof *all + (size_t)n * sizeof *all->list + kept * sizeof *all->kept);
     if (all == NULL)
         return EMPM_ENOMEM;
     all->n = n;
     all->slots = s->score.slots;
     all->bytes = (size_t)n * (size_t)all->slots * sizeof *all->rows;
     all->list = (empm__backend **)(void *)(all + 1);
+    all->kept = (empm__backend_kept *)(void *)(all->list + n);
+    all->due_at_ms = EMPM__NEVER;
     rows = mmap(NULL, all->bytes, PROT_READ | PROT_WRITE,
                 MAP_ANONYMOUS | MAP_SHARED, -1, 0);
-    if (rows == MAP_FAILED) {
+    if (rows == MAP_FAILED || pthread_mutex_init(&all->lock, NULL) != 0) {
+        if (rows != MAP_FAILED)
+            munmap(rows, all->bytes);
         EMPM_FREE(all);
         return EMPM_ENOMEM;
     }
     all->rows = (empm__backend_score *)rows;
-    empm__backends_number_all(s, all);
+    empm__backends_number_all(s, all, &n, &kept);
     s->backends = all;
     s->see_backend = empm__backend_see;
     return EMPM_OK;
@@ -26397,9 +26833,25 @@ static int empm__fcgi_engine_new(empm__engine *e)
     for (i = 0; all != NULL && i < all->n; i++) {
         empm__backend_score *is = &all->rows[e->slot * all->n + i];
         empm__store(&is->active, 0u);
+        empm__store(&is->waiting, 0u);
         empm__store(&is->failed, 0u);
     }
     return EMPM_OK;
+}
+
+/* No worker runs any more. */
+static void empm__fcgi_engine_free(empm__engine *e)
+{
+    empm__backend_close_kept(e, empm__now_ms());
+}
+
+/* When a kept connection is to be closed; all are while the server ends. */
+static uint32_t empm__fcgi_expire_at(empm__engine *e)
+{
+    const struct empm__backend_scores *all = e->s->backends;
+    const uint32_t at = all != NULL ? empm__load(&all->due_at_ms)
+                                    : EMPM__NEVER;
+    return at != EMPM__NEVER && empm__load(&e->stopping) ? empm__now_ms() : at;
 }
 
 static int empm__fcgi_server_new(empm_server *s, const empm_server *old,
@@ -26458,16 +26910,19 @@ static void empm__fcgi_server_free(empm_server *s)
     }
     empm__scripts_free(s->scripts);
     s->scripts = NULL;
-    if (s->backends != NULL)
+    if (s->backends != NULL) {
         munmap(s->backends->rows, s->backends->bytes);
+        pthread_mutex_destroy(&s->backends->lock);
+    }
     EMPM_FREE(s->backends);
     s->backends = NULL;
 }
 
 static const empm__wing empm__fcgi_wing = {
     empm__fcgi_check, empm__fcgi_server_new, empm__fcgi_server_free,
-    empm__fcgi_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    "proxy_fcgi", NULL, NULL, NULL
+    empm__fcgi_engine_new, empm__fcgi_engine_free, empm__fcgi_expire_at,
+    empm__backend_close_kept, NULL, NULL, NULL, NULL, NULL, "proxy_fcgi", NULL,
+    NULL, NULL
 };
 
 #else
@@ -27074,6 +27529,7 @@ static void empm__status_show_prometheus_backends(empm_request *req)
 {
     static const struct { const char *name, *help, *type; } rows[] = {
         { "backend_active", "Requests at a back end", "gauge" },
+        { "backend_waiting", "Requests that wait for one of max=", "gauge" },
         { "backend_requests_total", "Requests given to it", "counter" },
         { "backend_failures_total", "Attempts that failed", "counter" }
     };
@@ -27088,8 +27544,9 @@ static void empm__status_show_prometheus_backends(empm_request *req)
             empm_printf(req, "eventmpm_%s{number=\"%d\",backend=\"",
                         rows[i].name, k);
             empm__status_show_text(req, is.text, 1);
-            empm_printf(req, "\"} %llu\n", i == 0 ? EMPM__LLU(is.active)
-                        : EMPM__LLU(i == 1 ? is.requests : is.failures));
+            empm_printf(req, "\"} %llu\n", i < 2 ? EMPM__LLU(i == 0 ? is.active
+                                                              : is.waiting)
+                        : EMPM__LLU(i == 2 ? is.requests : is.failures));
         }
     }
 }
@@ -27152,8 +27609,9 @@ static void empm__status_show_json_backends(empm_request *req)
     for (k = 0; s->see_backend != NULL && s->see_backend(s, k, &is); k++) {
         empm_printf(req, "%s\n{\"backend\":\"", k > 0 ? "," : "");
         empm__status_show_text(req, is.text, 1);
-        empm_printf(req, "\",\"active\":%u,\"requests\":%llu,\"failures\":%llu,"
-                    "\"resting_children\":%u,\"last_failure\":\"", is.active,
+        empm_printf(req, "\",\"active\":%u,\"waiting\":%u,\"requests\":%llu,"
+                    "\"failures\":%llu,\"resting_children\":%u,"
+                    "\"last_failure\":\"", is.active, is.waiting,
                     EMPM__LLU(is.requests), EMPM__LLU(is.failures), is.resting);
         empm__status_show_text(req, is.last, 1);
         empm_printf(req, "\"}");
@@ -27395,8 +27853,9 @@ static void empm__status_show_auto_backends(empm_request *req)
     int k;
     for (k = 0; s->see_backend != NULL && s->see_backend(s, k, &is); k++)
         empm_printf(req, "Backend%d: %s\nBackend%dActive: %u\n"
-                    "Backend%dRequests: %llu\nBackend%dFailures: %llu\n"
-                    "Backend%dLastFailure: %s\n", k, is.text, k, is.active, k,
+                    "Backend%dWaiting: %u\nBackend%dRequests: %llu\n"
+                    "Backend%dFailures: %llu\nBackend%dLastFailure: %s\n", k,
+                    is.text, k, is.active, k, is.waiting, k,
                     EMPM__LLU(is.requests), k, EMPM__LLU(is.failures), k,
                     is.last);
 }
@@ -27732,12 +28191,13 @@ static void empm__status_show_backends(empm_request *req)
     for (k = 0; s->see_backend != NULL && s->see_backend(s, k, &is); k++) {
         empm_printf(req, "%s<tr><td class=x>",
                     k == 0 ? "<h2>Back ends</h2>\n<div class=t><table><thead>"
-                             "<tr><th class=x>Address<th>Active<th>Requests"
-                             "<th>Failures<th class=x>Last failure<tbody>\n"
+                             "<tr><th class=x>Address<th>Active<th>Waiting"
+                             "<th>Requests<th>Failures<th class=x>Last "
+                             "failure<tbody>\n"
                            : "");
         empm__status_show_text(req, is.text, 0);
-        empm_printf(req, "<td>%u<td>%llu<td>%llu<td class=x>", is.active,
-                    EMPM__LLU(is.requests), EMPM__LLU(is.failures));
+        empm_printf(req, "<td>%u<td>%u<td>%llu<td>%llu<td class=x>", is.active,
+                    is.waiting, EMPM__LLU(is.requests), EMPM__LLU(is.failures));
         empm__status_show_text(req, is.last, 0);
         if (is.resting > 0)
             empm_printf(req, " (left alone for a while)");
@@ -32578,6 +33038,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5706  what a program has written to its STDERR
  *   5707  AddHandler, ProxyPass or the back end of a route is not valid
  *   5708  a back end's socket is not there
+ *   5709  how many processes of a back end enablereuse=on can occupy
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------

@@ -20892,14 +20892,21 @@ TEST(fastcgi, a_body_goes_on_at_any_byte)
 
 /* --- a back end ----------------------------------------------------------- */
 
-enum { FB_STREAM, FB_EARLY, FB_CLOSE, FB_HANG, FB_ECHO, FB_LONG };
+enum { FB_STREAM, FB_EARLY, FB_CLOSE, FB_HANG, FB_ECHO, FB_LONG, FB_NUMBER,
+       FB_LATE, FB_ONCE };
 
 typedef struct fb_row {
     int         how;                /* FB_* */
     const char *say;                /* FB_STREAM: pieces "o:...", "e:...", with
                                        '|' between them; "$" ends the request,
                                        "$N": with a status, "!" closes;
-                                       FB_LONG: bytes of pattern() */
+                                       FB_LONG: bytes of pattern();
+                                       FB_NUMBER: it answers which request of
+                                       its life this is, after so many ms;
+                                       FB_LATE: the same, and the padding of
+                                       its last record follows after so many;
+                                       FB_ONCE: the same, but only the first of
+                                       a connection: the next one ends it */
     int         cut;                /* bytes of a write; 0: all */
 } fb_row;
 
@@ -20909,11 +20916,13 @@ typedef struct fb {                 /* the back end */
     pthread_t     thread;
     const fb_row *rows;
     int           conns, stop;      /* atomic */
-    int           reads_slowly;
+    int           requests;         /* atomic; that it has read */
+    int           ends;             /* atomic; connections that are closed */
+    int           nth;              /* the thread; request of its connection */
 } fb;
 
 /* Reads the records of one request: its parameters as lines, and its body. */
-static int fb_read(int fd, str *params, str *body)
+static int fb_read(int fd, str *params, str *body, int *keep)
 {
     unsigned char head[8];
 
@@ -20930,6 +20939,8 @@ static int fb_read(int fd, str *params, str *body)
         if (got < n)
             return -1;
         n -= head[6];
+        if (head[1] == EMPM__FCGI_BEGIN)
+            *keep = data[2] & 1;
         if (head[1] == EMPM__FCGI_STDIN && n == 0)
             return 0;
         if (head[1] == EMPM__FCGI_STDIN)
@@ -21017,17 +21028,70 @@ static void fb_long(int fd, int64_t n)
     free(piece);
 }
 
+/* Reads a request and answers it. Returns 1 if the connection is to be kept and
+ * may have another; -1: it is to be closed at once. */
+static int fb_answer(fb *b, int fd)
+{
+    str params = { 0 }, body = { 0 }, out = { 0 };
+    const fb_row *row;
+    const char *q;
+    int number, keep = 0, early = 0;
+
+    if (fb_read(fd, &params, &body, &keep) != 0) {
+        str_free(&params);
+        str_free(&body);
+        return -1;
+    }
+    number = add_int(&b->requests, 1);
+    b->nth++;
+    str_add(&params, "", 1);
+    q = strstr(params.p, "QUERY_STRING=");
+    row = &b->rows[q != NULL ? atoi(q + 13) : 0];
+    if (row->how == FB_ECHO) {
+        str_addf(&out, "Content-Type: text/plain\r\n\r\n");
+        str_add(&out, params.p, params.n - 1);
+        str_addf(&out, "BODY=");
+        str_add(&out, body.p, body.n);
+        params.n = 0;
+        fcgi_record(&params, EMPM__FCGI_STDOUT, out.p, out.n, 0);
+        fcgi_end_record(&params, 0);
+        fb_write(fd, params.p, params.n, 0);
+    } else if (row->how == FB_LONG) {
+        fb_long(fd, atoll(row->say));
+    } else if (row->how == FB_ONCE && b->nth > 1) {
+        early = 1;
+    } else if (row->how >= FB_NUMBER) {
+        const size_t late = row->how == FB_LATE ? 7 : 0;
+
+        if (late == 0)
+            nap(atoi(row->say));
+        body.n = 0;
+        str_addf(&body, "A: b\n\n%d", number);
+        fcgi_record(&out, EMPM__FCGI_STDOUT, body.p, body.n, 3);
+        fcgi_record(&out, EMPM__FCGI_END, "\0\0\0\0\0\0\0\0", 8, (int)late);
+        fb_write(fd, out.p, out.n - late, 0);
+        if (late > 0) {
+            nap(atoi(row->say));
+            fb_write(fd, "padding", late, 0);
+        }
+    } else if (row->how == FB_STREAM) {
+        early = fb_stream(&out, row->say);
+        fb_write(fd, out.p, out.n, row->cut);
+    }
+    str_free(&params);
+    str_free(&body);
+    str_free(&out);
+    return early ? -1 : keep;
+}
+
 static void *fb_run(void *arg)
 {
     fb *b = (fb *)arg;
 
     while (!get_int(&b->stop)) {
         struct pollfd p;
-        str params = { 0 }, body = { 0 }, out = { 0 };
-        const fb_row *row = NULL;
-        const char *q;
         char one;
-        int fd;
+        int fd, r;
 
         p.fd = b->fd;
         p.events = POLLIN;
@@ -21039,47 +21103,25 @@ static void *fb_run(void *arg)
             continue;
         }
         if (b->rows[0].how == FB_EARLY) {
+            str out = { 0 };
+
             fb_stream(&out, b->rows[0].say);
             fb_write(fd, out.p, out.n, 0);
             close(fd);
             str_free(&out);
             continue;
         }
-        if (fb_read(fd, &params, &body) == 0) {
-            str_add(&params, "", 1);
-            q = strstr(params.p, "QUERY_STRING=");
-            row = &b->rows[q != NULL ? atoi(q + 13) : 0];
-            if (row->how == FB_ECHO) {
-                str_addf(&out, "Content-Type: text/plain\r\n\r\n");
-                str_add(&out, params.p, params.n - 1);
-                str_addf(&out, "BODY=");
-                str_add(&out, body.p, body.n);
-                params.n = 0;
-                fcgi_record(&params, EMPM__FCGI_STDOUT, out.p, out.n, 0);
-                fcgi_end_record(&params, 0);
-                fb_write(fd, params.p, params.n, 0);
-            } else if (row->how == FB_LONG) {
-                fb_long(fd, atoll(row->say));
-            } else if (row->how == FB_STREAM) {
-                const int early = fb_stream(&out, row->say);
-                fb_write(fd, out.p, out.n, row->cut);
-                if (early) {
-                    close(fd);
-                    fd = -1;
-                }
-            }
-        }
+        b->nth = 0;
+        r = fb_answer(b, fd);
         /* as PHP-FPM: nobody else before the other side has closed */
-        while (fd >= 0 && !get_int(&b->stop)) {
-            p.fd = fd;
-            if (poll(&p, 1, 20) > 0 && recv(fd, &one, 1, 0) <= 0)
+        p.fd = fd;
+        while (r >= 0 && !get_int(&b->stop))
+            if (poll(&p, 1, 20) > 0 &&
+                (recv(fd, &one, 1, r > 0 ? MSG_PEEK : 0) <= 0 ||
+                 (r > 0 && (r = fb_answer(b, fd)) < 0)))
                 break;
-        }
-        if (fd >= 0)
-            close(fd);
-        str_free(&params);
-        str_free(&body);
-        str_free(&out);
+        close(fd);
+        add_int(&b->ends, 1);
     }
     return NULL;
 }
@@ -21582,7 +21624,10 @@ SERVED_WITH(fastcgi, proxy_pass, T_LIVE,
 {
     static const char *const bad[] = {
         "app fcgi://a:1", "/app/", "/app/ http://a:1/",
-        "/app/ fcgi://a:1 max=3",
+        "/app/ fcgi://a:1 max=0", "/app/ fcgi://a:1 max=4097",
+        "/app/ fcgi://a:1 max=", "/app/ fcgi://a:1 enablereuse=on",
+        "/app/ fcgi://a:1 max=3 enablereuse=maybe", "/app/ fcgi://a:1 ttl=5",
+        "/app/ fcgi://a:1 max=3 enablereuse=on ttl=0",
         "/app/ fcgi://a:1 timeout=x", "/app/ fcgi://a:1 flushpackets=maybe"
     };
 
@@ -21608,6 +21653,321 @@ SERVED_WITH(fastcgi, proxy_pass, T_LIVE,
     no_context();
 }
 
+/* --- max= ----------------------------------------------------------------- */
+
+/* Waits until /status?auto has a line. */
+static int fb_shown(client *c, const char *line)
+{
+    const uint64_t end = now_ms() + 3000;
+
+    while (now_ms() < end) {
+        if (cl_get(c, "/status?auto") == 200 && c->body.p != NULL &&
+            strstr(c->body.p, line) != NULL)
+            return 1;
+        nap(2);
+    }
+    return CHECK_STR(c->body.p, line);
+}
+
+static const fb_row fb_numbers[] = { { FB_NUMBER, "60", 0 } };
+
+/* With max=1 one request at a time is at the back end. The others wait in the
+ * order in which they came, hold no worker, and are counted. */
+LIVE(fastcgi, more_than_max_wait_in_order)
+{
+    client asks[5];
+    fixture f;
+    client c;
+    char line[40];
+    int i;
+
+    fb_init(&f, fb_numbers, fb_numbers);
+    snprintf(fb_address[0], sizeof fb_address[0], "unix:%s max=1", fb_one.path);
+    f.cfg.threads_per_child = 1;
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 5; i++) {
+        cl_init(&asks[i]);
+        asks[i].port = f.port;
+        cl_puts(&asks[i], "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+        snprintf(line, sizeof line, "Backend0%s: %d\n",
+                 i == 0 ? "Active" : "Waiting", i == 0 ? 1 : i);
+        if (i < 4)                   /* the fifth may find the first one gone */
+            CHECK(fb_shown(&c, line));
+    }
+    CHECK(get_int(&fb_one.conns) <= 2);
+    for (i = 0; i < 5; i++) {
+        CHECK_INT(cl_reply(&asks[i]), 200);
+        CHECK_INT(asks[i].body.n > 0 ? asks[i].body.p[0] : 0, '1' + i);
+    }
+    CHECK(fb_shown(&c, "Backend0Active: 0\nBackend0Waiting: 0\n"));
+    cl_close_all(asks, 5);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A request that finds no seat in ProxyConnectTimeout is 503 with Retry-After;
+ * one whose client goes leaves the line; and neither takes a seat along. */
+LIVE(fastcgi, a_place_in_the_line_ends_with_time_or_client)
+{
+    client asks[4];
+    fixture f;
+    client c;
+    int i;
+
+    fb_init(&f, fb_hangs, fb_numbers);
+    snprintf(fb_address[0], sizeof fb_address[0], "unix:%s max=2 timeout=400ms "
+             "connectiontimeout=200ms", fb_one.path);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 4; i++) {
+        cl_init(&asks[i]);
+        asks[i].port = f.port;
+        cl_puts(&asks[i], "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK(fb_shown(&c, i < 2 ? i == 0 ? "Backend0Active: 1\n"
+                                          : "Backend0Active: 2\n"
+                                 : i == 2 ? "Backend0Waiting: 1\n"
+                                          : "Backend0Waiting: 2\n"));
+    }
+    cl_reset(&asks[2]);
+    CHECK(fb_shown(&c, "Backend0Waiting: 1\n"));
+    CHECK_INT(cl_reply(&asks[3]), 503);
+    CHECK_STR(cl_header(&asks[3], "Retry-After"), "1");
+    CHECK(fx_log_has(&f, "EMPM5702"));
+    CHECK(fb_shown(&c, "Backend0Active: 2\nBackend0Waiting: 0\n"));
+    for (i = 0; i < 2; i++)
+        CHECK_INT(cl_reply(&asks[i]), 504);
+    CHECK(fb_shown(&c, "Backend0Active: 0\nBackend0Waiting: 0\n"));
+    for (i = 0; i < 2; i++)          /* both seats are there again */
+        cl_puts(&asks[i], "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(fb_shown(&c, "Backend0Active: 2\n"));
+    cl_close_all(asks, 4);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A seat goes to the first in line that may have it: not to one that has failed
+ * at this back end before. */
+LIVE(fastcgi, a_seat_is_not_given_where_it_has_failed)
+{
+    static const fb_row closes[] = { { FB_CLOSE, NULL, 0 } };
+    client asks[3];
+    fixture f;
+    int i;
+
+    fb_init(&f, closes, fb_numbers);
+    snprintf(fb_address[1] + strlen(fb_address[1]), 8, " max=1");
+    if (!fb_serve(&f))
+        return;
+    for (i = 0; i < 3; i++) {
+        cl_init(&asks[i]);
+        asks[i].port = f.port;
+        cl_puts(&asks[i], "GET /two/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    for (i = 0; i < 3; i++)
+        CHECK_INT(cl_reply(&asks[i]), 200);
+    CHECK(get_int(&fb_one.conns) <= 3);      /* once for each request */
+    cl_close_all(asks, 3);
+    fb_end(&f);
+}
+
+/* A stop ends the wait in the line. */
+LIVE(fastcgi, a_stop_ends_the_line)
+{
+    client asks[2];
+    fixture f;
+    client c;
+    int i;
+
+    fb_init(&f, fb_numbers, fb_numbers);
+    snprintf(fb_address[0], sizeof fb_address[0], "unix:%s max=1", fb_one.path);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 2; i++) {
+        cl_init(&asks[i]);
+        asks[i].port = f.port;
+        cl_puts(&asks[i], "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK(fb_shown(&c, i == 0 ? "Backend0Active: 1\n"
+                                  : "Backend0Waiting: 1\n"));
+    }
+    if (f.forked)
+        kill(f.pid, SIGTERM);
+    else
+        empm_stop(f.s);
+    CHECK_INT(cl_reply(&asks[1]), 503);
+    CHECK_INT(cl_reply(&asks[0]), 200);
+    cl_close_all(asks, 2);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* --- enablereuse= --------------------------------------------------------- */
+
+static int fb_kept(fixture *f, const fb_row *one, const char *options)
+{
+    fb_init(f, one, fb_hangs);
+    snprintf(fb_address[0], sizeof fb_address[0], "unix:%s max=1 "
+             "enablereuse=on %s", fb_one.path, options);
+    return fb_serve(f);
+}
+
+/* Waits until the back end has seen `n` connections end. */
+static int fb_ended(fb *b, int n)
+{
+    const uint64_t end = now_ms() + 3000;
+
+    while (get_int(&b->ends) < n && now_ms() < end)
+        nap(2);
+    return CHECK_INT(get_int(&b->ends), n);
+}
+
+/* A connection is kept and serves the next request, and the one after it; it is
+ * closed after ttl=. */
+LIVE(fastcgi, a_connection_is_kept_for_its_time)
+{
+    static const fb_row numbers[] = { { FB_NUMBER, "0", 0 } };
+    fixture f;
+    client c;
+    int i;
+
+    if (!fb_kept(&f, numbers, "ttl=200ms"))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 1; i <= 5; i++) {
+        CHECK_INT(cl_ask(&c, i % 2 ? "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n"
+                         : "POST /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                           "Content-Length: 3\r\n\r\nabc"), 200);
+        CHECK_INT(c.body.n > 0 ? c.body.p[0] : 0, '0' + i);
+    }
+    CHECK_INT(get_int(&fb_one.conns), 1);
+    CHECK_INT(get_int(&fb_one.ends), 0);
+    fb_ended(&fb_one, 1);
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);
+    CHECK_INT(get_int(&fb_one.conns), 2);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* The padding of the last record may come late: it is read before the
+ * connection is used again, and is no part of the next answer. */
+LIVE(fastcgi, a_kept_connection_is_read_to_its_end)
+{
+    static const fb_row late[] = { { FB_LATE, "20", 0 } };
+    fixture f;
+    client c;
+    int i;
+
+    if (!fb_kept(&f, late, "ttl=5"))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 1; i <= 3; i++) {
+        CHECK_INT(cl_get(&c, "/app/?0"), 200);
+        CHECK_INT(c.body.n > 0 ? c.body.p[0] : 0, '0' + i);
+        nap(60);
+    }
+    CHECK_INT(get_int(&fb_one.conns), 1);
+    /* too late: this one waits for nothing, and has a connection of its own */
+    for (i = 4; i <= 5; i++) {
+        CHECK_INT(cl_get(&c, "/app/?0"), 200);
+        CHECK_INT(c.body.n > 0 ? c.body.p[0] : 0, '0' + i);
+    }
+    CHECK_INT(get_int(&fb_one.conns), 2);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A kept connection that ends before the first byte of an answer: a safe
+ * request is sent once more, on a new one; another is never sent twice. */
+LIVE(fastcgi, a_kept_connection_that_ends_is_replaced_once)
+{
+    static const fb_row once[] = { { FB_ONCE, "0", 0 } };
+    fixture f;
+    client c;
+
+    if (!fb_kept(&f, once, "ttl=5"))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);           /* 1, kept */
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);           /* 2 ends it, 3 */
+    CHECK_INT(get_int(&fb_one.requests), 3);
+    CHECK_INT(get_int(&fb_one.conns), 2);
+    CHECK_INT(cl_ask(&c, "POST /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                     "Content-Length: 3\r\n\r\nabc"), 502);      /* 4 */
+    CHECK_INT(get_int(&fb_one.requests), 4);
+    CHECK_INT(get_int(&fb_one.conns), 2);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A kept connection that has ended while it was idle is seen before it is used:
+ * a request that must not be sent twice has a new one. */
+LIVE(fastcgi, a_kept_connection_that_has_ended_is_not_used)
+{
+    static const fb_row ends[] = {
+        { FB_STREAM, "o:A: b\n\nx|$|!", 0 }
+    };
+    fixture f;
+    client c;
+    int i;
+
+    if (!fb_kept(&f, ends, "ttl=5"))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 1; i <= 3; i++) {
+        CHECK_INT(cl_ask(&c, "POST /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                         "Content-Length: 3\r\n\r\nabc"), 200);
+        fb_ended(&fb_one, i);
+    }
+    CHECK_INT(get_int(&fb_one.conns), 3);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* While the server drains no connection is kept, for as long as that lasts. */
+LIVE(fastcgi, a_drain_closes_what_is_kept)
+{
+    static const fb_row numbers[] = { { FB_NUMBER, "0", 0 } };
+    client waits;
+    fixture f;
+    client c;
+
+    fb_init(&f, numbers, fb_hangs);
+    snprintf(fb_address[0], sizeof fb_address[0], "unix:%s max=2 "
+             "enablereuse=on ttl=60", fb_one.path);
+    snprintf(fb_address[1], sizeof fb_address[1], "unix:%s timeout=400ms",
+             fb_two.path);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&waits);
+    waits.port = f.port;
+    cl_puts(&waits, "GET /two/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);
+    CHECK(fb_shown(&c, "Backend1Active: 1\n"));
+    CHECK_INT(get_int(&fb_one.ends), 0);
+    if (f.forked)
+        kill(f.pid, SIGQUIT);
+    else
+        empm_stop_graceful(f.s);
+    fb_ended(&fb_one, 1);
+    CHECK(!cl_readable(&waits, 0));
+    CHECK_INT(cl_reply(&waits), 504);
+    cl_close(&waits);
+    cl_close(&c);
+    fb_end(&f);
+}
+
 /* Each form of the status shows each back end, with its last failure. */
 LIVE(fastcgi, the_status_shows_back_ends)
 {
@@ -21615,7 +21975,8 @@ LIVE(fastcgi, the_status_shows_back_ends)
         { "/status?auto", "Backend1Requests: 3\n" },
         { "/status?auto", "Backend0Failures: 0\n" },
         { "/status?auto", "Backend1LastFailure: No such file" },
-        { "/status?json", "\"active\":0,\"requests\":3,\"failures\":3" },
+        { "/status?json", "\"active\":0,\"waiting\":0,\"requests\":3,"
+                          "\"failures\":3" },
         { "/status?json", "\"last_failure\":\"No such file" },
         { "/status?prometheus", "backend_failures_total{number=\"1\"" },
         { "/status", "<h2>Back ends</h2>" },
