@@ -24728,6 +24728,21 @@ static const char *empm__cgi_head(empm__cgi *cgi, empm_request *req, char *s,
  * source    RFC 3875 4.1
  * ------------------------------------------------------------------------- */
 
+/* Is the path, decoded, free of control characters? No program expects a line
+ * break in it: one cuts PATH_INFO short in PHP, and forges lines in its logs.
+ * All of it counts, also what a script that stands in for it does not get. */
+static int empm__cgi_path_is_plain(const empm_request *req)
+{
+    const empm__path *p = &req->path;
+    const char *s;
+    int i;
+    for (i = 0; i < p->n; i++)
+        for (s = p->seg[i]; *s != '\0'; s++)
+            if ((unsigned char)*s < ' ' || *s == 127)
+                return 0;
+    return 1;
+}
+
 /* Is the field named in a Connection field, and so for this hop only? */
 static int empm__cgi_hop(const empm_request *req, const char *name, size_t n)
 {
@@ -25636,11 +25651,8 @@ static int empm__fcgi_serve(empm_request *req, empm__backends *group,
                             const empm__script *place)
 {
     empm__fcgi *x;
-    const char *s;
-    /* no program expects a line break in its path */
-    for (s = place->rest; *s != '\0'; s++)
-        if ((unsigned char)*s < ' ' || *s == 127)
-            return 404;
+    if (!empm__cgi_path_is_plain(req))
+        return 404;
     if ((x = (empm__fcgi *)empm_alloc(req, sizeof *x + req->fields_len)) ==
         NULL)
         return 503;

@@ -21598,6 +21598,248 @@ LIVE(fastcgi, scripts_are_files)
     unlink(path);
 }
 
+/* --- which script runs, and what it sees ---------------------------------- */
+
+/* A row of URLs: SCRIPT_NAME and PATH_INFO (NULL: none), and the script's place
+ * below the folder (NULL: the back end has no files). Without a name the status
+ * is all, and no back end is asked. */
+typedef struct fb_url {
+    const char *target;
+    int         status;
+    const char *name, *info, *file;
+} fb_url;
+
+static void fb_file(const fixture *f, const char *name, const char *text)
+{
+    char path[600];
+
+    snprintf(path, sizeof path, "%s/%s", f->www, name);
+    write_file(path, text, strlen(text));
+}
+
+/* Asks for each row. The script sees the target as it was sent and the query
+ * apart; its name and PATH_INFO are the decoded path, unless it stands in for
+ * what is not there. */
+static void fb_urls(const fixture *f, client *c, const fb_url *rows, size_t n)
+{
+    char line[1000], root[400];
+    size_t i;
+    int asked;
+
+    if (realpath(f->www, root) == NULL)
+        abort();
+    for (i = 0; i < n; i++) {
+        const fb_url *u = &rows[i];
+
+        context("%s", u->target);
+        asked = get_int(&fb_one.conns);
+        cl_close(c);                 /* a 400 closes */
+        CHECK_INT(cl_get(c, u->target), u->status);
+        CHECK(c->body.p == NULL || strstr(c->body.p, "<?php") == NULL);
+        CHECK_INT(get_int(&fb_one.conns) - asked, u->name != NULL);
+        if (u->name == NULL)
+            continue;
+        snprintf(line, sizeof line, "SCRIPT_NAME=%s", u->name);
+        CHECK(fb_has(c, line));
+        snprintf(line, sizeof line, "PATH_INFO=%s", u->info ? u->info : "");
+        CHECK_INT(fb_has(c, line), u->info != NULL);
+        CHECK_INT(strstr(c->body.p, "PATH_INFO=") != NULL, u->info != NULL);
+        snprintf(line, sizeof line, "SCRIPT_FILENAME=%s/%s", root,
+                 u->file != NULL ? u->file : "");
+        CHECK_INT(fb_has(c, line), u->file != NULL);
+        snprintf(line, sizeof line, "PATH_TRANSLATED=%s%s", root,
+                 u->info != NULL ? u->info : "");
+        CHECK_INT(fb_has(c, line), u->file != NULL && u->info != NULL);
+        snprintf(line, sizeof line, "REQUEST_URI=%s", u->target);
+        CHECK(fb_has(c, line));
+        snprintf(line, sizeof line, "QUERY_STRING=%s",
+                 strchr(u->target, '?') ? strchr(u->target, '?') + 1 : "");
+        CHECK(fb_has(c, line));
+        if (CHECK(strstr(c->body.p, "SCRIPT_NAME=") != NULL))
+            CHECK(strstr(strstr(c->body.p, "SCRIPT_NAME=") + 1,
+                         "\nSCRIPT_NAME=") == NULL);
+    }
+    no_context();
+}
+
+static const char *const fb_folders[] = {
+    "u", "u/sub", "u/dir.php", "u/a b", "u/hostile.file.d"
+};
+
+static const char *const fb_scripts[] = {
+    "u/s.php", "u/index.php", "u/sub/index.php", "u/sub/t.php",
+    "u/dir.php/in.php", "u/a b/c d.php", "u/p+q.php", "u/100%.php",
+    "u/\303\244.php", "u/\304\260\342\204\252.php", "u/two.php.php", "u/.php"
+};
+
+/* Makes the files of the tables, or removes them. */
+static void fb_tree(const fixture *f, int make)
+{
+    char path[600];
+    size_t i;
+
+    for (i = 0; make && i < sizeof fb_folders / sizeof *fb_folders; i++) {
+        snprintf(path, sizeof path, "%s/%s", f->www, fb_folders[i]);
+        mkdir(path, 0755);
+    }
+    EACH(fb_scripts, k) {
+        snprintf(path, sizeof path, "%s/%s", f->www, fb_scripts[k]);
+        if (make)
+            fb_file(f, fb_scripts[k], "<?php secret");
+        else
+            unlink(path);
+    }
+    snprintf(path, sizeof path, "%s/u/hostile.file", f->www);
+    if (make)
+        fb_file(f, "u/hostile.file", "an upload");
+    else
+        unlink(path);
+    for (i = sizeof fb_folders / sizeof *fb_folders; !make && i-- > 0;) {
+        snprintf(path, sizeof path, "%s/%s", f->www, fb_folders[i]);
+        rmdir(path);
+    }
+}
+
+/* A path is decoded once, made normal, and leads to a script by its names,
+ * compared byte by byte; what follows is PATH_INFO. */
+LIVE(fastcgi, urls_of_scripts)
+{
+    static const fb_url rows[] = {
+        { "/php/u/s.php", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "/php/u/s.php?", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "/php/u/s.php?q=%2F&r=a+b?c", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "/php/u/s.php/", 200, "/php/u/s.php", "/", "u/s.php" },
+        { "/php/u/s.php/a/b", 200, "/php/u/s.php", "/a/b", "u/s.php" },
+        { "/php/u/s.php/a%2Fb", 200, "/php/u/s.php", "/a/b", "u/s.php" },
+        { "/php/u/s.php/a%252Fb", 200, "/php/u/s.php", "/a%2Fb", "u/s.php" },
+        { "/php/u/s.php/a%20b+c", 200, "/php/u/s.php", "/a b+c", "u/s.php" },
+        { "/php/u/s.php/%C3%A4", 200, "/php/u/s.php", "/\303\244",
+          "u/s.php" },
+        { "/php/u/s.php/x.php", 200, "/php/u/s.php", "/x.php", "u/s.php" },
+        { "/php/u/s.php/%3Fq=1", 200, "/php/u/s.php", "/?q=1", "u/s.php" },
+        { "/php/u/%73.php", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "//php//u//s.php//a//b/", 200, "/php/u/s.php", "/a/b/", "u/s.php" },
+        { "/php/u/./sub/../s.php", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "/php/u/s.php/../s.php/x", 200, "/php/u/s.php", "/x", "u/s.php" },
+        { "/php/u/%2e%2e/u/s.php", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "/php/u/a%20b/c%20d.php/e%20f", 200, "/php/u/a b/c d.php", "/e f",
+          "u/a b/c d.php" },
+        { "/php/u/p+q.php", 200, "/php/u/p+q.php", NULL, "u/p+q.php" },
+        { "/php/u/100%25.php", 200, "/php/u/100%.php", NULL, "u/100%.php" },
+        { "/php/u/%C3%A4.php/x", 200, "/php/u/\303\244.php", "/x",
+          "u/\303\244.php" },
+        { "/php/u/two.php.php", 200, "/php/u/two.php.php", NULL,
+          "u/two.php.php" },
+        /* U+0130 and U+212A are longer or shorter in lower case */
+        { "/php/u/%C4%B0%E2%84%AA.php/%C4%B0", 200,
+          "/php/u/\304\260\342\204\252.php", "/\304\260",
+          "u/\304\260\342\204\252.php" },
+        /* folders: their index; one may be called as a script */
+        { "/php/u/", 200, "/php/u/index.php", NULL, "u/index.php" },
+        { "/php/u/sub/?a=b", 200, "/php/u/sub/index.php", NULL,
+          "u/sub/index.php" },
+        { "/php/u/dir.php/in.php/x", 200, "/php/u/dir.php/in.php", "/x",
+          "u/dir.php/in.php" },
+        { "/php/u/dir.php/", 404, NULL, NULL, NULL },
+        { "/php/u/sub", 301, NULL, NULL, NULL },
+        /* what is no script is none by what follows or precedes it */
+        { "/php/u/hostile.file/fake.php", 404, NULL, NULL, NULL },
+        { "/php/u/hostile.file/.php", 404, NULL, NULL, NULL },
+        { "/php/u/hostile.file%2Ffake.php", 404, NULL, NULL, NULL },
+        { "/php/u/hostile.file%00.php", 400, NULL, NULL, NULL },
+        { "/php/u/hostile.file;.php", 404, NULL, NULL, NULL },
+        { "/php/u/hostile.file", 200, NULL, NULL, NULL },
+        { "/php/u/hostile.file.d/fake.php/x", 404, NULL, NULL, NULL },
+        { "/php/u/none.php/x", 404, NULL, NULL, NULL },
+        { "/php/u/S.php", 404, NULL, NULL, NULL },
+        { "/php/u/s.PHP", 404, NULL, NULL, NULL },
+        { "/php/u/s.php.", 404, NULL, NULL, NULL },
+        { "/php/u/s.php%20", 404, NULL, NULL, NULL },
+        { "/php/u/s.php%5Cx", 404, NULL, NULL, NULL },
+        { "/php/u/s.php%2Fx", 404, NULL, NULL, NULL },
+        { "/php/u%2Fs.php", 404, NULL, NULL, NULL },
+        { "/php/u/.php", 404, NULL, NULL, NULL },
+        { "/php/u/i.php", 404, NULL, NULL, NULL },
+        /* no control character reaches a program */
+        { "/php/u/s.php/%00", 400, NULL, NULL, NULL },
+        { "/php/u/s.php/a%0Ab", 404, NULL, NULL, NULL },
+        { "/php/u/s.php/a%0D", 404, NULL, NULL, NULL },
+        { "/php/u/s.php/%7F", 404, NULL, NULL, NULL },
+        { "/php/u/s.php%0A", 404, NULL, NULL, NULL },
+        { "/php/%0A/../u/s.php", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "/php/../../u/s.php", 400, NULL, NULL, NULL },
+        /* a program without files has all that follows its name */
+        { "/app/", 200, "/app", "/", NULL },
+        { "/app/a%20b/c%2Fd/%C3%A4/?x=/y", 200, "/app", "/a b/c/d/\303\244/",
+          NULL },
+        { "/app//a/../b", 200, "/app", "/b", NULL },
+        { "/app/x.php/y", 200, "/app", "/x.php/y", NULL },
+        { "/app", 301, NULL, NULL, NULL },
+        { "/app/a%0A", 404, NULL, NULL, NULL },
+        { "/app/%00", 400, NULL, NULL, NULL }
+    };
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    fb_tree(&f, 1);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    fb_urls(&f, &c, rows, sizeof rows / sizeof *rows);
+    cl_close(&c);
+    fb_end(&f);
+    fb_tree(&f, 0);
+}
+
+/* FallbackResource stands in for what is not there: the script of it sees the
+ * target and the query as they were sent, no PATH_INFO, and no path with
+ * control characters either. */
+LIVE(fastcgi, urls_of_a_fallback)
+{
+    static const fb_url rows[] = {
+        { "/php/u/dir.php/", 200, "/php/u/index.php", NULL, "u/index.php" },
+        { "/php/2024/05/a-post/", 200, "/php/u/index.php", NULL,
+          "u/index.php" },
+        { "/php/a-post?p=1&q=%20", 200, "/php/u/index.php", NULL,
+          "u/index.php" },
+        { "/php/%C3%BCber/%2F", 200, "/php/u/index.php", NULL, "u/index.php" },
+        { "/php/none.php/x", 200, "/php/u/index.php", NULL, "u/index.php" },
+        { "/php/u/hostile.file/fake.php", 200, "/php/u/index.php", NULL,
+          "u/index.php" },
+        { "/php/.env", 200, "/php/u/index.php", NULL, "u/index.php" },
+        /* what is there comes first */
+        { "/php/u/s.php/x", 200, "/php/u/s.php", "/x", "u/s.php" },
+        { "/php/u/sub/", 200, "/php/u/sub/index.php", NULL, "u/sub/index.php" },
+        { "/php/u/hostile.file", 200, NULL, NULL, NULL },
+        { "/php/u/sub", 301, NULL, NULL, NULL },
+        { "/php/a%0Ab", 404, NULL, NULL, NULL },
+        { "/php/u/s.php/%0A", 404, NULL, NULL, NULL },
+        { "/php/%00", 400, NULL, NULL, NULL }
+    };
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    fb_tree(&f, 1);
+    f.cfg.fallback_resource = "/u/index.php";
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    fb_urls(&f, &c, rows, sizeof rows / sizeof *rows);
+    /* a form, too, reaches it */
+    CHECK_INT(cl_ask(&c, "POST /php/wp-json/x HTTP/1.1\r\nHost: a\r\n"
+                     "Content-Length: 2\r\n\r\nab"), 200);
+    CHECK(fb_has(&c, "REQUEST_METHOD=POST"));
+    CHECK(fb_has(&c, "SCRIPT_NAME=/php/u/index.php"));
+    CHECK(strstr(c.body.p, "BODY=ab") != NULL);
+    cl_close(&c);
+    fb_end(&f);
+    fb_tree(&f, 0);
+}
+
 /* --- PHP-FPM -------------------------------------------------------------- */
 
 static char fpm_program[64];
@@ -21742,6 +21984,54 @@ SERVED_WITH(fastcgi, php_fpm, T_LIVE,
     fpm_script(f, "big.php", NULL);
     fpm_script(f, "sleep.php", NULL);
     fpm_script(f, "bad.php", NULL);
+}
+
+/* PHP shows scripts what the tables above have, after what it makes of paths
+ * itself: PHP_SELF, of which programs build links, is the decoded path. */
+SERVED_WITH(fastcgi, php_fpm_sees_urls, T_PLAIN,
+            fx_init(f);
+            tmp_path(fb_address[0] + 5, sizeof fb_address[0] - 5, "fpm.sock");
+            memcpy(fb_address[0], "unix:", 5);
+            snprintf(fb_address[1], sizeof fb_address[1], "%s", fb_address[0]);
+            f->cfg.routes = fb_routes,
+            "FallbackResource /u/index.php")
+{
+    static const char show[] =
+        "<?php foreach (['SCRIPT_NAME', 'PATH_INFO', 'PHP_SELF', "
+        "'QUERY_STRING'] as $n) echo $_SERVER[$n] ?? '-', '|';"
+        "echo basename(__FILE__), '|', $_SERVER['DOCUMENT_ROOT'] === "
+        "dirname(__DIR__) ? 'root' : 'other', '|', $_SERVER['REQUEST_URI'];";
+    static const struct { const char *target, *seen; } rows[] = {
+        { "/php/u/s.php", "/php/u/s.php|-|/php/u/s.php||s.php|root|" },
+        { "/php/u/s.php/a%2Fb/%C3%A4?q=%20", "/php/u/s.php|/a/b/\303\244|"
+          "/php/u/s.php/a/b/\303\244|q=%20|s.php|root|" },
+        { "//php//u/./s.php//x/", "/php/u/s.php|/x/|/php/u/s.php/x/||s.php|"
+          "root|" },
+        { "/php/u/%C4%B0%E2%84%AA.php/x.php",
+          "/php/u/\304\260\342\204\252.php|/x.php|"
+          "/php/u/\304\260\342\204\252.php/x.php||"
+          "\304\260\342\204\252.php|root|" },
+        { "/php/u/", "/php/u/index.php|-|/php/u/index.php||index.php|root|" },
+        { "/php/2024/a-post/?p=1", "/php/u/index.php|-|/php/u/index.php|p=1|"
+          "index.php|root|" }
+    };
+    pid_t pid = fpm_up(2);
+
+    if (pid < 0)
+        SKIP("no PHP-FPM, or not root");
+    fb_tree(f, 1);
+    EACH(fb_scripts, i)
+        fb_file(f, fb_scripts[i], show);
+    EACH(rows, i) {
+        char seen[400];
+
+        snprintf(seen, sizeof seen, "%s%s", rows[i].seen, rows[i].target);
+        CHECK_INT(cl_get(c, rows[i].target), 200);
+        CHECK_STR(c->body.p, seen);
+    }
+    CHECK_INT(cl_get(c, "/php/u/s.php/%0A"), 404);
+    fpm_down(pid);
+    fb_tree(f, 0);
 }
 
 /* A slow client does not hold a process of the back end: what it does not take
