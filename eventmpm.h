@@ -24020,6 +24020,15 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
  * handler, or 404.
  * ------------------------------------------------------------------------- */
 
+/* Can a segment of a path name a file? It is decoded. None may be empty,
+ * hidden, or hold a slash, so that "..", "%2f" and their like never reach the
+ * system. What settings name follows the same rule. */
+static int empm__files_is_name(const char *s, size_t n)
+{
+    return n > 0 && memchr(s, '/', n) == NULL && memchr(s, '\\', n) == NULL &&
+           (*s != '.' || empm__text_same(s, n, ".well-known", 11));
+}
+
 /* Is the file of this name a script? */
 static int empm__files_is_script(empm_request *req, const char *name)
 {
@@ -24092,10 +24101,8 @@ static int empm__files_index(empm_request *req, char *path, char *at)
 }
 
 /* Answers with what the segments of the request's path name, behind the
- * route's pattern. They are decoded: none may be empty, hidden, or hold a
- * slash, so that "..", "%2f" and their like never reach the system. The
- * folder's descriptor is the root, and links cannot lead out of it. A segment
- * before the last may be a script, which gets the rest. */
+ * route's pattern. The folder's descriptor is the root, and links cannot lead
+ * out of it. A segment before the last may be a script, which gets the rest. */
 static int empm__files_walk(empm_request *req, char *path)
 {
     const empm__path *p = &req->path;
@@ -24106,9 +24113,7 @@ static int empm__files_walk(empm_request *req, char *path)
         const size_t n = p->len[i];
         if (n == 0 && i == p->n - 1)     /* it ends with a slash: a folder */
             return empm__files_index(req, path, at);
-        if (n == 0 || memchr(seg, '/', n) != NULL ||
-            memchr(seg, '\\', n) != NULL ||
-            (seg[0] == '.' && strcmp(seg, ".well-known") != 0))
+        if (!empm__files_is_name(seg, n))
             return 404;
         at = empm__text_append(at, seg, n);
         *at = '\0';
@@ -24160,8 +24165,42 @@ static int empm__files_serve_else(empm_request *req, void *user)
 
 /* --- the wing ------------------------------------------------------------- */
 
-/* Warns of folders that are not there, and says what is wrong with AddType.
- * Under Strict a folder that is not there is an error. */
+/* Says what is wrong with the names of DirectoryIndex and FallbackResource:
+ * they are put behind a folder's path as they are, and must not leave it. */
+static void empm__files_check_names(const empm_config *cfg, empm__report *rep)
+{
+    const char *list = cfg->directory_index, *other = cfg->fallback_resource;
+    char name[EMPM__INDEX_NAME];
+    size_t n;
+    int r;
+    while (list != NULL &&
+           (r = empm__text_word(&list, name, sizeof name)) != 0)
+        if (r < 0 || !empm__files_is_name(name, strlen(name))) {
+            empm__report_say(rep, EMPM_LOG_ERROR, 5116, "DirectoryIndex %.200s "
+                             "has a name that is hidden, has a slash, or is "
+                             "longer than %d bytes: each is a file in the "
+                             "folder that is asked for", cfg->directory_index,
+                             EMPM__INDEX_NAME - 1);
+            break;
+        }
+    if (other == NULL)
+        return;
+    other += *other == '/';
+    do {                             /* each segment, and a file at the end */
+        n = strcspn(other, "/");
+        if (!empm__files_is_name(other, n) || memchr(other, '?', n) != NULL) {
+            empm__report_say(rep, EMPM_LOG_ERROR, 5116, "FallbackResource "
+                             "%.200s is no path of a file below the folder of "
+                             "a route: no \"..\", hidden name, slash at the end "
+                             "or query", cfg->fallback_resource);
+            return;
+        }
+        other += n;
+    } while (*other++ == '/');
+}
+
+/* Warns of folders that are not there, and says what is wrong with names and
+ * with AddType. Under Strict a folder that is not there is an error. */
 static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
 {
@@ -24187,6 +24226,7 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                                                         : "DocumentRoot",
                              dir, strerror(errno));
     }
+    empm__files_check_names(cfg, rep);
     if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK)
         EMPM_FREE(types);
 }
@@ -32184,6 +32224,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5113  this Listen is redundant: another one already covers its IPv4 port
  *   5114  Listen overlaps with a socket in use
  *   5115  AddType is not valid
+ *   5116  DirectoryIndex or FallbackResource names what cannot be served
  *   5120  Include or a configuration file: not found, or nested too deep
  *   5121  a directive of Apache has no meaning here
  *   5122  there is no such directive               5123  ... has a bad value

@@ -20973,6 +20973,19 @@ static void fb_up(fb *b, const char *name, const fb_row *rows)
         abort();
 }
 
+/* The same by TCP; the port. */
+static int fb_up_tcp(fb *b, const fb_row *rows)
+{
+    int port = 0;
+
+    memset(b, 0, sizeof *b);
+    b->rows = rows;
+    tmp_path(b->path, sizeof b->path, "none");
+    if ((b->fd = listening_socket(&port)) < 0)
+        abort();
+    return port;
+}
+
 static void fb_down(fb *b)
 {
     add_int(&b->stop, 1);
@@ -21838,6 +21851,168 @@ LIVE(fastcgi, urls_of_a_fallback)
     cl_close(&c);
     fb_end(&f);
     fb_tree(&f, 0);
+}
+
+/* A server with the directives of a file, and two back ends; %s is the first
+ * one's socket, %d the second one's port, any number of times. */
+static int fb_serve_file(fixture *f, const char *text)
+{
+    str file = { 0 };
+    const char *p;
+    int port;
+
+    fb_init(f, fb_echo, fb_echo);
+    close(fb_two.fd);
+    unlink(fb_two.path);
+    port = fb_up_tcp(&fb_two, fb_echo);
+    fb_tree(f, 1);
+    fb_file(f, "u/sub/home.phtml", "<?php secret");
+    for (p = text; *p != '\0'; p++)
+        if (p[0] == '%' && p[1] == 's')
+            str_addf(&file, "%s", (p++, fb_one.path));
+        else if (p[0] == '%' && p[1] == 'd')
+            str_addf(&file, "%d", (p++, port));
+        else
+            str_add(&file, p, 1);
+    str_add(&file, "", 1);
+    CHECK_INT(conf_load(&f->cfg, file.p), EMPM_OK);
+    str_free(&file);
+    return fb_serve(f);
+}
+
+/* Rows of such a file: the back end that is asked (0: none) and a line of
+ * what it sees. */
+typedef struct fb_asked {
+    const char *target;
+    int         status, by;
+    const char *line;
+} fb_asked;
+
+static void fb_check_file(const char *text, const fb_asked *rows, size_t n)
+{
+    char path[600];
+    fixture f;
+    client c;
+    size_t i;
+
+    if (!fb_serve_file(&f, text))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < n; i++) {
+        const int one = get_int(&fb_one.conns), two = get_int(&fb_two.conns);
+
+        context("%s", rows[i].target);
+        CHECK_INT(cl_get(&c, rows[i].target), rows[i].status);
+        CHECK_INT(get_int(&fb_one.conns) - one, rows[i].by == 1);
+        CHECK_INT(get_int(&fb_two.conns) - two, rows[i].by == 2);
+        if (rows[i].line != NULL)
+            CHECK(fb_has(&c, rows[i].line));
+        if (rows[i].by != 0)
+            CHECK(strstr(c.body.p, "secret") == NULL);
+    }
+    no_context();
+    cl_close(&c);
+    fb_end(&f);
+    snprintf(path, sizeof path, "%s/u/sub/home.phtml", f.www);
+    unlink(path);
+    fb_tree(&f, 0);
+}
+
+/* Directives of a file, in Apache's spelling: extensions choose the back end,
+ * by a unix socket or by TCP; the first name of DirectoryIndex that is there
+ * stands for a folder. */
+LIVE(fastcgi, directives_of_a_file)
+{
+    static const fb_asked rows[] = {
+        { "/u/s.php/x?y=z", 200, 1, "SCRIPT_NAME=/u/s.php" },
+        { "/u/sub/home.phtml/x", 200, 2, "PATH_INFO=/x" },
+        { "/u/sub/", 200, 2, "SCRIPT_NAME=/u/sub/home.phtml" },
+        { "/u/", 200, 1, "SCRIPT_NAME=/u/index.php" },
+        { "/php/u/sub/", 200, 1, "SCRIPT_NAME=/php/u/sub/index.php" },
+        { "/not/there?p=1", 200, 1, "SCRIPT_NAME=/u/index.php" },
+        { "/not/there?p=1", 200, 1, "REQUEST_URI=/not/there?p=1" },
+        { "/u/hostile.file", 200, 0, NULL },
+        { "/a.txt", 200, 0, NULL },
+        { "/pass/a%20b/c.php?q", 200, 2, "SCRIPT_FILENAME=/srv/app/a b/c.php" },
+        { "/pass/a%20b/c.php?q", 200, 2, "PATH_INFO=/a b/c.php" },
+        { "/pass/a%20b/c.php?q", 200, 2, "SCRIPT_NAME=/pass" },
+        { "/pass/a%2fb", 404, 0, NULL }
+    };
+
+    fb_check_file("# as an operator writes it\n"
+                  "AddHandler \"proxy:unix:%s|fcgi://localhost/\" .php inc5\n"
+                  "<FilesMatch \"\\.phtml$\">\n"
+                  "    SetHandler \"proxy:fcgi://127.0.0.1:%d\"\n"
+                  "</FilesMatch>\n"
+                  "DirectoryIndex none.php home.phtml index.php\n"
+                  "FallbackResource /u/index.php\n"
+                  "ProxyPass \"/pass/\" \"fcgi://127.0.0.1:%d/srv/app/\" "
+                  "timeout=5 connectiontimeout=1\n",
+                  rows, sizeof rows / sizeof *rows);
+}
+
+/* The other spellings: SetHandler with a unix socket, AddHandler with a host, a
+ * port and a folder at the back end. Without an index a folder is 404. */
+LIVE(fastcgi, directives_of_another_file)
+{
+    static const fb_asked rows[] = {
+        { "/u/s.php", 200, 1, "SCRIPT_NAME=/u/s.php" },
+        { "/u/sub/home.phtml", 200, 2,
+          "SCRIPT_FILENAME=/srv/www/u/sub/home.phtml" },
+        { "/u/sub/home.phtml/i", 200, 2, "PATH_TRANSLATED=/srv/www/i" },
+        { "/u/sub/home.phtml", 200, 2, "DOCUMENT_ROOT=/srv/www" },
+        { "/u/", 404, 0, NULL },
+        { "/not/there", 404, 0, NULL }
+    };
+
+    fb_check_file("<IfModule proxy_fcgi_module>\n"
+                  "<FilesMatch \\.php$>\n"
+                  "SetHandler proxy:unix:%s|fcgi://localhost/\n"
+                  "</FilesMatch>\n"
+                  "</IfModule>\n"
+                  "AddHandler proxy:fcgi://localhost:%d/srv/www/ .phtml\n"
+                  "DirectoryIndex none.html\n",
+                  rows, sizeof rows / sizeof *rows);
+}
+
+/* Names in settings are names of files in a folder, and lead nowhere else. */
+TEST(fastcgi, names_in_settings_stay_below_their_folder)
+{
+    static const struct { const char *index, *other; int good; } rows[] = {
+        { "index.php index.html", NULL, 1 }, { "\"a b.php\"", NULL, 1 },
+        { "", NULL, 1 }, { "index.html ../index.php", NULL, 0 },
+        { "/index.php", NULL, 0 }, { "sub/index.php", NULL, 0 },
+        { "..", NULL, 0 }, { ".htaccess", NULL, 0 }, { "a\\b", NULL, 0 },
+        { "\"\"", NULL, 0 },
+        { "0123456789012345678901234567890123456789012345678901234567890123",
+          NULL, 0 },
+        { "012345678901234567890123456789012345678901234567890123456789012",
+          NULL, 1 },
+        { NULL, "/index.php", 1 }, { NULL, "index.php", 1 },
+        { NULL, "/a b/c/d.html", 1 }, { NULL, "/.well-known/x", 1 },
+        { NULL, "/../index.php", 0 }, { NULL, "/a/../../b", 0 },
+        { NULL, "/a/", 0 }, { NULL, "/", 0 }, { NULL, "", 0 },
+        { NULL, "//a", 0 }, { NULL, "/index.php?x", 0 }, { NULL, "/.env", 0 }
+    };
+
+    EACH(rows, i) {
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+
+        context("row %d", (int)i);
+        cfg.routes = fb_routes;
+        if (rows[i].index != NULL)
+            cfg.directory_index = rows[i].index;
+        cfg.fallback_resource = rows[i].other;
+        empm__files_check_names(&cfg, &rep);
+        CHECK_INT(rep.errors, !rows[i].good);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5116), !rows[i].good);
+        CHECK_INT(empm_check(&cfg, NULL, NULL) > 0, !rows[i].good);
+        empm_config_free(&cfg);
+    }
+    no_context();
+    str_free(&g_heard);
 }
 
 /* --- PHP-FPM -------------------------------------------------------------- */
