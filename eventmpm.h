@@ -26033,6 +26033,40 @@ struct empm__scripts {
     empm__backends *own[EMPM_MAX_LIST];    /* to be freed */
 };
 
+/* Adds a host and its port, a back end for each of its addresses: "localhost"
+ * is often two, and a program listens on one of them. They are looked up once,
+ * at a start or reload: a worker waits for no name server. Returns NULL, or
+ * what is wrong. */
+static const char *empm__backend_resolve(empm__backends *g, const char *text,
+                                         const empm__endpoint_spec *l)
+{
+    struct addrinfo hints, *found;
+    const struct addrinfo *a;
+    char at[64];
+    memset(&hints, 0, sizeof hints);
+    hints.ai_socktype = SOCK_STREAM;
+    if (getaddrinfo(l->host, l->port, &hints, &found) != 0)
+        return "has a name that is not known";
+    for (a = found; a != NULL && g->n < EMPM__BACKENDS; a = a->ai_next) {
+        empm__backend *b = &g->list[g->n];
+        empm__peer peer;
+        if (empm__endpoint_again(found, a))
+            continue;
+        memcpy(&b->to, a->ai_addr, a->ai_addrlen);
+        b->to_len = a->ai_addrlen;
+        empm__peer_from(&peer, &b->to);
+        empm__peer_text(&peer, 0, at, sizeof at);
+        /* messages and the status tell them apart */
+        if (found->ai_next == NULL)
+            snprintf(b->text, sizeof b->text, "%s", text);
+        else
+            snprintf(b->text, sizeof b->text, "%.180s (%s)", text, at);
+        g->n++;
+    }
+    freeaddrinfo(found);
+    return NULL;
+}
+
 /* Finds the address of one back end: "unix:path", "host:port", also behind
  * "fcgi://" or "proxy:", as Apache has them, with a folder at the back end
  * behind it, and "unix:path|fcgi://name/folder". Returns NULL, or what is wrong
@@ -26042,7 +26076,6 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
     empm__backend *b = &g->list[g->n];
     struct sockaddr_un *un = (struct sockaddr_un *)(void *)&b->to;
     empm__endpoint_spec l;
-    struct addrinfo hints, *found;
     char host[EMPM__BACKEND_TEXT];
     const char *bar, *why, *folder = NULL;
     if (g->n == EMPM__BACKENDS)
@@ -26070,6 +26103,8 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
                  folder);
     if ((why = empm__endpoint_parse(&l, host)) != NULL)
         return why;
+    if (l.kind == EMPM__ENDPOINT_TCP && l.host[0] != '\0')
+        return empm__backend_resolve(g, host, &l);
     memcpy(b->text, host, sizeof b->text);
     if (l.kind == EMPM__ENDPOINT_UNIX) {
         if (strlen(l.host) >= sizeof un->sun_path)
@@ -26077,15 +26112,6 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
         un->sun_family = AF_UNIX;
         memcpy(un->sun_path, l.host, strlen(l.host) + 1);
         b->to_len = (socklen_t)sizeof *un;
-    } else if (l.kind == EMPM__ENDPOINT_TCP && l.host[0] != '\0') {
-        /* once, at a start or reload: a worker waits for no name server */
-        memset(&hints, 0, sizeof hints);
-        hints.ai_socktype = SOCK_STREAM;
-        if (getaddrinfo(l.host, l.port, &hints, &found) != 0)
-            return "has a name that is not known";
-        memcpy(&b->to, found->ai_addr, found->ai_addrlen);
-        b->to_len = found->ai_addrlen;
-        freeaddrinfo(found);
     } else
         return "wants unix:path or host:port";
     g->n++;

@@ -22074,6 +22074,34 @@ LIVE(fastcgi, directives_of_another_file)
                   rows, sizeof rows / sizeof *rows);
 }
 
+/* A host with several addresses is a back end for each of them: one where
+ * nobody listens fails no request, and the log tells it apart. */
+LIVE(fastcgi, a_host_has_all_its_addresses)
+{
+    fixture f;
+    client c;
+    int i, port;
+
+    fb_init(&f, fb_echo, fb_echo);
+    close(fb_two.fd);
+    unlink(fb_two.path);
+    port = fb_up_tcp(&fb_two, fb_echo);
+    f.cfg.proxy_connect_timeout_ms = 60;     /* one is not reachable */
+    snprintf(fb_address[1], sizeof fb_address[1], "several.test:%d", port);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 4; i++)
+        CHECK_INT(cl_ask(&c, "POST /two/x HTTP/1.1\r\nHost: a\r\n"
+                         "Content-Length: 2\r\n\r\nab"), 200);
+    CHECK_INT(get_int(&fb_two.conns), 4);
+    CHECK(fx_log_has(&f, "(127.0.0.2)"));
+    CHECK(!fx_log_has(&f, "(127.0.0.1)"));
+    cl_close(&c);
+    fb_end(&f);
+}
+
 /* Names in settings are names of files in a folder, and lead nowhere else. */
 TEST(fastcgi, names_in_settings_stay_below_their_folder)
 {
