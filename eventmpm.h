@@ -24497,8 +24497,8 @@ static void empm__files_check_names(const empm_config *cfg, empm__report *rep)
         if (!empm__files_is_name(other, n) || memchr(other, '?', n) != NULL) {
             empm__report_say(rep, EMPM_LOG_ERROR, 5116, "FallbackResource "
                              "%.200s is no path of a file below the folder of "
-                             "a route: no \"..\", hidden name, slash at the end "
-                             "or query", cfg->fallback_resource);
+                             "a route: without \"..\", hidden name, query, or "
+                             "slash at the end", cfg->fallback_resource);
             return;
         }
         other += n;
