@@ -253,7 +253,7 @@
  *   EVENTMPM_NO_STATUS       1450 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
- *   EVENTMPM_NO_FASTCGI      1470 lines 13800 bytes FastCGI back ends: PHP
+ *   EVENTMPM_NO_FASTCGI      1850 lines 13800 bytes FastCGI back ends: PHP
  *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
  *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
@@ -6713,6 +6713,7 @@ typedef struct empm__rights {        /* of a unix socket's file; -1: as it is */
 typedef struct empm__endpoint {       /* fixed once the server has started */
     int         fd;
     int         port;              /* 0: none (unix) */
+    empm__peer  own;               /* its address, perhaps that of all */
     const char *text;              /* the listen string */
     int         admin;             /* status only, by an engine of its own */
     int         proxy;             /* connections begin with a PROXY header */
@@ -10584,6 +10585,9 @@ struct empm_request {             /* owner: the connection's */
     empm__answerer *source;       /* makes the answer once its status is known:
                                      of `file` */
     empm__file   *file;
+    const char   *file_name;      /* below the route's root: the file that the
+                                     path stands for; NULL: none was looked
+                                     for */
     /* a suspension */
     empm_wake    *wake;
     void         *wake_user;
@@ -15044,19 +15048,23 @@ static int empm__inherited_name(const empm__inherited *h, int i, char *to,
     return strncmp(p, plain, len) == 0 && plain[len] == '\0';
 }
 
-/* Returns the port that a socket is bound to, 0 if it has none. */
-static int empm__endpoint_port(int fd)
+/* Returns the address of our end of a socket, or one of no family. */
+static empm__peer empm__endpoint_own(int fd)
 {
     struct sockaddr_storage a;
     socklen_t n = sizeof a;
+    empm__peer own;
     memset(&a, 0, sizeof a);
     if (getsockname(fd, (struct sockaddr *)&a, &n) < 0)
-        return 0;
-    if (a.ss_family == AF_INET)
-        return ntohs(((struct sockaddr_in *)(void *)&a)->sin_port);
-    if (a.ss_family == AF_INET6)
-        return ntohs(((struct sockaddr_in6 *)(void *)&a)->sin6_port);
-    return 0;
+        memset(&a, 0, sizeof a);
+    empm__peer_from(&own, &a);
+    return own;
+}
+
+/* Returns the port that a socket is bound to, 0 if it has none. */
+static int empm__endpoint_port(int fd)
+{
+    return empm__endpoint_own(fd).port;
 }
 
 /* ---------------------------------------------------------------------------
@@ -15316,7 +15324,8 @@ static void empm__endpoint_add(empm_server *s, const empm__endpoint_spec *spec,
     l->admin = spec->admin;
     l->proxy = spec->proxy;
     l->session = spec->tls ? s->secure : &empm__plain_session;
-    l->port = empm__endpoint_port(fd);
+    l->own = empm__endpoint_own(fd);
+    l->port = l->own.port;
 }
 
 /* Returns a descriptor for what `spec` means, from those that are there: a
@@ -22216,8 +22225,8 @@ static char *empm__access_write_host(empm__facts *f, const empm__item *it,
 }
 
 /* %f: the file that a request of EMPM_FILES means, there or not; - for other
- * routes. The disk is not asked: the name is put together as it was to be
- * opened. */
+ * routes. It is the last one that was looked for, so a folder is shown as its
+ * index, and a path as the script that it leads to. */
 static char *empm__access_write_file(empm__facts *f, const empm__item *it,
                                      char *at, const char *end)
 {
@@ -22234,12 +22243,14 @@ static char *empm__access_write_file(empm__facts *f, const empm__item *it,
                                  : empm__config_path(cfg, cfg->document_root,
                                                      path, sizeof path);
     at = empm__access_write_string(f, at, end, root);
+    if (req->file_name != NULL) {
+        at = empm__access_write(f, at, end, "/", 1);
+        return empm__access_write_string(f, at, end, req->file_name);
+    }
     for (i = r->nsegs - 1; i < req->path.n; i++) {
         at = empm__access_write(f, at, end, "/", 1);
         at = empm__access_write(f, at, end, req->path.seg[i], req->path.len[i]);
     }
-    if (req->path.n > 0 && req->path.len[req->path.n - 1] == 0)
-        at = empm__access_write_string(f, at, end, "index.html");
     return at;
 }
 
@@ -24372,7 +24383,9 @@ static int empm__files_answer(empm_request *req, const char *path, int rest)
 {
     const char *m = empm_method(req);
     int status = 404;
-    empm__file *f = empm__file_open(req, req->route->root_fd, path, &status);
+    empm__file *f;
+    req->file_name = path;           /* it lives as long as the request */
+    f = empm__file_open(req, req->route->root_fd, path, &status);
     if (f == NULL)
         return status == 1 ? EMPM__FILES_FOLDER : status;
     if (empm__files_is_script(req, path)) {
@@ -25170,6 +25183,22 @@ static void empm__cgi_param_of(empm__fcgi_writer *w, const char *name,
     empm__fcgi_put(w, c, lc);
 }
 
+/* Our end of the connection. A socket that listens on one address says it for
+ * all of its connections; only for one of all addresses the kernel is asked. */
+static void empm__cgi_address_param(empm__fcgi_writer *w,
+                                    const empm_request *req,
+                                    const empm__endpoint *l)
+{
+    static const unsigned char any[sizeof l->own.addr] = { 0 };
+    const empm__peer own = memcmp(l->own.addr, any, sizeof any) != 0
+                               ? l->own : empm__endpoint_own(req->c->fd);
+    char text[64];
+    if (own.family != EMPM__PEER_IPV4 && own.family != EMPM__PEER_IPV6)
+        return;                      /* a unix socket has none */
+    empm__fcgi_param(w, "SERVER_ADDR",
+                     empm__peer_text(&own, 0, text, sizeof text));
+}
+
 /* The server's name and port as the client has them. Links in mails are made of
  * the name: it is ServerName or, if there is none, the host that has been asked
  * for, whose form the head's reader has checked. */
@@ -25189,6 +25218,7 @@ static void empm__cgi_server_params(empm__fcgi_writer *w, empm_request *req)
     empm__fcgi_param_n(w, "SERVER_NAME", name, bracket != NULL
                        ? (size_t)(bracket - name) + 1 : strcspn(name, ":/"));
     empm__fcgi_param(w, "SERVER_PORT", l->port > 0 ? port : "80");
+    empm__cgi_address_param(w, req, l);
 }
 
 /* The client, and how it has asked. */
@@ -25804,6 +25834,9 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
                 return empm__fcgi_fail(x, 502, 5703, why);
         }
     }
+    /* the head of an answer that is sent as it comes waits for no body */
+    if (x->head_done && !req->gathers && empm__request_head_is_open(req))
+        empm_flush(req);
     return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
                                                : EMPM_FD_IN, rest_ms);
 }

@@ -17415,7 +17415,7 @@ LIVE(access, notes_and_conditions)
     snprintf(line[1], sizeof line[1], "- - - - %s - GET /health -\n",
              f.forked ? "set" : "-");
     snprintf(line[2], sizeof line[2], "- - - - %s - GET /files/ "
-             "/nonexistent/b c/index.html\n", f.forked ? "set" : "-");
+             "/nonexistent/b c/\n", f.forked ? "set" : "-");
     snprintf(line[3], sizeof line[3], "%s%s%s- - - - %s - - -\n", line[0],
              line[1], line[2], f.forked ? "set" : "-");
     CHECK_STR(text, line[3]);
@@ -22098,6 +22098,88 @@ LIVE(fastcgi, a_host_has_all_its_addresses)
     CHECK_INT(get_int(&fb_two.conns), 4);
     CHECK(fx_log_has(&f, "(127.0.0.2)"));
     CHECK(!fx_log_has(&f, "(127.0.0.1)"));
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* %f of an access log is the file that has answered: the index of a folder by
+ * whatever name, the script in front of PATH_INFO, what stands in for a file
+ * that is not there. */
+LIVE(fastcgi, a_log_names_the_file_that_answers)
+{
+    static const char *const rows[][2] = {
+        { "/php/u/sub/", "/u/sub/index.php" },
+        { "/php/u/s.php/a/b", "/u/s.php" },
+        { "/php/u/none/at/all", "/u/index.php" },
+        { "/u/a%20b/", "/u/a b/c d.php" },
+        { "/a.txt", "/a.txt" },
+        { "/app/x", NULL }
+    };
+    char log[300], line[600], *text;
+    str want = { 0 };
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    fb_tree(&f, 1);
+    f.cfg.fallback_resource = "/u/index.php";
+    f.cfg.directory_index = "none.html 'c d.php'";
+    f.cfg.threads_per_child = 1;     /* so that they come in this order */
+    log_to(&f, log, sizeof log, "\"%f\"");
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    EACH(rows, i) {
+        CHECK_INT(cl_get(&c, rows[i][0]), 200);
+        snprintf(line, sizeof line, "%s%s\n", rows[i][1] ? f.www : "-",
+                 rows[i][1] ? rows[i][1] : "");
+        str_addf(&want, "%s", line);
+    }
+    str_add(&want, "", 1);
+    text = log_lines(log, 6, 2000);
+    CHECK_STR(text, want.p);
+    free(text);
+    str_free(&want);
+    cl_close(&c);
+    fb_end(&f);
+    fb_tree(&f, 0);
+    unlink(log);
+}
+
+/* The head of a stream is there before its first byte, so that a browser's
+ * EventSource is open; an answer of any other kind waits for the end, and has
+ * its length. */
+LIVE(fastcgi, the_head_of_a_stream_waits_for_no_body)
+{
+    static const fb_row rows[] = {
+        { FB_STREAM, "o:Content-Type: text/event-stream\n\n", 0 },
+        { FB_STREAM, "o:X-Accel-Buffering: no\n\n", 0 },
+        { FB_STREAM, "o:Content-Type: text/plain\n\n|o:x|$", 0 },
+        { FB_STREAM, "o:X-Accel-Buffering: no\n\n|o:x|$", 0 }
+    };
+    char line[100];
+    fixture f;
+    client c;
+    int i;
+
+    fb_init(&f, rows, rows);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 2; i++) {
+        cl_close(&c);
+        cl_printf(&c, "GET /app/?%d HTTP/1.1\r\nHost: a\r\n\r\n", i);
+        if (CHECK_INT(cl_line(&c, line, sizeof line,
+                              now_ms() + (uint64_t)SCALED(2000)), 0))
+            CHECK_STR(line, "HTTP/1.1 200 OK");
+        cl_reset(&c);                /* a FIN would leave it a reader */
+    }
+    CHECK_INT(cl_get(&c, "/app/?2"), 200);
+    CHECK_INT((int)c.declared, 1);
+    CHECK_INT(cl_get(&c, "/app/?3"), 200);
+    CHECK_STR(c.body.p, "x");
     cl_close(&c);
     fb_end(&f);
 }
