@@ -6722,6 +6722,7 @@ typedef struct empm__rights {        /* of a unix socket's file; -1: as it is */
 typedef struct empm__endpoint {       /* fixed once the server has started */
     int         fd;
     int         port;              /* 0: none (unix) */
+    empm__peer  own;               /* its address, perhaps that of all */
     const char *text;              /* the listen string */
     int         admin;             /* status only, by an engine of its own */
     int         proxy;             /* connections begin with a PROXY header */
@@ -10594,6 +10595,9 @@ struct empm_request {             /* owner: the connection's */
     empm__answerer *source;       /* makes the answer once its status is known:
                                      of `file` */
     empm__file   *file;
+    const char   *file_name;      /* below the route's root: the file that the
+                                     path stands for; NULL: none was looked
+                                     for */
     /* a suspension */
     empm_wake    *wake;
     void         *wake_user;
@@ -15066,19 +15070,23 @@ static int empm__inherited_name(const empm__inherited *h, int i, char *to,
     return strncmp(p, plain, len) == 0 && plain[len] == '\0';
 }
 
-/* Returns the port that a socket is bound to, 0 if it has none. */
-static int empm__endpoint_port(int fd)
+/* Returns the address of our end of a socket, or one of no family. */
+static empm__peer empm__endpoint_own(int fd)
 {
     struct sockaddr_storage a;
     socklen_t n = sizeof a;
+    empm__peer own;
     memset(&a, 0, sizeof a);
     if (getsockname(fd, (struct sockaddr *)&a, &n) < 0)
-        return 0;
-    if (a.ss_family == AF_INET)
-        return ntohs(((struct sockaddr_in *)(void *)&a)->sin_port);
-    if (a.ss_family == AF_INET6)
-        return ntohs(((struct sockaddr_in6 *)(void *)&a)->sin6_port);
-    return 0;
+        memset(&a, 0, sizeof a);
+    empm__peer_from(&own, &a);
+    return own;
+}
+
+/* Returns the port that a socket is bound to, 0 if it has none. */
+static int empm__endpoint_port(int fd)
+{
+    return empm__endpoint_own(fd).port;
 }
 
 /* ---------------------------------------------------------------------------
@@ -15338,7 +15346,8 @@ static void empm__endpoint_add(empm_server *s, const empm__endpoint_spec *spec,
     l->admin = spec->admin;
     l->proxy = spec->proxy;
     l->session = spec->tls ? s->secure : &empm__plain_session;
-    l->port = empm__endpoint_port(fd);
+    l->own = empm__endpoint_own(fd);
+    l->port = l->own.port;
 }
 
 /* Returns a descriptor for what `spec` means, from those that are there: a
@@ -22294,8 +22303,8 @@ static char *empm__access_write_host(empm__facts *f, const empm__item *it,
 }
 
 /* %f: the file that a request of EMPM_FILES means, there or not; - for other
- * routes. The disk is not asked: the name is put together as it was to be
- * opened. */
+ * routes. It is the last one that was looked for, so a folder is shown as its
+ * index, and a path as the script that it leads to. */
 static char *empm__access_write_file(empm__facts *f, const empm__item *it,
                                      char *at, const char *end)
 {
@@ -22312,12 +22321,14 @@ static char *empm__access_write_file(empm__facts *f, const empm__item *it,
                                  : empm__config_path(cfg, cfg->document_root,
                                                      path, sizeof path);
     at = empm__access_write_string(f, at, end, root);
+    if (req->file_name != NULL) {
+        at = empm__access_write(f, at, end, "/", 1);
+        return empm__access_write_string(f, at, end, req->file_name);
+    }
     for (i = r->nsegs - 1; i < req->path.n; i++) {
         at = empm__access_write(f, at, end, "/", 1);
         at = empm__access_write(f, at, end, req->path.seg[i], req->path.len[i]);
     }
-    if (req->path.n > 0 && req->path.len[req->path.n - 1] == 0)
-        at = empm__access_write_string(f, at, end, "index.html");
     return at;
 }
 
@@ -24404,6 +24415,15 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
  * handler, or 404.
  * ------------------------------------------------------------------------- */
 
+/* Can a segment of a path name a file? It is decoded. None may be empty,
+ * hidden, or hold a slash, so that "..", "%2f" and their like never reach the
+ * system. What settings name follows the same rule. */
+static int empm__files_is_name(const char *s, size_t n)
+{
+    return n > 0 && memchr(s, '/', n) == NULL && memchr(s, '\\', n) == NULL &&
+           (*s != '.' || empm__text_same(s, n, ".well-known", 11));
+}
+
 /* Is the file of this name a script? */
 static int empm__files_is_script(empm_request *req, const char *name)
 {
@@ -24441,7 +24461,9 @@ static int empm__files_answer(empm_request *req, const char *path, int rest)
 {
     const char *m = empm_method(req);
     int status = 404;
-    empm__file *f = empm__file_open(req, req->route->root_fd, path, &status);
+    empm__file *f;
+    req->file_name = path;           /* it lives as long as the request */
+    f = empm__file_open(req, req->route->root_fd, path, &status);
     if (f == NULL)
         return status == 1 ? EMPM__FILES_FOLDER : status;
     if (empm__files_is_script(req, path)) {
@@ -24476,10 +24498,8 @@ static int empm__files_index(empm_request *req, char *path, char *at)
 }
 
 /* Answers with what the segments of the request's path name, behind the
- * route's pattern. They are decoded: none may be empty, hidden, or hold a
- * slash, so that "..", "%2f" and their like never reach the system. The
- * folder's descriptor is the root, and links cannot lead out of it. A segment
- * before the last may be a script, which gets the rest. */
+ * route's pattern. The folder's descriptor is the root, and links cannot lead
+ * out of it. A segment before the last may be a script, which gets the rest. */
 static int empm__files_walk(empm_request *req, char *path)
 {
     const empm__path *p = &req->path;
@@ -24490,9 +24510,7 @@ static int empm__files_walk(empm_request *req, char *path)
         const size_t n = p->len[i];
         if (n == 0 && i == p->n - 1)     /* it ends with a slash: a folder */
             return empm__files_index(req, path, at);
-        if (n == 0 || memchr(seg, '/', n) != NULL ||
-            memchr(seg, '\\', n) != NULL ||
-            (seg[0] == '.' && strcmp(seg, ".well-known") != 0))
+        if (!empm__files_is_name(seg, n))
             return 404;
         at = empm__text_append(at, seg, n);
         *at = '\0';
@@ -24544,8 +24562,42 @@ static int empm__files_serve_else(empm_request *req, void *user)
 
 /* --- the wing ------------------------------------------------------------- */
 
-/* Warns of folders that are not there, and says what is wrong with AddType.
- * Under Strict a folder that is not there is an error. */
+/* Says what is wrong with the names of DirectoryIndex and FallbackResource:
+ * they are put behind a folder's path as they are, and must not leave it. */
+static void empm__files_check_names(const empm_config *cfg, empm__report *rep)
+{
+    const char *list = cfg->directory_index, *other = cfg->fallback_resource;
+    char name[EMPM__INDEX_NAME];
+    size_t n;
+    int r;
+    while (list != NULL &&
+           (r = empm__text_word(&list, name, sizeof name)) != 0)
+        if (r < 0 || !empm__files_is_name(name, strlen(name))) {
+            empm__report_say(rep, EMPM_LOG_ERROR, 5116, "DirectoryIndex %.200s "
+                             "has a name that is hidden, has a slash, or is "
+                             "longer than %d bytes: each is a file in the "
+                             "folder that is asked for", cfg->directory_index,
+                             EMPM__INDEX_NAME - 1);
+            break;
+        }
+    if (other == NULL)
+        return;
+    other += *other == '/';
+    do {                             /* each segment, and a file at the end */
+        n = strcspn(other, "/");
+        if (!empm__files_is_name(other, n) || memchr(other, '?', n) != NULL) {
+            empm__report_say(rep, EMPM_LOG_ERROR, 5116, "FallbackResource "
+                             "%.200s is no path of a file below the folder of "
+                             "a route: without \"..\", hidden name, query, or "
+                             "slash at the end", cfg->fallback_resource);
+            return;
+        }
+        other += n;
+    } while (*other++ == '/');
+}
+
+/* Warns of folders that are not there, and says what is wrong with names and
+ * with AddType. Under Strict a folder that is not there is an error. */
 static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
 {
@@ -24571,6 +24623,7 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                                                         : "DocumentRoot",
                              dir, strerror(errno));
     }
+    empm__files_check_names(cfg, rep);
     if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK)
         EMPM_FREE(types);
 }
@@ -25110,6 +25163,21 @@ static const char *empm__cgi_head(empm__cgi *cgi, empm_request *req, char *s,
  * source    RFC 3875 4.1
  * ------------------------------------------------------------------------- */
 
+/* Is the path, decoded, free of control characters? No program expects a line
+ * break in it: one cuts PATH_INFO short in PHP, and forges lines in its logs.
+ * All of it counts, also what a script that stands in for it does not get. */
+static int empm__cgi_path_is_plain(const empm_request *req)
+{
+    const empm__path *p = &req->path;
+    const char *s;
+    int i;
+    for (i = 0; i < p->n; i++)
+        for (s = p->seg[i]; *s != '\0'; s++)
+            if ((unsigned char)*s < ' ' || *s == 127)
+                return 0;
+    return 1;
+}
+
 /* Is the field named in a Connection field, and so for this hop only? */
 static int empm__cgi_hop(const empm_request *req, const char *name, size_t n)
 {
@@ -25193,6 +25261,22 @@ static void empm__cgi_param_of(empm__fcgi_writer *w, const char *name,
     empm__fcgi_put(w, c, lc);
 }
 
+/* Our end of the connection. A socket that listens on one address says it for
+ * all of its connections; only for one of all addresses the kernel is asked. */
+static void empm__cgi_address_param(empm__fcgi_writer *w,
+                                    const empm_request *req,
+                                    const empm__endpoint *l)
+{
+    static const unsigned char any[sizeof l->own.addr] = { 0 };
+    const empm__peer own = memcmp(l->own.addr, any, sizeof any) != 0
+                               ? l->own : empm__endpoint_own(req->c->fd);
+    char text[64];
+    if (own.family != EMPM__PEER_IPV4 && own.family != EMPM__PEER_IPV6)
+        return;                      /* a unix socket has none */
+    empm__fcgi_param(w, "SERVER_ADDR",
+                     empm__peer_text(&own, 0, text, sizeof text));
+}
+
 /* The server's name and port as the client has them. Links in mails are made of
  * the name: it is ServerName or, if there is none, the host that has been asked
  * for, whose form the head's reader has checked. */
@@ -25212,6 +25296,7 @@ static void empm__cgi_server_params(empm__fcgi_writer *w, empm_request *req)
     empm__fcgi_param_n(w, "SERVER_NAME", name, bracket != NULL
                        ? (size_t)(bracket - name) + 1 : strcspn(name, ":/"));
     empm__fcgi_param(w, "SERVER_PORT", l->port > 0 ? port : "80");
+    empm__cgi_address_param(w, req, l);
 }
 
 /* The client, and how it has asked. */
@@ -26138,6 +26223,9 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
                 return empm__fcgi_fail(x, 502, 5703, why);
         }
     }
+    /* the head of an answer that is sent as it comes waits for no body */
+    if (x->head_done && !req->gathers && empm__request_head_is_open(req))
+        empm_flush(req);
     return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
                                                : EMPM_FD_IN, rest_ms);
 }
@@ -26395,11 +26483,8 @@ static int empm__fcgi_serve(empm_request *req, empm__backends *group,
                             const empm__script *place)
 {
     empm__fcgi *x;
-    const char *s;
-    /* no program expects a line break in its path */
-    for (s = place->rest; *s != '\0'; s++)
-        if ((unsigned char)*s < ' ' || *s == 127)
-            return 404;
+    if (!empm__cgi_path_is_plain(req))
+        return 404;
     if ((x = (empm__fcgi *)empm_alloc(req, sizeof *x + req->fields_len)) ==
         NULL)
         return 503;
@@ -26436,6 +26521,40 @@ struct empm__scripts {
     empm__backends *own[EMPM_MAX_LIST];    /* to be freed */
 };
 
+/* Adds a host and its port, a back end for each of its addresses: "localhost"
+ * is often two, and a program listens on one of them. They are looked up once,
+ * at a start or reload: a worker waits for no name server. Returns NULL, or
+ * what is wrong. */
+static const char *empm__backend_resolve(empm__backends *g, const char *text,
+                                         const empm__endpoint_spec *l)
+{
+    struct addrinfo hints, *found;
+    const struct addrinfo *a;
+    char at[64];
+    memset(&hints, 0, sizeof hints);
+    hints.ai_socktype = SOCK_STREAM;
+    if (getaddrinfo(l->host, l->port, &hints, &found) != 0)
+        return "has a name that is not known";
+    for (a = found; a != NULL && g->n < EMPM__BACKENDS; a = a->ai_next) {
+        empm__backend *b = &g->list[g->n];
+        empm__peer peer;
+        if (empm__endpoint_again(found, a))
+            continue;
+        memcpy(&b->to, a->ai_addr, a->ai_addrlen);
+        b->to_len = a->ai_addrlen;
+        empm__peer_from(&peer, &b->to);
+        empm__peer_text(&peer, 0, at, sizeof at);
+        /* messages and the status tell them apart */
+        if (found->ai_next == NULL)
+            snprintf(b->text, sizeof b->text, "%s", text);
+        else
+            snprintf(b->text, sizeof b->text, "%.180s (%s)", text, at);
+        g->n++;
+    }
+    freeaddrinfo(found);
+    return NULL;
+}
+
 /* Finds the address of one back end: "unix:path", "host:port", also behind
  * "fcgi://" or "proxy:", as Apache has them, with a folder at the back end
  * behind it, and "unix:path|fcgi://name/folder". Returns NULL, or what is wrong
@@ -26445,7 +26564,6 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
     empm__backend *b = &g->list[g->n];
     struct sockaddr_un *un = (struct sockaddr_un *)(void *)&b->to;
     empm__endpoint_spec l;
-    struct addrinfo hints, *found;
     char host[EMPM__BACKEND_TEXT];
     const char *bar, *why, *folder = NULL;
     if (g->n == EMPM__BACKENDS)
@@ -26473,6 +26591,8 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
                  folder);
     if ((why = empm__endpoint_parse(&l, host)) != NULL)
         return why;
+    if (l.kind == EMPM__ENDPOINT_TCP && l.host[0] != '\0')
+        return empm__backend_resolve(g, host, &l);
     memcpy(b->text, host, sizeof b->text);
     if (l.kind == EMPM__ENDPOINT_UNIX) {
         if (strlen(l.host) >= sizeof un->sun_path)
@@ -26480,15 +26600,6 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
         un->sun_family = AF_UNIX;
         memcpy(un->sun_path, l.host, strlen(l.host) + 1);
         b->to_len = (socklen_t)sizeof *un;
-    } else if (l.kind == EMPM__ENDPOINT_TCP && l.host[0] != '\0') {
-        /* once, at a start or reload: a worker waits for no name server */
-        memset(&hints, 0, sizeof hints);
-        hints.ai_socktype = SOCK_STREAM;
-        if (getaddrinfo(l.host, l.port, &hints, &found) != 0)
-            return "has a name that is not known";
-        memcpy(&b->to, found->ai_addr, found->ai_addrlen);
-        b->to_len = found->ai_addrlen;
-        freeaddrinfo(found);
     } else
         return "wants unix:path or host:port";
     g->n++;
@@ -32987,6 +33098,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5113  this Listen is redundant: another one already covers its IPv4 port
  *   5114  Listen overlaps with a socket in use
  *   5115  AddType is not valid
+ *   5116  DirectoryIndex or FallbackResource names what cannot be served
  *   5120  Include or a configuration file: not found, or nested too deep
  *   5121  a directive of Apache has no meaning here
  *   5122  there is no such directive               5123  ... has a bad value

@@ -17445,7 +17445,7 @@ LIVE(access, notes_and_conditions)
     snprintf(line[1], sizeof line[1], "- - - - %s - GET /health -\n",
              f.forked ? "set" : "-");
     snprintf(line[2], sizeof line[2], "- - - - %s - GET /files/ "
-             "/nonexistent/b c/index.html\n", f.forked ? "set" : "-");
+             "/nonexistent/b c/\n", f.forked ? "set" : "-");
     snprintf(line[3], sizeof line[3], "%s%s%s- - - - %s - - -\n", line[0],
              line[1], line[2], f.forked ? "set" : "-");
     CHECK_STR(text, line[3]);
@@ -21143,6 +21143,19 @@ static void fb_up(fb *b, const char *name, const fb_row *rows)
         abort();
 }
 
+/* The same by TCP; the port. */
+static int fb_up_tcp(fb *b, const fb_row *rows)
+{
+    int port = 0;
+
+    memset(b, 0, sizeof *b);
+    b->rows = rows;
+    tmp_path(b->path, sizeof b->path, "none");
+    if ((b->fd = listening_socket(&port)) < 0)
+        abort();
+    return port;
+}
+
 static void fb_down(fb *b)
 {
     add_int(&b->stop, 1);
@@ -22087,6 +22100,520 @@ LIVE(fastcgi, scripts_are_files)
     unlink(path);
 }
 
+/* --- which script runs, and what it sees ---------------------------------- */
+
+/* A row of URLs: SCRIPT_NAME and PATH_INFO (NULL: none), and the script's place
+ * below the folder (NULL: the back end has no files). Without a name the status
+ * is all, and no back end is asked. */
+typedef struct fb_url {
+    const char *target;
+    int         status;
+    const char *name, *info, *file;
+} fb_url;
+
+static void fb_file(const fixture *f, const char *name, const char *text)
+{
+    char path[600];
+
+    snprintf(path, sizeof path, "%s/%s", f->www, name);
+    write_file(path, text, strlen(text));
+}
+
+/* Asks for each row. The script sees the target as it was sent and the query
+ * apart; its name and PATH_INFO are the decoded path, unless it stands in for
+ * what is not there. */
+static void fb_urls(const fixture *f, client *c, const fb_url *rows, size_t n)
+{
+    char line[1000], root[400];
+    size_t i;
+    int asked;
+
+    if (realpath(f->www, root) == NULL)
+        abort();
+    for (i = 0; i < n; i++) {
+        const fb_url *u = &rows[i];
+
+        context("%s", u->target);
+        asked = get_int(&fb_one.conns);
+        cl_close(c);                 /* a 400 closes */
+        CHECK_INT(cl_get(c, u->target), u->status);
+        CHECK(c->body.p == NULL || strstr(c->body.p, "<?php") == NULL);
+        CHECK_INT(get_int(&fb_one.conns) - asked, u->name != NULL);
+        if (u->name == NULL)
+            continue;
+        snprintf(line, sizeof line, "SCRIPT_NAME=%s", u->name);
+        CHECK(fb_has(c, line));
+        snprintf(line, sizeof line, "PATH_INFO=%s", u->info ? u->info : "");
+        CHECK_INT(fb_has(c, line), u->info != NULL);
+        CHECK_INT(strstr(c->body.p, "PATH_INFO=") != NULL, u->info != NULL);
+        snprintf(line, sizeof line, "SCRIPT_FILENAME=%s/%s", root,
+                 u->file != NULL ? u->file : "");
+        CHECK_INT(fb_has(c, line), u->file != NULL);
+        snprintf(line, sizeof line, "PATH_TRANSLATED=%s%s", root,
+                 u->info != NULL ? u->info : "");
+        CHECK_INT(fb_has(c, line), u->file != NULL && u->info != NULL);
+        snprintf(line, sizeof line, "REQUEST_URI=%s", u->target);
+        CHECK(fb_has(c, line));
+        snprintf(line, sizeof line, "QUERY_STRING=%s",
+                 strchr(u->target, '?') ? strchr(u->target, '?') + 1 : "");
+        CHECK(fb_has(c, line));
+        if (CHECK(strstr(c->body.p, "SCRIPT_NAME=") != NULL))
+            CHECK(strstr(strstr(c->body.p, "SCRIPT_NAME=") + 1,
+                         "\nSCRIPT_NAME=") == NULL);
+    }
+    no_context();
+}
+
+static const char *const fb_folders[] = {
+    "u", "u/sub", "u/dir.php", "u/a b", "u/hostile.file.d"
+};
+
+static const char *const fb_scripts[] = {
+    "u/s.php", "u/index.php", "u/sub/index.php", "u/sub/t.php",
+    "u/dir.php/in.php", "u/a b/c d.php", "u/p+q.php", "u/100%.php",
+    "u/\303\244.php", "u/\304\260\342\204\252.php", "u/two.php.php", "u/.php"
+};
+
+/* Makes the files of the tables, or removes them. */
+static void fb_tree(const fixture *f, int make)
+{
+    char path[600];
+    size_t i;
+
+    for (i = 0; make && i < sizeof fb_folders / sizeof *fb_folders; i++) {
+        snprintf(path, sizeof path, "%s/%s", f->www, fb_folders[i]);
+        mkdir(path, 0755);
+    }
+    EACH(fb_scripts, k) {
+        snprintf(path, sizeof path, "%s/%s", f->www, fb_scripts[k]);
+        if (make)
+            fb_file(f, fb_scripts[k], "<?php secret");
+        else
+            unlink(path);
+    }
+    snprintf(path, sizeof path, "%s/u/hostile.file", f->www);
+    if (make)
+        fb_file(f, "u/hostile.file", "an upload");
+    else
+        unlink(path);
+    for (i = sizeof fb_folders / sizeof *fb_folders; !make && i-- > 0;) {
+        snprintf(path, sizeof path, "%s/%s", f->www, fb_folders[i]);
+        rmdir(path);
+    }
+}
+
+/* A path is decoded once, made normal, and leads to a script by its names,
+ * compared byte by byte; what follows is PATH_INFO. */
+LIVE(fastcgi, urls_of_scripts)
+{
+    static const fb_url rows[] = {
+        { "/php/u/s.php", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "/php/u/s.php?", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "/php/u/s.php?q=%2F&r=a+b?c", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "/php/u/s.php/", 200, "/php/u/s.php", "/", "u/s.php" },
+        { "/php/u/s.php/a/b", 200, "/php/u/s.php", "/a/b", "u/s.php" },
+        { "/php/u/s.php/a%2Fb", 200, "/php/u/s.php", "/a/b", "u/s.php" },
+        { "/php/u/s.php/a%252Fb", 200, "/php/u/s.php", "/a%2Fb", "u/s.php" },
+        { "/php/u/s.php/a%20b+c", 200, "/php/u/s.php", "/a b+c", "u/s.php" },
+        { "/php/u/s.php/%C3%A4", 200, "/php/u/s.php", "/\303\244",
+          "u/s.php" },
+        { "/php/u/s.php/x.php", 200, "/php/u/s.php", "/x.php", "u/s.php" },
+        { "/php/u/s.php/%3Fq=1", 200, "/php/u/s.php", "/?q=1", "u/s.php" },
+        { "/php/u/%73.php", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "//php//u//s.php//a//b/", 200, "/php/u/s.php", "/a/b/", "u/s.php" },
+        { "/php/u/./sub/../s.php", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "/php/u/s.php/../s.php/x", 200, "/php/u/s.php", "/x", "u/s.php" },
+        { "/php/u/%2e%2e/u/s.php", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "/php/u/a%20b/c%20d.php/e%20f", 200, "/php/u/a b/c d.php", "/e f",
+          "u/a b/c d.php" },
+        { "/php/u/p+q.php", 200, "/php/u/p+q.php", NULL, "u/p+q.php" },
+        { "/php/u/100%25.php", 200, "/php/u/100%.php", NULL, "u/100%.php" },
+        { "/php/u/%C3%A4.php/x", 200, "/php/u/\303\244.php", "/x",
+          "u/\303\244.php" },
+        { "/php/u/two.php.php", 200, "/php/u/two.php.php", NULL,
+          "u/two.php.php" },
+        /* U+0130 and U+212A are longer or shorter in lower case */
+        { "/php/u/%C4%B0%E2%84%AA.php/%C4%B0", 200,
+          "/php/u/\304\260\342\204\252.php", "/\304\260",
+          "u/\304\260\342\204\252.php" },
+        /* folders: their index; one may be called as a script */
+        { "/php/u/", 200, "/php/u/index.php", NULL, "u/index.php" },
+        { "/php/u/sub/?a=b", 200, "/php/u/sub/index.php", NULL,
+          "u/sub/index.php" },
+        { "/php/u/dir.php/in.php/x", 200, "/php/u/dir.php/in.php", "/x",
+          "u/dir.php/in.php" },
+        { "/php/u/dir.php/", 404, NULL, NULL, NULL },
+        { "/php/u/sub", 301, NULL, NULL, NULL },
+        /* what is no script is none by what follows or precedes it */
+        { "/php/u/hostile.file/fake.php", 404, NULL, NULL, NULL },
+        { "/php/u/hostile.file/.php", 404, NULL, NULL, NULL },
+        { "/php/u/hostile.file%2Ffake.php", 404, NULL, NULL, NULL },
+        { "/php/u/hostile.file%00.php", 400, NULL, NULL, NULL },
+        { "/php/u/hostile.file;.php", 404, NULL, NULL, NULL },
+        { "/php/u/hostile.file", 200, NULL, NULL, NULL },
+        { "/php/u/hostile.file.d/fake.php/x", 404, NULL, NULL, NULL },
+        { "/php/u/none.php/x", 404, NULL, NULL, NULL },
+        { "/php/u/S.php", 404, NULL, NULL, NULL },
+        { "/php/u/s.PHP", 404, NULL, NULL, NULL },
+        { "/php/u/s.php.", 404, NULL, NULL, NULL },
+        { "/php/u/s.php%20", 404, NULL, NULL, NULL },
+        { "/php/u/s.php%5Cx", 404, NULL, NULL, NULL },
+        { "/php/u/s.php%2Fx", 404, NULL, NULL, NULL },
+        { "/php/u%2Fs.php", 404, NULL, NULL, NULL },
+        { "/php/u/.php", 404, NULL, NULL, NULL },
+        { "/php/u/i.php", 404, NULL, NULL, NULL },
+        /* no control character reaches a program */
+        { "/php/u/s.php/%00", 400, NULL, NULL, NULL },
+        { "/php/u/s.php/a%0Ab", 404, NULL, NULL, NULL },
+        { "/php/u/s.php/a%0D", 404, NULL, NULL, NULL },
+        { "/php/u/s.php/%7F", 404, NULL, NULL, NULL },
+        { "/php/u/s.php%0A", 404, NULL, NULL, NULL },
+        { "/php/%0A/../u/s.php", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "/php/../../u/s.php", 400, NULL, NULL, NULL },
+        /* a program without files has all that follows its name */
+        { "/app/", 200, "/app", "/", NULL },
+        { "/app/a%20b/c%2Fd/%C3%A4/?x=/y", 200, "/app", "/a b/c/d/\303\244/",
+          NULL },
+        { "/app//a/../b", 200, "/app", "/b", NULL },
+        { "/app/x.php/y", 200, "/app", "/x.php/y", NULL },
+        { "/app", 301, NULL, NULL, NULL },
+        { "/app/a%0A", 404, NULL, NULL, NULL },
+        { "/app/%00", 400, NULL, NULL, NULL }
+    };
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    fb_tree(&f, 1);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    fb_urls(&f, &c, rows, sizeof rows / sizeof *rows);
+    cl_close(&c);
+    fb_end(&f);
+    fb_tree(&f, 0);
+}
+
+/* FallbackResource stands in for what is not there: the script of it sees the
+ * target and the query as they were sent, no PATH_INFO, and no path with
+ * control characters either. */
+LIVE(fastcgi, urls_of_a_fallback)
+{
+    static const fb_url rows[] = {
+        { "/php/u/dir.php/", 200, "/php/u/index.php", NULL, "u/index.php" },
+        { "/php/2024/05/a-post/", 200, "/php/u/index.php", NULL,
+          "u/index.php" },
+        { "/php/a-post?p=1&q=%20", 200, "/php/u/index.php", NULL,
+          "u/index.php" },
+        { "/php/%C3%BCber/%2F", 200, "/php/u/index.php", NULL, "u/index.php" },
+        { "/php/none.php/x", 200, "/php/u/index.php", NULL, "u/index.php" },
+        { "/php/u/hostile.file/fake.php", 200, "/php/u/index.php", NULL,
+          "u/index.php" },
+        { "/php/.env", 200, "/php/u/index.php", NULL, "u/index.php" },
+        /* what is there comes first */
+        { "/php/u/s.php/x", 200, "/php/u/s.php", "/x", "u/s.php" },
+        { "/php/u/sub/", 200, "/php/u/sub/index.php", NULL, "u/sub/index.php" },
+        { "/php/u/hostile.file", 200, NULL, NULL, NULL },
+        { "/php/u/sub", 301, NULL, NULL, NULL },
+        { "/php/a%0Ab", 404, NULL, NULL, NULL },
+        { "/php/u/s.php/%0A", 404, NULL, NULL, NULL },
+        { "/php/%00", 400, NULL, NULL, NULL }
+    };
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    fb_tree(&f, 1);
+    f.cfg.fallback_resource = "/u/index.php";
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    fb_urls(&f, &c, rows, sizeof rows / sizeof *rows);
+    /* a form, too, reaches it */
+    CHECK_INT(cl_ask(&c, "POST /php/wp-json/x HTTP/1.1\r\nHost: a\r\n"
+                     "Content-Length: 2\r\n\r\nab"), 200);
+    CHECK(fb_has(&c, "REQUEST_METHOD=POST"));
+    CHECK(fb_has(&c, "SCRIPT_NAME=/php/u/index.php"));
+    CHECK(strstr(c.body.p, "BODY=ab") != NULL);
+    cl_close(&c);
+    fb_end(&f);
+    fb_tree(&f, 0);
+}
+
+/* A server with the directives of a file, and two back ends; %s is the first
+ * one's socket, %d the second one's port, any number of times. */
+static int fb_serve_file(fixture *f, const char *text)
+{
+    str file = { 0 };
+    const char *p;
+    int port;
+
+    fb_init(f, fb_echo, fb_echo);
+    close(fb_two.fd);
+    unlink(fb_two.path);
+    port = fb_up_tcp(&fb_two, fb_echo);
+    fb_tree(f, 1);
+    fb_file(f, "u/sub/home.phtml", "<?php secret");
+    for (p = text; *p != '\0'; p++)
+        if (p[0] == '%' && p[1] == 's')
+            str_addf(&file, "%s", (p++, fb_one.path));
+        else if (p[0] == '%' && p[1] == 'd')
+            str_addf(&file, "%d", (p++, port));
+        else
+            str_add(&file, p, 1);
+    str_add(&file, "", 1);
+    CHECK_INT(conf_load(&f->cfg, file.p), EMPM_OK);
+    str_free(&file);
+    return fb_serve(f);
+}
+
+/* Rows of such a file: the back end that is asked (0: none) and a line of
+ * what it sees. */
+typedef struct fb_asked {
+    const char *target;
+    int         status, by;
+    const char *line;
+} fb_asked;
+
+static void fb_check_file(const char *text, const fb_asked *rows, size_t n)
+{
+    char path[600];
+    fixture f;
+    client c;
+    size_t i;
+
+    if (!fb_serve_file(&f, text))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < n; i++) {
+        const int one = get_int(&fb_one.conns), two = get_int(&fb_two.conns);
+
+        context("%s", rows[i].target);
+        CHECK_INT(cl_get(&c, rows[i].target), rows[i].status);
+        CHECK_INT(get_int(&fb_one.conns) - one, rows[i].by == 1);
+        CHECK_INT(get_int(&fb_two.conns) - two, rows[i].by == 2);
+        if (rows[i].line != NULL)
+            CHECK(fb_has(&c, rows[i].line));
+        if (rows[i].by != 0)
+            CHECK(strstr(c.body.p, "secret") == NULL);
+    }
+    no_context();
+    cl_close(&c);
+    fb_end(&f);
+    snprintf(path, sizeof path, "%s/u/sub/home.phtml", f.www);
+    unlink(path);
+    fb_tree(&f, 0);
+}
+
+/* Directives of a file, in Apache's spelling: extensions choose the back end,
+ * by a unix socket or by TCP; the first name of DirectoryIndex that is there
+ * stands for a folder. */
+LIVE(fastcgi, directives_of_a_file)
+{
+    static const fb_asked rows[] = {
+        { "/u/s.php/x?y=z", 200, 1, "SCRIPT_NAME=/u/s.php" },
+        { "/u/sub/home.phtml/x", 200, 2, "PATH_INFO=/x" },
+        { "/u/sub/", 200, 2, "SCRIPT_NAME=/u/sub/home.phtml" },
+        { "/u/", 200, 1, "SCRIPT_NAME=/u/index.php" },
+        { "/php/u/sub/", 200, 1, "SCRIPT_NAME=/php/u/sub/index.php" },
+        { "/not/there?p=1", 200, 1, "SCRIPT_NAME=/u/index.php" },
+        { "/not/there?p=1", 200, 1, "REQUEST_URI=/not/there?p=1" },
+        { "/u/hostile.file", 200, 0, NULL },
+        { "/a.txt", 200, 0, NULL },
+        { "/pass/a%20b/c.php?q", 200, 2, "SCRIPT_FILENAME=/srv/app/a b/c.php" },
+        { "/pass/a%20b/c.php?q", 200, 2, "PATH_INFO=/a b/c.php" },
+        { "/pass/a%20b/c.php?q", 200, 2, "SCRIPT_NAME=/pass" },
+        { "/pass/a%2fb", 404, 0, NULL }
+    };
+
+    fb_check_file("# as an operator writes it\n"
+                  "AddHandler \"proxy:unix:%s|fcgi://localhost/\" .php inc5\n"
+                  "<FilesMatch \"\\.phtml$\">\n"
+                  "    SetHandler \"proxy:fcgi://127.0.0.1:%d\"\n"
+                  "</FilesMatch>\n"
+                  "DirectoryIndex none.php home.phtml index.php\n"
+                  "FallbackResource /u/index.php\n"
+                  "ProxyPass \"/pass/\" \"fcgi://127.0.0.1:%d/srv/app/\" "
+                  "timeout=5 connectiontimeout=1\n",
+                  rows, sizeof rows / sizeof *rows);
+}
+
+/* The other spellings: SetHandler with a unix socket, AddHandler with a host, a
+ * port and a folder at the back end. Without an index a folder is 404. */
+LIVE(fastcgi, directives_of_another_file)
+{
+    static const fb_asked rows[] = {
+        { "/u/s.php", 200, 1, "SCRIPT_NAME=/u/s.php" },
+        { "/u/sub/home.phtml", 200, 2,
+          "SCRIPT_FILENAME=/srv/www/u/sub/home.phtml" },
+        { "/u/sub/home.phtml/i", 200, 2, "PATH_TRANSLATED=/srv/www/i" },
+        { "/u/sub/home.phtml", 200, 2, "DOCUMENT_ROOT=/srv/www" },
+        { "/u/", 404, 0, NULL },
+        { "/not/there", 404, 0, NULL }
+    };
+
+    fb_check_file("<IfModule proxy_fcgi_module>\n"
+                  "<FilesMatch \\.php$>\n"
+                  "SetHandler proxy:unix:%s|fcgi://localhost/\n"
+                  "</FilesMatch>\n"
+                  "</IfModule>\n"
+                  "AddHandler proxy:fcgi://localhost:%d/srv/www/ .phtml\n"
+                  "DirectoryIndex none.html\n",
+                  rows, sizeof rows / sizeof *rows);
+}
+
+/* A host with several addresses is a back end for each of them: one where
+ * nobody listens fails no request, and the log tells it apart. */
+LIVE(fastcgi, a_host_has_all_its_addresses)
+{
+    fixture f;
+    client c;
+    int i, port;
+
+    fb_init(&f, fb_echo, fb_echo);
+    close(fb_two.fd);
+    unlink(fb_two.path);
+    port = fb_up_tcp(&fb_two, fb_echo);
+    f.cfg.proxy_connect_timeout_ms = 60;     /* one is not reachable */
+    snprintf(fb_address[1], sizeof fb_address[1], "several.test:%d", port);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 4; i++)
+        CHECK_INT(cl_ask(&c, "POST /two/x HTTP/1.1\r\nHost: a\r\n"
+                         "Content-Length: 2\r\n\r\nab"), 200);
+    CHECK_INT(get_int(&fb_two.conns), 4);
+    CHECK(fx_log_has(&f, "(127.0.0.2)"));
+    CHECK(!fx_log_has(&f, "(127.0.0.1)"));
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* %f of an access log is the file that has answered: the index of a folder by
+ * whatever name, the script in front of PATH_INFO, what stands in for a file
+ * that is not there. */
+LIVE(fastcgi, a_log_names_the_file_that_answers)
+{
+    static const char *const rows[][2] = {
+        { "/php/u/sub/", "/u/sub/index.php" },
+        { "/php/u/s.php/a/b", "/u/s.php" },
+        { "/php/u/none/at/all", "/u/index.php" },
+        { "/u/a%20b/", "/u/a b/c d.php" },
+        { "/a.txt", "/a.txt" },
+        { "/app/x", NULL }
+    };
+    char log[300], line[600], *text;
+    str want = { 0 };
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    fb_tree(&f, 1);
+    f.cfg.fallback_resource = "/u/index.php";
+    f.cfg.directory_index = "none.html 'c d.php'";
+    f.cfg.threads_per_child = 1;     /* so that they come in this order */
+    log_to(&f, log, sizeof log, "\"%f\"");
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    EACH(rows, i) {
+        CHECK_INT(cl_get(&c, rows[i][0]), 200);
+        snprintf(line, sizeof line, "%s%s\n", rows[i][1] ? f.www : "-",
+                 rows[i][1] ? rows[i][1] : "");
+        str_addf(&want, "%s", line);
+    }
+    str_add(&want, "", 1);
+    text = log_lines(log, 6, 2000);
+    CHECK_STR(text, want.p);
+    free(text);
+    str_free(&want);
+    cl_close(&c);
+    fb_end(&f);
+    fb_tree(&f, 0);
+    unlink(log);
+}
+
+/* The head of a stream is there before its first byte, so that a browser's
+ * EventSource is open; an answer of any other kind waits for the end, and has
+ * its length. */
+LIVE(fastcgi, the_head_of_a_stream_waits_for_no_body)
+{
+    static const fb_row rows[] = {
+        { FB_STREAM, "o:Content-Type: text/event-stream\n\n", 0 },
+        { FB_STREAM, "o:X-Accel-Buffering: no\n\n", 0 },
+        { FB_STREAM, "o:Content-Type: text/plain\n\n|o:x|$", 0 },
+        { FB_STREAM, "o:X-Accel-Buffering: no\n\n|o:x|$", 0 }
+    };
+    char line[100];
+    fixture f;
+    client c;
+    int i;
+
+    fb_init(&f, rows, rows);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 2; i++) {
+        cl_close(&c);
+        cl_printf(&c, "GET /app/?%d HTTP/1.1\r\nHost: a\r\n\r\n", i);
+        if (CHECK_INT(cl_line(&c, line, sizeof line,
+                              now_ms() + (uint64_t)SCALED(2000)), 0))
+            CHECK_STR(line, "HTTP/1.1 200 OK");
+        cl_reset(&c);                /* a FIN would leave it a reader */
+    }
+    CHECK_INT(cl_get(&c, "/app/?2"), 200);
+    CHECK_INT((int)c.declared, 1);
+    CHECK_INT(cl_get(&c, "/app/?3"), 200);
+    CHECK_STR(c.body.p, "x");
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* Names in settings are names of files in a folder, and lead nowhere else. */
+TEST(fastcgi, names_in_settings_stay_below_their_folder)
+{
+    static const struct { const char *index, *other; int good; } rows[] = {
+        { "index.php index.html", NULL, 1 }, { "\"a b.php\"", NULL, 1 },
+        { "", NULL, 1 }, { "index.html ../index.php", NULL, 0 },
+        { "/index.php", NULL, 0 }, { "sub/index.php", NULL, 0 },
+        { "..", NULL, 0 }, { ".htaccess", NULL, 0 }, { "a\\b", NULL, 0 },
+        { "\"\"", NULL, 0 },
+        { "0123456789012345678901234567890123456789012345678901234567890123",
+          NULL, 0 },
+        { "012345678901234567890123456789012345678901234567890123456789012",
+          NULL, 1 },
+        { NULL, "/index.php", 1 }, { NULL, "index.php", 1 },
+        { NULL, "/a b/c/d.html", 1 }, { NULL, "/.well-known/x", 1 },
+        { NULL, "/../index.php", 0 }, { NULL, "/a/../../b", 0 },
+        { NULL, "/a/", 0 }, { NULL, "/", 0 }, { NULL, "", 0 },
+        { NULL, "//a", 0 }, { NULL, "/index.php?x", 0 }, { NULL, "/.env", 0 }
+    };
+
+    EACH(rows, i) {
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+
+        context("row %d", (int)i);
+        cfg.routes = fb_routes;
+        if (rows[i].index != NULL)
+            cfg.directory_index = rows[i].index;
+        cfg.fallback_resource = rows[i].other;
+        empm__files_check_names(&cfg, &rep);
+        CHECK_INT(rep.errors, !rows[i].good);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5116), !rows[i].good);
+        CHECK_INT(empm_check(&cfg, NULL, NULL) > 0, !rows[i].good);
+        empm_config_free(&cfg);
+    }
+    no_context();
+    str_free(&g_heard);
+}
+
 /* --- PHP-FPM -------------------------------------------------------------- */
 
 static char fpm_program[64];
@@ -22231,6 +22758,54 @@ SERVED_WITH(fastcgi, php_fpm, T_LIVE,
     fpm_script(f, "big.php", NULL);
     fpm_script(f, "sleep.php", NULL);
     fpm_script(f, "bad.php", NULL);
+}
+
+/* PHP shows scripts what the tables above have, after what it makes of paths
+ * itself: PHP_SELF, of which programs build links, is the decoded path. */
+SERVED_WITH(fastcgi, php_fpm_sees_urls, T_PLAIN,
+            fx_init(f);
+            tmp_path(fb_address[0] + 5, sizeof fb_address[0] - 5, "fpm.sock");
+            memcpy(fb_address[0], "unix:", 5);
+            snprintf(fb_address[1], sizeof fb_address[1], "%s", fb_address[0]);
+            f->cfg.routes = fb_routes,
+            "FallbackResource /u/index.php")
+{
+    static const char show[] =
+        "<?php foreach (['SCRIPT_NAME', 'PATH_INFO', 'PHP_SELF', "
+        "'QUERY_STRING'] as $n) echo $_SERVER[$n] ?? '-', '|';"
+        "echo basename(__FILE__), '|', $_SERVER['DOCUMENT_ROOT'] === "
+        "dirname(__DIR__) ? 'root' : 'other', '|', $_SERVER['REQUEST_URI'];";
+    static const struct { const char *target, *seen; } rows[] = {
+        { "/php/u/s.php", "/php/u/s.php|-|/php/u/s.php||s.php|root|" },
+        { "/php/u/s.php/a%2Fb/%C3%A4?q=%20", "/php/u/s.php|/a/b/\303\244|"
+          "/php/u/s.php/a/b/\303\244|q=%20|s.php|root|" },
+        { "//php//u/./s.php//x/", "/php/u/s.php|/x/|/php/u/s.php/x/||s.php|"
+          "root|" },
+        { "/php/u/%C4%B0%E2%84%AA.php/x.php",
+          "/php/u/\304\260\342\204\252.php|/x.php|"
+          "/php/u/\304\260\342\204\252.php/x.php||"
+          "\304\260\342\204\252.php|root|" },
+        { "/php/u/", "/php/u/index.php|-|/php/u/index.php||index.php|root|" },
+        { "/php/2024/a-post/?p=1", "/php/u/index.php|-|/php/u/index.php|p=1|"
+          "index.php|root|" }
+    };
+    pid_t pid = fpm_up(2);
+
+    if (pid < 0)
+        SKIP("no PHP-FPM, or not root");
+    fb_tree(f, 1);
+    EACH(fb_scripts, i)
+        fb_file(f, fb_scripts[i], show);
+    EACH(rows, i) {
+        char seen[400];
+
+        snprintf(seen, sizeof seen, "%s%s", rows[i].seen, rows[i].target);
+        CHECK_INT(cl_get(c, rows[i].target), 200);
+        CHECK_STR(c->body.p, seen);
+    }
+    CHECK_INT(cl_get(c, "/php/u/s.php/%0A"), 404);
+    fpm_down(pid);
+    fb_tree(f, 0);
 }
 
 /* A slow client does not hold a process of the back end: what it does not take
