@@ -66,6 +66,13 @@
  *     A path is made normal before it is matched: "/a/./b/../c//d" becomes
  *   "/a/c/d", also where the dots are escaped; above the root is 400.
  *
+ * FILES  EMPM_FILES("GET /", "./www") serves what is below a folder, which no
+ *   link and no spelling of ".." leaves; hidden names are not there.
+ *   Precompressed br zstd gzip answers with a.js.br, a.js.zst or a.js.gz
+ *   instead of a.js, as Accept-Encoding has it, however old the sibling is:
+ *   make it anew with its file. Without the file it is not looked for. A
+ *   sibling that is new is seen within a second.
+ *
  * CONFIGURATION  Fields of empm_config are Apache's directives in snake case
  *   and mean the same. empm_set(), -c and files take Apache's spelling, so an
  *   mpm_event.conf loads as it is. `program -L` lists the directives.
@@ -470,6 +477,14 @@ typedef struct empm_config {
     const char *add_type[EMPM_MAX_LIST]; /* media types of files by extension,
                                           "video/x-matroska .mkv .mka"; they
                                           come before the built-in ones */
+    const char *precompressed;         /* content codings, best one first, of
+                                          files beside the one that is asked
+                                          for: "br zstd gzip" looks for a.js.br,
+                                          a.js.zst and a.js.gz. A sibling is
+                                          sent however old it is, to a client
+                                          that takes its coding, and each answer
+                                          has Vary: NULL, none is looked for,
+                                          since it may be a backup */
     int         file_etag;             /* parts of an ETag, EMPM_ETAG_*:
                                           all of it. Servers behind one balancer
                                           with copies of the same files need
@@ -1354,6 +1369,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix access-logs     access
  *   prefix files           types file
  *   prefix conditions      date condition range file
+ *   prefix codings         coding
  *   prefix file-cache      file files
  *   prefix multipart       parts
  *   prefix files-serving   parts file
@@ -2717,6 +2733,8 @@ static const empm__directive empm__directives[] = {
               "the folder of EMPM_FILES routes that name none"),
     EMPM__SET("AddType", add_type, LIST, 0, EMPM_MAX_LIST, NULL,
               "the media type of files: video/x-matroska .mkv .mka"),
+    EMPM__SET("Precompressed", precompressed, WORDS, 0, 0, NULL,
+              "codings of files beside a file, the best first: br zstd gzip"),
     EMPM__SET("FileETag", file_etag, ETAG, 0, EMPM_ETAG_ALL, "All",
               "what an ETag is made of"),
     EMPM__SET("DirectoryIndex", directory_index, WORDS, 0, 0, "index.html",
@@ -6528,12 +6546,19 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
                                           turn is on */
 } empm__worker;
 
+#define EMPM__CODINGS 3              /* content codings of files (>>codings) */
+
 /* A file that answers are made of; they and the child's cache share it. */
 typedef struct empm__file {
     uint32_t    refs;             /* atomic; all else is fixed but used_at_ms */
     uint32_t    used_at_ms;            /* atomic: when last asked for */
     int         fd;                    /* -1: `bytes` is all of it */
     int         root_fd;               /* where `path` begins */
+    int         coding;                /* of its bytes, as a sibling; 0: none */
+    int         varies;                /* Accept-Encoding has chosen it */
+    uint32_t    absent;                /* atomic: bits of codings of which it
+                                          has no sibling, */
+    uint32_t    absent_until_ms;       /* atomic: believed so long */
     uint64_t    stat_key[5];           /* device, inode, size, mtime, ctime */
     int64_t     modified_s;
     const char *type;
@@ -6541,7 +6566,7 @@ typedef struct empm__file {
     empm__pool *pool;                  /* where fd is counted; NULL: nowhere */
     char        modified[30], tag[40]; /* tag: "" if FileETag is None */
     uint16_t    validators, fields_len;
-    char        fields[256];           /* of the head; the validators first */
+    char        fields[320];           /* of the head; the validators first */
 } empm__file;
 
 /* A connection beyond MaxConnectionsPerPeer that waits for its verdict. */
@@ -6702,6 +6727,7 @@ struct empm_server {
     int             ngroups;
     struct empm__kv *store;        /* SharedStoreSize; NULL: none (>>store) */
     struct empm__types *types;     /* AddType; NULL: none (>>files) */
+    unsigned char   codings[EMPM__CODINGS + 1];    /* Precompressed; 0 ends */
     struct empm__scripts *scripts; /* AddHandler; NULL: none (>>fastcgi) */
     struct empm__backend_scores *backends; /* of all back ends; or NULL */
     struct empm__access_logs *access;  /* CustomLog; NULL: none (>>access) */
@@ -23335,6 +23361,126 @@ static int empm__file_judge(const empm_request *req, const empm__file *f,
 }
 
 /* ---------------------------------------------------------------------------
+ * >>codings -- files that somebody has compressed before
+ *
+ * Beside a.js may stand a.js.br, a.js.zst, a.js.gz: the same content, coded.
+ * Accept-Encoding chooses among those that Precompressed lists and that are
+ * there. Each is a representation with an ETag and ranges of its own; the URL
+ * of the sibling itself is a plain file.
+ *
+ * source    RFC 9110 8.4 (codings), 12.4.2 (weights), 12.5.3, 12.5.5 (Vary)
+ * ------------------------------------------------------------------------- */
+
+/* A coding is known by its place in this list, which begins with none. */
+static const struct {
+    const char *name, *ext, *alias;
+} empm__coding_names[EMPM__CODINGS + 1] = {
+    { "identity", "", "" }, { "br", ".br", "" }, { "zstd", ".zst", "" },
+    { "gzip", ".gz", "x-gzip" }      /* RFC 9110 8.4.1.3 */
+};
+
+/* Returns the coding of a name, or -1. */
+static int empm__coding_find(const char *name, size_t n)
+{
+    int i;
+    for (i = 0; i <= EMPM__CODINGS; i++) {
+        const char *a = empm__coding_names[i].name;
+        const char *b = empm__coding_names[i].alias;
+        if (empm__text_same(name, n, a, strlen(a)) ||
+            (n > 0 && empm__text_same(name, n, b, strlen(b))))
+            return i;
+    }
+    return -1;
+}
+
+/* Does a file of this name look like a sibling itself? */
+static int empm__coding_is_sibling(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+    int i;
+    for (i = 1; dot != NULL && i <= EMPM__CODINGS; i++)
+        if (strcmp(dot, empm__coding_names[i].ext) == 0)
+            return 1;
+    return 0;
+}
+
+/* Reads Precompressed, which may be NULL, into `order`, which ends with 0.
+ * Returns 0, or -1: a word is no coding, or comes twice. */
+static int empm__coding_order(const char *list,
+                              unsigned char order[EMPM__CODINGS + 1])
+{
+    char word[EMPM__ARGUMENT];
+    int n = 0, r = 0;
+    memset(order, 0, EMPM__CODINGS + 1);
+    while (list != NULL &&
+           (r = empm__text_word(&list, word, sizeof word)) > 0) {
+        const int is = empm__coding_find(word, strlen(word));
+        if (is <= 0 || memchr(order, is, (size_t)n) != NULL)
+            return -1;
+        order[n++] = (unsigned char)is;
+    }
+    return r;
+}
+
+/* Reads the weight of an element "name ; q=0.5" of n bytes, in thousandths, and
+ * makes *n the length of the name. -1: it is malformed. */
+static int empm__coding_weight(const char *item, size_t *n)
+{
+    const char *semi = (const char *)memchr(item, ';', *n);
+    const char *end = item + *n, *at = semi != NULL ? semi + 1 : end;
+    int unit, q;
+    if (semi == NULL)
+        return 1000;
+    while (semi > item && (semi[-1] == ' ' || semi[-1] == '\t'))
+        semi--;
+    *n = (size_t)(semi - item);
+    while (at < end && (*at == ' ' || *at == '\t'))
+        at++;
+    if (end - at < 3 || (at[0] != 'q' && at[0] != 'Q') || at[1] != '=' ||
+        (at[2] != '0' && at[2] != '1'))
+        return -1;
+    q = (at[2] - '0') * 1000;
+    at += 3;
+    if (at == end)
+        return q;
+    if (*at != '.')
+        return -1;
+    for (at++, unit = 100; at < end; at++, unit /= 10) {
+        if (unit == 0 || !empm__ascii_is_digit((unsigned char)*at))
+            return -1;
+        q += (*at - '0') * unit;
+    }
+    return q <= 1000 ? q : -1;
+}
+
+/* Sets q[] to the weights that the client gives to each coding: 0 where it does
+ * not want it. A malformed element counts for nothing. Identity that is not
+ * named is the last resort, and so is it where it is excluded: the file serves
+ * a client better than 406. */
+static void empm__coding_accepted(const empm_request *req,
+                                  int q[EMPM__CODINGS + 1])
+{
+    empm__list list;
+    int i, other = 0;
+    for (i = 0; i <= EMPM__CODINGS; i++)
+        q[i] = -1;
+    empm__list_of_fields(&list, &req->head, req->text, "Accept-Encoding", 0);
+    while (empm__list_next(&list)) {
+        size_t n = list.n;
+        const int weight = empm__coding_weight(list.item, &n);
+        if (weight < 0)
+            continue;
+        if (n == 1 && *list.item == '*')
+            other = weight;
+        else if ((i = empm__coding_find(list.item, n)) >= 0)
+            q[i] = weight;
+    }
+    for (i = 0; i <= EMPM__CODINGS; i++)
+        if (q[i] < 0)
+            q[i] = other;
+}
+
+/* ---------------------------------------------------------------------------
  * >>file-cache -- files that are kept open
  *
  * A file that is asked for again is found by its path, and is looked at with
@@ -23345,6 +23491,7 @@ static int empm__file_judge(const empm_request *req, const empm__file *f,
 #ifndef EMPM__FILE_REST_S          /* the tests have no time for this */
 #  define EMPM__FILE_REST_S  3       /* a file must have rested so long */
 #  define EMPM__FILE_KEEP_MS 10000   /* kept so long after its last use */
+#  define EMPM__FILE_ABSENT_MS 1000  /* a sibling that was not there */
 #endif
 
 /* Fills in the numbers by which a file is known to be still the same. */
@@ -23370,9 +23517,9 @@ static uint64_t empm__file_scatter(uint64_t h) /* every bit by every bit */
     return h ^ h >> 31;
 }
 
-/* Makes the ETag: a size and a hash of time and inode. The inode's number is a
- * thing of ours, so it is not sent as it is. `of`: EMPM_ETAG_* bits; 0:
- * none. */
+/* Makes the ETag: a size and a hash of time and inode, and the coding, so that
+ * no variant has that of another. The inode's number is a thing of ours, so it
+ * is not sent as it is. `of`: EMPM_ETAG_* bits; 0: none. */
 static void empm__file_tag(empm__file *f, int of)
 {
     uint64_t h = 0;
@@ -23383,9 +23530,41 @@ static void empm__file_tag(empm__file *f, int of)
         h = empm__file_scatter(h + f->stat_key[3]);
     f->tag[0] = '\0';
     if (of != 0)
-        snprintf(f->tag, sizeof f->tag, "\"%llx-%llx\"",
+        snprintf(f->tag, sizeof f->tag, "\"%llx-%llx%s%s\"",
                  (unsigned long long)(of & EMPM_ETAG_SIZE ? f->stat_key[2] : 0),
-                 (unsigned long long)h);
+                 (unsigned long long)h, f->coding > 0 ? "-" : "",
+                 f->coding > 0 ? empm__coding_names[f->coding].ext + 1 : "");
+}
+
+/* Makes the fields that each answer of `f` has: validators first, a 304 has
+ * only those and Vary (RFC 9110 15.4.5). */
+static void empm__file_fields_make(empm__file *f)
+{
+    int at = snprintf(f->fields, sizeof f->fields,
+                      "%s%s%sLast-Modified: %s\r\n%s",
+                      *f->tag ? "ETag: " : "", f->tag, *f->tag ? "\r\n" : "",
+                      f->modified, f->varies ? "Vary: Accept-Encoding\r\n"
+                                             : "");
+    f->validators = (uint16_t)at;
+    at += snprintf(f->fields + at, sizeof f->fields - (size_t)at,
+                   "%s%s%sAccept-Ranges: bytes\r\nContent-Type: %s\r\n",
+                   f->coding > 0 ? "Content-Encoding: " : "",
+                   f->coding > 0 ? empm__coding_names[f->coding].name : "",
+                   f->coding > 0 ? "\r\n" : "", f->type);
+    f->fields_len = (uint16_t)at;
+}
+
+/* Returns the type of `f`: that of the file whose sibling it is, or its own. */
+static const char *empm__file_type(const empm__worker *w, empm__file *f)
+{
+    char *cut = f->path + strlen(f->path) -
+                strlen(empm__coding_names[f->coding].ext);
+    const char *type;
+    *cut = '\0';
+    type = empm__types_of_name(w->s->types, f->path);
+    if (f->coding > 0)
+        *cut = '.';
+    return type;
 }
 
 /* Makes an answer's file of the open regular file `fd`, which it takes over,
@@ -23394,7 +23573,7 @@ static void empm__file_tag(empm__file *f, int of)
  * reference. */
 static empm__file *empm__file_make(const empm__worker *w, int fd,
                                    const struct stat *st, int root_fd,
-                                   const char *path)
+                                   const char *path, int coding)
 {
     const size_t n = strlen(path) + 1;
     const size_t small = st->st_size <= (off_t)EMPM__FILE_SMALL
@@ -23402,7 +23581,6 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     const int64_t now = (int64_t)time(NULL);
     size_t got = 0;
     ssize_t r = 1;
-    int at;
     empm__file *f = (empm__file *)EMPM_MALLOC(sizeof *f + n + small);
     if (f == NULL) {
         close(fd);
@@ -23413,13 +23591,17 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     f->fd = fd;
     f->pool = NULL;
     f->root_fd = root_fd;
+    f->coding = coding;
+    f->varies = coding > 0 || (root_fd >= 0 && w->s->codings[0] != 0 &&
+                               !empm__coding_is_sibling(path));
+    f->absent = f->absent_until_ms = 0;
     f->modified_s = (int64_t)st->st_mtime;
     if (f->modified_s > now)         /* RFC 9110 8.8.2.1 */
         f->modified_s = now;
     empm__file_identity(f->stat_key, st);
     f->path = (char *)(f + 1);
     memcpy(f->path, path, n);
-    f->type = empm__types_of_name(w->s->types, path);
+    f->type = empm__file_type(w, f);
     empm__format_date(f->modified, f->modified_s);
     f->bytes = NULL;
     if (small > 0) {
@@ -23441,14 +23623,7 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
         f->fd = -1;
     }
     empm__file_tag(f, w->cfg->file_etag);
-    /* validators first: a 304 has only those */
-    at = snprintf(f->fields, sizeof f->fields, "%s%s%sLast-Modified: %s\r\n",
-                  *f->tag ? "ETag: " : "", f->tag, *f->tag ? "\r\n" : "",
-                  f->modified);
-    f->validators = (uint16_t)at;
-    at += snprintf(f->fields + at, sizeof f->fields - (size_t)at,
-                   "Accept-Ranges: bytes\r\nContent-Type: %s\r\n", f->type);
-    f->fields_len = (uint16_t)at;
+    empm__file_fields_make(f);
     return f;
 }
 
@@ -23528,8 +23703,8 @@ static int empm__file_count(empm__worker *w, empm__file *f)
  * and *status: 1: a directory; 0: it is answered already; else the status of
  * the answer. */
 static empm__file *empm__file_take(empm_request *req, int fd, int root_fd,
-                                   const char *path, struct stat *st,
-                                   int *status)
+                                   const char *path, int coding,
+                                   struct stat *st, int *status)
 {
     empm__file *f = NULL;
     char buf[4096];
@@ -23538,6 +23713,8 @@ static empm__file *empm__file_take(empm_request *req, int fd, int root_fd,
         *status = empm__file_status(req, path, errno);
     else if (!S_ISREG(st->st_mode))
         *status = S_ISDIR(st->st_mode) ? 1 : 404;
+    else if (st->st_size == 0 && coding > 0)
+        *status = 404;               /* no coding makes that of anything */
     else if (st->st_size == 0 && (n = read(fd, buf, sizeof buf)) != 0) {
         if (n < 0)
             *status = empm__file_status(req, path, errno);
@@ -23546,7 +23723,7 @@ static empm__file *empm__file_take(empm_request *req, int fd, int root_fd,
             *status = n == EMPM_OK ? 0 : 500;
         }
     } else {
-        f = empm__file_make(req->w, fd, st, root_fd, path);
+        f = empm__file_make(req->w, fd, st, root_fd, path, coding);
         fd = -1;
         if (f == NULL)
             *status = empm__file_status(req, path, errno);
@@ -23645,13 +23822,14 @@ static int empm__file_same(const empm__file *f)
     return memcmp(is, f->stat_key, sizeof is) == 0;
 }
 
-/* Opens the file `path` below root_fd, or finds it in the cache: a file that
- * has been opened before is asked only whether it is still the same one. Its
- * name, its inode and its times decide, so what has been written since is
- * served; one that has changed within the last seconds, whose times may not
- * tell, is not kept. NULL: *status as empm__file_take() has it. */
+/* Opens the file `path` below root_fd, `coding` as a sibling, or finds it in
+ * the cache: a file that has been opened before is asked only whether it is
+ * still the same one. Its name, its inode and its times decide, so what has
+ * been written since is served; one that has changed within the last seconds,
+ * whose times may not tell, is not kept. NULL: *status as empm__file_take() has
+ * it. */
 static empm__file *empm__file_open(empm_request *req, int root_fd,
-                                   const char *path, int *status)
+                                   const char *path, int coding, int *status)
 {
     empm__engine *e = req->w->engine;
     empm__files *c = e->files;
@@ -23662,6 +23840,7 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
         slot = empm__file_slot(c, root_fd, path);
         pthread_mutex_lock(&c->lock);
         if (*slot != NULL && (*slot)->root_fd == root_fd &&
+            (*slot)->coding == coding &&
             strcmp((*slot)->path, path) == 0) {
             f = *slot;
             __atomic_add_fetch(&f->refs, 1u, __ATOMIC_RELAXED);
@@ -23679,7 +23858,7 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
         empm__file_unref(f);
     }
     fd = empm__file_open_beneath(root_fd, path, EMPM__O_READ);
-    f = empm__file_take(req, fd, root_fd, path, &st, status);
+    f = empm__file_take(req, fd, root_fd, path, coding, &st, status);
     if (f == NULL)
         return NULL;
     if (slot != NULL && f->stat_key[2] == (uint64_t)st.st_size &&
@@ -23832,7 +24011,7 @@ static empm__parts *empm__parts_new(empm_request *req, empm__file *f,
 {
     empm__parts *p = (empm__parts *)empm_alloc(req, sizeof *p);
     char *type = (char *)empm_alloc(req, EMPM__PART_TYPE + 1);
-    if (p == NULL || type == NULL ||
+    if (p == NULL || type == NULL || f->coding > 0 ||
         empm__parts_answer_field(req, "Content-Encoding", type,
                                  EMPM__PART_TYPE + 1))
         return NULL;
@@ -23883,9 +24062,14 @@ static int empm__file_fields(empm_request *req, const empm__file *f,
             if (*f->tag != '\0')
                 bad |= empm_set_header(req, "ETag", f->tag);
             bad |= empm_set_header(req, "Last-Modified", f->modified);
+            if (f->varies)
+                bad |= empm_add_header(req, "Vary", "Accept-Encoding");
             if (verdict == 0)
                 bad |= empm_set_header(req, "Accept-Ranges", "bytes");
         }
+        if (verdict == 0 && f->coding > 0)
+            bad |= empm_set_header(req, "Content-Encoding",
+                                   empm__coding_names[f->coding].name);
         snprintf(text, sizeof text, "multipart/byteranges; boundary=%s",
                  parts != NULL ? parts->boundary : "");
         if (parts != NULL)
@@ -23989,6 +24173,61 @@ static int empm__file_send(empm_request *req, empm__file *f)
     return EMPM_OK;
 }
 
+/* Opens the sibling of `f` with this coding, if it has one. That it has none is
+ * remembered for a second, so that a file that is asked for often costs no
+ * further look at the disk. Returns NULL: there is none that can be sent. */
+static empm__file *empm__file_sibling(empm_request *req, empm__file *f,
+                                      int coding)
+{
+    const uint32_t now = req->w->now_ms, bit = 1u << coding;
+    const char *ext = empm__coding_names[coding].ext;
+    const size_t n = strlen(f->path);
+    empm__file *found;
+    char *path;
+    int status;
+    if (empm__time_until(empm__load(&f->absent_until_ms), now) <= 0) {
+        empm__store(&f->absent, 0u);
+        empm__store(&f->absent_until_ms,
+                    empm__time_after(now, EMPM__FILE_ABSENT_MS));
+    }
+    if ((empm__load(&f->absent) & bit) ||
+        (path = (char *)empm_alloc(req, n + strlen(ext) + 1)) == NULL)
+        return NULL;
+    memcpy(path, f->path, n);
+    memcpy(path + n, ext, strlen(ext) + 1);
+    found = empm__file_open(req, f->root_fd, path, coding, &status);
+    if (found == NULL)
+        __atomic_or_fetch(&f->absent, bit, __ATOMIC_RELAXED);
+    return found;
+}
+
+/* Returns the variant of `f` that the client likes best: `f`, or a sibling, and
+ * then the reference of `f` is given up. At equal weights the order of
+ * Precompressed decides, and identity comes last. */
+static empm__file *empm__file_variant(empm_request *req, empm__file *f)
+{
+    const unsigned char *order = req->w->s->codings;
+    int q[EMPM__CODINGS + 1];
+    if (!f->varies || empm_header(req, "Accept-Encoding") == NULL)
+        return f;
+    empm__coding_accepted(req, q);
+    for (;;) {
+        empm__file *found;
+        int best = 0, i;
+        for (i = 0; order[i] != 0; i++)
+            if (q[order[i]] > 0 && q[order[i]] >= q[0] &&
+                (best == 0 || q[order[i]] > q[best]))
+                best = order[i];
+        if (best == 0)
+            return f;
+        if ((found = empm__file_sibling(req, f, best)) != NULL) {
+            empm__file_unref(f);
+            return found;
+        }
+        q[best] = 0;
+    }
+}
+
 EMPM_API int empm_send_file(empm_request *req, const char *path)
 {
     struct stat st;
@@ -24002,7 +24241,7 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
         return EMPM_EMISUSE;
     }
     /* -1: a path of the program's, relative to no root */
-    f = empm__file_take(req, open(path, EMPM__O_READ), -1, path, &st, &r);
+    f = empm__file_take(req, open(path, EMPM__O_READ), -1, path, 0, &st, &r);
     /* 0: a file without a size has been sent as it was read */
     if (f == NULL)
         return r == 0   ? EMPM_OK
@@ -24057,7 +24296,8 @@ static int empm__files_answer(empm_request *req, const char *path, int rest)
 {
     const char *m = empm_method(req);
     int status = 404;
-    empm__file *f = empm__file_open(req, req->route->root_fd, path, &status);
+    empm__file *f = empm__file_open(req, req->route->root_fd, path, 0,
+                                    &status);
     if (f == NULL)
         return status == 1 ? EMPM__FILES_FOLDER : status;
     if (empm__files_is_script(req, path)) {
@@ -24069,7 +24309,7 @@ static int empm__files_answer(empm_request *req, const char *path, int rest)
         empm_set_header(req, "Allow", "GET, HEAD, OPTIONS");
         return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;
     }
-    return empm__file_send(req, f);
+    return empm__file_send(req, empm__file_variant(req, f));
 }
 
 /* Answers with the first file of DirectoryIndex that is in the folder path,
@@ -24160,11 +24400,12 @@ static int empm__files_serve_else(empm_request *req, void *user)
 
 /* --- the wing ------------------------------------------------------------- */
 
-/* Warns of folders that are not there, and says what is wrong with AddType.
+/* Warns of folders that are not there, and says what is wrong with settings.
  * Under Strict a folder that is not there is an error. */
 static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
 {
+    unsigned char order[EMPM__CODINGS + 1];
     struct empm__types *types;
     struct stat st;
     char path[1200];
@@ -24189,6 +24430,10 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
     }
     if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK)
         EMPM_FREE(types);
+    if (empm__coding_order(cfg->precompressed, order) < 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5140, "Precompressed %.200s: "
+                         "takes br, zstd and gzip, each once",
+                         cfg->precompressed);
 }
 
 /* Opens the folder of each route that serves files, and puts its handler in.
@@ -24220,6 +24465,7 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
             return EMPM_ESYS;
         }
     }
+    empm__coding_order(s->cfg->precompressed, s->codings);
     return empm__types_new(&s->types, s->cfg, &s->chars, rep);
 }
 
@@ -32184,6 +32430,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5133  there are more threads than the system allows
  *   5134  a directory that is set, or the directory of a log, PidFile or unix
  *         socket, or the program of a log does not exist
+ *   5140  Precompressed is not valid
  *   5301  RemoteIPTrustedProxy is no address and no network
  *   5302  RemoteIPHeader is no name of a field
  *   5303  RemoteIPHeader is set, and this build has no support for it

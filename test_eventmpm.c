@@ -37,7 +37,7 @@
  *   of writing                                     in linger
  *   of engine engine-types wings                   in server
  *   of endpoints endpoint-unix endpoint-sockets    in listen
- *   of conditions file-cache multipart             in files
+ *   of conditions codings file-cache multipart     in files
  *   of signals manager attend children growth      in process
  *   of crash parent program main configtest        in process
  *   of control                                     in process
@@ -80,6 +80,7 @@ static void  test_free(void *p);
 /* Files are kept at once, and for half a second. */
 #define EMPM__FILE_REST_S  -5
 #define EMPM__FILE_KEEP_MS 500
+#define EMPM__FILE_ABSENT_MS 200
 
 /* Few generations: a test fills them all. */
 #define EMPM_GENERATIONS 2
@@ -4744,6 +4745,7 @@ TEST(config, every_directive_from_a_file)
          "mk3d" },
         { "AddType", "\"text/html; charset=utf-8\" .php",
           "\"text/html; charset=utf-8\" .php" },
+        { "Precompressed", "br gzip", "br gzip" },
         { "FileETag", "MTime size", "6" }, { "FileETag", "all", "7" },
         { "FileETag", "None", "0" }, { "FileETag", "INode MTime Size", "7" },
         { "ServerField", "me", "me" }, { "ServerField", "\"\"", "" },
@@ -20570,6 +20572,212 @@ TEST(files, kept_are_closed_at_rest)
     CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
     cl_close(&c);
     fx_down(&f);
+}
+
+/* The weights of Accept-Encoding (RFC 9110 12.4.2, 12.5.3) choose among the
+ * siblings that are there; at equal weights Precompressed decides. */
+SERVED_FILES(files, siblings_by_accept_encoding,
+             "Precompressed br zstd gzip")
+{
+    static const struct { const char *accept, *coding; } rows[] = {
+        { NULL, NULL }, { "", NULL }, { "identity", NULL }, { "deflate", NULL },
+        { "gzip", "gzip" }, { "GZip", "gzip" }, { "x-gzip", "gzip" },
+        { "br", "br" }, { "zstd", NULL }, { "gzip, deflate, br, zstd", "br" },
+        { "gzip;q=1, br;q=0.9", "gzip" }, { "gzip;q=0.8, br;q=0.801", "br" },
+        { "br;q=0, gzip", "gzip" }, { "br;q=0.000", NULL }, { "*", "br" },
+        { "*;q=0", NULL }, { "gzip, *;q=0", "gzip" }, { "br;q=0, *", "gzip" },
+        { "gzip;q=0.5, identity", NULL }, { "gzip;q=0.5, *;q=0.8", "br" },
+        { "gzip;q=0.5, identity;q=0.5", "gzip" },
+        { "identity;q=0, gzip;q=0.1", "gzip" }, { "identity;q=0", NULL },
+        { "identity;q=0, zstd", NULL },      /* the file rather than 406 */
+        { "zstd, gzip;q=0.2", "gzip" },      /* what is not there is passed */
+        { "gzip ; q=0.5", "gzip" }, { "gzip;Q=1.000", "gzip" },
+        { "gzip;q=1.001", NULL }, { "gzip;q=2", NULL }, { "gzip;q=", NULL },
+        { "gzip;q=0.1234", NULL }, { "gzip;q=-1", NULL }, { "gzip;", NULL },
+        { "gzip;q", NULL }, { "gzip;x=1", NULL }, { "gz", NULL },
+        { "\"gzip\"", NULL }, { ";q=1", NULL }, { ",,gzip;q=0.5,", "gzip" }
+    };
+    char path[512];
+
+    write_file(tmp_path(path, sizeof path, "www/s.js"), "identity", 8);
+    write_file(tmp_path(path, sizeof path, "www/s.js.gz"), "gzip", 4);
+    write_file(tmp_path(path, sizeof path, "www/s.js.br"), "br", 2);
+    EACH(rows, i) {
+        const char *want = rows[i].coding;
+        context("%s", rows[i].accept != NULL ? rows[i].accept : "(none)");
+        cl_printf(c, "GET /s.js HTTP/1.1\r\nHost: a\r\n%s%s%s\r\n",
+                  rows[i].accept != NULL ? "Accept-Encoding: " : "",
+                  rows[i].accept != NULL ? rows[i].accept : "",
+                  rows[i].accept != NULL ? "\r\n" : "");
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(c->body.p, want != NULL ? want : "identity");
+        if (want == NULL)
+            CHECK(cl_header(c, "Content-Encoding") == NULL);
+        else
+            CHECK_STR(cl_header(c, "Content-Encoding"), want);
+        CHECK_STR(cl_header(c, "Vary"), "Accept-Encoding");
+        CHECK_STR(cl_header(c, "Content-Type"),
+                  "text/javascript; charset=utf-8");
+    }
+    unlink(tmp_path(path, sizeof path, "www/s.js.br"));
+    unlink(tmp_path(path, sizeof path, "www/s.js.gz"));
+    unlink(tmp_path(path, sizeof path, "www/s.js"));
+}
+
+/* Each variant has its own entity tag, length and ranges, and a 304 says that
+ * it varies, too (RFC 9110 15.4.5). The sibling's own URL is a plain file. */
+SERVED_FILES(files, siblings_are_representations,
+             "Precompressed br gzip")
+{
+    char path[512], plain[64], coded[64], own[64];
+    static const char gz[] = "Accept-Encoding: gzip\r\n";
+
+    write_file(tmp_path(path, sizeof path, "www/s.txt"), "0123456789", 10);
+    write_file(tmp_path(path, sizeof path, "www/s.txt.gz"), "abcdef", 6);
+    etag_of(c, "/s.txt", plain);
+    etag_of(c, "/s.txt.gz", own);
+    CHECK_STR(c->body.p, "abcdef");
+    CHECK_STR(cl_header(c, "Content-Type"), "application/gzip");
+    CHECK(cl_header(c, "Content-Encoding") == NULL);
+    CHECK(cl_header(c, "Vary") == NULL);
+    cl_printf(c, "HEAD /s.txt HTTP/1.1\r\nHost: a\r\n%s\r\n", gz);
+    CHECK_INT(cl_reply_with(c, 1), 200);
+    CHECK_INT(c->declared, 6);
+    CHECK_STR(cl_header(c, "Content-Encoding"), "gzip");
+    snprintf(coded, sizeof coded, "%s", cl_header(c, "ETag"));
+    CHECK(strcmp(plain, coded) != 0 && strcmp(own, coded) != 0);
+    /* the tag of another variant is not that of this one */
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\n%sIf-None-Match: %s\r\n"
+              "\r\n", gz, plain);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "abcdef");
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\n%sIf-None-Match: %s\r\n"
+              "\r\n", gz, coded);
+    CHECK_INT(cl_reply(c), 304);
+    CHECK_STR(cl_header(c, "Vary"), "Accept-Encoding");
+    CHECK_STR(cl_header(c, "ETag"), coded);
+    CHECK(cl_header(c, "Content-Encoding") == NULL);
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\nIf-None-Match: %s\r\n\r\n",
+              plain);
+    CHECK_INT(cl_reply(c), 304);
+    CHECK_STR(cl_header(c, "Vary"), "Accept-Encoding");
+    /* a range counts the bytes of the variant */
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\n%sRange: bytes=4-\r\n"
+              "If-Range: %s\r\n\r\n", gz, coded);
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(c->body.p, "ef");
+    CHECK_STR(cl_header(c, "Content-Range"), "bytes 4-5/6");
+    CHECK_STR(cl_header(c, "Content-Encoding"), "gzip");
+    CHECK_STR(cl_header(c, "Vary"), "Accept-Encoding");
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\n%sRange: bytes=4-\r\n"
+              "If-Range: %s\r\n\r\n", gz, plain);
+    CHECK_INT(cl_reply(c), 200);
+    /* several ranges of coded bytes: the whole */
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\n%sRange: bytes=0-0,4-4"
+              "\r\n\r\n", gz);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "abcdef");
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\n%sRange: bytes=9-\r\n\r\n",
+              gz);
+    CHECK_INT(cl_reply(c), 416);
+    CHECK_STR(cl_header(c, "Content-Range"), "bytes */6");
+    CHECK(cl_header(c, "Content-Encoding") == NULL);
+    check_in_step(c);
+    unlink(tmp_path(path, sizeof path, "www/s.txt.gz"));
+    unlink(tmp_path(path, sizeof path, "www/s.txt"));
+}
+
+/* A sibling comes and goes while the file is kept: what is gone is never sent,
+ * what is new is seen a little later. None is looked for where Precompressed is
+ * not set; what is no file, is empty, or leads out of the root is none; a file
+ * that is not there has none. */
+LIVE(files, siblings_come_and_go)
+{
+    static const char ask_gz[] = "GET /s.txt HTTP/1.1\r\nHost: a\r\n"
+                                 "Accept-Encoding: gzip\r\n\r\n";
+    fixture f;
+    client c;
+    char path[512], gz[512];
+    int64_t t;
+
+    fx_init(&f);
+    f.cfg.routes = file_routes;
+    f.cfg.precompressed = "gzip";
+    if (!fx_up(&f))
+        return;
+    tmp_path(gz, sizeof gz, "www/s.txt.gz");
+    write_file(tmp_path(path, sizeof path, "www/s.txt"), "plain", 5);
+    cl_open(&c, &f);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "plain");
+    write_file(gz, "coded", 5);
+    set_mtime(gz, 1);                   /* however old it is */
+    for (t = now_ms(); now_ms() - t < PATIENCE; nap(20)) {
+        cl_puts(&c, ask_gz);
+        if (cl_reply(&c) == 200 && strcmp(c.body.p, "coded") == 0)
+            break;
+    }
+    CHECK_STR(c.body.p, "coded");
+    CHECK_INT(unlink(gz), 0);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "plain");
+    nap(250);
+    CHECK_INT(symlink("../outside.txt", gz), 0);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "plain");
+    CHECK_INT(unlink(gz), 0);
+    CHECK_INT(mkdir(gz, 0755), 0);
+    nap(250);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "plain");
+    CHECK_INT(rmdir(gz), 0);
+    write_file(gz, "", 0);
+    nap(250);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "plain");
+    write_file(gz, "coded", 5);
+    CHECK_INT(unlink(path), 0);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 404);
+    check_in_step(&c);
+    cl_close(&c);
+    fx_down(&f);
+
+    if (!files_up(&f))
+        return;
+    write_file(path, "plain", 5);
+    cl_open(&c, &f);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "plain");
+    CHECK(cl_header(&c, "Vary") == NULL);
+    cl_close(&c);
+    unlink(gz);
+    unlink(path);
+    fx_down(&f);
+}
+
+/* A setting that names no coding, or one twice, is refused at a start. */
+TEST(files, codings_that_are_none)
+{
+    static const char *const bad[] = { "identity", "gzip gzip", "x-gzip gzip",
+                                       "deflate", "br, gzip", "\"br" };
+
+    EACH(bad, i) {
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+        context("Precompressed %s", bad[i]);
+        cfg.routes = file_routes;
+        cfg.document_root = cfg.spool_directory = g_tmp;
+        cfg.precompressed = bad[i];
+        CHECK(empm__check_all(&cfg, NULL, &rep) != EMPM_OK);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5140), 1);
+    }
 }
 
 /* ---------------------------------------------------------------------------
