@@ -244,7 +244,7 @@
  * Each of these leaves a part out, and saves so much of the header and of its
  * compiled text (gcc -Os, x86-64):
  *
- *   EVENTMPM_NO_FILES        1380 lines 14100 bytes static files (EMPM_FILES)
+ *   EVENTMPM_NO_FILES        1850 lines 18000 bytes static files (EMPM_FILES)
  *   EVENTMPM_NO_STATUS       1450 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
@@ -477,6 +477,12 @@ typedef struct empm_config {
     const char *add_type[EMPM_MAX_LIST]; /* media types of files by extension,
                                           "video/x-matroska .mkv .mka"; they
                                           come before the built-in ones */
+    const char *add_default_charset;   /* of types that are text, and have none
+                                          from AddType: utf-8. "Off": none; "On"
+                                          is iso-8859-1, as Apache has it */
+    const char *add_charset[EMPM_MAX_LIST]; /* of files by extension,
+                                          "utf-8 .json .svg"; it comes before
+                                          that of any type */
     const char *precompressed;         /* content codings, best one first, of
                                           files beside the one that is asked
                                           for: "br zstd gzip" looks for a.js.br,
@@ -2733,6 +2739,10 @@ static const empm__directive empm__directives[] = {
               "the folder of EMPM_FILES routes that name none"),
     EMPM__SET("AddType", add_type, LIST, 0, EMPM_MAX_LIST, NULL,
               "the media type of files: video/x-matroska .mkv .mka"),
+    EMPM__SET("AddDefaultCharset", add_default_charset, TEXT, 0, 0, "utf-8",
+              "the charset of text; Off: none; On: iso-8859-1"),
+    EMPM__SET("AddCharset", add_charset, LIST, 0, EMPM_MAX_LIST, NULL,
+              "the charset of files by extension: utf-8 .json .svg"),
     EMPM__SET("Precompressed", precompressed, WORDS, 0, 0, NULL,
               "codings of files beside a file, the best first: br zstd gzip"),
     EMPM__SET("FileETag", file_etag, ETAG, 0, EMPM_ETAG_ALL, "All",
@@ -3546,7 +3556,7 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "DirectorySlash", "/a is always redirected to the folder /a/" },
     { "CheckSpelling CheckCaseOnly CheckBasenameMatch",
       "EMPM_FILES_ELSE names a handler for what is no file" },
-    { "AddCharset AddDefaultCharset AddEncoding AddLanguage "
+    { "AddEncoding AddLanguage "
       "DefaultLanguage DefaultType ForceType LanguagePriority MimeMagicFile "
       "ModMimeUsePathInfo MultiviewsMatch RemoveCharset RemoveEncoding "
       "RemoveLanguage RemoveType TypesConfig CacheNegotiatedDocs",
@@ -22809,10 +22819,12 @@ typedef struct empm__type {
 } empm__type;
 
 /* What browsers and tools ask for, in the order of strcmp(), which the search
- * needs; a test holds it. Text is UTF-8 here. A name that is not among them is
+ * needs; a test holds it. Text is UTF-8 here, unless AddDefaultCharset says
+ * something else. A name that is not among them is
  * octet-stream: no type at all would make a browser guess. */
 static const empm__type empm__types_known[] = {
-    { "7z", "application/x-7z-compressed" }, { "aac", "audio/aac" },
+    { "3gp", "video/3gpp" }, { "7z", "application/x-7z-compressed" },
+    { "aac", "audio/aac" },
     { "apk", "application/vnd.android.package-archive" },
     { "apng", "image/apng" }, { "atom", "application/atom+xml" },
     { "avi", "video/x-msvideo" }, { "avif", "image/avif" },
@@ -22829,16 +22841,20 @@ static const empm__type empm__types_known[] = {
     { "exe", "application/vnd.microsoft.portable-executable" },
     { "flac", "audio/flac" }, { "geojson", "application/geo+json" },
     { "gif", "image/gif" }, { "glb", "model/gltf-binary" },
-    { "gltf", "model/gltf+json" }, { "gz", "application/gzip" },
+    { "gltf", "model/gltf+json" }, { "gpx", "application/gpx+xml" },
+    { "gz", "application/gzip" },
     { "heic", "image/heic" }, { "heif", "image/heif" },
     { "htm", "text/html; charset=utf-8" },
     { "html", "text/html; charset=utf-8" }, { "ico", "image/x-icon" },
     { "ics", "text/calendar; charset=utf-8" },
+    { "ipynb", "application/x-ipynb+json" },
     { "iso", "application/x-iso9660-image" },
-    { "jar", "application/java-archive" }, { "jpeg", "image/jpeg" },
+    { "jar", "application/java-archive" }, { "jfif", "image/jpeg" },
+    { "jpeg", "image/jpeg" },
     { "jpg", "image/jpeg" }, { "js", "text/javascript; charset=utf-8" },
     { "json", "application/json" }, { "jsonl", "application/jsonl" },
     { "jsonld", "application/ld+json" }, { "jxl", "image/jxl" },
+    { "kml", "application/vnd.google-earth.kml+xml" },
     { "log", "text/plain; charset=utf-8" },
     { "m3u8", "application/vnd.apple.mpegurl" }, { "m4a", "audio/mp4" },
     { "m4v", "video/mp4" }, { "map", "application/json" },
@@ -22847,7 +22863,8 @@ static const empm__type empm__types_known[] = {
     { "mkv", "video/matroska" }, { "mov", "video/quicktime" },
     { "mp3", "audio/mpeg" }, { "mp4", "video/mp4" },
     { "mpd", "application/dash+xml" }, { "mpeg", "video/mpeg" },
-    { "mpg", "video/mpeg" }, { "ndjson", "application/x-ndjson" },
+    { "mpg", "video/mpeg" }, { "msi", "application/x-msi" },
+    { "ndjson", "application/x-ndjson" },
     { "odp", "application/vnd.oasis.opendocument.presentation" },
     { "ods", "application/vnd.oasis.opendocument.spreadsheet" },
     { "odt", "application/vnd.oasis.opendocument.text" },
@@ -22860,13 +22877,16 @@ static const empm__type empm__types_known[] = {
     { "ps", "application/postscript" }, { "rar", "application/vnd.rar" },
     { "rpm", "application/x-rpm" }, { "rss", "application/rss+xml" },
     { "rtf", "application/rtf" }, { "srt", "application/x-subrip" },
+    { "stl", "model/stl" },
     { "svg", "image/svg+xml" }, { "tar", "application/x-tar" },
     { "tgz", "application/gzip" }, { "tif", "image/tiff" },
     { "tiff", "image/tiff" }, { "toml", "application/toml" },
     { "torrent", "application/x-bittorrent" }, { "ts", "video/mp2t" },
     { "tsv", "text/tab-separated-values; charset=utf-8" },
-    { "ttf", "font/ttf" }, { "ttml", "application/ttml+xml" },
+    { "ttc", "font/collection" }, { "ttf", "font/ttf" },
+    { "ttml", "application/ttml+xml" },
     { "txt", "text/plain; charset=utf-8" },
+    { "usdz", "model/vnd.usdz+zip" },
     { "vcf", "text/vcard; charset=utf-8" },
     { "vtt", "text/vtt; charset=utf-8" }, { "wasm", "application/wasm" },
     { "wav", "audio/wav" }, { "weba", "audio/webm" }, { "webm", "video/webm" },
@@ -22876,14 +22896,15 @@ static const empm__type empm__types_known[] = {
     { "xls", "application/vnd.ms-excel" },
     { "xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml."
             "sheet" },
-    { "xml", "application/xml" }, { "xsl", "application/xslt+xml" },
+    { "xml", "application/xml" }, { "xpi", "application/x-xpinstall" },
+    { "xsl", "application/xslt+xml" },
     { "xslt", "application/xslt+xml" }, { "xz", "application/x-xz" },
     { "yaml", "application/yaml" }, { "yml", "application/yaml" },
     { "zip", "application/zip" }, { "zst", "application/zstd" },
     { "zsync", "application/x-zsync" }
 };
 
-struct empm__types {                 /* AddType, in the same order */
+struct empm__types {                 /* AddType and charsets, in that order */
     size_t      n;
     empm__type *list;                /* behind the struct; then their texts */
 };
@@ -22939,77 +22960,198 @@ static const char *empm__types_of_name(const struct empm__types *own,
 #define EMPM__INDEX_NAME 64          /* bytes of a name in DirectoryIndex */
 #define EMPM__TYPE_MAX 120           /* bytes; empm__file.fields has the room */
 
+/* Gives an extension its type: the last one counts. Both texts are kept. */
+static void empm__types_set(struct empm__types *t, const char *ext,
+                            const char *type)
+{
+    const size_t i = empm__types_place(t->list, t->n, ext);
+    if (i == t->n || strcmp(t->list[i].ext, ext) != 0) {
+        memmove(t->list + i + 1, t->list + i, (t->n++ - i) * sizeof *t->list);
+        t->list[i].ext = ext;
+    }
+    t->list[i].type = type;
+}
+
+/* Gives an extension `type` with `charset` in the place of its own; "": with
+ * none. The text is made at *text. Returns NULL, or the reason of a refusal. */
+static const char *empm__types_set_charset(struct empm__types *t,
+                                           const char *ext, const char *type,
+                                           const char *charset, char **text)
+{
+    const size_t n = strcspn(type, ";");
+    if (n + strlen(charset) + 10 > EMPM__TYPE_MAX)
+        return "makes a type that is too long";
+    empm__types_set(t, ext, *text);
+    *text += snprintf(*text, EMPM__TYPE_MAX + 1, "%.*s%s%s", (int)n, type,
+                      *charset != '\0' ? "; charset=" : "", charset) + 1;
+    return NULL;
+}
+
+/* Returns the next extension of `*row`, in small letters and without its dot,
+ * which is kept at *text; NULL: there is none, and *why is NULL, or what is
+ * wrong. */
+static const char *empm__types_extension(const char **row, char **text,
+                                         const char **why)
+{
+    const size_t room = strlen(*row) + 2;
+    char *word = *text, *at;
+    const int r = empm__text_word(row, word, room);
+    *why = r < 0 ? "has a quote that is not closed" : NULL;
+    if (r <= 0)
+        return NULL;
+    for (at = word; *at != '\0'; at++)
+        *at = (char)empm__ascii_lower((unsigned char)*at);
+    *text = at + 1;
+    word += *word == '.';
+    if (*word != '\0' && strpbrk(word, "./") == NULL)
+        return word;
+    *why = "has an extension that is empty or has a dot inside: it is what "
+           "follows the last dot of a name";
+    return NULL;
+}
+
 /* Adds one row of AddType, "type .ext ext ..."; its words are kept at *text,
  * where there is room for them. Returns NULL, or the reason of a refusal. */
 static const char *empm__types_add(struct empm__types *t, const char *row,
                                    const empm__chars *chars, char **text)
 {
-    const size_t room = strlen(row) + 2;
-    char *type = *text, *word = type;
-    const char *ext;
-    size_t i, k, n = 0;
-    int r = empm__text_word(&row, type, room);
+    const char *type = *text, *ext, *why;
+    size_t n = 0;
+    const int r = empm__text_word(&row, *text, strlen(row) + 2);
     if (r < 0)
         return "has a quote that is not closed";
     if (r == 0 || strchr(type, '/') == NULL || strlen(type) > EMPM__TYPE_MAX ||
         !empm__chars_all(chars, type, strlen(type), EMPM__VCHAR))
         return "begins with a media type of at most 120 bytes, in quotes if it "
                "has spaces";
-    for (;;) {
-        word += strlen(word) + 1;
-        r = empm__text_word(&row, word, room - (size_t)(word - type));
-        if (r <= 0)
-            break;
-        for (k = 0; word[k] != '\0'; k++)
-            word[k] = (char)empm__ascii_lower((unsigned char)word[k]);
-        ext = word + (*word == '.');
-        if (*ext == '\0' || strpbrk(ext, "./") != NULL)
-            return "has an extension that is empty or has a dot inside: it is "
-                   "what follows the last dot of a name";
-        i = empm__types_place(t->list, t->n, ext);
-        if (i == t->n || strcmp(t->list[i].ext, ext) != 0) {
-            memmove(t->list + i + 1, t->list + i,
-                    (t->n++ - i) * sizeof *t->list);
-            t->list[i].ext = ext;
-        }
-        t->list[i].type = type;      /* the last one counts */
-        n++;
-    }
-    *text = word;
-    return r == 0 && n > 0 ? NULL : "wants the extensions, such as .mkv, after "
-                                    "the type";
+    *text += strlen(type) + 1;
+    for (; (ext = empm__types_extension(&row, text, &why)) != NULL; n++)
+        empm__types_set(t, ext, type);
+    return why != NULL || n > 0 ? why : "wants the extensions, such as .mkv, "
+                                        "after the type";
 }
 
-/* Reads all of AddType into one block of memory; *out is NULL where there is
- * none. A row that is wrong is said and left out. Returns EMPM_OK or
- * EMPM_ENOMEM. The caller frees *out. */
+/* Is it a name that may follow "charset="? At most 40 letters. */
+static int empm__types_is_charset(const empm__chars *chars, const char *name)
+{
+    const size_t n = strlen(name);
+    return n > 0 && n <= 40 && empm__chars_all(chars, name, n, EMPM__TCHAR);
+}
+
+/* Adds one row of AddCharset, "charset .ext ext ...", behind AddType. As
+ * above. */
+static const char *empm__types_add_charset(struct empm__types *t,
+                                           const char *row,
+                                           const empm__chars *chars,
+                                           char **text)
+{
+    const char *charset = *text, *ext, *why;
+    size_t n = 0;
+    if (empm__text_word(&row, *text, strlen(row) + 2) <= 0 ||
+        !empm__types_is_charset(chars, charset))
+        return "begins with a charset, such as utf-8";
+    *text += strlen(charset) + 1;
+    for (; (ext = empm__types_extension(&row, text, &why)) != NULL; n++) {
+        const char *type = empm__types_find(t->list, t->n, ext);
+        if (type == NULL)
+            type = empm__types_find(empm__types_known,
+                                    EMPM__COUNT(empm__types_known), ext);
+        if (type == NULL)
+            return "has an extension without a type: AddType gives it one";
+        why = empm__types_set_charset(t, ext, type, charset, text);
+        if (why != NULL)
+            return why;
+    }
+    return why != NULL || n > 0 ? why : "wants the extensions, such as .json, "
+                                        "after the charset";
+}
+
+/* Makes rows of the built-in types that are text, with `charset` instead of
+ * theirs, and gives it to types of AddType that have none: to text/plain and
+ * text/html, as Apache does. Returns NULL, or the reason of a refusal. */
+static const char *empm__types_set_default(struct empm__types *t,
+                                           const char *charset,
+                                           const empm__chars *chars,
+                                           char **text)
+{
+    const char *why = NULL;
+    size_t i;
+    if (empm__text_equal(charset, "off"))
+        charset = "";
+    else if (empm__text_equal(charset, "on"))
+        charset = "iso-8859-1";
+    else if (!empm__types_is_charset(chars, charset))
+        return "is no charset, such as utf-8, nor On nor Off";
+    for (i = 0; i < t->n && *charset != '\0'; i++)
+        if (empm__text_equal(t->list[i].type, "text/plain") ||
+            empm__text_equal(t->list[i].type, "text/html"))
+            why = empm__types_set_charset(t, t->list[i].ext, t->list[i].type,
+                                          charset, text);
+    if (empm__text_equal(charset, "utf-8"))
+        return why;                  /* as the table has it */
+    for (i = 0; i < EMPM__COUNT(empm__types_known); i++) {
+        const empm__type *k = &empm__types_known[i];
+        if (strchr(k->type, ';') != NULL &&
+            empm__types_find(t->list, t->n, k->ext) == NULL)
+            why = empm__types_set_charset(t, k->ext, k->type, charset, text);
+    }
+    return why;
+}
+
+/* The texts of a list: how many, how many bytes; adds what they can make. */
+static int empm__types_room(const char *const *list, size_t *most,
+                            size_t *bytes)
+{
+    int i;
+    for (i = 0; i < EMPM_MAX_LIST && list[i] != NULL; i++) {
+        /* an extension takes a byte and a blank at least */
+        *most += strlen(list[i]) / 2 + 1;
+        *bytes += strlen(list[i]) + 4;
+    }
+    return i;
+}
+
+/* Reads AddType, AddDefaultCharset and AddCharset, one after the other, into
+ * one block of memory; *out is NULL where they say nothing. A row that is wrong
+ * is said and left out. Returns EMPM_OK or EMPM_ENOMEM. The caller frees
+ * *out. */
 static int empm__types_new(struct empm__types **out, const empm_config *cfg,
                            const empm__chars *chars, empm__report *rep)
 {
+    const char *preset = cfg->add_default_charset;
+    size_t most = EMPM__COUNT(empm__types_known), bytes = 0;
+    const int types = empm__types_room(cfg->add_type, &most, &bytes);
+    const int charsets = empm__types_room(cfg->add_charset, &most, &bytes);
     struct empm__types *t;
     const char *why;
     char *text;
-    size_t most = 0, bytes = 0;
     int i;
     *out = NULL;
-    for (i = 0; i < EMPM_MAX_LIST && cfg->add_type[i] != NULL; i++) {
-        /* an extension takes a byte and a blank at least */
-        most += strlen(cfg->add_type[i]) / 2 + 1;
-        bytes += strlen(cfg->add_type[i]) + 2;
-    }
-    if (i == 0)
+    if (preset == NULL)
+        preset = "off";
+    if (types + charsets == 0 && empm__text_equal(preset, "utf-8"))
         return EMPM_OK;
-    t = (struct empm__types *)EMPM_MALLOC(sizeof *t + most * sizeof *t->list +
-                                          bytes);
+    /* each row can have a text of its own, twice: by default, by AddCharset */
+    t = (struct empm__types *)EMPM_MALLOC(
+        sizeof *t + most * sizeof *t->list + bytes +
+        2 * most * (EMPM__TYPE_MAX + 1));
     if (t == NULL)
         return EMPM_ENOMEM;
     t->n = 0;
     t->list = (empm__type *)(t + 1);
     text = (char *)(t->list + most);
-    for (i = 0; i < EMPM_MAX_LIST && cfg->add_type[i] != NULL; i++)
+    for (i = 0; i < types; i++)
         if ((why = empm__types_add(t, cfg->add_type[i], chars, &text)) != NULL)
             empm__report_say(rep, EMPM_LOG_ERROR, 5115, "AddType %.200s: %s",
                              cfg->add_type[i], why);
+    if ((why = empm__types_set_default(t, preset, chars, &text)) != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5115, "AddDefaultCharset %.200s: "
+                         "%s", preset, why);
+    for (i = 0; i < charsets; i++)
+        if ((why = empm__types_add_charset(t, cfg->add_charset[i], chars,
+                                           &text)) != NULL)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5115, "AddCharset %.200s: %s",
+                             cfg->add_charset[i], why);
     *out = t;
     return EMPM_OK;
 }
@@ -32417,7 +32559,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5112  SendBufferSize or ReceiveBufferSize is too small
  *   5113  this Listen is redundant: another one already covers its IPv4 port
  *   5114  Listen overlaps with a socket in use
- *   5115  AddType is not valid
+ *   5115  AddType, AddCharset or AddDefaultCharset is not valid
  *   5120  Include or a configuration file: not found, or nested too deep
  *   5121  a directive of Apache has no meaning here
  *   5122  there is no such directive               5123  ... has a bad value

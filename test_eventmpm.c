@@ -4745,6 +4745,8 @@ TEST(config, every_directive_from_a_file)
          "mk3d" },
         { "AddType", "\"text/html; charset=utf-8\" .php",
           "\"text/html; charset=utf-8\" .php" },
+        { "AddDefaultCharset", "Off", "Off" },
+        { "AddCharset", "utf-8 .json", "utf-8 .json" },
         { "Precompressed", "br gzip", "br gzip" },
         { "FileETag", "MTime size", "6" }, { "FileETag", "all", "7" },
         { "FileETag", "None", "0" }, { "FileETag", "INode MTime Size", "7" },
@@ -20336,6 +20338,73 @@ LIVE(files, types_of_ones_own)
         cfg.document_root = cfg.spool_directory = g_tmp;
         cfg.add_type[0] = "a/b .c";
         cfg.add_type[1] = bad[i];
+        CHECK(empm__check_all(&cfg, NULL, &rep) != EMPM_OK);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5115), 1);
+    }
+}
+
+/* Charsets in Apache's words: AddDefaultCharset for what is text, AddCharset
+ * for an extension, which has the last word. */
+TEST(files, charsets)
+{
+    static const struct { const char *preset, *type, *charset, *name, *want; }
+    rows[] = {
+        { "utf-8", NULL, NULL, "a.css", "text/css; charset=utf-8" },
+        { "off", NULL, NULL, "a.css", "text/css" },
+        { NULL, NULL, NULL, "a.html", "text/html" },
+        { "On", NULL, NULL, "a.html", "text/html; charset=iso-8859-1" },
+        { "koi8-r", NULL, NULL, "a.js", "text/javascript; charset=koi8-r" },
+        { "koi8-r", NULL, NULL, "a.json", "application/json" },
+        { "koi8-r", NULL, NULL, "a.png", "image/png" },
+        { "koi8-r", "text/plain .x", NULL, "a.x",
+          "text/plain; charset=koi8-r" },
+        { "koi8-r", "text/x-y .x", NULL, "a.x", "text/x-y" },
+        { "koi8-r", "\"text/html; charset=big5\" .html", NULL, "a.html",
+          "text/html; charset=big5" },
+        { "Off", "text/plain .x", NULL, "a.x", "text/plain" },
+        { "utf-8", "text/html .x", NULL, "a.x", "text/html; charset=utf-8" },
+        { "utf-8", NULL, "utf-8 json .SVG", "a.svg",
+          "image/svg+xml; charset=utf-8" },
+        { "utf-8", NULL, "latin1 .html", "a.HTML",
+          "text/html; charset=latin1" },
+        { "Off", NULL, "latin1 .html", "a.html", "text/html; charset=latin1" },
+        { "koi8-r", NULL, "latin1 .html", "a.htm",
+          "text/html; charset=koi8-r" },
+        { "utf-8", "a/b .x", "latin1 x", "a.x", "a/b; charset=latin1" },
+        { "utf-8", "\"a/b; charset=c\" .x", "latin1 .x", "a.x",
+          "a/b; charset=latin1" }
+    };
+    static const struct { const char *preset, *charset; } bad[] = {
+        { "\"", NULL }, { "a b", NULL }, { "", NULL },
+        { "12345678901234567890123456789012345678901", NULL },
+        { "utf-8", "utf-8" }, { "utf-8", "utf-8 .nothing" },
+        { "utf-8", "u;8 .html" }, { "utf-8", "utf-8 \".html" },
+        { "utf-8", "utf-8 a.b" }
+    };
+
+    EACH(rows, i) {
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+        struct empm__types *types;
+        empm__chars chars;
+        context("%s", rows[i].want);
+        empm__chars_init(&chars);
+        cfg.add_default_charset = rows[i].preset;
+        cfg.add_type[0] = rows[i].type;
+        cfg.add_charset[0] = rows[i].charset;
+        CHECK_INT(empm__types_new(&types, &cfg, &chars, &rep), EMPM_OK);
+        CHECK_INT(rep.errors, 0);
+        CHECK_STR(empm__types_of_name(types, rows[i].name), rows[i].want);
+        EMPM_FREE(types);
+    }
+    EACH(bad, i) {
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+        context("%s, %s", bad[i].preset, bad[i].charset);
+        cfg.routes = file_routes;
+        cfg.document_root = cfg.spool_directory = g_tmp;
+        cfg.add_default_charset = bad[i].preset;
+        cfg.add_charset[0] = bad[i].charset;
         CHECK(empm__check_all(&cfg, NULL, &rep) != EMPM_OK);
         CHECK_INT(heard(EMPM_LOG_ERROR, 5115), 1);
     }
