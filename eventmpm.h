@@ -72,6 +72,9 @@
  *   instead of a.js, as Accept-Encoding has it, however old the sibling is:
  *   make it anew with its file. Without the file it is not looked for. A
  *   sibling that is new is seen within a second.
+ *     ErrorDocument 404 /404.html, or 503 "a text": what an error shows that
+ *   has no body of its own, also one of the server's, such as 408 or 431. A
+ *   file keeps the status, and has at most EMPM_RESPONSE_BUFFER bytes.
  *
  * CONFIGURATION  Fields of empm_config are Apache's directives in snake case
  *   and mean the same. empm_set(), -c and files take Apache's spelling, so an
@@ -515,6 +518,10 @@ typedef struct empm_config {
     const char *fallback_resource;     /* a path within each EMPM_FILES route,
                                           such as "/index.php", that answers
                                           where there is no file: NULL */
+    const char *error_document[EMPM_MAX_LIST]; /* the body of errors that have
+                                          none, a text or the path of a file
+                                          that a route serves: "404 Not here.",
+                                          "503 /503.html" */
     const char *add_handler[EMPM_MAX_LIST]; /* scripts by extension, and where
                                           they run: "proxy:unix:/run/fpm.sock|
                                           fcgi://localhost/ .php" */
@@ -1400,6 +1407,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix file-cache      file files
  *   prefix multipart       parts
  *   prefix files-serving   parts file
+ *   prefix error-documents errors
  *   prefix files-routes    files
  *   prefix fastcgi-records fcgi
  *   prefix fastcgi-answer  cgi
@@ -2772,6 +2780,8 @@ static const empm__directive empm__directives[] = {
               "files that stand for their folder, the first one there"),
     EMPM__SET("FallbackResource", fallback_resource, TEXT, 0, 0, NULL,
               "a path of EMPM_FILES routes for what is not there"),
+    EMPM__SET("ErrorDocument", error_document, LIST, 0, EMPM_MAX_LIST, NULL,
+              "what an error shows: 404 /404.html, or 503 \"a text\""),
     EMPM__SET("AddHandler", add_handler, LIST, 0, EMPM_MAX_LIST, NULL,
               "scripts: proxy:unix:PATH|fcgi://localhost/ .php"),
     EMPM__SET("ProxyPass", proxy_pass, LIST, 0, EMPM_MAX_LIST, NULL,
@@ -3569,8 +3579,6 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "Header RequestHeader Expires* CookieDomain CookieExpires CookieName "
       "CookieStyle CookieTracking MetaDir MetaFiles MetaSuffix",
       "a handler calls empm_set_header()" },
-    { "ErrorDocument",
-      "a handler writes the text of its own errors after empm_status()" },
     { "AddAlt AddAltBy* AddDescription AddIcon AddIconBy* DefaultIcon "
       "HeaderName Index* Options ReadmeName",
       "folders are not listed: write an index.html, or a handler" },
@@ -6781,6 +6789,7 @@ struct empm_server {
     struct empm__kv *store;        /* SharedStoreSize; NULL: none (>>store) */
     struct empm__types *types;     /* AddType; NULL: none (>>files) */
     unsigned char   codings[EMPM__CODINGS + 1];    /* Precompressed; 0 ends */
+    struct empm__errors *errors;   /* ErrorDocument; NULL: none */
     struct empm__scripts *scripts; /* AddHandler; NULL: none (>>fastcgi) */
     struct empm__backend_scores *backends; /* of all back ends; or NULL */
     struct empm__access_logs *access;  /* CustomLog; NULL: none (>>access) */
@@ -6807,6 +6816,8 @@ struct empm_server {
      * result is a handler's, or 0: it is none. */
     int            (*run_script)(empm_request *req, const empm__script *at,
                                  const char *name);
+    /* Makes the body of an error. 0: it has none for this status. */
+    int            (*error_body)(empm_request *req, int status);
     /* Shows the k-th back end. 0: there are no more. */
     int            (*see_backend)(const empm_server *s, int k,
                                   struct empm__backend_seen *seen);
@@ -12315,7 +12326,8 @@ static void empm__response_body_forget(empm_request *req)
         req->answer = EMPM__BEGUN;
 }
 
-/* Makes the answer a line of text that names the status. What the handler has
+/* Makes the answer an ErrorDocument or, without one, a line of text that names
+ * the status. What the handler has
  * said of another body, and whether that may be kept, does not hold for it. */
 static void empm__response_status_text(empm_request *req, int status)
 {
@@ -12330,6 +12342,9 @@ static void empm__response_status_text(empm_request *req, int status)
     for (i = 0; req->fields_len > 0 && i < EMPM__COUNT(fields); i++)
         empm__response_field_remove(req, fields[i], strlen(fields[i]));
     req->has_type = 0;
+    if (req->w->s->error_body != NULL && !req->w->engine->admin &&
+        req->w->s->error_body(req, status))
+        return;
     empm_printf(req, "%d %s\n", status, empm__response_reason(status));
 }
 
@@ -23464,6 +23479,14 @@ static int empm__types_new(struct empm__types **out, const empm_config *cfg,
 
 /* --- opening -------------------------------------------------------------- */
 
+/* Can a decoded segment of a path name a file here? */
+static int empm__file_segment_is_name(const char *seg, size_t n)
+{
+    return n > 0 && memchr(seg, '/', n) == NULL &&
+           memchr(seg, '\\', n) == NULL &&
+           (seg[0] != '.' || strcmp(seg, ".well-known") == 0);
+}
+
 /* Files of 2 GiB and more, where a long has 32 bits: open() adds this flag by
  * itself, a plain system call does not. */
 #if defined(O_LARGEFILE)
@@ -24491,8 +24514,8 @@ static int empm__file_fields(empm_request *req, const empm__file *f,
 {
     char text[96];
     int bad = 0;
-    /* the content's own type does not describe 304, 412 or 416 */
-    if (verdict != 0) {              /* an answer without the file's content */
+    /* 412 and 416 have the type of their own bodies by now */
+    if (verdict == 304) {            /* an answer without content */
         empm__response_field_remove(req, "content-type", 12);
         req->has_type = 0;
     }
@@ -24699,6 +24722,211 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>error-documents -- what an error shows instead of a line of text
+ *
+ * ErrorDocument names a text, or a file by its URL, whose route is found when
+ * the server starts. The body is made at once, with the status of the error and
+ * without any other request: so an error in making it leads to the line of text
+ * and nowhere else. It is for each error without a body of its own, also those
+ * of requests that are refused before their route is known.
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__error_document {
+    int                status;
+    const empm__route *route;        /* of the file; NULL: there is none */
+    const char        *text;         /* or the path below its folder; NULL: the
+                                        line of text */
+} empm__error_document;
+
+struct empm__errors {
+    int                  n;
+    empm__error_document list[EMPM_MAX_LIST];
+    /* behind it: the texts */
+};
+
+/* Reads one row, "404 /path", "404 text" or "404 default": its second word is
+ * copied to `word`, which has room for the row. Returns NULL, or what is
+ * wrong. */
+static const char *empm__errors_parse(const char *row, int *status, char *word)
+{
+    const size_t room = strlen(row) + 1;
+    int r = empm__text_word(&row, word, room);
+    *status = r > 0 ? (int)empm__parse_u63(word, strlen(word)) : 0;
+    if (r <= 0 || strlen(word) != 3 || *status < 400 || *status > 599)
+        return "begins with a status from 400 to 599";
+    r = empm__text_word(&row, word, room);
+    if (r <= 0 || *row != '\0')
+        return "wants one text or path after the status: quotes go around what "
+               "has spaces";
+    if (empm__text_begins(word, "http:") || empm__text_begins(word, "https:"))
+        return "would redirect, and hide the status: give a text or a path";
+    return NULL;
+}
+
+/* Finds the route of the file and makes `text`, a URL's path, the one below the
+ * folder of that route. Returns 0: no such file can be served. */
+static int empm__errors_find(const empm__routes *t, empm__error_document *d,
+                             char *text)
+{
+    const size_t n = strlen(text);
+    char *copy = (char *)EMPM_MALLOC(2 * n + 2), *at = text;
+    empm__path p;
+    int i, ok = copy != NULL;
+    if (ok) {
+        memcpy(copy, text, n + 1);
+        ok = empm__path_split(&p, copy, n, copy + n + 1) == 0;
+    }
+    if (ok)
+        d->route = empm__route_search(t, 0, &p, 0, "GET", NULL);
+    if (d->route == NULL || d->route->user->kind != EMPM__ROUTE_FILES)
+        ok = 0;
+    for (i = ok ? d->route->nsegs - 1 : 0; ok && i < p.n; i++) {
+        ok = empm__file_segment_is_name(p.seg[i], p.len[i]);
+        at = empm__text_append(at, p.seg[i], p.len[i]);
+        *at++ = i < p.n - 1 ? '/' : '\0';
+    }
+    EMPM_FREE(copy);
+    d->route = ok ? d->route : NULL;
+    return ok;
+}
+
+/* Says what is wrong with ErrorDocument. */
+static void empm__errors_check(const empm_config *cfg, empm__report *rep)
+{
+    int i, status;
+    for (i = 0; i < EMPM_MAX_LIST && cfg->error_document[i] != NULL; i++) {
+        const char *row = cfg->error_document[i], *why = "finds no memory";
+        char *word = (char *)EMPM_MALLOC(strlen(row) + 1);
+        if (word != NULL)
+            why = empm__errors_parse(row, &status, word);
+        if (why != NULL)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5141, "ErrorDocument %.200s: "
+                             "%s", row, why);
+        EMPM_FREE(word);
+    }
+}
+
+/* Says why a file is not shown. */
+static int empm__errors_fault(empm_request *req, const char *path,
+                              const char *why)
+{
+    empm__request_log(req, EMPM_LOG_WARN, 5142, "ErrorDocument %.300s: %s",
+                      path, why);
+    return 0;
+}
+
+/* Writes the content of `f`, which fits into the body that gathers. Returns
+ * 0, or -1 with errno. */
+static int empm__errors_copy(empm_request *req, const empm__file *f)
+{
+    const size_t size = (size_t)f->stat_key[2];
+    char buf[4096];
+    size_t at = 0;
+    if (f->bytes != NULL)
+        return empm_write(req, f->bytes, size) == EMPM_OK ? 0 : -1;
+    while (at < size) {
+        const ssize_t n = pread(f->fd, buf, empm__min(size - at, sizeof buf),
+                                (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n == 0)
+            errno = ESTALE;          /* it has become shorter */
+        if (n <= 0 || empm_write(req, buf, (size_t)n) != EMPM_OK)
+            return -1;
+        at += (size_t)n;
+    }
+    return 0;
+}
+
+/* Makes the body of a file. Returns 1, or 0: it cannot be shown, which is
+ * said. */
+static int empm__errors_file(empm_request *req, const empm__error_document *d)
+{
+    empm__route *const own = req->route;
+    int script, status = 404, r;
+    empm__file *f;
+    /* a script is asked for by its route: here it would show its source */
+    req->route = (empm__route *)(uintptr_t)d->route;
+    script = req->w->s->run_script != NULL &&
+             req->w->s->run_script(req, NULL, d->text);
+    req->route = own;
+    if (script || d->route->root_fd < 0)
+        return empm__errors_fault(req, d->text, script ? "is a script"
+                                                       : "has no folder");
+    f = empm__file_open(req, d->route->root_fd, d->text, 0, &status);
+    if (f == NULL)
+        return status == 0 ||
+               empm__errors_fault(req, d->text, "is no file that can be read");
+    if (f->stat_key[2] > EMPM_RESPONSE_BUFFER) {
+        empm__file_unref(f);
+        return empm__errors_fault(req, d->text, "has more than "
+                                                "EMPM_RESPONSE_BUFFER bytes");
+    }
+    r = empm_set_header(req, "Content-Type", f->type) == EMPM_OK
+            ? empm__errors_copy(req, f) : -1;
+    if (r < 0) {
+        empm__errors_fault(req, d->text, strerror(errno));
+        empm__response_body_forget(req);
+        empm__response_field_remove(req, "content-type", 12);
+        req->has_type = 0;
+    }
+    empm__file_unref(f);
+    return r == 0;
+}
+
+/* The hook of >>response-end. Later rows of ErrorDocument come first. */
+static int empm__errors_body(empm_request *req, int status)
+{
+    const struct empm__errors *e = req->w->s->errors;
+    int i = e->n - 1;
+    while (i >= 0 && e->list[i].status != status)
+        i--;
+    if (i < 0 || e->list[i].text == NULL)
+        return 0;
+    if (e->list[i].route != NULL)
+        return empm__errors_file(req, &e->list[i]);
+    return empm_set_header(req, "Content-Type", "text/html; charset=utf-8") ==
+               EMPM_OK &&
+           empm_write(req, e->list[i].text, strlen(e->list[i].text)) == EMPM_OK;
+}
+
+/* Makes s->errors of rows that have been checked. A file that no route serves
+ * is warned of. Returns EMPM_OK or EMPM_ENOMEM. */
+static int empm__errors_new(empm_server *s, empm__report *rep)
+{
+    const char *const *rows = s->cfg->error_document;
+    struct empm__errors *e;
+    size_t bytes = 0;
+    int i;
+    char *text;
+    for (i = 0; i < EMPM_MAX_LIST && rows[i] != NULL; i++)
+        bytes += strlen(rows[i]) + 1;
+    if (i == 0)
+        return EMPM_OK;
+    e = (struct empm__errors *)EMPM_MALLOC(sizeof *e + bytes);
+    if (e == NULL)
+        return EMPM_ENOMEM;
+    memset(e, 0, sizeof *e);
+    text = (char *)(e + 1);
+    for (i = 0; i < EMPM_MAX_LIST && rows[i] != NULL; i++) {
+        empm__error_document *d = &e->list[e->n++];
+        const char *is = text;
+        empm__errors_parse(rows[i], &d->status, text);
+        d->text = empm__text_equal(is, "default") ? NULL : is;
+        if (*is == '/' && !empm__errors_find(&s->routes, d, text)) {
+            empm__report_say(rep, empm__config_correction_level(s->cfg), 5141,
+                             "ErrorDocument %s: is no file that a route of "
+                             "EMPM_FILES can serve", rows[i]);
+            d->text = NULL;
+        }
+        text += strlen(rows[i]) + 1;
+    }
+    s->errors = e;
+    s->error_body = empm__errors_body;
+    return EMPM_OK;
+}
+
+/* ---------------------------------------------------------------------------
  * >>files-routes -- the handlers of EMPM_FILES and EMPM_PHP
  *
  * The path behind the pattern leads to a file, to a folder, which stands for
@@ -24794,9 +25022,7 @@ static int empm__files_walk(empm_request *req, char *path)
         const size_t n = p->len[i];
         if (n == 0 && i == p->n - 1)     /* it ends with a slash: a folder */
             return empm__files_index(req, path, at);
-        if (n == 0 || memchr(seg, '/', n) != NULL ||
-            memchr(seg, '\\', n) != NULL ||
-            (seg[0] == '.' && strcmp(seg, ".well-known") != 0))
+        if (!empm__file_segment_is_name(seg, n))
             return 404;
         at = empm__text_append(at, seg, n);
         *at = '\0';
@@ -24878,6 +25104,7 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
     }
     if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK)
         EMPM_FREE(types);
+    empm__errors_check(cfg, rep);
     if (empm__coding_order(cfg->precompressed, order) < 0)
         empm__report_say(rep, EMPM_LOG_ERROR, 5140, "Precompressed %.200s: "
                          "takes br, zstd and gzip, each once",
@@ -24914,13 +25141,16 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
         }
     }
     empm__coding_order(s->cfg->precompressed, s->codings);
-    return empm__types_new(&s->types, s->cfg, &s->chars, rep);
+    if (empm__types_new(&s->types, s->cfg, &s->chars, rep) < 0)
+        return EMPM_ENOMEM;
+    return empm__errors_new(s, rep);
 }
 
 /* Folders are closed with their routes. */
 static void empm__files_server_free(empm_server *s)
 {
     EMPM_FREE(s->types);
+    EMPM_FREE(s->errors);
 }
 
 /* Makes the cache of open files of one child, OpenFileCache large but no more
@@ -24979,6 +25209,9 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
 {
     size_t i;
     (void)chars;
+    if (cfg->error_document[0] != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5141, "ErrorDocument: built "
+                         "without files");
     for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
          i++)
         if (cfg->routes[i].kind == EMPM__ROUTE_FILES)
@@ -32873,6 +33106,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5134  a directory that is set, or the directory of a log, PidFile or unix
  *         socket, or the program of a log does not exist
  *   5140  Precompressed is not valid
+ *   5141  ErrorDocument is not valid, or names no file of a route
+ *   5142  the file of an ErrorDocument cannot be shown: a line of text is
  *   5301  RemoteIPTrustedProxy is no address and no network
  *   5302  RemoteIPHeader is no name of a field
  *   5303  RemoteIPHeader is set, and this build has no support for it

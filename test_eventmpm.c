@@ -38,6 +38,7 @@
  *   of engine engine-types wings                   in server
  *   of endpoints endpoint-unix endpoint-sockets    in listen
  *   of conditions codings file-cache multipart     in files
+ *   of error-documents                             in files
  *   of signals manager attend children growth      in process
  *   of crash parent program main configtest        in process
  *   of control                                     in process
@@ -4748,6 +4749,7 @@ TEST(config, every_directive_from_a_file)
         { "AddDefaultCharset", "Off", "Off" },
         { "AddCharset", "utf-8 .json", "utf-8 .json" },
         { "Precompressed", "br gzip", "br gzip" },
+        { "ErrorDocument", "404 /404.html", "404 /404.html" },
         { "FileETag", "MTime size", "6" }, { "FileETag", "all", "7" },
         { "FileETag", "None", "0" }, { "FileETag", "INode MTime Size", "7" },
         { "ServerField", "me", "me" }, { "ServerField", "\"\"", "" },
@@ -5742,7 +5744,7 @@ TEST(config, apaches_names_say_what_to_do)
         { "Require", "<Location>" }, { "TransferLog", "CustomLog" },
         { "SetEnvIf", "getenv" }, { "ExpiresActive", "empm_set_header" },
         { "Protocols", "HTTP/1.1" }, { "php_value", "handler" },
-        { "ErrorDocument", "handler" }, { "Define", "file" },
+        { "Define", "file" },
         { "RemoteIPProxyProtocol", "8080 proxy" }
     };
     static const char *const typos[] = { "SS", "MinSpareServer", "Headers" };
@@ -20944,6 +20946,154 @@ TEST(files, codings_that_are_none)
         cfg.precompressed = bad[i];
         CHECK(empm__check_all(&cfg, NULL, &rep) != EMPM_OK);
         CHECK_INT(heard(EMPM_LOG_ERROR, 5140), 1);
+    }
+}
+
+static const empm_route error_routes[] = {
+    EMPM_ROUTE("/hello/{name}", h_hello, NULL),
+    EMPM_ROUTE("/status", h_status, NULL),
+    EMPM_ROUTE_WITH("/small", h_hello, NULL, NULL, NULL, 10, 0, 0),
+    EMPM_FILES("/", NULL), EMPM_ROUTES_END
+};
+
+/* An ErrorDocument is the body of errors without one, those of the server
+ * itself included, with their status; what a handler writes stays. */
+SERVED_WITH(files, error_documents, T_LIVE,
+            (fx_init(f), f->cfg.routes = error_routes),
+            "ErrorDocument 404 /sub/x.txt; ErrorDocument 400 \"<p>bad\"; "
+            "ErrorDocument 413 \"<p>long\"; ErrorDocument 431 \"<p>big\"; "
+            "ErrorDocument 405 /a.txt; ErrorDocument 412 \"<p>if\"; "
+            "ErrorDocument 503 \"/sp%20ace.txt\"; ErrorDocument 408 Late; "
+            "ErrorDocument 416 /a.txt; ErrorDocument 501 No; "
+            "ErrorDocument 501 default; RequestReadTimeout header=200ms")
+{
+    static const struct { const char *ask; int status; const char *body,
+                          *type; } rows[] = {
+        { "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n", 404, "sub x",
+          "text/plain; charset=utf-8" },
+        { "GET /.. HTTP/1.1\r\nHost: a\r\n\r\n", 400, "<p>bad",
+          "text/html; charset=utf-8" },
+        { "nonsense\r\n\r\n", 400, "<p>bad", "text/html; charset=utf-8" },
+        { "POST /small HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n", 413,
+          "<p>long", "text/html; charset=utf-8" },
+        { "GET / HTTP/1.1\r\nHost: a\r\nX: ", 431, "<p>big",
+          "text/html; charset=utf-8" },
+        { "PUT /a.txt HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 405,
+          "0123456789", "text/plain; charset=utf-8" },
+        { "GET /a.txt HTTP/1.1\r\nHost: a\r\nIf-Match: \"x\"\r\n\r\n", 412,
+          "<p>if", "text/html; charset=utf-8" },
+        { "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=99-\r\n\r\n", 416,
+          "0123456789", "text/plain; charset=utf-8" },
+        { "GET /status?code=503 HTTP/1.1\r\nHost: a\r\n\r\n", 503, "space",
+          "text/plain; charset=utf-8" },
+        { "GET /status?code=403 HTTP/1.1\r\nHost: a\r\n\r\n", 403,
+          "403 Forbidden\n", "text/plain; charset=utf-8" },
+        { "FROB / HTTP/1.1\r\nHost: a\r\n\r\n", 405, "0123456789",
+          "text/plain; charset=utf-8" },
+        { "GET /hello/x HTTP/1.1\r\nHost: a\r\n\r\n", 200, "Hello, x!\n",
+          "text/plain; charset=utf-8" },
+        /* no range, no condition of the request is one of the document */
+        { "GET /nothing HTTP/1.1\r\nHost: a\r\nRange: bytes=0-0\r\n"
+          "If-None-Match: *\r\n\r\n", 404, "sub x",
+          "text/plain; charset=utf-8" },
+        { "GET / HTTP/1.1\r\nHost", 408, "Late", "text/html; charset=utf-8" }
+    };
+    char big[9000];
+
+    memset(big, 'x', sizeof big);
+    big[sizeof big - 1] = '\0';
+    EACH(rows, i) {
+        context("%s", rows[i].ask);
+        cl_puts(c, rows[i].ask);
+        if (rows[i].status == 431)
+            cl_puts(c, big);
+        CHECK_INT(cl_reply(c), rows[i].status);
+        CHECK_STR(c->body.p, rows[i].body);
+        CHECK_STR(cl_header(c, "Content-Type"), rows[i].type);
+        CHECK(cl_header(c, "ETag") == NULL);
+        CHECK(cl_header(c, "Last-Modified") == NULL);
+        cl_close(c);
+    }
+    cl_puts(c, "HEAD /nothing HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(c, 1), 404);
+    CHECK_INT(c->declared, 5);
+    check_in_step(c);
+}
+
+/* A document that cannot be shown, or fails, leads to the line of text, once:
+ * one that is not there, is a folder, is too long, leads out, or is a script,
+ * whose source nobody sees. */
+SERVED_WITH(files, error_documents_that_fail, T_LIVE,
+            (fx_init(f), f->cfg.routes = error_routes),
+            "ErrorDocument 404 /none.html; ErrorDocument 403 /sub; "
+            "ErrorDocument 409 /big.bin; ErrorDocument 410 /link-out.txt; "
+            "ErrorDocument 411 /b.css; ErrorDocument 412 /.secret; "
+            "ErrorDocument 413 /hello/x; ErrorDocument 414 /%2e%2e/outside.txt;"
+            "ErrorDocument 415 /sub%2fx.txt; "
+            "AddHandler \"proxy:fcgi://127.0.0.1:1/\" .css")
+{
+    static const int status[] = { 404, 403, 409, 410, 411, 412, 413, 414,
+                                  415 };
+
+    EACH(status, i) {
+        char path[40], line[20];
+        size_t n;
+        snprintf(path, sizeof path, "/status?code=%d", status[i]);
+        n = (size_t)snprintf(line, sizeof line, "%d ", status[i]);
+        context("%s", path);
+        CHECK_INT(cl_get(c, path), status[i]);
+        CHECK(c->body.n < 60 && strncmp(c->body.p, line, n) == 0);
+        CHECK_STR(cl_header(c, "Content-Type"), "text/plain; charset=utf-8");
+    }
+    CHECK_INT(cl_get(c, "/none"), 404);
+    CHECK_STR(c->body.p, "404 Not Found\n");
+    CHECK_SOON(fx_log_has(f, "EMPM5142: ErrorDocument none.html: is no file"), 1000);
+    CHECK_SOON(fx_log_has(f, "ErrorDocument b.css: is a script"), 1000);
+    CHECK(fx_log_has(f, "EMPM5141: ErrorDocument 413 /hello/x: is no file"));
+    CHECK(fx_log_has(f, "EMPM5141: ErrorDocument 412 /.secret: is no file"));
+    check_in_step(c);
+}
+
+/* A document of some pages is written piece by piece. */
+SERVED_WITH(files, error_document_of_some_pages, T_LIVE,
+            (fx_init(f), f->cfg.routes = error_routes),
+            "ErrorDocument 404 /pages.html")
+{
+    char path[512], *big = (char *)malloc(65536);
+
+    if (big == NULL)
+        return;
+    pattern_fill(big, 65536, 3);
+    write_file(tmp_path(path, sizeof path, "www/pages.html"), big, 65536);
+    CHECK_INT(cl_get(c, "/nothing"), 404);
+    CHECK_INT(c->body.n, 65536);
+    CHECK_INT(pattern_fault(c->body.p, c->body.n, 3), -1);
+    check_in_step(c);
+    write_file(path, big, 20000);
+    CHECK_INT(cl_get(c, "/nothing"), 404);
+    CHECK_INT(c->body.n, 20000);
+    CHECK_INT(pattern_fault(c->body.p, c->body.n, 3), -1);
+    unlink(path);
+    free(big);
+}
+
+/* What cannot be an ErrorDocument is refused at a start. */
+TEST(files, error_documents_that_are_none)
+{
+    static const char *const bad[] = {
+        "", "404", "200 x", "600 x", "4o4 x", "0404 x", "404 a b", "404 \"a",
+        "404 http://a/", "404 HTTPS://a/b", "/a 404", "404 \"\" x"
+    };
+
+    EACH(bad, i) {
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+        context("ErrorDocument %s", bad[i]);
+        cfg.routes = file_routes;
+        cfg.document_root = cfg.spool_directory = g_tmp;
+        cfg.error_document[0] = bad[i];
+        CHECK(empm__check_all(&cfg, NULL, &rep) != EMPM_OK);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5141), 1);
     }
 }
 
