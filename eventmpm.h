@@ -66,6 +66,16 @@
  *     A path is made normal before it is matched: "/a/./b/../c//d" becomes
  *   "/a/c/d", also where the dots are escaped; above the root is 400.
  *
+ * FILES  EMPM_FILES("GET /", "./www") serves what is below a folder, which no
+ *   link and no spelling of ".." leaves; hidden names are not there.
+ *   Precompressed br zstd gzip answers with a.js.br, a.js.zst or a.js.gz
+ *   instead of a.js, as Accept-Encoding has it, however old the sibling is:
+ *   make it anew with its file. Without the file it is not looked for. A
+ *   sibling that is new is seen within a second.
+ *     ErrorDocument 404 /404.html, or 503 "a text": what an error shows that
+ *   has no body of its own, also one of the server's, such as 408 or 431. A
+ *   file keeps the status, and has at most EMPM_RESPONSE_BUFFER bytes.
+ *
  * CONFIGURATION  Fields of empm_config are Apache's directives in snake case
  *   and mean the same. empm_set(), -c and files take Apache's spelling, so an
  *   mpm_event.conf loads as it is. `program -L` lists the directives.
@@ -257,7 +267,7 @@
  * Each of these leaves a part out, and saves so much of the header and of its
  * compiled text (gcc -Os, x86-64):
  *
- *   EVENTMPM_NO_FILES        1380 lines 14100 bytes static files (EMPM_FILES)
+ *   EVENTMPM_NO_FILES        1850 lines 18000 bytes static files (EMPM_FILES)
  *   EVENTMPM_NO_STATUS       1450 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
@@ -493,6 +503,20 @@ typedef struct empm_config {
     const char *add_type[EMPM_MAX_LIST]; /* media types of files by extension,
                                           "video/x-matroska .mkv .mka"; they
                                           come before the built-in ones */
+    const char *add_default_charset;   /* of types that are text, and have none
+                                          from AddType: utf-8. "Off": none; "On"
+                                          is iso-8859-1, as Apache has it */
+    const char *add_charset[EMPM_MAX_LIST]; /* of files by extension,
+                                          "utf-8 .json .svg"; it comes before
+                                          that of any type */
+    const char *precompressed;         /* content codings, best one first, of
+                                          files beside the one that is asked
+                                          for: "br zstd gzip" looks for a.js.br,
+                                          a.js.zst and a.js.gz. A sibling is
+                                          sent however old it is, to a client
+                                          that takes its coding, and each answer
+                                          has Vary: NULL, none is looked for,
+                                          since it may be a backup */
     int         file_etag;             /* parts of an ETag, EMPM_ETAG_*:
                                           all of it. Servers behind one balancer
                                           with copies of the same files need
@@ -502,6 +526,10 @@ typedef struct empm_config {
     const char *fallback_resource;     /* a path within each EMPM_FILES route,
                                           such as "/index.php", that answers
                                           where there is no file: NULL */
+    const char *error_document[EMPM_MAX_LIST]; /* the body of errors that have
+                                          none, a text or the path of a file
+                                          that a route serves: "404 Not here.",
+                                          "503 /503.html" */
     const char *add_handler[EMPM_MAX_LIST]; /* scripts by extension, and where
                                           they run: "proxy:unix:/run/fpm.sock|
                                           fcgi://localhost/ .php" */
@@ -1384,9 +1412,11 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix access-logs     access
  *   prefix files           types file
  *   prefix conditions      date condition range file
+ *   prefix codings         coding
  *   prefix file-cache      file files
  *   prefix multipart       parts
  *   prefix files-serving   parts file
+ *   prefix error-documents errors
  *   prefix files-routes    files
  *   prefix fastcgi-records fcgi
  *   prefix fastcgi-answer  cgi
@@ -2747,12 +2777,20 @@ static const empm__directive empm__directives[] = {
               "the folder of EMPM_FILES routes that name none"),
     EMPM__SET("AddType", add_type, LIST, 0, EMPM_MAX_LIST, NULL,
               "the media type of files: video/x-matroska .mkv .mka"),
+    EMPM__SET("AddDefaultCharset", add_default_charset, TEXT, 0, 0, "utf-8",
+              "the charset of text; Off: none; On: iso-8859-1"),
+    EMPM__SET("AddCharset", add_charset, LIST, 0, EMPM_MAX_LIST, NULL,
+              "the charset of files by extension: utf-8 .json .svg"),
+    EMPM__SET("Precompressed", precompressed, WORDS, 0, 0, NULL,
+              "codings of files beside a file, the best first: br zstd gzip"),
     EMPM__SET("FileETag", file_etag, ETAG, 0, EMPM_ETAG_ALL, "All",
               "what an ETag is made of"),
     EMPM__SET("DirectoryIndex", directory_index, WORDS, 0, 0, "index.html",
               "files that stand for their folder, the first one there"),
     EMPM__SET("FallbackResource", fallback_resource, TEXT, 0, 0, NULL,
               "a path of EMPM_FILES routes for what is not there"),
+    EMPM__SET("ErrorDocument", error_document, LIST, 0, EMPM_MAX_LIST, NULL,
+              "what an error shows: 404 /404.html, or 503 \"a text\""),
     EMPM__SET("AddHandler", add_handler, LIST, 0, EMPM_MAX_LIST, NULL,
               "scripts: proxy:unix:PATH|fcgi://localhost/ .php"),
     EMPM__SET("ProxyPass", proxy_pass, LIST, 0, EMPM_MAX_LIST, NULL,
@@ -3550,8 +3588,6 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "Header RequestHeader Expires* CookieDomain CookieExpires CookieName "
       "CookieStyle CookieTracking MetaDir MetaFiles MetaSuffix",
       "a handler calls empm_set_header()" },
-    { "ErrorDocument",
-      "a handler writes the text of its own errors after empm_status()" },
     { "AddAlt AddAltBy* AddDescription AddIcon AddIconBy* DefaultIcon "
       "HeaderName Index* Options ReadmeName",
       "folders are not listed: write an index.html, or a handler" },
@@ -3560,7 +3596,7 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "DirectorySlash", "/a is always redirected to the folder /a/" },
     { "CheckSpelling CheckCaseOnly CheckBasenameMatch",
       "EMPM_FILES_ELSE names a handler for what is no file" },
-    { "AddCharset AddDefaultCharset AddEncoding AddLanguage "
+    { "AddEncoding AddLanguage "
       "DefaultLanguage DefaultType ForceType LanguagePriority MimeMagicFile "
       "ModMimeUsePathInfo MultiviewsMatch RemoveCharset RemoveEncoding "
       "RemoveLanguage RemoveType TypesConfig CacheNegotiatedDocs",
@@ -6579,12 +6615,19 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
                                           turn is on */
 } empm__worker;
 
+#define EMPM__CODINGS 3              /* content codings of files (>>codings) */
+
 /* A file that answers are made of; they and the child's cache share it. */
 typedef struct empm__file {
     uint32_t    refs;             /* atomic; all else is fixed but used_at_ms */
     uint32_t    used_at_ms;            /* atomic: when last asked for */
     int         fd;                    /* -1: `bytes` is all of it */
     int         root_fd;               /* where `path` begins */
+    int         coding;                /* of its bytes, as a sibling; 0: none */
+    int         varies;                /* Accept-Encoding has chosen it */
+    uint32_t    absent;                /* atomic: bits of codings of which it
+                                          has no sibling, */
+    uint32_t    absent_until_ms;       /* atomic: believed so long */
     uint64_t    stat_key[5];           /* device, inode, size, mtime, ctime */
     int64_t     modified_s;
     const char *type;
@@ -6592,7 +6635,7 @@ typedef struct empm__file {
     empm__pool *pool;                  /* where fd is counted; NULL: nowhere */
     char        modified[30], tag[40]; /* tag: "" if FileETag is None */
     uint16_t    validators, fields_len;
-    char        fields[256];           /* of the head; the validators first */
+    char        fields[320];           /* of the head; the validators first */
 } empm__file;
 
 /* A connection beyond MaxConnectionsPerPeer that waits for its verdict. */
@@ -6755,6 +6798,8 @@ struct empm_server {
     int             ngroups;
     struct empm__kv *store;        /* SharedStoreSize; NULL: none (>>store) */
     struct empm__types *types;     /* AddType; NULL: none (>>files) */
+    unsigned char   codings[EMPM__CODINGS + 1];    /* Precompressed; 0 ends */
+    struct empm__errors *errors;   /* ErrorDocument; NULL: none */
     struct empm__scripts *scripts; /* AddHandler; NULL: none (>>fastcgi) */
     struct empm__backend_scores *backends; /* of all back ends; or NULL */
     struct empm__access_logs *access;  /* CustomLog; NULL: none (>>access) */
@@ -6781,6 +6826,8 @@ struct empm_server {
      * result is a handler's, or 0: it is none. */
     int            (*run_script)(empm_request *req, const empm__script *at,
                                  const char *name);
+    /* Makes the body of an error. 0: it has none for this status. */
+    int            (*error_body)(empm_request *req, int status);
     /* Shows the k-th back end. 0: there are no more. */
     int            (*see_backend)(const empm_server *s, int k,
                                   struct empm__backend_seen *seen);
@@ -12293,7 +12340,8 @@ static void empm__response_body_forget(empm_request *req)
         req->answer = EMPM__BEGUN;
 }
 
-/* Makes the answer a line of text that names the status. What the handler has
+/* Makes the answer an ErrorDocument or, without one, a line of text that names
+ * the status. What the handler has
  * said of another body, and whether that may be kept, does not hold for it. */
 static void empm__response_status_text(empm_request *req, int status)
 {
@@ -12308,6 +12356,9 @@ static void empm__response_status_text(empm_request *req, int status)
     for (i = 0; req->fields_len > 0 && i < EMPM__COUNT(fields); i++)
         empm__response_field_remove(req, fields[i], strlen(fields[i]));
     req->has_type = 0;
+    if (req->w->s->error_body != NULL && !req->w->engine->admin &&
+        req->w->s->error_body(req, status))
+        return;
     empm_printf(req, "%d %s\n", status, empm__response_reason(status));
 }
 
@@ -23178,10 +23229,12 @@ typedef struct empm__type {
 } empm__type;
 
 /* What browsers and tools ask for, in the order of strcmp(), which the search
- * needs; a test holds it. Text is UTF-8 here. A name that is not among them is
+ * needs; a test holds it. Text is UTF-8 here, unless AddDefaultCharset says
+ * something else. A name that is not among them is
  * octet-stream: no type at all would make a browser guess. */
 static const empm__type empm__types_known[] = {
-    { "7z", "application/x-7z-compressed" }, { "aac", "audio/aac" },
+    { "3gp", "video/3gpp" }, { "7z", "application/x-7z-compressed" },
+    { "aac", "audio/aac" },
     { "apk", "application/vnd.android.package-archive" },
     { "apng", "image/apng" }, { "atom", "application/atom+xml" },
     { "avi", "video/x-msvideo" }, { "avif", "image/avif" },
@@ -23198,16 +23251,20 @@ static const empm__type empm__types_known[] = {
     { "exe", "application/vnd.microsoft.portable-executable" },
     { "flac", "audio/flac" }, { "geojson", "application/geo+json" },
     { "gif", "image/gif" }, { "glb", "model/gltf-binary" },
-    { "gltf", "model/gltf+json" }, { "gz", "application/gzip" },
+    { "gltf", "model/gltf+json" }, { "gpx", "application/gpx+xml" },
+    { "gz", "application/gzip" },
     { "heic", "image/heic" }, { "heif", "image/heif" },
     { "htm", "text/html; charset=utf-8" },
     { "html", "text/html; charset=utf-8" }, { "ico", "image/x-icon" },
     { "ics", "text/calendar; charset=utf-8" },
+    { "ipynb", "application/x-ipynb+json" },
     { "iso", "application/x-iso9660-image" },
-    { "jar", "application/java-archive" }, { "jpeg", "image/jpeg" },
+    { "jar", "application/java-archive" }, { "jfif", "image/jpeg" },
+    { "jpeg", "image/jpeg" },
     { "jpg", "image/jpeg" }, { "js", "text/javascript; charset=utf-8" },
     { "json", "application/json" }, { "jsonl", "application/jsonl" },
     { "jsonld", "application/ld+json" }, { "jxl", "image/jxl" },
+    { "kml", "application/vnd.google-earth.kml+xml" },
     { "log", "text/plain; charset=utf-8" },
     { "m3u8", "application/vnd.apple.mpegurl" }, { "m4a", "audio/mp4" },
     { "m4v", "video/mp4" }, { "map", "application/json" },
@@ -23216,7 +23273,8 @@ static const empm__type empm__types_known[] = {
     { "mkv", "video/matroska" }, { "mov", "video/quicktime" },
     { "mp3", "audio/mpeg" }, { "mp4", "video/mp4" },
     { "mpd", "application/dash+xml" }, { "mpeg", "video/mpeg" },
-    { "mpg", "video/mpeg" }, { "ndjson", "application/x-ndjson" },
+    { "mpg", "video/mpeg" }, { "msi", "application/x-msi" },
+    { "ndjson", "application/x-ndjson" },
     { "odp", "application/vnd.oasis.opendocument.presentation" },
     { "ods", "application/vnd.oasis.opendocument.spreadsheet" },
     { "odt", "application/vnd.oasis.opendocument.text" },
@@ -23229,13 +23287,16 @@ static const empm__type empm__types_known[] = {
     { "ps", "application/postscript" }, { "rar", "application/vnd.rar" },
     { "rpm", "application/x-rpm" }, { "rss", "application/rss+xml" },
     { "rtf", "application/rtf" }, { "srt", "application/x-subrip" },
+    { "stl", "model/stl" },
     { "svg", "image/svg+xml" }, { "tar", "application/x-tar" },
     { "tgz", "application/gzip" }, { "tif", "image/tiff" },
     { "tiff", "image/tiff" }, { "toml", "application/toml" },
     { "torrent", "application/x-bittorrent" }, { "ts", "video/mp2t" },
     { "tsv", "text/tab-separated-values; charset=utf-8" },
-    { "ttf", "font/ttf" }, { "ttml", "application/ttml+xml" },
+    { "ttc", "font/collection" }, { "ttf", "font/ttf" },
+    { "ttml", "application/ttml+xml" },
     { "txt", "text/plain; charset=utf-8" },
+    { "usdz", "model/vnd.usdz+zip" },
     { "vcf", "text/vcard; charset=utf-8" },
     { "vtt", "text/vtt; charset=utf-8" }, { "wasm", "application/wasm" },
     { "wav", "audio/wav" }, { "weba", "audio/webm" }, { "webm", "video/webm" },
@@ -23245,14 +23306,15 @@ static const empm__type empm__types_known[] = {
     { "xls", "application/vnd.ms-excel" },
     { "xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml."
             "sheet" },
-    { "xml", "application/xml" }, { "xsl", "application/xslt+xml" },
+    { "xml", "application/xml" }, { "xpi", "application/x-xpinstall" },
+    { "xsl", "application/xslt+xml" },
     { "xslt", "application/xslt+xml" }, { "xz", "application/x-xz" },
     { "yaml", "application/yaml" }, { "yml", "application/yaml" },
     { "zip", "application/zip" }, { "zst", "application/zstd" },
     { "zsync", "application/x-zsync" }
 };
 
-struct empm__types {                 /* AddType, in the same order */
+struct empm__types {                 /* AddType and charsets, in that order */
     size_t      n;
     empm__type *list;                /* behind the struct; then their texts */
 };
@@ -23308,82 +23370,211 @@ static const char *empm__types_of_name(const struct empm__types *own,
 #define EMPM__INDEX_NAME 64          /* bytes of a name in DirectoryIndex */
 #define EMPM__TYPE_MAX 120           /* bytes; empm__file.fields has the room */
 
+/* Gives an extension its type: the last one counts. Both texts are kept. */
+static void empm__types_set(struct empm__types *t, const char *ext,
+                            const char *type)
+{
+    const size_t i = empm__types_place(t->list, t->n, ext);
+    if (i == t->n || strcmp(t->list[i].ext, ext) != 0) {
+        memmove(t->list + i + 1, t->list + i, (t->n++ - i) * sizeof *t->list);
+        t->list[i].ext = ext;
+    }
+    t->list[i].type = type;
+}
+
+/* Gives an extension `type` with `charset` in the place of its own; "": with
+ * none. The text is made at *text. Returns NULL, or the reason of a refusal. */
+static const char *empm__types_set_charset(struct empm__types *t,
+                                           const char *ext, const char *type,
+                                           const char *charset, char **text)
+{
+    const size_t n = strcspn(type, ";");
+    if (n + strlen(charset) + 10 > EMPM__TYPE_MAX)
+        return "makes a type that is too long";
+    empm__types_set(t, ext, *text);
+    *text += snprintf(*text, EMPM__TYPE_MAX + 1, "%.*s%s%s", (int)n, type,
+                      *charset != '\0' ? "; charset=" : "", charset) + 1;
+    return NULL;
+}
+
+/* Returns the next extension of `*row`, in small letters and without its dot,
+ * which is kept at *text; NULL: there is none, and *why is NULL, or what is
+ * wrong. */
+static const char *empm__types_extension(const char **row, char **text,
+                                         const char **why)
+{
+    const size_t room = strlen(*row) + 2;
+    char *word = *text, *at;
+    const int r = empm__text_word(row, word, room);
+    *why = r < 0 ? "has a quote that is not closed" : NULL;
+    if (r <= 0)
+        return NULL;
+    for (at = word; *at != '\0'; at++)
+        *at = (char)empm__ascii_lower((unsigned char)*at);
+    *text = at + 1;
+    word += *word == '.';
+    if (*word != '\0' && strpbrk(word, "./") == NULL)
+        return word;
+    *why = "has an extension that is empty or has a dot inside: it is what "
+           "follows the last dot of a name";
+    return NULL;
+}
+
 /* Adds one row of AddType, "type .ext ext ..."; its words are kept at *text,
  * where there is room for them. Returns NULL, or the reason of a refusal. */
 static const char *empm__types_add(struct empm__types *t, const char *row,
                                    const empm__chars *chars, char **text)
 {
-    const size_t room = strlen(row) + 2;
-    char *type = *text, *word = type;
-    const char *ext;
-    size_t i, k, n = 0;
-    int r = empm__text_word(&row, type, room);
+    const char *type = *text, *ext, *why;
+    size_t n = 0;
+    const int r = empm__text_word(&row, *text, strlen(row) + 2);
     if (r < 0)
         return "has a quote that is not closed";
     if (r == 0 || strchr(type, '/') == NULL || strlen(type) > EMPM__TYPE_MAX ||
         !empm__chars_all(chars, type, strlen(type), EMPM__VCHAR))
         return "begins with a media type of at most 120 bytes, in quotes if it "
                "has spaces";
-    for (;;) {
-        word += strlen(word) + 1;
-        r = empm__text_word(&row, word, room - (size_t)(word - type));
-        if (r <= 0)
-            break;
-        for (k = 0; word[k] != '\0'; k++)
-            word[k] = (char)empm__ascii_lower((unsigned char)word[k]);
-        ext = word + (*word == '.');
-        if (*ext == '\0' || strpbrk(ext, "./") != NULL)
-            return "has an extension that is empty or has a dot inside: it is "
-                   "what follows the last dot of a name";
-        i = empm__types_place(t->list, t->n, ext);
-        if (i == t->n || strcmp(t->list[i].ext, ext) != 0) {
-            memmove(t->list + i + 1, t->list + i,
-                    (t->n++ - i) * sizeof *t->list);
-            t->list[i].ext = ext;
-        }
-        t->list[i].type = type;      /* the last one counts */
-        n++;
-    }
-    *text = word;
-    return r == 0 && n > 0 ? NULL : "wants the extensions, such as .mkv, after "
-                                    "the type";
+    *text += strlen(type) + 1;
+    for (; (ext = empm__types_extension(&row, text, &why)) != NULL; n++)
+        empm__types_set(t, ext, type);
+    return why != NULL || n > 0 ? why : "wants the extensions, such as .mkv, "
+                                        "after the type";
 }
 
-/* Reads all of AddType into one block of memory; *out is NULL where there is
- * none. A row that is wrong is said and left out. Returns EMPM_OK or
- * EMPM_ENOMEM. The caller frees *out. */
+/* Is it a name that may follow "charset="? At most 40 letters. */
+static int empm__types_is_charset(const empm__chars *chars, const char *name)
+{
+    const size_t n = strlen(name);
+    return n > 0 && n <= 40 && empm__chars_all(chars, name, n, EMPM__TCHAR);
+}
+
+/* Adds one row of AddCharset, "charset .ext ext ...", behind AddType. As
+ * above. */
+static const char *empm__types_add_charset(struct empm__types *t,
+                                           const char *row,
+                                           const empm__chars *chars,
+                                           char **text)
+{
+    const char *charset = *text, *ext, *why;
+    size_t n = 0;
+    if (empm__text_word(&row, *text, strlen(row) + 2) <= 0 ||
+        !empm__types_is_charset(chars, charset))
+        return "begins with a charset, such as utf-8";
+    *text += strlen(charset) + 1;
+    for (; (ext = empm__types_extension(&row, text, &why)) != NULL; n++) {
+        const char *type = empm__types_find(t->list, t->n, ext);
+        if (type == NULL)
+            type = empm__types_find(empm__types_known,
+                                    EMPM__COUNT(empm__types_known), ext);
+        if (type == NULL)
+            return "has an extension without a type: AddType gives it one";
+        why = empm__types_set_charset(t, ext, type, charset, text);
+        if (why != NULL)
+            return why;
+    }
+    return why != NULL || n > 0 ? why : "wants the extensions, such as .json, "
+                                        "after the charset";
+}
+
+/* Makes rows of the built-in types that are text, with `charset` instead of
+ * theirs, and gives it to types of AddType that have none: to text/plain and
+ * text/html, as Apache does. Returns NULL, or the reason of a refusal. */
+static const char *empm__types_set_default(struct empm__types *t,
+                                           const char *charset,
+                                           const empm__chars *chars,
+                                           char **text)
+{
+    const char *why = NULL;
+    size_t i;
+    if (empm__text_equal(charset, "off"))
+        charset = "";
+    else if (empm__text_equal(charset, "on"))
+        charset = "iso-8859-1";
+    else if (!empm__types_is_charset(chars, charset))
+        return "is no charset, such as utf-8, nor On nor Off";
+    for (i = 0; i < t->n && *charset != '\0'; i++)
+        if (empm__text_equal(t->list[i].type, "text/plain") ||
+            empm__text_equal(t->list[i].type, "text/html"))
+            why = empm__types_set_charset(t, t->list[i].ext, t->list[i].type,
+                                          charset, text);
+    if (empm__text_equal(charset, "utf-8"))
+        return why;                  /* as the table has it */
+    for (i = 0; i < EMPM__COUNT(empm__types_known); i++) {
+        const empm__type *k = &empm__types_known[i];
+        if (strchr(k->type, ';') != NULL &&
+            empm__types_find(t->list, t->n, k->ext) == NULL)
+            why = empm__types_set_charset(t, k->ext, k->type, charset, text);
+    }
+    return why;
+}
+
+/* The texts of a list: how many, how many bytes; adds what they can make. */
+static int empm__types_room(const char *const *list, size_t *most,
+                            size_t *bytes)
+{
+    int i;
+    for (i = 0; i < EMPM_MAX_LIST && list[i] != NULL; i++) {
+        /* an extension takes a byte and a blank at least */
+        *most += strlen(list[i]) / 2 + 1;
+        *bytes += strlen(list[i]) + 4;
+    }
+    return i;
+}
+
+/* Reads AddType, AddDefaultCharset and AddCharset, one after the other, into
+ * one block of memory; *out is NULL where they say nothing. A row that is wrong
+ * is said and left out. Returns EMPM_OK or EMPM_ENOMEM. The caller frees
+ * *out. */
 static int empm__types_new(struct empm__types **out, const empm_config *cfg,
                            const empm__chars *chars, empm__report *rep)
 {
+    const char *preset = cfg->add_default_charset;
+    size_t most = EMPM__COUNT(empm__types_known), bytes = 0;
+    const int types = empm__types_room(cfg->add_type, &most, &bytes);
+    const int charsets = empm__types_room(cfg->add_charset, &most, &bytes);
     struct empm__types *t;
     const char *why;
     char *text;
-    size_t most = 0, bytes = 0;
     int i;
     *out = NULL;
-    for (i = 0; i < EMPM_MAX_LIST && cfg->add_type[i] != NULL; i++) {
-        /* an extension takes a byte and a blank at least */
-        most += strlen(cfg->add_type[i]) / 2 + 1;
-        bytes += strlen(cfg->add_type[i]) + 2;
-    }
-    if (i == 0)
+    if (preset == NULL)
+        preset = "off";
+    if (types + charsets == 0 && empm__text_equal(preset, "utf-8"))
         return EMPM_OK;
-    t = (struct empm__types *)EMPM_MALLOC(sizeof *t + most * sizeof *t->list +
-                                          bytes);
+    /* each row can have a text of its own, twice: by default, by AddCharset */
+    t = (struct empm__types *)EMPM_MALLOC(
+        sizeof *t + most * sizeof *t->list + bytes +
+        2 * most * (EMPM__TYPE_MAX + 1));
     if (t == NULL)
         return EMPM_ENOMEM;
     t->n = 0;
     t->list = (empm__type *)(t + 1);
     text = (char *)(t->list + most);
-    for (i = 0; i < EMPM_MAX_LIST && cfg->add_type[i] != NULL; i++)
+    for (i = 0; i < types; i++)
         if ((why = empm__types_add(t, cfg->add_type[i], chars, &text)) != NULL)
             empm__report_say(rep, EMPM_LOG_ERROR, 5115, "AddType %.200s: %s",
                              cfg->add_type[i], why);
+    if ((why = empm__types_set_default(t, preset, chars, &text)) != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5115, "AddDefaultCharset %.200s: "
+                         "%s", preset, why);
+    for (i = 0; i < charsets; i++)
+        if ((why = empm__types_add_charset(t, cfg->add_charset[i], chars,
+                                           &text)) != NULL)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5115, "AddCharset %.200s: %s",
+                             cfg->add_charset[i], why);
     *out = t;
     return EMPM_OK;
 }
 
 /* --- opening -------------------------------------------------------------- */
+
+/* Can a decoded segment of a path name a file here? */
+static int empm__file_segment_is_name(const char *seg, size_t n)
+{
+    return n > 0 && memchr(seg, '/', n) == NULL &&
+           memchr(seg, '\\', n) == NULL &&
+           (seg[0] != '.' || (n == 11 && memcmp(seg, ".well-known", 11) == 0));
+}
 
 /* Files of 2 GiB and more, where a long has 32 bits: open() adds this flag by
  * itself, a plain system call does not. */
@@ -23730,6 +23921,126 @@ static int empm__file_judge(const empm_request *req, const empm__file *f,
 }
 
 /* ---------------------------------------------------------------------------
+ * >>codings -- files that somebody has compressed before
+ *
+ * Beside a.js may stand a.js.br, a.js.zst, a.js.gz: the same content, coded.
+ * Accept-Encoding chooses among those that Precompressed lists and that are
+ * there. Each is a representation with an ETag and ranges of its own; the URL
+ * of the sibling itself is a plain file.
+ *
+ * source    RFC 9110 8.4 (codings), 12.4.2 (weights), 12.5.3, 12.5.5 (Vary)
+ * ------------------------------------------------------------------------- */
+
+/* A coding is known by its place in this list, which begins with none. */
+static const struct {
+    const char *name, *ext, *alias;
+} empm__coding_names[EMPM__CODINGS + 1] = {
+    { "identity", "", "" }, { "br", ".br", "" }, { "zstd", ".zst", "" },
+    { "gzip", ".gz", "x-gzip" }      /* RFC 9110 8.4.1.3 */
+};
+
+/* Returns the coding of a name, or -1. */
+static int empm__coding_find(const char *name, size_t n)
+{
+    int i;
+    for (i = 0; i <= EMPM__CODINGS; i++) {
+        const char *a = empm__coding_names[i].name;
+        const char *b = empm__coding_names[i].alias;
+        if (empm__text_same(name, n, a, strlen(a)) ||
+            (n > 0 && empm__text_same(name, n, b, strlen(b))))
+            return i;
+    }
+    return -1;
+}
+
+/* Does a file of this name look like a sibling itself? */
+static int empm__coding_is_sibling(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+    int i;
+    for (i = 1; dot != NULL && i <= EMPM__CODINGS; i++)
+        if (strcmp(dot, empm__coding_names[i].ext) == 0)
+            return 1;
+    return 0;
+}
+
+/* Reads Precompressed, which may be NULL, into `order`, which ends with 0.
+ * Returns 0, or -1: a word is no coding, or comes twice. */
+static int empm__coding_order(const char *list,
+                              unsigned char order[EMPM__CODINGS + 1])
+{
+    char word[EMPM__ARGUMENT];
+    int n = 0, r = 0;
+    memset(order, 0, EMPM__CODINGS + 1);
+    while (list != NULL &&
+           (r = empm__text_word(&list, word, sizeof word)) > 0) {
+        const int is = empm__coding_find(word, strlen(word));
+        if (is <= 0 || memchr(order, is, (size_t)n) != NULL)
+            return -1;
+        order[n++] = (unsigned char)is;
+    }
+    return r;
+}
+
+/* Reads the weight of an element "name ; q=0.5" of n bytes, in thousandths, and
+ * makes *n the length of the name. -1: it is malformed. */
+static int empm__coding_weight(const char *item, size_t *n)
+{
+    const char *semi = (const char *)memchr(item, ';', *n);
+    const char *end = item + *n, *at = semi != NULL ? semi + 1 : end;
+    int unit, q;
+    if (semi == NULL)
+        return 1000;
+    while (semi > item && (semi[-1] == ' ' || semi[-1] == '\t'))
+        semi--;
+    *n = (size_t)(semi - item);
+    while (at < end && (*at == ' ' || *at == '\t'))
+        at++;
+    if (end - at < 3 || (at[0] != 'q' && at[0] != 'Q') || at[1] != '=' ||
+        (at[2] != '0' && at[2] != '1'))
+        return -1;
+    q = (at[2] - '0') * 1000;
+    at += 3;
+    if (at == end)
+        return q;
+    if (*at != '.')
+        return -1;
+    for (at++, unit = 100; at < end; at++, unit /= 10) {
+        if (unit == 0 || !empm__ascii_is_digit((unsigned char)*at))
+            return -1;
+        q += (*at - '0') * unit;
+    }
+    return q <= 1000 ? q : -1;
+}
+
+/* Sets q[] to the weights that the client gives to each coding: 0 where it does
+ * not want it. A malformed element counts for nothing. Identity that is not
+ * named is the last resort, and so is it where it is excluded: the file serves
+ * a client better than 406. */
+static void empm__coding_accepted(const empm_request *req,
+                                  int q[EMPM__CODINGS + 1])
+{
+    empm__list list;
+    int i, other = 0;
+    for (i = 0; i <= EMPM__CODINGS; i++)
+        q[i] = -1;
+    empm__list_of_fields(&list, &req->head, req->text, "Accept-Encoding", 0);
+    while (empm__list_next(&list)) {
+        size_t n = list.n;
+        const int weight = empm__coding_weight(list.item, &n);
+        if (weight < 0)
+            continue;
+        if (n == 1 && *list.item == '*')
+            other = weight;
+        else if ((i = empm__coding_find(list.item, n)) >= 0)
+            q[i] = weight;
+    }
+    for (i = 0; i <= EMPM__CODINGS; i++)
+        if (q[i] < 0)
+            q[i] = other;
+}
+
+/* ---------------------------------------------------------------------------
  * >>file-cache -- files that are kept open
  *
  * A file that is asked for again is found by its path, and is looked at with
@@ -23740,6 +24051,7 @@ static int empm__file_judge(const empm_request *req, const empm__file *f,
 #ifndef EMPM__FILE_REST_S          /* the tests have no time for this */
 #  define EMPM__FILE_REST_S  3       /* a file must have rested so long */
 #  define EMPM__FILE_KEEP_MS 10000   /* kept so long after its last use */
+#  define EMPM__FILE_ABSENT_MS 1000  /* a sibling that was not there */
 #endif
 
 /* Fills in the numbers by which a file is known to be still the same. */
@@ -23765,9 +24077,9 @@ static uint64_t empm__file_scatter(uint64_t h) /* every bit by every bit */
     return h ^ h >> 31;
 }
 
-/* Makes the ETag: a size and a hash of time and inode. The inode's number is a
- * thing of ours, so it is not sent as it is. `of`: EMPM_ETAG_* bits; 0:
- * none. */
+/* Makes the ETag: a size and a hash of time and inode, and the coding, so that
+ * no variant has that of another. The inode's number is a thing of ours, so it
+ * is not sent as it is. `of`: EMPM_ETAG_* bits; 0: none. */
 static void empm__file_tag(empm__file *f, int of)
 {
     uint64_t h = 0;
@@ -23778,9 +24090,41 @@ static void empm__file_tag(empm__file *f, int of)
         h = empm__file_scatter(h + f->stat_key[3]);
     f->tag[0] = '\0';
     if (of != 0)
-        snprintf(f->tag, sizeof f->tag, "\"%llx-%llx\"",
+        snprintf(f->tag, sizeof f->tag, "\"%llx-%llx%s%s\"",
                  (unsigned long long)(of & EMPM_ETAG_SIZE ? f->stat_key[2] : 0),
-                 (unsigned long long)h);
+                 (unsigned long long)h, f->coding > 0 ? "-" : "",
+                 f->coding > 0 ? empm__coding_names[f->coding].ext + 1 : "");
+}
+
+/* Makes the fields that each answer of `f` has: validators first, a 304 has
+ * only those and Vary (RFC 9110 15.4.5). */
+static void empm__file_fields_make(empm__file *f)
+{
+    int at = snprintf(f->fields, sizeof f->fields,
+                      "%s%s%sLast-Modified: %s\r\n%s",
+                      *f->tag ? "ETag: " : "", f->tag, *f->tag ? "\r\n" : "",
+                      f->modified, f->varies ? "Vary: Accept-Encoding\r\n"
+                                             : "");
+    f->validators = (uint16_t)at;
+    at += snprintf(f->fields + at, sizeof f->fields - (size_t)at,
+                   "%s%s%sAccept-Ranges: bytes\r\nContent-Type: %s\r\n",
+                   f->coding > 0 ? "Content-Encoding: " : "",
+                   f->coding > 0 ? empm__coding_names[f->coding].name : "",
+                   f->coding > 0 ? "\r\n" : "", f->type);
+    f->fields_len = (uint16_t)at;
+}
+
+/* Returns the type of `f`: that of the file whose sibling it is, or its own. */
+static const char *empm__file_type(const empm__worker *w, empm__file *f)
+{
+    char *cut = f->path + strlen(f->path) -
+                strlen(empm__coding_names[f->coding].ext);
+    const char *type;
+    *cut = '\0';
+    type = empm__types_of_name(w->s->types, f->path);
+    if (f->coding > 0)
+        *cut = '.';
+    return type;
 }
 
 /* Makes an answer's file of the open regular file `fd`, which it takes over,
@@ -23789,7 +24133,7 @@ static void empm__file_tag(empm__file *f, int of)
  * reference. */
 static empm__file *empm__file_make(const empm__worker *w, int fd,
                                    const struct stat *st, int root_fd,
-                                   const char *path)
+                                   const char *path, int coding)
 {
     const size_t n = strlen(path) + 1;
     const size_t small = st->st_size <= (off_t)EMPM__FILE_SMALL
@@ -23797,7 +24141,6 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     const int64_t now = (int64_t)time(NULL);
     size_t got = 0;
     ssize_t r = 1;
-    int at;
     empm__file *f = (empm__file *)EMPM_MALLOC(sizeof *f + n + small);
     if (f == NULL) {
         close(fd);
@@ -23808,13 +24151,17 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     f->fd = fd;
     f->pool = NULL;
     f->root_fd = root_fd;
+    f->coding = coding;
+    f->varies = coding > 0 || (root_fd >= 0 && w->s->codings[0] != 0 &&
+                               !empm__coding_is_sibling(path));
+    f->absent = f->absent_until_ms = 0;
     f->modified_s = (int64_t)st->st_mtime;
     if (f->modified_s > now)         /* RFC 9110 8.8.2.1 */
         f->modified_s = now;
     empm__file_identity(f->stat_key, st);
     f->path = (char *)(f + 1);
     memcpy(f->path, path, n);
-    f->type = empm__types_of_name(w->s->types, path);
+    f->type = empm__file_type(w, f);
     empm__format_date(f->modified, f->modified_s);
     f->bytes = NULL;
     if (small > 0) {
@@ -23836,14 +24183,7 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
         f->fd = -1;
     }
     empm__file_tag(f, w->cfg->file_etag);
-    /* validators first: a 304 has only those */
-    at = snprintf(f->fields, sizeof f->fields, "%s%s%sLast-Modified: %s\r\n",
-                  *f->tag ? "ETag: " : "", f->tag, *f->tag ? "\r\n" : "",
-                  f->modified);
-    f->validators = (uint16_t)at;
-    at += snprintf(f->fields + at, sizeof f->fields - (size_t)at,
-                   "Accept-Ranges: bytes\r\nContent-Type: %s\r\n", f->type);
-    f->fields_len = (uint16_t)at;
+    empm__file_fields_make(f);
     return f;
 }
 
@@ -23923,8 +24263,8 @@ static int empm__file_count(empm__worker *w, empm__file *f)
  * and *status: 1: a directory; 0: it is answered already; else the status of
  * the answer. */
 static empm__file *empm__file_take(empm_request *req, int fd, int root_fd,
-                                   const char *path, struct stat *st,
-                                   int *status)
+                                   const char *path, int coding,
+                                   struct stat *st, int *status)
 {
     empm__file *f = NULL;
     char buf[4096];
@@ -23933,6 +24273,8 @@ static empm__file *empm__file_take(empm_request *req, int fd, int root_fd,
         *status = empm__file_status(req, path, errno);
     else if (!S_ISREG(st->st_mode))
         *status = S_ISDIR(st->st_mode) ? 1 : 404;
+    else if (st->st_size == 0 && coding > 0)
+        *status = 404;               /* no coding makes that of anything */
     else if (st->st_size == 0 && (n = read(fd, buf, sizeof buf)) != 0) {
         if (n < 0)
             *status = empm__file_status(req, path, errno);
@@ -23941,7 +24283,7 @@ static empm__file *empm__file_take(empm_request *req, int fd, int root_fd,
             *status = n == EMPM_OK ? 0 : 500;
         }
     } else {
-        f = empm__file_make(req->w, fd, st, root_fd, path);
+        f = empm__file_make(req->w, fd, st, root_fd, path, coding);
         fd = -1;
         if (f == NULL)
             *status = empm__file_status(req, path, errno);
@@ -24040,13 +24382,14 @@ static int empm__file_same(const empm__file *f)
     return memcmp(is, f->stat_key, sizeof is) == 0;
 }
 
-/* Opens the file `path` below root_fd, or finds it in the cache: a file that
- * has been opened before is asked only whether it is still the same one. Its
- * name, its inode and its times decide, so what has been written since is
- * served; one that has changed within the last seconds, whose times may not
- * tell, is not kept. NULL: *status as empm__file_take() has it. */
+/* Opens the file `path` below root_fd, `coding` as a sibling, or finds it in
+ * the cache: a file that has been opened before is asked only whether it is
+ * still the same one. Its name, its inode and its times decide, so what has
+ * been written since is served; one that has changed within the last seconds,
+ * whose times may not tell, is not kept. NULL: *status as empm__file_take() has
+ * it. */
 static empm__file *empm__file_open(empm_request *req, int root_fd,
-                                   const char *path, int *status)
+                                   const char *path, int coding, int *status)
 {
     empm__engine *e = req->w->engine;
     empm__files *c = e->files;
@@ -24057,6 +24400,7 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
         slot = empm__file_slot(c, root_fd, path);
         pthread_mutex_lock(&c->lock);
         if (*slot != NULL && (*slot)->root_fd == root_fd &&
+            (*slot)->coding == coding &&
             strcmp((*slot)->path, path) == 0) {
             f = *slot;
             __atomic_add_fetch(&f->refs, 1u, __ATOMIC_RELAXED);
@@ -24074,7 +24418,7 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
         empm__file_unref(f);
     }
     fd = empm__file_open_beneath(root_fd, path, EMPM__O_READ);
-    f = empm__file_take(req, fd, root_fd, path, &st, status);
+    f = empm__file_take(req, fd, root_fd, path, coding, &st, status);
     if (f == NULL)
         return NULL;
     if (slot != NULL && f->stat_key[2] == (uint64_t)st.st_size &&
@@ -24227,7 +24571,7 @@ static empm__parts *empm__parts_new(empm_request *req, empm__file *f,
 {
     empm__parts *p = (empm__parts *)empm_alloc(req, sizeof *p);
     char *type = (char *)empm_alloc(req, EMPM__PART_TYPE + 1);
-    if (p == NULL || type == NULL ||
+    if (p == NULL || type == NULL || f->coding > 0 ||
         empm__parts_answer_field(req, "Content-Encoding", type,
                                  EMPM__PART_TYPE + 1))
         return NULL;
@@ -24259,8 +24603,8 @@ static int empm__file_fields(empm_request *req, const empm__file *f,
 {
     char text[96];
     int bad = 0;
-    /* the content's own type does not describe 304, 412 or 416 */
-    if (verdict != 0) {              /* an answer without the file's content */
+    /* 412 and 416 have the type of their own bodies by now */
+    if (verdict == 304) {            /* an answer without content */
         empm__response_field_remove(req, "content-type", 12);
         req->has_type = 0;
     }
@@ -24278,9 +24622,14 @@ static int empm__file_fields(empm_request *req, const empm__file *f,
             if (*f->tag != '\0')
                 bad |= empm_set_header(req, "ETag", f->tag);
             bad |= empm_set_header(req, "Last-Modified", f->modified);
+            if (f->varies)
+                bad |= empm_add_header(req, "Vary", "Accept-Encoding");
             if (verdict == 0)
                 bad |= empm_set_header(req, "Accept-Ranges", "bytes");
         }
+        if (verdict == 0 && f->coding > 0)
+            bad |= empm_set_header(req, "Content-Encoding",
+                                   empm__coding_names[f->coding].name);
         snprintf(text, sizeof text, "multipart/byteranges; boundary=%s",
                  parts != NULL ? parts->boundary : "");
         if (parts != NULL)
@@ -24384,6 +24733,61 @@ static int empm__file_send(empm_request *req, empm__file *f)
     return EMPM_OK;
 }
 
+/* Opens the sibling of `f` with this coding, if it has one. That it has none is
+ * remembered for a second, so that a file that is asked for often costs no
+ * further look at the disk. Returns NULL: there is none that can be sent. */
+static empm__file *empm__file_sibling(empm_request *req, empm__file *f,
+                                      int coding)
+{
+    const uint32_t now = req->w->now_ms, bit = 1u << coding;
+    const char *ext = empm__coding_names[coding].ext;
+    const size_t n = strlen(f->path);
+    empm__file *found;
+    char *path;
+    int status;
+    if (empm__time_until(empm__load(&f->absent_until_ms), now) <= 0) {
+        empm__store(&f->absent, 0u);
+        empm__store(&f->absent_until_ms,
+                    empm__time_after(now, EMPM__FILE_ABSENT_MS));
+    }
+    if ((empm__load(&f->absent) & bit) ||
+        (path = (char *)empm_alloc(req, n + strlen(ext) + 1)) == NULL)
+        return NULL;
+    memcpy(path, f->path, n);
+    memcpy(path + n, ext, strlen(ext) + 1);
+    found = empm__file_open(req, f->root_fd, path, coding, &status);
+    if (found == NULL)
+        __atomic_or_fetch(&f->absent, bit, __ATOMIC_RELAXED);
+    return found;
+}
+
+/* Returns the variant of `f` that the client likes best: `f`, or a sibling, and
+ * then the reference of `f` is given up. At equal weights the order of
+ * Precompressed decides, and identity comes last. */
+static empm__file *empm__file_variant(empm_request *req, empm__file *f)
+{
+    const unsigned char *order = req->w->s->codings;
+    int q[EMPM__CODINGS + 1];
+    if (!f->varies || empm_header(req, "Accept-Encoding") == NULL)
+        return f;
+    empm__coding_accepted(req, q);
+    for (;;) {
+        empm__file *found;
+        int best = 0, i;
+        for (i = 0; order[i] != 0; i++)
+            if (q[order[i]] > 0 && q[order[i]] >= q[0] &&
+                (best == 0 || q[order[i]] > q[best]))
+                best = order[i];
+        if (best == 0)
+            return f;
+        if ((found = empm__file_sibling(req, f, best)) != NULL) {
+            empm__file_unref(f);
+            return found;
+        }
+        q[best] = 0;
+    }
+}
+
 EMPM_API int empm_send_file(empm_request *req, const char *path)
 {
     struct stat st;
@@ -24397,13 +24801,218 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
         return EMPM_EMISUSE;
     }
     /* -1: a path of the program's, relative to no root */
-    f = empm__file_take(req, open(path, EMPM__O_READ), -1, path, &st, &r);
+    f = empm__file_take(req, open(path, EMPM__O_READ), -1, path, 0, &st, &r);
     /* 0: a file without a size has been sent as it was read */
     if (f == NULL)
         return r == 0   ? EMPM_OK
              : r < 500  ? EMPM_EINVAL
              : r == 503 ? EMPM_EFULL : EMPM_ESYS;
     return empm__file_send(req, f);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>error-documents -- what an error shows instead of a line of text
+ *
+ * ErrorDocument names a text, or a file by its URL, whose route is found when
+ * the server starts. The body is made at once, with the status of the error and
+ * without any other request: so an error in making it leads to the line of text
+ * and nowhere else. It is for each error without a body of its own, also those
+ * of requests that are refused before their route is known.
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__error_document {
+    int                status;
+    const empm__route *route;        /* of the file; NULL: there is none */
+    const char        *text;         /* or the path below its folder; NULL: the
+                                        line of text */
+} empm__error_document;
+
+struct empm__errors {
+    int                  n;
+    empm__error_document list[EMPM_MAX_LIST];
+    /* behind it: the texts */
+};
+
+/* Reads one row, "404 /path", "404 text" or "404 default": its second word is
+ * copied to `word`, which has room for the row. Returns NULL, or what is
+ * wrong. */
+static const char *empm__errors_parse(const char *row, int *status, char *word)
+{
+    const size_t room = strlen(row) + 1;
+    int r = empm__text_word(&row, word, room);
+    *status = r > 0 ? (int)empm__parse_u63(word, strlen(word)) : 0;
+    if (r <= 0 || strlen(word) != 3 || *status < 400 || *status > 599)
+        return "begins with a status from 400 to 599";
+    r = empm__text_word(&row, word, room);
+    if (r <= 0 || *row != '\0')
+        return "wants one text or path after the status: quotes go around what "
+               "has spaces";
+    if (empm__text_begins(word, "http:") || empm__text_begins(word, "https:"))
+        return "would redirect, and hide the status: give a text or a path";
+    return NULL;
+}
+
+/* Finds the route of the file and makes `text`, a URL's path, the one below the
+ * folder of that route. Returns 0: no such file can be served. */
+static int empm__errors_find(const empm__routes *t, empm__error_document *d,
+                             char *text)
+{
+    const size_t n = strlen(text);
+    char *copy = (char *)EMPM_MALLOC(2 * n + 2), *at = text;
+    empm__path p;
+    int i, ok = copy != NULL;
+    if (ok) {
+        memcpy(copy, text, n + 1);
+        ok = empm__path_split(&p, copy, n, copy + n + 1) == 0;
+    }
+    if (ok)
+        d->route = empm__route_search(t, 0, &p, 0, "GET", NULL);
+    if (d->route == NULL || d->route->user->kind != EMPM__ROUTE_FILES)
+        ok = 0;
+    for (i = ok ? d->route->nsegs - 1 : 0; ok && i < p.n; i++) {
+        ok = empm__file_segment_is_name(p.seg[i], p.len[i]);
+        at = empm__text_append(at, p.seg[i], p.len[i]);
+        *at++ = i < p.n - 1 ? '/' : '\0';
+    }
+    EMPM_FREE(copy);
+    d->route = ok ? d->route : NULL;
+    return ok;
+}
+
+/* Says what is wrong with ErrorDocument. */
+static void empm__errors_check(const empm_config *cfg, empm__report *rep)
+{
+    int i, status;
+    for (i = 0; i < EMPM_MAX_LIST && cfg->error_document[i] != NULL; i++) {
+        const char *row = cfg->error_document[i], *why = "finds no memory";
+        char *word = (char *)EMPM_MALLOC(strlen(row) + 1);
+        if (word != NULL)
+            why = empm__errors_parse(row, &status, word);
+        if (why != NULL)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5141, "ErrorDocument %.200s: "
+                             "%s", row, why);
+        EMPM_FREE(word);
+    }
+}
+
+/* Says why a file is not shown. */
+static int empm__errors_fault(empm_request *req, const char *path,
+                              const char *why)
+{
+    empm__request_log(req, EMPM_LOG_WARN, 5142, "ErrorDocument %.300s: %s",
+                      path, why);
+    return 0;
+}
+
+/* Writes the content of `f`, which fits into the body that gathers. Returns
+ * 0, or -1 with errno. */
+static int empm__errors_copy(empm_request *req, const empm__file *f)
+{
+    const size_t size = (size_t)f->stat_key[2];
+    char buf[4096];
+    size_t at = 0;
+    if (f->bytes != NULL)
+        return empm_write(req, f->bytes, size) == EMPM_OK ? 0 : -1;
+    while (at < size) {
+        const ssize_t n = pread(f->fd, buf, empm__min(size - at, sizeof buf),
+                                (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n == 0)
+            errno = ESTALE;          /* it has become shorter */
+        if (n <= 0 || empm_write(req, buf, (size_t)n) != EMPM_OK)
+            return -1;
+        at += (size_t)n;
+    }
+    return 0;
+}
+
+/* Makes the body of a file. Returns 1, or 0: it cannot be shown, which is
+ * said. */
+static int empm__errors_file(empm_request *req, const empm__error_document *d)
+{
+    empm__route *const own = req->route;
+    int script, status = 404, r;
+    empm__file *f;
+    /* a script is asked for by its route: here it would show its source */
+    req->route = (empm__route *)(uintptr_t)d->route;
+    script = req->w->s->run_script != NULL &&
+             req->w->s->run_script(req, NULL, d->text);
+    req->route = own;
+    if (script || d->route->root_fd < 0)
+        return empm__errors_fault(req, d->text, script ? "is a script"
+                                                       : "has no folder");
+    f = empm__file_open(req, d->route->root_fd, d->text, 0, &status);
+    if (f == NULL)
+        return status == 0 ||
+               empm__errors_fault(req, d->text, "is no file that can be read");
+    if (f->stat_key[2] > EMPM_RESPONSE_BUFFER) {
+        empm__file_unref(f);
+        return empm__errors_fault(req, d->text, "has more than "
+                                                "EMPM_RESPONSE_BUFFER bytes");
+    }
+    r = empm_set_header(req, "Content-Type", f->type) == EMPM_OK
+            ? empm__errors_copy(req, f) : -1;
+    if (r < 0) {
+        empm__errors_fault(req, d->text, strerror(errno));
+        empm__response_body_forget(req);
+        empm__response_field_remove(req, "content-type", 12);
+        req->has_type = 0;
+    }
+    empm__file_unref(f);
+    return r == 0;
+}
+
+/* The hook of >>response-end. Later rows of ErrorDocument come first. */
+static int empm__errors_body(empm_request *req, int status)
+{
+    const struct empm__errors *e = req->w->s->errors;
+    int i = e->n - 1;
+    while (i >= 0 && e->list[i].status != status)
+        i--;
+    if (i < 0 || e->list[i].text == NULL)
+        return 0;
+    if (e->list[i].route != NULL)
+        return empm__errors_file(req, &e->list[i]);
+    return empm_set_header(req, "Content-Type", "text/html; charset=utf-8") ==
+               EMPM_OK &&
+           empm_write(req, e->list[i].text, strlen(e->list[i].text)) == EMPM_OK;
+}
+
+/* Makes s->errors of rows that have been checked. A file that no route serves
+ * is warned of. Returns EMPM_OK or EMPM_ENOMEM. */
+static int empm__errors_new(empm_server *s, empm__report *rep)
+{
+    const char *const *rows = s->cfg->error_document;
+    struct empm__errors *e;
+    size_t bytes = 0;
+    int i;
+    char *text;
+    for (i = 0; i < EMPM_MAX_LIST && rows[i] != NULL; i++)
+        bytes += strlen(rows[i]) + 1;
+    if (i == 0)
+        return EMPM_OK;
+    e = (struct empm__errors *)EMPM_MALLOC(sizeof *e + bytes);
+    if (e == NULL)
+        return EMPM_ENOMEM;
+    memset(e, 0, sizeof *e);
+    text = (char *)(e + 1);
+    for (i = 0; i < EMPM_MAX_LIST && rows[i] != NULL; i++) {
+        empm__error_document *d = &e->list[e->n++];
+        const char *is = text;
+        empm__errors_parse(rows[i], &d->status, text);
+        d->text = empm__text_equal(is, "default") ? NULL : is;
+        if (*is == '/' && !empm__errors_find(&s->routes, d, text)) {
+            empm__report_say(rep, empm__config_correction_level(s->cfg), 5141,
+                             "ErrorDocument %s: is no file that a route of "
+                             "EMPM_FILES can serve", rows[i]);
+            d->text = NULL;
+        }
+        text += strlen(rows[i]) + 1;
+    }
+    s->errors = e;
+    s->error_body = empm__errors_body;
+    return EMPM_OK;
 }
 
 /* ---------------------------------------------------------------------------
@@ -24414,15 +25023,6 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
  * of the server runs. What is none of these is FallbackResource, the next
  * handler, or 404.
  * ------------------------------------------------------------------------- */
-
-/* Can a segment of a path name a file? It is decoded. None may be empty,
- * hidden, or hold a slash, so that "..", "%2f" and their like never reach the
- * system. What settings name follows the same rule. */
-static int empm__files_is_name(const char *s, size_t n)
-{
-    return n > 0 && memchr(s, '/', n) == NULL && memchr(s, '\\', n) == NULL &&
-           (*s != '.' || empm__text_same(s, n, ".well-known", 11));
-}
 
 /* Is the file of this name a script? */
 static int empm__files_is_script(empm_request *req, const char *name)
@@ -24463,7 +25063,7 @@ static int empm__files_answer(empm_request *req, const char *path, int rest)
     int status = 404;
     empm__file *f;
     req->file_name = path;           /* it lives as long as the request */
-    f = empm__file_open(req, req->route->root_fd, path, &status);
+    f = empm__file_open(req, req->route->root_fd, path, 0, &status);
     if (f == NULL)
         return status == 1 ? EMPM__FILES_FOLDER : status;
     if (empm__files_is_script(req, path)) {
@@ -24475,7 +25075,7 @@ static int empm__files_answer(empm_request *req, const char *path, int rest)
         empm_set_header(req, "Allow", "GET, HEAD, OPTIONS");
         return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;
     }
-    return empm__file_send(req, f);
+    return empm__file_send(req, empm__file_variant(req, f));
 }
 
 /* Answers with the first file of DirectoryIndex that is in the folder path,
@@ -24510,7 +25110,7 @@ static int empm__files_walk(empm_request *req, char *path)
         const size_t n = p->len[i];
         if (n == 0 && i == p->n - 1)     /* it ends with a slash: a folder */
             return empm__files_index(req, path, at);
-        if (!empm__files_is_name(seg, n))
+        if (!empm__file_segment_is_name(seg, n))
             return 404;
         at = empm__text_append(at, seg, n);
         *at = '\0';
@@ -24572,7 +25172,7 @@ static void empm__files_check_names(const empm_config *cfg, empm__report *rep)
     int r;
     while (list != NULL &&
            (r = empm__text_word(&list, name, sizeof name)) != 0)
-        if (r < 0 || !empm__files_is_name(name, strlen(name))) {
+        if (r < 0 || !empm__file_segment_is_name(name, strlen(name))) {
             empm__report_say(rep, EMPM_LOG_ERROR, 5116, "DirectoryIndex %.200s "
                              "has a name that is hidden, has a slash, or is "
                              "longer than %d bytes: each is a file in the "
@@ -24585,7 +25185,8 @@ static void empm__files_check_names(const empm_config *cfg, empm__report *rep)
     other += *other == '/';
     do {                             /* each segment, and a file at the end */
         n = strcspn(other, "/");
-        if (!empm__files_is_name(other, n) || memchr(other, '?', n) != NULL) {
+        if (!empm__file_segment_is_name(other, n) ||
+            memchr(other, '?', n) != NULL) {
             empm__report_say(rep, EMPM_LOG_ERROR, 5116, "FallbackResource "
                              "%.200s is no path of a file below the folder of "
                              "a route: without \"..\", hidden name, query, or "
@@ -24596,11 +25197,12 @@ static void empm__files_check_names(const empm_config *cfg, empm__report *rep)
     } while (*other++ == '/');
 }
 
-/* Warns of folders that are not there, and says what is wrong with names and
- * with AddType. Under Strict a folder that is not there is an error. */
+/* Warns of folders that are not there, and says what is wrong with settings.
+ * Under Strict a folder that is not there is an error. */
 static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
 {
+    unsigned char order[EMPM__CODINGS + 1];
     struct empm__types *types;
     struct stat st;
     char path[1200];
@@ -24626,6 +25228,11 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
     empm__files_check_names(cfg, rep);
     if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK)
         EMPM_FREE(types);
+    empm__errors_check(cfg, rep);
+    if (empm__coding_order(cfg->precompressed, order) < 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5140, "Precompressed %.200s: "
+                         "takes br, zstd and gzip, each once",
+                         cfg->precompressed);
 }
 
 /* Opens the folder of each route that serves files, and puts its handler in.
@@ -24657,13 +25264,17 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
             return EMPM_ESYS;
         }
     }
-    return empm__types_new(&s->types, s->cfg, &s->chars, rep);
+    empm__coding_order(s->cfg->precompressed, s->codings);
+    if (empm__types_new(&s->types, s->cfg, &s->chars, rep) < 0)
+        return EMPM_ENOMEM;
+    return empm__errors_new(s, rep);
 }
 
 /* Folders are closed with their routes. */
 static void empm__files_server_free(empm_server *s)
 {
     EMPM_FREE(s->types);
+    EMPM_FREE(s->errors);
 }
 
 /* Makes the cache of open files of one child, OpenFileCache large but no more
@@ -24722,6 +25333,9 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
 {
     size_t i;
     (void)chars;
+    if (cfg->error_document[0] != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5141, "ErrorDocument: built "
+                         "without files");
     for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
          i++)
         if (cfg->routes[i].kind == EMPM__ROUTE_FILES)
@@ -33097,7 +33711,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5112  SendBufferSize or ReceiveBufferSize is too small
  *   5113  this Listen is redundant: another one already covers its IPv4 port
  *   5114  Listen overlaps with a socket in use
- *   5115  AddType is not valid
+ *   5115  AddType, AddCharset or AddDefaultCharset is not valid
  *   5116  DirectoryIndex or FallbackResource names what cannot be served
  *   5120  Include or a configuration file: not found, or nested too deep
  *   5121  a directive of Apache has no meaning here
@@ -33112,6 +33726,9 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5133  there are more threads than the system allows
  *   5134  a directory that is set, or the directory of a log, PidFile or unix
  *         socket, or the program of a log does not exist
+ *   5140  Precompressed is not valid
+ *   5141  ErrorDocument is not valid, or names no file of a route
+ *   5142  the file of an ErrorDocument cannot be shown: a line of text is
  *   5301  RemoteIPTrustedProxy is no address and no network
  *   5302  RemoteIPHeader is no name of a field
  *   5303  RemoteIPHeader is set, and this build has no support for it

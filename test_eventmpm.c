@@ -37,7 +37,8 @@
  *   of writing                                     in linger
  *   of engine engine-types wings                   in server
  *   of endpoints endpoint-unix endpoint-sockets    in listen
- *   of conditions file-cache multipart             in files
+ *   of conditions codings file-cache multipart     in files
+ *   of error-documents                             in files
  *   of signals manager attend children growth      in process
  *   of crash parent program main configtest        in process
  *   of control                                     in process
@@ -80,6 +81,7 @@ static void  test_free(void *p);
 /* Files are kept at once, and for half a second. */
 #define EMPM__FILE_REST_S  -5
 #define EMPM__FILE_KEEP_MS 500
+#define EMPM__FILE_ABSENT_MS 200
 
 /* Few generations: a test fills them all. */
 #define EMPM_GENERATIONS 2
@@ -4774,6 +4776,10 @@ TEST(config, every_directive_from_a_file)
          "mk3d" },
         { "AddType", "\"text/html; charset=utf-8\" .php",
           "\"text/html; charset=utf-8\" .php" },
+        { "AddDefaultCharset", "Off", "Off" },
+        { "AddCharset", "utf-8 .json", "utf-8 .json" },
+        { "Precompressed", "br gzip", "br gzip" },
+        { "ErrorDocument", "404 /404.html", "404 /404.html" },
         { "FileETag", "MTime size", "6" }, { "FileETag", "all", "7" },
         { "FileETag", "None", "0" }, { "FileETag", "INode MTime Size", "7" },
         { "ServerField", "me", "me" }, { "ServerField", "\"\"", "" },
@@ -5768,7 +5774,7 @@ TEST(config, apaches_names_say_what_to_do)
         { "Require", "<Location>" }, { "TransferLog", "CustomLog" },
         { "SetEnvIf", "getenv" }, { "ExpiresActive", "empm_set_header" },
         { "Protocols", "HTTP/1.1" }, { "php_value", "handler" },
-        { "ErrorDocument", "handler" }, { "Define", "file" },
+        { "Define", "file" },
         { "RemoteIPProxyProtocol", "8080 proxy" }
     };
     static const char *const typos[] = { "SS", "MinSpareServer", "Headers" };
@@ -20467,6 +20473,73 @@ LIVE(files, types_of_ones_own)
     }
 }
 
+/* Charsets in Apache's words: AddDefaultCharset for what is text, AddCharset
+ * for an extension, which has the last word. */
+TEST(files, charsets)
+{
+    static const struct { const char *preset, *type, *charset, *name, *want; }
+    rows[] = {
+        { "utf-8", NULL, NULL, "a.css", "text/css; charset=utf-8" },
+        { "off", NULL, NULL, "a.css", "text/css" },
+        { NULL, NULL, NULL, "a.html", "text/html" },
+        { "On", NULL, NULL, "a.html", "text/html; charset=iso-8859-1" },
+        { "koi8-r", NULL, NULL, "a.js", "text/javascript; charset=koi8-r" },
+        { "koi8-r", NULL, NULL, "a.json", "application/json" },
+        { "koi8-r", NULL, NULL, "a.png", "image/png" },
+        { "koi8-r", "text/plain .x", NULL, "a.x",
+          "text/plain; charset=koi8-r" },
+        { "koi8-r", "text/x-y .x", NULL, "a.x", "text/x-y" },
+        { "koi8-r", "\"text/html; charset=big5\" .html", NULL, "a.html",
+          "text/html; charset=big5" },
+        { "Off", "text/plain .x", NULL, "a.x", "text/plain" },
+        { "utf-8", "text/html .x", NULL, "a.x", "text/html; charset=utf-8" },
+        { "utf-8", NULL, "utf-8 json .SVG", "a.svg",
+          "image/svg+xml; charset=utf-8" },
+        { "utf-8", NULL, "latin1 .html", "a.HTML",
+          "text/html; charset=latin1" },
+        { "Off", NULL, "latin1 .html", "a.html", "text/html; charset=latin1" },
+        { "koi8-r", NULL, "latin1 .html", "a.htm",
+          "text/html; charset=koi8-r" },
+        { "utf-8", "a/b .x", "latin1 x", "a.x", "a/b; charset=latin1" },
+        { "utf-8", "\"a/b; charset=c\" .x", "latin1 .x", "a.x",
+          "a/b; charset=latin1" }
+    };
+    static const struct { const char *preset, *charset; } bad[] = {
+        { "\"", NULL }, { "a b", NULL }, { "", NULL },
+        { "12345678901234567890123456789012345678901", NULL },
+        { "utf-8", "utf-8" }, { "utf-8", "utf-8 .nothing" },
+        { "utf-8", "u;8 .html" }, { "utf-8", "utf-8 \".html" },
+        { "utf-8", "utf-8 a.b" }
+    };
+
+    EACH(rows, i) {
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+        struct empm__types *types;
+        empm__chars chars;
+        context("%s", rows[i].want);
+        empm__chars_init(&chars);
+        cfg.add_default_charset = rows[i].preset;
+        cfg.add_type[0] = rows[i].type;
+        cfg.add_charset[0] = rows[i].charset;
+        CHECK_INT(empm__types_new(&types, &cfg, &chars, &rep), EMPM_OK);
+        CHECK_INT(rep.errors, 0);
+        CHECK_STR(empm__types_of_name(types, rows[i].name), rows[i].want);
+        EMPM_FREE(types);
+    }
+    EACH(bad, i) {
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+        context("%s, %s", bad[i].preset, bad[i].charset);
+        cfg.routes = file_routes;
+        cfg.document_root = cfg.spool_directory = g_tmp;
+        cfg.add_default_charset = bad[i].preset;
+        cfg.add_charset[0] = bad[i].charset;
+        CHECK(empm__check_all(&cfg, NULL, &rep) != EMPM_OK);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5115), 1);
+    }
+}
+
 /* empm_send_file() sends a regular file with ranges, and refuses all else
  * without waiting for it. */
 SERVED(files, send_file_from_a_handler, NULL)
@@ -20698,6 +20771,360 @@ TEST(files, kept_are_closed_at_rest)
     CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
     cl_close(&c);
     fx_down(&f);
+}
+
+/* The weights of Accept-Encoding (RFC 9110 12.4.2, 12.5.3) choose among the
+ * siblings that are there; at equal weights Precompressed decides. */
+SERVED_FILES(files, siblings_by_accept_encoding,
+             "Precompressed br zstd gzip")
+{
+    static const struct { const char *accept, *coding; } rows[] = {
+        { NULL, NULL }, { "", NULL }, { "identity", NULL }, { "deflate", NULL },
+        { "gzip", "gzip" }, { "GZip", "gzip" }, { "x-gzip", "gzip" },
+        { "br", "br" }, { "zstd", NULL }, { "gzip, deflate, br, zstd", "br" },
+        { "gzip;q=1, br;q=0.9", "gzip" }, { "gzip;q=0.8, br;q=0.801", "br" },
+        { "br;q=0, gzip", "gzip" }, { "br;q=0.000", NULL }, { "*", "br" },
+        { "*;q=0", NULL }, { "gzip, *;q=0", "gzip" }, { "br;q=0, *", "gzip" },
+        { "gzip;q=0.5, identity", NULL }, { "gzip;q=0.5, *;q=0.8", "br" },
+        { "gzip;q=0.5, identity;q=0.5", "gzip" },
+        { "identity;q=0, gzip;q=0.1", "gzip" }, { "identity;q=0", NULL },
+        { "identity;q=0, zstd", NULL },      /* the file rather than 406 */
+        { "zstd, gzip;q=0.2", "gzip" },      /* what is not there is passed */
+        { "gzip ; q=0.5", "gzip" }, { "gzip;Q=1.000", "gzip" },
+        { "gzip;q=1.001", NULL }, { "gzip;q=2", NULL }, { "gzip;q=", NULL },
+        { "gzip;q=0.1234", NULL }, { "gzip;q=-1", NULL }, { "gzip;", NULL },
+        { "gzip;q", NULL }, { "gzip;x=1", NULL }, { "gz", NULL },
+        { "\"gzip\"", NULL }, { ";q=1", NULL }, { ",,gzip;q=0.5,", "gzip" }
+    };
+    char path[512];
+
+    write_file(tmp_path(path, sizeof path, "www/s.js"), "identity", 8);
+    write_file(tmp_path(path, sizeof path, "www/s.js.gz"), "gzip", 4);
+    write_file(tmp_path(path, sizeof path, "www/s.js.br"), "br", 2);
+    EACH(rows, i) {
+        const char *want = rows[i].coding;
+        context("%s", rows[i].accept != NULL ? rows[i].accept : "(none)");
+        cl_printf(c, "GET /s.js HTTP/1.1\r\nHost: a\r\n%s%s%s\r\n",
+                  rows[i].accept != NULL ? "Accept-Encoding: " : "",
+                  rows[i].accept != NULL ? rows[i].accept : "",
+                  rows[i].accept != NULL ? "\r\n" : "");
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(c->body.p, want != NULL ? want : "identity");
+        if (want == NULL)
+            CHECK(cl_header(c, "Content-Encoding") == NULL);
+        else
+            CHECK_STR(cl_header(c, "Content-Encoding"), want);
+        CHECK_STR(cl_header(c, "Vary"), "Accept-Encoding");
+        CHECK_STR(cl_header(c, "Content-Type"),
+                  "text/javascript; charset=utf-8");
+    }
+    unlink(tmp_path(path, sizeof path, "www/s.js.br"));
+    unlink(tmp_path(path, sizeof path, "www/s.js.gz"));
+    unlink(tmp_path(path, sizeof path, "www/s.js"));
+}
+
+/* Each variant has its own entity tag, length and ranges, and a 304 says that
+ * it varies, too (RFC 9110 15.4.5). The sibling's own URL is a plain file. */
+SERVED_FILES(files, siblings_are_representations,
+             "Precompressed br gzip")
+{
+    char path[512], plain[64], coded[64], own[64];
+    static const char gz[] = "Accept-Encoding: gzip\r\n";
+
+    write_file(tmp_path(path, sizeof path, "www/s.txt"), "0123456789", 10);
+    write_file(tmp_path(path, sizeof path, "www/s.txt.gz"), "abcdef", 6);
+    etag_of(c, "/s.txt", plain);
+    etag_of(c, "/s.txt.gz", own);
+    CHECK_STR(c->body.p, "abcdef");
+    CHECK_STR(cl_header(c, "Content-Type"), "application/gzip");
+    CHECK(cl_header(c, "Content-Encoding") == NULL);
+    CHECK(cl_header(c, "Vary") == NULL);
+    cl_printf(c, "HEAD /s.txt HTTP/1.1\r\nHost: a\r\n%s\r\n", gz);
+    CHECK_INT(cl_reply_with(c, 1), 200);
+    CHECK_INT(c->declared, 6);
+    CHECK_STR(cl_header(c, "Content-Encoding"), "gzip");
+    snprintf(coded, sizeof coded, "%s", cl_header(c, "ETag"));
+    CHECK(strcmp(plain, coded) != 0 && strcmp(own, coded) != 0);
+    /* the tag of another variant is not that of this one */
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\n%sIf-None-Match: %s\r\n"
+              "\r\n", gz, plain);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "abcdef");
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\n%sIf-None-Match: %s\r\n"
+              "\r\n", gz, coded);
+    CHECK_INT(cl_reply(c), 304);
+    CHECK_STR(cl_header(c, "Vary"), "Accept-Encoding");
+    CHECK_STR(cl_header(c, "ETag"), coded);
+    CHECK(cl_header(c, "Content-Encoding") == NULL);
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\nIf-None-Match: %s\r\n\r\n",
+              plain);
+    CHECK_INT(cl_reply(c), 304);
+    CHECK_STR(cl_header(c, "Vary"), "Accept-Encoding");
+    /* a range counts the bytes of the variant */
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\n%sRange: bytes=4-\r\n"
+              "If-Range: %s\r\n\r\n", gz, coded);
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(c->body.p, "ef");
+    CHECK_STR(cl_header(c, "Content-Range"), "bytes 4-5/6");
+    CHECK_STR(cl_header(c, "Content-Encoding"), "gzip");
+    CHECK_STR(cl_header(c, "Vary"), "Accept-Encoding");
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\n%sRange: bytes=4-\r\n"
+              "If-Range: %s\r\n\r\n", gz, plain);
+    CHECK_INT(cl_reply(c), 200);
+    /* several ranges of coded bytes: the whole */
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\n%sRange: bytes=0-0,4-4"
+              "\r\n\r\n", gz);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "abcdef");
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\n%sRange: bytes=9-\r\n\r\n",
+              gz);
+    CHECK_INT(cl_reply(c), 416);
+    CHECK_STR(cl_header(c, "Content-Range"), "bytes */6");
+    CHECK(cl_header(c, "Content-Encoding") == NULL);
+    check_in_step(c);
+    unlink(tmp_path(path, sizeof path, "www/s.txt.gz"));
+    unlink(tmp_path(path, sizeof path, "www/s.txt"));
+}
+
+/* A sibling comes and goes while the file is kept: what is gone is never sent,
+ * what is new is seen a little later. None is looked for where Precompressed is
+ * not set; what is no file, is empty, or leads out of the root is none; a file
+ * that is not there has none. */
+LIVE(files, siblings_come_and_go)
+{
+    static const char ask_gz[] = "GET /s.txt HTTP/1.1\r\nHost: a\r\n"
+                                 "Accept-Encoding: gzip\r\n\r\n";
+    fixture f;
+    client c;
+    char path[512], gz[512];
+    int64_t t;
+
+    fx_init(&f);
+    f.cfg.routes = file_routes;
+    f.cfg.precompressed = "gzip";
+    if (!fx_up(&f))
+        return;
+    tmp_path(gz, sizeof gz, "www/s.txt.gz");
+    write_file(tmp_path(path, sizeof path, "www/s.txt"), "plain", 5);
+    cl_open(&c, &f);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "plain");
+    write_file(gz, "coded", 5);
+    set_mtime(gz, 1);                   /* however old it is */
+    for (t = now_ms(); now_ms() - t < PATIENCE; nap(20)) {
+        cl_puts(&c, ask_gz);
+        if (cl_reply(&c) == 200 && strcmp(c.body.p, "coded") == 0)
+            break;
+    }
+    CHECK_STR(c.body.p, "coded");
+    CHECK_INT(unlink(gz), 0);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "plain");
+    nap(250);
+    CHECK_INT(symlink("../outside.txt", gz), 0);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "plain");
+    CHECK_INT(unlink(gz), 0);
+    CHECK_INT(mkdir(gz, 0755), 0);
+    nap(250);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "plain");
+    CHECK_INT(rmdir(gz), 0);
+    write_file(gz, "", 0);
+    nap(250);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "plain");
+    write_file(gz, "coded", 5);
+    CHECK_INT(unlink(path), 0);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 404);
+    check_in_step(&c);
+    cl_close(&c);
+    fx_down(&f);
+
+    if (!files_up(&f))
+        return;
+    write_file(path, "plain", 5);
+    cl_open(&c, &f);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "plain");
+    CHECK(cl_header(&c, "Vary") == NULL);
+    cl_close(&c);
+    unlink(gz);
+    unlink(path);
+    fx_down(&f);
+}
+
+/* A setting that names no coding, or one twice, is refused at a start. */
+TEST(files, codings_that_are_none)
+{
+    static const char *const bad[] = { "identity", "gzip gzip", "x-gzip gzip",
+                                       "deflate", "br, gzip", "\"br" };
+
+    EACH(bad, i) {
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+        context("Precompressed %s", bad[i]);
+        cfg.routes = file_routes;
+        cfg.document_root = cfg.spool_directory = g_tmp;
+        cfg.precompressed = bad[i];
+        CHECK(empm__check_all(&cfg, NULL, &rep) != EMPM_OK);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5140), 1);
+    }
+}
+
+static const empm_route error_routes[] = {
+    EMPM_ROUTE("/hello/{name}", h_hello, NULL),
+    EMPM_ROUTE("/status", h_status, NULL),
+    EMPM_ROUTE_WITH("/small", h_hello, NULL, NULL, NULL, 10, 0, 0),
+    EMPM_FILES("/", NULL), EMPM_ROUTES_END
+};
+
+/* An ErrorDocument is the body of errors without one, those of the server
+ * itself included, with their status; what a handler writes stays. */
+SERVED_WITH(files, error_documents, T_LIVE,
+            (fx_init(f), f->cfg.routes = error_routes),
+            "ErrorDocument 404 /sub/x.txt; ErrorDocument 400 \"<p>bad\"; "
+            "ErrorDocument 413 \"<p>long\"; ErrorDocument 431 \"<p>big\"; "
+            "ErrorDocument 405 /a.txt; ErrorDocument 412 \"<p>if\"; "
+            "ErrorDocument 503 \"/sp%20ace.txt\"; ErrorDocument 408 Late; "
+            "ErrorDocument 416 /a.txt; ErrorDocument 501 No; "
+            "ErrorDocument 501 default; RequestReadTimeout header=200ms")
+{
+    static const struct { const char *ask; int status; const char *body,
+                          *type; } rows[] = {
+        { "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n", 404, "sub x",
+          "text/plain; charset=utf-8" },
+        { "GET /.. HTTP/1.1\r\nHost: a\r\n\r\n", 400, "<p>bad",
+          "text/html; charset=utf-8" },
+        { "nonsense\r\n\r\n", 400, "<p>bad", "text/html; charset=utf-8" },
+        { "POST /small HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n", 413,
+          "<p>long", "text/html; charset=utf-8" },
+        { "GET / HTTP/1.1\r\nHost: a\r\nX: ", 431, "<p>big",
+          "text/html; charset=utf-8" },
+        { "PUT /a.txt HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 405,
+          "0123456789", "text/plain; charset=utf-8" },
+        { "GET /a.txt HTTP/1.1\r\nHost: a\r\nIf-Match: \"x\"\r\n\r\n", 412,
+          "<p>if", "text/html; charset=utf-8" },
+        { "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=99-\r\n\r\n", 416,
+          "0123456789", "text/plain; charset=utf-8" },
+        { "GET /status?code=503 HTTP/1.1\r\nHost: a\r\n\r\n", 503, "space",
+          "text/plain; charset=utf-8" },
+        { "GET /status?code=403 HTTP/1.1\r\nHost: a\r\n\r\n", 403,
+          "403 Forbidden\n", "text/plain; charset=utf-8" },
+        { "FROB / HTTP/1.1\r\nHost: a\r\n\r\n", 405, "0123456789",
+          "text/plain; charset=utf-8" },
+        { "GET /hello/x HTTP/1.1\r\nHost: a\r\n\r\n", 200, "Hello, x!\n",
+          "text/plain; charset=utf-8" },
+        /* no range, no condition of the request is one of the document */
+        { "GET /nothing HTTP/1.1\r\nHost: a\r\nRange: bytes=0-0\r\n"
+          "If-None-Match: *\r\n\r\n", 404, "sub x",
+          "text/plain; charset=utf-8" },
+        { "GET / HTTP/1.1\r\nHost", 408, "Late", "text/html; charset=utf-8" }
+    };
+    char big[9000];
+
+    memset(big, 'x', sizeof big);
+    big[sizeof big - 1] = '\0';
+    EACH(rows, i) {
+        context("%s", rows[i].ask);
+        cl_puts(c, rows[i].ask);
+        if (rows[i].status == 431)
+            cl_puts(c, big);
+        CHECK_INT(cl_reply(c), rows[i].status);
+        CHECK_STR(c->body.p, rows[i].body);
+        CHECK_STR(cl_header(c, "Content-Type"), rows[i].type);
+        CHECK(cl_header(c, "ETag") == NULL);
+        CHECK(cl_header(c, "Last-Modified") == NULL);
+        cl_close(c);
+    }
+    cl_puts(c, "HEAD /nothing HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(c, 1), 404);
+    CHECK_INT(c->declared, 5);
+    check_in_step(c);
+}
+
+/* A document that cannot be shown, or fails, leads to the line of text, once:
+ * one that is not there, is a folder, is too long, leads out, or is a script,
+ * whose source nobody sees. */
+SERVED_WITH(files, error_documents_that_fail, T_LIVE,
+            (fx_init(f), f->cfg.routes = error_routes),
+            "ErrorDocument 404 /none.html; ErrorDocument 403 /sub; "
+            "ErrorDocument 409 /big.bin; ErrorDocument 410 /link-out.txt; "
+            "ErrorDocument 411 /b.css; ErrorDocument 412 /.secret; "
+            "ErrorDocument 413 /hello/x; ErrorDocument 414 /%2e%2e/outside.txt;"
+            "ErrorDocument 415 /sub%2fx.txt; "
+            "AddHandler \"proxy:fcgi://127.0.0.1:1/\" .css")
+{
+    static const int status[] = { 404, 403, 409, 410, 411, 412, 413, 414,
+                                  415 };
+
+    EACH(status, i) {
+        char path[40], line[20];
+        size_t n;
+        snprintf(path, sizeof path, "/status?code=%d", status[i]);
+        n = (size_t)snprintf(line, sizeof line, "%d ", status[i]);
+        context("%s", path);
+        CHECK_INT(cl_get(c, path), status[i]);
+        CHECK(c->body.n < 60 && strncmp(c->body.p, line, n) == 0);
+        CHECK_STR(cl_header(c, "Content-Type"), "text/plain; charset=utf-8");
+    }
+    CHECK_INT(cl_get(c, "/none"), 404);
+    CHECK_STR(c->body.p, "404 Not Found\n");
+    CHECK_SOON(fx_log_has(f, "EMPM5142: ErrorDocument none.html: is no file"), 1000);
+    CHECK_SOON(fx_log_has(f, "ErrorDocument b.css: is a script"), 1000);
+    CHECK(fx_log_has(f, "EMPM5141: ErrorDocument 413 /hello/x: is no file"));
+    CHECK(fx_log_has(f, "EMPM5141: ErrorDocument 412 /.secret: is no file"));
+    check_in_step(c);
+}
+
+/* A document of some pages is written piece by piece. */
+SERVED_WITH(files, error_document_of_some_pages, T_LIVE,
+            (fx_init(f), f->cfg.routes = error_routes),
+            "ErrorDocument 404 /pages.html")
+{
+    char path[512], *big = (char *)malloc(65536);
+
+    if (big == NULL)
+        return;
+    pattern_fill(big, 65536, 3);
+    write_file(tmp_path(path, sizeof path, "www/pages.html"), big, 65536);
+    CHECK_INT(cl_get(c, "/nothing"), 404);
+    CHECK_INT(c->body.n, 65536);
+    CHECK_INT(pattern_fault(c->body.p, c->body.n, 3), -1);
+    check_in_step(c);
+    write_file(path, big, 20000);
+    CHECK_INT(cl_get(c, "/nothing"), 404);
+    CHECK_INT(c->body.n, 20000);
+    CHECK_INT(pattern_fault(c->body.p, c->body.n, 3), -1);
+    unlink(path);
+    free(big);
+}
+
+/* What cannot be an ErrorDocument is refused at a start. */
+TEST(files, error_documents_that_are_none)
+{
+    static const char *const bad[] = {
+        "", "404", "200 x", "600 x", "4o4 x", "0404 x", "404 a b", "404 \"a",
+        "404 http://a/", "404 HTTPS://a/b", "/a 404", "404 \"\" x"
+    };
+
+    EACH(bad, i) {
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+        context("ErrorDocument %s", bad[i]);
+        cfg.routes = file_routes;
+        cfg.document_root = cfg.spool_directory = g_tmp;
+        cfg.error_document[0] = bad[i];
+        CHECK(empm__check_all(&cfg, NULL, &rep) != EMPM_OK);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5141), 1);
+    }
 }
 
 /* ---------------------------------------------------------------------------
