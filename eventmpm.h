@@ -319,6 +319,10 @@
 #ifndef EMPM_RANGES
 #  define EMPM_RANGES 32            /* in a Range field; more: the whole file */
 #endif
+#ifndef EMPM_FORM_FIELDS
+#  define EMPM_FORM_FIELDS 1000     /* of a query or a form: empm_query_at(),
+                                       empm_form_at() */
+#endif
 #ifndef EMPM_DROP_BODY
 #  define EMPM_DROP_BODY 65536      /* of a body that no handler reads, as with
                                        a 404; the connection ends at more */
@@ -883,6 +887,38 @@ EMPM_API const char *empm_form(empm_request *req, const char *name);
 EMPM_API const char *empm_query_raw(empm_request *req, const char *name);
 EMPM_API const char *empm_form_raw(empm_request *req, const char *name);
 EMPM_API const char *empm_cookie(empm_request *req, const char *name);
+
+/* Field i of the query, or of a form in the body, in the order of sending: so a
+ * name that is there several times has all its values. Decoded as above, all of
+ * them with the first call; a name or a value that cannot be is NULL, and a
+ * value that is not there "".
+ *   returns   EMPM_OK
+ *             EMPM_EINVAL  past the last
+ *             EMPM_EFULL   more than EMPM_FORM_FIELDS were sent: this one is
+ *                          not read. empm_query_string() and empm_body() have
+ *                          the text
+ *             EMPM_ENOMEM
+ */
+EMPM_API int empm_query_at(empm_request *req, int i, const char **name,
+                           const char **value);
+EMPM_API int empm_form_at(empm_request *req, int i, const char **name,
+                          const char **value);
+
+/* Is the body of that media type? Case and parameters do not count:
+ * "application/json" for "Application/JSON; charset=utf-8". */
+EMPM_API int empm_content_is(const empm_request *req, const char *type);
+
+/* Returns the one of `offers` that the client likes best, by weight and by how
+ * closely its ranges fit (RFC 9110 12.5); of equal ones the first.
+ *   field     "Accept", "Accept-Language" or "Accept-Encoding". Without it the
+ *             client takes anything
+ *   offers    with commas between: "application/json, text/html"
+ *   returns   the offer, which lives as long as the request; NULL: it takes
+ *             none of them (406), or no memory
+ *   note      caches must know: empm_add_header(req, "Vary", field)
+ */
+EMPM_API const char *empm_accepts(empm_request *req, const char *field,
+                                  const char *offers);
 
 /* The whole body, in one piece and with a NUL after it; "" if there is none.
  * The memory is the request's own and may be written to. */
@@ -9909,7 +9945,6 @@ static void empm__list_of_value(empm__list *l, const char *value)
     l->escape = '\\';
 }
 
-EMPM__OPTIONAL
 static void empm__list_of_fields(empm__list *l, const empm__head *h,
                                  const char *text, const char *name,
                                  char escape)
@@ -9970,6 +10005,155 @@ static int empm__list_last(const char *s, size_t *left, const char **item,
     *item = s + at;
     *n = end - at;
     return end > 0;
+}
+
+typedef struct empm__param {       /* where it stands; the value unquoted, */
+    const char *name, *value;      /* its escapes as they are */
+    size_t      name_len, value_len;
+} empm__param;
+
+/* The next parameter in *at..end: ";" name "=" value, a token or a quoted
+ * string, and blanks at the semicolon alone (RFC 9110 5.6.6). Returns 1, and
+ * *at is behind it; 0: there is none; -1: what is there is none. */
+static int empm__list_param(const empm__chars *t, const char **at,
+                            const char *end, empm__param *p)
+{
+    const char *s = *at;
+    int semicolon = 0;
+    for (; s < end && (*s == ' ' || *s == '\t' || *s == ';'); s++)
+        semicolon |= *s == ';';
+    *at = s;
+    if (s == end)
+        return 0;
+    for (p->name = s; s < end && (t->of[(unsigned char)*s] & EMPM__TCHAR); s++)
+        ;
+    p->name_len = (size_t)(s - p->name);
+    if (!semicolon || p->name_len == 0 || s == end || *s++ != '=')
+        return -1;
+    p->value = s;
+    if (s < end && *s == '"') {
+        for (p->value = ++s; s < end && *s != '"'; s++)
+            if (*s == '\\' && s + 1 < end)
+                s++;
+        if (s == end)
+            return -1;
+        p->value_len = (size_t)(s++ - p->value);
+    } else {
+        while (s < end && (t->of[(unsigned char)*s] & EMPM__TCHAR))
+            s++;
+        p->value_len = (size_t)(s - p->value);
+        if (p->value_len == 0)
+            return -1;
+    }
+    *at = s;
+    return s == end || *s == ';' || *s == ' ' || *s == '\t' ? 1 : -1;
+}
+
+/* Reads a weight, "0.5", into thousandths; -1: it is none (RFC 9110 12.4.2). */
+static int empm__list_weight_parse(const char *s, size_t n)
+{
+    int q, unit = 100;
+    size_t i;
+    if (n == 0 || n > 5 || (*s != '0' && *s != '1') || (n > 1 && s[1] != '.'))
+        return -1;
+    q = (*s - '0') * 1000;
+    for (i = 2; i < n; i++, unit /= 10) {
+        if (!empm__ascii_is_digit((unsigned char)s[i]))
+            return -1;
+        q += (s[i] - '0') * unit;
+    }
+    return q <= 1000 ? q : -1;
+}
+
+/* The weight of a list's element, "text/html;level=1;q=0.5", in thousandths,
+ * and in *n its bytes before that. -1: it is not well-formed, and counts as not
+ * there. */
+static int empm__list_weight(const empm__chars *t, const empm__list *l,
+                             size_t *n)
+{
+    const char *at = (const char *)memchr(l->item, ';', l->n);
+    const char *end = l->item + l->n;
+    empm__param p;
+    int r;
+    *n = empm__text_trimmed(l->item, at != NULL ? (size_t)(at - l->item)
+                                                : l->n);
+    while (at != NULL && (r = empm__list_param(t, &at, end, &p)) != 0) {
+        if (r < 0)
+            return -1;
+        if (empm__text_same(p.name, p.name_len, "q", 1))
+            return empm__list_weight_parse(p.value, p.value_len);
+        *n = (size_t)(at - l->item);
+    }
+    return 1000;
+}
+
+/* How closely a range of a client fits what is offered: 0, not at all; the
+ * higher, the more it says of it, and a closer range overrules a wider one (RFC
+ * 9110 12.5.1). Each parameter of a range must be one of the offer's. A
+ * language fits its variants, "de" "de-AT", and they fit it (RFC 4647 3.4). */
+static int empm__list_fits(const empm__chars *t, const char *range, size_t n,
+                           const char *offer, size_t m)
+{
+    const char *rp = (const char *)memchr(range, ';', n), *op;
+    const char *semicolon = (const char *)memchr(offer, ';', m);
+    const size_t rn = empm__text_trimmed(range, rp != NULL
+                                         ? (size_t)(rp - range) : n);
+    const size_t on = empm__text_trimmed(offer, semicolon != NULL
+                                         ? (size_t)(semicolon - offer) : m);
+    const int media = memchr(offer, '/', on) != NULL;
+    const size_t less = empm__min(rn, on);
+    empm__param a, b;
+    int fits;
+    if (empm__text_same(range, rn, offer, on))
+        fits = 4;
+    else if (empm__text_same(range, rn, media ? "*/*" : "*", media ? 3 : 1))
+        return 1;
+    else if (media ? rn > 2 && on > rn - 1 && range[rn - 1] == '*' &&
+                         range[rn - 2] == '/' &&
+                         empm__text_same(range, rn - 1, offer, rn - 1)
+                   : empm__text_same(range, less, offer, less) &&
+                         (rn < on ? offer : range)[less] == '-')
+        fits = rn < on ? 3 : 2;
+    else
+        return 0;
+    while (rp != NULL && empm__list_param(t, &rp, range + n, &a) > 0) {
+        int found = 0;
+        op = semicolon;
+        while (op != NULL && !found &&
+               empm__list_param(t, &op, offer + m, &b) > 0)
+            found = empm__text_same(a.name, a.name_len, b.name, b.name_len) &&
+                    empm__text_same(a.value, a.value_len, b.value, b.value_len);
+        if (!found)
+            return 0;
+        fits++;
+    }
+    return fits;
+}
+
+/* The weight that the fields called `name` (Accept, Accept-Encoding,
+ * Accept-Language) give to an offer, in thousandths: 0, the client does not
+ * take it; -1, there is no such field, and it has not said. "identity", an
+ * answer that is not coded, is the last resort unless it is excluded (RFC 9110
+ * 12.5.3). */
+static int empm__list_accepts(const empm__chars *t, const empm__head *h,
+                              const char *text, const char *name,
+                              const char *offer, size_t m)
+{
+    empm__list list;
+    int best = 0, weight = empm__text_same(offer, m, "identity", 8);
+    if (empm__head_find(h, text, name, strlen(name), 0) == h->nfields)
+        return -1;
+    empm__list_of_fields(&list, h, text, name, '\\');
+    while (empm__list_next(&list)) {
+        size_t n;
+        const int q = empm__list_weight(t, &list, &n);
+        const int fits = q < 0 ? 0 : empm__list_fits(t, list.item, n, offer, m);
+        if (fits > best || (fits == best && fits > 0 && q > weight)) {
+            best = fits;
+            weight = q;
+        }
+    }
+    return weight;
 }
 
 /* ---------------------------------------------------------------------------
@@ -10597,6 +10781,7 @@ struct empm_request {             /* owner: the connection's */
     const empm__location *location;    /* NULL: it is in none */
     char         *path_text;      /* as empm_path() gives it */
     struct empm__value *values;   /* decoded and copied so far */
+    struct empm__pairs *query_pairs, *form_pairs;   /* once asked for */
     void         *data;           /* the user's, empm_set_data() */
     struct empm__note *notes;     /* the latest first */
     char         *peer, *client;
@@ -11118,7 +11303,7 @@ struct empm__value {
     char               *text;      /* NULL: it cannot be decoded */
 };
 
-enum empm__how { EMPM__AS_SENT, EMPM__DECODED, EMPM__REST };
+enum empm__how { EMPM__AS_SENT, EMPM__DECODED, EMPM__REST, EMPM__OFFER };
 
 /* Returns the n bytes at `from`, with a NUL, in the way of `how`: the copy that
  * was made for an earlier call, or a new one, which lives as long as the
@@ -11219,13 +11404,16 @@ EMPM_API const char *empm_host(empm_request *req)
 }
 
 /* Is `key` of n bytes, decoded, the same as name? They are compared byte by
- * byte on the way: keys that are not asked for cost no memory. */
+ * byte on the way: keys that are not asked for cost no memory. One that cannot
+ * be decoded is no name. */
 static int empm__request_key_is(const char *key, size_t n, const char *name)
 {
     size_t i;
     for (i = 0; i < n; i++, name++) {
         char ch = key[i] == '+' ? ' ' : key[i];
-        if (empm__text_is_escape(key + i, n - i)) {
+        if (ch == '%') {
+            if (!empm__text_is_escape(key + i, n - i))
+                return 0;
             ch = (char)empm__text_unhex(key + i + 1);
             i += 2;
         }
@@ -11237,8 +11425,7 @@ static int empm__request_key_is(const char *key, size_t n, const char *name)
 
 /* Returns the first value of `name` in "name=value&name=value", len bytes; ""
  * if it has none, as in "name&"; NULL: it is not there, or as
- * empm__request_value(). Later values of the name are not reached: a program
- * that wants them reads the text itself. */
+ * empm__request_value(). empm_query_at() reaches later values of the name. */
 static const char *empm__request_pair_find(empm_request *req, const char *s,
                                            size_t len,
                                            const char *name, enum empm__how how)
@@ -11272,19 +11459,34 @@ EMPM_API const char *empm_query_raw(empm_request *req, const char *name)
     return empm__request_pair_find(req, q, strlen(q), name, EMPM__AS_SENT);
 }
 
-/* Finds a value in a body that is a form in the coding of queries. NULL, too,
- * while the body is not in memory: it was spooled or streamed, or is still to
- * come. multipart/form-data is not read. */
+/* Is `value`, of a Content-Type, of that media type? */
+static int empm__request_type_is(const char *value, const char *type)
+{
+    return value != NULL && empm__text_same(value, strcspn(value, "; \t"), type,
+                                            strlen(type));
+}
+
+EMPM_API int empm_content_is(const empm_request *req, const char *type)
+{
+    return empm__request_type_is(empm_header(req, "Content-Type"), type);
+}
+
+/* Is the body here, and a form in the coding of queries? */
+static int empm__request_is_form(const empm_request *req)
+{
+    return req->body != NULL &&
+           empm_content_is(req, "application/x-www-form-urlencoded");
+}
+
+/* Finds a value in a body that is a form. NULL, too, while the body is not in
+ * memory: it was streamed, or is still to come. */
 static const char *empm__request_form_find(empm_request *req, const char *name,
                                            enum empm__how how)
 {
-    static const char type[] = "application/x-www-form-urlencoded";
-    const char *ct = empm_header(req, "Content-Type");
-    if (ct == NULL || req->body == NULL ||
-        !empm__text_same(ct, strcspn(ct, "; \t"), type, sizeof type - 1))
-        return NULL;
-    return empm__request_pair_find(req, req->body, (size_t)req->body_len, name,
-                                   how);
+    return !empm__request_is_form(req)
+               ? NULL : empm__request_pair_find(req, req->body,
+                                                (size_t)req->body_len, name,
+                                                how);
 }
 
 EMPM_API const char *empm_form(empm_request *req, const char *name)
@@ -11295,6 +11497,138 @@ EMPM_API const char *empm_form(empm_request *req, const char *name)
 EMPM_API const char *empm_form_raw(empm_request *req, const char *name)
 {
     return empm__request_form_find(req, name, EMPM__AS_SENT);
+}
+
+/* The fields of a query or a form. */
+typedef struct empm__pair {
+    const char *name, *value;          /* NULL: it cannot be decoded */
+} empm__pair;
+
+typedef struct empm__pairs {
+    empm__pair *list;
+    size_t      n;
+    int         more;                  /* there are some that were not read */
+} empm__pairs;
+
+/* Decodes a piece into *to, which moves behind its NUL. */
+static const char *empm__request_pair_decode(char **to, const char *s, size_t n)
+{
+    char *text = *to;
+    const long len = empm__text_decode(text, s, n, 1);
+    *to += len < 0 ? 0 : len + 1;
+    return len < 0 ? NULL : text;
+}
+
+/* Decodes "name=value&name=value" once, so that a walk over n fields costs n
+ * looks. An empty piece, as in "a&&b", is no field. NULL: no memory. */
+static empm__pairs *empm__request_pairs_read(empm_request *req, const char *s,
+                                             size_t len)
+{
+    const char *end = s + len, *p;
+    size_t most = 1, n;
+    empm__pairs *pairs;
+    char *to;
+    for (p = s; most < EMPM_FORM_FIELDS && p < end &&
+                (p = (const char *)memchr(p, '&', (size_t)(end - p))) != NULL;
+         p++)
+        most++;
+    /* a piece of k bytes makes two texts of k + 1 at most */
+    pairs = (empm__pairs *)empm_alloc(req, sizeof *pairs + len + 1 +
+                                               most * sizeof *pairs->list);
+    if (pairs == NULL)
+        return NULL;
+    memset(pairs, 0, sizeof *pairs);
+    pairs->list = (empm__pair *)(void *)(pairs + 1);
+    for (to = (char *)(pairs->list + most); s < end; s += n + 1) {
+        const char *amp = (const char *)memchr(s, '&', (size_t)(end - s));
+        const char *eq;
+        n = (size_t)((amp != NULL ? amp : end) - s);
+        if (n == 0)
+            continue;
+        if (pairs->n == most) {
+            pairs->more = 1;
+            break;
+        }
+        eq = (const char *)memchr(s, '=', n);
+        pairs->list[pairs->n].name = empm__request_pair_decode(
+            &to, s, eq != NULL ? (size_t)(eq - s) : n);
+        pairs->list[pairs->n++].value =
+            eq == NULL ? "" : empm__request_pair_decode(
+                                  &to, eq + 1, n - 1 - (size_t)(eq - s));
+    }
+    return pairs;
+}
+
+static int empm__request_pair_at(const empm__pairs *pairs, int i,
+                                 const char **name, const char **value)
+{
+    if (pairs == NULL)
+        return EMPM_ENOMEM;
+    if (i < 0 || (size_t)i >= pairs->n)
+        return i >= 0 && pairs->more ? EMPM_EFULL : EMPM_EINVAL;
+    *name = pairs->list[i].name;
+    *value = pairs->list[i].value;
+    return EMPM_OK;
+}
+
+EMPM_API int empm_query_at(empm_request *req, int i, const char **name,
+                           const char **value)
+{
+    const char *q = empm_query_string(req);
+    if (req->query_pairs == NULL)
+        req->query_pairs = empm__request_pairs_read(req, q, strlen(q));
+    return empm__request_pair_at(req->query_pairs, i, name, value);
+}
+
+EMPM_API int empm_form_at(empm_request *req, int i, const char **name,
+                          const char **value)
+{
+    if (!empm__request_is_form(req))
+        return EMPM_EINVAL;
+    if (req->form_pairs == NULL)
+        req->form_pairs = empm__request_pairs_read(req, req->body,
+                                                   (size_t)req->body_len);
+    return empm__request_pair_at(req->form_pairs, i, name, value);
+}
+
+/* The copy of an offer that was chosen: one, however often. */
+static const char *empm__request_offer(empm_request *req, const char *s,
+                                       size_t n)
+{
+    struct empm__value *v = req->values;
+    for (; v != NULL; v = v->next)
+        if (v->how == (int)EMPM__OFFER && strlen(v->text) == n &&
+            memcmp(v->text, s, n) == 0)
+            return v->text;
+    v = (struct empm__value *)empm_alloc(req, sizeof *v);
+    if (v == NULL || (v->text = empm__request_strndup(req, s, n)) == NULL)
+        return NULL;
+    v->from = NULL;
+    v->how = (int)EMPM__OFFER;
+    v->next = req->values;
+    req->values = v;
+    return v->text;
+}
+
+EMPM_API const char *empm_accepts(empm_request *req, const char *field,
+                                  const char *offers)
+{
+    const char *best = NULL;
+    size_t best_n = 0;
+    int weight = 0;
+    empm__list list;
+    empm__list_of_value(&list, offers);
+    while (empm__list_next(&list)) {
+        int q = empm__list_accepts(&req->w->s->chars, &req->head, req->text,
+                                   field, list.item, list.n);
+        q = q < 0 ? 1000 : q;            /* it has not said: all are equal */
+        if (q > weight) {
+            weight = q;
+            best = list.item;
+            best_n = list.n;
+        }
+    }
+    return best != NULL ? empm__request_offer(req, best, best_n) : NULL;
 }
 
 EMPM_API const char *empm_cookie(empm_request *req, const char *name)

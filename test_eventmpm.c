@@ -15858,8 +15858,57 @@ static int h_trailers(empm_request *req, void *user)
     return EMPM_OK;
 }
 
+/* All fields of query and body, "[name=value]", "~" for NULL; then how the walk
+ * has ended. Twice, and the second time nothing is made. */
+static int h_fields(empm_request *req, void *user)
+{
+    int (*const at[])(empm_request *, int, const char **, const char **) = {
+        empm_query_at, empm_form_at
+    };
+    const char *name, *value, *before = NULL;
+    size_t k;
+    int turn, i, r = EMPM_OK;
+
+    (void)user;
+    for (turn = 0; turn < 2; turn++) {
+        for (k = 0; k < EMPM__COUNT(at); k++) {
+            for (i = 0; (r = at[k](req, i, &name, &value)) == EMPM_OK; i++)
+                if (turn == 0 && i < 8)
+                    empm_printf(req, "[%s=%s]", name ? name : "~",
+                                value ? value : "~");
+            if (turn == 0)
+                empm_printf(req, "%d:%d ", i, r);
+            if (at[k](req, -1, &name, &value) != EMPM_EINVAL)
+                return 500;
+        }
+        if (turn > 0 && req->arena_at != before)
+            return 500;
+        before = req->arena_at;
+    }
+    return EMPM_OK;
+}
+
+/* The best of ?offers= for the fields called ?field=, made once; and whether
+ * the body is what ?type= says. */
+static int h_accepts(empm_request *req, void *user)
+{
+    const char *field = empm_query(req, "field"), *type;
+    const char *offers = empm_query(req, "offers"), *best;
+
+    (void)user;
+    best = empm_accepts(req, field, offers);
+    if (best != empm_accepts(req, field, offers))
+        return 500;
+    type = empm_query(req, "type");
+    empm_printf(req, "%s%s", best != NULL ? best : "none",
+                type != NULL && empm_content_is(req, type) ? " is" : "");
+    return EMPM_OK;
+}
+
 static const empm_route value_routes[] = {
     EMPM_ROUTE("/v/{x...}", h_values, NULL),
+    EMPM_ROUTE("/fields", h_fields, NULL),
+    EMPM_ROUTE("/accepts", h_accepts, NULL),
     EMPM_ROUTE("/often/{x...}", h_values_often, NULL),
     EMPM_ROUTE("POST /trailers", h_trailers, NULL),
     EMPM_ROUTES_END
@@ -15902,6 +15951,136 @@ SERVED_WITH(request, values_and_where_they_come_from, T_LIVE,
         CHECK_INT(cl_ask(c, rows[i].in), rows[i].want != NULL ? 200 : 404);
         if (rows[i].want != NULL)
             CHECK_STR(c->body.p, rows[i].want);
+    }
+}
+
+/* All fields, in order, by the one rule of decoding: a bad escape or %00 makes
+ * a name or value NULL, '+' is a blank, other bytes are as they were sent. */
+SERVED_WITH(request, every_field_in_order, T_LIVE,
+            fx_init(f); f->cfg.routes = value_routes, NULL)
+{
+    static const struct { const char *query, *body, *want; } rows[] = {
+        { "", "", "0:-1 0:-1 " },
+        { "?a=1&a=2&b", "a=3", "[a=1][a=2][b=]3:-1 [a=3]1:-1 " },
+        { "?&&a&&=x&a==b&", "", "[a=][=x][a==b]3:-1 0:-1 " },
+        { "?a=%zz&%zz=b&a%00=c&d=%00&%&e=%4", "",
+          "[a=~][~=b][~=c][d=~][~=][e=~]6:-1 0:-1 " },
+        { "?a+b=c%2Bd+e&%26=%3D&f=%C0%AF", "",
+          "[a b=c+d e][&==][f=\xc0\xaf]3:-1 0:-1 " }
+    };
+
+    EACH(rows, i) {
+        context("%s", rows[i].query);
+        cl_printf(c, "POST /fields%s HTTP/1.1\r\nHost: a\r\nContent-Type: "
+                  "application/x-www-form-urlencoded\r\nContent-Length: "
+                  "%d\r\n\r\n%s", rows[i].query, (int)strlen(rows[i].body),
+                  rows[i].body);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(c->body.p, rows[i].want);
+    }
+    CHECK_INT(cl_ask(c, "POST /fields HTTP/1.1\r\nHost: a\r\nContent-Length: "
+                     "3\r\n\r\na=b"), 200);
+    CHECK_STR(c->body.p, "0:-1 0:-1 ");      /* no form by its type */
+    CHECK_INT(cl_get(c, "/v/x?q%=1&%zz=2"), 200);
+    CHECK(strstr(c->body.p, " q=NULL ") != NULL);
+}
+
+/* EMPM_FORM_FIELDS are read, and the reader learns that there were more: a body
+ * of empty fields costs memory of its own size and time of its length. */
+SERVED_WITH(request, many_fields, T_LIVE,
+            fx_init(f); f->cfg.routes = value_routes, NULL)
+{
+    static char body[1000000];
+    int more;
+
+    for (more = 0; more < 2; more++) {
+        size_t i, n = more ? sizeof body : EMPM_FORM_FIELDS * 2 - 1;
+        for (i = 0; i < n; i++)
+            body[i] = i % 2 ? '&' : 'a';
+        cl_printf(c, "POST /fields HTTP/1.1\r\nHost: a\r\nContent-Type: "
+                  "application/x-www-form-urlencoded\r\nContent-Length: "
+                  "%d\r\n\r\n", (int)n);
+        cl_send(c, body, n);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK(strstr(c->body.p, more ? "[a=]1000:-4" : "[a=]1000:-1") != NULL);
+    }
+}
+
+/* The best offer by weight, then by order; the closest range of a field counts,
+ * not the best one. What is not well-formed is not there. RFC 9110 12.5. */
+SERVED_WITH(request, the_best_offer, T_LIVE,
+            fx_init(f); f->cfg.routes = value_routes, NULL)
+{
+    static const char type[] = "Accept", lang[] = "Accept-Language";
+    static const char code[] = "Accept-Encoding";
+    static const struct { const char *field, *value, *offers, *want; } rows[] = {
+        { type, NULL, "application/json,text/html", "application/json" },
+        { type, "text/html,application/xhtml+xml,*/*;q=0.8",
+          "application/json,text/html", "text/html" },
+        { type, "*/*", "application/json,text/html", "application/json" },
+        { type, "text/*;q=0.5, TEXT/HTML ; Q=0.2, text/plain;q=0",
+          "text/plain,text/html,text/css", "text/css" },
+        { type, "text/plain;q=0, */*", "text/plain", "none" },
+        { type, "image/png", "application/json,text/html", "none" },
+        { type, "", "text/html", "none" },
+        { type, "text/html;level=1, text/html;q=0.4",
+          "text/html,text/html;level=1", "text/html;level=1" },
+        { type, "text/html;level=2", "text/html,text/html;level=1", "none" },
+        { type, "a/b;q=0.5;x=1, a/c;q=\"1\"", "a/b,a/c", "a/c" },
+        { type, "a/b;q=1.001, a/b;q=2, a/b;q=-1, a/b;q=, a/b;q=0.5555, a/b;q",
+          "a/b", "none" },
+        { type, "a/b;q=0.001, a/c;q=0.002, a/d;q=0.000", "a/d,a/b,a/c", "a/c" },
+        { type, "a/b;x=\"1,2\";q=0.1, a/c;q=0.2", "a/c", "a/c" },
+        { type, "application/x", "application/x-tar", "none" },
+        { type, "app/*", "application/x-tar", "none" },
+        { lang, "de-AT, en;q=0.5", "en,de", "de" },
+        { lang, "de", "en,de-CH", "de-CH" },
+        { lang, "de, de-CH;q=0.1", "de-CH,de-AT", "de-AT" },
+        { lang, "den", "de,deng", "none" },
+        { code, "gzip, br;q=1.0", "br,gzip", "br" },
+        { code, "gzip;q=0, *", "gzip,br", "br" },
+        { code, "deflate", "br,gzip,identity", "identity" },
+        { code, "gzip;q=0.1", "identity,gzip", "gzip" },
+        { code, "identity;q=0, br", "identity", "none" },
+        { code, "*;q=0", "gzip,identity", "none" },
+        { code, "", "gzip,identity", "identity" }
+    };
+
+    EACH(rows, i) {
+        context("%s: %s", rows[i].field, rows[i].value);
+        cl_printf(c, "GET /accepts?field=%s&offers=%s HTTP/1.1\r\nHost: a\r\n"
+                  "%s%s%s%s\r\n", rows[i].field, rows[i].offers,
+                  rows[i].value ? rows[i].field : "", rows[i].value ? ": " : "",
+                  rows[i].value ? rows[i].value : "",
+                  rows[i].value ? "\r\n" : "");
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(c->body.p, rows[i].want);
+    }
+    CHECK_INT(cl_ask(c, "GET /accepts?field=Accept&offers=a/b,a/c HTTP/1.1\r\n"
+                     "Host: a\r\nAccept: a/b;q=0.5\r\nAccept: a/c\r\n\r\n"),
+              200);
+    CHECK_STR(c->body.p, "a/c");             /* two fields are one list */
+}
+
+/* A media type is compared without case and without its parameters. */
+SERVED_WITH(request, content_is, T_LIVE,
+            fx_init(f); f->cfg.routes = value_routes, NULL)
+{
+    static const struct { const char *sent; int is; } rows[] = {
+        { "Content-Type: application/json\r\n", 1 },
+        { "Content-Type: Application/JSON;charset=utf-8\r\n", 1 },
+        { "Content-Type: application/json ; x=y\r\n", 1 },
+        { "Content-Type: application/json5\r\n", 0 },
+        { "Content-Type: text/plain;application/json\r\n", 0 },
+        { "", 0 }
+    };
+
+    EACH(rows, i) {
+        context("%s", rows[i].sent);
+        cl_printf(c, "GET /accepts?field=A&offers=b&type=application/json "
+                  "HTTP/1.1\r\nHost: a\r\n%s\r\n", rows[i].sent);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(c->body.p, rows[i].is ? "b is" : "b");
     }
 }
 
