@@ -207,6 +207,8 @@
  *   leaves one line in the log: a handler without an answer is 500; so is a
  *   body shorter than declared or, if its head has left, the end of the
  *   connection; a second answer, or a write after the end, is EMPM_EMISUSE.
+ *   on_error makes the body of each error, the server's own included: JSON,
+ *   say, where it would be a line of text.
  *   These end a whole child: a crash, exit(), pthread_exit(), pthread_cancel()
  *   in a handler, a C++ exception that leaves one. The log then says what its
  *   workers were running. A route that has ended CrashLimit children within
@@ -718,6 +720,20 @@ typedef struct empm_config {
     /* Called before new children start with this config, first in a process
      * that only tries it, then in the parent. Not 0: the old children stay */
     int  (*on_reload)(struct empm_config *cfg, void *user);
+
+    /* Makes the body of each answer of 400 to 599 that has none: of a status
+     * that a handler, on_head or on_body has returned, and of every error of
+     * the server's own, from 400 to 505. It sets fields and writes, as handlers
+     * do, at most EMPM_RESPONSE_BUFFER bytes; the status stays. If it writes
+     * nothing, the body is a line of text; so it is, and the log says why, if
+     * it does not return EMPM_OK, or promises a file or a stream. It may block
+     * and cannot suspend; it runs on a worker, once for an answer, not for
+     * admin sockets. A request that is refused before its head is complete has
+     * neither method, target nor path (all ""), no fields, and no route; one
+     * that is refused before its body is complete has no body. (A client that
+     * speaks plain HTTP to a "tls" socket has no request at all, and gets a
+     * line of text) */
+    int  (*on_error)(empm_request *req, int status, void *user);
 
     /* Gets each message, from any thread: a line without newline and date,
      * "EMPM5011: ..." or "[client 192.0.2.1:4711] EMPM5002: ...". NULL: they go
@@ -6620,7 +6636,8 @@ typedef struct empm__stamp {           /* a second, as some format shows it */
 } empm__stamp;
 
 /* Which function of the user's runs. Only a handler may suspend its request. */
-enum empm__call { EMPM__CALL_NONE, EMPM__CALL_HANDLER, EMPM__CALL_OTHER };
+enum empm__call { EMPM__CALL_NONE, EMPM__CALL_HANDLER, EMPM__CALL_OTHER,
+                  EMPM__CALL_ON_ERROR };
 
 typedef struct empm__worker {          /* its thread alone, unless noted */
     struct empm__engine *engine;
@@ -11209,13 +11226,14 @@ static int empm__request_in_room(empm_request *req, uint32_t most)
  * Nothing is allocated for names that are not asked for.
  * ------------------------------------------------------------------------- */
 
-/* Returns a part of a complete head. Method, target and query end with a NUL,
- * which stands where a blank or '?' was; the query ends where the target does.
- * Host has a NUL only if it is a field. */
+/* Returns a part of a complete head; "": it is not complete, which only
+ * on_error() sees. Method, target and query end with a NUL, which stands where
+ * a blank or '?' was; the query ends where the target does. Host has a NUL only
+ * if it is a field. */
 static const char *empm__request_part(const empm_request *req,
                                       enum empm__part part)
 {
-    return req->text + req->head.spans[part].at;
+    return req->text != NULL ? req->text + req->head.spans[part].at : "";
 }
 
 EMPM_API const char *empm_method(const empm_request *req)
@@ -11231,7 +11249,7 @@ EMPM_API const char *empm_target(const empm_request *req)
 /* Decoded and made normal, as >>route has matched it. */
 EMPM_API const char *empm_path(const empm_request *req)
 {
-    return req->path_text;
+    return req->path_text != NULL ? req->path_text : "";
 }
 
 /* Without its '?'; "" if there is none. */
@@ -11261,12 +11279,14 @@ static const char *empm__request_path_shown(const empm_request *req, char *to,
     return to;
 }
 
-/* Returns the value of the first field of that name, NULL: there is none. */
+/* Returns the value of the first field of that name, NULL: there is none, or
+ * `text` is NULL, as long as the head is not complete. */
 static const char *empm__request_field_find(const char *text,
                                             const empm__head *h,
                                             const char *name)
 {
-    const uint32_t i = empm__head_find(h, text, name, strlen(name), 0);
+    const uint32_t i = text == NULL ? h->nfields
+                       : empm__head_find(h, text, name, strlen(name), 0);
     return i < h->nfields ? text + h->fields[i].value : NULL;
 }
 
@@ -11287,7 +11307,7 @@ EMPM_API const char *empm_trailer(const empm_request *req, const char *name)
 EMPM_API int empm_header_at(const empm_request *req, int i, const char **name,
                             const char **value)
 {
-    if (i < 0 || (uint32_t)i >= req->head.nfields)
+    if (i < 0 || req->text == NULL || (uint32_t)i >= req->head.nfields)
         return EMPM_EINVAL;
     *name = req->text + req->head.fields[i].name;
     *value = req->text + req->head.fields[i].value;
@@ -11397,7 +11417,7 @@ EMPM_API const char *empm_host(empm_request *req)
 {
     const char *host = empm__request_part(req, EMPM__PART_HOST);
     const uint32_t n = req->head.spans[EMPM__PART_HOST].len;
-    if (n == 0)
+    if (n == 0 || req->text == NULL)
         return "";
     return req->head.flags & EMPM__H_ABSOLUTE
                ? empm__request_value(req, host, n, EMPM__AS_SENT) : host;
@@ -11635,7 +11655,7 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name)
 {
     const empm__head *h = &req->head;
     const size_t n = strlen(name);
-    uint32_t i = 0;
+    uint32_t i = req->text != NULL ? 0 : h->nfields;
     for (; (i = empm__head_find(h, req->text, "cookie", 6, i)) < h->nfields;
          i++) {
         const char *s = req->text + h->fields[i].value;
@@ -12498,11 +12518,15 @@ static empm__page *empm__response_body_room(empm_request *req)
 
 /* Passes on what has gathered, with the head if that is still open, and sends
  * once there is half a buffer more than the socket has refused before. Returns
- * EMPM_OK, or why the answer has failed. */
+ * EMPM_OK, or why the answer has failed. Nothing leaves while on_error() runs:
+ * what it has written may be dropped. */
 static int empm__response_push_body(empm_request *req)
 {
-    int r = empm__request_head_is_open(req) ? empm__response_commit(req, 0)
-                                      : empm__response_emit_body(req);
+    int r;
+    if (req->w->calling == EMPM__CALL_ON_ERROR)
+        return EMPM_EFULL;
+    r = empm__request_head_is_open(req) ? empm__response_commit(req, 0)
+                                        : empm__response_emit_body(req);
     if (r < 0)
         empm__response_fail_room(req, r);
     else if (req->io.out_left - req->io.out_tried >=
@@ -12674,10 +12698,9 @@ static void empm__response_body_forget(empm_request *req)
         req->answer = EMPM__BEGUN;
 }
 
-/* Makes the answer an ErrorDocument or, without one, a line of text that names
- * the status. What the handler has
- * said of another body, and whether that may be kept, does not hold for it. */
-static void empm__response_status_text(empm_request *req, int status)
+/* Forgets the body as above, and what has been said of it and whether it may be
+ * kept: that does not hold for another one. */
+static void empm__response_unsay(empm_request *req)
 {
     static const char *const fields[] = {
         "content-type", "content-encoding", "content-language",
@@ -12686,14 +12709,70 @@ static void empm__response_status_text(empm_request *req, int status)
     };
     size_t i;
     empm__response_body_forget(req);
-    req->status = status;
     for (i = 0; req->fields_len > 0 && i < EMPM__COUNT(fields); i++)
         empm__response_field_remove(req, fields[i], strlen(fields[i]));
     req->has_type = 0;
+}
+
+/* Has the program's on_error() made the body? It is asked once for an answer:
+ * nothing that it may call comes back here. Whatever else it does, nothing of
+ * it has left, and the answer is as it was before. */
+static int empm__response_on_error(empm_request *req, int status)
+{
+    empm__worker *w = req->w;
+    const enum empm__call calling = w->calling;
+    char text[48];
+    const char *fault = NULL;
+    int rc;
+    if (w->cfg->on_error == NULL || w->engine->admin)
+        return 0;
+    w->calling = EMPM__CALL_ON_ERROR;
+    rc = w->cfg->on_error(req, status, w->cfg->user);
+    w->calling = calling;
+    w->turn_us = empm__now_us();     /* it may have taken its time */
+    req->status = status;
+    if (req->failed)                 /* no memory: there is no answer */
+        return 1;
+    if (rc != EMPM_OK) {
+        snprintf(text, sizeof text, "on_error has returned %d", rc);
+        fault = text;
+    } else if (req->answer == EMPM__PROMISED)
+        fault = "on_error has promised a file or a stream";
+    else if (req->body_out_bytes > EMPM_RESPONSE_BUFFER)
+        fault = "on_error has written more than EMPM_RESPONSE_BUFFER";
+    else if (req->declared >= 0 && req->declared != req->written)
+        fault = "on_error has written less than it has declared";
+    else if (req->written > 0 || req->declared == 0)
+        return 1;
+    if (fault != NULL)
+        empm__response_complain(req, fault);
+    empm__response_unsay(req);
+    return 0;
+}
+
+/* Makes the body of an answer that has none but its status. The one way from a
+ * status to a body: the first source that has one for it makes it, and the last
+ * one has a line of text for each. */
+static void empm__response_status_body(empm_request *req, int status)
+{
+    if (status >= 400 && empm__response_on_error(req, status))
+        return;
     if (req->w->s->error_body != NULL && !req->w->engine->admin &&
         req->w->s->error_body(req, status))
         return;
     empm_printf(req, "%d %s\n", status, empm__response_reason(status));
+}
+
+/* Makes the answer one of the server's, for the status alone. A 503 without a
+ * time of its own says when to come again: in a second, if nobody knows. */
+static void empm__response_status_text(empm_request *req, int status)
+{
+    empm__response_unsay(req);
+    req->status = status;
+    if (status == 503 &&
+        empm__response_field_bytes(req, "retry-after", 11) == 0)
+        empm__response_field_add(req, "Retry-After", "1", 1);
+    empm__response_status_body(req, status);
 }
 
 /* The answer cannot be completed: it becomes a 500 if nothing has left, else
@@ -12782,14 +12861,6 @@ static void empm__response_finish(empm_request *req, int rc)
     req->answer = EMPM__COMPLETE;
 }
 
-/* The reply that the server gives by itself. */
-static void empm__response_answer(empm_request *req, int status)
-{
-    if (status == 503)
-        empm__response_field_add(req, "Retry-After", "1", 1);
-    empm__response_finish(req, status);
-}
-
 /* ---------------------------------------------------------------------------
  * >>steps -- what the steps of a connection share
  *
@@ -12840,6 +12911,7 @@ static enum empm__state empm__step_refuse(empm_request *req, int status)
     if (status == 408)
         req->c->flags |= EMPM__F_SHORT;
     req->body_open = 0;
+    req->body = NULL;                    /* a part of a body is none */
     if (req->body_mode == EMPM__BODY_DROP)
         return EMPM__WRITE;              /* it has its answer already */
     if (!empm__request_head_is_open(req)) {  /* on_head or on_body has begun */
@@ -12850,7 +12922,7 @@ static enum empm__state empm__step_refuse(empm_request *req, int status)
     } else {
         if (req->refusal != EMPM__BY_ON_BODY)   /* else its text goes too */
             empm__response_body_forget(req);
-        empm__response_answer(req, status);
+        empm__response_finish(req, status);
     }
     return EMPM__WRITE;
 }
@@ -13270,11 +13342,11 @@ static unsigned empm__dispatch_route_closed(empm_request *req)
     return row < 0 ? 0 : empm__dispatch_route_try(req, row);
 }
 
-/* The answer, 503, says when to come again: in a second, if nobody knows. */
+/* The answer, 503, says when the route may be open again. */
 static void empm__dispatch_later(empm_request *req, unsigned later_s)
 {
     char text[16];
-    snprintf(text, sizeof text, "%u", later_s > 0 ? later_s : 1);
+    snprintf(text, sizeof text, "%u", later_s);
     empm_set_header(req, "Retry-After", text);
 }
 
@@ -13351,7 +13423,7 @@ static enum empm__state empm__dispatch_request(empm__worker *w,
         return req->body_open ? EMPM__READ_BODY : EMPM__HANDLE;
     if (status == 400 || status == 413 || status == 414)
         return empm__step_refuse(req, status);
-    if (status == 503)
+    if (later_s > 0)
         empm__dispatch_later(req, later_s);
     return empm__dispatch_answer_early(req, status == 200 ? EMPM_OK : status);
 }
@@ -14234,7 +14306,7 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c,
         __atomic_add_fetch(&r->running, 1u, __ATOMIC_RELAXED) >
             (uint32_t)u->max_workers && first) {
         __atomic_sub_fetch(&r->running, 1u, __ATOMIC_RELAXED);
-        empm__response_answer(req, 503);
+        empm__response_finish(req, 503);
         return EMPM__WRITE;
     }
     if (empm__load(&r->quick) < EMPM__QUICK)
@@ -26888,8 +26960,6 @@ static int empm__fcgi_fail(empm__fcgi *x, int status, int code, const char *why)
         memcpy(req->fields, x->own, x->own_len);
     req->fields_len = x->own_len;
     empm__response_status_text(req, status);
-    if (status == 503)
-        empm_set_header(req, "Retry-After", "1");
     return EMPM_OK;
 }
 

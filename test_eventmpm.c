@@ -16730,6 +16730,181 @@ TEST(response, every_registered_status_has_its_phrase)
     CHECK_STR(empm__response_reason(511), "Network Authentication Required");
 }
 
+/* --- on_error ------------------------------------------------------------- */
+
+/* Does what the script "e" says; without one, tells what it sees of the
+ * request. */
+static int e_tells(empm_request *req, int status, void *user)
+{
+    const char *name, *value;
+    size_t n;
+
+    if (user != empm_server_of(req)->cfg->user)
+        return EMPM_EMISUSE;
+    add_int(&shm->hits, 1);
+    if (empm_query(req, "e") != NULL)
+        return script(req, "e");
+    empm_set_header(req, "Content-Type", "application/json");
+    empm_body(req, &n);
+    return empm_printf(
+        req, "%d %s %s %s %s %s %s %d %d %d", status, empm_method(req),
+        empm_path(req), empm_query_string(req), empm_host(req),
+        empm_header(req, "User-Agent") != NULL ? "agent" : "",
+        empm_cookie(req, "a") != NULL ? "cookie" : "",
+        empm_header_at(req, 0, &name, &value) == EMPM_OK,
+        empm_form(req, "a") != NULL || empm_trailer(req, "a") != NULL ||
+            empm_path_value(req, "x") != NULL || n != 0,
+        strcmp(empm_client(req), "127.0.0.1") == 0);
+}
+
+/* Each error has the body that the program's on_error() makes, those of the
+ * server itself included; what has not come whole, it does not see. */
+SERVED_WITH(response, errors_have_the_programs_body, T_LIVE,
+            fx_init(f); f->cfg.on_error = e_tells,
+            "LimitRequestLine 100; LimitRequestFields 4; LimitRequestBody 9; "
+            "RequestReadTimeout header=300ms body=300ms")
+{
+#define FIELDS "Host: h\r\nUser-Agent: x\r\nCookie: a=1\r\n"
+#define SEEN(method, path, query) \
+    method " " path " " query " h agent cookie 1 0 1"
+#define UNSEEN "      0 0 1"
+#define LETTERS "abcdefghijklmnopqrstuvwxyz"
+    static const struct { int status; const char *ask, *body; } rows[] = {
+        { 404, "GET /x/../none?a=1 HTTP/1.1\r\n" FIELDS "\r\n",
+          SEEN("GET", "/none", "a=1") },
+        { 405, "PUT /hello HTTP/1.1\r\n" FIELDS "\r\n",
+          SEEN("PUT", "/hello", "") },
+        { 501, "BREW /hello HTTP/1.1\r\n" FIELDS "\r\n",
+          SEEN("BREW", "/hello", "") },
+        { 417, "PUT /echo HTTP/1.1\r\n" FIELDS "Expect: x\r\n\r\n",
+          SEEN("PUT", "/echo", "") },
+        { 413, "PUT /echo HTTP/1.1\r\n" FIELDS "Content-Length: 10\r\n\r\n",
+          SEEN("PUT", "/echo", "") },
+        { 413, "PUT /echo HTTP/1.1\r\n" FIELDS "Transfer-Encoding: chunked\r\n"
+          "\r\n5\r\n12345\r\n6\r\n12", SEEN("PUT", "/echo", "") },
+        { 400, "PUT /echo HTTP/1.1\r\n" FIELDS "Transfer-Encoding: chunked\r\n"
+          "\r\n5\r\n12345\r\nxxx\r\n", SEEN("PUT", "/echo", "") },
+        { 500, "GET /script?h=return.42 HTTP/1.1\r\n" FIELDS "\r\n",
+          SEEN("GET", "/script", "h=return.42") },
+        { 503, "GET /script?h=return.503 HTTP/1.1\r\n" FIELDS "\r\n",
+          SEEN("GET", "/script", "h=return.503") },
+        { 400, "GET /../x HTTP/1.1\r\n" FIELDS "\r\n",
+          SEEN("GET", "/../x", "") },
+        { 400, "GE T\r\n", UNSEEN },
+        { 400, "GET / HTTP/1.1\r\n" FIELDS "a b: c\r\n", UNSEEN },
+        { 505, "GET / HTTP/3.0\r\n\r\n", UNSEEN },
+        { 431, "GET / HTTP/1.1\r\n" FIELDS "a: b\r\nc: d\r\n", UNSEEN },
+        { 414, "GET /" LETTERS LETTERS LETTERS LETTERS " HTTP/1.1\r\n",
+          UNSEEN },
+        { 408, "GET / HTTP/1.1\r\n" FIELDS, UNSEEN },
+        { 408, "PUT /echo HTTP/1.1\r\n" FIELDS "Content-Length: 9\r\n\r\na=b",
+          SEEN("PUT", "/echo", "") }
+    };
+    client all[sizeof rows / sizeof rows[0]];
+
+    EACH(rows, i) {                 /* those that are late are so together */
+        all[i] = client_of(f);
+        cl_puts(&all[i], rows[i].ask);
+    }
+    EACH(rows, i) {
+        client *d = &all[i];
+        context("%d, %.40s", rows[i].status, rows[i].ask);
+        CHECK_INT(cl_reply(d), rows[i].status);
+        CHECK_STR(cl_header(d, "Content-Type"), "application/json");
+        CHECK_INT(strtol(d->body.p, NULL, 10), rows[i].status);
+        CHECK_STR(d->body.n > 4 ? d->body.p + 4 : "", rows[i].body);
+        CHECK_INT(cl_header(d, "Retry-After") != NULL, rows[i].status == 503);
+        cl_close(d);
+    }
+#undef FIELDS
+#undef SEEN
+#undef UNSEEN
+#undef LETTERS
+}
+
+/* An on_error() that cannot make the body leaves a line of text, and nothing of
+ * what it has said; no status but that of the error is sent. */
+SERVED_WITH(response, errors_whose_body_fails_have_a_line, T_LIVE,
+            fx_init(f); f->cfg.on_error = e_tells, NULL)
+{
+    static const struct { const char *e, *body, *log; } rows[] = {
+        { "set.Content-Type:a/b", NULL, NULL },       /* it has none for it */
+        { "write.10,return.404", NULL, "on_error has returned 404" },
+        { "write.10,return.-3", NULL, "on_error has returned -3" },
+        { "file.a.txt", NULL, "on_error has promised" },
+        { "set.Content-Length:100,write.10", NULL, "less than it has declared" },
+        { "write.65537.1000", NULL, "more than EMPM_RESPONSE_BUFFER" },
+        { "write.3000000.1000", NULL, NULL },
+        { "set.Content-Length:5,write.5", "HTTP/", NULL },
+        { "set.Content-Length:0", "", NULL },
+        { "status.200,write.5", "HTTP/", NULL },
+        { "write.5,flush", "HTTP/", NULL },
+        { "write.5,suspend.10", "HTTP/", NULL },
+        { "write.10,return.1", NULL, "on_error has returned 1" }
+    };
+    static const char *const asks[] = {
+        "GET /none?e=", "GET /script?h=return.404&e=",
+        "GET /script?h=set.Content-Type:c/d,return.404&e=",
+        "PUT /script?o=return.404&e=", "HEAD /none?e="
+    };
+
+    EACH(asks, k)
+        EACH(rows, i) {
+            const int head = asks[k][0] == 'H';
+            const char *body = rows[i].body != NULL ? rows[i].body
+                                                    : "404 Not Found\n";
+            context("%s, %s", rows[i].e, asks[k]);
+            cl_printf(c, "%s%s HTTP/1.1\r\nHost: a\r\n\r\n", asks[k],
+                      rows[i].e);
+            CHECK_INT(cl_reply_with(c, head), 404);
+            CHECK_INT(c->declared, (int)strlen(body));
+            CHECK_STR(c->body.p, head ? "" : body);
+            CHECK(*body == '\0' || cl_header(c, "Content-Type") == NULL ||
+                  strcmp(c->value, "text/plain; charset=utf-8") == 0);
+            check_in_step(c);
+            /* later lines are left out */
+            if (k == 0 && rows[i].log != NULL)
+                CHECK(fx_log_has(f, rows[i].log));
+        }
+}
+
+/* It is asked for an error without a body, and for nothing else; and a 503 that
+ * is the server's says when to come again, unless a handler has. */
+SERVED_WITH(response, errors_ask_once, T_LIVE,
+            fx_init(f); f->cfg.on_error = e_tells, NULL)
+{
+    static const struct { const char *ask; int status, hits; const char *body;
+    } rows[] = {
+        { "GET /hello", 200, 0, "Hello, world!\n" },
+        { "GET /tree", 301, 0, "301 Moved Permanently\n" },
+        { "GET /script?h=write.5,return.404", 404, 0, "HTTP/" },
+        { "GET /script?h=write.5,status.404", 404, 0, "HTTP/" },
+        { "GET /script?h=return.303", 303, 0, "303 See Other\n" },
+        { "GET /script?h=set.Content-Length:9,write.5&e=write.2", 500, 1,
+          "HT" },
+        { "GET /script?h=suspend.20,wait&w=return.404&e=write.2", 404, 1,
+          "HT" },
+        { "PUT /script?o=write.5,return.403", 403, 0, "HTTP/" },
+        { "GET /script?h=return.503&e=write.2", 503, 1, "HT" },
+        { "GET /script?h=set.Retry-After:7,return.503&e=write.2", 503, 1,
+          "HT" },
+        { "GET /script?h=write.5,return.503", 503, 0, "HTTP/" }
+    };
+
+    EACH(rows, i) {
+        const int had = get_int(&shm->hits);
+        context("%s", rows[i].ask);
+        cl_printf(c, "%s HTTP/1.1\r\nHost: a\r\n\r\n", rows[i].ask);
+        CHECK_INT(cl_reply(c), rows[i].status);
+        CHECK_STR(c->body.p, rows[i].body);
+        CHECK_INT(get_int(&shm->hits) - had, rows[i].hits);
+        if (rows[i].status == 503 && rows[i].hits > 0)
+            CHECK_STR(cl_header(c, "Retry-After"),
+                      strstr(rows[i].ask, "After") != NULL ? "7" : "1");
+        check_in_step(c);
+    }
+}
+
 /* ---------------------------------------------------------------------------
  * >>access -- a record per request, whatever the client sends
  * ------------------------------------------------------------------------- */
