@@ -74,6 +74,10 @@ static void  test_free(void *p);
 /* A connection that enters a state has what the state is about. */
 #define EMPM__CHECKS
 
+/* empm_test_*(), with a limit that a test reaches. */
+#define EVENTMPM_TEST
+#define EMPM_TEST_ANSWER (1 << 20)
+
 /* Sanitizers make frames larger. */
 #define EMPM__STACK_LEAST 65536
 
@@ -23969,6 +23973,368 @@ TEST(server, stop_under_load)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>testing -- requests without a socket
+ * ------------------------------------------------------------------------- */
+
+/* What a suspended request of these tests waits with. */
+typedef struct testing_wait {
+    int         timeout_ms, fd;
+    empm_ticket ticket;
+    int         why;                 /* the function has been called with it */
+    int         cleaned;
+} testing_wait;
+
+static int testing_wake(empm_request *req, enum empm_why why, void *user)
+{
+    ((testing_wait *)user)->why = (int)why;
+    empm_printf(req, "why %d", (int)why);
+    return EMPM_OK;
+}
+
+static void testing_clean(void *p)
+{
+    ((testing_wait *)p)->cleaned++;
+}
+
+static int testing_suspend(empm_request *req, void *user)
+{
+    testing_wait *wait = (testing_wait *)user;
+
+    empm_defer(req, testing_clean, wait);
+    wait->ticket = wait->fd > 0
+        ? empm_suspend_fd(req, wait->fd, EMPM_FD_IN, wait->timeout_ms,
+                          testing_wake, wait)
+        : empm_suspend(req, wait->timeout_ms, testing_wake, wait);
+    return wait->ticket != 0 ? EMPM_SUSPENDED : 503;
+}
+
+static int testing_echo(empm_request *req, void *user)
+{
+    size_t n;
+    const char *body = empm_body(req, &n);
+
+    (void)user;
+    empm_set_header(req, "X-Peer", empm_client(req));
+    empm_status(req, 201);
+    return empm_write(req, body, n);
+}
+
+static int testing_chunks(empm_request *req, void *user)
+{
+    (void)user;
+    empm_write(req, "one,", 4);
+    empm_flush(req);
+    empm_write(req, "two", 3);
+    return EMPM_OK;
+}
+
+/* Counts pieces and bytes into the number that the handler answers with. */
+static int testing_piece(empm_request *req, const void *data, size_t len,
+                         void *user)
+{
+    int *seen = (int *)user;
+
+    (void)req; (void)data;
+    seen[0]++;
+    seen[1] += (int)len;
+    return seen[1] > 90 ? 422 : EMPM_OK;
+}
+
+static int testing_seen(empm_request *req, void *user)
+{
+    return empm_printf(req, "%d", ((int *)user)[1]);
+}
+
+static long testing_endless(empm_request *req, void *buf, size_t cap,
+                            void *user)
+{
+    (void)req; (void)user;
+    memset(buf, 'x', cap);
+    return (long)cap;
+}
+
+static int testing_stream(empm_request *req, void *user)
+{
+    return empm_stream(req, -1, testing_endless, user);
+}
+
+static int testing_short(empm_request *req, void *user)
+{
+    (void)user;
+    empm_set_header(req, "Content-Length", "10");
+    empm_write(req, "half", 4);
+    return empm_flush(req);
+}
+
+static char g_testing_log[1024];
+
+static void testing_log(enum empm_log_level level, const char *line,
+                        void *user)
+{
+    (void)level; (void)user;
+    snprintf(g_testing_log, sizeof g_testing_log, "%s", line);
+}
+
+static int g_testing_hooks;          /* those that run now */
+
+static int testing_start(empm_server *s, void *user)
+{
+    (void)s; (void)user;
+    g_testing_hooks++;
+    return 0;
+}
+
+static void testing_stop(empm_server *s, void *user)
+{
+    (void)s; (void)user;
+    g_testing_hooks--;
+}
+
+static int testing_thread(empm_server *s, void **data, void *user)
+{
+    (void)s;
+    *data = user;
+    g_testing_hooks++;
+    return 0;
+}
+
+static void testing_thread_stop(empm_server *s, void *data, void *user)
+{
+    (void)s;
+    CHECK(data == user);
+    g_testing_hooks--;
+}
+
+static testing_wait g_testing_wait;
+static int          g_testing_seen[2];
+
+static empm_test *testing_open(empm_config *cfg)
+{
+    static const empm_route routes[] = {
+        EMPM_ROUTE("POST /echo", testing_echo, NULL),
+        EMPM_ROUTE("GET /chunks", testing_chunks, NULL),
+        EMPM_ROUTE("GET /wait", testing_suspend, &g_testing_wait),
+        EMPM_ROUTE("GET /stream", testing_stream, NULL),
+        EMPM_ROUTE("GET /short", testing_short, NULL),
+        EMPM_ROUTE_WITH("PUT /pieces", testing_seen, g_testing_seen, NULL,
+                        testing_piece, -1, 0, 0),
+        EMPM_ROUTES_END
+    };
+
+    *cfg = empm_defaults();
+    cfg->routes = routes;
+    cfg->log = testing_log;
+    cfg->on_child_start = testing_start;
+    cfg->on_child_stop = testing_stop;
+    cfg->on_thread_start = testing_thread;
+    cfg->on_thread_stop = testing_thread_stop;
+    memset(&g_testing_wait, 0, sizeof g_testing_wait);
+    g_testing_wait.timeout_ms = 60000;
+    g_testing_log[0] = '\0';
+    return empm_test_open(cfg);
+}
+
+/* Status, fields and body are what a client gets, whatever frames them; one
+ * connection serves all, and another one what follows its end. */
+TEST(testing, answers_are_what_a_client_gets)
+{
+    static const struct { const char *request; int status; const char *body; }
+    rows[] = {
+        { "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi", 201,
+          "hi" },
+        { "POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+          "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", 201, "hi" },
+        { "GET /chunks HTTP/1.1\r\nHost: a\r\n\r\n", 200, "one,two" },
+        { "HEAD /chunks HTTP/1.1\r\nHost: a\r\n\r\n", 200, "" },
+        { "GET /chunks HTTP/1.0\r\n\r\n", 200, "one,two" },
+        { "GET /chunks HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 200,
+          "one,two" },
+        { "DELETE /echo HTTP/1.1\r\nHost: a\r\n\r\n", 405, NULL },
+        { "GET /none HTTP/1.1\r\nHost: a\r\n\r\n", 404, NULL },
+        { "GET /none HTTP/1.1\r\n\r\n", 400, NULL },
+        { "GET /chunks HTTP/1.1\r\nHost: a\r\n", EMPM_EINVAL, NULL },
+        { "\r\n", 200, "one,two" },      /* ... and the rest of that */
+        { "GET /short HTTP/1.1\r\nHost: a\r\n\r\n", EMPM_ECLOSED, "half" }
+    };
+    static const size_t pieces[] = { 0, 1, 7 };
+    empm_config cfg;
+    empm_test *t = testing_open(&cfg);
+    size_t k, n;
+
+    if (!CHECK(t != NULL))
+        return;
+    CHECK_INT(g_testing_hooks, 2);
+    for (k = 0; k < 3; k++) {
+        empm_test_pieces(t, pieces[k]);
+        EACH(rows, i) {
+            const int status = rows[i].status;
+            CHECK_INT(empm_test_request(t, rows[i].request,
+                                        strlen(rows[i].request)), status);
+            CHECK_INT(empm_test_status(t), status > 0 ? status
+                      : status == EMPM_ECLOSED ? 200 : 0);
+            if (rows[i].body != NULL) {
+                CHECK_STR(empm_test_body(t, &n), rows[i].body);
+                CHECK_INT(n, strlen(rows[i].body));
+            }
+            if (status == 405)
+                CHECK_STR(empm_test_header(t, "allow"), "POST, OPTIONS");
+            if (status == 201)
+                CHECK_STR(empm_test_header(t, "X-Peer"), "127.0.0.1");
+        }
+    }
+    CHECK_INT(empm_test_send(t, "POST", "/echo", "X-More: 1\r\n", "abc", 3),
+              201);
+    CHECK_STR(empm_test_body(t, NULL), "abc");
+    CHECK_INT(empm_test_get(t, "/chunks?q"), 200);
+    CHECK(strstr(empm_test_raw(t, &n), "\r\n4\r\none,\r\n") != NULL);
+    CHECK(empm_test_header(t, "X-None") == NULL);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+    CHECK_INT(g_testing_hooks, 0);
+}
+
+/* on_body gets pieces of the size that is asked for, and may refuse. */
+TEST(testing, pieces_of_a_body)
+{
+    char body[100];
+    empm_config cfg;
+    empm_test *t = testing_open(&cfg);
+
+    if (!CHECK(t != NULL))
+        return;
+    memset(body, 'b', sizeof body);
+    memset(g_testing_seen, 0, sizeof g_testing_seen);
+    empm_test_pieces(t, 1);
+    CHECK_INT(empm_test_send(t, "PUT", "/pieces", NULL, body, 40), 200);
+    CHECK_STR(empm_test_body(t, NULL), "40");
+    CHECK_INT(g_testing_seen[0], 40);
+    memset(g_testing_seen, 0, sizeof g_testing_seen);
+    CHECK_INT(empm_test_send(t, "PUT", "/pieces", NULL, body, 100), 422);
+    memset(g_testing_seen, 0, sizeof g_testing_seen);
+    empm_test_pieces(t, 0);
+    CHECK_INT(empm_test_send(t, "PUT", "/pieces", NULL, body, 40), 200);
+    CHECK_INT(g_testing_seen[0], 1);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
+static void *testing_resume(void *arg)
+{
+    empm_test *t = (empm_test *)arg;
+
+    nap(10);
+    CHECK_INT(empm_resume(empm_test_server(t), g_testing_wait.ticket), EMPM_OK);
+    return NULL;
+}
+
+/* A suspended request ends for each of its reasons, and no call waits for
+ * longer than its patience. */
+TEST(testing, suspensions_end)
+{
+    empm_config cfg;
+    empm_test *t = testing_open(&cfg);
+    testing_wait *wait = &g_testing_wait;
+    pthread_t thread;
+    int fd[2];
+
+    if (!CHECK(t != NULL))
+        return;
+    empm_test_patience(t, 0);
+    CHECK_INT(empm_test_time_out(t), EMPM_EMISUSE);
+    CHECK_INT(empm_test_get(t, "/wait"), EMPM_ETIMEDOUT);
+    CHECK_INT(empm_test_status(t), 0);
+    CHECK_INT(empm_test_get(t, "/wait"), EMPM_EMISUSE);
+    CHECK_INT(empm_test_time_out(t), 200);
+    CHECK_INT(wait->why, EMPM_TIMEOUT);
+
+    CHECK_INT(empm_test_get(t, "/wait"), EMPM_ETIMEDOUT);
+    CHECK_INT(pthread_create(&thread, NULL, testing_resume, t), 0);
+    CHECK_INT(empm_test_wait(t, PATIENCE), 200);
+    pthread_join(thread, NULL);
+    CHECK_INT(wait->why, EMPM_RESUMED);
+
+    wait->timeout_ms = 20;
+    empm_test_patience(t, PATIENCE);
+    CHECK_INT(empm_test_get(t, "/wait"), 200);
+    CHECK_STR(empm_test_body(t, NULL), "why 2");
+    CHECK_INT(wait->why, EMPM_TIMEOUT);
+
+    wait->timeout_ms = 60000;
+    CHECK_INT(pipe(fd), 0);
+    fcntl(fd[0], F_SETFL, O_NONBLOCK);
+    wait->fd = fd[0];
+    empm_test_patience(t, 0);
+    CHECK_INT(empm_test_get(t, "/wait"), EMPM_ETIMEDOUT);
+    CHECK_INT(empm_test_wait(t, 5), EMPM_ETIMEDOUT);
+    CHECK_INT(write(fd[1], "x", 1), 1);
+    CHECK_INT(empm_test_wait(t, PATIENCE), 200);
+    CHECK_INT(wait->why, EMPM_READY);
+    wait->fd = 0;
+    close(fd[0]);
+    close(fd[1]);
+
+    CHECK_INT(wait->cleaned, 4);
+    CHECK_INT(empm_test_get(t, "/wait"), EMPM_ETIMEDOUT);
+    empm_test_hang_up(t);
+    CHECK_INT(wait->why, EMPM_GONE);
+    CHECK_INT(wait->cleaned, 5);
+
+    CHECK_INT(empm_test_get(t, "/wait"), EMPM_ETIMEDOUT);
+    empm_stop(empm_test_server(t));
+    CHECK_INT(empm_test_wait(t, PATIENCE), 200);
+    CHECK_INT(wait->why, EMPM_STOPPING);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
+/* A request that nobody resumes is a leak: the end of the test says which. */
+TEST(testing, a_forgotten_request_is_told)
+{
+    empm_config cfg;
+    empm_test *t = testing_open(&cfg);
+
+    if (!CHECK(t != NULL))
+        return;
+    empm_test_patience(t, 0);
+    CHECK_INT(empm_test_get(t, "/wait?now"), EMPM_ETIMEDOUT);
+    CHECK_INT(empm_test_close(t), EMPM_EMISUSE);
+    CHECK(strstr(g_testing_log, "EMPM5061: GET /wait?now is still suspended")
+          != NULL);
+    CHECK_INT(g_testing_wait.why, EMPM_GONE);
+}
+
+/* An answer without an end fills EMPM_TEST_ANSWER and no more. */
+TEST(testing, answers_are_bounded)
+{
+    empm_config cfg;
+    empm_test *t = testing_open(&cfg);
+    size_t n;
+
+    if (!CHECK(t != NULL))
+        return;
+    CHECK_INT(empm_test_get(t, "/stream"), EMPM_EFULL);
+    CHECK_INT(empm_test_status(t), 200);
+    CHECK(strspn(empm_test_body(t, &n), "x") == n);
+    CHECK_IN(n, EMPM_TEST_ANSWER / 2, EMPM_TEST_ANSWER);
+    CHECK_INT(empm_test_get(t, "/chunks"), 200);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
+/* What cannot be is told, and leaves nothing. */
+TEST(testing, a_config_that_cannot_be)
+{
+    static const empm_route two[] = {
+        EMPM_ROUTE("GET /a/{x}", testing_chunks, NULL),
+        EMPM_ROUTE("GET /a/{y}", testing_chunks, NULL),
+        EMPM_ROUTES_END
+    };
+    empm_config cfg = empm_defaults();
+
+    cfg.routes = two;
+    cfg.log = testing_log;
+    CHECK(empm_test_open(&cfg) == NULL);
+    CHECK(strstr(g_testing_log, "/a/{") != NULL);
+    CHECK_INT(empm_test_close(NULL), EMPM_OK);
+}
+
+/* ---------------------------------------------------------------------------
  * >>process -- parent and children
  * ------------------------------------------------------------------------- */
 
@@ -30280,6 +30646,22 @@ TEST(clients, first_two_minutes)
     snprintf(path, sizeof path, "%s.c", dir);
     unlink(path);
     CHECK_INT(rmdir(dir), 0);
+}
+
+/* README's test of the example is compiled as it is printed, and holds. */
+TEST(clients, readme_tests_the_example)
+{
+    char dir[400], out[2000];
+
+    if (access("README.md", R_OK) != 0 || !installed("cc") ||
+        !installed("awk"))
+        SKIP("no sources here, no cc or no awk");
+    tmp_path(dir, sizeof dir, "tested");
+    if (!CHECK_INT(shell(out, sizeof out, "awk '/^```/ { if (f) exit } "
+                         "/EVENTMPM_TEST$/ { f = 1 } f' README.md >%s.c && "
+                         "cc -I. -o %s %s.c && %s 2>&1", dir, dir, dir, dir),
+                   0))
+        fprintf(stderr, "%s", out);
 }
 
 /* ---------------------------------------------------------------------------
