@@ -66,6 +66,24 @@
  *     A path is made normal before it is matched: "/a/./b/../c//d" becomes
  *   "/a/c/d", also where the dots are escaped; above the root is 400.
  *
+ * ASSETS  Files can be compiled in: EMPM_ASSETS("GET /", assets) serves a table
+ *   as EMPM_FILES serves a folder. These lines make it of one: sh pack.sh www
+ *   >assets.h, then #include "assets.h" behind eventmpm.h.
+ *
+ *     cd "$1" || exit
+ *     list() { find . -type f | sed 's,^\./,,' | LC_ALL=C sort; }
+ *     i=0; list | while IFS= read -r file; do
+ *         echo "static const unsigned char asset_$i[] = {"
+ *         od -An -v -tx1 "$file" | sed 's/ *\([0-9a-f][0-9a-f]\)/0x\1,/g'
+ *         echo '0 };'; i=$((i + 1))
+ *     done
+ *     echo 'static const empm_asset assets[] = {'
+ *     i=0; list | sed 's/[\\"]/\\&/g' | while IFS= read -r file; do
+ *         printf '{ "%s", asset_%d, sizeof asset_%d - 1, NULL },\n' \
+ *             "$file" $i $i; i=$((i + 1))
+ *     done
+ *     echo '{ NULL, NULL, 0, NULL } };'
+ *
  * CONFIGURATION  Fields of empm_config are Apache's directives in snake case
  *   and mean the same. empm_set(), -c and files take Apache's spelling, so an
  *   mpm_event.conf loads as it is. `program -L` lists the directives.
@@ -414,6 +432,16 @@ typedef long empm_producer(empm_request *req, void *buf, size_t cap,
                            void *user);
 typedef void empm_cleanup(void *p);
 
+/* A file that is compiled in, for EMPM_ASSETS. The bytes are sent from where
+ * they are: they, the texts and the table must stay. */
+typedef struct empm_asset {
+    const char *path;             /* below the route, as "css/site.css"; NULL
+                                     ends the table, which needs no order */
+    const void *bytes;
+    size_t      len;
+    const char *type;             /* NULL: as its name has it (AddType) */
+} empm_asset;
+
 /* One route. The macros below set every field. */
 typedef struct empm_route {
     const char      *pattern;     /* "[METHOD ]/path", see ROUTES above */
@@ -425,7 +453,8 @@ typedef struct empm_route {
                                      the server keeps none. EMPM_OK to go on, a
                                      status to refuse. NULL: the handler gets
                                      the whole body */
-    const char      *root;       /* EMPM_FILES: directory; NULL: DocumentRoot */
+    const char      *root;       /* EMPM_FILES: directory; NULL: DocumentRoot
+                                     EMPM_ASSETS: Cache-Control */
     const char      *backend;     /* EMPM_PHP, EMPM_FASTCGI: where it listens */
     int64_t          limit_body;  /* bytes; -1: LimitRequestBody; 0: no limit */
     int              timeout_ms;  /* sets EMPM_STOP_DEADLINE; 0: never */
@@ -439,7 +468,7 @@ typedef struct empm_route {
 } empm_route;
 
 enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
-       EMPM__ROUTE_FASTCGI, EMPM__ROUTE_LOCATION };
+       EMPM__ROUTE_FASTCGI, EMPM__ROUTE_LOCATION, EMPM__ROUTE_ASSETS };
 
 #define EMPM_ROUTE(pattern, handler, user) \
     EMPM_ROUTE_WITH(pattern, handler, user, NULL, NULL, -1, 0, 0)
@@ -456,6 +485,14 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
 #define EMPM_FILES_ELSE(pattern, dir, handler, user) \
     { pattern, handler, user, NULL, NULL, dir, NULL, -1, 0, 0, 0, \
       EMPM__ROUTE_FILES }
+/* Files of a table of empm_asset: see ASSETS. Their ETags are made of their
+ * bytes. The second form sets Cache-Control, the first one has "no-cache": keep
+ * it, and ask whether it is still the same. */
+#define EMPM_ASSETS(pattern, table) \
+    EMPM_ASSETS_WITH(pattern, table, "no-cache")
+#define EMPM_ASSETS_WITH(pattern, table, cache_control) \
+    { pattern, NULL, EMPM_TEXT(table), NULL, NULL, cache_control, NULL, -1, 0, \
+      0, 0, EMPM__ROUTE_ASSETS }
 /* Files, and scripts whose names end in ".php", which PHP-FPM runs. `backend`:
  * "unix:/run/php/php-fpm.sock" or "127.0.0.1:9000"; several, with blanks
  * between them, take turns. index.php comes before DirectoryIndex; what follows
@@ -1472,6 +1509,7 @@ EMPM_API int empm_test_close(empm_test *t);
  *   prefix file-cache      file files
  *   prefix multipart       parts
  *   prefix files-serving   parts file
+ *   prefix assets          assets
  *   prefix files-routes    files
  *   prefix fastcgi-records fcgi
  *   prefix fastcgi-answer  cgi
@@ -6137,6 +6175,7 @@ typedef struct empm__route {     /* one row of the user's table */
     uint32_t    quick;           /* atomic: its credit, see EMPM__QUICK */
     uint32_t    key;             /* of its pattern, for the scoreboard */
     int         root_fd;         /* EMPM_FILES, else -1 */
+    struct empm__assets *assets; /* EMPM_ASSETS, else NULL (>>assets) */
     char       *root_path;       /* its absolute path, for scripts; or NULL */
     struct empm__backends *backends;   /* of `backend`; or NULL (>>fastcgi) */
 } empm__route;
@@ -6672,7 +6711,7 @@ typedef struct empm__file {
     int         fd;                    /* -1: `bytes` is all of it */
     int         root_fd;               /* where `path` begins */
     uint64_t    stat_key[5];           /* device, inode, size, mtime, ctime */
-    int64_t     modified_s;
+    int64_t     modified_s;            /* -1: unknown, and `modified` is "" */
     const char *type;
     char       *path, *bytes;         /* behind the struct; bytes may be NULL */
     empm__pool *pool;                  /* where fd is counted; NULL: nowhere */
@@ -7816,6 +7855,7 @@ static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
     const empm__page *p = io->out;
     const int64_t ring = w->cfg->limit_response_spool;
     int64_t at = p->at, n = p->stop - at;
+    struct iovec v;
     ssize_t r;
     if (n > EMPM_TURN_BYTES)
         n = EMPM_TURN_BYTES;
@@ -7823,6 +7863,12 @@ static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
         at %= ring;
         return empm__io_send_spooled(w, c, io, at,
                                      (size_t)(n < ring - at ? n : ring - at));
+    }
+    if (p->file->fd < 0) {           /* all of it is in memory */
+        v.iov_base = p->file->bytes + at;
+        v.iov_len = (size_t)n;
+        return empm__transport_of(c)->send(w, c, &v, 1, io->out_left > n,
+                                           &io->wire);
     }
     r = empm__transport_of(c)->file(w, c, p->file->fd, &at, (size_t)n,
                                     &io->wire);
@@ -23619,7 +23665,8 @@ static int empm__condition_judge(const empm_request *req, const empm__file *f)
     if ((v = empm_header(req, "If-None-Match")) != NULL)
         return !empm__condition_etag_listed(req, "If-None-Match", tag, 0) ? 0
                : reads ? 304 : 412;
-    if (reads && (t = empm__condition_date(req, "If-Modified-Since")) >= 0 &&
+    if (reads && f->modified_s >= 0 &&
+        (t = empm__condition_date(req, "If-Modified-Since")) >= 0 &&
         f->modified_s <= t)
         return 304;
     return 0;
@@ -24299,7 +24346,8 @@ static int empm__file_fields(empm_request *req, const empm__file *f,
         if (req->status / 100 == 2) {
             if (*f->tag != '\0')
                 bad |= empm_set_header(req, "ETag", f->tag);
-            bad |= empm_set_header(req, "Last-Modified", f->modified);
+            if (*f->modified != '\0')
+                bad |= empm_set_header(req, "Last-Modified", f->modified);
             if (verdict == 0)
                 bad |= empm_set_header(req, "Accept-Ranges", "bytes");
         }
@@ -24429,7 +24477,153 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
 }
 
 /* ---------------------------------------------------------------------------
- * >>files-routes -- the handlers of EMPM_FILES and EMPM_PHP
+ * >>assets -- files that are compiled in
+ *
+ * At the start a table of EMPM_ASSETS becomes files such as those of a folder,
+ * sorted by path. Their bytes stay in the program and are sent from there. An
+ * ETag is a hash of the bytes: all servers that have them agree on it, and a
+ * new build changes those of changed files only. Nobody knows when they have
+ * been modified.
+ *
+ * owner   the route; a reference of its own keeps each file until its end
+ * ------------------------------------------------------------------------- */
+
+struct empm__assets {
+    size_t      n;
+    empm__file *list;                /* behind the struct */
+};
+
+/* FNV-1a, stirred: 64 bits, against an accident and not against an enemy. */
+static uint64_t empm__assets_hash(const unsigned char *s, size_t n)
+{
+    uint64_t h = UINT64_C(14695981039346656037);
+    for (; n > 0; n--)
+        h = (h ^ *s++) * UINT64_C(1099511628211);
+    return empm__file_scatter(h);
+}
+
+static int empm__assets_compare(const void *a, const void *b)
+{
+    return strcmp(((const empm__file *)a)->path, ((const empm__file *)b)->path);
+}
+
+/* Makes the file of a row. Returns 0 if its fields have no room. */
+static int empm__assets_make(empm__file *f, const empm_asset *a,
+                             const char *cache_control,
+                             const struct empm__types *types)
+{
+    int n;
+    memset(f, 0, sizeof *f);
+    f->refs = 1;
+    f->fd = f->root_fd = -1;
+    f->modified_s = -1;
+    f->stat_key[2] = a->len;
+    f->path = (char *)(uintptr_t)a->path;
+    f->bytes = (char *)(uintptr_t)a->bytes;
+    f->type = a->type != NULL ? a->type : empm__types_of_name(types, a->path);
+    snprintf(f->tag, sizeof f->tag, "\"%llx-%llx\"", (unsigned long long)a->len,
+             (unsigned long long)empm__assets_hash(
+                 (const unsigned char *)a->bytes, a->len));
+    n = snprintf(f->fields, sizeof f->fields, "ETag: %s\r\n"
+                 "Cache-Control: %s\r\n", f->tag, cache_control);
+    f->validators = (uint16_t)n;
+    if (n < (int)sizeof f->fields)
+        n += snprintf(f->fields + n, sizeof f->fields - (size_t)n,
+                      "Accept-Ranges: bytes\r\nContent-Type: %s\r\n", f->type);
+    f->fields_len = (uint16_t)n;
+    return n < (int)sizeof f->fields;
+}
+
+/* Makes the files of a route. Returns EMPM_OK, EMPM_ENOMEM, or EMPM_EINVAL: a
+ * row that is wrong has been said. */
+static int empm__assets_new(empm_server *s, empm__route *route,
+                            empm__report *rep)
+{
+    const empm_asset *table = (const empm_asset *)route->user->user;
+    const char *cache = route->user->root, *why = NULL, *path = "";
+    struct empm__assets *t;
+    size_t n = 0, i;
+    while (table[n].path != NULL)
+        n++;
+    t = (struct empm__assets *)EMPM_MALLOC(sizeof *t + n * sizeof *t->list);
+    if (t == NULL)
+        return EMPM_ENOMEM;
+    t->n = n;
+    t->list = (empm__file *)(void *)(t + 1);
+    route->assets = t;
+    for (i = 0; i < n && why == NULL; i++) {
+        const char *type = table[i].type != NULL ? table[i].type : "";
+        path = table[i].path;
+        if (*table[i].path == '\0' || *table[i].path == '/')
+            why = "has no path below the route";
+        else if (!empm__chars_all(&s->chars, cache, strlen(cache),
+                                  EMPM__VCHAR) ||
+                 !empm__chars_all(&s->chars, type, strlen(type), EMPM__VCHAR) ||
+                 !empm__assets_make(&t->list[i], &table[i], cache, s->types))
+            why = "its type and Cache-Control are no field values of 150 bytes";
+    }
+    if (why == NULL) {
+        qsort(t->list, n, sizeof *t->list, empm__assets_compare);
+        for (i = 1; i < n && why == NULL; i++)
+            if (strcmp(t->list[i - 1].path, path = t->list[i].path) == 0)
+                why = "is there twice";
+    }
+    if (why == NULL)
+        return EMPM_OK;
+    empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": asset \"%s\": "
+                     "%s", route->user->pattern, path, why);
+    return EMPM_EINVAL;
+}
+
+/* Returns where the path is among the files, or would be; `folder`: the path
+ * with a slash behind it. */
+static size_t empm__assets_place(const struct empm__assets *t, const char *path,
+                                 int folder)
+{
+    const size_t n = strlen(path);
+    size_t from = 0, to = t->n;
+    while (from < to) {
+        const size_t mid = from + (to - from) / 2;
+        const char *at = t->list[mid].path;
+        int order = folder ? strncmp(at, path, n) : strcmp(at, path);
+        if (order == 0 && folder)
+            order = (unsigned char)at[n] - '/';
+        if (order < 0)
+            from = mid + 1;
+        else
+            to = mid;
+    }
+    return from;
+}
+
+/* As empm__file_open(): a file with a reference, or NULL and *status, which is
+ * 1 for a folder. */
+static empm__file *empm__assets_open(empm_request *req, const char *path,
+                                     int *status)
+{
+    const struct empm__assets *t = req->route->assets;
+    const size_t n = strlen(path);
+    size_t i = empm__assets_place(t, path, 0);
+    if (i < t->n && strcmp(t->list[i].path, path) == 0) {
+        empm__file *f = &t->list[i];
+        char *end;
+        /* what others have set goes first, and the fields of the file are then
+         * set one by one: this one is not among them */
+        if (req->fields_len > 0 &&
+            empm__response_field_line(req, req->fields, "cache-control", 13,
+                                      &end) == NULL)
+            empm_set_header(req, "Cache-Control", req->route->user->root);
+        __atomic_add_fetch(&f->refs, 1u, __ATOMIC_RELAXED);
+        return f;
+    }
+    i = empm__assets_place(t, path, 1);
+    *status = i < t->n && strncmp(t->list[i].path, path, n) == 0 &&
+              t->list[i].path[n] == '/' ? 1 : 404;
+    return NULL;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>files-routes -- the handlers of EMPM_FILES, EMPM_ASSETS and EMPM_PHP
  *
  * The path behind the pattern leads to a file, to a folder, which stands for
  * the first file of DirectoryIndex in it, or to a script, which another part
@@ -24474,7 +24668,9 @@ static int empm__files_answer(empm_request *req, const char *path, int rest)
 {
     const char *m = empm_method(req);
     int status = 404;
-    empm__file *f = empm__file_open(req, req->route->root_fd, path, &status);
+    empm__file *f = req->route->assets != NULL
+        ? empm__assets_open(req, path, &status)
+        : empm__file_open(req, req->route->root_fd, path, &status);
     if (f == NULL)
         return status == 1 ? EMPM__FILES_FOLDER : status;
     if (empm__files_is_script(req, path)) {
@@ -24553,7 +24749,7 @@ static int empm__files_serve(empm_request *req, void *user)
     char *path = (char *)empm_alloc(req, sent + EMPM__INDEX_NAME);
     int status;
     (void)user;
-    if (r->root_fd < 0)              /* the folder is not there */
+    if (r->root_fd < 0 && r->assets == NULL)   /* the folder is not there */
         return 404;
     if (path == NULL)
         return 503;
@@ -24617,10 +24813,16 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
 {
     char path[1200];
     uint32_t i;
+    int r = empm__types_new(&s->types, s->cfg, &s->chars, rep);
     (void)old;
-    for (i = 0; i < s->routes.n; i++) {
+    for (i = 0; i < s->routes.n && r == EMPM_OK; i++) {
         empm__route *route = &s->routes.list[i];
         const char *dir = route->user->root;
+        if (route->user->kind == EMPM__ROUTE_ASSETS) {
+            route->handler = empm__files_serve;
+            if ((r = empm__assets_new(s, route, rep)) < 0)
+                return r;
+        }
         if (route->user->kind != EMPM__ROUTE_FILES)
             continue;
         if (dir == NULL)
@@ -24637,12 +24839,15 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
             return EMPM_ESYS;
         }
     }
-    return empm__types_new(&s->types, s->cfg, &s->chars, rep);
+    return r;
 }
 
 /* Folders are closed with their routes. */
 static void empm__files_server_free(empm_server *s)
 {
+    uint32_t i;
+    for (i = 0; i < s->routes.n; i++)
+        EMPM_FREE(s->routes.list[i].assets);
     EMPM_FREE(s->types);
 }
 
@@ -24704,7 +24909,8 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
     (void)chars;
     for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
          i++)
-        if (cfg->routes[i].kind == EMPM__ROUTE_FILES)
+        if (cfg->routes[i].kind == EMPM__ROUTE_FILES ||
+            cfg->routes[i].kind == EMPM__ROUTE_ASSETS)
             empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": built "
                              "without files", cfg->routes[i].pattern);
 }

@@ -37,7 +37,7 @@
  *   of writing                                     in linger
  *   of engine engine-types wings                   in server
  *   of endpoints endpoint-unix endpoint-sockets    in listen
- *   of conditions file-cache multipart             in files
+ *   of conditions file-cache multipart assets      in files
  *   of signals manager attend children growth      in process
  *   of crash parent program main configtest        in process
  *   of control                                     in process
@@ -20674,6 +20674,171 @@ TEST(files, kept_are_closed_at_rest)
     fx_down(&f);
 }
 
+/* The last line that a server of empm_test_open() has logged. */
+static char g_testing_log[1024];
+
+static void testing_log(enum empm_log_level level, const char *line,
+                        void *user)
+{
+    (void)level; (void)user;
+    snprintf(g_testing_log, sizeof g_testing_log, "%s", line);
+}
+
+/* --- EMPM_ASSETS ---------------------------------------------------------- */
+
+static unsigned char g_asset_big[300000];    /* filled by assets_routes() */
+static const unsigned char asset_page[] = "<p>page", asset_digits[] =
+    "0123456789";
+static const empm_asset some_assets[] = {    /* in no order */
+    { "sub/index.html", asset_page, sizeof asset_page - 1, NULL },
+    { "sub.css", asset_digits, 10, NULL },
+    { "big.bin", g_asset_big, sizeof g_asset_big, NULL },
+    { "sub/deep/a\"\\\303\244.txt", asset_digits, 10, "text/x-own" },
+    { "empty.txt", asset_digits, 0, NULL },
+    { "index.html", asset_page, sizeof asset_page - 1, NULL },
+    { "index.html-not", asset_digits, 9, NULL },
+    { NULL, NULL, 0, NULL }
+};
+
+static const empm_route *assets_routes(void)
+{
+    static const empm_route routes[] = {
+        EMPM_ROUTE("GET /hello/{name}", h_hello, NULL),
+        EMPM_ASSETS("GET /a/", some_assets),
+        EMPM_ASSETS_WITH("/any/", some_assets, "public, max-age=9"),
+        EMPM_ROUTES_END
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof g_asset_big; i++)
+        g_asset_big[i] = (unsigned char)(i * 7 + i / 251);
+    return routes;
+}
+
+/* Assets are files: names, folders, methods, conditions and ranges are theirs;
+ * there is no date, so none that a client sends makes a 304. */
+TEST(files, assets_are_files)
+{
+    static const struct {
+        const char *method, *target, *fields;
+        int status;
+        const char *body, *type;
+    } rows[] = {
+        { "GET", "/a/", "", 200, "<p>page", "text/html; charset=utf-8" },
+        { "GET", "/a/index.html", "", 200, "<p>page", NULL },
+        { "GET", "/a/sub.css?v=1", "", 200, "0123456789",
+          "text/css; charset=utf-8" },
+        { "GET", "/a/sub", "", 301, NULL, NULL },
+        { "GET", "/a/sub/", "", 200, "<p>page", NULL },
+        { "GET", "/a/sub/deep/", "", 404, NULL, NULL },
+        { "GET", "/a/sub/deep/a%22%5C%C3%A4.txt", "", 404, NULL, NULL },
+        { "GET", "/a/sub%2fdeep/", "", 404, NULL, NULL },
+        { "GET", "/a/su", "", 404, NULL, NULL },
+        { "GET", "/a/../a/./sub.css", "", 200, "0123456789", NULL },
+        { "GET", "/a/empty.txt", "", 200, "", "text/plain; charset=utf-8" },
+        { "HEAD", "/a/sub.css", "", 200, "", NULL },
+        { "GET", "/a/sub.css", "Range: bytes=2-4\r\n", 206, "234", NULL },
+        { "GET", "/a/sub.css", "Range: bytes=99-\r\n", 416, NULL, NULL },
+        { "GET", "/a/sub.css", "If-None-Match: *\r\n", 304, "", NULL },
+        { "GET", "/a/sub.css", "If-Match: \"x\"\r\n", 412, NULL, NULL },
+        { "GET", "/a/sub.css",
+          "If-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT\r\n", 200,
+          "0123456789", NULL },
+        { "GET", "/a/sub.css",
+          "If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 GMT\r\n", 200,
+          "0123456789", NULL },
+        { "POST", "/a/sub.css", "", 405, NULL, NULL },
+        { "DELETE", "/any/sub.css", "", 405, NULL, NULL }
+    };
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+    char tag[80], other[80];
+    size_t n;
+
+    cfg.routes = assets_routes();
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    EACH(rows, i) {
+        const int status = rows[i].status;
+        CHECK_INT(empm_test_send(t, rows[i].method, rows[i].target,
+                                 rows[i].fields, NULL, 0), status);
+        if (rows[i].body != NULL)
+            CHECK_STR(empm_test_body(t, NULL), rows[i].body);
+        if (rows[i].type != NULL)
+            CHECK_STR(empm_test_header(t, "Content-Type"), rows[i].type);
+        CHECK_INT(empm_test_header(t, "ETag") != NULL,
+                  status == 200 || status == 206 || status == 304);
+        if (status == 200 || status == 304)
+            CHECK_STR(empm_test_header(t, "Cache-Control"), "no-cache");
+        CHECK(empm_test_header(t, "Last-Modified") == NULL);
+    }
+    /* the bytes make the tag, and nothing else does */
+    empm_test_get(t, "/a/index.html");
+    snprintf(tag, sizeof tag, "If-None-Match: %s\r\n",
+             empm_test_header(t, "ETag"));
+    CHECK_INT(empm_test_send(t, "GET", "/any/sub/", tag, NULL, 0), 304);
+    CHECK_STR(empm_test_header(t, "Cache-Control"), "public, max-age=9");
+    CHECK_INT(empm_test_send(t, "GET", "/a/sub.css", tag, NULL, 0), 200);
+    snprintf(other, sizeof other, "%s", empm_test_header(t, "ETag"));
+    empm_test_get(t, "/a/index.html-not");
+    CHECK(strcmp(empm_test_header(t, "ETag"), other) != 0);
+
+    CHECK_INT(empm_test_get(t, "/a/big.bin"), 200);
+    CHECK(memcmp(empm_test_body(t, &n), g_asset_big, sizeof g_asset_big) == 0);
+    CHECK_INT(n, sizeof g_asset_big);
+    CHECK_INT(empm_test_send(t, "GET", "/a/big.bin",
+                             "Range: bytes=1000-200000\r\n", NULL, 0), 206);
+    CHECK(memcmp(empm_test_body(t, &n), g_asset_big + 1000, 199001) == 0);
+    CHECK_INT(n, 199001);
+    CHECK_INT(empm_test_send(t, "GET", "/a/big.bin",
+                             "Range: bytes=0-1,100000-199999\r\n", NULL, 0),
+              206);
+    CHECK(strstr(empm_test_header(t, "Content-Type"), "multipart/byteranges")
+          != NULL);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
+/* A client that reads slowly gets all bytes of a large one, from memory. */
+SERVED_WITH(files, assets_that_are_large, T_LIVE,
+            fx_init(f); f->cfg.routes = assets_routes(), "SendBufferSize 4096")
+{
+    CHECK_INT(cl_get(c, "/a/big.bin"), 200);
+    CHECK_INT(c->body.n, sizeof g_asset_big);
+    CHECK(c->body.n == sizeof g_asset_big &&
+          memcmp(c->body.p, g_asset_big, sizeof g_asset_big) == 0);
+    CHECK_INT(cl_get(c, "/a/"), 200);
+    CHECK_OPEN(c);
+}
+
+/* A table that cannot be served ends the start, and the message names the row.
+ */
+TEST(files, assets_that_cannot_be)
+{
+    static const empm_asset tables[][3] = {
+        { { "a", asset_page, 1, NULL }, { "a", asset_page, 2, NULL },
+          { NULL, NULL, 0, NULL } },
+        { { "/a", asset_page, 1, NULL }, { NULL, NULL, 0, NULL },
+          { NULL, NULL, 0, NULL } },
+        { { "", asset_page, 1, NULL }, { NULL, NULL, 0, NULL },
+          { NULL, NULL, 0, NULL } },
+        { { "b", asset_page, 1, "text/a\r\nX: y" }, { NULL, NULL, 0, NULL },
+          { NULL, NULL, 0, NULL } }
+    };
+
+    EACH(tables, i) {
+        empm_route routes[] = {
+            EMPM_ASSETS("GET /", NULL), EMPM_ROUTES_END
+        };
+        empm_config cfg = empm_defaults();
+        routes[0].user = EMPM_TEXT(tables[i]);
+        cfg.routes = routes;
+        cfg.log = testing_log;
+        CHECK(empm_test_open(&cfg) == NULL);
+        CHECK(strstr(g_testing_log, "EMPM5105: route \"GET /\": asset \"") !=
+              NULL);
+    }
+}
+
 /* ---------------------------------------------------------------------------
  * >>fastcgi -- a back end of the test's own, and PHP-FPM where it is installed
  *
@@ -24162,15 +24327,6 @@ static int testing_short(empm_request *req, void *user)
     empm_set_header(req, "Content-Length", "10");
     empm_write(req, "half", 4);
     return empm_flush(req);
-}
-
-static char g_testing_log[1024];
-
-static void testing_log(enum empm_log_level level, const char *line,
-                        void *user)
-{
-    (void)level; (void)user;
-    snprintf(g_testing_log, sizeof g_testing_log, "%s", line);
 }
 
 static int g_testing_hooks;          /* those that run now */
@@ -30760,6 +30916,40 @@ TEST(clients, readme_tests_the_example)
                          "cc -I. -o %s %s.c && %s 2>&1", dir, dir, dir, dir),
                    0))
         fprintf(stderr, "%s", out);
+}
+
+/* The lines of the manual turn a folder into a table with the same bytes under
+ * the same names. */
+TEST(clients, assets_of_a_folder)
+{
+    static const char check[] =
+        "#include <stdio.h>\n#include <string.h>\n"
+        "typedef struct empm_asset { const char *path; const void *bytes;\n"
+        "    size_t len; const char *type; } empm_asset;\n"
+        "#include \"assets.h\"\n"
+        "int main(void) { int i; for (i = 0; assets[i].path; i++) {\n"
+        "    printf(\"%s|\", assets[i].path);\n"
+        "    fwrite(assets[i].bytes, 1, assets[i].len, stdout);\n"
+        "    printf(\"|\\n\"); } return 0; }\n";
+    char dir[400], path[512], out[2000];
+
+    if (access("eventmpm.h", R_OK) != 0 || !installed("cc") ||
+        !installed("awk"))
+        SKIP("no sources here, no cc or no awk");
+    tmp_path(dir, sizeof dir, "packed");
+    snprintf(path, sizeof path, "%s/www/s ub", dir);
+    CHECK_INT(shell(out, sizeof out, "mkdir -p '%s'", path), 0);
+    snprintf(path, sizeof path, "%s/www/s ub/a\"\\b.txt", dir);
+    write_file(path, "\"\\\n\001\377z", 6);
+    snprintf(path, sizeof path, "%s/www/empty", dir);
+    write_file(path, "", 0);
+    snprintf(path, sizeof path, "%s/check.c", dir);
+    write_file(path, check, sizeof check - 1);
+    CHECK_INT(shell(out, sizeof out, "sed -n '/^ \\* ASSETS/,/^ \\* CONF/s/"
+                    "^ \\*     //p' eventmpm.h >%s/pack.sh && cd %s && "
+                    "sh pack.sh www >assets.h && cc -Wall -Werror -o check "
+                    "check.c && ./check", dir, dir), 0);
+    CHECK_STR(out, "empty||\ns ub/a\"\\b.txt|\"\\\n\001\377z|\n");
 }
 
 /* ---------------------------------------------------------------------------
