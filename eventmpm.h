@@ -76,6 +76,24 @@
  *   has no body of its own, also one of the server's, such as 408 or 431. A
  *   file keeps the status, and has at most EMPM_RESPONSE_BUFFER bytes.
  *
+ * ASSETS  Files can be compiled in: EMPM_ASSETS("GET /", assets) serves a table
+ *   as EMPM_FILES serves a folder. These lines make it of one: sh pack.sh www
+ *   >assets.h, then #include "assets.h" behind eventmpm.h.
+ *
+ *     cd "$1" || exit
+ *     list() { find . -type f | sed 's,^\./,,' | LC_ALL=C sort; }
+ *     i=0; list | while IFS= read -r file; do
+ *         echo "static const unsigned char asset_$i[] = {"
+ *         od -An -v -tx1 "$file" | sed 's/ *\([0-9a-f][0-9a-f]\)/0x\1,/g'
+ *         echo '0 };'; i=$((i + 1))
+ *     done
+ *     echo 'static const empm_asset assets[] = {'
+ *     i=0; list | sed 's/[\\"]/\\&/g' | while IFS= read -r file; do
+ *         printf '{ "%s", asset_%d, sizeof asset_%d - 1, NULL },\n' \
+ *             "$file" $i $i; i=$((i + 1))
+ *     done
+ *     echo '{ NULL, NULL, 0, NULL } };'
+ *
  * CONFIGURATION  Fields of empm_config are Apache's directives in snake case
  *   and mean the same. empm_set(), -c and files take Apache's spelling, so an
  *   mpm_event.conf loads as it is. `program -L` lists the directives.
@@ -218,6 +236,10 @@
  *   Linux (epoll), or any POSIX system (poll). Each limit is a field of
  *   empm_config; its comment has the default and the client's status.
  *
+ * TESTS  With EVENTMPM_TEST defined, empm_test_get() and its like run a request
+ *   through parser, routes, handler and answer in the thread that calls: so a
+ *   plain C program tests handlers without ports and threads. >>calls-test.
+ *
  * STATUS  empm_status_page, as a route's handler or on Listen "127.0.0.1:9000
  *   admin", which answers even when every worker is busy: a page for people;
  *   ?auto as Apache's mod_status prints it, ?json and ?prometheus for programs.
@@ -265,6 +287,8 @@
  *   EVENTMPM_IMPLEMENTATION  in exactly one translation unit: the code itself
  *   EVENTMPM_POLL            use poll() even where epoll exists
  *   EVENTMPM_TLS_BEARSSL     HTTPS: link with -lbearssl
+ *   EVENTMPM_TEST            empm_test_*(): requests without a socket, for the
+ *                            tests of a program
  *
  * Each of these leaves a part out, and saves so much of the header and of its
  * compiled text (gcc -Os, x86-64):
@@ -332,6 +356,9 @@
 #ifndef EMPM_CRASH_PAUSE_MS
 #  define EMPM_CRASH_PAUSE_MS 60000 /* CrashLimit: a route that is closed is
                                        tried again so much later */
+#endif
+#ifndef EMPM_TEST_ANSWER
+#  define EMPM_TEST_ANSWER (64 << 20) /* bytes that empm_test_*() keep */
 #endif
 #ifndef EMPM_STORE_ITEM
 #  define EMPM_STORE_ITEM 512       /* a key and its value in empm_store_*() */
@@ -429,6 +456,16 @@ typedef long empm_producer(empm_request *req, void *buf, size_t cap,
                            void *user);
 typedef void empm_cleanup(void *p);
 
+/* A file that is compiled in, for EMPM_ASSETS. The bytes are sent from where
+ * they are: they, the texts and the table must stay. */
+typedef struct empm_asset {
+    const char *path;             /* below the route, as "css/site.css"; NULL
+                                     ends the table, which needs no order */
+    const void *bytes;
+    size_t      len;
+    const char *type;             /* NULL: as its name has it (AddType) */
+} empm_asset;
+
 /* One route. The macros below set every field. */
 typedef struct empm_route {
     const char      *pattern;     /* "[METHOD ]/path", see ROUTES above */
@@ -440,7 +477,8 @@ typedef struct empm_route {
                                      the server keeps none. EMPM_OK to go on, a
                                      status to refuse. NULL: the handler gets
                                      the whole body */
-    const char      *root;       /* EMPM_FILES: directory; NULL: DocumentRoot */
+    const char      *root;       /* EMPM_FILES: directory; NULL: DocumentRoot
+                                     EMPM_ASSETS: Cache-Control */
     const char      *backend;     /* EMPM_PHP, EMPM_FASTCGI: where it listens */
     int64_t          limit_body;  /* bytes; -1: LimitRequestBody; 0: no limit */
     int              timeout_ms;  /* sets EMPM_STOP_DEADLINE; 0: never */
@@ -454,7 +492,7 @@ typedef struct empm_route {
 } empm_route;
 
 enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
-       EMPM__ROUTE_FASTCGI, EMPM__ROUTE_LOCATION };
+       EMPM__ROUTE_FASTCGI, EMPM__ROUTE_LOCATION, EMPM__ROUTE_ASSETS };
 
 #define EMPM_ROUTE(pattern, handler, user) \
     EMPM_ROUTE_WITH(pattern, handler, user, NULL, NULL, -1, 0, 0)
@@ -471,6 +509,14 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
 #define EMPM_FILES_ELSE(pattern, dir, handler, user) \
     { pattern, handler, user, NULL, NULL, dir, NULL, -1, 0, 0, 0, \
       EMPM__ROUTE_FILES }
+/* Files of a table of empm_asset: see ASSETS. Their ETags are made of their
+ * bytes. The second form sets Cache-Control, the first one has "no-cache": keep
+ * it, and ask whether it is still the same. */
+#define EMPM_ASSETS(pattern, table) \
+    EMPM_ASSETS_WITH(pattern, table, "no-cache")
+#define EMPM_ASSETS_WITH(pattern, table, cache_control) \
+    { pattern, NULL, EMPM_TEXT(table), NULL, NULL, cache_control, NULL, -1, 0, \
+      0, 0, EMPM__ROUTE_ASSETS }
 /* Files, and scripts whose names end in ".php", which PHP-FPM runs. `backend`:
  * "unix:/run/php/php-fpm.sock" or "127.0.0.1:9000"; several, with blanks
  * between them, take turns. index.php comes before DirectoryIndex; what follows
@@ -1195,6 +1241,90 @@ EMPM_API int empm_store_delete(empm_server *s, const void *key, size_t key_len);
 EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
                             int64_t delta, int64_t ttl_ms, int64_t *result);
 
+#ifdef EVENTMPM_TEST
+
+/* ---------------------------------------------------------------------------
+ * >>calls-test -- requests without a socket, for the tests of a program
+ *
+ * A request goes through parser, routes, handler and answer, in the thread that
+ * calls and without a port, in some ten microseconds. `cfg` is that of the
+ * program; its sockets and its logs are left out. README has a whole test. A
+ * connection stays open from one request to the next, as a client's would.
+ *
+ *   returns   the status of a whole answer, 200 to 599, or
+ *             EMPM_ETIMEDOUT  it is not whole within the patience: a suspension
+ *                             or a stream goes on. What has come can be read,
+ *                             and empm_test_wait() waits on
+ *             EMPM_ECLOSED    the connection has ended before: the answer was
+ *                             aborted
+ *             EMPM_EINVAL     the request is not whole: the server waits for
+ *                             more
+ *             EMPM_EFULL      an answer beyond EMPM_TEST_ANSWER (64 MiB)
+ *             EMPM_EMISUSE    the last request still waits
+ *             EMPM_ENOMEM
+ *   strings   are valid until the next call that makes, or waits for, an answer
+ *   thread    one at a time, not a handler; the hooks on_child_start and
+ *             on_thread_start have been called in it
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm_test empm_test;
+
+/* Makes a server for tests; NULL: it cannot be, and a line on stderr, or to
+ * cfg->log, has the reason. `cfg` must stay until empm_test_close(). */
+EMPM_API empm_test *empm_test_open(const empm_config *cfg);
+
+/* Sends n bytes: a request, or more of one (EMPM_EINVAL). After several at once
+ * the first answer is read, and empm_test_raw() has all of them. */
+EMPM_API int empm_test_request(empm_test *t, const char *bytes, size_t n);
+
+/* The same for a request of HTTP/1.1 made from its parts. `fields` are whole
+ * lines with CRLF, or NULL; Host and, if body is not NULL, Content-Length are
+ * added. */
+EMPM_API int empm_test_send(empm_test *t, const char *method,
+                            const char *target, const char *fields,
+                            const void *body, size_t n);
+EMPM_API int empm_test_get(empm_test *t, const char *target);
+
+/* From here on input arrives in pieces of n bytes, each when the server waits
+ * for it: 1 shows each piece of a body that on_body may see. 0: all at once. */
+EMPM_API void empm_test_pieces(empm_test *t, size_t n);
+
+/* Sets for how many milliseconds a request may wait: 5000, if it is not
+ * called. */
+EMPM_API void empm_test_patience(empm_test *t, int ms);
+
+/* After EMPM_ETIMEDOUT: waits on, at most ms. */
+EMPM_API int empm_test_wait(empm_test *t, int ms);
+
+/* Ends the time of the suspension that waits, as if all of its timeout_ms had
+ * passed: its function gets EMPM_TIMEOUT. EMPM_EMISUSE: nothing is
+ * suspended. */
+EMPM_API int empm_test_time_out(empm_test *t);
+
+/* Ends the connection as a client that goes away does: a suspension gets
+ * EMPM_GONE. The next request has a new connection. */
+EMPM_API void empm_test_hang_up(empm_test *t);
+
+/* The answer, as far as it has come: its status, 0 without one; the first field
+ * called `name`, or NULL; the body, without chunks, with a NUL behind its n
+ * bytes (n may be NULL); all bytes since the last request was sent. */
+EMPM_API int         empm_test_status(const empm_test *t);
+EMPM_API const char *empm_test_header(const empm_test *t, const char *name);
+EMPM_API const char *empm_test_body(const empm_test *t, size_t *n);
+EMPM_API const char *empm_test_raw(const empm_test *t, size_t *n);
+
+/* For empm_resume(), empm_store_*() and empm_stop(), whose order the next
+ * empm_test_wait() obeys. */
+EMPM_API empm_server *empm_test_server(empm_test *t);
+
+/* Ends the test. NULL is allowed.
+ *   returns   EMPM_OK; EMPM_EMISUSE: a request was still suspended, or it did
+ *             not end with its client; a line in the log names it */
+EMPM_API int empm_test_close(empm_test *t);
+
+#endif
+
+
 #ifdef __cplusplus
 }
 #endif
@@ -1235,6 +1365,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   config-files config-sections proxy store tls access files fastcgi status
  *   wings
  *                                             wings, each of them closed
+ *   testing                                   requests without a socket
  *   signals manager attend identity           one process that serves
  *   generations crash children growth reload upgrade parent program
  *                                             a parent and its children
@@ -1469,6 +1600,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix multipart       parts
  *   prefix files-serving   parts file
  *   prefix error-documents errors
+ *   prefix assets          assets
  *   prefix files-routes    files
  *   prefix fastcgi-records fcgi
  *   prefix fastcgi-answer  cgi
@@ -1486,6 +1618,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix status-head     status
  *   prefix status-calls    status
  *   prefix wings           wings
+ *   prefix testing         test
  *   prefix signals         signals program orders
  *   prefix manager         manager program stop time process
  *   prefix attend          process watchdog program parent attend check
@@ -6139,6 +6272,7 @@ typedef struct empm__route {     /* one row of the user's table */
     uint32_t    quick;           /* atomic: its credit, see EMPM__QUICK */
     uint32_t    key;             /* of its pattern, for the scoreboard */
     int         root_fd;         /* EMPM_FILES, else -1 */
+    struct empm__assets *assets; /* EMPM_ASSETS, else NULL (>>assets) */
     char       *root_path;       /* its absolute path, for scripts; or NULL */
     struct empm__backends *backends;   /* of `backend`; or NULL (>>fastcgi) */
 } empm__route;
@@ -6682,7 +6816,7 @@ typedef struct empm__file {
                                           has no sibling, */
     uint32_t    absent_until_ms;       /* atomic: believed so long */
     uint64_t    stat_key[5];           /* device, inode, size, mtime, ctime */
-    int64_t     modified_s;
+    int64_t     modified_s;            /* -1: unknown, and `modified` is "" */
     const char *type;
     char       *path, *bytes;         /* behind the struct; bytes may be NULL */
     empm__pool *pool;                  /* where fd is counted; NULL: nowhere */
@@ -7655,7 +7789,8 @@ static void empm__conn_close(empm__conn *c)
         rst.l_linger = 0;
         setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &rst, sizeof rst);
     }
-    close(c->fd);
+    if (c->fd >= 0)                  /* a transport may need none */
+        close(c->fd);
 }
 
 /* The end of the session, whatever has become of the descriptor. */
@@ -7831,6 +7966,7 @@ static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
     const empm__page *p = io->out;
     const int64_t ring = w->cfg->limit_response_spool;
     int64_t at = p->at, n = p->stop - at;
+    struct iovec v;
     ssize_t r;
     if (n > EMPM_TURN_BYTES)
         n = EMPM_TURN_BYTES;
@@ -7838,6 +7974,12 @@ static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
         at %= ring;
         return empm__io_send_spooled(w, c, io, at,
                                      (size_t)(n < ring - at ? n : ring - at));
+    }
+    if (p->file->fd < 0) {           /* all of it is in memory */
+        v.iov_base = p->file->bytes + at;
+        v.iov_len = (size_t)n;
+        return empm__transport_of(c)->send(w, c, &v, 1, io->out_left > n,
+                                           &io->wire);
     }
     r = empm__transport_of(c)->file(w, c, p->file->fd, &at, (size_t)n,
                                     &io->wire);
@@ -16856,12 +16998,10 @@ static int empm__server_listen(empm_server *s, int shared,
     return EMPM_OK;
 }
 
-/* Everything up to the first thread. `shared`: children will be forked. `old`:
- * the server whose sockets and scoreboard the new one shares, or NULL. Opens
- * the ErrorLog, unless that has been done; on failure it is closed. */
-static int empm__server_new(empm_config *cfg, int shared,
-                            const empm_server *old, empm__report *rep,
-                            empm_server **out)
+/* All of a server but its sockets. The rest is as of empm__server_new(). */
+static int empm__server_make(empm_config *cfg, int shared,
+                             const empm_server *old, empm__report *rep,
+                             empm_server **out)
 {
     const empm__wing *const *wing;
     empm_server *s = NULL;
@@ -16898,7 +17038,6 @@ static int empm__server_new(empm_config *cfg, int shared,
     EMPM__EACH_WING(wing, server_new)
         if ((r = (*wing)->server_new(s, old, rep)) < 0)
             goto done;
-    r = empm__server_listen(s, shared, old, rep);
 done:
     if (r == EMPM_ENOMEM)
         empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory");
@@ -16906,6 +17045,24 @@ done:
         empm__server_free(s);
     else
         *out = s;
+    return r;
+}
+
+/* Everything up to the first thread. `shared`: children will be forked. `old`:
+ * the server whose sockets and scoreboard the new one shares, or NULL. Opens
+ * the ErrorLog, unless that has been done; on failure it is closed. */
+static int empm__server_new(empm_config *cfg, int shared,
+                            const empm_server *old, empm__report *rep,
+                            empm_server **out)
+{
+    int r = empm__server_make(cfg, shared, old, rep, out);
+    if (r == EMPM_OK &&
+        (r = empm__server_listen(*out, shared, old, rep)) < 0) {
+        if (r == EMPM_ENOMEM)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory");
+        empm__server_free(*out);
+        *out = NULL;
+    }
     return r;
 }
 
@@ -24194,7 +24351,8 @@ static int empm__condition_judge(const empm_request *req, const empm__file *f)
     if ((v = empm_header(req, "If-None-Match")) != NULL)
         return !empm__condition_etag_listed(req, "If-None-Match", tag, 0) ? 0
                : reads ? 304 : 412;
-    if (reads && (t = empm__condition_date(req, "If-Modified-Since")) >= 0 &&
+    if (reads && f->modified_s >= 0 &&
+        (t = empm__condition_date(req, "If-Modified-Since")) >= 0 &&
         f->modified_s <= t)
         return 304;
     return 0;
@@ -25027,7 +25185,8 @@ static int empm__file_fields(empm_request *req, const empm__file *f,
         if (req->status / 100 == 2) {
             if (*f->tag != '\0')
                 bad |= empm_set_header(req, "ETag", f->tag);
-            bad |= empm_set_header(req, "Last-Modified", f->modified);
+            if (*f->modified != '\0')
+                bad |= empm_set_header(req, "Last-Modified", f->modified);
             if (f->varies)
                 bad |= empm_add_header(req, "Vary", "Accept-Encoding");
             if (verdict == 0)
@@ -25422,7 +25581,153 @@ static int empm__errors_new(empm_server *s, empm__report *rep)
 }
 
 /* ---------------------------------------------------------------------------
- * >>files-routes -- the handlers of EMPM_FILES and EMPM_PHP
+ * >>assets -- files that are compiled in
+ *
+ * At the start a table of EMPM_ASSETS becomes files such as those of a folder,
+ * sorted by path. Their bytes stay in the program and are sent from there. An
+ * ETag is a hash of the bytes: all servers that have them agree on it, and a
+ * new build changes those of changed files only. Nobody knows when they have
+ * been modified.
+ *
+ * owner   the route; a reference of its own keeps each file until its end
+ * ------------------------------------------------------------------------- */
+
+struct empm__assets {
+    size_t      n;
+    empm__file *list;                /* behind the struct */
+};
+
+/* FNV-1a, stirred: 64 bits, against an accident and not against an enemy. */
+static uint64_t empm__assets_hash(const unsigned char *s, size_t n)
+{
+    uint64_t h = UINT64_C(14695981039346656037);
+    for (; n > 0; n--)
+        h = (h ^ *s++) * UINT64_C(1099511628211);
+    return empm__file_scatter(h);
+}
+
+static int empm__assets_compare(const void *a, const void *b)
+{
+    return strcmp(((const empm__file *)a)->path, ((const empm__file *)b)->path);
+}
+
+/* Makes the file of a row. Returns 0 if its fields have no room. */
+static int empm__assets_make(empm__file *f, const empm_asset *a,
+                             const char *cache_control,
+                             const struct empm__types *types)
+{
+    int n;
+    memset(f, 0, sizeof *f);
+    f->refs = 1;
+    f->fd = f->root_fd = -1;
+    f->modified_s = -1;
+    f->stat_key[2] = a->len;
+    f->path = (char *)(uintptr_t)a->path;
+    f->bytes = (char *)(uintptr_t)a->bytes;
+    f->type = a->type != NULL ? a->type : empm__types_of_name(types, a->path);
+    snprintf(f->tag, sizeof f->tag, "\"%llx-%llx\"", (unsigned long long)a->len,
+             (unsigned long long)empm__assets_hash(
+                 (const unsigned char *)a->bytes, a->len));
+    n = snprintf(f->fields, sizeof f->fields, "ETag: %s\r\n"
+                 "Cache-Control: %s\r\n", f->tag, cache_control);
+    f->validators = (uint16_t)n;
+    if (n < (int)sizeof f->fields)
+        n += snprintf(f->fields + n, sizeof f->fields - (size_t)n,
+                      "Accept-Ranges: bytes\r\nContent-Type: %s\r\n", f->type);
+    f->fields_len = (uint16_t)n;
+    return n < (int)sizeof f->fields;
+}
+
+/* Makes the files of a route. Returns EMPM_OK, EMPM_ENOMEM, or EMPM_EINVAL: a
+ * row that is wrong has been said. */
+static int empm__assets_new(empm_server *s, empm__route *route,
+                            empm__report *rep)
+{
+    const empm_asset *table = (const empm_asset *)route->user->user;
+    const char *cache = route->user->root, *why = NULL, *path = "";
+    struct empm__assets *t;
+    size_t n = 0, i;
+    while (table[n].path != NULL)
+        n++;
+    t = (struct empm__assets *)EMPM_MALLOC(sizeof *t + n * sizeof *t->list);
+    if (t == NULL)
+        return EMPM_ENOMEM;
+    t->n = n;
+    t->list = (empm__file *)(void *)(t + 1);
+    route->assets = t;
+    for (i = 0; i < n && why == NULL; i++) {
+        const char *type = table[i].type != NULL ? table[i].type : "";
+        path = table[i].path;
+        if (*table[i].path == '\0' || *table[i].path == '/')
+            why = "has no path below the route";
+        else if (!empm__chars_all(&s->chars, cache, strlen(cache),
+                                  EMPM__VCHAR) ||
+                 !empm__chars_all(&s->chars, type, strlen(type), EMPM__VCHAR) ||
+                 !empm__assets_make(&t->list[i], &table[i], cache, s->types))
+            why = "its type and Cache-Control are no field values of 150 bytes";
+    }
+    if (why == NULL) {
+        qsort(t->list, n, sizeof *t->list, empm__assets_compare);
+        for (i = 1; i < n && why == NULL; i++)
+            if (strcmp(t->list[i - 1].path, path = t->list[i].path) == 0)
+                why = "is there twice";
+    }
+    if (why == NULL)
+        return EMPM_OK;
+    empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": asset \"%s\": "
+                     "%s", route->user->pattern, path, why);
+    return EMPM_EINVAL;
+}
+
+/* Returns where the path is among the files, or would be; `folder`: the path
+ * with a slash behind it. */
+static size_t empm__assets_place(const struct empm__assets *t, const char *path,
+                                 int folder)
+{
+    const size_t n = strlen(path);
+    size_t from = 0, to = t->n;
+    while (from < to) {
+        const size_t mid = from + (to - from) / 2;
+        const char *at = t->list[mid].path;
+        int order = folder ? strncmp(at, path, n) : strcmp(at, path);
+        if (order == 0 && folder)
+            order = (unsigned char)at[n] - '/';
+        if (order < 0)
+            from = mid + 1;
+        else
+            to = mid;
+    }
+    return from;
+}
+
+/* As empm__file_open(): a file with a reference, or NULL and *status, which is
+ * 1 for a folder. */
+static empm__file *empm__assets_open(empm_request *req, const char *path,
+                                     int *status)
+{
+    const struct empm__assets *t = req->route->assets;
+    const size_t n = strlen(path);
+    size_t i = empm__assets_place(t, path, 0);
+    if (i < t->n && strcmp(t->list[i].path, path) == 0) {
+        empm__file *f = &t->list[i];
+        char *end;
+        /* what others have set goes first, and the fields of the file are then
+         * set one by one: this one is not among them */
+        if (req->fields_len > 0 &&
+            empm__response_field_line(req, req->fields, "cache-control", 13,
+                                      &end) == NULL)
+            empm_set_header(req, "Cache-Control", req->route->user->root);
+        __atomic_add_fetch(&f->refs, 1u, __ATOMIC_RELAXED);
+        return f;
+    }
+    i = empm__assets_place(t, path, 1);
+    *status = i < t->n && strncmp(t->list[i].path, path, n) == 0 &&
+              t->list[i].path[n] == '/' ? 1 : 404;
+    return NULL;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>files-routes -- the handlers of EMPM_FILES, EMPM_ASSETS and EMPM_PHP
  *
  * The path behind the pattern leads to a file, to a folder, which stands for
  * the first file of DirectoryIndex in it, or to a script, which another part
@@ -25469,7 +25774,9 @@ static int empm__files_answer(empm_request *req, const char *path, int rest)
     int status = 404;
     empm__file *f;
     req->file_name = path;           /* it lives as long as the request */
-    f = empm__file_open(req, req->route->root_fd, path, 0, &status);
+    f = req->route->assets != NULL
+            ? empm__assets_open(req, path, &status)
+            : empm__file_open(req, req->route->root_fd, path, 0, &status);
     if (f == NULL)
         return status == 1 ? EMPM__FILES_FOLDER : status;
     if (empm__files_is_script(req, path)) {
@@ -25544,7 +25851,7 @@ static int empm__files_serve(empm_request *req, void *user)
     char *path = (char *)empm_alloc(req, sent + EMPM__INDEX_NAME);
     int status;
     (void)user;
-    if (r->root_fd < 0)              /* the folder is not there */
+    if (r->root_fd < 0 && r->assets == NULL)   /* the folder is not there */
         return 404;
     if (path == NULL)
         return 503;
@@ -25650,10 +25957,16 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
 {
     char path[1200];
     uint32_t i;
+    int r = empm__types_new(&s->types, s->cfg, &s->chars, rep);
     (void)old;
-    for (i = 0; i < s->routes.n; i++) {
+    for (i = 0; i < s->routes.n && r == EMPM_OK; i++) {
         empm__route *route = &s->routes.list[i];
         const char *dir = route->user->root;
+        if (route->user->kind == EMPM__ROUTE_ASSETS) {
+            route->handler = empm__files_serve;
+            if ((r = empm__assets_new(s, route, rep)) < 0)
+                return r;
+        }
         if (route->user->kind != EMPM__ROUTE_FILES)
             continue;
         if (dir == NULL)
@@ -25671,14 +25984,15 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
         }
     }
     empm__coding_order(s->cfg->precompressed, s->codings);
-    if (empm__types_new(&s->types, s->cfg, &s->chars, rep) < 0)
-        return EMPM_ENOMEM;
-    return empm__errors_new(s, rep);
+    return r == EMPM_OK ? empm__errors_new(s, rep) : r;
 }
 
 /* Folders are closed with their routes. */
 static void empm__files_server_free(empm_server *s)
 {
+    uint32_t i;
+    for (i = 0; i < s->routes.n; i++)
+        EMPM_FREE(s->routes.list[i].assets);
     EMPM_FREE(s->types);
     EMPM_FREE(s->errors);
 }
@@ -25744,7 +26058,8 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                          "without files");
     for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
          i++)
-        if (cfg->routes[i].kind == EMPM__ROUTE_FILES)
+        if (cfg->routes[i].kind == EMPM__ROUTE_FILES ||
+            cfg->routes[i].kind == EMPM__ROUTE_ASSETS)
             empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": built "
                              "without files", cfg->routes[i].pattern);
 }
@@ -29624,6 +29939,636 @@ static const empm__wing *const *empm__wings(void)
     };
     return wings;
 }
+
+#ifdef EVENTMPM_TEST
+
+/* ---------------------------------------------------------------------------
+ * >>testing -- requests without a socket
+ *
+ * A test has a server that listens nowhere, and an engine whose threads are
+ * never started: the caller's thread is its one worker and, between two jobs,
+ * its listener. The connection is a record like any other; its transport reads
+ * and writes memory. So parser, routes, steps, the hand-over, deadlines and
+ * second descriptors are those that clients meet, and nothing here knows what
+ * a request is, but for the answer, which is read as a client reads it.
+ *
+ *     in:   [ given to recv() | arrived | not yet ]
+ *                          in_at     in_here    in_len
+ *
+ * runs on   the thread that calls; empm_resume() comes from any
+ * ------------------------------------------------------------------------- */
+
+struct empm_test {
+    empm__session session;       /* of its connection: first */
+    empm_config   cfg;           /* the caller's, without sockets and logs */
+    empm_server  *s;
+    int           hooked;        /* start hooks that have returned 0 */
+    uint32_t      index;         /* of the connection; NIL: there is none */
+    int           patience_ms;
+    size_t        piece;         /* 0: input arrives at once */
+    char         *in;
+    size_t        in_at, in_here, in_len;
+    int           in_ended;      /* the client has sent its last */
+    char         *out;           /* answers, since the last request was sent */
+    size_t        out_len, out_cap;
+    int           overflown;     /* EMPM_TEST_ANSWER was reached, or no memory:
+                                    EMPM_E* */
+    int           head_only;     /* the request's method is HEAD */
+    /* the answer, as empm__test_read() has found it */
+    int           status;
+    char         *text;          /* lines of the head, each with a NUL; body */
+    size_t        head_len, body_len;
+};
+
+static empm_test *empm__test_of(const empm__conn *c)
+{
+    return (empm_test *)(void *)c->session;
+}
+
+/* --- the transport -------------------------------------------------------- */
+
+static ssize_t empm__test_recv(empm__worker *w, empm__conn *c, void *buf,
+                               size_t n)
+{
+    empm_test *t = empm__test_of(c);
+    n = empm__min(n, t->in_here - t->in_at);
+    (void)w;
+    empm__conn_clear(c, EMPM__READY_IN);
+    if (n > 0)
+        memcpy(buf, t->in + t->in_at, n);
+    t->in_at += n;
+    if (t->in_at == t->in_here)
+        c->flags |= EMPM__F_DRAINED;
+    return n > 0 || t->in_ended ? (ssize_t)n : (ssize_t)EMPM__WANTS_IN;
+}
+
+/* Returns where n more bytes of output go; NULL: there is no room for them. */
+static char *empm__test_room(empm_test *t, size_t n)
+{
+    size_t cap = t->out_cap > 0 ? t->out_cap : 4096;
+    char *more;
+    if (n > EMPM_TEST_ANSWER - t->out_len) {
+        t->overflown = EMPM_EFULL;
+        return NULL;
+    }
+    while (cap - t->out_len < n)
+        cap *= 2;
+    if (cap != t->out_cap) {
+        more = (char *)EMPM_REALLOC(t->out, cap);
+        if (more == NULL) {
+            t->overflown = EMPM_ENOMEM;
+            return NULL;
+        }
+        t->out = more;
+        t->out_cap = cap;
+    }
+    return t->out + t->out_len;
+}
+
+static ssize_t empm__test_send(empm__worker *w, empm__conn *c,
+                               const struct iovec *v, int n, int more,
+                               int64_t *wire)
+{
+    empm_test *t = empm__test_of(c);
+    ssize_t sum = 0;
+    int i;
+    (void)w; (void)more;
+    for (i = 0; i < n; i++) {
+        char *to = empm__test_room(t, v[i].iov_len);
+        if (to == NULL) {
+            errno = ENOBUFS;
+            return EMPM__LOST;
+        }
+        memcpy(to, v[i].iov_base, v[i].iov_len);
+        t->out_len += v[i].iov_len;
+        sum += (ssize_t)v[i].iov_len;
+    }
+    *wire += sum;
+    return sum;
+}
+
+static ssize_t empm__test_file(empm__worker *w, empm__conn *c, int fd,
+                               int64_t *off, size_t n, int64_t *wire)
+{
+    empm_test *t = empm__test_of(c);
+    char *to = empm__test_room(t, n);
+    ssize_t r;
+    (void)w;
+    if (to == NULL) {
+        errno = ENOBUFS;
+        return EMPM__LOST;
+    }
+    r = pread(fd, to, n, (off_t)*off);
+    if (r <= 0)
+        return r < 0 ? (ssize_t)EMPM__LOST : 0;
+    t->out_len += (size_t)r;
+    *off += r;
+    *wire += r;
+    return r;
+}
+
+static int empm__test_pending(const empm__conn *c)
+{
+    const empm_test *t = empm__test_of(c);
+    return t->in_here > t->in_at;
+}
+
+static void empm__test_finish(empm__worker *w, empm__conn *c, int closing)
+{
+    (void)w; (void)c; (void)closing;
+}
+
+static const empm__transport empm__test_transport = {
+    "http", NULL, empm__test_recv, empm__test_send, empm__test_file,
+    empm__test_pending, empm__test_finish, NULL, NULL, 0
+};
+
+/* --- the answer, as a client reads it ------------------------------------- */
+
+EMPM_API const char *empm_test_header(const empm_test *t, const char *name)
+{
+    const size_t n = strlen(name);
+    const char *at = t->text, *end = t->text + t->head_len;
+    for (; at < end; at += strlen(at) + 1)
+        if (strncasecmp(at, name, n) == 0 && at[n] == ':') {
+            at += n + 1;
+            return at + strspn(at, " ");
+        }
+    return NULL;
+}
+
+/* Returns how long the head at the beginning of n bytes is; 0: it is not whole.
+ */
+static size_t empm__test_head_end(const char *s, size_t n)
+{
+    size_t i;
+    for (i = 4; i <= n; i++)
+        if (memcmp(s + i - 4, "\r\n\r\n", 4) == 0)
+            return i;
+    return 0;
+}
+
+/* Takes the chunks at in[0..n), as far as they have come. Returns 1 if the last
+ * one is among them. */
+static int empm__test_read_chunks(empm_test *t, char *in, size_t n)
+{
+    empm__chunked k;
+    empm__head trailers;
+    empm__field fields[32];
+    uint32_t at = 0;
+    int r;
+    memset(&k, 0, sizeof k);
+    empm__head_init(&trailers, fields, (int)EMPM__COUNT(fields), 0);
+    while ((r = empm__chunk_parse(&k, &t->cfg, &t->s->chars, &trailers, in, &at,
+                                  (uint32_t)n)) == EMPM__DATA) {
+        const size_t have = empm__min(n - at, (size_t)k.left);
+        if (have == 0)
+            return 0;
+        memcpy(t->text + t->head_len + t->body_len, in + at, have);
+        t->body_len += have;
+        at += (uint32_t)have;
+        k.left -= have;
+    }
+    return r == 0;
+}
+
+/* Reads the answer in t->out, as far as it has come; interim ones before it are
+ * passed over. Returns 1 if it is whole, 0, or EMPM_ENOMEM. */
+static int empm__test_read(empm_test *t)
+{
+    size_t from = 0, head = 0, left;
+    const char *value;
+    int whole = 1;
+    char *at;
+    t->status = 0;
+    t->head_len = t->body_len = 0;
+    while ((head = empm__test_head_end(t->out + from,
+                                       t->out_len - from)) > 12) {
+        t->status = atoi(t->out + from + 9);
+        if (t->status >= 200)
+            break;
+        t->status = 0;
+        from += head;
+    }
+    if (t->status == 0)
+        return 0;
+    left = t->out_len - from - head;
+    if ((at = (char *)EMPM_REALLOC(t->text, head + left + 1)) == NULL)
+        return EMPM_ENOMEM;
+    t->text = at;
+    t->head_len = head - 2;
+    memcpy(t->text, t->out + from, t->head_len);
+    for (at = t->text; at < t->text + t->head_len; at++)
+        if (*at == '\r' || *at == '\n')
+            *at = '\0';
+    from += head;
+    if (t->head_only || t->status == 204 || t->status == 304)
+        ;
+    else if (empm_test_header(t, "Transfer-Encoding") != NULL)
+        whole = empm__test_read_chunks(t, t->out + from, left);
+    else {
+        value = empm_test_header(t, "Content-Length");
+        if (value != NULL && strtoull(value, NULL, 10) <= left)
+            left = (size_t)strtoull(value, NULL, 10);
+        else
+            whole = value == NULL && t->index == EMPM__NIL;
+        memcpy(t->text + t->head_len, t->out + from, left);
+        t->body_len = left;
+    }
+    t->text[t->head_len + t->body_len] = '\0';
+    return whole;
+}
+
+EMPM_API int empm_test_status(const empm_test *t)
+{
+    return t->status;
+}
+
+EMPM_API const char *empm_test_body(const empm_test *t, size_t *n)
+{
+    if (n != NULL)
+        *n = t->body_len;
+    return t->status != 0 ? t->text + t->head_len : "";
+}
+
+EMPM_API const char *empm_test_raw(const empm_test *t, size_t *n)
+{
+    if (n != NULL)
+        *n = t->out_len;
+    return t->out_len > 0 ? t->out : "";
+}
+
+EMPM_API empm_server *empm_test_server(empm_test *t)
+{
+    return t->s;
+}
+
+/* --- worker and listener in one ------------------------------------------- */
+
+static empm__conn *empm__test_conn(const empm_test *t)
+{
+    return t->index == EMPM__NIL ? NULL
+                                 : empm__slab_conn(&t->s->engine.slab,
+                                                   t->index);
+}
+
+/* Begins a connection, if there is none. Returns EMPM_OK or EMPM_ENOMEM. */
+static int empm__test_connect(empm_test *t)
+{
+    static const unsigned char self[4] = { 127, 0, 0, 1 };
+    empm__engine *e = &t->s->engine;
+    if (t->index != EMPM__NIL)
+        return EMPM_OK;
+    t->index = empm__slab_borrow(&e->slab);
+    if (t->index == EMPM__NIL)
+        return EMPM_ENOMEM;
+    t->in_at = t->in_here = t->in_len = 0;
+    t->in_ended = 0;
+    empm__listener_record_begin(e, t->index, -1, 0, NULL, empm__now_ms());
+    empm__peer_set(empm__slab_peer(&e->slab, t->index), EMPM__PEER_IPV4, self,
+                   49152);
+    /* it has no descriptor: epoll refuses that, poll() makes room for a second
+     * one */
+    empm__poller_add(&e->poller, empm__test_conn(t), t->index);
+    return EMPM_OK;
+}
+
+/* Something has happened: if the connection waits for that, it runs. */
+static void empm__test_offer(empm_test *t, uint32_t ready)
+{
+    empm__engine *e = &t->s->engine;
+    if (empm__listener_take(e, t->index, ready, empm__now_ms()))
+        empm__conn_run(&e->workers[0], t->index);
+}
+
+/* One round of the listener, which waits until `until_ms` at most, and the jobs
+ * that come of it: none of what concerns siblings, accepting and other
+ * threads. */
+static void empm__test_round(empm_test *t, uint32_t until_ms)
+{
+    empm__engine *e = &t->s->engine;
+    empm__batch b;
+    int32_t wait, left;
+    int n, i;
+    b.head = b.tail = EMPM__NIL;
+    b.count = 0;
+    empm__listener_clock(&b);
+    empm__listener_obey(e, &b);
+    left = b.count > 0 ? 0 : empm__time_until(until_ms, b.now_ms);
+    wait = empm__listener_poll_timeout(e, b.now_ms);
+    if (wait < 0 || wait > left)
+        wait = left > 0 ? left : 0;
+    n = empm__poller_wait(&e->poller, wait, e->events);
+    empm__listener_clock(&b);
+    for (i = 0; i < n; i++)
+        if (e->events[i].index == EMPM__EVENT_WAKE)
+            empm__poller_wake_fd_drain(e->poller.wake_fd[0]);
+        else if (e->events[i].index < EMPM__EVENT_ENDPOINT)
+            empm__listener_event(e, &b, &e->events[i]);
+    empm__listener_expire(e, &b);
+    empm__listener_timers(e, &b);
+    if (empm__time_is_late(empm__wings_chore_at(e), b.now_ms))
+        empm__wings_chore(e);
+    while (b.head != EMPM__NIL) {
+        const uint32_t job = b.head;
+        b.head = empm__slab_conn(&e->slab, job)->queue_next;
+        empm__conn_run(&e->workers[0], job);
+    }
+    if (t->index != EMPM__NIL && empm__test_conn(t)->protocol == EMPM__FREE)
+        t->index = EMPM__NIL;
+}
+
+/* More input arrives, if the connection waits for some and there is some: the
+ * next piece or, in LINGER, the end. Returns 1 if it has. */
+static int empm__test_arrive(empm_test *t)
+{
+    const empm__conn *c = empm__test_conn(t);
+    if (!(empm__load_acq(&c->word) & EMPM__WANT(EMPM__READY_IN)))
+        return 0;
+    if (t->in_here < t->in_len)
+        t->in_here += t->piece > 0 ? empm__min(t->piece, t->in_len - t->in_here)
+                                   : t->in_len - t->in_here;
+    else if (c->state == EMPM__LINGER && !t->in_ended)
+        t->in_ended = 1;
+    else
+        return 0;
+    empm__test_offer(t, t->in_ended ? EMPM__READY_IN | EMPM__READY_RDHUP
+                                    : EMPM__READY_IN);
+    return 1;
+}
+
+/* Does the connection wait for the client's next word, and for nothing else? */
+static int empm__test_rests(const empm__conn *c)
+{
+    return c->state == EMPM__KEEPALIVE || c->state == EMPM__READ_HEAD ||
+           c->state == EMPM__READ_BODY || c->state == EMPM__HANDSHAKE;
+}
+
+/* Runs until the connection rests or has ended, at most ms; and reads the
+ * answer. Returns as the public calls do. */
+static int empm__test_run(empm_test *t, int ms)
+{
+    const uint32_t until_ms = empm__time_after(empm__now_ms(), ms);
+    const empm__conn *c;
+    int r;
+    for (;;) {
+        while ((c = empm__test_conn(t)) != NULL && empm__test_arrive(t))
+            ;
+        if (c == NULL || empm__test_rests(c) ||
+            (empm__load_acq(&c->word) & EMPM__RETIRED) ||
+            empm__time_is_late(until_ms, empm__now_ms()))
+            break;
+        empm__test_round(t, until_ms);
+    }
+    empm__test_round(t, empm__now_ms());     /* frees what has ended */
+    c = empm__test_conn(t);
+    if ((r = empm__test_read(t)) < 0)
+        return r;
+    return r > 0 ? t->status
+         : t->overflown < 0 ? t->overflown
+         : c == NULL ? EMPM_ECLOSED
+         : empm__test_rests(c) ? EMPM_EINVAL : EMPM_ETIMEDOUT;
+}
+
+/* --- the calls ------------------------------------------------------------ */
+
+/* Keeps n bytes of input behind those that have not been read yet. Returns
+ * where they go, or NULL: there is no memory. */
+static char *empm__test_input(empm_test *t, size_t n)
+{
+    const size_t left = t->in_len - t->in_at;
+    char *in = (char *)EMPM_MALLOC(left + n + 1);
+    if (in == NULL)
+        return NULL;
+    if (left > 0)
+        memcpy(in, t->in + t->in_at, left);
+    EMPM_FREE(t->in);
+    t->in = in;
+    t->in_here -= t->in_at;
+    t->in_at = 0;
+    t->in_len = left + n;
+    return in + left;
+}
+
+/* Begins a request, or goes on with one that was not whole. */
+static int empm__test_begin(empm_test *t)
+{
+    const empm__conn *c = empm__test_conn(t);
+    if (c != NULL && !empm__test_rests(c))
+        return EMPM_EMISUSE;
+    if (c == NULL || c->io == NULL) {
+        t->out_len = 0;
+        t->overflown = 0;
+        t->status = 0;
+    }
+    return empm__test_connect(t);
+}
+
+EMPM_API int empm_test_request(empm_test *t, const char *bytes, size_t n)
+{
+    const int r = empm__test_begin(t);
+    char *in;
+    if (r < 0)
+        return r;
+    if ((in = empm__test_input(t, n)) == NULL)
+        return EMPM_ENOMEM;
+    if (n > 0)
+        memcpy(in, bytes, n);
+    if (empm__test_conn(t)->io == NULL)
+        t->head_only = n >= 5 && memcmp(bytes, "HEAD ", 5) == 0;
+    return empm__test_run(t, t->patience_ms);
+}
+
+EMPM_API int empm_test_send(empm_test *t, const char *method,
+                            const char *target, const char *fields,
+                            const void *body, size_t n)
+{
+    static const char form[] = "%s %s HTTP/1.1\r\nHost: localhost\r\n%s%s\r\n";
+    char length[40] = "", *all;
+    size_t head;
+    int r;
+    if (body != NULL)
+        snprintf(length, sizeof length, "Content-Length: %llu\r\n",
+                 (unsigned long long)n);
+    fields = fields != NULL ? fields : "";
+    head = sizeof form + strlen(method) + strlen(target) + strlen(fields) +
+           strlen(length);
+    if ((all = (char *)EMPM_MALLOC(head + n)) == NULL)
+        return EMPM_ENOMEM;
+    head = (size_t)snprintf(all, head, form, method, target, fields, length);
+    if (body != NULL && n > 0)
+        memcpy(all + head, body, n);
+    r = empm_test_request(t, all, head + (body != NULL ? n : 0));
+    EMPM_FREE(all);
+    return r;
+}
+
+EMPM_API int empm_test_get(empm_test *t, const char *target)
+{
+    return empm_test_send(t, "GET", target, NULL, NULL, 0);
+}
+
+EMPM_API void empm_test_pieces(empm_test *t, size_t n)
+{
+    t->piece = n;
+}
+
+EMPM_API void empm_test_patience(empm_test *t, int ms)
+{
+    t->patience_ms = ms > 0 ? ms : 0;
+}
+
+EMPM_API int empm_test_wait(empm_test *t, int ms)
+{
+    return empm__test_run(t, ms > 0 ? ms : 0);
+}
+
+EMPM_API int empm_test_time_out(empm_test *t)
+{
+    const empm__conn *c = empm__test_conn(t);
+    if (c == NULL || c->state != EMPM__SUSPENDED)
+        return EMPM_EMISUSE;
+    empm__request_of(c)->wake_deadline = empm__now_ms();
+    empm__test_offer(t, EMPM__READY_TIMEOUT);
+    return empm__test_run(t, t->patience_ms);
+}
+
+EMPM_API void empm_test_hang_up(empm_test *t)
+{
+    t->in_ended = 1;
+    if (t->index != EMPM__NIL)
+        empm__test_offer(t, EMPM__READY_IN | EMPM__READY_OUT | EMPM__STICKY);
+    empm__test_run(t, t->patience_ms);
+}
+
+/* Makes the engine of a test: all but its threads, whose hooks run here. */
+static int empm__test_engine(empm_test *t)
+{
+    empm_server *s = t->s;
+    const empm_config *cfg = &t->cfg;
+    empm__worker *w;
+    int r = empm__engine_init(&s->engine, s, 0, 0);
+    s->engine_ready = 1;
+    if (r < 0) {
+        empm__log(cfg, EMPM_LOG_ERROR, 5011, "no memory, epoll or eventfd: %s",
+                  strerror(errno));
+        return r;
+    }
+    s->engine.queue.listening = 0;   /* so that it has an idle worker */
+    w = &s->engine.workers[0];
+    w->thread = pthread_self();
+    if (cfg->on_child_start != NULL &&
+        (r = cfg->on_child_start(s, cfg->user)) != 0) {
+        empm__log(cfg, EMPM_LOG_ERROR, 5007, "on_child_start has returned %d",
+                  r);
+        return EMPM_ESYS;
+    }
+    t->hooked = 1;
+    if (cfg->on_thread_start != NULL &&
+        (r = cfg->on_thread_start(s, &w->thread_data, cfg->user)) != 0) {
+        empm__log(cfg, EMPM_LOG_ERROR, 5007, "on_thread_start has returned %d",
+                  r);
+        return EMPM_ESYS;
+    }
+    t->hooked = 2;
+    return EMPM_OK;
+}
+
+EMPM_API empm_test *empm_test_open(const empm_config *cfg)
+{
+    empm_test *t = (empm_test *)EMPM_MALLOC(sizeof *t);
+    empm__report rep;
+    if (t == NULL)
+        return NULL;
+    memset(t, 0, sizeof *t);
+    t->session.of = &empm__test_transport;
+    t->index = EMPM__NIL;
+    t->patience_ms = 5000;
+    t->cfg = *cfg;
+    t->cfg.processes = 0;
+    t->cfg.threads_per_child = 1;
+    t->cfg.listen[0] = t->cfg.custom_log[0] = NULL;
+    t->cfg.pid_file = t->cfg.chroot_dir = t->cfg.user_name = NULL;
+    t->cfg.max_connections_per_peer = 0;
+    if (t->cfg.log == NULL) {
+        t->cfg.error_log = NULL;
+        t->cfg.log = empm__log_stderr;
+    }
+    memset(&rep, 0, sizeof rep);
+    rep.say = empm__server_report_to_log;
+    rep.user = &t->cfg;
+    if (empm__server_make(&t->cfg, 0, NULL, &rep, &t->s) == EMPM_OK) {
+        t->s->endpoints[0].fd = -1;      /* which nobody listens on */
+        t->s->endpoints[0].port = 80;
+        t->s->endpoints[0].text = "test";
+        t->s->endpoints[0].session = &t->session;
+        if (empm__test_engine(t) == EMPM_OK)
+            return t;
+    }
+    empm_test_close(t);
+    return NULL;
+}
+
+/* The last look: a request that waits, and what requests have left behind. */
+static int empm__test_leaks(empm_test *t)
+{
+    const empm__pool *pool = &t->s->engine.pool;
+    const empm__conn *c = empm__test_conn(t);
+    int r = EMPM_OK;
+    if (c != NULL && c->state == EMPM__SUSPENDED) {
+        empm_request *req = empm__request_of(c);
+        empm__log(&t->cfg, EMPM_LOG_ERROR, 5061, "%s %s is still suspended at "
+                  "the end of the test", empm_method(req), empm_target(req));
+        r = EMPM_EMISUSE;
+    }
+    empm_test_hang_up(t);
+    if (t->index != EMPM__NIL || t->s->engine.slab.in_use != 0 ||
+        pool->body_memory != 0 || pool->spool[EMPM__FOR_BODIES] != 0 ||
+        pool->spool[EMPM__FOR_ANSWERS] != 0 ||
+        pool->files[EMPM__FOR_BODIES] != 0) {
+        empm__log(&t->cfg, EMPM_LOG_ERROR, 5061, "a request has not ended with "
+                  "its client");
+        r = EMPM_EMISUSE;
+    }
+    return r;
+}
+
+EMPM_API int empm_test_close(empm_test *t)
+{
+    const empm_config *cfg;
+    int r = EMPM_OK;
+    if (t == NULL)
+        return r;
+    cfg = &t->cfg;
+    if (t->s != NULL && t->s->engine_ready) {
+        empm__engine *e = &t->s->engine;
+        const empm__wing *const *wing;
+        if (t->hooked == 2)
+            r = empm__test_leaks(t);
+        if (t->hooked == 2 && cfg->on_thread_stop != NULL)
+            cfg->on_thread_stop(t->s, e->workers[0].thread_data, cfg->user);
+        if (t->hooked >= 1 && cfg->on_child_stop != NULL)
+            cfg->on_child_stop(t->s, cfg->user);
+        if (e->workers != NULL) {
+            empm__pages_free(e->workers[0].pages);
+            EMPM_FREE(e->workers[0].scratch);
+            EMPM_FREE(e->workers[0].wire);
+        }
+        EMPM__EACH_WING(wing, stopped)
+            (*wing)->stopped(e);
+        empm__engine_log_rest(e);
+        empm__engine_free(e);
+    }
+    if (t->s != NULL)
+        empm__server_free(t->s);
+    EMPM_FREE(t->in);
+    EMPM_FREE(t->out);
+    EMPM_FREE(t->text);
+    EMPM_FREE(t);
+    return r;
+}
+
+#endif
 
 /* ---------------------------------------------------------------------------
  * >>signals -- a byte for each signal, and orders
@@ -34103,6 +35048,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5050  what the workers of a child were running when it crashed
  *   5051  a route has crashed CrashLimit children and is closed: 503; or, a
  *         minute later, it has answered and is open again
+ *   5061  empm_test_close(): a request has not ended
  *   5101  a setting is out of range
  *   5102  ServerField or ServerTokens is no valid value of a field
  *   5103  LimitRequestHead is small beside LimitRequestLine
