@@ -136,6 +136,18 @@
  *   be reached is 503, a broken answer 502, silence for ProxyTimeout 504; the
  *   error log has the cause.
  *
+ * LOCATIONS  Settings of a part of the paths, whatever route serves it, as
+ *   lines of cfg.location, or as Apache has them in a file:
+ *
+ *     cfg.location[0] = "/members/ Require local";    <Location "/members/">
+ *                                                         Require local
+ *                                                     </Location>
+ *   "/a" is /a and all below it, "/a/" all below it, and what a pattern of a
+ *   route may have (a method, {name}) may stand there, too. A request is in the
+ *   most specific location that matches; that one has the lines of those around
+ *   it as well, in the order in which they stand: later ones replace earlier
+ *   ones. Require all denied, local (a client on this host), all granted.
+ *
  * HTTPS  EVENTMPM_TLS_BEARSSL and -lbearssl: Listen "8443 tls" serves TLS 1.2
  *   with SSLCertificateFile and SSLCertificateKeyFile; several pairs are chosen
  *   by the name that the client asks for. No worker waits in a handshake, an
@@ -272,6 +284,9 @@
 
 #ifndef EMPM_MAX_LISTEN
 #  define EMPM_MAX_LISTEN 16        /* listening sockets */
+#endif
+#ifndef EMPM_MAX_LOCATION
+#  define EMPM_MAX_LOCATION 64      /* lines within <Location> */
 #endif
 #ifndef EMPM_MAX_LIST
 #  define EMPM_MAX_LIST 16          /* CustomLog, LogFormat, ... : of each */
@@ -421,7 +436,7 @@ typedef struct empm_route {
 } empm_route;
 
 enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
-       EMPM__ROUTE_FASTCGI };
+       EMPM__ROUTE_FASTCGI, EMPM__ROUTE_LOCATION };
 
 #define EMPM_ROUTE(pattern, handler, user) \
     EMPM_ROUTE_WITH(pattern, handler, user, NULL, NULL, -1, 0, 0)
@@ -490,6 +505,10 @@ typedef struct empm_config {
                                           fcgi://localhost/ .php" */
     const char *proxy_pass[EMPM_MAX_LIST]; /* as routes with EMPM_FASTCGI():
                                           "/app/ fcgi://127.0.0.1:9000/" */
+    const char *location[EMPM_MAX_LOCATION]; /* settings of a part of the paths,
+                                          a path and a directive in each, see
+                                          LOCATIONS: "/private/ Require local"
+                                          */
     const char *spool_directory;       /* large bodies, unlinked: "/tmp" */
     const char *server_field;          /* value of Server: "eventmpm"; "": none
                                           [also ServerTokens] */
@@ -1164,7 +1183,8 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   settings values directives check          what can be set, and how
  *   score peer                                counters; the other end's address
  *   handover wheel queue inbox poller         a connection changes hands
- *   route route-search engine-types pages     patterns; workers, engines
+ *   route route-search engine-types locations pages
+ *                                             patterns; workers, engines
  *   transport io                              bytes in, bytes out
  *   exchange taking accepting moving admission listener
  *                                             accepts, and gives to siblings
@@ -1347,6 +1367,7 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   prefix route           route routes
  *   prefix route-search    route path
  *   prefix engine-types    wings engine worker
+ *   prefix locations       location locations
  *   prefix pages           budget pool file worker page pages
  *   prefix transport       transport socket plain conn
  *   prefix io              io
@@ -2805,6 +2826,8 @@ static const empm__directive empm__directives[] = {
               "scripts: proxy:unix:PATH|fcgi://localhost/ .php"),
     EMPM__SET("ProxyPass", proxy_pass, LIST, 0, EMPM_MAX_LIST, NULL,
               "a subtree and its FastCGI program: /app/ fcgi://HOST:PORT/"),
+    EMPM__SET("Location", location, LIST, 0, EMPM_MAX_LOCATION, NULL,
+              "a path and what is set for it: /private/ Require local"),
     EMPM__SET("SpoolDirectory", spool_directory, TEXT, 0, 0, "/tmp",
               "where long bodies wait, in files without a name"),
     EMPM__SET("ServerField", server_field, TEXT, 0, 0, "eventmpm",
@@ -3611,7 +3634,8 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "ModMimeUsePathInfo MultiviewsMatch RemoveCharset RemoveEncoding "
       "RemoveLanguage RemoveType TypesConfig CacheNegotiatedDocs",
       "a handler sets Content-Type and calls empm_send_file()" },
-    { "Auth* Allow AllowMethods Anonymous* Deny LDAP* Order Require Satisfy "
+    { "Require", "it stands in <Location>" },
+    { "Auth* Allow AllowMethods Anonymous* Deny LDAP* Order Satisfy "
       "<AuthnProviderAlias <AuthzProviderAlias <RequireAll <RequireAny "
       "<RequireNone", "a route's on_head lets requests in or not: see "
       "members_only() in example_server.c" },
@@ -3630,9 +3654,10 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "<VirtualHost ServerAlias ServerPath VirtualDocumentRoot* "
       "VirtualScriptAlias*", "one host is served: its settings stand "
       "outside of any section" },
-    { "<Directory <DirectoryMatch <Files <FilesMatch <Location <LocationMatch "
-      "<Limit <LimitExcept <If <ElseIf <Else",
-      "the program's routes say which paths are served" },
+    { "<Directory <DirectoryMatch <Files <FilesMatch <LocationMatch <Limit "
+      "<LimitExcept <If <ElseIf <Else", "<Location> sets what there is for a "
+      "part of the paths, \"GET /path\" for one method" },
+    { "<Location", "it stands by itself, with its path in quotes" },
     { "RLimitCPU RLimitMEM RLimitNPROC",
       "ulimit sets it before the start, or systemd's Limit...=" },
     { "Macro <Macro Use UndefMacro <IfDirective <IfSection",
@@ -6129,6 +6154,15 @@ typedef struct empm__routes {
     char        *text;           /* copies of the patterns */
 } empm__routes;
 
+/* Locations are compiled as routes are, one or two rows for each. */
+typedef struct empm__locations {
+    empm__routes           tree;     /* a row's `user` is its location */
+    empm_route            *rows;
+    struct empm__location *list;
+    uint32_t               n;        /* of list; 0: there are none */
+    char                  *text;     /* copies of the paths */
+} empm__locations;
+
 /* The pattern of a row. A row without one has an empty one: it is refused. */
 static const char *empm__route_text(const empm_route *r)
 {
@@ -6346,10 +6380,11 @@ static void empm__routes_check_last(const empm__routes *t, empm__report *rep)
 {
     const empm__route *r = &t->list[t->n - 1], *other = t->list;
     const empm_route *user = r->user;
+    const int is_route = user->kind != EMPM__ROUTE_LOCATION;
     if (user->kind == EMPM__ROUTE_HANDLER && user->handler == NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": has no "
                          "handler", user->pattern);
-    if (user->kind != EMPM__ROUTE_HANDLER &&
+    if (is_route && user->kind != EMPM__ROUTE_HANDLER &&
         r->segs[r->nsegs - 1].kind != EMPM__SEG_REST)
         empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": files and "
                          "back ends need a pattern that ends with '/' or "
@@ -6360,8 +6395,9 @@ static void empm__routes_check_last(const empm__routes *t, empm__report *rep)
                                          : EMPM__ROUTE_APART;
         if (rel == 0 || rel == (EMPM__ROUTE_MORE | EMPM__ROUTE_LESS))
             empm__report_say(rep, EMPM_LOG_ERROR, 5105,
-                             "routes \"%s\" and \"%s\" serve the same "
-                             "requests and neither is more specific",
+                             "%s \"%s\" and \"%s\" serve the same requests "
+                             "and neither is more specific",
+                             is_route ? "routes" : "locations",
                              other->user->pattern, user->pattern);
     }
 }
@@ -6399,9 +6435,15 @@ static int empm__routes_init(empm__routes *t, const empm_route *user,
         t->n = (uint32_t)i + 1;
         memcpy(text, pattern, strlen(pattern) + 1);
         if ((why = empm__route_parse(r, text, chars)) != NULL) {
-            empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\" in row "
-                             "%u: %s", pattern, (unsigned)i + 1, why);
             r->nsegs = 0;
+            /* the second row of a location has its fault from the first */
+            if (i > 0 && user[i].kind == EMPM__ROUTE_LOCATION &&
+                user[i].user == user[i - 1].user && r[-1].nsegs == 0)
+                continue;
+            empm__report_say(rep, EMPM_LOG_ERROR, 5105, "%s \"%s\" in row %u: "
+                             "%s", user[i].kind == EMPM__ROUTE_LOCATION
+                                       ? "location" : "route", pattern,
+                             (unsigned)i + 1, why);
             continue;
         }
         text += strlen(pattern) + 1;
@@ -6769,6 +6811,7 @@ struct empm_server {
     empm_route     *rows;          /* cfg's and those of ProxyPass, which are
                                       compiled then; NULL: cfg's alone are */
     empm__routes    routes;
+    empm__locations locations;
     empm__score     score;
     empm__endpoint  endpoints[EMPM_MAX_LISTEN];
     int             nendpoints;
@@ -6821,6 +6864,16 @@ typedef struct empm__backend_seen {
     char        last[EMPM__BACKEND_WHY + 1];    /* its last failure, or "" */
 } empm__backend_seen;
 
+enum empm__require { EMPM__REQUIRE_GRANTED, EMPM__REQUIRE_DENIED,
+                     EMPM__REQUIRE_LOCAL };
+
+/* What is set for a part of the paths (>>locations). Fields that are not set
+ * are 0. Nothing changes it while the server lives. */
+typedef struct empm__location {
+    const char        *path;           /* as it was given */
+    enum empm__require require;
+} empm__location;
+
 /* A wing is an optional part of the server; this is all that the core knows of
  * it. One that is not built has no hook but `check`. Every hook may be NULL.
  *
@@ -6836,6 +6889,13 @@ typedef struct empm__backend_seen {
  *   reopen        opens its log files anew, into `swap`
  *   reopened      the log file `is` has become what `to` is
  *   module        Apache's module that it stands for, without "mod_"
+ *   locate        takes a setting of a location: NULL, or what is wrong with
+ *                 `value`, or empm__location_unknown: it is another wing's.
+ *                 `s` NULL: it is only checked
+ *   enter         a request has come into a location, whose route, if there is
+ *                 one, is known: EMPM_OK, or the status to answer with instead
+ *   leave         the head of an answer within a location is about to be
+ *                 decided: fields can still be set
  *
  * expire_at() and chore_at() return EMPM__NEVER if nothing is due. */
 typedef struct empm__wing {
@@ -6854,7 +6914,16 @@ typedef struct empm__wing {
     int      (*reopen)(const empm_server *s, struct empm__logs_swap *swap);
     void     (*reopened)(empm_server *s, const struct stat *is, int to);
     const char *module;
+    const char *(*locate)(empm_server *s, empm__location *l, const char *name,
+                          const char *value);
+    int      (*enter)(empm_request *req);
+    void     (*leave)(empm_request *req);
 } empm__wing;
+
+/* One that is not built. */
+#define EMPM__WING_OFF(check) \
+    { check, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
+      NULL, NULL, NULL, NULL }
 
 /* The list of wings, which stands behind them: it ends with NULL. */
 static const empm__wing *const *empm__wings(void);
@@ -6962,6 +7031,173 @@ static void empm__engine_log_rest(empm__engine *e)
             empm__log_left_out(e->cfg, EMPM_LOG_NOTICE,
                                (int)e->log_limits[i].code,
                                e->log_limits[i].left_out);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>locations -- settings of a part of the paths, as Apache's <Location>
+ *
+ * A line of cfg->location is a path, a directive and its value. Lines with one
+ * path make one location, and so do those of the paths around it, in the order
+ * in which they stand: so a later line sets what an earlier one has set, as the
+ * sections of Apache do. A request comes into the most specific location that
+ * matches it, by the tree that finds its route; a server without locations
+ * looks at one number.
+ * ------------------------------------------------------------------------- */
+
+/* Compared by address: the setting is of another wing. */
+static const char empm__location_unknown[] = "can it not be set for a location";
+
+/* Sets one thing that the core itself looks at, or asks the wings. Returns NULL
+ * or what is wrong. */
+static const char *empm__location_set(empm_server *s, empm__location *l,
+                                      const char *name, const char *value)
+{
+    static const char *const words[] = { "all granted", "all denied", "local" };
+    const empm__wing *const *wing;
+    const char *why = empm__location_unknown;
+    int k;
+    if (empm__text_equal(name, "Require"))
+        for (k = 0; k < (int)EMPM__COUNT(words); k++)
+            if (empm__text_equal(value, words[k])) {
+                l->require = (enum empm__require)k;
+                return NULL;
+            }
+    EMPM__EACH_WING(wing, locate)
+        if (why == empm__location_unknown)
+            why = (*wing)->locate(s, l, name, value);
+    if (why == empm__location_unknown && empm__text_equal(name, "Require"))
+        return "must be all granted, all denied or local";
+    return why;
+}
+
+/* Is all of `b` within `a`, or the same? Each has one row or two. */
+static int empm__location_holds(const empm__locations *t, uint32_t a,
+                                uint32_t b)
+{
+    uint32_t i, k;
+    for (i = 0; i < t->tree.n; i++)
+        for (k = 0; k < t->tree.n; k++)
+            if (t->tree.list[i].user->user == &t->list[a] &&
+                t->tree.list[k].user->user == &t->list[b] &&
+                (empm__route_compare(&t->tree.list[i], &t->tree.list[k]) |
+                 EMPM__ROUTE_MORE) == EMPM__ROUTE_MORE)
+                return 1;
+    return 0;
+}
+
+/* Finds the location with this path, and makes it and its rows if there is
+ * none: "/a" stands for "/a" and all below it, as in Apache. Returns its
+ * number. */
+static uint32_t empm__location_of(empm__locations *t, const char *path,
+                                  uint32_t *rows, char **text)
+{
+    const size_t n = strlen(path);
+    const int both = n > 0 && path[n - 1] != '/' && path[n - 1] != '}';
+    uint32_t k;
+    int i;
+    for (k = 0; k < t->n; k++)
+        if (strcmp(t->list[k].path, path) == 0)
+            return k;
+    for (i = 0; i <= both; i++) {
+        empm_route *row = &t->rows[(*rows)++];
+        memset(row, 0, sizeof *row);
+        row->kind = EMPM__ROUTE_LOCATION;
+        row->user = &t->list[k];
+        row->pattern = *text;
+        memcpy(*text, path, n);
+        memcpy(*text + n, i == 0 ? "" : "/", (size_t)i + 1);
+        *text += n + (size_t)i + 1;
+    }
+    t->list[t->n++].path = t->rows[*rows - 1u - (uint32_t)both].pattern;
+    return k;
+}
+
+static void empm__locations_free(empm__locations *t)
+{
+    empm__routes_free(&t->tree);
+    EMPM_FREE(t->list);
+    EMPM_FREE(t->rows);
+    EMPM_FREE(t->text);
+    memset(t, 0, sizeof *t);
+}
+
+/* Splits a line into path, directive and value, which is what is left of it.
+ * Returns the value, or NULL: it is none. */
+static const char *empm__location_line(const char *line,
+                                       char path[EMPM__ARGUMENT],
+                                       char name[EMPM__ARGUMENT])
+{
+    if (empm__text_word(&line, path, EMPM__ARGUMENT) <= 0 ||
+        empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
+        return NULL;
+    return line + strspn(line, " \t");
+}
+
+/* Sets line i for all locations within its path; faults are said once. */
+static void empm__locations_apply(empm_server *s, empm__locations *t,
+                                  const char *line, uint32_t of,
+                                  empm__report *rep)
+{
+    char path[EMPM__ARGUMENT], name[EMPM__ARGUMENT];
+    const char *value = empm__location_line(line, path, name), *why;
+    uint32_t k;
+    for (k = 0; k < t->n; k++) {
+        if (k != of && !empm__location_holds(t, of, k))
+            continue;
+        why = empm__location_set(s, &t->list[k], name, value);
+        if (why == empm__no_memory)
+            rep->result = EMPM_ENOMEM;
+        if (why == NULL || k != of)
+            continue;
+        if (why == empm__location_unknown)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5125, "Location %s: %s "
+                             "cannot be set for a location", path, name);
+        else
+            empm__report_say(rep, EMPM_LOG_ERROR, 5123, "Location %s: %s %s: "
+                             "%s", path, name, value, why);
+    }
+}
+
+/* Compiles cfg's locations and says all that is wrong with them. Returns
+ * EMPM_OK, EMPM_EINVAL or EMPM_ENOMEM; the caller frees them in any case. */
+static int empm__locations_init(empm__locations *t, empm_server *s,
+                                const empm_config *cfg,
+                                const empm__chars *chars, empm__report *rep)
+{
+    uint32_t of[EMPM_MAX_LOCATION], lines = 0, rows = 0, i;
+    char path[EMPM__ARGUMENT], name[EMPM__ARGUMENT], *text;
+    const empm_route end = EMPM_ROUTES_END;
+    const int before = rep->errors;
+    size_t bytes = 1;
+    memset(t, 0, sizeof *t);
+    for (; lines < EMPM_MAX_LOCATION && cfg->location[lines] != NULL; lines++)
+        bytes += 2 * (strlen(cfg->location[lines]) + 2);
+    if (lines == 0)
+        return EMPM_OK;
+    t->list = (empm__location *)EMPM_MALLOC(lines * sizeof *t->list);
+    t->rows = (empm_route *)EMPM_MALLOC((2 * lines + 1) * sizeof *t->rows);
+    t->text = text = (char *)EMPM_MALLOC(bytes);
+    if (t->list == NULL || t->rows == NULL || text == NULL) {
+        rep->result = EMPM_ENOMEM;
+        empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory for locations");
+        return EMPM_ENOMEM;
+    }
+    memset(t->list, 0, lines * sizeof *t->list);
+    for (i = 0; i < lines; i++) {
+        of[i] = 0;
+        if (empm__location_line(cfg->location[i], path, name) != NULL)
+            of[i] = empm__location_of(t, path, &rows, &text);
+        else
+            empm__report_say(rep, EMPM_LOG_ERROR, 5123, "Location %s: wants a "
+                             "path, a directive and its value",
+                             cfg->location[i]);
+    }
+    t->rows[rows] = end;
+    if (rep->errors == before &&
+        empm__routes_init(&t->tree, t->rows, chars, rep) == EMPM_OK)
+        for (i = 0; i < lines; i++)
+            empm__locations_apply(s, t, cfg->location[i], of[i], rep);
+    return rep->errors == before ? EMPM_OK : rep->result;
 }
 
 /* ---------------------------------------------------------------------------
@@ -10379,6 +10615,7 @@ struct empm_request {             /* owner: the connection's */
     empm__head    head;
     empm__head    trailers;
     empm__route  *route;
+    const empm__location *location;    /* NULL: it is in none */
     char         *path_text;      /* as empm_path() gives it */
     struct empm__value *values;   /* decoded and copied so far */
     void         *data;           /* the user's, empm_set_data() */
@@ -11688,6 +11925,11 @@ static int empm__response_commit(empm_request *req, int whole)
     int64_t length = req->declared;
     size_t n;
     empm__page *p = req->body_out;
+    const empm__wing *const *wing;
+    if (req->location != NULL) {
+        EMPM__EACH_WING(wing, leave)
+            (*wing)->leave(req);
+    }
     req->answer = EMPM__COMMITTED;
     /* the last moment at which "Connection: close" can be said */
     if (empm__engine_is_closing(req->w->engine))
@@ -12578,6 +12820,42 @@ static int empm__dispatch_without_route(empm_request *req, int options)
     return 200;
 }
 
+/* Is the client on this host? */
+static int empm__dispatch_is_local(empm_request *req)
+{
+    static const uint8_t one[16] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                                     0, 1 };
+    const empm__peer p = empm__request_client(req);
+    return p.family == EMPM__PEER_UNIX ||
+           (p.family == EMPM__PEER_IPV4 && p.addr[0] == 127) ||
+           (p.family == EMPM__PEER_IPV6 && memcmp(p.addr, one, 16) == 0);
+}
+
+/* Finds the location that the request is in, and asks it. An admin endpoint has
+ * none: it is guarded by its address. Returns 0, or the status to answer with,
+ * which is 200 for an answer that has been given. */
+static int empm__dispatch_location(empm_request *req)
+{
+    const empm__locations *t = &req->w->s->locations;
+    const empm__wing *const *wing;
+    const empm__route *r;
+    int status;
+    if (t->n == 0 || req->w->engine->admin)
+        return 0;
+    r = empm__route_search(&t->tree, 0, &req->path, 0, empm_method(req), NULL);
+    if (r == NULL)
+        return 0;
+    req->location = (const empm__location *)r->user->user;
+    if (req->location->require == EMPM__REQUIRE_DENIED ||
+        (req->location->require == EMPM__REQUIRE_LOCAL &&
+         !empm__dispatch_is_local(req)))
+        return 403;
+    EMPM__EACH_WING(wing, enter)
+        if ((status = (*wing)->enter(req)) != EMPM_OK)
+            return status;
+    return 0;
+}
+
 /* Finds the route. Returns 0: req->route is set; else the status to answer
  * with, which is 200 for OPTIONS that the server answers itself. */
 static int empm__dispatch_find_route(empm_request *req)
@@ -12599,6 +12877,8 @@ static int empm__dispatch_find_route(empm_request *req)
         return status;
     req->route = empm__route_search(req->w->engine->routes, 0, &req->path, 0,
                                     m, NULL);
+    if ((status = empm__dispatch_location(req)) != 0)
+        return status;
     if ((req->route == NULL ||
          req->route->segs[req->route->nsegs - 1].kind == EMPM__SEG_REST) &&
         empm__dispatch_is_below(req))
@@ -15351,6 +15631,7 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
 {
     empm__chars chars;
     empm__routes routes;
+    empm__locations locations;
     struct stat st;
     char path[1200];
     const empm__wing *const *wing;
@@ -15361,6 +15642,8 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
         empm__report_say(rep, EMPM_LOG_ERROR, 5105, "no routes");
     if (empm__routes_init(&routes, cfg->routes, &chars, rep) != EMPM_ENOMEM)
         empm__routes_free(&routes);      /* only what it says was wanted */
+    empm__locations_init(&locations, NULL, cfg, &chars, rep);
+    empm__locations_free(&locations);    /* the same */
     spool = empm__config_path(cfg, cfg->spool_directory, path, sizeof path);
     errno = ENOTDIR;
     if (stat(spool, &st) < 0 || !S_ISDIR(st.st_mode))
@@ -16002,7 +16285,7 @@ EMPM_API int empm_reopen_logs(empm_server *s)
  *
  *   log        so that all the rest can say what is wrong
  *   check      nothing is touched for settings that cannot be
- *   users, routes, what processes share, the spool folder, wings
+ *   users, routes, locations, what processes share, the spool folder, wings
  *   endpoints  last: a client that can connect finds all of the others
  * ------------------------------------------------------------------------- */
 
@@ -16069,6 +16352,7 @@ static void empm__server_free(empm_server *s)
     if (s->lends_log)
         s->cfg->log = NULL;
     empm__routes_free(&s->routes);
+    empm__locations_free(&s->locations);
     empm__routes_free(&s->admin_routes);
     EMPM_FREE(s->rows);
     EMPM_FREE(s->groups);
@@ -16203,6 +16487,7 @@ static int empm__server_new(empm_config *cfg, int shared,
         (r = empm__routes_init(&s->routes,
                                s->rows != NULL ? s->rows : cfg->routes,
                                &s->chars, rep)) < 0 ||
+        (r = empm__locations_init(&s->locations, s, cfg, &s->chars, rep)) < 0 ||
         (r = empm__server_share(s, shared, old, rep)) < 0 ||
         (r = empm__server_spool_open(s, rep)) < 0)
         goto done;
@@ -16784,8 +17069,10 @@ static int empm__loader_holds(const empm__loader *l, const char *name,
  * those that have a meaning are shorter. */
 typedef struct empm__sections {        /* of one file, those that are open */
     int  open, skip;                   /* skip: the first that is left out; 0 */
-    int  files;                        /* one more than the <FilesMatch>; 0 */
-    char ext[32];                      /* of its files */
+    /* one more than the <FilesMatch> or <Location> whose lines are read; 0 */
+    int  files, location;
+    char ext[32];                      /* of the files of <FilesMatch> */
+    char path[EMPM__ARGUMENT];         /* of <Location>, in its quotes */
     char name[EMPM__CONFIG_SECTIONS][24];
 } empm__sections;
 
@@ -16825,6 +17112,25 @@ static void empm__loader_files_directive(empm__loader *l, const char *ext,
         empm__loader_directive(l, "AddHandler", both);
 }
 
+/* Is this <Location "/path">? Its path is copied, in quotes. */
+static int empm__loader_location(const char *name, const char *arg,
+                                 char path[EMPM__ARGUMENT])
+{
+    char word[EMPM__ARGUMENT];
+    return empm__text_equal(name, "<Location") &&
+           empm__text_word(&arg, word, sizeof word) == 1 && *arg == '\0' &&
+           snprintf(path, EMPM__ARGUMENT, "\"%s\"", word) < EMPM__ARGUMENT;
+}
+
+/* Sets what stands within <Location>: a line of the directive Location. */
+static void empm__loader_location_directive(empm__loader *l, const char *path,
+                                            const char *name, const char *value)
+{
+    char line[EMPM__CONFIG_LINE];
+    snprintf(line, sizeof line, "%s %s %s", path, name, value);
+    empm__loader_directive(l, "Location", line);
+}
+
 /* "</Name>" closes the last section of that name. Sections that are open inside
  * it end with it, and are complained of. */
 static void empm__loader_section_close(empm__loader *l, empm__sections *o,
@@ -16850,6 +17156,8 @@ static void empm__loader_section_close(empm__loader *l, empm__sections *o,
     o->open = i - 1;
     if (o->files > o->open)
         o->files = 0;
+    if (o->location > o->open)
+        o->location = 0;
     /* the section that was left out has been closed */
     if (o->skip > o->open)
         o->skip = 0;
@@ -16883,10 +17191,14 @@ static void empm__loader_section_open(empm__loader *l, empm__sections *o,
         return;
     }
     if (o->skip == 0) {
-        holds = empm__loader_files_match(name, arg, o->ext)
-                    ? 1 : empm__loader_holds(l, name, arg);
-        if (holds == 1 && empm__text_equal(name, "<FilesMatch"))
-            o->files = o->open + 1;
+        if (o->location == 0 && o->files == 0 &&
+            empm__loader_files_match(name, arg, o->ext))
+            o->files = holds = o->open + 1;
+        else if (o->location == 0 && o->files == 0 &&
+                 empm__loader_location(name, arg, o->path))
+            o->location = holds = o->open + 1;
+        else
+            holds = empm__loader_holds(l, name, arg);
         instead = holds == -2 ? empm__directive_instead_of(name) : NULL;
         if (holds == -1) {
             empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s %s> is "
@@ -16902,7 +17214,7 @@ static void empm__loader_section_open(empm__loader *l, empm__sections *o,
                              "%s> is not known here", l->path, l->line, name);
     }
     snprintf(o->name[o->open++], sizeof o->name[0], "%.23s", name);
-    if (o->skip == 0 && holds != 1)
+    if (o->skip == 0 && holds <= 0)
         o->skip = o->open;
 }
 
@@ -16945,6 +17257,8 @@ static void empm__loader_text(empm__loader *l, FILE *f, char *raw, char *text)
             empm__loader_section_open(l, &o, name, p);
         else if (o.skip == 0 && o.files > 0)
             empm__loader_files_directive(l, o.ext, name, p);
+        else if (o.skip == 0 && o.location > 0)
+            empm__loader_location_directive(l, o.path, name, p);
         else if (o.skip == 0)
             empm__loader_directive(l, name, p);
     }
@@ -17443,7 +17757,8 @@ static int empm__proxy_server_new(empm_server *s, const empm_server *old,
 
 static const empm__wing empm__proxy_wing = {
     empm__proxy_check, empm__proxy_server_new, empm__proxy_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "remoteip"
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "remoteip", NULL,
+    NULL, NULL
 };
 
 #else
@@ -17464,10 +17779,7 @@ static void empm__proxy_check(const empm_config *cfg, const empm__chars *chars,
                              "built without it", cfg->listen[i]);
 }
 
-static const empm__wing empm__proxy_wing = {
-    empm__proxy_check,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-};
+static const empm__wing empm__proxy_wing = EMPM__WING_OFF(empm__proxy_check);
 
 #endif /* EVENTMPM_NO_PROXY */
 
@@ -18374,7 +18686,7 @@ static void empm__store_server_free(empm_server *s)
 
 static const empm__wing empm__store_wing = {
     empm__store_check, empm__store_server_new, empm__store_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 #else
@@ -18388,10 +18700,7 @@ static void empm__store_check(const empm_config *cfg, const empm__chars *chars,
                          "SharedStoreSize: built without the store");
 }
 
-static const empm__wing empm__store_wing = {
-    empm__store_check,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-};
+static const empm__wing empm__store_wing = EMPM__WING_OFF(empm__store_check);
 
 #endif /* EVENTMPM_NO_STORE */
 
@@ -22149,7 +22458,8 @@ static int empm__tls_engine_new(empm__engine *e)
 
 static const empm__wing empm__tls_wing = {
     empm__tls_check, empm__tls_server_new, empm__tls_server_free,
-    empm__tls_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    empm__tls_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL, NULL
 };
 
 #else
@@ -22167,11 +22477,7 @@ static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
                              cfg->listen[i]);
 }
 
-static const empm__wing empm__tls_wing = {
-    empm__tls_check,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL
-};
+static const empm__wing empm__tls_wing = EMPM__WING_OFF(empm__tls_check);
 
 #endif /* EVENTMPM_TLS_BEARSSL */
 
@@ -23430,14 +23736,14 @@ static const empm__wing empm__access_wing = {
     empm__access_check_all, empm__access_server_new, empm__access_server_free,
     NULL, NULL, NULL, NULL, empm__access_chore_at, empm__access_lines_collect,
     empm__access_lines_end, empm__access_reopen, empm__access_reopened,
-    "log_config"
+    "log_config", NULL, NULL, NULL
 };
 
 #else
 
 static const empm__wing empm__access_wing = {
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    "log_config"
+    "log_config", NULL, NULL, NULL
 };
 
 #endif /* EVENTMPM_NO_ACCESS_LOG */
@@ -24953,7 +25259,8 @@ static void empm__files_expire_some(empm__engine *e, uint32_t now_ms)
 static const empm__wing empm__files_wing = {
     empm__files_check, empm__files_server_new, empm__files_server_free,
     empm__files_engine_new, empm__files_engine_free, empm__files_expire_at,
-    empm__files_expire_some, NULL, NULL, NULL, NULL, NULL, NULL
+    empm__files_expire_some, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL
 };
 
 #else
@@ -24970,10 +25277,7 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                              "without files", cfg->routes[i].pattern);
 }
 
-static const empm__wing empm__files_wing = {
-    empm__files_check,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-};
+static const empm__wing empm__files_wing = EMPM__WING_OFF(empm__files_check);
 
 #endif /* EVENTMPM_NO_FILES */
 
@@ -26791,7 +27095,7 @@ static void empm__fcgi_server_free(empm_server *s)
 static const empm__wing empm__fcgi_wing = {
     empm__fcgi_check, empm__fcgi_server_new, empm__fcgi_server_free,
     empm__fcgi_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    "proxy_fcgi"
+    "proxy_fcgi", NULL, NULL, NULL
 };
 
 #else
@@ -26811,10 +27115,7 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
                              "without FastCGI", cfg->routes[i].pattern);
 }
 
-static const empm__wing empm__fcgi_wing = {
-    empm__fcgi_check,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-};
+static const empm__wing empm__fcgi_wing = EMPM__WING_OFF(empm__fcgi_check);
 
 #endif /* EVENTMPM_NO_FASTCGI */
 
@@ -28323,7 +28624,8 @@ static int empm__status_server_new(empm_server *s, const empm_server *old,
 
 static const empm__wing empm__status_wing = {
     NULL, empm__status_server_new,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "status"
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "status", NULL,
+    NULL, NULL
 };
 
 #else
@@ -28341,10 +28643,7 @@ static void empm__status_check(const empm_config *cfg, const empm__chars *chars,
                              cfg->listen[i]);
 }
 
-static const empm__wing empm__status_wing = {
-    empm__status_check,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-};
+static const empm__wing empm__status_wing = EMPM__WING_OFF(empm__status_check);
 
 #endif /* EVENTMPM_NO_STATUS */
 
@@ -32860,7 +33159,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5121  a directive of Apache has no meaning here
  *   5122  there is no such directive               5123  ... has a bad value
  *   5124  a line of the configuration is too long
- *   5125  a section is unknown, not closed or not opened, or has no condition
+ *   5125  a section is unknown, not closed or not opened, or has no condition;
+ *         a directive cannot be set for a location
  *   5126  a directive or section of Apache is not supported: what to do instead
  *   5130  RLIMIT_NOFILE allows fewer connections or files than are set
  *   5131  the stacks of all threads can exceed the memory

@@ -24,7 +24,7 @@
  *   of logs                                        in log
  *   of score metrics page                          in status
  *   of inbox poller steps                          in conn
- *   of dispatch                                    in route
+ *   of dispatch locations                          in route
  *   of pages                                       in memory
  *   of io                                          in transport
  *   of taking accepting moving admission           in exchange
@@ -4811,6 +4811,7 @@ TEST(config, every_directive_from_a_file)
         { "FallbackResource", "/index.php", "/index.php" },
         { "AddHandler", "\"proxy:fcgi://127.0.0.1:9000\" .php",
           "\"proxy:fcgi://127.0.0.1:9000\" .php" },
+        { "Location", "/members/ Require local", "/members/ Require local" },
         { "ProxyPass", "/app/ fcgi://127.0.0.1:9000/ timeout=5",
           "/app/ fcgi://127.0.0.1:9000/ timeout=5" },
         { "ProxyTimeout", "5", "5000" }, { "ProxyConnectTimeout", "1", "1000" },
@@ -5734,7 +5735,7 @@ TEST(config, apaches_names_say_what_to_do)
         { "RewriteEngine", "a route" }, { "Header", "empm_set_header" },
         { "Alias", "EMPM_FILES" }, { "SetHandler", "AddHandler" },
         { "AddOutputFilterByType", "handler" }, { "AuthType", "on_head" },
-        { "Require", "on_head" }, { "TransferLog", "CustomLog" },
+        { "Require", "<Location>" }, { "TransferLog", "CustomLog" },
         { "SetEnvIf", "getenv" }, { "ExpiresActive", "empm_set_header" },
         { "Protocols", "HTTP/1.1" }, { "php_value", "handler" },
         { "ErrorDocument", "handler" }, { "Define", "file" },
@@ -5776,13 +5777,63 @@ TEST(config, apaches_names_say_what_to_do)
     {
         empm_config cfg = empm_defaults();
         conf_load(&cfg, "SSLEngine on\nMinSpareServers 5\nTimeout 7\nFoo\n"
-                        "<Location />\nRequire all denied\n</Location>\n");
+                        "<Directory />\nRequire all denied\n</Directory>\n");
         CHECK_INT(heard(EMPM_LOG_ERROR, 5126), 3);
         CHECK_INT(heard(EMPM_LOG_ERROR, 5122), 1);
-        CHECK(strstr(g_heard.p, "x.conf:5: <Location> ") != NULL);
+        CHECK(strstr(g_heard.p, "x.conf:5: <Directory> ") != NULL);
         CHECK_INT(cfg.timeout_ms, 7000);
         empm_config_free(&cfg);
     }
+    str_free(&g_heard);
+}
+
+/* What is wrong with a location is said once, with its line. A section of a
+ * file is as its lines; those around it hold in it as well. */
+TEST(config, locations)
+{
+    static const struct { const char *line; int code; const char *says; }
+    rows[] = {
+        { "/a/", 5123, "wants a path, a directive" },
+        { "a Require local", 5105, "must begin with '/'" },
+        { "/{x Require local", 5105, "location \"/{x\" in row 2" },
+        { "/a/ Timeout 5", 5125, "Timeout cannot be set for a location" },
+        { "/a/ Require wisdom", 5123, "Require wisdom: must be all granted" },
+        { "/a Require local", 0, NULL }, { "\"PUT /a/{$}\" Require local", 0,
+                                           NULL }
+    };
+    empm_config cfg = empm_defaults();
+    empm__report rep;
+
+    cfg.routes = routes;
+    EACH(rows, i) {
+        context("%s", rows[i].line);
+        cfg.location[0] = "/b/ Require local";
+        cfg.location[1] = rows[i].line;
+        rep = hearing();
+        empm__check_all(&cfg, NULL, &rep);
+        CHECK_INT(rep.errors, rows[i].says != NULL);
+        if (rows[i].says != NULL) {
+            CHECK_INT(heard(EMPM_LOG_ERROR, rows[i].code), 1);
+            CHECK(strstr(g_heard.p, rows[i].says) != NULL);
+        }
+    }
+    no_context();
+    /* neither is more specific */
+    cfg.location[0] = "\"GET /a/\" Require local";
+    cfg.location[1] = "/a/b Require local";
+    rep = hearing();
+    CHECK_INT(empm__check_all(&cfg, NULL, &rep), EMPM_EINVAL);
+    CHECK(strstr(g_heard.p, "locations \"GET /a/\" and \"/a/b\"") != NULL);
+    empm_config_free(&cfg);
+    cfg = empm_defaults();
+    conf_load(&cfg, "<Location \"/a b/\">\n  Require local\n"
+                    "  <IfModule no_module>\n    Foo bar\n  </IfModule>\n"
+                    "  Require all denied\n</Location>\nTimeout 7\n");
+    CHECK_STR(cfg.location[0], "\"/a b/\" Require local");
+    CHECK_STR(cfg.location[1], "\"/a b/\" Require all denied");
+    CHECK(cfg.location[2] == NULL);
+    CHECK_INT(cfg.timeout_ms, 7000);
+    empm_config_free(&cfg);
     str_free(&g_heard);
 }
 
@@ -8346,6 +8397,52 @@ TEST(queue, every_job_runs_once_and_the_queue_rests)
 static char r_a[] = "a", r_b[] = "b", r_c[] = "c", r_d[] = "d", r_e[] = "e",
             r_f[] = "f", r_g[] = "g";
 
+/* A location holds for its path and all below it, for the requests of its
+ * method, and has what those around it set: the later line wins. A refusal
+ * comes before a route is missed, a handler runs or a slash is added. */
+SERVED(route, locations, "Location / Require all granted; "
+                         "Location /echo Require all denied; "
+                         "Location /hello/ Require all denied; "
+                         "Location \"GET /hello/{x}/y\" Require local; "
+                         "Location /empty/ Require local; "
+                         "Location \"POST /big\" Require all denied; "
+                         "Location /nothing/ Require all denied")
+{
+    static const struct { const char *ask; int status; } rows[] = {
+        { "GET /hello", 200 }, { "POST /echo", 403 }, { "GET /echo/x", 403 },
+        { "GET /%65cho", 403 }, { "GET /x/../echo", 403 },
+        { "GET /echox", 404 }, { "GET /nothing/x", 403 },
+        { "GET /nothing", 404 }, { "GET /hello/x", 403 },
+        { "GET /hello/x/y", 404 }, { "POST /hello/x/y", 403 },
+        { "OPTIONS /nothing/", 403 }, { "GET /big", 200 },
+        { "POST /big", 403 }, { "GET /empty/", 404 }, { "OPTIONS *", 200 }
+    };
+    EACH(rows, i) {
+        context("%s", rows[i].ask);
+        cl_close(c);
+        cl_open(c, f);
+        cl_printf(c, "%s HTTP/1.1\r\nHost: a\r\n\r\n", rows[i].ask);
+        CHECK_INT(cl_reply(c), rows[i].status);
+    }
+}
+
+/* A client from elsewhere is not local, however it reached us. */
+SERVED(route, location_of_this_host, "Location / Require local; "
+                                     "RemoteIPHeader X-Forwarded-For; "
+                                     "RemoteIPTrustedProxy 127.0.0.1")
+{
+    static const struct { const char *from; int status; } rows[] = {
+        { "127.0.0.9", 200 }, { "::1", 200 }, { "192.0.2.1", 403 },
+        { "2001:db8::1", 403 }, { "::ffff:127.0.0.1", 200 }
+    };
+    EACH(rows, i) {
+        context("%s", rows[i].from);
+        cl_printf(c, "GET /hello HTTP/1.1\r\nHost: a\r\n"
+                     "X-Forwarded-For: %s\r\n\r\n", rows[i].from);
+        CHECK_INT(cl_reply(c), rows[i].status);
+    }
+}
+
 /* The most specific pattern serves a request, and {names} get the decoded part
  * of the path. */
 TEST(route, most_specific_wins)
@@ -9788,6 +9885,7 @@ TEST(memory, start_survives_each_failing_allocation)
         context("allocation %d", k);
         fx_init(&f);
         f.cfg.remote_ip_trusted_proxy[0] = "192.0.2.0/24";
+        f.cfg.location[0] = "/hello Require local";
         f.cfg.max_connections_per_peer = 100;
         set_int(&a_fail_at, k);
         rc = empm_start(&f.cfg, &f.s);
