@@ -191,7 +191,9 @@
  *   resumed by any, as long as Listen, name, certificates, suites and trust in
  *   clients are those that it was made with. MaxTlsMemory bounds what is needed
  *   for handshakes and slow readers; connections beyond it are closed.
- *   empm_ssl() tells what mod_ssl's variables tell. Each start, reload and -t
+ *   empm_ssl() tells what mod_ssl's variables tell. A handshake that fails is
+ *   the client's matter: LogLevel info has the reason (5622), as with mod_ssl,
+ *   and the status page the number (TLSRefused). Each start, reload and -t
  *   reads certificates and keys and says what is wrong with which file; Strict
  *   also refuses a certificate that is not valid now. Suites, best one first as
  *   SSLCipherSuite takes them: ECDHE-ECDSA-AES128-GCM-SHA256,
@@ -2003,8 +2005,17 @@ static pid_t empm__process_fork(sigset_t *old)
     return pid;
 }
 
-/* Fills in n bytes that nobody can guess. 0, or -1: the system has none. An old
- * kernel has no getrandom(), a new one needs no /dev in ChrootDir. */
+/* On the way out of an error: errno stays its own. */
+static void empm__quiet_close(int fd)
+{
+    const int saved = errno;
+    close(fd);
+    errno = saved;
+}
+
+/* Fills in n bytes that nobody can guess. 0, or -1 with errno: the system has
+ * none. An old kernel has no getrandom(), and a new one needs no /dev in
+ * ChrootDir. */
 EMPM__OPTIONAL
 static int empm__random_bytes(void *to, size_t n)
 {
@@ -2019,8 +2030,10 @@ static int empm__random_bytes(void *to, size_t n)
 #endif
     fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
     r = fd >= 0 ? read(fd, to, n) : -1;
+    if (r >= 0)
+        errno = EIO;                   /* less than it should be */
     if (fd >= 0)
-        close(fd);
+        empm__quiet_close(fd);
     return r == (ssize_t)n ? 0 : -1;
 }
 
@@ -2042,14 +2055,6 @@ static void empm__process_hide(void *p, size_t n)
  * them: a descriptor is closed on exec, a wait is short, errno survives a
  * clean-up.
  * ------------------------------------------------------------------------- */
-
-/* On the way out of an error: errno stays its own. */
-static void empm__quiet_close(int fd)
-{
-    const int saved = errno;
-    close(fd);
-    errno = saved;
-}
 
 static void empm__quiet_unlink(const char *path)
 {
@@ -18696,7 +18701,8 @@ static size_t empm__base64_encode_url(char *to, const void *data, size_t n)
  * only the compiler that has to keep them in order (empm__kv_link).
  *
  * An entry that has expired goes, and is wiped, when its list is looked at or
- * its shard is full. An entry has an owner, one of 256. In a shard that is full
+ * its shard is full; sessions of TLS also when nobody looks (>>tls). An entry
+ * has an owner, one of 256. In a shard that is full
  * all the same the owner that has most of it gives a place: of its entries, the
  * one that ends first. So nobody is
  * driven out by an owner that has more than himself, and one that fills a shard
@@ -18957,6 +18963,40 @@ static void empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
     sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
 }
 
+/* Locks a shard, and mends it if its last holder has died. EMPM_OK, or as
+ * empm__shared_lock(). */
+static int empm__kv_lock(const empm__kv *kv, empm__kv_shard *sh)
+{
+    const int r = empm__shared_lock(&sh->lock);
+    if (r != EMPM__ORPHANED)
+        return r;
+    empm__kv_mend(kv, sh);
+    empm__shared_lock_mended(&sh->lock);
+    return EMPM_OK;
+}
+
+/* Removes what has expired from shard i, whose key nobody may ask for any more.
+ * Returns in how many milliseconds the next entry of it ends, 0: none does. */
+EMPM__OPTIONAL
+static uint64_t empm__kv_sweep_shard(empm__kv *kv, uint32_t i, uint64_t now_ms)
+{
+    empm__kv_shard *sh = empm__kv_shard_at(kv, i);
+    uint64_t first = UINT64_MAX;
+    uint32_t h;
+    uint8_t slot;
+    if (empm__kv_lock(kv, sh) < 0)
+        return 1;                      /* its holder stands still */
+    for (h = 0; h < 256; h++) {
+        empm__kv_sweep(kv, sh, &sh->heads[h], now_ms);
+        for (slot = sh->heads[h]; slot != 0; slot = sh->slots[slot].next)
+            if (sh->slots[slot].expires_ms != 0 &&
+                sh->slots[slot].expires_ms < first)
+                first = sh->slots[slot].expires_ms;
+    }
+    pthread_mutex_unlock(&sh->lock);
+    return first == UINT64_MAX ? 0 : empm__min(first - now_ms + 1, INT32_MAX);
+}
+
 /* Makes room for an entry of `owner`: all that has expired goes. If nothing
  * has, that of the owner with most of them goes which ends first. A key without
  * an end stays. EMPM_EFULL: none has one. */
@@ -19024,12 +19064,8 @@ static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
         return EMPM_EINVAL;
     hash = empm__sip_hash(kv->seed, key, key_len);
     sh = empm__kv_shard_at(kv, (uint32_t)((hash >> 32) * kv->shards >> 32));
-    if ((r = empm__shared_lock(&sh->lock)) < 0)
+    if ((r = empm__kv_lock(kv, sh)) < 0)
         return r;
-    if (r == EMPM__ORPHANED) {
-        empm__kv_mend(kv, sh);
-        empm__shared_lock_mended(&sh->lock);
-    }
     at->kv = kv;
     at->sh = sh;
     at->key = key;
@@ -19099,8 +19135,8 @@ static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
     int r = empm__kv_open(&at, kv, key, key_len, now_ms);
     if (r < 0)
         return r;
-    if (at.slot == NULL) {
-        r = EMPM_EGONE;
+    if (at.slot == NULL || at.slot->len > kv->room - key_len) {
+        r = EMPM_EGONE;      /* or damaged, by a process that has crashed */
     } else {
         if (len != NULL)
             *len = at.slot->len;
@@ -20499,6 +20535,10 @@ typedef struct empm__tls {             /* fixed once the server has started */
     unsigned char   settings[32];      /* the same of what else sessions are
                                           bound to */
     int64_t         memory;            /* atomic, not fixed: of MaxTlsMemory */
+    uint32_t        sweep_at_ms;       /* atomic, as above: the store is looked
+                                          through for sessions that are over */
+    uint32_t        sweep_shard;       /* atomic: from this one on... */
+    uint32_t        sweep_first_ms;    /* atomic: the first end before it */
 } empm__tls;
 
 /* ---------------------------------------------------------------------------
@@ -20527,6 +20567,7 @@ typedef struct empm__tls_hello {
     char name[256];                    /* SNI in lower case; "": none */
     uint8_t log_record;                /* records to it: 1 << that, at most */
     uint8_t alpn;                      /* it offers http/1.1 */
+    uint8_t newer;                     /* it offers TLS 1.3 */
 } empm__tls_hello;
 
 /* A reader of numbers and vectors that never leaves its bytes. */
@@ -20614,13 +20655,17 @@ static int empm__tls_hello_alpn(empm__tls_reader *x, empm__tls_hello *h)
     return list.bad ? EMPM__TLS_DECODE : h->alpn ? 0 : EMPM__TLS_NO_PROTOCOL;
 }
 
-/* Is TLS 1.2 among the versions? RFC 8446 4.2.1. */
-static int empm__tls_hello_versions(empm__tls_reader *x)
+/* Is TLS 1.2 among the versions? RFC 8446 4.2.1: where they are listed the
+ * version before them says nothing. 0, or an alert. */
+static int empm__tls_hello_versions(empm__tls_reader *x, empm__tls_hello *h)
 {
     empm__tls_reader list = empm__tls_vector(x, 1);
     int found = 0;
-    while (list.at < list.end && !list.bad)
-        found |= empm__tls_number(&list, 2) == 0x0303;
+    while (list.at < list.end && !list.bad) {
+        const uint32_t version = empm__tls_number(&list, 2);
+        found |= version == 0x0303;
+        h->newer |= version == 0x0304;
+    }
     return list.bad ? EMPM__TLS_DECODE : found ? 0 : EMPM__TLS_VERSION;
 }
 
@@ -20668,7 +20713,7 @@ static int empm__tls_hello_parse(empm__tls_hello *h, const unsigned char *msg,
         else if (type == 16)
             alert = empm__tls_hello_alpn(&x, h);
         else if (type == 43)
-            alert = empm__tls_hello_versions(&x);
+            alert = empm__tls_hello_versions(&x, h);
     }
     return alert;
 }
@@ -21116,6 +21161,9 @@ typedef struct empm__tls_conn {
                                           EMPM__TLS_EARLY_TO */
     uint32_t        sent_at_ms;
     uint16_t        suite;
+    uint16_t        hello_left;        /* bytes to come of a ClientHello that is
+                                          refused */
+    uint8_t         asked;             /* one has been: no second one */
     uint8_t         log_record;        /* records of ours: 1 << that, at most */
     uint8_t         empties;           /* records without data in a row */
     uint8_t         got_end, sent_end; /* close_notify */
@@ -21153,7 +21201,8 @@ static size_t empm__tls_iv_len(unsigned suite)
     return empm__tls_is_chacha(suite) ? 12 : 4;
 }
 
-/* The cipher of one direction, ready for its next record. */
+/* The cipher of one direction, ready for its next record. It stands on the
+ * stack of a call, which ends with empm__tls_cipher_wipe(). */
 static void empm__tls_cipher_make(empm__tls_cipher *x, const empm__tls_conn *t,
                                   int is_out)
 {
@@ -21181,6 +21230,17 @@ static void empm__tls_cipher_make(empm__tls_cipher *x, const empm__tls_conn *t,
                                          key_len, eng->ighash, key + key_len);
         x->gcm.seq = is_out ? t->seq_out : t->seq_in;
     }
+}
+
+/* Leaves no keys on the stack, where a later fault could show them: neither in
+ * x, nor in the frames below the caller's in which BearSSL has expanded them,
+ * and which nobody may overwrite for long. Both together take 20 ns. */
+__attribute__((noinline))
+static void empm__tls_cipher_wipe(empm__tls_cipher *x)
+{
+    unsigned char below[1024];
+    empm__tls_wipe(below, sizeof below);
+    empm__tls_wipe(x, sizeof *x);
 }
 
 /* Room in front of the plaintext of a record: header and explicit nonce. */
@@ -21412,6 +21472,7 @@ static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
         out += len;
         taken += k;
     }
+    empm__tls_cipher_wipe(&x);
     return empm__tls_send_wire(w, c, &t->out, to, out, taken, more || i < n,
                                wire);
 }
@@ -21455,6 +21516,7 @@ static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
         out += len;
         taken += (size_t)r;
     }
+    empm__tls_cipher_wipe(&x);
     if (taken == 0)
         return r < 0 ? (ssize_t)EMPM__LOST : 0;
     r = empm__tls_send_wire(w, c, &t->out, to, out, taken, taken < n, wire);
@@ -21465,9 +21527,10 @@ static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
 
 /* An alert goes out if there is room for it, and is not waited for: a client
  * that does not read gets the FIN alone. Ciphertext that waits goes before it,
- * or the numbers of records would not follow each other. */
-static void empm__tls_alert(empm__conn *c, empm__tls_conn *t, int level,
-                            int alert)
+ * or the numbers of records would not follow each other. Returns 1 if all of it
+ * has gone; if not, no record of ours can follow. */
+static int empm__tls_alert(empm__conn *c, empm__tls_conn *t, int level,
+                           int alert)
 {
     unsigned char room[EMPM__TLS_OVER + 8], *to = room + empm__tls_lead(t);
     unsigned char *record;           /* not in w->wire, which recv() may use */
@@ -21476,14 +21539,15 @@ static void empm__tls_alert(empm__conn *c, empm__tls_conn *t, int level,
     size_t len;
     struct iovec v;
     if (t->sent_end || empm__tls_push(c, t->tls, &t->out, &wire) != 1)
-        return;
+        return 0;
     to[0] = (unsigned char)level;
     to[1] = (unsigned char)alert;
     empm__tls_cipher_make(&x, t, 1);
     record = empm__tls_seal(t, &x, 21, to, 2, &len);
+    empm__tls_cipher_wipe(&x);
     v.iov_base = record;
     v.iov_len = len;
-    empm__socket_send(c, &v, 1, 0, &wire);
+    return empm__socket_send(c, &v, 1, 0, &wire) == (ssize_t)len;
 }
 
 /* The connection ends here, and the client learns why: with sent_end no
@@ -21493,6 +21557,34 @@ static void empm__tls_fatal(empm__conn *c, empm__tls_conn *t, int alert)
     empm__tls_alert(c, t, 2, alert);
     t->sent_end = 1;
     errno = ECONNRESET;
+}
+
+/* A record of n bytes belongs to a handshake: the client asks for new keys, and
+ * no engine is there to make them. RFC 5246 7.2.2 has a warning for that, after
+ * which the connection goes on as it was; a client that asks again does not
+ * understand it. The hello may fill several records. An answer that waits for
+ * the client to read cannot be overtaken: then it ends, too. 0, or the alert
+ * that ends the connection. */
+static int empm__tls_renegotiation(empm__conn *c, empm__tls_conn *t,
+                                   const unsigned char *p, size_t n)
+{
+    size_t left = t->hello_left;
+    if (left == 0) {
+        if (n < 4 || p[0] != 1 || t->asked || t->out != NULL)
+            return EMPM__TLS_UNEXPECTED;
+        left = 4u + ((size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3]);
+        if (left > EMPM__TLS_HELLO_MOST)
+            return EMPM__TLS_DECODE;
+        t->asked = 1;
+        if (!empm__tls_alert(c, t, 1, EMPM__TLS_NO_RENEGOTIATION)) {
+            t->sent_end = 1;
+            return EMPM__TLS_UNEXPECTED;
+        }
+    }
+    if (n == 0 || n > left)
+        return EMPM__TLS_UNEXPECTED;
+    t->hello_left = (uint16_t)(left - n);
+    return 0;
 }
 
 /* Takes one record of `len` bytes at p. Returns its plaintext, and how much of
@@ -21532,9 +21624,12 @@ static unsigned char *empm__tls_open_record(empm__conn *c, empm__tls_conn *t,
     } else if (plain != NULL && type == 21) {
         errno = ECONNRESET;            /* the client has given up */
         return NULL;
-    } else if (plain != NULL && type == 22)    /* no engine is there for it */
-        alert = EMPM__TLS_NO_RENEGOTIATION;
-    else if (plain != NULL)
+    } else if (plain != NULL && type == 22) {
+        alert = empm__tls_renegotiation(c, t, plain, *n);
+        *n = 0;
+        if (alert == 0)
+            return plain;
+    } else if (plain != NULL)
         alert = EMPM__TLS_UNEXPECTED;
     empm__tls_fatal(c, t, alert);
     return NULL;
@@ -21550,17 +21645,15 @@ static ssize_t empm__tls_decrypt(empm__conn *c, empm__tls_conn *t,
                                  size_t room)
 {
     empm__tls_cipher x;
+    unsigned char *plain = data;
     size_t at = 0, given = 0, len;
     *rest = *rest_to = 0;
     empm__tls_cipher_make(&x, t, 0);
     while (given < room && (len = empm__tls_whole(data + at, to - at)) > 0) {
         size_t n, k;
-        unsigned char *plain;
         plain = empm__tls_open_record(c, t, &x, data + at, len, &n);
-        if (plain == NULL) {
-            *rest = *rest_to = to;
-            return given > 0 && t->got_end ? (ssize_t)given : -1;
-        }
+        if (plain == NULL)
+            break;
         at += len;
         k = empm__min(n, room - given);
         memcpy(buf + given, plain, k);
@@ -21570,6 +21663,11 @@ static ssize_t empm__tls_decrypt(empm__conn *c, empm__tls_conn *t,
             *rest = at - (n - k);
             memmove(data + *rest, plain + k, n - k);
         }
+    }
+    empm__tls_cipher_wipe(&x);
+    if (plain == NULL) {
+        *rest = *rest_to = to;
+        return given > 0 && t->got_end ? (ssize_t)given : -1;
     }
     return (ssize_t)given;
 }
@@ -21590,15 +21688,39 @@ static size_t empm__tls_recv_kept(empm__conn *c, empm__tls_conn *t, void *buf,
     return k;
 }
 
-/* Reads the socket, decrypts, and keeps what there is no room for. Ciphertext
- * that was kept goes first, in front of what the socket has; it is read once
- * for each call at most, unless nothing came of it but records without data. */
+/* Is a whole record among what was kept? */
+static int empm__tls_keeps_record(const empm__tls_conn *t)
+{
+    return t->in != NULL && empm__tls_whole(t->in->data + t->in->from,
+                                            t->in->to - t->in->from) > 0;
+}
+
+/* Decrypts records that were kept where they stand: a reader with little room
+ * comes many times, and none of them moves the rest. As empm__tls_decrypt(). */
+static ssize_t empm__tls_recv_records(empm__conn *c, empm__tls_conn *t,
+                                      void *buf, size_t room)
+{
+    empm__tls_held *h = t->in;
+    size_t rest, rest_to;
+    const ssize_t given = empm__tls_decrypt(c, t, h->data + h->from, &rest,
+                                            &rest_to, h->to - h->from,
+                                            (char *)buf, room);
+    h->plain_to = h->from + (uint32_t)rest_to;
+    h->from += (uint32_t)rest;
+    if (h->from == h->to)
+        empm__tls_held_free(t->tls, &t->in);
+    return given;
+}
+
+/* Reads the socket, decrypts, and keeps what there is no room for. A part of a
+ * record that was kept goes first, in front of what the socket has; it is read
+ * once for each call at most, unless nothing came of it but records without
+ * data. */
 static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
                               size_t room)
 {
     empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
     unsigned char *data = empm__tls_wire(w);
-    size_t n = 0, rest = 0, rest_to = 0;
     ssize_t given;
     if (t->sent_end)                   /* LINGER: what comes is dropped */
         return empm__socket_recv(c, buf, room);
@@ -21609,17 +21731,19 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
     given = (ssize_t)empm__tls_recv_kept(c, t, buf, room);
     if (given > 0 || t->got_end)
         return given;
+    while (given == 0 && empm__tls_keeps_record(t))
+        given = empm__tls_recv_records(c, t, buf, room);
     while (given == 0) {
+        size_t n = 0, rest, rest_to;
+        ssize_t r;
         if (t->in != NULL) {
             n = t->in->to - t->in->from;
             memcpy(data, t->in->data + t->in->from, n);
         }
-        if (empm__tls_whole(data, n) == 0) {   /* else: no system call */
-            const ssize_t r = empm__socket_recv(c, data + n, EMPM__SCRATCH - n);
-            if (r <= 0)
-                return r;
-            n += (size_t)r;
-        }
+        r = empm__socket_recv(c, data + n, EMPM__SCRATCH - n);
+        if (r <= 0)
+            return r;
+        n += (size_t)r;
         if (empm__tls_length(data, n) > EMPM__TLS_RECORD_MOST) {
             empm__tls_fatal(c, t, EMPM__TLS_OVERFLOW);
             return EMPM__LOST;
@@ -21627,9 +21751,7 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
         empm__tls_held_free(t->tls, &t->in);
         given = empm__tls_decrypt(c, t, data, &rest, &rest_to, n, (char *)buf,
                                   room);
-        if (given < 0)
-            return t->got_end ? 0 : (ssize_t)EMPM__LOST;
-        if (rest < n) {
+        if (given >= 0 && rest < n) {
             t->in = empm__tls_held_new(w, t->tls, data + rest, n - rest,
                                        rest_to - rest);
             if (t->in == NULL) {
@@ -21639,11 +21761,12 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
         }
         if (given == 0 && (c->flags & EMPM__F_DRAINED))
             return EMPM__WANTS_IN;     /* only a part of a record is here */
-        n = 0;
     }
+    if (given < 0)
+        return t->got_end ? 0 : (ssize_t)EMPM__LOST;
     /* the socket is empty, but no event tells of what is kept or of the end */
-    if (t->got_end || (t->in != NULL && (t->in->plain_to > 0 ||
-        empm__tls_whole(t->in->data, t->in->to) > 0)))
+    if (t->got_end || empm__tls_keeps_record(t) ||
+        (t->in != NULL && t->in->plain_to > t->in->from))
         c->flags &= (uint8_t)~EMPM__F_DRAINED;
     return given;
 }
@@ -21728,7 +21851,8 @@ static const empm__transport empm__tls_transport = {
  *
  * In a full store the address gives way that has most of it (IPv6: the /64), so
  * strangers drive out no sessions but their own. An entry ends with
- * SSLSessionCacheTimeout, or with the client's certificate if that is earlier.
+ * SSLSessionCacheTimeout, or with the client's certificate if that is earlier,
+ * and is wiped soon afterwards.
  *
  * runs on   the worker that owns the connection
  * ------------------------------------------------------------------------- */
@@ -21736,6 +21860,10 @@ static const empm__transport empm__tls_transport = {
 #define EMPM__TLS_BUFFER 837           /* of the engine: it takes messages in
                                           pieces, and its own in records */
 #define EMPM__TLS_FLIGHT 4096          /* bytes of a read behind the hello */
+#define EMPM__TLS_SWEEP  16u           /* shards of the store in one go, then
+                                          others have their turn: */
+#define EMPM__TLS_SWEEP_REST_MS 20
+#define EMPM__TLS_SWEEP_MS 10000       /* between two looks through all of it */
 
 typedef struct empm__tls_entry {       /* a session in the store */
     br_ssl_session_parameters parameters;
@@ -21907,6 +22035,18 @@ static empm__tls_start *empm__tls_start_of_cache(
                                        offsetof(empm__tls_start, cache));
 }
 
+/* A child looks through the store at this instant, or before. Nobody is woken
+ * for it: a connection that is in its handshake bounds the listener's sleep. */
+static void empm__tls_sweep_by(empm__tls *tls, uint32_t at_ms)
+{
+    uint32_t was = empm__load(&tls->sweep_at_ms);
+    /* release: the next sweeper sees where the last one has ended */
+    while (empm__time_earlier(was, at_ms) != was &&
+           !__atomic_compare_exchange_n(&tls->sweep_at_ms, &was, at_ms, 0,
+                                        __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+        ;
+}
+
 /* BearSSL has a new session: it goes to the store, with the mark of what it is
  * good for. */
 static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
@@ -21939,6 +22079,43 @@ static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
     empm__kv_put_of(empm__tls_session_owner(kv, s->w), kv, key, sizeof key,
                     NULL, &entry, n, ttl_ms, empm__now_us() / 1000u);
     empm__tls_wipe(&entry, sizeof entry);
+    empm__tls_sweep_by(s->tls, empm__time_after(empm__now_ms(), ttl_ms + 1));
+}
+
+/* Is this a text of a client's certificate, as empm__tls_client has it? */
+static int empm__tls_client_is_whole(const char *text, size_t n)
+{
+    size_t i;
+    int ends = 0;
+    for (i = 0; i < n; i++)
+        ends += text[i] == '\0';
+    return n == 0 || (n > 64 && text[64] == '\0' && text[n - 1] == '\0' &&
+                      ends == 1 + EMPM__TLS_NAMES);
+}
+
+/* Is a copy of n bytes from the store a session with this id, good for this
+ * client? A child that has crashed may have written anything there: no length
+ * is believed, no text without its ends, and no suite that the engine has no
+ * cipher for. */
+static int empm__tls_entry_is_good(const empm__tls_start *s,
+                                   const empm__tls_entry *entry, size_t n,
+                                   const unsigned char id[32])
+{
+    const empm__tls *tls = s->tls;
+    int i = 0;
+    if (n < EMPM__TLS_ENTRY_LEAST ||
+        entry->client.len > sizeof entry->client.text ||
+        entry->client.len != n - EMPM__TLS_ENTRY_LEAST ||
+        !empm__tls_client_is_whole(entry->client.text, entry->client.len) ||
+        (entry->client.len == 0 && tls->trust != NULL &&
+         tls->trust->asks == EMPM__TLS_DEMANDS))
+        return 0;
+    while (i < tls->nsuites && tls->suites[i] != entry->parameters.cipher_suite)
+        i++;
+    return i < tls->nsuites && entry->parameters.version == BR_TLS12 &&
+           entry->parameters.session_id_len == 32 &&
+           memcmp(entry->parameters.session_id, id, 32) == 0 &&
+           memcmp(entry->mark, s->mark, sizeof entry->mark) == 0;
 }
 
 /* BearSSL looks for a session. 1: it is there, and its mark is this client's;
@@ -21959,9 +22136,7 @@ static int empm__tls_session_load(const br_ssl_session_cache_class **ctx,
     good = empm__kv_get(s->tls->sessions->kv, key, sizeof key, &entry,
                         sizeof entry, &n, NULL, empm__now_us() / 1000u) ==
                EMPM_OK &&
-           n >= EMPM__TLS_ENTRY_LEAST &&
-           n - EMPM__TLS_ENTRY_LEAST == entry.client.len &&
-           memcmp(entry.mark, s->mark, sizeof entry.mark) == 0;
+           empm__tls_entry_is_good(s, &entry, n, p->session_id);
     if (good) {
         *p = entry.parameters;
         if (s->verify != NULL)
@@ -22165,6 +22340,36 @@ static int empm__tls_give_up(empm__worker *w, empm__conn *c, empm__tls_start *s)
     return 0;
 }
 
+/* Says why a handshake ends, with the alert that has gone, or come. What a
+ * client does is no fault of the server: that is told at level info, as mod_ssl
+ * does, and TLSRefused counts it at any level. */
+static void empm__tls_log_refusal(empm__worker *w, const empm__tls_start *s,
+                                  int alert)
+{
+    const int error = s->fed > 0 ? br_ssl_engine_last_error(&s->engine->ssl.eng)
+                                 : 0;
+    const char *why = "the client has ended it, and may not trust the "
+                      "certificate";
+    if (error >= BR_ERR_SEND_FATAL_ALERT || error < BR_ERR_RECV_FATAL_ALERT) {
+        if (error >= BR_ERR_SEND_FATAL_ALERT)
+            alert = error - BR_ERR_SEND_FATAL_ALERT;
+        why = alert == EMPM__TLS_VERSION
+                  ? (s->client.newer ? "the client offers TLS 1.3 alone, and "
+                                       "TLS 1.2 is what is served"
+                                     : "the client does not offer TLS 1.2")
+              : alert == EMPM__TLS_NO_PROTOCOL
+                  ? "the client does not offer http/1.1 (ALPN)"
+              : alert == EMPM__TLS_HANDSHAKE
+                  ? "no suite, curve or certificate suits both sides"
+              : alert == EMPM__TLS_INTERNAL
+                  ? "the server cannot make it"
+                  : "what the client has sent is not in order";
+    } else
+        alert = error - BR_ERR_RECV_FATAL_ALERT;
+    empm__worker_log(w, EMPM_LOG_INFO, 5622, "a TLS handshake is refused: %s "
+                     "(alert %d, BearSSL error %d)", why, alert, error);
+}
+
 /* Refuses the client with an alert; -1: it has it. An engine that has been fed
  * knows whether keys protect records by now; before that none do, and there may
  * be no more of it than its memory. s NULL: not even that. Returns 0. */
@@ -22178,6 +22383,8 @@ static int empm__tls_refuse(empm__worker *w, empm__conn *c, empm__tls_start *s,
     unsigned char room[EMPM__TLS_OVER + 8], *text = room + 13;
     struct iovec v;
     int64_t wire = 0;
+    if (s != NULL && (s->verify == NULL || s->verify->error == 0))
+        empm__tls_log_refusal(w, s, alert);
     if (alert >= 0) {
         text[0] = 2;                   /* fatal */
         text[1] = (unsigned char)alert;
@@ -22217,6 +22424,8 @@ static int empm__tls_refuse_http(empm__worker *w, empm__conn *c,
         "400 Bad Request: this port speaks https://.\n";
     struct iovec v[3];
     int64_t wire = 0;
+    empm__worker_log(w, EMPM_LOG_INFO, 5622, "a TLS handshake is refused: the "
+                     "client speaks HTTP");
     empm__response_date_update(w);
     v[0].iov_base = (void *)(uintptr_t)line;
     v[0].iov_len = sizeof line - 1;
@@ -22403,9 +22612,14 @@ static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
     if (s->tls->trust != NULL)
         s->verify = (empm__tls_verify *)empm__tls_memory(w, s->tls,
                                                          sizeof *s->verify);
-    if (s->engine == NULL || (s->verify == NULL && s->tls->trust != NULL) ||
-        empm__tls_engine_begin(s) < 0)
+    if (s->engine == NULL || (s->verify == NULL && s->tls->trust != NULL))
         return EMPM__TLS_INTERNAL;
+    if (empm__tls_engine_begin(s) < 0) {
+        empm__worker_log(w, EMPM_LOG_ERROR, 5621, "getrandom and /dev/urandom: "
+                         "%s: without random bytes a handshake is refused",
+                         strerror(errno));
+        return EMPM__TLS_INTERNAL;
+    }
     return 0;
 }
 
@@ -23146,17 +23360,72 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
  * that is refused is no error: RLIMIT_MEMLOCK may be small. */
 static int empm__tls_engine_new(empm__engine *e)
 {
-    const empm__tls *tls = e->s->tls;
+    empm__tls *tls = e->s->tls;
     int i;
     for (i = 0; tls != NULL && i < tls->npairs; i++)
         empm__process_hide(tls->pairs[i].key, EMPM__TLS_KEY_BYTES);
+    if (tls != NULL && tls->sessions != NULL)
+        empm__tls_sweep_by(tls, empm__time_after(
+                                    empm__now_ms(),
+                                    tls->cfg->ssl_session_timeout_ms + 1));
     return EMPM_OK;
+}
+
+/* --- sessions that are over ----------------------------------------------- */
+
+/* A session that is over is a secret that nobody needs: it is wiped though
+ * nobody asks for it. Each child looks through the store when the first entry
+ * that it knows of ends, those of children that are gone among them; a new one,
+ * when all that it has found there must have ended. With nothing in the store
+ * nobody looks. */
+static uint32_t empm__tls_chore_at(empm__engine *e)
+{
+    const empm__tls *tls = e->s->tls;
+    return tls != NULL ? empm__load(&tls->sweep_at_ms) : EMPM__NEVER;
+}
+
+/* Looks through some shards, each under its lock for some microseconds, and
+ * makes the next of them due soon; behind the last one, when something ends
+ * again. */
+static void empm__tls_chore(empm__engine *e)
+{
+    empm__tls *tls = e->s->tls;
+    const uint64_t now_us = empm__now_us();
+    const uint32_t now = empm__time_us_to_ms(now_us);
+    uint32_t at = empm__tls_chore_at(e), first, shard, k;
+    empm__kv *kv;
+    /* who takes the instant looks alone, until it sets another one */
+    if (!empm__time_is_late(at, now) ||
+        !__atomic_compare_exchange_n(&tls->sweep_at_ms, &at, EMPM__NEVER, 0,
+                                     __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+        return;
+    kv = tls->sessions->kv;
+    shard = empm__load(&tls->sweep_shard);
+    first = empm__load(&tls->sweep_first_ms);
+    for (k = 0; k < EMPM__TLS_SWEEP && shard < kv->shards; k++, shard++) {
+        const uint64_t left = empm__kv_sweep_shard(kv, shard, now_us / 1000u);
+        if (left > 0)
+            first = empm__time_earlier(first, empm__time_after(now,
+                                                               (int64_t)left));
+    }
+    at = empm__time_after(now, EMPM__TLS_SWEEP_REST_MS);
+    if (shard >= kv->shards) {
+        at = empm__time_after(now, EMPM__TLS_SWEEP_MS);
+        if (empm__time_earlier(at, first) == at)
+            at = first;                /* later, or never */
+        shard = 0;
+        first = EMPM__NEVER;
+    }
+    empm__store(&tls->sweep_shard, shard);
+    empm__store(&tls->sweep_first_ms, first);
+    if (at != EMPM__NEVER)
+        empm__tls_sweep_by(tls, at);
 }
 
 static const empm__wing empm__tls_wing = {
     empm__tls_check, empm__tls_server_new, empm__tls_server_free,
-    empm__tls_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, NULL, NULL
+    empm__tls_engine_new, NULL, NULL, NULL, empm__tls_chore_at,
+    empm__tls_chore, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 #else
@@ -35784,6 +36053,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5608  SSLSessionCacheSize is out of range, or there is no such memory
  *   5609  TLS does not work with this BearSSL
  *   5620  MaxTlsMemory is reached: a handshake or a connection ends
+ *   5621  there are no random bytes: a handshake is refused
+ *   5622  a handshake is refused, at level info with the reason
  *   5630  SSLProtocol asks for what is not served
  *   5631  SSLVerifyClient cannot be done as it is set
  *   5632  the certificate of a client is refused

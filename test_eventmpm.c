@@ -372,7 +372,8 @@ static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
 #define getrlimit(...)      FAULT("getrlimit", getrlimit(__VA_ARGS__))
 #ifdef __linux__
 #  include <sys/random.h>
-static int g_no_random;                  /* atomic: as if the kernel were old */
+static int g_no_random;                  /* atomic: 1: as if the kernel were
+                                            old; 2: nor can files be opened */
 #  define getrandom(...) \
     (__atomic_load_n(&g_no_random, __ATOMIC_RELAXED) ? -1 \
                                                      : getrandom(__VA_ARGS__))
@@ -384,7 +385,14 @@ static int g_no_random;                  /* atomic: as if the kernel were old */
 #define kill(...)           FAULT("kill", kill(__VA_ARGS__))
 #define lstat(...)          FAULT("lstat", lstat(__VA_ARGS__))
 #define mprotect(...)       FAULT("mprotect", mprotect(__VA_ARGS__))
-#define open(...)           FAULT("open", open(__VA_ARGS__))
+#ifdef __linux__
+static int fault_no_file(void) { errno = EMFILE; return -1; }
+#  define open(...) \
+    (__atomic_load_n(&g_no_random, __ATOMIC_RELAXED) > 1 \
+         ? fault_no_file() : FAULT("open", open(__VA_ARGS__)))
+#else
+#  define open(...)         FAULT("open", open(__VA_ARGS__))
+#endif
 #define openat(...)         FAULT("openat", openat(__VA_ARGS__))
 #define pipe(...)           FAULT("pipe", pipe(__VA_ARGS__))
 #define poll(of, n, ms) \
@@ -10493,6 +10501,60 @@ SERVED_TLS(tls, an_old_session_is_not_resumed, "SSLSessionCacheTimeout 1")
     tl_close(&t);
 }
 
+/* A session that is over is wiped though nobody asks for it, wherever it is in
+ * the store; one that is not stays. */
+TEST(tls, sessions_that_are_over_are_wiped)
+{
+    enum { N = 60 };
+    static unsigned char secret[200];
+    const uint64_t now = empm__now_us() / 1000u;
+    unsigned char room[sizeof secret];
+    empm__kv *kv;
+    fixture f;
+    tls_client t;
+    int i, k;
+    tls_prepare(&f);
+    f.cfg.ssl_session_cache_size = 2000000;
+    if (!fx_up(&f))
+        return;
+    kv = f.s->tls->sessions->kv;
+    CHECK_IN(kv->shards, EMPM__TLS_SWEEP + 1, 100);   /* more than one go */
+    memset(secret, 0x5a, sizeof secret - 40);
+    for (i = 0; i < N; i++)
+        CHECK_INT(empm__kv_put_of(1, kv, &i, sizeof i, NULL, secret, 160,
+                                  i == 7 ? 60000 : 100, now), EMPM_OK);
+    /* as a child has it whose first session ends then */
+    empm__tls_sweep_by(f.s->tls, empm__time_after(empm__now_ms(), 101));
+    tl_init(&t, &f);
+    CHECK(tl_open(&t, "localhost", 0));    /* the listener looks at its times */
+    tl_close(&t);
+    for (k = 0; k < 200; k++) {
+        unsigned live = 0;
+        uint32_t s;
+        nap(10);
+        for (s = 0; s < kv->shards; s++) {
+            empm__kv_shard *sh = empm__kv_shard_at(kv, s);
+            uint32_t slot;
+            CHECK_INT(empm__kv_lock(kv, sh), EMPM_OK);
+            for (slot = 1; slot <= kv->slots; slot++)
+                live += memcmp(empm__kv_data(kv, sh, (uint8_t)slot) + sizeof i,
+                               secret, 160) == 0;
+            pthread_mutex_unlock(&sh->lock);
+        }
+        if (live == 1)
+            break;
+    }
+    CHECK_IN(k, 1, 199);
+    i = 7;
+    CHECK_INT(empm__kv_get(kv, &i, sizeof i, room, sizeof room, NULL, NULL,
+                           empm__now_us() / 1000u), EMPM_OK);
+    /* not again before something ends, nor all the time */
+    CHECK_SOON(empm__time_until(empm__load(&f.s->tls->sweep_at_ms),
+                                empm__now_ms()) >
+                   EMPM__TLS_SWEEP_MS / 2, 2000);
+    fx_down(&f);
+}
+
 /* Every suite works with the certificate of its kind; the name that the client
  * asks for decides between certificates. */
 SERVED_TLS(tls, suites_and_names_choose_the_certificate, NULL)
@@ -10713,7 +10775,7 @@ SERVED_TLS(tls, strangers_are_told_why, NULL)
 }
 
 /* Records that are damaged, too long, of no known type or empty without end
- * close the connection with an alert; so does renegotiation. */
+ * close the connection with an alert; a renegotiation is refused. */
 SERVED_TLS(tls, bad_records_close_the_connection, NULL)
 {
     int i;
@@ -11536,6 +11598,29 @@ TEST(tls, keys_leave_no_copies)
     CHECK_INT(heap_has(key), 0);
 }
 
+/* Without random bytes no handshake is made, which is said. */
+TEST(tls, no_random_bytes_no_handshake)
+{
+    fixture f;
+    tls_client t;
+    tls_prepare(&f);
+    if (!fx_up(&f))
+        return;
+    tl_init(&t, &f);
+    CHECK(tl_open(&t, "localhost", 0));
+    tl_again(&t);
+    __atomic_store_n(&g_no_random, 2, __ATOMIC_RELAXED);
+    CHECK(!tl_open(&t, "localhost", 0));
+    CHECK_INT(br_ssl_engine_last_error(&t.ssl.eng), BR_ERR_RECV_FATAL_ALERT +
+                                                        80);
+    __atomic_store_n(&g_no_random, 0, __ATOMIC_RELAXED);
+    CHECK_SOON(fx_log_has(&f, "EMPM5621: getrandom and /dev/urandom: "), 2000);
+    tl_again(&t);
+    CHECK(tl_open(&t, "localhost", 0));
+    tl_close(&t);
+    fx_down(&f);
+}
+
 #endif
 
 /* --- clients with certificates ------------------------------------------- */
@@ -11681,6 +11766,94 @@ SERVED_WITH(tls, a_certificate_names_the_client, T_LIVE, tls_ask(f, "require"),
     }
     tl_close(&t);
     empm__tls_pair_free(&alice);
+}
+
+/* The one entry of the store of sessions. */
+static empm__kv_slot *tls_entry_of(fixture *f, unsigned char **data)
+{
+    empm__kv *kv = f->s->tls->sessions->kv;
+    uint32_t i, k;
+    for (i = 0; i < kv->shards; i++) {
+        empm__kv_shard *sh = empm__kv_shard_at(kv, i);
+        for (k = 0; k < 256; k++)
+            if (sh->heads[k] != 0) {
+                *data = empm__kv_data(kv, sh, sh->heads[k]) + 33;
+                return &sh->slots[sh->heads[k]];
+            }
+    }
+    return NULL;
+}
+
+static void tls_entries_drop(fixture *f)
+{
+    empm__kv *kv = f->s->tls->sessions->kv;
+    uint32_t i;
+    for (i = 0; i < kv->shards; i++) {
+        empm__kv_shard *sh = empm__kv_shard_at(kv, i);
+        memset(sh->heads, 0, sizeof sh->heads);
+        empm__kv_mend(kv, sh);
+    }
+}
+
+/* A child that crashes may damage a session in the store. Whatever it is now,
+ * nothing that is not a session of this client's is resumed, and no length in
+ * it is believed: the client shakes hands anew. */
+TEST(tls, damaged_sessions_are_not_resumed)
+{
+    enum { LONG, SHORT, LEN, NONE, HUGE_LEN, NO_END, ENDS, FEW, SUITE, VERSION,
+           ID, ID_LEN, MARK, N };
+    empm__tls_pair alice;
+    fixture f;
+    tls_client t;
+    int i;
+    tls_ask(&f, "require");
+    f.cfg.ssl_session_timeout_ms = 60000;
+    if (!fx_up(&f))
+        return;
+    CHECK(tls_identity(&alice, pem_alice));
+    tl_init(&t, &f);
+    tl_identify(&t, &alice);
+    for (i = 0; i <= N; i++) {
+        empm__tls_entry e;
+        empm__kv_slot *slot;
+        unsigned char *data;
+        context("row %d", i);
+        CHECK(tl_open(&t, "localhost", 0));
+        CHECK(tl_get(&t, "/tls/client", " ."));
+        if (!CHECK((slot = tls_entry_of(&f, &data)) != NULL))
+            break;
+        memcpy(&e, data, slot->len);
+        CHECK_INT(e.client.len, slot->len - EMPM__TLS_ENTRY_LEAST);
+        switch (i) {
+        case LONG:     slot->len = 65535;                               break;
+        case SHORT:    slot->len = 20;                                  break;
+        case LEN:      e.client.len++;                                  break;
+        case NONE:     e.client.len = 0;
+                       slot->len = (uint16_t)EMPM__TLS_ENTRY_LEAST;     break;
+        case HUGE_LEN: e.client.len = 0xffffff00u;                      break;
+        case NO_END:   memset(e.client.text, 'x', e.client.len);        break;
+        case ENDS:     e.client.text[e.client.len - 1] = 'x';           break;
+        case FEW:      memset(e.client.text + 65, 'x', 40);             break;
+        case SUITE:    e.parameters.cipher_suite = 0xc009;              break;
+        case VERSION:  e.parameters.version = 0x0302;                   break;
+        case ID:       e.parameters.session_id[9] ^= 1;                 break;
+        case ID_LEN:   e.parameters.session_id_len = 255;               break;
+        case MARK:     e.mark[3] ^= 1;                                  break;
+        }
+        memcpy(data, &e, empm__min(slot->len, sizeof e));
+        tl_again(&t);
+        CHECK(tl_open(&t, "localhost", 1));
+        CHECK(tl_get(&t, "/tls/client", " ."));
+        str_add(&t.plain, "", 1);
+        CHECK(strstr(t.plain.p, i < N ? " Initial SUCCESS alice "
+                                      : " Resumed SUCCESS alice ") != NULL);
+        tls_entries_drop(&f);
+        tl_again(&t);
+    }
+    no_context();
+    tl_close(&t);
+    empm__tls_pair_free(&alice);
+    fx_down(&f);
 }
 
 /* `require` refuses a client without a certificate; `optional` serves it, with
@@ -12656,6 +12829,40 @@ SERVED_TLS(tls, odd_hellos, NULL)
         str_free(&out);
         cl_close(&k);
     }
+}
+
+/* The log tells an operator why a handshake was refused, at level info. */
+SERVED_TLS(tls, refusals_are_told_at_info, "LogLevel info")
+{
+    static const char *protocols[] = { "h2" };
+    static const char unknown[] = "\x15\3\3\0\2\2\x30";   /* unknown_ca */
+    tls_hello_row row;
+    str hello = STR_EMPTY;
+    tls_client t;
+    memset(&row, 0, sizeof row);
+    row.suites = 1;
+    row.extra = "\0\x2b\0\3\2\3\4";
+    row.extra_n = 7;
+    tls_hello_make(&row, &hello);
+    cl_send(c, hello.p, hello.n);
+    str_free(&hello);
+    CHECK_SOON(fx_log_has(f, "EMPM5622: a TLS handshake is refused: the client "
+                             "offers TLS 1.3 alone"), 2000);
+    tl_init(&t, f);
+    br_ssl_engine_set_protocol_names(&t.ssl.eng, protocols, 1);
+    CHECK(!tl_open(&t, "localhost", 0));
+    CHECK_SOON(fx_log_has(f, "http/1.1 (ALPN)"), 2000);
+    tl_again(&t);
+    br_ssl_engine_set_protocol_names(&t.ssl.eng, NULL, 0);
+    CHECK(br_ssl_client_reset(&t.ssl, "localhost", 0));
+    CHECK(tl_push(&t));
+    CHECK(cl_fill(&t.c, now_ms() + 3000) > 0);
+    cl_send(&t.c, unknown, sizeof unknown - 1);
+    CHECK_SOON(fx_log_has(f, "may not trust the certificate (alert 48"), 2000);
+    tl_again(&t);
+    CHECK_INT(cl_get(&t.c, "/hello"), 400);
+    CHECK_SOON(fx_log_has(f, "the client speaks HTTP"), 2000);
+    tl_close(&t);
 }
 
 #else
@@ -34236,6 +34443,7 @@ typedef struct fz_peer {
     str            wire;             /* records to be sent */
     str            plain;            /* what has come */
     int            alert;            /* that has come; -1: none */
+    int            warned;           /* how often: no_renegotiation */
     size_t         longest, first;   /* that has come; of the first 64 KB */
 } fz_peer;
 
@@ -34318,6 +34526,8 @@ static void fz_unseal(fz_peer *p, str *in)
             fz_fault("a record that cannot be decrypted");
         else if (type == 23 && n > 0 && n <= most)
             str_add(&p->plain, plain, n);
+        else if (type == 21 && n == 2 && plain[0] == 1 && plain[1] == 100)
+            p->warned++;
         else if (type == 21 && n == 2)
             p->alert = plain[1];
         else
@@ -34815,6 +35025,108 @@ TEST(tls, a_flight_may_meet_a_full_socket)
     CHECK_INT(fz_faults, 0);
     CHECK_INT(__atomic_load_n(&fz_fixture.s->tls->memory, __ATOMIC_RELAXED), 0);
     free(t);
+    fz_down();
+}
+
+/* A client that asks for other keys is warned once, RFC 5246 7.2.2, and goes on
+ * as it was, however its ClientHello is cut. A second one, or what is none,
+ * ends the connection. */
+TEST(tls, renegotiation_is_refused_with_a_warning)
+{
+    static const struct {
+        const char *data[3];
+        size_t      n[3];
+        int         alert;
+    } rows[] = {
+        { { "\1\0\0\4\3\3ab" }, { 8 }, -1 },
+        { { "\1\0\0\4", "\3", "\3ab" }, { 4, 1, 3 }, -1 },
+        { { "\1\0\0\4\3\3ab", "\1\0\0\4\3\3ab" }, { 8, 8 }, 10 },
+        { { "\1\0\0\4\3\3abc" }, { 9 }, 10 },          /* too much of it */
+        { { "\1\0\0\4\3\3a", "bc" }, { 7, 2 }, 10 },
+        { { "\1\0\0\4\3\3", "" }, { 6, 0 }, 10 },
+        { { "\1\0\0" }, { 3 }, 10 },
+        { { "\1\0\x40\1ab" }, { 6 }, 50 },             /* 16 KiB and more */
+        { { "\x14\0\0\4abcd" }, { 8 }, 10 },           /* Finished */
+        { { "\0\0\0\0" }, { 4 }, 10 }                 /* HelloRequest */
+    };
+    fz_link l;
+    fz_peer p;
+    fz_up();
+    fz_faults = 0;
+    EACH(rows, i) {
+        int k;
+        context("row %d", (int)i);
+        fz_peer_open(&l, &p, empm__tls_suites[i % 6].suite, 14);
+        for (k = 0; k < 3 && rows[i].data[k] != NULL; k++)
+            fz_seal(&p, 22, rows[i].data[k], rows[i].n[k]);
+        fz_seal(&p, 23, GET1 "\r\n", sizeof GET1 "\r\n" - 1);
+        fz_peer_talk(&l, &p, 0);
+        CHECK_INT(p.alert, rows[i].alert);
+        CHECK_INT(p.warned, (unsigned char)rows[i].data[0][0] == 1 &&
+                            rows[i].n[0] > 3 && rows[i].alert != 50);
+        CHECK_INT(strstr(p.plain.p, "Hello, world!\n") != NULL,
+                  rows[i].alert < 0);
+        fz_peer_close(&l, &p);
+    }
+    no_context();
+    CHECK_INT(fz_faults, 0);
+    fz_down();
+}
+
+__attribute__((noinline))
+static int tls_stack_has(const unsigned char *key)
+{
+    const volatile unsigned char *p;
+    volatile unsigned char here = 0;
+    int k;
+    for (p = &here - 24000; p < &here - 100; p++) {
+        for (k = 0; k < 16 && p[k] == key[k]; k++)
+            ;
+        if (k == 16)
+            return 1;
+    }
+    return 0;
+}
+
+__attribute__((noinline))
+static void tls_stack_clear(void)
+{
+    volatile unsigned char room[32000];
+    size_t i;
+    for (i = 0; i < sizeof room; i++)
+        room[i] = 0;
+}
+
+/* Of the keys of a connection, which are the first round keys of AES, nothing
+ * is left on a worker's stack behind its turn. */
+TEST(tls, records_leave_no_keys_on_the_stack)
+{
+    fz_link l;
+    fz_peer p;
+    const unsigned char *keys;
+    int i;
+    if (g_slow > 1)
+        SKIP("a sanitizer looks after the stack");
+    fz_up();
+    fz_faults = 0;
+    for (i = 0; i < 2; i++) {
+        context("%s", i ? "a file" : "bytes");
+        fz_peer_open(&l, &p, 0xc02b, 14);
+        keys = (const unsigned char *)(fz_session(&l) + 1);
+        if (i)
+            fz_seal(&p, 23, "GET /files/big.bin HTTP/1.1\r\nHost: a\r\n\r\n",
+                    41);
+        else
+            fz_seal(&p, 23, GET1 "\r\n", sizeof GET1 "\r\n" - 1);
+        tls_stack_clear();
+        fz_send(&l, p.wire.p, p.wire.n, 0, 1);
+        CHECK_INT(tls_stack_has(keys), 0);            /* the client's */
+        CHECK_INT(tls_stack_has(keys + 20), 0);       /* ours */
+        CHECK(l.in.n > 50);
+        fz_peer_close(&l, &p);
+    }
+    no_context();
+    CHECK_INT(fz_faults, 0);
     fz_down();
 }
 
