@@ -135,7 +135,8 @@
  *   without a worker, for ProxyConnectTimeout at most, and are 503 then. With
  *   enablereuse=on connections are kept for ttl= (1 s) after an answer. Each
  *   one occupies a process of PHP-FPM, so it wants max=, and pm.max_children
- *   above max= times the children, or the pool stands still.
+ *   above max= times the children, or the pool stands still. CGIPassAuth Off
+ *   holds Authorization back, where a handler has looked at it.
  *     No worker waits for a back end, nor for its client: what the client does
  *   not take is spooled, so that a slow one holds no process of PHP. A request
  *   has a connection of its own, which ends with the answer. A script that
@@ -492,6 +493,8 @@ typedef struct empm_config {
                                           fcgi://localhost/ .php" */
     const char *proxy_pass[EMPM_MAX_LIST]; /* as routes with EMPM_FASTCGI():
                                           "/app/ fcgi://127.0.0.1:9000/" */
+    int         cgi_pass_auth;         /* 1: programs get Authorization, and can
+                                          ask for passwords: 1 */
     const char *spool_directory;       /* large bodies, unlinked: "/tmp" */
     const char *server_field;          /* value of Server: "eventmpm"; "": none
                                           [also ServerTokens] */
@@ -2736,6 +2739,8 @@ static const empm__directive empm__directives[] = {
               "scripts: proxy:unix:PATH|fcgi://localhost/ .php"),
     EMPM__SET("ProxyPass", proxy_pass, LIST, 0, EMPM_MAX_LIST, NULL,
               "a subtree and its FastCGI program: /app/ fcgi://HOST:PORT/"),
+    EMPM__SET("CGIPassAuth", cgi_pass_auth, BOOL, 0, 1, "On",
+              "scripts and FastCGI programs get the field Authorization"),
     EMPM__SET("SpoolDirectory", spool_directory, TEXT, 0, 0, "/tmp",
               "where long bodies wait, in files without a name"),
     EMPM__SET("ServerField", server_field, TEXT, 0, 0, "eventmpm",
@@ -3515,7 +3520,8 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "write a route whose handler sets Location and returns 301" },
     { "Alias AliasMatch AliasPreservePath UserDir",
       "write a route: EMPM_FILES(\"GET /path/\", \"/folder\")" },
-    { "Action CGI* ForceLanguagePriority Imap* Lua* Passenger* "
+    { "Action CGID* CGIM* CGIS* CGIV* ForceLanguagePriority Imap* "
+      "Lua* Passenger* "
      "Perl* "
       "RemoveHandler SSI* Script ScriptAlias ScriptAliasMatch "
      "ScriptInterpreter* "
@@ -3570,7 +3576,7 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "Define, ${NAME}, <IfDefine> and Include are all there is" },
     { "Define UnDefine Include IncludeOptional",
       "it stands in a file, which -f names" },
-    { "AcceptPathInfo AllowEncodedSlashes CGIPassAuth ContentDigest "
+    { "AcceptPathInfo AllowEncodedSlashes ContentDigest "
      "KeptBodySize "
       "MergeSlashes RegexDefaultOptions StrictHostCheck UnsafeAllow3F",
       "there is one way here: leave it out" }
@@ -24779,6 +24785,9 @@ static int empm__cgi_takes(const empm_request *req, const char *name, size_t n)
     for (i = 0; i < EMPM__COUNT(never); i++)
         if (empm__text_same(name, n, never[i], strlen(never[i])))
             return 0;
+    if (!req->w->cfg->cgi_pass_auth &&
+        empm__text_same(name, n, "authorization", 13))
+        return 0;
     return !empm__cgi_hop(req, name, n);
 }
 

@@ -4813,6 +4813,7 @@ TEST(config, every_directive_from_a_file)
           "\"proxy:fcgi://127.0.0.1:9000\" .php" },
         { "ProxyPass", "/app/ fcgi://127.0.0.1:9000/ timeout=5",
           "/app/ fcgi://127.0.0.1:9000/ timeout=5" },
+        { "CGIPassAuth", "Off", "0" },
         { "ProxyTimeout", "5", "5000" }, { "ProxyConnectTimeout", "1", "1000" },
         { "SSLCertificateFile", "a.pem", "a.pem" },
         { "SSLCertificateKeyFile", "a.key", "a.key" },
@@ -21253,6 +21254,26 @@ LIVE(fastcgi, variables)
                      "Host: a\r\n\r\n"), 200);
     CHECK(fb_has(&c, "REQUEST_URI=/app/x?0&y=/z"));
     CHECK(fb_has(&c, "SERVER_NAME=b.example"));
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* CGIPassAuth Off holds Authorization back, and that alone. */
+LIVE(fastcgi, authorization_is_held_back)
+{
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    if (!fx_set(&f, "CGIPassAuth Off") || !fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_ask(&c, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                     "AUTHORIZATION: Basic secret\r\n"
+                     "Authorization-Note: n\r\n\r\n"), 200);
+    CHECK(fb_has(&c, "HTTP_AUTHORIZATION_NOTE=n"));
+    CHECK(c.body.p != NULL && strstr(c.body.p, "secret") == NULL);
     cl_close(&c);
     fb_end(&f);
 }
