@@ -137,6 +137,11 @@
  *   one occupies a process of PHP-FPM, so it wants max=, and pm.max_children
  *   above max= times the children, or the pool stands still. CGIPassAuth Off
  *   holds Authorization back, where a handler has looked at it.
+ *     XSendFile On and XSendFilePath /srv/files: an answer of status 200 with
+ *   the field X-Sendfile is that file below the folder instead, with ranges and
+ *   conditions, and without a process of PHP. The field has the file's path, in
+ *   full or from there, no part of which may be "..", nor a link that leads
+ *   out. A client never sees that field, nor X-Accel-Redirect.
  *     No worker waits for a back end, nor for its client: what the client does
  *   not take is spooled, so that a slow one holds no process of PHP. A request
  *   has a connection of its own, which ends with the answer. A script that
@@ -495,6 +500,11 @@ typedef struct empm_config {
                                           "/app/ fcgi://127.0.0.1:9000/" */
     int         cgi_pass_auth;         /* 1: programs get Authorization, and can
                                           ask for passwords: 1 */
+    int         x_send_file;           /* an answer of a program may name a file
+                                          to send instead, X-Sendfile: 0
+                                          [XSendFile] */
+    const char *x_send_file_path;      /* ... below this folder: NULL
+                                          [XSendFilePath] */
     const char *spool_directory;       /* large bodies, unlinked: "/tmp" */
     const char *server_field;          /* value of Server: "eventmpm"; "": none
                                           [also ServerTokens] */
@@ -2741,6 +2751,10 @@ static const empm__directive empm__directives[] = {
               "a subtree and its FastCGI program: /app/ fcgi://HOST:PORT/"),
     EMPM__SET("CGIPassAuth", cgi_pass_auth, BOOL, 0, 1, "On",
               "scripts and FastCGI programs get the field Authorization"),
+    EMPM__SET("XSendFile", x_send_file, BOOL, 0, 1, "Off",
+              "programs may name a file to send, in X-Sendfile"),
+    EMPM__SET("XSendFilePath", x_send_file_path, TEXT, 0, 0, NULL,
+              "the folder below which those files are"),
     EMPM__SET("SpoolDirectory", spool_directory, TEXT, 0, 0, "/tmp",
               "where long bodies wait, in files without a name"),
     EMPM__SET("ServerField", server_field, TEXT, 0, 0, "eventmpm",
@@ -6743,6 +6757,10 @@ struct empm_server {
      * result is a handler's, or 0: it is none. */
     int            (*run_script)(empm_request *req, const empm__script *at,
                                  const char *name);
+    /* Promises the file `path` below the folder root_fd, which no link leads
+     * out of, as the answer. EMPM_OK, or a status. */
+    int            (*send_below)(empm_request *req, int root_fd,
+                                 const char *path);
     /* Shows the k-th back end. 0: there are no more. */
     int            (*see_backend)(const empm_server *s, int k,
                                   struct empm__backend_seen *seen);
@@ -24188,6 +24206,17 @@ static int empm__files_serve_else(empm_request *req, void *user)
 
 /* --- the wing ------------------------------------------------------------- */
 
+/* The hook of others that answer with files. */
+static int empm__files_send_below(empm_request *req, int root_fd,
+                                  const char *path)
+{
+    int status = 404;
+    empm__file *f = empm__file_open(req, root_fd, path, &status);
+    if (f == NULL)
+        return status == 1 ? 404 : status;    /* a folder; 0: it is answered */
+    return empm__file_send(req, f);
+}
+
 /* Warns of folders that are not there, and says what is wrong with AddType.
  * Under Strict a folder that is not there is an error. */
 static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
@@ -24248,6 +24277,7 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
             return EMPM_ESYS;
         }
     }
+    s->send_below = empm__files_send_below;
     return empm__types_new(&s->types, s->cfg, &s->chars, rep);
 }
 
@@ -24626,16 +24656,17 @@ static size_t empm__cgi_head_length(const char *s, size_t n, size_t seen)
 
 /* What a head has said so far. */
 typedef struct empm__cgi {
-    const char *once[4];           /* the values of fields that stand once */
+    const char *once[5];           /* the values of fields that stand once */
     int         status;            /* 0: none has been given */
     int         streams;           /* each piece is to be sent as it comes */
+    const char *file;              /* of X-Sendfile; or NULL */
 } empm__cgi;
 
 /* The number of a field that may stand once only, or -1. */
 static int empm__cgi_once(const char *name)
 {
     static const char *const once[] = { "status", "content-type", "location",
-                                        "content-length" };
+                                        "content-length", "x-sendfile" };
     int i;
     for (i = 0; i < (int)EMPM__COUNT(once); i++)
         if (empm__text_equal(name, once[i]))
@@ -24643,12 +24674,14 @@ static int empm__cgi_once(const char *name)
     return -1;
 }
 
-/* Is the field for this server, and not for the client? */
+/* Is the field for this server, and not for the client? Paths of files are, of
+ * which other servers have other fields. */
 static int empm__cgi_is_ours(const char *name)
 {
     static const char *const ours[] = {
         "transfer-encoding", "connection", "keep-alive", "trailer", "upgrade",
-        "date", "server", "x-sendfile", "proxy-connection", "te"
+        "date", "server", "x-sendfile", "x-sendfile-temporary",
+        "x-lighttpd-send-file", "proxy-connection", "te"
     };
     size_t i;
     for (i = 0; i < EMPM__COUNT(ours); i++)
@@ -24678,6 +24711,8 @@ static const char *empm__cgi_field(empm__cgi *cgi, empm_request *req,
                    ? NULL : "a field that may stand once stands twice";
     if (once >= 0)
         cgi->once[once] = value;
+    if (once == 4)
+        cgi->file = value;
     if (once == 0) {
         cgi->status = empm__cgi_status(value);
         return cgi->status != 0 ? NULL : "a Status that is no number from 200 "
@@ -25043,6 +25078,8 @@ struct empm__backend_scores {
     pthread_mutex_t      lock;       /* seats, lines and kept connections */
     uint32_t             due_at_ms;  /* atomic: the first kept one to be closed;
                                         or NEVER */
+    int                  send_fd;    /* fixed: XSendFilePath; or -1 */
+    char                 send_root[1200];    /* its name, without a '/' last */
 };
 
 /* The score of a back end in this child. */
@@ -25401,6 +25438,7 @@ typedef struct empm__fcgi {          /* in the request's memory */
     int64_t                length;   /* of the answer's body; -1: not known */
     int64_t                given;    /* bytes of it so far */
     int                    cut;      /* there were more than that */
+    const char            *file;     /* of X-Sendfile, instead of a body */
     char                  *line;     /* of its messages, until it is whole */
     size_t                 line_len;
     size_t                 said;     /* bytes of its messages */
@@ -25485,6 +25523,18 @@ static void empm__fcgi_say(empm__fcgi *x, int code, const char *what)
                       x->at != NULL ? x->at->text : "-", what);
 }
 
+/* Answers with a status of ours, without the fields of the back end's. */
+static void empm__fcgi_refuse(empm__fcgi *x, int status)
+{
+    empm_request *req = x->req;
+    if (x->own_len > 0)
+        memcpy(req->fields, x->own, x->own_len);
+    req->fields_len = x->own_len;
+    empm__response_status_text(req, status);
+    if (status == 503)
+        empm_set_header(req, "Retry-After", "1");
+}
+
 #define EMPM__FCGI_OURS 5700         /* no fault of the back end's */
 
 /* The answer cannot be had, or not to its end: the client gets one of ours,
@@ -25500,12 +25550,7 @@ static int empm__fcgi_fail(empm__fcgi *x, int status, int code, const char *why)
         empm__response_fail(req, EMPM_ECLOSED, "");
         return EMPM_OK;
     }
-    if (x->own_len > 0)
-        memcpy(req->fields, x->own, x->own_len);
-    req->fields_len = x->own_len;
-    empm__response_status_text(req, status);
-    if (status == 503)
-        empm_set_header(req, "Retry-After", "1");
+    empm__fcgi_refuse(x, status);
     return EMPM_OK;
 }
 
@@ -25536,11 +25581,71 @@ static void empm__fcgi_messages(empm__fcgi *x, const char *s, size_t n)
     }
 }
 
+/* The path below XSendFilePath of what X-Sendfile names: it begins there, or
+ * has the folder's own path in front. NULL: it names nothing below it. */
+static const char *empm__fcgi_file_below(const char *root, const char *path)
+{
+    const size_t n = strlen(root);
+    const char *seg;
+    size_t k;
+    if (*path == '/') {
+        if (strncmp(path, root, n) != 0 || path[n] != '/')
+            return NULL;
+        path += n + 1;
+    }
+    for (seg = path; ; seg += k + 1) {
+        k = strcspn(seg, "/");
+        if (k == 0 || (*seg == '.' && (k == 1 || (k == 2 && seg[1] == '.'))))
+            return NULL;
+        if (seg[k] == '\0')
+            return path;
+    }
+}
+
+/* Answers with the file that the back end has named, whose process is free by
+ * now. Where there is none, the client gets a status, and the log the path. */
+static int empm__fcgi_send_file(empm__fcgi *x)
+{
+    const empm_server *s = x->req->w->s;
+    const struct empm__backend_scores *all = s->backends;
+    const char *path = empm__fcgi_file_below(all->send_root, x->file);
+    const int status = path != NULL && all->send_fd >= 0
+                           ? s->send_below(x->req, all->send_fd, path) : 404;
+    char what[320];
+    if (status != EMPM_OK) {
+        snprintf(what, sizeof what, "X-Sendfile %.200s: %s", x->file,
+                 path == NULL ? "is not below XSendFilePath"
+                              : "cannot be sent");
+        empm__fcgi_say(x, 5710, what);
+        empm__fcgi_refuse(x, status);
+    }
+    return EMPM_OK;
+}
+
+/* The head of the answer is here. Returns NULL, or why it is refused. */
+static const char *empm__fcgi_head_is_here(empm__fcgi *x, char *s, size_t n)
+{
+    empm_request *req = x->req;
+    empm__cgi cgi;
+    const char *why = empm__cgi_head(&cgi, req, s, n);
+    if (why != NULL)
+        return why;
+    x->head_done = 1;
+    req->gathers &= !cgi.streams;
+    if (cgi.file != NULL && req->w->cfg->x_send_file && req->status == 200) {
+        req->declared = -1;          /* of a body that is dropped */
+        x->file = empm__request_strndup(req, cgi.file, strlen(cgi.file));
+        if (x->file == NULL)
+            return "no memory for the path of X-Sendfile";
+    }
+    x->length = req->declared;
+    return NULL;
+}
+
 /* Takes a piece of the answer. Returns NULL, or why it is refused. */
 static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
 {
     empm_request *req = x->req;
-    empm__cgi cgi;
     const char *why;
     size_t head;
     if (!x->head_done) {
@@ -25562,12 +25667,11 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
             head = empm__cgi_head_length(s, n, 0);
         s += head - before;
         n -= head - before;
-        if ((why = empm__cgi_head(&cgi, req, from, head)) != NULL)
+        if ((why = empm__fcgi_head_is_here(x, from, head)) != NULL)
             return why;
-        x->head_done = 1;
-        req->gathers &= !cgi.streams;
-        x->length = req->declared;
     }
+    if (x->file != NULL)
+        return NULL;
     if (x->length >= 0 && (int64_t)n > x->length - x->given) {
         if (!x->cut)
             empm__fcgi_say(x, 5705, "sends more than its Content-Length: the "
@@ -25667,6 +25771,10 @@ static int empm__fcgi_ended(empm__fcgi *x)
                                "Content-Length");
     empm__backend_note(req->w, x->at, NULL);
     empm__fcgi_keep(x);
+    if (x->file != NULL) {
+        empm__fcgi_disconnect(x);
+        return empm__fcgi_send_file(x);
+    }
     empm__fcgi_close(x);
     /* how long a body would be is not known from one that was not made: RFC
      * 9110 8.6 */
@@ -26360,6 +26468,31 @@ static void empm__backends_check(const empm_config *cfg,
     }
 }
 
+/* Says what is wrong with XSendFile and its folder. */
+static void empm__fcgi_check_send_file(const empm_config *cfg,
+                                       empm__report *rep)
+{
+    const char *dir = cfg->x_send_file_path;
+    char path[1200];
+    struct stat st;
+    if (!cfg->x_send_file)
+        return;
+#ifdef EVENTMPM_NO_FILES
+    empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile: built without "
+                     "files");
+#endif
+    if (dir == NULL) {
+        empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile wants "
+                         "XSendFilePath, the folder of the files");
+        return;
+    }
+    dir = empm__config_path(cfg, dir, path, sizeof path);
+    errno = ENOTDIR;
+    if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFilePath %s: %s", dir,
+                         strerror(errno));
+}
+
 /* Reads all addresses as a start does, and looks at those that are here: -t and
  * a reload name what is wrong before anything has changed. */
 static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
@@ -26371,6 +26504,7 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
     size_t i;
     int k;
     (void)chars;
+    empm__fcgi_check_send_file(cfg, rep);
     empm__scripts_new(&t, cfg, rep);
     for (k = 0; t != NULL && k < EMPM_MAX_LIST && t->own[k] != NULL; k++)
         empm__backends_check(cfg, t->own[k], "AddHandler", rep);
@@ -26459,6 +26593,7 @@ static int empm__backend_scores_new(empm_server *s)
     all->list = (empm__backend **)(void *)(all + 1);
     all->kept = (empm__backend_kept *)(void *)(all->list + n);
     all->due_at_ms = EMPM__NEVER;
+    all->send_fd = -1;
     rows = mmap(NULL, all->bytes, PROT_READ | PROT_WRITE,
                 MAP_ANONYMOUS | MAP_SHARED, -1, 0);
     if (rows == MAP_FAILED || pthread_mutex_init(&all->lock, NULL) != 0) {
@@ -26472,6 +26607,28 @@ static int empm__backend_scores_new(empm_server *s)
     s->backends = all;
     s->see_backend = empm__backend_see;
     return EMPM_OK;
+}
+
+/* Opens XSendFilePath, if X-Sendfile is followed. EMPM_OK, or EMPM_ESYS: it is
+ * told. */
+static int empm__fcgi_send_root_open(empm_server *s, empm__report *rep)
+{
+    struct empm__backend_scores *all = s->backends;
+    const char *dir = s->cfg->x_send_file_path;
+    char path[1200];
+    size_t n;
+    if (all == NULL || !s->cfg->x_send_file)
+        return EMPM_OK;
+    dir = empm__config_path(s->cfg, dir, path, sizeof path);
+    n = (size_t)snprintf(all->send_root, sizeof all->send_root, "%s", dir);
+    while (n > 0 && n < sizeof all->send_root && all->send_root[n - 1] == '/')
+        all->send_root[--n] = '\0';
+    all->send_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (all->send_fd >= 0)
+        return EMPM_OK;
+    empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFilePath %s: %s", dir,
+                     strerror(errno));
+    return EMPM_ESYS;
 }
 
 /* A child begins: what the last one in its slot was at is over. */
@@ -26545,7 +26702,7 @@ static int empm__fcgi_server_new(empm_server *s, const empm_server *old,
     if (r == EMPM_OK && (r = empm__backend_scores_new(s)) < 0)
         empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory for the scores "
                          "of back ends");
-    return r;
+    return r == EMPM_OK ? empm__fcgi_send_root_open(s, rep) : r;
 }
 
 /* Old children keep their own copies of the addresses, and their mapping of
@@ -26562,6 +26719,8 @@ static void empm__fcgi_server_free(empm_server *s)
     if (s->backends != NULL) {
         munmap(s->backends->rows, s->backends->bytes);
         pthread_mutex_destroy(&s->backends->lock);
+        if (s->backends->send_fd >= 0)
+            close(s->backends->send_fd);
     }
     EMPM_FREE(s->backends);
     s->backends = NULL;
@@ -32691,6 +32850,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5707  AddHandler, ProxyPass or the back end of a route is not valid
  *   5708  a back end's socket is not there
  *   5709  how many processes of a back end enablereuse=on can occupy
+ *   5710  a back end's X-Sendfile names no file that may be sent: 404, 403
+ *   5711  XSendFilePath is not there
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------

@@ -4813,7 +4813,8 @@ TEST(config, every_directive_from_a_file)
           "\"proxy:fcgi://127.0.0.1:9000\" .php" },
         { "ProxyPass", "/app/ fcgi://127.0.0.1:9000/ timeout=5",
           "/app/ fcgi://127.0.0.1:9000/ timeout=5" },
-        { "CGIPassAuth", "Off", "0" },
+        { "CGIPassAuth", "Off", "0" }, { "XSendFile", "On", "1" },
+        { "XSendFilePath", "/srv/files", "/srv/files" },
         { "ProxyTimeout", "5", "5000" }, { "ProxyConnectTimeout", "1", "1000" },
         { "SSLCertificateFile", "a.pem", "a.pem" },
         { "SSLCertificateKeyFile", "a.key", "a.key" },
@@ -21276,6 +21277,103 @@ LIVE(fastcgi, authorization_is_held_back)
     CHECK(c.body.p != NULL && strstr(c.body.p, "secret") == NULL);
     cl_close(&c);
     fb_end(&f);
+}
+
+/* X-Sendfile is followed where that is switched on, below one folder that
+ * nothing leads out of; the client never sees it, and ranges and conditions are
+ * those of a file. */
+LIVE(fastcgi, a_file_that_a_program_names)
+{
+    static char says[12][500];
+    static const struct { const char *name; int status; } rows[] = {
+        { "a.txt", 200 }, { "%s/send/a.txt", 200 },
+        { "sub/b.txt", 200 }, { "../out.txt", 404 }, { "sub/../a.txt", 404 },
+        { "%s/out.txt", 404 }, { "%s/sendout.txt", 404 }, { "link", 404 },
+        { "none", 404 }, { "sub", 404 }, { "/etc/passwd", 404 }, { "", 404 }
+    };
+    static fb_row say[12];
+    char dir[400], path[500];
+    int on;
+
+    snprintf(dir, sizeof dir, "%s/send", g_tmp);
+    mkdir(dir, 0755);
+    snprintf(path, sizeof path, "%s/sub", dir);
+    mkdir(path, 0755);
+    snprintf(path, sizeof path, "%s/sub/b.txt", dir);
+    write_file(path, "0123456789", 10);
+    snprintf(path, sizeof path, "%s/a.txt", dir);
+    write_file(path, "0123456789", 10);
+    snprintf(path, sizeof path, "%s/link", dir);
+    if (symlink("../out.txt", path) != 0)
+        unlink(path);
+    snprintf(path, sizeof path, "%s/out.txt", g_tmp);
+    write_file(path, "secret", 6);
+    snprintf(path, sizeof path, "%s/sendout.txt", g_tmp);
+    write_file(path, "secret", 6);
+    EACH(rows, i) {
+        snprintf(path, sizeof path, rows[i].name, g_tmp);
+        snprintf(says[i], sizeof says[i], "o:X-A: b\nContent-Length: 4\n"
+                 "X-Sendfile: %s\n\nbo|o:dy|$", path);
+        say[i].how = FB_STREAM;
+        say[i].say = says[i];
+        say[i].cut = i % 2 ? 0 : 7;
+    }
+    for (on = 0; on < 2; on++) {
+        fixture f;
+        client c;
+
+        fb_init(&f, say, say);
+        f.cfg.x_send_file = on;
+        f.cfg.x_send_file_path = dir;
+        if (!fb_serve(&f))
+            return;
+        cl_init(&c);
+        c.port = f.port;
+        EACH(rows, i) {
+            char target[40];
+
+            snprintf(target, sizeof target, "/app/?%d", (int)i);
+            context("%s", rows[i].name);
+            CHECK_INT(cl_get(&c, target), on ? rows[i].status : 200);
+            if (!on || rows[i].status == 200) {
+                CHECK_STR(c.body.p, on ? "0123456789" : "body");
+                CHECK_STR(cl_header(&c, "X-A"), "b");
+            }
+            CHECK(cl_header(&c, "X-Sendfile") == NULL);
+        }
+        no_context();
+        if (on) {
+            CHECK_INT(cl_ask(&c, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                             "Range: bytes=2-4\r\n\r\n"), 206);
+            CHECK_STR(c.body.p, "234");
+            CHECK_INT(cl_ask(&c, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                             "If-None-Match: *\r\n\r\n"), 304);
+            cl_puts(&c, "HEAD /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+            CHECK_INT(cl_reply_with(&c, 1), 200);
+            CHECK_STR(cl_header(&c, "Content-Length"), "10");
+            CHECK(fx_log_has(&f, "is not below XSendFilePath"));
+        }
+        cl_close(&c);
+        fb_end(&f);
+    }
+}
+
+/* XSendFile without a folder that is there is an error at the start. */
+TEST(fastcgi, a_folder_for_x_sendfile)
+{
+    static const char *const dirs[] = { NULL, "/nowhere/at/all", "/dev/null",
+                                        "/" };
+    int i;
+
+    for (i = 0; i < 4; i++) {
+        empm_config cfg = empm_defaults();
+
+        cfg.routes = fb_routes;
+        cfg.x_send_file = 1;
+        cfg.x_send_file_path = dirs[i];
+        CHECK_INT(empm_check(&cfg, NULL, NULL) > 0, i < 3);
+        empm_config_free(&cfg);
+    }
 }
 
 /* ServerName may have a scheme and a port; SERVER_NAME is its name. */
