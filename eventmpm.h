@@ -147,8 +147,8 @@
  *   has a connection of its own, which ends with the answer. A script that
  *   sends text/event-stream, or "X-Accel-Buffering: no", is sent as it comes;
  *   any other answer of up to EMPM_RESPONSE_BUFFER gathers first. What cannot
- *   be reached is 503, a broken answer 502, silence for ProxyTimeout 504; the
- *   error log has the cause.
+ *   be reached is 503, a broken answer 502, and 504 if for ProxyTimeout nothing
+ *   of it comes that the client gets; the error log has the cause.
  *
  * HTTPS  EVENTMPM_TLS_BEARSSL and -lbearssl: Listen "8443 tls" serves TLS 1.2
  *   with SSLCertificateFile and SSLCertificateKeyFile; several pairs are chosen
@@ -24388,6 +24388,10 @@ enum empm__fcgi_type {
  * each byte of the body on the wire is known without a table. */
 #define EMPM__FCGI_PIECE  65528u
 #define EMPM__FCGI_EMPTY_MOST 1000u /* records without content in a row */
+/* What is no part of an answer (heads of records, padding, messages) may be 16
+ * times as much as the answer, and this. 15 bytes are what a record of one byte
+ * has if it is aligned to 8; so no honest back end comes near. */
+#define EMPM__FCGI_VAIN_MOST  (1u << 20)
 
 static void empm__fcgi_head_write(unsigned char to[EMPM__FCGI_HEAD],
                                   enum empm__fcgi_type type, size_t content)
@@ -24554,9 +24558,38 @@ typedef struct empm__fcgi_reader {
     uint32_t      content, padding;      /* bytes left of this record */
     uint32_t      end_have;        /* bytes of `end` that are here */
     uint32_t      empty;           /* records without content in a row */
+    uint32_t      vain;            /* bytes beyond 16 for each of the answer */
 } empm__fcgi_reader;
 
 #define EMPM__FCGI_BAD (-5)        /* the stream is no FastCGI, see *why */
+
+/* Reads the head of a record that is whole. Returns NULL, or why it is refused.
+ * Each record is judged here, by its lengths: so a stream means the same
+ * however it is cut. */
+static const char *empm__fcgi_read_head(empm__fcgi_reader *r)
+{
+    const int type = r->head[1];
+    uint32_t answer;
+    r->content = (uint32_t)r->head[4] << 8 | r->head[5];
+    r->padding = r->head[6];
+    r->end_have = 0;
+    r->empty = r->content > 0 ? 0 : r->empty + 1;
+    answer = type == EMPM__FCGI_STDOUT ? r->content : 0;
+    r->vain += EMPM__FCGI_HEAD + r->padding + r->content - answer;
+    r->vain -= (uint32_t)empm__min(r->vain, answer * 16);
+    return r->head[0] != 1 ? "a record of another version"
+           : type != EMPM__FCGI_END && type != EMPM__FCGI_STDOUT &&
+                 type != EMPM__FCGI_STDERR
+               ? "a record of a type that no answer has"
+           : r->head[2] != 0 || r->head[3] != 1
+               ? "a record of another request"
+           : type == EMPM__FCGI_END && r->content < sizeof r->end
+               ? "an end of the request that is too short"
+           : r->empty > EMPM__FCGI_EMPTY_MOST
+               ? "records without content, and no end of them"
+           : r->vain > EMPM__FCGI_VAIN_MOST
+               ? "a mebibyte of messages and padding, and no answer" : NULL;
+}
 
 /* Takes the next piece from *at..end and moves *at behind it. Returns STDOUT or
  * STDERR with the piece, END when `end` is whole, EMPM__MORE when *at is at the
@@ -24566,7 +24599,7 @@ static int empm__fcgi_read(empm__fcgi_reader *r, const char **at,
                            const char **why)
 {
     for (;;) {
-        int type = r->head[1];
+        const int type = r->head[1];
         size_t left = (size_t)(end - *at);
         if (r->have < EMPM__FCGI_HEAD) {
             const size_t take = empm__min(EMPM__FCGI_HEAD - r->have, left);
@@ -24575,21 +24608,7 @@ static int empm__fcgi_read(empm__fcgi_reader *r, const char **at,
             *at += take;
             if (r->have < EMPM__FCGI_HEAD)
                 return EMPM__MORE;
-            type = r->head[1];
-            r->content = (uint32_t)r->head[4] << 8 | r->head[5];
-            r->padding = r->head[6];
-            r->end_have = 0;
-            r->empty = r->content > 0 ? 0 : r->empty + 1;
-            *why = r->head[0] != 1 ? "a record of another version"
-                   : type != EMPM__FCGI_END && type != EMPM__FCGI_STDOUT &&
-                         type != EMPM__FCGI_STDERR
-                       ? "a record of a type that no answer has"
-                   : r->head[2] != 0 || r->head[3] != 1
-                       ? "a record of another request"
-                   : type == EMPM__FCGI_END && r->content < sizeof r->end
-                       ? "an end of the request that is too short"
-                   : r->empty > EMPM__FCGI_EMPTY_MOST
-                       ? "records without content, and no end of them" : NULL;
+            *why = empm__fcgi_read_head(r);
             if (*why != NULL)
                 return EMPM__FCGI_BAD;
             continue;
@@ -25422,6 +25441,7 @@ typedef struct empm__fcgi {          /* in the request's memory */
     empm__backend_wait     wait;     /* for a seat; has the back ends tried */
     int                    pause_ms; /* before the next attempt to connect */
     uint32_t               began_ms; /* of the attempts to connect */
+    uint32_t               got_on_ms;      /* when it has last got on */
     const char            *head;     /* the records before the body; in the
                                         scratch until they wait */
     size_t                 head_len;
@@ -25453,11 +25473,17 @@ static void empm__fcgi_message(empm__fcgi *x)
     x->line_len = 0;
 }
 
-/* How long the back end may take and give nothing. */
-static int empm__fcgi_timeout(const empm__fcgi *x)
+/* How long the back end may still take and give nothing. Only what it takes of
+ * the request and gives to the client counts: not a header that comes byte by
+ * byte, messages, padding, or what is dropped. So a back end that sends for
+ * ever and answers nothing is held by this, slow or quick. */
+static int empm__fcgi_time_left(const empm__fcgi *x)
 {
-    return x->group->timeout_ms > 0 ? x->group->timeout_ms
-                                    : x->req->w->cfg->proxy_timeout_ms;
+    const int most = x->group->timeout_ms > 0
+                         ? x->group->timeout_ms
+                         : x->req->w->cfg->proxy_timeout_ms;
+    return empm__time_until(empm__time_after(x->got_on_ms, most),
+                            x->req->w->now_ms);
 }
 
 /* Closes the connection to the back end, if there is one. */
@@ -25680,6 +25706,8 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
         n = (size_t)(x->length - x->given);
     }
     x->given += (int64_t)n;
+    if (n > 0 && !empm__response_is_bodiless(req, req->status))
+        x->got_on_ms = req->w->now_ms;
     return n == 0 || empm_write(req, s, n) == EMPM_OK
                ? NULL : "";                      /* that has been said */
 }
@@ -25715,6 +25743,33 @@ static int empm__fcgi_wait(empm__fcgi *x, int events, int ms)
                                       x) != 0
                ? EMPM_SUSPENDED
                : empm__fcgi_no_wait(x);
+}
+
+/* Is all of the answer here, but for the record that ends it? */
+static int empm__fcgi_has_all(const empm__fcgi *x)
+{
+    return x->head_done && x->length >= 0 && x->given == x->length;
+}
+
+/* The back end has taken and given nothing for too long. */
+static int empm__fcgi_too_late(empm__fcgi *x)
+{
+    if (empm__fcgi_has_all(x)) {
+        empm__fcgi_close(x);
+        return EMPM_OK;
+    }
+    return empm__fcgi_fail(x, 504, 5704, "takes and gives nothing for "
+                           "ProxyTimeout");
+}
+
+/* Waits for a back end that works at the request. */
+static int empm__fcgi_wait_on(empm__fcgi *x)
+{
+    const int left_ms = empm__fcgi_time_left(x);
+    if (left_ms <= 0)
+        return empm__fcgi_too_late(x);
+    return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
+                                               : EMPM_FD_IN, left_ms);
 }
 
 /* May the request be sent again, to another back end? Nothing of it has been
@@ -25788,7 +25843,7 @@ static int empm__fcgi_ended(empm__fcgi *x)
  * end. That is all right for an answer that has its length. */
 static int empm__fcgi_broken(empm__fcgi *x, const char *why)
 {
-    if (x->head_done && x->length >= 0 && x->given == x->length) {
+    if (empm__fcgi_has_all(x)) {
         empm__fcgi_close(x);
         return EMPM_OK;
     }
@@ -25842,7 +25897,6 @@ static int empm__fcgi_wait_room(empm__fcgi *x)
 static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
 {
     empm_request *req = x->req;
-    const int rest_ms = empm__fcgi_timeout(x);
     const char *why = NULL;
     int64_t most = EMPM_TURN_BYTES;
     for (;;) {
@@ -25862,7 +25916,7 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
             return empm__fcgi_wait_room(x);
         if (most <= 0) {             /* no event tells of what is left */
             empm__conn_note(req->c, EMPM__READY_AUX_IN);
-            return empm__fcgi_wait(x, EMPM_FD_IN, rest_ms);
+            return empm__fcgi_wait_on(x);
         }
         empm__conn_clear(req->c, EMPM__READY_AUX_IN);
         do
@@ -25895,8 +25949,7 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
                 return empm__fcgi_fail(x, 502, 5703, why);
         }
     }
-    return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
-                                               : EMPM_FD_IN, rest_ms);
+    return empm__fcgi_wait_on(x);
 }
 
 /* The same, into the worker's scratch. That is not the worker's meanwhile: what
@@ -25949,14 +26002,14 @@ static int empm__fcgi_send(empm__fcgi *x, int first)
                                         byte; but may have answered */
             x->all = x->sent;
             x->keeps = 0;
-        } else
+        } else {
             x->sent += n;
+            x->got_on_ms = x->req->w->now_ms;
+        }
     }
     if (!first)
         return empm__fcgi_receive(x);
-    return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
-                                               : EMPM_FD_IN,
-                           empm__fcgi_timeout(x));
+    return empm__fcgi_wait_on(x);
 }
 
 /* Writes the records before the body: into the scratch, which is enough for
@@ -25996,6 +26049,7 @@ static int empm__fcgi_connected(empm__fcgi *x)
         return empm__fcgi_fail(x, status, EMPM__FCGI_OURS, "no room for its "
                                "variables");
     x->phase = EMPM__FCGI_SENDING;
+    x->got_on_ms = x->req->w->now_ms;
     x->req->stays = 1;
     x->req->gathers = !x->group->flushes;
     return empm__fcgi_send(x, 1);
@@ -26110,6 +26164,8 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
     socklen_t n = sizeof error;
     if (why == EMPM_HALF_CLOSED)     /* it may still read the answer */
         return EMPM_SUSPENDED;       /* and what is waited for stays */
+    if (req->room_at != 0)           /* it has waited for the client */
+        x->got_on_ms = req->w->now_ms;
     req->room_at = 0;
     if (x->wait.ticket != 0) {       /* whatever the reason: is there a seat? */
         lined_up = 1;
@@ -26127,8 +26183,7 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
             return empm__fcgi_next(x, 503, 5704, "cannot be reached in "
                                    "ProxyConnectTimeout");
         if (x->phase != EMPM__FCGI_CONNECTING)
-            return empm__fcgi_fail(x, 504, 5704, "takes and gives nothing for "
-                                   "ProxyTimeout");
+            return empm__fcgi_too_late(x);
         if (lined_up && x->at == NULL)
             return empm__fcgi_no_seat(x);
         break;                       /* the pause before another attempt */

@@ -20677,6 +20677,49 @@ TEST(fastcgi, streams_that_are_none_are_refused)
     str_free(&s);
 }
 
+/* What is no answer may be 16 times as much as the answer, and a mebibyte: so a
+ * back end that answers in aligned records of one byte is read for ever, and
+ * one that sends messages, padding or records without content is not. */
+TEST(fastcgi, what_is_no_answer_has_a_bound)
+{
+    static const struct { int type, n, pad, mixed, refused; } rows[] = {
+        { EMPM__FCGI_STDOUT, 1, 7, 0, 0 },
+        { EMPM__FCGI_STDOUT, 1000, 255, 0, 0 },
+        { EMPM__FCGI_STDOUT, 1, 14, 0, 1 },
+        { EMPM__FCGI_STDERR, 1000, 0, 0, 1 },
+        { EMPM__FCGI_STDERR, 15, 0, 1, 0 },      /* beside an answer */
+        { EMPM__FCGI_STDERR, 30, 0, 1, 1 },
+    };
+    static const char data[1000];
+
+    EACH(rows, i) {
+        str one = { 0 };
+        empm__fcgi_reader r;
+        int64_t bytes = 0;
+        int k, type = EMPM__MORE;
+
+        fcgi_record(&one, rows[i].type, data, (size_t)rows[i].n, 0);
+        one.p[6] = (char)rows[i].pad;
+        str_add(&one, data, (size_t)rows[i].pad);
+        if (rows[i].mixed)
+            fcgi_record(&one, EMPM__FCGI_STDOUT, "ab", 2, 0);
+        memset(&r, 0, sizeof r);
+        for (k = 0; k < 300000 && type != EMPM__FCGI_BAD; k++) {
+            const char *at = one.p, *piece, *why;
+            size_t n;
+
+            while ((type = empm__fcgi_read(&r, &at, one.p + one.n, &piece, &n,
+                                           &why)) != EMPM__MORE &&
+                   type != EMPM__FCGI_BAD)
+                ;
+            bytes += (int64_t)one.n;
+        }
+        CHECK_INT(type == EMPM__FCGI_BAD, rows[i].refused);
+        CHECK(!rows[i].refused || bytes < 30 * (1 << 20));
+        str_free(&one);
+    }
+}
+
 /* No pair is split between two records; one that fits none is told; and a
  * writer without room counts what it needs. */
 TEST(fastcgi, pairs_are_not_split_between_records)
@@ -20767,7 +20810,7 @@ TEST(fastcgi, a_body_goes_on_at_any_byte)
 /* --- a back end ----------------------------------------------------------- */
 
 enum { FB_STREAM, FB_EARLY, FB_CLOSE, FB_HANG, FB_ECHO, FB_LONG, FB_NUMBER,
-       FB_LATE, FB_ONCE };
+       FB_LATE, FB_ONCE, FB_EVER };
 
 typedef struct fb_row {
     int         how;                /* FB_* */
@@ -20780,7 +20823,9 @@ typedef struct fb_row {
                                        FB_LATE: the same, and the padding of
                                        its last record follows after so many;
                                        FB_ONCE: the same, but only the first of
-                                       a connection: the next one ends it */
+                                       a connection: the next one ends it;
+                                       FB_EVER: the pieces behind the first '#'
+                                       again and again, after `cut` ms each */
     int         cut;                /* bytes of a write; 0: all */
 } fb_row;
 
@@ -20932,6 +20977,21 @@ static int fb_answer(fb *b, int fd)
         fb_write(fd, params.p, params.n, 0);
     } else if (row->how == FB_LONG) {
         fb_long(fd, atoll(row->say));
+    } else if (row->how == FB_EVER) {
+        const char *again = strchr(row->say, '#');
+
+        str_add(&body, row->say, (size_t)(again - row->say));
+        str_add(&body, "", 1);
+        fb_stream(&out, body.p + body.n - (again - row->say) - 1);
+        while (!get_int(&b->stop) && fb_write(fd, out.p, out.n, 0) == 0) {
+            out.n = 0;
+            do
+                fb_stream(&out, again + 1);
+            while (row->cut == 0 && out.n < 30000);
+            if (row->cut > 0)
+                nap(row->cut);
+        }
+        early = 1;
     } else if (row->how == FB_ONCE && b->nth > 1) {
         early = 1;
     } else if (row->how >= FB_NUMBER) {
@@ -21992,6 +22052,56 @@ LIVE(fastcgi, the_status_shows_back_ends)
         if (c.body.p == NULL || strstr(c.body.p, rows[k].has) == NULL)
             CHECK_STR(c.body.p, rows[k].has);
     }
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A back end that sends for ever is left: one that sends a lot by the bound of
+ * what is no answer, one that sends little by ProxyTimeout, which only counts
+ * what the client gets. Before the head of the answer the client gets a status,
+ * behind it the answer is cut; if it is whole, the client has it. */
+LIVE(fastcgi, back_ends_that_never_end)
+{
+    static const fb_row rows[] = {
+        { FB_EVER, "o:A: b|#e:messages and messages\n", 0 },
+        { FB_EVER, "o:A: b|#o:|o:", 0 },
+        { FB_EVER, "o:A: b|#e:m", 10 },
+        { FB_EVER, "o:A|#o:a", 10 },             /* its head never ends */
+        { FB_EVER, "o:Content-Length: 2\n\nok|#o:more", 10 },
+        { FB_EVER, "o:A: b\n\nbegun|#e:m", 10 },
+        { FB_EVER, "o:Content-Length: 1\n\na|#o:xyz|e:m", 0 },
+        { FB_EVER, "o:Status: 204\n\n|#o:dropped", 10 },
+        { FB_EVER, "o:X-Accel-Buffering: no\n\nbegun|#e:m", 10 },
+        { FB_EVER, "o:X-Accel-Buffering: no\n\nbegun|#e:m", 0 },
+    };
+    static const struct { int status; const char *body; } want[] = {
+        { 502, NULL }, { 502, NULL }, { 504, NULL }, { 504, NULL },
+        { 200, "ok" }, { 504, NULL }, { 200, "a" }, { 504, NULL },
+        { 200, NULL }, { 200, NULL }             /* on its way, and cut */
+    };
+    fixture f;
+    client c;
+
+    fb_init(&f, rows, rows);
+    f.cfg.proxy_timeout_ms = 150;
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    EACH(rows, i) {
+        char target[40];
+
+        context("%s", rows[i].say);
+        snprintf(target, sizeof target, "/app/?%d", (int)i);
+        CHECK_INT(cl_get(&c, target), want[i].status);
+        if (want[i].body != NULL)
+            CHECK_STR(c.body.p, want[i].body);
+        CHECK_INT(c.complete, want[i].status != 200 || want[i].body != NULL);
+        if (!c.complete)
+            cl_close(&c);
+    }
+    no_context();
+    CHECK_INT(cl_get(&c, "/a.txt"), 200);
     cl_close(&c);
     fb_end(&f);
 }
