@@ -255,7 +255,7 @@
  *   EVENTMPM_NO_STATUS       1450 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
- *   EVENTMPM_NO_FASTCGI      2030 lines 13800 bytes FastCGI back ends: PHP
+ *   EVENTMPM_NO_FASTCGI      2540 lines 13800 bytes FastCGI back ends: PHP
  *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
  *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
@@ -25441,7 +25441,8 @@ typedef struct empm__fcgi {          /* in the request's memory */
     empm__backend_wait     wait;     /* for a seat; has the back ends tried */
     int                    pause_ms; /* before the next attempt to connect */
     uint32_t               began_ms; /* of the attempts to connect */
-    uint32_t               got_on_ms;      /* when it has last got on */
+    uint32_t               got_on_ms;      /* when it has last got on, or begun
+                                              to connect */
     const char            *head;     /* the records before the body; in the
                                         scratch until they wait */
     size_t                 head_len;
@@ -26091,6 +26092,37 @@ static int empm__fcgi_pause(empm__fcgi *x)
                : empm__fcgi_no_wait(x);
 }
 
+/* Waits until it is connected, from x->got_on_ms on. */
+static int empm__fcgi_wait_connect(empm__fcgi *x)
+{
+    const int left_ms = empm__time_until(
+        empm__time_after(x->got_on_ms, empm__fcgi_patience(x)),
+        empm__now_ms());
+    if (left_ms <= 0)
+        return empm__fcgi_next(x, 503, 5704, "cannot be reached in "
+                               "ProxyConnectTimeout");
+    return empm__fcgi_wait(x, EMPM_FD_OUT, left_ms);
+}
+
+/* A connection that was under way may be there. An event is only a hint: it can
+ * be of another descriptor, which has been closed. So the socket is asked if it
+ * has failed, and whether it has a peer. */
+static int empm__fcgi_maybe_connected(empm__fcgi *x)
+{
+    struct sockaddr_storage peer;
+    socklen_t n = sizeof peer;
+    int error = 0;
+    socklen_t error_len = sizeof error;
+    empm__conn_clear(x->req->c, EMPM__READY_AUX_OUT);
+    if (getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &error_len) < 0 ||
+        (error == 0 && getpeername(x->fd, (struct sockaddr *)&peer, &n) < 0))
+        error = errno;
+    if (error == ENOTCONN)
+        return empm__fcgi_wait_connect(x);
+    return error == 0 ? empm__fcgi_connected(x)
+                      : empm__fcgi_next(x, 503, 5701, strerror(error));
+}
+
 /* Connects to the back end that has been chosen, or has a connection that was
  * kept. */
 static int empm__fcgi_open(empm__fcgi *x)
@@ -26118,8 +26150,10 @@ static int empm__fcgi_open(empm__fcgi *x)
         return empm__fcgi_pause(x);
     if (error == 0)
         return empm__fcgi_connected(x);
-    if (error == EINPROGRESS)
-        return empm__fcgi_wait(x, EMPM_FD_OUT, empm__fcgi_patience(x));
+    if (error == EINPROGRESS) {
+        x->got_on_ms = empm__now_ms();
+        return empm__fcgi_wait_connect(x);
+    }
     return empm__fcgi_next(x, 503, 5701, strerror(error));
 }
 
@@ -26160,8 +26194,7 @@ static int empm__fcgi_connect(empm__fcgi *x)
 static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
 {
     empm__fcgi *x = (empm__fcgi *)user;
-    int error = 0, lined_up = 0;
-    socklen_t n = sizeof error;
+    int lined_up = 0;
     if (why == EMPM_HALF_CLOSED)     /* it may still read the answer */
         return EMPM_SUSPENDED;       /* and what is waited for stays */
     if (req->room_at != 0)           /* it has waited for the client */
@@ -26192,13 +26225,8 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
     }
     if (x->fd < 0)
         return x->at != NULL ? empm__fcgi_open(x) : empm__fcgi_connect(x);
-    if (x->phase == EMPM__FCGI_CONNECTING) {
-        if (getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
-            error = errno;
-        if (error == 0)
-            return empm__fcgi_connected(x);
-        return empm__fcgi_next(x, 503, 5701, strerror(error));
-    }
+    if (x->phase == EMPM__FCGI_CONNECTING)
+        return empm__fcgi_maybe_connected(x);
     return x->sent < x->all ? empm__fcgi_send(x, 0) : empm__fcgi_receive(x);
 }
 
@@ -26267,6 +26295,8 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
     if (strncmp(text, "proxy:", 6) == 0)
         text += 6;
     bar = strchr(text, '|');
+    if ((bar != NULL ? (size_t)(bar - text) : strlen(text)) >= sizeof host)
+        return "has an address of more than 255 bytes";
     snprintf(host, sizeof host, "%.*s",
              bar != NULL ? (int)(bar - text) : (int)strlen(text), text);
     if (bar != NULL && strncmp(bar + 1, "fcgi://", 7) != 0)
@@ -26493,14 +26523,107 @@ static int empm__fcgi_route(empm_request *req, void *user)
  * for all children; each of them keeps its own count.
  * ------------------------------------------------------------------------- */
 
-/* Warns of a back end on this machine whose socket is not there: it may come
- * later. The right to open it is not looked at. And tells what kept connections
- * need. */
+/* The user of the children, as the rights of files see it. */
+typedef struct empm__backends_user {
+    char  name[64];
+    uid_t uid;
+    gid_t gid[256];
+    int   n;                         /* of gid; 0: not known, nothing is said */
+} empm__backends_user;
+
+/* Finds that user: only root becomes another one, and a program that is none of
+ * ours stays root then. */
+static void empm__backends_user_find(empm__backends_user *u,
+                                     const empm_config *cfg)
+{
+    const char *name = geteuid() == 0 ? cfg->user_name : NULL;
+    memset(u, 0, sizeof *u);
+    if (name == NULL) {
+        const struct passwd *p = getpwuid(geteuid());
+        snprintf(u->name, sizeof u->name, "%s", p != NULL ? p->pw_name
+                                                          : "(no name)");
+        u->uid = geteuid();
+        u->gid[0] = getegid();
+        u->n = getgroups((int)EMPM__COUNT(u->gid) - 1, u->gid + 1) + 1;
+        return;
+    }
+    snprintf(u->name, sizeof u->name, "%s", name);
+    if (empm__identity_user(name, &u->uid, u->gid) < 0 ||
+        (cfg->group_name != NULL &&
+         empm__identity_group(cfg->group_name, u->gid) < 0))
+        return;                      /* that is said elsewhere */
+    u->n = *name == '#' ? 1 : (int)EMPM__COUNT(u->gid);
+    if (*name != '#' && getgrouplist(name, u->gid[0], u->gid, &u->n) < 0)
+        u->n = 0;                    /* more than fit */
+}
+
+/* Does a file's mode give the user a right: 2 to write, 1 to pass? */
+static int empm__backends_user_may(const empm__backends_user *u,
+                                   const struct stat *st, unsigned right)
+{
+    unsigned bits = (unsigned)st->st_mode;
+    int i;
+    if (u->uid == 0)
+        return 1;
+    for (i = 0; i < u->n && st->st_gid != u->gid[i]; i++)
+        ;
+    if (st->st_uid == u->uid)
+        bits >>= 6;
+    else if (i < u->n)
+        bits >>= 3;
+    return (bits & right) != 0;
+}
+
+/* Has the file a list of rights beside its mode, as listen.acl_users gives it?
+ * Then its mode does not tell. */
+static int empm__backend_has_acl(const char *path)
+{
+#if defined(__linux__) && defined(SYS_getxattr)
+    return syscall(SYS_getxattr, path, "system.posix_acl_access", NULL, 0) > 0;
+#else
+    (void)path;
+    return 0;
+#endif
+}
+
+/* Warns if the children may not write to a socket that is there, or not pass a
+ * folder on the way; the first that hinders them is told. */
+static void empm__backend_check_rights(const empm__backends_user *u,
+                                       const char *path, const char *of,
+                                       const char *text, empm__report *rep)
+{
+    char part[1400];
+    size_t n = 0;
+    do {
+        struct stat st;
+        unsigned right;
+        n += path[n] == '/';
+        n += strcspn(path + n, "/");
+        snprintf(part, sizeof part, "%.*s", (int)n, path);
+        right = path[n] == '\0' ? 2 : 1;
+        if (stat(part, &st) < 0 || empm__backend_has_acl(part))
+            return;
+        if (!empm__backends_user_may(u, &st, right)) {
+            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: User "
+                             "%s may not %s %s, which is %ld:%ld's with mode "
+                             "%04o%s", of, text, u->name, right == 2
+                             ? "write to" : "pass", part, (long)st.st_uid,
+                             (long)st.st_gid, (unsigned)st.st_mode & 07777u,
+                             right == 2 ? ": see listen.owner, listen.group "
+                                          "and listen.mode of its pool" : "");
+            return;
+        }
+    } while (path[n] != '\0');
+}
+
+/* Warns of a back end on this machine whose socket is not there, which may come
+ * later, or is not for the children; and tells what kept connections need. */
 static void empm__backends_check(const empm_config *cfg,
                                  const empm__backends *g, const char *of,
                                  empm__report *rep)
 {
     const int children = empm__config_children_limit(cfg);
+    empm__backends_user u;
     int i;
     if (g->reuse)
         empm__report_say(rep, EMPM_LOG_NOTICE, 5709, "%s: %s: enablereuse=on "
@@ -26508,18 +26631,26 @@ static void empm__backends_check(const empm_config *cfg,
                          "of %d children: more than %d are needed "
                          "(pm.max_children)", of, g->list[0].text, g->max,
                          children, g->max * children);
+    empm__backends_user_find(&u, cfg);
     for (i = 0; i < g->n; i++) {
         const struct sockaddr_un *un =
             (const struct sockaddr_un *)(const void *)&g->list[i].to;
+        char path[1400], dir[1200];
         struct stat st;
         if (un->sun_family != AF_UNIX)
             continue;
-        if (stat(un->sun_path, &st) < 0)
-            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: %s",
-                             of, g->list[i].text, strerror(errno));
+        /* the children connect from within */
+        snprintf(path, sizeof path, "%s%s", cfg->chroot_dir == NULL ? ""
+                 : empm__config_path(cfg, cfg->chroot_dir, dir, sizeof dir),
+                 un->sun_path);
+        if (stat(path, &st) < 0)
+            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: %s: "
+                             "%s", of, g->list[i].text, path, strerror(errno));
         else if (!S_ISSOCK(st.st_mode))
-            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s is no "
-                             "socket", of, g->list[i].text);
+            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: %s is "
+                             "no socket", of, g->list[i].text, path);
+        else if (u.n > 0)
+            empm__backend_check_rights(&u, path, of, g->list[i].text, rep);
     }
 }
 
@@ -32903,7 +33034,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5705  a back end sends more than its Content-Length
  *   5706  what a program has written to its STDERR
  *   5707  AddHandler, ProxyPass or the back end of a route is not valid
- *   5708  a back end's socket is not there
+ *   5708  a back end's socket is not there, or is not for User
  *   5709  how many processes of a back end enablereuse=on can occupy
  *   5710  a back end's X-Sendfile names no file that may be sent: 404, 403
  *   5711  XSendFilePath is not there

@@ -21704,6 +21704,178 @@ SERVED_WITH(fastcgi, proxy_pass, T_LIVE,
     no_context();
 }
 
+static char fb_said[8000];
+
+static void fb_say(enum empm_log_level level, const char *text, void *user)
+{
+    (void)level; (void)user;
+    snprintf(fb_said + strlen(fb_said), sizeof fb_said - strlen(fb_said),
+             "%s\n", text);
+}
+
+/* -t names the user, the path and the mode of a socket that the children may
+ * not write to, or of a folder that they may not pass. */
+TEST(fastcgi, the_check_looks_at_sockets)
+{
+    static const struct { int dir, socket; const char *says; } rows[] = {
+        { 0700, 0777, "may not pass" }, { 0711, 0660, "may not write to" },
+        { 0711, 0602, NULL }, { 0755, 0777, NULL }, { 0777, 0755, "0755" },
+    };
+    const int is_root = geteuid() == 0;
+    char dir[400], path[440], mode[20];
+    struct sockaddr_un a;
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    chmod(g_tmp, 0755);
+    snprintf(dir, sizeof dir, "%s/sockets", g_tmp);
+    mkdir(dir, 0755);
+    snprintf(path, sizeof path, "%s/s", dir);
+    memset(&a, 0, sizeof a);
+    a.sun_family = AF_UNIX;
+    memcpy(a.sun_path, path, strnlen(path, sizeof a.sun_path - 1));
+    unlink(path);
+    if (!CHECK(bind(fd, (struct sockaddr *)&a, sizeof a) == 0))
+        return;
+    snprintf(fb_address[0], sizeof fb_address[0], "unix:%s", path);
+    snprintf(fb_address[1], sizeof fb_address[1], "127.0.0.1:9");
+    EACH(rows, i) {
+        /* an owner that is not root has its own three bits */
+        const int shift = is_root ? 0 : 6;
+        empm_config cfg = empm_defaults();
+
+        chmod(path, (mode_t)(is_root ? rows[i].socket
+                                     : (rows[i].socket & 7) << shift));
+        chmod(dir, (mode_t)(is_root ? rows[i].dir : 0755));
+        if (!is_root && i == 0)
+            continue;
+        fb_said[0] = '\0';
+        cfg.routes = fb_routes;
+        cfg.user_name = "#54321";
+        empm_check(&cfg, fb_say, NULL);
+        context("%o %o %s", (unsigned)rows[i].dir, (unsigned)rows[i].socket,
+                fb_said);
+        CHECK_INT(strstr(fb_said, "EMPM5708") != NULL, rows[i].says != NULL);
+        snprintf(mode, sizeof mode, "mode %04o", (unsigned)
+                 (i == 0 ? rows[i].dir : is_root ? rows[i].socket
+                                        : (rows[i].socket & 7) << shift));
+        if (rows[i].says != NULL) {
+            CHECK(strstr(fb_said, is_root ? rows[i].says
+                                          : "may not write to") != NULL);
+            CHECK(strstr(fb_said, mode) != NULL);
+            CHECK(!is_root || strstr(fb_said, "User #54321") != NULL);
+        }
+        empm_config_free(&cfg);
+    }
+    no_context();
+    chmod(dir, 0755);
+    unlink(path);
+    rmdir(dir);
+    close(fd);
+}
+
+/* Rights are those of the owner, of a group, or of others, in this order, and
+ * the first that fits decides. */
+TEST(fastcgi, the_mode_of_a_socket_for_a_user)
+{
+    static const struct { int uid, gid, mode, may; } rows[] = {
+        { 10, 1, 0600, 1 }, { 10, 20, 0060, 0 }, { 11, 20, 0060, 1 },
+        { 11, 21, 0020, 1 }, { 11, 20, 0602, 0 }, { 11, 1, 0602, 1 },
+        { 11, 1, 0660, 0 },
+    };
+    empm__backends_user u;
+    struct stat st;
+
+    memset(&u, 0, sizeof u);
+    u.uid = 10;
+    u.gid[0] = 20;
+    u.gid[1] = 21;
+    u.n = 2;
+    EACH(rows, i) {
+        memset(&st, 0, sizeof st);
+        st.st_uid = (uid_t)rows[i].uid;
+        st.st_gid = (gid_t)rows[i].gid;
+        st.st_mode = (mode_t)rows[i].mode;
+        CHECK_INT(empm__backends_user_may(&u, &st, 2), rows[i].may);
+    }
+    u.uid = 0;
+    CHECK(empm__backends_user_may(&u, &st, 2));
+}
+
+/* An address that is too long is refused as it is, not after a cut that may be
+ * another one. */
+TEST(fastcgi, a_long_address_is_refused)
+{
+    static empm__backends g;
+    char text[400];
+    int n;
+
+    for (n = 250; n <= 262; n++) {
+        const char *why;
+
+        memset(text, '0', sizeof text);
+        memcpy(text, "127.0.0.1:", 10);
+        text[n] = '\0';
+        why = empm__backends_parse(&g, text);
+        CHECK(why != NULL);
+        CHECK_INT(why != NULL && strstr(why, "255 bytes") != NULL, n > 255);
+    }
+    memset(text, 'a', 256);
+    strcpy(text + 256, "|fcgi://x/");
+    CHECK(strstr(empm__backends_parse(&g, text), "255 bytes") != NULL);
+}
+
+/* A hint that a socket is ready is not the end of connect():
+ * ProxyConnectTimeout goes on, and nothing is sent before there is a peer. */
+LIVE(fastcgi, a_stray_event_is_no_connection)
+{
+    client asks;
+    fixture f;
+    struct sockaddr_in a;
+    uint32_t i;
+    int fd, port, k, full[4];
+
+    fb_init(&f, fb_echo, fb_echo);
+    fd = listening_socket(&port);
+    listen(fd, 0);
+    memset(&a, 0, sizeof a);
+    a.sin_family = AF_INET;
+    a.sin_port = htons((uint16_t)port);
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    for (k = 0; k < 4; k++) {        /* its queue is full from here on */
+        full[k] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        connect(full[k], (struct sockaddr *)&a, sizeof a);
+    }
+    snprintf(fb_address[0], sizeof fb_address[0], "127.0.0.1:%d timeout=500ms "
+             "connectiontimeout=200ms", port);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&asks);
+    asks.port = f.port;
+    cl_puts(&asks, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    nap(50);
+    if (!f.forked) {                 /* the one record that is suspended */
+        empm__engine *e = &f.s->engine;
+
+        for (i = 0; i < empm__load_acq(&e->slab.made); i++) {
+            empm__conn *c = empm__slab_conn(&e->slab, i);
+
+            if (!(empm__load(&c->word) & EMPM__WANT(EMPM__READY_AUX_OUT)))
+                continue;
+            __atomic_fetch_or(&c->word, (uint32_t)EMPM__READY_AUX_OUT,
+                              __ATOMIC_ACQ_REL);
+            empm__poller_post(&e->poller, i);
+            empm__poller_wake(&e->poller);
+        }
+    }
+    CHECK_INT(cl_reply(&asks), 503);
+    CHECK(fx_log_has(&f, "EMPM5704"));
+    cl_close(&asks);
+    while (k-- > 0)
+        close(full[k]);
+    close(fd);
+    fb_end(&f);
+}
+
 /* --- max= ----------------------------------------------------------------- */
 
 /* Waits until /status?auto has a line. */
