@@ -163,14 +163,20 @@
  *   without a worker, for ProxyConnectTimeout at most, and are 503 then. With
  *   enablereuse=on connections are kept for ttl= (1 s) after an answer. Each
  *   one occupies a process of PHP-FPM, so it wants max=, and pm.max_children
- *   above max= times the children, or the pool stands still.
+ *   above max= times the children, or the pool stands still. CGIPassAuth Off
+ *   holds Authorization back, where a handler has looked at it.
+ *     XSendFile On and XSendFilePath /srv/files: an answer of status 200 with
+ *   the field X-Sendfile is that file below the folder instead, with ranges and
+ *   conditions, and without a process of PHP. The field has the file's path, in
+ *   full or from there, no part of which may be "..", nor a link that leads
+ *   out. A client never sees that field, nor X-Accel-Redirect.
  *     No worker waits for a back end, nor for its client: what the client does
  *   not take is spooled, so that a slow one holds no process of PHP. A request
  *   has a connection of its own, which ends with the answer. A script that
  *   sends text/event-stream, or "X-Accel-Buffering: no", is sent as it comes;
  *   any other answer of up to EMPM_RESPONSE_BUFFER gathers first. What cannot
- *   be reached is 503, a broken answer 502, silence for ProxyTimeout 504; the
- *   error log has the cause.
+ *   be reached is 503, a broken answer 502, and 504 if for ProxyTimeout nothing
+ *   of it comes that the client gets; the error log has the cause.
  *
  * LOCATIONS  Settings of a part of the paths, whatever route serves it, as
  *   lines of cfg.location, or as Apache has them in a file:
@@ -304,7 +310,7 @@
  *   EVENTMPM_NO_STATUS       1450 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
- *   EVENTMPM_NO_FASTCGI      2030 lines 13800 bytes FastCGI back ends: PHP
+ *   EVENTMPM_NO_FASTCGI      2540 lines 13800 bytes FastCGI back ends: PHP
  *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
  *   EVENTMPM_NO_AUTH          570 lines  4000 bytes users and passwords
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
@@ -599,6 +605,13 @@ typedef struct empm_config {
                                           a path and a directive in each, see
                                           LOCATIONS: "/private/ Require local"
                                           */
+    int         cgi_pass_auth;         /* 1: programs get Authorization, and can
+                                          ask for passwords: 1 */
+    int         x_send_file;           /* an answer of a program may name a file
+                                          to send instead, X-Sendfile: 0
+                                          [XSendFile] */
+    const char *x_send_file_path;      /* ... below this folder: NULL
+                                          [XSendFilePath] */
     const char *spool_directory;       /* large bodies, unlinked: "/tmp" */
     const char *server_field;          /* value of Server: "eventmpm"; "": none
                                           [also ServerTokens] */
@@ -2005,14 +2018,6 @@ static pid_t empm__process_fork(sigset_t *old)
     return pid;
 }
 
-/* On the way out of an error: errno stays its own. */
-static void empm__quiet_close(int fd)
-{
-    const int saved = errno;
-    close(fd);
-    errno = saved;
-}
-
 /* Fills in n bytes that nobody can guess. 0, or -1 with errno: the system has
  * none. An old kernel has no getrandom(), and a new one needs no /dev in
  * ChrootDir. */
@@ -2020,7 +2025,7 @@ EMPM__OPTIONAL
 static int empm__random_bytes(void *to, size_t n)
 {
     ssize_t r;
-    int fd;
+    int fd, why;
 #ifdef __linux__
     if (getrandom(to, n, 0) == (ssize_t)n)
         return 0;
@@ -2030,10 +2035,10 @@ static int empm__random_bytes(void *to, size_t n)
 #endif
     fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
     r = fd >= 0 ? read(fd, to, n) : -1;
-    if (r >= 0)
-        errno = EIO;                   /* less than it should be */
+    why = r < 0 ? errno : EIO;         /* less than it should be */
     if (fd >= 0)
-        empm__quiet_close(fd);
+        close(fd);
+    errno = why;
     return r == (ssize_t)n ? 0 : -1;
 }
 
@@ -2055,6 +2060,14 @@ static void empm__process_hide(void *p, size_t n)
  * them: a descriptor is closed on exec, a wait is short, errno survives a
  * clean-up.
  * ------------------------------------------------------------------------- */
+
+/* On the way out of an error: errno stays its own. */
+static void empm__quiet_close(int fd)
+{
+    const int saved = errno;
+    close(fd);
+    errno = saved;
+}
 
 static void empm__quiet_unlink(const char *path)
 {
@@ -3064,6 +3077,12 @@ static const empm__directive empm__directives[] = {
               "a subtree and its FastCGI program: /app/ fcgi://HOST:PORT/"),
     EMPM__SET("Location", location, LIST, 0, EMPM_MAX_LOCATION, NULL,
               "a path and what is set for it: /private/ Require local"),
+    EMPM__SET("CGIPassAuth", cgi_pass_auth, BOOL, 0, 1, "On",
+              "scripts and FastCGI programs get the field Authorization"),
+    EMPM__SET("XSendFile", x_send_file, BOOL, 0, 1, "Off",
+              "programs may name a file to send, in X-Sendfile"),
+    EMPM__SET("XSendFilePath", x_send_file_path, TEXT, 0, 0, NULL,
+              "the folder below which those files are"),
     EMPM__SET("SpoolDirectory", spool_directory, TEXT, 0, 0, "/tmp",
               "where long bodies wait, in files without a name"),
     EMPM__SET("ServerField", server_field, TEXT, 0, 0, "eventmpm",
@@ -3843,7 +3862,8 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "write a route whose handler sets Location and returns 301" },
     { "Alias AliasMatch AliasPreservePath UserDir",
       "write a route: EMPM_FILES(\"GET /path/\", \"/folder\")" },
-    { "Action CGI* ForceLanguagePriority Imap* Lua* Passenger* "
+    { "Action CGID* CGIM* CGIS* CGIV* ForceLanguagePriority Imap* "
+      "Lua* Passenger* "
      "Perl* "
       "RemoveHandler SSI* Script ScriptAlias ScriptAliasMatch "
      "ScriptInterpreter* "
@@ -3898,7 +3918,7 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "Define, ${NAME}, <IfDefine> and Include are all there is" },
     { "Define UnDefine Include IncludeOptional",
       "it stands in a file, which -f names" },
-    { "AcceptPathInfo AllowEncodedSlashes CGIPassAuth ContentDigest "
+    { "AcceptPathInfo AllowEncodedSlashes ContentDigest "
      "KeptBodySize "
       "MergeSlashes RegexDefaultOptions StrictHostCheck UnsafeAllow3F",
       "there is one way here: leave it out" }
@@ -7098,6 +7118,10 @@ struct empm_server {
                                  const char *name);
     /* Makes the body of an error. 0: it has none for this status. */
     int            (*error_body)(empm_request *req, int status);
+    /* Promises the file `path` below the folder root_fd, which no link leads
+     * out of, as the answer. EMPM_OK, or a status. */
+    int            (*send_below)(empm_request *req, int root_fd,
+                                 const char *path);
     /* Shows the k-th back end. 0: there are no more. */
     int            (*see_backend)(const empm_server *s, int k,
                                   struct empm__backend_seen *seen);
@@ -26854,6 +26878,17 @@ static void empm__files_check_names(const empm_config *cfg, empm__report *rep)
     } while (*other++ == '/');
 }
 
+/* The hook of others that answer with files. */
+static int empm__files_send_below(empm_request *req, int root_fd,
+                                  const char *path)
+{
+    int status = 404;
+    empm__file *f = empm__file_open(req, root_fd, path, 0, &status);
+    if (f == NULL)
+        return status == 1 ? 404 : status;    /* a folder; 0: it is answered */
+    return empm__file_send(req, f);
+}
+
 /* Warns of folders that are not there, and says what is wrong with settings.
  * Under Strict a folder that is not there is an error. */
 static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
@@ -26927,6 +26962,7 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
             return EMPM_ESYS;
         }
     }
+    s->send_below = empm__files_send_below;
     empm__coding_order(s->cfg->precompressed, s->codings);
     return r == EMPM_OK ? empm__errors_new(s, rep) : r;
 }
@@ -27044,6 +27080,10 @@ enum empm__fcgi_type {
  * each byte of the body on the wire is known without a table. */
 #define EMPM__FCGI_PIECE  65528u
 #define EMPM__FCGI_EMPTY_MOST 1000u /* records without content in a row */
+/* What is no part of an answer (heads of records, padding, messages) may be 16
+ * times as much as the answer, and this. 15 bytes are what a record of one byte
+ * has if it is aligned to 8; so no honest back end comes near. */
+#define EMPM__FCGI_VAIN_MOST  (1u << 20)
 
 static void empm__fcgi_head_write(unsigned char to[EMPM__FCGI_HEAD],
                                   enum empm__fcgi_type type, size_t content)
@@ -27210,9 +27250,38 @@ typedef struct empm__fcgi_reader {
     uint32_t      content, padding;      /* bytes left of this record */
     uint32_t      end_have;        /* bytes of `end` that are here */
     uint32_t      empty;           /* records without content in a row */
+    uint32_t      vain;            /* bytes beyond 16 for each of the answer */
 } empm__fcgi_reader;
 
 #define EMPM__FCGI_BAD (-5)        /* the stream is no FastCGI, see *why */
+
+/* Reads the head of a record that is whole. Returns NULL, or why it is refused.
+ * Each record is judged here, by its lengths: so a stream means the same
+ * however it is cut. */
+static const char *empm__fcgi_read_head(empm__fcgi_reader *r)
+{
+    const int type = r->head[1];
+    uint32_t answer;
+    r->content = (uint32_t)r->head[4] << 8 | r->head[5];
+    r->padding = r->head[6];
+    r->end_have = 0;
+    r->empty = r->content > 0 ? 0 : r->empty + 1;
+    answer = type == EMPM__FCGI_STDOUT ? r->content : 0;
+    r->vain += EMPM__FCGI_HEAD + r->padding + r->content - answer;
+    r->vain -= (uint32_t)empm__min(r->vain, answer * 16);
+    return r->head[0] != 1 ? "a record of another version"
+           : type != EMPM__FCGI_END && type != EMPM__FCGI_STDOUT &&
+                 type != EMPM__FCGI_STDERR
+               ? "a record of a type that no answer has"
+           : r->head[2] != 0 || r->head[3] != 1
+               ? "a record of another request"
+           : type == EMPM__FCGI_END && r->content < sizeof r->end
+               ? "an end of the request that is too short"
+           : r->empty > EMPM__FCGI_EMPTY_MOST
+               ? "records without content, and no end of them"
+           : r->vain > EMPM__FCGI_VAIN_MOST
+               ? "a mebibyte of messages and padding, and no answer" : NULL;
+}
 
 /* Takes the next piece from *at..end and moves *at behind it. Returns STDOUT or
  * STDERR with the piece, END when `end` is whole, EMPM__MORE when *at is at the
@@ -27222,7 +27291,7 @@ static int empm__fcgi_read(empm__fcgi_reader *r, const char **at,
                            const char **why)
 {
     for (;;) {
-        int type = r->head[1];
+        const int type = r->head[1];
         size_t left = (size_t)(end - *at);
         if (r->have < EMPM__FCGI_HEAD) {
             const size_t take = empm__min(EMPM__FCGI_HEAD - r->have, left);
@@ -27231,21 +27300,7 @@ static int empm__fcgi_read(empm__fcgi_reader *r, const char **at,
             *at += take;
             if (r->have < EMPM__FCGI_HEAD)
                 return EMPM__MORE;
-            type = r->head[1];
-            r->content = (uint32_t)r->head[4] << 8 | r->head[5];
-            r->padding = r->head[6];
-            r->end_have = 0;
-            r->empty = r->content > 0 ? 0 : r->empty + 1;
-            *why = r->head[0] != 1 ? "a record of another version"
-                   : type != EMPM__FCGI_END && type != EMPM__FCGI_STDOUT &&
-                         type != EMPM__FCGI_STDERR
-                       ? "a record of a type that no answer has"
-                   : r->head[2] != 0 || r->head[3] != 1
-                       ? "a record of another request"
-                   : type == EMPM__FCGI_END && r->content < sizeof r->end
-                       ? "an end of the request that is too short"
-                   : r->empty > EMPM__FCGI_EMPTY_MOST
-                       ? "records without content, and no end of them" : NULL;
+            *why = empm__fcgi_read_head(r);
             if (*why != NULL)
                 return EMPM__FCGI_BAD;
             continue;
@@ -27312,16 +27367,17 @@ static size_t empm__cgi_head_length(const char *s, size_t n, size_t seen)
 
 /* What a head has said so far. */
 typedef struct empm__cgi {
-    const char *once[4];           /* the values of fields that stand once */
+    const char *once[5];           /* the values of fields that stand once */
     int         status;            /* 0: none has been given */
     int         streams;           /* each piece is to be sent as it comes */
+    const char *file;              /* of X-Sendfile; or NULL */
 } empm__cgi;
 
 /* The number of a field that may stand once only, or -1. */
 static int empm__cgi_once(const char *name)
 {
     static const char *const once[] = { "status", "content-type", "location",
-                                        "content-length" };
+                                        "content-length", "x-sendfile" };
     int i;
     for (i = 0; i < (int)EMPM__COUNT(once); i++)
         if (empm__text_equal(name, once[i]))
@@ -27329,12 +27385,14 @@ static int empm__cgi_once(const char *name)
     return -1;
 }
 
-/* Is the field for this server, and not for the client? */
+/* Is the field for this server, and not for the client? Paths of files are, of
+ * which other servers have other fields. */
 static int empm__cgi_is_ours(const char *name)
 {
     static const char *const ours[] = {
         "transfer-encoding", "connection", "keep-alive", "trailer", "upgrade",
-        "date", "server", "x-sendfile", "proxy-connection", "te"
+        "date", "server", "x-sendfile", "x-sendfile-temporary",
+        "x-lighttpd-send-file", "proxy-connection", "te"
     };
     size_t i;
     for (i = 0; i < EMPM__COUNT(ours); i++)
@@ -27364,6 +27422,8 @@ static const char *empm__cgi_field(empm__cgi *cgi, empm_request *req,
                    ? NULL : "a field that may stand once stands twice";
     if (once >= 0)
         cgi->once[once] = value;
+    if (once == 4)
+        cgi->file = value;
     if (once == 0) {
         cgi->status = empm__cgi_status(value);
         return cgi->status != 0 ? NULL : "a Status that is no number from 200 "
@@ -27486,6 +27546,9 @@ static int empm__cgi_takes(const empm_request *req, const char *name, size_t n)
     for (i = 0; i < EMPM__COUNT(never); i++)
         if (empm__text_same(name, n, never[i], strlen(never[i])))
             return 0;
+    if (!req->w->cfg->cgi_pass_auth &&
+        empm__text_same(name, n, "authorization", 13))
+        return 0;
     return !empm__cgi_hop(req, name, n);
 }
 
@@ -27763,6 +27826,8 @@ struct empm__backend_scores {
     pthread_mutex_t      lock;       /* seats, lines and kept connections */
     uint32_t             due_at_ms;  /* atomic: the first kept one to be closed;
                                         or NEVER */
+    int                  send_fd;    /* fixed: XSendFilePath; or -1 */
+    char                 send_root[1200];    /* its name, without a '/' last */
 };
 
 /* The score of a back end in this child. */
@@ -28105,6 +28170,8 @@ typedef struct empm__fcgi {          /* in the request's memory */
     empm__backend_wait     wait;     /* for a seat; has the back ends tried */
     int                    pause_ms; /* before the next attempt to connect */
     uint32_t               began_ms; /* of the attempts to connect */
+    uint32_t               got_on_ms;      /* when it has last got on, or begun
+                                              to connect */
     const char            *head;     /* the records before the body; in the
                                         scratch until they wait */
     size_t                 head_len;
@@ -28121,6 +28188,7 @@ typedef struct empm__fcgi {          /* in the request's memory */
     int64_t                length;   /* of the answer's body; -1: not known */
     int64_t                given;    /* bytes of it so far */
     int                    cut;      /* there were more than that */
+    const char            *file;     /* of X-Sendfile, instead of a body */
     char                  *line;     /* of its messages, until it is whole */
     size_t                 line_len;
     size_t                 said;     /* bytes of its messages */
@@ -28135,11 +28203,17 @@ static void empm__fcgi_message(empm__fcgi *x)
     x->line_len = 0;
 }
 
-/* How long the back end may take and give nothing. */
-static int empm__fcgi_timeout(const empm__fcgi *x)
+/* How long the back end may still take and give nothing. Only what it takes of
+ * the request and gives to the client counts: not a header that comes byte by
+ * byte, messages, padding, or what is dropped. So a back end that sends for
+ * ever and answers nothing is held by this, slow or quick. */
+static int empm__fcgi_time_left(const empm__fcgi *x)
 {
-    return x->group->timeout_ms > 0 ? x->group->timeout_ms
-                                    : x->req->w->cfg->proxy_timeout_ms;
+    const int most = x->group->timeout_ms > 0
+                         ? x->group->timeout_ms
+                         : x->req->w->cfg->proxy_timeout_ms;
+    return empm__time_until(empm__time_after(x->got_on_ms, most),
+                            x->req->w->now_ms);
 }
 
 /* Closes the connection to the back end, if there is one. */
@@ -28205,6 +28279,16 @@ static void empm__fcgi_say(empm__fcgi *x, int code, const char *what)
                       x->at != NULL ? x->at->text : "-", what);
 }
 
+/* Answers with a status of ours, without the fields of the back end's. */
+static void empm__fcgi_refuse(empm__fcgi *x, int status)
+{
+    empm_request *req = x->req;
+    if (x->own_len > 0)
+        memcpy(req->fields, x->own, x->own_len);
+    req->fields_len = x->own_len;
+    empm__response_status_text(req, status);
+}
+
 #define EMPM__FCGI_OURS 5700         /* no fault of the back end's */
 
 /* The answer cannot be had, or not to its end: the client gets one of ours,
@@ -28220,10 +28304,7 @@ static int empm__fcgi_fail(empm__fcgi *x, int status, int code, const char *why)
         empm__response_fail(req, EMPM_ECLOSED, "");
         return EMPM_OK;
     }
-    if (x->own_len > 0)
-        memcpy(req->fields, x->own, x->own_len);
-    req->fields_len = x->own_len;
-    empm__response_status_text(req, status);
+    empm__fcgi_refuse(x, status);
     return EMPM_OK;
 }
 
@@ -28254,11 +28335,71 @@ static void empm__fcgi_messages(empm__fcgi *x, const char *s, size_t n)
     }
 }
 
+/* The path below XSendFilePath of what X-Sendfile names: it begins there, or
+ * has the folder's own path in front. NULL: it names nothing below it. */
+static const char *empm__fcgi_file_below(const char *root, const char *path)
+{
+    const size_t n = strlen(root);
+    const char *seg;
+    size_t k;
+    if (*path == '/') {
+        if (strncmp(path, root, n) != 0 || path[n] != '/')
+            return NULL;
+        path += n + 1;
+    }
+    for (seg = path; ; seg += k + 1) {
+        k = strcspn(seg, "/");
+        if (k == 0 || (*seg == '.' && (k == 1 || (k == 2 && seg[1] == '.'))))
+            return NULL;
+        if (seg[k] == '\0')
+            return path;
+    }
+}
+
+/* Answers with the file that the back end has named, whose process is free by
+ * now. Where there is none, the client gets a status, and the log the path. */
+static int empm__fcgi_send_file(empm__fcgi *x)
+{
+    const empm_server *s = x->req->w->s;
+    const struct empm__backend_scores *all = s->backends;
+    const char *path = empm__fcgi_file_below(all->send_root, x->file);
+    const int status = path != NULL && all->send_fd >= 0
+                           ? s->send_below(x->req, all->send_fd, path) : 404;
+    char what[320];
+    if (status != EMPM_OK) {
+        snprintf(what, sizeof what, "X-Sendfile %.200s: %s", x->file,
+                 path == NULL ? "is not below XSendFilePath"
+                              : "cannot be sent");
+        empm__fcgi_say(x, 5710, what);
+        empm__fcgi_refuse(x, status);
+    }
+    return EMPM_OK;
+}
+
+/* The head of the answer is here. Returns NULL, or why it is refused. */
+static const char *empm__fcgi_head_is_here(empm__fcgi *x, char *s, size_t n)
+{
+    empm_request *req = x->req;
+    empm__cgi cgi;
+    const char *why = empm__cgi_head(&cgi, req, s, n);
+    if (why != NULL)
+        return why;
+    x->head_done = 1;
+    req->gathers &= !cgi.streams;
+    if (cgi.file != NULL && req->w->cfg->x_send_file && req->status == 200) {
+        req->declared = -1;          /* of a body that is dropped */
+        x->file = empm__request_strndup(req, cgi.file, strlen(cgi.file));
+        if (x->file == NULL)
+            return "no memory for the path of X-Sendfile";
+    }
+    x->length = req->declared;
+    return NULL;
+}
+
 /* Takes a piece of the answer. Returns NULL, or why it is refused. */
 static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
 {
     empm_request *req = x->req;
-    empm__cgi cgi;
     const char *why;
     size_t head;
     if (!x->head_done) {
@@ -28280,12 +28421,11 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
             head = empm__cgi_head_length(s, n, 0);
         s += head - before;
         n -= head - before;
-        if ((why = empm__cgi_head(&cgi, req, from, head)) != NULL)
+        if ((why = empm__fcgi_head_is_here(x, from, head)) != NULL)
             return why;
-        x->head_done = 1;
-        req->gathers &= !cgi.streams;
-        x->length = req->declared;
     }
+    if (x->file != NULL)
+        return NULL;
     if (x->length >= 0 && (int64_t)n > x->length - x->given) {
         if (!x->cut)
             empm__fcgi_say(x, 5705, "sends more than its Content-Length: the "
@@ -28294,6 +28434,8 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
         n = (size_t)(x->length - x->given);
     }
     x->given += (int64_t)n;
+    if (n > 0 && !empm__response_is_bodiless(req, req->status))
+        x->got_on_ms = req->w->now_ms;
     return n == 0 || empm_write(req, s, n) == EMPM_OK
                ? NULL : "";                      /* that has been said */
 }
@@ -28329,6 +28471,33 @@ static int empm__fcgi_wait(empm__fcgi *x, int events, int ms)
                                       x) != 0
                ? EMPM_SUSPENDED
                : empm__fcgi_no_wait(x);
+}
+
+/* Is all of the answer here, but for the record that ends it? */
+static int empm__fcgi_has_all(const empm__fcgi *x)
+{
+    return x->head_done && x->length >= 0 && x->given == x->length;
+}
+
+/* The back end has taken and given nothing for too long. */
+static int empm__fcgi_too_late(empm__fcgi *x)
+{
+    if (empm__fcgi_has_all(x)) {
+        empm__fcgi_close(x);
+        return EMPM_OK;
+    }
+    return empm__fcgi_fail(x, 504, 5704, "takes and gives nothing for "
+                           "ProxyTimeout");
+}
+
+/* Waits for a back end that works at the request. */
+static int empm__fcgi_wait_on(empm__fcgi *x)
+{
+    const int left_ms = empm__fcgi_time_left(x);
+    if (left_ms <= 0)
+        return empm__fcgi_too_late(x);
+    return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
+                                               : EMPM_FD_IN, left_ms);
 }
 
 /* May the request be sent again, to another back end? Nothing of it has been
@@ -28385,6 +28554,10 @@ static int empm__fcgi_ended(empm__fcgi *x)
                                "Content-Length");
     empm__backend_note(req->w, x->at, NULL);
     empm__fcgi_keep(x);
+    if (x->file != NULL) {
+        empm__fcgi_disconnect(x);
+        return empm__fcgi_send_file(x);
+    }
     empm__fcgi_close(x);
     /* how long a body would be is not known from one that was not made: RFC
      * 9110 8.6 */
@@ -28398,7 +28571,7 @@ static int empm__fcgi_ended(empm__fcgi *x)
  * end. That is all right for an answer that has its length. */
 static int empm__fcgi_broken(empm__fcgi *x, const char *why)
 {
-    if (x->head_done && x->length >= 0 && x->given == x->length) {
+    if (empm__fcgi_has_all(x)) {
         empm__fcgi_close(x);
         return EMPM_OK;
     }
@@ -28452,7 +28625,6 @@ static int empm__fcgi_wait_room(empm__fcgi *x)
 static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
 {
     empm_request *req = x->req;
-    const int rest_ms = empm__fcgi_timeout(x);
     const char *why = NULL;
     int64_t most = EMPM_TURN_BYTES;
     for (;;) {
@@ -28472,7 +28644,7 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
             return empm__fcgi_wait_room(x);
         if (most <= 0) {             /* no event tells of what is left */
             empm__conn_note(req->c, EMPM__READY_AUX_IN);
-            return empm__fcgi_wait(x, EMPM_FD_IN, rest_ms);
+            return empm__fcgi_wait_on(x);
         }
         empm__conn_clear(req->c, EMPM__READY_AUX_IN);
         do
@@ -28506,10 +28678,9 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
         }
     }
     /* the head of an answer that is sent as it comes waits for no body */
-    if (x->head_done && !req->gathers && empm__request_head_is_open(req))
-        empm_flush(req);
-    return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
-                                               : EMPM_FD_IN, rest_ms);
+    if (x->head_done && !x->req->gathers && empm__request_head_is_open(x->req))
+        empm_flush(x->req);
+    return empm__fcgi_wait_on(x);
 }
 
 /* The same, into the worker's scratch. That is not the worker's meanwhile: what
@@ -28562,14 +28733,14 @@ static int empm__fcgi_send(empm__fcgi *x, int first)
                                         byte; but may have answered */
             x->all = x->sent;
             x->keeps = 0;
-        } else
+        } else {
             x->sent += n;
+            x->got_on_ms = x->req->w->now_ms;
+        }
     }
     if (!first)
         return empm__fcgi_receive(x);
-    return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
-                                               : EMPM_FD_IN,
-                           empm__fcgi_timeout(x));
+    return empm__fcgi_wait_on(x);
 }
 
 /* Writes the records before the body: into the scratch, which is enough for
@@ -28609,6 +28780,7 @@ static int empm__fcgi_connected(empm__fcgi *x)
         return empm__fcgi_fail(x, status, EMPM__FCGI_OURS, "no room for its "
                                "variables");
     x->phase = EMPM__FCGI_SENDING;
+    x->got_on_ms = x->req->w->now_ms;
     x->req->stays = 1;
     x->req->gathers = !x->group->flushes;
     return empm__fcgi_send(x, 1);
@@ -28650,6 +28822,37 @@ static int empm__fcgi_pause(empm__fcgi *x)
                : empm__fcgi_no_wait(x);
 }
 
+/* Waits until it is connected, from x->got_on_ms on. */
+static int empm__fcgi_wait_connect(empm__fcgi *x)
+{
+    const int left_ms = empm__time_until(
+        empm__time_after(x->got_on_ms, empm__fcgi_patience(x)),
+        empm__now_ms());
+    if (left_ms <= 0)
+        return empm__fcgi_next(x, 503, 5704, "cannot be reached in "
+                               "ProxyConnectTimeout");
+    return empm__fcgi_wait(x, EMPM_FD_OUT, left_ms);
+}
+
+/* A connection that was under way may be there. An event is only a hint: it can
+ * be of another descriptor, which has been closed. So the socket is asked if it
+ * has failed, and whether it has a peer. */
+static int empm__fcgi_maybe_connected(empm__fcgi *x)
+{
+    struct sockaddr_storage peer;
+    socklen_t n = sizeof peer;
+    int error = 0;
+    socklen_t error_len = sizeof error;
+    empm__conn_clear(x->req->c, EMPM__READY_AUX_OUT);
+    if (getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &error_len) < 0 ||
+        (error == 0 && getpeername(x->fd, (struct sockaddr *)&peer, &n) < 0))
+        error = errno;
+    if (error == ENOTCONN)
+        return empm__fcgi_wait_connect(x);
+    return error == 0 ? empm__fcgi_connected(x)
+                      : empm__fcgi_next(x, 503, 5701, strerror(error));
+}
+
 /* Connects to the back end that has been chosen, or has a connection that was
  * kept. */
 static int empm__fcgi_open(empm__fcgi *x)
@@ -28677,8 +28880,10 @@ static int empm__fcgi_open(empm__fcgi *x)
         return empm__fcgi_pause(x);
     if (error == 0)
         return empm__fcgi_connected(x);
-    if (error == EINPROGRESS)
-        return empm__fcgi_wait(x, EMPM_FD_OUT, empm__fcgi_patience(x));
+    if (error == EINPROGRESS) {
+        x->got_on_ms = empm__now_ms();
+        return empm__fcgi_wait_connect(x);
+    }
     return empm__fcgi_next(x, 503, 5701, strerror(error));
 }
 
@@ -28719,10 +28924,11 @@ static int empm__fcgi_connect(empm__fcgi *x)
 static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
 {
     empm__fcgi *x = (empm__fcgi *)user;
-    int error = 0, lined_up = 0;
-    socklen_t n = sizeof error;
+    int lined_up = 0;
     if (why == EMPM_HALF_CLOSED)     /* it may still read the answer */
         return EMPM_SUSPENDED;       /* and what is waited for stays */
+    if (req->room_at != 0)           /* it has waited for the client */
+        x->got_on_ms = req->w->now_ms;
     req->room_at = 0;
     if (x->wait.ticket != 0) {       /* whatever the reason: is there a seat? */
         lined_up = 1;
@@ -28740,8 +28946,7 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
             return empm__fcgi_next(x, 503, 5704, "cannot be reached in "
                                    "ProxyConnectTimeout");
         if (x->phase != EMPM__FCGI_CONNECTING)
-            return empm__fcgi_fail(x, 504, 5704, "takes and gives nothing for "
-                                   "ProxyTimeout");
+            return empm__fcgi_too_late(x);
         if (lined_up && x->at == NULL)
             return empm__fcgi_no_seat(x);
         break;                       /* the pause before another attempt */
@@ -28750,13 +28955,8 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
     }
     if (x->fd < 0)
         return x->at != NULL ? empm__fcgi_open(x) : empm__fcgi_connect(x);
-    if (x->phase == EMPM__FCGI_CONNECTING) {
-        if (getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
-            error = errno;
-        if (error == 0)
-            return empm__fcgi_connected(x);
-        return empm__fcgi_next(x, 503, 5701, strerror(error));
-    }
+    if (x->phase == EMPM__FCGI_CONNECTING)
+        return empm__fcgi_maybe_connected(x);
     return x->sent < x->all ? empm__fcgi_send(x, 0) : empm__fcgi_receive(x);
 }
 
@@ -28855,6 +29055,8 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
     if (strncmp(text, "proxy:", 6) == 0)
         text += 6;
     bar = strchr(text, '|');
+    if ((bar != NULL ? (size_t)(bar - text) : strlen(text)) >= sizeof host)
+        return "has an address of more than 255 bytes";
     snprintf(host, sizeof host, "%.*s",
              bar != NULL ? (int)(bar - text) : (int)strlen(text), text);
     if (bar != NULL && strncmp(bar + 1, "fcgi://", 7) != 0)
@@ -29074,14 +29276,107 @@ static int empm__fcgi_route(empm_request *req, void *user)
  * for all children; each of them keeps its own count.
  * ------------------------------------------------------------------------- */
 
-/* Warns of a back end on this machine whose socket is not there: it may come
- * later. The right to open it is not looked at. And tells what kept connections
- * need. */
+/* The user of the children, as the rights of files see it. */
+typedef struct empm__backends_user {
+    char  name[64];
+    uid_t uid;
+    gid_t gid[256];
+    int   n;                         /* of gid; 0: not known, nothing is said */
+} empm__backends_user;
+
+/* Finds that user: only root becomes another one, and a program that is none of
+ * ours stays root then. */
+static void empm__backends_user_find(empm__backends_user *u,
+                                     const empm_config *cfg)
+{
+    const char *name = geteuid() == 0 ? cfg->user_name : NULL;
+    memset(u, 0, sizeof *u);
+    if (name == NULL) {
+        const struct passwd *p = getpwuid(geteuid());
+        snprintf(u->name, sizeof u->name, "%s", p != NULL ? p->pw_name
+                                                          : "(no name)");
+        u->uid = geteuid();
+        u->gid[0] = getegid();
+        u->n = getgroups((int)EMPM__COUNT(u->gid) - 1, u->gid + 1) + 1;
+        return;
+    }
+    snprintf(u->name, sizeof u->name, "%s", name);
+    if (empm__identity_user(name, &u->uid, u->gid) < 0 ||
+        (cfg->group_name != NULL &&
+         empm__identity_group(cfg->group_name, u->gid) < 0))
+        return;                      /* that is said elsewhere */
+    u->n = *name == '#' ? 1 : (int)EMPM__COUNT(u->gid);
+    if (*name != '#' && getgrouplist(name, u->gid[0], u->gid, &u->n) < 0)
+        u->n = 0;                    /* more than fit */
+}
+
+/* Does a file's mode give the user a right: 2 to write, 1 to pass? */
+static int empm__backends_user_may(const empm__backends_user *u,
+                                   const struct stat *st, unsigned right)
+{
+    unsigned bits = (unsigned)st->st_mode;
+    int i;
+    if (u->uid == 0)
+        return 1;
+    for (i = 0; i < u->n && st->st_gid != u->gid[i]; i++)
+        ;
+    if (st->st_uid == u->uid)
+        bits >>= 6;
+    else if (i < u->n)
+        bits >>= 3;
+    return (bits & right) != 0;
+}
+
+/* Has the file a list of rights beside its mode, as listen.acl_users gives it?
+ * Then its mode does not tell. */
+static int empm__backend_has_acl(const char *path)
+{
+#if defined(__linux__) && defined(SYS_getxattr)
+    return syscall(SYS_getxattr, path, "system.posix_acl_access", NULL, 0) > 0;
+#else
+    (void)path;
+    return 0;
+#endif
+}
+
+/* Warns if the children may not write to a socket that is there, or not pass a
+ * folder on the way; the first that hinders them is told. */
+static void empm__backend_check_rights(const empm__backends_user *u,
+                                       const char *path, const char *of,
+                                       const char *text, empm__report *rep)
+{
+    char part[1400];
+    size_t n = 0;
+    do {
+        struct stat st;
+        unsigned right;
+        n += path[n] == '/';
+        n += strcspn(path + n, "/");
+        snprintf(part, sizeof part, "%.*s", (int)n, path);
+        right = path[n] == '\0' ? 2 : 1;
+        if (stat(part, &st) < 0 || empm__backend_has_acl(part))
+            return;
+        if (!empm__backends_user_may(u, &st, right)) {
+            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: User "
+                             "%s may not %s %s, which is %ld:%ld's with mode "
+                             "%04o%s", of, text, u->name, right == 2
+                             ? "write to" : "pass", part, (long)st.st_uid,
+                             (long)st.st_gid, (unsigned)st.st_mode & 07777u,
+                             right == 2 ? ": see listen.owner, listen.group "
+                                          "and listen.mode of its pool" : "");
+            return;
+        }
+    } while (path[n] != '\0');
+}
+
+/* Warns of a back end on this machine whose socket is not there, which may come
+ * later, or is not for the children; and tells what kept connections need. */
 static void empm__backends_check(const empm_config *cfg,
                                  const empm__backends *g, const char *of,
                                  empm__report *rep)
 {
     const int children = empm__config_children_limit(cfg);
+    empm__backends_user u;
     int i;
     if (g->reuse)
         empm__report_say(rep, EMPM_LOG_NOTICE, 5709, "%s: %s: enablereuse=on "
@@ -29089,19 +29384,52 @@ static void empm__backends_check(const empm_config *cfg,
                          "of %d children: more than %d are needed "
                          "(pm.max_children)", of, g->list[0].text, g->max,
                          children, g->max * children);
+    empm__backends_user_find(&u, cfg);
     for (i = 0; i < g->n; i++) {
         const struct sockaddr_un *un =
             (const struct sockaddr_un *)(const void *)&g->list[i].to;
+        char path[1400], dir[1200];
         struct stat st;
         if (un->sun_family != AF_UNIX)
             continue;
-        if (stat(un->sun_path, &st) < 0)
-            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: %s",
-                             of, g->list[i].text, strerror(errno));
+        /* the children connect from within */
+        snprintf(path, sizeof path, "%s%s", cfg->chroot_dir == NULL ? ""
+                 : empm__config_path(cfg, cfg->chroot_dir, dir, sizeof dir),
+                 un->sun_path);
+        if (stat(path, &st) < 0)
+            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: %s: "
+                             "%s", of, g->list[i].text, path, strerror(errno));
         else if (!S_ISSOCK(st.st_mode))
-            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s is no "
-                             "socket", of, g->list[i].text);
+            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: %s is "
+                             "no socket", of, g->list[i].text, path);
+        else if (u.n > 0)
+            empm__backend_check_rights(&u, path, of, g->list[i].text, rep);
     }
+}
+
+/* Says what is wrong with XSendFile and its folder. */
+static void empm__fcgi_check_send_file(const empm_config *cfg,
+                                       empm__report *rep)
+{
+    const char *dir = cfg->x_send_file_path;
+    char path[1200];
+    struct stat st;
+    if (!cfg->x_send_file)
+        return;
+#ifdef EVENTMPM_NO_FILES
+    empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile: built without "
+                     "files");
+#endif
+    if (dir == NULL) {
+        empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile wants "
+                         "XSendFilePath, the folder of the files");
+        return;
+    }
+    dir = empm__config_path(cfg, dir, path, sizeof path);
+    errno = ENOTDIR;
+    if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFilePath %s: %s", dir,
+                         strerror(errno));
 }
 
 /* Reads all addresses as a start does, and looks at those that are here: -t and
@@ -29115,6 +29443,7 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
     size_t i;
     int k;
     (void)chars;
+    empm__fcgi_check_send_file(cfg, rep);
     empm__scripts_new(&t, cfg, rep);
     for (k = 0; t != NULL && k < EMPM_MAX_LIST && t->own[k] != NULL; k++)
         empm__backends_check(cfg, t->own[k], "AddHandler", rep);
@@ -29203,6 +29532,7 @@ static int empm__backend_scores_new(empm_server *s)
     all->list = (empm__backend **)(void *)(all + 1);
     all->kept = (empm__backend_kept *)(void *)(all->list + n);
     all->due_at_ms = EMPM__NEVER;
+    all->send_fd = -1;
     rows = mmap(NULL, all->bytes, PROT_READ | PROT_WRITE,
                 MAP_ANONYMOUS | MAP_SHARED, -1, 0);
     if (rows == MAP_FAILED || pthread_mutex_init(&all->lock, NULL) != 0) {
@@ -29216,6 +29546,28 @@ static int empm__backend_scores_new(empm_server *s)
     s->backends = all;
     s->see_backend = empm__backend_see;
     return EMPM_OK;
+}
+
+/* Opens XSendFilePath, if X-Sendfile is followed. EMPM_OK, or EMPM_ESYS: it is
+ * told. */
+static int empm__fcgi_send_root_open(empm_server *s, empm__report *rep)
+{
+    struct empm__backend_scores *all = s->backends;
+    const char *dir = s->cfg->x_send_file_path;
+    char path[1200];
+    size_t n;
+    if (all == NULL || !s->cfg->x_send_file)
+        return EMPM_OK;
+    dir = empm__config_path(s->cfg, dir, path, sizeof path);
+    n = (size_t)snprintf(all->send_root, sizeof all->send_root, "%s", dir);
+    while (n > 0 && n < sizeof all->send_root && all->send_root[n - 1] == '/')
+        all->send_root[--n] = '\0';
+    all->send_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (all->send_fd >= 0)
+        return EMPM_OK;
+    empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFilePath %s: %s", dir,
+                     strerror(errno));
+    return EMPM_ESYS;
 }
 
 /* A child begins: what the last one in its slot was at is over. */
@@ -29289,7 +29641,7 @@ static int empm__fcgi_server_new(empm_server *s, const empm_server *old,
     if (r == EMPM_OK && (r = empm__backend_scores_new(s)) < 0)
         empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory for the scores "
                          "of back ends");
-    return r;
+    return r == EMPM_OK ? empm__fcgi_send_root_open(s, rep) : r;
 }
 
 /* Old children keep their own copies of the addresses, and their mapping of
@@ -29306,6 +29658,8 @@ static void empm__fcgi_server_free(empm_server *s)
     if (s->backends != NULL) {
         munmap(s->backends->rows, s->backends->bytes);
         pthread_mutex_destroy(&s->backends->lock);
+        if (s->backends->send_fd >= 0)
+            close(s->backends->send_fd);
     }
     EMPM_FREE(s->backends);
     s->backends = NULL;
@@ -36067,8 +36421,10 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5705  a back end sends more than its Content-Length
  *   5706  what a program has written to its STDERR
  *   5707  AddHandler, ProxyPass or the back end of a route is not valid
- *   5708  a back end's socket is not there
+ *   5708  a back end's socket is not there, or is not for User
  *   5709  how many processes of a back end enablereuse=on can occupy
+ *   5710  a back end's X-Sendfile names no file that may be sent: 404, 403
+ *   5711  XSendFilePath is not there
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------

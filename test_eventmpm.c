@@ -4862,6 +4862,8 @@ TEST(config, every_directive_from_a_file)
         { "Location", "/members/ Require local", "/members/ Require local" },
         { "ProxyPass", "/app/ fcgi://127.0.0.1:9000/ timeout=5",
           "/app/ fcgi://127.0.0.1:9000/ timeout=5" },
+        { "CGIPassAuth", "Off", "0" }, { "XSendFile", "On", "1" },
+        { "XSendFilePath", "/srv/files", "/srv/files" },
         { "ProxyTimeout", "5", "5000" }, { "ProxyConnectTimeout", "1", "1000" },
         { "SSLCertificateFile", "a.pem", "a.pem" },
         { "SSLCertificateKeyFile", "a.key", "a.key" },
@@ -22244,6 +22246,49 @@ TEST(fastcgi, streams_that_are_none_are_refused)
     str_free(&s);
 }
 
+/* What is no answer may be 16 times as much as the answer, and a mebibyte: so a
+ * back end that answers in aligned records of one byte is read for ever, and
+ * one that sends messages, padding or records without content is not. */
+TEST(fastcgi, what_is_no_answer_has_a_bound)
+{
+    static const struct { int type, n, pad, mixed, refused; } rows[] = {
+        { EMPM__FCGI_STDOUT, 1, 7, 0, 0 },
+        { EMPM__FCGI_STDOUT, 1000, 255, 0, 0 },
+        { EMPM__FCGI_STDOUT, 1, 14, 0, 1 },
+        { EMPM__FCGI_STDERR, 1000, 0, 0, 1 },
+        { EMPM__FCGI_STDERR, 15, 0, 1, 0 },      /* beside an answer */
+        { EMPM__FCGI_STDERR, 30, 0, 1, 1 },
+    };
+    static const char data[1000];
+
+    EACH(rows, i) {
+        str one = { 0 };
+        empm__fcgi_reader r;
+        int64_t bytes = 0;
+        int k, type = EMPM__MORE;
+
+        fcgi_record(&one, rows[i].type, data, (size_t)rows[i].n, 0);
+        one.p[6] = (char)rows[i].pad;
+        str_add(&one, data, (size_t)rows[i].pad);
+        if (rows[i].mixed)
+            fcgi_record(&one, EMPM__FCGI_STDOUT, "ab", 2, 0);
+        memset(&r, 0, sizeof r);
+        for (k = 0; k < 300000 && type != EMPM__FCGI_BAD; k++) {
+            const char *at = one.p, *piece, *why;
+            size_t n;
+
+            while ((type = empm__fcgi_read(&r, &at, one.p + one.n, &piece, &n,
+                                           &why)) != EMPM__MORE &&
+                   type != EMPM__FCGI_BAD)
+                ;
+            bytes += (int64_t)one.n;
+        }
+        CHECK_INT(type == EMPM__FCGI_BAD, rows[i].refused);
+        CHECK(!rows[i].refused || bytes < 30 * (1 << 20));
+        str_free(&one);
+    }
+}
+
 /* No pair is split between two records; one that fits none is told; and a
  * writer without room counts what it needs. */
 TEST(fastcgi, pairs_are_not_split_between_records)
@@ -22334,7 +22379,7 @@ TEST(fastcgi, a_body_goes_on_at_any_byte)
 /* --- a back end ----------------------------------------------------------- */
 
 enum { FB_STREAM, FB_EARLY, FB_CLOSE, FB_HANG, FB_ECHO, FB_LONG, FB_NUMBER,
-       FB_LATE, FB_ONCE };
+       FB_LATE, FB_ONCE, FB_EVER };
 
 typedef struct fb_row {
     int         how;                /* FB_* */
@@ -22347,7 +22392,9 @@ typedef struct fb_row {
                                        FB_LATE: the same, and the padding of
                                        its last record follows after so many;
                                        FB_ONCE: the same, but only the first of
-                                       a connection: the next one ends it */
+                                       a connection: the next one ends it;
+                                       FB_EVER: the pieces behind the first '#'
+                                       again and again, after `cut` ms each */
     int         cut;                /* bytes of a write; 0: all */
 } fb_row;
 
@@ -22499,6 +22546,21 @@ static int fb_answer(fb *b, int fd)
         fb_write(fd, params.p, params.n, 0);
     } else if (row->how == FB_LONG) {
         fb_long(fd, atoll(row->say));
+    } else if (row->how == FB_EVER) {
+        const char *again = strchr(row->say, '#');
+
+        str_add(&body, row->say, (size_t)(again - row->say));
+        str_add(&body, "", 1);
+        fb_stream(&out, body.p + body.n - (again - row->say) - 1);
+        while (!get_int(&b->stop) && fb_write(fd, out.p, out.n, 0) == 0) {
+            out.n = 0;
+            do
+                fb_stream(&out, again + 1);
+            while (row->cut == 0 && out.n < 30000);
+            if (row->cut > 0)
+                nap(row->cut);
+        }
+        early = 1;
     } else if (row->how == FB_ONCE && b->nth > 1) {
         early = 1;
     } else if (row->how >= FB_NUMBER) {
@@ -22839,6 +22901,123 @@ LIVE(fastcgi, variables)
     fb_end(&f);
 }
 
+/* CGIPassAuth Off holds Authorization back, and that alone. */
+LIVE(fastcgi, authorization_is_held_back)
+{
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    if (!fx_set(&f, "CGIPassAuth Off") || !fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_ask(&c, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                     "AUTHORIZATION: Basic secret\r\n"
+                     "Authorization-Note: n\r\n\r\n"), 200);
+    CHECK(fb_has(&c, "HTTP_AUTHORIZATION_NOTE=n"));
+    CHECK(c.body.p != NULL && strstr(c.body.p, "secret") == NULL);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* X-Sendfile is followed where that is switched on, below one folder that
+ * nothing leads out of; the client never sees it, and ranges and conditions are
+ * those of a file. */
+LIVE(fastcgi, a_file_that_a_program_names)
+{
+    static char says[12][500];
+    static const struct { const char *name; int status; } rows[] = {
+        { "a.txt", 200 }, { "%s/send/a.txt", 200 },
+        { "sub/b.txt", 200 }, { "../out.txt", 404 }, { "sub/../a.txt", 404 },
+        { "%s/out.txt", 404 }, { "%s/sendout.txt", 404 }, { "link", 404 },
+        { "none", 404 }, { "sub", 404 }, { "/etc/passwd", 404 }, { "", 404 }
+    };
+    static fb_row say[12];
+    char dir[400], path[500];
+    int on;
+
+    snprintf(dir, sizeof dir, "%s/send", g_tmp);
+    mkdir(dir, 0755);
+    snprintf(path, sizeof path, "%s/sub", dir);
+    mkdir(path, 0755);
+    snprintf(path, sizeof path, "%s/sub/b.txt", dir);
+    write_file(path, "0123456789", 10);
+    snprintf(path, sizeof path, "%s/a.txt", dir);
+    write_file(path, "0123456789", 10);
+    snprintf(path, sizeof path, "%s/link", dir);
+    if (symlink("../out.txt", path) != 0)
+        unlink(path);
+    snprintf(path, sizeof path, "%s/out.txt", g_tmp);
+    write_file(path, "secret", 6);
+    snprintf(path, sizeof path, "%s/sendout.txt", g_tmp);
+    write_file(path, "secret", 6);
+    EACH(rows, i) {
+        snprintf(path, sizeof path, rows[i].name, g_tmp);
+        snprintf(says[i], sizeof says[i], "o:X-A: b\nContent-Length: 4\n"
+                 "X-Sendfile: %s\n\nbo|o:dy|$", path);
+        say[i].how = FB_STREAM;
+        say[i].say = says[i];
+        say[i].cut = i % 2 ? 0 : 7;
+    }
+    for (on = 0; on < 2; on++) {
+        fixture f;
+        client c;
+
+        fb_init(&f, say, say);
+        f.cfg.x_send_file = on;
+        f.cfg.x_send_file_path = dir;
+        if (!fb_serve(&f))
+            return;
+        cl_init(&c);
+        c.port = f.port;
+        EACH(rows, i) {
+            char target[40];
+
+            snprintf(target, sizeof target, "/app/?%d", (int)i);
+            context("%s", rows[i].name);
+            CHECK_INT(cl_get(&c, target), on ? rows[i].status : 200);
+            if (!on || rows[i].status == 200) {
+                CHECK_STR(c.body.p, on ? "0123456789" : "body");
+                CHECK_STR(cl_header(&c, "X-A"), "b");
+            }
+            CHECK(cl_header(&c, "X-Sendfile") == NULL);
+        }
+        no_context();
+        if (on) {
+            CHECK_INT(cl_ask(&c, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                             "Range: bytes=2-4\r\n\r\n"), 206);
+            CHECK_STR(c.body.p, "234");
+            CHECK_INT(cl_ask(&c, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                             "If-None-Match: *\r\n\r\n"), 304);
+            cl_puts(&c, "HEAD /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+            CHECK_INT(cl_reply_with(&c, 1), 200);
+            CHECK_STR(cl_header(&c, "Content-Length"), "10");
+            CHECK(fx_log_has(&f, "is not below XSendFilePath"));
+        }
+        cl_close(&c);
+        fb_end(&f);
+    }
+}
+
+/* XSendFile without a folder that is there is an error at the start. */
+TEST(fastcgi, a_folder_for_x_sendfile)
+{
+    static const char *const dirs[] = { NULL, "/nowhere/at/all", "/dev/null",
+                                        "/" };
+    int i;
+
+    for (i = 0; i < 4; i++) {
+        empm_config cfg = empm_defaults();
+
+        cfg.routes = fb_routes;
+        cfg.x_send_file = 1;
+        cfg.x_send_file_path = dirs[i];
+        CHECK_INT(empm_check(&cfg, NULL, NULL) > 0, i < 3);
+        empm_config_free(&cfg);
+    }
+}
+
 /* ServerName may have a scheme and a port; SERVER_NAME is its name. */
 LIVE(fastcgi, a_server_has_the_name_of_its_setting)
 {
@@ -23105,6 +23284,178 @@ SERVED_WITH(fastcgi, proxy_pass, T_LIVE,
         empm_config_free(&cfg);
     }
     no_context();
+}
+
+static char fb_said[8000];
+
+static void fb_say(enum empm_log_level level, const char *text, void *user)
+{
+    (void)level; (void)user;
+    snprintf(fb_said + strlen(fb_said), sizeof fb_said - strlen(fb_said),
+             "%s\n", text);
+}
+
+/* -t names the user, the path and the mode of a socket that the children may
+ * not write to, or of a folder that they may not pass. */
+TEST(fastcgi, the_check_looks_at_sockets)
+{
+    static const struct { int dir, socket; const char *says; } rows[] = {
+        { 0700, 0777, "may not pass" }, { 0711, 0660, "may not write to" },
+        { 0711, 0602, NULL }, { 0755, 0777, NULL }, { 0777, 0755, "0755" },
+    };
+    const int is_root = geteuid() == 0;
+    char dir[400], path[440], mode[20];
+    struct sockaddr_un a;
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    chmod(g_tmp, 0755);
+    snprintf(dir, sizeof dir, "%s/sockets", g_tmp);
+    mkdir(dir, 0755);
+    snprintf(path, sizeof path, "%s/s", dir);
+    memset(&a, 0, sizeof a);
+    a.sun_family = AF_UNIX;
+    memcpy(a.sun_path, path, strnlen(path, sizeof a.sun_path - 1));
+    unlink(path);
+    if (!CHECK(bind(fd, (struct sockaddr *)&a, sizeof a) == 0))
+        return;
+    snprintf(fb_address[0], sizeof fb_address[0], "unix:%s", path);
+    snprintf(fb_address[1], sizeof fb_address[1], "127.0.0.1:9");
+    EACH(rows, i) {
+        /* an owner that is not root has its own three bits */
+        const int shift = is_root ? 0 : 6;
+        empm_config cfg = empm_defaults();
+
+        chmod(path, (mode_t)(is_root ? rows[i].socket
+                                     : (rows[i].socket & 7) << shift));
+        chmod(dir, (mode_t)(is_root ? rows[i].dir : 0755));
+        if (!is_root && i == 0)
+            continue;
+        fb_said[0] = '\0';
+        cfg.routes = fb_routes;
+        cfg.user_name = "#54321";
+        empm_check(&cfg, fb_say, NULL);
+        context("%o %o %s", (unsigned)rows[i].dir, (unsigned)rows[i].socket,
+                fb_said);
+        CHECK_INT(strstr(fb_said, "EMPM5708") != NULL, rows[i].says != NULL);
+        snprintf(mode, sizeof mode, "mode %04o", (unsigned)
+                 (i == 0 ? rows[i].dir : is_root ? rows[i].socket
+                                        : (rows[i].socket & 7) << shift));
+        if (rows[i].says != NULL) {
+            CHECK(strstr(fb_said, is_root ? rows[i].says
+                                          : "may not write to") != NULL);
+            CHECK(strstr(fb_said, mode) != NULL);
+            CHECK(!is_root || strstr(fb_said, "User #54321") != NULL);
+        }
+        empm_config_free(&cfg);
+    }
+    no_context();
+    chmod(dir, 0755);
+    unlink(path);
+    rmdir(dir);
+    close(fd);
+}
+
+/* Rights are those of the owner, of a group, or of others, in this order, and
+ * the first that fits decides. */
+TEST(fastcgi, the_mode_of_a_socket_for_a_user)
+{
+    static const struct { int uid, gid, mode, may; } rows[] = {
+        { 10, 1, 0600, 1 }, { 10, 20, 0060, 0 }, { 11, 20, 0060, 1 },
+        { 11, 21, 0020, 1 }, { 11, 20, 0602, 0 }, { 11, 1, 0602, 1 },
+        { 11, 1, 0660, 0 },
+    };
+    empm__backends_user u;
+    struct stat st;
+
+    memset(&u, 0, sizeof u);
+    u.uid = 10;
+    u.gid[0] = 20;
+    u.gid[1] = 21;
+    u.n = 2;
+    EACH(rows, i) {
+        memset(&st, 0, sizeof st);
+        st.st_uid = (uid_t)rows[i].uid;
+        st.st_gid = (gid_t)rows[i].gid;
+        st.st_mode = (mode_t)rows[i].mode;
+        CHECK_INT(empm__backends_user_may(&u, &st, 2), rows[i].may);
+    }
+    u.uid = 0;
+    CHECK(empm__backends_user_may(&u, &st, 2));
+}
+
+/* An address that is too long is refused as it is, not after a cut that may be
+ * another one. */
+TEST(fastcgi, a_long_address_is_refused)
+{
+    static empm__backends g;
+    char text[400];
+    int n;
+
+    for (n = 250; n <= 262; n++) {
+        const char *why;
+
+        memset(text, '0', sizeof text);
+        memcpy(text, "127.0.0.1:", 10);
+        text[n] = '\0';
+        why = empm__backends_parse(&g, text);
+        CHECK(why != NULL);
+        CHECK_INT(why != NULL && strstr(why, "255 bytes") != NULL, n > 255);
+    }
+    memset(text, 'a', 256);
+    strcpy(text + 256, "|fcgi://x/");
+    CHECK(strstr(empm__backends_parse(&g, text), "255 bytes") != NULL);
+}
+
+/* A hint that a socket is ready is not the end of connect():
+ * ProxyConnectTimeout goes on, and nothing is sent before there is a peer. */
+LIVE(fastcgi, a_stray_event_is_no_connection)
+{
+    client asks;
+    fixture f;
+    struct sockaddr_in a;
+    uint32_t i;
+    int fd, port, k, full[4];
+
+    fb_init(&f, fb_echo, fb_echo);
+    fd = listening_socket(&port);
+    listen(fd, 0);
+    memset(&a, 0, sizeof a);
+    a.sin_family = AF_INET;
+    a.sin_port = htons((uint16_t)port);
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    for (k = 0; k < 4; k++) {        /* its queue is full from here on */
+        full[k] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        connect(full[k], (struct sockaddr *)&a, sizeof a);
+    }
+    snprintf(fb_address[0], sizeof fb_address[0], "127.0.0.1:%d timeout=500ms "
+             "connectiontimeout=200ms", port);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&asks);
+    asks.port = f.port;
+    cl_puts(&asks, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    nap(50);
+    if (!f.forked) {                 /* the one record that is suspended */
+        empm__engine *e = &f.s->engine;
+
+        for (i = 0; i < empm__load_acq(&e->slab.made); i++) {
+            empm__conn *c = empm__slab_conn(&e->slab, i);
+
+            if (!(empm__load(&c->word) & EMPM__WANT(EMPM__READY_AUX_OUT)))
+                continue;
+            __atomic_fetch_or(&c->word, (uint32_t)EMPM__READY_AUX_OUT,
+                              __ATOMIC_ACQ_REL);
+            empm__poller_post(&e->poller, i);
+            empm__poller_wake(&e->poller);
+        }
+    }
+    CHECK_INT(cl_reply(&asks), 503);
+    CHECK(fx_log_has(&f, "EMPM5704"));
+    cl_close(&asks);
+    while (k-- > 0)
+        close(full[k]);
+    close(fd);
+    fb_end(&f);
 }
 
 /* --- max= ----------------------------------------------------------------- */
@@ -23455,6 +23806,56 @@ LIVE(fastcgi, the_status_shows_back_ends)
         if (c.body.p == NULL || strstr(c.body.p, rows[k].has) == NULL)
             CHECK_STR(c.body.p, rows[k].has);
     }
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A back end that sends for ever is left: one that sends a lot by the bound of
+ * what is no answer, one that sends little by ProxyTimeout, which only counts
+ * what the client gets. Before the head of the answer the client gets a status,
+ * behind it the answer is cut; if it is whole, the client has it. */
+LIVE(fastcgi, back_ends_that_never_end)
+{
+    static const fb_row rows[] = {
+        { FB_EVER, "o:A: b|#e:messages and messages\n", 0 },
+        { FB_EVER, "o:A: b|#o:|o:", 0 },
+        { FB_EVER, "o:A: b|#e:m", 10 },
+        { FB_EVER, "o:A|#o:a", 10 },             /* its head never ends */
+        { FB_EVER, "o:Content-Length: 2\n\nok|#o:more", 10 },
+        { FB_EVER, "o:A: b\n\nbegun|#e:m", 10 },
+        { FB_EVER, "o:Content-Length: 1\n\na|#o:xyz|e:m", 0 },
+        { FB_EVER, "o:Status: 204\n\n|#o:dropped", 10 },
+        { FB_EVER, "o:X-Accel-Buffering: no\n\nbegun|#e:m", 10 },
+        { FB_EVER, "o:X-Accel-Buffering: no\n\nbegun|#e:m", 0 },
+    };
+    static const struct { int status; const char *body; } want[] = {
+        { 502, NULL }, { 502, NULL }, { 504, NULL }, { 504, NULL },
+        { 200, "ok" }, { 504, NULL }, { 200, "a" }, { 504, NULL },
+        { 200, NULL }, { 200, NULL }             /* on its way, and cut */
+    };
+    fixture f;
+    client c;
+
+    fb_init(&f, rows, rows);
+    f.cfg.proxy_timeout_ms = 150;
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    EACH(rows, i) {
+        char target[40];
+
+        context("%s", rows[i].say);
+        snprintf(target, sizeof target, "/app/?%d", (int)i);
+        CHECK_INT(cl_get(&c, target), want[i].status);
+        if (want[i].body != NULL)
+            CHECK_STR(c.body.p, want[i].body);
+        CHECK_INT(c.complete, want[i].status != 200 || want[i].body != NULL);
+        if (!c.complete)
+            cl_close(&c);
+    }
+    no_context();
+    CHECK_INT(cl_get(&c, "/a.txt"), 200);
     cl_close(&c);
     fb_end(&f);
 }
