@@ -22154,9 +22154,10 @@ static void fb_all_variables(const char *listen_at)
                      "Content-Length: 1\r\n\r\nx"), 200);
     EACH(names, i) {
         snprintf(line, sizeof line, "%s%s=", i > 0 ? "\n" : "", names[i]);
-        if (!CHECK(strstr(c.body.p, line) != NULL))
-            printf("    %s\n", names[i]);
+        context("%s", names[i]);
+        CHECK(strstr(c.body.p, line) != NULL);
     }
+    no_context();
     for (p = c.body.p; (p = strchr(p, '\n')) != NULL; p++)
         n++;
     CHECK_INT((int)n, (int)(sizeof names / sizeof *names));
