@@ -23779,7 +23779,7 @@ static pid_t fpm_up(int children)
     tmp_path(conf, sizeof conf, "fpm.conf");
     tmp_path(log, sizeof log, "fpm.log");
     snprintf(text, sizeof text, "[global]\ndaemonize = no\nerror_log = %s\n"
-             "[www]\nlisten = %s\nlisten.mode = 0666\npm = static\n"
+             "process_control_timeout = 3s\n[www]\nlisten = %s\nlisten.mode = 0666\npm = static\n"
              "pm.max_children = %d\nuser = root\ngroup = root\n",
              log, fb_address[0] + 5, children);
     write_file(conf, text, strlen(text));
@@ -23811,10 +23811,15 @@ static pid_t fpm_up(int children)
     return -1;
 }
 
+static void fpm_end(pid_t pid, int signal)
+{
+    kill(pid, signal);
+    waitpid(pid, NULL, 0);
+}
+
 static void fpm_down(pid_t pid)
 {
-    kill(pid, SIGTERM);
-    waitpid(pid, NULL, 0);
+    fpm_end(pid, SIGTERM);
     unlink(fb_address[0] + 5);
 }
 
@@ -23950,6 +23955,120 @@ SERVED_WITH(fastcgi, php_fpm_sees_urls, T_PLAIN,
     CHECK_INT(cl_get(c, "/php/u/s.php/%0A"), 404);
     fpm_down(pid);
     fb_tree(f, 0);
+}
+
+/* --- PHP-FPM comes and goes ----------------------------------------------- */
+
+typedef struct poster {             /* a client in a thread of its own */
+    pthread_t thread;
+    int       port, number, *stop;
+    int       sent, good, away, odd;
+} poster;
+
+/* Posts its number and that of the request, so that the script can count. */
+static void *poster_run(void *arg)
+{
+    poster *p = (poster *)arg;
+    client c;
+
+    cl_init(&c);
+    c.port = p->port;
+    while (!get_int(p->stop) && p->sent < 9999) {
+        int status;
+
+        cl_printf(&c, "POST /php/count.php HTTP/1.1\r\nHost: a\r\n"
+                  "Content-Length: 5\r\n\r\n%d%04d", p->number, p->sent++);
+        status = cl_reply(&c);
+        p->good += status == 200;
+        p->away += status == 502 || status == 503;
+        p->odd += status != 200 && status != 502 && status != 503;
+        if (status != 200 || c.end != 0) {
+            cl_close(&c);
+            nap(2);
+        }
+    }
+    cl_close(&c);
+    return NULL;
+}
+
+static const empm_route fpm_routes[] = {
+    EMPM_PHP("/php/", NULL, fb_address[1]),
+    EMPM_ROUTE("GET /status", empm_status_page, NULL),
+    EMPM_FILES("/", NULL), EMPM_ROUTES_END
+};
+
+/* PHP-FPM is reloaded, ends gracefully, and ends at once, while clients post: a
+ * request is answered, or refused for a reason that the log has, and no POST
+ * runs twice, although there is a second back end to ask. */
+SERVED_WITH(fastcgi, php_fpm_restarts, T_PLAIN,
+            fx_init(f);
+            tmp_path(fb_address[0] + 5, sizeof fb_address[0] - 5, "fpm.sock");
+            memcpy(fb_address[0], "unix:", 5);
+            snprintf(fb_address[1], sizeof fb_address[1], "%s %s",
+                     fb_address[0], fb_address[0]);
+            f->cfg.routes = fpm_routes,
+            "ThreadsPerChild 4")
+{
+    static unsigned char seen[4][10000];
+    static const int signals[] = { SIGUSR2, SIGQUIT, SIGTERM };
+    poster p[3];
+    char path[600], script[900], *text, *at;
+    int i, n, stop = 0, twice = 0, ran = 0, good = 0, away = 0;
+    pid_t pid = fpm_up(4);
+
+    if (pid < 0)
+        SKIP("no PHP-FPM, or not root");
+    snprintf(path, sizeof path, "%s/count", f->www);
+    snprintf(script, sizeof script, "<?php file_put_contents('%s', "
+             "file_get_contents('php://input').\"\\n\", FILE_APPEND | LOCK_EX); "
+             "usleep(2000); echo 'ok';", path);
+    fpm_script(f, "count.php", script);
+    write_file(path, "", 0);
+    memset(seen, 0, sizeof seen);
+    memset(p, 0, sizeof p);
+    for (i = 0; i < 3; i++) {
+        p[i].port = f->port;
+        p[i].number = i;
+        p[i].stop = &stop;
+        pthread_create(&p[i].thread, NULL, poster_run, &p[i]);
+    }
+    EACH(signals, k) {
+        nap(120);
+        if (signals[k] == SIGUSR2) {
+            kill(pid, SIGUSR2);
+            continue;
+        }
+        fpm_end(pid, signals[k]);
+        nap(10);
+        if (!CHECK((pid = fpm_up(4)) > 0))
+            break;
+    }
+    nap(120);
+    set_int(&stop, 1);
+    for (i = 0; i < 3; i++) {
+        pthread_join(p[i].thread, NULL);
+        CHECK_INT(p[i].odd, 0);
+        CHECK(p[i].good > 0);
+        good += p[i].good;
+        away += p[i].away;
+    }
+    CHECK_INT(cl_ask(c, "POST /php/count.php HTTP/1.1\r\nHost: a\r\n"
+                     "Content-Length: 5\r\n\r\n30000"), 200);
+    text = slurp_path(path);
+    for (at = text; sscanf(at, "%5d", &n) == 1 && n >= 0; at += 6) {
+        twice += seen[n / 10000 & 3][n % 10000]++ > 0;
+        ran++;
+    }
+    free(text);
+    CHECK_INT(twice, 0);
+    CHECK_IN(ran, good + 1, good + away + 1);
+    if (away > 0)
+        CHECK(fx_log_has(f, "EMPM570"));
+    if (g_verbose)
+        printf("    %d answered, %d refused, %d ran\n", good, away, ran);
+    fpm_down(pid);
+    unlink(path);
+    fpm_script(f, "count.php", NULL);
 }
 
 /* A slow client does not hold a process of the back end: what it does not take
