@@ -23779,7 +23779,8 @@ static pid_t fpm_up(int children)
     tmp_path(conf, sizeof conf, "fpm.conf");
     tmp_path(log, sizeof log, "fpm.log");
     snprintf(text, sizeof text, "[global]\ndaemonize = no\nerror_log = %s\n"
-             "process_control_timeout = 3s\n[www]\nlisten = %s\nlisten.mode = 0666\npm = static\n"
+             "process_control_timeout = 3s\n"
+             "[www]\nlisten = %s\nlisten.mode = 0666\npm = static\n"
              "pm.max_children = %d\nuser = root\ngroup = root\n",
              log, fb_address[0] + 5, children);
     write_file(conf, text, strlen(text));
@@ -24020,8 +24021,8 @@ SERVED_WITH(fastcgi, php_fpm_restarts, T_PLAIN,
         SKIP("no PHP-FPM, or not root");
     snprintf(path, sizeof path, "%s/count", f->www);
     snprintf(script, sizeof script, "<?php file_put_contents('%s', "
-             "file_get_contents('php://input').\"\\n\", FILE_APPEND | LOCK_EX); "
-             "usleep(2000); echo 'ok';", path);
+             "file_get_contents('php://input').\"\\n\", FILE_APPEND | "
+             "LOCK_EX); usleep(2000); echo 'ok';", path);
     fpm_script(f, "count.php", script);
     write_file(path, "", 0);
     memset(seen, 0, sizeof seen);
