@@ -23719,6 +23719,51 @@ LIVE(fastcgi, the_head_of_a_stream_waits_for_no_body)
     fb_end(&f);
 }
 
+/* A route that would send the sources of another one's scripts is warned of,
+ * unless all routes run them; pictures below the scripts are no such case. */
+TEST(fastcgi, sources_by_another_path_are_warned_of)
+{
+    static char root[300], sub[320], other[320], link[320];
+    static const struct { const char *php, *files, *handler; int warns; }
+        rows[] = {
+        { root, root, NULL, 1 },   { NULL, root, NULL, 1 },
+        { sub, root, NULL, 1 },    { sub, "/", NULL, 1 },
+        { sub, link, NULL, 1 },    { root, sub, NULL, 0 },
+        { sub, other, NULL, 0 },   { root, "/none", NULL, 0 },
+        { root, root, "proxy:fcgi://127.0.0.1:9 .php", 0 },
+        { root, root, "proxy:fcgi://127.0.0.1:9 .phtml", 1 }
+    };
+
+    snprintf(root, sizeof root, "%s/www", g_tmp);
+    snprintf(sub, sizeof sub, "%s/w", root);
+    snprintf(other, sizeof other, "%s/w2", root);
+    snprintf(link, sizeof link, "%s/www.link", g_tmp);
+    mkdir(sub, 0755);
+    mkdir(other, 0755);
+    CHECK_INT(symlink(root, link), 0);
+    EACH(rows, i) {
+        empm_route two[3] = { EMPM_PHP("/php/", NULL, "127.0.0.1:9"),
+                              EMPM_FILES("/", NULL), EMPM_ROUTES_END };
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+
+        context("row %d", (int)i);
+        two[0].root = rows[i].php;
+        two[1].root = rows[i].files;
+        cfg.document_root = root;
+        cfg.routes = two;
+        cfg.add_handler[0] = rows[i].handler;
+        empm__check_all(&cfg, NULL, &rep);
+        CHECK_INT(heard(EMPM_LOG_WARN, 5710), rows[i].warns);
+        empm_config_free(&cfg);
+    }
+    no_context();
+    str_free(&g_heard);
+    unlink(link);
+    rmdir(sub);
+    rmdir(other);
+}
+
 /* Names in settings are names of files in a folder, and lead nowhere else. */
 TEST(fastcgi, names_in_settings_stay_below_their_folder)
 {
