@@ -38,7 +38,7 @@
  *   of engine engine-types wings                   in server
  *   of endpoints endpoint-unix endpoint-sockets    in listen
  *   of conditions codings file-cache multipart     in files
- *   of error-documents                             in files
+ *   of error-documents assets                      in files
  *   of signals manager attend children growth      in process
  *   of crash parent program main configtest        in process
  *   of control                                     in process
@@ -74,6 +74,10 @@ static void  test_free(void *p);
 
 /* A connection that enters a state has what the state is about. */
 #define EMPM__CHECKS
+
+/* empm_test_*(), with a limit that a test reaches. */
+#define EVENTMPM_TEST
+#define EMPM_TEST_ANSWER (1 << 20)
 
 /* Sanitizers make frames larger. */
 #define EMPM__STACK_LEAST 65536
@@ -13715,6 +13719,287 @@ TEST(store, size_is_checked)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>digest -- vectors of those who have defined them
+ * ------------------------------------------------------------------------- */
+
+static const char *hex_of(const unsigned char *p, size_t n)
+{
+    static char text[2 * 64 + 1];
+    size_t i;
+
+    for (i = 0; i < n && i < 64; i++)
+        snprintf(text + 2 * i, 3, "%02x", p[i]);
+    return text;
+}
+
+/* SHA-256 gives the sums of FIPS 180-4's examples and of RFC 6234 8.5, however
+ * the message is cut. */
+TEST(digest, sha256_vectors)
+{
+    static const struct { const char *text; int times; const char *sum; }
+    rows[] = {
+        { "", 1, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852"
+                 "b855" },
+        { "abc", 1, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f2"
+                    "0015ad" },
+        { "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", 1,
+          "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1" },
+        { "a", 1000000,
+          "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0" },
+        { "0123456701234567012345670123456701234567012345670123456701234567",
+          10,
+          "594847328451bdfa85056225462cc1d867d877fb388df0ce35f25ab5562bfbb5" }
+    };
+    unsigned char sum[32], again[32];
+    empm__sha256 s;
+    int k;
+
+    EACH(rows, i) {
+        const size_t n = strlen(rows[i].text);
+        context("row %d", (int)i);
+        empm__sha256_begin(&s);
+        for (k = 0; k < rows[i].times; k++)
+            empm__sha256_add(&s, rows[i].text, n);
+        empm__sha256_end(&s, sum);
+        CHECK_STR(hex_of(sum, sizeof sum), rows[i].sum);
+    }
+    no_context();
+    for (k = 0; k < 200; k++) {        /* each length, in one piece and two */
+        char text[200];
+        memset(text, 'x', sizeof text);
+        empm__sha256_begin(&s);
+        empm__sha256_add(&s, text, (size_t)k);
+        empm__sha256_end(&s, sum);
+        empm__sha256_begin(&s);
+        empm__sha256_add(&s, text, (size_t)k / 3);
+        empm__sha256_add(&s, text, (size_t)(k - k / 3));
+        empm__sha256_end(&s, again);
+        CHECK(memcmp(sum, again, sizeof sum) == 0);
+    }
+}
+
+/* HMAC-SHA-256 gives the codes of RFC 4231 4.2, 4.3 and 4.7, the last one with
+ * a key that is longer than a block. */
+TEST(digest, hmac_vectors)
+{
+    static const struct { int key; size_t n; const char *text, *code; }
+    rows[] = {
+        { 0x0b, 20, "Hi There", "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833d"
+                                "a726e9376c2e32cff7" },
+        { 0, 4, "what do ya want for nothing?",
+          "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843" },
+        { 0xaa, 131, "Test Using Larger Than Block-Size Key - Hash Key First",
+          "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54" }
+    };
+    unsigned char key[131], code[32];
+    empm__hmac m;
+
+    EACH(rows, i) {
+        context("row %d", (int)i);
+        memset(key, rows[i].key, sizeof key);
+        if (rows[i].key == 0)
+            memcpy(key, "Jefe", 4);
+        empm__hmac_begin(&m, key, rows[i].n);
+        empm__hmac_add(&m, rows[i].text, strlen(rows[i].text));
+        empm__hmac_end(&m, code);
+        CHECK_STR(hex_of(code, sizeof code), rows[i].code);
+    }
+}
+
+/* Base64 is read strictly: RFC 4648 3.2, 3.3 and 3.5 leave one spelling. */
+TEST(digest, base64_has_one_spelling)
+{
+    static const struct { const char *in; int url; const char *out; } rows[] = {
+        { "", 0, "" }, { "Zg==", 0, "f" }, { "Zm8=", 0, "fo" },
+        { "Zm9v", 0, "foo" }, { "Zm9vYg==", 0, "foob" },
+        { "Zm9vYmE=", 0, "fooba" }, { "Zm9vYmFy", 0, "foobar" },
+        { "+/+/", 0, "\xfb\xff\xbf" }, { "-_-_", 1, "\xfb\xff\xbf" },
+        { "Zg", 1, "f" }, { "Zm8", 1, "fo" }, { "Zm9vYmE", 1, "fooba" },
+        /* no padding, too much, in the middle, other digits, other bits */
+        { "Zg", 0, NULL }, { "Zm8", 0, NULL }, { "Zg=", 0, NULL },
+        { "Zg===", 0, NULL }, { "Zm9v====", 0, NULL }, { "====", 0, NULL },
+        { "=", 0, NULL }, { "Zg==Zg==", 0, NULL }, { "Zm=v", 0, NULL },
+        { "Zg==\n", 0, NULL }, { " Zm9v", 0, NULL }, { "Zm 9v", 0, NULL },
+        { "Zm9v\n", 0, NULL }, { "-_-_", 0, NULL }, { "Zh==", 0, NULL },
+        { "Zm9=", 0, NULL }, { "Z", 0, NULL }, { "Zm9vZ", 0, NULL },
+        { "+/+/", 1, NULL }, { "Zg==", 1, NULL }, { "Zh", 1, NULL },
+        { "Zm9", 1, NULL }, { "Z", 1, NULL }, { "Zm9\xc3", 0, NULL }
+    };
+    char to[64], back[64];
+    size_t n, k;
+    long got;
+
+    EACH(rows, i) {
+        context("\"%s\"", rows[i].in);
+        got = empm__base64_decode(to, rows[i].in, strlen(rows[i].in),
+                                  rows[i].url);
+        if (rows[i].out == NULL)
+            CHECK_INT(got, -1);
+        else if (CHECK_INT(got, (long)strlen(rows[i].out)))
+            CHECK(memcmp(to, rows[i].out, strlen(rows[i].out)) == 0);
+    }
+    no_context();
+    for (n = 0; n < 40; n++) {
+        for (k = 0; k < n; k++)
+            to[k] = (char)(k * 37 + n);
+        CHECK_INT(empm__base64_encode_url(back, to, n), (n * 4 + 2) / 3);
+        CHECK_INT(empm__base64_decode(back, back, strlen(back), 1), (long)n);
+        CHECK(memcmp(to, back, n) == 0);
+    }
+}
+
+/* ---------------------------------------------------------------------------
+ * >>auth -- passwords as crypt(3) keeps them, and Basic
+ * ------------------------------------------------------------------------- */
+
+/* The passwords are those of SHA-256-crypt's specification, kept as glibc's
+ * crypt(3) and `openssl passwd -5` do. What has another form, too few rounds or
+ * more than a worker has time for, is no password. */
+TEST(auth, passwords_as_crypt_keeps_them)
+{
+    static const struct { const char *password, *kept; int is; } rows[] = {
+        { "Hello world!", "$5$saltstring$"
+          "5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5", 1 },
+        { "Hello world?", "$5$saltstring$"
+          "5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5", 0 },
+        { "Hello world!", "$5$rounds=10000$saltstringsaltst$"
+          "3xv.VbSHBb41AL9AvLeujZkZRBAwqFMz2.opqey6IcA", 1 },
+        { "a very much longer text to encrypt.  This one even stretches over "
+          "morethan one line.", "$5$rounds=1400$anotherlongsalts$"
+          "Rx.j8H.h8HjEDGomFU8bDkXm3XIUnzyxf12oP84Bnq1", 1 },
+        { "", "$5$x$yHbtfs4Y8t6X1xcJemNX.4JQRfUTafA2qQenWGLBee2", 1 },
+        { "p\xc3\xa4ssw\xc3\xb6rd", "$5$rounds=1000$$"
+          "h0dP4OUINF53aiz5nZd1SJBXA8/0RXg7HLScl7aeQB9", 1 },
+        { "demo", "$5$example$7QWuiQamTtWDR.CgcvTpWmUGeTfQ1IPHrh4lKvlQI8A", 1 },
+        { "demo", "{PLAIN}demo", 1 }, { "", "{PLAIN}", 1 },
+        { "demo", "{PLAIN}demos", 0 }, { "demo", "demo", 0 }, { "", "", 0 },
+        { "demo", "$1$abc$def", 0 }, { "demo", "$apr1$abc$def", 0 },
+        { "Hello world!", "$5$rounds=999$saltstring$"
+          "5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5", 0 },
+        { "Hello world!", "$5$rounds=1000001$saltstring$"
+          "5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5", 0 },
+        { "Hello world!", "$5$rounds=$saltstring$"
+          "5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5", 0 },
+        { "Hello world!", "$5$saltstring", 0 }, { "Hello world!", "$5$", 0 },
+        { "Hello world!", "$5$saltstringsaltstring$"
+          "5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5", 0 },
+        { "Hello world!", "$5$saltstring$"
+          "5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc", 0 }
+    };
+    struct empm__auth auth;
+    int k;
+
+    memset(&auth, 0, sizeof auth);
+    auth.remembers = 1;
+    EACH(rows, i)
+        for (k = 0; k < 2; k++) {      /* and again, from what is remembered */
+            context("row %d, %s", (int)i, rows[i].kept);
+            CHECK_INT(empm__auth_password_is(&auth, rows[i].password,
+                                             rows[i].kept), rows[i].is);
+        }
+    no_context();
+    {                                  /* the longest, and one byte more */
+        static const char kept[] = "$5$rounds=1000$abcdefghijklmnop$"
+            "3qDQifqcAUfHW8YWbYYDT7VLgEZ9F7OI31S3Vs.rbA.";
+        char longest[130];
+        memset(longest, 'x', 129);
+        longest[129] = '\0';
+        CHECK_INT(empm__auth_password_is(&auth, longest, kept), 0);
+        longest[128] = '\0';
+        CHECK_INT(empm__auth_password_is(&auth, longest, kept), 1);
+    }
+}
+
+/* A password that was right is remembered, and costs no second hash; one that
+ * was wrong is not, nor is the right one of another user. */
+TEST(auth, only_right_passwords_are_remembered)
+{
+    static const char kept[] =
+        "$5$example$7QWuiQamTtWDR.CgcvTpWmUGeTfQ1IPHrh4lKvlQI8A";
+    struct empm__auth auth;
+    unsigned char none[sizeof auth.seen];
+
+    memset(&auth, 0, sizeof auth);
+    memset(none, 0, sizeof none);
+    auth.remembers = 1;
+    CHECK_INT(empm__auth_password_is(&auth, "demon", kept), 0);
+    CHECK(memcmp(auth.seen, none, sizeof none) == 0);
+    CHECK_INT(empm__auth_password_is(&auth, "demo", kept), 1);
+    CHECK(memcmp(auth.seen, none, sizeof none) != 0);
+    /* only what is remembered can say so: the sum is another */
+    CHECK_INT(empm__auth_password_is(&auth, "demo", "$5$example$"
+              "7QWuiQamTtWDR.CgcvTpWmUGeTfQ1IPHrh4lKvlQI8B"), 0);
+    auth.secret[0] ^= 1;               /* another process's notes say nothing */
+    CHECK_INT(empm__auth_password_is(&auth, "demon", kept), 0);
+}
+
+static const empm_account auth_accounts[] = {
+    { "demo", "$5$rounds=1000$example$"
+              "iWBKo7da47YRlRiXyEYEGK9H37GhW5pIiXwp9T95M3C" },
+    { "j\xc3\xbcrgen", "{PLAIN}a:b" }, { "", "{PLAIN}nobody" }, { NULL, NULL }
+};
+
+static int auth_on_head(empm_request *req, void *user)
+{
+    return empm_authenticate(req, "a \"b\"",
+                             (const empm_account *)user);
+}
+
+static int h_user(empm_request *req, void *user)
+{
+    const char *name, *password;
+
+    (void)user;
+    CHECK_INT(empm_basic_auth(req, &name, &password), EMPM_OK);
+    empm_printf(req, "%s %s", empm_user(req), password);
+    return EMPM_OK;
+}
+
+static const empm_route auth_routes[] = {
+    EMPM_ROUTE_WITH("/members", h_user, (void *)(uintptr_t)auth_accounts,
+                    auth_on_head, NULL, -1, 0, 0),
+    EMPM_ROUTES_END
+};
+
+/* A user comes in with the password of the table, sent in valid base64 and
+ * UTF-8 (RFC 7617 2), in one field. Anything else is 401 with a challenge. */
+SERVED_WITH(auth, basic, T_LIVE, fx_init(f); f->cfg.routes = auth_routes, NULL)
+{
+    static const struct { const char *fields, *body; } rows[] = {
+        { "Authorization: Basic ZGVtbzpkZW1v\r\n", "demo demo" },
+        { "authorization: bAsIc   ZGVtbzpkZW1v \r\n", "demo demo" },
+        { "Authorization: Basic asO8cmdlbjphOmI=\r\n", "j\xc3\xbcrgen a:b" },
+        { "Authorization: Basic Om5vYm9keQ==\r\n", " nobody" },
+        { "", NULL }, { "Authorization: Basic\r\n", NULL },
+        { "Authorization: \r\n", NULL },
+        { "Authorization: Bearer ZGVtbzpkZW1v\r\n", NULL },
+        { "Authorization: Basic ZGVtbzpkZW1v, Basic ZGVtbzpkZW1v\r\n", NULL },
+        { "Authorization: Basic ZGVtbzpkZW1v\r\n"
+          "Authorization: Basic ZGVtbzpkZW1v\r\n", NULL },
+        { "Authorization: Basic ZGVtbzpkZW1v=\r\n", NULL },
+        { "Authorization: Basic ZGVtbw==\r\n", NULL },      /* demo */
+        { "Authorization: Basic ZGVtbzo=\r\n", NULL },      /* demo: */
+        { "Authorization: Basic ZGVtbzpkZW1\r\n", NULL },
+        { "Authorization: Basic ZGVtbzpkZW1vAA==\r\n", NULL },  /* NUL */
+        { "Authorization: Basic ZGVtbzpkZW1vCg==\r\n", NULL },  /* LF */
+        { "Authorization: Basic avxyZ2VuOmE6Yg==\r\n", NULL },  /* Latin-1 */
+        { "Authorization: Basic ZGVtbzpkZW1vIA==\r\n", NULL },  /* "demo " */
+        { "Authorization: Basic bm9ib2R5OmRlbW8=\r\n", NULL }   /* nobody */
+    };
+    EACH(rows, i) {
+        context("%s", rows[i].fields);
+        cl_printf(c, "GET /members HTTP/1.1\r\nHost: a\r\n%s\r\n",
+                  rows[i].fields);
+        CHECK_INT(cl_reply(c), rows[i].body != NULL ? 200 : 401);
+        if (rows[i].body != NULL)
+            CHECK_STR(c->body.p, rows[i].body);
+        else
+            CHECK_STR(cl_header(c, "WWW-Authenticate"),
+                      "Basic realm=\"a \\\"b\\\"\", charset=\"UTF-8\"");
+    }
+}
+
+/* ---------------------------------------------------------------------------
  * >>head -- the grammar, as tables of input and outcome
  *
  * Every row is fed whole, byte by byte, and in two pieces at several points
@@ -16013,7 +16298,8 @@ SERVED_WITH(request, the_best_offer, T_LIVE,
 {
     static const char type[] = "Accept", lang[] = "Accept-Language";
     static const char code[] = "Accept-Encoding";
-    static const struct { const char *field, *value, *offers, *want; } rows[] = {
+    static const struct { const char *field, *value, *offers, *want; }
+    rows[] = {
         { type, NULL, "application/json,text/html", "application/json" },
         { type, "text/html,application/xhtml+xml,*/*;q=0.8",
           "application/json,text/html", "text/html" },
@@ -16832,7 +17118,8 @@ SERVED_WITH(response, errors_whose_body_fails_have_a_line, T_LIVE,
         { "write.10,return.404", NULL, "on_error has returned 404" },
         { "write.10,return.-3", NULL, "on_error has returned -3" },
         { "file.a.txt", NULL, "on_error has promised" },
-        { "set.Content-Length:100,write.10", NULL, "less than it has declared" },
+        { "set.Content-Length:100,write.10", NULL,
+          "less than it has declared" },
         { "write.65537.1000", NULL, "more than EMPM_RESPONSE_BUFFER" },
         { "write.3000000.1000", NULL, NULL },
         { "set.Content-Length:5,write.5", "HTTP/", NULL },
@@ -21431,7 +21718,8 @@ SERVED_WITH(files, error_documents_that_fail, T_LIVE,
     }
     CHECK_INT(cl_get(c, "/none"), 404);
     CHECK_STR(c->body.p, "404 Not Found\n");
-    CHECK_SOON(fx_log_has(f, "EMPM5142: ErrorDocument none.html: is no file"), 1000);
+    CHECK_SOON(fx_log_has(f, "EMPM5142: ErrorDocument none.html: is no file"),
+               1000);
     CHECK_SOON(fx_log_has(f, "ErrorDocument b.css: is a script"), 1000);
     CHECK(fx_log_has(f, "EMPM5141: ErrorDocument 413 /hello/x: is no file"));
     CHECK(fx_log_has(f, "EMPM5141: ErrorDocument 412 /.secret: is no file"));
@@ -21478,6 +21766,171 @@ TEST(files, error_documents_that_are_none)
         cfg.error_document[0] = bad[i];
         CHECK(empm__check_all(&cfg, NULL, &rep) != EMPM_OK);
         CHECK_INT(heard(EMPM_LOG_ERROR, 5141), 1);
+    }
+}
+
+/* The last line that a server of empm_test_open() has logged. */
+static char g_testing_log[1024];
+
+static void testing_log(enum empm_log_level level, const char *line,
+                        void *user)
+{
+    (void)level; (void)user;
+    snprintf(g_testing_log, sizeof g_testing_log, "%s", line);
+}
+
+/* --- EMPM_ASSETS ---------------------------------------------------------- */
+
+static unsigned char g_asset_big[300000];    /* filled by assets_routes() */
+static const unsigned char asset_page[] = "<p>page", asset_digits[] =
+    "0123456789";
+static const empm_asset some_assets[] = {    /* in no order */
+    { "sub/index.html", asset_page, sizeof asset_page - 1, NULL },
+    { "sub.css", asset_digits, 10, NULL },
+    { "big.bin", g_asset_big, sizeof g_asset_big, NULL },
+    { "sub/deep/a\"\\\303\244.txt", asset_digits, 10, "text/x-own" },
+    { "empty.txt", asset_digits, 0, NULL },
+    { "index.html", asset_page, sizeof asset_page - 1, NULL },
+    { "index.html-not", asset_digits, 9, NULL },
+    { NULL, NULL, 0, NULL }
+};
+
+static const empm_route *assets_routes(void)
+{
+    static const empm_route routes[] = {
+        EMPM_ROUTE("GET /hello/{name}", h_hello, NULL),
+        EMPM_ASSETS("GET /a/", some_assets),
+        EMPM_ASSETS_WITH("/any/", some_assets, "public, max-age=9"),
+        EMPM_ROUTES_END
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof g_asset_big; i++)
+        g_asset_big[i] = (unsigned char)(i * 7 + i / 251);
+    return routes;
+}
+
+/* Assets are files: names, folders, methods, conditions and ranges are theirs;
+ * there is no date, so none that a client sends makes a 304. */
+TEST(files, assets_are_files)
+{
+    static const struct {
+        const char *method, *target, *fields;
+        int status;
+        const char *body, *type;
+    } rows[] = {
+        { "GET", "/a/", "", 200, "<p>page", "text/html; charset=utf-8" },
+        { "GET", "/a/index.html", "", 200, "<p>page", NULL },
+        { "GET", "/a/sub.css?v=1", "", 200, "0123456789",
+          "text/css; charset=utf-8" },
+        { "GET", "/a/sub", "", 301, NULL, NULL },
+        { "GET", "/a/sub/", "", 200, "<p>page", NULL },
+        { "GET", "/a/sub/deep/", "", 404, NULL, NULL },
+        { "GET", "/a/sub/deep/a%22%5C%C3%A4.txt", "", 404, NULL, NULL },
+        { "GET", "/a/sub%2fdeep/", "", 404, NULL, NULL },
+        { "GET", "/a/su", "", 404, NULL, NULL },
+        { "GET", "/a/../a/./sub.css", "", 200, "0123456789", NULL },
+        { "GET", "/a/empty.txt", "", 200, "", "text/plain; charset=utf-8" },
+        { "HEAD", "/a/sub.css", "", 200, "", NULL },
+        { "GET", "/a/sub.css", "Range: bytes=2-4\r\n", 206, "234", NULL },
+        { "GET", "/a/sub.css", "Range: bytes=99-\r\n", 416, NULL, NULL },
+        { "GET", "/a/sub.css", "If-None-Match: *\r\n", 304, "", NULL },
+        { "GET", "/a/sub.css", "If-Match: \"x\"\r\n", 412, NULL, NULL },
+        { "GET", "/a/sub.css",
+          "If-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT\r\n", 200,
+          "0123456789", NULL },
+        { "GET", "/a/sub.css",
+          "If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 GMT\r\n", 200,
+          "0123456789", NULL },
+        { "POST", "/a/sub.css", "", 405, NULL, NULL },
+        { "DELETE", "/any/sub.css", "", 405, NULL, NULL }
+    };
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+    char tag[80], other[80];
+    size_t n;
+
+    cfg.routes = assets_routes();
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    EACH(rows, i) {
+        const int status = rows[i].status;
+        CHECK_INT(empm_test_send(t, rows[i].method, rows[i].target,
+                                 rows[i].fields, NULL, 0), status);
+        if (rows[i].body != NULL)
+            CHECK_STR(empm_test_body(t, NULL), rows[i].body);
+        if (rows[i].type != NULL)
+            CHECK_STR(empm_test_header(t, "Content-Type"), rows[i].type);
+        CHECK_INT(empm_test_header(t, "ETag") != NULL,
+                  status == 200 || status == 206 || status == 304);
+        if (status == 200 || status == 304)
+            CHECK_STR(empm_test_header(t, "Cache-Control"), "no-cache");
+        CHECK(empm_test_header(t, "Last-Modified") == NULL);
+    }
+    /* the bytes make the tag, and nothing else does */
+    empm_test_get(t, "/a/index.html");
+    snprintf(tag, sizeof tag, "If-None-Match: %s\r\n",
+             empm_test_header(t, "ETag"));
+    CHECK_INT(empm_test_send(t, "GET", "/any/sub/", tag, NULL, 0), 304);
+    CHECK_STR(empm_test_header(t, "Cache-Control"), "public, max-age=9");
+    CHECK_INT(empm_test_send(t, "GET", "/a/sub.css", tag, NULL, 0), 200);
+    snprintf(other, sizeof other, "%s", empm_test_header(t, "ETag"));
+    empm_test_get(t, "/a/index.html-not");
+    CHECK(strcmp(empm_test_header(t, "ETag"), other) != 0);
+
+    CHECK_INT(empm_test_get(t, "/a/big.bin"), 200);
+    CHECK(memcmp(empm_test_body(t, &n), g_asset_big, sizeof g_asset_big) == 0);
+    CHECK_INT(n, sizeof g_asset_big);
+    CHECK_INT(empm_test_send(t, "GET", "/a/big.bin",
+                             "Range: bytes=1000-200000\r\n", NULL, 0), 206);
+    CHECK(memcmp(empm_test_body(t, &n), g_asset_big + 1000, 199001) == 0);
+    CHECK_INT(n, 199001);
+    CHECK_INT(empm_test_send(t, "GET", "/a/big.bin",
+                             "Range: bytes=0-1,100000-199999\r\n", NULL, 0),
+              206);
+    CHECK(strstr(empm_test_header(t, "Content-Type"), "multipart/byteranges")
+          != NULL);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
+/* A client that reads slowly gets all bytes of a large one, from memory. */
+SERVED_WITH(files, assets_that_are_large, T_LIVE,
+            fx_init(f); f->cfg.routes = assets_routes(), "SendBufferSize 4096")
+{
+    CHECK_INT(cl_get(c, "/a/big.bin"), 200);
+    CHECK_INT(c->body.n, sizeof g_asset_big);
+    CHECK(c->body.n == sizeof g_asset_big &&
+          memcmp(c->body.p, g_asset_big, sizeof g_asset_big) == 0);
+    CHECK_INT(cl_get(c, "/a/"), 200);
+    CHECK_OPEN(c);
+}
+
+/* A table that cannot be served ends the start, and the message names the row.
+ */
+TEST(files, assets_that_cannot_be)
+{
+    static const empm_asset tables[][3] = {
+        { { "a", asset_page, 1, NULL }, { "a", asset_page, 2, NULL },
+          { NULL, NULL, 0, NULL } },
+        { { "/a", asset_page, 1, NULL }, { NULL, NULL, 0, NULL },
+          { NULL, NULL, 0, NULL } },
+        { { "", asset_page, 1, NULL }, { NULL, NULL, 0, NULL },
+          { NULL, NULL, 0, NULL } },
+        { { "b", asset_page, 1, "text/a\r\nX: y" }, { NULL, NULL, 0, NULL },
+          { NULL, NULL, 0, NULL } }
+    };
+
+    EACH(tables, i) {
+        empm_route routes[] = {
+            EMPM_ASSETS("GET /", NULL), EMPM_ROUTES_END
+        };
+        empm_config cfg = empm_defaults();
+        routes[0].user = EMPM_TEXT(tables[i]);
+        cfg.routes = routes;
+        cfg.log = testing_log;
+        CHECK(empm_test_open(&cfg) == NULL);
+        CHECK(strstr(g_testing_log, "EMPM5105: route \"GET /\": asset \"") !=
+              NULL);
     }
 }
 
@@ -26339,6 +26792,359 @@ TEST(server, stop_under_load)
         hammers_stop(h, 4, &stop);
         fx_down(&f);
     }
+}
+
+/* ---------------------------------------------------------------------------
+ * >>testing -- requests without a socket
+ * ------------------------------------------------------------------------- */
+
+/* What a suspended request of these tests waits with. */
+typedef struct testing_wait {
+    int         timeout_ms, fd;
+    empm_ticket ticket;
+    int         why;                 /* the function has been called with it */
+    int         cleaned;
+} testing_wait;
+
+static int testing_wake(empm_request *req, enum empm_why why, void *user)
+{
+    ((testing_wait *)user)->why = (int)why;
+    empm_printf(req, "why %d", (int)why);
+    return EMPM_OK;
+}
+
+static void testing_clean(void *p)
+{
+    ((testing_wait *)p)->cleaned++;
+}
+
+static int testing_suspend(empm_request *req, void *user)
+{
+    testing_wait *wait = (testing_wait *)user;
+
+    empm_defer(req, testing_clean, wait);
+    wait->ticket = wait->fd > 0
+        ? empm_suspend_fd(req, wait->fd, EMPM_FD_IN, wait->timeout_ms,
+                          testing_wake, wait)
+        : empm_suspend(req, wait->timeout_ms, testing_wake, wait);
+    return wait->ticket != 0 ? EMPM_SUSPENDED : 503;
+}
+
+static int testing_echo(empm_request *req, void *user)
+{
+    size_t n;
+    const char *body = empm_body(req, &n);
+
+    (void)user;
+    empm_set_header(req, "X-Peer", empm_client(req));
+    empm_status(req, 201);
+    return empm_write(req, body, n);
+}
+
+static int testing_chunks(empm_request *req, void *user)
+{
+    (void)user;
+    empm_write(req, "one,", 4);
+    empm_flush(req);
+    empm_write(req, "two", 3);
+    return EMPM_OK;
+}
+
+/* Counts pieces and bytes into the number that the handler answers with. */
+static int testing_piece(empm_request *req, const void *data, size_t len,
+                         void *user)
+{
+    int *seen = (int *)user;
+
+    (void)req; (void)data;
+    seen[0]++;
+    seen[1] += (int)len;
+    return seen[1] > 90 ? 422 : EMPM_OK;
+}
+
+static int testing_seen(empm_request *req, void *user)
+{
+    return empm_printf(req, "%d", ((int *)user)[1]);
+}
+
+static long testing_endless(empm_request *req, void *buf, size_t cap,
+                            void *user)
+{
+    (void)req; (void)user;
+    memset(buf, 'x', cap);
+    return (long)cap;
+}
+
+static int testing_stream(empm_request *req, void *user)
+{
+    return empm_stream(req, -1, testing_endless, user);
+}
+
+static int testing_short(empm_request *req, void *user)
+{
+    (void)user;
+    empm_set_header(req, "Content-Length", "10");
+    empm_write(req, "half", 4);
+    return empm_flush(req);
+}
+
+static int g_testing_hooks;          /* those that run now */
+
+static int testing_start(empm_server *s, void *user)
+{
+    (void)s; (void)user;
+    g_testing_hooks++;
+    return 0;
+}
+
+static void testing_stop(empm_server *s, void *user)
+{
+    (void)s; (void)user;
+    g_testing_hooks--;
+}
+
+static int testing_thread(empm_server *s, void **data, void *user)
+{
+    (void)s;
+    *data = user;
+    g_testing_hooks++;
+    return 0;
+}
+
+static void testing_thread_stop(empm_server *s, void *data, void *user)
+{
+    (void)s;
+    CHECK(data == user);
+    g_testing_hooks--;
+}
+
+static testing_wait g_testing_wait;
+static int          g_testing_seen[2];
+
+static empm_test *testing_open(empm_config *cfg)
+{
+    static const empm_route routes[] = {
+        EMPM_ROUTE("POST /echo", testing_echo, NULL),
+        EMPM_ROUTE("GET /chunks", testing_chunks, NULL),
+        EMPM_ROUTE("GET /wait", testing_suspend, &g_testing_wait),
+        EMPM_ROUTE("GET /stream", testing_stream, NULL),
+        EMPM_ROUTE("GET /short", testing_short, NULL),
+        EMPM_ROUTE_WITH("PUT /pieces", testing_seen, g_testing_seen, NULL,
+                        testing_piece, -1, 0, 0),
+        EMPM_ROUTES_END
+    };
+
+    *cfg = empm_defaults();
+    cfg->routes = routes;
+    cfg->log = testing_log;
+    cfg->on_child_start = testing_start;
+    cfg->on_child_stop = testing_stop;
+    cfg->on_thread_start = testing_thread;
+    cfg->on_thread_stop = testing_thread_stop;
+    memset(&g_testing_wait, 0, sizeof g_testing_wait);
+    g_testing_wait.timeout_ms = 60000;
+    g_testing_log[0] = '\0';
+    return empm_test_open(cfg);
+}
+
+/* Status, fields and body are what a client gets, whatever frames them; one
+ * connection serves all, and another one what follows its end. */
+TEST(testing, answers_are_what_a_client_gets)
+{
+    static const struct { const char *request; int status; const char *body; }
+    rows[] = {
+        { "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi", 201,
+          "hi" },
+        { "POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+          "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", 201, "hi" },
+        { "GET /chunks HTTP/1.1\r\nHost: a\r\n\r\n", 200, "one,two" },
+        { "HEAD /chunks HTTP/1.1\r\nHost: a\r\n\r\n", 200, "" },
+        { "GET /chunks HTTP/1.0\r\n\r\n", 200, "one,two" },
+        { "GET /chunks HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 200,
+          "one,two" },
+        { "DELETE /echo HTTP/1.1\r\nHost: a\r\n\r\n", 405, NULL },
+        { "GET /none HTTP/1.1\r\nHost: a\r\n\r\n", 404, NULL },
+        { "GET /none HTTP/1.1\r\n\r\n", 400, NULL },
+        { "GET /chunks HTTP/1.1\r\nHost: a\r\n", EMPM_EINVAL, NULL },
+        { "\r\n", 200, "one,two" },      /* ... and the rest of that */
+        { "GET /short HTTP/1.1\r\nHost: a\r\n\r\n", EMPM_ECLOSED, "half" }
+    };
+    static const size_t pieces[] = { 0, 1, 7 };
+    empm_config cfg;
+    empm_test *t = testing_open(&cfg);
+    size_t k, n;
+
+    if (!CHECK(t != NULL))
+        return;
+    CHECK_INT(g_testing_hooks, 2);
+    for (k = 0; k < 3; k++) {
+        empm_test_pieces(t, pieces[k]);
+        EACH(rows, i) {
+            const int status = rows[i].status;
+            CHECK_INT(empm_test_request(t, rows[i].request,
+                                        strlen(rows[i].request)), status);
+            CHECK_INT(empm_test_status(t), status > 0 ? status
+                      : status == EMPM_ECLOSED ? 200 : 0);
+            if (rows[i].body != NULL) {
+                CHECK_STR(empm_test_body(t, &n), rows[i].body);
+                CHECK_INT(n, strlen(rows[i].body));
+            }
+            if (status == 405)
+                CHECK_STR(empm_test_header(t, "allow"), "POST, OPTIONS");
+            if (status == 201)
+                CHECK_STR(empm_test_header(t, "X-Peer"), "127.0.0.1");
+        }
+    }
+    CHECK_INT(empm_test_send(t, "POST", "/echo", "X-More: 1\r\n", "abc", 3),
+              201);
+    CHECK_STR(empm_test_body(t, NULL), "abc");
+    CHECK_INT(empm_test_get(t, "/chunks?q"), 200);
+    CHECK(strstr(empm_test_raw(t, &n), "\r\n4\r\none,\r\n") != NULL);
+    CHECK(empm_test_header(t, "X-None") == NULL);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+    CHECK_INT(g_testing_hooks, 0);
+}
+
+/* on_body gets pieces of the size that is asked for, and may refuse. */
+TEST(testing, pieces_of_a_body)
+{
+    char body[100];
+    empm_config cfg;
+    empm_test *t = testing_open(&cfg);
+
+    if (!CHECK(t != NULL))
+        return;
+    memset(body, 'b', sizeof body);
+    memset(g_testing_seen, 0, sizeof g_testing_seen);
+    empm_test_pieces(t, 1);
+    CHECK_INT(empm_test_send(t, "PUT", "/pieces", NULL, body, 40), 200);
+    CHECK_STR(empm_test_body(t, NULL), "40");
+    CHECK_INT(g_testing_seen[0], 40);
+    memset(g_testing_seen, 0, sizeof g_testing_seen);
+    CHECK_INT(empm_test_send(t, "PUT", "/pieces", NULL, body, 100), 422);
+    memset(g_testing_seen, 0, sizeof g_testing_seen);
+    empm_test_pieces(t, 0);
+    CHECK_INT(empm_test_send(t, "PUT", "/pieces", NULL, body, 40), 200);
+    CHECK_INT(g_testing_seen[0], 1);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
+static void *testing_resume(void *arg)
+{
+    empm_test *t = (empm_test *)arg;
+
+    nap(10);
+    CHECK_INT(empm_resume(empm_test_server(t), g_testing_wait.ticket), EMPM_OK);
+    return NULL;
+}
+
+/* A suspended request ends for each of its reasons, and no call waits for
+ * longer than its patience. */
+TEST(testing, suspensions_end)
+{
+    empm_config cfg;
+    empm_test *t = testing_open(&cfg);
+    testing_wait *wait = &g_testing_wait;
+    pthread_t thread;
+    int fd[2];
+
+    if (!CHECK(t != NULL))
+        return;
+    empm_test_patience(t, 0);
+    CHECK_INT(empm_test_time_out(t), EMPM_EMISUSE);
+    CHECK_INT(empm_test_get(t, "/wait"), EMPM_ETIMEDOUT);
+    CHECK_INT(empm_test_status(t), 0);
+    CHECK_INT(empm_test_get(t, "/wait"), EMPM_EMISUSE);
+    CHECK_INT(empm_test_time_out(t), 200);
+    CHECK_INT(wait->why, EMPM_TIMEOUT);
+
+    CHECK_INT(empm_test_get(t, "/wait"), EMPM_ETIMEDOUT);
+    CHECK_INT(pthread_create(&thread, NULL, testing_resume, t), 0);
+    CHECK_INT(empm_test_wait(t, PATIENCE), 200);
+    pthread_join(thread, NULL);
+    CHECK_INT(wait->why, EMPM_RESUMED);
+
+    wait->timeout_ms = 20;
+    empm_test_patience(t, PATIENCE);
+    CHECK_INT(empm_test_get(t, "/wait"), 200);
+    CHECK_STR(empm_test_body(t, NULL), "why 2");
+    CHECK_INT(wait->why, EMPM_TIMEOUT);
+
+    wait->timeout_ms = 60000;
+    CHECK_INT(pipe(fd), 0);
+    fcntl(fd[0], F_SETFL, O_NONBLOCK);
+    wait->fd = fd[0];
+    empm_test_patience(t, 0);
+    CHECK_INT(empm_test_get(t, "/wait"), EMPM_ETIMEDOUT);
+    CHECK_INT(empm_test_wait(t, 5), EMPM_ETIMEDOUT);
+    CHECK_INT(write(fd[1], "x", 1), 1);
+    CHECK_INT(empm_test_wait(t, PATIENCE), 200);
+    CHECK_INT(wait->why, EMPM_READY);
+    wait->fd = 0;
+    close(fd[0]);
+    close(fd[1]);
+
+    CHECK_INT(wait->cleaned, 4);
+    CHECK_INT(empm_test_get(t, "/wait"), EMPM_ETIMEDOUT);
+    empm_test_hang_up(t);
+    CHECK_INT(wait->why, EMPM_GONE);
+    CHECK_INT(wait->cleaned, 5);
+
+    CHECK_INT(empm_test_get(t, "/wait"), EMPM_ETIMEDOUT);
+    empm_stop(empm_test_server(t));
+    CHECK_INT(empm_test_wait(t, PATIENCE), 200);
+    CHECK_INT(wait->why, EMPM_STOPPING);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
+/* A request that nobody resumes is a leak: the end of the test says which. */
+TEST(testing, a_forgotten_request_is_told)
+{
+    empm_config cfg;
+    empm_test *t = testing_open(&cfg);
+
+    if (!CHECK(t != NULL))
+        return;
+    empm_test_patience(t, 0);
+    CHECK_INT(empm_test_get(t, "/wait?now"), EMPM_ETIMEDOUT);
+    CHECK_INT(empm_test_close(t), EMPM_EMISUSE);
+    CHECK(strstr(g_testing_log, "EMPM5061: GET /wait?now is still suspended")
+          != NULL);
+    CHECK_INT(g_testing_wait.why, EMPM_GONE);
+}
+
+/* An answer without an end fills EMPM_TEST_ANSWER and no more. */
+TEST(testing, answers_are_bounded)
+{
+    empm_config cfg;
+    empm_test *t = testing_open(&cfg);
+    size_t n;
+
+    if (!CHECK(t != NULL))
+        return;
+    CHECK_INT(empm_test_get(t, "/stream"), EMPM_EFULL);
+    CHECK_INT(empm_test_status(t), 200);
+    CHECK(strspn(empm_test_body(t, &n), "x") == n);
+    CHECK_IN(n, EMPM_TEST_ANSWER / 2, EMPM_TEST_ANSWER);
+    CHECK_INT(empm_test_get(t, "/chunks"), 200);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
+/* What cannot be is told, and leaves nothing. */
+TEST(testing, a_config_that_cannot_be)
+{
+    static const empm_route two[] = {
+        EMPM_ROUTE("GET /a/{x}", testing_chunks, NULL),
+        EMPM_ROUTE("GET /a/{y}", testing_chunks, NULL),
+        EMPM_ROUTES_END
+    };
+    empm_config cfg = empm_defaults();
+
+    cfg.routes = two;
+    cfg.log = testing_log;
+    CHECK(empm_test_open(&cfg) == NULL);
+    CHECK(strstr(g_testing_log, "/a/{") != NULL);
+    CHECK_INT(empm_test_close(NULL), EMPM_OK);
 }
 
 /* ---------------------------------------------------------------------------
@@ -32655,6 +33461,56 @@ TEST(clients, first_two_minutes)
     CHECK_INT(rmdir(dir), 0);
 }
 
+/* README's test of the example is compiled as it is printed, and holds. */
+TEST(clients, readme_tests_the_example)
+{
+    char dir[400], out[2000];
+
+    if (access("README.md", R_OK) != 0 || !installed("cc") ||
+        !installed("awk"))
+        SKIP("no sources here, no cc or no awk");
+    tmp_path(dir, sizeof dir, "tested");
+    if (!CHECK_INT(shell(out, sizeof out, "awk '/^```/ { if (f) exit } "
+                         "/EVENTMPM_TEST$/ { f = 1 } f' README.md >%s.c && "
+                         "cc -I. -o %s %s.c && %s 2>&1", dir, dir, dir, dir),
+                   0))
+        fprintf(stderr, "%s", out);
+}
+
+/* The lines of the manual turn a folder into a table with the same bytes under
+ * the same names. */
+TEST(clients, assets_of_a_folder)
+{
+    static const char check[] =
+        "#include <stdio.h>\n#include <string.h>\n"
+        "typedef struct empm_asset { const char *path; const void *bytes;\n"
+        "    size_t len; const char *type; } empm_asset;\n"
+        "#include \"assets.h\"\n"
+        "int main(void) { int i; for (i = 0; assets[i].path; i++) {\n"
+        "    printf(\"%s|\", assets[i].path);\n"
+        "    fwrite(assets[i].bytes, 1, assets[i].len, stdout);\n"
+        "    printf(\"|\\n\"); } return 0; }\n";
+    char dir[400], path[512], out[2000];
+
+    if (access("eventmpm.h", R_OK) != 0 || !installed("cc") ||
+        !installed("awk"))
+        SKIP("no sources here, no cc or no awk");
+    tmp_path(dir, sizeof dir, "packed");
+    snprintf(path, sizeof path, "%s/www/s ub", dir);
+    CHECK_INT(shell(out, sizeof out, "mkdir -p '%s'", path), 0);
+    snprintf(path, sizeof path, "%s/www/s ub/a\"\\b.txt", dir);
+    write_file(path, "\"\\\n\001\377z", 6);
+    snprintf(path, sizeof path, "%s/www/empty", dir);
+    write_file(path, "", 0);
+    snprintf(path, sizeof path, "%s/check.c", dir);
+    write_file(path, check, sizeof check - 1);
+    CHECK_INT(shell(out, sizeof out, "sed -n '/^ \\* ASSETS/,/^ \\* CONF/s/"
+                    "^ \\*     //p' eventmpm.h >%s/pack.sh && cd %s && "
+                    "sh pack.sh www >assets.h && cc -Wall -Werror -o check "
+                    "check.c && ./check", dir, dir), 0);
+    CHECK_STR(out, "empty||\ns ub/a\"\\b.txt|\"\\\n\001\377z|\n");
+}
+
 /* ---------------------------------------------------------------------------
  * >>fuzz -- random clients and random handlers, against rules
  *
@@ -34983,14 +35839,11 @@ static void say_section(const test *t)
     fflush(stdout);
 }
 
-static void run_one(const test *t, int forked)
+/* Runs a test by its name. The number of its checks that failed. */
+static int run_once(const test *t, int forked, const char *name)
 {
-    char name[128];
     int fds = open_fds(), threads = threads_now(), live = get_int(&a_live);
-    uint64_t t0 = now_ms();
 
-    snprintf(name, sizeof name, "%s.%s%s", t->section, t->name,
-             forked ? "+fork" : "");
     g_forked = forked;
     g_skip = NULL;
     g_context[0] = 0;
@@ -35005,15 +35858,38 @@ static void run_one(const test *t, int forked)
         check_leftovers(fds, threads, live);
     watchdog_set("", 0);
     set_int(&a_live, 0);
-    if (get_int(&g_failures) != 0) {
-        printf("FAILED  %s (%d checks, %d ms)\n", name, get_int(&g_failures),
+    return get_int(&g_failures);
+}
+
+/* Runs a test and counts it. In a run of all, whose tests share the processors
+ * with compilers and with each other, one that fails has three more tries: if
+ * it holds in each it counts as passed, and is told as UNSTEADY, with what has
+ * failed at first. A fault that shows at all is still told so; alone, by its
+ * name, a test has no second try. */
+static void run_one(const test *t, int forked, int again)
+{
+    char name[128];
+    uint64_t t0 = now_ms();
+    int failures, tries = 0;
+
+    snprintf(name, sizeof name, "%s.%s%s", t->section, t->name,
+             forked ? "+fork" : "");
+    failures = run_once(t, forked, name);
+    if (failures != 0 && again)
+        while (tries < 3 && run_once(t, forked, name) == 0)
+            tries++;
+    if (failures != 0 && tries < 3) {
+        printf("FAILED  %s (%d checks, %d ms)\n", name, failures,
                (int)(now_ms() - t0));
         g_failed++;
     } else if (g_skip != NULL) {
         printf("skipped %s: %s\n", name, g_skip);
         g_skipped++;
     } else {
-        if (g_verbose)
+        if (failures != 0)
+            printf("UNSTEADY %s (%d checks, then three times none)\n", name,
+                   failures);
+        else if (g_verbose)
             printf("ok      %s (%d ms)\n", name, (int)(now_ms() - t0));
         g_passed++;
     }
@@ -35214,7 +36090,7 @@ int main(int argc, char **argv)
             else {
                 if (words == 0)
                     say_section(t);
-                run_one(t, forked);
+                run_one(t, forked, words == 0);
             }
         }
     if (list)
