@@ -155,7 +155,10 @@
  *   EMPM_FASTCGI, ProxyPass). The children need the right to open the socket:
  *   User www-data, or listen.owner of the pool, whose security.limit_extensions
  *   also has to allow extensions other than .php. A route that serves scripts
- *   has no method: "GET /" refuses forms.
+ *   has no method: "GET /" refuses forms. What has another name, such as
+ *   config.php~, .phps or .inc, is a file that anybody can read: keep it
+ *   elsewhere. So is each script for a second route with the folder, of which a
+ *   start warns.
  *     Behind the address, and for AddHandler within its quotes, may stand
  *   timeout= and connectiontimeout= (ProxyTimeout, ProxyConnectTimeout),
  *   flushpackets=on (answers are sent as they come), and max=N: a child has no
@@ -29211,6 +29214,53 @@ static int empm__scripts_new(struct empm__scripts **out, const empm_config *cfg,
     return bad ? EMPM_EINVAL : EMPM_OK;
 }
 
+/* Returns the absolute folder of a route that serves files, or NULL: it is not
+ * there, which the check of folders says. The caller frees it. */
+static char *empm__scripts_folder(const empm_config *cfg, const empm_route *r)
+{
+    char path[1200];
+    return realpath(r->root != NULL
+                        ? r->root
+                        : empm__config_path(cfg, cfg->document_root, path,
+                                            sizeof path), NULL);
+}
+
+/* Warns where a route sends as files what another one runs: a folder of both
+ * gives the sources of its scripts, and the passwords in them, to anybody who
+ * asks by the other path. A folder within that of the scripts is not warned of:
+ * it has the pictures, as a rule. */
+static void empm__scripts_check_folders(const empm_config *cfg,
+                                        const struct empm__scripts *t,
+                                        empm__report *rep)
+{
+    const empm_route *r, *of;
+    int i;
+    for (i = 0; t != NULL && i < t->n; i++)
+        if (strcmp(t->list[i].ext, "php") == 0)
+            return;                  /* all routes run them */
+    for (of = cfg->routes; of != NULL && of->kind != EMPM__ROUTE_END; of++)
+        for (r = cfg->routes; r->kind != EMPM__ROUTE_END; r++) {
+            char *runs, *sends;
+            size_t n;
+            if (of->kind != EMPM__ROUTE_FILES || of->backend == NULL ||
+                r->kind != EMPM__ROUTE_FILES || r->backend != NULL)
+                continue;
+            runs = empm__scripts_folder(cfg, of);
+            sends = empm__scripts_folder(cfg, r);
+            n = sends != NULL ? strlen(sends) : 0;
+            n -= n == 1;             /* the root of all, "/" */
+            if (runs != NULL && sends != NULL && strncmp(runs, sends, n) == 0 &&
+                (runs[n] == '/' || runs[n] == '\0'))
+                empm__report_say(rep, EMPM_LOG_WARN, 5712, "route \"%s\" sends "
+                                 "the sources of the scripts that \"%s\" runs, "
+                                 "for their folder is below its own: name "
+                                 "another one, or set AddHandler", r->pattern,
+                                 of->pattern);
+            free(runs);              /* realpath()'s */
+            free(sends);
+        }
+}
+
 /* The back ends that run a file of this name; NULL: it is no script. Bytes are
  * compared as they are: ".PHP" is another extension. */
 static empm__backends *empm__scripts_find(const empm_request *req,
@@ -29447,6 +29497,7 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
     empm__scripts_new(&t, cfg, rep);
     for (k = 0; t != NULL && k < EMPM_MAX_LIST && t->own[k] != NULL; k++)
         empm__backends_check(cfg, t->own[k], "AddHandler", rep);
+    empm__scripts_check_folders(cfg, t, rep);
     empm__scripts_free(t);
     if ((g = (empm__backends *)EMPM_MALLOC(sizeof *g)) == NULL) {
         rep->result = EMPM_ENOMEM;
@@ -36425,6 +36476,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5709  how many processes of a back end enablereuse=on can occupy
  *   5710  a back end's X-Sendfile names no file that may be sent: 404, 403
  *   5711  XSendFilePath is not there
+ *   5712  the sources of scripts can be read by the path of another route
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------

@@ -22378,8 +22378,8 @@ TEST(fastcgi, a_body_goes_on_at_any_byte)
 
 /* --- a back end ----------------------------------------------------------- */
 
-enum { FB_STREAM, FB_EARLY, FB_CLOSE, FB_HANG, FB_ECHO, FB_LONG, FB_NUMBER,
-       FB_LATE, FB_ONCE, FB_EVER };
+enum { FB_STREAM, FB_EARLY, FB_CLOSE, FB_HANG, FB_ECHO, FB_LONG, FB_SIZED,
+       FB_RAW, FB_NUMBER, FB_LATE, FB_ONCE, FB_EVER };
 
 typedef struct fb_row {
     int         how;                /* FB_* */
@@ -22387,6 +22387,7 @@ typedef struct fb_row {
                                        '|' between them; "$" ends the request,
                                        "$N": with a status, "!" closes;
                                        FB_LONG: bytes of pattern();
+                                       FB_RAW: bytes that are no records;
                                        FB_NUMBER: it answers which request of
                                        its life this is, after so many ms;
                                        FB_LATE: the same, and the padding of
@@ -22395,7 +22396,8 @@ typedef struct fb_row {
                                        a connection: the next one ends it;
                                        FB_EVER: the pieces behind the first '#'
                                        again and again, after `cut` ms each */
-    int         cut;                /* bytes of a write; 0: all */
+    int         cut;                /* bytes of a write; 0: all; -1: records
+                                       of one byte */
 } fb_row;
 
 typedef struct fb {                 /* the back end */
@@ -22404,6 +22406,7 @@ typedef struct fb {                 /* the back end */
     pthread_t     thread;
     const fb_row *rows;
     int           conns, stop;      /* atomic */
+    int           deaf;             /* atomic; 1: it reads nothing */
     int           requests;         /* atomic; that it has read */
     int           ends;             /* atomic; connections that are closed */
     int           nth;              /* the thread; request of its connection */
@@ -22470,19 +22473,25 @@ static int fb_write(int fd, const char *p, size_t n, int cut)
     return 0;
 }
 
-/* The records of a row's text. Returns 1 if the connection closes early. */
-static int fb_stream(str *to, const char *say)
+/* The records of a row's text, `most` bytes in each; 0: a piece. Returns 1 if
+ * the connection closes early. */
+static int fb_stream(str *to, const char *say, size_t most)
 {
     for (;;) {
         const size_t n = strcspn(say, "|");
+        size_t at, some;
 
         if (*say == '!')
             return 1;
         if (*say == '$')
             fcgi_end_record(to, atoi(say + 1));
-        else if (n >= 2)
+        for (at = 2; *say != '$' && (at < n || n == 2); at += some) {
+            some = most > 0 && most < n - at ? most : n - at;
             fcgi_record(to, *say == 'e' ? EMPM__FCGI_STDERR : EMPM__FCGI_STDOUT,
-                        say + 2, n - 2, 3);
+                        say + at, some, 3);
+            if (n == 2)
+                break;
+        }
         if (say[n] == '\0')
             return 0;
         say += n + 1;
@@ -22516,6 +22525,36 @@ static void fb_long(int fd, int64_t n)
     free(piece);
 }
 
+/* An answer of n bytes in records of any size and padding, which are written in
+ * pieces of any size. */
+static void fb_sized(int fd, size_t n)
+{
+    static const char head[] = "Content-Type: a/b\r\nX-Y: z\r\n\r\n";
+    char *all = (char *)malloc(sizeof head - 1 + n);
+    uint32_t seed = (uint32_t)n * 2654435761u + 1;
+    str out = { 0 };
+    size_t at, some, end = sizeof head - 1 + n;
+
+    memcpy(all, head, sizeof head - 1);
+    pattern_fill(all + sizeof head - 1, n, 0);
+    for (at = 0; at < end; at += some) {
+        seed = seed * 1103515245u + 12345u;
+        some = 1 + (seed >> 16) % (seed & 4096 ? 7 : 30000);
+        some = some < end - at ? some : end - at;
+        fcgi_record(&out, EMPM__FCGI_STDOUT, all + at, some, seed >> 9 & 7);
+    }
+    fcgi_end_record(&out, 0);
+    for (at = 0; at < out.n; at += some) {
+        seed = seed * 1103515245u + 12345u;
+        some = 1 + (seed >> 16) % (seed & 4096 ? 11 : 60000);
+        some = some < out.n - at ? some : out.n - at;
+        if (fb_write(fd, out.p + at, some, 0) < 0)
+            break;
+    }
+    str_free(&out);
+    free(all);
+}
+
 /* Reads a request and answers it. Returns 1 if the connection is to be kept and
  * may have another; -1: it is to be closed at once. */
 static int fb_answer(fb *b, int fd)
@@ -22523,6 +22562,7 @@ static int fb_answer(fb *b, int fd)
     str params = { 0 }, body = { 0 }, out = { 0 };
     const fb_row *row;
     const char *q;
+    size_t at;
     int number, keep = 0, early = 0;
 
     if (fb_read(fd, &params, &body, &keep) != 0) {
@@ -22541,9 +22581,17 @@ static int fb_answer(fb *b, int fd)
         str_addf(&out, "BODY=");
         str_add(&out, body.p, body.n);
         params.n = 0;
-        fcgi_record(&params, EMPM__FCGI_STDOUT, out.p, out.n, 0);
+        for (at = 0; at < out.n; at += 65000)
+            fcgi_record(&params, EMPM__FCGI_STDOUT, out.p + at,
+                        out.n - at < 65000 ? out.n - at : 65000, 0);
         fcgi_end_record(&params, 0);
         fb_write(fd, params.p, params.n, 0);
+    } else if (row->how == FB_SIZED) {
+        q = q != NULL ? strchr(q, '&') : NULL;
+        fb_sized(fd, q != NULL ? (size_t)atoi(q + 1) : 0);
+    } else if (row->how == FB_RAW) {
+        fb_write(fd, row->say, strlen(row->say), 0);
+        early = 1;
     } else if (row->how == FB_LONG) {
         fb_long(fd, atoll(row->say));
     } else if (row->how == FB_EVER) {
@@ -22578,7 +22626,7 @@ static int fb_answer(fb *b, int fd)
             fb_write(fd, "padding", late, 0);
         }
     } else if (row->how == FB_STREAM) {
-        early = fb_stream(&out, row->say);
+        early = fb_stream(&out, row->say, row->cut < 0);
         fb_write(fd, out.p, out.n, row->cut);
     }
     str_free(&params);
@@ -22608,13 +22656,15 @@ static void *fb_run(void *arg)
         if (b->rows[0].how == FB_EARLY) {
             str out = { 0 };
 
-            fb_stream(&out, b->rows[0].say);
+            fb_stream(&out, b->rows[0].say, 0);
             fb_write(fd, out.p, out.n, 0);
             close(fd);
             str_free(&out);
             continue;
         }
         b->nth = 0;
+        while (get_int(&b->deaf) && !get_int(&b->stop))
+            nap(2);
         r = fb_answer(b, fd);
         /* as PHP-FPM: nobody else before the other side has closed */
         p.fd = fd;
@@ -23016,6 +23066,267 @@ TEST(fastcgi, a_folder_for_x_sendfile)
         CHECK_INT(empm_check(&cfg, NULL, NULL) > 0, i < 3);
         empm_config_free(&cfg);
     }
+}
+
+/* Each method may have a body; one without any has a length, or the back end
+ * waits for it. What is over LimitRequestBody holds no back end. */
+LIVE(fastcgi, bodies_of_any_method)
+{
+    static const struct { const char *ask; int status; const char *line; }
+        rows[] = {
+        { "PUT /app/ HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 200,
+          "CONTENT_LENGTH=0" },
+        { "PATCH /app/ HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+          200, "CONTENT_LENGTH=3" },
+        { "DELETE /app/ HTTP/1.1\r\nHost: a\r\n\r\n", 200,
+          "REQUEST_METHOD=DELETE" },
+        { "POST /app/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+          "0\r\n\r\n", 200, "CONTENT_LENGTH=0" },
+        { "GET /app/ HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab", 200,
+          "CONTENT_LENGTH=2" },
+        { "POST /app/ HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n"
+          "elevenbytes", 413, NULL },
+        { "POST /app/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+          "b\r\nelevenbytes\r\n0\r\n\r\n", 413, NULL },
+    };
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    f.cfg.limit_request_body = 10;
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    EACH(rows, i) {
+        context("row %d", (int)i);
+        CHECK_INT(cl_ask(&c, rows[i].ask), rows[i].status);
+        if (rows[i].line != NULL)
+            CHECK(fb_has(&c, rows[i].line));
+    }
+    no_context();
+    CHECK_INT(get_int(&fb_one.conns), 5);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* Answers of any size arrive whole, however the back end cuts them. */
+LIVE(fastcgi, answers_of_any_size)
+{
+    static const fb_row rows[] = { { FB_SIZED, NULL, 0 } };
+    static const int near_to[] = { 0, 1000, 4096, 8192, 16384, 32768, 65528,
+                                   65536, 70000, 131072 };
+    char target[64];
+    fixture f;
+    client c;
+    int k;
+
+    fb_init(&f, rows, rows);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    EACH(near_to, i)
+        for (k = -2; k <= 2; k++) {
+            const int n = near_to[i] + k;
+
+            if (n < 0)
+                continue;
+            context("%d bytes", n);
+            snprintf(target, sizeof target, "/app/?0&%d", n);
+            CHECK_INT(cl_get(&c, target), 200);
+            CHECK_INT((int)c.body.n, n);
+            CHECK_INT((int)pattern_fault(c.body.p, c.body.n, 0), -1);
+            CHECK_STR(cl_header(&c, "X-Y"), "z");
+        }
+    no_context();
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A head may come in records of one byte; one that is longer than a page is
+ * 502, and the log names the limit. So is what is no FastCGI. */
+LIVE(fastcgi, heads_of_one_byte_records)
+{
+    static const int fields[2] = { 160, 200 };   /* of 42 bytes */
+    static fb_row rows[3] = {
+        { FB_STREAM, NULL, -1 }, { FB_STREAM, NULL, -1 },
+        { FB_RAW, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", 0 }
+    };
+    str say[2];
+    fixture f;
+    client c;
+    int i, k;
+
+    memset(say, 0, sizeof say);
+    for (k = 0; k < 2; k++) {
+        str_addf(&say[k], "o:");
+        for (i = 0; i < fields[k]; i++)
+            str_addf(&say[k], "X-Field-%03d: 0123456789012345678901234567\n",
+                     i);
+        str_addf(&say[k], "\nbody|$");
+        str_add(&say[k], "", 1);
+        rows[k].say = say[k].p;
+    }
+    fb_init(&f, rows, rows);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);
+    CHECK_STR(c.body.p, "body");
+    CHECK_STR(cl_header(&c, "X-Field-159"), "0123456789012345678901234567");
+    CHECK_INT(cl_get(&c, "/app/?1"), 502);
+    CHECK(fx_log_has(&f, "EMPM_PAGE_BYTES"));
+    CHECK_INT(cl_get(&c, "/app/?2"), 502);
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);
+    cl_close(&c);
+    fb_end(&f);
+    str_free(&say[0]);
+    str_free(&say[1]);
+}
+
+/* A body waits for a back end that reads nothing, and no worker with it; it
+ * needs a file for itself, and no more descriptors, however long it is. */
+LIVE(fastcgi, a_body_waits_for_a_deaf_back_end)
+{
+    const size_t n = 5000000;
+    char *body = (char *)malloc(n);
+    fixture f;
+    client c, other;
+
+    fb_init(&f, fb_echo, fb_echo);
+    f.cfg.threads_per_child = 1;
+    f.cfg.limit_request_body = (int64_t)n;
+    f.cfg.open_file_cache = 0;
+    f.cfg.max_open_files = 4;
+    if (!fb_serve(&f))
+        return;
+    set_int(&fb_one.deaf, 1);
+    pattern_fill(body, n, 0);
+    cl_init(&c);
+    CHECK(cl_open(&c, &f) >= 0);
+    cl_printf(&c, "POST /app/ HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n"
+              "\r\n", (int)n);
+    cl_send(&c, body, n);
+    cl_init(&other);
+    other.port = f.port;
+    CHECK_SOON(get_int(&fb_one.conns) == 1, 2000);
+    CHECK_INT(cl_get(&other, "/a.txt"), 200);
+    CHECK_INT(cl_get(&other, "/status?auto"), 200);
+    CHECK(strstr(other.body.p, "BusyWorkers: 1\n") != NULL);   /* itself */
+    set_int(&fb_one.deaf, 0);
+    CHECK_INT(cl_reply(&c), 200);
+    if (CHECK(strstr(c.body.p, "BODY=") != NULL))
+        CHECK(memcmp(strstr(c.body.p, "BODY=") + 5, body, n) == 0);
+    cl_close(&c);
+    cl_close(&other);
+    fb_end(&f);
+    free(body);
+}
+
+/* How slow a client may be is the matter of Timeout, how slow a back end may
+ * be, that of ProxyTimeout: neither ends the other one's wait. */
+TEST(fastcgi, a_client_and_a_back_end_have_times_of_their_own)
+{
+    static const fb_row rows[] = { { FB_ECHO, NULL, 0 },
+                                   { FB_LONG, "1000000", 0 } };
+    fixture f;
+    client c;
+
+    fb_init(&f, rows, rows);
+    f.cfg.timeout_ms = 100;
+    if (!fb_serve(&f))
+        return;
+    set_int(&fb_one.deaf, 1);
+    cl_init(&c);
+    c.port = f.port;
+    cl_puts(&c, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    nap(200);
+    set_int(&fb_one.deaf, 0);
+    CHECK_INT(cl_reply(&c), 200);
+    cl_close(&c);
+    fb_end(&f);
+    fb_init(&f, rows, rows);
+    f.cfg.proxy_timeout_ms = 150;
+    f.cfg.limit_response_spool = 200000;     /* the back end waits, too */
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    CHECK(cl_connect_port(&c, f.port, 4096) >= 0);
+    cl_puts(&c, "GET /app/?1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    nap(300);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT((int)c.body.n, 1000000);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A unix socket whose queue is full fails nobody: all are answered in time. */
+TEST(fastcgi, a_full_queue_is_waited_for)
+{
+    client c[10];
+    fixture f;
+    int i;
+
+    fb_init(&f, fb_echo, fb_echo);
+    listen(fb_one.fd, 1);
+    if (!fb_serve(&f))
+        return;
+    set_int(&fb_one.deaf, 1);
+    for (i = 0; i < 10; i++) {
+        cl_init(&c[i]);
+        c[i].port = f.port;
+        cl_puts(&c[i], "POST /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                "Content-Length: 2\r\n\r\nab");
+    }
+    nap(50);
+    set_int(&fb_one.deaf, 0);
+    for (i = 0; i < 10; i++)
+        CHECK_INT(cl_reply(&c[i]), 200);
+    CHECK_INT(get_int(&fb_one.conns), 10);
+    cl_close_all(c, 10);
+    fb_end(&f);
+}
+
+/* Clients that give up leave nothing behind, whatever their request has waited
+ * for: the queue of the back end, its answer, or room for it. */
+TEST(fastcgi, clients_that_give_up_leave_nothing)
+{
+    static const fb_row rows[] = { { FB_ECHO, NULL, 0 },
+                                   { FB_LONG, "6000000", 0 } };
+    const empm__backend_score *is;
+    const empm__pool *pool;
+    client c[60];
+    fixture f;
+    int i, k, fds;
+
+    fb_init(&f, rows, rows);
+    listen(fb_one.fd, 4);
+    f.cfg.limit_response_spool = 2000000;
+    if (!fb_serve(&f))
+        return;
+    fds = open_fds();
+    is = &f.s->backends->rows[0];
+    pool = &f.s->engine.pool;
+    for (k = 0; k < 3; k++) {
+        set_int(&fb_one.deaf, k != 1);
+        for (i = 0; i < 60; i++) {
+            cl_init(&c[i]);
+            CHECK(cl_connect_port(&c[i], f.port, 4096) >= 0);
+            cl_printf(&c[i], "GET /app/?%d HTTP/1.1\r\nHost: a\r\n\r\n",
+                      k == 1 && i < 3);
+        }
+        nap(k * 20);
+        for (i = 0; i < 60; i++)
+            cl_reset(&c[i]);
+        CHECK_SOON(empm__load(&is->active) == 0, 3000);
+        CHECK_SOON(empm__load(&pool->files[EMPM__FOR_ANSWERS]) == 0, 1000);
+        CHECK_INT((int)empm__load(&pool->spool[EMPM__FOR_ANSWERS]), 0);
+        CHECK_SOON(open_fds() <= fds + 1, 1000);  /* one that fb accepts */
+    }
+    set_int(&fb_one.deaf, 0);
+    fb_end(&f);
 }
 
 /* ServerName may have a scheme and a port; SERVER_NAME is its name. */
@@ -24044,6 +24355,58 @@ static void fb_tree(const fixture *f, int make)
     }
 }
 
+/* These are all variables of a request, and none is there twice: a program that
+ * misses one breaks. */
+static void fb_all_variables(const char *listen_at)
+{
+    static const char *const names[] = {
+        "GATEWAY_INTERFACE", "SERVER_SOFTWARE", "SERVER_PROTOCOL",
+        "REQUEST_METHOD", "FCGI_ROLE", "REDIRECT_STATUS", "SCRIPT_NAME",
+        "DOCUMENT_ROOT", "SCRIPT_FILENAME", "PATH_INFO", "PATH_TRANSLATED",
+        "REQUEST_URI", "QUERY_STRING", "SERVER_NAME", "SERVER_PORT",
+        "SERVER_ADDR", "REMOTE_ADDR", "REMOTE_PORT", "REQUEST_SCHEME",
+        "CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST", "HTTP_ACCEPT"
+    };
+    char line[64];
+    const char *p;
+    fixture f;
+    client c;
+    size_t n = 0;
+
+    fb_init(&f, fb_echo, fb_echo);
+    fb_tree(&f, 1);
+    f.cfg.listen[0] = listen_at;
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_ask(&c, "POST /php/u/s.php/i HTTP/1.1\r\nHost: a.example\r\n"
+                     "Content-Type: a/b\r\nAccept: */*\r\n"
+                     "Content-Length: 1\r\n\r\nx"), 200);
+    EACH(names, i) {
+        snprintf(line, sizeof line, "%s%s=", i > 0 ? "\n" : "", names[i]);
+        context("%s", names[i]);
+        CHECK(strstr(c.body.p, line) != NULL);
+    }
+    no_context();
+    for (p = c.body.p; (p = strchr(p, '\n')) != NULL; p++)
+        n++;
+    CHECK_INT((int)n, (int)(sizeof names / sizeof *names));
+    snprintf(line, sizeof line, "SERVER_PORT=%d", f.port);
+    CHECK(fb_has(&c, line));
+    CHECK(fb_has(&c, "SERVER_ADDR=127.0.0.1"));
+    CHECK(fb_has(&c, "SERVER_SOFTWARE=eventmpm/" EMPM_VERSION));
+    cl_close(&c);
+    fb_end(&f);
+    fb_tree(&f, 0);
+}
+
+TEST(fastcgi, all_variables)
+{
+    fb_all_variables("127.0.0.1:0");
+    fb_all_variables("0.0.0.0:0");       /* our end is the connection's */
+}
+
 /* A path is decoded once, made normal, and leads to a script by its names,
  * compared byte by byte; what follows is PATH_INFO. */
 LIVE(fastcgi, urls_of_scripts)
@@ -24417,6 +24780,51 @@ LIVE(fastcgi, the_head_of_a_stream_waits_for_no_body)
     fb_end(&f);
 }
 
+/* A route that would send the sources of another one's scripts is warned of,
+ * unless all routes run them; pictures below the scripts are no such case. */
+TEST(fastcgi, sources_by_another_path_are_warned_of)
+{
+    static char root[300], sub[320], other[320], link[320];
+    static const struct { const char *php, *files, *handler; int warns; }
+        rows[] = {
+        { root, root, NULL, 1 },   { NULL, root, NULL, 1 },
+        { sub, root, NULL, 1 },    { sub, "/", NULL, 1 },
+        { sub, link, NULL, 1 },    { root, sub, NULL, 0 },
+        { sub, other, NULL, 0 },   { root, "/none", NULL, 0 },
+        { root, root, "proxy:fcgi://127.0.0.1:9 .php", 0 },
+        { root, root, "proxy:fcgi://127.0.0.1:9 .phtml", 1 }
+    };
+
+    snprintf(root, sizeof root, "%s/www", g_tmp);
+    snprintf(sub, sizeof sub, "%s/w", root);
+    snprintf(other, sizeof other, "%s/w2", root);
+    snprintf(link, sizeof link, "%s/www.link", g_tmp);
+    mkdir(sub, 0755);
+    mkdir(other, 0755);
+    CHECK_INT(symlink(root, link), 0);
+    EACH(rows, i) {
+        empm_route two[3] = { EMPM_PHP("/php/", NULL, "127.0.0.1:9"),
+                              EMPM_FILES("/", NULL), EMPM_ROUTES_END };
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+
+        context("row %d", (int)i);
+        two[0].root = rows[i].php;
+        two[1].root = rows[i].files;
+        cfg.document_root = root;
+        cfg.routes = two;
+        cfg.add_handler[0] = rows[i].handler;
+        empm__check_all(&cfg, NULL, &rep);
+        CHECK_INT(heard(EMPM_LOG_WARN, 5710), rows[i].warns);
+        empm_config_free(&cfg);
+    }
+    no_context();
+    str_free(&g_heard);
+    unlink(link);
+    rmdir(sub);
+    rmdir(other);
+}
+
 /* Names in settings are names of files in a folder, and lead nowhere else. */
 TEST(fastcgi, names_in_settings_stay_below_their_folder)
 {
@@ -24477,6 +24885,7 @@ static pid_t fpm_up(int children)
     tmp_path(conf, sizeof conf, "fpm.conf");
     tmp_path(log, sizeof log, "fpm.log");
     snprintf(text, sizeof text, "[global]\ndaemonize = no\nerror_log = %s\n"
+             "process_control_timeout = 3s\n"
              "[www]\nlisten = %s\nlisten.mode = 0666\npm = static\n"
              "pm.max_children = %d\nuser = root\ngroup = root\n",
              log, fb_address[0] + 5, children);
@@ -24509,10 +24918,15 @@ static pid_t fpm_up(int children)
     return -1;
 }
 
+static void fpm_end(pid_t pid, int signal)
+{
+    kill(pid, signal);
+    waitpid(pid, NULL, 0);
+}
+
 static void fpm_down(pid_t pid)
 {
-    kill(pid, SIGTERM);
-    waitpid(pid, NULL, 0);
+    fpm_end(pid, SIGTERM);
     unlink(fb_address[0] + 5);
 }
 
@@ -24648,6 +25062,120 @@ SERVED_WITH(fastcgi, php_fpm_sees_urls, T_PLAIN,
     CHECK_INT(cl_get(c, "/php/u/s.php/%0A"), 404);
     fpm_down(pid);
     fb_tree(f, 0);
+}
+
+/* --- PHP-FPM comes and goes ----------------------------------------------- */
+
+typedef struct poster {             /* a client in a thread of its own */
+    pthread_t thread;
+    int       port, number, *stop;
+    int       sent, good, away, odd;
+} poster;
+
+/* Posts its number and that of the request, so that the script can count. */
+static void *poster_run(void *arg)
+{
+    poster *p = (poster *)arg;
+    client c;
+
+    cl_init(&c);
+    c.port = p->port;
+    while (!get_int(p->stop) && p->sent < 9999) {
+        int status;
+
+        cl_printf(&c, "POST /php/count.php HTTP/1.1\r\nHost: a\r\n"
+                  "Content-Length: 5\r\n\r\n%d%04d", p->number, p->sent++);
+        status = cl_reply(&c);
+        p->good += status == 200;
+        p->away += status == 502 || status == 503;
+        p->odd += status != 200 && status != 502 && status != 503;
+        if (status != 200 || c.end != 0) {
+            cl_close(&c);
+            nap(2);
+        }
+    }
+    cl_close(&c);
+    return NULL;
+}
+
+static const empm_route fpm_routes[] = {
+    EMPM_PHP("/php/", NULL, fb_address[1]),
+    EMPM_ROUTE("GET /status", empm_status_page, NULL),
+    EMPM_FILES("/", NULL), EMPM_ROUTES_END
+};
+
+/* PHP-FPM is reloaded, ends gracefully, and ends at once, while clients post: a
+ * request is answered, or refused for a reason that the log has, and no POST
+ * runs twice, although there is a second back end to ask. */
+SERVED_WITH(fastcgi, php_fpm_restarts, T_PLAIN,
+            fx_init(f);
+            tmp_path(fb_address[0] + 5, sizeof fb_address[0] - 5, "fpm.sock");
+            memcpy(fb_address[0], "unix:", 5);
+            snprintf(fb_address[1], sizeof fb_address[1], "%s %s",
+                     fb_address[0], fb_address[0]);
+            f->cfg.routes = fpm_routes,
+            "ThreadsPerChild 4")
+{
+    static unsigned char seen[4][10000];
+    static const int signals[] = { SIGUSR2, SIGQUIT, SIGTERM };
+    poster p[3];
+    char path[600], script[900], *text, *at;
+    int i, n, stop = 0, twice = 0, ran = 0, good = 0, away = 0;
+    pid_t pid = fpm_up(4);
+
+    if (pid < 0)
+        SKIP("no PHP-FPM, or not root");
+    snprintf(path, sizeof path, "%s/count", f->www);
+    snprintf(script, sizeof script, "<?php file_put_contents('%s', "
+             "file_get_contents('php://input').\"\\n\", FILE_APPEND | "
+             "LOCK_EX); usleep(2000); echo 'ok';", path);
+    fpm_script(f, "count.php", script);
+    write_file(path, "", 0);
+    memset(seen, 0, sizeof seen);
+    memset(p, 0, sizeof p);
+    for (i = 0; i < 3; i++) {
+        p[i].port = f->port;
+        p[i].number = i;
+        p[i].stop = &stop;
+        pthread_create(&p[i].thread, NULL, poster_run, &p[i]);
+    }
+    EACH(signals, k) {
+        nap(120);
+        if (signals[k] == SIGUSR2) {
+            kill(pid, SIGUSR2);
+            continue;
+        }
+        fpm_end(pid, signals[k]);
+        nap(10);
+        if (!CHECK((pid = fpm_up(4)) > 0))
+            break;
+    }
+    nap(120);
+    set_int(&stop, 1);
+    for (i = 0; i < 3; i++) {
+        pthread_join(p[i].thread, NULL);
+        CHECK_INT(p[i].odd, 0);
+        CHECK(p[i].good > 0);
+        good += p[i].good;
+        away += p[i].away;
+    }
+    CHECK_INT(cl_ask(c, "POST /php/count.php HTTP/1.1\r\nHost: a\r\n"
+                     "Content-Length: 5\r\n\r\n30000"), 200);
+    text = slurp_path(path);
+    for (at = text; sscanf(at, "%5d", &n) == 1 && n >= 0; at += 6) {
+        twice += seen[n / 10000 & 3][n % 10000]++ > 0;
+        ran++;
+    }
+    free(text);
+    CHECK_INT(twice, 0);
+    CHECK_IN(ran, good + 1, good + away + 1);
+    if (away > 0)
+        CHECK(fx_log_has(f, "EMPM570"));
+    if (g_verbose)
+        printf("    %d answered, %d refused, %d ran\n", good, away, ran);
+    fpm_down(pid);
+    unlink(path);
+    fpm_script(f, "count.php", NULL);
 }
 
 /* A slow client does not hold a process of the back end: what it does not take
