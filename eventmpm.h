@@ -75,6 +75,8 @@
  *     ErrorDocument 404 /404.html, or 503 "a text": what an error shows that
  *   has no body of its own, also one of the server's, such as 408 or 431. A
  *   file keeps the status, and has at most EMPM_RESPONSE_BUFFER bytes.
+ *     Options Indexes, for a location, lists the folders in it that have no
+ *   file of DirectoryIndex.
  *
  * CONFIGURATION  Fields of empm_config are Apache's directives in snake case
  *   and mean the same. empm_set(), -c and files take Apache's spelling, so an
@@ -259,7 +261,7 @@
  * Each of these leaves a part out, and saves so much of the header and of its
  * compiled text (gcc -Os, x86-64):
  *
- *   EVENTMPM_NO_FILES        1850 lines 18000 bytes static files (EMPM_FILES)
+ *   EVENTMPM_NO_FILES        2360 lines 22000 bytes static files (EMPM_FILES)
  *   EVENTMPM_NO_STATUS       1450 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
@@ -310,6 +312,10 @@
 #endif
 #ifndef EMPM_RANGES
 #  define EMPM_RANGES 32            /* in a Range field; more: the whole file */
+#endif
+#ifndef EMPM_LISTING
+#  define EMPM_LISTING 5000         /* names of a folder that Options Indexes
+                                       looks at; a page with fewer says so */
 #endif
 #ifndef EMPM_DROP_BODY
 #  define EMPM_DROP_BODY 65536      /* of a body that no handler reads, as with
@@ -1408,6 +1414,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix multipart       parts
  *   prefix files-serving   parts file
  *   prefix error-documents errors
+ *   prefix folders         folder
  *   prefix files-routes    files
  *   prefix fastcgi-records fcgi
  *   prefix fastcgi-answer  cgi
@@ -3579,9 +3586,11 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "Header RequestHeader Expires* CookieDomain CookieExpires CookieName "
       "CookieStyle CookieTracking MetaDir MetaFiles MetaSuffix",
       "a handler calls empm_set_header()" },
+    { "Options", "it stands in <Location>: Options Indexes lists folders" },
     { "AddAlt AddAltBy* AddDescription AddIcon AddIconBy* DefaultIcon "
-      "HeaderName Index* Options ReadmeName",
-      "folders are not listed: write an index.html, or a handler" },
+      "HeaderName Index* ReadmeName",
+      "Options Indexes in <Location> lists folders in one way; for another, "
+      "write a handler" },
     { "DirectoryCheckHandler DirectoryIndexRedirect",
       "a folder shows the first file of DirectoryIndex" },
     { "DirectorySlash", "/a is always redirected to the folder /a/" },
@@ -6840,6 +6849,7 @@ enum empm__require { EMPM__REQUIRE_GRANTED, EMPM__REQUIRE_DENIED,
 typedef struct empm__location {
     const char        *path;           /* as it was given */
     enum empm__require require;
+    int                listing;        /* of folders: Options Indexes */
 } empm__location;
 
 /* A wing is an optional part of the server; this is all that the core knows of
@@ -24927,6 +24937,284 @@ static int empm__errors_new(empm_server *s, empm__report *rep)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>folders -- Options Indexes: a page with what is in a folder
+ *
+ * Only what could be served by its name is shown: no hidden file, no link that
+ * leads out of the root, no device. Names are any bytes: the page has them
+ * escaped for HTML, links have each byte that is not plain as %XX, and no
+ * script can run in it. A worker reads EMPM_LISTING names and no more.
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__folder_entry {
+    int         folder;
+    uint32_t    at;                  /* of the name in names ... */
+    const char *name;                /* ... which have moved till all are in */
+    int64_t     size, modified_s;
+} empm__folder_entry;
+
+typedef struct empm__folder {
+    empm__folder_entry *list;        /* EMPM_LISTING of them */
+    char               *names;
+    size_t              n, bytes, room;
+    int                 more;        /* there are names that are not in it */
+} empm__folder;
+
+/* Reads the value of Options. Links within the root are followed in any case,
+ * and those that lead out of it in none. Returns NULL or what is wrong. */
+static const char *empm__folder_option(empm__location *l, const char *value)
+{
+    char word[EMPM__ARGUMENT];
+    int listing = 0, r;
+    const char *is;
+    while ((r = empm__text_word(&value, word, sizeof word)) > 0) {
+        is = word + (*word == '+' || *word == '-');
+        if (empm__text_equal(is, "Indexes"))
+            listing = *word != '-';
+        else if (!empm__text_equal(word, "None") &&
+                 !empm__text_equal(is, "FollowSymLinks") &&
+                 !empm__text_equal(is, "SymLinksIfOwnerMatch"))
+            r = -1;
+        if (r < 0)
+            break;
+    }
+    l->listing = listing;
+    return r == 0 ? NULL : "takes Indexes, -Indexes or None";
+}
+
+/* Are folders listed where this request is? */
+static int empm__folder_is_listed(const empm_request *req)
+{
+    return req->location != NULL && req->location->listing;
+}
+
+/* Folders first, then by the bytes of the names, whatever the locale. */
+static int empm__folder_compare(const void *a, const void *b)
+{
+    const empm__folder_entry *x = (const empm__folder_entry *)a;
+    const empm__folder_entry *y = (const empm__folder_entry *)b;
+    return x->folder != y->folder ? y->folder - x->folder
+                                  : strcmp(x->name, y->name);
+}
+
+/* Finds out about a name in the open folder `fd`, which is `path` below the
+ * root. Returns 0: it cannot be served, or is gone. */
+static int empm__folder_look(const empm_request *req, int fd, const char *path,
+                             const char *name, struct stat *st)
+{
+    if (!empm__file_segment_is_name(name, strlen(name)) || *name == '.' ||
+        fstatat(fd, name, st, AT_SYMLINK_NOFOLLOW) < 0)
+        return 0;
+#ifdef EMPM__O_PATH
+    if (S_ISLNK(st->st_mode)) {
+        char full[4096];
+        int r = -1, to;
+        if ((size_t)snprintf(full, sizeof full, "%s/%s", path, name) >=
+            sizeof full)
+            return 0;
+        to = empm__file_open_beneath(req->route->root_fd, full,
+                                     EMPM__O_PATH | O_CLOEXEC);
+        if (to >= 0) {
+            r = fstat(to, st);
+            close(to);
+        }
+        if (r < 0)
+            return 0;
+    }
+#else
+    (void)req;
+    (void)path;
+#endif
+    return S_ISREG(st->st_mode) || S_ISDIR(st->st_mode);
+}
+
+/* Adds an entry. Returns 0, or -1: no memory. */
+static int empm__folder_add(empm__folder *f, const char *name,
+                            const struct stat *st)
+{
+    const size_t n = strlen(name) + 1;
+    empm__folder_entry *e = &f->list[f->n];
+    if (f->bytes + n > f->room) {
+        const size_t room = (f->bytes + n) * 2 + 4096;
+        char *more = (char *)EMPM_REALLOC(f->names, room);
+        if (more == NULL)
+            return -1;
+        f->names = more;
+        f->room = room;
+    }
+    memcpy(f->names + f->bytes, name, n);
+    e->at = (uint32_t)f->bytes;
+    e->folder = S_ISDIR(st->st_mode);
+    e->size = (int64_t)st->st_size;
+    e->modified_s = (int64_t)st->st_mtime;
+    f->bytes += n;
+    f->n++;
+    return 0;
+}
+
+/* Reads the folder `path` below the root. Returns 0, or the status of an
+ * error. */
+static int empm__folder_read(empm_request *req, const char *path,
+                             empm__folder *f)
+{
+    struct dirent *is;
+    struct stat st;
+    size_t looked = 0, i;
+    int status = 0, fd = empm__file_open_beneath(req->route->root_fd, path,
+                                                 EMPM__O_READ | O_DIRECTORY);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    if (dir == NULL) {
+        status = empm__file_status(req, path, errno);
+        if (fd >= 0)
+            close(fd);
+        return status;
+    }
+    f->list = (empm__folder_entry *)EMPM_MALLOC(EMPM_LISTING *
+                                                sizeof *f->list);
+    if (f->list == NULL)
+        status = empm__file_status(req, path, ENOMEM);
+    while (status == 0 && (errno = 0, is = readdir(dir)) != NULL) {
+        if ((f->more = looked++ == EMPM_LISTING) != 0)
+            break;
+        if (empm__folder_look(req, fd, path, is->d_name, &st) &&
+            empm__folder_add(f, is->d_name, &st) < 0)
+            status = empm__file_status(req, path, ENOMEM);
+    }
+    if (status == 0 && !f->more && errno != 0)
+        status = empm__file_status(req, path, errno);
+    closedir(dir);
+    for (i = 0; i < f->n; i++)
+        f->list[i].name = f->names + f->list[i].at;
+    if (status == 0 && f->n > 1)
+        qsort(f->list, f->n, sizeof *f->list, empm__folder_compare);
+    return status;
+}
+
+/* Returns how many bytes the character at `s` has, if it is well-formed UTF-8
+ * and no control, else 0. */
+static size_t empm__folder_utf8(const char *s)
+{
+    const unsigned char *u = (const unsigned char *)s;
+    const size_t n = *u < 0x80 ? 1 : *u < 0xc2 ? 0 : *u < 0xe0 ? 2
+                     : *u < 0xf0 ? 3 : *u < 0xf5 ? 4 : 0;
+    size_t i;
+    for (i = 1; i < n; i++)
+        if ((u[i] & 0xc0) != 0x80)
+            return 0;
+    if (n == 1)
+        return *u >= 0x20 && *u != 0x7f;
+    /* C1 controls; forms that are too long; surrogates; beyond Unicode */
+    if ((*u == 0xc2 && u[1] < 0xa0) || (*u == 0xe0 && u[1] < 0xa0) ||
+        (*u == 0xed && u[1] > 0x9f) || (*u == 0xf0 && u[1] < 0x90) ||
+        (*u == 0xf4 && u[1] > 0x8f))
+        return 0;
+    return n;
+}
+
+/* Writes `s` as text of HTML, which takes at most 6 bytes for each of its own.
+ * What is no character of UTF-8 becomes U+FFFD. Returns the end. */
+static char *empm__folder_escape(char *at, const char *s)
+{
+    while (*s != '\0') {
+        const size_t n = empm__folder_utf8(s);
+        if (n == 0)
+            at = EMPM__ADD(at, "\xef\xbf\xbd");
+        else if (strchr("&<>\"'", *s) != NULL)
+            at += snprintf(at, 7, "&#%d;", *s);
+        else
+            at = empm__text_append(at, s, n);
+        s += n + (n == 0);
+    }
+    return at;
+}
+
+/* Writes the row of an entry. "./" before a name: "a:b" alone would be a URL
+ * with a scheme. */
+static int empm__folder_row(empm_request *req, const empm__folder_entry *e)
+{
+    char row[4096], link[3 * 255 + 1], date[30];
+    const size_t n = strlen(e->name);
+    char *at = row;
+    if (n > 255)
+        return EMPM_OK;              /* no file system has that */
+    *empm__dispatch_percent(link, &req->w->s->chars, e->name, n, 0) = '\0';
+    at = EMPM__ADD(at, "<tr><td><a href=\"./");
+    at = empm__folder_escape(at, link);
+    at = empm__text_append(at, "/", (size_t)e->folder);
+    at = EMPM__ADD(at, "\">");
+    at = empm__folder_escape(at, e->name);
+    at = empm__text_append(at, "/", (size_t)e->folder);
+    empm__format_date(date, e->modified_s);
+    at = EMPM__ADD(at, "</a></td><td>");
+    at = empm__text_append(at, date + 5, 17);    /* without day and seconds */
+    at = EMPM__ADD(at, "</td><td>");
+    if (!e->folder)
+        at += empm__format_u64(at, (uint64_t)e->size);
+    at = EMPM__ADD(at, "</td></tr>\n");
+    return empm_write(req, row, (size_t)(at - row));
+}
+
+/* Writes the page. The folder is `top`, where a link to the one above would
+ * leave the route, or it is not. Returns EMPM_OK or an error. */
+static int empm__folder_page(empm_request *req, const empm__folder *f, int top)
+{
+    const char *path = empm__request_segments(req, 0, req->path.n, "");
+    char *title = path != NULL
+                      ? (char *)empm_alloc(req, 6 * strlen(path) + 1) : NULL;
+    size_t i;
+    int r;
+    if (title == NULL)
+        return EMPM_ENOMEM;
+    *empm__folder_escape(title, path) = '\0';
+    if (empm_set_header(req, "Content-Type", "text/html; charset=utf-8") < 0 ||
+        empm_set_header(req, "Content-Security-Policy", "default-src 'none'; "
+                        "style-src 'unsafe-inline'") < 0)
+        return EMPM_EFULL;
+    r = empm_printf(
+        req, "<!DOCTYPE html>\n<html lang=\"en\"><head>\n"
+        "<meta charset=\"utf-8\">\n"
+        "<meta name=\"viewport\" content=\"width=device-width\">\n"
+        "<title>Index of %s</title>\n<style>:root{color-scheme:light dark}"
+        "body{font:1em/1.5 sans-serif;margin:1em auto;max-width:60em;"
+        "padding:0 .5em}h1{font-size:1.3em}h1,a{overflow-wrap:anywhere}"
+        "table{border-spacing:0;width:100%%}td{padding:.2em;"
+        "vertical-align:top}td+td{text-align:right}</style></head>\n"
+        "<body><h1>Index of %s</h1>\n<table>\n%s", title, title,
+        top ? "" : "<tr><td><a href=\"../\">../</a></td><td></td><td></td>"
+                   "</tr>\n");
+    for (i = 0; i < f->n && r == EMPM_OK; i++)
+        r = empm__folder_row(req, &f->list[i]);
+    return r != EMPM_OK ? r
+           : empm_printf(req, "</table>\n%s</body></html>\n",
+                         f->more ? "<p>There are more: not all are shown.</p>\n"
+                                 : "");
+}
+
+/* Answers with a list of what is in the folder `path` below the route's root,
+ * which ends with a slash or is "". Returns what a handler returns. */
+static int empm__folder_serve(empm_request *req, char *path)
+{
+    const char *m = empm_method(req);
+    const size_t n = strlen(path);
+    empm__folder f;
+    char here[] = ".";
+    int status;
+    if (strcmp(m, "GET") != 0 && strcmp(m, "HEAD") != 0) {
+        empm_set_header(req, "Allow", "GET, HEAD, OPTIONS");
+        return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;
+    }
+    if (n > 0)
+        path[n - 1] = '\0';
+    memset(&f, 0, sizeof f);
+    status = empm__folder_read(req, n > 0 ? path : here, &f);
+    if (status == 0)
+        status = empm__folder_page(req, &f, n == 0);
+    EMPM_FREE(f.list);
+    EMPM_FREE(f.names);
+    /* what has failed has been said: the client is gone, or there is no room */
+    return status < 0 && !req->failed ? 500 : status > 0 ? status : EMPM_OK;
+}
+
+/* ---------------------------------------------------------------------------
  * >>files-routes -- the handlers of EMPM_FILES and EMPM_PHP
  *
  * The path behind the pattern leads to a file, to a folder, which stands for
@@ -25003,6 +25291,11 @@ static int empm__files_index(empm_request *req, char *path, char *at)
            empm__text_word(&list, name, sizeof name) > 0) {
         memcpy(at, name, strlen(name) + 1);
         status = empm__files_answer(req, path, req->path.n);
+    }
+    if ((status == 404 || status == EMPM__FILES_FOLDER) &&
+        empm__folder_is_listed(req)) {
+        *at = '\0';
+        return empm__folder_serve(req, path);
     }
     return status == EMPM__FILES_FOLDER ? 404 : status;
 }
@@ -25153,6 +25446,15 @@ static void empm__files_server_free(empm_server *s)
     EMPM_FREE(s->errors);
 }
 
+/* The settings of a location that are about files. */
+static const char *empm__files_locate(empm_server *s, empm__location *l,
+                                      const char *name, const char *value)
+{
+    (void)s;
+    return empm__text_equal(name, "Options") ? empm__folder_option(l, value)
+                                             : empm__location_unknown;
+}
+
 /* Makes the cache of open files of one child, OpenFileCache large but no more
  * than a quarter of the files that the child may have open. Returns EMPM_OK or
  * EMPM_ENOMEM. */
@@ -25198,8 +25500,8 @@ static void empm__files_expire_some(empm__engine *e, uint32_t now_ms)
 static const empm__wing empm__files_wing = {
     empm__files_check, empm__files_server_new, empm__files_server_free,
     empm__files_engine_new, empm__files_engine_free, empm__files_expire_at,
-    empm__files_expire_some, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL
+    empm__files_expire_some, NULL, NULL, NULL, NULL, NULL, NULL,
+    empm__files_locate, NULL, NULL
 };
 
 #else

@@ -38,7 +38,7 @@
  *   of engine engine-types wings                   in server
  *   of endpoints endpoint-unix endpoint-sockets    in listen
  *   of conditions codings file-cache multipart     in files
- *   of error-documents                             in files
+ *   of error-documents folders                     in files
  *   of signals manager attend children growth      in process
  *   of crash parent program main configtest        in process
  *   of control                                     in process
@@ -82,6 +82,9 @@ static void  test_free(void *p);
 #define EMPM__FILE_REST_S  -5
 #define EMPM__FILE_KEEP_MS 500
 #define EMPM__FILE_ABSENT_MS 200
+
+/* A folder has more names than that. */
+#define EMPM_LISTING 60
 
 /* Few generations: a test fills them all. */
 #define EMPM_GENERATIONS 2
@@ -21047,7 +21050,8 @@ SERVED_WITH(files, error_documents_that_fail, T_LIVE,
     }
     CHECK_INT(cl_get(c, "/none"), 404);
     CHECK_STR(c->body.p, "404 Not Found\n");
-    CHECK_SOON(fx_log_has(f, "EMPM5142: ErrorDocument none.html: is no file"), 1000);
+    CHECK_SOON(fx_log_has(f, "EMPM5142: ErrorDocument none.html: is no file"),
+               1000);
     CHECK_SOON(fx_log_has(f, "ErrorDocument b.css: is a script"), 1000);
     CHECK(fx_log_has(f, "EMPM5141: ErrorDocument 413 /hello/x: is no file"));
     CHECK(fx_log_has(f, "EMPM5141: ErrorDocument 412 /.secret: is no file"));
@@ -21094,6 +21098,174 @@ TEST(files, error_documents_that_are_none)
         cfg.error_document[0] = bad[i];
         CHECK(empm__check_all(&cfg, NULL, &rep) != EMPM_OK);
         CHECK_INT(heard(EMPM_LOG_ERROR, 5141), 1);
+    }
+}
+
+/* Makes a folder of odd names, those that are listed first; or removes it. */
+static void odd_names(int make)
+{
+    static const char *const names[] = {
+        "B.txt", "a&b.txt", "a:b", "<b>\"x\".txt", "it's", "q?x#y%z",
+        "sp ace+1", "\xc3\xa9.txt", "\xff\x01.bin", "javascript:alert(1)"
+    };
+    static const char *const hidden[] = { ".hidden", "back\\slash" };
+    char path[512], dir[512];
+
+    tmp_path(dir, sizeof dir, "www/list");
+    if (make)
+        CHECK_INT(mkdir(dir, 0755), 0);
+    EACH(names, i) {
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        if (make)
+            write_file(path, "12345", 5);
+        else
+            CHECK_INT(unlink(path), 0);
+    }
+    EACH(hidden, i) {
+        snprintf(path, sizeof path, "%s/%s", dir, hidden[i]);
+        if (make)
+            write_file(path, "hidden", 6);
+        else
+            CHECK_INT(unlink(path), 0);
+    }
+    no_context();
+    tmp_path(path, sizeof path, "www/list/zdir");
+    CHECK_INT(make ? mkdir(path, 0755) : rmdir(path), 0);
+    tmp_path(path, sizeof path, "www/list/adir");
+    CHECK_INT(make ? mkdir(path, 0755) : rmdir(path), 0);
+    tmp_path(path, sizeof path, "www/list/link-in");
+    CHECK_INT(make ? symlink("../a.txt", path) : unlink(path), 0);
+    tmp_path(path, sizeof path, "www/list/link-out");
+    CHECK_INT(make ? symlink("../../outside.txt", path) : unlink(path), 0);
+    tmp_path(path, sizeof path, "www/list/link-etc");
+    CHECK_INT(make ? symlink("/etc", path) : unlink(path), 0);
+    tmp_path(path, sizeof path, "www/list/pipe");
+    CHECK_INT(make ? mkfifo(path, 0644) : unlink(path), 0);
+    if (!make)
+        CHECK_INT(rmdir(dir), 0);
+}
+
+/* A list has what can be served, folders first, and each of its links leads to
+ * the file that it names, whatever the name: nothing of a name is markup or
+ * part of a URL. */
+SERVED_FILES(files, listing, "Location \"/list/ Options Indexes\"; "
+                             "DirectoryIndex none.html")
+{
+    static const char *const hidden[] = { ".hidden", "slash", "link-out",
+                                          "link-etc", "pipe", "outside", "<b>",
+                                          "\xff" };
+    char *page, *at;
+    int links = 0;
+
+    odd_names(1);
+    CHECK_INT(cl_get(c, "/list/"), 200);
+    CHECK_STR(cl_header(c, "Content-Type"), "text/html; charset=utf-8");
+    CHECK(cl_header(c, "Content-Security-Policy") != NULL);
+    page = strdup(c->body.p);
+    if (page == NULL)
+        return;
+    EACH(hidden, i)
+        CHECK(strstr(page, hidden[i]) == NULL);
+    no_context();
+    CHECK(strstr(page, "<title>Index of /list/</title>") != NULL);
+    CHECK(strstr(page, "name=\"viewport\"") != NULL);
+    CHECK(strstr(page, "script:alert") != NULL);
+    CHECK(strstr(page, "<script") == NULL);
+    CHECK(strstr(page, "There are more") == NULL);
+    CHECK(strstr(page, ">adir/</a>") < strstr(page, ">zdir/</a>"));
+    CHECK(strstr(page, ">zdir/</a>") < strstr(page, ">B.txt</a>"));
+    CHECK(strstr(page, ">B.txt</a>") < strstr(page, ">a:b</a>"));
+    CHECK(strstr(page, ">a:b</a>") < strstr(page, ">link-in</a>"));
+    CHECK(strstr(page, "\xc3\xa9.txt</a>") != NULL);
+    CHECK(strstr(page, "\xef\xbf\xbd\xef\xbf\xbd.bin</a>") != NULL);
+    CHECK(strstr(page, " GMT") == NULL && strstr(page, "<td>5</td>") != NULL);
+    for (at = page; (at = strstr(at, "href=\"./")) != NULL; links++) {
+        char url[900] = "/list/", *to = url + 6;
+        for (at += 8; *at != '"' && *at != '\0'; at++) {
+            if (strncmp(at, "&#", 2) == 0) {
+                *to++ = (char)strtol(at + 2, &at, 10);
+                continue;
+            }
+            *to++ = *at;
+        }
+        *to = '\0';
+        context("%s", url);
+        CHECK(strpbrk(url, "?# <>\"\\") == NULL);
+        CHECK_INT(cl_get(c, url), 200);
+        if (to[-1] != '/')
+            CHECK(strcmp(c->body.p, "12345") == 0 ||
+                  strcmp(c->body.p, "0123456789") == 0);
+    }
+    no_context();
+    CHECK_INT(links, 13);
+    cl_puts(c, "HEAD /list/ HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(c, 1), 200);
+    CHECK_INT(c->declared, strlen(page));
+    CHECK_INT(cl_get(c, "/bare/"), 404);     /* outside of the location */
+    CHECK_INT(cl_get(c, "/list/none/"), 404);
+    check_in_step(c);
+    free(page);
+    odd_names(0);
+}
+
+/* Lists are off unless a location has them, and one within can be without; a
+ * folder with an index shows that; one with more names than EMPM_LISTING says
+ * so. */
+SERVED_FILES(files, listing_where_it_is_set,
+             "Location \"/ Options Indexes\"; "
+             "Location \"/sub/ Options -Indexes\"; "
+             "Location \"/www/ Options +Indexes\"")
+{
+    char path[512];
+    int i, k, n;
+
+    CHECK_INT(cl_get(c, "/"), 200);
+    CHECK_STR(c->body.p, "<p>index");
+    CHECK_INT(cl_get(c, "/bare/"), 200);
+    CHECK(strstr(c->body.p, ">z.txt</a>") != NULL);
+    CHECK(strstr(c->body.p, "href=\"../\"") != NULL);
+    mkdir(tmp_path(path, sizeof path, "www/sub/bare"), 0755);
+    CHECK_INT(cl_get(c, "/sub/bare/"), 404);
+    rmdir(path);
+    for (k = 0; k < 2; k++) {
+        for (i = 0; i < 70; i++) {
+            char name[40];
+            snprintf(name, sizeof name, "www/bare/n%d", i);
+            tmp_path(path, sizeof path, name);
+            if (k == 0)
+                write_file(path, "", 0);
+            else
+                unlink(path);
+        }
+        CHECK_INT(cl_get(c, "/bare/"), 200);
+        CHECK_INT(strstr(c->body.p, "There are more") != NULL, k == 0);
+        for (n = 0, i = 0; c->body.p[i] != '\0'; i++)
+            n += strncmp(c->body.p + i, "href=\"./", 8) == 0;
+        CHECK(k == 0 ? n <= EMPM_LISTING && n > 50 : n == 1);
+    }
+    check_in_step(c);
+}
+
+/* Options has few words here. */
+TEST(files, options_that_are_none)
+{
+    static const char *const bad[] = { "All", "ExecCGI", "Indexes ExecCGI",
+                                       "MultiViews", "\"Indexes" };
+    static const char *const good[] = { "Indexes", "+Indexes FollowSymLinks",
+                                        "-Indexes -FollowSymLinks", "None" };
+
+    EACH(bad, i) {
+        empm__location l;
+        memset(&l, 0, sizeof l);
+        context("Options %s", bad[i]);
+        CHECK(empm__folder_option(&l, bad[i]) != NULL);
+    }
+    EACH(good, i) {
+        empm__location l;
+        memset(&l, 0, sizeof l);
+        context("Options %s", good[i]);
+        CHECK(empm__folder_option(&l, good[i]) == NULL);
+        CHECK_INT(l.listing, i < 2);
     }
 }
 
