@@ -13723,6 +13723,287 @@ TEST(store, size_is_checked)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>digest -- vectors of those who have defined them
+ * ------------------------------------------------------------------------- */
+
+static const char *hex_of(const unsigned char *p, size_t n)
+{
+    static char text[2 * 64 + 1];
+    size_t i;
+
+    for (i = 0; i < n && i < 64; i++)
+        snprintf(text + 2 * i, 3, "%02x", p[i]);
+    return text;
+}
+
+/* SHA-256 gives the sums of FIPS 180-4's examples and of RFC 6234 8.5, however
+ * the message is cut. */
+TEST(digest, sha256_vectors)
+{
+    static const struct { const char *text; int times; const char *sum; }
+    rows[] = {
+        { "", 1, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852"
+                 "b855" },
+        { "abc", 1, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f2"
+                    "0015ad" },
+        { "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", 1,
+          "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1" },
+        { "a", 1000000,
+          "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0" },
+        { "0123456701234567012345670123456701234567012345670123456701234567",
+          10,
+          "594847328451bdfa85056225462cc1d867d877fb388df0ce35f25ab5562bfbb5" }
+    };
+    unsigned char sum[32], again[32];
+    empm__sha256 s;
+    int k;
+
+    EACH(rows, i) {
+        const size_t n = strlen(rows[i].text);
+        context("row %d", (int)i);
+        empm__sha256_begin(&s);
+        for (k = 0; k < rows[i].times; k++)
+            empm__sha256_add(&s, rows[i].text, n);
+        empm__sha256_end(&s, sum);
+        CHECK_STR(hex_of(sum, sizeof sum), rows[i].sum);
+    }
+    no_context();
+    for (k = 0; k < 200; k++) {        /* each length, in one piece and two */
+        char text[200];
+        memset(text, 'x', sizeof text);
+        empm__sha256_begin(&s);
+        empm__sha256_add(&s, text, (size_t)k);
+        empm__sha256_end(&s, sum);
+        empm__sha256_begin(&s);
+        empm__sha256_add(&s, text, (size_t)k / 3);
+        empm__sha256_add(&s, text, (size_t)(k - k / 3));
+        empm__sha256_end(&s, again);
+        CHECK(memcmp(sum, again, sizeof sum) == 0);
+    }
+}
+
+/* HMAC-SHA-256 gives the codes of RFC 4231 4.2, 4.3 and 4.7, the last one with
+ * a key that is longer than a block. */
+TEST(digest, hmac_vectors)
+{
+    static const struct { int key; size_t n; const char *text, *code; }
+    rows[] = {
+        { 0x0b, 20, "Hi There", "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833d"
+                                "a726e9376c2e32cff7" },
+        { 0, 4, "what do ya want for nothing?",
+          "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843" },
+        { 0xaa, 131, "Test Using Larger Than Block-Size Key - Hash Key First",
+          "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54" }
+    };
+    unsigned char key[131], code[32];
+    empm__hmac m;
+
+    EACH(rows, i) {
+        context("row %d", (int)i);
+        memset(key, rows[i].key, sizeof key);
+        if (rows[i].key == 0)
+            memcpy(key, "Jefe", 4);
+        empm__hmac_begin(&m, key, rows[i].n);
+        empm__hmac_add(&m, rows[i].text, strlen(rows[i].text));
+        empm__hmac_end(&m, code);
+        CHECK_STR(hex_of(code, sizeof code), rows[i].code);
+    }
+}
+
+/* Base64 is read strictly: RFC 4648 3.2, 3.3 and 3.5 leave one spelling. */
+TEST(digest, base64_has_one_spelling)
+{
+    static const struct { const char *in; int url; const char *out; } rows[] = {
+        { "", 0, "" }, { "Zg==", 0, "f" }, { "Zm8=", 0, "fo" },
+        { "Zm9v", 0, "foo" }, { "Zm9vYg==", 0, "foob" },
+        { "Zm9vYmE=", 0, "fooba" }, { "Zm9vYmFy", 0, "foobar" },
+        { "+/+/", 0, "\xfb\xff\xbf" }, { "-_-_", 1, "\xfb\xff\xbf" },
+        { "Zg", 1, "f" }, { "Zm8", 1, "fo" }, { "Zm9vYmE", 1, "fooba" },
+        /* no padding, too much, in the middle, other digits, other bits */
+        { "Zg", 0, NULL }, { "Zm8", 0, NULL }, { "Zg=", 0, NULL },
+        { "Zg===", 0, NULL }, { "Zm9v====", 0, NULL }, { "====", 0, NULL },
+        { "=", 0, NULL }, { "Zg==Zg==", 0, NULL }, { "Zm=v", 0, NULL },
+        { "Zg==\n", 0, NULL }, { " Zm9v", 0, NULL }, { "Zm 9v", 0, NULL },
+        { "Zm9v\n", 0, NULL }, { "-_-_", 0, NULL }, { "Zh==", 0, NULL },
+        { "Zm9=", 0, NULL }, { "Z", 0, NULL }, { "Zm9vZ", 0, NULL },
+        { "+/+/", 1, NULL }, { "Zg==", 1, NULL }, { "Zh", 1, NULL },
+        { "Zm9", 1, NULL }, { "Z", 1, NULL }, { "Zm9\xc3", 0, NULL }
+    };
+    char to[64], back[64];
+    size_t n, k;
+    long got;
+
+    EACH(rows, i) {
+        context("\"%s\"", rows[i].in);
+        got = empm__base64_decode(to, rows[i].in, strlen(rows[i].in),
+                                  rows[i].url);
+        if (rows[i].out == NULL)
+            CHECK_INT(got, -1);
+        else if (CHECK_INT(got, (long)strlen(rows[i].out)))
+            CHECK(memcmp(to, rows[i].out, strlen(rows[i].out)) == 0);
+    }
+    no_context();
+    for (n = 0; n < 40; n++) {
+        for (k = 0; k < n; k++)
+            to[k] = (char)(k * 37 + n);
+        CHECK_INT(empm__base64_encode_url(back, to, n), (n * 4 + 2) / 3);
+        CHECK_INT(empm__base64_decode(back, back, strlen(back), 1), (long)n);
+        CHECK(memcmp(to, back, n) == 0);
+    }
+}
+
+/* ---------------------------------------------------------------------------
+ * >>auth -- passwords as crypt(3) keeps them, and Basic
+ * ------------------------------------------------------------------------- */
+
+/* The passwords are those of SHA-256-crypt's specification, kept as glibc's
+ * crypt(3) and `openssl passwd -5` do. What has another form, too few rounds or
+ * more than a worker has time for, is no password. */
+TEST(auth, passwords_as_crypt_keeps_them)
+{
+    static const struct { const char *password, *kept; int is; } rows[] = {
+        { "Hello world!", "$5$saltstring$"
+          "5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5", 1 },
+        { "Hello world?", "$5$saltstring$"
+          "5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5", 0 },
+        { "Hello world!", "$5$rounds=10000$saltstringsaltst$"
+          "3xv.VbSHBb41AL9AvLeujZkZRBAwqFMz2.opqey6IcA", 1 },
+        { "a very much longer text to encrypt.  This one even stretches over "
+          "morethan one line.", "$5$rounds=1400$anotherlongsalts$"
+          "Rx.j8H.h8HjEDGomFU8bDkXm3XIUnzyxf12oP84Bnq1", 1 },
+        { "", "$5$x$yHbtfs4Y8t6X1xcJemNX.4JQRfUTafA2qQenWGLBee2", 1 },
+        { "p\xc3\xa4ssw\xc3\xb6rd", "$5$rounds=1000$$"
+          "h0dP4OUINF53aiz5nZd1SJBXA8/0RXg7HLScl7aeQB9", 1 },
+        { "demo", "$5$example$7QWuiQamTtWDR.CgcvTpWmUGeTfQ1IPHrh4lKvlQI8A", 1 },
+        { "demo", "{PLAIN}demo", 1 }, { "", "{PLAIN}", 1 },
+        { "demo", "{PLAIN}demos", 0 }, { "demo", "demo", 0 }, { "", "", 0 },
+        { "demo", "$1$abc$def", 0 }, { "demo", "$apr1$abc$def", 0 },
+        { "Hello world!", "$5$rounds=999$saltstring$"
+          "5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5", 0 },
+        { "Hello world!", "$5$rounds=1000001$saltstring$"
+          "5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5", 0 },
+        { "Hello world!", "$5$rounds=$saltstring$"
+          "5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5", 0 },
+        { "Hello world!", "$5$saltstring", 0 }, { "Hello world!", "$5$", 0 },
+        { "Hello world!", "$5$saltstringsaltstring$"
+          "5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5", 0 },
+        { "Hello world!", "$5$saltstring$"
+          "5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc", 0 }
+    };
+    struct empm__auth auth;
+    int k;
+
+    memset(&auth, 0, sizeof auth);
+    auth.remembers = 1;
+    EACH(rows, i)
+        for (k = 0; k < 2; k++) {      /* and again, from what is remembered */
+            context("row %d, %s", (int)i, rows[i].kept);
+            CHECK_INT(empm__auth_password_is(&auth, rows[i].password,
+                                             rows[i].kept), rows[i].is);
+        }
+    no_context();
+    {                                  /* the longest, and one byte more */
+        static const char kept[] = "$5$rounds=1000$abcdefghijklmnop$"
+            "3qDQifqcAUfHW8YWbYYDT7VLgEZ9F7OI31S3Vs.rbA.";
+        char longest[130];
+        memset(longest, 'x', 129);
+        longest[129] = '\0';
+        CHECK_INT(empm__auth_password_is(&auth, longest, kept), 0);
+        longest[128] = '\0';
+        CHECK_INT(empm__auth_password_is(&auth, longest, kept), 1);
+    }
+}
+
+/* A password that was right is remembered, and costs no second hash; one that
+ * was wrong is not, nor is the right one of another user. */
+TEST(auth, only_right_passwords_are_remembered)
+{
+    static const char kept[] =
+        "$5$example$7QWuiQamTtWDR.CgcvTpWmUGeTfQ1IPHrh4lKvlQI8A";
+    struct empm__auth auth;
+    unsigned char none[sizeof auth.seen];
+
+    memset(&auth, 0, sizeof auth);
+    memset(none, 0, sizeof none);
+    auth.remembers = 1;
+    CHECK_INT(empm__auth_password_is(&auth, "demon", kept), 0);
+    CHECK(memcmp(auth.seen, none, sizeof none) == 0);
+    CHECK_INT(empm__auth_password_is(&auth, "demo", kept), 1);
+    CHECK(memcmp(auth.seen, none, sizeof none) != 0);
+    /* only what is remembered can say so: the sum is another */
+    CHECK_INT(empm__auth_password_is(&auth, "demo", "$5$example$"
+              "7QWuiQamTtWDR.CgcvTpWmUGeTfQ1IPHrh4lKvlQI8B"), 0);
+    auth.secret[0] ^= 1;               /* another process's notes say nothing */
+    CHECK_INT(empm__auth_password_is(&auth, "demon", kept), 0);
+}
+
+static const empm_account auth_accounts[] = {
+    { "demo", "$5$rounds=1000$example$"
+              "iWBKo7da47YRlRiXyEYEGK9H37GhW5pIiXwp9T95M3C" },
+    { "j\xc3\xbcrgen", "{PLAIN}a:b" }, { "", "{PLAIN}nobody" }, { NULL, NULL }
+};
+
+static int auth_on_head(empm_request *req, void *user)
+{
+    return empm_authenticate(req, "a \"b\"",
+                             (const empm_account *)user);
+}
+
+static int h_user(empm_request *req, void *user)
+{
+    const char *name, *password;
+
+    (void)user;
+    CHECK_INT(empm_basic_auth(req, &name, &password), EMPM_OK);
+    empm_printf(req, "%s %s", empm_user(req), password);
+    return EMPM_OK;
+}
+
+static const empm_route auth_routes[] = {
+    EMPM_ROUTE_WITH("/members", h_user, (void *)(uintptr_t)auth_accounts,
+                    auth_on_head, NULL, -1, 0, 0),
+    EMPM_ROUTES_END
+};
+
+/* A user comes in with the password of the table, sent in valid base64 and
+ * UTF-8 (RFC 7617 2), in one field. Anything else is 401 with a challenge. */
+SERVED_WITH(auth, basic, T_LIVE, fx_init(f); f->cfg.routes = auth_routes, NULL)
+{
+    static const struct { const char *fields, *body; } rows[] = {
+        { "Authorization: Basic ZGVtbzpkZW1v\r\n", "demo demo" },
+        { "authorization: bAsIc   ZGVtbzpkZW1v \r\n", "demo demo" },
+        { "Authorization: Basic asO8cmdlbjphOmI=\r\n", "j\xc3\xbcrgen a:b" },
+        { "Authorization: Basic Om5vYm9keQ==\r\n", " nobody" },
+        { "", NULL }, { "Authorization: Basic\r\n", NULL },
+        { "Authorization: \r\n", NULL },
+        { "Authorization: Bearer ZGVtbzpkZW1v\r\n", NULL },
+        { "Authorization: Basic ZGVtbzpkZW1v, Basic ZGVtbzpkZW1v\r\n", NULL },
+        { "Authorization: Basic ZGVtbzpkZW1v\r\n"
+          "Authorization: Basic ZGVtbzpkZW1v\r\n", NULL },
+        { "Authorization: Basic ZGVtbzpkZW1v=\r\n", NULL },
+        { "Authorization: Basic ZGVtbw==\r\n", NULL },      /* demo */
+        { "Authorization: Basic ZGVtbzo=\r\n", NULL },      /* demo: */
+        { "Authorization: Basic ZGVtbzpkZW1\r\n", NULL },
+        { "Authorization: Basic ZGVtbzpkZW1vAA==\r\n", NULL },  /* NUL */
+        { "Authorization: Basic ZGVtbzpkZW1vCg==\r\n", NULL },  /* LF */
+        { "Authorization: Basic avxyZ2VuOmE6Yg==\r\n", NULL },  /* Latin-1 */
+        { "Authorization: Basic ZGVtbzpkZW1vIA==\r\n", NULL },  /* "demo " */
+        { "Authorization: Basic bm9ib2R5OmRlbW8=\r\n", NULL }   /* nobody */
+    };
+    EACH(rows, i) {
+        context("%s", rows[i].fields);
+        cl_printf(c, "GET /members HTTP/1.1\r\nHost: a\r\n%s\r\n",
+                  rows[i].fields);
+        CHECK_INT(cl_reply(c), rows[i].body != NULL ? 200 : 401);
+        if (rows[i].body != NULL)
+            CHECK_STR(c->body.p, rows[i].body);
+        else
+            CHECK_STR(cl_header(c, "WWW-Authenticate"),
+                      "Basic realm=\"a \\\"b\\\"\", charset=\"UTF-8\"");
+    }
+}
+
+/* ---------------------------------------------------------------------------
  * >>head -- the grammar, as tables of input and outcome
  *
  * Every row is fed whole, byte by byte, and in two pieces at several points
@@ -16021,7 +16302,8 @@ SERVED_WITH(request, the_best_offer, T_LIVE,
 {
     static const char type[] = "Accept", lang[] = "Accept-Language";
     static const char code[] = "Accept-Encoding";
-    static const struct { const char *field, *value, *offers, *want; } rows[] = {
+    static const struct { const char *field, *value, *offers, *want; }
+    rows[] = {
         { type, NULL, "application/json,text/html", "application/json" },
         { type, "text/html,application/xhtml+xml,*/*;q=0.8",
           "application/json,text/html", "text/html" },
@@ -16840,7 +17122,8 @@ SERVED_WITH(response, errors_whose_body_fails_have_a_line, T_LIVE,
         { "write.10,return.404", NULL, "on_error has returned 404" },
         { "write.10,return.-3", NULL, "on_error has returned -3" },
         { "file.a.txt", NULL, "on_error has promised" },
-        { "set.Content-Length:100,write.10", NULL, "less than it has declared" },
+        { "set.Content-Length:100,write.10", NULL,
+          "less than it has declared" },
         { "write.65537.1000", NULL, "more than EMPM_RESPONSE_BUFFER" },
         { "write.3000000.1000", NULL, NULL },
         { "set.Content-Length:5,write.5", "HTTP/", NULL },
