@@ -75,6 +75,10 @@
  *     ErrorDocument 404 /404.html, or 503 "a text": what an error shows that
  *   has no body of its own, also one of the server's, such as 408 or 431. A
  *   file keeps the status, and has at most EMPM_RESPONSE_BUFFER bytes.
+ *     FallbackResource /index.html is the page of an application whose paths
+ *   are no files. Clients that want a page get it, those that name text/html
+ *   for any path and others for one without an extension; a script, an image or
+ *   data that is missing stays 404.
  *     Alias /icons/ /usr/share/icons adds a folder from a configuration.
  *     Options Indexes, for a location, lists the folders in it that have no
  *   file of DirectoryIndex.
@@ -594,7 +598,8 @@ typedef struct empm_config {
                                           first that is there: "index.html" */
     const char *fallback_resource;     /* a path within each EMPM_FILES route,
                                           such as "/index.php", that answers
-                                          where there is no file: NULL */
+                                          where there is no file: NULL. If it
+                                          is no script, see FILES */
     const char *error_document[EMPM_MAX_LIST]; /* the body of errors that have
                                           none, a text or the path of a file
                                           that a route serves: "404 Not here.",
@@ -26835,6 +26840,36 @@ static int empm__files_walk(empm_request *req, char *path)
                                         : status;
 }
 
+/* Does FallbackResource, `other` or NULL, answer where there is no file? A
+ * script does, as with Apache. A file is the page of an application that runs
+ * in the browser: it answers who asks for a page, and an image or a script that
+ * is missing stays 404, since that page would be taken for it. A browser that
+ * opens a page names text/html; one that fetches a part of it does not, and
+ * parts have an extension. The answer depends on Accept, and says so. */
+static int empm__files_falls_back(empm_request *req, const char *other)
+{
+    const char *m = empm_method(req);
+    const empm__path *p = &req->path;
+    int html = 0, any = empm_header(req, "Accept") == NULL;
+    empm__list list;
+    if (other == NULL || empm__files_is_script(req, other))
+        return other != NULL;
+    if (strcmp(m, "GET") != 0 && strcmp(m, "HEAD") != 0)
+        return 0;
+    empm_add_header(req, "Vary", "Accept");
+    empm__list_of_fields(&list, &req->head, req->text, "Accept", '\\');
+    while (empm__list_next(&list)) {
+        size_t n = list.n;
+        if (empm__list_weight(&req->w->s->chars, &list, &n) <= 0)
+            continue;
+        html |= empm__text_same(list.item, n, "text/html", 9);
+        any |= empm__text_same(list.item, n, "*/*", 3) ||
+               empm__text_same(list.item, n, "text/*", 6);
+    }
+    return html || (any && memchr(p->seg[p->n - 1], '.',
+                                  p->len[p->n - 1]) == NULL);
+}
+
 /* The handler of EMPM_FILES and EMPM_PHP. Where no name is a script's, a method
  * that files do not have needs no look at them: RFC 9110 15.5.6, a 405 names
  * those that there are, and so does OPTIONS. */
@@ -26856,7 +26891,7 @@ static int empm__files_serve(empm_request *req, void *user)
         return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;
     }
     status = empm__files_walk(req, path);
-    if (status == 404 && other != NULL)
+    if (status == 404 && empm__files_falls_back(req, other))
         status = empm__files_answer(req, other + (*other == '/'), req->path.n);
     return status == EMPM__FILES_FOLDER ? 404 : status;
 }

@@ -22106,6 +22106,53 @@ TEST(files, assets_that_cannot_be)
     }
 }
 
+/* A fallback that is a page answers clients that want one, and never stands in
+ * for a part of a page: a browser would run it as a script, a cache keep it. */
+SERVED_FILES(files, fallback_page_of_an_application,
+             "FallbackResource /sub/index.html")
+{
+    static const char browser[] = "text/html,application/xhtml+xml,"
+                                  "application/xml;q=0.9,*/*;q=0.8";
+    static const struct { const char *method, *target, *accept; int status; }
+    rows[] = {
+        { "GET", "/users/7", browser, 200 }, { "HEAD", "/users/7", browser,
+                                               200 },
+        { "GET", "/users/a.b", browser, 200 }, { "GET", "/users/7/", browser,
+                                                 200 },
+        { "GET", "/users/7", "*/*", 200 }, { "GET", "/users/7", NULL, 200 },
+        { "GET", "/users/7", "text/*", 200 },
+        { "GET", "/users/7/", "*/*", 200 },
+        { "GET", "/app.js", "*/*", 404 }, { "GET", "/app.js", NULL, 404 },
+        { "GET", "/a.css", "text/css,*/*;q=0.1", 404 },
+        { "GET", "/i.png", "image/avif,image/webp,*/*;q=0.8", 404 },
+        { "GET", "/data", "application/json", 404 },
+        { "GET", "/data", "application/json, text/html;q=0", 404 },
+        { "GET", "/data", "*/*;q=0", 404 }, { "GET", "/data", "", 404 },
+        { "POST", "/users/7", browser, 405 },
+        { "GET", "/users/.x", browser, 200 }, { "GET", "/a%2fb", browser, 200 }
+    };
+
+    EACH(rows, i) {
+        const int head = strcmp(rows[i].method, "HEAD") == 0;
+        context("%s %s, %s", rows[i].method, rows[i].target,
+                rows[i].accept != NULL ? rows[i].accept : "no Accept");
+        cl_printf(c, "%s %s HTTP/1.1\r\nHost: a\r\n%s%s%s\r\n",
+                  rows[i].method, rows[i].target,
+                  rows[i].accept != NULL ? "Accept: " : "",
+                  rows[i].accept != NULL ? rows[i].accept : "",
+                  rows[i].accept != NULL ? "\r\n" : "");
+        CHECK_INT(cl_reply_with(c, head), rows[i].status);
+        if (rows[i].status != 405)
+            CHECK_STR(cl_header(c, "Vary"), "Accept");
+        if (rows[i].status == 200 && !head)
+            CHECK_STR(c->body.p, "sub index");
+    }
+    no_context();
+    CHECK_INT(cl_get(c, "/a.txt"), 200);         /* a file is a file */
+    CHECK(cl_header(c, "Vary") == NULL);
+    check_in_step(c);
+}
+
 /* An Alias is a folder of its own below its path: "/x" and "/x/" mean the same,
  * nothing leads from the one folder into the other, and what is not there is
  * warned of. */
