@@ -1099,6 +1099,20 @@ EMPM_API int empm_flush(empm_request *req);
  */
 EMPM_API int empm_send_file(empm_request *req, const char *path);
 
+/* Lets a browser save the answer, a file or any other body, instead of showing
+ * it: sets Content-Disposition (RFC 6266), with a second form for names that
+ * are not ASCII (RFC 8187).
+ *   name      at most 255 bytes of UTF-8, also a client's text: of a path the
+ *             part behind the last '/' or '\\' counts; controls, bytes that are
+ *             no UTF-8 and a dot at the beginning become '_'; nothing left is
+ *             "download"
+ *   returns   EMPM_OK, EMPM_EINVAL (NULL, or too long), and what
+ *             empm_set_header() returns
+ *   example   empm_set_download(req, "report.pdf");
+ *             return empm_send_file(req, path) == EMPM_OK ? EMPM_OK : 404;
+ */
+EMPM_API int empm_set_download(empm_request *req, const char *name);
+
 /* Answers with the bytes that `fn` produces, on a worker, whenever the client
  * has room for more.
  *   length    bytes in all, or -1: unknown (chunked)
@@ -2357,6 +2371,27 @@ static int empm__text_unhex(const char *s)
     const int hi = empm__ascii_hex((unsigned char)s[0]);
     const int lo = hi < 0 ? -1 : empm__ascii_hex((unsigned char)s[1]);
     return lo < 0 ? -1 : hi * 16 + lo;
+}
+
+/* Returns how many bytes the character at `s` has, if it is well-formed UTF-8
+ * and no control, else 0 (RFC 3629). */
+static size_t empm__text_utf8(const char *s)
+{
+    const unsigned char *u = (const unsigned char *)s;
+    const size_t n = *u < 0x80 ? 1 : *u < 0xc2 ? 0 : *u < 0xe0 ? 2
+                     : *u < 0xf0 ? 3 : *u < 0xf5 ? 4 : 0;
+    size_t i;
+    for (i = 1; i < n; i++)
+        if ((u[i] & 0xc0) != 0x80)
+            return 0;
+    if (n == 1)
+        return *u >= 0x20 && *u != 0x7f;
+    /* C1 controls; forms that are too long; surrogates; beyond Unicode */
+    if ((*u == 0xc2 && u[1] < 0xa0) || (*u == 0xe0 && u[1] < 0xa0) ||
+        (*u == 0xed && u[1] > 0x9f) || (*u == 0xf0 && u[1] < 0x90) ||
+        (*u == 0xf4 && u[1] > 0x8f))
+        return 0;
+    return n;
 }
 
 /* Do n bytes begin with "%" and two digits? */
@@ -12743,6 +12778,60 @@ EMPM_API int empm_add_header(empm_request *req, const char *name,
     return empm__response_field_add(req, name, value, 0);
 }
 
+/* Writes the character `s` of n bytes as RFC 8187 3.2.1 has it. Returns the
+ * end. */
+static char *empm__response_extended(char *at, const char *s, size_t n)
+{
+    for (; n > 0; n--, s++) {
+        const unsigned ch = (unsigned char)*s;
+        if (ch < 127 && (empm__ascii_is_digit(ch) ||
+                         (empm__ascii_lower(ch) >= 'a' &&
+                          empm__ascii_lower(ch) <= 'z') ||
+                         strchr("!#$&+-.^_`|~", (int)ch) != NULL))
+            *at++ = *s;
+        else {
+            *at++ = '%';
+            *at++ = "0123456789ABCDEF"[ch >> 4];
+            *at++ = "0123456789ABCDEF"[ch & 15];
+        }
+    }
+    return at;
+}
+
+/* The plain form has nothing that any browser reads in another way: '"' and
+ * '\' of a quoted string, and '%', which some decode, are '_' there. Where
+ * that changes the name, the second form has it. */
+EMPM_API int empm_set_download(empm_request *req, const char *name)
+{
+    char value[64 + 4 * 256], extended[3 * 256 + 1];
+    char *at = value, *to = extended;
+    const char *s = name;
+    int same = 1, first = 1;
+    if (name == NULL || strlen(name) > 255)
+        return EMPM_EINVAL;
+    for (; *s != '\0'; s++)
+        if (*s == '/' || *s == '\\')
+            name = s + 1;
+    if (*name == '\0')
+        name = "download";
+    at = EMPM__ADD(at, "attachment; filename=\"");
+    for (s = name; *s != '\0'; first = 0) {
+        const size_t n = empm__text_utf8(s);
+        const int bad = n == 0 || (first && *s == '.');
+        const int plain = !bad && n == 1 && *s != '"' && *s != '%';
+        *at++ = plain ? *s : '_';
+        to = empm__response_extended(to, bad ? "_" : s, bad ? 1 : n);
+        same &= plain || bad;
+        s += n + (n == 0);
+    }
+    *at++ = '"';
+    *to = *at = '\0';
+    if (!same)
+        snprintf(at, (size_t)(value + sizeof value - at),
+                 "; filename*=UTF-8''%s", extended);
+    return empm_set_header(req, "Content-Disposition", value);
+}
+
 /* Returns the last page of the body, or a new one, with room for at least one
  * more byte; NULL: no memory. The first page keeps room for the head, and each
  * other for the size of a chunk, so that both are put before the bytes without
@@ -19643,27 +19732,13 @@ static int empm__auth_password_is(struct empm__auth *auth, const char *password,
 
 #ifndef EVENTMPM_NO_AUTH
 
-/* Is it UTF-8 without controls (RFC 7617 2, RFC 3629)? */
+/* Is it UTF-8 without controls (RFC 7617 2)? */
 static int empm__auth_is_text(const char *text)
 {
-    const unsigned char *s = (const unsigned char *)text;
-    for (; *s != '\0'; s++) {
-        const unsigned lead = *s;
-        unsigned more = lead < 0x80 ? 0 : lead >= 0xc2 && lead < 0xe0 ? 1
-                      : lead >= 0xe0 && lead < 0xf0 ? 2
-                      : lead >= 0xf0 && lead < 0xf5 ? 3 : 4;
-        if (more == 4 || lead < 32 || lead == 127)
+    size_t n;
+    for (; *text != '\0'; text += n)
+        if ((n = empm__text_utf8(text)) == 0)
             return 0;
-        /* the second byte is what excludes long forms, surrogates and numbers
-         * above U+10FFFF; U+0080 to U+009F are controls */
-        if ((lead == 0xe0 && s[1] < 0xa0) || (lead == 0xed && s[1] > 0x9f) ||
-            (lead == 0xf0 && s[1] < 0x90) || (lead == 0xf4 && s[1] > 0x8f) ||
-            (lead == 0xc2 && s[1] < 0xa0))
-            return 0;
-        for (; more > 0; more--)
-            if ((*++s & 0xc0) != 0x80)
-                return 0;
-    }
     return 1;
 }
 
@@ -26450,33 +26525,12 @@ static int empm__folder_read(empm_request *req, const char *path,
     return status;
 }
 
-/* Returns how many bytes the character at `s` has, if it is well-formed UTF-8
- * and no control, else 0. */
-static size_t empm__folder_utf8(const char *s)
-{
-    const unsigned char *u = (const unsigned char *)s;
-    const size_t n = *u < 0x80 ? 1 : *u < 0xc2 ? 0 : *u < 0xe0 ? 2
-                     : *u < 0xf0 ? 3 : *u < 0xf5 ? 4 : 0;
-    size_t i;
-    for (i = 1; i < n; i++)
-        if ((u[i] & 0xc0) != 0x80)
-            return 0;
-    if (n == 1)
-        return *u >= 0x20 && *u != 0x7f;
-    /* C1 controls; forms that are too long; surrogates; beyond Unicode */
-    if ((*u == 0xc2 && u[1] < 0xa0) || (*u == 0xe0 && u[1] < 0xa0) ||
-        (*u == 0xed && u[1] > 0x9f) || (*u == 0xf0 && u[1] < 0x90) ||
-        (*u == 0xf4 && u[1] > 0x8f))
-        return 0;
-    return n;
-}
-
 /* Writes `s` as text of HTML, which takes at most 6 bytes for each of its own.
  * What is no character of UTF-8 becomes U+FFFD. Returns the end. */
 static char *empm__folder_escape(char *at, const char *s)
 {
     while (*s != '\0') {
-        const size_t n = empm__folder_utf8(s);
+        const size_t n = empm__text_utf8(s);
         if (n == 0)
             at = EMPM__ADD(at, "\xef\xbf\xbd");
         else if (strchr("&<>\"'", *s) != NULL)

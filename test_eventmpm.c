@@ -22106,6 +22106,71 @@ TEST(files, assets_that_cannot_be)
     }
 }
 
+static int h_download(empm_request *req, void *user)
+{
+    const char *name = empm_query(req, "name");
+    char long_name[300];
+
+    (void)user;
+    memset(long_name, 'x', sizeof long_name);
+    long_name[256] = '\0';
+    set_int(&shm->rc[0], empm_set_download(req, NULL));
+    set_int(&shm->rc[1], empm_set_download(req, long_name));
+    set_int(&shm->rc[2], empm_set_download(req, name));
+    if (get_int(&shm->rc[2]) == EMPM_OK)
+        empm_printf(req, "content\n");
+    return get_int(&shm->rc[2]) == EMPM_OK ? EMPM_OK : 400;
+}
+
+static const empm_route download_routes[] = {
+    EMPM_ROUTE("GET /get", h_download, NULL), EMPM_ROUTES_END
+};
+
+/* A name for a download is one name on every system, whatever a client has made
+ * of it: no second parameter, no field, no path, no hidden file; what is not
+ * ASCII is told in the form of RFC 8187. */
+SERVED_WITH(files, download_names, T_LIVE,
+            (fx_init(f), f->cfg.routes = download_routes), NULL)
+{
+    static const struct { const char *name, *value; } rows[] = {
+        { "report.pdf", "attachment; filename=\"report.pdf\"" },
+        { "a%20b%20(1).txt", "attachment; filename=\"a b (1).txt\"" },
+        { "%C3%BCber.txt", "attachment; filename=\"_ber.txt\"; "
+                           "filename*=UTF-8''%C3%BCber.txt" },
+        { "%E2%82%AC%20rates", "attachment; filename=\"_ rates\"; "
+                               "filename*=UTF-8''%E2%82%AC%20rates" },
+        { "%F0%9F%98%80", "attachment; filename=\"_\"; "
+                          "filename*=UTF-8''%F0%9F%98%80" },
+        { "a%22b;c=%22.txt", "attachment; filename=\"a_b;c=_.txt\"; "
+                             "filename*=UTF-8''a%22b%3Bc%3D%22.txt" },
+        { "100%25.txt", "attachment; filename=\"100_.txt\"; "
+                        "filename*=UTF-8''100%25.txt" },
+        { "it's", "attachment; filename=\"it's\"" },
+        { "a%0d%0aSet-Cookie:x", "attachment; filename=\"a__Set-Cookie:x\"" },
+        { "..%2f..%2fetc%2fpasswd", "attachment; filename=\"passwd\"" },
+        { "c:%5cwindows%5cx.exe", "attachment; filename=\"x.exe\"" },
+        { "a%2f", "attachment; filename=\"download\"" },
+        { "", "attachment; filename=\"download\"" },
+        { "..", "attachment; filename=\"_.\"" },
+        { ".bashrc", "attachment; filename=\"_bashrc\"" },
+        { "%ff%fe.txt", "attachment; filename=\"__.txt\"" },
+        { "%c3%28", "attachment; filename=\"_(\"" },
+        { "%c2%85%7f%01", "attachment; filename=\"____\"" }
+    };
+
+    EACH(rows, i) {
+        char target[200];
+        context("%s", rows[i].name);
+        snprintf(target, sizeof target, "/get?name=%s", rows[i].name);
+        CHECK_INT(cl_get(c, target), 200);
+        CHECK_STR(cl_header(c, "Content-Disposition"), rows[i].value);
+        CHECK(cl_header(c, "Set-Cookie") == NULL);
+        CHECK_STR(c->body.p, "content\n");
+        CHECK_INT(get_int(&shm->rc[0]), EMPM_EINVAL);
+        CHECK_INT(get_int(&shm->rc[1]), EMPM_EINVAL);
+    }
+}
+
 /* A fallback that is a page answers clients that want one, and never stands in
  * for a part of a page: a browser would run it as a script, a cache keep it. */
 SERVED_FILES(files, fallback_page_of_an_application,
