@@ -31213,7 +31213,7 @@ EMPM_API const char *empm_test_header(const empm_test *t, const char *name)
     const size_t n = strlen(name);
     const char *at = t->text, *end = t->text + t->head_len;
     for (; at < end; at += strlen(at) + 1)
-        if (strncasecmp(at, name, n) == 0 && at[n] == ':') {
+        if (empm__text_same(at, n, name, n) && at[n] == ':') {
             at += n + 1;
             return at + strspn(at, " ");
         }
