@@ -189,7 +189,11 @@
  *   route may have (a method, {name}) may stand there, too. A request is in the
  *   most specific location that matches; that one has the lines of those around
  *   it as well, in the order in which they stand: later ones replace earlier
- *   ones. Require all denied, local (a client on this host), all granted.
+ *   ones. Header set, append, add, setifempty or unset NAME "VALUE" changes the
+ *   fields of answers below 400, such as 200, 206 and 304; Header always those
+ *   of all. With file=PATTERN behind it, of files whose names fit:
+ *     Header set Cache-Control "max-age=31536000, immutable" file=*.????????.*
+ *   Require all denied, local (a client on this host), all granted.
  *
  * HTTPS  EVENTMPM_TLS_BEARSSL and -lbearssl: Listen "8443 tls" serves TLS 1.2
  *   with SSLCertificateFile and SSLCertificateKeyFile; several pairs are chosen
@@ -1445,8 +1449,8 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   engine endpoints endpoint-unix endpoint-sockets limits users logs server
  *                                             threads, sockets, all together
  *   -- here ends the core --
- *   config-files config-sections proxy digest store auth tls access files
- *   fastcgi status wings
+ *   config-files config-sections proxy digest store auth tls fields access
+ *   files fastcgi status wings
  *                                             wings, each of them closed
  *   testing                                   requests without a socket
  *   signals manager attend identity           one process that serves
@@ -1674,6 +1678,7 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   prefix tls-handshake   tls
  *   prefix tls-check       tls
  *   prefix tls             tls
+ *   prefix fields          fields
  *   prefix access-items    access
  *   prefix access-letters  access
  *   prefix access-formats  access
@@ -1741,6 +1746,7 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
 #include <unistd.h>
 #include <arpa/inet.h>
 #include <dirent.h>
+#include <fnmatch.h>
 #include <glob.h>
 #include <grp.h>
 #include <netdb.h>
@@ -3901,7 +3907,8 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "write a handler in C: EMPM_ROUTE(\"GET /path\", handler, NULL)" },
     { "SetHandler", "AddHandler names the scripts by their extension; or, in a "
       "file, it stands within <FilesMatch \"\\.php$\">" },
-    { "Header RequestHeader Expires* CookieDomain CookieExpires CookieName "
+    { "Header", "it stands in <Location>" },
+    { "RequestHeader Expires* CookieDomain CookieExpires CookieName "
       "CookieStyle CookieTracking MetaDir MetaFiles MetaSuffix",
       "a handler calls empm_set_header()" },
     { "Options", "it stands in <Location>: Options Indexes lists folders" },
@@ -7174,6 +7181,7 @@ typedef struct empm__location {
     const char        *path;           /* as it was given */
     enum empm__require require;
     int                listing;        /* of folders: Options Indexes */
+    struct empm__field_rule *fields;   /* Header; or NULL (>>fields) */
 } empm__location;
 
 /* A wing is an optional part of the server; this is all that the core knows of
@@ -12709,20 +12717,30 @@ static int empm__response_fields_reserve(empm_request *req, size_t need)
     return EMPM_OK;
 }
 
+/* Does the server itself make this field? */
+static int empm__response_field_is_ours(const char *name, size_t n)
+{
+    static const char *const ours[] = { "transfer-encoding", "connection",
+                                        "trailer", "upgrade", "keep-alive",
+                                        "date", "server" };
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(ours); i++)
+        if (empm__text_same(name, n, ours[i], strlen(ours[i])))
+            return 1;
+    return 0;
+}
+
 /* Adds a field, or, `replace`, puts it in the place of all of its name. Fields
- * that frame the answer are the server's (`ours`); Content-Length is kept as a
+ * that frame the answer are the server's; Content-Length is kept as a
  * number, and holds the handler to it. A name or value with bytes that could
  * begin another field is refused: RFC 9110 5.5. */
 static int empm__response_field_add(empm_request *req, const char *name,
                                     const char *value, int replace)
 {
-    static const char *const ours[] = { "transfer-encoding", "connection",
-                                        "trailer", "upgrade", "keep-alive",
-                                        "date", "server" };
     const empm__chars *t = &req->w->s->chars;
     const size_t n = name != NULL ? strlen(name) : 0;
     const size_t v = value != NULL ? strlen(value) : 0, need = n + v + 4;
-    size_t i, old;
+    size_t old;
     int r;
     /* in this order: misuse of the call, bad bytes, the server's own fields */
     if (value == NULL)
@@ -12736,9 +12754,8 @@ static int empm__response_field_add(empm_request *req, const char *name,
         empm__response_complain(req, "field with a bad name or value refused");
         return EMPM_EINVAL;
     }
-    for (i = 0; i < EMPM__COUNT(ours); i++)
-        if (empm__text_same(name, n, ours[i], strlen(ours[i])))
-            return EMPM_EINVAL;
+    if (empm__response_field_is_ours(name, n))
+        return EMPM_EINVAL;
     if (empm__text_same(name, n, "content-length", 14)) {
         const int64_t len = empm__parse_u63(value, v);
         if (len < req->written) {    /* no number, or too late for it */
@@ -12783,11 +12800,11 @@ EMPM_API int empm_add_header(empm_request *req, const char *name,
 static char *empm__response_extended(char *at, const char *s, size_t n)
 {
     for (; n > 0; n--, s++) {
-        const unsigned ch = (unsigned char)*s;
+        const int ch = (unsigned char)*s;
         if (ch < 127 && (empm__ascii_is_digit(ch) ||
                          (empm__ascii_lower(ch) >= 'a' &&
                           empm__ascii_lower(ch) <= 'z') ||
-                         strchr("!#$&+-.^_`|~", (int)ch) != NULL))
+                         strchr("!#$&+-.^_`|~", ch) != NULL))
             *at++ = *s;
         else {
             *at++ = '%';
@@ -23326,6 +23343,164 @@ static const empm__wing empm__tls_wing = EMPM__WING_OFF(empm__tls_check);
 #endif /* EVENTMPM_TLS_BEARSSL */
 
 /* ---------------------------------------------------------------------------
+ * >>fields -- Header: fields of the answers within a location
+ *
+ * Each location has its rules in a list, outer ones first, and they are applied
+ * when the head of an answer is decided: whoever has made it, a file, a handler
+ * or a back end, and whatever it has set. What frames an answer is not theirs.
+ *
+ * source    mod_headers; RFC 9110 5.3 (lines of one name), 15.4.5 (304)
+ * ------------------------------------------------------------------------- */
+
+enum empm__field_action { EMPM__FIELD_SET, EMPM__FIELD_APPEND, EMPM__FIELD_ADD,
+                          EMPM__FIELD_SETIFEMPTY, EMPM__FIELD_UNSET };
+
+typedef struct empm__field_rule {
+    struct empm__field_rule *next;
+    enum empm__field_action  action;
+    int                      always; /* also if the status is 400 or more */
+    const char              *name, *value, *file;    /* file: or NULL */
+    /* behind it: their texts */
+} empm__field_rule;
+
+/* Makes of the value what is sent: in mod_headers '%' begins a variable, of
+ * which there is only "%%". Returns NULL or what is wrong. */
+static const char *empm__fields_value(char *value)
+{
+    char *to = value;
+    const char *from = value;
+    for (; *from != '\0'; from++) {
+        if (*from == '%' && *++from != '%')
+            return "has a variable, which is not there: \"%%\" is a '%'";
+        *to++ = *from;
+    }
+    *to = '\0';
+    return NULL;
+}
+
+/* Reads "[always|onsuccess] action name [value] [file=pattern]" into `r`, whose
+ * texts go into `text`, where there is room for those of the row. Returns NULL
+ * or what is wrong. */
+static const char *empm__fields_parse(empm__field_rule *r, const char *row,
+                                      char *text)
+{
+    static const char *const actions[] = { "set", "append", "add", "setifempty",
+                                           "unset" };
+    const size_t room = strlen(row) + 1;
+    empm__chars chars;
+    int k = 0, n;
+    n = empm__text_word(&row, text, room);
+    r->always = n > 0 && empm__text_equal(text, "always");
+    if (r->always || (n > 0 && empm__text_equal(text, "onsuccess")))
+        n = empm__text_word(&row, text, room);
+    while (n > 0 && k < 5 && !empm__text_equal(text, actions[k]))
+        k++;
+    if (n <= 0 || k == 5)
+        return "takes set, append, add, setifempty or unset, perhaps behind "
+               "always";
+    r->action = (enum empm__field_action)k;
+    r->name = text;
+    r->value = "";
+    r->file = NULL;
+    empm__chars_init(&chars);
+    if (empm__text_word(&row, text, room) <= 0 ||
+        !empm__chars_all(&chars, text, strlen(text), EMPM__TCHAR) ||
+        empm__response_field_is_ours(text, strlen(text)) ||
+        empm__text_equal(text, "Content-Length"))
+        return "wants the name of a field that is not the server's own";
+    text += strlen(text) + 1;
+    if (r->action != EMPM__FIELD_UNSET) {
+        const char *why;
+        if ((n = empm__text_word(&row, text, room)) < 0 || (n == 0))
+            return "wants a value: quotes go around what has spaces";
+        if ((why = empm__fields_value(text)) != NULL)
+            return why;
+        if (!empm__chars_all(&chars, text, strlen(text), EMPM__VCHAR))
+            return "has a value that no field can have";
+        r->value = text;
+        text += strlen(text) + 1;
+    }
+    if ((n = empm__text_word(&row, text, room)) == 0)
+        return NULL;
+    if (n < 0 || !empm__text_begins(text, "file=") || *row != '\0')
+        return "takes no more than file=PATTERN behind it";
+    r->file = text + 5;
+    return NULL;
+}
+
+/* Adds a rule to a location. `s` NULL: it is only checked. */
+static const char *empm__fields_locate(empm_server *s, empm__location *l,
+                                       const char *name, const char *value)
+{
+    empm__field_rule **end = &l->fields, *r;
+    const char *why;
+    if (!empm__text_equal(name, "Header"))
+        return empm__location_unknown;
+    r = (empm__field_rule *)EMPM_MALLOC(sizeof *r + 2 * strlen(value) + 8);
+    if (r == NULL)
+        return empm__no_memory;
+    memset(r, 0, sizeof *r);
+    why = empm__fields_parse(r, value, (char *)(r + 1));
+    while (*end != NULL)
+        end = &(*end)->next;
+    if (why == NULL && s != NULL)
+        *end = r;
+    else
+        EMPM_FREE(r);
+    return why;
+}
+
+/* Is the rule about a file of another name? It is the last segment of the
+ * path, decoded. */
+static int empm__fields_is_other(const empm_request *req,
+                                 const empm__field_rule *r)
+{
+    const empm__path *p = &req->path;
+    return r->file != NULL &&
+           fnmatch(r->file, p->n > 0 ? p->seg[p->n - 1] : "", 0) != 0;
+}
+
+/* Applies the rules of the request's location. A line more is what append
+ * means: lines of one name are one list. */
+static void empm__fields_leave(empm_request *req)
+{
+    const empm__field_rule *r = req->location->fields;
+    for (; r != NULL; r = r->next) {
+        const size_t n = strlen(r->name);
+        if ((req->status >= 400 && !r->always) || empm__fields_is_other(req, r))
+            continue;
+        if (r->action == EMPM__FIELD_UNSET)
+            empm__response_field_remove(req, r->name, n);
+        else if (r->action == EMPM__FIELD_SETIFEMPTY &&
+                 empm__response_field_bytes(req, r->name, n) > 0)
+            continue;
+        else if (empm__response_field_add(req, r->name, r->value,
+                                          r->action == EMPM__FIELD_SET) < 0)
+            empm__response_complain(req, "no room for a field of Header");
+    }
+}
+
+static void empm__fields_server_free(empm_server *s)
+{
+    uint32_t k;
+    for (k = 0; k < s->locations.n; k++) {
+        empm__field_rule *r = s->locations.list[k].fields;
+        while (r != NULL) {
+            empm__field_rule *next = r->next;
+            EMPM_FREE(r);
+            r = next;
+        }
+        s->locations.list[k].fields = NULL;
+    }
+}
+
+static const empm__wing empm__fields_wing = {
+    NULL, NULL, empm__fields_server_free,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "headers",
+    empm__fields_locate, NULL, empm__fields_leave
+};
+
+/* ---------------------------------------------------------------------------
  * >>access -- CustomLog: a line for each request
  *
  * A format is compiled into items at start; a request runs through them and
@@ -31056,7 +31231,8 @@ static const empm__wing empm__status_wing = EMPM__WING_OFF(empm__status_check);
 static const empm__wing *const *empm__wings(void)
 {
     static const empm__wing *const wings[] = {
-        &empm__access_wing, &empm__proxy_wing, &empm__files_wing,
+        &empm__access_wing, &empm__proxy_wing, &empm__fields_wing,
+        &empm__files_wing,
         &empm__store_wing, &empm__tls_wing, &empm__status_wing,
         &empm__fcgi_wing, &empm__auth_wing, NULL
     };

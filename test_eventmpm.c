@@ -38,7 +38,7 @@
  *   of engine engine-types wings                   in server
  *   of endpoints endpoint-unix endpoint-sockets    in listen
  *   of conditions codings file-cache multipart     in files
- *   of error-documents folders assets              in files
+ *   of error-documents folders assets fields       in files
  *   of signals manager attend children growth      in process
  *   of crash parent program main configtest        in process
  *   of control                                     in process
@@ -5776,7 +5776,7 @@ TEST(config, apaches_names_say_what_to_do)
                                                    "MPM" },
         { "SSLEngine", "behind the port" },
         { "ProxyPassMatch", "proxy in front" },
-        { "RewriteEngine", "a route" }, { "Header", "empm_set_header" },
+        { "RewriteEngine", "a route" }, { "Header", "<Location>" },
         { "AliasMatch", "Alias /path/" }, { "SetHandler", "AddHandler" },
         { "AddOutputFilterByType", "handler" }, { "AuthType", "on_head" },
         { "Require", "<Location>" }, { "TransferLog", "CustomLog" },
@@ -22103,6 +22103,111 @@ TEST(files, assets_that_cannot_be)
         CHECK(empm_test_open(&cfg) == NULL);
         CHECK(strstr(g_testing_log, "EMPM5105: route \"GET /\": asset \"") !=
               NULL);
+    }
+}
+
+static int h_own_fields(empm_request *req, void *user)
+{
+    (void)user;
+    empm_set_header(req, "X-Own", "handler");
+    empm_set_header(req, "Cache-Control", "no-store");
+    empm_printf(req, "own\n");
+    return (int)query_long(req, "code", 0);
+}
+
+static const empm_route field_routes[] = {
+    EMPM_ROUTE("GET /own", h_own_fields, NULL), EMPM_FILES("GET /", NULL),
+    EMPM_ROUTES_END
+};
+
+/* Header changes the fields of answers below 400, whoever makes them, and with
+ * "always" of all: whole files, ranges, 304, what handlers have set. Rules of
+ * outer locations come first; file= picks names, such as those with a hash. */
+SERVED_WITH(files, header_in_a_location, T_LIVE,
+            (fx_init(f), f->cfg.routes = field_routes),
+            "Location \"/ Header set Cache-Control max-age=60\"; "
+            "Location \"/ Header append Vary X-Mode\"; "
+            "Location \"/ Header always set X-Always 100%%\"; "
+            "Location \"/ Header set Cache-Control 'max-age=9, immutable' "
+                          "file=*.????????.*\"; "
+            "Location \"/sub Header unset ETag\"; "
+            "Location \"/sub Header onsuccess setifempty X-Own sub\"; "
+            "Location \"/own Header add X-Own second\"; "
+            "Location \"/own Header setifempty X-Own third\"")
+{
+    char path[512], etag[64];
+
+    etag_of(c, "/a.txt", etag);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_STR(cl_header(c, "Vary"), "X-Mode");
+    CHECK_STR(cl_header(c, "X-Always"), "100%");
+    CHECK_STR(c->body.p, "0123456789");
+    cl_printf(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nIf-None-Match: %s\r\n\r\n",
+              etag);
+    CHECK_INT(cl_reply(c), 304);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_STR(cl_header(c, "ETag"), etag);
+    cl_puts(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=0-0\r\n\r\n");
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_INT(cl_get(c, "/big.bin"), 200);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_INT(cl_get(c, "/sub"), 301);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_INT(cl_get(c, "/none"), 404);
+    CHECK(cl_header(c, "Cache-Control") == NULL);
+    CHECK(cl_header(c, "Vary") == NULL);
+    CHECK_STR(cl_header(c, "X-Always"), "100%");
+    cl_puts(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=99-\r\n\r\n");
+    CHECK_INT(cl_reply(c), 416);
+    CHECK(cl_header(c, "Cache-Control") == NULL);
+    CHECK_STR(cl_header(c, "X-Always"), "100%");
+    write_file(tmp_path(path, sizeof path, "www/app.1a2b3c4d.js"), "js", 2);
+    CHECK_INT(cl_get(c, "/app.1a2b3c4d.js"), 200);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=9, immutable");
+    unlink(path);
+    CHECK_INT(cl_get(c, "/sub/x.txt"), 200);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_STR(cl_header(c, "X-Own"), "sub");
+    CHECK(cl_header(c, "ETag") == NULL);
+    CHECK_INT(cl_get(c, "/own"), 200);
+    CHECK_STR(cl_header(c, "X-Own"), "handler");
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK(strstr(c->head.p, "X-Own: second\r\n") != NULL);
+    CHECK(strstr(c->head.p, "X-Own: third\r\n") == NULL);
+    CHECK_INT(cl_get(c, "/own?code=503"), 503);
+    CHECK_STR(cl_header(c, "Cache-Control"), "no-store");
+    CHECK(strstr(c->head.p, "X-Own: second\r\n") == NULL);
+}
+
+/* Rules that could frame an answer, or mean something else to Apache, are
+ * refused before a start. */
+TEST(files, headers_that_are_none)
+{
+    static const char *const bad[] = {
+        "", "set", "set X", "put X y", "set Content-Length 1", "set Date x",
+        "unset Server", "set Transfer-Encoding chunked", "set \"X Y\" z",
+        "set X: y", "set X \"a\x01\"", "set X %t", "set X 100%",
+        "set X y env=Z", "set X y file=a b", "unset X y", "always X y",
+        "set X \"y"
+    };
+    static const char *const good[] = {
+        "set X y", "always set X \"\"", "onsuccess unset X",
+        "unset X file=*.js", "append Vary \"a, b\"", "SET X 100%%"
+    };
+
+    EACH(bad, i) {
+        empm__location l;
+        memset(&l, 0, sizeof l);
+        context("Header %s", bad[i]);
+        CHECK(empm__fields_locate(NULL, &l, "Header", bad[i]) != NULL);
+    }
+    EACH(good, i) {
+        empm__location l;
+        memset(&l, 0, sizeof l);
+        context("Header %s", good[i]);
+        CHECK(empm__fields_locate(NULL, &l, "Header", good[i]) == NULL);
+        CHECK(l.fields == NULL);
     }
 }
 
