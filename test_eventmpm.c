@@ -22106,6 +22106,57 @@ TEST(files, assets_that_cannot_be)
     }
 }
 
+/* A file beyond 4 GiB has its length, its ranges and its place in a list on
+ * every system: no number on the way has 32 bits. */
+SERVED_FILES(files, longer_than_4_gib, "Location \"/ Options Indexes\"")
+{
+    const int64_t size = (INT64_C(5) << 30) + 4;
+    char path[512];
+    int fd;
+
+    tmp_path(path, sizeof path, "www/bare/vast.bin");
+    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (fd < 0 || pwrite(fd, "at 4g", 5, (off_t)(INT64_C(4) << 30)) != 5 ||
+        pwrite(fd, "last", 4, (off_t)(size - 4)) != 4) {
+        if (fd >= 0)
+            close(fd);
+        unlink(path);
+        SKIP("no file of 5 GiB here");       /* the disk, or its limit */
+    }
+    close(fd);
+    cl_puts(c, "HEAD /bare/vast.bin HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(c, 1), 200);
+    CHECK_INT(c->declared, size);
+    cl_puts(c, "GET /bare/vast.bin HTTP/1.1\r\nHost: a\r\n"
+               "Range: bytes=4294967296-4294967300\r\n\r\n");
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(c->body.p, "at 4g");
+    CHECK_STR(cl_header(c, "Content-Range"),
+              "bytes 4294967296-4294967300/5368709124");
+    cl_puts(c, "GET /bare/vast.bin HTTP/1.1\r\nHost: a\r\n"
+               "Range: bytes=-4\r\n\r\n");
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(c->body.p, "last");
+    cl_puts(c, "GET /bare/vast.bin HTTP/1.1\r\nHost: a\r\n"
+               "Range: bytes=4294967296-4294967298,5368709122-\r\n\r\n");
+    CHECK_INT(cl_reply(c), 206);
+    CHECK(strstr(c->body.p, "\r\n\r\nat \r\n") != NULL);
+    CHECK(strstr(c->body.p, "\r\n\r\nst\r\n") != NULL);
+    /* by sendfile(): more than a small piece */
+    cl_puts(c, "GET /bare/vast.bin HTTP/1.1\r\nHost: a\r\n"
+               "Range: bytes=4294967296-4295067295\r\n\r\n");
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_INT(c->body.n, 100000);
+    CHECK(strncmp(c->body.p, "at 4g", 6) == 0);
+    cl_puts(c, "GET /bare/vast.bin HTTP/1.1\r\nHost: a\r\n"
+               "Range: bytes=5368709124-\r\n\r\n");
+    CHECK_INT(cl_reply(c), 416);
+    CHECK_INT(cl_get(c, "/bare/"), 200);
+    CHECK(strstr(c->body.p, "<td>5368709124</td>") != NULL);
+    check_in_step(c);
+    unlink(path);
+}
+
 static int h_own_fields(empm_request *req, void *user)
 {
     (void)user;
