@@ -85,7 +85,7 @@ static void  test_free(void *p);
 /* Files are kept at once, and for half a second. */
 #define EMPM__FILE_REST_S  -5
 #define EMPM__FILE_KEEP_MS 500
-#define EMPM__FILE_ABSENT_MS 200
+#define EMPM__FILE_ABSENT_MS 40
 
 /* A folder has more names than that. */
 #define EMPM_LISTING 60
@@ -21567,20 +21567,20 @@ LIVE(files, siblings_come_and_go)
     cl_puts(&c, ask_gz);
     CHECK_INT(cl_reply(&c), 200);
     CHECK_STR(c.body.p, "plain");
-    nap(250);
+    nap(60);
     CHECK_INT(symlink("../outside.txt", gz), 0);
     cl_puts(&c, ask_gz);
     CHECK_INT(cl_reply(&c), 200);
     CHECK_STR(c.body.p, "plain");
     CHECK_INT(unlink(gz), 0);
     CHECK_INT(mkdir(gz, 0755), 0);
-    nap(250);
+    nap(60);
     cl_puts(&c, ask_gz);
     CHECK_INT(cl_reply(&c), 200);
     CHECK_STR(c.body.p, "plain");
     CHECK_INT(rmdir(gz), 0);
     write_file(gz, "", 0);
-    nap(250);
+    nap(60);
     cl_puts(&c, ask_gz);
     CHECK_INT(cl_reply(&c), 200);
     CHECK_STR(c.body.p, "plain");
@@ -22155,6 +22155,186 @@ SERVED_FILES(files, longer_than_4_gib, "Location \"/ Options Indexes\"")
     CHECK(strstr(c->body.p, "<td>5368709124</td>") != NULL);
     check_in_step(c);
     unlink(path);
+}
+
+/* Ways out of a folder, as paths of URLs behind a slash: each spelling of "..",
+ * of a slash, of hidden names, of absolute ones; links out. */
+static const char *const ways_out[] = {
+    "../outside.txt", "%2e%2e/outside.txt", ".%2e/outside.txt",
+    "%2E./outside.txt", "..%2foutside.txt", "..%2Foutside.txt",
+    "%2e%2e%2foutside.txt", "..%5coutside.txt", "..\\outside.txt",
+    "%252e%252e/outside.txt", "%c0%ae%c0%ae/outside.txt",
+    "%c0%ae%c0%ae%c0%afoutside.txt", "%ef%bc%8e%ef%bc%8e/outside.txt",
+    "%uff0e%uff0e/outside.txt", "..;/outside.txt", "..%00/outside.txt",
+    ".../outside.txt", "..../outside.txt", "./../outside.txt",
+    "bare/../../outside.txt", "bare/%2e%2e/%2e%2e/outside.txt",
+    "bare//..//..//outside.txt", "//outside.txt", "/outside.txt",
+    "..//outside.txt", "../../../../../../../../etc/passwd",
+    "%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+    "..%2f..%2f..%2f..%2f..%2f..%2fetc%2fpasswd", "/etc/passwd",
+    "%2fetc%2fpasswd", "file:///etc/passwd", "http://a/etc/passwd",
+    "link-out.txt", "link-out.txt/", "dir-out/outside.txt", "dir-out/",
+    "dir-out/www-twin/secret.txt", "etc/passwd", "etc/", "etc/./passwd",
+    ".secret", "%2esecret", "sub/.hidden/y.txt", "sub/.hidden/", "./.secret",
+    "../www-twin/secret.txt", "../www-twin/", "../www-twin", "..", "../",
+    "%2e%2e", "%2e%2e/", "..%2f", "s.txt%00.gz", "s.txt.gz/../../outside.txt",
+    "s.txt/../../outside.txt", "outside.txt", "swap/outside.txt", "fifo",
+    "a.txt/../../outside.txt", "?/../outside.txt", "#/../outside.txt",
+    "a.txt::$DATA/../../outside.txt", "CON", "...", "~root/"
+};
+
+/* Asks for each of them below each mount, and looks for what lies outside. */
+static void take_ways_out(client *c)
+{
+    static const char *const mounts[] = { "/", "/alias/", "/sub/", "/bare/" };
+    static const char *const secrets[] = { "outside", "root:", "twin", "dot",
+                                           "passwd", "hidden" };
+
+    EACH(ways_out, i)
+        EACH(mounts, k) {
+            context("%s%s", mounts[k], ways_out[i]);
+            cl_printf(c, "GET %s%s HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n"
+                      "Accept-Encoding: gzip, br\r\nConnection: close\r\n\r\n",
+                      mounts[k], ways_out[i]);
+            CHECK(cl_reply(c) >= 200);
+            EACH(secrets, j)
+                CHECK(strstr(c->body.p, secrets[j]) == NULL);
+            cl_close(c);
+        }
+    no_context();
+}
+
+/* The corpus through all that opens files by a client's words: files, their
+ * siblings, lists, an Alias, documents of errors, the page that stands for
+ * others; with openat2(), and with the walk that systems without it have. */
+LIVE(files, no_way_out)
+{
+    fixture f;
+    client c;
+    char alias[600], path[512], list[40] = "/ Options Indexes";
+    int call = 0, walk;
+
+    fx_init(&f);
+    f.cfg.routes = file_routes;
+    f.cfg.precompressed = "br gzip";
+    f.cfg.location[0] = list;
+    f.cfg.directory_index = "none.html";
+    f.cfg.fallback_resource = "/link-out.txt";
+    f.cfg.error_document[0] = "404 /link-out.txt";
+    f.cfg.error_document[1] = "400 /dir-out/outside.txt";
+    f.cfg.error_document[2] = "403 /etc/passwd";
+    snprintf(alias, sizeof alias, "/alias/ %s",
+             tmp_path(path, sizeof path, "www"));
+    f.cfg.alias[0] = alias;
+    f.cfg.open_file_cache = 0;
+    while (strcmp(fault_calls[call].call, "openat2") != 0)
+        call++;
+    memset(g_faults, 0, sizeof *g_faults);
+    if (!fx_up(&f))
+        return;
+    write_file(tmp_path(path, sizeof path, "www/s.txt"), "plain", 5);
+    CHECK_INT(symlink("../outside.txt", tmp_path(path, sizeof path,
+                                                 "www/s.txt.gz")), 0);
+    cl_init(&c);
+    c.port = f.port;
+    for (walk = 0; walk < 2; walk++) {
+        g_faults->call = call;
+        g_faults->error = ENOSYS;
+        __atomic_store_n(&g_faults->state, walk ? FAULTS_FAIL : FAULTS_OFF,
+                         __ATOMIC_RELEASE);
+        take_ways_out(&c);
+        CHECK_INT(cl_get(&c, "/alias/sub/x.txt"), 200);
+        CHECK_STR(c.body.p, "sub x");
+        CHECK_INT(cl_get(&c, "/bare/"), 200);
+        CHECK(strstr(c.body.p, "z.txt") != NULL);
+        cl_close(&c);
+    }
+    __atomic_store_n(&g_faults->state, FAULTS_OFF, __ATOMIC_RELEASE);
+    unlink(path);
+    unlink(tmp_path(path, sizeof path, "www/s.txt"));
+    fx_down(&f);
+}
+
+typedef struct swapper {
+    char      dir[512], kept[512], link[512];
+    int       stop;                 /* atomic */
+    pthread_t thread;
+} swapper;
+
+/* Makes a folder a link out and back, as fast as it can. */
+static void *swap_folder(void *p)
+{
+    swapper *w = (swapper *)p;
+
+    while (!__atomic_load_n(&w->stop, __ATOMIC_ACQUIRE)) {
+        rename(w->dir, w->kept);
+        rename(w->link, w->dir);
+        rename(w->dir, w->link);
+        rename(w->kept, w->dir);
+    }
+    return NULL;
+}
+
+/* A folder that becomes a link out while a path is resolved, and is one again
+ * at the next moment, shows nothing of what the link leads to: no file, no
+ * sibling, no name in a list. */
+LIVE(files, a_folder_swapped_while_it_is_resolved)
+{
+    static const char *const targets[] = { "/swap/x.txt", "/swap/",
+                                           "/swap/in/x.txt", "/swap/only.txt" };
+    fixture f;
+    client c;
+    swapper w;
+    char out[512], path[600], list[40] = "/ Options Indexes";
+    int inside = 0, i;
+
+    memset(&w, 0, sizeof w);
+    fx_init(&f);
+    f.cfg.routes = file_routes;
+    f.cfg.precompressed = "gzip";
+    f.cfg.location[0] = list;
+    if (!fx_up(&f))
+        return;
+    tmp_path(w.dir, sizeof w.dir, "www/swap");
+    tmp_path(w.kept, sizeof w.kept, "www/swap-kept");
+    tmp_path(w.link, sizeof w.link, "www/swap-link");
+    tmp_path(out, sizeof out, "swap-out");
+    for (i = 0; i < 2; i++) {
+        const char *const top = i == 0 ? w.dir : out;
+        const char *const text = i == 0 ? "inside" : "outside";
+        CHECK_INT(mkdir(top, 0755), 0);
+        snprintf(path, sizeof path, "%s/in", top);
+        CHECK_INT(mkdir(path, 0755), 0);
+        snprintf(path, sizeof path, "%s/x.txt", top);
+        write_file(path, text, strlen(text));
+        snprintf(path, sizeof path, "%s/in/x.txt", top);
+        write_file(path, text, strlen(text));
+    }
+    snprintf(path, sizeof path, "%s/x.txt.gz", out);
+    write_file(path, "outside", 7);
+    snprintf(path, sizeof path, "%s/only.txt", out);
+    write_file(path, "outside", 7);
+    CHECK_INT(symlink("../swap-out", w.link), 0);
+    CHECK_INT(pthread_create(&w.thread, NULL, swap_folder, &w), 0);
+    c = client_of(&f);
+    for (i = 0; i < 2000; i++) {
+        cl_printf(&c, "GET %s HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n"
+                  "\r\n", targets[i % 4]);
+        if (!CHECK(cl_reply(&c) >= 200))
+            break;
+        inside += strstr(c.body.p, "inside") != NULL;
+        CHECK(strstr(c.body.p, "outside") == NULL);
+        CHECK(strstr(c.body.p, "only.txt") == NULL);
+        if (c.closes)                /* MaxKeepAliveRequests */
+            cl_close(&c);
+    }
+    __atomic_store_n(&w.stop, 1, __ATOMIC_RELEASE);
+    pthread_join(w.thread, NULL);
+    CHECK(inside > 0);
+    cl_close(&c);
+    fx_down(&f);
+    snprintf(path, sizeof path, "rm -r '%s' '%s' '%s'", w.dir, w.link, out);
+    CHECK_INT(system(path), 0);
 }
 
 static int h_own_fields(empm_request *req, void *user)
