@@ -111,6 +111,43 @@
  *   RemoteIPTrustedProxy lists the peers that are believed. empm_client() is
  *   that address; empm_health_page() tells a balancer when to send no more.
  *
+ * FORMS  empm_query() and empm_form() find a value by its name, empm_query_at()
+ *   and empm_form_at() walk over all of them. EMPM_UPLOAD is a route for forms
+ *   with files, which go to disk as they come; no worker waits for a slow one.
+ *   A page that takes a firmware, and another one that says how far it is:
+ *
+ *     static int receive(empm_request *req, enum empm_part_event event,
+ *                        empm_part *part, const void *data, size_t len,
+ *                        void *user)
+ *     {
+ *         (void)event; (void)part; (void)data; (void)len; (void)user;
+ *         empm_progress(req, empm_query(req, "token"));
+ *         return EMPM_OK;                   // or a status, to refuse the rest
+ *     }
+ *
+ *     static int flash(empm_request *req, void *user)
+ *     {
+ *         empm_part *image = empm_part_find(req, "image");
+ *         const char *version = empm_form(req, "version");
+ *         (void)user;
+ *         if (image == NULL || image->fd < 0 || version == NULL)
+ *             return 422;
+ *         // image->fd is a file without a name, which ends with the request:
+ *         // read it, or take it over with empm_part_take()
+ *         empm_printf(req, "%s, %lld bytes, is version %s\n",
+ *                     image->safe_name, (long long)image->size, version);
+ *         return EMPM_OK;
+ *     }
+ *
+ *     static const empm_route routes[] = {
+ *         EMPM_UPLOAD("POST /firmware", flash, NULL, receive, 64 << 20),
+ *         EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
+ *         EMPM_ROUTES_END
+ *     };
+ *
+ *   With SharedStoreSize set, /progress?token=X tells, in any child, of a POST
+ *   to /firmware?token=X: {"received":1048576,"length":4194304}.
+ *
  * BACK ENDS  EMPM_PHP("/", "./www", "unix:/run/php/php-fpm.sock") serves files
  *   and runs the scripts among them in PHP-FPM; EMPM_FASTCGI gives a subtree to
  *   any FastCGI program. In a file, for all routes that serve files:
@@ -1206,6 +1243,19 @@ EMPM_API int empm_store_delete(empm_server *s, const void *key, size_t key_len);
  */
 EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
                             int64_t delta, int64_t ttl_ms, int64_t *result);
+
+/* Notes how much of the body has come, so that other requests, in any child,
+ * can ask for it: for on_part or on_body to call with each piece.
+ *   token     names the upload, 1 to 64 bytes; the client may choose it: it
+ *             meets no key of yours. Forgotten a minute after the last call
+ *   returns   also EMPM_EINVAL: no such token, or NULL
+ */
+EMPM_API int empm_progress(empm_request *req, const char *token);
+
+/* A handler, for GET: {"received":1048576,"length":4194304} of the upload that
+ * ?token= names, in bytes of its body; a length that nobody knows is null. 404:
+ * there is no such upload. */
+EMPM_API int empm_progress_page(empm_request *req, void *user);
 
 #ifdef __cplusplus
 }
@@ -18463,6 +18513,45 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
 {
     return empm__kv_add(s->store, key, key_len, delta, ttl_ms, result,
                         empm__store_now_ms());
+}
+
+/* Writes the key of an upload's progress, apart from all keys of the program,
+ * since clients choose tokens. Returns its bytes; 0: it is no token. */
+static size_t empm__store_progress_key(char key[80], const char *token)
+{
+    const size_t n = token != NULL ? strlen(token) : 0;
+    if (n == 0 || n > 64)
+        return 0;
+    memcpy(key, "\0progress", 9);
+    memcpy(key + 9, token, n);
+    return n + 9;
+}
+
+EMPM_API int empm_progress(empm_request *req, const char *token)
+{
+    char key[80];
+    const size_t n = empm__store_progress_key(key, token);
+    int64_t seen[2];
+    seen[0] = empm_body_received(req, &seen[1]);
+    return n == 0 ? EMPM_EINVAL
+                  : empm_store_put(req->w->s, key, n, seen, sizeof seen, 60000);
+}
+
+EMPM_API int empm_progress_page(empm_request *req, void *user)
+{
+    char key[80], length[24];
+    const size_t n = empm__store_progress_key(key, empm_query(req, "token"));
+    int64_t seen[2];
+    size_t len = 0;
+    (void)user;
+    if (n == 0 || empm_store_get(req->w->s, key, n, seen, sizeof seen, &len,
+                                 NULL) != EMPM_OK)
+        return 404;
+    snprintf(length, sizeof length, "%lld", (long long)seen[1]);
+    empm_set_header(req, "Content-Type", "application/json");
+    empm_set_header(req, "Cache-Control", "no-store");
+    return empm_printf(req, "{\"received\":%lld,\"length\":%s}\n",
+                       (long long)seen[0], seen[1] < 0 ? "null" : length);
 }
 
 /* --- the wing ------------------------------------------------------------- */

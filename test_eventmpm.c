@@ -14133,6 +14133,66 @@ SERVED_FORMS(files_count_as_open, "MaxOpenFiles 4; OpenFileCache 0")
     str_free(&s);
 }
 
+/* on_part of an upload whose progress is asked for. */
+static int form_progress(empm_request *req, enum empm_part_event event,
+                         empm_part *part, const void *data, size_t len,
+                         void *user)
+{
+    (void)event;
+    (void)part;
+    (void)data;
+    (void)len;
+    (void)user;
+    if (empm_progress(req, "") != EMPM_EINVAL ||
+        empm_progress(req, NULL) != EMPM_EINVAL)
+        return 500;
+    return empm_progress(req, empm_query(req, "token")) == EMPM_OK ? EMPM_OK
+                                                                   : 400;
+}
+
+static const empm_route progress_routes[] = {
+    EMPM_UPLOAD("POST /up", form_shown, NULL, form_progress, 2 << 20),
+    EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
+    EMPM_ROUTES_END
+};
+
+/* An upload tells other requests how much of it has come, by a token that is no
+ * key of the program's. */
+SERVED_WITH(forms, progress, T_LIVE,
+            (fx_init(f), f->cfg.routes = progress_routes,
+             f->cfg.shared_store_size = 65536), NULL)
+{
+    client b = client_of(f);
+
+    cl_printf(c, "POST /up?token=x HTTP/1.1\r\nHost: a\r\nContent-Type: "
+              FORM_TYPE "\r\nContent-Length: %d\r\n\r\n%.*s",
+              (int)sizeof two_parts - 1, 70, two_parts);
+    CHECK_SOON(cl_get(&b, "/progress?token=x") == 200 &&
+               strcmp(b.body.p, "{\"received\":70,\"length\":167}\n") == 0,
+               2000);
+    CHECK_INT(sizeof two_parts - 1, 167);
+    cl_puts(c, two_parts + 70);
+    CHECK_INT(cl_reply(c), 500);         /* form_shown counts for form_part */
+    CHECK_INT(cl_get(&b, "/progress?token=x"), 200);
+    CHECK_STR(b.body.p, "{\"received\":167,\"length\":167}\n");
+    CHECK_INT(cl_get(&b, "/progress?token=y"), 404);
+    CHECK_INT(cl_get(&b, "/progress?token="), 404);
+    CHECK_INT(cl_get(&b, "/progress"), 404);
+    cl_close(&b);
+    cl_puts(c, "POST /up?token=z HTTP/1.1\r\nHost: a\r\nContent-Type: "
+               FORM_TYPE "\r\nTransfer-Encoding: chunked\r\n\r\n"
+               "17\r\n--B\r\nContent-Dispositio\r\n"
+               "19\r\nn: form-data; name=a\r\n\r\nx\r\n");
+    CHECK_SOON(cl_get(&b, "/progress?token=z") == 200 &&
+               strcmp(b.body.p, "{\"received\":48,\"length\":null}\n") == 0,
+               2000);
+    cl_close(&b);
+    cl_printf(c, "POST /up?token=%065d HTTP/1.1\r\nHost: a\r\nContent-Type: "
+              FORM_TYPE "\r\nContent-Length: %d\r\n\r\n%s", 0,
+              (int)sizeof two_parts - 1, two_parts);
+    cl_close(c);
+}
+
 /* An upload that pauses holds no worker, and one that breaks off leaves
  * neither file nor memory. */
 SERVED_FORMS(a_pause_holds_no_worker, "ThreadsPerChild 1")
@@ -30302,6 +30362,160 @@ TEST(clients, zsync)
     unlink(tmp_path(path, sizeof path, "www/zsync.bin.zsync"));
     unlink(tmp_path(path, sizeof path, "zsync.out"));
 }
+
+#ifndef EVENTMPM_NO_FORMS
+/* curl sends texts and several files, with names that need quotes. */
+SERVED_WITH(clients, curl_forms, T_PLAIN,
+            (fx_init_forked(f, 1), f->cfg.routes = form_routes), NULL)
+{
+    char out[4096], path[400];
+
+    if (!installed("curl"))
+        SKIP("curl is not installed");
+    write_file(tmp_path(path, sizeof path, "form"), "one\r\n--\r\n", 9);
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 -F t=text -F 'f=@%s;"
+                    "filename=a \"b\" \xc3\xa4.txt;type=a/b' -F f=@%s "
+                    "-F 'e=@/dev/null;filename=' http://127.0.0.1:%d/up", path,
+                    path, f->port), 0);
+    CHECK(strncmp(out, "[t|-|-|4:Mtext][f|a ", 20) == 0);
+    CHECK(strstr(out, "\xc3\xa4.txt|a/b|9:Fone\r\n--\r\n][f|form|"
+                      "application/octet-stream|9:Fone\r\n--\r\n][e|") != NULL);
+    CHECK(strstr(out, "]1 t=text") != NULL);
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 -F t=text -H "
+                    "'Transfer-Encoding: chunked' http://127.0.0.1:%d/up",
+                    f->port), 0);
+    CHECK_STR(out, "[t|-|-|4:Mtext]1 t=text");
+    unlink(path);
+}
+
+/* What Python's http.client and email write is a form. */
+SERVED_WITH(clients, python_forms, T_PLAIN,
+            (fx_init_forked(f, 1), f->cfg.routes = form_routes), NULL)
+{
+    char out[4096];
+
+    if (!installed("python3"))
+        SKIP("python3 is not installed");
+    CHECK_INT(shell(out, sizeof out, "python3 -c \"import http.client as h, sys"
+        "\n"
+        "b='x'*70\n"
+        "d=('--'+b+'\\r\\nContent-Disposition: form-data; name=\\\"t\\\""
+        "\\r\\n\\r\\ntext\\r\\n--'+b+'--\\r\\n').encode()\n"
+        "c=h.HTTPConnection('127.0.0.1',%d)\n"
+        "c.request('POST','/up',d,{'Content-Type':"
+        "'multipart/form-data; boundary='+b})\n"
+        "sys.stdout.write(c.getresponse().read().decode())\"", f->port), 0);
+    CHECK_STR(out, "[t|-|-|4:Mtext]1 t=text");
+    CHECK_INT(shell(out, sizeof out, "python3 -c 'import requests' && "
+                    "python3 -c \"import requests,sys\n"
+                    "sys.stdout.write(requests.post('http://127.0.0.1:%d/up',"
+                    "data={'t':'text'},files={'f':('a/b.txt',b'0123','a/b')})"
+                    ".text)\" || echo none", f->port), 0);
+    if (strstr(out, "none") == NULL)
+        CHECK_STR(out, "[t|-|-|4:Mtext][f|b.txt|a/b|4:F0123]1 t=text");
+}
+
+/* A browser's FormData, read by a plain route and by EMPM_UPLOAD. */
+static int form_page(empm_request *req, void *user)
+{
+    (void)user;
+    empm_set_header(req, "Content-Type", "text/html; charset=utf-8");
+    empm_printf(req, "<!doctype html><title>t</title><p id=p>waits<script>\n"
+        "const d = new FormData();\n"
+        "d.append('t', 'text');\n"
+        "d.append('f', new Blob(['0123'], {type: 'a/b'}), 'a \\u00e4.txt');\n"
+        "(async () => { let s = '';\n"
+        "for (const u of ['/up', '/plain'])\n"
+        "  s += await (await fetch(u, {method: 'POST', body: d})).text();\n"
+        "document.getElementById('p').textContent = s; })()</script>\n");
+    return EMPM_OK;
+}
+
+static const empm_route form_page_routes[] = {
+    EMPM_UPLOAD("POST /up", form_shown, NULL, NULL, 2 << 20),
+    EMPM_ROUTE("POST /plain", form_shown, NULL),
+    EMPM_ROUTE("GET /", form_page, NULL),
+    EMPM_ROUTES_END
+};
+
+SERVED_WITH(clients, chromium_forms, T_PLAIN,
+            (fx_init_forked(f, 1), f->cfg.routes = form_page_routes), NULL)
+{
+    char out[8192];
+    if (!installed("chromium"))
+        SKIP("chromium is not installed");
+    shell(out, sizeof out, "HOME=%s timeout 40 chromium --headless "
+          "--no-sandbox --disable-gpu --user-data-dir=%s/chromium "
+          "--virtual-time-budget=8000 --dump-dom http://127.0.0.1:%d/", g_tmp,
+          g_tmp, f->port);
+    CHECK(strstr(out, "[t|-|-|4:Mtext][f|a \xc3\xa4.txt|a/b|4:F0123]1 t=text"
+                      "[t|-|-|4:Mtext][f|a \xc3\xa4.txt|a/b|4:M0123]1 t=text")
+          != NULL);
+    shell(out, sizeof out, "rm -rf %s/chromium %s/.config %s/.cache %s/.pki",
+          g_tmp, g_tmp, g_tmp, g_tmp);
+}
+
+/* The manual's program for uploads is what it says. */
+TEST(clients, the_manual_takes_a_firmware)
+{
+    char dir[400], here[400], out[2000], where[64];
+    client c;
+    pid_t pid;
+    int port, fd, r = -1, status;
+
+    if (access("eventmpm.h", R_OK) != 0 || getcwd(here, sizeof here) == NULL ||
+        !installed("cc") || !installed("awk"))
+        SKIP("no sources here, no cc or no awk");
+    tmp_path(dir, sizeof dir, "manual");
+    if (!CHECK_INT(shell(out, sizeof out, "{ printf '#define EVENTMPM_"
+            "IMPLEMENTATION\n#include \"eventmpm.h\"\n'; awk '/^ \\*     "
+            "static int receive/ { f = 1 } f { print substr($0, 8) } "
+            "/^ \\*     };/ { if (f) exit }' eventmpm.h; printf 'int main(int argc, char "
+            "**argv) { empm_config cfg = empm_defaults(); cfg.routes = routes; "
+            "return empm_main(&cfg, argc, argv); }\n'; } >%s.c && cc -I. "
+            "-w -DEVENTMPM_NO_STATUS -DEVENTMPM_NO_FILES -DEVENTMPM_NO_FASTCGI "
+            "-DEVENTMPM_NO_ACCESS_LOG -DEVENTMPM_NO_PROXY -o %s.up %s.c",
+            dir, dir, dir), 0)) {
+        fprintf(stderr, "%s", out);
+        return;
+    }
+    fd = listening_socket(&port);
+    close(fd);
+    snprintf(where, sizeof where, "127.0.0.1:%d", port);
+    snprintf(out, sizeof out, "%s.up", dir);
+    fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        fd = open("/dev/null", O_RDWR);
+        dup2(fd, 1);
+        dup2(fd, 2);
+        execl(out, "up", "-c", "User root", "-c", "SharedStoreSize 65536",
+              where, (char *)NULL);
+        _exit(127);
+    }
+    CHECK_SOON((r = cl_connect_port(&c, port, 0)) == 0, PATIENCE);
+    if (r == 0) {
+        static const char form[] = "--B\r\n" CD "version\r\n\r\n2.1\r\n--B\r\n"
+            CD "image; filename=fw.bin\r\n\r\n0123456789\r\n--B--\r\n";
+        CHECK_INT(post_form(&c, "/firmware?token=x", form, sizeof form - 1),
+                  200);
+        CHECK_STR(c.body.p, "fw.bin, 10 bytes, is version 2.1\n");
+        CHECK_INT(cl_get(&c, "/progress?token=x"), 200);
+        snprintf(where, sizeof where, "{\"received\":%d,\"length\":%d}\n",
+                 (int)sizeof form - 1, (int)sizeof form - 1);
+        CHECK_STR(c.body.p, where);
+        CHECK_INT(post_form(&c, "/firmware", two_parts, sizeof two_parts - 1),
+                  422);
+        cl_close(&c);
+    }
+    CHECK(signal_process(pid, SIGINT) == 0);
+    CHECK_INT(waitpid(pid, &status, 0), pid);
+    CHECK_INT(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
+    unlink(out);
+    snprintf(out, sizeof out, "%s.c", dir);
+    unlink(out);
+}
+#endif /* EVENTMPM_NO_FORMS */
 
 /* ab's thousands of requests succeed, with and without keep-alive. */
 SERVED_BY(clients, ab, 1, NULL)
