@@ -460,8 +460,8 @@ typedef struct empm_part {
     int         keep;             /* EMPM_PART_*, and where its bytes go: */
     const char *data;             /* in memory, once all are here; else NULL. A
                                      text ends with a NUL */
-    int         fd;               /* the file; -1: none. Closed with the
-                                     request, see empm_part_take() */
+    int         fd;               /* the file; -1: none. The server closes it
+                                     with the request: empm_part_take() */
     void       *user;             /* yours */
 } empm_part;
 
@@ -928,7 +928,8 @@ EMPM_API const char *empm_trailer(const empm_request *req, const char *name);
 /* The first value of `name` in the query, in the form that is the body, in the
  * cookies, or NULL. Values are decoded, but for cookies and the texts of a form
  * in multipart/form-data. Decoding is strict: a value with half an escape, such
- * as "100%", or with "%00" is NULL; the _raw calls return it as it was sent. */
+ * as "100%", with "%00" or a NUL is NULL; the _raw calls return it as it was
+ * sent. */
 EMPM_API const char *empm_query(empm_request *req, const char *name);
 EMPM_API const char *empm_form(empm_request *req, const char *name);
 EMPM_API const char *empm_query_raw(empm_request *req, const char *name);
@@ -19025,7 +19026,9 @@ struct empm__forms {
     empm__form_reader reader;
 };
 
-/* The request is over: files that the program has not taken are closed. */
+/* The request is over, however it ended: files that the program has not taken
+ * are closed, and with them goes the space on the disk. It was deferred first,
+ * so it runs behind what the program has deferred. */
 static void empm__forms_end(void *p)
 {
     empm__forms *f = (empm__forms *)p;
@@ -19039,7 +19042,9 @@ static void empm__forms_end(void *p)
     empm__budget_release(&f->req->w->engine->pool.body_memory, f->memory);
 }
 
-/* Takes n bytes of EMPM_FORM_MEMORY and of MaxBodyMemory. 0, or the status. */
+/* Takes n bytes of EMPM_FORM_MEMORY and of MaxBodyMemory, for bytes that have
+ * come. A body that is here has been let in by limits of its own: of it the
+ * copies of texts count for MaxBodyMemory alone. 0, or the status. */
 static int empm__forms_reserve(empm__forms *f, size_t n)
 {
     empm__worker *w = f->req->w;
@@ -19056,7 +19061,9 @@ static int empm__forms_reserve(empm__forms *f, size_t n)
 }
 
 /* A table of n rows, `size` bytes each, with room for one more: the same, or a
- * longer copy. NULL: no memory. */
+ * copy that is twice as long, so that n rows cost n copies. The old one stays
+ * with the request: pointers to rows are good until the next one. NULL: no
+ * memory. */
 static void *empm__forms_room(empm_request *req, void *list, size_t n,
                               size_t *cap, size_t size)
 {
@@ -19069,7 +19076,11 @@ static void *empm__forms_room(empm_request *req, void *list, size_t n,
     return to;
 }
 
-/* Makes a part of its head, and counts it. Returns 0 or a status. */
+/* Makes a part of the head that the reader has, and counts it. Its texts are
+ * copies, since the next head overwrites that one; they and the part count as
+ * memory of the form, or a thousand long names would cost nothing. It is in the
+ * table before the program hears of it, so that a descriptor which on_part sets
+ * is closed even if on_part then refuses. Returns 0 or a status. */
 static int empm__forms_part_new(empm__forms *f, empm__form_part **part)
 {
     empm_request *req = f->req;
@@ -19105,24 +19116,28 @@ static int empm__forms_part_new(empm__forms *f, empm__form_part **part)
     }
     if (h.type != NULL)
         p->pub.type = (const char *)memcpy(at, h.type, type_len + 1);
-    /* a browser sends an empty name where no file was chosen */
+    /* a browser sends an empty name where no file was chosen: no descriptor is
+     * spent on it */
     p->pub.keep = h.filename_len > 0 && !f->whole ? EMPM_PART_IN_FILE
                                                   : EMPM_PART_IN_MEMORY;
     f->parts[f->n++] = *part = p;
     return 0;
 }
 
-/* Tells the program. Returns what it says: EMPM_OK, or anything else to end
- * the upload. */
+/* Tells the program, if it has asked for that: only EMPM_UPLOAD can. Returns
+ * what it says: EMPM_OK, or anything else to end the upload. */
 static int empm__forms_tell(empm__forms *f, enum empm_part_event event,
                             empm__form_part *p, const char *data, size_t n)
 {
     const empm_route *u = f->req->route->user;
-    return f->whole || u->on_part == NULL
+    return u->on_part == NULL
                ? EMPM_OK : u->on_part(f->req, event, &p->pub, data, n, u->user);
 }
 
-/* A part begins: the program may say where its data goes. 0, or a status. */
+/* A part begins: the program may say where its data goes. A file is made for
+ * each that goes to one, an empty one, too: the handler need not ask. Each is a
+ * descriptor of MaxOpenFiles, and EMPM_FORM_FILES keeps one client from having
+ * them all. 0, or a status. */
 static int empm__forms_begin(empm__forms *f)
 {
     empm__worker *w = f->req->w;
@@ -19142,7 +19157,10 @@ static int empm__forms_begin(empm__forms *f)
 }
 
 /* Writes to the file of a part: within MaxSpoolBytes, if it is ours. The call
- * may wait for the disk. 0, or a status. */
+ * may wait for the disk, which is why the worker does not count as running
+ * meanwhile (>>reading-body). What is written counts before it is, so that a
+ * failure leaves too much counted, until the end, and never too little. 0, or a
+ * status: 507, the disk is full; else 503. */
 static int empm__forms_write(empm__forms *f, empm__form_part *p,
                              const char *data, size_t n)
 {
@@ -19173,7 +19191,10 @@ static int empm__forms_write(empm__forms *f, empm__form_part *p,
     return 0;
 }
 
-/* Data of the part that comes in. 0, or a status. */
+/* Data of the part that comes in. The program hears of it first, and may refuse
+ * what it does not want before it is kept. A text gathers in one buffer for all
+ * parts: its length is not known, and the memory of a request cannot grow in
+ * place. 0, or a status. */
 static int empm__forms_piece(empm__forms *f, const char *data, size_t n)
 {
     empm__form_part *p = f->parts[f->n - 1];
@@ -19226,12 +19247,17 @@ static int empm__forms_part_end(empm__forms *f)
         if (f->pairs.list == NULL)
             return 503;
         f->pairs.list[f->pairs.n].name = p->pub.name;
-        f->pairs.list[f->pairs.n++].value = p->pub.data;
+        /* as %00 in a query: C would see a part of it */
+        f->pairs.list[f->pairs.n++].value =
+            memchr(p->pub.data, '\0', (size_t)p->pub.size) != NULL
+                ? NULL : p->pub.data;
     }
     return empm__forms_tell(f, EMPM_PART_END, p, NULL, 0);
 }
 
-/* Takes a piece of the body. Returns 0, or what ends the upload. */
+/* Takes a piece of the body. Where that is all of it, data is told by where it
+ * stands in it, since the reader may tell of its begin as that of a delimiter
+ * (they are the same). Returns 0, or what ends the upload. */
 static int empm__forms_feed(empm__forms *f, const char *data, size_t len)
 {
     const char *end = data + len, *piece;
@@ -19251,7 +19277,10 @@ static int empm__forms_feed(empm__forms *f, const char *data, size_t len)
     return status;
 }
 
-/* Begins to read a form. Returns 0, or the status: 415 for another type. */
+/* Begins to read a form. Of two types, another program in front may have taken
+ * the other one, with another boundary: 400. Returns 0, or the status: 415 for
+ * another type. A form whose boundary is no good is there, and has no parts:
+ * then it is not read again with each question. */
 static int empm__forms_new(empm_request *req, int whole)
 {
     const empm__head *h = &req->head;
@@ -19276,7 +19305,8 @@ static int empm__forms_new(empm_request *req, int whole)
 }
 
 /* The form of a request, as far as it has come; NULL: it has none. A body that
- * is here as a whole is read now, and one that is refused has no parts. */
+ * is here as a whole is read now, and one that is refused has no parts: half a
+ * form could be taken for a whole one. */
 static empm__forms *empm__forms_of(empm_request *req)
 {
     empm__forms *f;
@@ -19326,7 +19356,7 @@ EMPM_API int empm_part_take(empm_request *req, empm_part *part)
 /* --- the wing ------------------------------------------------------------- */
 
 /* The functions of a route with EMPM_UPLOAD. The program may refuse the request
- * by its head before the type is looked at. */
+ * by its head before the type is looked at: a stranger learns nothing of it. */
 static int empm__forms_on_head(empm_request *req, void *user)
 {
     const empm_route *u = req->route->user;
@@ -19342,6 +19372,8 @@ static int empm__forms_on_body(empm_request *req, const void *data, size_t len,
     return empm__forms_feed(req->forms, (const char *)data, len);
 }
 
+/* Nothing is called at the end of a body but the handler, so that it ends too
+ * early is seen here. The body has been read, and the connection stays. */
 static int empm__forms_handle(empm_request *req, void *user)
 {
     return empm__form_is_complete(&req->forms->reader)
