@@ -13976,6 +13976,22 @@ SERVED_FORMS(texts_and_files, NULL)
     CHECK_INT(f->s->engine.pool.files[EMPM__FOR_BODIES], 0);
 }
 
+/* Data that begins as a delimiter does is whole where it stands in the body. */
+SERVED_FORMS(data_like_a_delimiter, NULL)
+{
+    static const char form[] = "--B\r\n" CD "f; filename=a\r\n\r\n--x\r\n"
+        "--B\r\n" CD "t\r\n\r\n-\r\n--\r\n--B--";
+    int i;
+
+    for (i = 0; i < 2; i++) {
+        CHECK_INT(post_form(c, i ? "/plain" : "/up", form, sizeof form - 1),
+                  200);
+        CHECK_STR(c->body.p, i ? "[f|a|-|3:M--x][t|-|-|5:M-\r\n--]1 t=-\r\n--"
+                               : "[f|a|-|3:F--x][t|-|-|5:M-\r\n--]1 t=-\r\n"
+                                 "--");
+    }
+}
+
 /* A NUL in a text is as %00 elsewhere: its value is NULL, its bytes are
  * there. */
 SERVED_FORMS(a_text_with_a_nul, NULL)
@@ -14194,6 +14210,9 @@ SERVED_WITH(forms, progress, T_LIVE,
     CHECK_INT(cl_reply(c), 500);         /* form_shown counts for form_part */
     CHECK_INT(cl_get(&b, "/progress?token=x"), 200);
     CHECK_STR(b.body.p, "{\"received\":167,\"length\":167}\n");
+    if (!f->forked)
+        CHECK_INT(empm_store_get(f->s, "x", 1, NULL, 0, NULL, NULL),
+                  EMPM_EGONE);
     CHECK_INT(cl_get(&b, "/progress?token=y"), 404);
     CHECK_INT(cl_get(&b, "/progress?token="), 404);
     CHECK_INT(cl_get(&b, "/progress"), 404);
