@@ -146,6 +146,43 @@
  *   RemoteIPTrustedProxy lists the peers that are believed. empm_client() is
  *   that address; empm_health_page() tells a balancer when to send no more.
  *
+ * FORMS  empm_query() and empm_form() find a value by its name, empm_query_at()
+ *   and empm_form_at() walk over all of them. EMPM_UPLOAD is a route for forms
+ *   with files, which go to disk as they come; no worker waits for a slow one.
+ *   A page that takes a firmware, and another one that says how far it is:
+ *
+ *     static int receive(empm_request *req, enum empm_part_event event,
+ *                        empm_part *part, const void *data, size_t len,
+ *                        void *user)
+ *     {
+ *         (void)event; (void)part; (void)data; (void)len; (void)user;
+ *         empm_progress(req, empm_query(req, "token"));
+ *         return EMPM_OK;                   // or a status, to refuse the rest
+ *     }
+ *
+ *     static int flash(empm_request *req, void *user)
+ *     {
+ *         empm_part *image = empm_part_find(req, "image");
+ *         const char *version = empm_form(req, "version");
+ *         (void)user;
+ *         if (image == NULL || image->fd < 0 || version == NULL)
+ *             return 422;
+ *         // image->fd is a file without a name, which ends with the request:
+ *         // read it, or take it over with empm_part_take()
+ *         empm_printf(req, "%s, %lld bytes, is version %s\n",
+ *                     image->safe_name, (long long)image->size, version);
+ *         return EMPM_OK;
+ *     }
+ *
+ *     static const empm_route routes[] = {
+ *         EMPM_UPLOAD("POST /firmware", flash, NULL, receive, 64 << 20),
+ *         EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
+ *         EMPM_ROUTES_END
+ *     };
+ *
+ *   With SharedStoreSize set, /progress?token=X tells, in any child, of a POST
+ *   to /firmware?token=X: {"received":1048576,"length":4194304}.
+ *
  * BACK ENDS  EMPM_PHP("/", "./www", "unix:/run/php/php-fpm.sock") serves files
  *   and runs the scripts among them in PHP-FPM; EMPM_FASTCGI gives a subtree to
  *   any FastCGI program. In a file, for all routes that serve files:
@@ -325,6 +362,7 @@
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
  *   EVENTMPM_NO_FASTCGI      2540 lines 13800 bytes FastCGI back ends: PHP
+ *   EVENTMPM_NO_FORMS         720 lines  4900 bytes uploads, multipart forms
  *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
  *   EVENTMPM_NO_AUTH          570 lines  4000 bytes users and passwords
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
@@ -379,7 +417,20 @@
 #endif
 #ifndef EMPM_FORM_FIELDS
 #  define EMPM_FORM_FIELDS 1000     /* of a query or a form: empm_query_at(),
-                                       empm_form_at() */
+                                       empm_form_at(); parts of one: 413 */
+#endif
+#ifndef EMPM_FORM_FILES
+#  define EMPM_FORM_FILES 20        /* of the parts of a form: 413 */
+#endif
+#ifndef EMPM_FORM_MEMORY
+#  define EMPM_FORM_MEMORY 262144   /* bytes of a form that EMPM_UPLOAD keeps in
+                                       memory, names included: 413 */
+#endif
+#ifndef EMPM_PART_HEAD
+#  define EMPM_PART_HEAD 2048       /* bytes of the head of a part: 413 */
+#endif
+#ifndef EMPM_PART_NAME
+#  define EMPM_PART_NAME 255        /* ... of its name, and of a file's: 413 */
 #endif
 #ifndef EMPM_DROP_BODY
 #  define EMPM_DROP_BODY 65536      /* of a body that no handler reads, as with
@@ -497,6 +548,43 @@ typedef struct empm_asset {
     size_t      len;
     const char *type;             /* NULL: as its name has it (AddType) */
 } empm_asset;
+/* A part of a multipart/form-data body, which lives as long as its request. */
+typedef struct empm_part {
+    const char *name;             /* of the form's field */
+    const char *filename;         /* as the client sent it: to be shown, never
+                                     to be opened. NULL: a text; "": no file was
+                                     chosen */
+    const char *safe_name;        /* of it, for a folder of yours: no separator,
+                                     no control, no dot or '-' at its begin,
+                                     UTF-8; "" if nothing is left. NULL: a
+                                     text */
+    const char *type;             /* Content-Type as it was sent; or NULL */
+    int64_t     size;             /* bytes so far */
+    int         keep;             /* EMPM_PART_*, and where its bytes go: */
+    const char *data;             /* in memory, once all are here; else NULL. A
+                                     text ends with a NUL */
+    int         fd;               /* the file; -1: none. The server closes it
+                                     with the request: empm_part_take() */
+    void       *user;             /* yours */
+} empm_part;
+
+enum {
+    EMPM_PART_IN_MEMORY,          /* texts: all of a form together at most
+                                     EMPM_FORM_MEMORY bytes, else 413 */
+    EMPM_PART_IN_FILE,            /* files: without a name, in spool_directory,
+                                     within max_spool_bytes; or yours */
+    EMPM_PART_NOWHERE             /* on_part has had each piece */
+};
+
+enum empm_part_event { EMPM_PART_BEGIN, EMPM_PART_PIECE, EMPM_PART_END };
+
+/* Called for each part as it comes: when it begins; with each piece of len
+ * bytes, before these are kept; and at its end. May block. At EMPM_PART_BEGIN
+ * it may set keep, and for EMPM_PART_IN_FILE also fd, a descriptor of its own
+ * that is written to and must block. EMPM_OK to go on, a status to refuse. */
+typedef int empm_on_part(empm_request *req, enum empm_part_event event,
+                         empm_part *part, const void *data, size_t len,
+                         void *user);
 
 /* One route. The macros below set every field. */
 typedef struct empm_route {
@@ -509,6 +597,7 @@ typedef struct empm_route {
                                      the server keeps none. EMPM_OK to go on, a
                                      status to refuse. NULL: the handler gets
                                      the whole body */
+    empm_on_part    *on_part;     /* EMPM_UPLOAD: gets each part; or NULL */
     const char      *root;       /* EMPM_FILES: directory; NULL: DocumentRoot
                                      EMPM_ASSETS: Cache-Control */
     const char      *backend;     /* EMPM_PHP, EMPM_FASTCGI: where it listens */
@@ -524,7 +613,8 @@ typedef struct empm_route {
 } empm_route;
 
 enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
-       EMPM__ROUTE_FASTCGI, EMPM__ROUTE_LOCATION, EMPM__ROUTE_ASSETS };
+       EMPM__ROUTE_FASTCGI, EMPM__ROUTE_LOCATION, EMPM__ROUTE_ASSETS,
+       EMPM__ROUTE_UPLOAD };
 
 #define EMPM_ROUTE(pattern, handler, user) \
     EMPM_ROUTE_WITH(pattern, handler, user, NULL, NULL, -1, 0, 0)
@@ -534,12 +624,23 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
                     timeout_ms, max_workers, 0)
 #define EMPM_ROUTE_FULL(pattern, handler, user, on_head, on_body, limit_body, \
                         timeout_ms, max_workers, max_requests) \
-    { pattern, handler, user, on_head, on_body, NULL, NULL, limit_body, \
+    { pattern, handler, user, on_head, on_body, NULL, NULL, NULL, limit_body, \
       timeout_ms, max_workers, max_requests, EMPM__ROUTE_HANDLER }
+/* A form with files, multipart/form-data (else 415): they go to disk as they
+ * come, and the handler runs when all is here. empm_form() has the texts,
+ * empm_part_find() the files. Of EMPM_FORM_FIELDS, _FILES, _MEMORY,
+ * EMPM_PART_HEAD, _NAME and limit_body too much is 413, and what RFC 7578 does
+ * not have is 400. */
+#define EMPM_UPLOAD(pattern, handler, user, on_part, limit_body) \
+    EMPM_UPLOAD_FULL(pattern, handler, user, NULL, on_part, limit_body, 0)
+#define EMPM_UPLOAD_FULL(pattern, handler, user, on_head, on_part, limit_body, \
+                         max_requests) \
+    { pattern, handler, user, on_head, NULL, on_part, NULL, NULL, limit_body, \
+      0, 0, max_requests, EMPM__ROUTE_UPLOAD }
 #define EMPM_FILES(pattern, dir) EMPM_FILES_ELSE(pattern, dir, NULL, NULL)
 /* Files, and `handler` for each path without a file. */
 #define EMPM_FILES_ELSE(pattern, dir, handler, user) \
-    { pattern, handler, user, NULL, NULL, dir, NULL, -1, 0, 0, 0, \
+    { pattern, handler, user, NULL, NULL, NULL, dir, NULL, -1, 0, 0, 0, \
       EMPM__ROUTE_FILES }
 /* Files of a table of empm_asset: see ASSETS. Their ETags are made of their
  * bytes. The second form sets Cache-Control, the first one has "no-cache": keep
@@ -547,22 +648,23 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
 #define EMPM_ASSETS(pattern, table) \
     EMPM_ASSETS_WITH(pattern, table, "no-cache")
 #define EMPM_ASSETS_WITH(pattern, table, cache_control) \
-    { pattern, NULL, EMPM_TEXT(table), NULL, NULL, cache_control, NULL, -1, 0, \
-      0, 0, EMPM__ROUTE_ASSETS }
+    { pattern, NULL, EMPM_TEXT(table), NULL, NULL, NULL, cache_control, NULL, \
+      -1, 0, 0, 0, EMPM__ROUTE_ASSETS }
 /* Files, and scripts whose names end in ".php", which PHP-FPM runs. `backend`:
  * "unix:/run/php/php-fpm.sock" or "127.0.0.1:9000"; several, with blanks
  * between them, take turns. index.php comes before DirectoryIndex; what follows
  * a script's name in a path is PATH_INFO. */
 #define EMPM_PHP(pattern, dir, backend) \
-    { pattern, NULL, NULL, NULL, NULL, dir, backend, -1, 0, 0, 0, \
+    { pattern, NULL, NULL, NULL, NULL, NULL, dir, backend, -1, 0, 0, 0, \
       EMPM__ROUTE_FILES }
 /* A FastCGI program that serves all that the pattern matches: the path up to
  * its last "/" or {name...} is SCRIPT_NAME, the rest PATH_INFO. */
 #define EMPM_FASTCGI(pattern, backend) \
-    { pattern, NULL, NULL, NULL, NULL, NULL, backend, -1, 0, 0, 0, \
+    { pattern, NULL, NULL, NULL, NULL, NULL, NULL, backend, -1, 0, 0, 0, \
       EMPM__ROUTE_FASTCGI }
 #define EMPM_ROUTES_END \
-    { NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, EMPM__ROUTE_END }
+    { NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, \
+      EMPM__ROUTE_END }
 
 /* A text as the `user` of a route, in both languages. */
 #define EMPM_TEXT(text) ((void *)(uintptr_t)(text))
@@ -984,10 +1086,11 @@ EMPM_API int empm_header_at(const empm_request *req, int i, const char **name,
  * Authorization ...) are dropped. */
 EMPM_API const char *empm_trailer(const empm_request *req, const char *name);
 
-/* The first value of `name` in the query, in a urlencoded body, in the cookies,
- * or NULL. Values are decoded, cookies excepted. Decoding is strict: a value
- * with half an escape, such as "100%", or with "%00" is NULL; the _raw calls
- * return it as it was sent. */
+/* The first value of `name` in the query, in the form that is the body, in the
+ * cookies, or NULL. Values are decoded, but for cookies and the texts of a form
+ * in multipart/form-data. Decoding is strict: a value with half an escape, such
+ * as "100%", with "%00" or a NUL is NULL; the _raw calls return it as it was
+ * sent. */
 EMPM_API const char *empm_query(empm_request *req, const char *name);
 EMPM_API const char *empm_form(empm_request *req, const char *name);
 EMPM_API const char *empm_query_raw(empm_request *req, const char *name);
@@ -1010,6 +1113,20 @@ EMPM_API int empm_query_at(empm_request *req, int i, const char **name,
 EMPM_API int empm_form_at(empm_request *req, int i, const char **name,
                           const char **value);
 
+/* Part i of a multipart/form-data body, in the order of sending, and the first
+ * one of a name: texts and files. With EMPM_UPLOAD, those that have come so
+ * far; on other routes, which get the whole body, all, and `data` of a file
+ * stands in empm_body(): no parts if the body is not what RFC 7578 has.
+ *   returns   EMPM_OK, EMPM_EINVAL (past the last); NULL (there is none) */
+EMPM_API int empm_part_at(empm_request *req, int i, empm_part **part);
+EMPM_API empm_part *empm_part_find(empm_request *req, const char *name);
+
+/* Takes the file of a part over: the descriptor is yours to close, and counts
+ * no more for max_open_files and max_spool_bytes. One that the server has made
+ * is read from its begin, and has no name.
+ *   returns   the descriptor; -1: it has none */
+EMPM_API int empm_part_take(empm_request *req, empm_part *part);
+
 /* Is the body of that media type? Case and parameters do not count:
  * "application/json" for "Application/JSON; charset=utf-8". */
 EMPM_API int empm_content_is(const empm_request *req, const char *type);
@@ -1029,6 +1146,10 @@ EMPM_API const char *empm_accepts(empm_request *req, const char *field,
 /* The whole body, in one piece and with a NUL after it; "" if there is none.
  * The memory is the request's own and may be written to. */
 EMPM_API char *empm_body(empm_request *req, size_t *len);
+
+/* Returns how many bytes of the body have been read. `length`, if not NULL,
+ * gets how many there will be; -1: chunked, nobody knows. */
+EMPM_API int64_t empm_body_received(const empm_request *req, int64_t *length);
 
 /* The other end of the connection; on a "proxy" socket the address that the
  * PROXY header names. */
@@ -1429,6 +1550,18 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
  *   thread    any */
 EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept);
+/* Notes how much of the body has come, so that other requests, in any child,
+ * can ask for it: for on_part or on_body to call with each piece.
+ *   token     names the upload, 1 to 64 bytes; the client may choose it: it
+ *             meets no key of yours. Forgotten a minute after the last call
+ *   returns   also EMPM_EINVAL: no such token, or NULL
+ */
+EMPM_API int empm_progress(empm_request *req, const char *token);
+
+/* A handler, for GET: {"received":1048576,"length":4194304} of the upload that
+ * ?token= names, in bytes of its body; a length that nobody knows is null. 404:
+ * there is no such upload. */
+EMPM_API int empm_progress_page(empm_request *req, void *user);
 
 #ifdef __cplusplus
 }
@@ -1467,8 +1600,8 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   engine endpoints endpoint-unix endpoint-sockets limits users logs server
  *                                             threads, sockets, all together
  *   -- here ends the core --
- *   config-files config-sections proxy digest store auth tls fields access
- *   files fastcgi status wings
+ *   config-files config-sections proxy digest store auth forms form-parts tls
+ *   fields access files fastcgi status wings
  *                                             wings, each of them closed
  *   testing                                   requests without a socket
  *   signals manager attend identity           one process that serves
@@ -1683,6 +1816,8 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   prefix store-calls     store
  *   prefix auth-passwords  auth
  *   prefix auth            auth
+ *   prefix forms           form
+ *   prefix form-parts      forms
  *   prefix tls-pem         tls
  *   prefix tls-names       tls
  *   prefix tls-keys        tls
@@ -6428,6 +6563,8 @@ typedef struct empm__seg {
 typedef struct empm__route {     /* one row of the user's table */
     const empm_route *user;
     empm_handler *handler;       /* the user's, or that of files */
+    empm_handler *on_head;       /* the user's, or that of forms; or NULL */
+    empm_body_piece *on_body;    /* the same */
     const char *method;          /* "" for any */
     empm__seg  *segs;
     int         nsegs;
@@ -6698,11 +6835,13 @@ static void empm__routes_check_last(const empm__routes *t, empm__report *rep)
 {
     const empm__route *r = &t->list[t->n - 1], *other = t->list;
     const empm_route *user = r->user;
+    const int calls = user->kind == EMPM__ROUTE_HANDLER ||
+                      user->kind == EMPM__ROUTE_UPLOAD;
     const int is_route = user->kind != EMPM__ROUTE_LOCATION;
-    if (user->kind == EMPM__ROUTE_HANDLER && user->handler == NULL)
+    if (calls && user->handler == NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": has no "
                          "handler", user->pattern);
-    if (is_route && user->kind != EMPM__ROUTE_HANDLER &&
+    if (is_route && !calls &&
         r->segs[r->nsegs - 1].kind != EMPM__SEG_REST)
         empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": files and "
                          "back ends need a pattern that ends with '/' or "
@@ -6747,6 +6886,8 @@ static int empm__routes_init(empm__routes *t, const empm_route *user,
         memset(r, 0, sizeof *r);
         r->user = &user[i];
         r->handler = user[i].handler;
+        r->on_head = user[i].on_head;
+        r->on_body = user[i].on_body;
         r->key = empm__route_key(pattern);
         r->root_fd = -1;
         r->segs = seg;
@@ -7129,6 +7270,7 @@ typedef struct empm__endpoint {       /* fixed once the server has started */
 struct empm__wait;
 struct empm__logs_swap;
 struct empm__backend_seen;
+struct empm__pairs;
 
 #define EMPM__BACKEND_WHY 64           /* bytes of a failure's text */
 
@@ -7186,6 +7328,9 @@ struct empm_server {
      * out of, as the answer. EMPM_OK, or a status. */
     int            (*send_below)(empm_request *req, int root_fd,
                                  const char *path);
+    /* The texts of a form that is not in the coding of queries; NULL: there is
+     * none. */
+    const struct empm__pairs *(*form_pairs)(empm_request *req);
     /* Shows the k-th back end. 0: there are no more. */
     int            (*see_backend)(const empm_server *s, int k,
                                   struct empm__backend_seen *seen);
@@ -11114,6 +11259,7 @@ struct empm_request {             /* owner: the connection's */
     char         *path_text;      /* as empm_path() gives it */
     struct empm__value *values;   /* decoded and copied so far */
     struct empm__pairs *query_pairs, *form_pairs;   /* once asked for */
+    struct empm__forms *forms;    /* of a multipart body (>>form-parts) */
     void         *data;           /* the user's, empm_set_data() */
     struct empm__note *notes;     /* the latest first */
     char         *peer, *client;
@@ -11813,15 +11959,39 @@ static int empm__request_is_form(const empm_request *req)
            empm_content_is(req, "application/x-www-form-urlencoded");
 }
 
-/* Finds a value in a body that is a form. NULL, too, while the body is not in
- * memory: it was streamed, or is still to come. */
+/* The fields of a query or a form. */
+typedef struct empm__pair {
+    const char *name, *value;          /* NULL: it cannot be decoded */
+} empm__pair;
+
+typedef struct empm__pairs {
+    empm__pair *list;
+    size_t      n;
+    int         more;                  /* there are some that were not read */
+} empm__pairs;
+
+/* The texts of a form that a wing reads; NULL: there is none. */
+static const empm__pairs *empm__request_texts(empm_request *req)
+{
+    return req->w->s->form_pairs != NULL ? req->w->s->form_pairs(req) : NULL;
+}
+
+/* Finds a value in a body that is a form. NULL, too, while the body is not
+ * here: it was streamed, or is still to come. A text of another coding than
+ * that of queries is as it was sent. */
 static const char *empm__request_form_find(empm_request *req, const char *name,
                                            enum empm__how how)
 {
-    return !empm__request_is_form(req)
-               ? NULL : empm__request_pair_find(req, req->body,
-                                                (size_t)req->body_len, name,
-                                                how);
+    const empm__pairs *texts;
+    size_t i;
+    if (empm__request_is_form(req))
+        return empm__request_pair_find(req, req->body, (size_t)req->body_len,
+                                       name, how);
+    texts = empm__request_texts(req);
+    for (i = 0; texts != NULL && i < texts->n; i++)
+        if (strcmp(texts->list[i].name, name) == 0)
+            return texts->list[i].value;
+    return NULL;
 }
 
 EMPM_API const char *empm_form(empm_request *req, const char *name)
@@ -11833,17 +12003,6 @@ EMPM_API const char *empm_form_raw(empm_request *req, const char *name)
 {
     return empm__request_form_find(req, name, EMPM__AS_SENT);
 }
-
-/* The fields of a query or a form. */
-typedef struct empm__pair {
-    const char *name, *value;          /* NULL: it cannot be decoded */
-} empm__pair;
-
-typedef struct empm__pairs {
-    empm__pair *list;
-    size_t      n;
-    int         more;                  /* there are some that were not read */
-} empm__pairs;
 
 /* Decodes a piece into *to, which moves behind its NUL. */
 static const char *empm__request_pair_decode(char **to, const char *s, size_t n)
@@ -11918,8 +12077,11 @@ EMPM_API int empm_query_at(empm_request *req, int i, const char **name,
 EMPM_API int empm_form_at(empm_request *req, int i, const char **name,
                           const char **value)
 {
-    if (!empm__request_is_form(req))
-        return EMPM_EINVAL;
+    if (!empm__request_is_form(req)) {
+        const empm__pairs *texts = empm__request_texts(req);
+        return texts == NULL ? EMPM_EINVAL
+                             : empm__request_pair_at(texts, i, name, value);
+    }
     if (req->form_pairs == NULL)
         req->form_pairs = empm__request_pairs_read(req, req->body,
                                                    (size_t)req->body_len);
@@ -11991,6 +12153,15 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name)
         }
     }
     return NULL;
+}
+
+EMPM_API int64_t empm_body_received(const empm_request *req, int64_t *length)
+{
+    const empm__head *h = &req->head;
+    if (length != NULL)
+        *length = h->flags & EMPM__H_CHUNKED ? -1
+                  : h->length > 0 ? h->length : 0;
+    return req->body_len;
 }
 
 /* NULL is never returned: a body without bytes is a text of none. */
@@ -13790,10 +13961,10 @@ static enum empm__state empm__dispatch_request(empm__worker *w,
         else if (!empm__dispatch_route_enter(req) ||
                  (later_s = empm__dispatch_route_closed(req)) > 0)
             status = 503;
-        else if (u->on_head != NULL) {
+        else if (req->route->on_head != NULL) {
             empm__turn_may_block(w, req->route);
             w->calling = EMPM__CALL_OTHER;
-            i = u->on_head(req, u->user);
+            i = req->route->on_head(req, u->user);
             w->calling = EMPM__CALL_NONE;
             w->turn_us = empm__now_us();
             if (i != EMPM_OK || req->answer != EMPM__UNANSWERED)
@@ -14172,14 +14343,14 @@ static int empm__body_put(empm__worker *w, empm_request *req, const char *data,
         return 0;
     }
     if (req->body_mode == EMPM__BODY_PIECES) {
-        const empm_route *u = req->route->user;
+        const empm__route *r = req->route;
         req->body_len = len;
         /* `data` may stand in the scratch, through which an overflow is sent if
          * on_body() answers: that then gets another one */
         char *scratch = w->scratch;
         w->scratch = NULL;
         w->calling = EMPM__CALL_OTHER;
-        status = u->on_body(req, data, n, u->user);
+        status = r->on_body(req, data, n, r->user->user);
         w->calling = EMPM__CALL_NONE;
         EMPM_FREE(w->scratch);
         w->scratch = scratch;
@@ -14211,7 +14382,7 @@ static int empm__body_begin(empm_request *req)
     /* negative: chunked */
     const int64_t left = req->body_left;
     const uint32_t room = req->io.in_cap - req->io.in_start;
-    if (req->route->user->on_body != NULL)
+    if (req->route->on_body != NULL)
         req->body_mode = EMPM__BODY_PIECES;
     else if (left > 0 && left < room)
         req->body_mode = EMPM__BODY_IN_PLACE;
@@ -19528,6 +19699,45 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
                         empm__store_now_ms());
 }
 
+/* Writes the key of an upload's progress, apart from all keys of the program,
+ * since clients choose tokens. Returns its bytes; 0: it is no token. */
+static size_t empm__store_progress_key(char key[80], const char *token)
+{
+    const size_t n = token != NULL ? strlen(token) : 0;
+    if (n == 0 || n > 64)
+        return 0;
+    memcpy(key, "\0progress", 9);
+    memcpy(key + 9, token, n);
+    return n + 9;
+}
+
+EMPM_API int empm_progress(empm_request *req, const char *token)
+{
+    char key[80];
+    const size_t n = empm__store_progress_key(key, token);
+    int64_t seen[2];
+    seen[0] = empm_body_received(req, &seen[1]);
+    return n == 0 ? EMPM_EINVAL
+                  : empm_store_put(req->w->s, key, n, seen, sizeof seen, 60000);
+}
+
+EMPM_API int empm_progress_page(empm_request *req, void *user)
+{
+    char key[80], length[24];
+    const size_t n = empm__store_progress_key(key, empm_query(req, "token"));
+    int64_t seen[2];
+    size_t len = 0;
+    (void)user;
+    if (n == 0 || empm_store_get(req->w->s, key, n, seen, sizeof seen, &len,
+                                 NULL) != EMPM_OK)
+        return 404;
+    snprintf(length, sizeof length, "%lld", (long long)seen[1]);
+    empm_set_header(req, "Content-Type", "application/json");
+    empm_set_header(req, "Cache-Control", "no-store");
+    return empm_printf(req, "{\"received\":%lld,\"length\":%s}\n",
+                       (long long)seen[0], seen[1] < 0 ? "null" : length);
+}
+
 /* --- the wing ------------------------------------------------------------- */
 
 static void empm__store_check(const empm_config *cfg, const empm__chars *chars,
@@ -19943,6 +20153,819 @@ static const empm__wing empm__auth_wing = {
 static const empm__wing empm__auth_wing = EMPM__WING_OFF(NULL);
 
 #endif /* EVENTMPM_NO_AUTH */
+
+/* ---------------------------------------------------------------------------
+ * >>forms -- multipart/form-data, read as it comes
+ *
+ * The reader takes a body cut anywhere and says where parts begin and end. It
+ * keeps the head of one part and, of data, at most as many bytes as the
+ * delimiter has, and these only as a number: what has matched so far is the
+ * delimiter's own beginning. The delimiter's CR stands nowhere else in it, so
+ * a search that has failed goes on behind what has matched, and each byte is
+ * looked at once, or twice at a cut.
+ *
+ *   preamble  CRLF--boundary CRLF  head CRLF CRLF  data  CRLF--boundary CRLF ..
+ *   ignored   the first may stand                  data  CRLF--boundary--
+ *             where the body begins                      epilogue, ignored
+ *
+ * Programs that read one body apart let through to one what the other has not
+ * seen. So a form that some take otherwise is refused, with 400:
+ *
+ *   a boundary that is not there, twice, over 70 bytes, or has bytes that RFC
+ *     2046 does not have there; a second Content-Type
+ *   bytes behind a delimiter, as in "--boundaryX": it is one by RFC 2046 5.1.1
+ *   LF or CR alone in a head or behind a delimiter, folded lines, controls
+ *   no Content-Disposition, or twice; another one than form-data; no name, or
+ *     name or filename twice; quotes that are not closed
+ *   Content-Type twice; a Content-Transfer-Encoding that is one (RFC 7578 4.7)
+ *   the end of the body before the last delimiter
+ *
+ * filename* is ignored (RFC 7578 4.2), other fields and parameters are, too. A
+ * part that is itself multipart is data. In a quoted string '\' stands before
+ * '"' and '\' only, as in C:\fakepath; "%22" stays as it was sent.
+ *
+ * source    RFC 7578, RFC 2046 5.1.1, RFC 2183 2
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_FORMS
+
+#define EMPM__BOUNDARY_MOST 70u
+
+enum empm__form_state {
+    EMPM__FORM_PREAMBLE,               /* until the first delimiter */
+    EMPM__FORM_HEAD, EMPM__FORM_DATA,  /* of a part */
+    EMPM__FORM_TAIL,                   /* behind a delimiter: blank, CR, - */
+    EMPM__FORM_BLANKS, EMPM__FORM_LF,  /* ... blanks or CR, LF: a part begins */
+    EMPM__FORM_DASH,                   /* ... the second '-' */
+    EMPM__FORM_LAST, EMPM__FORM_LAST_LF,   /* behind the last: blanks, CR LF */
+    EMPM__FORM_EPILOGUE
+};
+
+/* Beside EMPM__MORE and statuses, what the reader has found. */
+enum {
+    EMPM__FORM_BEGIN = -11,            /* the head is complete */
+    EMPM__FORM_PIECE = -12,
+    EMPM__FORM_END   = -13
+};
+
+typedef struct empm__form_reader {
+    enum empm__form_state state;
+    uint32_t matched;                  /* bytes of the delimiter that have just
+                                          been read */
+    uint32_t skip;                     /* so many of them belong to a line
+                                          before the data */
+    uint32_t delimiter_len, head_len;
+    char     delimiter[EMPM__BOUNDARY_MOST + 4];   /* CR LF - - boundary */
+    char     head[EMPM_PART_HEAD];
+} empm__form_reader;
+
+/* What the head of a part says; places in the reader's head. */
+typedef struct empm__form_head {
+    const char *name, *filename, *type;    /* NULL: not there */
+    size_t      name_len, filename_len;    /* with their escapes */
+} empm__form_head;
+
+/* Begins to read a body of that Content-Type. Returns 0 or 400. The body's
+ * begin counts as that of a line. */
+static int empm__form_init(empm__form_reader *r, const empm__chars *t,
+                           const char *type)
+{
+    static const char more[] = " '()+_,-./:=?";    /* beside digits, letters */
+    const char *at = type + strcspn(type, "; \t"), *end = type + strlen(type);
+    empm__param p;
+    uint32_t i;
+    int found;
+    memset(r, 0, offsetof(empm__form_reader, head));
+    memcpy(r->delimiter, "\r\n--", 4);
+    r->matched = 2;
+    while ((found = empm__list_param(t, &at, end, &p)) > 0) {
+        if (!empm__text_same(p.name, p.name_len, "boundary", 8))
+            continue;
+        if (r->delimiter_len != 0 || p.value_len == 0 ||
+            p.value_len > EMPM__BOUNDARY_MOST ||
+            p.value[p.value_len - 1] == ' ')
+            return 400;
+        for (i = 0; i < p.value_len; i++) {
+            const int ch = empm__ascii_lower((unsigned char)p.value[i]);
+            if (!empm__ascii_is_digit(ch) && (ch < 'a' || ch > 'z') &&
+                strchr(more, ch) == NULL)
+                return 400;
+        }
+        memcpy(r->delimiter + 4, p.value, p.value_len);
+        r->delimiter_len = (uint32_t)p.value_len + 4;
+    }
+    return found < 0 || r->delimiter_len == 0 ? 400 : 0;
+}
+
+/* Is the body whole, if nothing follows? */
+static int empm__form_is_complete(const empm__form_reader *r)
+{
+    return r->state == EMPM__FORM_LAST || r->state == EMPM__FORM_EPILOGUE;
+}
+
+/* Goes on with a delimiter that has begun in an earlier feed, or right there.
+ * EMPM__FORM_PIECE: it was none, and what has matched is data. */
+static int empm__form_match(empm__form_reader *r, const char **at,
+                            const char *end, const char **piece, size_t *n)
+{
+    const char *p = *at;
+    while (p < end && r->matched < r->delimiter_len &&
+           *p == r->delimiter[r->matched]) {
+        p++;
+        r->matched++;
+    }
+    *at = p;
+    if (r->matched < r->delimiter_len && p == end)
+        return EMPM__MORE;
+    *piece = r->delimiter + r->skip;
+    *n = r->matched - r->skip;
+    r->skip = 0;
+    if (r->matched < r->delimiter_len) {
+        r->matched = 0;
+        return EMPM__FORM_PIECE;
+    }
+    r->matched = 0;
+    return EMPM__FORM_END;
+}
+
+/* Data up to the next delimiter, or to where one may have begun. */
+static int empm__form_data(empm__form_reader *r, const char **at,
+                           const char *end, const char **piece, size_t *n)
+{
+    const char *from = *at, *p = from;
+    if (r->matched > 0)
+        return empm__form_match(r, at, end, piece, n);
+    for (;;) {
+        uint32_t k = 0;
+        p = (const char *)memchr(p, '\r', (size_t)(end - p));
+        if (p == NULL) {
+            p = end;
+            break;
+        }
+        while (k < r->delimiter_len && p + k < end && p[k] == r->delimiter[k])
+            k++;
+        if (k == r->delimiter_len || p + k == end)
+            break;
+        p += k;                          /* no other CR is in the delimiter */
+    }
+    *at = p;
+    if (p == from)                       /* it begins here */
+        return p == end ? EMPM__MORE : empm__form_match(r, at, end, piece, n);
+    *piece = from;
+    *n = (size_t)(p - from);
+    return EMPM__FORM_PIECE;
+}
+
+/* Gathers the lines of a part's head. EMPM__FORM_BEGIN: it is complete. */
+static int empm__form_line(empm__form_reader *r, const char **at,
+                           const char *end)
+{
+    while (*at < end) {
+        const char *lf = (const char *)memchr(*at, '\n', (size_t)(end - *at));
+        const size_t n = (size_t)((lf != NULL ? lf + 1 : end) - *at);
+        if (n > sizeof r->head - r->head_len)
+            return 413;
+        memcpy(r->head + r->head_len, *at, n);
+        r->head_len += (uint32_t)n;
+        *at += n;
+        if (lf == NULL)
+            break;
+        if (r->head_len < 2 || r->head[r->head_len - 2] != '\r')
+            return 400;
+        if (r->head_len == 2 || r->head[r->head_len - 3] == '\n') {
+            r->state = EMPM__FORM_DATA;
+            r->matched = r->skip = 2;    /* the empty line's CRLF may be that of
+                                            a delimiter: a part without data */
+            return EMPM__FORM_BEGIN;
+        }
+    }
+    return EMPM__MORE;
+}
+
+/* One byte behind a delimiter. Returns 0 or 400. */
+static int empm__form_tail(empm__form_reader *r, char ch)
+{
+    const int blank = ch == ' ' || ch == '\t';
+    switch (r->state) {
+    case EMPM__FORM_TAIL:
+    case EMPM__FORM_BLANKS:
+        if (ch == '-' && r->state == EMPM__FORM_TAIL)
+            r->state = EMPM__FORM_DASH;
+        else if (ch == '\r')
+            r->state = EMPM__FORM_LF;
+        else if (blank)
+            r->state = EMPM__FORM_BLANKS;
+        else
+            return 400;
+        return 0;
+    case EMPM__FORM_DASH:
+        r->state = EMPM__FORM_LAST;
+        return ch == '-' ? 0 : 400;
+    case EMPM__FORM_LAST:
+        if (ch == '\r')
+            r->state = EMPM__FORM_LAST_LF;
+        return ch == '\r' || blank ? 0 : 400;
+    case EMPM__FORM_LF:
+        r->state = EMPM__FORM_HEAD;
+        r->head_len = 0;
+        return ch == '\n' ? 0 : 400;
+    default:
+        r->state = EMPM__FORM_EPILOGUE;
+        return ch == '\n' ? 0 : 400;
+    }
+}
+
+/* Reads on in *at..end. Returns EMPM__MORE when that is used up, a status that
+ * refuses the body, or EMPM__FORM_*: a piece has n bytes, which stand in the
+ * input or in the reader. */
+static int empm__form_read(empm__form_reader *r, const char **at,
+                           const char *end, const char **piece, size_t *n)
+{
+    while (*at < end) {
+        int found = 0;
+        const int inside = r->state == EMPM__FORM_DATA;
+        switch (r->state) {
+        case EMPM__FORM_PREAMBLE:
+        case EMPM__FORM_DATA:
+            found = empm__form_data(r, at, end, piece, n);
+            if (found == EMPM__FORM_END)
+                r->state = EMPM__FORM_TAIL;
+            /* a preamble has neither data nor an end */
+            if (found == EMPM__MORE || !inside ||
+                (found == EMPM__FORM_PIECE && *n == 0))
+                found = 0;
+            break;
+        case EMPM__FORM_HEAD:
+            found = empm__form_line(r, at, end);
+            if (found == EMPM__MORE)
+                return found;
+            break;
+        case EMPM__FORM_EPILOGUE:
+            *at = end;
+            break;
+        default:
+            found = empm__form_tail(r, *(*at)++);
+            break;
+        }
+        if (found != 0)
+            return found;
+    }
+    return EMPM__MORE;
+}
+
+/* --- the head of a part --------------------------------------------------- */
+
+/* Reads "form-data; name=..; filename=..". Returns 0, 400 or 413. */
+static int empm__form_disposition(const empm__chars *t, const char *value,
+                                  empm__form_head *h)
+{
+    const size_t n = strcspn(value, "; \t");
+    const char *at = value + n, *end = value + strlen(value);
+    empm__param p;
+    int found;
+    if (h->name != NULL || !empm__text_same(value, n, "form-data", 9))
+        return 400;
+    while ((found = empm__list_param(t, &at, end, &p)) > 0) {
+        const int file = empm__text_same(p.name, p.name_len, "filename", 8);
+        const char **to = file ? &h->filename : &h->name;
+        if (!file && !empm__text_same(p.name, p.name_len, "name", 4))
+            continue;
+        if (*to != NULL)
+            return 400;
+        if (p.value_len > EMPM_PART_NAME)
+            return 413;
+        *to = p.value;
+        *(file ? &h->filename_len : &h->name_len) = p.value_len;
+    }
+    return found < 0 || h->name == NULL ? 400 : 0;
+}
+
+/* Reads the head that has been gathered. Returns 0 or a status. */
+static int empm__form_head_parse(empm__form_reader *r, const empm__chars *t,
+                                 empm__form_head *h)
+{
+    uint32_t at = 0, end;
+    memset(h, 0, sizeof *h);
+    for (; r->head[at] != '\r' || r->head[at + 1] != '\n'; at = end + 2) {
+        const char *name = r->head + at, *value;
+        empm__field f;
+        int status;
+        end = (uint32_t)((const char *)memchr(name, '\n', r->head_len - at) -
+                         r->head) - 1;
+        if ((status = empm__head_parse_field(&f, t, r->head, at, end)) != 0)
+            return status;
+        value = r->head + f.value;
+        if (empm__text_equal(name, "Content-Disposition"))
+            status = empm__form_disposition(t, value, h);
+        else if (empm__text_equal(name, "Content-Type")) {
+            status = h->type != NULL ? 400 : 0;
+            h->type = value;
+        } else if (empm__text_equal(name, "Content-Transfer-Encoding"))
+            status = empm__text_equal(value, "binary") ||
+                             empm__text_equal(value, "8bit") ||
+                             empm__text_equal(value, "7bit") ? 0 : 400;
+        if (status != 0)
+            return status;
+    }
+    return h->name != NULL ? 0 : 400;
+}
+
+/* Copies a quoted string without its escapes, and ends it with a NUL. Returns
+ * where that is. */
+static char *empm__form_unquote(char *to, const char *s, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++) {
+        if (s[i] == '\\' && i + 1 < n && (s[i + 1] == '"' || s[i + 1] == '\\'))
+            i++;
+        *to++ = s[i];
+    }
+    *to = '\0';
+    return to;
+}
+
+/* The bytes of the character at s, which ends with a NUL, if it is UTF-8: no
+ * overlong form, no surrogate, nothing above U+10FFFF. 0: it is not. */
+static size_t empm__form_utf8(const char *s)
+{
+    const unsigned char *u = (const unsigned char *)s;
+    const size_t n = u[0] < 0x80 ? 1 : u[0] < 0xc2 ? 0 : u[0] < 0xe0 ? 2
+                   : u[0] < 0xf0 ? 3 : u[0] < 0xf5 ? 4 : 0;
+    size_t i;
+    for (i = 1; i < n; i++)
+        if ((u[i] & 0xc0) != 0x80)
+            return 0;
+    if ((u[0] == 0xe0 && u[1] < 0xa0) || (u[0] == 0xed && u[1] > 0x9f) ||
+        (u[0] == 0xf0 && u[1] < 0x90) || (u[0] == 0xf4 && u[1] > 0x8f))
+        return 0;
+    return n;
+}
+
+/* Makes of a file name one that is safe below a folder of the program's: what
+ * follows the last separator of any system, without controls, without a dot,
+ * a '-' or a blank where it begins, without a dot or a blank where it ends. A
+ * byte that is no UTF-8 becomes '_'. `to` has room for all of `s`. */
+static void empm__form_safe_name(char *to, const char *s)
+{
+    const char *last = s, *at;
+    size_t k = 0, n;
+    for (at = s; *at != '\0'; at++)
+        if (*at == '/' || *at == '\\')
+            last = at + 1;
+    for (; *last != '\0'; last += n) {
+        const unsigned char *u = (const unsigned char *)last;
+        n = empm__form_utf8(last);
+        if (n == 0) {
+            to[k++] = '_';
+            n = 1;
+        } else if (u[0] >= ' ' && u[0] != 127 &&
+                   (u[0] != 0xc2 || u[1] > 0x9f) &&
+                   (k > 0 || strchr(".- ", *last) == NULL)) {
+            memcpy(to + k, last, n);
+            k += n;
+        }
+    }
+    while (k > 0 && (to[k - 1] == '.' || to[k - 1] == ' '))
+        k--;
+    to[k] = '\0';
+}
+
+/* ---------------------------------------------------------------------------
+ * >>form-parts -- the parts of a form, and where their data goes
+ *
+ * A route of EMPM_UPLOAD reads its body with the reader as the pieces come;
+ * each part gathers in memory or goes to a file, and the program's on_part may
+ * have a say. On any other route a body that is here as a whole is read when it
+ * is asked for: then files are where they stand in it. Parts, texts and files
+ * end with the request, and so does what they hold of the child's budgets.
+ *
+ * runs on   the worker that runs the request
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__forms empm__forms;
+
+typedef struct empm__form_part {
+    empm_part pub;                 /* first: what the program sees */
+    int       ours;                /* its fd is counted in pool.files */
+    int64_t   spooled;             /* of pool.spool */
+} empm__form_part;
+
+struct empm__forms {
+    empm_request     *req;
+    int               whole;       /* the body is here, and stays */
+    empm__form_part      **parts;
+    size_t            n, cap;
+    empm__pairs       pairs;       /* of the texts that are complete */
+    size_t            pairs_cap;
+    int               files;       /* parts that are */
+    char             *text;        /* gathers for the part that comes in */
+    size_t            text_len, text_cap;
+    int64_t           memory;      /* of EMPM_FORM_MEMORY */
+    empm__form_reader reader;
+};
+
+/* The request is over, however it ended: files that the program has not taken
+ * are closed, and with them goes the space on the disk. It was deferred first,
+ * so it runs behind what the program has deferred. */
+static void empm__forms_end(void *p)
+{
+    empm__forms *f = (empm__forms *)p;
+    size_t i;
+    for (i = 0; i < f->n; i++) {
+        const int fd = empm_part_take(f->req, &f->parts[i]->pub);
+        if (fd >= 0)
+            close(fd);
+    }
+    EMPM_FREE(f->text);
+    empm__budget_release(&f->req->w->engine->pool.body_memory, f->memory);
+}
+
+/* Takes n bytes of EMPM_FORM_MEMORY and of MaxBodyMemory, for bytes that have
+ * come. A body that is here has been let in by limits of its own: of it the
+ * copies of texts count for MaxBodyMemory alone. 0, or the status. */
+static int empm__forms_reserve(empm__forms *f, size_t n)
+{
+    empm__worker *w = f->req->w;
+    if (!f->whole && f->memory + (int64_t)n > EMPM_FORM_MEMORY)
+        return 413;
+    if (!empm__budget_reserve(&w->engine->pool.body_memory, (int64_t)n,
+                              w->cfg->max_body_memory)) {
+        empm__request_log(f->req, EMPM_LOG_ERROR, 5005, "MaxBodyMemory of %lld "
+                          "is reached", (long long)w->cfg->max_body_memory);
+        return 503;
+    }
+    f->memory += (int64_t)n;
+    return 0;
+}
+
+/* A table of n rows, `size` bytes each, with room for one more: the same, or a
+ * copy that is twice as long, so that n rows cost n copies. The old one stays
+ * with the request: pointers to rows are good until the next one. NULL: no
+ * memory. */
+static void *empm__forms_room(empm_request *req, void *list, size_t n,
+                              size_t *cap, size_t size)
+{
+    void *to;
+    if (n < *cap)
+        return list;
+    *cap = n > 0 ? 2 * n : 8;
+    if ((to = empm_alloc(req, *cap * size)) != NULL && n > 0)
+        memcpy(to, list, n * size);
+    return to;
+}
+
+/* Makes a part of the head that the reader has, and counts it. Its texts are
+ * copies, since the next head overwrites that one; they and the part count as
+ * memory of the form, or a thousand long names would cost nothing. It is in the
+ * table before the program hears of it, so that a descriptor which on_part sets
+ * is closed even if on_part then refuses. Returns 0 or a status. */
+static int empm__forms_part_new(empm__forms *f, empm__form_part **part)
+{
+    empm_request *req = f->req;
+    empm__form_head h;
+    empm__form_part *p;
+    char *at;
+    size_t bytes;
+    int status = empm__form_head_parse(&f->reader, &req->w->s->chars, &h);
+    const size_t type_len = status == 0 && h.type != NULL ? strlen(h.type) : 0;
+    if (status != 0)
+        return status;
+    f->files += h.filename != NULL;
+    if (f->n == EMPM_FORM_FIELDS || f->files > EMPM_FORM_FILES)
+        return 413;
+    bytes = sizeof *p + h.name_len + 2 * h.filename_len + type_len + 4;
+    if ((status = empm__forms_reserve(f, bytes)) != 0)
+        return status;
+    f->parts = (empm__form_part **)empm__forms_room(
+        req, f->parts, f->n, &f->cap, sizeof *f->parts);
+    p = (empm__form_part *)empm_alloc(req, bytes);
+    if (f->parts == NULL || p == NULL)
+        return 503;
+    memset(p, 0, sizeof *p);
+    p->pub.fd = -1;
+    p->pub.name = at = (char *)(p + 1);
+    at = empm__form_unquote(at, h.name, h.name_len) + 1;
+    if (h.filename != NULL) {
+        p->pub.filename = at;
+        at = empm__form_unquote(at, h.filename, h.filename_len) + 1;
+        p->pub.safe_name = at;
+        empm__form_safe_name(at, p->pub.filename);
+        at += h.filename_len + 1;
+    }
+    if (h.type != NULL)
+        p->pub.type = (const char *)memcpy(at, h.type, type_len + 1);
+    /* a browser sends an empty name where no file was chosen: no descriptor is
+     * spent on it */
+    p->pub.keep = h.filename_len > 0 && !f->whole ? EMPM_PART_IN_FILE
+                                                  : EMPM_PART_IN_MEMORY;
+    f->parts[f->n++] = *part = p;
+    return 0;
+}
+
+/* Tells the program, if it has asked for that: only EMPM_UPLOAD can. Returns
+ * what it says: EMPM_OK, or anything else to end the upload. */
+static int empm__forms_tell(empm__forms *f, enum empm_part_event event,
+                            empm__form_part *p, const char *data, size_t n)
+{
+    const empm_route *u = f->req->route->user;
+    return u->on_part == NULL
+               ? EMPM_OK : u->on_part(f->req, event, &p->pub, data, n, u->user);
+}
+
+/* A part begins: the program may say where its data goes. A file is made for
+ * each that goes to one, an empty one, too: the handler need not ask. Each is a
+ * descriptor of MaxOpenFiles, and EMPM_FORM_FILES keeps one client from having
+ * them all. 0, or a status. */
+static int empm__forms_begin(empm__forms *f)
+{
+    empm__worker *w = f->req->w;
+    empm__form_part *p;
+    int status = empm__forms_part_new(f, &p);
+    f->text_len = 0;
+    if (status != 0 ||
+        (status = empm__forms_tell(f, EMPM_PART_BEGIN, p, NULL, 0)) != 0)
+        return status;
+    if (p->pub.keep != EMPM_PART_IN_FILE || p->pub.fd >= 0)
+        return 0;
+    if (!empm__pool_fd_reserve(w, EMPM__FOR_BODIES))
+        return 503;
+    p->ours = 1;
+    p->pub.fd = empm__fd_unnamed_file(w->s->spool_dir);
+    return p->pub.fd < 0 ? empm__body_spool_failed(f->req, "open") : 0;
+}
+
+/* Writes to the file of a part: within MaxSpoolBytes, if it is ours. The call
+ * may wait for the disk, which is why the worker does not count as running
+ * meanwhile (>>reading-body). What is written counts before it is, so that a
+ * failure leaves too much counted, until the end, and never too little. 0, or a
+ * status: 507, the disk is full; else 503. */
+static int empm__forms_write(empm__forms *f, empm__form_part *p,
+                             const char *data, size_t n)
+{
+    if (p->ours && !empm__pool_spool_reserve(f->req->w, EMPM__FOR_BODIES,
+                                             (int64_t)n)) {
+        empm__request_log(f->req, EMPM_LOG_ERROR, 5005, "MaxSpoolBytes of %lld "
+                          "is reached",
+                          (long long)f->req->w->cfg->max_spool_bytes);
+        return 503;
+    }
+    p->spooled += p->ours ? (int64_t)n : 0;
+    while (n > 0) {
+        const ssize_t r = write(p->pub.fd, data, n);
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r <= 0 && p->ours)
+            return empm__body_spool_failed(f->req, "write");
+        if (r <= 0) {
+            const int why = errno;
+            empm__request_log(f->req, EMPM_LOG_ERROR, 5800, "write: the "
+                              "descriptor that on_part gave: %s",
+                              strerror(why));
+            return why == ENOSPC || why == EDQUOT || why == EFBIG ? 507 : 503;
+        }
+        data += r;
+        n -= (size_t)r;
+    }
+    return 0;
+}
+
+/* Data of the part that comes in. The program hears of it first, and may refuse
+ * what it does not want before it is kept. A text gathers in one buffer for all
+ * parts: its length is not known, and the memory of a request cannot grow in
+ * place. 0, or a status. */
+static int empm__forms_piece(empm__forms *f, const char *data, size_t n)
+{
+    empm__form_part *p = f->parts[f->n - 1];
+    int status;
+    p->pub.size += (int64_t)n;
+    if ((status = empm__forms_tell(f, EMPM_PART_PIECE, p, data, n)) != 0)
+        return status;
+    if (f->whole) {                    /* pieces follow each other there */
+        p->pub.data = p->pub.data != NULL ? p->pub.data : data;
+        return 0;
+    }
+    if (p->pub.keep == EMPM_PART_IN_FILE)
+        return empm__forms_write(f, p, data, n);
+    if (p->pub.keep == EMPM_PART_NOWHERE)
+        return 0;
+    if ((status = empm__forms_reserve(f, n)) != 0)
+        return status;
+    if (f->text_len + n > f->text_cap) {
+        const size_t cap = (f->text_len + n) * 2;
+        char *more = (char *)empm__worker_memory(f->req->w, f->text, cap);
+        if (more == NULL)
+            return 503;
+        f->text = more;
+        f->text_cap = cap;
+    }
+    memcpy(f->text + f->text_len, data, n);
+    f->text_len += n;
+    return 0;
+}
+
+/* A part is complete: what has gathered is its data and, of a text, a value of
+ * the form; its file is read from the begin. 0, or a status. */
+static int empm__forms_part_end(empm__forms *f)
+{
+    empm__form_part *p = f->parts[f->n - 1];
+    if (p->ours && lseek(p->pub.fd, 0, SEEK_SET) < 0)
+        return empm__body_spool_failed(f->req, "lseek");
+    if (p->pub.keep == EMPM_PART_IN_MEMORY &&
+        (!f->whole || p->pub.filename == NULL || p->pub.data == NULL)) {
+        const char *from = f->whole ? p->pub.data : f->text;
+        const size_t n = f->whole ? (size_t)p->pub.size : f->text_len;
+        p->pub.data = empm__request_strndup(f->req, n > 0 ? from : "", n);
+        if (p->pub.data == NULL)
+            return 503;
+    }
+    if (p->pub.filename == NULL && p->pub.data != NULL) {
+        f->pairs.list = (empm__pair *)empm__forms_room(
+            f->req, f->pairs.list, f->pairs.n, &f->pairs_cap,
+            sizeof *f->pairs.list);
+        if (f->pairs.list == NULL)
+            return 503;
+        f->pairs.list[f->pairs.n].name = p->pub.name;
+        /* as %00 in a query: C would see a part of it */
+        f->pairs.list[f->pairs.n++].value =
+            memchr(p->pub.data, '\0', (size_t)p->pub.size) != NULL
+                ? NULL : p->pub.data;
+    }
+    return empm__forms_tell(f, EMPM_PART_END, p, NULL, 0);
+}
+
+/* Takes a piece of the body. Where that is all of it, data is told by where it
+ * stands in it, since the reader may tell of its begin as that of a delimiter
+ * (they are the same). Returns 0, or what ends the upload. */
+static int empm__forms_feed(empm__forms *f, const char *data, size_t len)
+{
+    const char *end = data + len, *piece;
+    size_t n;
+    int status = 0;
+    while (status == 0) {
+        status = empm__form_read(&f->reader, &data, end, &piece, &n);
+        if (status == EMPM__MORE)
+            return 0;
+        if (status == EMPM__FORM_BEGIN)
+            status = empm__forms_begin(f);
+        else if (status == EMPM__FORM_PIECE)
+            status = empm__forms_piece(f, f->whole ? data - n : piece, n);
+        else if (status == EMPM__FORM_END)
+            status = empm__forms_part_end(f);
+    }
+    return status;
+}
+
+/* Begins to read a form. Of two types, another program in front may have taken
+ * the other one, with another boundary: 400. Returns 0, or the status: 415 for
+ * another type. A form whose boundary is no good is there, and has no parts:
+ * then it is not read again with each question. */
+static int empm__forms_new(empm_request *req, int whole)
+{
+    const empm__head *h = &req->head;
+    const uint32_t at = empm__head_find(h, req->text, "content-type", 12, 0);
+    empm__forms *f;
+    int status;
+    if (!empm_content_is(req, "multipart/form-data"))
+        return 415;
+    if (empm__head_find(h, req->text, "content-type", 12, at + 1) < h->nfields)
+        return 400;
+    if ((f = (empm__forms *)empm_alloc(req, sizeof *f)) == NULL)
+        return 503;
+    memset(f, 0, offsetof(empm__forms, reader));
+    f->req = req;
+    f->whole = whole;
+    status = empm__form_init(&f->reader, &req->w->s->chars,
+                             req->text + h->fields[at].value);
+    if (empm_defer(req, empm__forms_end, f) != EMPM_OK)
+        return 503;
+    req->forms = f;
+    return status;
+}
+
+/* The form of a request, as far as it has come; NULL: it has none. A body that
+ * is here as a whole is read now, and one that is refused has no parts: half a
+ * form could be taken for a whole one. */
+static empm__forms *empm__forms_of(empm_request *req)
+{
+    empm__forms *f;
+    if (req->forms != NULL || req->body == NULL || req->body_open ||
+        empm__forms_new(req, 1) != 0)
+        return req->forms;
+    f = req->forms;
+    if (empm__forms_feed(f, req->body, (size_t)req->body_len) != 0 ||
+        !empm__form_is_complete(&f->reader))
+        f->n = f->pairs.n = 0;
+    return f;
+}
+
+EMPM_API int empm_part_at(empm_request *req, int i, empm_part **part)
+{
+    const empm__forms *f = empm__forms_of(req);
+    if (f == NULL || i < 0 || (size_t)i >= f->n)
+        return EMPM_EINVAL;
+    *part = &f->parts[i]->pub;
+    return EMPM_OK;
+}
+
+EMPM_API empm_part *empm_part_find(empm_request *req, const char *name)
+{
+    empm_part *part;
+    int i;
+    for (i = 0; empm_part_at(req, i, &part) == EMPM_OK; i++)
+        if (strcmp(part->name, name) == 0)
+            return part;
+    return NULL;
+}
+
+EMPM_API int empm_part_take(empm_request *req, empm_part *part)
+{
+    empm__pool *pool = &req->w->engine->pool;
+    empm__form_part *p = (empm__form_part *)(void *)part;
+    const int fd = part->fd;
+    part->fd = -1;
+    if (p->ours)
+        empm__pool_fd_release(pool, EMPM__FOR_BODIES);
+    empm__budget_release(&pool->spool[EMPM__FOR_BODIES], p->spooled);
+    p->ours = 0;
+    p->spooled = 0;
+    return fd;
+}
+
+/* --- the wing ------------------------------------------------------------- */
+
+/* The functions of a route with EMPM_UPLOAD. The program may refuse the request
+ * by its head before the type is looked at: a stranger learns nothing of it. */
+static int empm__forms_on_head(empm_request *req, void *user)
+{
+    const empm_route *u = req->route->user;
+    const int r = u->on_head != NULL ? u->on_head(req, user) : EMPM_OK;
+    return r != EMPM_OK || req->answer != EMPM__UNANSWERED
+               ? r : empm__forms_new(req, 0);
+}
+
+static int empm__forms_on_body(empm_request *req, const void *data, size_t len,
+                               void *user)
+{
+    (void)user;
+    return empm__forms_feed(req->forms, (const char *)data, len);
+}
+
+/* Nothing is called at the end of a body but the handler, so that it ends too
+ * early is seen here. The body has been read, and the connection stays. */
+static int empm__forms_handle(empm_request *req, void *user)
+{
+    return empm__form_is_complete(&req->forms->reader)
+               ? req->route->user->handler(req, user) : 400;
+}
+
+/* The texts of a form, for empm_form(); NULL: there is none. */
+static const empm__pairs *empm__forms_pairs(empm_request *req)
+{
+    const empm__forms *f = empm__forms_of(req);
+    return f != NULL ? &f->pairs : NULL;
+}
+
+static int empm__forms_server_new(empm_server *s, const empm_server *old,
+                                  empm__report *rep)
+{
+    uint32_t i;
+    (void)old;
+    (void)rep;
+    s->form_pairs = empm__forms_pairs;
+    for (i = 0; i < s->routes.n; i++) {
+        empm__route *r = &s->routes.list[i];
+        if (r->user->kind != EMPM__ROUTE_UPLOAD)
+            continue;
+        r->on_head = empm__forms_on_head;
+        r->on_body = empm__forms_on_body;
+        r->handler = empm__forms_handle;
+    }
+    return EMPM_OK;
+}
+
+static const empm__wing empm__forms_wing = {
+    NULL, empm__forms_server_new,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL
+};
+
+#else
+
+static void empm__forms_check(const empm_config *cfg, const empm__chars *chars,
+                              empm__report *rep)
+{
+    size_t i;
+    (void)chars;
+    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
+         i++)
+        if (cfg->routes[i].kind == EMPM__ROUTE_UPLOAD)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": built "
+                             "without forms", cfg->routes[i].pattern);
+}
+
+static const empm__wing empm__forms_wing = EMPM__WING_OFF(empm__forms_check);
+
+#endif /* EVENTMPM_NO_FORMS */
 
 /* ---------------------------------------------------------------------------
  * >>tls-pem -- files of certificates and keys
@@ -31905,7 +32928,7 @@ static const empm__wing *const *empm__wings(void)
         &empm__access_wing, &empm__proxy_wing, &empm__fields_wing,
         &empm__files_wing,
         &empm__store_wing, &empm__tls_wing, &empm__status_wing,
-        &empm__fcgi_wing, &empm__auth_wing, NULL
+        &empm__fcgi_wing, &empm__auth_wing, &empm__forms_wing, NULL
     };
     return wings;
 }
@@ -37064,6 +38087,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5501  SharedStoreSize is set, and this build has no store
  *   5502  no memory for the shared store
  *   5503  SharedStoreSize cannot change in a reload
+ *   5800  an upload cannot be written to the descriptor of on_part
  *   5600  a Listen has tls, and this build or the settings have not
  *   5601  SSLCertificateFile or SSLCertificateKeyFile cannot be used
  *   5602  SSLCertificateFile has no certificate that can be read

@@ -21,6 +21,7 @@
  *   of platform descriptors                        in tools
  *   of settings values directives check            in config
  *   of limits users                                in config
+ *   of form-parts                                  in forms
  *   of logs                                        in log
  *   of score metrics page                          in status
  *   of inbox poller steps                          in conn
@@ -14213,6 +14214,676 @@ SERVED_WITH(auth, basic, T_LIVE, fx_init(f); f->cfg.routes = auth_routes, NULL)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>forms -- multipart/form-data, cut anywhere, and what becomes of its parts
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_FORMS
+
+#define FORM_TYPE "multipart/form-data; boundary=B"
+
+/* What the reader makes of a body that comes in pieces of `step` bytes, the
+ * first one of `first`: "(name|filename|type)data/" for each part, and how it
+ * ends: "ok", "cut" or a status. */
+static void form_transcript(const char *in, size_t n, size_t first, size_t step,
+                            str *out)
+{
+    empm__chars chars;
+    empm__form_reader r;
+    empm__form_head h;
+    const char *at = in, *end, *piece;
+    size_t len;
+    int found = 0;
+
+    empm__chars_init(&chars);
+    if (empm__form_init(&r, &chars, FORM_TYPE) != 0)
+        abort();
+    for (end = in + (first < n ? first : n); found <= 0; end += step) {
+        if (end > in + n || step == 0)
+            end = in + n;
+        while ((found = empm__form_read(&r, &at, end, &piece, &len)) < 0 &&
+               found != EMPM__MORE)
+            if (found == EMPM__FORM_BEGIN) {
+                if ((found = empm__form_head_parse(&r, &chars, &h)) != 0)
+                    break;
+                str_addf(out, "(%.*s|%.*s|%s)", (int)h.name_len, h.name,
+                         h.filename ? (int)h.filename_len : 1,
+                         h.filename ? h.filename : "-",
+                         h.type ? h.type : "-");
+            } else if (found == EMPM__FORM_PIECE)
+                str_add(out, piece, len);
+            else
+                str_addf(out, "/");
+        if (end == in + n)
+            break;
+    }
+    if (found > 0)
+        str_addf(out, "%d", found);
+    else
+        str_addf(out, empm__form_is_complete(&r) ? "ok" : "cut");
+}
+
+/* A form is read alike however it is cut: whole, byte by byte, in two at every
+ * point. */
+static void check_form(const char *in, size_t n, const char *want)
+{
+    str is = STR_EMPTY;
+    size_t cut;
+
+    for (cut = 0; cut <= n + 2; cut++) {
+        is.n = 0;
+        if (cut == 0)
+            form_transcript(in, n, n, n, &is);
+        else if (cut > n)
+            form_transcript(in, n, 1, cut - n, &is);
+        else
+            form_transcript(in, n, cut, n, &is);
+        if (strcmp(is.p, want) != 0) {
+            fail(__FILE__, __LINE__, "cut %d: %s\nand not %s", (int)cut, is.p,
+                 want);
+            break;
+        }
+    }
+    str_free(&is);
+}
+
+#define CD "Content-Disposition: form-data; name="
+#define PART "--B\r\n" CD "a\r\n\r\n"
+
+/* RFC 2046 5.1.1: where parts begin and end. */
+TEST(forms, every_rule_at_every_split)
+{
+    static const struct { const char *in, *want; } rows[] = {
+        { PART "x\r\n--B--\r\n",                "(a|-|-)x/ok" },
+        { PART "x\r\n--B--",                    "(a|-|-)x/ok" },
+        { PART "x\r\n--B\r\n" CD "b\r\n\r\ny\r\n--B--\r\n",
+                                                "(a|-|-)x/(b|-|-)y/ok" },
+        /* preamble and epilogue are ignored */
+        { "pre\r\n" PART "x\r\n--B--\r\nafter\r\n--B\r\n", "(a|-|-)x/ok" },
+        { "\r\n" PART "x\r\n--B--\r\n",         "(a|-|-)x/ok" },
+        { "--" PART "x\r\n--B--",               "ok" },
+        { " " PART "x\r\n--B--",                "ok" },
+        { "--B--",                              "ok" },
+        { "--B--\r\n",                          "ok" },
+        { "--B--\r\n--B\r\n",                   "ok" },
+        /* data is empty, or like a delimiter */
+        { PART "\r\n--B--",                     "(a|-|-)/ok" },
+        { PART "--B--",                         "(a|-|-)/ok" },
+        { PART "\r\n\r\n--B--",                 "(a|-|-)\r\n/ok" },
+        { PART "-\r\n--B--",                    "(a|-|-)-/ok" },
+        { PART "--\r\n--B--",                   "(a|-|-)--/ok" },
+        { PART "\r\r\n--B--",                   "(a|-|-)\r/ok" },
+        { PART "\r\n\r\r\n-\r\n--\r\n--C\r\n--B--",
+                                "(a|-|-)\r\n\r\r\n-\r\n--\r\n--C/ok" },
+        { PART "x--B\r\n--b\n--B\r--B\r\n--B--", "(a|-|-)x--B\r\n--b\n--B\r--B"
+                                                "/ok" },
+        /* blanks behind a delimiter, and nothing else: "--BX" is one */
+        { PART "x\r\n--B \t\r\n" CD "b\r\n\r\n\r\n--B-- \r\n",
+                                                "(a|-|-)x/(b|-|-)/ok" },
+        { PART "x\r\n--BX\r\n",                 "(a|-|-)x/400" },
+        { PART "x\r\n--B-\r\n",                 "(a|-|-)x/400" },
+        { PART "x\r\n--B --\r\n",               "(a|-|-)x/400" },
+        { PART "x\r\n--B--X",                   "(a|-|-)x/400" },
+        { PART "x\r\n--B--\n",                  "(a|-|-)x/400" },
+        { PART "x\r\n--B\rX",                   "(a|-|-)x/400" },
+        { PART "x\r\n--B--\rX",                 "(a|-|-)x/400" },
+        /* LF alone */
+        { "--B\n" CD "a\n\nx\n--B--\n",         "400" },
+        { "--B\r\n" CD "a\n\r\nx\r\n--B--\r\n", "400" },
+        { "--B\r\n" CD "a\r\n\nx\r\n--B--\r\n", "400" },
+        { PART "x\n--B--\r\n",                  "(a|-|-)x\n--B--cut" },
+        /* no end */
+        { "",                                   "cut" },
+        { PART "x",                             "(a|-|-)xcut" },
+        { PART "x\r\n--B",                      "(a|-|-)x/cut" },
+        { PART "x\r\n--B-",                     "(a|-|-)x/cut" },
+        { PART "x\r\n--B--\r",                  "(a|-|-)x/cut" },
+        { PART "x\r\n--B\r\n",                  "(a|-|-)x/cut" },
+        { "--B\r\n" CD "a\r\n",                 "cut" },
+        /* a part that is itself multipart is data */
+        { "--B\r\n" CD "a\r\nContent-Type: multipart/mixed; boundary=C\r\n\r\n"
+          "--C\r\n\r\ny\r\n--C--\r\n--B--\r\n",
+          "(a|-|multipart/mixed; boundary=C)--C\r\n\r\ny\r\n--C--/ok" }
+    };
+
+    EACH(rows, i) {
+        context("%s", rows[i].in);
+        check_form(rows[i].in, strlen(rows[i].in), rows[i].want);
+    }
+    no_context();
+    check_form(PART "\0\r\n--B\0", sizeof PART "\0\r\n--B\0" - 1,
+               "(a|-|-)\0");             /* up to its NUL */
+}
+
+/* RFC 7578 4.2: names and types of a part. */
+TEST(forms, heads)
+{
+    static const struct { const char *head, *want; } rows[] = {
+        { CD "\"a\"; filename=\"f.txt\"\r\nContent-Type: text/plain\r\n",
+          "(a|f.txt|text/plain)" },
+        { "content-disposition:FORM-DATA ;NAME=\"a\" ; FileName=f\r\n",
+          "(a|f|-)" },
+        { "X: y\r\n" CD "\"a b;c\\\"d\"\r\n",    "(a b;c\\\"d|-|-)" },
+        { CD "\"\"; filename=\"\"\r\n",          "(||-)" },
+        { CD "a; filename*=UTF-8''x.txt\r\n",    "(a|-|-)" },
+        { CD "a; filename=y; filename*=UTF-8''x\r\n", "(a|y|-)" },
+        { CD "a; size=1; size=2\r\n",            "(a|-|-)" },
+        { CD "a;\r\n",                           "(a|-|-)" },
+        { CD "a\r\nContent-Transfer-Encoding: 8BIT\r\n", "(a|-|-)" },
+        { "X: y\r\n",                            "400" },
+        { "",                                    "400" },
+        { "Content-Disposition: form-data\r\n",  "400" },
+        { "Content-Disposition: form-data; filename=a\r\n", "400" },
+        { "Content-Disposition: attachment; name=a\r\n", "400" },
+        { CD "a; name=b\r\n",                    "400" },
+        { CD "a; filename=b; filename=b\r\n",    "400" },
+        { CD "a\r\n" CD "a\r\n",                 "400" },
+        { CD "\"a\r\n",                          "400" },
+        { CD "\"a\\\"\r\n",                      "400" },
+        { CD "\"a\"b\r\n",                       "400" },
+        { CD "a b\r\n",                          "400" },
+        { CD " a\r\n",                           "400" },
+        { CD "\r\n",                             "400" },
+        { CD "a\r\n ; filename=b\r\n",           "400" },
+        { CD "a\r\nContent-Type: a/b\r\nContent-Type: a/b\r\n", "400" },
+        { CD "a\r\nContent-Transfer-Encoding: base64\r\n", "400" },
+        { CD "a\r\nX Y: z\r\n",                  "400" },
+        { CD "a\r\nX : z\r\n",                   "400" },
+        { CD "a\r\nX\r\n",                       "400" },
+        { CD "a\r\nX: a\rb\r\n",                 "400" },
+        { CD "\"a\x01\"\r\n",                    "400" },
+        { CD "\"a\x7f\"\r\n",                    "400" }
+    };
+    str in = STR_EMPTY;
+
+    EACH(rows, i) {
+        str want = STR_EMPTY;
+        const int good = rows[i].want[0] == '(';
+        context("%s", rows[i].head);
+        in.n = 0;
+        str_addf(&in, "--B\r\n%s\r\nx\r\n--B--", rows[i].head);
+        str_addf(&want, "%s%s", rows[i].want, good ? "x/ok" : "");
+        check_form(in.p, in.n, want.p);
+        str_free(&want);
+    }
+    no_context();
+    str_free(&in);
+}
+
+/* The boundary is one parameter of 1 to 70 bytes of RFC 2046's. */
+TEST(forms, boundaries)
+{
+#define TEN "0123456789"
+    static const struct { const char *more; int status; } rows[] = {
+        { "; boundary=B", 0 }, { ";BOUNDARY=\"a b\"", 0 },
+        { " ; charset=utf-8; boundary=B", 0 },
+        { ";boundary=\"'()+_,-./:=?\"", 0 },
+        { ";boundary=" TEN TEN TEN TEN TEN TEN TEN, 0 },
+        { ";boundary=" TEN TEN TEN TEN TEN TEN TEN "x", 400 },
+        { "", 400 }, { ";", 400 }, { "; boundary", 400 }, { ";boundary=", 400 },
+        { ";boundary=\"\"", 400 }, { ";boundary=\"a \"", 400 },
+        { ";boundary=a;boundary=a", 400 }, { ";boundary=a; Boundary=b", 400 },
+        { ";boundary=a/b", 400 }, { ";boundary=\"a", 400 },
+        { ";boundary=\"a\\b\"", 400 }, { ";boundary=\"a\tb\"", 400 },
+        { ";boundary=\"a@b\"", 400 }, { ";boundary=\"\xc3\xa4\"", 400 },
+        { " boundary=B", 400 }, { ";boundary = B", 400 }
+    };
+#undef TEN
+    empm__chars chars;
+    char type[200];
+
+    empm__chars_init(&chars);
+    EACH(rows, i) {
+        empm__form_reader r;
+        snprintf(type, sizeof type, "multipart/form-data%s", rows[i].more);
+        context("%s", type);
+        CHECK_INT(empm__form_init(&r, &chars, type), rows[i].status);
+    }
+    no_context();
+}
+
+/* A name for a folder of ours leads nowhere else, and hides nothing. */
+TEST(forms, safe_names)
+{
+    static const struct { const char *sent, *safe; } rows[] = {
+        { "a.txt", "a.txt" }, { "../../etc/passwd", "passwd" }, { "/", "" },
+        { "C:\\fakepath\\a b.txt", "a b.txt" }, { "..", "" }, { ".", "" },
+        { "a/..", "" }, { ".htaccess", "htaccess" }, { "-rf", "rf" },
+        { " . -a. ", "a" }, { "\t.x", "x" }, { "\xc2\x85.x", "x" },
+        { "\xc2\xa0x", "\xc2\xa0x" }, { "a\x1f" "b\x7f", "ab" },
+        { "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", "\xc3\xa4\xe2\x82\xac"
+                                                  "\xf0\x9f\x98\x80" },
+        { "a\xc0\xaf" "b", "a__b" }, { "\xe0\x80\xaf", "___" },
+        { "\xed\xa0\x80", "___" }, { "\xf4\x90\x80\x80", "____" },
+        { "\xe2\x82", "__" }, { "a\xff", "a_" }, { "", "" },
+        { "..\\..\\x", "x" }, { "%2e%2e%2fx", "%2e%2e%2fx" }
+    };
+    char to[64];
+
+    EACH(rows, i) {
+        context("%s", rows[i].sent);
+        empm__form_safe_name(to, rows[i].sent);
+        CHECK_STR(to, rows[i].safe);
+    }
+    no_context();
+}
+
+/* --- routes --------------------------------------------------------------- */
+
+static int g_form_status, g_form_keep, g_form_fd = -1;
+static int g_form_event = -1;          /* at which on_part refuses */
+
+static int form_part(empm_request *req, enum empm_part_event event,
+                     empm_part *part, const void *data, size_t len, void *user)
+{
+    (void)req;
+    (void)user;
+    if ((int)event == g_form_event)
+        return g_form_status;
+    if (event == EMPM_PART_PIECE)
+        part->user = (char *)part->user + (len > 0 && data != NULL ? len : 0);
+    if (event == EMPM_PART_BEGIN && g_form_keep >= 0)
+        part->keep = g_form_keep;
+    if (event == EMPM_PART_BEGIN && part->keep == EMPM_PART_IN_FILE)
+        part->fd = g_form_fd >= 0 ? dup(g_form_fd) : -1;
+    return EMPM_OK;
+}
+
+/* "[name|filename|type|size:bytes]" for each part, M in memory, F in a file,
+ * - nowhere; then what empm_form() and empm_form_at() say. */
+static int form_shown(empm_request *req, void *user)
+{
+    const char *name, *value;
+    empm_part *part;
+    int i;
+
+    (void)user;
+    for (i = 0; empm_part_at(req, i, &part) == EMPM_OK; i++) {
+        char bytes[200];
+        const ssize_t n = part->fd < 0 ? -1
+                                       : read(part->fd, bytes, sizeof bytes);
+        const size_t some = part->size < 100 ? (size_t)part->size : 100;
+        empm_printf(req, "[%s|%s|%s|%ld:%s", part->name,
+                    part->filename ? part->safe_name : "-",
+                    part->type ? part->type : "-", (long)part->size,
+                    part->data ? "M" : part->fd >= 0 ? "F" : "-");
+        empm_write(req, part->data ? part->data : bytes,
+                   part->data ? some : n > 0 ? (size_t)n : 0);
+        empm_printf(req, "]");
+        if (req->route->user->on_part != NULL &&
+            part->size != (char *)part->user - (char *)NULL)
+            return 500;
+        if (empm_part_find(req, part->name) == NULL)
+            return 500;
+    }
+    for (i = 0; empm_form_at(req, i, &name, &value) == EMPM_OK; i++)
+        if (strcmp(name, "t") == 0 &&
+            (value == NULL || empm_form(req, name) != value))
+            return 500;
+    value = empm_form(req, "t");
+    empm_printf(req, "%d t=%s", i, value != NULL ? value : "NULL");
+    return empm_part_at(req, -1, &part) == EMPM_EINVAL ? EMPM_OK : 500;
+}
+
+/* Takes the first file, and gives it back by its descriptor alone. */
+static int form_taken(empm_request *req, void *user)
+{
+    empm_part *part = empm_part_find(req, "f");
+    char bytes[100];
+    int fd, i;
+    ssize_t n;
+
+    (void)user;
+    fd = part != NULL ? empm_part_take(req, part) : -1;
+    if (fd < 0 || part->fd != -1 || empm_part_take(req, part) != -1)
+        return 500;
+    for (i = 0; i < 2; i++)             /* its budgets are free */
+        if (req->w->engine->pool.files[EMPM__FOR_BODIES] != 0 ||
+            req->w->engine->pool.spool[EMPM__FOR_BODIES] != 0)
+            return 500;
+    n = read(fd, bytes, sizeof bytes);
+    close(fd);
+    return n < 0 ? 500 : empm_write(req, bytes, (size_t)n);
+}
+
+static const empm_route form_routes[] = {
+    EMPM_UPLOAD("POST /up", form_shown, NULL, NULL, 2 << 20),
+    EMPM_UPLOAD("POST /part", form_shown, NULL, form_part, 2 << 20),
+    EMPM_UPLOAD("POST /take", form_taken, NULL, NULL, 0),
+    EMPM_UPLOAD_FULL("POST /members", form_shown, NULL, on_head_auth, NULL, -1,
+                     0),
+    EMPM_ROUTE("POST /plain", form_shown, NULL),
+    EMPM_ROUTE("GET /hello", h_hello, NULL),
+    EMPM_ROUTES_END
+};
+
+#define SERVED_FORMS(name, settings)                                          \
+    SERVED_WITH(forms, name, T_PLAIN,                                         \
+                (fx_init(f), f->cfg.routes = form_routes, f->count_fds = 1,   \
+                 g_form_status = 0, g_form_keep = g_form_fd = -1,             \
+                 g_form_event = -1), settings)
+
+static int post_form(client *c, const char *path, const char *body, size_t n)
+{
+    str s = STR_EMPTY;
+    int status;
+
+    str_addf(&s, "POST %s HTTP/1.1\r\nHost: a\r\nContent-Type: " FORM_TYPE
+             "\r\nContent-Length: %d\r\n\r\n", path, (int)n);
+    str_add(&s, body, n);
+    cl_send(c, s.p, s.n);
+    status = cl_reply(c);
+    str_free(&s);
+    return status;
+}
+
+#define FILE_PART "\r\n--B\r\n" CD "\"f\"; filename=\"C:\\dir\\..x.bin\"\r\n" \
+    "Content-Type: a/b\r\n\r\n"
+/* A text that C cannot hold whole is no value of the form. */
+static const char nul_part[] = PART "x\0y\r\n--B\r\n" CD "t\r\n\r\nz\r\n"
+    "--B--";
+static const char two_parts[] = "--B\r\n" CD "\"t\"\r\n\r\ntext" FILE_PART
+    "\r\n0123\r\n" "\r\n--B--\r\n";
+
+/* Texts go to memory, files to files without a name; on other routes both
+ * stand in the body. */
+SERVED_FORMS(texts_and_files, NULL)
+{
+    int i;
+
+    for (i = 0; i < 3; i++) {           /* nothing is left of the last one */
+        CHECK_INT(post_form(c, "/up", two_parts, sizeof two_parts - 1), 200);
+        CHECK_STR(c->body.p, "[t|-|-|4:Mtext][f|x.bin|a/b|8:F\r\n0123\r\n]"
+                             "1 t=text");
+        CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 200);
+        CHECK_STR(c->body.p, "[t|-|-|4:Mtext][f|x.bin|a/b|8:F\r\n0123\r\n]"
+                             "1 t=text");
+        CHECK_INT(post_form(c, "/plain", two_parts, sizeof two_parts - 1), 200);
+        CHECK_STR(c->body.p, "[t|-|-|4:Mtext][f|x.bin|a/b|8:M\r\n0123\r\n]"
+                             "1 t=text");
+        CHECK_INT(post_form(c, "/take", two_parts, sizeof two_parts - 1), 200);
+        CHECK_STR(c->body.p, "\r\n0123\r\n");
+    }
+    CHECK_SOON(f->s->engine.pool.body_memory == 0, 1000);
+    CHECK_INT(f->s->engine.pool.spool[EMPM__FOR_BODIES], 0);
+    CHECK_INT(f->s->engine.pool.files[EMPM__FOR_BODIES], 0);
+}
+
+/* Data that begins as a delimiter does is whole where it stands in the body. */
+SERVED_FORMS(data_like_a_delimiter, NULL)
+{
+    static const char form[] = "--B\r\n" CD "f; filename=a\r\n\r\n--x\r\n"
+        "--B\r\n" CD "t\r\n\r\n-\r\n--\r\n--B--";
+    int i;
+
+    for (i = 0; i < 2; i++) {
+        CHECK_INT(post_form(c, i ? "/plain" : "/up", form, sizeof form - 1),
+                  200);
+        CHECK_STR(c->body.p, i ? "[f|a|-|3:M--x][t|-|-|5:M-\r\n--]1 t=-\r\n--"
+                               : "[f|a|-|3:F--x][t|-|-|5:M-\r\n--]1 t=-\r\n"
+                                 "--");
+    }
+}
+
+/* A NUL in a text is as %00 elsewhere: its value is NULL, its bytes are
+ * there. */
+SERVED_FORMS(a_text_with_a_nul, NULL)
+{
+    int i;
+
+    for (i = 0; i < 2; i++) {
+        CHECK_INT(post_form(c, i ? "/plain" : "/up", nul_part,
+                            sizeof nul_part - 1), 200);
+        CHECK_INT(c->body.n, sizeof "[a|-|-|3:Mx\0y][t|-|-|1:Mz]2 t=z" - 1);
+        CHECK(memcmp(c->body.p, "[a|-|-|3:Mx\0y][t|-|-|1:Mz]2 t=z",
+                     c->body.n) == 0);
+    }
+}
+
+/* The same in single bytes, and in chunks. */
+SERVED_FORMS(in_pieces, NULL)
+{
+    size_t i;
+
+    for (i = 0; i < sizeof two_parts - 1; i++) {
+        if (i == 0)
+            cl_puts(c, "POST /up HTTP/1.1\r\nHost: a\r\nContent-Type: "
+                       FORM_TYPE "\r\nTransfer-Encoding: chunked\r\n\r\n");
+        cl_printf(c, "1\r\n%c\r\n", two_parts[i]);
+    }
+    cl_puts(c, "0\r\n\r\n");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p,
+              "[t|-|-|4:Mtext][f|x.bin|a/b|8:F\r\n0123\r\n]1 t=text");
+}
+
+/* on_part says where a part goes, and may end the upload at each event. */
+SERVED_FORMS(on_part_decides, NULL)
+{
+    static const char *const keeps[] = {
+        "[t|-|-|4:Mtext][f|x.bin|a/b|8:M\r\n0123\r\n]1 t=text",
+        "[t|-|-|4:Ftext][f|x.bin|a/b|8:F\r\n0123\r\n]0 t=NULL",
+        "[t|-|-|4:-][f|x.bin|a/b|8:-]0 t=NULL"
+    };
+    char path[400], text[16];
+    int i;
+
+    for (i = 0; i < 3; i++) {
+        g_form_keep = i;
+        CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 200);
+        CHECK_STR(c->body.p, keeps[i]);
+    }
+    g_form_keep = -1;
+    g_form_fd = open(tmp_path(path, sizeof path, "mine"),
+                     O_RDWR | O_CREAT | O_TRUNC, 0600);
+    CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 200);
+    CHECK_INT(pread(g_form_fd, text, sizeof text, 0), 8);
+    CHECK(memcmp(text, "\r\n0123\r\n", 8) == 0);
+    close(g_form_fd);
+    unlink(path);
+    g_form_fd = -1;
+    for (i = EMPM_PART_BEGIN; i <= EMPM_PART_END; i++) {
+        g_form_event = i;
+        g_form_status = 403;
+        CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 403);
+        cl_close(c);
+        g_form_status = -3;
+        CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 500);
+        cl_close(c);
+    }
+}
+
+/* What is no form is 415 before its body is asked for, and on_head is first;
+ * a form that is broken is 400, and elsewhere it has no parts. */
+SERVED_FORMS(what_is_no_form, NULL)
+{
+    CHECK_INT(cl_ask(c, "POST /up HTTP/1.1\r\nHost: a\r\nExpect: 100-continue"
+                     "\r\nContent-Type: text/plain\r\nContent-Length: "
+                     "9999\r\n\r\n"), 415);
+    cl_close(c);
+    CHECK_INT(cl_ask(c, "POST /members HTTP/1.1\r\nHost: a\r\n\r\n"), 401);
+    CHECK_INT(cl_ask(c, "POST /members HTTP/1.1\r\nHost: a\r\nAuthorization: "
+                     "x\r\n\r\n"), 415);
+    CHECK_INT(cl_ask(c, "POST /up HTTP/1.1\r\nHost: a\r\nContent-Type: "
+                     "multipart/form-data\r\n\r\n"), 400);
+    CHECK_INT(cl_ask(c, "POST /up HTTP/1.1\r\nHost: a\r\nContent-Type: "
+                     FORM_TYPE "\r\nContent-Type: " FORM_TYPE "\r\n\r\n"), 400);
+    CHECK_INT(post_form(c, "/up", "", 0), 400);
+    CHECK_INT(post_form(c, "/up", "--B--", 5), 200);
+    CHECK_STR(c->body.p, "0 t=NULL");
+    CHECK_INT(post_form(c, "/up", two_parts, sizeof two_parts - 5), 400);
+    CHECK_INT(post_form(c, "/plain", two_parts, sizeof two_parts - 5), 200);
+    CHECK_STR(c->body.p, "0 t=NULL");
+    CHECK_INT(cl_ask(c, "POST /plain HTTP/1.1\r\nHost: a\r\nContent-Type: "
+                     "multipart/form-data\r\nContent-Length: 5\r\n\r\n--B--"),
+              200);
+    CHECK_STR(c->body.p, "0 t=NULL");
+    CHECK_INT(post_form(c, "/up", "--B\n", 4), 400);
+}
+
+/* Each bound holds to the byte: up to it 200, beyond it 413. */
+SERVED_FORMS(bounds, NULL)
+{
+    str s = STR_EMPTY;
+    int over, row, i;
+
+    for (row = 0; row < 6; row++)
+        for (over = 0; over < 2; over++) {
+            static const size_t head = sizeof "X: \r\n" CD "a\r\n\r\n" - 1;
+            context("row %d, %d", row, over);
+            s.n = 0;
+            if (row == 0) {              /* the head of a part */
+                str_addf(&s, "--B\r\nX: ");
+                str_fill(&s, 'x', EMPM_PART_HEAD - head + (size_t)over);
+                str_addf(&s, "\r\n" CD "a\r\n\r\n");
+            } else if (row <= 2) {       /* name, file name */
+                str_addf(&s, "--B\r\n" CD "%s", row == 1 ? "" : "a;filename=");
+                str_fill(&s, 'x', EMPM_PART_NAME + (size_t)over);
+                str_addf(&s, "\r\n\r\n");
+            }
+            for (i = 0; row == 3 && i < EMPM_FORM_FIELDS + over; i++)
+                str_addf(&s, "%s--B\r\n" CD "a\r\n\r\n", i ? "\r\n" : "");
+            for (i = 0; row == 4 && i < EMPM_FORM_FILES + over; i++)
+                str_addf(&s, "%s--B\r\n" CD "a;filename=b\r\n\r\n",
+                         i ? "\r\n" : "");
+            if (row == 5) {              /* memory: names are part of it */
+                str_addf(&s, "--B\r\n" CD "a\r\n\r\n");
+                str_fill(&s, 'x', EMPM_FORM_MEMORY + (size_t)over -
+                                      (sizeof(empm__form_part) + 5));
+            }
+            str_addf(&s, "\r\n--B--\r\n");
+            CHECK_INT(post_form(c, "/up", s.p, s.n), over ? 413 : 200);
+            if (over)
+                cl_close(c);
+        }
+    no_context();
+    s.n = 0;                             /* limit_body, before and while it */
+    str_fill(&s, 'x', (2 << 20) + 1);    /* comes */
+    CHECK_INT(post_form(c, "/up", s.p, s.n), 413);
+    cl_close(c);
+    str_free(&s);
+}
+
+/* A descriptor of on_part's that cannot be written is 507 if its disk is full,
+ * else 503, and the log says why; so is a spool that is full, 503. */
+SERVED_FORMS(files_that_cannot_be_written, "MaxSpoolBytes 7")
+{
+    CHECK_INT(post_form(c, "/up", two_parts, sizeof two_parts - 1), 503);
+    CHECK(fx_log_has(f, "EMPM5005: MaxSpoolBytes of 7 "));
+    cl_close(c);
+    g_form_fd = open("/dev/full", O_WRONLY);
+    if (g_form_fd >= 0) {
+        CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 507);
+        cl_close(c);
+        close(g_form_fd);
+    }
+    g_form_fd = open("/dev/null", O_RDONLY);
+    CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 503);
+    CHECK(fx_log_has(f, "EMPM5800: write: "));
+    cl_close(c);
+    close(g_form_fd);
+    CHECK_SOON(f->s->engine.pool.files[EMPM__FOR_BODIES] == 0, 1000);
+}
+
+/* Files of forms are spooled bodies to MaxOpenFiles. */
+SERVED_FORMS(files_count_as_open, "MaxOpenFiles 4; OpenFileCache 0")
+{
+    str s = STR_EMPTY;
+    int i;
+
+    for (i = 0; i < 3; i++)
+        str_addf(&s, "%s--B\r\n" CD "a;filename=b\r\n\r\nx", i ? "\r\n" : "");
+    str_addf(&s, "\r\n--B--\r\n");
+    CHECK_INT(post_form(c, "/up", s.p, s.n), 503);
+    CHECK(fx_log_has(f, "EMPM5010: MaxOpenFiles of 4 "));
+    cl_close(c);
+    CHECK_INT(post_form(c, "/up", two_parts, sizeof two_parts - 1), 200);
+    str_free(&s);
+}
+
+/* on_part of an upload whose progress is asked for. */
+static int form_progress(empm_request *req, enum empm_part_event event,
+                         empm_part *part, const void *data, size_t len,
+                         void *user)
+{
+    (void)event;
+    (void)part;
+    (void)data;
+    (void)len;
+    (void)user;
+    if (empm_progress(req, "") != EMPM_EINVAL ||
+        empm_progress(req, NULL) != EMPM_EINVAL)
+        return 500;
+    return empm_progress(req, empm_query(req, "token")) == EMPM_OK ? EMPM_OK
+                                                                   : 400;
+}
+
+static const empm_route progress_routes[] = {
+    EMPM_UPLOAD("POST /up", form_shown, NULL, form_progress, 2 << 20),
+    EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
+    EMPM_ROUTES_END
+};
+
+/* An upload tells other requests how much of it has come, by a token that is no
+ * key of the program's. */
+SERVED_WITH(forms, progress, T_LIVE,
+            (fx_init(f), f->cfg.routes = progress_routes,
+             f->cfg.shared_store_size = 65536), NULL)
+{
+    client b = client_of(f);
+
+    cl_printf(c, "POST /up?token=x HTTP/1.1\r\nHost: a\r\nContent-Type: "
+              FORM_TYPE "\r\nContent-Length: %d\r\n\r\n%.*s",
+              (int)sizeof two_parts - 1, 70, two_parts);
+    CHECK_SOON(cl_get(&b, "/progress?token=x") == 200 &&
+               strcmp(b.body.p, "{\"received\":70,\"length\":167}\n") == 0,
+               2000);
+    CHECK_INT(sizeof two_parts - 1, 167);
+    cl_puts(c, two_parts + 70);
+    CHECK_INT(cl_reply(c), 500);         /* form_shown counts for form_part */
+    CHECK_INT(cl_get(&b, "/progress?token=x"), 200);
+    CHECK_STR(b.body.p, "{\"received\":167,\"length\":167}\n");
+    if (!f->forked)
+        CHECK_INT(empm_store_get(f->s, "x", 1, NULL, 0, NULL, NULL),
+                  EMPM_EGONE);
+    CHECK_INT(cl_get(&b, "/progress?token=y"), 404);
+    CHECK_INT(cl_get(&b, "/progress?token="), 404);
+    CHECK_INT(cl_get(&b, "/progress"), 404);
+    cl_close(&b);
+    cl_puts(c, "POST /up?token=z HTTP/1.1\r\nHost: a\r\nContent-Type: "
+               FORM_TYPE "\r\nTransfer-Encoding: chunked\r\n\r\n"
+               "17\r\n--B\r\nContent-Dispositio\r\n"
+               "19\r\nn: form-data; name=a\r\n\r\nx\r\n");
+    CHECK_SOON(cl_get(&b, "/progress?token=z") == 200 &&
+               strcmp(b.body.p, "{\"received\":48,\"length\":null}\n") == 0,
+               2000);
+    cl_close(&b);
+    cl_printf(c, "POST /up?token=%065d HTTP/1.1\r\nHost: a\r\nContent-Type: "
+              FORM_TYPE "\r\nContent-Length: %d\r\n\r\n%s", 0,
+              (int)sizeof two_parts - 1, two_parts);
+    cl_close(c);
+}
+
+/* An upload that pauses holds no worker, and one that breaks off leaves
+ * neither file nor memory. */
+SERVED_FORMS(a_pause_holds_no_worker, "ThreadsPerChild 1")
+{
+    client b = client_of(f);
+
+    cl_printf(c, "POST /up HTTP/1.1\r\nHost: a\r\nContent-Type: " FORM_TYPE
+              "\r\nContent-Length: 99999\r\n\r\n%.*s",
+              (int)sizeof two_parts - 12, two_parts);
+    CHECK_SOON(f->s->engine.pool.files[EMPM__FOR_BODIES] == 1, 2000);
+    CHECK_INT(cl_ask(&b, GET1 "\r\n"), 200);
+    cl_close(&b);
+    cl_close(c);
+    CHECK_SOON(f->s->engine.pool.files[EMPM__FOR_BODIES] == 0 &&
+               f->s->engine.pool.body_memory == 0 &&
+               f->s->engine.pool.spool[EMPM__FOR_BODIES] == 0, 2000);
+}
+
+#endif /* EVENTMPM_NO_FORMS */
+
+/* ---------------------------------------------------------------------------
  * >>head -- the grammar, as tables of input and outcome
  *
  * Every row is fed whole, byte by byte, and in two pieces at several points
@@ -16009,7 +16680,7 @@ TEST(body, limits_above_4_GiB_hold)
     int64_t left = (INT64_C(9) << 29);
 
     memset(&req, 0, sizeof req);
-    user.on_body = p_nothing;
+    route.on_body = p_nothing;
     route.user = &user;
     req.route = &route;
     req.w = &w;
@@ -34041,6 +34712,161 @@ TEST(clients, zsync)
     unlink(tmp_path(path, sizeof path, "zsync.out"));
 }
 
+#ifndef EVENTMPM_NO_FORMS
+/* curl sends texts and several files, with names that need quotes. */
+SERVED_WITH(clients, curl_forms, T_PLAIN,
+            (fx_init_forked(f, 1), f->cfg.routes = form_routes), NULL)
+{
+    char out[4096], path[400];
+
+    if (!installed("curl"))
+        SKIP("curl is not installed");
+    write_file(tmp_path(path, sizeof path, "form"), "one\r\n--\r\n", 9);
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 -F t=text -F 'f=@%s;"
+                    "filename=a \"b\" \xc3\xa4.txt;type=a/b' -F f=@%s "
+                    "-F 'e=@/dev/null;filename=' http://127.0.0.1:%d/up", path,
+                    path, f->port), 0);
+    CHECK(strncmp(out, "[t|-|-|4:Mtext][f|a ", 20) == 0);
+    CHECK(strstr(out, "\xc3\xa4.txt|a/b|9:Fone\r\n--\r\n][f|form|"
+                      "application/octet-stream|9:Fone\r\n--\r\n][e|") != NULL);
+    CHECK(strstr(out, "]1 t=text") != NULL);
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 -F t=text -H "
+                    "'Transfer-Encoding: chunked' http://127.0.0.1:%d/up",
+                    f->port), 0);
+    CHECK_STR(out, "[t|-|-|4:Mtext]1 t=text");
+    unlink(path);
+}
+
+/* What Python's http.client and email write is a form. */
+SERVED_WITH(clients, python_forms, T_PLAIN,
+            (fx_init_forked(f, 1), f->cfg.routes = form_routes), NULL)
+{
+    char out[4096];
+
+    if (!installed("python3"))
+        SKIP("python3 is not installed");
+    CHECK_INT(shell(out, sizeof out, "python3 -c \"import http.client as h, sys"
+        "\n"
+        "b='x'*70\n"
+        "d=('--'+b+'\\r\\nContent-Disposition: form-data; name=\\\"t\\\""
+        "\\r\\n\\r\\ntext\\r\\n--'+b+'--\\r\\n').encode()\n"
+        "c=h.HTTPConnection('127.0.0.1',%d)\n"
+        "c.request('POST','/up',d,{'Content-Type':"
+        "'multipart/form-data; boundary='+b})\n"
+        "sys.stdout.write(c.getresponse().read().decode())\"", f->port), 0);
+    CHECK_STR(out, "[t|-|-|4:Mtext]1 t=text");
+    CHECK_INT(shell(out, sizeof out, "python3 -c 'import requests' && "
+                    "python3 -c \"import requests,sys\n"
+                    "sys.stdout.write(requests.post('http://127.0.0.1:%d/up',"
+                    "data={'t':'text'},files={'f':('a/b.txt',b'0123','a/b')})"
+                    ".text)\" || echo none", f->port), 0);
+    if (strstr(out, "none") == NULL)
+        CHECK_STR(out, "[t|-|-|4:Mtext][f|b.txt|a/b|4:F0123]1 t=text");
+}
+
+/* A browser's FormData, read by a plain route and by EMPM_UPLOAD. */
+static int form_page(empm_request *req, void *user)
+{
+    (void)user;
+    empm_set_header(req, "Content-Type", "text/html; charset=utf-8");
+    empm_printf(req, "<!doctype html><title>t</title><p id=p>waits<script>\n"
+        "const d = new FormData();\n"
+        "d.append('t', 'text');\n"
+        "d.append('f', new Blob(['0123'], {type: 'a/b'}), 'a \\u00e4.txt');\n"
+        "(async () => { let s = '';\n"
+        "for (const u of ['/up', '/plain'])\n"
+        "  s += await (await fetch(u, {method: 'POST', body: d})).text();\n"
+        "document.getElementById('p').textContent = s; })()</script>\n");
+    return EMPM_OK;
+}
+
+static const empm_route form_page_routes[] = {
+    EMPM_UPLOAD("POST /up", form_shown, NULL, NULL, 2 << 20),
+    EMPM_ROUTE("POST /plain", form_shown, NULL),
+    EMPM_ROUTE("GET /", form_page, NULL),
+    EMPM_ROUTES_END
+};
+
+SERVED_WITH(clients, chromium_forms, T_PLAIN,
+            (fx_init_forked(f, 1), f->cfg.routes = form_page_routes), NULL)
+{
+    char out[8192];
+    if (!installed("chromium"))
+        SKIP("chromium is not installed");
+    shell(out, sizeof out, "HOME=%s timeout 40 chromium --headless "
+          "--no-sandbox --disable-gpu --user-data-dir=%s/chromium "
+          "--virtual-time-budget=8000 --dump-dom http://127.0.0.1:%d/", g_tmp,
+          g_tmp, f->port);
+    CHECK(strstr(out, "[t|-|-|4:Mtext][f|a \xc3\xa4.txt|a/b|4:F0123]1 t=text"
+                      "[t|-|-|4:Mtext][f|a \xc3\xa4.txt|a/b|4:M0123]1 t=text")
+          != NULL);
+    shell(out, sizeof out, "rm -rf %s/chromium %s/.config %s/.cache %s/.pki",
+          g_tmp, g_tmp, g_tmp, g_tmp);
+}
+
+/* The manual's program for uploads is what it says. */
+TEST(clients, the_manual_takes_a_firmware)
+{
+    char dir[400], here[400], out[2000], where[64];
+    client c;
+    pid_t pid;
+    int port, fd, r = -1, status;
+
+    if (access("eventmpm.h", R_OK) != 0 || getcwd(here, sizeof here) == NULL ||
+        !installed("cc") || !installed("awk"))
+        SKIP("no sources here, no cc or no awk");
+    tmp_path(dir, sizeof dir, "manual");
+    if (!CHECK_INT(shell(out, sizeof out, "{ printf '#define EVENTMPM_"
+            "IMPLEMENTATION\n#include \"eventmpm.h\"\n'; awk '/^ \\*     "
+            "static int receive/ { f = 1 } f { print substr($0, 8) } "
+            "/^ \\*     };/ { if (f) exit }' eventmpm.h; "
+            "printf 'int main(int argc, char **argv) { empm_config cfg = "
+            "empm_defaults(); cfg.routes = routes; return empm_main(&cfg, "
+            "argc, argv); }\n'; } >%s.c && cc -I. -w "
+            "-DEVENTMPM_NO_STATUS -DEVENTMPM_NO_FILES -DEVENTMPM_NO_FASTCGI "
+            "-DEVENTMPM_NO_ACCESS_LOG -DEVENTMPM_NO_PROXY -o %s.up %s.c",
+            dir, dir, dir), 0)) {
+        fprintf(stderr, "%s", out);
+        return;
+    }
+    fd = listening_socket(&port);
+    close(fd);
+    snprintf(where, sizeof where, "127.0.0.1:%d", port);
+    snprintf(out, sizeof out, "%s.up", dir);
+    fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        fd = open("/dev/null", O_RDWR);
+        dup2(fd, 1);
+        dup2(fd, 2);
+        execl(out, "up", "-c", "User root", "-c", "SharedStoreSize 65536",
+              where, (char *)NULL);
+        _exit(127);
+    }
+    CHECK_SOON((r = cl_connect_port(&c, port, 0)) == 0, PATIENCE);
+    if (r == 0) {
+        static const char form[] = "--B\r\n" CD "version\r\n\r\n2.1\r\n--B\r\n"
+            CD "image; filename=fw.bin\r\n\r\n0123456789\r\n--B--\r\n";
+        CHECK_INT(post_form(&c, "/firmware?token=x", form, sizeof form - 1),
+                  200);
+        CHECK_STR(c.body.p, "fw.bin, 10 bytes, is version 2.1\n");
+        CHECK_INT(cl_get(&c, "/progress?token=x"), 200);
+        snprintf(where, sizeof where, "{\"received\":%d,\"length\":%d}\n",
+                 (int)sizeof form - 1, (int)sizeof form - 1);
+        CHECK_STR(c.body.p, where);
+        CHECK_INT(post_form(&c, "/firmware", two_parts, sizeof two_parts - 1),
+                  422);
+        cl_close(&c);
+    }
+    CHECK(signal_process(pid, SIGINT) == 0);
+    CHECK_INT(waitpid(pid, &status, 0), pid);
+    CHECK_INT(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
+    unlink(out);
+    snprintf(out, sizeof out, "%s.c", dir);
+    unlink(out);
+}
+#endif /* EVENTMPM_NO_FORMS */
+
 /* ab's thousands of requests succeed, with and without keep-alive. */
 SERVED_BY(clients, ab, 1, NULL)
 {
@@ -34748,6 +35574,10 @@ TEST(clients, first_two_minutes)
             if (i == 1) {
                 CHECK(strstr(c.body.p, "<a href=\"/hello/world\">") != NULL);
                 CHECK(strstr(c.body.p, "<li>POST /echo\n") != NULL);
+                CHECK_INT(post_form(&c, "/upload", two_parts,
+                                    sizeof two_parts - 1), 200);
+                CHECK_STR(c.body.p, "t: 4 bytes of text\nf: 8 bytes of "
+                          "x.bin\n");
                 CHECK_INT(cl_get(&c, "/date"), 200);
                 CHECK(c.body.n > 20 && strstr(c.body.p, ":") != NULL &&
                       c.body.p[c.body.n - 1] == '\n');
@@ -37099,6 +37929,67 @@ static int fuzz_fcgi(const uint8_t *data, size_t size)
 
 #endif /* EVENTMPM_NO_FASTCGI */
 
+/* --- the target forms ----------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_FORMS
+
+/* A form means the same however it is cut, no name has a control, and a safe
+ * name is one. */
+static int fuzz_forms(const uint8_t *data, size_t size)
+{
+    static const char *const words[] = {
+        "--B\r\n", "\r\n--B\r\n", "\r\n--B--", "\r\n", "\r", "\n", "-", "--B",
+        "\r\n\r\n", CD, "a\r\n\r\n", "; filename=", "\"", "\\", ";", "B", " ",
+        "Content-Type: a/b\r\n", "Content-Disposition: form-data; name=\"b\"",
+        PART, "\r\n--B\r\n" CD "\"c\"; filename=\"../d\"\r\n\r\n", "\xc2\x80",
+        "\r\n--", "X: y\r\n"
+    };
+    const unsigned all = sizeof words / sizeof words[0];
+    str in = STR_EMPTY, whole = STR_EMPTY, cut = STR_EMPTY;
+    size_t first, step, i;
+    char *safe;
+
+    fz_data = data;
+    fz_left = size;
+    first = fz_pick(80);
+    step = 1 + fz_pick(20);
+    while (fz_left != 0) {
+        const unsigned word = fz_byte();
+        const char ch = (char)fz_byte();
+
+        if (word < 9 * all)
+            str_add(&in, words[word % all], strlen(words[word % all]));
+        else
+            str_add(&in, &ch, 1);
+    }
+    str_add(&in, "", 0);
+    form_transcript(in.p, in.n, in.n, in.n, &whole);
+    form_transcript(in.p, in.n, first, step, &cut);
+    if (whole.n != cut.n || memcmp(whole.p, cut.p, whole.n) != 0)
+        fz_fault("a form cut at %lu and every %lu bytes is another",
+                 (unsigned long)first, (unsigned long)step);
+    cut.n = 0;
+    form_transcript(in.p, in.n, 1, 1, &cut);
+    if (whole.n != cut.n || memcmp(whole.p, cut.p, whole.n) != 0)
+        fz_fault("a form in single bytes is another");
+    if ((safe = (char *)malloc(in.n + 1)) == NULL)
+        abort();
+    empm__form_safe_name(safe, in.p);
+    for (i = 0; safe[i] != '\0'; i++)
+        if ((unsigned char)safe[i] < ' ' || safe[i] == 127 ||
+            strchr("/\\", safe[i]) != NULL ||
+            (i == 0 && strchr(".- ", safe[i]) != NULL))
+            fz_fault("%02x at %lu of a safe name", (unsigned)safe[i],
+                     (unsigned long)i);
+    free(safe);
+    str_free(&in);
+    str_free(&whole);
+    str_free(&cut);
+    return 0;
+}
+
+#endif /* EVENTMPM_NO_FORMS */
+
 /* --- the table, and the two drivers
  * ------------------------------------------ */
 
@@ -37112,6 +38003,9 @@ static const struct fz_target {
     { "fmt",   "dates, log formats, listen strings, files",        fuzz_fmt },
 #ifndef EVENTMPM_NO_FASTCGI
     { "fcgi",  "answers of back ends, cut anywhere",               fuzz_fcgi },
+#endif
+#ifndef EVENTMPM_NO_FORMS
+    { "forms", "bodies of forms, cut anywhere",                    fuzz_forms },
 #endif
     { "oom",   "each allocation of a connection fails",            fuzz_oom },
 #ifdef EVENTMPM_TLS_BEARSSL
