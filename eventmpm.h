@@ -996,6 +996,35 @@ EMPM_API int empm_redirect_url(empm_request *req, int status, const char *url);
 EMPM_API int empm_set_cookie(empm_request *req, const char *name,
                              const char *value, const char *attributes);
 
+/* Sends a field ahead of the answer, in a response 103 of its own, and at once:
+ * the client can fetch what "Link" names while the handler works. Nothing of it
+ * goes to a client of HTTP/1.0. Some clients of HTTP/1.1 take a 103 for the
+ * answer (Python's http.client does): call it for those that are known to read
+ * it, such as a proxy that speaks HTTP/2 to browsers.
+ *   name, value  as for empm_set_header(), to which they are no matter: say it
+ *                again in the answer
+ *   returns      EMPM_OK, EMPM_EINVAL, EMPM_EMISUSE (the head has left),
+ *                EMPM_ECLOSED, EMPM_EFULL, EMPM_ENOMEM
+ *   source       RFC 8297 */
+EMPM_API int empm_early_hints(empm_request *req, const char *name,
+                              const char *value);
+
+/* Adds a field behind the body: a checksum, say, or an error that has come up
+ * in the middle. It goes to clients that have said "TE: trailers", by HTTP/1.1,
+ * and the body is in chunks then, however short; to others there is none, and
+ * that is no error. A producer may call it, too, up to the call that returns 0.
+ *   value     NULL: only announces the name, by the field Trailer; call it
+ *             again with the value. Others come unannounced, if the head has
+ *             left
+ *   returns   EMPM_OK
+ *             EMPM_EINVAL   bad bytes, or a field that must not stand there:
+ *                           framing, routing, authentication, cookies, content
+ *             EMPM_EMISUSE  the answer has a declared length, or is complete
+ *             EMPM_EFULL (a page of them), EMPM_ENOMEM, EMPM_ECLOSED
+ *   source    RFC 9110 6.5, RFC 9112 7.1.2 */
+EMPM_API int empm_add_trailer(empm_request *req, const char *name,
+                              const char *value);
+
 /* Sends the bytes written so far, as many as the socket takes; the rest follows
  * with the next call, a suspension or the handler's end. Never blocks. */
 EMPM_API int empm_flush(empm_request *req);
@@ -10366,6 +10395,14 @@ typedef struct empm__note {       /* empm_note() */
     const char        *name, *value;    /* value NULL: taken away */
 } empm__note;
 
+/* A field behind the body of the answer. Without a value it is announced
+ * only. */
+typedef struct empm__trailer {
+    struct empm__trailer *next;
+    uint32_t    name_len, len;     /* len 0: no value */
+    char       *line;              /* "Name: value\r\n" */
+} empm__trailer;
+
 struct empm__value;
 
 /* An answer that waits for its status. 0, or EMPM_E*; it may commit the
@@ -10434,6 +10471,7 @@ struct empm_request {             /* owner: the connection's */
     char         *fields;         /* "Name: value\r\n"... of the response */
     uint32_t      fields_len, fields_cap;
     int           has_type;
+    empm__trailer *trailers_out;  /* in order, for a client that takes them */
     empm__page   *body_out, *body_out_last; /* not yet framed */
     size_t        body_out_bytes;
     empm_producer *producer;
@@ -11692,6 +11730,43 @@ static size_t empm__response_head_write(empm_request *req, char *to,
 /* 512: status line, Date, Server, and the fields that frame the body */
 #define EMPM__FIELDS_MAX (EMPM_PAGE_BYTES - 512)
 
+/* Makes room for `need` bytes behind the response's fields. Returns EMPM_OK,
+ * EMPM_ENOMEM, or EMPM_EFULL: a head that long goes into no page. Room that was
+ * too small stays with the request until its end. */
+static int empm__response_fields_reserve(empm_request *req, size_t need)
+{
+    if (need > EMPM__FIELDS_MAX - req->fields_len)
+        return EMPM_EFULL;
+    if (req->fields_len + need > req->fields_cap) {
+        const size_t cap = empm__min((req->fields_len + need) * 2 + 128,
+                                     EMPM__FIELDS_MAX);
+        char *more = (char *)empm_alloc(req, cap);
+        if (more == NULL)
+            return EMPM_ENOMEM;
+        if (req->fields_len > 0)
+            memcpy(more, req->fields, req->fields_len);
+        req->fields = more;
+        req->fields_cap = (uint32_t)cap;
+    }
+    return EMPM_OK;
+}
+
+/* Names the trailers that are known by now (RFC 9110 6.6.2). A client can do
+ * without that: where the head has no room, they come unannounced. */
+static void empm__response_announce(empm_request *req)
+{
+    const empm__trailer *t = req->trailers_out;
+    for (; t != NULL; t = t->next) {
+        char *at;
+        if (empm__response_fields_reserve(req, t->name_len + 11) < 0)
+            return;
+        at = EMPM__ADD(req->fields + req->fields_len, "Trailer: ");
+        at = empm__text_append(at, t->line, t->name_len);
+        at = EMPM__ADD(at, "\r\n");
+        req->fields_len = (uint32_t)(at - req->fields);
+    }
+}
+
 /* Decides the head, and where the body ends, and puts it on its way with what
  * has gathered. `whole`: the body is complete, so its length is known. From
  * here on status and fields are fixed. Returns EMPM_OK or EMPM_ENOMEM. */
@@ -11708,7 +11783,7 @@ static int empm__response_commit(empm_request *req, int whole)
     if (req->body_open && req->body_mode == EMPM__BODY_NONE)
         /* on_head answers: nobody will read it */
         empm__request_closes(req, EMPM__CLOSES_UNREAD);
-    if (whole && length < 0)
+    if (whole && length < 0 && req->trailers_out == NULL)
         length = req->written;
     /* RFC 9110 15.3.6: no content, and a length that says so */
     if (req->status == 205)
@@ -11720,6 +11795,8 @@ static int empm__response_commit(empm_request *req, int whole)
         empm__request_closes(req, EMPM__CLOSES);
         req->c->flags |= EMPM__F_RESET;  /* until all of it is sent */
     }
+    if (req->framing == EMPM__BY_CHUNKS)
+        empm__response_announce(req);
     n = empm__protocol_of(req->c)->head(req, head, length);
     req->head_out = (uint32_t)n;
     /* A small answer is one piece of memory, and so one send() */
@@ -11758,14 +11835,20 @@ static void empm__response_chunk(empm__page *p)
     data[p->end++] = '\n';
 }
 
-/* Sends the last chunk, and no trailers. EMPM_OK or EMPM_ENOMEM. */
+/* Sends the last chunk, and the trailers, which fit behind it. EMPM_OK or
+ * EMPM_ENOMEM. */
 static int empm__response_end_chunks(empm_request *req)
 {
     empm__page *p = empm__page_borrow(req->w);
+    const empm__trailer *t = req->trailers_out;
+    char *at;
     if (p == NULL)
         return EMPM_ENOMEM;
-    p->end = 5;
-    memcpy(empm__page_data(p), "0\r\n\r\n", 5);
+    at = EMPM__ADD(empm__page_data(p), "0\r\n");
+    for (; t != NULL; t = t->next)
+        at = empm__text_append(at, t->line, t->len);
+    at = EMPM__ADD(at, "\r\n");
+    p->end = (uint32_t)(at - empm__page_data(p));
     return empm__response_emit(req, p);
 }
 
@@ -11845,49 +11928,17 @@ static void empm__response_field_remove(empm_request *req, const char *name,
     }
 }
 
-/* Makes room for `need` bytes behind the response's fields. Returns EMPM_OK,
- * EMPM_ENOMEM, or EMPM_EFULL: a head that long goes into no page. Room that was
- * too small stays with the request until its end. */
-static int empm__response_fields_reserve(empm_request *req, size_t need)
-{
-    if (need > EMPM__FIELDS_MAX - req->fields_len)
-        return EMPM_EFULL;
-    if (req->fields_len + need > req->fields_cap) {
-        const size_t cap = empm__min((req->fields_len + need) * 2 + 128,
-                                     EMPM__FIELDS_MAX);
-        char *more = (char *)empm_alloc(req, cap);
-        if (more == NULL)
-            return EMPM_ENOMEM;
-        if (req->fields_len > 0)
-            memcpy(more, req->fields, req->fields_len);
-        req->fields = more;
-        req->fields_cap = (uint32_t)cap;
-    }
-    return EMPM_OK;
-}
-
-/* Adds a field, or, `replace`, puts it in the place of all of its name. Fields
- * that frame the answer are the server's (`ours`); Content-Length is kept as a
- * number, and holds the handler to it. A name or value with bytes that could
- * begin another field is refused: RFC 9110 5.5. */
-static int empm__response_field_add(empm_request *req, const char *name,
-                                    const char *value, int replace)
+/* May a handler send this field? Fields that frame the answer are the server's
+ * (`ours`). A name or value with bytes that could begin another field is
+ * refused: RFC 9110 5.5. Returns EMPM_OK or EMPM_EINVAL. */
+static int empm__response_field_judge(empm_request *req, const char *name,
+                                      size_t n, const char *value, size_t v)
 {
     static const char *const ours[] = { "transfer-encoding", "connection",
                                         "trailer", "upgrade", "keep-alive",
                                         "date", "server" };
     const empm__chars *t = &req->w->s->chars;
-    const size_t n = name != NULL ? strlen(name) : 0;
-    const size_t v = value != NULL ? strlen(value) : 0, need = n + v + 4;
-    size_t i, old;
-    int r;
-    /* in this order: misuse of the call, bad bytes, the server's own fields */
-    if (value == NULL)
-        return EMPM_EINVAL;
-    if (!empm__request_head_is_open(req)) {
-        empm__response_complain(req, "field set after the head was sent");
-        return EMPM_EMISUSE;
-    }
+    size_t i;
     if (n == 0 || !empm__chars_all(t, name, n, EMPM__TCHAR) ||
         !empm__chars_all(t, value, v, EMPM__VCHAR)) {
         empm__response_complain(req, "field with a bad name or value refused");
@@ -11896,6 +11947,27 @@ static int empm__response_field_add(empm_request *req, const char *name,
     for (i = 0; i < EMPM__COUNT(ours); i++)
         if (empm__text_same(name, n, ours[i], strlen(ours[i])))
             return EMPM_EINVAL;
+    return EMPM_OK;
+}
+
+/* Adds a field, or, `replace`, puts it in the place of all of its name.
+ * Content-Length is kept as a number, and holds the handler to it. */
+static int empm__response_field_add(empm_request *req, const char *name,
+                                    const char *value, int replace)
+{
+    const size_t n = name != NULL ? strlen(name) : 0;
+    const size_t v = value != NULL ? strlen(value) : 0, need = n + v + 4;
+    size_t old;
+    int r;
+    /* in this order: misuse of the call, bad bytes, the server's own fields */
+    if (value == NULL)
+        return EMPM_EINVAL;
+    if (!empm__request_head_is_open(req)) {
+        empm__response_complain(req, "field set after the head was sent");
+        return EMPM_EMISUSE;
+    }
+    if ((r = empm__response_field_judge(req, name, n, value, v)) < 0)
+        return r;
     if (empm__text_same(name, n, "content-length", 14)) {
         const int64_t len = empm__parse_u63(value, v);
         if (len < req->written) {    /* no number, or too late for it */
@@ -11933,6 +12005,113 @@ EMPM_API int empm_add_header(empm_request *req, const char *name,
                              const char *value)
 {
     return empm__response_field_add(req, name, value, 0);
+}
+
+/* Sent at once, behind the answers before it: it is worth something only while
+ * the handler is busy. A page of its own, so that it goes whole or not at all,
+ * and within LimitResponseSpool. */
+EMPM_API int empm_early_hints(empm_request *req, const char *name,
+                              const char *value)
+{
+    const size_t n = name != NULL ? strlen(name) : 0;
+    const size_t v = value != NULL ? strlen(value) : 0;
+    empm__page *p;
+    char *at;
+    int r = req->failed;
+    if (r < 0)
+        return r;
+    if (!empm__request_head_is_open(req)) {
+        empm__response_complain(req, "early hints after the head was sent");
+        return EMPM_EMISUSE;
+    }
+    if ((r = empm__response_field_judge(req, name, n, value, v)) < 0)
+        return r;
+    if (empm__text_same(name, n, "content-length", 14))
+        return EMPM_EINVAL;
+    if (n + v > EMPM__FIELDS_MAX)
+        return EMPM_EFULL;
+    /* RFC 9110 15.2: never to HTTP/1.0, and so not to a client of which the
+     * version is not known yet */
+    if (req->text == NULL || req->head.minor == 0)
+        return EMPM_OK;
+    if ((p = empm__page_borrow(req->w)) == NULL)
+        return EMPM_ENOMEM;
+    at = EMPM__ADD(empm__page_data(p), "HTTP/1.1 103 Early Hints\r\n");
+    at = empm__text_append(at, name, n);
+    at = EMPM__ADD(at, ": ");
+    at = empm__text_append(at, value, v);
+    at = EMPM__ADD(at, "\r\n\r\n");
+    p->end = (uint32_t)(at - empm__page_data(p));
+    if ((r = empm__response_emit(req, p)) < 0)
+        empm__response_fail_room(req, r);
+    else if (empm__response_flush(req) == EMPM__CUT)
+        empm__response_fail(req, EMPM_ECLOSED, "");
+    return req->failed;
+}
+
+/* Does the client take trailers, rather than drop them unseen (RFC 9110
+ * 10.1.4)? Only a body in chunks has them. */
+static int empm__response_trailers_wanted(const empm_request *req)
+{
+    empm__list l;
+    if (req->text == NULL || req->head.minor == 0 || req->head_only)
+        return 0;
+    empm__list_of_fields(&l, &req->head, req->text, "te", '\\');
+    while (empm__list_next(&l))
+        if (empm__text_same(l.item, strcspn(l.item, " \t;,"), "trailers", 8))
+            return 1;
+    return 0;
+}
+
+/* May that stand behind a body? Not what a client has to know before it, such
+ * as response control, authentication and the content's form (RFC 9110
+ * 6.5.1). */
+static int empm__response_trailer_forbidden(const char *name, size_t n)
+{
+    return empm__chunk_trailer_forbidden(name, n) ||
+           empm__text_listed("age allow content-disposition content-language "
+                             "content-location expires location "
+                             "proxy-authenticate retry-after set-cookie vary "
+                             "via warning www-authenticate", name);
+}
+
+EMPM_API int empm_add_trailer(empm_request *req, const char *name,
+                              const char *value)
+{
+    const size_t n = name != NULL ? strlen(name) : 0;
+    const size_t v = value != NULL ? strlen(value) : 0;
+    size_t sum = n + v + 4;
+    empm__trailer *t, **last = &req->trailers_out;
+    int r = req->failed;
+    if (r < 0)
+        return r;
+    if (req->answer == EMPM__COMPLETE || req->declared >= 0 ||
+        req->framing == EMPM__BY_LENGTH) {
+        empm__response_complain(req, "a trailer of an answer of known length, "
+                                "or that is complete");
+        return EMPM_EMISUSE;
+    }
+    if ((r = empm__response_field_judge(req, name, n,
+                                        value != NULL ? value : "", v)) < 0)
+        return r;
+    if (empm__response_trailer_forbidden(name, n))
+        return EMPM_EINVAL;
+    if (!empm__response_trailers_wanted(req))
+        return EMPM_OK;
+    for (; *last != NULL; last = &(*last)->next)
+        sum += (*last)->len;
+    if (sum > EMPM__FIELDS_MAX)
+        return EMPM_EFULL;
+    if ((t = (empm__trailer *)empm_alloc(req, sizeof *t + n + v + 5)) == NULL)
+        return EMPM_ENOMEM;
+    t->next = NULL;
+    t->line = (char *)(t + 1);
+    t->name_len = (uint32_t)n;
+    t->len = value != NULL ? (uint32_t)(n + v + 4) : 0;
+    snprintf(t->line, n + v + 5, "%s: %s\r\n", name, value != NULL ? value
+                                                                   : "");
+    *last = t;
+    return EMPM_OK;
 }
 
 /* Returns the last page of the body, or a new one, with room for at least one
@@ -12124,7 +12303,7 @@ static int empm__response_produce(empm_request *req)
 }
 
 /* Forgets a body of which nothing has left: its pages, its file, its producer,
- * its declared length. Status and fields stay. */
+ * its declared length, its trailers. Status and fields stay. */
 static void empm__response_body_forget(empm_request *req)
 {
     empm__pages_return(req->w, req->body_out);
@@ -12132,6 +12311,7 @@ static void empm__response_body_forget(empm_request *req)
     req->body_out_bytes = 0;
     req->written = 0;
     req->declared = -1;
+    req->trailers_out = NULL;
     req->producer = NULL;
     empm__request_file_drop(req);
     if (req->answer == EMPM__PROMISED)

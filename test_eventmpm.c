@@ -16998,6 +16998,169 @@ SERVED_WITH(response, errors_ask_once, T_LIVE,
     }
 }
 
+/* --- ahead of an answer, and behind it ------------------------------------ */
+
+static long behind_producer(empm_request *req, void *buf, size_t cap,
+                            void *user)
+{
+    slot *s = (slot *)user;
+
+    if (add_int(&s->pieces, 1) > 3) {
+        set_int(&shm->rc[1], empm_add_trailer(req, "X-Sum", "3"));
+        return 0;
+    }
+    memcpy(buf, "piece", 5);
+    return cap >= 5 ? 5 : -1;
+}
+
+/* What its query says: `how` for trailers, `early` for hints. */
+static int h_ahead(empm_request *req, void *user)
+{
+    static const char *const bad[] = {
+        "Content-Length", "transfer-encoding", "Trailer", "Host", "Set-Cookie",
+        "Content-Type", "Location", "Cache-Control", "WWW-Authenticate", "a b",
+        "", "Date"
+    };
+    const char *how = empm_query(req, "how");
+    slot *s = query_slot(req);
+    size_t i;
+
+    (void)user;
+    if (empm_query(req, "early") != NULL) {
+        set_int(&shm->rc[0], empm_early_hints(req, "Link", "</a.css>; rel=x"));
+        shm->rc[1] = empm_early_hints(req, "Content-Length", "1");
+        shm->rc[2] = empm_early_hints(req, "Connection", "close");
+        shm->rc[3] = empm_early_hints(req, "a", "b\r\nc: d");
+        shm->rc[4] = empm_early_hints(req, NULL, NULL);
+        empm_write(req, "late", 4);
+        empm_flush(req);
+        shm->rc[5] = empm_early_hints(req, "Link", "</b.css>");
+        return EMPM_OK;
+    }
+    if (strcmp(how, "stream") == 0) {
+        set_int(&s->pieces, 0);
+        empm_add_trailer(req, "X-Sum", NULL);
+        return empm_stream(req, -1, behind_producer, s);
+    }
+    if (strcmp(how, "declared") == 0)
+        empm_set_header(req, "Content-Length", "4");
+    if (strcmp(how, "late") == 0) {
+        empm_add_trailer(req, "X-Sum", NULL);
+        empm_flush(req);
+        empm_add_trailer(req, "X-More", "2");
+    }
+    if (strcmp(how, "bad") == 0)
+        for (i = 0; i < sizeof bad / sizeof bad[0]; i++)
+            if (empm_add_trailer(req, bad[i], "1") != EMPM_EINVAL)
+                return 418;
+    if (strcmp(how, "long") == 0)
+        for (i = 0; i < 20; i++) {
+            static char value[1001];
+            memset(value, 'a', 1000);
+            set_int(&shm->rc[1], empm_add_trailer(req, "X-Long", value));
+        }
+    set_int(&shm->rc[0], empm_add_trailer(req, "X-Sum", "1"));
+    return strcmp(how, "error") == 0 ? 404 : empm_write(req, "body", 4);
+}
+
+static const empm_route ahead_routes[] = {
+    EMPM_ROUTE("GET /ahead", h_ahead, NULL),
+    EMPM_ROUTE("GET /hello/{name}", h_hello, NULL), EMPM_ROUTES_END
+};
+
+/* Trailers go to clients that take them, behind chunks, announced where they
+ * are known in time; to no others, and never with fields of a head. */
+SERVED_WITH(response, trailers, T_LIVE,
+            fx_init(f); f->cfg.routes = ahead_routes, NULL)
+{
+    static const struct {
+        const char *how, *te, *version, *body, *announced, *trailer;
+        int rc;
+    } rows[] = {
+        { "plain", "trailers", "1.1", "body", "X-Sum", "X-Sum: 1\r\n", 0 },
+        { "plain", "gzip;q=0.5, Trailers ;q=1", "1.1", "body", "X-Sum",
+          "X-Sum: 1\r\n", 0 },
+        { "plain", "trailersx", "1.1", "body", NULL, "", 0 },
+        { "plain", "", "1.1", "body", NULL, "", 0 },
+        { "plain", "trailers", "1.0", "body", NULL, "", 0 },
+        { "late", "trailers", "1.1", "body", "X-Sum",
+          "X-More: 2\r\nX-Sum: 1\r\n", 0 },
+        { "late", "", "1.1", "body", NULL, "", 0 },
+        { "stream", "trailers", "1.1", "piecepiecepiece", "X-Sum",
+          "X-Sum: 3\r\n", 0 },
+        { "stream", "trailers", "1.0", "piecepiecepiece", NULL, "", 0 },
+        { "declared", "trailers", "1.1", "body", NULL, "", EMPM_EMISUSE },
+        { "bad", "trailers", "1.1", "body", "X-Sum", "X-Sum: 1\r\n", 0 },
+        { "error", "trailers", "1.1", "404 Not Found\n", NULL, "", 0 }
+    };
+
+    EACH(rows, i) {
+        const int old = strcmp(rows[i].version, "1.0") == 0;
+        context("%s, TE: %s, HTTP/%s", rows[i].how, rows[i].te,
+                rows[i].version);
+        set_int(&shm->rc[0], 0);
+        set_int(&shm->rc[1], 0);
+        cl_printf(c, "GET /ahead?how=%s HTTP/%s\r\nHost: a\r\nTE: %s\r\n\r\n",
+                  rows[i].how, rows[i].version, rows[i].te);
+        CHECK_INT(cl_reply(c), strcmp(rows[i].how, "error") == 0 ? 404 : 200);
+        CHECK_INT(c->complete, 1);
+        CHECK_STR(c->body.p, rows[i].body);
+        CHECK_STR(c->trailer.p, rows[i].trailer);
+        CHECK_INT(get_int(&shm->rc[0]), rows[i].rc);
+        CHECK_INT(get_int(&shm->rc[1]), 0);
+        if (rows[i].announced != NULL)
+            CHECK_STR(cl_header(c, "Trailer"), rows[i].announced);
+        else
+            CHECK(cl_header(c, "Trailer") == NULL);
+        if (old)
+            cl_close(c);
+        else
+            check_in_step(c);
+    }
+    cl_puts(c, "HEAD /ahead?how=plain HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n"
+            "\r\n");
+    CHECK_INT(cl_reply_with(c, 1), 200);
+    check_in_step(c);
+    /* a page of them and no more */
+    cl_puts(c, "GET /ahead?how=long HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n"
+            "\r\n");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_INT(get_int(&shm->rc[1]), EMPM_EFULL);
+    CHECK_INT(c->trailer.n, (EMPM_PAGE_BYTES - 512) / 1010 * 1010 + 10);
+    check_in_step(c);
+}
+
+/* Early hints come before the answer and behind earlier ones, to HTTP/1.1
+ * alone, and are no part of its body. */
+SERVED_WITH(response, early_hints, T_LIVE,
+            fx_init(f); f->cfg.routes = ahead_routes, NULL)
+{
+    static const int rc[] = { EMPM_OK, EMPM_EINVAL, EMPM_EINVAL, EMPM_EINVAL,
+                              EMPM_EINVAL, EMPM_EMISUSE };
+    int i;
+
+    for (i = 0; i < 2; i++) {
+        const char *method = i == 0 ? "GET" : "HEAD";
+        context("%s", method);
+        cl_printf(c, "GET /hello/first HTTP/1.1\r\nHost: a\r\n\r\n"
+                  "%s /ahead?early=1 HTTP/1.1\r\nHost: a\r\n\r\n", method);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(c->body.p, "Hello, first!\n");
+        CHECK_INT(cl_reply(c), 103);
+        CHECK_STR(c->head.p, "HTTP/1.1 103 Early Hints\r\n"
+                  "Link: </a.css>; rel=x\r\n\r\n");
+        CHECK_INT(cl_reply_with(c, i), 200);
+        CHECK(cl_header(c, "Link") == NULL);
+        CHECK_STR(c->body.p, i == 0 ? "late" : "");
+        check_in_step(c);
+    }
+    no_context();
+    EACH(rc, k)
+        CHECK_INT(get_int(&shm->rc[k]), rc[k]);
+    CHECK_INT(cl_ask(c, "GET /ahead?early=1 HTTP/1.0\r\n\r\n"), 200);
+    CHECK_STR(c->body.p, "late");
+}
+
 /* ---------------------------------------------------------------------------
  * >>access -- a record per request, whatever the client sends
  * ------------------------------------------------------------------------- */
