@@ -365,6 +365,8 @@
  *   EVENTMPM_NO_FORMS         720 lines  4900 bytes uploads, multipart forms
  *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
  *   EVENTMPM_NO_AUTH          570 lines  4000 bytes users and passwords
+ *   EVENTMPM_NO_ANSWERS       690 lines  6600 bytes JSON, HTML, redirects and
+ *                                                   cookies
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
  *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
  *   EVENTMPM_NO_MAIN          790 lines 13200 bytes the command line
@@ -1223,6 +1225,108 @@ EMPM_API int empm_printf(empm_request *req, const char *fmt, ...)
     EMPM__PRINTF(2, 3);
 EMPM_API int empm_vprintf(empm_request *req, const char *fmt, va_list ap);
 
+/* Answers with JSON: sets the status and Content-Type: application/json, unless
+ * another type has been set, and writes the format. empm_add_json() appends to
+ * it, so that a loop can make an array.
+ *
+ *   fmt       its directives are printf()'s, so a compiler checks them:
+ *               %s %.9s %.*s   a string: its quotes are made, its bytes
+ *                              escaped; NULL is null. Within a string of the
+ *                              format: without quotes of its own
+ *               %d %i %u       a number; with hh h l ll z j t
+ *               %f %e %g %.3f  a number, with '.' in any locale; %.17g is
+ *                              exact. NaN and infinity are null
+ *               %c             an int: true or false
+ *             A string of the format can also stand in '...'. JSON that is
+ *             ready goes between two calls, by empm_write()
+ *   returns   EMPM_OK, so that a handler can return it
+ *             EMPM_EINVAL  another directive, a string that does not end in its
+ *                          call, or no such status: nothing has changed
+ *             EMPM_EMISUSE, ...  as empm_status() and empm_write()
+ *   example   return empm_json(req, 201, "{'id':%d,'title':%s,'done':%c}",
+ *                              id, title, 0);
+ *   source    RFC 8259; bytes that are no UTF-8 become U+FFFD, '<' is < */
+EMPM_API int empm_json(empm_request *req, int status, const char *fmt, ...)
+    EMPM__PRINTF(3, 4);
+EMPM_API int empm_add_json(empm_request *req, const char *fmt, ...)
+    EMPM__PRINTF(2, 3);
+
+/* Appends HTML, the type of the answer unless another one has been set. Each %s
+ * becomes text, or the value of an attribute that stands in quotes; it must not
+ * stand in a <script>, a style, or the name of a tag, nor be a whole address in
+ * href. Directives are %s %.9s %.*s %d %i %u %x %X %f %e %g, numbers with flags
+ * and width, as %02d.
+ *   returns   as empm_add_json() */
+EMPM_API int empm_html(empm_request *req, const char *fmt, ...)
+    EMPM__PRINTF(2, 3);
+
+/* Escape len bytes of text as above, without quotes, into to[0..cap), which
+ * ends with a NUL and, if it is too short, with a whole character. They return
+ * the length of all of it: below cap, it has found room. */
+EMPM_API size_t empm_escape_json(char *to, size_t cap, const char *text,
+                                 size_t len);
+EMPM_API size_t empm_escape_html(char *to, size_t cap, const char *text,
+                                 size_t len);
+
+/* Answers with a redirect. empm_redirect() stays on this server whatever text
+ * it is given, a client's included: the target is a path, with or without a
+ * query, or relative to that of the request ("edit", "?page=2"). Anything else
+ * is refused: "//host", "http:host", a '\', a control, a blank at the front.
+ * empm_redirect_url() leads to "http://host..." or "https://host...": never
+ * pass it a client's text.
+ *   status    303: with GET, as after a form; 301, 302; 307, 308: as it was
+ *   target    copied; blanks and bytes above 0x7f become %XX
+ *   returns   EMPM_OK, EMPM_EINVAL (nothing has changed: redirect to "/",
+ *             perhaps), EMPM_EMISUSE, EMPM_EFULL, EMPM_ENOMEM */
+EMPM_API int empm_redirect(empm_request *req, int status, const char *target);
+EMPM_API int empm_redirect_url(empm_request *req, int status, const char *url);
+
+/* Sets a cookie; a later one of the same name takes its place. empm_cookie()
+ * reads it.
+ *   name        a token. "__Host-" and "__Secure-" are held to their rules
+ *   value       visible ASCII but for '"' ',' ';' '\'; "" is one. NULL deletes
+ *               the cookie: then Path and Domain are those that it was set with
+ *   attributes  NULL: HttpOnly; SameSite=Lax; Path=/; and Secure over HTTPS, to
+ *               which these are added: "Max-Age=3600; SameSite=Strict; Path=/a;
+ *               Domain=example.org; Secure; Partitioned; -HttpOnly; -Secure"
+ *               ('-' takes one away). Expires follows from Max-Age.
+ *               SameSite=None, Partitioned and the prefixes bring Secure along
+ *   returns     EMPM_OK, EMPM_EINVAL (bytes or attributes that there are not,
+ *               or that contradict each other; over 4096 bytes), EMPM_EMISUSE,
+ *               EMPM_EFULL, EMPM_ENOMEM
+ *   source      RFC 6265bis */
+EMPM_API int empm_set_cookie(empm_request *req, const char *name,
+                             const char *value, const char *attributes);
+
+/* Sends a field ahead of the answer, in a response 103 of its own, and at once:
+ * the client can fetch what "Link" names while the handler works. Nothing of it
+ * goes to a client of HTTP/1.0. Some clients of HTTP/1.1 take a 103 for the
+ * answer (Python's http.client does): call it for those that are known to read
+ * it, such as a proxy that speaks HTTP/2 to browsers.
+ *   name, value  as for empm_set_header(), to which they are no matter: say it
+ *                again in the answer
+ *   returns      EMPM_OK, EMPM_EINVAL, EMPM_EMISUSE (the head has left),
+ *                EMPM_ECLOSED, EMPM_EFULL, EMPM_ENOMEM
+ *   source       RFC 8297 */
+EMPM_API int empm_early_hints(empm_request *req, const char *name,
+                              const char *value);
+
+/* Adds a field behind the body: a checksum, say, or an error that has come up
+ * in the middle. It goes to clients that have said "TE: trailers", by HTTP/1.1,
+ * and the body is in chunks then, however short; to others there is none, and
+ * that is no error. A producer may call it, too, up to the call that returns 0.
+ *   value     NULL: only announces the name, by the field Trailer; call it
+ *             again with the value. Others come unannounced, if the head has
+ *             left
+ *   returns   EMPM_OK
+ *             EMPM_EINVAL   bad bytes, or a field that must not stand there:
+ *                           framing, routing, authentication, cookies, content
+ *             EMPM_EMISUSE  the answer has a declared length, or is complete
+ *             EMPM_EFULL (a page of them), EMPM_ENOMEM, EMPM_ECLOSED
+ *   source    RFC 9110 6.5, RFC 9112 7.1.2 */
+EMPM_API int empm_add_trailer(empm_request *req, const char *name,
+                              const char *value);
+
 /* Sends the bytes written so far, as many as the socket takes; the rest follows
  * with the next call, a suspension or the handler's end. Never blocks. */
 EMPM_API int empm_flush(empm_request *req);
@@ -1600,8 +1704,8 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   engine endpoints endpoint-unix endpoint-sockets limits users logs server
  *                                             threads, sockets, all together
  *   -- here ends the core --
- *   config-files config-sections proxy digest store auth forms form-parts tls
- *   fields access files fastcgi status wings
+ *   config-files config-sections answers proxy digest store auth forms
+ *   form-parts tls fields access files fastcgi status wings
  *                                             wings, each of them closed
  *   testing                                   requests without a socket
  *   signals manager attend identity           one process that serves
@@ -1809,6 +1913,8 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix server          server
  *   prefix config-files    loader define load
  *   prefix config-sections loader config
+ *   prefix answers         answers
+ *   prefix answers-fields  answers
  *   prefix proxy           proxy reading
  *   prefix digest          sha256 hmac secret base64
  *   prefix store           random shared
@@ -11227,6 +11333,14 @@ typedef struct empm__note {       /* empm_note() */
     const char        *name, *value;    /* value NULL: taken away */
 } empm__note;
 
+/* A field behind the body of the answer. Without a value it is announced
+ * only. */
+typedef struct empm__trailer {
+    struct empm__trailer *next;
+    uint32_t    name_len, len;     /* len 0: no value */
+    char       *line;              /* "Name: value\r\n" */
+} empm__trailer;
+
 struct empm__value;
 
 /* An answer that waits for its status. 0, or EMPM_E*; it may commit the
@@ -11298,6 +11412,7 @@ struct empm_request {             /* owner: the connection's */
     char         *fields;         /* "Name: value\r\n"... of the response */
     uint32_t      fields_len, fields_cap;
     int           has_type;
+    empm__trailer *trailers_out;  /* in order, for a client that takes them */
     empm__page   *body_out, *body_out_last; /* not yet framed */
     size_t        body_out_bytes;
     empm_producer *producer;
@@ -12738,6 +12853,43 @@ static size_t empm__response_head_write(empm_request *req, char *to,
 /* 512: status line, Date, Server, and the fields that frame the body */
 #define EMPM__FIELDS_MAX (EMPM_PAGE_BYTES - 512)
 
+/* Makes room for `need` bytes behind the response's fields. Returns EMPM_OK,
+ * EMPM_ENOMEM, or EMPM_EFULL: a head that long goes into no page. Room that was
+ * too small stays with the request until its end. */
+static int empm__response_fields_reserve(empm_request *req, size_t need)
+{
+    if (need > EMPM__FIELDS_MAX - req->fields_len)
+        return EMPM_EFULL;
+    if (req->fields_len + need > req->fields_cap) {
+        const size_t cap = empm__min((req->fields_len + need) * 2 + 128,
+                                     EMPM__FIELDS_MAX);
+        char *more = (char *)empm_alloc(req, cap);
+        if (more == NULL)
+            return EMPM_ENOMEM;
+        if (req->fields_len > 0)
+            memcpy(more, req->fields, req->fields_len);
+        req->fields = more;
+        req->fields_cap = (uint32_t)cap;
+    }
+    return EMPM_OK;
+}
+
+/* Names the trailers that are known by now (RFC 9110 6.6.2). A client can do
+ * without that: where the head has no room, they come unannounced. */
+static void empm__response_announce(empm_request *req)
+{
+    const empm__trailer *t = req->trailers_out;
+    for (; t != NULL; t = t->next) {
+        char *at;
+        if (empm__response_fields_reserve(req, t->name_len + 11) < 0)
+            return;
+        at = EMPM__ADD(req->fields + req->fields_len, "Trailer: ");
+        at = empm__text_append(at, t->line, t->name_len);
+        at = EMPM__ADD(at, "\r\n");
+        req->fields_len = (uint32_t)(at - req->fields);
+    }
+}
+
 /* Decides the head, and where the body ends, and puts it on its way with what
  * has gathered. `whole`: the body is complete, so its length is known. From
  * here on status and fields are fixed. Returns EMPM_OK or EMPM_ENOMEM. */
@@ -12759,7 +12911,7 @@ static int empm__response_commit(empm_request *req, int whole)
     if (req->body_open && req->body_mode == EMPM__BODY_NONE)
         /* on_head answers: nobody will read it */
         empm__request_closes(req, EMPM__CLOSES_UNREAD);
-    if (whole && length < 0)
+    if (whole && length < 0 && req->trailers_out == NULL)
         length = req->written;
     /* RFC 9110 15.3.6: no content, and a length that says so */
     if (req->status == 205)
@@ -12771,6 +12923,8 @@ static int empm__response_commit(empm_request *req, int whole)
         empm__request_closes(req, EMPM__CLOSES);
         req->c->flags |= EMPM__F_RESET;  /* until all of it is sent */
     }
+    if (req->framing == EMPM__BY_CHUNKS)
+        empm__response_announce(req);
     n = empm__protocol_of(req->c)->head(req, head, length);
     req->head_out = (uint32_t)n;
     /* A small answer is one piece of memory, and so one send() */
@@ -12809,14 +12963,20 @@ static void empm__response_chunk(empm__page *p)
     data[p->end++] = '\n';
 }
 
-/* Sends the last chunk, and no trailers. EMPM_OK or EMPM_ENOMEM. */
+/* Sends the last chunk, and the trailers, which fit behind it. EMPM_OK or
+ * EMPM_ENOMEM. */
 static int empm__response_end_chunks(empm_request *req)
 {
     empm__page *p = empm__page_borrow(req->w);
+    const empm__trailer *t = req->trailers_out;
+    char *at;
     if (p == NULL)
         return EMPM_ENOMEM;
-    p->end = 5;
-    memcpy(empm__page_data(p), "0\r\n\r\n", 5);
+    at = EMPM__ADD(empm__page_data(p), "0\r\n");
+    for (; t != NULL; t = t->next)
+        at = empm__text_append(at, t->line, t->len);
+    at = EMPM__ADD(at, "\r\n");
+    p->end = (uint32_t)(at - empm__page_data(p));
     return empm__response_emit(req, p);
 }
 
@@ -12896,27 +13056,6 @@ static void empm__response_field_remove(empm_request *req, const char *name,
     }
 }
 
-/* Makes room for `need` bytes behind the response's fields. Returns EMPM_OK,
- * EMPM_ENOMEM, or EMPM_EFULL: a head that long goes into no page. Room that was
- * too small stays with the request until its end. */
-static int empm__response_fields_reserve(empm_request *req, size_t need)
-{
-    if (need > EMPM__FIELDS_MAX - req->fields_len)
-        return EMPM_EFULL;
-    if (req->fields_len + need > req->fields_cap) {
-        const size_t cap = empm__min((req->fields_len + need) * 2 + 128,
-                                     EMPM__FIELDS_MAX);
-        char *more = (char *)empm_alloc(req, cap);
-        if (more == NULL)
-            return EMPM_ENOMEM;
-        if (req->fields_len > 0)
-            memcpy(more, req->fields, req->fields_len);
-        req->fields = more;
-        req->fields_cap = (uint32_t)cap;
-    }
-    return EMPM_OK;
-}
-
 /* Does the server itself make this field? */
 static int empm__response_field_is_ours(const char *name, size_t n)
 {
@@ -12930,14 +13069,28 @@ static int empm__response_field_is_ours(const char *name, size_t n)
     return 0;
 }
 
-/* Adds a field, or, `replace`, puts it in the place of all of its name. Fields
- * that frame the answer are the server's; Content-Length is kept as a
- * number, and holds the handler to it. A name or value with bytes that could
- * begin another field is refused: RFC 9110 5.5. */
+/* May a handler send this field? Fields that frame the answer are the server's
+ * (`ours`). A name or value with bytes that could begin another field is
+ * refused: RFC 9110 5.5. Returns EMPM_OK or EMPM_EINVAL. */
+static int empm__response_field_judge(empm_request *req, const char *name,
+                                      size_t n, const char *value, size_t v)
+{
+    const empm__chars *t = &req->w->s->chars;
+    if (n == 0 || !empm__chars_all(t, name, n, EMPM__TCHAR) ||
+        !empm__chars_all(t, value, v, EMPM__VCHAR)) {
+        empm__response_complain(req, "field with a bad name or value refused");
+        return EMPM_EINVAL;
+    }
+    if (empm__response_field_is_ours(name, n))
+        return EMPM_EINVAL;
+    return EMPM_OK;
+}
+
+/* Adds a field, or, `replace`, puts it in the place of all of its name.
+ * Content-Length is kept as a number, and holds the handler to it. */
 static int empm__response_field_add(empm_request *req, const char *name,
                                     const char *value, int replace)
 {
-    const empm__chars *t = &req->w->s->chars;
     const size_t n = name != NULL ? strlen(name) : 0;
     const size_t v = value != NULL ? strlen(value) : 0, need = n + v + 4;
     size_t old;
@@ -12949,13 +13102,8 @@ static int empm__response_field_add(empm_request *req, const char *name,
         empm__response_complain(req, "field set after the head was sent");
         return EMPM_EMISUSE;
     }
-    if (n == 0 || !empm__chars_all(t, name, n, EMPM__TCHAR) ||
-        !empm__chars_all(t, value, v, EMPM__VCHAR)) {
-        empm__response_complain(req, "field with a bad name or value refused");
-        return EMPM_EINVAL;
-    }
-    if (empm__response_field_is_ours(name, n))
-        return EMPM_EINVAL;
+    if ((r = empm__response_field_judge(req, name, n, value, v)) < 0)
+        return r;
     if (empm__text_same(name, n, "content-length", 14)) {
         const int64_t len = empm__parse_u63(value, v);
         if (len < req->written) {    /* no number, or too late for it */
@@ -13047,6 +13195,113 @@ EMPM_API int empm_set_download(empm_request *req, const char *name)
         snprintf(at, (size_t)(value + sizeof value - at),
                  "; filename*=UTF-8''%s", extended);
     return empm_set_header(req, "Content-Disposition", value);
+}
+
+/* Sent at once, behind the answers before it: it is worth something only while
+ * the handler is busy. A page of its own, so that it goes whole or not at all,
+ * and within LimitResponseSpool. */
+EMPM_API int empm_early_hints(empm_request *req, const char *name,
+                              const char *value)
+{
+    const size_t n = name != NULL ? strlen(name) : 0;
+    const size_t v = value != NULL ? strlen(value) : 0;
+    empm__page *p;
+    char *at;
+    int r = req->failed;
+    if (r < 0)
+        return r;
+    if (!empm__request_head_is_open(req)) {
+        empm__response_complain(req, "early hints after the head was sent");
+        return EMPM_EMISUSE;
+    }
+    if ((r = empm__response_field_judge(req, name, n, value, v)) < 0)
+        return r;
+    if (empm__text_same(name, n, "content-length", 14))
+        return EMPM_EINVAL;
+    if (n + v > EMPM__FIELDS_MAX)
+        return EMPM_EFULL;
+    /* RFC 9110 15.2: never to HTTP/1.0, and so not to a client of which the
+     * version is not known yet */
+    if (req->text == NULL || req->head.minor == 0)
+        return EMPM_OK;
+    if ((p = empm__page_borrow(req->w)) == NULL)
+        return EMPM_ENOMEM;
+    at = EMPM__ADD(empm__page_data(p), "HTTP/1.1 103 Early Hints\r\n");
+    at = empm__text_append(at, name, n);
+    at = EMPM__ADD(at, ": ");
+    at = empm__text_append(at, value, v);
+    at = EMPM__ADD(at, "\r\n\r\n");
+    p->end = (uint32_t)(at - empm__page_data(p));
+    if ((r = empm__response_emit(req, p)) < 0)
+        empm__response_fail_room(req, r);
+    else if (empm__response_flush(req) == EMPM__CUT)
+        empm__response_fail(req, EMPM_ECLOSED, "");
+    return req->failed;
+}
+
+/* Does the client take trailers, rather than drop them unseen (RFC 9110
+ * 10.1.4)? Only a body in chunks has them. */
+static int empm__response_trailers_wanted(const empm_request *req)
+{
+    empm__list l;
+    if (req->text == NULL || req->head.minor == 0 || req->head_only)
+        return 0;
+    empm__list_of_fields(&l, &req->head, req->text, "te", '\\');
+    while (empm__list_next(&l))
+        if (empm__text_same(l.item, strcspn(l.item, " \t;,"), "trailers", 8))
+            return 1;
+    return 0;
+}
+
+/* May that stand behind a body? Not what a client has to know before it, such
+ * as response control, authentication and the content's form (RFC 9110
+ * 6.5.1). */
+static int empm__response_trailer_forbidden(const char *name, size_t n)
+{
+    return empm__chunk_trailer_forbidden(name, n) ||
+           empm__text_listed("age allow content-disposition content-language "
+                             "content-location expires location "
+                             "proxy-authenticate retry-after set-cookie vary "
+                             "via warning www-authenticate", name);
+}
+
+EMPM_API int empm_add_trailer(empm_request *req, const char *name,
+                              const char *value)
+{
+    const size_t n = name != NULL ? strlen(name) : 0;
+    const size_t v = value != NULL ? strlen(value) : 0;
+    size_t sum = n + v + 4;
+    empm__trailer *t, **last = &req->trailers_out;
+    int r = req->failed;
+    if (r < 0)
+        return r;
+    if (req->answer == EMPM__COMPLETE || req->declared >= 0 ||
+        req->framing == EMPM__BY_LENGTH) {
+        empm__response_complain(req, "a trailer of an answer of known length, "
+                                "or that is complete");
+        return EMPM_EMISUSE;
+    }
+    if ((r = empm__response_field_judge(req, name, n,
+                                        value != NULL ? value : "", v)) < 0)
+        return r;
+    if (empm__response_trailer_forbidden(name, n))
+        return EMPM_EINVAL;
+    if (!empm__response_trailers_wanted(req))
+        return EMPM_OK;
+    for (; *last != NULL; last = &(*last)->next)
+        sum += (*last)->len;
+    if (sum > EMPM__FIELDS_MAX)
+        return EMPM_EFULL;
+    if ((t = (empm__trailer *)empm_alloc(req, sizeof *t + n + v + 5)) == NULL)
+        return EMPM_ENOMEM;
+    t->next = NULL;
+    t->line = (char *)(t + 1);
+    t->name_len = (uint32_t)n;
+    t->len = value != NULL ? (uint32_t)(n + v + 4) : 0;
+    snprintf(t->line, n + v + 5, "%s: %s\r\n", name, value != NULL ? value
+                                                                   : "");
+    *last = t;
+    return EMPM_OK;
 }
 
 /* Returns the last page of the body, or a new one, with room for at least one
@@ -13238,7 +13493,7 @@ static int empm__response_produce(empm_request *req)
 }
 
 /* Forgets a body of which nothing has left: its pages, its file, its producer,
- * its declared length. Status and fields stay. */
+ * its declared length, its trailers. Status and fields stay. */
 static void empm__response_body_forget(empm_request *req)
 {
     empm__pages_return(req->w, req->body_out);
@@ -13246,6 +13501,7 @@ static void empm__response_body_forget(empm_request *req)
     req->body_out_bytes = 0;
     req->written = 0;
     req->declared = -1;
+    req->trailers_out = NULL;
     req->producer = NULL;
     empm__request_file_drop(req);
     if (req->answer == EMPM__PROMISED)
@@ -18353,6 +18609,718 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
 }
 
 #endif /* EVENTMPM_NO_CONFIG_FILES */
+
+#ifndef EVENTMPM_NO_ANSWERS
+
+/* ---------------------------------------------------------------------------
+ * >>answers -- texts of a client's in JSON and HTML
+ *
+ * A text that a client has sent stays a text in the answer: each character that
+ * could end it is escaped, and bytes that are no UTF-8 become U+FFFD, as
+ * decoders would have it. Formats are those of printf(), so that compilers
+ * check the arguments; a format that would not be JSON is refused before a byte
+ * of it is written. So a format is read twice:
+ *
+ *     format_ok   parse each directive, follow the strings of the format
+ *     write       the same, with arguments --> text[512] --> empm_write()
+ *
+ * Left out, as JSON has no place for it or a call of its own serves better:
+ * flags and widths (a number has no zeros before it), %x, %p, %n, long double,
+ * wide characters, and a raw %s, through which a client's text could pass.
+ *
+ * source    RFC 8259 7, Unicode 15 3.9 (table 3-7, U+FFFD for each maximal
+ *           subpart), HTML 13.1.2
+ * ------------------------------------------------------------------------- */
+
+enum empm__answers_kind { EMPM__JSON, EMPM__HTML };
+
+/* Returns the length of the character at s, of which n bytes are there; or, if
+ * they are none, 0, and *bad, how many bytes one U+FFFD stands for. */
+static size_t empm__answers_utf8(const unsigned char *s, size_t n, size_t *bad)
+{
+    const unsigned c = *s;
+    /* 0x80 to 0xc1: a later byte of a character, or one of an overlong form */
+    const size_t want = c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2
+                      : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0;
+    /* the second byte's range is that of no overlong form, no surrogate, and
+     * nothing above U+10FFFF */
+    unsigned low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;
+    unsigned high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+    size_t i;
+    for (i = 1; i < want && i < n && s[i] >= low && s[i] <= high; i++) {
+        low = 0x80;
+        high = 0xbf;
+    }
+    *bad = i;
+    return i == want ? want : 0;
+}
+
+/* Takes the first character of s[0..n) and writes it, escaped, to `to`. Returns
+ * how many bytes it has written, at most 6; *taken: how many it has read. '<'
+ * is escaped in JSON, too: it may stand in a <script>. */
+static size_t empm__answers_escape(char to[8], const char *s, size_t n,
+                                   enum empm__answers_kind kind, size_t *taken)
+{
+    static const char json[] = "\"\"\\\\\nn\rr\tt";
+    static const char *const html[] = { "&&amp;", "<&lt;", ">&gt;",
+                                        "\"&#34;", "'&#39;" };
+    const unsigned char c = (unsigned char)*s;
+    size_t len = empm__answers_utf8((const unsigned char *)s, n, taken), i;
+    if (len > 1) {
+        memcpy(to, s, *taken = len);
+        return len;
+    }
+    /* HTML has no way to write a control: its escape is an error, too */
+    if (len == 0 || (kind == EMPM__HTML && c < ' ' && c != '\n' && c != '\t' &&
+                     c != '\r')) {
+        memcpy(to, "\xef\xbf\xbd", 3);
+        return 3;
+    }
+    for (i = 0; kind == EMPM__JSON && i < sizeof json - 1; i += 2)
+        if (*s == json[i]) {
+            to[0] = '\\';
+            to[1] = json[i + 1];
+            return 2;
+        }
+    for (i = 0; kind == EMPM__HTML && i < EMPM__COUNT(html); i++)
+        if (*s == *html[i]) {
+            len = strlen(html[i] + 1);
+            memcpy(to, html[i] + 1, len);
+            return len;
+        }
+    if (kind == EMPM__JSON && (c < ' ' || c == '<')) {
+        memcpy(to, "\\u00", 4);
+        to[4] = (char)('0' + (c >> 4));
+        to[5] = "0123456789abcdef"[c & 15];
+        return 6;
+    }
+    *to = *s;
+    return 1;
+}
+
+/* Escapes into to[0..cap), which ends with NUL and, where it is too short, with
+ * a whole character. Returns the length of all of it. */
+static size_t empm__answers_escape_all(char *to, size_t cap, const char *s,
+                                       size_t n, enum empm__answers_kind kind)
+{
+    size_t sum = 0, end = 0;
+    char one[8];
+    while (n > 0) {
+        size_t taken;
+        const size_t len = empm__answers_escape(one, s, n, kind, &taken);
+        if (sum == end && end + len < cap) {    /* none is left out so far */
+            memcpy(to + end, one, len);
+            end += len;
+        }
+        sum += len;
+        s += taken;
+        n -= taken;
+    }
+    if (cap > 0)
+        to[end] = '\0';
+    return sum;
+}
+
+EMPM_API size_t empm_escape_json(char *to, size_t cap, const char *text,
+                                 size_t len)
+{
+    return empm__answers_escape_all(to, cap, text, len, EMPM__JSON);
+}
+
+EMPM_API size_t empm_escape_html(char *to, size_t cap, const char *text,
+                                 size_t len)
+{
+    return empm__answers_escape_all(to, cap, text, len, EMPM__HTML);
+}
+
+/* Where a format is, and what it makes gathers for empm_write(). */
+typedef struct empm__answers_out {
+    empm_request *req;
+    enum empm__answers_kind kind;
+    char          quote;           /* of the string that the format is in; 0 */
+    int           error;           /* EMPM_E*, of empm_write() */
+    va_list       ap;
+    size_t        n;
+    char          text[512];
+} empm__answers_out;
+
+/* After an error nothing is written; the caller sees it at the end. */
+static void empm__answers_put(empm__answers_out *o, const char *s, size_t n)
+{
+    while (n > 0 && o->error == EMPM_OK) {
+        const size_t room = empm__min(n, sizeof o->text - o->n);
+        memcpy(o->text + o->n, s, room);
+        o->n += room;
+        s += room;
+        n -= room;
+        if (o->n == sizeof o->text) {
+            o->error = empm_write(o->req, o->text, o->n);
+            o->n = 0;
+        }
+    }
+}
+
+/* One directive of a format: %[flags][width][.precision][length]conversion. */
+typedef struct empm__answers_directive {
+    char   flags[16];              /* with the width; HTML only */
+    int    precision;              /* -1: none; -2: an argument */
+    char   length;                 /* h l z j t as in printf(); H, L: hh, ll */
+    char   conversion;
+} empm__answers_directive;
+
+/* Reads the directive behind a '%'. Returns what follows it; NULL: there is no
+ * such directive in a format of this kind. */
+static const char *empm__answers_parse(const char *at,
+                                       enum empm__answers_kind kind,
+                                       empm__answers_directive *d)
+{
+    const size_t flags = kind == EMPM__HTML ? strspn(at, "-+ 0") : 0;
+    const size_t width = kind == EMPM__HTML ? strspn(at + flags, "0123456789")
+                                            : 0;
+    int number, real;
+    memset(d, 0, sizeof *d);
+    d->precision = -1;
+    if (flags > 4 || width > 2)      /* a number fits into 512 bytes */
+        return NULL;
+    memcpy(d->flags, at, flags + width);
+    at += flags + width;
+    if (*at == '.' && at[1] == '*') {
+        d->precision = -2;
+        at += 2;
+    } else if (*at == '.') {
+        d->precision = 0;
+        while (empm__ascii_is_digit((unsigned char)*++at))
+            if ((d->precision = d->precision * 10 + (*at - '0')) > 99)
+                return NULL;
+    }
+    if (*at != '\0' && strchr("hlzjt", *at) != NULL) {
+        d->length = *at++;
+        if ((d->length == 'h' || d->length == 'l') && *at == d->length) {
+            d->length = d->length == 'h' ? 'H' : 'L';
+            at++;
+        }
+    }
+    if ((d->conversion = *at) == '\0')
+        return NULL;
+    number = strchr(kind == EMPM__HTML ? "diuxX" : "diu", *at) != NULL;
+    real = strchr("feg", *at) != NULL;
+    /* each conversion with what it can have; %% and %c with nothing */
+    if (number ? d->precision != -1
+        : real ? (d->length != '\0' && d->length != 'l') || d->precision == -2
+               : d->length != '\0' || flags + width > 0 ||
+                     (*at != 's' && d->precision != -1) ||
+                     (*at != 's' && *at != '%' &&
+                      (*at != 'c' || kind == EMPM__HTML)))
+        return NULL;
+    return at + 1;
+}
+
+/* Writes a character of the format itself to `to`: in JSON '...' is a string,
+ * too. Returns how many bytes, at most 2, and *taken, how many it has read; 0:
+ * it cannot stand here. */
+static size_t empm__answers_literal(empm__answers_out *o, const char *at,
+                                    char to[2], size_t *taken)
+{
+    *to = *at;
+    *taken = 1;
+    if (o->kind == EMPM__HTML)
+        return 1;
+    if (o->quote != '\0' && (unsigned char)*at < ' ')
+        return 0;
+    if (o->quote != '\0' && *at == '\\') {
+        *taken = 2;
+        to[1] = at[1];
+        if (at[1] == '\'')           /* which JSON does not escape */
+            *to = '\'';
+        return at[1] == '\'' ? 1
+             : at[1] != '\0' && strchr("\"\\/bfnrtu", at[1]) != NULL ? 2 : 0;
+    }
+    if (o->quote == '\'' && *at == '"') {
+        to[0] = '\\';
+        to[1] = '"';
+        return 2;
+    }
+    if (o->quote == '\0' ? *at == '"' || *at == '\'' : *at == o->quote) {
+        o->quote = o->quote == '\0' ? *at : '\0';
+        *to = '"';
+    }
+    return 1;
+}
+
+/* Is this a format of that kind? In JSON, one that ends within a string is
+ * none. */
+static int empm__answers_format_ok(empm__answers_out *o, const char *fmt)
+{
+    empm__answers_directive d;
+    char to[2];
+    size_t taken;
+    if (fmt == NULL)
+        return 0;
+    while (*fmt != '\0') {
+        if (*fmt == '%') {
+            if ((fmt = empm__answers_parse(fmt + 1, o->kind, &d)) == NULL)
+                return 0;
+        } else if (empm__answers_literal(o, fmt, to, &taken) > 0)
+            fmt += taken;
+        else
+            return 0;
+    }
+    return o->quote == '\0';
+}
+
+/* Writes a text, which ends with NUL or after `precision` bytes. NULL: null in
+ * JSON, nothing elsewhere. */
+static void empm__answers_string(empm__answers_out *o, const char *s,
+                                 int precision)
+{
+    const int quotes = o->kind == EMPM__JSON && o->quote == '\0';
+    size_t n = 0;
+    /* no strlen(): with a precision, no NUL need be there */
+    char one[8];
+    if (s == NULL) {
+        empm__answers_put(o, "null", quotes ? 4 : 0);
+        return;
+    }
+    while ((precision < 0 || n < (size_t)precision) && s[n] != '\0')
+        n++;
+    empm__answers_put(o, "\"", quotes ? 1 : 0);
+    while (n > 0) {
+        size_t taken;
+        const size_t len = empm__answers_escape(one, s, n, o->kind, &taken);
+        empm__answers_put(o, one, len);
+        s += taken;
+        n -= taken;
+    }
+    empm__answers_put(o, "\"", quotes ? 1 : 0);
+}
+
+/* Writes the next argument, of the type that the directive names: what is
+ * narrower than an int has come as one. All are printed as the widest, so that
+ * one spec of printf() serves. */
+static void empm__answers_integer(empm__answers_out *o,
+                                  const empm__answers_directive *d)
+{
+    const int sign = d->conversion == 'd' || d->conversion == 'i';
+    char spec[24], text[160];
+    unsigned long long v;
+    int n;
+    switch (d->length) {
+    case 'L':
+        v = va_arg(o->ap, unsigned long long);
+        break;
+    case 'l':
+        v = sign ? (unsigned long long)va_arg(o->ap, long)
+                 : va_arg(o->ap, unsigned long);
+        break;
+    case 'z':
+        v = sign ? (unsigned long long)(ptrdiff_t)va_arg(o->ap, size_t)
+                 : va_arg(o->ap, size_t);
+        break;
+    case 'j':
+        v = va_arg(o->ap, uintmax_t);
+        break;
+    case 't':
+        v = (unsigned long long)va_arg(o->ap, ptrdiff_t);
+        break;
+    case 'h':
+        v = sign ? (unsigned long long)(short)va_arg(o->ap, int)
+                 : (unsigned short)va_arg(o->ap, int);
+        break;
+    case 'H':
+        v = sign ? (unsigned long long)(signed char)va_arg(o->ap, int)
+                 : (unsigned char)va_arg(o->ap, int);
+        break;
+    default:
+        v = sign ? (unsigned long long)va_arg(o->ap, int)
+                 : va_arg(o->ap, unsigned);
+        break;
+    }
+    snprintf(spec, sizeof spec, "%%%sll%c", d->flags, d->conversion);
+    n = sign ? snprintf(text, sizeof text, spec, (long long)v)
+             : snprintf(text, sizeof text, spec, v);
+    empm__answers_put(o, text, (size_t)n);
+}
+
+/* Writes a double. JSON has no NaN and no infinity: they are null. The point is
+ * '.', whatever the locale has. */
+static void empm__answers_real(empm__answers_out *o,
+                               const empm__answers_directive *d)
+{
+    const double v = va_arg(o->ap, double);
+    char spec[24], text[512];
+    int n, i, k = 0;
+    if (o->kind == EMPM__JSON && (v != v || v - v != 0)) {
+        empm__answers_put(o, "null", 4);
+        return;
+    }
+    snprintf(spec, sizeof spec, "%%%s.*%c", d->flags, d->conversion);
+    n = snprintf(text, sizeof text, spec, d->precision, v);
+    for (i = 0; i < n; i++) {
+        if ((unsigned char)text[i] < 0x80 && text[i] != ',')
+            text[k++] = text[i];
+        else if (k > 0 && text[k - 1] != '.')
+            text[k++] = '.';         /* whatever has bytes of its own here */
+    }
+    empm__answers_put(o, text, (size_t)k);
+}
+
+/* Appends what the format makes to the answer: empm__answers_format_ok() has
+ * seen that each directive is one. Returns EMPM_OK, or the error of
+ * empm_write(). */
+static int empm__answers_write(empm__answers_out *o, const char *fmt)
+{
+    empm__answers_directive d;
+    char to[2];
+    size_t taken;
+    int truth;
+    while (*fmt != '\0' && o->error == EMPM_OK) {
+        if (*fmt != '%') {
+            const size_t n = empm__answers_literal(o, fmt, to, &taken);
+            empm__answers_put(o, to, n);
+            fmt += taken;
+            continue;
+        }
+        fmt = empm__answers_parse(fmt + 1, o->kind, &d);
+        if (d.precision == -2)
+            d.precision = va_arg(o->ap, int);
+        switch (d.conversion) {
+        case '%':
+            empm__answers_put(o, "%", 1);
+            break;
+        case 's':
+            empm__answers_string(o, va_arg(o->ap, const char *), d.precision);
+            break;
+        case 'c':
+            truth = va_arg(o->ap, int) != 0;
+            empm__answers_put(o, truth ? "true" : "false", truth ? 4 : 5);
+            break;
+        case 'f': case 'e': case 'g':
+            empm__answers_real(o, &d);
+            break;
+        default:
+            empm__answers_integer(o, &d);
+            break;
+        }
+    }
+    return o->error != EMPM_OK ? o->error : empm_write(o->req, o->text, o->n);
+}
+
+/* Appends a format of that kind. With `type`, that is Content-Type, unless one
+ * has been set. `status` 0: it stays. A format that is none changes nothing. */
+static int empm__answers_format(empm_request *req, enum empm__answers_kind kind,
+                                int status, const char *type, const char *fmt,
+                                va_list ap)
+{
+    empm__answers_out o;
+    int r = EMPM_OK;
+    o.req = req;
+    o.kind = kind;
+    o.quote = '\0';
+    o.error = EMPM_OK;
+    o.n = 0;
+    if (!empm__answers_format_ok(&o, fmt)) {
+        empm__response_complain(req, kind == EMPM__JSON
+                                ? "a format that is no JSON refused"
+                                : "a format that is not for HTML refused");
+        return EMPM_EINVAL;
+    }
+    if (status != 0)
+        r = empm_status(req, status);
+    if (r == EMPM_OK && type != NULL && !req->has_type &&
+        empm__request_head_is_open(req))
+        r = empm_set_header(req, "Content-Type", type);
+    if (r < 0)
+        return r;
+    va_copy(o.ap, ap);               /* an array in some ABIs: it has no & */
+    r = empm__answers_write(&o, fmt);
+    va_end(o.ap);
+    return r;
+}
+
+EMPM_API int empm_json(empm_request *req, int status, const char *fmt, ...)
+{
+    va_list ap;
+    int r;
+    va_start(ap, fmt);
+    r = empm__answers_format(req, EMPM__JSON, status, "application/json", fmt,
+                             ap);
+    va_end(ap);
+    return r;
+}
+
+EMPM_API int empm_add_json(empm_request *req, const char *fmt, ...)
+{
+    va_list ap;
+    int r;
+    va_start(ap, fmt);
+    r = empm__answers_format(req, EMPM__JSON, 0, NULL, fmt, ap);
+    va_end(ap);
+    return r;
+}
+
+EMPM_API int empm_html(empm_request *req, const char *fmt, ...)
+{
+    va_list ap;
+    int r;
+    va_start(ap, fmt);
+    r = empm__answers_format(req, EMPM__HTML, 0, "text/html; charset=utf-8",
+                             fmt, ap);
+    va_end(ap);
+    return r;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>answers-fields -- redirects and cookies
+ *
+ * What stands in a field of the answer goes by the grammar of its reader, the
+ * browser, which forgives more than RFCs do: so a target is a path of this
+ * server unless the program says that it is not, and a cookie is as closed as
+ * it can be unless its attributes open it.
+ *
+ * source    RFC 9110 10.2.2 and 15.4, RFC 3986 4.2, WHATWG URL 4.4 (where '\'
+ *           is '/', and blanks around an address are none), RFC 6265bis 4.1
+ * ------------------------------------------------------------------------- */
+
+/* Sets Location and the status. Bytes that cannot stand in an address are
+ * written as %XX. Nothing changes if that fails. */
+static int empm__answers_location(empm_request *req, int status,
+                                  const char *target)
+{
+    const size_t n = strlen(target);
+    char *to = (char *)empm_alloc(req, 3 * n + 1);
+    int r;
+    if (to == NULL)
+        return EMPM_ENOMEM;
+    *empm__dispatch_percent(to, &req->w->s->chars, target, n, 1) = '\0';
+    r = empm_set_header(req, "Location", to);
+    return r < 0 ? r : empm_status(req, status);
+}
+
+/* May `target` be sent with that status? Browsers drop controls, and blanks at
+ * the front, before they look for "//"; a '\' is a '/' to them. */
+static int empm__answers_may_redirect(int status, const char *target)
+{
+    const char *s;
+    if ((status < 301 || status > 303) && status != 307 && status != 308)
+        return 0;
+    if (target == NULL || *target == '\0' || *target == ' ')
+        return 0;
+    for (s = target; *s != '\0'; s++)
+        if ((unsigned char)*s < ' ' || *s == 127 || *s == '\\')
+            return 0;
+    return 1;
+}
+
+/* A ':' before any of "/?#" would end a scheme (RFC 3986 4.2). */
+EMPM_API int empm_redirect(empm_request *req, int status, const char *target)
+{
+    if (!empm__answers_may_redirect(status, target) ||
+        strncmp(target, "//", 2) == 0 ||
+        target[strcspn(target, ":/?#")] == ':')
+        return EMPM_EINVAL;
+    return empm__answers_location(req, status, target);
+}
+
+/* With a scheme, two slashes and a host: less than that, and browsers take
+ * their own host, or the first word of the path. */
+EMPM_API int empm_redirect_url(empm_request *req, int status, const char *url)
+{
+    size_t n;
+    if (!empm__answers_may_redirect(status, url))
+        return EMPM_EINVAL;
+    n = empm__text_same(url, empm__min(strlen(url), 8), "https://", 8) ? 8
+      : empm__text_same(url, empm__min(strlen(url), 7), "http://", 7) ? 7 : 0;
+    if (n == 0 || strcspn(url + n, "/?# ") == 0 ||
+        url[n + strcspn(url + n, "/?# ")] == ' ')
+        return EMPM_EINVAL;
+    return empm__answers_location(req, status, url);
+}
+
+/* A cookie's attributes. Spans are of the text that the program has given. */
+typedef struct empm__cookie {
+    const char *path, *domain;
+    size_t      path_len, domain_len;      /* domain_len 0: none */
+    const char *same_site;
+    int64_t     max_age_s;                 /* -1: none */
+    int         secure;                    /* -1: nothing said */
+    int         http_only, partitioned;
+} empm__cookie;
+
+#define EMPM__COOKIE_MOST 4096       /* name and value; browsers drop longer */
+#define EMPM__COOKIE_PART 1024       /* the value of an attribute; the same */
+
+/* Sets what one attribute says: name, n bytes, and value, v bytes, NULL: it has
+ * none. Returns 0: there is no such attribute, or no such value of it. */
+static int empm__answers_cookie_is(empm__cookie *k, const char *name, size_t n,
+                                   const char *value, size_t v)
+{
+    static const char *const sites[] = { "Strict", "Lax", "None" };
+    static const char *const flags[] = { "Secure", "HttpOnly", "Partitioned" };
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz"
+                                  "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-";
+    size_t i;
+    if (v > EMPM__COOKIE_PART)
+        return 0;
+    for (i = 0; value == NULL && i < 3; i++) {
+        const size_t off = n > 0 && *name == '-';
+        int *const flag = i == 0 ? &k->secure : i == 1 ? &k->http_only
+                                                       : &k->partitioned;
+        if (!empm__text_same(name + off, n - off, flags[i], strlen(flags[i])))
+            continue;
+        *flag = !off;
+        return 1;
+    }
+    if (value == NULL)
+        return 0;
+    if (empm__text_same(name, n, "path", 4)) {
+        k->path = value;
+        k->path_len = v;
+        return v > 0 && *value == '/';
+    }
+    if (empm__text_same(name, n, "domain", 6)) {
+        k->domain = value;
+        k->domain_len = v;
+        return v > 0 && strspn(value, letters) >= v;
+    }
+    if (empm__text_same(name, n, "max-age", 7)) {
+        k->max_age_s = v < 10 ? empm__parse_u63(value, v) : -1;
+        return k->max_age_s >= 0;
+    }
+    for (i = 0; i < 3 && empm__text_same(name, n, "samesite", 8); i++)
+        if (empm__text_same(value, v, sites[i], strlen(sites[i])))
+            return (k->same_site = sites[i]) != NULL;
+    return 0;
+}
+
+/* Reads "Path=/a; Max-Age=60; -HttpOnly" over the defaults; of an attribute
+ * that stands there twice, the last one counts. Returns 0: it is none. */
+static int empm__answers_cookie_parse(empm__cookie *k, const char *text)
+{
+    memset(k, 0, sizeof *k);
+    k->path = "/";
+    k->path_len = 1;
+    k->same_site = "Lax";
+    k->max_age_s = -1;
+    k->secure = -1;
+    k->http_only = 1;
+    while (text != NULL && *text != '\0') {
+        const size_t all = strcspn(text, ";");
+        const char *end = text + all, *eq;
+        size_t n, v = 0;
+        text += strspn(text, " \t");
+        if (text < end) {
+            n = empm__text_trimmed(text, (size_t)(end - text));
+            eq = (const char *)memchr(text, '=', n);
+            if (eq != NULL) {
+                v = n - (size_t)(eq + 1 - text);
+                n = (size_t)(eq - text);
+            }
+            if (!empm__answers_cookie_is(k, text, n,
+                                         eq != NULL ? eq + 1 : NULL, v))
+                return 0;
+        }
+        text = end + (*end == ';');
+    }
+    return 1;
+}
+
+/* May a cookie of that name have these attributes? What its name, SameSite=None
+ * or Partitioned demand is added, unless the program has said the opposite. */
+static int empm__answers_cookie_agrees(empm__cookie *k, const char *name,
+                                       const char *scheme)
+{
+    const int host = empm__text_same(name, empm__min(strlen(name), 7),
+                                     "__host-", 7);
+    if (host && (k->domain_len > 0 || k->path_len != 1))
+        return 0;
+    if (host || k->partitioned || *k->same_site == 'N' ||
+        empm__text_same(name, empm__min(strlen(name), 9), "__secure-", 9)) {
+        if (k->secure == 0)
+            return 0;
+        k->secure = 1;
+    }
+    if (k->secure < 0)
+        k->secure = strcmp(scheme, "https") == 0;
+    return 1;
+}
+
+/* RFC 6265 4.1.1: no quotes, commas, semicolons, backslashes or blanks, which
+ * servers and browsers read apart. */
+static int empm__answers_cookie_value_ok(const char *s)
+{
+    for (; *s != '\0'; s++)
+        if ((unsigned char)*s <= ' ' || (unsigned char)*s >= 127 ||
+            strchr("\",;\\", *s) != NULL)
+            return 0;
+    return 1;
+}
+
+/* Removes all Set-Cookie fields of that name but the last: there should be one
+ * (RFC 6265 4.1.1). It comes after the new one has found room, so that a call
+ * that fails changes nothing. */
+static void empm__answers_cookie_last(empm_request *req, const char *name)
+{
+    const size_t n = strlen(name);
+    char *at = req->fields, *next, *one = NULL, *behind = NULL;
+    while ((at = empm__response_field_line(req, at, "set-cookie", 10, &next)) !=
+           NULL) {
+        if (strncmp(at + 12, name, n) != 0 || at[12 + n] != '=') {
+            at = next;
+            continue;
+        }
+        if (one != NULL) {               /* there is a later one */
+            const size_t gone = (size_t)(behind - one);
+            memmove(one, behind,
+                    (size_t)(req->fields + req->fields_len - behind));
+            req->fields_len -= (uint32_t)gone;
+            at -= gone;
+            next -= gone;
+        }
+        one = at;
+        behind = at = next;
+    }
+}
+
+EMPM_API int empm_set_cookie(empm_request *req, const char *name,
+                             const char *value, const char *attributes)
+{
+    const size_t n = name != NULL ? strlen(name) : 0;
+    const size_t v = value != NULL ? strlen(value) : 0;
+    empm__cookie k;
+    char date[30], age[72] = "", *to;
+    size_t room;
+    int r;
+    /* a cookie without a name could pose as one with a prefix: "=__Host-a" */
+    if (n == 0 || n + v > EMPM__COOKIE_MOST ||
+        !empm__chars_all(&req->w->s->chars, name, n, EMPM__TCHAR) ||
+        (value != NULL && !empm__answers_cookie_value_ok(value)) ||
+        !empm__answers_cookie_parse(&k, attributes) ||
+        !empm__answers_cookie_agrees(&k, name, empm_scheme(req)))
+        return EMPM_EINVAL;
+    if (value == NULL)
+        k.max_age_s = 0;
+    if (k.max_age_s >= 0) {          /* Expires: for clients without Max-Age */
+        empm__format_date(date, k.max_age_s == 0
+                                    ? 0 : (int64_t)time(NULL) + k.max_age_s);
+        snprintf(age, sizeof age, "; Max-Age=%lld; Expires=%s",
+                 (long long)k.max_age_s, date);
+    }
+    room = n + v + k.path_len + k.domain_len + sizeof age + 96;
+    if ((to = (char *)empm_alloc(req, room)) == NULL)
+        return EMPM_ENOMEM;
+    snprintf(to, room, "%s=%s%s; Path=%.*s%s%.*s%s%s; SameSite=%s%s", name,
+             value != NULL ? value : "", age, (int)k.path_len, k.path,
+             k.domain_len > 0 ? "; Domain=" : "", (int)k.domain_len,
+             k.domain_len > 0 ? k.domain : "", k.secure ? "; Secure" : "",
+             k.http_only ? "; HttpOnly" : "", k.same_site,
+             k.partitioned ? "; Partitioned" : "");
+    r = empm_add_header(req, "Set-Cookie", to);
+    if (r == EMPM_OK)
+        empm__answers_cookie_last(req, name);
+    return r;
+}
+
+#endif /* EVENTMPM_NO_ANSWERS */
 
 /* ---------------------------------------------------------------------------
  * >>proxy -- the client behind a proxy, and which proxies are believed

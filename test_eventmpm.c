@@ -9197,6 +9197,411 @@ SERVED_HERE(peer, every_end_of_a_connection_returns_its_place,
     CHECK_INT(empm__load(&f->s->engine.score->refused), 0);
 }
 
+#ifndef EVENTMPM_NO_ANSWERS
+/* ---------------------------------------------------------------------------
+ * >>answers -- JSON, HTML, redirects and cookies
+ * ------------------------------------------------------------------------- */
+
+/* A handler whose query `n` says which call of a table it makes. What the call
+ * has returned is in shm->rc[0]. */
+typedef int answers_call(empm_request *req, long n);
+
+static int h_answers(empm_request *req, void *user)
+{
+    answers_call *const *call = (answers_call *const *)user;
+    const int r = (*call)(req, query_long(req, "n", 0));
+
+    set_int(&shm->rc[0], r);
+    return r == EMPM_EINVAL ? empm_printf(req, "refused") : r;
+}
+
+static int json_call(empm_request *req, long n)
+{
+    const double zero = strtod("0", NULL);
+    const char *odd = "%";
+
+    switch (n) {
+    case 0:  return empm_json(req, 201, "{'id':%d,'t':%s,'d':%c,'e':%c}", -7,
+                              "a\"b\\c\n\r\t\1\x7f</x>", 1, 0);
+    case 1:  return empm_json(req, 200, "[%u,%ld,%lu,%lld,%llu,%zu,%hhd,%hu]",
+                              UINT_MAX, -1L, 1UL, (long long)INT64_MIN,
+                              (unsigned long long)UINT64_MAX, (size_t)5,
+                              (signed char)-1, (unsigned short)65535);
+    case 2:  return empm_json(req, 200, "[%jd,%ju,%td,%i,%zd,%hd,%hhu]",
+                              (intmax_t)-1, (uintmax_t)1, (ptrdiff_t)-2, 3,
+                              (ssize_t)-4, (short)-5, (unsigned char)255);
+    case 3:  return empm_json(req, 200, "[%f,%.0f,%.3f,%g,%e,%.17g,%lf]", 1.5,
+                              2.5, -1e300, 1e21, 0.1, 0.1, -zero);
+    case 4:  return empm_json(req, 200, "[%f,%g,%e]", zero / zero, 1 / zero,
+                              -1 / zero);
+    case 5:  return empm_json(req, 200, "[%s,%.3s,%.*s,%s,'%s']",
+                              (const char *)NULL, "abcdef", 2, "xyz", "",
+                              (const char *)NULL);
+    case 6:  return empm_json(req, 200, "{\"a\":\"%s can't\",'b':'\"%s\\\"'}",
+                              "\"", "'");
+    case 7:  return empm_json(req, 200, "{'100%%':'\\u00e9 can\\'t'}");
+    case 8:  return empm_json(req, 200, "[%s,%s,%s,%s]", "\xc3\xa9\xf0\x9f\x98"
+                              "\x80", "\xff\xc0\xaf", "\xe2\x82", "\xed\xa0"
+                              "\x80");
+    case 9:  return empm_json(req, 200, "[%.*s]", 1, "\xc3\xa9");
+    case 10:
+        empm_set_header(req, "Content-Type", "application/problem+json");
+        empm_json(req, 404, "[");
+        for (n = 0; n < 300; n++)
+            empm_add_json(req, n > 0 ? ",%ld" : "%ld", n);
+        return empm_add_json(req, "]");
+    /* refused, and nothing has changed */
+    case 20: return empm_json(req, 201, "{'a':%x}", 1u);
+    case 21: return empm_json(req, 201, "{'a':%5d}", 1);
+    case 22: return empm_json(req, 201, "{'a':%.2d}", 1);
+    case 23: return empm_json(req, 201, "{'a':'%s}", "x");
+    case 24: return empm_json(req, 201, "{'a':'\n%s'}", "x");
+    case 25: return empm_json(req, 201, "{'a':'\\x'}");
+    case 26: return empm_json(req, 201, "{'a':'\\%s'}", "x");
+    case 27: return empm_json(req, 201, "{'a':%o}", 1u);
+    case 28: return empm_json(req, 201, "{'a':%Lf}", (long double)1);
+    case 29: return empm_json(req, 201, "{'a':%p}", (void *)req);
+    case 30: return empm_json(req, 199, "{}");
+    case 31: return empm_json(req, 201, NULL);
+    case 32: return empm_json(req, 201, odd);
+    case 33: return empm_json(req, 201, "%.100f", 1.0);
+    case 34: return empm_add_json(req, "'");
+    default: return 404;
+    }
+}
+
+static int html_call(empm_request *req, long n)
+{
+    switch (n) {
+    case 0:  return empm_html(req, "<p title=\"%s\">%s</p>", "\"'&<>",
+                              "<b>\xc3\xa9\xff\1\n");
+    case 1:  return empm_html(req, "'%02d' %-4d|%+d|%5.1f|%06x|%X|%%|%llu", 7,
+                              8, 9, 1.25, 0xabcu, 0xabcu, 1ULL);
+    case 2:
+        empm_set_header(req, "Content-Type", "image/svg+xml");
+        return empm_html(req, "<svg>%s%.2s</svg>", (const char *)NULL, "abc");
+    case 20: return empm_html(req, "%c", 'x');
+    case 21: return empm_html(req, "%100d", 1);
+    case 22: return empm_html(req, "%5s", "x");
+    case 23: return empm_html(req, "%ls", L"x");
+    default: return 404;
+    }
+}
+
+static int redirect_call(empm_request *req, long n)
+{
+    const char *to = empm_query(req, "to");
+
+    return empm_query(req, "url") != NULL
+               ? empm_redirect_url(req, (int)n, to)
+               : empm_redirect(req, (int)n, to);
+}
+
+static int cookie_call(empm_request *req, long n)
+{
+    const char *name = empm_query(req, "name"), *with = empm_query(req, "with");
+    const int r = empm_set_cookie(req, name, empm_query(req, "value"), with);
+
+    (void)n;
+    return r != EMPM_OK ? r : empm_write(req, "set", 3);
+}
+
+static int cookies_call(empm_request *req, long n)
+{
+    (void)n;
+    empm_set_cookie(req, "a", "1", NULL);
+    empm_set_cookie(req, "b", "2", NULL);
+    empm_set_cookie(req, "ab", "3", NULL);
+    empm_set_cookie(req, "a", "4", "Path=/x");
+    empm_set_cookie(req, "b", NULL, "Path=/y; -HttpOnly");
+    return empm_write(req, "set", 3);
+}
+
+static answers_call *const answers_calls[] = {
+    json_call, html_call, redirect_call, cookie_call, cookies_call
+};
+
+#define ANSWERS(path, i) \
+    EMPM_ROUTE("GET " path, h_answers, (void *)(uintptr_t)&answers_calls[i])
+static const empm_route answers_routes[] = {
+    ANSWERS("/json", 0), ANSWERS("/html", 1), ANSWERS("/redirect", 2),
+    ANSWERS("/cookie", 3), ANSWERS("/cookies", 4),
+    EMPM_ROUTE("GET /hello/{name}", h_hello, NULL), EMPM_ROUTES_END
+};
+
+#define SERVED_ANSWERS(name) \
+    SERVED_WITH(answers, name, T_LIVE, \
+                fx_init(f); f->cfg.routes = answers_routes, NULL)
+
+/* What is formatted is JSON, whatever the arguments are: texts stay texts, and
+ * a format that could not be JSON changes nothing. */
+SERVED_ANSWERS(json_is_json)
+{
+    static const struct { int n, status; const char *body; } rows[] = {
+        { 0, 201, "{\"id\":-7,\"t\":\"a\\\"b\\\\c\\n\\r\\t\\u0001\x7f\\u003c/x>"
+          "\",\"d\":true,\"e\":false}" },
+        { 1, 200, "[4294967295,-1,1,-9223372036854775808,18446744073709551615,"
+          "5,-1,65535]" },
+        { 2, 200, "[-1,1,-2,3,-4,-5,255]" },
+        { 3, 200, NULL },
+        { 4, 200, "[null,null,null]" },
+        { 5, 200, "[null,\"abc\",\"xy\",\"\",\"\"]" },
+        { 6, 200, "{\"a\":\"\\\" can't\",\"b\":\"\\\"'\\\"\"}" },
+        { 7, 200, "{\"100%\":\"\\u00e9 can't\"}" },
+        { 8, 200, "[\"\xc3\xa9\xf0\x9f\x98\x80\",\"\xef\xbf\xbd\xef\xbf\xbd"
+          "\xef\xbf\xbd\",\"\xef\xbf\xbd\",\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf"
+          "\xbd\"]" },
+        { 9, 200, "[\"\xef\xbf\xbd\"]" }
+    };
+    char target[64], text[256];
+    int n;
+
+    EACH(rows, i) {
+        snprintf(target, sizeof target, "/json?n=%d", rows[i].n);
+        CHECK_INT(cl_get(c, target), rows[i].status);
+        CHECK_STR(cl_header(c, "Content-Type"), "application/json");
+        if (rows[i].body != NULL)
+            CHECK_STR(c->body.p, rows[i].body);
+        CHECK_INT(get_int(&shm->rc[0]), EMPM_OK);
+    }
+    CHECK_INT(cl_get(c, "/json?n=3"), 200);
+    CHECK(strncmp(c->body.p, "[1.500000,2,-1", 14) == 0);
+    CHECK(strstr(c->body.p, ".000,1e+21,1.000000e-01,0.10000000000000001,"
+                 "-0.000000]") != NULL);
+    CHECK_INT(cl_get(c, "/json?n=10"), 404);
+    CHECK_STR(cl_header(c, "Content-Type"), "application/problem+json");
+    CHECK_INT(c->body.n, 2 + 10 + 90 * 2 + 200 * 3 + 299);
+    for (n = 20; n <= 34; n++) {
+        context("format %d", n);
+        snprintf(target, sizeof target, "/json?n=%d", n);
+        CHECK_INT(cl_get(c, target), 200);
+        CHECK_STR(c->body.p, "refused");
+        CHECK(cl_header(c, "Content-Type") != NULL &&
+              strncmp(c->value, "text/plain", 10) == 0);
+    }
+    no_context();
+    /* whole characters, and how long it would be */
+    CHECK_INT(empm_escape_json(text, 3, "\"\"", 2), 4);
+    CHECK_STR(text, "\\\"");
+    CHECK_INT(empm_escape_json(text, 6, "a\1b\0", 4), 14);
+    CHECK_STR(text, "a");
+    CHECK_INT(empm_escape_json(NULL, 0, "\xe2\x82\xac", 3), 3);
+    CHECK_INT(empm_escape_html(text, sizeof text, "<a href='x'>", 12), 26);
+    CHECK_STR(text, "&lt;a href=&#39;x&#39;&gt;");
+}
+
+/* Is this UTF-8 without an escape that is missing? */
+static int json_text_ok(const char *s, size_t n)
+{
+    const unsigned char *p = (const unsigned char *)s;
+
+    while (n > 0) {
+        const size_t more = *p < 0x80 ? 0 : *p >> 5 == 6 ? 1 : *p >> 4 == 14 ? 2
+                          : *p >> 3 == 30 ? 3 : 9;
+        static const unsigned least[] = { 0, 0x80, 0x800, 0x10000 };
+        unsigned code = more == 0 ? *p : *p & (0x3fu >> more);
+        size_t i;
+        if (more >= n || *p < ' ' || *p == '"' || *p == '<')
+            return 0;
+        for (i = 1; i <= more; i++) {
+            if (p[i] >> 6 != 2)
+                return 0;
+            code = code << 6 | (p[i] & 0x3fu);
+        }
+        if (code < least[more] || code >> 11 == 0x1b || code > 0x10ffff)
+            return 0;
+        if (*p == '\\') {
+            const size_t k = n > 1 && p[1] == 'u' ? 6 : 2;
+            if (k > n || (k == 2 && memchr("\"\\nrt", p[1], 5) == NULL))
+                return 0;
+            p += k;
+            n -= k;
+            continue;
+        }
+        p += more + 1;
+        n -= more + 1;
+    }
+    return 1;
+}
+
+/* Whatever bytes come, the escaped text is UTF-8 and ends where it should; text
+ * that was sound stays what it was. */
+TEST(answers, any_bytes_become_text)
+{
+    char to[64], in[8];
+    unsigned seed = 7;
+    long i;
+
+    for (i = 0; i < 200000; i++) {
+        size_t n = 0, len;
+        while (n < sizeof in) {
+            seed = seed * 1103515245u + 12345u;
+            in[n++] = i % 3 == 0 ? (char)(seed >> 16)
+                    : "\"\\<\x7f\x80\xbf\xc2\xe0\xed\xef\xf0\xf4\x90\x9f\xa0"
+                      "a"[seed >> 16 & 15];
+        }
+        n = seed >> 24 & 7;
+        len = empm_escape_json(to, sizeof to, in, n);
+        if (!CHECK(len < sizeof to && strlen(to) == len &&
+                   json_text_ok(to, len)))
+            return;
+    }
+}
+
+/* HTML's texts are texts, also as values of attributes. */
+SERVED_ANSWERS(html_is_text)
+{
+    int n;
+    char target[64];
+
+    CHECK_INT(cl_get(c, "/html?n=0"), 200);
+    CHECK_STR(cl_header(c, "Content-Type"), "text/html; charset=utf-8");
+    CHECK_STR(c->body.p, "<p title=\"&#34;&#39;&amp;&lt;&gt;\">&lt;b&gt;\xc3"
+              "\xa9\xef\xbf\xbd\xef\xbf\xbd\n</p>");
+    CHECK_INT(cl_get(c, "/html?n=1"), 200);
+    CHECK_STR(c->body.p, "'07' 8   |+9|  1.2|000abc|ABC|%|1");
+    CHECK_INT(cl_get(c, "/html?n=2"), 200);
+    CHECK_STR(cl_header(c, "Content-Type"), "image/svg+xml");
+    CHECK_STR(c->body.p, "<svg>ab</svg>");
+    for (n = 20; n <= 23; n++) {
+        context("format %d", n);
+        snprintf(target, sizeof target, "/html?n=%d", n);
+        CHECK_INT(cl_get(c, target), 200);
+        CHECK_STR(c->body.p, "refused");
+    }
+}
+
+/* A redirect stays on this server, whatever a client has put into the target,
+ * unless the program says that it may leave. */
+SERVED_ANSWERS(redirects_stay_here)
+{
+    static const struct { const char *query, *location; } rows[] = {
+        { "to=/a/b?c=d%26e#f", "/a/b?c=d&e" },
+        { "to=/a/b%23f", "/a/b#f" },
+        { "to=edit", "edit" }, { "to=?page=2", "?page=2" },
+        { "to=../x", "../x" }, { "to=/a:b", "/a:b" },
+        { "to=/?u=http://h/", "/?u=http://h/" },
+        { "to=/a%20%C3%A9", "/a%20%C3%A9" }, { "to=/%2525", "/%25" },
+        { "to=", NULL }, { "to=//evil", NULL }, { "to=///evil", NULL },
+        { "to=/%5Cevil", NULL }, { "to=%5C%5Cevil", NULL },
+        { "to=%5C/evil", NULL }, { "to=/a%5Cb", NULL },
+        { "to=http:evil", NULL }, { "to=http://evil", NULL },
+        { "to=javascript:x", NULL }, { "to=a:b", NULL }, { "to=:x", NULL },
+        { "to=%20//evil", NULL }, { "to=%09//evil", NULL },
+        { "to=/%09/evil", NULL }, { "to=/%0a/evil", NULL },
+        { "to=/%0d%0aSet-Cookie:+a=b", NULL }, { "to=/%7f", NULL },
+        { "url=1&to=https://h/a%20b", "https://h/a%20b" },
+        { "url=1&to=HTTP://h:8080?x", "HTTP://h:8080?x" },
+        { "url=1&to=http:///x", NULL }, { "url=1&to=https:", NULL },
+        { "url=1&to=https://", NULL }, { "url=1&to=//h/", NULL },
+        { "url=1&to=/x", NULL }, { "url=1&to=javascript://h/", NULL },
+        { "url=1&to=https://h%5C/", NULL }, { "url=1&to=https://h%20/", NULL },
+        { "url=1&to=https://h/%0d%0aa:b", NULL }
+    };
+    static const int statuses[] = { 300, 301, 302, 303, 304, 305, 306, 307, 308,
+                                    200, 404 };
+    char target[128];
+
+    EACH(rows, i) {
+        context("%s", rows[i].query);
+        snprintf(target, sizeof target, "/redirect?n=303&%s", rows[i].query);
+        CHECK_INT(cl_get(c, target), rows[i].location != NULL ? 303 : 200);
+        CHECK_STR(c->body.p, rows[i].location != NULL ? "" : "refused");
+        if (rows[i].location != NULL)
+            CHECK_STR(cl_header(c, "Location"), rows[i].location);
+        else
+            CHECK(cl_header(c, "Location") == NULL);
+        check_in_step(c);
+    }
+    EACH(statuses, i) {
+        const int n = statuses[i];
+        const int ok = n == 301 || n == 302 || n == 303 || n == 307 || n == 308;
+        snprintf(target, sizeof target, "/redirect?n=%d&to=/", n);
+        CHECK_INT(cl_get(c, target), ok ? n : 200);
+    }
+    CHECK_INT(cl_get(c, "/redirect?n=303"), 200);
+    CHECK_STR(c->body.p, "refused");
+}
+
+/* A cookie is closed unless its attributes open it, and one that a browser
+ * would drop, or read as another one, is refused. */
+SERVED_ANSWERS(cookies_are_closed)
+{
+    static const struct { const char *query, *field; } rows[] = {
+        { "name=a&value=b", "a=b; Path=/; HttpOnly; SameSite=Lax" },
+        { "name=a&value=", "a=; Path=/; HttpOnly; SameSite=Lax" },
+        { "name=a&value=b&with=", "a=b; Path=/; HttpOnly; SameSite=Lax" },
+        { "name=a&value=b&with=secure", "a=b; Path=/; Secure; HttpOnly; "
+          "SameSite=Lax" },
+        { "name=a&value=b&with=-HttpOnly;+path=/x;domain=h.org;+SAMESITE="
+          "strict", "a=b; Path=/x; Domain=h.org; SameSite=Strict" },
+        { "name=a&value=b&with=+;+Partitioned+;",
+          "a=b; Path=/; Secure; HttpOnly; SameSite=Lax; Partitioned" },
+        { "name=a&value=b&with=SameSite=None", "a=b; Path=/; Secure; HttpOnly; "
+          "SameSite=None" },
+        { "name=__Host-a&value=b", "__Host-a=b; Path=/; Secure; HttpOnly; "
+          "SameSite=Lax" },
+        { "name=__secure-a&value=b&with=Path=/x", "__secure-a=b; Path=/x; "
+          "Secure; HttpOnly; SameSite=Lax" },
+        { "name=a&with=Path=/x", "a=; Max-Age=0; Expires=Thu, 01 Jan 1970 "
+          "00:00:00 GMT; Path=/x; HttpOnly; SameSite=Lax" },
+        { "name=a&value=b&with=Max-Age=0", "a=b; Max-Age=0; Expires=Thu, 01 "
+          "Jan 1970 00:00:00 GMT; Path=/; HttpOnly; SameSite=Lax" },
+        { "name=&value=b", NULL }, { "name=a+b&value=b", NULL },
+        { "name=a=&value=b", NULL }, { "name=a;&value=b", NULL },
+        { "name=a&value=b;c", NULL }, { "name=a&value=b,c", NULL },
+        { "name=a&value=b+c", NULL }, { "name=a&value=%22b%22", NULL },
+        { "name=a&value=%5c", NULL }, { "name=a&value=%0d%0aX:y", NULL },
+        { "name=a&value=%c3%a9", NULL }, { "name=a&value=%7f", NULL },
+        { "name=a&value=b&with=Path=x", NULL },
+        { "name=a&value=b&with=Path", NULL },
+        { "name=a&value=b&with=Path=", NULL },
+        { "name=a&value=b&with=Path=/%0aX:y", NULL },
+        { "name=a&value=b&with=Domain=", NULL },
+        { "name=a&value=b&with=Domain=a/b", NULL },
+        { "name=a&value=b&with=Max-Age=-1", NULL },
+        { "name=a&value=b&with=Max-Age=1234567890", NULL },
+        { "name=a&value=b&with=Expires=Thu,+01+Jan+1970+00:00:00+GMT", NULL },
+        { "name=a&value=b&with=SameSite=Some", NULL },
+        { "name=a&value=b&with=Secure=1", NULL },
+        { "name=a&value=b&with=HttpsOnly", NULL },
+        { "name=a&value=b&with=SameSite=None;-Secure", NULL },
+        { "name=a&value=b&with=Partitioned;-Secure", NULL },
+        { "name=__Host-a&value=b&with=Path=/x", NULL },
+        { "name=__HOST-a&value=b&with=Domain=h", NULL },
+        { "name=__Host-a&value=b&with=-Secure", NULL },
+        { "name=__Secure-a&value=b&with=-Secure", NULL }
+    };
+    char target[256], date[64];
+    int i;
+
+    EACH(rows, k) {
+        context("%s", rows[k].query);
+        snprintf(target, sizeof target, "/cookie?%s", rows[k].query);
+        CHECK_INT(cl_get(c, target), 200);
+        CHECK_STR(c->body.p, rows[k].field != NULL ? "set" : "refused");
+        if (rows[k].field != NULL)
+            CHECK_STR(cl_header(c, "Set-Cookie"), rows[k].field);
+        else
+            CHECK(cl_header(c, "Set-Cookie") == NULL);
+    }
+    CHECK_INT(cl_get(c, "/cookie?name=a&value=b&with=Max-Age=86400"), 200);
+    CHECK(cl_header(c, "Set-Cookie") != NULL);
+    CHECK_INT(sscanf(c->value, "a=b; Max-Age=86400; Expires=%63[^;]; Path=/; "
+                     "HttpOnly; SameSite=Lax", date), 1);
+    CHECK_IN(empm__date_parse(date, 0) - time(NULL), 86400 - 20, 86400 + 1);
+    /* one of a name: the last */
+    CHECK_INT(cl_get(c, "/cookies"), 200);
+    for (i = 0; cl_header_nth(c, "Set-Cookie", i) != NULL; i++)
+        CHECK_STR(c->value, i == 0 ? "ab=3; Path=/; HttpOnly; SameSite=Lax"
+                  : i == 1 ? "a=4; Path=/x; HttpOnly; SameSite=Lax"
+                  : "b=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; "
+                    "Path=/y; SameSite=Lax");
+    CHECK_INT(i, 3);
+}
+
+#endif /* EVENTMPM_NO_ANSWERS */
+
 /* ---------------------------------------------------------------------------
  * >>proxy -- headers, lists of the trusted, who the client is
  * ------------------------------------------------------------------------- */
@@ -18074,6 +18479,169 @@ SERVED_WITH(response, errors_ask_once, T_LIVE,
                       strstr(rows[i].ask, "After") != NULL ? "7" : "1");
         check_in_step(c);
     }
+}
+
+/* --- ahead of an answer, and behind it ------------------------------------ */
+
+static long behind_producer(empm_request *req, void *buf, size_t cap,
+                            void *user)
+{
+    slot *s = (slot *)user;
+
+    if (add_int(&s->pieces, 1) > 3) {
+        set_int(&shm->rc[1], empm_add_trailer(req, "X-Sum", "3"));
+        return 0;
+    }
+    memcpy(buf, "piece", 5);
+    return cap >= 5 ? 5 : -1;
+}
+
+/* What its query says: `how` for trailers, `early` for hints. */
+static int h_ahead(empm_request *req, void *user)
+{
+    static const char *const bad[] = {
+        "Content-Length", "transfer-encoding", "Trailer", "Host", "Set-Cookie",
+        "Content-Type", "Location", "Cache-Control", "WWW-Authenticate", "a b",
+        "", "Date"
+    };
+    const char *how = empm_query(req, "how");
+    slot *s = query_slot(req);
+    size_t i;
+
+    (void)user;
+    if (empm_query(req, "early") != NULL) {
+        set_int(&shm->rc[0], empm_early_hints(req, "Link", "</a.css>; rel=x"));
+        shm->rc[1] = empm_early_hints(req, "Content-Length", "1");
+        shm->rc[2] = empm_early_hints(req, "Connection", "close");
+        shm->rc[3] = empm_early_hints(req, "a", "b\r\nc: d");
+        shm->rc[4] = empm_early_hints(req, NULL, NULL);
+        empm_write(req, "late", 4);
+        empm_flush(req);
+        shm->rc[5] = empm_early_hints(req, "Link", "</b.css>");
+        return EMPM_OK;
+    }
+    if (strcmp(how, "stream") == 0) {
+        set_int(&s->pieces, 0);
+        empm_add_trailer(req, "X-Sum", NULL);
+        return empm_stream(req, -1, behind_producer, s);
+    }
+    if (strcmp(how, "declared") == 0)
+        empm_set_header(req, "Content-Length", "4");
+    if (strcmp(how, "late") == 0) {
+        empm_add_trailer(req, "X-Sum", NULL);
+        empm_flush(req);
+        empm_add_trailer(req, "X-More", "2");
+    }
+    if (strcmp(how, "bad") == 0)
+        for (i = 0; i < sizeof bad / sizeof bad[0]; i++)
+            if (empm_add_trailer(req, bad[i], "1") != EMPM_EINVAL)
+                return 418;
+    if (strcmp(how, "long") == 0)
+        for (i = 0; i < 20; i++) {
+            static char value[1001];
+            memset(value, 'a', 1000);
+            set_int(&shm->rc[1], empm_add_trailer(req, "X-Long", value));
+        }
+    set_int(&shm->rc[0], empm_add_trailer(req, "X-Sum", "1"));
+    return strcmp(how, "error") == 0 ? 404 : empm_write(req, "body", 4);
+}
+
+static const empm_route ahead_routes[] = {
+    EMPM_ROUTE("GET /ahead", h_ahead, NULL),
+    EMPM_ROUTE("GET /hello/{name}", h_hello, NULL), EMPM_ROUTES_END
+};
+
+/* Trailers go to clients that take them, behind chunks, announced where they
+ * are known in time; to no others, and never with fields of a head. */
+SERVED_WITH(response, trailers, T_LIVE,
+            fx_init(f); f->cfg.routes = ahead_routes, NULL)
+{
+    static const struct {
+        const char *how, *te, *version, *body, *announced, *trailer;
+        int rc;
+    } rows[] = {
+        { "plain", "trailers", "1.1", "body", "X-Sum", "X-Sum: 1\r\n", 0 },
+        { "plain", "gzip;q=0.5, Trailers ;q=1", "1.1", "body", "X-Sum",
+          "X-Sum: 1\r\n", 0 },
+        { "plain", "trailersx", "1.1", "body", NULL, "", 0 },
+        { "plain", "", "1.1", "body", NULL, "", 0 },
+        { "plain", "trailers", "1.0", "body", NULL, "", 0 },
+        { "late", "trailers", "1.1", "body", "X-Sum",
+          "X-More: 2\r\nX-Sum: 1\r\n", 0 },
+        { "late", "", "1.1", "body", NULL, "", 0 },
+        { "stream", "trailers", "1.1", "piecepiecepiece", "X-Sum",
+          "X-Sum: 3\r\n", 0 },
+        { "stream", "trailers", "1.0", "piecepiecepiece", NULL, "", 0 },
+        { "declared", "trailers", "1.1", "body", NULL, "", EMPM_EMISUSE },
+        { "bad", "trailers", "1.1", "body", "X-Sum", "X-Sum: 1\r\n", 0 },
+        { "error", "trailers", "1.1", "404 Not Found\n", NULL, "", 0 }
+    };
+
+    EACH(rows, i) {
+        const int old = strcmp(rows[i].version, "1.0") == 0;
+        context("%s, TE: %s, HTTP/%s", rows[i].how, rows[i].te,
+                rows[i].version);
+        set_int(&shm->rc[0], 0);
+        set_int(&shm->rc[1], 0);
+        cl_printf(c, "GET /ahead?how=%s HTTP/%s\r\nHost: a\r\nTE: %s\r\n\r\n",
+                  rows[i].how, rows[i].version, rows[i].te);
+        CHECK_INT(cl_reply(c), strcmp(rows[i].how, "error") == 0 ? 404 : 200);
+        CHECK_INT(c->complete, 1);
+        CHECK_STR(c->body.p, rows[i].body);
+        CHECK_STR(c->trailer.p, rows[i].trailer);
+        CHECK_INT(get_int(&shm->rc[0]), rows[i].rc);
+        CHECK_INT(get_int(&shm->rc[1]), 0);
+        if (rows[i].announced != NULL)
+            CHECK_STR(cl_header(c, "Trailer"), rows[i].announced);
+        else
+            CHECK(cl_header(c, "Trailer") == NULL);
+        if (old)
+            cl_close(c);
+        else
+            check_in_step(c);
+    }
+    cl_puts(c, "HEAD /ahead?how=plain HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n"
+            "\r\n");
+    CHECK_INT(cl_reply_with(c, 1), 200);
+    check_in_step(c);
+    /* a page of them and no more */
+    cl_puts(c, "GET /ahead?how=long HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n"
+            "\r\n");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_INT(get_int(&shm->rc[1]), EMPM_EFULL);
+    CHECK_INT(c->trailer.n, (EMPM_PAGE_BYTES - 512) / 1010 * 1010 + 10);
+    check_in_step(c);
+}
+
+/* Early hints come before the answer and behind earlier ones, to HTTP/1.1
+ * alone, and are no part of its body. */
+SERVED_WITH(response, early_hints, T_LIVE,
+            fx_init(f); f->cfg.routes = ahead_routes, NULL)
+{
+    static const int rc[] = { EMPM_OK, EMPM_EINVAL, EMPM_EINVAL, EMPM_EINVAL,
+                              EMPM_EINVAL, EMPM_EMISUSE };
+    int i;
+
+    for (i = 0; i < 2; i++) {
+        const char *method = i == 0 ? "GET" : "HEAD";
+        context("%s", method);
+        cl_printf(c, "GET /hello/first HTTP/1.1\r\nHost: a\r\n\r\n"
+                  "%s /ahead?early=1 HTTP/1.1\r\nHost: a\r\n\r\n", method);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(c->body.p, "Hello, first!\n");
+        CHECK_INT(cl_reply(c), 103);
+        CHECK_STR(c->head.p, "HTTP/1.1 103 Early Hints\r\n"
+                  "Link: </a.css>; rel=x\r\n\r\n");
+        CHECK_INT(cl_reply_with(c, i), 200);
+        CHECK(cl_header(c, "Link") == NULL);
+        CHECK_STR(c->body.p, i == 0 ? "late" : "");
+        check_in_step(c);
+    }
+    no_context();
+    EACH(rc, k)
+        CHECK_INT(get_int(&shm->rc[k]), rc[k]);
+    CHECK_INT(cl_ask(c, "GET /ahead?early=1 HTTP/1.0\r\n\r\n"), 200);
+    CHECK_STR(c->body.p, "late");
 }
 
 /* ---------------------------------------------------------------------------
