@@ -77,8 +77,9 @@
  *   file keeps the status, and has at most EMPM_RESPONSE_BUFFER bytes.
  *
  * ASSETS  Files can be compiled in: EMPM_ASSETS("GET /", assets) serves a table
- *   as EMPM_FILES serves a folder. These lines make it of one: sh pack.sh www
- *   >assets.h, then #include "assets.h" behind eventmpm.h.
+ *   as EMPM_FILES serves a folder, with the siblings of Precompressed. These
+ *   lines make it of one: sh pack.sh www >assets.h, then #include "assets.h"
+ *   behind eventmpm.h.
  *
  *     cd "$1" || exit
  *     list() { find . -type f | sed 's,^\./,,' | LC_ALL=C sort; }
@@ -303,12 +304,12 @@
  * Each of these leaves a part out, and saves so much of the header and of its
  * compiled text (gcc -Os, x86-64):
  *
- *   EVENTMPM_NO_FILES        1850 lines 18000 bytes static files (EMPM_FILES)
+ *   EVENTMPM_NO_FILES        2310 lines 23000 bytes static files (EMPM_FILES)
  *   EVENTMPM_NO_STATUS       1450 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
  *   EVENTMPM_NO_FASTCGI      2030 lines 13800 bytes FastCGI back ends: PHP
- *   EVENTMPM_NO_EVENTS        490 lines  4600 bytes server-sent events
+ *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
  *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
  *   EVENTMPM_NO_AUTH          570 lines  4000 bytes users and passwords
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
@@ -6957,6 +6958,8 @@ typedef struct empm__file {
     int         fd;                    /* -1: `bytes` is all of it */
     int         root_fd;               /* where `path` begins */
     int         coding;                /* of its bytes, as a sibling; 0: none */
+    struct empm__file *coded;          /* of an asset: the next of its siblings,
+                                          which need no look at the disk */
     int         varies;                /* Accept-Encoding has chosen it */
     uint32_t    absent;                /* atomic: bits of codings of which it
                                           has no sibling, */
@@ -19866,6 +19869,7 @@ typedef struct empm__channel {         /* the lock */
 } empm__channel;
 
 struct empm__channels {
+    uint32_t        seed;              /* fixed: clients may choose the names */
     pthread_mutex_t locks[EMPM__EVENTS_LOCKS];
     empm__channel  *buckets[EMPM__EVENTS_BUCKETS];
 };
@@ -19961,9 +19965,9 @@ static int empm__news_new(empm__news **out, const char *event, const char *id,
 
 /* --- channels ------------------------------------------------------------- */
 
-static uint32_t empm__channel_hash(const char *name)
+static uint32_t empm__channel_hash(const empm__channels *all, const char *name)
 {
-    uint32_t h = 2166136261u;
+    uint32_t h = all->seed;
     for (; *name != '\0'; name++)
         h = (h ^ (unsigned char)*name) * 16777619u;
     return h ^ h >> 15;
@@ -20056,7 +20060,7 @@ static int empm__ear_join(empm__ear *ear, const char *name,
                           const char *last_id)
 {
     empm__channels *all = ear->all;
-    const uint32_t hash = empm__channel_hash(name);
+    const uint32_t hash = empm__channel_hash(all, name);
     pthread_mutex_t *lock = empm__channel_lock(all, hash);
     empm__channel *made = (empm__channel *)EMPM_MALLOC(sizeof *made);
     empm__channel **at;
@@ -20126,9 +20130,10 @@ static int empm__ear_wait(empm__ear *ear, empm_ticket ticket)
 }
 
 /* Leaves the list, if it is still there, and takes the next events, with a
- * reference to each. Returns how many; *lost: before them. */
+ * reference to each: `most` of them, until they have more than `room` bytes.
+ * Returns how many; *lost: before them. */
 static uint32_t empm__ear_take(empm__ear *ear, empm__news **list, uint32_t most,
-                               uint64_t *lost)
+                               int64_t room, uint64_t *lost)
 {
     empm__channel *c = ear->channel;
     pthread_mutex_t *lock = empm__channel_lock(ear->all, c->hash);
@@ -20138,8 +20143,9 @@ static uint32_t empm__ear_take(empm__ear *ear, empm__news **list, uint32_t most,
         empm__channel_unlink_locked(c, ear);
     *lost = ear->at < c->first ? c->first - ear->at : 0;
     ear->at += *lost;
-    while (n < most && ear->at < c->end) {
+    while (n < most && ear->at < c->end && room > 0) {
         list[n] = c->ring[ear->at++ % EMPM__EVENTS_KEPT];
+        room -= (int64_t)list[n]->len;
         __atomic_add_fetch(&list[n++]->refs, 1u, __ATOMIC_RELAXED);
     }
     pthread_mutex_unlock(lock);
@@ -20187,10 +20193,11 @@ static int empm__events_send(empm_request *req, empm__ear *ear, int *wrote)
     uint32_t n, i;
     int r = 0;
     for (;;) {
-        if (req->io.out_left + (int64_t)req->body_out_bytes >=
-            EMPM__EVENTS_AHEAD)
+        const int64_t room = EMPM__EVENTS_AHEAD - req->io.out_left -
+                             (int64_t)req->body_out_bytes;
+        if (room <= 0)
             return 1;
-        n = empm__ear_take(ear, list, (uint32_t)EMPM__COUNT(list), &lost);
+        n = empm__ear_take(ear, list, (uint32_t)EMPM__COUNT(list), room, &lost);
         if (lost > 0) {
             empm__request_log(req, EMPM_LOG_INFO, 5062, "is too slow for "
                               "EventQueue of %lld: has lost %llu events%s",
@@ -20329,7 +20336,7 @@ EMPM_API int empm_broadcast(empm_server *s, const char *channel,
         return EMPM_EINVAL;
     if ((r = empm__news_new(&m, event, id, data, len, most)) < 0)
         return r;
-    hash = empm__channel_hash(channel);
+    hash = empm__channel_hash(e->channels, channel);
     lock = empm__channel_lock(e->channels, hash);
     pthread_mutex_lock(lock);
     c = *empm__channel_find_locked(e->channels, channel, hash);
@@ -20361,6 +20368,8 @@ static int empm__events_engine_new(empm__engine *e)
     if (e->channels == NULL)
         return EMPM_ENOMEM;
     memset(e->channels, 0, sizeof *e->channels);
+    e->channels->seed = ((uint32_t)empm__now_us() ^ (uint32_t)e->pid << 16) *
+                        2654435761u | 1u;
     for (i = 0; i < EMPM__EVENTS_LOCKS; i++)
         pthread_mutex_init(&e->channels->locks[i], NULL);
     return EMPM_OK;
@@ -25859,14 +25868,15 @@ static int empm__coding_find(const char *name, size_t n)
     return -1;
 }
 
-/* Does a file of this name look like a sibling itself? */
+/* Does a file of this name look like a sibling itself? Returns its coding, or
+ * 0. */
 static int empm__coding_is_sibling(const char *path)
 {
     const char *dot = strrchr(path, '.');
     int i;
     for (i = 1; dot != NULL && i <= EMPM__CODINGS; i++)
         if (strcmp(dot, empm__coding_names[i].ext) == 0)
-            return 1;
+            return i;
     return 0;
 }
 
@@ -26057,6 +26067,7 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     f->fd = fd;
     f->pool = NULL;
     f->root_fd = root_fd;
+    f->coded = NULL;
     f->coding = coding;
     f->varies = coding > 0 || (root_fd >= 0 && w->s->codings[0] != 0 &&
                                !empm__coding_is_sibling(path));
@@ -26652,6 +26663,13 @@ static empm__file *empm__file_sibling(empm_request *req, empm__file *f,
     empm__file *found;
     char *path;
     int status;
+    for (found = f->coded; found != NULL; found = found->coded)
+        if (found->coding == coding) {
+            __atomic_add_fetch(&found->refs, 1u, __ATOMIC_RELAXED);
+            return found;
+        }
+    if (f->root_fd < 0)              /* an asset */
+        return NULL;
     if (empm__time_until(empm__load(&f->absent_until_ms), now) <= 0) {
         empm__store(&f->absent, 0u);
         empm__store(&f->absent_until_ms,
@@ -26936,7 +26954,8 @@ static int empm__errors_new(empm_server *s, empm__report *rep)
 
 struct empm__assets {
     size_t      n;
-    empm__file *list;                /* behind the struct */
+    empm__file *list;                /* behind the struct; then as many that are
+                                        siblings, or nothing */
 };
 
 /* FNV-1a, stirred: 64 bits, against an accident and not against an enemy. */
@@ -26953,12 +26972,47 @@ static int empm__assets_compare(const void *a, const void *b)
     return strcmp(((const empm__file *)a)->path, ((const empm__file *)b)->path);
 }
 
-/* Makes the file of a row. Returns 0 if its fields have no room. */
+/* Returns where a path of n bytes and `end` is among the files, or would be. */
+static size_t empm__assets_place(const struct empm__assets *t, const char *path,
+                                 size_t n, char end)
+{
+    size_t from = 0, to = t->n;
+    while (from < to) {
+        const size_t mid = from + (to - from) / 2;
+        const char *at = t->list[mid].path;
+        int order = strncmp(at, path, n);
+        if (order == 0)
+            order = (unsigned char)at[n] - (unsigned char)end;
+        if (order < 0)
+            from = mid + 1;
+        else
+            to = mid;
+    }
+    return from;
+}
+
+/* Makes the fields of each answer. Returns 0 if they have no room. */
+static int empm__assets_fields(empm__file *f, const char *cache_control)
+{
+    int n = snprintf(f->fields, sizeof f->fields, "ETag: %s\r\n"
+                     "Cache-Control: %s\r\n%s", f->tag, cache_control,
+                     f->varies ? "Vary: Accept-Encoding\r\n" : "");
+    f->validators = (uint16_t)n;
+    if (n < (int)sizeof f->fields)
+        n += snprintf(f->fields + n, sizeof f->fields - (size_t)n,
+                      "%s%s%sAccept-Ranges: bytes\r\nContent-Type: %s\r\n",
+                      f->coding > 0 ? "Content-Encoding: " : "",
+                      f->coding > 0 ? empm__coding_names[f->coding].name : "",
+                      f->coding > 0 ? "\r\n" : "", f->type);
+    f->fields_len = (uint16_t)n;
+    return n < (int)sizeof f->fields;
+}
+
+/* Makes the file of a row. Returns as above. */
 static int empm__assets_make(empm__file *f, const empm_asset *a,
                              const char *cache_control,
                              const struct empm__types *types)
 {
-    int n;
     memset(f, 0, sizeof *f);
     f->refs = 1;
     f->fd = f->root_fd = -1;
@@ -26970,14 +27024,36 @@ static int empm__assets_make(empm__file *f, const empm_asset *a,
     snprintf(f->tag, sizeof f->tag, "\"%llx-%llx\"", (unsigned long long)a->len,
              (unsigned long long)empm__assets_hash(
                  (const unsigned char *)a->bytes, a->len));
-    n = snprintf(f->fields, sizeof f->fields, "ETag: %s\r\n"
-                 "Cache-Control: %s\r\n", f->tag, cache_control);
-    f->validators = (uint16_t)n;
-    if (n < (int)sizeof f->fields)
-        n += snprintf(f->fields + n, sizeof f->fields - (size_t)n,
-                      "Accept-Ranges: bytes\r\nContent-Type: %s\r\n", f->type);
-    f->fields_len = (uint16_t)n;
-    return n < (int)sizeof f->fields;
+    return empm__assets_fields(f, cache_control);
+}
+
+/* Makes file i a sibling of the one whose name it has with the extension of a
+ * coding, if Precompressed has that: the same bytes, as another representation
+ * of that file. Returns as above. */
+static int empm__assets_pair(const empm_server *s, struct empm__assets *t,
+                             size_t i, const char *cache_control)
+{
+    const empm__file *is = &t->list[i];
+    const int coding = empm__coding_is_sibling(is->path);
+    empm__file *of, *coded = &t->list[t->n + i];
+    size_t n, at;
+    if (coding == 0 || strchr((const char *)s->codings, coding) == NULL)
+        return 1;
+    n = strlen(is->path) - strlen(empm__coding_names[coding].ext);
+    at = empm__assets_place(t, is->path, n, '\0');
+    of = &t->list[at];
+    if (at == t->n || strlen(of->path) != n ||
+        memcmp(of->path, is->path, n) != 0)
+        return 1;
+    *coded = *is;
+    coded->coding = coding;
+    coded->varies = of->varies = 1;
+    coded->type = of->type;
+    coded->coded = of->coded;
+    of->coded = coded;
+    /* it has other bytes and so, but for a miracle, another tag */
+    return empm__assets_fields(of, cache_control) &&
+           empm__assets_fields(coded, cache_control);
 }
 
 /* Makes the files of a route. Returns EMPM_OK, EMPM_ENOMEM, or EMPM_EINVAL: a
@@ -26985,13 +27061,15 @@ static int empm__assets_make(empm__file *f, const empm_asset *a,
 static int empm__assets_new(empm_server *s, empm__route *route,
                             empm__report *rep)
 {
+    static const char long_fields[] = "its type and Cache-Control are no field "
+                                      "values of 200 bytes together";
     const empm_asset *table = (const empm_asset *)route->user->user;
     const char *cache = route->user->root, *why = NULL, *path = "";
     struct empm__assets *t;
     size_t n = 0, i;
     while (table[n].path != NULL)
         n++;
-    t = (struct empm__assets *)EMPM_MALLOC(sizeof *t + n * sizeof *t->list);
+    t = (struct empm__assets *)EMPM_MALLOC(sizeof *t + 2 * n * sizeof *t->list);
     if (t == NULL)
         return EMPM_ENOMEM;
     t->n = n;
@@ -27000,46 +27078,30 @@ static int empm__assets_new(empm_server *s, empm__route *route,
     for (i = 0; i < n && why == NULL; i++) {
         const char *type = table[i].type != NULL ? table[i].type : "";
         path = table[i].path;
-        if (*table[i].path == '\0' || *table[i].path == '/')
+        if (*path == '\0' || *path == '/')
             why = "has no path below the route";
         else if (!empm__chars_all(&s->chars, cache, strlen(cache),
                                   EMPM__VCHAR) ||
                  !empm__chars_all(&s->chars, type, strlen(type), EMPM__VCHAR) ||
                  !empm__assets_make(&t->list[i], &table[i], cache, s->types))
-            why = "its type and Cache-Control are no field values of 150 bytes";
+            why = long_fields;
     }
     if (why == NULL) {
         qsort(t->list, n, sizeof *t->list, empm__assets_compare);
         for (i = 1; i < n && why == NULL; i++)
             if (strcmp(t->list[i - 1].path, path = t->list[i].path) == 0)
                 why = "is there twice";
+        for (i = 0; i < n && why == NULL; i++)
+            if (!empm__assets_pair(s, t, i, cache)) {
+                path = t->list[i].path;
+                why = long_fields;
+            }
     }
     if (why == NULL)
         return EMPM_OK;
     empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": asset \"%s\": "
                      "%s", route->user->pattern, path, why);
     return EMPM_EINVAL;
-}
-
-/* Returns where the path is among the files, or would be; `folder`: the path
- * with a slash behind it. */
-static size_t empm__assets_place(const struct empm__assets *t, const char *path,
-                                 int folder)
-{
-    const size_t n = strlen(path);
-    size_t from = 0, to = t->n;
-    while (from < to) {
-        const size_t mid = from + (to - from) / 2;
-        const char *at = t->list[mid].path;
-        int order = folder ? strncmp(at, path, n) : strcmp(at, path);
-        if (order == 0 && folder)
-            order = (unsigned char)at[n] - '/';
-        if (order < 0)
-            from = mid + 1;
-        else
-            to = mid;
-    }
-    return from;
 }
 
 /* As empm__file_open(): a file with a reference, or NULL and *status, which is
@@ -27049,7 +27111,7 @@ static empm__file *empm__assets_open(empm_request *req, const char *path,
 {
     const struct empm__assets *t = req->route->assets;
     const size_t n = strlen(path);
-    size_t i = empm__assets_place(t, path, 0);
+    size_t i = empm__assets_place(t, path, n, '\0');
     if (i < t->n && strcmp(t->list[i].path, path) == 0) {
         empm__file *f = &t->list[i];
         char *end;
@@ -27062,7 +27124,7 @@ static empm__file *empm__assets_open(empm_request *req, const char *path,
         __atomic_add_fetch(&f->refs, 1u, __ATOMIC_RELAXED);
         return f;
     }
-    i = empm__assets_place(t, path, 1);
+    i = empm__assets_place(t, path, n, '/');
     *status = i < t->n && strncmp(t->list[i].path, path, n) == 0 &&
               t->list[i].path[n] == '/' ? 1 : 404;
     return NULL;
@@ -27301,6 +27363,7 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
     uint32_t i;
     int r = empm__types_new(&s->types, s->cfg, &s->chars, rep);
     (void)old;
+    empm__coding_order(s->cfg->precompressed, s->codings);
     for (i = 0; i < s->routes.n && r == EMPM_OK; i++) {
         empm__route *route = &s->routes.list[i];
         const char *dir = route->user->root;
@@ -27325,7 +27388,6 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
             return EMPM_ESYS;
         }
     }
-    empm__coding_order(s->cfg->precompressed, s->codings);
     return r == EMPM_OK ? empm__errors_new(s, rep) : r;
 }
 

@@ -22273,6 +22273,70 @@ TEST(files, assets_are_files)
     CHECK_INT(empm_test_close(t), EMPM_OK);
 }
 
+/* Precompressed holds for assets: a sibling is sent to a client that takes its
+ * coding, and is a file of its own under its own name. */
+TEST(files, assets_and_their_siblings)
+{
+    static const empm_asset assets[] = {
+        { "x.js.gz", "gzip", 4, NULL }, { "x.js", "plain", 5, "text/own" },
+        { "x.js.br", "brotli", 6, NULL }, { "y.js", "alone", 5, NULL },
+        { "z.js.gz", "lonely", 6, NULL }, { NULL, NULL, 0, NULL }
+    };
+    static const empm_route routes[] = {
+        EMPM_ASSETS("GET /", assets), EMPM_ROUTES_END
+    };
+    static const struct {
+        const char *path, *accept, *body, *type, *coding;
+        int varies;
+    } rows[] = {
+        { "/x.js", "gzip", "gzip", "text/own", "gzip", 1 },
+        { "/x.js", "gzip, br", "brotli", "text/own", "br", 1 },
+        { "/x.js", "br;q=0", "plain", "text/own", NULL, 1 },
+        { "/x.js", "zstd", "plain", "text/own", NULL, 1 },
+        { "/x.js.gz", "gzip", "gzip", "application/gzip", NULL, 0 },
+        { "/y.js", "gzip", "alone", "text/javascript; charset=utf-8", NULL, 0 },
+        { "/z.js.gz", "gzip", "lonely", "application/gzip", NULL, 0 },
+        { "/z.js", "gzip", NULL, NULL, NULL, 0 }
+    };
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+    char fields[120];
+
+    cfg.routes = routes;
+    cfg.precompressed = "br gzip";
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    EACH(rows, i) {
+        const char *coding;
+        snprintf(fields, sizeof fields, "Accept-Encoding: %s\r\n",
+                 rows[i].accept);
+        CHECK_INT(empm_test_send(t, "GET", rows[i].path, fields, NULL, 0),
+                  rows[i].body != NULL ? 200 : 404);
+        if (rows[i].body == NULL)
+            continue;
+        CHECK_STR(empm_test_body(t, NULL), rows[i].body);
+        CHECK_STR(empm_test_header(t, "Content-Type"), rows[i].type);
+        coding = empm_test_header(t, "Content-Encoding");
+        CHECK_STR(coding != NULL ? coding : "none",
+                  rows[i].coding != NULL ? rows[i].coding : "none");
+        CHECK_INT(empm_test_header(t, "Vary") != NULL, rows[i].varies);
+        snprintf(fields, sizeof fields, "Accept-Encoding: %s\r\n"
+                 "If-None-Match: %s\r\n", rows[i].accept,
+                 empm_test_header(t, "ETag"));
+        CHECK_INT(empm_test_send(t, "GET", rows[i].path, fields, NULL, 0), 304);
+        CHECK_INT(empm_test_header(t, "Vary") != NULL, rows[i].varies);
+    }
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+    cfg.precompressed = NULL;
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    CHECK_INT(empm_test_send(t, "GET", "/x.js", "Accept-Encoding: gzip\r\n",
+                             NULL, 0), 200);
+    CHECK_STR(empm_test_body(t, NULL), "plain");
+    CHECK(empm_test_header(t, "Vary") == NULL);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
 /* A client that reads slowly gets all bytes of a large one, from memory. */
 SERVED_WITH(files, assets_that_are_large, T_LIVE,
             fx_init(f); f->cfg.routes = assets_routes(), "SendBufferSize 4096")
