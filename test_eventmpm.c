@@ -4766,6 +4766,7 @@ TEST(config, every_directive_from_a_file)
         { "RemoteIPInternalProxy", "10.1.0.0/16", "10.1.0.0/16" },
         { "MaxConnectionsPerPeer", "20", "20" },
         { "SharedStoreSize", "1048576", "1048576" },
+        { "RateLimitSize", "65536", "65536" },
         { "Processes", "0", "0" }, { "StartServers", "2", "2" },
         { "ServerLimit", "8", "8" }, { "ThreadsPerChild", "10", "10" },
         { "ThreadLimit", "80", "80" }, { "MaxRequestWorkers", "70", "70" },
@@ -5734,7 +5735,7 @@ TEST(config, apaches_names_say_what_to_do)
         { "ProxyPassMatch", "proxy in front" },
         { "RewriteEngine", "a route" }, { "Header", "empm_set_header" },
         { "Alias", "EMPM_FILES" }, { "SetHandler", "AddHandler" },
-        { "AddOutputFilterByType", "handler" }, { "AuthType", "on_head" },
+        { "AddOutputFilterByType", "handler" }, { "AuthType", "<Location>" },
         { "Require", "<Location>" }, { "TransferLog", "CustomLog" },
         { "SetEnvIf", "getenv" }, { "ExpiresActive", "empm_set_header" },
         { "Protocols", "HTTP/1.1" }, { "php_value", "handler" },
@@ -9886,6 +9887,7 @@ TEST(memory, start_survives_each_failing_allocation)
         fx_init(&f);
         f.cfg.remote_ip_trusted_proxy[0] = "192.0.2.0/24";
         f.cfg.location[0] = "/hello Require local";
+        f.cfg.location[1] = "/x RateLimit 1/second";
         f.cfg.max_connections_per_peer = 100;
         set_int(&a_fail_at, k);
         rc = empm_start(&f.cfg, &f.s);
@@ -13679,6 +13681,302 @@ TEST(store, size_is_checked)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>rate -- how often a client may come in
+ * ------------------------------------------------------------------------- */
+
+/* A RateLimit is read as a whole, and a bad one says what it may be. */
+TEST(rate, lines)
+{
+    static const struct { const char *line; uint32_t us, burst; } rows[] = {
+        { "2/second", 500000, 2 }, { "100/minute", 600000, 100 },
+        { "1/HOUR burst=3", 3600000000u, 3 }, { "\"5/second\"", 200000, 5 },
+        { "1000000/second", 1, 1000000 }, { "none", 0, 0 },
+        { "", 1, 0 }, { "0/second", 1, 0 }, { "1000001/second", 1, 0 },
+        { "1/day", 1, 0 }, { "-1/second", 1, 0 }, { "1", 1, 0 },
+        { "1/second burst=0", 1, 0 }, { "1/second burst=", 1, 0 },
+        { "1/second 3", 1, 0 }, { "1/second burst=1 2", 1, 0 },
+        { "none 2", 1, 0 }, { "1 /second", 1, 0 },
+        { "99999999999999999999/second", 1, 0 }
+    };
+    EACH(rows, i) {
+        const int bad = rows[i].us == 1 && rows[i].burst == 0;
+        empm__location l;
+        context("\"%s\"", rows[i].line);
+        memset(&l, 0, sizeof l);
+        CHECK_INT(empm__rate_parse(&l, rows[i].line) != NULL, bad);
+        if (!bad) {
+            CHECK_INT(l.rate_us, rows[i].us);
+            CHECK_INT(l.rate_burst, rows[i].burst);
+            CHECK_INT(l.rate != NULL, rows[i].us != 0);
+        }
+    }
+}
+
+/* As many requests as the burst come in at once, then one each interval, for
+ * each address and each /64 by itself; a refusal costs nothing of the rate and
+ * tells for how long it holds. */
+TEST(rate, one_interval_each)
+{
+    static const unsigned char address[] = "0123456789abcdef";
+    const uint64_t now = UINT64_C(1000000000000);
+    empm__kv *kv = kv_new();
+    empm__location l;
+    empm__peer p, other;
+    int k;
+
+    memset(&l, 0, sizeof l);
+    CHECK(empm__rate_parse(&l, "2/second burst=3") == NULL);
+    empm__peer_set(&p, EMPM__PEER_IPV6, address, 0);
+    for (k = 0; k < 3; k++)
+        CHECK_INT(empm__rate_take(kv, &l, &p, now), 0);
+    for (k = 0; k < 3; k++)
+        CHECK_INT(empm__rate_take(kv, &l, &p, now), 500000);
+    CHECK_INT(empm__rate_take(kv, &l, &p, now + 499999), 1);
+    CHECK_INT(empm__rate_take(kv, &l, &p, now + 500000), 0);
+    CHECK_INT(empm__rate_take(kv, &l, &p, now + 500001), 499999);
+    other = p;
+    other.addr[15] = 'x';              /* the same /64 */
+    CHECK(empm__rate_take(kv, &l, &other, now + 500001) > 0);
+    other.addr[7] = 'x';               /* another one */
+    CHECK_INT(empm__rate_take(kv, &l, &other, now + 500001), 0);
+    l.rate_key++;                      /* another limit */
+    CHECK_INT(empm__rate_take(kv, &l, &p, now + 500001), 0);
+    l.rate_key--;
+    /* long after, it is even: no more than the burst has been saved */
+    for (k = 0; k < 3; k++)
+        CHECK_INT(empm__rate_take(kv, &l, &p, now + 60000000), 0);
+    CHECK(empm__rate_take(kv, &l, &p, now + 60000000) > 0);
+    empm__kv_free(kv, KV_BYTES);
+}
+
+/* In a full store a flood of addresses of one network replaces its own entries:
+ * a client that is over its rate stays so. */
+TEST(rate, a_flood_forgets_nobody_else)
+{
+    const uint64_t now = UINT64_C(1000000000000);
+    unsigned char address[16];
+    empm__location l;
+    empm__peer p, flood;
+    empm__kv *kv;
+    uint32_t k;
+
+    CHECK_INT(empm__kv_new(&kv, KV_BYTES, EMPM__RATE_ROOM), EMPM_OK);
+    memset(address, 1, sizeof address);
+    memset(&l, 0, sizeof l);
+    CHECK(empm__rate_parse(&l, "1/minute") == NULL);
+    empm__peer_set(&p, EMPM__PEER_IPV6, address, 0);
+    CHECK_INT(empm__rate_take(kv, &l, &p, now), 0);
+    address[0] = 2;
+    empm__peer_set(&flood, EMPM__PEER_IPV6, address, 0);
+    for (k = 0; k < 2000; k++) {
+        memcpy(flood.addr + 6, &k, 2);
+        CHECK_INT(empm__rate_take(kv, &l, &flood, now + k), 0);
+    }
+    CHECK(empm__rate_take(kv, &l, &p, now + k) > 0);
+    empm__kv_free(kv, KV_BYTES);
+}
+
+/* All children count together, and a reload goes on counting; 429 says when to
+ * come again, and the status how often that was. Other paths are not limited,
+ * nor is a location that lifts the limit. */
+SERVED_BY(rate, children_and_generations_count_together, 2,
+          "Location /hello RateLimit 4/hour; Location /hello/x RateLimit none")
+{
+    int k, starts;
+
+    f->deaths_ok = 1;                  /* a reload starts others */
+    for (k = 0; k < 4; k++)
+        CHECK_INT(get_status(f, "/hello"), 200);
+    CHECK_INT(cl_get(c, "/hello"), 429);
+    CHECK(cl_header(c, "Retry-After") != NULL);
+    CHECK(atoi(c->value) > 890 && atoi(c->value) <= 900);
+    CHECK_INT(get_status(f, "/hello/x"), 200);
+    CHECK_INT(get_status(f, "/pid"), 200);
+    CHECK_INT(cl_get(c, "/server-status?auto"), 200);
+    CHECK(strstr(c->body.p, "RatesRefused: 1\n") != NULL);
+    if (f->pid > 0) {
+        starts = get_int(&shm->child_starts);
+        signal_process(f->pid, SIGUSR1);
+        CHECK_SOON(get_int(&shm->child_starts) >= starts + 2, 3000);
+        CHECK_INT(get_status(f, "/hello"), 429);
+    }
+}
+
+/* A store that does not answer keeps nobody out: that is said. */
+SERVED_HERE(rate, fails_open, "Location /hello RateLimit 1/hour")
+{
+    empm__kv *kv = f->s->rates->kv;
+
+    CHECK_INT(cl_get(c, "/hello"), 200);
+    CHECK_INT(cl_get(c, "/hello"), 429);
+    f->s->rates->kv = NULL;            /* an error, in no time */
+    CHECK_INT(cl_get(c, "/hello"), 200);
+    f->s->rates->kv = kv;
+    CHECK(fx_log_has(f, "EMPM5811"));
+    CHECK_INT(cl_get(c, "/hello"), 429);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>cors -- what pages of other origins may read
+ * ------------------------------------------------------------------------- */
+
+/* An origin is written as a browser sends it; another spelling would never
+ * match, and so is refused. Credentials go to named origins only. */
+TEST(cors, lines)
+{
+    static const struct { const char *line[2]; int code; } rows[] = {
+        { { "CorsAllowOrigin https://a.example", NULL }, 0 },
+        { { "CorsAllowOrigin \"https://a.example, http://[::1]:8080 null\"",
+            NULL }, 0 },
+        { { "CorsAllowOrigin *", NULL }, 0 },
+        { { "CorsAllowOrigin https://a.example/", NULL }, 5123 },
+        { { "CorsAllowOrigin https://A.example", NULL }, 5123 },
+        { { "CorsAllowOrigin https://a.example:443", NULL }, 5123 },
+        { { "CorsAllowOrigin http://a.example:80", NULL }, 5123 },
+        { { "CorsAllowOrigin http://a.example:443", NULL }, 0 },
+        { { "CorsAllowOrigin https://*.example", NULL }, 5123 },
+        { { "CorsAllowOrigin a.example", NULL }, 5123 },
+        { { "CorsAllowOrigin https://", NULL }, 5123 },
+        { { "CorsAllowOrigin \"\"", NULL }, 5123 },
+        { { "CorsAllowMethods G@T", NULL }, 5123 },
+        { { "CorsMaxAge 86401", "CorsAllowOrigin *" }, 5123 },
+        { { "CorsAllowCredentials maybe", "CorsAllowOrigin *" }, 5123 },
+        { { "CorsAllowCredentials On", "CorsAllowOrigin *" }, 5820 },
+        { { "CorsAllowCredentials On", "CorsAllowOrigin null" }, 5820 },
+        { { "CorsAllowCredentials On", "CorsAllowOrigin http://a" }, 0 },
+        { { "CorsAllowMethods GET", NULL }, 5820 }
+    };
+    empm_config cfg = empm_defaults();
+    char text[2][200];
+    empm__report rep;
+    int k;
+
+    cfg.routes = routes;
+    EACH(rows, i) {
+        context("%s", rows[i].line[0]);
+        for (k = 0; k < 2; k++) {
+            snprintf(text[k], sizeof text[k], "/a %s", rows[i].line[k] != NULL
+                     ? rows[i].line[k] : "Require local");
+            cfg.location[k] = text[k];
+        }
+        rep = hearing();
+        empm__check_all(&cfg, NULL, &rep);
+        CHECK_INT(rep.errors, rows[i].code != 0);
+        if (rows[i].code != 0)
+            CHECK_INT(heard(EMPM_LOG_ERROR, rows[i].code), 1);
+    }
+    empm_config_free(&cfg);
+    str_free(&g_heard);
+}
+
+/* What a browser is told, for each origin, of answers and of errors; a page
+ * whose origin is not the whole text of one that is listed gets nothing.
+ * "-": there is no such field. */
+SERVED(cors, answers,
+       "Location / CorsAllowOrigin https://a.example http://b; "
+       "Location / CorsAllowCredentials On; "
+       "Location / CorsExposeHeaders ETag X-Y; "
+       "Location /hello/ CorsAllowOrigin *; "
+       "Location /hello/ CorsAllowCredentials Off; "
+       "Location /echo CorsAllowOrigin null; "
+       "Location /echo CorsAllowCredentials Off")
+{
+    static const struct {
+        const char *ask, *origin;
+        int         status;
+        const char *allow, *credentials, *vary, *expose;
+    } rows[] = {
+        { "GET /hello", "https://a.example", 200, "https://a.example", "true",
+          "Origin", "ETag, X-Y" },
+        { "GET /hello", "http://b", 200, "http://b", "true", "Origin",
+          "ETag, X-Y" },
+        { "GET /none", "http://b", 404, "http://b", "true", "Origin",
+          "ETag, X-Y" },
+        { "DELETE /hello", "http://b", 405, "http://b", "true", "Origin",
+          "ETag, X-Y" },
+        { "GET /hello", NULL, 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "https://a.example.evil", 200, "-", "-", "Origin",
+          "-" },
+        { "GET /hello", "https://a.exampl", 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "https://xa.example", 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "http://a.example", 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "https://A.example", 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "https://a.example http://b", 200, "-", "-", "Origin",
+          "-" },
+        { "GET /hello", "https://a.example\r\nOrigin: http://b", 200, "-", "-",
+          "Origin", "-" },
+        { "GET /hello", "null", 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "*", 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "", 200, "-", "-", "Origin", "-" },
+        { "GET /hello/x", "http://c", 200, "*", "-", "-", "ETag, X-Y" },
+        { "GET /hello/x", "*", 200, "*", "-", "-", "ETag, X-Y" },
+        { "PUT /echo", "http://b", 200, "-", "-", "Origin", "-" }
+    };
+    EACH(rows, i) {
+        const char *v;
+        context("%s of %s", rows[i].ask, rows[i].origin ? rows[i].origin : "-");
+        cl_printf(c, "%s HTTP/1.1\r\nHost: a\r\n%s%s%s%s\r\n", rows[i].ask,
+                  rows[i].origin != NULL ? "Origin: " : "",
+                  rows[i].origin != NULL ? rows[i].origin : "",
+                  rows[i].origin != NULL ? "\r\n" : "",
+                  strncmp(rows[i].ask, "PUT", 3) == 0
+                      ? "Content-Length: 0\r\n" : "");
+        CHECK_INT(cl_reply(c), rows[i].status);
+        v = cl_header(c, "Access-Control-Allow-Origin");
+        CHECK_STR(v != NULL ? v : "-", rows[i].allow);
+        v = cl_header(c, "Access-Control-Allow-Credentials");
+        CHECK_STR(v != NULL ? v : "-", rows[i].credentials);
+        v = cl_header(c, "Vary");
+        CHECK_STR(v != NULL ? v : "-", rows[i].vary);
+        v = cl_header(c, "Access-Control-Expose-Headers");
+        CHECK_STR(v != NULL ? v : "-", rows[i].expose);
+    }
+}
+
+/* A preflight is answered before a user is asked for or a handler runs, with
+ * what is set and nothing of what was asked; OPTIONS without the fields of a
+ * preflight is answered as ever. */
+SERVED(cors, preflights,
+       "Location / CorsAllowOrigin http://b; Location / CorsMaxAge 60; "
+       "Location / RateLimit none; "
+       "Location /hello CorsAllowMethods PUT, DELETE; "
+       "Location /hello CorsAllowHeaders Content-Type X-Y")
+{
+    static const char ask[] = "Access-Control-Request-Method: BREW\r\n"
+                              "Access-Control-Request-Headers: x-evil\r\n";
+    static const struct {
+        const char *path, *origin, *fields;
+        int         status;
+        const char *methods, *headers, *age;
+    } rows[] = {
+        { "/hello", "http://b", ask, 204, "PUT, DELETE", "Content-Type, X-Y",
+          "60" },
+        { "/none", "http://b", ask, 204, "GET, HEAD, POST", "-", "60" },
+        { "/hello", "http://c", ask, 403, "-", "-", "-" },
+        { "/hello", "http://b", "", 200, "-", "-", "-" },
+        { "/script", "http://b", ask, 204, "GET, HEAD, POST", "-", "60" }
+    };
+    EACH(rows, i) {
+        const char *v;
+        context("%s of %s", rows[i].path, rows[i].origin);
+        cl_printf(c, "OPTIONS %s HTTP/1.1\r\nHost: a\r\nOrigin: %s\r\n%s\r\n",
+                  rows[i].path, rows[i].origin, rows[i].fields);
+        CHECK_INT(cl_reply(c), rows[i].status);
+        CHECK_INT(c->body.n, rows[i].status == 403 ? 14 : 0);
+        v = cl_header(c, "Access-Control-Allow-Methods");
+        CHECK_STR(v != NULL ? v : "-", rows[i].methods);
+        v = cl_header(c, "Access-Control-Allow-Headers");
+        CHECK_STR(v != NULL ? v : "-", rows[i].headers);
+        v = cl_header(c, "Access-Control-Max-Age");
+        CHECK_STR(v != NULL ? v : "-", rows[i].age);
+        v = cl_header(c, "Access-Control-Allow-Origin");
+        CHECK_STR(v != NULL ? v : "-", strcmp(rows[i].origin, "http://b") == 0
+                                       ? "http://b" : "-");
+        CHECK(cl_header(c, "Vary") != NULL);
+    }
+}
+
+/* ---------------------------------------------------------------------------
  * >>digest -- vectors of those who have defined them
  * ------------------------------------------------------------------------- */
 
@@ -13956,6 +14254,107 @@ SERVED_WITH(auth, basic, T_LIVE, fx_init(f); f->cfg.routes = auth_routes, NULL)
         else
             CHECK_STR(cl_header(c, "WWW-Authenticate"),
                       "Basic realm=\"a \\\"b\\\"\", charset=\"UTF-8\"");
+    }
+}
+
+/* A file of users is read as htpasswd writes it; each fault is said with its
+ * line, and a location that asks for a user names its file. */
+TEST(auth, files_of_users)
+{
+    static const struct { const char *text; int code; const char *says; }
+    rows[] = {
+        { "# users\n\ndemo:{PLAIN}demo\r\nj\xc3\xbcrgen:{PLAIN}x:more:columns",
+          0, NULL },
+        { "", 0, NULL },
+        { "demo\n", 5800, ":1: wants NAME:PASSWORD" },
+        { "a:{PLAIN}a\nb:$apr1$x$y\n", 5800, ":2: has no password" },
+        { "a:secret\n", 5800, ":1: has no password" },
+        { "\xff:{PLAIN}a\n", 5800, ":1: the name" },
+        { NULL, 5800, "open: No such file" }
+    };
+    empm_config cfg = empm_defaults();
+    char path[300], line[400];
+    empm__report rep;
+
+    cfg.routes = routes;
+    cfg.listen[0] = "127.0.0.1:8080";
+    tmp_path(path, sizeof path, "users");
+    snprintf(line, sizeof line, "/a AuthUserFile %s", path);
+    cfg.location[0] = line;
+    cfg.location[1] = "/a Require valid-user";
+    EACH(rows, i) {
+        context("row %d", (int)i);
+        unlink(path);
+        if (rows[i].text != NULL)
+            write_file(path, rows[i].text, strlen(rows[i].text));
+        rep = hearing();
+        empm__check_all(&cfg, NULL, &rep);
+        CHECK_INT(rep.errors, rows[i].code != 0);
+        CHECK_INT(heard(EMPM_LOG_WARN, 5802), 0);
+        if (rows[i].says != NULL)
+            CHECK(strstr(g_heard.p, rows[i].says) != NULL);
+    }
+    no_context();
+    write_file(path, "", 0);
+    cfg.listen[0] = "8080";            /* passwords on the open network */
+    rep = hearing();
+    empm__check_all(&cfg, NULL, &rep);
+    CHECK_INT(rep.errors, 0);
+    CHECK_INT(heard(EMPM_LOG_WARN, 5802), 1);
+    cfg.location[0] = "/a AuthName x"; /* and now there is no file */
+    rep = hearing();
+    empm__check_all(&cfg, NULL, &rep);
+    CHECK_INT(heard(EMPM_LOG_ERROR, 5801), 1);
+    unlink(path);
+    empm_config_free(&cfg);
+    str_free(&g_heard);
+}
+
+static const char auth_users[] = "demo:$5$rounds=1000$example$"
+    "iWBKo7da47YRlRiXyEYEGK9H37GhW5pIiXwp9T95M3C\n"
+    "anna:{PLAIN}anna\nJ. Doe:{PLAIN}doe\n";
+
+static void fx_init_users(fixture *f)
+{
+    char path[300], set[340];
+
+    fx_init(f);
+    write_file(tmp_path(path, sizeof path, "users"), auth_users,
+               sizeof auth_users - 1);
+    snprintf(set, sizeof set, "ServerRoot %s", tmp_path(path, sizeof path, ""));
+    fx_set(f, set);
+}
+
+/* A location lets in the users that it names, on every path and method below
+ * it; one within it may lift that. A rate limit comes before the password. */
+SERVED_WITH(auth, locations, T_LIVE, fx_init_users(f),
+            "Location / AuthUserFile users; Location / AuthName \"My place\"; "
+            "Location / AuthType Basic; Location / Require valid-user; "
+            "Location /hello/ Require all granted; "
+            "Location /pid Require user anna \"J. Doe\"; "
+            "Location /log RateLimit 2/hour")
+{
+    static const struct { const char *path, *credentials; int status; }
+    rows[] = {
+        { "/hello", NULL, 401 }, { "/none", NULL, 401 },
+        { "/hello", "ZGVtbzpkZW1v", 200 }, { "/none", "ZGVtbzpkZW1v", 404 },
+        { "/hello/x", NULL, 200 }, { "/hello/x", "ZGVtbzp4", 200 },
+        { "/pid", "ZGVtbzpkZW1v", 401 }, { "/pid", "YW5uYTphbm5h", 200 },
+        { "/pid", "Si4gRG9lOmRvZQ==", 200 }, { "/pid", "YW5uYTp4", 401 },
+        { "/log", "YW5uYTp4", 401 }, { "/log", "YW5uYTp4", 401 },
+        { "/log", "YW5uYTphbm5h", 429 }
+    };
+    EACH(rows, i) {
+        context("%s of %s", rows[i].path,
+                rows[i].credentials ? rows[i].credentials : "nobody");
+        cl_printf(c, "GET %s HTTP/1.1\r\nHost: a\r\n%s%s%s\r\n", rows[i].path,
+                  rows[i].credentials ? "Authorization: Basic " : "",
+                  rows[i].credentials ? rows[i].credentials : "",
+                  rows[i].credentials ? "\r\n" : "");
+        CHECK_INT(cl_reply(c), rows[i].status);
+        if (rows[i].status == 401)
+            CHECK_STR(cl_header(c, "WWW-Authenticate"),
+                      "Basic realm=\"My place\", charset=\"UTF-8\"");
     }
 }
 
