@@ -66,6 +66,34 @@
  *     A path is made normal before it is matched: "/a/./b/../c//d" becomes
  *   "/a/c/d", also where the dots are escaped; above the root is 400.
  *
+ * FILES  EMPM_FILES("GET /", "./www") serves what is below a folder, which no
+ *   link and no spelling of ".." leaves; hidden names are not there.
+ *   Precompressed br zstd gzip answers with a.js.br, a.js.zst or a.js.gz
+ *   instead of a.js, as Accept-Encoding has it, however old the sibling is:
+ *   make it anew with its file. Without the file it is not looked for. A
+ *   sibling that is new is seen within a second.
+ *     ErrorDocument 404 /404.html, or 503 "a text": what an error shows that
+ *   has no body of its own, also one of the server's, such as 408 or 431. A
+ *   file keeps the status, and has at most EMPM_RESPONSE_BUFFER bytes.
+ *
+ * ASSETS  Files can be compiled in: EMPM_ASSETS("GET /", assets) serves a table
+ *   as EMPM_FILES serves a folder. These lines make it of one: sh pack.sh www
+ *   >assets.h, then #include "assets.h" behind eventmpm.h.
+ *
+ *     cd "$1" || exit
+ *     list() { find . -type f | sed 's,^\./,,' | LC_ALL=C sort; }
+ *     i=0; list | while IFS= read -r file; do
+ *         echo "static const unsigned char asset_$i[] = {"
+ *         od -An -v -tx1 "$file" | sed 's/ *\([0-9a-f][0-9a-f]\)/0x\1,/g'
+ *         echo '0 };'; i=$((i + 1))
+ *     done
+ *     echo 'static const empm_asset assets[] = {'
+ *     i=0; list | sed 's/[\\"]/\\&/g' | while IFS= read -r file; do
+ *         printf '{ "%s", asset_%d, sizeof asset_%d - 1, NULL },\n' \
+ *             "$file" $i $i; i=$((i + 1))
+ *     done
+ *     echo '{ NULL, NULL, 0, NULL } };'
+ *
  * CONFIGURATION  Fields of empm_config are Apache's directives in snake case
  *   and mean the same. empm_set(), -c and files take Apache's spelling, so an
  *   mpm_event.conf loads as it is. `program -L` lists the directives.
@@ -128,6 +156,14 @@
  *   User www-data, or listen.owner of the pool, whose security.limit_extensions
  *   also has to allow extensions other than .php. A route that serves scripts
  *   has no method: "GET /" refuses forms.
+ *     Behind the address, and for AddHandler within its quotes, may stand
+ *   timeout= and connectiontimeout= (ProxyTimeout, ProxyConnectTimeout),
+ *   flushpackets=on (answers are sent as they come), and max=N: a child has no
+ *   more than N connections to each back end. More requests wait in order,
+ *   without a worker, for ProxyConnectTimeout at most, and are 503 then. With
+ *   enablereuse=on connections are kept for ttl= (1 s) after an answer. Each
+ *   one occupies a process of PHP-FPM, so it wants max=, and pm.max_children
+ *   above max= times the children, or the pool stands still.
  *     No worker waits for a back end, nor for its client: what the client does
  *   not take is spooled, so that a slow one holds no process of PHP. A request
  *   has a connection of its own, which ends with the answer. A script that
@@ -210,6 +246,8 @@
  *   leaves one line in the log: a handler without an answer is 500; so is a
  *   body shorter than declared or, if its head has left, the end of the
  *   connection; a second answer, or a write after the end, is EMPM_EMISUSE.
+ *   on_error makes the body of each error, the server's own included: JSON,
+ *   say, where it would be a line of text.
  *   These end a whole child: a crash, exit(), pthread_exit(), pthread_cancel()
  *   in a handler, a C++ exception that leaves one. The log then says what its
  *   workers were running. A route that has ended CrashLimit children within
@@ -218,6 +256,10 @@
  * LIMITS  HTTP/1.1 and 1.0 on TCP and unix sockets: no HTTP/2, no WebSocket.
  *   Linux (epoll), or any POSIX system (poll). Each limit is a field of
  *   empm_config; its comment has the default and the client's status.
+ *
+ * TESTS  With EVENTMPM_TEST defined, empm_test_get() and its like run a request
+ *   through parser, routes, handler and answer in the thread that calls: so a
+ *   plain C program tests handlers without ports and threads. >>calls-test.
  *
  * USERS  Require valid-user of a location asks for a user and a password
  *   (Basic), and so does empm_authenticate() from an on_head. empm_user() is
@@ -271,15 +313,17 @@
  *   EVENTMPM_IMPLEMENTATION  in exactly one translation unit: the code itself
  *   EVENTMPM_POLL            use poll() even where epoll exists
  *   EVENTMPM_TLS_BEARSSL     HTTPS: link with -lbearssl
+ *   EVENTMPM_TEST            empm_test_*(): requests without a socket, for the
+ *                            tests of a program
  *
  * Each of these leaves a part out, and saves so much of the header and of its
  * compiled text (gcc -Os, x86-64):
  *
- *   EVENTMPM_NO_FILES        1380 lines 14100 bytes static files (EMPM_FILES)
+ *   EVENTMPM_NO_FILES        1850 lines 18000 bytes static files (EMPM_FILES)
  *   EVENTMPM_NO_STATUS       1450 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
- *   EVENTMPM_NO_FASTCGI      1470 lines 13800 bytes FastCGI back ends: PHP
+ *   EVENTMPM_NO_FASTCGI      2030 lines 13800 bytes FastCGI back ends: PHP
  *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
  *   EVENTMPM_NO_AUTH          800 lines  6000 bytes users and passwords
  *   EVENTMPM_NO_RATE_LIMIT    200 lines  2000 bytes RateLimit
@@ -330,6 +374,10 @@
 #ifndef EMPM_RANGES
 #  define EMPM_RANGES 32            /* in a Range field; more: the whole file */
 #endif
+#ifndef EMPM_FORM_FIELDS
+#  define EMPM_FORM_FIELDS 1000     /* of a query or a form: empm_query_at(),
+                                       empm_form_at() */
+#endif
 #ifndef EMPM_DROP_BODY
 #  define EMPM_DROP_BODY 65536      /* of a body that no handler reads, as with
                                        a 404; the connection ends at more */
@@ -337,6 +385,9 @@
 #ifndef EMPM_CRASH_PAUSE_MS
 #  define EMPM_CRASH_PAUSE_MS 60000 /* CrashLimit: a route that is closed is
                                        tried again so much later */
+#endif
+#ifndef EMPM_TEST_ANSWER
+#  define EMPM_TEST_ANSWER (64 << 20) /* bytes that empm_test_*() keep */
 #endif
 #ifndef EMPM_STORE_ITEM
 #  define EMPM_STORE_ITEM 512       /* a key and its value in empm_store_*() */
@@ -434,6 +485,16 @@ typedef long empm_producer(empm_request *req, void *buf, size_t cap,
                            void *user);
 typedef void empm_cleanup(void *p);
 
+/* A file that is compiled in, for EMPM_ASSETS. The bytes are sent from where
+ * they are: they, the texts and the table must stay. */
+typedef struct empm_asset {
+    const char *path;             /* below the route, as "css/site.css"; NULL
+                                     ends the table, which needs no order */
+    const void *bytes;
+    size_t      len;
+    const char *type;             /* NULL: as its name has it (AddType) */
+} empm_asset;
+
 /* One route. The macros below set every field. */
 typedef struct empm_route {
     const char      *pattern;     /* "[METHOD ]/path", see ROUTES above */
@@ -445,7 +506,8 @@ typedef struct empm_route {
                                      the server keeps none. EMPM_OK to go on, a
                                      status to refuse. NULL: the handler gets
                                      the whole body */
-    const char      *root;       /* EMPM_FILES: directory; NULL: DocumentRoot */
+    const char      *root;       /* EMPM_FILES: directory; NULL: DocumentRoot
+                                     EMPM_ASSETS: Cache-Control */
     const char      *backend;     /* EMPM_PHP, EMPM_FASTCGI: where it listens */
     int64_t          limit_body;  /* bytes; -1: LimitRequestBody; 0: no limit */
     int              timeout_ms;  /* sets EMPM_STOP_DEADLINE; 0: never */
@@ -459,7 +521,7 @@ typedef struct empm_route {
 } empm_route;
 
 enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
-       EMPM__ROUTE_FASTCGI, EMPM__ROUTE_LOCATION };
+       EMPM__ROUTE_FASTCGI, EMPM__ROUTE_LOCATION, EMPM__ROUTE_ASSETS };
 
 #define EMPM_ROUTE(pattern, handler, user) \
     EMPM_ROUTE_WITH(pattern, handler, user, NULL, NULL, -1, 0, 0)
@@ -476,6 +538,14 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
 #define EMPM_FILES_ELSE(pattern, dir, handler, user) \
     { pattern, handler, user, NULL, NULL, dir, NULL, -1, 0, 0, 0, \
       EMPM__ROUTE_FILES }
+/* Files of a table of empm_asset: see ASSETS. Their ETags are made of their
+ * bytes. The second form sets Cache-Control, the first one has "no-cache": keep
+ * it, and ask whether it is still the same. */
+#define EMPM_ASSETS(pattern, table) \
+    EMPM_ASSETS_WITH(pattern, table, "no-cache")
+#define EMPM_ASSETS_WITH(pattern, table, cache_control) \
+    { pattern, NULL, EMPM_TEXT(table), NULL, NULL, cache_control, NULL, -1, 0, \
+      0, 0, EMPM__ROUTE_ASSETS }
 /* Files, and scripts whose names end in ".php", which PHP-FPM runs. `backend`:
  * "unix:/run/php/php-fpm.sock" or "127.0.0.1:9000"; several, with blanks
  * between them, take turns. index.php comes before DirectoryIndex; what follows
@@ -514,6 +584,20 @@ typedef struct empm_config {
     const char *add_type[EMPM_MAX_LIST]; /* media types of files by extension,
                                           "video/x-matroska .mkv .mka"; they
                                           come before the built-in ones */
+    const char *add_default_charset;   /* of types that are text, and have none
+                                          from AddType: utf-8. "Off": none; "On"
+                                          is iso-8859-1, as Apache has it */
+    const char *add_charset[EMPM_MAX_LIST]; /* of files by extension,
+                                          "utf-8 .json .svg"; it comes before
+                                          that of any type */
+    const char *precompressed;         /* content codings, best one first, of
+                                          files beside the one that is asked
+                                          for: "br zstd gzip" looks for a.js.br,
+                                          a.js.zst and a.js.gz. A sibling is
+                                          sent however old it is, to a client
+                                          that takes its coding, and each answer
+                                          has Vary: NULL, none is looked for,
+                                          since it may be a backup */
     int         file_etag;             /* parts of an ETag, EMPM_ETAG_*:
                                           all of it. Servers behind one balancer
                                           with copies of the same files need
@@ -523,6 +607,10 @@ typedef struct empm_config {
     const char *fallback_resource;     /* a path within each EMPM_FILES route,
                                           such as "/index.php", that answers
                                           where there is no file: NULL */
+    const char *error_document[EMPM_MAX_LIST]; /* the body of errors that have
+                                          none, a text or the path of a file
+                                          that a route serves: "404 Not here.",
+                                          "503 /503.html" */
     const char *add_handler[EMPM_MAX_LIST]; /* scripts by extension, and where
                                           they run: "proxy:unix:/run/fpm.sock|
                                           fcgi://localhost/ .php" */
@@ -712,6 +800,20 @@ typedef struct empm_config {
      * that only tries it, then in the parent. Not 0: the old children stay */
     int  (*on_reload)(struct empm_config *cfg, void *user);
 
+    /* Makes the body of each answer of 400 to 599 that has none: of a status
+     * that a handler, on_head or on_body has returned, and of every error of
+     * the server's own, from 400 to 505. It sets fields and writes, as handlers
+     * do, at most EMPM_RESPONSE_BUFFER bytes; the status stays. If it writes
+     * nothing, the body is a line of text; so it is, and the log says why, if
+     * it does not return EMPM_OK, or promises a file or a stream. It may block
+     * and cannot suspend; it runs on a worker, once for an answer, not for
+     * admin sockets. A request that is refused before its head is complete has
+     * neither method, target nor path (all ""), no fields, and no route; one
+     * that is refused before its body is complete has no body. (A client that
+     * speaks plain HTTP to a "tls" socket has no request at all, and gets a
+     * line of text) */
+    int  (*on_error)(empm_request *req, int status, void *user);
+
     /* Gets each message, from any thread: a line without newline and date,
      * "EMPM5011: ..." or "[client 192.0.2.1:4711] EMPM5002: ...". NULL: they go
      * to error_log. If both are NULL, empm_main() and empm_run() write to
@@ -880,6 +982,38 @@ EMPM_API const char *empm_form(empm_request *req, const char *name);
 EMPM_API const char *empm_query_raw(empm_request *req, const char *name);
 EMPM_API const char *empm_form_raw(empm_request *req, const char *name);
 EMPM_API const char *empm_cookie(empm_request *req, const char *name);
+
+/* Field i of the query, or of a form in the body, in the order of sending: so a
+ * name that is there several times has all its values. Decoded as above, all of
+ * them with the first call; a name or a value that cannot be is NULL, and a
+ * value that is not there "".
+ *   returns   EMPM_OK
+ *             EMPM_EINVAL  past the last
+ *             EMPM_EFULL   more than EMPM_FORM_FIELDS were sent: this one is
+ *                          not read. empm_query_string() and empm_body() have
+ *                          the text
+ *             EMPM_ENOMEM
+ */
+EMPM_API int empm_query_at(empm_request *req, int i, const char **name,
+                           const char **value);
+EMPM_API int empm_form_at(empm_request *req, int i, const char **name,
+                          const char **value);
+
+/* Is the body of that media type? Case and parameters do not count:
+ * "application/json" for "Application/JSON; charset=utf-8". */
+EMPM_API int empm_content_is(const empm_request *req, const char *type);
+
+/* Returns the one of `offers` that the client likes best, by weight and by how
+ * closely its ranges fit (RFC 9110 12.5); of equal ones the first.
+ *   field     "Accept", "Accept-Language" or "Accept-Encoding". Without it the
+ *             client takes anything
+ *   offers    with commas between: "application/json, text/html"
+ *   returns   the offer, which lives as long as the request; NULL: it takes
+ *             none of them (406), or no memory
+ *   note      caches must know: empm_add_header(req, "Vary", field)
+ */
+EMPM_API const char *empm_accepts(empm_request *req, const char *field,
+                                  const char *offers);
 
 /* The whole body, in one piece and with a NUL after it; "" if there is none.
  * The memory is the request's own and may be written to. */
@@ -1140,6 +1274,89 @@ EMPM_API int empm_store_delete(empm_server *s, const void *key, size_t key_len);
 EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
                             int64_t delta, int64_t ttl_ms, int64_t *result);
 
+#ifdef EVENTMPM_TEST
+
+/* ---------------------------------------------------------------------------
+ * >>calls-test -- requests without a socket, for the tests of a program
+ *
+ * A request goes through parser, routes, handler and answer, in the thread that
+ * calls and without a port, in some ten microseconds. `cfg` is that of the
+ * program; its sockets and its logs are left out. README has a whole test. A
+ * connection stays open from one request to the next, as a client's would.
+ *
+ *   returns   the status of a whole answer, 200 to 599, or
+ *             EMPM_ETIMEDOUT  it is not whole within the patience: a suspension
+ *                             or a stream goes on. What has come can be read,
+ *                             and empm_test_wait() waits on
+ *             EMPM_ECLOSED    the connection has ended before: the answer was
+ *                             aborted
+ *             EMPM_EINVAL     the request is not whole: the server waits for
+ *                             more
+ *             EMPM_EFULL      an answer beyond EMPM_TEST_ANSWER (64 MiB)
+ *             EMPM_EMISUSE    the last request still waits
+ *             EMPM_ENOMEM
+ *   strings   are valid until the next call that makes, or waits for, an answer
+ *   thread    one at a time, not a handler; the hooks on_child_start and
+ *             on_thread_start have been called in it
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm_test empm_test;
+
+/* Makes a server for tests; NULL: it cannot be, and a line on stderr, or to
+ * cfg->log, has the reason. `cfg` must stay until empm_test_close(). */
+EMPM_API empm_test *empm_test_open(const empm_config *cfg);
+
+/* Sends n bytes: a request, or more of one (EMPM_EINVAL). After several at once
+ * the first answer is read, and empm_test_raw() has all of them. */
+EMPM_API int empm_test_request(empm_test *t, const char *bytes, size_t n);
+
+/* The same for a request of HTTP/1.1 made from its parts. `fields` are whole
+ * lines with CRLF, or NULL; Host and, if body is not NULL, Content-Length are
+ * added. */
+EMPM_API int empm_test_send(empm_test *t, const char *method,
+                            const char *target, const char *fields,
+                            const void *body, size_t n);
+EMPM_API int empm_test_get(empm_test *t, const char *target);
+
+/* From here on input arrives in pieces of n bytes, each when the server waits
+ * for it: 1 shows each piece of a body that on_body may see. 0: all at once. */
+EMPM_API void empm_test_pieces(empm_test *t, size_t n);
+
+/* Sets for how many milliseconds a request may wait: 5000, if it is not
+ * called. */
+EMPM_API void empm_test_patience(empm_test *t, int ms);
+
+/* After EMPM_ETIMEDOUT: waits on, at most ms. */
+EMPM_API int empm_test_wait(empm_test *t, int ms);
+
+/* Ends the time of the suspension that waits, as if all of its timeout_ms had
+ * passed: its function gets EMPM_TIMEOUT. EMPM_EMISUSE: nothing is
+ * suspended. */
+EMPM_API int empm_test_time_out(empm_test *t);
+
+/* Ends the connection as a client that goes away does: a suspension gets
+ * EMPM_GONE. The next request has a new connection. */
+EMPM_API void empm_test_hang_up(empm_test *t);
+
+/* The answer, as far as it has come: its status, 0 without one; the first field
+ * called `name`, or NULL; the body, without chunks, with a NUL behind its n
+ * bytes (n may be NULL); all bytes since the last request was sent. */
+EMPM_API int         empm_test_status(const empm_test *t);
+EMPM_API const char *empm_test_header(const empm_test *t, const char *name);
+EMPM_API const char *empm_test_body(const empm_test *t, size_t *n);
+EMPM_API const char *empm_test_raw(const empm_test *t, size_t *n);
+
+/* For empm_resume(), empm_store_*() and empm_stop(), whose order the next
+ * empm_test_wait() obeys. */
+EMPM_API empm_server *empm_test_server(empm_test *t);
+
+/* Ends the test. NULL is allowed.
+ *   returns   EMPM_OK; EMPM_EMISUSE: a request was still suspended, or it did
+ *             not end with its client; a line in the log names it */
+EMPM_API int empm_test_close(empm_test *t);
+
+#endif /* EVENTMPM_TEST */
+
 /* ---------------------------------------------------------------------------
  * >>calls-users -- by which name a client comes in
  *
@@ -1228,6 +1445,7 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   config-files config-sections proxy digest store rate cors auth tls access
  *   files fastcgi status wings
  *                                             wings, each of them closed
+ *   testing                                   requests without a socket
  *   signals manager attend identity           one process that serves
  *   generations crash children growth reload upgrade parent program
  *                                             a parent and its children
@@ -1274,6 +1492,7 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   queue.lock        the run queue and the idle stack; a few stores long
  *   pool.lock         spare pages of the child; a few stores long
  *   files.lock        files that are kept; a few stores long
+ *   backends.lock     seats and kept connections of back ends; some stores long
  *   engine.done_lock  that the end has come; a few stores long
  *   shard.lock        a part of the shared store, with no other; of all
  *                     processes
@@ -1462,9 +1681,12 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   prefix access-logs     access
  *   prefix files           types file
  *   prefix conditions      date condition range file
+ *   prefix codings         coding
  *   prefix file-cache      file files
  *   prefix multipart       parts
  *   prefix files-serving   parts file
+ *   prefix error-documents errors
+ *   prefix assets          assets
  *   prefix files-routes    files
  *   prefix fastcgi-records fcgi
  *   prefix fastcgi-answer  cgi
@@ -1482,6 +1704,7 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   prefix status-head     status
  *   prefix status-calls    status
  *   prefix wings           wings
+ *   prefix testing         test
  *   prefix signals         signals program orders
  *   prefix manager         manager program stop time process
  *   prefix attend          process watchdog program parent attend check
@@ -2846,12 +3069,20 @@ static const empm__directive empm__directives[] = {
               "the folder of EMPM_FILES routes that name none"),
     EMPM__SET("AddType", add_type, LIST, 0, EMPM_MAX_LIST, NULL,
               "the media type of files: video/x-matroska .mkv .mka"),
+    EMPM__SET("AddDefaultCharset", add_default_charset, TEXT, 0, 0, "utf-8",
+              "the charset of text; Off: none; On: iso-8859-1"),
+    EMPM__SET("AddCharset", add_charset, LIST, 0, EMPM_MAX_LIST, NULL,
+              "the charset of files by extension: utf-8 .json .svg"),
+    EMPM__SET("Precompressed", precompressed, WORDS, 0, 0, NULL,
+              "codings of files beside a file, the best first: br zstd gzip"),
     EMPM__SET("FileETag", file_etag, ETAG, 0, EMPM_ETAG_ALL, "All",
               "what an ETag is made of"),
     EMPM__SET("DirectoryIndex", directory_index, WORDS, 0, 0, "index.html",
               "files that stand for their folder, the first one there"),
     EMPM__SET("FallbackResource", fallback_resource, TEXT, 0, 0, NULL,
               "a path of EMPM_FILES routes for what is not there"),
+    EMPM__SET("ErrorDocument", error_document, LIST, 0, EMPM_MAX_LIST, NULL,
+              "what an error shows: 404 /404.html, or 503 \"a text\""),
     EMPM__SET("AddHandler", add_handler, LIST, 0, EMPM_MAX_LIST, NULL,
               "scripts: proxy:unix:PATH|fcgi://localhost/ .php"),
     EMPM__SET("ProxyPass", proxy_pass, LIST, 0, EMPM_MAX_LIST, NULL,
@@ -3651,8 +3882,6 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "Header RequestHeader Expires* CookieDomain CookieExpires CookieName "
       "CookieStyle CookieTracking MetaDir MetaFiles MetaSuffix",
       "a handler calls empm_set_header()" },
-    { "ErrorDocument",
-      "a handler writes the text of its own errors after empm_status()" },
     { "AddAlt AddAltBy* AddDescription AddIcon AddIconBy* DefaultIcon "
       "HeaderName Index* Options ReadmeName",
       "folders are not listed: write an index.html, or a handler" },
@@ -3661,7 +3890,7 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "DirectorySlash", "/a is always redirected to the folder /a/" },
     { "CheckSpelling CheckCaseOnly CheckBasenameMatch",
       "EMPM_FILES_ELSE names a handler for what is no file" },
-    { "AddCharset AddDefaultCharset AddEncoding AddLanguage "
+    { "AddEncoding AddLanguage "
       "DefaultLanguage DefaultType ForceType LanguagePriority MimeMagicFile "
       "ModMimeUsePathInfo MultiviewsMatch RemoveCharset RemoveEncoding "
       "RemoveLanguage RemoveType TypesConfig CacheNegotiatedDocs",
@@ -6155,6 +6384,7 @@ typedef struct empm__route {     /* one row of the user's table */
     uint32_t    quick;           /* atomic: its credit, see EMPM__QUICK */
     uint32_t    key;             /* of its pattern, for the scoreboard */
     int         root_fd;         /* EMPM_FILES, else -1 */
+    struct empm__assets *assets; /* EMPM_ASSETS, else NULL (>>assets) */
     char       *root_path;       /* its absolute path, for scripts; or NULL */
     struct empm__backends *backends;   /* of `backend`; or NULL (>>fastcgi) */
 } empm__route;
@@ -6652,7 +6882,8 @@ typedef struct empm__stamp {           /* a second, as some format shows it */
 } empm__stamp;
 
 /* Which function of the user's runs. Only a handler may suspend its request. */
-enum empm__call { EMPM__CALL_NONE, EMPM__CALL_HANDLER, EMPM__CALL_OTHER };
+enum empm__call { EMPM__CALL_NONE, EMPM__CALL_HANDLER, EMPM__CALL_OTHER,
+                  EMPM__CALL_ON_ERROR };
 
 typedef struct empm__worker {          /* its thread alone, unless noted */
     struct empm__engine *engine;
@@ -6683,20 +6914,27 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
                                           turn is on */
 } empm__worker;
 
+#define EMPM__CODINGS 3              /* content codings of files (>>codings) */
+
 /* A file that answers are made of; they and the child's cache share it. */
 typedef struct empm__file {
     uint32_t    refs;             /* atomic; all else is fixed but used_at_ms */
     uint32_t    used_at_ms;            /* atomic: when last asked for */
     int         fd;                    /* -1: `bytes` is all of it */
     int         root_fd;               /* where `path` begins */
+    int         coding;                /* of its bytes, as a sibling; 0: none */
+    int         varies;                /* Accept-Encoding has chosen it */
+    uint32_t    absent;                /* atomic: bits of codings of which it
+                                          has no sibling, */
+    uint32_t    absent_until_ms;       /* atomic: believed so long */
     uint64_t    stat_key[5];           /* device, inode, size, mtime, ctime */
-    int64_t     modified_s;
+    int64_t     modified_s;            /* -1: unknown, and `modified` is "" */
     const char *type;
     char       *path, *bytes;         /* behind the struct; bytes may be NULL */
     empm__pool *pool;                  /* where fd is counted; NULL: nowhere */
     char        modified[30], tag[40]; /* tag: "" if FileETag is None */
     uint16_t    validators, fields_len;
-    char        fields[256];           /* of the head; the validators first */
+    char        fields[320];           /* of the head; the validators first */
 } empm__file;
 
 /* A connection beyond MaxConnectionsPerPeer that waits for its verdict. */
@@ -6826,6 +7064,7 @@ typedef struct empm__rights {        /* of a unix socket's file; -1: as it is */
 typedef struct empm__endpoint {       /* fixed once the server has started */
     int         fd;
     int         port;              /* 0: none (unix) */
+    empm__peer  own;               /* its address, perhaps that of all */
     const char *text;              /* the listen string */
     int         admin;             /* status only, by an engine of its own */
     int         proxy;             /* connections begin with a PROXY header */
@@ -6860,6 +7099,8 @@ struct empm_server {
     struct empm__auth *auth;       /* NULL: not built (>>auth-passwords) */
     struct empm__rates *rates;     /* NULL: no location has one (>>rate) */
     struct empm__types *types;     /* AddType; NULL: none (>>files) */
+    unsigned char   codings[EMPM__CODINGS + 1];    /* Precompressed; 0 ends */
+    struct empm__errors *errors;   /* ErrorDocument; NULL: none */
     struct empm__scripts *scripts; /* AddHandler; NULL: none (>>fastcgi) */
     struct empm__backend_scores *backends; /* of all back ends; or NULL */
     struct empm__access_logs *access;  /* CustomLog; NULL: none (>>access) */
@@ -6886,6 +7127,8 @@ struct empm_server {
      * result is a handler's, or 0: it is none. */
     int            (*run_script)(empm_request *req, const empm__script *at,
                                  const char *name);
+    /* Makes the body of an error. 0: it has none for this status. */
+    int            (*error_body)(empm_request *req, int status);
     /* Shows the k-th back end. 0: there are no more. */
     int            (*see_backend)(const empm_server *s, int k,
                                   struct empm__backend_seen *seen);
@@ -6895,6 +7138,7 @@ struct empm_server {
 typedef struct empm__backend_seen {
     const char *text;                  /* its address, as it was given */
     uint32_t    active;                /* requests that it works at */
+    uint32_t    waiting;               /* ... that wait for one of max= */
     uint64_t    requests, failures;    /* since the start */
     uint32_t    resting;               /* children that leave it alone */
     char        last[EMPM__BACKEND_WHY + 1];    /* its last failure, or "" */
@@ -7691,7 +7935,8 @@ static void empm__conn_close(empm__conn *c)
         rst.l_linger = 0;
         setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &rst, sizeof rst);
     }
-    close(c->fd);
+    if (c->fd >= 0)                  /* a transport may need none */
+        close(c->fd);
 }
 
 /* The end of the session, whatever has become of the descriptor. */
@@ -7867,6 +8112,7 @@ static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
     const empm__page *p = io->out;
     const int64_t ring = w->cfg->limit_response_spool;
     int64_t at = p->at, n = p->stop - at;
+    struct iovec v;
     ssize_t r;
     if (n > EMPM_TURN_BYTES)
         n = EMPM_TURN_BYTES;
@@ -7874,6 +8120,12 @@ static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
         at %= ring;
         return empm__io_send_spooled(w, c, io, at,
                                      (size_t)(n < ring - at ? n : ring - at));
+    }
+    if (p->file->fd < 0) {           /* all of it is in memory */
+        v.iov_base = p->file->bytes + at;
+        v.iov_len = (size_t)n;
+        return empm__transport_of(c)->send(w, c, &v, 1, io->out_left > n,
+                                           &io->wire);
     }
     r = empm__transport_of(c)->file(w, c, p->file->fd, &at, (size_t)n,
                                     &io->wire);
@@ -9998,7 +10250,6 @@ static void empm__list_of_value(empm__list *l, const char *value)
     l->escape = '\\';
 }
 
-EMPM__OPTIONAL
 static void empm__list_of_fields(empm__list *l, const empm__head *h,
                                  const char *text, const char *name,
                                  char escape)
@@ -10059,6 +10310,155 @@ static int empm__list_last(const char *s, size_t *left, const char **item,
     *item = s + at;
     *n = end - at;
     return end > 0;
+}
+
+typedef struct empm__param {       /* where it stands; the value unquoted, */
+    const char *name, *value;      /* its escapes as they are */
+    size_t      name_len, value_len;
+} empm__param;
+
+/* The next parameter in *at..end: ";" name "=" value, a token or a quoted
+ * string, and blanks at the semicolon alone (RFC 9110 5.6.6). Returns 1, and
+ * *at is behind it; 0: there is none; -1: what is there is none. */
+static int empm__list_param(const empm__chars *t, const char **at,
+                            const char *end, empm__param *p)
+{
+    const char *s = *at;
+    int semicolon = 0;
+    for (; s < end && (*s == ' ' || *s == '\t' || *s == ';'); s++)
+        semicolon |= *s == ';';
+    *at = s;
+    if (s == end)
+        return 0;
+    for (p->name = s; s < end && (t->of[(unsigned char)*s] & EMPM__TCHAR); s++)
+        ;
+    p->name_len = (size_t)(s - p->name);
+    if (!semicolon || p->name_len == 0 || s == end || *s++ != '=')
+        return -1;
+    p->value = s;
+    if (s < end && *s == '"') {
+        for (p->value = ++s; s < end && *s != '"'; s++)
+            if (*s == '\\' && s + 1 < end)
+                s++;
+        if (s == end)
+            return -1;
+        p->value_len = (size_t)(s++ - p->value);
+    } else {
+        while (s < end && (t->of[(unsigned char)*s] & EMPM__TCHAR))
+            s++;
+        p->value_len = (size_t)(s - p->value);
+        if (p->value_len == 0)
+            return -1;
+    }
+    *at = s;
+    return s == end || *s == ';' || *s == ' ' || *s == '\t' ? 1 : -1;
+}
+
+/* Reads a weight, "0.5", into thousandths; -1: it is none (RFC 9110 12.4.2). */
+static int empm__list_weight_parse(const char *s, size_t n)
+{
+    int q, unit = 100;
+    size_t i;
+    if (n == 0 || n > 5 || (*s != '0' && *s != '1') || (n > 1 && s[1] != '.'))
+        return -1;
+    q = (*s - '0') * 1000;
+    for (i = 2; i < n; i++, unit /= 10) {
+        if (!empm__ascii_is_digit((unsigned char)s[i]))
+            return -1;
+        q += (s[i] - '0') * unit;
+    }
+    return q <= 1000 ? q : -1;
+}
+
+/* The weight of a list's element, "text/html;level=1;q=0.5", in thousandths,
+ * and in *n its bytes before that. -1: it is not well-formed, and counts as not
+ * there. */
+static int empm__list_weight(const empm__chars *t, const empm__list *l,
+                             size_t *n)
+{
+    const char *at = (const char *)memchr(l->item, ';', l->n);
+    const char *end = l->item + l->n;
+    empm__param p;
+    int r;
+    *n = empm__text_trimmed(l->item, at != NULL ? (size_t)(at - l->item)
+                                                : l->n);
+    while (at != NULL && (r = empm__list_param(t, &at, end, &p)) != 0) {
+        if (r < 0)
+            return -1;
+        if (empm__text_same(p.name, p.name_len, "q", 1))
+            return empm__list_weight_parse(p.value, p.value_len);
+        *n = (size_t)(at - l->item);
+    }
+    return 1000;
+}
+
+/* How closely a range of a client fits what is offered: 0, not at all; the
+ * higher, the more it says of it, and a closer range overrules a wider one (RFC
+ * 9110 12.5.1). Each parameter of a range must be one of the offer's. A
+ * language fits its variants, "de" "de-AT", and they fit it (RFC 4647 3.4). */
+static int empm__list_fits(const empm__chars *t, const char *range, size_t n,
+                           const char *offer, size_t m)
+{
+    const char *rp = (const char *)memchr(range, ';', n), *op;
+    const char *semicolon = (const char *)memchr(offer, ';', m);
+    const size_t rn = empm__text_trimmed(range, rp != NULL
+                                         ? (size_t)(rp - range) : n);
+    const size_t on = empm__text_trimmed(offer, semicolon != NULL
+                                         ? (size_t)(semicolon - offer) : m);
+    const int media = memchr(offer, '/', on) != NULL;
+    const size_t less = empm__min(rn, on);
+    empm__param a, b;
+    int fits;
+    if (empm__text_same(range, rn, offer, on))
+        fits = 4;
+    else if (empm__text_same(range, rn, media ? "*/*" : "*", media ? 3 : 1))
+        return 1;
+    else if (media ? rn > 2 && on > rn - 1 && range[rn - 1] == '*' &&
+                         range[rn - 2] == '/' &&
+                         empm__text_same(range, rn - 1, offer, rn - 1)
+                   : empm__text_same(range, less, offer, less) &&
+                         (rn < on ? offer : range)[less] == '-')
+        fits = rn < on ? 3 : 2;
+    else
+        return 0;
+    while (rp != NULL && empm__list_param(t, &rp, range + n, &a) > 0) {
+        int found = 0;
+        op = semicolon;
+        while (op != NULL && !found &&
+               empm__list_param(t, &op, offer + m, &b) > 0)
+            found = empm__text_same(a.name, a.name_len, b.name, b.name_len) &&
+                    empm__text_same(a.value, a.value_len, b.value, b.value_len);
+        if (!found)
+            return 0;
+        fits++;
+    }
+    return fits;
+}
+
+/* The weight that the fields called `name` (Accept, Accept-Encoding,
+ * Accept-Language) give to an offer, in thousandths: 0, the client does not
+ * take it; -1, there is no such field, and it has not said. "identity", an
+ * answer that is not coded, is the last resort unless it is excluded (RFC 9110
+ * 12.5.3). */
+static int empm__list_accepts(const empm__chars *t, const empm__head *h,
+                              const char *text, const char *name,
+                              const char *offer, size_t m)
+{
+    empm__list list;
+    int best = 0, weight = empm__text_same(offer, m, "identity", 8);
+    if (empm__head_find(h, text, name, strlen(name), 0) == h->nfields)
+        return -1;
+    empm__list_of_fields(&list, h, text, name, '\\');
+    while (empm__list_next(&list)) {
+        size_t n;
+        const int q = empm__list_weight(t, &list, &n);
+        const int fits = q < 0 ? 0 : empm__list_fits(t, list.item, n, offer, m);
+        if (fits > best || (fits == best && fits > 0 && q > weight)) {
+            best = fits;
+            weight = q;
+        }
+    }
+    return weight;
 }
 
 /* ---------------------------------------------------------------------------
@@ -10686,6 +11086,7 @@ struct empm_request {             /* owner: the connection's */
     const empm__location *location;    /* NULL: it is in none */
     char         *path_text;      /* as empm_path() gives it */
     struct empm__value *values;   /* decoded and copied so far */
+    struct empm__pairs *query_pairs, *form_pairs;   /* once asked for */
     void         *data;           /* the user's, empm_set_data() */
     struct empm__note *notes;     /* the latest first */
     char         *peer, *client;
@@ -10731,6 +11132,9 @@ struct empm_request {             /* owner: the connection's */
     empm__answerer *source;       /* makes the answer once its status is known:
                                      of `file` */
     empm__file   *file;
+    const char   *file_name;      /* below the route's root: the file that the
+                                     path stands for; NULL: none was looked
+                                     for */
     /* a suspension */
     empm_wake    *wake;
     void         *wake_user;
@@ -11110,13 +11514,14 @@ static int empm__request_in_room(empm_request *req, uint32_t most)
  * Nothing is allocated for names that are not asked for.
  * ------------------------------------------------------------------------- */
 
-/* Returns a part of a complete head. Method, target and query end with a NUL,
- * which stands where a blank or '?' was; the query ends where the target does.
- * Host has a NUL only if it is a field. */
+/* Returns a part of a complete head; "": it is not complete, which only
+ * on_error() sees. Method, target and query end with a NUL, which stands where
+ * a blank or '?' was; the query ends where the target does. Host has a NUL only
+ * if it is a field. */
 static const char *empm__request_part(const empm_request *req,
                                       enum empm__part part)
 {
-    return req->text + req->head.spans[part].at;
+    return req->text != NULL ? req->text + req->head.spans[part].at : "";
 }
 
 EMPM_API const char *empm_method(const empm_request *req)
@@ -11132,7 +11537,7 @@ EMPM_API const char *empm_target(const empm_request *req)
 /* Decoded and made normal, as >>route has matched it. */
 EMPM_API const char *empm_path(const empm_request *req)
 {
-    return req->path_text;
+    return req->path_text != NULL ? req->path_text : "";
 }
 
 /* Without its '?'; "" if there is none. */
@@ -11162,12 +11567,14 @@ static const char *empm__request_path_shown(const empm_request *req, char *to,
     return to;
 }
 
-/* Returns the value of the first field of that name, NULL: there is none. */
+/* Returns the value of the first field of that name, NULL: there is none, or
+ * `text` is NULL, as long as the head is not complete. */
 static const char *empm__request_field_find(const char *text,
                                             const empm__head *h,
                                             const char *name)
 {
-    const uint32_t i = empm__head_find(h, text, name, strlen(name), 0);
+    const uint32_t i = text == NULL ? h->nfields
+                       : empm__head_find(h, text, name, strlen(name), 0);
     return i < h->nfields ? text + h->fields[i].value : NULL;
 }
 
@@ -11188,7 +11595,7 @@ EMPM_API const char *empm_trailer(const empm_request *req, const char *name)
 EMPM_API int empm_header_at(const empm_request *req, int i, const char **name,
                             const char **value)
 {
-    if (i < 0 || (uint32_t)i >= req->head.nfields)
+    if (i < 0 || req->text == NULL || (uint32_t)i >= req->head.nfields)
         return EMPM_EINVAL;
     *name = req->text + req->head.fields[i].name;
     *value = req->text + req->head.fields[i].value;
@@ -11204,7 +11611,7 @@ struct empm__value {
     char               *text;      /* NULL: it cannot be decoded */
 };
 
-enum empm__how { EMPM__AS_SENT, EMPM__DECODED, EMPM__REST };
+enum empm__how { EMPM__AS_SENT, EMPM__DECODED, EMPM__REST, EMPM__OFFER };
 
 /* Returns the n bytes at `from`, with a NUL, in the way of `how`: the copy that
  * was made for an earlier call, or a new one, which lives as long as the
@@ -11298,20 +11705,23 @@ EMPM_API const char *empm_host(empm_request *req)
 {
     const char *host = empm__request_part(req, EMPM__PART_HOST);
     const uint32_t n = req->head.spans[EMPM__PART_HOST].len;
-    if (n == 0)
+    if (n == 0 || req->text == NULL)
         return "";
     return req->head.flags & EMPM__H_ABSOLUTE
                ? empm__request_value(req, host, n, EMPM__AS_SENT) : host;
 }
 
 /* Is `key` of n bytes, decoded, the same as name? They are compared byte by
- * byte on the way: keys that are not asked for cost no memory. */
+ * byte on the way: keys that are not asked for cost no memory. One that cannot
+ * be decoded is no name. */
 static int empm__request_key_is(const char *key, size_t n, const char *name)
 {
     size_t i;
     for (i = 0; i < n; i++, name++) {
         char ch = key[i] == '+' ? ' ' : key[i];
-        if (empm__text_is_escape(key + i, n - i)) {
+        if (ch == '%') {
+            if (!empm__text_is_escape(key + i, n - i))
+                return 0;
             ch = (char)empm__text_unhex(key + i + 1);
             i += 2;
         }
@@ -11323,8 +11733,7 @@ static int empm__request_key_is(const char *key, size_t n, const char *name)
 
 /* Returns the first value of `name` in "name=value&name=value", len bytes; ""
  * if it has none, as in "name&"; NULL: it is not there, or as
- * empm__request_value(). Later values of the name are not reached: a program
- * that wants them reads the text itself. */
+ * empm__request_value(). empm_query_at() reaches later values of the name. */
 static const char *empm__request_pair_find(empm_request *req, const char *s,
                                            size_t len,
                                            const char *name, enum empm__how how)
@@ -11358,19 +11767,34 @@ EMPM_API const char *empm_query_raw(empm_request *req, const char *name)
     return empm__request_pair_find(req, q, strlen(q), name, EMPM__AS_SENT);
 }
 
-/* Finds a value in a body that is a form in the coding of queries. NULL, too,
- * while the body is not in memory: it was spooled or streamed, or is still to
- * come. multipart/form-data is not read. */
+/* Is `value`, of a Content-Type, of that media type? */
+static int empm__request_type_is(const char *value, const char *type)
+{
+    return value != NULL && empm__text_same(value, strcspn(value, "; \t"), type,
+                                            strlen(type));
+}
+
+EMPM_API int empm_content_is(const empm_request *req, const char *type)
+{
+    return empm__request_type_is(empm_header(req, "Content-Type"), type);
+}
+
+/* Is the body here, and a form in the coding of queries? */
+static int empm__request_is_form(const empm_request *req)
+{
+    return req->body != NULL &&
+           empm_content_is(req, "application/x-www-form-urlencoded");
+}
+
+/* Finds a value in a body that is a form. NULL, too, while the body is not in
+ * memory: it was streamed, or is still to come. */
 static const char *empm__request_form_find(empm_request *req, const char *name,
                                            enum empm__how how)
 {
-    static const char type[] = "application/x-www-form-urlencoded";
-    const char *ct = empm_header(req, "Content-Type");
-    if (ct == NULL || req->body == NULL ||
-        !empm__text_same(ct, strcspn(ct, "; \t"), type, sizeof type - 1))
-        return NULL;
-    return empm__request_pair_find(req, req->body, (size_t)req->body_len, name,
-                                   how);
+    return !empm__request_is_form(req)
+               ? NULL : empm__request_pair_find(req, req->body,
+                                                (size_t)req->body_len, name,
+                                                how);
 }
 
 EMPM_API const char *empm_form(empm_request *req, const char *name)
@@ -11383,11 +11807,143 @@ EMPM_API const char *empm_form_raw(empm_request *req, const char *name)
     return empm__request_form_find(req, name, EMPM__AS_SENT);
 }
 
+/* The fields of a query or a form. */
+typedef struct empm__pair {
+    const char *name, *value;          /* NULL: it cannot be decoded */
+} empm__pair;
+
+typedef struct empm__pairs {
+    empm__pair *list;
+    size_t      n;
+    int         more;                  /* there are some that were not read */
+} empm__pairs;
+
+/* Decodes a piece into *to, which moves behind its NUL. */
+static const char *empm__request_pair_decode(char **to, const char *s, size_t n)
+{
+    char *text = *to;
+    const long len = empm__text_decode(text, s, n, 1);
+    *to += len < 0 ? 0 : len + 1;
+    return len < 0 ? NULL : text;
+}
+
+/* Decodes "name=value&name=value" once, so that a walk over n fields costs n
+ * looks. An empty piece, as in "a&&b", is no field. NULL: no memory. */
+static empm__pairs *empm__request_pairs_read(empm_request *req, const char *s,
+                                             size_t len)
+{
+    const char *end = s + len, *p;
+    size_t most = 1, n;
+    empm__pairs *pairs;
+    char *to;
+    for (p = s; most < EMPM_FORM_FIELDS && p < end &&
+                (p = (const char *)memchr(p, '&', (size_t)(end - p))) != NULL;
+         p++)
+        most++;
+    /* a piece of k bytes makes two texts of k + 1 at most */
+    pairs = (empm__pairs *)empm_alloc(req, sizeof *pairs + len + 1 +
+                                               most * sizeof *pairs->list);
+    if (pairs == NULL)
+        return NULL;
+    memset(pairs, 0, sizeof *pairs);
+    pairs->list = (empm__pair *)(void *)(pairs + 1);
+    for (to = (char *)(pairs->list + most); s < end; s += n + 1) {
+        const char *amp = (const char *)memchr(s, '&', (size_t)(end - s));
+        const char *eq;
+        n = (size_t)((amp != NULL ? amp : end) - s);
+        if (n == 0)
+            continue;
+        if (pairs->n == most) {
+            pairs->more = 1;
+            break;
+        }
+        eq = (const char *)memchr(s, '=', n);
+        pairs->list[pairs->n].name = empm__request_pair_decode(
+            &to, s, eq != NULL ? (size_t)(eq - s) : n);
+        pairs->list[pairs->n++].value =
+            eq == NULL ? "" : empm__request_pair_decode(
+                                  &to, eq + 1, n - 1 - (size_t)(eq - s));
+    }
+    return pairs;
+}
+
+static int empm__request_pair_at(const empm__pairs *pairs, int i,
+                                 const char **name, const char **value)
+{
+    if (pairs == NULL)
+        return EMPM_ENOMEM;
+    if (i < 0 || (size_t)i >= pairs->n)
+        return i >= 0 && pairs->more ? EMPM_EFULL : EMPM_EINVAL;
+    *name = pairs->list[i].name;
+    *value = pairs->list[i].value;
+    return EMPM_OK;
+}
+
+EMPM_API int empm_query_at(empm_request *req, int i, const char **name,
+                           const char **value)
+{
+    const char *q = empm_query_string(req);
+    if (req->query_pairs == NULL)
+        req->query_pairs = empm__request_pairs_read(req, q, strlen(q));
+    return empm__request_pair_at(req->query_pairs, i, name, value);
+}
+
+EMPM_API int empm_form_at(empm_request *req, int i, const char **name,
+                          const char **value)
+{
+    if (!empm__request_is_form(req))
+        return EMPM_EINVAL;
+    if (req->form_pairs == NULL)
+        req->form_pairs = empm__request_pairs_read(req, req->body,
+                                                   (size_t)req->body_len);
+    return empm__request_pair_at(req->form_pairs, i, name, value);
+}
+
+/* The copy of an offer that was chosen: one, however often. */
+static const char *empm__request_offer(empm_request *req, const char *s,
+                                       size_t n)
+{
+    struct empm__value *v = req->values;
+    for (; v != NULL; v = v->next)
+        if (v->how == (int)EMPM__OFFER && strlen(v->text) == n &&
+            memcmp(v->text, s, n) == 0)
+            return v->text;
+    v = (struct empm__value *)empm_alloc(req, sizeof *v);
+    if (v == NULL || (v->text = empm__request_strndup(req, s, n)) == NULL)
+        return NULL;
+    v->from = NULL;
+    v->how = (int)EMPM__OFFER;
+    v->next = req->values;
+    req->values = v;
+    return v->text;
+}
+
+EMPM_API const char *empm_accepts(empm_request *req, const char *field,
+                                  const char *offers)
+{
+    const char *best = NULL;
+    size_t best_n = 0;
+    int weight = 0;
+    empm__list list;
+    empm__list_of_value(&list, offers);
+    while (empm__list_next(&list)) {
+        int q = empm__list_accepts(&req->w->s->chars, &req->head, req->text,
+                                   field, list.item, list.n);
+        q = q < 0 ? 1000 : q;            /* it has not said: all are equal */
+        if (q > weight) {
+            weight = q;
+            best = list.item;
+            best_n = list.n;
+        }
+    }
+    return best != NULL ? empm__request_offer(req, best, best_n) : NULL;
+}
+
 EMPM_API const char *empm_cookie(empm_request *req, const char *name)
 {
     const empm__head *h = &req->head;
     const size_t n = strlen(name);
-    uint32_t i = 0;
+    uint32_t i = req->text != NULL ? 0 : h->nfields;
     for (; (i = empm__head_find(h, req->text, "cookie", 6, i)) < h->nfields;
          i++) {
         const char *s = req->text + h->fields[i].value;
@@ -12255,11 +12811,15 @@ static empm__page *empm__response_body_room(empm_request *req)
 
 /* Passes on what has gathered, with the head if that is still open, and sends
  * once there is half a buffer more than the socket has refused before. Returns
- * EMPM_OK, or why the answer has failed. */
+ * EMPM_OK, or why the answer has failed. Nothing leaves while on_error() runs:
+ * what it has written may be dropped. */
 static int empm__response_push_body(empm_request *req)
 {
-    int r = empm__request_head_is_open(req) ? empm__response_commit(req, 0)
-                                      : empm__response_emit_body(req);
+    int r;
+    if (req->w->calling == EMPM__CALL_ON_ERROR)
+        return EMPM_EFULL;
+    r = empm__request_head_is_open(req) ? empm__response_commit(req, 0)
+                                        : empm__response_emit_body(req);
     if (r < 0)
         empm__response_fail_room(req, r);
     else if (req->io.out_left - req->io.out_tried >=
@@ -12431,9 +12991,9 @@ static void empm__response_body_forget(empm_request *req)
         req->answer = EMPM__BEGUN;
 }
 
-/* Makes the answer a line of text that names the status. What the handler has
- * said of another body, and whether that may be kept, does not hold for it. */
-static void empm__response_status_text(empm_request *req, int status)
+/* Forgets the body as above, and what has been said of it and whether it may be
+ * kept: that does not hold for another one. */
+static void empm__response_unsay(empm_request *req)
 {
     static const char *const fields[] = {
         "content-type", "content-encoding", "content-language",
@@ -12442,11 +13002,70 @@ static void empm__response_status_text(empm_request *req, int status)
     };
     size_t i;
     empm__response_body_forget(req);
-    req->status = status;
     for (i = 0; req->fields_len > 0 && i < EMPM__COUNT(fields); i++)
         empm__response_field_remove(req, fields[i], strlen(fields[i]));
     req->has_type = 0;
+}
+
+/* Has the program's on_error() made the body? It is asked once for an answer:
+ * nothing that it may call comes back here. Whatever else it does, nothing of
+ * it has left, and the answer is as it was before. */
+static int empm__response_on_error(empm_request *req, int status)
+{
+    empm__worker *w = req->w;
+    const enum empm__call calling = w->calling;
+    char text[48];
+    const char *fault = NULL;
+    int rc;
+    if (w->cfg->on_error == NULL || w->engine->admin)
+        return 0;
+    w->calling = EMPM__CALL_ON_ERROR;
+    rc = w->cfg->on_error(req, status, w->cfg->user);
+    w->calling = calling;
+    w->turn_us = empm__now_us();     /* it may have taken its time */
+    req->status = status;
+    if (req->failed)                 /* no memory: there is no answer */
+        return 1;
+    if (rc != EMPM_OK) {
+        snprintf(text, sizeof text, "on_error has returned %d", rc);
+        fault = text;
+    } else if (req->answer == EMPM__PROMISED)
+        fault = "on_error has promised a file or a stream";
+    else if (req->body_out_bytes > EMPM_RESPONSE_BUFFER)
+        fault = "on_error has written more than EMPM_RESPONSE_BUFFER";
+    else if (req->declared >= 0 && req->declared != req->written)
+        fault = "on_error has written less than it has declared";
+    else if (req->written > 0 || req->declared == 0)
+        return 1;
+    if (fault != NULL)
+        empm__response_complain(req, fault);
+    empm__response_unsay(req);
+    return 0;
+}
+
+/* Makes the body of an answer that has none but its status. The one way from a
+ * status to a body: the first source that has one for it makes it, and the last
+ * one has a line of text for each. */
+static void empm__response_status_body(empm_request *req, int status)
+{
+    if (status >= 400 && empm__response_on_error(req, status))
+        return;
+    if (req->w->s->error_body != NULL && !req->w->engine->admin &&
+        req->w->s->error_body(req, status))
+        return;
     empm_printf(req, "%d %s\n", status, empm__response_reason(status));
+}
+
+/* Makes the answer one of the server's, for the status alone. A 503 without a
+ * time of its own says when to come again: in a second, if nobody knows. */
+static void empm__response_status_text(empm_request *req, int status)
+{
+    empm__response_unsay(req);
+    req->status = status;
+    if (status == 503 &&
+        empm__response_field_bytes(req, "retry-after", 11) == 0)
+        empm__response_field_add(req, "Retry-After", "1", 1);
+    empm__response_status_body(req, status);
 }
 
 /* The answer cannot be completed: it becomes a 500 if nothing has left, else
@@ -12535,14 +13154,6 @@ static void empm__response_finish(empm_request *req, int rc)
     req->answer = EMPM__COMPLETE;
 }
 
-/* The reply that the server gives by itself. */
-static void empm__response_answer(empm_request *req, int status)
-{
-    if (status == 503)
-        empm__response_field_add(req, "Retry-After", "1", 1);
-    empm__response_finish(req, status);
-}
-
 /* ---------------------------------------------------------------------------
  * >>steps -- what the steps of a connection share
  *
@@ -12593,6 +13204,7 @@ static enum empm__state empm__step_refuse(empm_request *req, int status)
     if (status == 408)
         req->c->flags |= EMPM__F_SHORT;
     req->body_open = 0;
+    req->body = NULL;                    /* a part of a body is none */
     if (req->body_mode == EMPM__BODY_DROP)
         return EMPM__WRITE;              /* it has its answer already */
     if (!empm__request_head_is_open(req)) {  /* on_head or on_body has begun */
@@ -12603,7 +13215,7 @@ static enum empm__state empm__step_refuse(empm_request *req, int status)
     } else {
         if (req->refusal != EMPM__BY_ON_BODY)   /* else its text goes too */
             empm__response_body_forget(req);
-        empm__response_answer(req, status);
+        empm__response_finish(req, status);
     }
     return EMPM__WRITE;
 }
@@ -13023,11 +13635,11 @@ static unsigned empm__dispatch_route_closed(empm_request *req)
     return row < 0 ? 0 : empm__dispatch_route_try(req, row);
 }
 
-/* The answer, 503, says when to come again: in a second, if nobody knows. */
+/* The answer, 503, says when the route may be open again. */
 static void empm__dispatch_later(empm_request *req, unsigned later_s)
 {
     char text[16];
-    snprintf(text, sizeof text, "%u", later_s > 0 ? later_s : 1);
+    snprintf(text, sizeof text, "%u", later_s);
     empm_set_header(req, "Retry-After", text);
 }
 
@@ -13104,7 +13716,7 @@ static enum empm__state empm__dispatch_request(empm__worker *w,
         return req->body_open ? EMPM__READ_BODY : EMPM__HANDLE;
     if (status == 400 || status == 413 || status == 414)
         return empm__step_refuse(req, status);
-    if (status == 503)
+    if (later_s > 0)
         empm__dispatch_later(req, later_s);
     return empm__dispatch_answer_early(req, status == 200 ? EMPM_OK : status);
 }
@@ -13896,6 +14508,18 @@ static void empm__handling_own_closes(empm_request *req, int fd)
     req->aux_kept = 0;
 }
 
+/* The descriptor of that stays open and leaves the request. Returns 0, or -1
+ * with errno: it cannot be used any more. */
+EMPM__OPTIONAL
+static int empm__handling_own_leaves(empm_request *req, int fd)
+{
+    const int r = req->aux_kept == 0
+                      ? 0 : empm__poller_aux_remove(&req->w->engine->poller,
+                                                    req->c, fd);
+    req->aux_kept = 0;
+    return r;
+}
+
 /* Goes by what a handler or the function of a suspension has returned: the
  * request waits, or its answer is finished. */
 static enum empm__state empm__handling_after_call(empm_request *req, int rc)
@@ -13975,7 +14599,7 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c,
         __atomic_add_fetch(&r->running, 1u, __ATOMIC_RELAXED) >
             (uint32_t)u->max_workers && first) {
         __atomic_sub_fetch(&r->running, 1u, __ATOMIC_RELAXED);
-        empm__response_answer(req, 503);
+        empm__response_finish(req, 503);
         return EMPM__WRITE;
     }
     if (empm__load(&r->quick) < EMPM__QUICK)
@@ -15196,19 +15820,23 @@ static int empm__inherited_name(const empm__inherited *h, int i, char *to,
     return strncmp(p, plain, len) == 0 && plain[len] == '\0';
 }
 
-/* Returns the port that a socket is bound to, 0 if it has none. */
-static int empm__endpoint_port(int fd)
+/* Returns the address of our end of a socket, or one of no family. */
+static empm__peer empm__endpoint_own(int fd)
 {
     struct sockaddr_storage a;
     socklen_t n = sizeof a;
+    empm__peer own;
     memset(&a, 0, sizeof a);
     if (getsockname(fd, (struct sockaddr *)&a, &n) < 0)
-        return 0;
-    if (a.ss_family == AF_INET)
-        return ntohs(((struct sockaddr_in *)(void *)&a)->sin_port);
-    if (a.ss_family == AF_INET6)
-        return ntohs(((struct sockaddr_in6 *)(void *)&a)->sin6_port);
-    return 0;
+        memset(&a, 0, sizeof a);
+    empm__peer_from(&own, &a);
+    return own;
+}
+
+/* Returns the port that a socket is bound to, 0 if it has none. */
+static int empm__endpoint_port(int fd)
+{
+    return empm__endpoint_own(fd).port;
 }
 
 /* ---------------------------------------------------------------------------
@@ -15468,7 +16096,8 @@ static void empm__endpoint_add(empm_server *s, const empm__endpoint_spec *spec,
     l->admin = spec->admin;
     l->proxy = spec->proxy;
     l->session = spec->tls ? s->secure : &empm__plain_session;
-    l->port = empm__endpoint_port(fd);
+    l->own = empm__endpoint_own(fd);
+    l->port = l->own.port;
 }
 
 /* Returns a descriptor for what `spec` means, from those that are there: a
@@ -16522,12 +17151,10 @@ static int empm__server_listen(empm_server *s, int shared,
     return EMPM_OK;
 }
 
-/* Everything up to the first thread. `shared`: children will be forked. `old`:
- * the server whose sockets and scoreboard the new one shares, or NULL. Opens
- * the ErrorLog, unless that has been done; on failure it is closed. */
-static int empm__server_new(empm_config *cfg, int shared,
-                            const empm_server *old, empm__report *rep,
-                            empm_server **out)
+/* All of a server but its sockets. The rest is as of empm__server_new(). */
+static int empm__server_make(empm_config *cfg, int shared,
+                             const empm_server *old, empm__report *rep,
+                             empm_server **out)
 {
     const empm__wing *const *wing;
     empm_server *s = NULL;
@@ -16564,7 +17191,6 @@ static int empm__server_new(empm_config *cfg, int shared,
     EMPM__EACH_WING(wing, server_new)
         if ((r = (*wing)->server_new(s, old, rep)) < 0)
             goto done;
-    r = empm__server_listen(s, shared, old, rep);
 done:
     if (r == EMPM_ENOMEM)
         empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory");
@@ -16572,6 +17198,24 @@ done:
         empm__server_free(s);
     else
         *out = s;
+    return r;
+}
+
+/* Everything up to the first thread. `shared`: children will be forked. `old`:
+ * the server whose sockets and scoreboard the new one shares, or NULL. Opens
+ * the ErrorLog, unless that has been done; on failure it is closed. */
+static int empm__server_new(empm_config *cfg, int shared,
+                            const empm_server *old, empm__report *rep,
+                            empm_server **out)
+{
+    int r = empm__server_make(cfg, shared, old, rep, out);
+    if (r == EMPM_OK &&
+        (r = empm__server_listen(*out, shared, old, rep)) < 0) {
+        if (r == EMPM_ENOMEM)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory");
+        empm__server_free(*out);
+        *out = NULL;
+    }
     return r;
 }
 
@@ -19878,9 +20522,8 @@ static const empm__wing empm__auth_wing = EMPM__WING_OFF(NULL);
 /* Forgets n bytes so that no compiler leaves that out. */
 static void empm__tls_wipe(void *p, size_t n)
 {
-    volatile unsigned char *at = (volatile unsigned char *)p;
-    while (n-- > 0)
-        *at++ = 0;
+    memset(p, 0, n);
+    __asm__ __volatile__("" : : "r"(p) : "memory");   /* somebody reads it */
 }
 
 /* Pages of their own for n secret bytes; NULL: no memory. */
@@ -21440,30 +22083,32 @@ static unsigned char *empm__tls_seal(empm__tls_conn *t, empm__tls_cipher *x,
 
 /* Sends the ciphertext that waits. 1: all of it; else as send() says. It goes
  * out as it is: a record is made once, since its number is a part of it. */
-static ssize_t empm__tls_push(empm__conn *c, empm__tls_conn *t, int64_t *wire)
+static ssize_t empm__tls_push(empm__conn *c, empm__tls *tls,
+                              empm__tls_held **out, int64_t *wire)
 {
-    while (t->out != NULL) {
+    while (*out != NULL) {
         struct iovec v;
         ssize_t r;
-        v.iov_base = t->out->data + t->out->from;
-        v.iov_len = t->out->to - t->out->from;
+        v.iov_base = (*out)->data + (*out)->from;
+        v.iov_len = (*out)->to - (*out)->from;
         r = empm__socket_send(c, &v, 1, 0, wire);
         if (r < 0)
             return r;
-        t->out->from += (uint32_t)r;
-        if (t->out->from == t->out->to)
-            empm__tls_held_free(t->tls, &t->out);
+        (*out)->from += (uint32_t)r;
+        if ((*out)->from == (*out)->to)
+            empm__tls_held_free(tls, out);
     }
     return 1;
 }
 
 /* Sends n bytes of ciphertext, which stand for so many of plaintext, or keeps
- * the rest of them. Returns as send() does: EMPM__WANTS_OUT, too, if a part has
- * gone, because half a record is of no use to anybody. `data` is the worker's
- * scratch, so the rest moves to a block of its own, which MaxTlsMemory counts.
+ * the rest of them in *out. Returns as send() does: EMPM__WANTS_OUT, too, if a
+ * part has gone, because half a record is of no use to anybody. `data` is the
+ * worker's scratch, so the rest moves to a block of its own, which MaxTlsMemory
+ * counts.
  */
 static ssize_t empm__tls_send_wire(empm__worker *w, empm__conn *c,
-                                   empm__tls_conn *t, unsigned char *data,
+                                   empm__tls_held **out, unsigned char *data,
                                    size_t n, size_t stands_for, int more,
                                    int64_t *wire)
 {
@@ -21478,12 +22123,12 @@ static ssize_t empm__tls_send_wire(empm__worker *w, empm__conn *c,
         return (ssize_t)stands_for;
     if (r < 0)
         r = 0;
-    t->out = empm__tls_held_new(w, t->tls, data + r, n - (size_t)r, 0);
-    if (t->out == NULL) {
+    *out = empm__tls_held_new(w, w->s->tls, data + r, n - (size_t)r, 0);
+    if (*out == NULL) {
         errno = ENOMEM;
         return EMPM__LOST;
     }
-    t->out->stands_for = stands_for;
+    (*out)->stands_for = stands_for;
     return EMPM__WANTS_OUT;
 }
 
@@ -21525,7 +22170,7 @@ static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
     }
     if (t->out != NULL) {              /* the same bytes come again */
         const size_t done = t->out->stands_for;
-        const ssize_t r = empm__tls_push(c, t, wire);
+        const ssize_t r = empm__tls_push(c, t->tls, &t->out, wire);
         return r == 1 ? (ssize_t)done : r;
     }
     empm__tls_look_for_pause(w, t);
@@ -21548,7 +22193,8 @@ static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
         out += len;
         taken += k;
     }
-    return empm__tls_send_wire(w, c, t, to, out, taken, more || i < n, wire);
+    return empm__tls_send_wire(w, c, &t->out, to, out, taken, more || i < n,
+                               wire);
 }
 
 /* The same from a file: its bytes are read to where they are encrypted. 0: the
@@ -21569,7 +22215,7 @@ static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
     }
     if (t->out != NULL) {
         const size_t done = t->out->stands_for;
-        if ((r = empm__tls_push(c, t, wire)) != 1)
+        if ((r = empm__tls_push(c, t->tls, &t->out, wire)) != 1)
             return r;
         *off += (int64_t)done;
         return (ssize_t)done;
@@ -21592,7 +22238,7 @@ static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
     }
     if (taken == 0)
         return r < 0 ? (ssize_t)EMPM__LOST : 0;
-    r = empm__tls_send_wire(w, c, t, to, out, taken, taken < n, wire);
+    r = empm__tls_send_wire(w, c, &t->out, to, out, taken, taken < n, wire);
     if (r > 0)
         *off += r;
     return r;
@@ -21610,7 +22256,7 @@ static void empm__tls_alert(empm__conn *c, empm__tls_conn *t, int level,
     int64_t wire = 0;
     size_t len;
     struct iovec v;
-    if (t->sent_end || empm__tls_push(c, t, &wire) != 1)
+    if (t->sent_end || empm__tls_push(c, t->tls, &t->out, &wire) != 1)
         return;
     to[0] = (unsigned char)level;
     to[1] = (unsigned char)alert;
@@ -21870,6 +22516,7 @@ static const empm__transport empm__tls_transport = {
 
 #define EMPM__TLS_BUFFER 837           /* of the engine: it takes messages in
                                           pieces, and its own in records */
+#define EMPM__TLS_FLIGHT 4096          /* bytes of a read behind the hello */
 
 typedef struct empm__tls_entry {       /* a session in the store */
     br_ssl_session_parameters parameters;
@@ -21900,6 +22547,7 @@ typedef struct empm__tls_start {
     const br_ssl_server_policy_class *policy;
     empm__tls_verify *verify;          /* NULL: the client is not asked */
     empm__tls_engine *engine;          /* NULL: the hello is not whole yet */
+    empm__tls_held   *in, *out;        /* wait for the socket to take `out` */
     unsigned char    *hello;           /* the message, without its records */
     uint32_t          hello_len, hello_cap;
     uint32_t          record_left;     /* of the record that has been begun */
@@ -21927,6 +22575,8 @@ static void empm__tls_start_free(empm__tls_start *s)
         empm__tls_wipe(s->engine, sizeof *s->engine);
     empm__tls_memory_free(s->tls, s->engine, sizeof *s->engine);
     empm__tls_memory_free(s->tls, s->verify, sizeof *s->verify);
+    empm__tls_held_free(s->tls, &s->in);
+    empm__tls_held_free(s->tls, &s->out);
     empm__tls_hello_free(s);
     empm__tls_memory_free(s->tls, s, sizeof *s);
 }
@@ -22540,14 +23190,30 @@ static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
     return 0;
 }
 
-/* Gives the engine bytes that it wants: first the hello, as one record, then
- * what comes from the socket, and never a byte of the record that follows.
- * > 0, or as recv(). */
-static ssize_t empm__tls_feed(empm__conn *c, empm__tls_start *s)
+/* Takes all records that the engine has ready, up to `room` bytes. Returns how
+ * many those are. */
+static size_t empm__tls_said(br_ssl_engine_context *eng, unsigned char *to,
+                             size_t room)
 {
-    size_t n;
+    const unsigned char *from;
+    size_t out = 0, n;
+    while (out < room && (from = br_ssl_engine_sendrec_buf(eng, &n)) != NULL) {
+        n = empm__min(n, room - out);
+        memcpy(to + out, from, n);
+        br_ssl_engine_sendrec_ack(eng, n);
+        out += n;
+    }
+    return out;
+}
+
+/* Gives the engine bytes that it wants: first the hello, as one record, then of
+ * the `have` bytes at `in`, which have come behind it, and none of the record
+ * that follows. Returns how many of these it has taken. */
+static size_t empm__tls_feed(empm__tls_start *s, const unsigned char *in,
+                             size_t have)
+{
+    size_t n, taken = 0;
     unsigned char *to = br_ssl_engine_recvrec_buf(&s->engine->ssl.eng, &n);
-    ssize_t r;
     if (s->hello != NULL) {
         const unsigned char header[5] = {
             22, 3, 1, (unsigned char)(s->hello_len >> 8),
@@ -22559,21 +23225,22 @@ static ssize_t empm__tls_feed(empm__conn *c, empm__tls_start *s)
         s->fed += (uint32_t)n;
         if (s->fed == s->hello_len + 5)
             empm__tls_hello_free(s);
-        r = (ssize_t)n;
     } else {
-        r = empm__socket_recv(c, to, n);
-        s->after += r > 0 ? (uint32_t)r : 0;
+        taken = n = empm__min(n, have);
+        memcpy(to, in, n);
+        s->after += (uint32_t)n;
     }
-    if (r > 0)
-        br_ssl_engine_recvrec_ack(&s->engine->ssl.eng, (size_t)r);
-    return r;
+    br_ssl_engine_recvrec_ack(&s->engine->ssl.eng, n);
+    return taken;
 }
 
 /* The engine has done its work: the connection goes on without it. Returns as
  * handshake() does. What an idle connection keeps is one block, as long as its
- * keys, its name and its client's certificate need. */
+ * keys, its name and its client's certificate need. What has come behind the
+ * client's Finished, n_rest bytes, is ciphertext that waits for its reader. */
 static int empm__tls_complete(empm__worker *w, empm__conn *c,
-                              empm__tls_start *s)
+                              empm__tls_start *s, const unsigned char *rest,
+                              size_t n_rest)
 {
     const size_t n = empm__tls_conn_bytes(
         s->engine->ssl.eng.session.cipher_suite, s->client.name);
@@ -22586,6 +23253,12 @@ static int empm__tls_complete(empm__worker *w, empm__conn *c,
     t->known = more > 0;
     if (more > 0)
         memcpy((char *)t + n, s->verify->client.text, more);
+    if (n_rest > 0 && (t->in = empm__tls_held_new(w, s->tls, rest, n_rest, 0))
+                          == NULL) {
+        empm__tls_wipe(t, n);
+        EMPM_FREE(t);
+        return empm__tls_refuse(w, c, s, EMPM__TLS_INTERNAL);
+    }
     if (t->resumed)                    /* not: a session was found for it */
         empm__bump(&w->score->tls_resumed, 1u);
     else
@@ -22598,38 +23271,59 @@ static int empm__tls_complete(empm__worker *w, empm__conn *c,
 /* Runs the engine until it waits. Returns as handshake() does. The order
  * matters: a client's bad certificate comes before the engine's opinion of it,
  * what is to be sent before its end, and SENDAPP, which means that the
- * handshake is complete, before another read, which would take bytes of the
- * connection to come. */
+ * handshake is complete, before another read. A flight leaves in one call and
+ * comes in one, whatever its records: each call costs the kernel's work for a
+ * packet, and wakes the client. */
 static int empm__tls_run(empm__worker *w, empm__conn *c, empm__tls_start *s)
 {
     br_ssl_engine_context *eng = &s->engine->ssl.eng;
+    unsigned char *out = empm__tls_wire(w), *in;
+    size_t at = 0, to = 0;             /* of `in`: it is not the engine's yet */
     int64_t wire = 0;
+    ssize_t r;
     s->w = w;
+    if (out == NULL)
+        return empm__tls_refuse(w, c, s, EMPM__TLS_INTERNAL);
+    in = out + EMPM__SCRATCH / 2;
+    if ((r = empm__tls_push(c, s->tls, &s->out, &wire)) < 0)
+        return (int)r;
+    if (s->in != NULL) {
+        memcpy(in, s->in->data, to = s->in->to);
+        empm__tls_held_free(s->tls, &s->in);
+    }
     for (;;) {
         const unsigned state = br_ssl_engine_current_state(eng);
-        ssize_t r;
         if (s->verify != NULL && s->verify->error != 0)
             return empm__tls_refuse_client(w, c, s);
         if (state & BR_SSL_SENDREC) {
-            struct iovec v;
-            v.iov_base = br_ssl_engine_sendrec_buf(eng, &v.iov_len);
-            r = empm__socket_send(c, &v, 1, 0, &wire);
-            if (r < 0)
-                return (int)r;
-            br_ssl_engine_sendrec_ack(eng, (size_t)r);
-        } else if (state & BR_SSL_CLOSED)
-            return empm__tls_refuse(
-                w, c, s, empm__tls_alert_of(br_ssl_engine_last_error(eng)));
-        else if (state & BR_SSL_SENDAPP)
-            return empm__tls_complete(w, c, s);
-        else if (state & BR_SSL_RECVREC) {
-            r = empm__tls_feed(c, s);
-            if (r == 0) {
-                errno = ECONNRESET;
+            const size_t n = empm__tls_said(eng, out, EMPM__SCRATCH / 2);
+            r = empm__tls_send_wire(w, c, &s->out, out, n, 1, 0, &wire);
+            if (r == EMPM__WANTS_OUT && at < to &&
+                (s->in = empm__tls_held_new(w, s->tls, in + at, to - at, 0))
+                    == NULL) {
+                errno = ENOMEM;
                 return EMPM__LOST;
             }
             if (r < 0)
                 return (int)r;
+        } else if (state & BR_SSL_CLOSED)
+            return empm__tls_refuse(
+                w, c, s, empm__tls_alert_of(br_ssl_engine_last_error(eng)));
+        else if (state & BR_SSL_SENDAPP)
+            return empm__tls_complete(w, c, s, in + at, to - at);
+        else if (state & BR_SSL_RECVREC) {
+            if (s->hello == NULL && at == to) {
+                r = empm__socket_recv(c, in, EMPM__TLS_FLIGHT);
+                if (r == 0) {
+                    errno = ECONNRESET;
+                    return EMPM__LOST;
+                }
+                if (r < 0)
+                    return (int)r;
+                at = 0;
+                to = (size_t)r;
+            }
+            at += empm__tls_feed(s, in + at, to - at);
             if (s->after > EMPM__TLS_AFTER_MOST)   /* alerts without end */
                 return empm__tls_refuse(w, c, s, EMPM__TLS_UNEXPECTED);
         } else
@@ -22921,10 +23615,12 @@ static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
  * ------------------------------------------------------------------------- */
 
 /* The template that each handshake begins as. Which implementation suits the
- * processor is found out once, here: each question costs 8 us. It has no
- * pointer into itself, so a copy is good once it has its own policy, store of
- * sessions and buffer: see empm__tls_engine_begin(). Curves are X25519 and
- * P-256 alone: the client chooses, and P-521 costs 3 ms. */
+ * processor is found out once, here: each question costs 8 us. The last one is
+ * BearSSL's own, for the processor's random numbers: it asks that at the first
+ * reset, and not again. A copy's reset makes all pointers of the template into
+ * itself new, so it is good once it has its own policy, store of sessions,
+ * buffer and random numbers: see empm__tls_engine_begin(). Curves are X25519
+ * and P-256 alone: the client chooses, and P-521 costs 3 ms. */
 static void empm__tls_template(empm__tls *tls)
 {
     static const char *protocols[] = { "http/1.1" };
@@ -22933,6 +23629,7 @@ static void empm__tls_template(empm__tls *tls)
     };
     br_ssl_server_context *ssl = &tls->template_;
     br_ssl_engine_context *eng = &ssl->eng;
+    unsigned char buffer[EMPM__TLS_BUFFER];
     size_t i;
     br_ssl_server_zero(ssl);
     br_ssl_engine_set_versions(eng, BR_TLS12, BR_TLS12);
@@ -22957,6 +23654,8 @@ static void empm__tls_template(empm__tls *tls)
     /* not ENFORCE_SERVER_PREFERENCES: >>tls-choice needs the client's order */
     br_ssl_engine_set_all_flags(eng, BR_OPT_NO_RENEGOTIATION |
                                      BR_OPT_FAIL_ON_ALPN_MISMATCH);
+    br_ssl_engine_set_buffer(eng, buffer, sizeof buffer, 0);
+    (void)br_ssl_server_reset(ssl);    /* a processor may have none: so what */
 }
 
 /* --- the guard: is this the BearSSL that we know? ------------------------- */
@@ -23674,8 +24373,8 @@ static char *empm__access_write_host(empm__facts *f, const empm__item *it,
 }
 
 /* %f: the file that a request of EMPM_FILES means, there or not; - for other
- * routes. The disk is not asked: the name is put together as it was to be
- * opened. */
+ * routes. It is the last one that was looked for, so a folder is shown as its
+ * index, and a path as the script that it leads to. */
 static char *empm__access_write_file(empm__facts *f, const empm__item *it,
                                      char *at, const char *end)
 {
@@ -23692,12 +24391,14 @@ static char *empm__access_write_file(empm__facts *f, const empm__item *it,
                                  : empm__config_path(cfg, cfg->document_root,
                                                      path, sizeof path);
     at = empm__access_write_string(f, at, end, root);
+    if (req->file_name != NULL) {
+        at = empm__access_write(f, at, end, "/", 1);
+        return empm__access_write_string(f, at, end, req->file_name);
+    }
     for (i = r->nsegs - 1; i < req->path.n; i++) {
         at = empm__access_write(f, at, end, "/", 1);
         at = empm__access_write(f, at, end, req->path.seg[i], req->path.len[i]);
     }
-    if (req->path.n > 0 && req->path.len[req->path.n - 1] == 0)
-        at = empm__access_write_string(f, at, end, "index.html");
     return at;
 }
 
@@ -24547,10 +25248,12 @@ typedef struct empm__type {
 } empm__type;
 
 /* What browsers and tools ask for, in the order of strcmp(), which the search
- * needs; a test holds it. Text is UTF-8 here. A name that is not among them is
+ * needs; a test holds it. Text is UTF-8 here, unless AddDefaultCharset says
+ * something else. A name that is not among them is
  * octet-stream: no type at all would make a browser guess. */
 static const empm__type empm__types_known[] = {
-    { "7z", "application/x-7z-compressed" }, { "aac", "audio/aac" },
+    { "3gp", "video/3gpp" }, { "7z", "application/x-7z-compressed" },
+    { "aac", "audio/aac" },
     { "apk", "application/vnd.android.package-archive" },
     { "apng", "image/apng" }, { "atom", "application/atom+xml" },
     { "avi", "video/x-msvideo" }, { "avif", "image/avif" },
@@ -24567,16 +25270,20 @@ static const empm__type empm__types_known[] = {
     { "exe", "application/vnd.microsoft.portable-executable" },
     { "flac", "audio/flac" }, { "geojson", "application/geo+json" },
     { "gif", "image/gif" }, { "glb", "model/gltf-binary" },
-    { "gltf", "model/gltf+json" }, { "gz", "application/gzip" },
+    { "gltf", "model/gltf+json" }, { "gpx", "application/gpx+xml" },
+    { "gz", "application/gzip" },
     { "heic", "image/heic" }, { "heif", "image/heif" },
     { "htm", "text/html; charset=utf-8" },
     { "html", "text/html; charset=utf-8" }, { "ico", "image/x-icon" },
     { "ics", "text/calendar; charset=utf-8" },
+    { "ipynb", "application/x-ipynb+json" },
     { "iso", "application/x-iso9660-image" },
-    { "jar", "application/java-archive" }, { "jpeg", "image/jpeg" },
+    { "jar", "application/java-archive" }, { "jfif", "image/jpeg" },
+    { "jpeg", "image/jpeg" },
     { "jpg", "image/jpeg" }, { "js", "text/javascript; charset=utf-8" },
     { "json", "application/json" }, { "jsonl", "application/jsonl" },
     { "jsonld", "application/ld+json" }, { "jxl", "image/jxl" },
+    { "kml", "application/vnd.google-earth.kml+xml" },
     { "log", "text/plain; charset=utf-8" },
     { "m3u8", "application/vnd.apple.mpegurl" }, { "m4a", "audio/mp4" },
     { "m4v", "video/mp4" }, { "map", "application/json" },
@@ -24585,7 +25292,8 @@ static const empm__type empm__types_known[] = {
     { "mkv", "video/matroska" }, { "mov", "video/quicktime" },
     { "mp3", "audio/mpeg" }, { "mp4", "video/mp4" },
     { "mpd", "application/dash+xml" }, { "mpeg", "video/mpeg" },
-    { "mpg", "video/mpeg" }, { "ndjson", "application/x-ndjson" },
+    { "mpg", "video/mpeg" }, { "msi", "application/x-msi" },
+    { "ndjson", "application/x-ndjson" },
     { "odp", "application/vnd.oasis.opendocument.presentation" },
     { "ods", "application/vnd.oasis.opendocument.spreadsheet" },
     { "odt", "application/vnd.oasis.opendocument.text" },
@@ -24598,13 +25306,16 @@ static const empm__type empm__types_known[] = {
     { "ps", "application/postscript" }, { "rar", "application/vnd.rar" },
     { "rpm", "application/x-rpm" }, { "rss", "application/rss+xml" },
     { "rtf", "application/rtf" }, { "srt", "application/x-subrip" },
+    { "stl", "model/stl" },
     { "svg", "image/svg+xml" }, { "tar", "application/x-tar" },
     { "tgz", "application/gzip" }, { "tif", "image/tiff" },
     { "tiff", "image/tiff" }, { "toml", "application/toml" },
     { "torrent", "application/x-bittorrent" }, { "ts", "video/mp2t" },
     { "tsv", "text/tab-separated-values; charset=utf-8" },
-    { "ttf", "font/ttf" }, { "ttml", "application/ttml+xml" },
+    { "ttc", "font/collection" }, { "ttf", "font/ttf" },
+    { "ttml", "application/ttml+xml" },
     { "txt", "text/plain; charset=utf-8" },
+    { "usdz", "model/vnd.usdz+zip" },
     { "vcf", "text/vcard; charset=utf-8" },
     { "vtt", "text/vtt; charset=utf-8" }, { "wasm", "application/wasm" },
     { "wav", "audio/wav" }, { "weba", "audio/webm" }, { "webm", "video/webm" },
@@ -24614,14 +25325,15 @@ static const empm__type empm__types_known[] = {
     { "xls", "application/vnd.ms-excel" },
     { "xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml."
             "sheet" },
-    { "xml", "application/xml" }, { "xsl", "application/xslt+xml" },
+    { "xml", "application/xml" }, { "xpi", "application/x-xpinstall" },
+    { "xsl", "application/xslt+xml" },
     { "xslt", "application/xslt+xml" }, { "xz", "application/x-xz" },
     { "yaml", "application/yaml" }, { "yml", "application/yaml" },
     { "zip", "application/zip" }, { "zst", "application/zstd" },
     { "zsync", "application/x-zsync" }
 };
 
-struct empm__types {                 /* AddType, in the same order */
+struct empm__types {                 /* AddType and charsets, in that order */
     size_t      n;
     empm__type *list;                /* behind the struct; then their texts */
 };
@@ -24677,82 +25389,211 @@ static const char *empm__types_of_name(const struct empm__types *own,
 #define EMPM__INDEX_NAME 64          /* bytes of a name in DirectoryIndex */
 #define EMPM__TYPE_MAX 120           /* bytes; empm__file.fields has the room */
 
+/* Gives an extension its type: the last one counts. Both texts are kept. */
+static void empm__types_set(struct empm__types *t, const char *ext,
+                            const char *type)
+{
+    const size_t i = empm__types_place(t->list, t->n, ext);
+    if (i == t->n || strcmp(t->list[i].ext, ext) != 0) {
+        memmove(t->list + i + 1, t->list + i, (t->n++ - i) * sizeof *t->list);
+        t->list[i].ext = ext;
+    }
+    t->list[i].type = type;
+}
+
+/* Gives an extension `type` with `charset` in the place of its own; "": with
+ * none. The text is made at *text. Returns NULL, or the reason of a refusal. */
+static const char *empm__types_set_charset(struct empm__types *t,
+                                           const char *ext, const char *type,
+                                           const char *charset, char **text)
+{
+    const size_t n = strcspn(type, ";");
+    if (n + strlen(charset) + 10 > EMPM__TYPE_MAX)
+        return "makes a type that is too long";
+    empm__types_set(t, ext, *text);
+    *text += snprintf(*text, EMPM__TYPE_MAX + 1, "%.*s%s%s", (int)n, type,
+                      *charset != '\0' ? "; charset=" : "", charset) + 1;
+    return NULL;
+}
+
+/* Returns the next extension of `*row`, in small letters and without its dot,
+ * which is kept at *text; NULL: there is none, and *why is NULL, or what is
+ * wrong. */
+static const char *empm__types_extension(const char **row, char **text,
+                                         const char **why)
+{
+    const size_t room = strlen(*row) + 2;
+    char *word = *text, *at;
+    const int r = empm__text_word(row, word, room);
+    *why = r < 0 ? "has a quote that is not closed" : NULL;
+    if (r <= 0)
+        return NULL;
+    for (at = word; *at != '\0'; at++)
+        *at = (char)empm__ascii_lower((unsigned char)*at);
+    *text = at + 1;
+    word += *word == '.';
+    if (*word != '\0' && strpbrk(word, "./") == NULL)
+        return word;
+    *why = "has an extension that is empty or has a dot inside: it is what "
+           "follows the last dot of a name";
+    return NULL;
+}
+
 /* Adds one row of AddType, "type .ext ext ..."; its words are kept at *text,
  * where there is room for them. Returns NULL, or the reason of a refusal. */
 static const char *empm__types_add(struct empm__types *t, const char *row,
                                    const empm__chars *chars, char **text)
 {
-    const size_t room = strlen(row) + 2;
-    char *type = *text, *word = type;
-    const char *ext;
-    size_t i, k, n = 0;
-    int r = empm__text_word(&row, type, room);
+    const char *type = *text, *ext, *why;
+    size_t n = 0;
+    const int r = empm__text_word(&row, *text, strlen(row) + 2);
     if (r < 0)
         return "has a quote that is not closed";
     if (r == 0 || strchr(type, '/') == NULL || strlen(type) > EMPM__TYPE_MAX ||
         !empm__chars_all(chars, type, strlen(type), EMPM__VCHAR))
         return "begins with a media type of at most 120 bytes, in quotes if it "
                "has spaces";
-    for (;;) {
-        word += strlen(word) + 1;
-        r = empm__text_word(&row, word, room - (size_t)(word - type));
-        if (r <= 0)
-            break;
-        for (k = 0; word[k] != '\0'; k++)
-            word[k] = (char)empm__ascii_lower((unsigned char)word[k]);
-        ext = word + (*word == '.');
-        if (*ext == '\0' || strpbrk(ext, "./") != NULL)
-            return "has an extension that is empty or has a dot inside: it is "
-                   "what follows the last dot of a name";
-        i = empm__types_place(t->list, t->n, ext);
-        if (i == t->n || strcmp(t->list[i].ext, ext) != 0) {
-            memmove(t->list + i + 1, t->list + i,
-                    (t->n++ - i) * sizeof *t->list);
-            t->list[i].ext = ext;
-        }
-        t->list[i].type = type;      /* the last one counts */
-        n++;
-    }
-    *text = word;
-    return r == 0 && n > 0 ? NULL : "wants the extensions, such as .mkv, after "
-                                    "the type";
+    *text += strlen(type) + 1;
+    for (; (ext = empm__types_extension(&row, text, &why)) != NULL; n++)
+        empm__types_set(t, ext, type);
+    return why != NULL || n > 0 ? why : "wants the extensions, such as .mkv, "
+                                        "after the type";
 }
 
-/* Reads all of AddType into one block of memory; *out is NULL where there is
- * none. A row that is wrong is said and left out. Returns EMPM_OK or
- * EMPM_ENOMEM. The caller frees *out. */
+/* Is it a name that may follow "charset="? At most 40 letters. */
+static int empm__types_is_charset(const empm__chars *chars, const char *name)
+{
+    const size_t n = strlen(name);
+    return n > 0 && n <= 40 && empm__chars_all(chars, name, n, EMPM__TCHAR);
+}
+
+/* Adds one row of AddCharset, "charset .ext ext ...", behind AddType. As
+ * above. */
+static const char *empm__types_add_charset(struct empm__types *t,
+                                           const char *row,
+                                           const empm__chars *chars,
+                                           char **text)
+{
+    const char *charset = *text, *ext, *why;
+    size_t n = 0;
+    if (empm__text_word(&row, *text, strlen(row) + 2) <= 0 ||
+        !empm__types_is_charset(chars, charset))
+        return "begins with a charset, such as utf-8";
+    *text += strlen(charset) + 1;
+    for (; (ext = empm__types_extension(&row, text, &why)) != NULL; n++) {
+        const char *type = empm__types_find(t->list, t->n, ext);
+        if (type == NULL)
+            type = empm__types_find(empm__types_known,
+                                    EMPM__COUNT(empm__types_known), ext);
+        if (type == NULL)
+            return "has an extension without a type: AddType gives it one";
+        why = empm__types_set_charset(t, ext, type, charset, text);
+        if (why != NULL)
+            return why;
+    }
+    return why != NULL || n > 0 ? why : "wants the extensions, such as .json, "
+                                        "after the charset";
+}
+
+/* Makes rows of the built-in types that are text, with `charset` instead of
+ * theirs, and gives it to types of AddType that have none: to text/plain and
+ * text/html, as Apache does. Returns NULL, or the reason of a refusal. */
+static const char *empm__types_set_default(struct empm__types *t,
+                                           const char *charset,
+                                           const empm__chars *chars,
+                                           char **text)
+{
+    const char *why = NULL;
+    size_t i;
+    if (empm__text_equal(charset, "off"))
+        charset = "";
+    else if (empm__text_equal(charset, "on"))
+        charset = "iso-8859-1";
+    else if (!empm__types_is_charset(chars, charset))
+        return "is no charset, such as utf-8, nor On nor Off";
+    for (i = 0; i < t->n && *charset != '\0'; i++)
+        if (empm__text_equal(t->list[i].type, "text/plain") ||
+            empm__text_equal(t->list[i].type, "text/html"))
+            why = empm__types_set_charset(t, t->list[i].ext, t->list[i].type,
+                                          charset, text);
+    if (empm__text_equal(charset, "utf-8"))
+        return why;                  /* as the table has it */
+    for (i = 0; i < EMPM__COUNT(empm__types_known); i++) {
+        const empm__type *k = &empm__types_known[i];
+        if (strchr(k->type, ';') != NULL &&
+            empm__types_find(t->list, t->n, k->ext) == NULL)
+            why = empm__types_set_charset(t, k->ext, k->type, charset, text);
+    }
+    return why;
+}
+
+/* The texts of a list: how many, how many bytes; adds what they can make. */
+static int empm__types_room(const char *const *list, size_t *most,
+                            size_t *bytes)
+{
+    int i;
+    for (i = 0; i < EMPM_MAX_LIST && list[i] != NULL; i++) {
+        /* an extension takes a byte and a blank at least */
+        *most += strlen(list[i]) / 2 + 1;
+        *bytes += strlen(list[i]) + 4;
+    }
+    return i;
+}
+
+/* Reads AddType, AddDefaultCharset and AddCharset, one after the other, into
+ * one block of memory; *out is NULL where they say nothing. A row that is wrong
+ * is said and left out. Returns EMPM_OK or EMPM_ENOMEM. The caller frees
+ * *out. */
 static int empm__types_new(struct empm__types **out, const empm_config *cfg,
                            const empm__chars *chars, empm__report *rep)
 {
+    const char *preset = cfg->add_default_charset;
+    size_t most = EMPM__COUNT(empm__types_known), bytes = 0;
+    const int types = empm__types_room(cfg->add_type, &most, &bytes);
+    const int charsets = empm__types_room(cfg->add_charset, &most, &bytes);
     struct empm__types *t;
     const char *why;
     char *text;
-    size_t most = 0, bytes = 0;
     int i;
     *out = NULL;
-    for (i = 0; i < EMPM_MAX_LIST && cfg->add_type[i] != NULL; i++) {
-        /* an extension takes a byte and a blank at least */
-        most += strlen(cfg->add_type[i]) / 2 + 1;
-        bytes += strlen(cfg->add_type[i]) + 2;
-    }
-    if (i == 0)
+    if (preset == NULL)
+        preset = "off";
+    if (types + charsets == 0 && empm__text_equal(preset, "utf-8"))
         return EMPM_OK;
-    t = (struct empm__types *)EMPM_MALLOC(sizeof *t + most * sizeof *t->list +
-                                          bytes);
+    /* each row can have a text of its own, twice: by default, by AddCharset */
+    t = (struct empm__types *)EMPM_MALLOC(
+        sizeof *t + most * sizeof *t->list + bytes +
+        2 * most * (EMPM__TYPE_MAX + 1));
     if (t == NULL)
         return EMPM_ENOMEM;
     t->n = 0;
     t->list = (empm__type *)(t + 1);
     text = (char *)(t->list + most);
-    for (i = 0; i < EMPM_MAX_LIST && cfg->add_type[i] != NULL; i++)
+    for (i = 0; i < types; i++)
         if ((why = empm__types_add(t, cfg->add_type[i], chars, &text)) != NULL)
             empm__report_say(rep, EMPM_LOG_ERROR, 5115, "AddType %.200s: %s",
                              cfg->add_type[i], why);
+    if ((why = empm__types_set_default(t, preset, chars, &text)) != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5115, "AddDefaultCharset %.200s: "
+                         "%s", preset, why);
+    for (i = 0; i < charsets; i++)
+        if ((why = empm__types_add_charset(t, cfg->add_charset[i], chars,
+                                           &text)) != NULL)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5115, "AddCharset %.200s: %s",
+                             cfg->add_charset[i], why);
     *out = t;
     return EMPM_OK;
 }
 
 /* --- opening -------------------------------------------------------------- */
+
+/* Can a decoded segment of a path name a file here? */
+static int empm__file_segment_is_name(const char *seg, size_t n)
+{
+    return n > 0 && memchr(seg, '/', n) == NULL &&
+           memchr(seg, '\\', n) == NULL &&
+           (seg[0] != '.' || (n == 11 && memcmp(seg, ".well-known", 11) == 0));
+}
 
 /* Files of 2 GiB and more, where a long has 32 bits: open() adds this flag by
  * itself, a plain system call does not. */
@@ -24966,7 +25807,8 @@ static int empm__condition_judge(const empm_request *req, const empm__file *f)
     if ((v = empm_header(req, "If-None-Match")) != NULL)
         return !empm__condition_etag_listed(req, "If-None-Match", tag, 0) ? 0
                : reads ? 304 : 412;
-    if (reads && (t = empm__condition_date(req, "If-Modified-Since")) >= 0 &&
+    if (reads && f->modified_s >= 0 &&
+        (t = empm__condition_date(req, "If-Modified-Since")) >= 0 &&
         f->modified_s <= t)
         return 304;
     return 0;
@@ -25099,6 +25941,126 @@ static int empm__file_judge(const empm_request *req, const empm__file *f,
 }
 
 /* ---------------------------------------------------------------------------
+ * >>codings -- files that somebody has compressed before
+ *
+ * Beside a.js may stand a.js.br, a.js.zst, a.js.gz: the same content, coded.
+ * Accept-Encoding chooses among those that Precompressed lists and that are
+ * there. Each is a representation with an ETag and ranges of its own; the URL
+ * of the sibling itself is a plain file.
+ *
+ * source    RFC 9110 8.4 (codings), 12.4.2 (weights), 12.5.3, 12.5.5 (Vary)
+ * ------------------------------------------------------------------------- */
+
+/* A coding is known by its place in this list, which begins with none. */
+static const struct {
+    const char *name, *ext, *alias;
+} empm__coding_names[EMPM__CODINGS + 1] = {
+    { "identity", "", "" }, { "br", ".br", "" }, { "zstd", ".zst", "" },
+    { "gzip", ".gz", "x-gzip" }      /* RFC 9110 8.4.1.3 */
+};
+
+/* Returns the coding of a name, or -1. */
+static int empm__coding_find(const char *name, size_t n)
+{
+    int i;
+    for (i = 0; i <= EMPM__CODINGS; i++) {
+        const char *a = empm__coding_names[i].name;
+        const char *b = empm__coding_names[i].alias;
+        if (empm__text_same(name, n, a, strlen(a)) ||
+            (n > 0 && empm__text_same(name, n, b, strlen(b))))
+            return i;
+    }
+    return -1;
+}
+
+/* Does a file of this name look like a sibling itself? */
+static int empm__coding_is_sibling(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+    int i;
+    for (i = 1; dot != NULL && i <= EMPM__CODINGS; i++)
+        if (strcmp(dot, empm__coding_names[i].ext) == 0)
+            return 1;
+    return 0;
+}
+
+/* Reads Precompressed, which may be NULL, into `order`, which ends with 0.
+ * Returns 0, or -1: a word is no coding, or comes twice. */
+static int empm__coding_order(const char *list,
+                              unsigned char order[EMPM__CODINGS + 1])
+{
+    char word[EMPM__ARGUMENT];
+    int n = 0, r = 0;
+    memset(order, 0, EMPM__CODINGS + 1);
+    while (list != NULL &&
+           (r = empm__text_word(&list, word, sizeof word)) > 0) {
+        const int is = empm__coding_find(word, strlen(word));
+        if (is <= 0 || memchr(order, is, (size_t)n) != NULL)
+            return -1;
+        order[n++] = (unsigned char)is;
+    }
+    return r;
+}
+
+/* Reads the weight of an element "name ; q=0.5" of n bytes, in thousandths, and
+ * makes *n the length of the name. -1: it is malformed. */
+static int empm__coding_weight(const char *item, size_t *n)
+{
+    const char *semi = (const char *)memchr(item, ';', *n);
+    const char *end = item + *n, *at = semi != NULL ? semi + 1 : end;
+    int unit, q;
+    if (semi == NULL)
+        return 1000;
+    while (semi > item && (semi[-1] == ' ' || semi[-1] == '\t'))
+        semi--;
+    *n = (size_t)(semi - item);
+    while (at < end && (*at == ' ' || *at == '\t'))
+        at++;
+    if (end - at < 3 || (at[0] != 'q' && at[0] != 'Q') || at[1] != '=' ||
+        (at[2] != '0' && at[2] != '1'))
+        return -1;
+    q = (at[2] - '0') * 1000;
+    at += 3;
+    if (at == end)
+        return q;
+    if (*at != '.')
+        return -1;
+    for (at++, unit = 100; at < end; at++, unit /= 10) {
+        if (unit == 0 || !empm__ascii_is_digit((unsigned char)*at))
+            return -1;
+        q += (*at - '0') * unit;
+    }
+    return q <= 1000 ? q : -1;
+}
+
+/* Sets q[] to the weights that the client gives to each coding: 0 where it does
+ * not want it. A malformed element counts for nothing. Identity that is not
+ * named is the last resort, and so is it where it is excluded: the file serves
+ * a client better than 406. */
+static void empm__coding_accepted(const empm_request *req,
+                                  int q[EMPM__CODINGS + 1])
+{
+    empm__list list;
+    int i, other = 0;
+    for (i = 0; i <= EMPM__CODINGS; i++)
+        q[i] = -1;
+    empm__list_of_fields(&list, &req->head, req->text, "Accept-Encoding", 0);
+    while (empm__list_next(&list)) {
+        size_t n = list.n;
+        const int weight = empm__coding_weight(list.item, &n);
+        if (weight < 0)
+            continue;
+        if (n == 1 && *list.item == '*')
+            other = weight;
+        else if ((i = empm__coding_find(list.item, n)) >= 0)
+            q[i] = weight;
+    }
+    for (i = 0; i <= EMPM__CODINGS; i++)
+        if (q[i] < 0)
+            q[i] = other;
+}
+
+/* ---------------------------------------------------------------------------
  * >>file-cache -- files that are kept open
  *
  * A file that is asked for again is found by its path, and is looked at with
@@ -25109,6 +26071,7 @@ static int empm__file_judge(const empm_request *req, const empm__file *f,
 #ifndef EMPM__FILE_REST_S          /* the tests have no time for this */
 #  define EMPM__FILE_REST_S  3       /* a file must have rested so long */
 #  define EMPM__FILE_KEEP_MS 10000   /* kept so long after its last use */
+#  define EMPM__FILE_ABSENT_MS 1000  /* a sibling that was not there */
 #endif
 
 /* Fills in the numbers by which a file is known to be still the same. */
@@ -25134,9 +26097,9 @@ static uint64_t empm__file_scatter(uint64_t h) /* every bit by every bit */
     return h ^ h >> 31;
 }
 
-/* Makes the ETag: a size and a hash of time and inode. The inode's number is a
- * thing of ours, so it is not sent as it is. `of`: EMPM_ETAG_* bits; 0:
- * none. */
+/* Makes the ETag: a size and a hash of time and inode, and the coding, so that
+ * no variant has that of another. The inode's number is a thing of ours, so it
+ * is not sent as it is. `of`: EMPM_ETAG_* bits; 0: none. */
 static void empm__file_tag(empm__file *f, int of)
 {
     uint64_t h = 0;
@@ -25147,9 +26110,41 @@ static void empm__file_tag(empm__file *f, int of)
         h = empm__file_scatter(h + f->stat_key[3]);
     f->tag[0] = '\0';
     if (of != 0)
-        snprintf(f->tag, sizeof f->tag, "\"%llx-%llx\"",
+        snprintf(f->tag, sizeof f->tag, "\"%llx-%llx%s%s\"",
                  (unsigned long long)(of & EMPM_ETAG_SIZE ? f->stat_key[2] : 0),
-                 (unsigned long long)h);
+                 (unsigned long long)h, f->coding > 0 ? "-" : "",
+                 f->coding > 0 ? empm__coding_names[f->coding].ext + 1 : "");
+}
+
+/* Makes the fields that each answer of `f` has: validators first, a 304 has
+ * only those and Vary (RFC 9110 15.4.5). */
+static void empm__file_fields_make(empm__file *f)
+{
+    int at = snprintf(f->fields, sizeof f->fields,
+                      "%s%s%sLast-Modified: %s\r\n%s",
+                      *f->tag ? "ETag: " : "", f->tag, *f->tag ? "\r\n" : "",
+                      f->modified, f->varies ? "Vary: Accept-Encoding\r\n"
+                                             : "");
+    f->validators = (uint16_t)at;
+    at += snprintf(f->fields + at, sizeof f->fields - (size_t)at,
+                   "%s%s%sAccept-Ranges: bytes\r\nContent-Type: %s\r\n",
+                   f->coding > 0 ? "Content-Encoding: " : "",
+                   f->coding > 0 ? empm__coding_names[f->coding].name : "",
+                   f->coding > 0 ? "\r\n" : "", f->type);
+    f->fields_len = (uint16_t)at;
+}
+
+/* Returns the type of `f`: that of the file whose sibling it is, or its own. */
+static const char *empm__file_type(const empm__worker *w, empm__file *f)
+{
+    char *cut = f->path + strlen(f->path) -
+                strlen(empm__coding_names[f->coding].ext);
+    const char *type;
+    *cut = '\0';
+    type = empm__types_of_name(w->s->types, f->path);
+    if (f->coding > 0)
+        *cut = '.';
+    return type;
 }
 
 /* Makes an answer's file of the open regular file `fd`, which it takes over,
@@ -25158,7 +26153,7 @@ static void empm__file_tag(empm__file *f, int of)
  * reference. */
 static empm__file *empm__file_make(const empm__worker *w, int fd,
                                    const struct stat *st, int root_fd,
-                                   const char *path)
+                                   const char *path, int coding)
 {
     const size_t n = strlen(path) + 1;
     const size_t small = st->st_size <= (off_t)EMPM__FILE_SMALL
@@ -25166,7 +26161,6 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     const int64_t now = (int64_t)time(NULL);
     size_t got = 0;
     ssize_t r = 1;
-    int at;
     empm__file *f = (empm__file *)EMPM_MALLOC(sizeof *f + n + small);
     if (f == NULL) {
         close(fd);
@@ -25177,13 +26171,17 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     f->fd = fd;
     f->pool = NULL;
     f->root_fd = root_fd;
+    f->coding = coding;
+    f->varies = coding > 0 || (root_fd >= 0 && w->s->codings[0] != 0 &&
+                               !empm__coding_is_sibling(path));
+    f->absent = f->absent_until_ms = 0;
     f->modified_s = (int64_t)st->st_mtime;
     if (f->modified_s > now)         /* RFC 9110 8.8.2.1 */
         f->modified_s = now;
     empm__file_identity(f->stat_key, st);
     f->path = (char *)(f + 1);
     memcpy(f->path, path, n);
-    f->type = empm__types_of_name(w->s->types, path);
+    f->type = empm__file_type(w, f);
     empm__format_date(f->modified, f->modified_s);
     f->bytes = NULL;
     if (small > 0) {
@@ -25205,14 +26203,7 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
         f->fd = -1;
     }
     empm__file_tag(f, w->cfg->file_etag);
-    /* validators first: a 304 has only those */
-    at = snprintf(f->fields, sizeof f->fields, "%s%s%sLast-Modified: %s\r\n",
-                  *f->tag ? "ETag: " : "", f->tag, *f->tag ? "\r\n" : "",
-                  f->modified);
-    f->validators = (uint16_t)at;
-    at += snprintf(f->fields + at, sizeof f->fields - (size_t)at,
-                   "Accept-Ranges: bytes\r\nContent-Type: %s\r\n", f->type);
-    f->fields_len = (uint16_t)at;
+    empm__file_fields_make(f);
     return f;
 }
 
@@ -25292,8 +26283,8 @@ static int empm__file_count(empm__worker *w, empm__file *f)
  * and *status: 1: a directory; 0: it is answered already; else the status of
  * the answer. */
 static empm__file *empm__file_take(empm_request *req, int fd, int root_fd,
-                                   const char *path, struct stat *st,
-                                   int *status)
+                                   const char *path, int coding,
+                                   struct stat *st, int *status)
 {
     empm__file *f = NULL;
     char buf[4096];
@@ -25302,6 +26293,8 @@ static empm__file *empm__file_take(empm_request *req, int fd, int root_fd,
         *status = empm__file_status(req, path, errno);
     else if (!S_ISREG(st->st_mode))
         *status = S_ISDIR(st->st_mode) ? 1 : 404;
+    else if (st->st_size == 0 && coding > 0)
+        *status = 404;               /* no coding makes that of anything */
     else if (st->st_size == 0 && (n = read(fd, buf, sizeof buf)) != 0) {
         if (n < 0)
             *status = empm__file_status(req, path, errno);
@@ -25310,7 +26303,7 @@ static empm__file *empm__file_take(empm_request *req, int fd, int root_fd,
             *status = n == EMPM_OK ? 0 : 500;
         }
     } else {
-        f = empm__file_make(req->w, fd, st, root_fd, path);
+        f = empm__file_make(req->w, fd, st, root_fd, path, coding);
         fd = -1;
         if (f == NULL)
             *status = empm__file_status(req, path, errno);
@@ -25409,13 +26402,14 @@ static int empm__file_same(const empm__file *f)
     return memcmp(is, f->stat_key, sizeof is) == 0;
 }
 
-/* Opens the file `path` below root_fd, or finds it in the cache: a file that
- * has been opened before is asked only whether it is still the same one. Its
- * name, its inode and its times decide, so what has been written since is
- * served; one that has changed within the last seconds, whose times may not
- * tell, is not kept. NULL: *status as empm__file_take() has it. */
+/* Opens the file `path` below root_fd, `coding` as a sibling, or finds it in
+ * the cache: a file that has been opened before is asked only whether it is
+ * still the same one. Its name, its inode and its times decide, so what has
+ * been written since is served; one that has changed within the last seconds,
+ * whose times may not tell, is not kept. NULL: *status as empm__file_take() has
+ * it. */
 static empm__file *empm__file_open(empm_request *req, int root_fd,
-                                   const char *path, int *status)
+                                   const char *path, int coding, int *status)
 {
     empm__engine *e = req->w->engine;
     empm__files *c = e->files;
@@ -25426,6 +26420,7 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
         slot = empm__file_slot(c, root_fd, path);
         pthread_mutex_lock(&c->lock);
         if (*slot != NULL && (*slot)->root_fd == root_fd &&
+            (*slot)->coding == coding &&
             strcmp((*slot)->path, path) == 0) {
             f = *slot;
             __atomic_add_fetch(&f->refs, 1u, __ATOMIC_RELAXED);
@@ -25443,7 +26438,7 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
         empm__file_unref(f);
     }
     fd = empm__file_open_beneath(root_fd, path, EMPM__O_READ);
-    f = empm__file_take(req, fd, root_fd, path, &st, status);
+    f = empm__file_take(req, fd, root_fd, path, coding, &st, status);
     if (f == NULL)
         return NULL;
     if (slot != NULL && f->stat_key[2] == (uint64_t)st.st_size &&
@@ -25596,7 +26591,7 @@ static empm__parts *empm__parts_new(empm_request *req, empm__file *f,
 {
     empm__parts *p = (empm__parts *)empm_alloc(req, sizeof *p);
     char *type = (char *)empm_alloc(req, EMPM__PART_TYPE + 1);
-    if (p == NULL || type == NULL ||
+    if (p == NULL || type == NULL || f->coding > 0 ||
         empm__parts_answer_field(req, "Content-Encoding", type,
                                  EMPM__PART_TYPE + 1))
         return NULL;
@@ -25628,8 +26623,8 @@ static int empm__file_fields(empm_request *req, const empm__file *f,
 {
     char text[96];
     int bad = 0;
-    /* the content's own type does not describe 304, 412 or 416 */
-    if (verdict != 0) {              /* an answer without the file's content */
+    /* 412 and 416 have the type of their own bodies by now */
+    if (verdict == 304) {            /* an answer without content */
         empm__response_field_remove(req, "content-type", 12);
         req->has_type = 0;
     }
@@ -25646,10 +26641,16 @@ static int empm__file_fields(empm_request *req, const empm__file *f,
         if (req->status / 100 == 2) {
             if (*f->tag != '\0')
                 bad |= empm_set_header(req, "ETag", f->tag);
-            bad |= empm_set_header(req, "Last-Modified", f->modified);
+            if (*f->modified != '\0')
+                bad |= empm_set_header(req, "Last-Modified", f->modified);
+            if (f->varies)
+                bad |= empm_add_header(req, "Vary", "Accept-Encoding");
             if (verdict == 0)
                 bad |= empm_set_header(req, "Accept-Ranges", "bytes");
         }
+        if (verdict == 0 && f->coding > 0)
+            bad |= empm_set_header(req, "Content-Encoding",
+                                   empm__coding_names[f->coding].name);
         snprintf(text, sizeof text, "multipart/byteranges; boundary=%s",
                  parts != NULL ? parts->boundary : "");
         if (parts != NULL)
@@ -25753,6 +26754,61 @@ static int empm__file_send(empm_request *req, empm__file *f)
     return EMPM_OK;
 }
 
+/* Opens the sibling of `f` with this coding, if it has one. That it has none is
+ * remembered for a second, so that a file that is asked for often costs no
+ * further look at the disk. Returns NULL: there is none that can be sent. */
+static empm__file *empm__file_sibling(empm_request *req, empm__file *f,
+                                      int coding)
+{
+    const uint32_t now = req->w->now_ms, bit = 1u << coding;
+    const char *ext = empm__coding_names[coding].ext;
+    const size_t n = strlen(f->path);
+    empm__file *found;
+    char *path;
+    int status;
+    if (empm__time_until(empm__load(&f->absent_until_ms), now) <= 0) {
+        empm__store(&f->absent, 0u);
+        empm__store(&f->absent_until_ms,
+                    empm__time_after(now, EMPM__FILE_ABSENT_MS));
+    }
+    if ((empm__load(&f->absent) & bit) ||
+        (path = (char *)empm_alloc(req, n + strlen(ext) + 1)) == NULL)
+        return NULL;
+    memcpy(path, f->path, n);
+    memcpy(path + n, ext, strlen(ext) + 1);
+    found = empm__file_open(req, f->root_fd, path, coding, &status);
+    if (found == NULL)
+        __atomic_or_fetch(&f->absent, bit, __ATOMIC_RELAXED);
+    return found;
+}
+
+/* Returns the variant of `f` that the client likes best: `f`, or a sibling, and
+ * then the reference of `f` is given up. At equal weights the order of
+ * Precompressed decides, and identity comes last. */
+static empm__file *empm__file_variant(empm_request *req, empm__file *f)
+{
+    const unsigned char *order = req->w->s->codings;
+    int q[EMPM__CODINGS + 1];
+    if (!f->varies || empm_header(req, "Accept-Encoding") == NULL)
+        return f;
+    empm__coding_accepted(req, q);
+    for (;;) {
+        empm__file *found;
+        int best = 0, i;
+        for (i = 0; order[i] != 0; i++)
+            if (q[order[i]] > 0 && q[order[i]] >= q[0] &&
+                (best == 0 || q[order[i]] > q[best]))
+                best = order[i];
+        if (best == 0)
+            return f;
+        if ((found = empm__file_sibling(req, f, best)) != NULL) {
+            empm__file_unref(f);
+            return found;
+        }
+        q[best] = 0;
+    }
+}
+
 EMPM_API int empm_send_file(empm_request *req, const char *path)
 {
     struct stat st;
@@ -25766,7 +26822,7 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
         return EMPM_EMISUSE;
     }
     /* -1: a path of the program's, relative to no root */
-    f = empm__file_take(req, open(path, EMPM__O_READ), -1, path, &st, &r);
+    f = empm__file_take(req, open(path, EMPM__O_READ), -1, path, 0, &st, &r);
     /* 0: a file without a size has been sent as it was read */
     if (f == NULL)
         return r == 0   ? EMPM_OK
@@ -25776,7 +26832,358 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
 }
 
 /* ---------------------------------------------------------------------------
- * >>files-routes -- the handlers of EMPM_FILES and EMPM_PHP
+ * >>error-documents -- what an error shows instead of a line of text
+ *
+ * ErrorDocument names a text, or a file by its URL, whose route is found when
+ * the server starts. The body is made at once, with the status of the error and
+ * without any other request: so an error in making it leads to the line of text
+ * and nowhere else. It is for each error without a body of its own, also those
+ * of requests that are refused before their route is known.
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__error_document {
+    int                status;
+    const empm__route *route;        /* of the file; NULL: there is none */
+    const char        *text;         /* or the path below its folder; NULL: the
+                                        line of text */
+} empm__error_document;
+
+struct empm__errors {
+    int                  n;
+    empm__error_document list[EMPM_MAX_LIST];
+    /* behind it: the texts */
+};
+
+/* Reads one row, "404 /path", "404 text" or "404 default": its second word is
+ * copied to `word`, which has room for the row. Returns NULL, or what is
+ * wrong. */
+static const char *empm__errors_parse(const char *row, int *status, char *word)
+{
+    const size_t room = strlen(row) + 1;
+    int r = empm__text_word(&row, word, room);
+    *status = r > 0 ? (int)empm__parse_u63(word, strlen(word)) : 0;
+    if (r <= 0 || strlen(word) != 3 || *status < 400 || *status > 599)
+        return "begins with a status from 400 to 599";
+    r = empm__text_word(&row, word, room);
+    if (r <= 0 || *row != '\0')
+        return "wants one text or path after the status: quotes go around what "
+               "has spaces";
+    if (empm__text_begins(word, "http:") || empm__text_begins(word, "https:"))
+        return "would redirect, and hide the status: give a text or a path";
+    return NULL;
+}
+
+/* Finds the route of the file and makes `text`, a URL's path, the one below the
+ * folder of that route. Returns 0: no such file can be served. */
+static int empm__errors_find(const empm__routes *t, empm__error_document *d,
+                             char *text)
+{
+    const size_t n = strlen(text);
+    char *copy = (char *)EMPM_MALLOC(2 * n + 2), *at = text;
+    empm__path p;
+    int i, ok = copy != NULL;
+    if (ok) {
+        memcpy(copy, text, n + 1);
+        ok = empm__path_split(&p, copy, n, copy + n + 1) == 0;
+    }
+    if (ok)
+        d->route = empm__route_search(t, 0, &p, 0, "GET", NULL);
+    if (d->route == NULL || d->route->user->kind != EMPM__ROUTE_FILES)
+        ok = 0;
+    for (i = ok ? d->route->nsegs - 1 : 0; ok && i < p.n; i++) {
+        ok = empm__file_segment_is_name(p.seg[i], p.len[i]);
+        at = empm__text_append(at, p.seg[i], p.len[i]);
+        *at++ = i < p.n - 1 ? '/' : '\0';
+    }
+    EMPM_FREE(copy);
+    d->route = ok ? d->route : NULL;
+    return ok;
+}
+
+/* Says what is wrong with ErrorDocument. */
+static void empm__errors_check(const empm_config *cfg, empm__report *rep)
+{
+    int i, status;
+    for (i = 0; i < EMPM_MAX_LIST && cfg->error_document[i] != NULL; i++) {
+        const char *row = cfg->error_document[i], *why = "finds no memory";
+        char *word = (char *)EMPM_MALLOC(strlen(row) + 1);
+        if (word != NULL)
+            why = empm__errors_parse(row, &status, word);
+        if (why != NULL)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5141, "ErrorDocument %.200s: "
+                             "%s", row, why);
+        EMPM_FREE(word);
+    }
+}
+
+/* Says why a file is not shown. */
+static int empm__errors_fault(empm_request *req, const char *path,
+                              const char *why)
+{
+    empm__request_log(req, EMPM_LOG_WARN, 5142, "ErrorDocument %.300s: %s",
+                      path, why);
+    return 0;
+}
+
+/* Writes the content of `f`, which fits into the body that gathers. Returns
+ * 0, or -1 with errno. */
+static int empm__errors_copy(empm_request *req, const empm__file *f)
+{
+    const size_t size = (size_t)f->stat_key[2];
+    char buf[4096];
+    size_t at = 0;
+    if (f->bytes != NULL)
+        return empm_write(req, f->bytes, size) == EMPM_OK ? 0 : -1;
+    while (at < size) {
+        const ssize_t n = pread(f->fd, buf, empm__min(size - at, sizeof buf),
+                                (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n == 0)
+            errno = ESTALE;          /* it has become shorter */
+        if (n <= 0 || empm_write(req, buf, (size_t)n) != EMPM_OK)
+            return -1;
+        at += (size_t)n;
+    }
+    return 0;
+}
+
+/* Makes the body of a file. Returns 1, or 0: it cannot be shown, which is
+ * said. */
+static int empm__errors_file(empm_request *req, const empm__error_document *d)
+{
+    empm__route *const own = req->route;
+    int script, status = 404, r;
+    empm__file *f;
+    /* a script is asked for by its route: here it would show its source */
+    req->route = (empm__route *)(uintptr_t)d->route;
+    script = req->w->s->run_script != NULL &&
+             req->w->s->run_script(req, NULL, d->text);
+    req->route = own;
+    if (script || d->route->root_fd < 0)
+        return empm__errors_fault(req, d->text, script ? "is a script"
+                                                       : "has no folder");
+    f = empm__file_open(req, d->route->root_fd, d->text, 0, &status);
+    if (f == NULL)
+        return status == 0 ||
+               empm__errors_fault(req, d->text, "is no file that can be read");
+    if (f->stat_key[2] > EMPM_RESPONSE_BUFFER) {
+        empm__file_unref(f);
+        return empm__errors_fault(req, d->text, "has more than "
+                                                "EMPM_RESPONSE_BUFFER bytes");
+    }
+    r = empm_set_header(req, "Content-Type", f->type) == EMPM_OK
+            ? empm__errors_copy(req, f) : -1;
+    if (r < 0) {
+        empm__errors_fault(req, d->text, strerror(errno));
+        empm__response_body_forget(req);
+        empm__response_field_remove(req, "content-type", 12);
+        req->has_type = 0;
+    }
+    empm__file_unref(f);
+    return r == 0;
+}
+
+/* The hook of >>response-end. Later rows of ErrorDocument come first. */
+static int empm__errors_body(empm_request *req, int status)
+{
+    const struct empm__errors *e = req->w->s->errors;
+    int i = e->n - 1;
+    while (i >= 0 && e->list[i].status != status)
+        i--;
+    if (i < 0 || e->list[i].text == NULL)
+        return 0;
+    if (e->list[i].route != NULL)
+        return empm__errors_file(req, &e->list[i]);
+    return empm_set_header(req, "Content-Type", "text/html; charset=utf-8") ==
+               EMPM_OK &&
+           empm_write(req, e->list[i].text, strlen(e->list[i].text)) == EMPM_OK;
+}
+
+/* Makes s->errors of rows that have been checked. A file that no route serves
+ * is warned of. Returns EMPM_OK or EMPM_ENOMEM. */
+static int empm__errors_new(empm_server *s, empm__report *rep)
+{
+    const char *const *rows = s->cfg->error_document;
+    struct empm__errors *e;
+    size_t bytes = 0;
+    int i;
+    char *text;
+    for (i = 0; i < EMPM_MAX_LIST && rows[i] != NULL; i++)
+        bytes += strlen(rows[i]) + 1;
+    if (i == 0)
+        return EMPM_OK;
+    e = (struct empm__errors *)EMPM_MALLOC(sizeof *e + bytes);
+    if (e == NULL)
+        return EMPM_ENOMEM;
+    memset(e, 0, sizeof *e);
+    text = (char *)(e + 1);
+    for (i = 0; i < EMPM_MAX_LIST && rows[i] != NULL; i++) {
+        empm__error_document *d = &e->list[e->n++];
+        const char *is = text;
+        empm__errors_parse(rows[i], &d->status, text);
+        d->text = empm__text_equal(is, "default") ? NULL : is;
+        if (*is == '/' && !empm__errors_find(&s->routes, d, text)) {
+            empm__report_say(rep, empm__config_correction_level(s->cfg), 5141,
+                             "ErrorDocument %s: is no file that a route of "
+                             "EMPM_FILES can serve", rows[i]);
+            d->text = NULL;
+        }
+        text += strlen(rows[i]) + 1;
+    }
+    s->errors = e;
+    s->error_body = empm__errors_body;
+    return EMPM_OK;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>assets -- files that are compiled in
+ *
+ * At the start a table of EMPM_ASSETS becomes files such as those of a folder,
+ * sorted by path. Their bytes stay in the program and are sent from there. An
+ * ETag is a hash of the bytes: all servers that have them agree on it, and a
+ * new build changes those of changed files only. Nobody knows when they have
+ * been modified.
+ *
+ * owner   the route; a reference of its own keeps each file until its end
+ * ------------------------------------------------------------------------- */
+
+struct empm__assets {
+    size_t      n;
+    empm__file *list;                /* behind the struct */
+};
+
+/* FNV-1a, stirred: 64 bits, against an accident and not against an enemy. */
+static uint64_t empm__assets_hash(const unsigned char *s, size_t n)
+{
+    uint64_t h = UINT64_C(14695981039346656037);
+    for (; n > 0; n--)
+        h = (h ^ *s++) * UINT64_C(1099511628211);
+    return empm__file_scatter(h);
+}
+
+static int empm__assets_compare(const void *a, const void *b)
+{
+    return strcmp(((const empm__file *)a)->path, ((const empm__file *)b)->path);
+}
+
+/* Makes the file of a row. Returns 0 if its fields have no room. */
+static int empm__assets_make(empm__file *f, const empm_asset *a,
+                             const char *cache_control,
+                             const struct empm__types *types)
+{
+    int n;
+    memset(f, 0, sizeof *f);
+    f->refs = 1;
+    f->fd = f->root_fd = -1;
+    f->modified_s = -1;
+    f->stat_key[2] = a->len;
+    f->path = (char *)(uintptr_t)a->path;
+    f->bytes = (char *)(uintptr_t)a->bytes;
+    f->type = a->type != NULL ? a->type : empm__types_of_name(types, a->path);
+    snprintf(f->tag, sizeof f->tag, "\"%llx-%llx\"", (unsigned long long)a->len,
+             (unsigned long long)empm__assets_hash(
+                 (const unsigned char *)a->bytes, a->len));
+    n = snprintf(f->fields, sizeof f->fields, "ETag: %s\r\n"
+                 "Cache-Control: %s\r\n", f->tag, cache_control);
+    f->validators = (uint16_t)n;
+    if (n < (int)sizeof f->fields)
+        n += snprintf(f->fields + n, sizeof f->fields - (size_t)n,
+                      "Accept-Ranges: bytes\r\nContent-Type: %s\r\n", f->type);
+    f->fields_len = (uint16_t)n;
+    return n < (int)sizeof f->fields;
+}
+
+/* Makes the files of a route. Returns EMPM_OK, EMPM_ENOMEM, or EMPM_EINVAL: a
+ * row that is wrong has been said. */
+static int empm__assets_new(empm_server *s, empm__route *route,
+                            empm__report *rep)
+{
+    const empm_asset *table = (const empm_asset *)route->user->user;
+    const char *cache = route->user->root, *why = NULL, *path = "";
+    struct empm__assets *t;
+    size_t n = 0, i;
+    while (table[n].path != NULL)
+        n++;
+    t = (struct empm__assets *)EMPM_MALLOC(sizeof *t + n * sizeof *t->list);
+    if (t == NULL)
+        return EMPM_ENOMEM;
+    t->n = n;
+    t->list = (empm__file *)(void *)(t + 1);
+    route->assets = t;
+    for (i = 0; i < n && why == NULL; i++) {
+        const char *type = table[i].type != NULL ? table[i].type : "";
+        path = table[i].path;
+        if (*table[i].path == '\0' || *table[i].path == '/')
+            why = "has no path below the route";
+        else if (!empm__chars_all(&s->chars, cache, strlen(cache),
+                                  EMPM__VCHAR) ||
+                 !empm__chars_all(&s->chars, type, strlen(type), EMPM__VCHAR) ||
+                 !empm__assets_make(&t->list[i], &table[i], cache, s->types))
+            why = "its type and Cache-Control are no field values of 150 bytes";
+    }
+    if (why == NULL) {
+        qsort(t->list, n, sizeof *t->list, empm__assets_compare);
+        for (i = 1; i < n && why == NULL; i++)
+            if (strcmp(t->list[i - 1].path, path = t->list[i].path) == 0)
+                why = "is there twice";
+    }
+    if (why == NULL)
+        return EMPM_OK;
+    empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": asset \"%s\": "
+                     "%s", route->user->pattern, path, why);
+    return EMPM_EINVAL;
+}
+
+/* Returns where the path is among the files, or would be; `folder`: the path
+ * with a slash behind it. */
+static size_t empm__assets_place(const struct empm__assets *t, const char *path,
+                                 int folder)
+{
+    const size_t n = strlen(path);
+    size_t from = 0, to = t->n;
+    while (from < to) {
+        const size_t mid = from + (to - from) / 2;
+        const char *at = t->list[mid].path;
+        int order = folder ? strncmp(at, path, n) : strcmp(at, path);
+        if (order == 0 && folder)
+            order = (unsigned char)at[n] - '/';
+        if (order < 0)
+            from = mid + 1;
+        else
+            to = mid;
+    }
+    return from;
+}
+
+/* As empm__file_open(): a file with a reference, or NULL and *status, which is
+ * 1 for a folder. */
+static empm__file *empm__assets_open(empm_request *req, const char *path,
+                                     int *status)
+{
+    const struct empm__assets *t = req->route->assets;
+    const size_t n = strlen(path);
+    size_t i = empm__assets_place(t, path, 0);
+    if (i < t->n && strcmp(t->list[i].path, path) == 0) {
+        empm__file *f = &t->list[i];
+        char *end;
+        /* what others have set goes first, and the fields of the file are then
+         * set one by one: this one is not among them */
+        if (req->fields_len > 0 &&
+            empm__response_field_line(req, req->fields, "cache-control", 13,
+                                      &end) == NULL)
+            empm_set_header(req, "Cache-Control", req->route->user->root);
+        __atomic_add_fetch(&f->refs, 1u, __ATOMIC_RELAXED);
+        return f;
+    }
+    i = empm__assets_place(t, path, 1);
+    *status = i < t->n && strncmp(t->list[i].path, path, n) == 0 &&
+              t->list[i].path[n] == '/' ? 1 : 404;
+    return NULL;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>files-routes -- the handlers of EMPM_FILES, EMPM_ASSETS and EMPM_PHP
  *
  * The path behind the pattern leads to a file, to a folder, which stands for
  * the first file of DirectoryIndex in it, or to a script, which another part
@@ -25821,7 +27228,11 @@ static int empm__files_answer(empm_request *req, const char *path, int rest)
 {
     const char *m = empm_method(req);
     int status = 404;
-    empm__file *f = empm__file_open(req, req->route->root_fd, path, &status);
+    empm__file *f;
+    req->file_name = path;           /* it lives as long as the request */
+    f = req->route->assets != NULL
+            ? empm__assets_open(req, path, &status)
+            : empm__file_open(req, req->route->root_fd, path, 0, &status);
     if (f == NULL)
         return status == 1 ? EMPM__FILES_FOLDER : status;
     if (empm__files_is_script(req, path)) {
@@ -25833,7 +27244,7 @@ static int empm__files_answer(empm_request *req, const char *path, int rest)
         empm_set_header(req, "Allow", "GET, HEAD, OPTIONS");
         return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;
     }
-    return empm__file_send(req, f);
+    return empm__file_send(req, empm__file_variant(req, f));
 }
 
 /* Answers with the first file of DirectoryIndex that is in the folder path,
@@ -25856,10 +27267,8 @@ static int empm__files_index(empm_request *req, char *path, char *at)
 }
 
 /* Answers with what the segments of the request's path name, behind the
- * route's pattern. They are decoded: none may be empty, hidden, or hold a
- * slash, so that "..", "%2f" and their like never reach the system. The
- * folder's descriptor is the root, and links cannot lead out of it. A segment
- * before the last may be a script, which gets the rest. */
+ * route's pattern. The folder's descriptor is the root, and links cannot lead
+ * out of it. A segment before the last may be a script, which gets the rest. */
 static int empm__files_walk(empm_request *req, char *path)
 {
     const empm__path *p = &req->path;
@@ -25870,9 +27279,7 @@ static int empm__files_walk(empm_request *req, char *path)
         const size_t n = p->len[i];
         if (n == 0 && i == p->n - 1)     /* it ends with a slash: a folder */
             return empm__files_index(req, path, at);
-        if (n == 0 || memchr(seg, '/', n) != NULL ||
-            memchr(seg, '\\', n) != NULL ||
-            (seg[0] == '.' && strcmp(seg, ".well-known") != 0))
+        if (!empm__file_segment_is_name(seg, n))
             return 404;
         at = empm__text_append(at, seg, n);
         *at = '\0';
@@ -25900,7 +27307,7 @@ static int empm__files_serve(empm_request *req, void *user)
     char *path = (char *)empm_alloc(req, sent + EMPM__INDEX_NAME);
     int status;
     (void)user;
-    if (r->root_fd < 0)              /* the folder is not there */
+    if (r->root_fd < 0 && r->assets == NULL)   /* the folder is not there */
         return 404;
     if (path == NULL)
         return 503;
@@ -25924,11 +27331,47 @@ static int empm__files_serve_else(empm_request *req, void *user)
 
 /* --- the wing ------------------------------------------------------------- */
 
-/* Warns of folders that are not there, and says what is wrong with AddType.
+/* Says what is wrong with the names of DirectoryIndex and FallbackResource:
+ * they are put behind a folder's path as they are, and must not leave it. */
+static void empm__files_check_names(const empm_config *cfg, empm__report *rep)
+{
+    const char *list = cfg->directory_index, *other = cfg->fallback_resource;
+    char name[EMPM__INDEX_NAME];
+    size_t n;
+    int r;
+    while (list != NULL &&
+           (r = empm__text_word(&list, name, sizeof name)) != 0)
+        if (r < 0 || !empm__file_segment_is_name(name, strlen(name))) {
+            empm__report_say(rep, EMPM_LOG_ERROR, 5116, "DirectoryIndex %.200s "
+                             "has a name that is hidden, has a slash, or is "
+                             "longer than %d bytes: each is a file in the "
+                             "folder that is asked for", cfg->directory_index,
+                             EMPM__INDEX_NAME - 1);
+            break;
+        }
+    if (other == NULL)
+        return;
+    other += *other == '/';
+    do {                             /* each segment, and a file at the end */
+        n = strcspn(other, "/");
+        if (!empm__file_segment_is_name(other, n) ||
+            memchr(other, '?', n) != NULL) {
+            empm__report_say(rep, EMPM_LOG_ERROR, 5116, "FallbackResource "
+                             "%.200s is no path of a file below the folder of "
+                             "a route: without \"..\", hidden name, query, or "
+                             "slash at the end", cfg->fallback_resource);
+            return;
+        }
+        other += n;
+    } while (*other++ == '/');
+}
+
+/* Warns of folders that are not there, and says what is wrong with settings.
  * Under Strict a folder that is not there is an error. */
 static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
 {
+    unsigned char order[EMPM__CODINGS + 1];
     struct empm__types *types;
     struct stat st;
     char path[1200];
@@ -25951,8 +27394,14 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                                                         : "DocumentRoot",
                              dir, strerror(errno));
     }
+    empm__files_check_names(cfg, rep);
     if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK)
         EMPM_FREE(types);
+    empm__errors_check(cfg, rep);
+    if (empm__coding_order(cfg->precompressed, order) < 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5140, "Precompressed %.200s: "
+                         "takes br, zstd and gzip, each once",
+                         cfg->precompressed);
 }
 
 /* Opens the folder of each route that serves files, and puts its handler in.
@@ -25964,10 +27413,16 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
 {
     char path[1200];
     uint32_t i;
+    int r = empm__types_new(&s->types, s->cfg, &s->chars, rep);
     (void)old;
-    for (i = 0; i < s->routes.n; i++) {
+    for (i = 0; i < s->routes.n && r == EMPM_OK; i++) {
         empm__route *route = &s->routes.list[i];
         const char *dir = route->user->root;
+        if (route->user->kind == EMPM__ROUTE_ASSETS) {
+            route->handler = empm__files_serve;
+            if ((r = empm__assets_new(s, route, rep)) < 0)
+                return r;
+        }
         if (route->user->kind != EMPM__ROUTE_FILES)
             continue;
         if (dir == NULL)
@@ -25984,13 +27439,18 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
             return EMPM_ESYS;
         }
     }
-    return empm__types_new(&s->types, s->cfg, &s->chars, rep);
+    empm__coding_order(s->cfg->precompressed, s->codings);
+    return r == EMPM_OK ? empm__errors_new(s, rep) : r;
 }
 
 /* Folders are closed with their routes. */
 static void empm__files_server_free(empm_server *s)
 {
+    uint32_t i;
+    for (i = 0; i < s->routes.n; i++)
+        EMPM_FREE(s->routes.list[i].assets);
     EMPM_FREE(s->types);
+    EMPM_FREE(s->errors);
 }
 
 /* Makes the cache of open files of one child, OpenFileCache large but no more
@@ -26049,9 +27509,13 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
 {
     size_t i;
     (void)chars;
+    if (cfg->error_document[0] != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5141, "ErrorDocument: built "
+                         "without files");
     for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
          i++)
-        if (cfg->routes[i].kind == EMPM__ROUTE_FILES)
+        if (cfg->routes[i].kind == EMPM__ROUTE_FILES ||
+            cfg->routes[i].kind == EMPM__ROUTE_ASSETS)
             empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": built "
                              "without files", cfg->routes[i].pattern);
 }
@@ -26490,6 +27954,21 @@ static const char *empm__cgi_head(empm__cgi *cgi, empm_request *req, char *s,
  * source    RFC 3875 4.1
  * ------------------------------------------------------------------------- */
 
+/* Is the path, decoded, free of control characters? No program expects a line
+ * break in it: one cuts PATH_INFO short in PHP, and forges lines in its logs.
+ * All of it counts, also what a script that stands in for it does not get. */
+static int empm__cgi_path_is_plain(const empm_request *req)
+{
+    const empm__path *p = &req->path;
+    const char *s;
+    int i;
+    for (i = 0; i < p->n; i++)
+        for (s = p->seg[i]; *s != '\0'; s++)
+            if ((unsigned char)*s < ' ' || *s == 127)
+                return 0;
+    return 1;
+}
+
 /* Is the field named in a Connection field, and so for this hop only? */
 static int empm__cgi_hop(const empm_request *req, const char *name, size_t n)
 {
@@ -26573,6 +28052,22 @@ static void empm__cgi_param_of(empm__fcgi_writer *w, const char *name,
     empm__fcgi_put(w, c, lc);
 }
 
+/* Our end of the connection. A socket that listens on one address says it for
+ * all of its connections; only for one of all addresses the kernel is asked. */
+static void empm__cgi_address_param(empm__fcgi_writer *w,
+                                    const empm_request *req,
+                                    const empm__endpoint *l)
+{
+    static const unsigned char any[sizeof l->own.addr] = { 0 };
+    const empm__peer own = memcmp(l->own.addr, any, sizeof any) != 0
+                               ? l->own : empm__endpoint_own(req->c->fd);
+    char text[64];
+    if (own.family != EMPM__PEER_IPV4 && own.family != EMPM__PEER_IPV6)
+        return;                      /* a unix socket has none */
+    empm__fcgi_param(w, "SERVER_ADDR",
+                     empm__peer_text(&own, 0, text, sizeof text));
+}
+
 /* The server's name and port as the client has them. Links in mails are made of
  * the name: it is ServerName or, if there is none, the host that has been asked
  * for, whose form the head's reader has checked. */
@@ -26592,6 +28087,7 @@ static void empm__cgi_server_params(empm__fcgi_writer *w, empm_request *req)
     empm__fcgi_param_n(w, "SERVER_NAME", name, bracket != NULL
                        ? (size_t)(bracket - name) + 1 : strcspn(name, ":/"));
     empm__fcgi_param(w, "SERVER_PORT", l->port > 0 ? port : "80");
+    empm__cgi_address_param(w, req, l);
 }
 
 /* The client, and how it has asked. */
@@ -26678,18 +28174,48 @@ static size_t empm__cgi_params(empm__fcgi_writer *w, empm_request *req,
  * its own count of what it has asked of them: no lock, and no child that dies
  * leaves a count behind. One that fails thrice in a row is left alone for a
  * while, unless all are.
+ *
+ * With max= a request needs a seat at a back end, of which each child has so
+ * many. Without one it waits in the group's line, and a seat that is given back
+ * goes to the first in line that may have it. The lock makes these one step
+ * each, so
+ *
+ *   a seat is free only while nobody waits that may have it: a request lines
+ *   up in the step that finds no seat, and a seat becomes free only in the step
+ *   that finds nobody;
+ *
+ *   a seat that has been given has an owner, whatever wakes it: the seat is
+ *   noted with the request before its ticket is resumed. A stale ticket means
+ *   that the request's function runs for another reason (its time, its client,
+ *   a stop), and that looks for a seat under the lock, uses it or gives it to
+ *   the next;
+ *
+ *   a request that goes away leaves the line, or gives back the seat, in its
+ *   cleanup.
+ *
+ * So no wake-up is lost, the line moves in order, and the seats of a child that
+ * dies or is replaced by a reload end with it: another one has its own.
+ *
+ * With enablereuse=on a connection is kept when its answer has ended, and the
+ * last one kept is used first, so that those which are too many grow old. A
+ * request that has a seat opens a connection only where none is kept: so a
+ * child has no more of both kinds than seats. That matters, since a process of
+ * PHP-FPM serves nobody else while a connection to it is kept.
  * ------------------------------------------------------------------------- */
 
 #define EMPM__BACKENDS 16            /* of a route */
 #define EMPM__BACKEND_TEXT 256       /* bytes of an address, and a NUL */
 #define EMPM__BACKEND_FAILURES 3     /* in a row, then it rests */
 #define EMPM__BACKEND_REST_MS 10000
+#define EMPM__BACKEND_SEATS 4096     /* the most of max= */
+#define EMPM__BACKEND_TTL_MS 1000    /* ttl=, if it is not given */
 
 /* The score of one back end in one slot of the scoreboard: written by the child
  * that has the slot, read by any. All of it is atomic. The totals outlive the
  * child. */
 typedef struct empm__backend_score {
     uint32_t active;                 /* requests that it works at */
+    uint32_t waiting;                /* ... that wait for a seat there */
     uint32_t failed;                 /* attempts in a row that have failed */
     uint32_t rests_until_ms;         /* with EMPM__BACKEND_FAILURES of those */
     uint32_t failed_at_s;            /* when the last one has; 0: none has */
@@ -26697,12 +28223,32 @@ typedef struct empm__backend_score {
     size_t   last[EMPM__BACKEND_WHY / sizeof(size_t)];    /* the reason */
 } empm__backend_score;
 
-typedef struct empm__backend {       /* fixed */
+/* A connection that waits for its next request. */
+typedef struct empm__backend_kept {
+    int      fd;
+    uint32_t until_ms;
+    uint32_t rest;                   /* bytes of its last answer's last record
+                                        that are to be read first */
+} empm__backend_kept;
+
+typedef struct empm__backend {       /* fixed, but for what the lock guards */
     struct sockaddr_storage to;
     socklen_t to_len;
     char      text[EMPM__BACKEND_TEXT];    /* as it was given */
     int       number;                /* of the server's back ends */
+    int       seats;                 /* the lock: those that are taken */
+    int       nkept;                 /* the lock: of kept; the oldest first */
+    empm__backend_kept *kept;        /* room for max=; NULL: none is kept */
 } empm__backend;
+
+/* A request that waits for a seat; all but `ticket` is the lock's. */
+typedef struct empm__backend_wait {
+    struct empm__backend_wait *next, *before;
+    empm_ticket    ticket;           /* 0: it does not wait */
+    uint32_t       tried;            /* not a seat at these, a bit for each */
+    empm__backend *counts;           /* in whose score it waits */
+    empm__backend *got;              /* the seat that it has been given */
+} empm__backend_wait;
 
 typedef struct empm__backends {
     int           n;
@@ -26711,16 +28257,24 @@ typedef struct empm__backends {
     int           timeout_ms;        /* 0: ProxyTimeout */
     int           connect_ms;        /* 0: ProxyConnectTimeout */
     int           flushes;           /* answers are sent as they come */
+    int           max;               /* seats at each one; 0: no bound */
+    int           reuse;             /* connections are kept */
+    int           ttl_ms;            /* ... so long */
+    empm__backend_wait *first, *last;      /* the lock: the line */
     empm__backend list[EMPM__BACKENDS];
 } empm__backends;
 
 /* The scores, in memory of all processes: a row of `n` for each slot. A new
- * generation has its own. */
+ * generation has its own. The rest is each process's own. */
 struct empm__backend_scores {
     int                  n, slots;
     size_t               bytes;
     empm__backend      **list;       /* behind the struct */
     empm__backend_score *rows;
+    empm__backend_kept  *kept;       /* behind `list`: of all of them */
+    pthread_mutex_t      lock;       /* seats, lines and kept connections */
+    uint32_t             due_at_ms;  /* atomic: the first kept one to be closed;
+                                        or NEVER */
 };
 
 /* The score of a back end in this child. */
@@ -26738,28 +28292,42 @@ static int empm__backend_rests(const empm__backend_score *is, uint32_t now_ms)
            empm__time_until(empm__load(&is->rests_until_ms), now_ms) > 0;
 }
 
+/* Is each of the group in `tried`, a bit for each? */
+static int empm__backend_all_tried(const empm__backends *g, uint32_t tried)
+{
+    return tried == (1u << g->n) - 1;
+}
+
+/* Has it no seat? With max= the lock is held. */
+static int empm__backend_is_full(const empm__backends *g,
+                                 const empm__backend *b)
+{
+    return g->max > 0 && b->seats >= g->max;
+}
+
 /* Chooses the one with the least to do that is not in `tried`, a bit for each;
  * NULL: all have been tried. Ties go round. One that rests is chosen if all the
- * others have been tried. */
+ * others have been tried or have no seat; one without a seat, if none has. */
 static empm__backend *empm__backend_choose(const empm__worker *w,
                                            empm__backends *g, uint32_t tried)
 {
     const uint32_t turn = __atomic_fetch_add(&g->turn, 1u, __ATOMIC_RELAXED);
     empm__backend *best = NULL;
     uint32_t best_active = 0;
-    int i, best_rests = 0;
+    int i, best_is = 0;
     for (i = 0; i < g->n; i++) {
         const uint32_t k = (turn + (uint32_t)i) % (uint32_t)g->n;
         empm__backend *b = &g->list[k];
-        const empm__backend_score *is = empm__backend_score_of(w, b);
-        const int rests = empm__backend_rests(is, w->now_ms);
-        const uint32_t active = empm__load(&is->active);
+        const empm__backend_score *score = empm__backend_score_of(w, b);
+        const int is = empm__backend_is_full(g, b) * 2 +
+                       empm__backend_rests(score, w->now_ms);
+        const uint32_t active = empm__load(&score->active);
         if (tried & 1u << k)
             continue;
-        if (best == NULL || rests < best_rests ||
-            (rests == best_rests && active < best_active)) {
+        if (best == NULL || is < best_is ||
+            (is == best_is && active < best_active)) {
             best = b;
-            best_rests = rests;
+            best_is = is;
             best_active = active;
         }
     }
@@ -26795,6 +28363,189 @@ static void empm__backend_work(const empm__worker *w, const empm__backend *b,
         __atomic_add_fetch(&is->requests, 1u, __ATOMIC_RELAXED);
 }
 
+/* Takes a seat for a request, or a place in the line for one: then `wait` may
+ * be resumed from here on by its ticket, which `suspend` makes. Returns the
+ * back end; NULL: it waits, or all have been tried, or without a ticket
+ * cannot. */
+static empm__backend *empm__backend_sit(empm__worker *w, empm__backends *g,
+                                        empm__backend_wait *wait,
+                                        empm_ticket (*suspend)(void *),
+                                        void *user)
+{
+    struct empm__backend_scores *all = w->s->backends;
+    empm__backend *b;
+    if (g->max == 0)
+        return empm__backend_choose(w, g, wait->tried);
+    pthread_mutex_lock(&all->lock);
+    b = empm__backend_choose(w, g, wait->tried);
+    if (b != NULL && !empm__backend_is_full(g, b))
+        b->seats++;
+    else if (b != NULL && (wait->ticket = suspend(user)) != 0) {
+        wait->next = NULL;
+        wait->before = g->last;
+        *(g->last != NULL ? &g->last->next : &g->first) = wait;
+        g->last = wait;
+        wait->counts = b;
+        __atomic_add_fetch(&empm__backend_score_of(w, b)->waiting, 1u,
+                           __ATOMIC_RELAXED);
+        b = NULL;
+    } else
+        b = NULL;
+    pthread_mutex_unlock(&all->lock);
+    return b;
+}
+
+/* Takes a request out of the line. The lock is held. */
+static void empm__backend_unline(const empm__worker *w, empm__backends *g,
+                                 empm__backend_wait *wait)
+{
+    *(wait->before != NULL ? &wait->before->next : &g->first) = wait->next;
+    *(wait->next != NULL ? &wait->next->before : &g->last) = wait->before;
+    __atomic_sub_fetch(&empm__backend_score_of(w, wait->counts)->waiting, 1u,
+                       __ATOMIC_RELAXED);
+    wait->counts = NULL;
+}
+
+/* The request waits no longer. Returns the seat that it has been given, or
+ * NULL. */
+static empm__backend *empm__backend_wait_end(const empm__worker *w,
+                                             empm__backends *g,
+                                             empm__backend_wait *wait)
+{
+    struct empm__backend_scores *all = w->s->backends;
+    empm__backend *b;
+    if (wait->ticket == 0)
+        return NULL;
+    pthread_mutex_lock(&all->lock);
+    if (wait->counts != NULL)
+        empm__backend_unline(w, g, wait);
+    b = wait->got;
+    wait->got = NULL;
+    pthread_mutex_unlock(&all->lock);
+    wait->ticket = 0;
+    return b;
+}
+
+/* Gives back a seat: to the first in line that has not tried this back end. */
+static void empm__backend_stand(const empm__worker *w, empm__backends *g,
+                                empm__backend *b)
+{
+    struct empm__backend_scores *all = w->s->backends;
+    empm__backend_wait *to;
+    empm_ticket ticket = 0;
+    if (g->max == 0)
+        return;
+    pthread_mutex_lock(&all->lock);
+    to = g->first;
+    while (to != NULL && (to->tried & 1u << (b - g->list)))
+        to = to->next;
+    if (to != NULL) {
+        empm__backend_unline(w, g, to);
+        to->got = b;
+        ticket = to->ticket;         /* `to` may be gone behind the lock */
+    } else
+        b->seats--;
+    pthread_mutex_unlock(&all->lock);
+    if (ticket != 0)
+        empm_resume(w->s, ticket);
+}
+
+/* Can a connection that was kept be used? What is left of the last answer on it
+ * is read first: nothing may follow, not even the end. One call nearly always,
+ * which finds nothing. */
+static int empm__backend_kept_works(empm__backend_kept *k, uint32_t now_ms)
+{
+    char drop[512];
+    ssize_t n;
+    if (empm__time_is_late(k->until_ms, now_ms))
+        return 0;
+    while ((n = recv(k->fd, drop, sizeof drop, MSG_DONTWAIT)) > 0 &&
+           (size_t)n <= k->rest)
+        k->rest -= (uint32_t)n;
+    return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) && k->rest == 0;
+}
+
+/* Takes the connection that was kept last, and closes those that do not work.
+ * Returns its descriptor; -1: there is none. */
+static int empm__backend_reuse(const empm__worker *w, empm__backend *b)
+{
+    struct empm__backend_scores *all = w->s->backends;
+    for (;;) {
+        empm__backend_kept k;
+        int had;
+        pthread_mutex_lock(&all->lock);
+        if ((had = b->nkept) > 0)
+            k = b->kept[--b->nkept];
+        pthread_mutex_unlock(&all->lock);
+        if (had == 0)
+            return -1;
+        if (empm__backend_kept_works(&k, w->now_ms))
+            return k.fd;
+        close(k.fd);
+        empm__pool_fd_release(&w->engine->pool, EMPM__FOR_ANSWERS);
+    }
+}
+
+/* Keeps a connection on which `rest` bytes are still to come. Returns 1, or 0:
+ * the caller closes it. The listener closes those that have grown old. */
+static int empm__backend_keep(const empm__worker *w, const empm__backends *g,
+                              empm__backend *b, int fd, uint32_t rest)
+{
+    struct empm__backend_scores *all = w->s->backends;
+    const uint32_t until_ms = empm__time_after(w->now_ms, g->ttl_ms);
+    int first = 0, keeps;
+    pthread_mutex_lock(&all->lock);
+    keeps = b->nkept < g->max && !empm__load(&w->engine->stopping);
+    if (keeps) {
+        empm__backend_kept *k = &b->kept[b->nkept++];
+        const uint32_t due_ms = empm__load(&all->due_at_ms);
+        k->fd = fd;
+        k->until_ms = until_ms;
+        k->rest = rest;
+        first = empm__time_earlier(due_ms, until_ms) != due_ms;
+        if (first)
+            empm__store(&all->due_at_ms, until_ms);
+    }
+    pthread_mutex_unlock(&all->lock);
+    if (first)
+        empm__poller_order(&w->engine->poller, EMPM__ORDER_LOOK);
+    return keeps;
+}
+
+/* Closes kept connections: the old ones, or all while the server ends. */
+static void empm__backend_close_kept(empm__engine *e, uint32_t now_ms)
+{
+    struct empm__backend_scores *all = e->s->backends;
+    const int ends = empm__load(&e->stopping) != 0;
+    int fd[64], n, i;
+    if (all == NULL || empm__load(&all->due_at_ms) == EMPM__NEVER)
+        return;
+    do {
+        uint32_t due_ms = EMPM__NEVER;
+        n = 0;
+        pthread_mutex_lock(&all->lock);
+        for (i = 0; i < all->n; i++) {
+            empm__backend *b = all->list[i];
+            int k = 0;
+            while (k < b->nkept && n < (int)EMPM__COUNT(fd) &&
+                   (ends || empm__time_is_late(b->kept[k].until_ms, now_ms)))
+                fd[n++] = b->kept[k++].fd;
+            b->nkept -= k;
+            if (b->nkept > 0) {
+                memmove(b->kept, b->kept + k, (size_t)b->nkept *
+                                                  sizeof *b->kept);
+                due_ms = empm__time_earlier(due_ms, b->kept[0].until_ms);
+            }
+        }
+        empm__store(&all->due_at_ms, due_ms);
+        pthread_mutex_unlock(&all->lock);
+        for (i = 0; i < n; i++) {
+            close(fd[i]);
+            empm__pool_fd_release(&e->pool, EMPM__FOR_ANSWERS);
+        }
+    } while (n == (int)EMPM__COUNT(fd));
+}
+
 /* The hook of >>status: sums the k-th over all slots. */
 static int empm__backend_see(const empm_server *s, int k,
                              empm__backend_seen *seen)
@@ -26811,6 +28562,7 @@ static int empm__backend_see(const empm_server *s, int k,
         const empm__backend_score *is = &all->rows[slot * all->n + k];
         const uint32_t at = empm__load(&is->failed_at_s);
         seen->active += empm__load(&is->active);
+        seen->waiting += empm__load(&is->waiting);
         seen->requests += empm__load(&is->requests);
         seen->failures += empm__load(&is->failures);
         seen->resting += (uint32_t)empm__backend_rests(is, now_ms);
@@ -26838,7 +28590,8 @@ static int empm__backend_see(const empm_server *s, int k,
  * it comes, and what the client does not take is spooled: so a slow client
  * holds no process of the back end. The connection is closed the moment that
  * the answer ends, before the client has its last byte: PHP-FPM serves nobody
- * else until then.
+ * else until then. With enablereuse=on it is kept, and may end while it is used
+ * again: a request that is safe is then sent once more, on a new one.
  * ------------------------------------------------------------------------- */
 
 #define EMPM__FCGI_RETRY_MS 10       /* at first; at most: */
@@ -26857,7 +28610,11 @@ typedef struct empm__fcgi {          /* in the request's memory */
     empm__backend         *at;       /* NULL: none works at it */
     enum empm__fcgi_phase  phase;
     int                    fd;       /* -1: not connected */
-    uint32_t               tried;    /* back ends, a bit for each */
+    int                    keeps;    /* it may be kept after the answer */
+    int                    reused;   /* it was kept, and no byte has come */
+    int                    anew;     /* no connection that was kept is used */
+    int64_t                rest;     /* bytes to come when the answer ends */
+    empm__backend_wait     wait;     /* for a seat; has the back ends tried */
     int                    pause_ms; /* before the next attempt to connect */
     uint32_t               began_ms; /* of the attempts to connect */
     const char            *head;     /* the records before the body; in the
@@ -26897,20 +28654,51 @@ static int empm__fcgi_timeout(const empm__fcgi *x)
                                     : x->req->w->cfg->proxy_timeout_ms;
 }
 
-/* Lets go of the back end. */
+/* Closes the connection to the back end, if there is one. */
+static void empm__fcgi_disconnect(empm__fcgi *x)
+{
+    if (x->fd < 0)
+        return;
+    empm__handling_own_closes(x->req, x->fd);
+    close(x->fd);
+    empm__pool_fd_release(&x->req->w->engine->pool, EMPM__FOR_ANSWERS);
+    x->fd = -1;
+}
+
+/* The answer has ended: the connection is kept if that is allowed, and if both
+ * sides have said all. */
+static void empm__fcgi_keep(empm__fcgi *x)
+{
+    if (x->keeps && x->sent == x->all && x->rest >= 0 &&
+        empm__handling_own_leaves(x->req, x->fd) == 0 &&
+        empm__backend_keep(x->req->w, x->group, x->at, x->fd,
+                           (uint32_t)x->rest))
+        x->fd = -1;
+}
+
+/* The request has a seat at `b`: it is the back end's from here on. */
+static void empm__fcgi_begin_at(empm__fcgi *x, empm__backend *b)
+{
+    x->at = b;
+    if (b != NULL)
+        empm__backend_work(x->req->w, b, 1);
+}
+
+/* Lets go of the back end, or of the place in the line. */
 static void empm__fcgi_close(empm__fcgi *x)
 {
+    empm__worker *w = x->req->w;
+    empm__backend *seat = empm__backend_wait_end(w, x->group, &x->wait);
     if (x->at != NULL)
         empm__fcgi_message(x);
-    if (x->fd >= 0) {
-        empm__handling_own_closes(x->req, x->fd);
-        close(x->fd);
-        empm__pool_fd_release(&x->req->w->engine->pool, EMPM__FOR_ANSWERS);
-        x->fd = -1;
+    empm__fcgi_disconnect(x);
+    if (x->at != NULL) {
+        empm__backend_work(w, x->at, -1);
+        seat = x->at;
     }
-    if (x->at != NULL)
-        empm__backend_work(x->req->w, x->at, -1);
     x->at = NULL;
+    if (seat != NULL)
+        empm__backend_stand(w, x->group, seat);
 }
 
 /* The end of the request, however it has come. */
@@ -26948,8 +28736,6 @@ static int empm__fcgi_fail(empm__fcgi *x, int status, int code, const char *why)
         memcpy(req->fields, x->own, x->own_len);
     req->fields_len = x->own_len;
     empm__response_status_text(req, status);
-    if (status == 503)
-        empm_set_header(req, "Retry-After", "1");
     return EMPM_OK;
 }
 
@@ -27035,6 +28821,7 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
 
 static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user);
 static int empm__fcgi_connect(empm__fcgi *x);
+static int empm__fcgi_open(empm__fcgi *x);
 
 /* Waits until the back end can take or give more, at most for `ms`. What is in
  * the scratch is kept from here on. Returns what the handler returns. */
@@ -27066,20 +28853,26 @@ static int empm__fcgi_may_retry(const empm__fcgi *x)
                          strcmp(m, "HEAD") == 0 || strcmp(m, "OPTIONS") == 0);
 }
 
+/* The request begins anew at the same back end or at another one. */
+static void empm__fcgi_rewind(empm__fcgi *x)
+{
+    x->sent = 0;
+    x->head_len = 0;                 /* made anew when it is connected */
+    memset(&x->reader, 0, sizeof x->reader);
+}
+
 /* This back end has failed: the next one is tried, each once, or the request
  * fails. */
 static int empm__fcgi_next(empm__fcgi *x, int status, int code, const char *why)
 {
-    x->tried |= 1u << (x->at - x->group->list);
+    x->wait.tried |= 1u << (x->at - x->group->list);
     if (!empm__fcgi_may_retry(x) ||
-        empm__backend_choose(x->req->w, x->group, x->tried) == NULL)
+        empm__backend_all_tried(x->group, x->wait.tried))
         return empm__fcgi_fail(x, status, code, why);
     empm__fcgi_say(x, code, why);
     empm__backend_note(x->req->w, x->at, why);
     empm__fcgi_close(x);
-    x->sent = 0;
-    x->head_len = 0;                 /* made anew when it is connected */
-    memset(&x->reader, 0, sizeof x->reader);
+    empm__fcgi_rewind(x);
     return empm__fcgi_connect(x);
 }
 
@@ -27103,6 +28896,7 @@ static int empm__fcgi_ended(empm__fcgi *x)
         return empm__fcgi_fail(x, 502, 5703, "sends less than its "
                                "Content-Length");
     empm__backend_note(req->w, x->at, NULL);
+    empm__fcgi_keep(x);
     empm__fcgi_close(x);
     /* how long a body would be is not known from one that was not made: RFC
      * 9110 8.6 */
@@ -27119,6 +28913,13 @@ static int empm__fcgi_broken(empm__fcgi *x, const char *why)
     if (x->head_done && x->length >= 0 && x->given == x->length) {
         empm__fcgi_close(x);
         return EMPM_OK;
+    }
+    /* it may have grown old while the request was on its way: no failure */
+    if (x->reused && empm__fcgi_may_retry(x)) {
+        empm__fcgi_disconnect(x);
+        empm__fcgi_rewind(x);
+        x->anew = 1;
+        return empm__fcgi_open(x);
     }
     return empm__fcgi_next(x, 502, 5703, why);
 }
@@ -27195,6 +28996,7 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
             return empm__fcgi_broken(x, got < 0 ? strerror(errno)
                                      : "closes before the end of its answer");
         most -= got;
+        x->reused = 0;
         while ((type = empm__fcgi_read(&x->reader, &at, scratch + got, &piece,
                                        &n, &why)) != EMPM__MORE) {
             x->begun |= type != EMPM__FCGI_END;
@@ -27202,8 +29004,11 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
                 empm__fcgi_messages(x, piece, n);
             else if (type == EMPM__FCGI_STDOUT)
                 why = empm__fcgi_piece(x, scratch + (piece - scratch), n);
-            else if (type == EMPM__FCGI_END)
+            else if (type == EMPM__FCGI_END) {
+                x->rest = (int64_t)x->reader.content + x->reader.padding -
+                          (scratch + got - at);
                 return empm__fcgi_ended(x);
+            }
             if (req->failed) {       /* the client is gone, or has no room */
                 empm__fcgi_close(x);
                 return EMPM_OK;
@@ -27212,6 +29017,9 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
                 return empm__fcgi_fail(x, 502, 5703, why);
         }
     }
+    /* the head of an answer that is sent as it comes waits for no body */
+    if (x->head_done && !req->gathers && empm__request_head_is_open(req))
+        empm_flush(req);
     return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
                                                : EMPM_FD_IN, rest_ms);
 }
@@ -27262,10 +29070,11 @@ static int empm__fcgi_send(empm__fcgi *x, int first)
         while (n < 0 && errno == EINTR);
         if (n < 0 && errno == EAGAIN)
             break;
-        if (n < 0)                   /* it wants no more, not even the first
+        if (n < 0) {                 /* it wants no more, not even the first
                                         byte; but may have answered */
             x->all = x->sent;
-        else
+            x->keeps = 0;
+        } else
             x->sent += n;
     }
     if (!first)
@@ -27285,7 +29094,7 @@ static int empm__fcgi_prepare(empm__fcgi *x)
     empm__fcgi_writer w;
     size_t len, cap = to != NULL ? EMPM__SCRATCH : 0;
     for (;;) {
-        empm__fcgi_begin(&w, to, cap, 0);
+        empm__fcgi_begin(&w, to, cap, x->keeps);
         x->head_len = empm__cgi_params(&w, req, &x->place);
         if (x->head_len == 0)
             return 431;
@@ -27305,7 +29114,9 @@ static int empm__fcgi_prepare(empm__fcgi *x)
 /* Is connected: the request is sent. */
 static int empm__fcgi_connected(empm__fcgi *x)
 {
-    const int status = empm__fcgi_prepare(x);
+    int status;
+    x->keeps = x->group->reuse && !empm__load(&x->req->w->engine->stopping);
+    status = empm__fcgi_prepare(x);
     if (status != EMPM_OK)
         return empm__fcgi_fail(x, status, EMPM__FCGI_OURS, "no room for its "
                                "variables");
@@ -27315,21 +29126,54 @@ static int empm__fcgi_connected(empm__fcgi *x)
     return empm__fcgi_send(x, 1);
 }
 
-/* Connects to a back end. A unix socket whose queue is full says EAGAIN, and
- * no event ever tells that it has room: it is tried again after a while. */
-static int empm__fcgi_connect(empm__fcgi *x)
+/* How long attempts to connect may take from their beginning. */
+static int empm__fcgi_patience(const empm__fcgi *x)
 {
-    empm_request *req = x->req;
-    empm__worker *w = req->w;
-    const int most = x->group->connect_ms > 0
-                         ? x->group->connect_ms
-                         : w->cfg->proxy_connect_timeout_ms;
+    return x->group->connect_ms > 0
+               ? x->group->connect_ms
+               : x->req->w->cfg->proxy_connect_timeout_ms;
+}
+
+/* How much of that is left. */
+static int empm__fcgi_patience_left(const empm__fcgi *x)
+{
+    return empm__time_until(empm__time_after(x->began_ms,
+                                             empm__fcgi_patience(x)),
+                            empm__now_ms());
+}
+
+/* Waits before it connects again to a unix socket whose queue is full: no event
+ * ever tells that it has room. With max= the seat stays taken, so a child has
+ * no more of these than seats; without, as many as it has requests. They hold
+ * no worker and no descriptor, and each ends in ProxyConnectTimeout. */
+static int empm__fcgi_pause(empm__fcgi *x)
+{
+    x->pause_ms = x->pause_ms == 0 ? EMPM__FCGI_RETRY_MS : x->pause_ms * 2;
+    if (x->pause_ms > EMPM__FCGI_RETRY_MOST_MS)
+        x->pause_ms = EMPM__FCGI_RETRY_MOST_MS;
+    if (empm__fcgi_patience_left(x) < x->pause_ms)
+        return empm__fcgi_fail(x, 503, 5701, "its queue stays full");
+    if (x->group->max > 0)
+        empm__fcgi_disconnect(x);
+    else
+        empm__fcgi_close(x);
+    return empm_suspend(x->req, x->pause_ms, empm__fcgi_wake, x) != 0
+               ? EMPM_SUSPENDED
+               : empm__fcgi_no_wait(x);
+}
+
+/* Connects to the back end that has been chosen, or has a connection that was
+ * kept. */
+static int empm__fcgi_open(empm__fcgi *x)
+{
+    empm__worker *w = x->req->w;
     int error;
-    x->at = empm__backend_choose(w, x->group, x->tried);
-    if (x->at == NULL)
-        return empm__fcgi_fail(x, 503, 5701, "cannot be reached");
-    empm__backend_work(w, x->at, 1);
     x->phase = EMPM__FCGI_CONNECTING;
+    if (x->group->reuse && !x->anew &&
+        (x->fd = empm__backend_reuse(w, x->at)) >= 0) {
+        x->reused = 1;
+        return empm__fcgi_connected(x);
+    }
     if (!empm__pool_fd_reserve(w, EMPM__FOR_ANSWERS))
         return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "MaxOpenFiles is "
                                "reached");
@@ -27341,34 +29185,62 @@ static int empm__fcgi_connect(empm__fcgi *x)
     }
     error = connect(x->fd, (const struct sockaddr *)&x->at->to,
                     x->at->to_len) < 0 ? errno : 0;
-    if (error != EAGAIN && error != 0 && error != EINPROGRESS)
-        return empm__fcgi_next(x, 503, 5701, strerror(error));
-    if (error == EAGAIN) {
-        x->pause_ms = x->pause_ms == 0 ? EMPM__FCGI_RETRY_MS : x->pause_ms * 2;
-        if (x->pause_ms > EMPM__FCGI_RETRY_MOST_MS)
-            x->pause_ms = EMPM__FCGI_RETRY_MOST_MS;
-        if (empm__time_until(empm__time_after(x->began_ms, most),
-                             empm__now_ms()) < x->pause_ms)
-            return empm__fcgi_fail(x, 503, 5701, "its queue stays full");
-        empm__fcgi_close(x);
-        return empm_suspend(req, x->pause_ms, empm__fcgi_wake, x) != 0
-                   ? EMPM_SUSPENDED
-                   : empm__fcgi_no_wait(x);
-    }
+    if (error == EAGAIN)
+        return empm__fcgi_pause(x);
     if (error == 0)
         return empm__fcgi_connected(x);
-    return empm__fcgi_wait(x, EMPM_FD_OUT, most);
+    if (error == EINPROGRESS)
+        return empm__fcgi_wait(x, EMPM_FD_OUT, empm__fcgi_patience(x));
+    return empm__fcgi_next(x, 503, 5701, strerror(error));
+}
+
+/* The ticket of a request that waits for a seat; 0: it cannot. */
+static empm_ticket empm__fcgi_ticket(void *user)
+{
+    empm__fcgi *x = (empm__fcgi *)user;
+    const int left_ms = empm__fcgi_patience_left(x);
+    return left_ms > 0 ? empm_suspend(x->req, left_ms, empm__fcgi_wake, x) : 0;
+}
+
+/* All seats have been taken for too long. */
+static int empm__fcgi_no_seat(empm__fcgi *x)
+{
+    return empm__fcgi_fail(x, 503, 5702, "all connections of max= are in use "
+                           "for ProxyConnectTimeout");
+}
+
+/* Finds a back end for the request, and a seat there; or waits for one. */
+static int empm__fcgi_connect(empm__fcgi *x)
+{
+    empm__backend *b;
+    if (empm__backend_all_tried(x->group, x->wait.tried))
+        return empm__fcgi_fail(x, 503, 5701, "cannot be reached");
+    x->phase = EMPM__FCGI_CONNECTING;
+    b = empm__backend_sit(x->req->w, x->group, &x->wait, empm__fcgi_ticket, x);
+    if (b != NULL) {
+        empm__fcgi_begin_at(x, b);
+        return empm__fcgi_open(x);
+    }
+    if (x->wait.ticket != 0)
+        return EMPM_SUSPENDED;
+    return empm__fcgi_patience_left(x) > 0 ? empm__fcgi_no_wait(x)
+                                           : empm__fcgi_no_seat(x);
 }
 
 /* Goes on after a wait. Returns what the handler returns. */
 static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
 {
     empm__fcgi *x = (empm__fcgi *)user;
-    int error = 0;
+    int error = 0, lined_up = 0;
     socklen_t n = sizeof error;
     if (why == EMPM_HALF_CLOSED)     /* it may still read the answer */
         return EMPM_SUSPENDED;       /* and what is waited for stays */
     req->room_at = 0;
+    if (x->wait.ticket != 0) {       /* whatever the reason: is there a seat? */
+        lined_up = 1;
+        empm__fcgi_begin_at(x, empm__backend_wait_end(req->w, x->group,
+                                                      &x->wait));
+    }
     switch (why) {
     case EMPM_GONE:
         empm__fcgi_close(x);
@@ -27382,12 +29254,14 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
         if (x->phase != EMPM__FCGI_CONNECTING)
             return empm__fcgi_fail(x, 504, 5704, "takes and gives nothing for "
                                    "ProxyTimeout");
+        if (lined_up && x->at == NULL)
+            return empm__fcgi_no_seat(x);
         break;                       /* the pause before another attempt */
     default:
         break;
     }
     if (x->fd < 0)
-        return empm__fcgi_connect(x);
+        return x->at != NULL ? empm__fcgi_open(x) : empm__fcgi_connect(x);
     if (x->phase == EMPM__FCGI_CONNECTING) {
         if (getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
             error = errno;
@@ -27403,11 +29277,8 @@ static int empm__fcgi_serve(empm_request *req, empm__backends *group,
                             const empm__script *place)
 {
     empm__fcgi *x;
-    const char *s;
-    /* no program expects a line break in its path */
-    for (s = place->rest; *s != '\0'; s++)
-        if ((unsigned char)*s < ' ' || *s == 127)
-            return 404;
+    if (!empm__cgi_path_is_plain(req))
+        return 404;
     if ((x = (empm__fcgi *)empm_alloc(req, sizeof *x + req->fields_len)) ==
         NULL)
         return 503;
@@ -27444,6 +29315,40 @@ struct empm__scripts {
     empm__backends *own[EMPM_MAX_LIST];    /* to be freed */
 };
 
+/* Adds a host and its port, a back end for each of its addresses: "localhost"
+ * is often two, and a program listens on one of them. They are looked up once,
+ * at a start or reload: a worker waits for no name server. Returns NULL, or
+ * what is wrong. */
+static const char *empm__backend_resolve(empm__backends *g, const char *text,
+                                         const empm__endpoint_spec *l)
+{
+    struct addrinfo hints, *found;
+    const struct addrinfo *a;
+    char at[64];
+    memset(&hints, 0, sizeof hints);
+    hints.ai_socktype = SOCK_STREAM;
+    if (getaddrinfo(l->host, l->port, &hints, &found) != 0)
+        return "has a name that is not known";
+    for (a = found; a != NULL && g->n < EMPM__BACKENDS; a = a->ai_next) {
+        empm__backend *b = &g->list[g->n];
+        empm__peer peer;
+        if (empm__endpoint_again(found, a))
+            continue;
+        memcpy(&b->to, a->ai_addr, a->ai_addrlen);
+        b->to_len = a->ai_addrlen;
+        empm__peer_from(&peer, &b->to);
+        empm__peer_text(&peer, 0, at, sizeof at);
+        /* messages and the status tell them apart */
+        if (found->ai_next == NULL)
+            snprintf(b->text, sizeof b->text, "%s", text);
+        else
+            snprintf(b->text, sizeof b->text, "%.180s (%s)", text, at);
+        g->n++;
+    }
+    freeaddrinfo(found);
+    return NULL;
+}
+
 /* Finds the address of one back end: "unix:path", "host:port", also behind
  * "fcgi://" or "proxy:", as Apache has them, with a folder at the back end
  * behind it, and "unix:path|fcgi://name/folder". Returns NULL, or what is wrong
@@ -27453,7 +29358,6 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
     empm__backend *b = &g->list[g->n];
     struct sockaddr_un *un = (struct sockaddr_un *)(void *)&b->to;
     empm__endpoint_spec l;
-    struct addrinfo hints, *found;
     char host[EMPM__BACKEND_TEXT];
     const char *bar, *why, *folder = NULL;
     if (g->n == EMPM__BACKENDS)
@@ -27481,6 +29385,8 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
                  folder);
     if ((why = empm__endpoint_parse(&l, host)) != NULL)
         return why;
+    if (l.kind == EMPM__ENDPOINT_TCP && l.host[0] != '\0')
+        return empm__backend_resolve(g, host, &l);
     memcpy(b->text, host, sizeof b->text);
     if (l.kind == EMPM__ENDPOINT_UNIX) {
         if (strlen(l.host) >= sizeof un->sun_path)
@@ -27488,15 +29394,6 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
         un->sun_family = AF_UNIX;
         memcpy(un->sun_path, l.host, strlen(l.host) + 1);
         b->to_len = (socklen_t)sizeof *un;
-    } else if (l.kind == EMPM__ENDPOINT_TCP && l.host[0] != '\0') {
-        /* once, at a start or reload: a worker waits for no name server */
-        memset(&hints, 0, sizeof hints);
-        hints.ai_socktype = SOCK_STREAM;
-        if (getaddrinfo(l.host, l.port, &hints, &found) != 0)
-            return "has a name that is not known";
-        memcpy(&b->to, found->ai_addr, found->ai_addrlen);
-        b->to_len = found->ai_addrlen;
-        freeaddrinfo(found);
     } else
         return "wants unix:path or host:port";
     g->n++;
@@ -27518,10 +29415,20 @@ static const char *empm__backends_option(empm__backends *g, const char *word)
         g->timeout_ms = (int)ms;
     else if (empm__text_same(word, n, "connectiontimeout", 17) && ms > 0)
         g->connect_ms = (int)ms;
-    else if (!empm__text_same(word, n, "enablereuse", 11) ||
-             !empm__text_equal(value, "off"))
-        return "takes timeout=, connectiontimeout=, flushpackets=on; each "
-               "request has a connection of its own";
+    else if (empm__text_same(word, n, "max", 3)) {
+        const int64_t max = empm__parse_u63(value, strlen(value));
+        if (max < 1 || max > EMPM__BACKEND_SEATS)
+            return "has max= with no number from 1 to 4096";
+        g->max = (int)max;
+    } else if (empm__text_same(word, n, "ttl", 3) && ms > 0)
+        g->ttl_ms = (int)ms;
+    else if (empm__text_same(word, n, "enablereuse", 11)) {
+        g->reuse = empm__text_equal(value, "on");
+        return g->reuse || empm__text_equal(value, "off")
+                   ? NULL : "has enablereuse= with another value than on, off";
+    } else
+        return "takes timeout=, connectiontimeout=, max=, enablereuse=, ttl=, "
+               "flushpackets=";
     return NULL;
 }
 
@@ -27539,6 +29446,13 @@ static const char *empm__backends_parse(empm__backends *g, const char *text)
               : word[strcspn(word, "=:/")] == '='
                   ? empm__backends_option(g, word)
                   : empm__backend_parse(g, word);
+    if (why == NULL && g->reuse && g->max == 0)
+        why = "has enablereuse=on without max=, which bounds the processes "
+              "that kept connections occupy";
+    if (why == NULL && g->ttl_ms > 0 && !g->reuse)
+        why = "has ttl= without enablereuse=on";
+    if (g->ttl_ms == 0)
+        g->ttl_ms = EMPM__BACKEND_TTL_MS;
     return why != NULL || g->n > 0 ? why : "wants a back end";
 }
 
@@ -27673,11 +29587,20 @@ static int empm__fcgi_route(empm_request *req, void *user)
  * ------------------------------------------------------------------------- */
 
 /* Warns of a back end on this machine whose socket is not there: it may come
- * later. The right to open it is not looked at. */
-static void empm__backends_check(const empm__backends *g, const char *of,
+ * later. The right to open it is not looked at. And tells what kept connections
+ * need. */
+static void empm__backends_check(const empm_config *cfg,
+                                 const empm__backends *g, const char *of,
                                  empm__report *rep)
 {
+    const int children = empm__config_children_limit(cfg);
     int i;
+    if (g->reuse)
+        empm__report_say(rep, EMPM_LOG_NOTICE, 5709, "%s: %s: enablereuse=on "
+                         "can occupy max=%d processes of the back end for each "
+                         "of %d children: more than %d are needed "
+                         "(pm.max_children)", of, g->list[0].text, g->max,
+                         children, g->max * children);
     for (i = 0; i < g->n; i++) {
         const struct sockaddr_un *un =
             (const struct sockaddr_un *)(const void *)&g->list[i].to;
@@ -27706,7 +29629,7 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
     (void)chars;
     empm__scripts_new(&t, cfg, rep);
     for (k = 0; t != NULL && k < EMPM_MAX_LIST && t->own[k] != NULL; k++)
-        empm__backends_check(t->own[k], "AddHandler", rep);
+        empm__backends_check(cfg, t->own[k], "AddHandler", rep);
     empm__scripts_free(t);
     if ((g = (empm__backends *)EMPM_MALLOC(sizeof *g)) == NULL) {
         rep->result = EMPM_ENOMEM;
@@ -27722,7 +29645,7 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
             empm__report_say(rep, EMPM_LOG_ERROR, 5707, "route \"%s\": back "
                              "end %.200s: %s", r->pattern, r->backend, why);
         else
-            empm__backends_check(g, r->pattern, rep);
+            empm__backends_check(cfg, g, r->pattern, rep);
     }
     for (k = 0; k < EMPM_MAX_LIST && cfg->proxy_pass[k] != NULL; k++) {
         const char *rest = cfg->proxy_pass[k];
@@ -27734,63 +29657,74 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
             empm__report_say(rep, EMPM_LOG_ERROR, 5707, "ProxyPass %.200s: %s",
                              cfg->proxy_pass[k], why);
         else
-            empm__backends_check(g, "ProxyPass", rep);
+            empm__backends_check(cfg, g, "ProxyPass", rep);
     }
     EMPM_FREE(g);
 }
 
-/* Gives each back end of `g` its number, and its place in the list, if there is
- * one. Returns the number of the next. */
-static int empm__backends_number(struct empm__backend_scores *all,
-                                 empm__backends *g, int from)
+/* Gives each back end of `g` its number and, if there are any, its places in
+ * the lists. Counts both on. */
+static void empm__backends_number(struct empm__backend_scores *all,
+                                  empm__backends *g, int *n, size_t *kept)
 {
     int i;
     for (i = 0; g != NULL && i < g->n; i++) {
-        g->list[i].number = from;
-        if (all != NULL)
-            all->list[from] = &g->list[i];
-        from++;
+        g->list[i].number = *n;
+        if (all != NULL) {
+            all->list[*n] = &g->list[i];
+            g->list[i].kept = all->kept + *kept;
+        }
+        (*n)++;
+        if (g->reuse)
+            *kept += (size_t)g->max;
     }
-    return from;
 }
 
-/* The same for all that the server has; returns how many these are. */
-static int empm__backends_number_all(empm_server *s,
-                                     struct empm__backend_scores *all)
+/* The same for all that the server has. */
+static void empm__backends_number_all(empm_server *s,
+                                      struct empm__backend_scores *all, int *n,
+                                      size_t *kept)
 {
     uint32_t i;
-    int n = 0, k;
+    int k;
+    *n = 0;
+    *kept = 0;
     for (i = 0; i < s->routes.n; i++)
-        n = empm__backends_number(all, s->routes.list[i].backends, n);
+        empm__backends_number(all, s->routes.list[i].backends, n, kept);
     for (k = 0; s->scripts != NULL && k < EMPM_MAX_LIST; k++)
-        n = empm__backends_number(all, s->scripts->own[k], n);
-    return n;
+        empm__backends_number(all, s->scripts->own[k], n, kept);
 }
 
 /* Makes the scores of all back ends. EMPM_OK, or EMPM_ENOMEM. */
 static int empm__backend_scores_new(empm_server *s)
 {
-    const int n = empm__backends_number_all(s, NULL);
     struct empm__backend_scores *all;
+    size_t kept;
     void *rows;
+    int n;
+    empm__backends_number_all(s, NULL, &n, &kept);
     if (n == 0)
         return EMPM_OK;
     all = (struct empm__backend_scores *)EMPM_MALLOC(
-        sizeof *all + (size_t)n * sizeof *all->list);
+        sizeof *all + (size_t)n * sizeof *all->list + kept * sizeof *all->kept);
     if (all == NULL)
         return EMPM_ENOMEM;
     all->n = n;
     all->slots = s->score.slots;
     all->bytes = (size_t)n * (size_t)all->slots * sizeof *all->rows;
     all->list = (empm__backend **)(void *)(all + 1);
+    all->kept = (empm__backend_kept *)(void *)(all->list + n);
+    all->due_at_ms = EMPM__NEVER;
     rows = mmap(NULL, all->bytes, PROT_READ | PROT_WRITE,
                 MAP_ANONYMOUS | MAP_SHARED, -1, 0);
-    if (rows == MAP_FAILED) {
+    if (rows == MAP_FAILED || pthread_mutex_init(&all->lock, NULL) != 0) {
+        if (rows != MAP_FAILED)
+            munmap(rows, all->bytes);
         EMPM_FREE(all);
         return EMPM_ENOMEM;
     }
     all->rows = (empm__backend_score *)rows;
-    empm__backends_number_all(s, all);
+    empm__backends_number_all(s, all, &n, &kept);
     s->backends = all;
     s->see_backend = empm__backend_see;
     return EMPM_OK;
@@ -27804,9 +29738,25 @@ static int empm__fcgi_engine_new(empm__engine *e)
     for (i = 0; all != NULL && i < all->n; i++) {
         empm__backend_score *is = &all->rows[e->slot * all->n + i];
         empm__store(&is->active, 0u);
+        empm__store(&is->waiting, 0u);
         empm__store(&is->failed, 0u);
     }
     return EMPM_OK;
+}
+
+/* No worker runs any more. */
+static void empm__fcgi_engine_free(empm__engine *e)
+{
+    empm__backend_close_kept(e, empm__now_ms());
+}
+
+/* When a kept connection is to be closed; all are while the server ends. */
+static uint32_t empm__fcgi_expire_at(empm__engine *e)
+{
+    const struct empm__backend_scores *all = e->s->backends;
+    const uint32_t at = all != NULL ? empm__load(&all->due_at_ms)
+                                    : EMPM__NEVER;
+    return at != EMPM__NEVER && empm__load(&e->stopping) ? empm__now_ms() : at;
 }
 
 static int empm__fcgi_server_new(empm_server *s, const empm_server *old,
@@ -27865,16 +29815,19 @@ static void empm__fcgi_server_free(empm_server *s)
     }
     empm__scripts_free(s->scripts);
     s->scripts = NULL;
-    if (s->backends != NULL)
+    if (s->backends != NULL) {
         munmap(s->backends->rows, s->backends->bytes);
+        pthread_mutex_destroy(&s->backends->lock);
+    }
     EMPM_FREE(s->backends);
     s->backends = NULL;
 }
 
 static const empm__wing empm__fcgi_wing = {
     empm__fcgi_check, empm__fcgi_server_new, empm__fcgi_server_free,
-    empm__fcgi_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    "proxy_fcgi", NULL, NULL, NULL
+    empm__fcgi_engine_new, empm__fcgi_engine_free, empm__fcgi_expire_at,
+    empm__backend_close_kept, NULL, NULL, NULL, NULL, NULL, "proxy_fcgi", NULL,
+    NULL, NULL
 };
 
 #else
@@ -28481,6 +30434,7 @@ static void empm__status_show_prometheus_backends(empm_request *req)
 {
     static const struct { const char *name, *help, *type; } rows[] = {
         { "backend_active", "Requests at a back end", "gauge" },
+        { "backend_waiting", "Requests that wait for one of max=", "gauge" },
         { "backend_requests_total", "Requests given to it", "counter" },
         { "backend_failures_total", "Attempts that failed", "counter" }
     };
@@ -28495,8 +30449,9 @@ static void empm__status_show_prometheus_backends(empm_request *req)
             empm_printf(req, "eventmpm_%s{number=\"%d\",backend=\"",
                         rows[i].name, k);
             empm__status_show_text(req, is.text, 1);
-            empm_printf(req, "\"} %llu\n", i == 0 ? EMPM__LLU(is.active)
-                        : EMPM__LLU(i == 1 ? is.requests : is.failures));
+            empm_printf(req, "\"} %llu\n", i < 2 ? EMPM__LLU(i == 0 ? is.active
+                                                              : is.waiting)
+                        : EMPM__LLU(i == 2 ? is.requests : is.failures));
         }
     }
 }
@@ -28559,8 +30514,9 @@ static void empm__status_show_json_backends(empm_request *req)
     for (k = 0; s->see_backend != NULL && s->see_backend(s, k, &is); k++) {
         empm_printf(req, "%s\n{\"backend\":\"", k > 0 ? "," : "");
         empm__status_show_text(req, is.text, 1);
-        empm_printf(req, "\",\"active\":%u,\"requests\":%llu,\"failures\":%llu,"
-                    "\"resting_children\":%u,\"last_failure\":\"", is.active,
+        empm_printf(req, "\",\"active\":%u,\"waiting\":%u,\"requests\":%llu,"
+                    "\"failures\":%llu,\"resting_children\":%u,"
+                    "\"last_failure\":\"", is.active, is.waiting,
                     EMPM__LLU(is.requests), EMPM__LLU(is.failures), is.resting);
         empm__status_show_text(req, is.last, 1);
         empm_printf(req, "\"}");
@@ -28802,8 +30758,9 @@ static void empm__status_show_auto_backends(empm_request *req)
     int k;
     for (k = 0; s->see_backend != NULL && s->see_backend(s, k, &is); k++)
         empm_printf(req, "Backend%d: %s\nBackend%dActive: %u\n"
-                    "Backend%dRequests: %llu\nBackend%dFailures: %llu\n"
-                    "Backend%dLastFailure: %s\n", k, is.text, k, is.active, k,
+                    "Backend%dWaiting: %u\nBackend%dRequests: %llu\n"
+                    "Backend%dFailures: %llu\nBackend%dLastFailure: %s\n", k,
+                    is.text, k, is.active, k, is.waiting, k,
                     EMPM__LLU(is.requests), k, EMPM__LLU(is.failures), k,
                     is.last);
 }
@@ -29139,12 +31096,13 @@ static void empm__status_show_backends(empm_request *req)
     for (k = 0; s->see_backend != NULL && s->see_backend(s, k, &is); k++) {
         empm_printf(req, "%s<tr><td class=x>",
                     k == 0 ? "<h2>Back ends</h2>\n<div class=t><table><thead>"
-                             "<tr><th class=x>Address<th>Active<th>Requests"
-                             "<th>Failures<th class=x>Last failure<tbody>\n"
+                             "<tr><th class=x>Address<th>Active<th>Waiting"
+                             "<th>Requests<th>Failures<th class=x>Last "
+                             "failure<tbody>\n"
                            : "");
         empm__status_show_text(req, is.text, 0);
-        empm_printf(req, "<td>%u<td>%llu<td>%llu<td class=x>", is.active,
-                    EMPM__LLU(is.requests), EMPM__LLU(is.failures));
+        empm_printf(req, "<td>%u<td>%u<td>%llu<td>%llu<td class=x>", is.active,
+                    is.waiting, EMPM__LLU(is.requests), EMPM__LLU(is.failures));
         empm__status_show_text(req, is.last, 0);
         if (is.resting > 0)
             empm_printf(req, " (left alone for a while)");
@@ -29444,6 +31402,636 @@ static const empm__wing *const *empm__wings(void)
     };
     return wings;
 }
+
+#ifdef EVENTMPM_TEST
+
+/* ---------------------------------------------------------------------------
+ * >>testing -- requests without a socket
+ *
+ * A test has a server that listens nowhere, and an engine whose threads are
+ * never started: the caller's thread is its one worker and, between two jobs,
+ * its listener. The connection is a record like any other; its transport reads
+ * and writes memory. So parser, routes, steps, the hand-over, deadlines and
+ * second descriptors are those that clients meet, and nothing here knows what
+ * a request is, but for the answer, which is read as a client reads it.
+ *
+ *     in:   [ given to recv() | arrived | not yet ]
+ *                          in_at     in_here    in_len
+ *
+ * runs on   the thread that calls; empm_resume() comes from any
+ * ------------------------------------------------------------------------- */
+
+struct empm_test {
+    empm__session session;       /* of its connection: first */
+    empm_config   cfg;           /* the caller's, without sockets and logs */
+    empm_server  *s;
+    int           hooked;        /* start hooks that have returned 0 */
+    uint32_t      index;         /* of the connection; NIL: there is none */
+    int           patience_ms;
+    size_t        piece;         /* 0: input arrives at once */
+    char         *in;
+    size_t        in_at, in_here, in_len;
+    int           in_ended;      /* the client has sent its last */
+    char         *out;           /* answers, since the last request was sent */
+    size_t        out_len, out_cap;
+    int           overflown;     /* EMPM_TEST_ANSWER was reached, or no memory:
+                                    EMPM_E* */
+    int           head_only;     /* the request's method is HEAD */
+    /* the answer, as empm__test_read() has found it */
+    int           status;
+    char         *text;          /* lines of the head, each with a NUL; body */
+    size_t        head_len, body_len;
+};
+
+static empm_test *empm__test_of(const empm__conn *c)
+{
+    return (empm_test *)(void *)c->session;
+}
+
+/* --- the transport -------------------------------------------------------- */
+
+static ssize_t empm__test_recv(empm__worker *w, empm__conn *c, void *buf,
+                               size_t n)
+{
+    empm_test *t = empm__test_of(c);
+    n = empm__min(n, t->in_here - t->in_at);
+    (void)w;
+    empm__conn_clear(c, EMPM__READY_IN);
+    if (n > 0)
+        memcpy(buf, t->in + t->in_at, n);
+    t->in_at += n;
+    if (t->in_at == t->in_here)
+        c->flags |= EMPM__F_DRAINED;
+    return n > 0 || t->in_ended ? (ssize_t)n : (ssize_t)EMPM__WANTS_IN;
+}
+
+/* Returns where n more bytes of output go; NULL: there is no room for them. */
+static char *empm__test_room(empm_test *t, size_t n)
+{
+    size_t cap = t->out_cap > 0 ? t->out_cap : 4096;
+    char *more;
+    if (n > EMPM_TEST_ANSWER - t->out_len) {
+        t->overflown = EMPM_EFULL;
+        return NULL;
+    }
+    while (cap - t->out_len < n)
+        cap *= 2;
+    if (cap != t->out_cap) {
+        more = (char *)EMPM_REALLOC(t->out, cap);
+        if (more == NULL) {
+            t->overflown = EMPM_ENOMEM;
+            return NULL;
+        }
+        t->out = more;
+        t->out_cap = cap;
+    }
+    return t->out + t->out_len;
+}
+
+static ssize_t empm__test_send(empm__worker *w, empm__conn *c,
+                               const struct iovec *v, int n, int more,
+                               int64_t *wire)
+{
+    empm_test *t = empm__test_of(c);
+    ssize_t sum = 0;
+    int i;
+    (void)w; (void)more;
+    for (i = 0; i < n; i++) {
+        char *to = empm__test_room(t, v[i].iov_len);
+        if (to == NULL) {
+            errno = ENOBUFS;
+            return EMPM__LOST;
+        }
+        memcpy(to, v[i].iov_base, v[i].iov_len);
+        t->out_len += v[i].iov_len;
+        sum += (ssize_t)v[i].iov_len;
+    }
+    *wire += sum;
+    return sum;
+}
+
+static ssize_t empm__test_file(empm__worker *w, empm__conn *c, int fd,
+                               int64_t *off, size_t n, int64_t *wire)
+{
+    empm_test *t = empm__test_of(c);
+    char *to = empm__test_room(t, n);
+    ssize_t r;
+    (void)w;
+    if (to == NULL) {
+        errno = ENOBUFS;
+        return EMPM__LOST;
+    }
+    r = pread(fd, to, n, (off_t)*off);
+    if (r <= 0)
+        return r < 0 ? (ssize_t)EMPM__LOST : 0;
+    t->out_len += (size_t)r;
+    *off += r;
+    *wire += r;
+    return r;
+}
+
+static int empm__test_pending(const empm__conn *c)
+{
+    const empm_test *t = empm__test_of(c);
+    return t->in_here > t->in_at;
+}
+
+static void empm__test_finish(empm__worker *w, empm__conn *c, int closing)
+{
+    (void)w; (void)c; (void)closing;
+}
+
+static const empm__transport empm__test_transport = {
+    "http", NULL, empm__test_recv, empm__test_send, empm__test_file,
+    empm__test_pending, empm__test_finish, NULL, NULL, 0
+};
+
+/* --- the answer, as a client reads it ------------------------------------- */
+
+EMPM_API const char *empm_test_header(const empm_test *t, const char *name)
+{
+    const size_t n = strlen(name);
+    const char *at = t->text, *end = t->text + t->head_len;
+    for (; at < end; at += strlen(at) + 1)
+        if (strncasecmp(at, name, n) == 0 && at[n] == ':') {
+            at += n + 1;
+            return at + strspn(at, " ");
+        }
+    return NULL;
+}
+
+/* Returns how long the head at the beginning of n bytes is; 0: it is not whole.
+ */
+static size_t empm__test_head_end(const char *s, size_t n)
+{
+    size_t i;
+    for (i = 4; i <= n; i++)
+        if (memcmp(s + i - 4, "\r\n\r\n", 4) == 0)
+            return i;
+    return 0;
+}
+
+/* Takes the chunks at in[0..n), as far as they have come. Returns 1 if the last
+ * one is among them. */
+static int empm__test_read_chunks(empm_test *t, char *in, size_t n)
+{
+    empm__chunked k;
+    empm__head trailers;
+    empm__field fields[32];
+    uint32_t at = 0;
+    int r;
+    memset(&k, 0, sizeof k);
+    empm__head_init(&trailers, fields, (int)EMPM__COUNT(fields), 0);
+    while ((r = empm__chunk_parse(&k, &t->cfg, &t->s->chars, &trailers, in, &at,
+                                  (uint32_t)n)) == EMPM__DATA) {
+        const size_t have = empm__min(n - at, (size_t)k.left);
+        if (have == 0)
+            return 0;
+        memcpy(t->text + t->head_len + t->body_len, in + at, have);
+        t->body_len += have;
+        at += (uint32_t)have;
+        k.left -= have;
+    }
+    return r == 0;
+}
+
+/* Reads the answer in t->out, as far as it has come; interim ones before it are
+ * passed over. Returns 1 if it is whole, 0, or EMPM_ENOMEM. */
+static int empm__test_read(empm_test *t)
+{
+    size_t from = 0, head = 0, left;
+    const char *value;
+    int whole = 1;
+    char *at;
+    t->status = 0;
+    t->head_len = t->body_len = 0;
+    while ((head = empm__test_head_end(t->out + from,
+                                       t->out_len - from)) > 12) {
+        t->status = atoi(t->out + from + 9);
+        if (t->status >= 200)
+            break;
+        t->status = 0;
+        from += head;
+    }
+    if (t->status == 0)
+        return 0;
+    left = t->out_len - from - head;
+    if ((at = (char *)EMPM_REALLOC(t->text, head + left + 1)) == NULL)
+        return EMPM_ENOMEM;
+    t->text = at;
+    t->head_len = head - 2;
+    memcpy(t->text, t->out + from, t->head_len);
+    for (at = t->text; at < t->text + t->head_len; at++)
+        if (*at == '\r' || *at == '\n')
+            *at = '\0';
+    from += head;
+    if (t->head_only || t->status == 204 || t->status == 304)
+        ;
+    else if (empm_test_header(t, "Transfer-Encoding") != NULL)
+        whole = empm__test_read_chunks(t, t->out + from, left);
+    else {
+        value = empm_test_header(t, "Content-Length");
+        if (value != NULL && strtoull(value, NULL, 10) <= left)
+            left = (size_t)strtoull(value, NULL, 10);
+        else
+            whole = value == NULL && t->index == EMPM__NIL;
+        memcpy(t->text + t->head_len, t->out + from, left);
+        t->body_len = left;
+    }
+    t->text[t->head_len + t->body_len] = '\0';
+    return whole;
+}
+
+EMPM_API int empm_test_status(const empm_test *t)
+{
+    return t->status;
+}
+
+EMPM_API const char *empm_test_body(const empm_test *t, size_t *n)
+{
+    if (n != NULL)
+        *n = t->body_len;
+    return t->status != 0 ? t->text + t->head_len : "";
+}
+
+EMPM_API const char *empm_test_raw(const empm_test *t, size_t *n)
+{
+    if (n != NULL)
+        *n = t->out_len;
+    return t->out_len > 0 ? t->out : "";
+}
+
+EMPM_API empm_server *empm_test_server(empm_test *t)
+{
+    return t->s;
+}
+
+/* --- worker and listener in one ------------------------------------------- */
+
+static empm__conn *empm__test_conn(const empm_test *t)
+{
+    return t->index == EMPM__NIL ? NULL
+                                 : empm__slab_conn(&t->s->engine.slab,
+                                                   t->index);
+}
+
+/* Begins a connection, if there is none. Returns EMPM_OK or EMPM_ENOMEM. */
+static int empm__test_connect(empm_test *t)
+{
+    static const unsigned char self[4] = { 127, 0, 0, 1 };
+    empm__engine *e = &t->s->engine;
+    if (t->index != EMPM__NIL)
+        return EMPM_OK;
+    t->index = empm__slab_borrow(&e->slab);
+    if (t->index == EMPM__NIL)
+        return EMPM_ENOMEM;
+    t->in_at = t->in_here = t->in_len = 0;
+    t->in_ended = 0;
+    empm__listener_record_begin(e, t->index, -1, 0, NULL, empm__now_ms());
+    empm__peer_set(empm__slab_peer(&e->slab, t->index), EMPM__PEER_IPV4, self,
+                   49152);
+    /* it has no descriptor: epoll refuses that, poll() makes room for a second
+     * one */
+    empm__poller_add(&e->poller, empm__test_conn(t), t->index);
+    return EMPM_OK;
+}
+
+/* Something has happened: if the connection waits for that, it runs. */
+static void empm__test_offer(empm_test *t, uint32_t ready)
+{
+    empm__engine *e = &t->s->engine;
+    if (empm__listener_take(e, t->index, ready, empm__now_ms()))
+        empm__conn_run(&e->workers[0], t->index);
+}
+
+/* One round of the listener, which waits until `until_ms` at most, and the jobs
+ * that come of it: none of what concerns siblings, accepting and other
+ * threads. */
+static void empm__test_round(empm_test *t, uint32_t until_ms)
+{
+    empm__engine *e = &t->s->engine;
+    empm__batch b;
+    int32_t wait, left;
+    int n, i;
+    b.head = b.tail = EMPM__NIL;
+    b.count = 0;
+    empm__listener_clock(&b);
+    empm__listener_obey(e, &b);
+    left = b.count > 0 ? 0 : empm__time_until(until_ms, b.now_ms);
+    wait = empm__listener_poll_timeout(e, b.now_ms);
+    if (wait < 0 || wait > left)
+        wait = left > 0 ? left : 0;
+    n = empm__poller_wait(&e->poller, wait, e->events);
+    empm__listener_clock(&b);
+    for (i = 0; i < n; i++)
+        if (e->events[i].index == EMPM__EVENT_WAKE)
+            empm__poller_wake_fd_drain(e->poller.wake_fd[0]);
+        else if (e->events[i].index < EMPM__EVENT_ENDPOINT)
+            empm__listener_event(e, &b, &e->events[i]);
+    empm__listener_expire(e, &b);
+    empm__listener_timers(e, &b);
+    if (empm__time_is_late(empm__wings_chore_at(e), b.now_ms))
+        empm__wings_chore(e);
+    while (b.head != EMPM__NIL) {
+        const uint32_t job = b.head;
+        b.head = empm__slab_conn(&e->slab, job)->queue_next;
+        empm__conn_run(&e->workers[0], job);
+    }
+    if (t->index != EMPM__NIL && empm__test_conn(t)->protocol == EMPM__FREE)
+        t->index = EMPM__NIL;
+}
+
+/* More input arrives, if the connection waits for some and there is some: the
+ * next piece or, in LINGER, the end. Returns 1 if it has. */
+static int empm__test_arrive(empm_test *t)
+{
+    const empm__conn *c = empm__test_conn(t);
+    if (!(empm__load_acq(&c->word) & EMPM__WANT(EMPM__READY_IN)))
+        return 0;
+    if (t->in_here < t->in_len)
+        t->in_here += t->piece > 0 ? empm__min(t->piece, t->in_len - t->in_here)
+                                   : t->in_len - t->in_here;
+    else if (c->state == EMPM__LINGER && !t->in_ended)
+        t->in_ended = 1;
+    else
+        return 0;
+    empm__test_offer(t, t->in_ended ? EMPM__READY_IN | EMPM__READY_RDHUP
+                                    : EMPM__READY_IN);
+    return 1;
+}
+
+/* Does the connection wait for the client's next word, and for nothing else? */
+static int empm__test_rests(const empm__conn *c)
+{
+    return c->state == EMPM__KEEPALIVE || c->state == EMPM__READ_HEAD ||
+           c->state == EMPM__READ_BODY || c->state == EMPM__HANDSHAKE;
+}
+
+/* Runs until the connection rests or has ended, at most ms; and reads the
+ * answer. Returns as the public calls do. */
+static int empm__test_run(empm_test *t, int ms)
+{
+    const uint32_t until_ms = empm__time_after(empm__now_ms(), ms);
+    const empm__conn *c;
+    int r;
+    for (;;) {
+        while ((c = empm__test_conn(t)) != NULL && empm__test_arrive(t))
+            ;
+        if (c == NULL || empm__test_rests(c) ||
+            (empm__load_acq(&c->word) & EMPM__RETIRED) ||
+            empm__time_is_late(until_ms, empm__now_ms()))
+            break;
+        empm__test_round(t, until_ms);
+    }
+    empm__test_round(t, empm__now_ms());     /* frees what has ended */
+    c = empm__test_conn(t);
+    if ((r = empm__test_read(t)) < 0)
+        return r;
+    return r > 0 ? t->status
+         : t->overflown < 0 ? t->overflown
+         : c == NULL ? EMPM_ECLOSED
+         : empm__test_rests(c) ? EMPM_EINVAL : EMPM_ETIMEDOUT;
+}
+
+/* --- the calls ------------------------------------------------------------ */
+
+/* Keeps n bytes of input behind those that have not been read yet. Returns
+ * where they go, or NULL: there is no memory. */
+static char *empm__test_input(empm_test *t, size_t n)
+{
+    const size_t left = t->in_len - t->in_at;
+    char *in = (char *)EMPM_MALLOC(left + n + 1);
+    if (in == NULL)
+        return NULL;
+    if (left > 0)
+        memcpy(in, t->in + t->in_at, left);
+    EMPM_FREE(t->in);
+    t->in = in;
+    t->in_here -= t->in_at;
+    t->in_at = 0;
+    t->in_len = left + n;
+    return in + left;
+}
+
+/* Begins a request, or goes on with one that was not whole. */
+static int empm__test_begin(empm_test *t)
+{
+    const empm__conn *c = empm__test_conn(t);
+    if (c != NULL && !empm__test_rests(c))
+        return EMPM_EMISUSE;
+    if (c == NULL || c->io == NULL) {
+        t->out_len = 0;
+        t->overflown = 0;
+        t->status = 0;
+    }
+    return empm__test_connect(t);
+}
+
+EMPM_API int empm_test_request(empm_test *t, const char *bytes, size_t n)
+{
+    const int r = empm__test_begin(t);
+    char *in;
+    if (r < 0)
+        return r;
+    if ((in = empm__test_input(t, n)) == NULL)
+        return EMPM_ENOMEM;
+    if (n > 0)
+        memcpy(in, bytes, n);
+    if (empm__test_conn(t)->io == NULL)
+        t->head_only = n >= 5 && memcmp(bytes, "HEAD ", 5) == 0;
+    return empm__test_run(t, t->patience_ms);
+}
+
+EMPM_API int empm_test_send(empm_test *t, const char *method,
+                            const char *target, const char *fields,
+                            const void *body, size_t n)
+{
+    static const char form[] = "%s %s HTTP/1.1\r\nHost: localhost\r\n%s%s\r\n";
+    char length[40] = "", *all;
+    size_t head;
+    int r;
+    if (body != NULL)
+        snprintf(length, sizeof length, "Content-Length: %llu\r\n",
+                 (unsigned long long)n);
+    fields = fields != NULL ? fields : "";
+    head = sizeof form + strlen(method) + strlen(target) + strlen(fields) +
+           strlen(length);
+    if ((all = (char *)EMPM_MALLOC(head + n)) == NULL)
+        return EMPM_ENOMEM;
+    head = (size_t)snprintf(all, head, form, method, target, fields, length);
+    if (body != NULL && n > 0)
+        memcpy(all + head, body, n);
+    r = empm_test_request(t, all, head + (body != NULL ? n : 0));
+    EMPM_FREE(all);
+    return r;
+}
+
+EMPM_API int empm_test_get(empm_test *t, const char *target)
+{
+    return empm_test_send(t, "GET", target, NULL, NULL, 0);
+}
+
+EMPM_API void empm_test_pieces(empm_test *t, size_t n)
+{
+    t->piece = n;
+}
+
+EMPM_API void empm_test_patience(empm_test *t, int ms)
+{
+    t->patience_ms = ms > 0 ? ms : 0;
+}
+
+EMPM_API int empm_test_wait(empm_test *t, int ms)
+{
+    return empm__test_run(t, ms > 0 ? ms : 0);
+}
+
+EMPM_API int empm_test_time_out(empm_test *t)
+{
+    const empm__conn *c = empm__test_conn(t);
+    if (c == NULL || c->state != EMPM__SUSPENDED)
+        return EMPM_EMISUSE;
+    empm__request_of(c)->wake_deadline = empm__now_ms();
+    empm__test_offer(t, EMPM__READY_TIMEOUT);
+    return empm__test_run(t, t->patience_ms);
+}
+
+EMPM_API void empm_test_hang_up(empm_test *t)
+{
+    t->in_ended = 1;
+    if (t->index != EMPM__NIL)
+        empm__test_offer(t, EMPM__READY_IN | EMPM__READY_OUT | EMPM__STICKY);
+    empm__test_run(t, t->patience_ms);
+}
+
+/* Makes the engine of a test: all but its threads, whose hooks run here. */
+static int empm__test_engine(empm_test *t)
+{
+    empm_server *s = t->s;
+    const empm_config *cfg = &t->cfg;
+    empm__worker *w;
+    int r = empm__engine_init(&s->engine, s, 0, 0);
+    s->engine_ready = 1;
+    if (r < 0) {
+        empm__log(cfg, EMPM_LOG_ERROR, 5011, "no memory, epoll or eventfd: %s",
+                  strerror(errno));
+        return r;
+    }
+    s->engine.queue.listening = 0;   /* so that it has an idle worker */
+    w = &s->engine.workers[0];
+    w->thread = pthread_self();
+    if (cfg->on_child_start != NULL &&
+        (r = cfg->on_child_start(s, cfg->user)) != 0) {
+        empm__log(cfg, EMPM_LOG_ERROR, 5007, "on_child_start has returned %d",
+                  r);
+        return EMPM_ESYS;
+    }
+    t->hooked = 1;
+    if (cfg->on_thread_start != NULL &&
+        (r = cfg->on_thread_start(s, &w->thread_data, cfg->user)) != 0) {
+        empm__log(cfg, EMPM_LOG_ERROR, 5007, "on_thread_start has returned %d",
+                  r);
+        return EMPM_ESYS;
+    }
+    t->hooked = 2;
+    return EMPM_OK;
+}
+
+EMPM_API empm_test *empm_test_open(const empm_config *cfg)
+{
+    empm_test *t = (empm_test *)EMPM_MALLOC(sizeof *t);
+    empm__report rep;
+    if (t == NULL)
+        return NULL;
+    memset(t, 0, sizeof *t);
+    t->session.of = &empm__test_transport;
+    t->index = EMPM__NIL;
+    t->patience_ms = 5000;
+    t->cfg = *cfg;
+    t->cfg.processes = 0;
+    t->cfg.threads_per_child = 1;
+    t->cfg.listen[0] = t->cfg.custom_log[0] = NULL;
+    t->cfg.pid_file = t->cfg.chroot_dir = t->cfg.user_name = NULL;
+    t->cfg.max_connections_per_peer = 0;
+    if (t->cfg.log == NULL) {
+        t->cfg.error_log = NULL;
+        t->cfg.log = empm__log_stderr;
+    }
+    memset(&rep, 0, sizeof rep);
+    rep.say = empm__server_report_to_log;
+    rep.user = &t->cfg;
+    if (empm__server_make(&t->cfg, 0, NULL, &rep, &t->s) == EMPM_OK) {
+        t->s->endpoints[0].fd = -1;      /* which nobody listens on */
+        t->s->endpoints[0].port = 80;
+        t->s->endpoints[0].text = "test";
+        t->s->endpoints[0].session = &t->session;
+        if (empm__test_engine(t) == EMPM_OK)
+            return t;
+    }
+    empm_test_close(t);
+    return NULL;
+}
+
+/* The last look: a request that waits, and what requests have left behind. */
+static int empm__test_leaks(empm_test *t)
+{
+    const empm__pool *pool = &t->s->engine.pool;
+    const empm__conn *c = empm__test_conn(t);
+    int r = EMPM_OK;
+    if (c != NULL && c->state == EMPM__SUSPENDED) {
+        empm_request *req = empm__request_of(c);
+        empm__log(&t->cfg, EMPM_LOG_ERROR, 5061, "%s %s is still suspended at "
+                  "the end of the test", empm_method(req), empm_target(req));
+        r = EMPM_EMISUSE;
+    }
+    empm_test_hang_up(t);
+    if (t->index != EMPM__NIL || t->s->engine.slab.in_use != 0 ||
+        pool->body_memory != 0 || pool->spool[EMPM__FOR_BODIES] != 0 ||
+        pool->spool[EMPM__FOR_ANSWERS] != 0 ||
+        pool->files[EMPM__FOR_BODIES] != 0) {
+        empm__log(&t->cfg, EMPM_LOG_ERROR, 5061, "a request has not ended with "
+                  "its client");
+        r = EMPM_EMISUSE;
+    }
+    return r;
+}
+
+EMPM_API int empm_test_close(empm_test *t)
+{
+    const empm_config *cfg;
+    int r = EMPM_OK;
+    if (t == NULL)
+        return r;
+    cfg = &t->cfg;
+    if (t->s != NULL && t->s->engine_ready) {
+        empm__engine *e = &t->s->engine;
+        const empm__wing *const *wing;
+        if (t->hooked == 2)
+            r = empm__test_leaks(t);
+        if (t->hooked == 2 && cfg->on_thread_stop != NULL)
+            cfg->on_thread_stop(t->s, e->workers[0].thread_data, cfg->user);
+        if (t->hooked >= 1 && cfg->on_child_stop != NULL)
+            cfg->on_child_stop(t->s, cfg->user);
+        if (e->workers != NULL) {
+            empm__pages_free(e->workers[0].pages);
+            EMPM_FREE(e->workers[0].scratch);
+            EMPM_FREE(e->workers[0].wire);
+        }
+        EMPM__EACH_WING(wing, stopped)
+            (*wing)->stopped(e);
+        empm__engine_log_rest(e);
+        empm__engine_free(e);
+    }
+    if (t->s != NULL)
+        empm__server_free(t->s);
+    EMPM_FREE(t->in);
+    EMPM_FREE(t->out);
+    EMPM_FREE(t->text);
+    EMPM_FREE(t);
+    return r;
+}
+
+#endif
 
 /* ---------------------------------------------------------------------------
  * >>signals -- a byte for each signal, and orders
@@ -33923,6 +36511,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5050  what the workers of a child were running when it crashed
  *   5051  a route has crashed CrashLimit children and is closed: 503; or, a
  *         minute later, it has answered and is open again
+ *   5061  empm_test_close(): a request has not ended
  *   5101  a setting is out of range
  *   5102  ServerField or ServerTokens is no valid value of a field
  *   5103  LimitRequestHead is small beside LimitRequestLine
@@ -33935,7 +36524,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5112  SendBufferSize or ReceiveBufferSize is too small
  *   5113  this Listen is redundant: another one already covers its IPv4 port
  *   5114  Listen overlaps with a socket in use
- *   5115  AddType is not valid
+ *   5115  AddType, AddCharset or AddDefaultCharset is not valid
+ *   5116  DirectoryIndex or FallbackResource names what cannot be served
  *   5120  Include or a configuration file: not found, or nested too deep
  *   5121  a directive of Apache has no meaning here
  *   5122  there is no such directive               5123  ... has a bad value
@@ -33949,6 +36539,9 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5133  there are more threads than the system allows
  *   5134  a directory that is set, or the directory of a log, PidFile or unix
  *         socket, or the program of a log does not exist
+ *   5140  Precompressed is not valid
+ *   5141  ErrorDocument is not valid, or names no file of a route
+ *   5142  the file of an ErrorDocument cannot be shown: a line of text is
  *   5301  RemoteIPTrustedProxy is no address and no network
  *   5302  RemoteIPHeader is no name of a field
  *   5303  RemoteIPHeader is set, and this build has no support for it
@@ -33987,6 +36580,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5706  what a program has written to its STDERR
  *   5707  AddHandler, ProxyPass or the back end of a route is not valid
  *   5708  a back end's socket is not there
+ *   5709  how many processes of a back end enablereuse=on can occupy
  *   5800  AuthUserFile cannot be read, or a line of it has no user
  *   5801  Require of a user needs AuthUserFile
  *   5802  AuthUserFile: passwords come over plain HTTP

@@ -37,7 +37,8 @@
  *   of writing                                     in linger
  *   of engine engine-types wings                   in server
  *   of endpoints endpoint-unix endpoint-sockets    in listen
- *   of conditions file-cache multipart             in files
+ *   of conditions codings file-cache multipart     in files
+ *   of error-documents assets                      in files
  *   of signals manager attend children growth      in process
  *   of crash parent program main configtest        in process
  *   of control                                     in process
@@ -74,12 +75,17 @@ static void  test_free(void *p);
 /* A connection that enters a state has what the state is about. */
 #define EMPM__CHECKS
 
+/* empm_test_*(), with a limit that a test reaches. */
+#define EVENTMPM_TEST
+#define EMPM_TEST_ANSWER (1 << 20)
+
 /* Sanitizers make frames larger. */
 #define EMPM__STACK_LEAST 65536
 
 /* Files are kept at once, and for half a second. */
 #define EMPM__FILE_REST_S  -5
 #define EMPM__FILE_KEEP_MS 500
+#define EMPM__FILE_ABSENT_MS 200
 
 /* Few generations: a test fills them all. */
 #define EMPM_GENERATIONS 2
@@ -293,21 +299,51 @@ static int fault_listen(int fd, int backlog)
     return fault_at("listen") ? fault_fails() : listen(fd, backlog);
 }
 
+/* How often the server of this process has sent, and has received something. */
+static int g_sent, g_received;
+
 /* Two names that it gives to members, too: these rename both. */
 static ssize_t fault_recv(int fd, void *to, size_t n, int flags)
 {
-    return fault_at("recv") ? fault_fails() : recv(fd, to, n, flags);
+    const ssize_t r = fault_at("recv") ? fault_fails() : recv(fd, to, n, flags);
+
+    if (r > 0)
+        __atomic_add_fetch(&g_received, 1, __ATOMIC_RELAXED);
+    return r;
 }
 
 /* After a send() the server of this process is slow for so long. */
 static int g_slow_send_ms;
 
+/* So many bytes fit into its socket, one less than this, which then is full for
+ * one call. 0: any number. */
+static int g_send_room;
+
+static ssize_t fault_send_most(int fd, const void *from, size_t n, int flags)
+{
+    const int room = __atomic_load_n(&g_send_room, __ATOMIC_RELAXED);
+    ssize_t r;
+
+    if (room == 0)
+        return send(fd, from, n, flags);
+    if (room == 1) {
+        __atomic_store_n(&g_send_room, 0, __ATOMIC_RELAXED);
+        errno = EAGAIN;
+        return -1;
+    }
+    r = send(fd, from, n < (size_t)room - 1 ? n : (size_t)room - 1, flags);
+    if (r > 0)
+        __atomic_store_n(&g_send_room, room - (int)r, __ATOMIC_RELAXED);
+    return r;
+}
+
 static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
 {
     const ssize_t r = fault_at("send") ? fault_fails()
-                                       : send(fd, from, n, flags);
+                                       : fault_send_most(fd, from, n, flags);
     const int ms = __atomic_load_n(&g_slow_send_ms, __ATOMIC_RELAXED);
 
+    __atomic_add_fetch(&g_sent, 1, __ATOMIC_RELAXED);
     if (ms > 0)
         usleep((unsigned)ms * 1000u);
     return r;
@@ -4744,6 +4780,10 @@ TEST(config, every_directive_from_a_file)
          "mk3d" },
         { "AddType", "\"text/html; charset=utf-8\" .php",
           "\"text/html; charset=utf-8\" .php" },
+        { "AddDefaultCharset", "Off", "Off" },
+        { "AddCharset", "utf-8 .json", "utf-8 .json" },
+        { "Precompressed", "br gzip", "br gzip" },
+        { "ErrorDocument", "404 /404.html", "404 /404.html" },
         { "FileETag", "MTime size", "6" }, { "FileETag", "all", "7" },
         { "FileETag", "None", "0" }, { "FileETag", "INode MTime Size", "7" },
         { "ServerField", "me", "me" }, { "ServerField", "\"\"", "" },
@@ -5739,7 +5779,7 @@ TEST(config, apaches_names_say_what_to_do)
         { "Require", "<Location>" }, { "TransferLog", "CustomLog" },
         { "SetEnvIf", "getenv" }, { "ExpiresActive", "empm_set_header" },
         { "Protocols", "HTTP/1.1" }, { "php_value", "handler" },
-        { "ErrorDocument", "handler" }, { "Define", "file" },
+        { "Define", "file" },
         { "RemoteIPProxyProtocol", "8080 proxy" }
     };
     static const char *const typos[] = { "SS", "MinSpareServer", "Headers" };
@@ -16502,8 +16542,57 @@ static int h_trailers(empm_request *req, void *user)
     return EMPM_OK;
 }
 
+/* All fields of query and body, "[name=value]", "~" for NULL; then how the walk
+ * has ended. Twice, and the second time nothing is made. */
+static int h_fields(empm_request *req, void *user)
+{
+    int (*const at[])(empm_request *, int, const char **, const char **) = {
+        empm_query_at, empm_form_at
+    };
+    const char *name, *value, *before = NULL;
+    size_t k;
+    int turn, i, r = EMPM_OK;
+
+    (void)user;
+    for (turn = 0; turn < 2; turn++) {
+        for (k = 0; k < EMPM__COUNT(at); k++) {
+            for (i = 0; (r = at[k](req, i, &name, &value)) == EMPM_OK; i++)
+                if (turn == 0 && i < 8)
+                    empm_printf(req, "[%s=%s]", name ? name : "~",
+                                value ? value : "~");
+            if (turn == 0)
+                empm_printf(req, "%d:%d ", i, r);
+            if (at[k](req, -1, &name, &value) != EMPM_EINVAL)
+                return 500;
+        }
+        if (turn > 0 && req->arena_at != before)
+            return 500;
+        before = req->arena_at;
+    }
+    return EMPM_OK;
+}
+
+/* The best of ?offers= for the fields called ?field=, made once; and whether
+ * the body is what ?type= says. */
+static int h_accepts(empm_request *req, void *user)
+{
+    const char *field = empm_query(req, "field"), *type;
+    const char *offers = empm_query(req, "offers"), *best;
+
+    (void)user;
+    best = empm_accepts(req, field, offers);
+    if (best != empm_accepts(req, field, offers))
+        return 500;
+    type = empm_query(req, "type");
+    empm_printf(req, "%s%s", best != NULL ? best : "none",
+                type != NULL && empm_content_is(req, type) ? " is" : "");
+    return EMPM_OK;
+}
+
 static const empm_route value_routes[] = {
     EMPM_ROUTE("/v/{x...}", h_values, NULL),
+    EMPM_ROUTE("/fields", h_fields, NULL),
+    EMPM_ROUTE("/accepts", h_accepts, NULL),
     EMPM_ROUTE("/often/{x...}", h_values_often, NULL),
     EMPM_ROUTE("POST /trailers", h_trailers, NULL),
     EMPM_ROUTES_END
@@ -16546,6 +16635,137 @@ SERVED_WITH(request, values_and_where_they_come_from, T_LIVE,
         CHECK_INT(cl_ask(c, rows[i].in), rows[i].want != NULL ? 200 : 404);
         if (rows[i].want != NULL)
             CHECK_STR(c->body.p, rows[i].want);
+    }
+}
+
+/* All fields, in order, by the one rule of decoding: a bad escape or %00 makes
+ * a name or value NULL, '+' is a blank, other bytes are as they were sent. */
+SERVED_WITH(request, every_field_in_order, T_LIVE,
+            fx_init(f); f->cfg.routes = value_routes, NULL)
+{
+    static const struct { const char *query, *body, *want; } rows[] = {
+        { "", "", "0:-1 0:-1 " },
+        { "?a=1&a=2&b", "a=3", "[a=1][a=2][b=]3:-1 [a=3]1:-1 " },
+        { "?&&a&&=x&a==b&", "", "[a=][=x][a==b]3:-1 0:-1 " },
+        { "?a=%zz&%zz=b&a%00=c&d=%00&%&e=%4", "",
+          "[a=~][~=b][~=c][d=~][~=][e=~]6:-1 0:-1 " },
+        { "?a+b=c%2Bd+e&%26=%3D&f=%C0%AF", "",
+          "[a b=c+d e][&==][f=\xc0\xaf]3:-1 0:-1 " }
+    };
+
+    EACH(rows, i) {
+        context("%s", rows[i].query);
+        cl_printf(c, "POST /fields%s HTTP/1.1\r\nHost: a\r\nContent-Type: "
+                  "application/x-www-form-urlencoded\r\nContent-Length: "
+                  "%d\r\n\r\n%s", rows[i].query, (int)strlen(rows[i].body),
+                  rows[i].body);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(c->body.p, rows[i].want);
+    }
+    CHECK_INT(cl_ask(c, "POST /fields HTTP/1.1\r\nHost: a\r\nContent-Length: "
+                     "3\r\n\r\na=b"), 200);
+    CHECK_STR(c->body.p, "0:-1 0:-1 ");      /* no form by its type */
+    CHECK_INT(cl_get(c, "/v/x?q%=1&%zz=2"), 200);
+    CHECK(strstr(c->body.p, " q=NULL ") != NULL);
+}
+
+/* EMPM_FORM_FIELDS are read, and the reader learns that there were more: a body
+ * of empty fields costs memory of its own size and time of its length. */
+SERVED_WITH(request, many_fields, T_LIVE,
+            fx_init(f); f->cfg.routes = value_routes, NULL)
+{
+    static char body[1000000];
+    int more;
+
+    for (more = 0; more < 2; more++) {
+        size_t i, n = more ? sizeof body : EMPM_FORM_FIELDS * 2 - 1;
+        for (i = 0; i < n; i++)
+            body[i] = i % 2 ? '&' : 'a';
+        cl_printf(c, "POST /fields HTTP/1.1\r\nHost: a\r\nContent-Type: "
+                  "application/x-www-form-urlencoded\r\nContent-Length: "
+                  "%d\r\n\r\n", (int)n);
+        cl_send(c, body, n);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK(strstr(c->body.p, more ? "[a=]1000:-4" : "[a=]1000:-1") != NULL);
+    }
+}
+
+/* The best offer by weight, then by order; the closest range of a field counts,
+ * not the best one. What is not well-formed is not there. RFC 9110 12.5. */
+SERVED_WITH(request, the_best_offer, T_LIVE,
+            fx_init(f); f->cfg.routes = value_routes, NULL)
+{
+    static const char type[] = "Accept", lang[] = "Accept-Language";
+    static const char code[] = "Accept-Encoding";
+    static const struct { const char *field, *value, *offers, *want; }
+    rows[] = {
+        { type, NULL, "application/json,text/html", "application/json" },
+        { type, "text/html,application/xhtml+xml,*/*;q=0.8",
+          "application/json,text/html", "text/html" },
+        { type, "*/*", "application/json,text/html", "application/json" },
+        { type, "text/*;q=0.5, TEXT/HTML ; Q=0.2, text/plain;q=0",
+          "text/plain,text/html,text/css", "text/css" },
+        { type, "text/plain;q=0, */*", "text/plain", "none" },
+        { type, "image/png", "application/json,text/html", "none" },
+        { type, "", "text/html", "none" },
+        { type, "text/html;level=1, text/html;q=0.4",
+          "text/html,text/html;level=1", "text/html;level=1" },
+        { type, "text/html;level=2", "text/html,text/html;level=1", "none" },
+        { type, "a/b;q=0.5;x=1, a/c;q=\"1\"", "a/b,a/c", "a/c" },
+        { type, "a/b;q=1.001, a/b;q=2, a/b;q=-1, a/b;q=, a/b;q=0.5555, a/b;q",
+          "a/b", "none" },
+        { type, "a/b;q=0.001, a/c;q=0.002, a/d;q=0.000", "a/d,a/b,a/c", "a/c" },
+        { type, "a/b;x=\"1,2\";q=0.1, a/c;q=0.2", "a/c", "a/c" },
+        { type, "application/x", "application/x-tar", "none" },
+        { type, "app/*", "application/x-tar", "none" },
+        { lang, "de-AT, en;q=0.5", "en,de", "de" },
+        { lang, "de", "en,de-CH", "de-CH" },
+        { lang, "de, de-CH;q=0.1", "de-CH,de-AT", "de-AT" },
+        { lang, "den", "de,deng", "none" },
+        { code, "gzip, br;q=1.0", "br,gzip", "br" },
+        { code, "gzip;q=0, *", "gzip,br", "br" },
+        { code, "deflate", "br,gzip,identity", "identity" },
+        { code, "gzip;q=0.1", "identity,gzip", "gzip" },
+        { code, "identity;q=0, br", "identity", "none" },
+        { code, "*;q=0", "gzip,identity", "none" },
+        { code, "", "gzip,identity", "identity" }
+    };
+
+    EACH(rows, i) {
+        context("%s: %s", rows[i].field, rows[i].value);
+        cl_printf(c, "GET /accepts?field=%s&offers=%s HTTP/1.1\r\nHost: a\r\n"
+                  "%s%s%s%s\r\n", rows[i].field, rows[i].offers,
+                  rows[i].value ? rows[i].field : "", rows[i].value ? ": " : "",
+                  rows[i].value ? rows[i].value : "",
+                  rows[i].value ? "\r\n" : "");
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(c->body.p, rows[i].want);
+    }
+    CHECK_INT(cl_ask(c, "GET /accepts?field=Accept&offers=a/b,a/c HTTP/1.1\r\n"
+                     "Host: a\r\nAccept: a/b;q=0.5\r\nAccept: a/c\r\n\r\n"),
+              200);
+    CHECK_STR(c->body.p, "a/c");             /* two fields are one list */
+}
+
+/* A media type is compared without case and without its parameters. */
+SERVED_WITH(request, content_is, T_LIVE,
+            fx_init(f); f->cfg.routes = value_routes, NULL)
+{
+    static const struct { const char *sent; int is; } rows[] = {
+        { "Content-Type: application/json\r\n", 1 },
+        { "Content-Type: Application/JSON;charset=utf-8\r\n", 1 },
+        { "Content-Type: application/json ; x=y\r\n", 1 },
+        { "Content-Type: application/json5\r\n", 0 },
+        { "Content-Type: text/plain;application/json\r\n", 0 },
+        { "", 0 }
+    };
+
+    EACH(rows, i) {
+        context("%s", rows[i].sent);
+        cl_printf(c, "GET /accepts?field=A&offers=b&type=application/json "
+                  "HTTP/1.1\r\nHost: a\r\n%s\r\n", rows[i].sent);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(c->body.p, rows[i].is ? "b is" : "b");
     }
 }
 
@@ -17193,6 +17413,182 @@ TEST(response, every_registered_status_has_its_phrase)
     CHECK_STR(empm__response_reason(428), "Precondition Required");
     CHECK_STR(empm__response_reason(451), "Unavailable For Legal Reasons");
     CHECK_STR(empm__response_reason(511), "Network Authentication Required");
+}
+
+/* --- on_error ------------------------------------------------------------- */
+
+/* Does what the script "e" says; without one, tells what it sees of the
+ * request. */
+static int e_tells(empm_request *req, int status, void *user)
+{
+    const char *name, *value;
+    size_t n;
+
+    if (user != empm_server_of(req)->cfg->user)
+        return EMPM_EMISUSE;
+    add_int(&shm->hits, 1);
+    if (empm_query(req, "e") != NULL)
+        return script(req, "e");
+    empm_set_header(req, "Content-Type", "application/json");
+    empm_body(req, &n);
+    return empm_printf(
+        req, "%d %s %s %s %s %s %s %d %d %d", status, empm_method(req),
+        empm_path(req), empm_query_string(req), empm_host(req),
+        empm_header(req, "User-Agent") != NULL ? "agent" : "",
+        empm_cookie(req, "a") != NULL ? "cookie" : "",
+        empm_header_at(req, 0, &name, &value) == EMPM_OK,
+        empm_form(req, "a") != NULL || empm_trailer(req, "a") != NULL ||
+            empm_path_value(req, "x") != NULL || n != 0,
+        strcmp(empm_client(req), "127.0.0.1") == 0);
+}
+
+/* Each error has the body that the program's on_error() makes, those of the
+ * server itself included; what has not come whole, it does not see. */
+SERVED_WITH(response, errors_have_the_programs_body, T_LIVE,
+            fx_init(f); f->cfg.on_error = e_tells,
+            "LimitRequestLine 100; LimitRequestFields 4; LimitRequestBody 9; "
+            "RequestReadTimeout header=300ms body=300ms")
+{
+#define FIELDS "Host: h\r\nUser-Agent: x\r\nCookie: a=1\r\n"
+#define SEEN(method, path, query) \
+    method " " path " " query " h agent cookie 1 0 1"
+#define UNSEEN "      0 0 1"
+#define LETTERS "abcdefghijklmnopqrstuvwxyz"
+    static const struct { int status; const char *ask, *body; } rows[] = {
+        { 404, "GET /x/../none?a=1 HTTP/1.1\r\n" FIELDS "\r\n",
+          SEEN("GET", "/none", "a=1") },
+        { 405, "PUT /hello HTTP/1.1\r\n" FIELDS "\r\n",
+          SEEN("PUT", "/hello", "") },
+        { 501, "BREW /hello HTTP/1.1\r\n" FIELDS "\r\n",
+          SEEN("BREW", "/hello", "") },
+        { 417, "PUT /echo HTTP/1.1\r\n" FIELDS "Expect: x\r\n\r\n",
+          SEEN("PUT", "/echo", "") },
+        { 413, "PUT /echo HTTP/1.1\r\n" FIELDS "Content-Length: 10\r\n\r\n",
+          SEEN("PUT", "/echo", "") },
+        { 413, "PUT /echo HTTP/1.1\r\n" FIELDS "Transfer-Encoding: chunked\r\n"
+          "\r\n5\r\n12345\r\n6\r\n12", SEEN("PUT", "/echo", "") },
+        { 400, "PUT /echo HTTP/1.1\r\n" FIELDS "Transfer-Encoding: chunked\r\n"
+          "\r\n5\r\n12345\r\nxxx\r\n", SEEN("PUT", "/echo", "") },
+        { 500, "GET /script?h=return.42 HTTP/1.1\r\n" FIELDS "\r\n",
+          SEEN("GET", "/script", "h=return.42") },
+        { 503, "GET /script?h=return.503 HTTP/1.1\r\n" FIELDS "\r\n",
+          SEEN("GET", "/script", "h=return.503") },
+        { 400, "GET /../x HTTP/1.1\r\n" FIELDS "\r\n",
+          SEEN("GET", "/../x", "") },
+        { 400, "GE T\r\n", UNSEEN },
+        { 400, "GET / HTTP/1.1\r\n" FIELDS "a b: c\r\n", UNSEEN },
+        { 505, "GET / HTTP/3.0\r\n\r\n", UNSEEN },
+        { 431, "GET / HTTP/1.1\r\n" FIELDS "a: b\r\nc: d\r\n", UNSEEN },
+        { 414, "GET /" LETTERS LETTERS LETTERS LETTERS " HTTP/1.1\r\n",
+          UNSEEN },
+        { 408, "GET / HTTP/1.1\r\n" FIELDS, UNSEEN },
+        { 408, "PUT /echo HTTP/1.1\r\n" FIELDS "Content-Length: 9\r\n\r\na=b",
+          SEEN("PUT", "/echo", "") }
+    };
+    client all[sizeof rows / sizeof rows[0]];
+
+    EACH(rows, i) {                 /* those that are late are so together */
+        all[i] = client_of(f);
+        cl_puts(&all[i], rows[i].ask);
+    }
+    EACH(rows, i) {
+        client *d = &all[i];
+        context("%d, %.40s", rows[i].status, rows[i].ask);
+        CHECK_INT(cl_reply(d), rows[i].status);
+        CHECK_STR(cl_header(d, "Content-Type"), "application/json");
+        CHECK_INT(strtol(d->body.p, NULL, 10), rows[i].status);
+        CHECK_STR(d->body.n > 4 ? d->body.p + 4 : "", rows[i].body);
+        CHECK_INT(cl_header(d, "Retry-After") != NULL, rows[i].status == 503);
+        cl_close(d);
+    }
+#undef FIELDS
+#undef SEEN
+#undef UNSEEN
+#undef LETTERS
+}
+
+/* An on_error() that cannot make the body leaves a line of text, and nothing of
+ * what it has said; no status but that of the error is sent. */
+SERVED_WITH(response, errors_whose_body_fails_have_a_line, T_LIVE,
+            fx_init(f); f->cfg.on_error = e_tells, NULL)
+{
+    static const struct { const char *e, *body, *log; } rows[] = {
+        { "set.Content-Type:a/b", NULL, NULL },       /* it has none for it */
+        { "write.10,return.404", NULL, "on_error has returned 404" },
+        { "write.10,return.-3", NULL, "on_error has returned -3" },
+        { "file.a.txt", NULL, "on_error has promised" },
+        { "set.Content-Length:100,write.10", NULL,
+          "less than it has declared" },
+        { "write.65537.1000", NULL, "more than EMPM_RESPONSE_BUFFER" },
+        { "write.3000000.1000", NULL, NULL },
+        { "set.Content-Length:5,write.5", "HTTP/", NULL },
+        { "set.Content-Length:0", "", NULL },
+        { "status.200,write.5", "HTTP/", NULL },
+        { "write.5,flush", "HTTP/", NULL },
+        { "write.5,suspend.10", "HTTP/", NULL },
+        { "write.10,return.1", NULL, "on_error has returned 1" }
+    };
+    static const char *const asks[] = {
+        "GET /none?e=", "GET /script?h=return.404&e=",
+        "GET /script?h=set.Content-Type:c/d,return.404&e=",
+        "PUT /script?o=return.404&e=", "HEAD /none?e="
+    };
+
+    EACH(asks, k)
+        EACH(rows, i) {
+            const int head = asks[k][0] == 'H';
+            const char *body = rows[i].body != NULL ? rows[i].body
+                                                    : "404 Not Found\n";
+            context("%s, %s", rows[i].e, asks[k]);
+            cl_printf(c, "%s%s HTTP/1.1\r\nHost: a\r\n\r\n", asks[k],
+                      rows[i].e);
+            CHECK_INT(cl_reply_with(c, head), 404);
+            CHECK_INT(c->declared, (int)strlen(body));
+            CHECK_STR(c->body.p, head ? "" : body);
+            CHECK(*body == '\0' || cl_header(c, "Content-Type") == NULL ||
+                  strcmp(c->value, "text/plain; charset=utf-8") == 0);
+            check_in_step(c);
+            /* later lines are left out */
+            if (k == 0 && rows[i].log != NULL)
+                CHECK(fx_log_has(f, rows[i].log));
+        }
+}
+
+/* It is asked for an error without a body, and for nothing else; and a 503 that
+ * is the server's says when to come again, unless a handler has. */
+SERVED_WITH(response, errors_ask_once, T_LIVE,
+            fx_init(f); f->cfg.on_error = e_tells, NULL)
+{
+    static const struct { const char *ask; int status, hits; const char *body;
+    } rows[] = {
+        { "GET /hello", 200, 0, "Hello, world!\n" },
+        { "GET /tree", 301, 0, "301 Moved Permanently\n" },
+        { "GET /script?h=write.5,return.404", 404, 0, "HTTP/" },
+        { "GET /script?h=write.5,status.404", 404, 0, "HTTP/" },
+        { "GET /script?h=return.303", 303, 0, "303 See Other\n" },
+        { "GET /script?h=set.Content-Length:9,write.5&e=write.2", 500, 1,
+          "HT" },
+        { "GET /script?h=suspend.20,wait&w=return.404&e=write.2", 404, 1,
+          "HT" },
+        { "PUT /script?o=write.5,return.403", 403, 0, "HTTP/" },
+        { "GET /script?h=return.503&e=write.2", 503, 1, "HT" },
+        { "GET /script?h=set.Retry-After:7,return.503&e=write.2", 503, 1,
+          "HT" },
+        { "GET /script?h=write.5,return.503", 503, 0, "HTTP/" }
+    };
+
+    EACH(rows, i) {
+        const int had = get_int(&shm->hits);
+        context("%s", rows[i].ask);
+        cl_printf(c, "%s HTTP/1.1\r\nHost: a\r\n\r\n", rows[i].ask);
+        CHECK_INT(cl_reply(c), rows[i].status);
+        CHECK_STR(c->body.p, rows[i].body);
+        CHECK_INT(get_int(&shm->hits) - had, rows[i].hits);
+        if (rows[i].status == 503 && rows[i].hits > 0)
+            CHECK_STR(cl_header(c, "Retry-After"),
+                      strstr(rows[i].ask, "After") != NULL ? "7" : "1");
+        check_in_step(c);
+    }
 }
 
 /* ---------------------------------------------------------------------------
@@ -18095,7 +18491,7 @@ LIVE(access, notes_and_conditions)
     snprintf(line[1], sizeof line[1], "- - - - %s - GET /health -\n",
              f.forked ? "set" : "-");
     snprintf(line[2], sizeof line[2], "- - - - %s - GET /files/ "
-             "/nonexistent/b c/index.html\n", f.forked ? "set" : "-");
+             "/nonexistent/b c/\n", f.forked ? "set" : "-");
     snprintf(line[3], sizeof line[3], "%s%s%s- - - - %s - - -\n", line[0],
              line[1], line[2], f.forked ? "set" : "-");
     CHECK_STR(text, line[3]);
@@ -21117,6 +21513,73 @@ LIVE(files, types_of_ones_own)
     }
 }
 
+/* Charsets in Apache's words: AddDefaultCharset for what is text, AddCharset
+ * for an extension, which has the last word. */
+TEST(files, charsets)
+{
+    static const struct { const char *preset, *type, *charset, *name, *want; }
+    rows[] = {
+        { "utf-8", NULL, NULL, "a.css", "text/css; charset=utf-8" },
+        { "off", NULL, NULL, "a.css", "text/css" },
+        { NULL, NULL, NULL, "a.html", "text/html" },
+        { "On", NULL, NULL, "a.html", "text/html; charset=iso-8859-1" },
+        { "koi8-r", NULL, NULL, "a.js", "text/javascript; charset=koi8-r" },
+        { "koi8-r", NULL, NULL, "a.json", "application/json" },
+        { "koi8-r", NULL, NULL, "a.png", "image/png" },
+        { "koi8-r", "text/plain .x", NULL, "a.x",
+          "text/plain; charset=koi8-r" },
+        { "koi8-r", "text/x-y .x", NULL, "a.x", "text/x-y" },
+        { "koi8-r", "\"text/html; charset=big5\" .html", NULL, "a.html",
+          "text/html; charset=big5" },
+        { "Off", "text/plain .x", NULL, "a.x", "text/plain" },
+        { "utf-8", "text/html .x", NULL, "a.x", "text/html; charset=utf-8" },
+        { "utf-8", NULL, "utf-8 json .SVG", "a.svg",
+          "image/svg+xml; charset=utf-8" },
+        { "utf-8", NULL, "latin1 .html", "a.HTML",
+          "text/html; charset=latin1" },
+        { "Off", NULL, "latin1 .html", "a.html", "text/html; charset=latin1" },
+        { "koi8-r", NULL, "latin1 .html", "a.htm",
+          "text/html; charset=koi8-r" },
+        { "utf-8", "a/b .x", "latin1 x", "a.x", "a/b; charset=latin1" },
+        { "utf-8", "\"a/b; charset=c\" .x", "latin1 .x", "a.x",
+          "a/b; charset=latin1" }
+    };
+    static const struct { const char *preset, *charset; } bad[] = {
+        { "\"", NULL }, { "a b", NULL }, { "", NULL },
+        { "12345678901234567890123456789012345678901", NULL },
+        { "utf-8", "utf-8" }, { "utf-8", "utf-8 .nothing" },
+        { "utf-8", "u;8 .html" }, { "utf-8", "utf-8 \".html" },
+        { "utf-8", "utf-8 a.b" }
+    };
+
+    EACH(rows, i) {
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+        struct empm__types *types;
+        empm__chars chars;
+        context("%s", rows[i].want);
+        empm__chars_init(&chars);
+        cfg.add_default_charset = rows[i].preset;
+        cfg.add_type[0] = rows[i].type;
+        cfg.add_charset[0] = rows[i].charset;
+        CHECK_INT(empm__types_new(&types, &cfg, &chars, &rep), EMPM_OK);
+        CHECK_INT(rep.errors, 0);
+        CHECK_STR(empm__types_of_name(types, rows[i].name), rows[i].want);
+        EMPM_FREE(types);
+    }
+    EACH(bad, i) {
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+        context("%s, %s", bad[i].preset, bad[i].charset);
+        cfg.routes = file_routes;
+        cfg.document_root = cfg.spool_directory = g_tmp;
+        cfg.add_default_charset = bad[i].preset;
+        cfg.add_charset[0] = bad[i].charset;
+        CHECK(empm__check_all(&cfg, NULL, &rep) != EMPM_OK);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5115), 1);
+    }
+}
+
 /* empm_send_file() sends a regular file with ranges, and refuses all else
  * without waiting for it. */
 SERVED(files, send_file_from_a_handler, NULL)
@@ -21350,6 +21813,526 @@ TEST(files, kept_are_closed_at_rest)
     fx_down(&f);
 }
 
+/* The weights of Accept-Encoding (RFC 9110 12.4.2, 12.5.3) choose among the
+ * siblings that are there; at equal weights Precompressed decides. */
+SERVED_FILES(files, siblings_by_accept_encoding,
+             "Precompressed br zstd gzip")
+{
+    static const struct { const char *accept, *coding; } rows[] = {
+        { NULL, NULL }, { "", NULL }, { "identity", NULL }, { "deflate", NULL },
+        { "gzip", "gzip" }, { "GZip", "gzip" }, { "x-gzip", "gzip" },
+        { "br", "br" }, { "zstd", NULL }, { "gzip, deflate, br, zstd", "br" },
+        { "gzip;q=1, br;q=0.9", "gzip" }, { "gzip;q=0.8, br;q=0.801", "br" },
+        { "br;q=0, gzip", "gzip" }, { "br;q=0.000", NULL }, { "*", "br" },
+        { "*;q=0", NULL }, { "gzip, *;q=0", "gzip" }, { "br;q=0, *", "gzip" },
+        { "gzip;q=0.5, identity", NULL }, { "gzip;q=0.5, *;q=0.8", "br" },
+        { "gzip;q=0.5, identity;q=0.5", "gzip" },
+        { "identity;q=0, gzip;q=0.1", "gzip" }, { "identity;q=0", NULL },
+        { "identity;q=0, zstd", NULL },      /* the file rather than 406 */
+        { "zstd, gzip;q=0.2", "gzip" },      /* what is not there is passed */
+        { "gzip ; q=0.5", "gzip" }, { "gzip;Q=1.000", "gzip" },
+        { "gzip;q=1.001", NULL }, { "gzip;q=2", NULL }, { "gzip;q=", NULL },
+        { "gzip;q=0.1234", NULL }, { "gzip;q=-1", NULL }, { "gzip;", NULL },
+        { "gzip;q", NULL }, { "gzip;x=1", NULL }, { "gz", NULL },
+        { "\"gzip\"", NULL }, { ";q=1", NULL }, { ",,gzip;q=0.5,", "gzip" }
+    };
+    char path[512];
+
+    write_file(tmp_path(path, sizeof path, "www/s.js"), "identity", 8);
+    write_file(tmp_path(path, sizeof path, "www/s.js.gz"), "gzip", 4);
+    write_file(tmp_path(path, sizeof path, "www/s.js.br"), "br", 2);
+    EACH(rows, i) {
+        const char *want = rows[i].coding;
+        context("%s", rows[i].accept != NULL ? rows[i].accept : "(none)");
+        cl_printf(c, "GET /s.js HTTP/1.1\r\nHost: a\r\n%s%s%s\r\n",
+                  rows[i].accept != NULL ? "Accept-Encoding: " : "",
+                  rows[i].accept != NULL ? rows[i].accept : "",
+                  rows[i].accept != NULL ? "\r\n" : "");
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(c->body.p, want != NULL ? want : "identity");
+        if (want == NULL)
+            CHECK(cl_header(c, "Content-Encoding") == NULL);
+        else
+            CHECK_STR(cl_header(c, "Content-Encoding"), want);
+        CHECK_STR(cl_header(c, "Vary"), "Accept-Encoding");
+        CHECK_STR(cl_header(c, "Content-Type"),
+                  "text/javascript; charset=utf-8");
+    }
+    unlink(tmp_path(path, sizeof path, "www/s.js.br"));
+    unlink(tmp_path(path, sizeof path, "www/s.js.gz"));
+    unlink(tmp_path(path, sizeof path, "www/s.js"));
+}
+
+/* Each variant has its own entity tag, length and ranges, and a 304 says that
+ * it varies, too (RFC 9110 15.4.5). The sibling's own URL is a plain file. */
+SERVED_FILES(files, siblings_are_representations,
+             "Precompressed br gzip")
+{
+    char path[512], plain[64], coded[64], own[64];
+    static const char gz[] = "Accept-Encoding: gzip\r\n";
+
+    write_file(tmp_path(path, sizeof path, "www/s.txt"), "0123456789", 10);
+    write_file(tmp_path(path, sizeof path, "www/s.txt.gz"), "abcdef", 6);
+    etag_of(c, "/s.txt", plain);
+    etag_of(c, "/s.txt.gz", own);
+    CHECK_STR(c->body.p, "abcdef");
+    CHECK_STR(cl_header(c, "Content-Type"), "application/gzip");
+    CHECK(cl_header(c, "Content-Encoding") == NULL);
+    CHECK(cl_header(c, "Vary") == NULL);
+    cl_printf(c, "HEAD /s.txt HTTP/1.1\r\nHost: a\r\n%s\r\n", gz);
+    CHECK_INT(cl_reply_with(c, 1), 200);
+    CHECK_INT(c->declared, 6);
+    CHECK_STR(cl_header(c, "Content-Encoding"), "gzip");
+    snprintf(coded, sizeof coded, "%s", cl_header(c, "ETag"));
+    CHECK(strcmp(plain, coded) != 0 && strcmp(own, coded) != 0);
+    /* the tag of another variant is not that of this one */
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\n%sIf-None-Match: %s\r\n"
+              "\r\n", gz, plain);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "abcdef");
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\n%sIf-None-Match: %s\r\n"
+              "\r\n", gz, coded);
+    CHECK_INT(cl_reply(c), 304);
+    CHECK_STR(cl_header(c, "Vary"), "Accept-Encoding");
+    CHECK_STR(cl_header(c, "ETag"), coded);
+    CHECK(cl_header(c, "Content-Encoding") == NULL);
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\nIf-None-Match: %s\r\n\r\n",
+              plain);
+    CHECK_INT(cl_reply(c), 304);
+    CHECK_STR(cl_header(c, "Vary"), "Accept-Encoding");
+    /* a range counts the bytes of the variant */
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\n%sRange: bytes=4-\r\n"
+              "If-Range: %s\r\n\r\n", gz, coded);
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(c->body.p, "ef");
+    CHECK_STR(cl_header(c, "Content-Range"), "bytes 4-5/6");
+    CHECK_STR(cl_header(c, "Content-Encoding"), "gzip");
+    CHECK_STR(cl_header(c, "Vary"), "Accept-Encoding");
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\n%sRange: bytes=4-\r\n"
+              "If-Range: %s\r\n\r\n", gz, plain);
+    CHECK_INT(cl_reply(c), 200);
+    /* several ranges of coded bytes: the whole */
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\n%sRange: bytes=0-0,4-4"
+              "\r\n\r\n", gz);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "abcdef");
+    cl_printf(c, "GET /s.txt HTTP/1.1\r\nHost: a\r\n%sRange: bytes=9-\r\n\r\n",
+              gz);
+    CHECK_INT(cl_reply(c), 416);
+    CHECK_STR(cl_header(c, "Content-Range"), "bytes */6");
+    CHECK(cl_header(c, "Content-Encoding") == NULL);
+    check_in_step(c);
+    unlink(tmp_path(path, sizeof path, "www/s.txt.gz"));
+    unlink(tmp_path(path, sizeof path, "www/s.txt"));
+}
+
+/* A sibling comes and goes while the file is kept: what is gone is never sent,
+ * what is new is seen a little later. None is looked for where Precompressed is
+ * not set; what is no file, is empty, or leads out of the root is none; a file
+ * that is not there has none. */
+LIVE(files, siblings_come_and_go)
+{
+    static const char ask_gz[] = "GET /s.txt HTTP/1.1\r\nHost: a\r\n"
+                                 "Accept-Encoding: gzip\r\n\r\n";
+    fixture f;
+    client c;
+    char path[512], gz[512];
+    int64_t t;
+
+    fx_init(&f);
+    f.cfg.routes = file_routes;
+    f.cfg.precompressed = "gzip";
+    if (!fx_up(&f))
+        return;
+    tmp_path(gz, sizeof gz, "www/s.txt.gz");
+    write_file(tmp_path(path, sizeof path, "www/s.txt"), "plain", 5);
+    cl_open(&c, &f);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "plain");
+    write_file(gz, "coded", 5);
+    set_mtime(gz, 1);                   /* however old it is */
+    for (t = now_ms(); now_ms() - t < PATIENCE; nap(20)) {
+        cl_puts(&c, ask_gz);
+        if (cl_reply(&c) == 200 && strcmp(c.body.p, "coded") == 0)
+            break;
+    }
+    CHECK_STR(c.body.p, "coded");
+    CHECK_INT(unlink(gz), 0);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "plain");
+    nap(250);
+    CHECK_INT(symlink("../outside.txt", gz), 0);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "plain");
+    CHECK_INT(unlink(gz), 0);
+    CHECK_INT(mkdir(gz, 0755), 0);
+    nap(250);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "plain");
+    CHECK_INT(rmdir(gz), 0);
+    write_file(gz, "", 0);
+    nap(250);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "plain");
+    write_file(gz, "coded", 5);
+    CHECK_INT(unlink(path), 0);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 404);
+    check_in_step(&c);
+    cl_close(&c);
+    fx_down(&f);
+
+    if (!files_up(&f))
+        return;
+    write_file(path, "plain", 5);
+    cl_open(&c, &f);
+    cl_puts(&c, ask_gz);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "plain");
+    CHECK(cl_header(&c, "Vary") == NULL);
+    cl_close(&c);
+    unlink(gz);
+    unlink(path);
+    fx_down(&f);
+}
+
+/* A setting that names no coding, or one twice, is refused at a start. */
+TEST(files, codings_that_are_none)
+{
+    static const char *const bad[] = { "identity", "gzip gzip", "x-gzip gzip",
+                                       "deflate", "br, gzip", "\"br" };
+
+    EACH(bad, i) {
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+        context("Precompressed %s", bad[i]);
+        cfg.routes = file_routes;
+        cfg.document_root = cfg.spool_directory = g_tmp;
+        cfg.precompressed = bad[i];
+        CHECK(empm__check_all(&cfg, NULL, &rep) != EMPM_OK);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5140), 1);
+    }
+}
+
+static const empm_route error_routes[] = {
+    EMPM_ROUTE("/hello/{name}", h_hello, NULL),
+    EMPM_ROUTE("/status", h_status, NULL),
+    EMPM_ROUTE_WITH("/small", h_hello, NULL, NULL, NULL, 10, 0, 0),
+    EMPM_FILES("/", NULL), EMPM_ROUTES_END
+};
+
+/* An ErrorDocument is the body of errors without one, those of the server
+ * itself included, with their status; what a handler writes stays. */
+SERVED_WITH(files, error_documents, T_LIVE,
+            (fx_init(f), f->cfg.routes = error_routes),
+            "ErrorDocument 404 /sub/x.txt; ErrorDocument 400 \"<p>bad\"; "
+            "ErrorDocument 413 \"<p>long\"; ErrorDocument 431 \"<p>big\"; "
+            "ErrorDocument 405 /a.txt; ErrorDocument 412 \"<p>if\"; "
+            "ErrorDocument 503 \"/sp%20ace.txt\"; ErrorDocument 408 Late; "
+            "ErrorDocument 416 /a.txt; ErrorDocument 501 No; "
+            "ErrorDocument 501 default; RequestReadTimeout header=200ms")
+{
+    static const struct { const char *ask; int status; const char *body,
+                          *type; } rows[] = {
+        { "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n", 404, "sub x",
+          "text/plain; charset=utf-8" },
+        { "GET /.. HTTP/1.1\r\nHost: a\r\n\r\n", 400, "<p>bad",
+          "text/html; charset=utf-8" },
+        { "nonsense\r\n\r\n", 400, "<p>bad", "text/html; charset=utf-8" },
+        { "POST /small HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n", 413,
+          "<p>long", "text/html; charset=utf-8" },
+        { "GET / HTTP/1.1\r\nHost: a\r\nX: ", 431, "<p>big",
+          "text/html; charset=utf-8" },
+        { "PUT /a.txt HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 405,
+          "0123456789", "text/plain; charset=utf-8" },
+        { "GET /a.txt HTTP/1.1\r\nHost: a\r\nIf-Match: \"x\"\r\n\r\n", 412,
+          "<p>if", "text/html; charset=utf-8" },
+        { "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=99-\r\n\r\n", 416,
+          "0123456789", "text/plain; charset=utf-8" },
+        { "GET /status?code=503 HTTP/1.1\r\nHost: a\r\n\r\n", 503, "space",
+          "text/plain; charset=utf-8" },
+        { "GET /status?code=403 HTTP/1.1\r\nHost: a\r\n\r\n", 403,
+          "403 Forbidden\n", "text/plain; charset=utf-8" },
+        { "FROB / HTTP/1.1\r\nHost: a\r\n\r\n", 405, "0123456789",
+          "text/plain; charset=utf-8" },
+        { "GET /hello/x HTTP/1.1\r\nHost: a\r\n\r\n", 200, "Hello, x!\n",
+          "text/plain; charset=utf-8" },
+        /* no range, no condition of the request is one of the document */
+        { "GET /nothing HTTP/1.1\r\nHost: a\r\nRange: bytes=0-0\r\n"
+          "If-None-Match: *\r\n\r\n", 404, "sub x",
+          "text/plain; charset=utf-8" },
+        { "GET / HTTP/1.1\r\nHost", 408, "Late", "text/html; charset=utf-8" }
+    };
+    char big[9000];
+
+    memset(big, 'x', sizeof big);
+    big[sizeof big - 1] = '\0';
+    EACH(rows, i) {
+        context("%s", rows[i].ask);
+        cl_puts(c, rows[i].ask);
+        if (rows[i].status == 431)
+            cl_puts(c, big);
+        CHECK_INT(cl_reply(c), rows[i].status);
+        CHECK_STR(c->body.p, rows[i].body);
+        CHECK_STR(cl_header(c, "Content-Type"), rows[i].type);
+        CHECK(cl_header(c, "ETag") == NULL);
+        CHECK(cl_header(c, "Last-Modified") == NULL);
+        cl_close(c);
+    }
+    cl_puts(c, "HEAD /nothing HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(c, 1), 404);
+    CHECK_INT(c->declared, 5);
+    check_in_step(c);
+}
+
+/* A document that cannot be shown, or fails, leads to the line of text, once:
+ * one that is not there, is a folder, is too long, leads out, or is a script,
+ * whose source nobody sees. */
+SERVED_WITH(files, error_documents_that_fail, T_LIVE,
+            (fx_init(f), f->cfg.routes = error_routes),
+            "ErrorDocument 404 /none.html; ErrorDocument 403 /sub; "
+            "ErrorDocument 409 /big.bin; ErrorDocument 410 /link-out.txt; "
+            "ErrorDocument 411 /b.css; ErrorDocument 412 /.secret; "
+            "ErrorDocument 413 /hello/x; ErrorDocument 414 /%2e%2e/outside.txt;"
+            "ErrorDocument 415 /sub%2fx.txt; "
+            "AddHandler \"proxy:fcgi://127.0.0.1:1/\" .css")
+{
+    static const int status[] = { 404, 403, 409, 410, 411, 412, 413, 414,
+                                  415 };
+
+    EACH(status, i) {
+        char path[40], line[20];
+        size_t n;
+        snprintf(path, sizeof path, "/status?code=%d", status[i]);
+        n = (size_t)snprintf(line, sizeof line, "%d ", status[i]);
+        context("%s", path);
+        CHECK_INT(cl_get(c, path), status[i]);
+        CHECK(c->body.n < 60 && strncmp(c->body.p, line, n) == 0);
+        CHECK_STR(cl_header(c, "Content-Type"), "text/plain; charset=utf-8");
+    }
+    CHECK_INT(cl_get(c, "/none"), 404);
+    CHECK_STR(c->body.p, "404 Not Found\n");
+    CHECK_SOON(fx_log_has(f, "EMPM5142: ErrorDocument none.html: is no file"),
+               1000);
+    CHECK_SOON(fx_log_has(f, "ErrorDocument b.css: is a script"), 1000);
+    CHECK(fx_log_has(f, "EMPM5141: ErrorDocument 413 /hello/x: is no file"));
+    CHECK(fx_log_has(f, "EMPM5141: ErrorDocument 412 /.secret: is no file"));
+    check_in_step(c);
+}
+
+/* A document of some pages is written piece by piece. */
+SERVED_WITH(files, error_document_of_some_pages, T_LIVE,
+            (fx_init(f), f->cfg.routes = error_routes),
+            "ErrorDocument 404 /pages.html")
+{
+    char path[512], *big = (char *)malloc(65536);
+
+    if (big == NULL)
+        return;
+    pattern_fill(big, 65536, 3);
+    write_file(tmp_path(path, sizeof path, "www/pages.html"), big, 65536);
+    CHECK_INT(cl_get(c, "/nothing"), 404);
+    CHECK_INT(c->body.n, 65536);
+    CHECK_INT(pattern_fault(c->body.p, c->body.n, 3), -1);
+    check_in_step(c);
+    write_file(path, big, 20000);
+    CHECK_INT(cl_get(c, "/nothing"), 404);
+    CHECK_INT(c->body.n, 20000);
+    CHECK_INT(pattern_fault(c->body.p, c->body.n, 3), -1);
+    unlink(path);
+    free(big);
+}
+
+/* What cannot be an ErrorDocument is refused at a start. */
+TEST(files, error_documents_that_are_none)
+{
+    static const char *const bad[] = {
+        "", "404", "200 x", "600 x", "4o4 x", "0404 x", "404 a b", "404 \"a",
+        "404 http://a/", "404 HTTPS://a/b", "/a 404", "404 \"\" x"
+    };
+
+    EACH(bad, i) {
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+        context("ErrorDocument %s", bad[i]);
+        cfg.routes = file_routes;
+        cfg.document_root = cfg.spool_directory = g_tmp;
+        cfg.error_document[0] = bad[i];
+        CHECK(empm__check_all(&cfg, NULL, &rep) != EMPM_OK);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5141), 1);
+    }
+}
+
+/* The last line that a server of empm_test_open() has logged. */
+static char g_testing_log[1024];
+
+static void testing_log(enum empm_log_level level, const char *line,
+                        void *user)
+{
+    (void)level; (void)user;
+    snprintf(g_testing_log, sizeof g_testing_log, "%s", line);
+}
+
+/* --- EMPM_ASSETS ---------------------------------------------------------- */
+
+static unsigned char g_asset_big[300000];    /* filled by assets_routes() */
+static const unsigned char asset_page[] = "<p>page", asset_digits[] =
+    "0123456789";
+static const empm_asset some_assets[] = {    /* in no order */
+    { "sub/index.html", asset_page, sizeof asset_page - 1, NULL },
+    { "sub.css", asset_digits, 10, NULL },
+    { "big.bin", g_asset_big, sizeof g_asset_big, NULL },
+    { "sub/deep/a\"\\\303\244.txt", asset_digits, 10, "text/x-own" },
+    { "empty.txt", asset_digits, 0, NULL },
+    { "index.html", asset_page, sizeof asset_page - 1, NULL },
+    { "index.html-not", asset_digits, 9, NULL },
+    { NULL, NULL, 0, NULL }
+};
+
+static const empm_route *assets_routes(void)
+{
+    static const empm_route routes[] = {
+        EMPM_ROUTE("GET /hello/{name}", h_hello, NULL),
+        EMPM_ASSETS("GET /a/", some_assets),
+        EMPM_ASSETS_WITH("/any/", some_assets, "public, max-age=9"),
+        EMPM_ROUTES_END
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof g_asset_big; i++)
+        g_asset_big[i] = (unsigned char)(i * 7 + i / 251);
+    return routes;
+}
+
+/* Assets are files: names, folders, methods, conditions and ranges are theirs;
+ * there is no date, so none that a client sends makes a 304. */
+TEST(files, assets_are_files)
+{
+    static const struct {
+        const char *method, *target, *fields;
+        int status;
+        const char *body, *type;
+    } rows[] = {
+        { "GET", "/a/", "", 200, "<p>page", "text/html; charset=utf-8" },
+        { "GET", "/a/index.html", "", 200, "<p>page", NULL },
+        { "GET", "/a/sub.css?v=1", "", 200, "0123456789",
+          "text/css; charset=utf-8" },
+        { "GET", "/a/sub", "", 301, NULL, NULL },
+        { "GET", "/a/sub/", "", 200, "<p>page", NULL },
+        { "GET", "/a/sub/deep/", "", 404, NULL, NULL },
+        { "GET", "/a/sub/deep/a%22%5C%C3%A4.txt", "", 404, NULL, NULL },
+        { "GET", "/a/sub%2fdeep/", "", 404, NULL, NULL },
+        { "GET", "/a/su", "", 404, NULL, NULL },
+        { "GET", "/a/../a/./sub.css", "", 200, "0123456789", NULL },
+        { "GET", "/a/empty.txt", "", 200, "", "text/plain; charset=utf-8" },
+        { "HEAD", "/a/sub.css", "", 200, "", NULL },
+        { "GET", "/a/sub.css", "Range: bytes=2-4\r\n", 206, "234", NULL },
+        { "GET", "/a/sub.css", "Range: bytes=99-\r\n", 416, NULL, NULL },
+        { "GET", "/a/sub.css", "If-None-Match: *\r\n", 304, "", NULL },
+        { "GET", "/a/sub.css", "If-Match: \"x\"\r\n", 412, NULL, NULL },
+        { "GET", "/a/sub.css",
+          "If-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT\r\n", 200,
+          "0123456789", NULL },
+        { "GET", "/a/sub.css",
+          "If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 GMT\r\n", 200,
+          "0123456789", NULL },
+        { "POST", "/a/sub.css", "", 405, NULL, NULL },
+        { "DELETE", "/any/sub.css", "", 405, NULL, NULL }
+    };
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+    char tag[80], other[80];
+    size_t n;
+
+    cfg.routes = assets_routes();
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    EACH(rows, i) {
+        const int status = rows[i].status;
+        CHECK_INT(empm_test_send(t, rows[i].method, rows[i].target,
+                                 rows[i].fields, NULL, 0), status);
+        if (rows[i].body != NULL)
+            CHECK_STR(empm_test_body(t, NULL), rows[i].body);
+        if (rows[i].type != NULL)
+            CHECK_STR(empm_test_header(t, "Content-Type"), rows[i].type);
+        CHECK_INT(empm_test_header(t, "ETag") != NULL,
+                  status == 200 || status == 206 || status == 304);
+        if (status == 200 || status == 304)
+            CHECK_STR(empm_test_header(t, "Cache-Control"), "no-cache");
+        CHECK(empm_test_header(t, "Last-Modified") == NULL);
+    }
+    /* the bytes make the tag, and nothing else does */
+    empm_test_get(t, "/a/index.html");
+    snprintf(tag, sizeof tag, "If-None-Match: %s\r\n",
+             empm_test_header(t, "ETag"));
+    CHECK_INT(empm_test_send(t, "GET", "/any/sub/", tag, NULL, 0), 304);
+    CHECK_STR(empm_test_header(t, "Cache-Control"), "public, max-age=9");
+    CHECK_INT(empm_test_send(t, "GET", "/a/sub.css", tag, NULL, 0), 200);
+    snprintf(other, sizeof other, "%s", empm_test_header(t, "ETag"));
+    empm_test_get(t, "/a/index.html-not");
+    CHECK(strcmp(empm_test_header(t, "ETag"), other) != 0);
+
+    CHECK_INT(empm_test_get(t, "/a/big.bin"), 200);
+    CHECK(memcmp(empm_test_body(t, &n), g_asset_big, sizeof g_asset_big) == 0);
+    CHECK_INT(n, sizeof g_asset_big);
+    CHECK_INT(empm_test_send(t, "GET", "/a/big.bin",
+                             "Range: bytes=1000-200000\r\n", NULL, 0), 206);
+    CHECK(memcmp(empm_test_body(t, &n), g_asset_big + 1000, 199001) == 0);
+    CHECK_INT(n, 199001);
+    CHECK_INT(empm_test_send(t, "GET", "/a/big.bin",
+                             "Range: bytes=0-1,100000-199999\r\n", NULL, 0),
+              206);
+    CHECK(strstr(empm_test_header(t, "Content-Type"), "multipart/byteranges")
+          != NULL);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
+/* A client that reads slowly gets all bytes of a large one, from memory. */
+SERVED_WITH(files, assets_that_are_large, T_LIVE,
+            fx_init(f); f->cfg.routes = assets_routes(), "SendBufferSize 4096")
+{
+    CHECK_INT(cl_get(c, "/a/big.bin"), 200);
+    CHECK_INT(c->body.n, sizeof g_asset_big);
+    CHECK(c->body.n == sizeof g_asset_big &&
+          memcmp(c->body.p, g_asset_big, sizeof g_asset_big) == 0);
+    CHECK_INT(cl_get(c, "/a/"), 200);
+    CHECK_OPEN(c);
+}
+
+/* A table that cannot be served ends the start, and the message names the row.
+ */
+TEST(files, assets_that_cannot_be)
+{
+    static const empm_asset tables[][3] = {
+        { { "a", asset_page, 1, NULL }, { "a", asset_page, 2, NULL },
+          { NULL, NULL, 0, NULL } },
+        { { "/a", asset_page, 1, NULL }, { NULL, NULL, 0, NULL },
+          { NULL, NULL, 0, NULL } },
+        { { "", asset_page, 1, NULL }, { NULL, NULL, 0, NULL },
+          { NULL, NULL, 0, NULL } },
+        { { "b", asset_page, 1, "text/a\r\nX: y" }, { NULL, NULL, 0, NULL },
+          { NULL, NULL, 0, NULL } }
+    };
+
+    EACH(tables, i) {
+        empm_route routes[] = {
+            EMPM_ASSETS("GET /", NULL), EMPM_ROUTES_END
+        };
+        empm_config cfg = empm_defaults();
+        routes[0].user = EMPM_TEXT(tables[i]);
+        cfg.routes = routes;
+        cfg.log = testing_log;
+        CHECK(empm_test_open(&cfg) == NULL);
+        CHECK(strstr(g_testing_log, "EMPM5105: route \"GET /\": asset \"") !=
+              NULL);
+    }
+}
+
 /* ---------------------------------------------------------------------------
  * >>fastcgi -- a back end of the test's own, and PHP-FPM where it is installed
  *
@@ -21542,14 +22525,21 @@ TEST(fastcgi, a_body_goes_on_at_any_byte)
 
 /* --- a back end ----------------------------------------------------------- */
 
-enum { FB_STREAM, FB_EARLY, FB_CLOSE, FB_HANG, FB_ECHO, FB_LONG };
+enum { FB_STREAM, FB_EARLY, FB_CLOSE, FB_HANG, FB_ECHO, FB_LONG, FB_NUMBER,
+       FB_LATE, FB_ONCE };
 
 typedef struct fb_row {
     int         how;                /* FB_* */
     const char *say;                /* FB_STREAM: pieces "o:...", "e:...", with
                                        '|' between them; "$" ends the request,
                                        "$N": with a status, "!" closes;
-                                       FB_LONG: bytes of pattern() */
+                                       FB_LONG: bytes of pattern();
+                                       FB_NUMBER: it answers which request of
+                                       its life this is, after so many ms;
+                                       FB_LATE: the same, and the padding of
+                                       its last record follows after so many;
+                                       FB_ONCE: the same, but only the first of
+                                       a connection: the next one ends it */
     int         cut;                /* bytes of a write; 0: all */
 } fb_row;
 
@@ -21559,11 +22549,13 @@ typedef struct fb {                 /* the back end */
     pthread_t     thread;
     const fb_row *rows;
     int           conns, stop;      /* atomic */
-    int           reads_slowly;
+    int           requests;         /* atomic; that it has read */
+    int           ends;             /* atomic; connections that are closed */
+    int           nth;              /* the thread; request of its connection */
 } fb;
 
 /* Reads the records of one request: its parameters as lines, and its body. */
-static int fb_read(int fd, str *params, str *body)
+static int fb_read(int fd, str *params, str *body, int *keep)
 {
     unsigned char head[8];
 
@@ -21580,6 +22572,8 @@ static int fb_read(int fd, str *params, str *body)
         if (got < n)
             return -1;
         n -= head[6];
+        if (head[1] == EMPM__FCGI_BEGIN)
+            *keep = data[2] & 1;
         if (head[1] == EMPM__FCGI_STDIN && n == 0)
             return 0;
         if (head[1] == EMPM__FCGI_STDIN)
@@ -21667,17 +22661,70 @@ static void fb_long(int fd, int64_t n)
     free(piece);
 }
 
+/* Reads a request and answers it. Returns 1 if the connection is to be kept and
+ * may have another; -1: it is to be closed at once. */
+static int fb_answer(fb *b, int fd)
+{
+    str params = { 0 }, body = { 0 }, out = { 0 };
+    const fb_row *row;
+    const char *q;
+    int number, keep = 0, early = 0;
+
+    if (fb_read(fd, &params, &body, &keep) != 0) {
+        str_free(&params);
+        str_free(&body);
+        return -1;
+    }
+    number = add_int(&b->requests, 1);
+    b->nth++;
+    str_add(&params, "", 1);
+    q = strstr(params.p, "QUERY_STRING=");
+    row = &b->rows[q != NULL ? atoi(q + 13) : 0];
+    if (row->how == FB_ECHO) {
+        str_addf(&out, "Content-Type: text/plain\r\n\r\n");
+        str_add(&out, params.p, params.n - 1);
+        str_addf(&out, "BODY=");
+        str_add(&out, body.p, body.n);
+        params.n = 0;
+        fcgi_record(&params, EMPM__FCGI_STDOUT, out.p, out.n, 0);
+        fcgi_end_record(&params, 0);
+        fb_write(fd, params.p, params.n, 0);
+    } else if (row->how == FB_LONG) {
+        fb_long(fd, atoll(row->say));
+    } else if (row->how == FB_ONCE && b->nth > 1) {
+        early = 1;
+    } else if (row->how >= FB_NUMBER) {
+        const size_t late = row->how == FB_LATE ? 7 : 0;
+
+        if (late == 0)
+            nap(atoi(row->say));
+        body.n = 0;
+        str_addf(&body, "A: b\n\n%d", number);
+        fcgi_record(&out, EMPM__FCGI_STDOUT, body.p, body.n, 3);
+        fcgi_record(&out, EMPM__FCGI_END, "\0\0\0\0\0\0\0\0", 8, (int)late);
+        fb_write(fd, out.p, out.n - late, 0);
+        if (late > 0) {
+            nap(atoi(row->say));
+            fb_write(fd, "padding", late, 0);
+        }
+    } else if (row->how == FB_STREAM) {
+        early = fb_stream(&out, row->say);
+        fb_write(fd, out.p, out.n, row->cut);
+    }
+    str_free(&params);
+    str_free(&body);
+    str_free(&out);
+    return early ? -1 : keep;
+}
+
 static void *fb_run(void *arg)
 {
     fb *b = (fb *)arg;
 
     while (!get_int(&b->stop)) {
         struct pollfd p;
-        str params = { 0 }, body = { 0 }, out = { 0 };
-        const fb_row *row = NULL;
-        const char *q;
         char one;
-        int fd;
+        int fd, r;
 
         p.fd = b->fd;
         p.events = POLLIN;
@@ -21689,47 +22736,25 @@ static void *fb_run(void *arg)
             continue;
         }
         if (b->rows[0].how == FB_EARLY) {
+            str out = { 0 };
+
             fb_stream(&out, b->rows[0].say);
             fb_write(fd, out.p, out.n, 0);
             close(fd);
             str_free(&out);
             continue;
         }
-        if (fb_read(fd, &params, &body) == 0) {
-            str_add(&params, "", 1);
-            q = strstr(params.p, "QUERY_STRING=");
-            row = &b->rows[q != NULL ? atoi(q + 13) : 0];
-            if (row->how == FB_ECHO) {
-                str_addf(&out, "Content-Type: text/plain\r\n\r\n");
-                str_add(&out, params.p, params.n - 1);
-                str_addf(&out, "BODY=");
-                str_add(&out, body.p, body.n);
-                params.n = 0;
-                fcgi_record(&params, EMPM__FCGI_STDOUT, out.p, out.n, 0);
-                fcgi_end_record(&params, 0);
-                fb_write(fd, params.p, params.n, 0);
-            } else if (row->how == FB_LONG) {
-                fb_long(fd, atoll(row->say));
-            } else if (row->how == FB_STREAM) {
-                const int early = fb_stream(&out, row->say);
-                fb_write(fd, out.p, out.n, row->cut);
-                if (early) {
-                    close(fd);
-                    fd = -1;
-                }
-            }
-        }
+        b->nth = 0;
+        r = fb_answer(b, fd);
         /* as PHP-FPM: nobody else before the other side has closed */
-        while (fd >= 0 && !get_int(&b->stop)) {
-            p.fd = fd;
-            if (poll(&p, 1, 20) > 0 && recv(fd, &one, 1, 0) <= 0)
+        p.fd = fd;
+        while (r >= 0 && !get_int(&b->stop))
+            if (poll(&p, 1, 20) > 0 &&
+                (recv(fd, &one, 1, r > 0 ? MSG_PEEK : 0) <= 0 ||
+                 (r > 0 && (r = fb_answer(b, fd)) < 0)))
                 break;
-        }
-        if (fd >= 0)
-            close(fd);
-        str_free(&params);
-        str_free(&body);
-        str_free(&out);
+        close(fd);
+        add_int(&b->ends, 1);
     }
     return NULL;
 }
@@ -21749,6 +22774,19 @@ static void fb_up(fb *b, const char *name, const fb_row *rows)
     if (bind(b->fd, (struct sockaddr *)&a, sizeof a) < 0 ||
         listen(b->fd, 64) < 0)
         abort();
+}
+
+/* The same by TCP; the port. */
+static int fb_up_tcp(fb *b, const fb_row *rows)
+{
+    int port = 0;
+
+    memset(b, 0, sizeof *b);
+    b->rows = rows;
+    tmp_path(b->path, sizeof b->path, "none");
+    if ((b->fd = listening_socket(&port)) < 0)
+        abort();
+    return port;
 }
 
 static void fb_down(fb *b)
@@ -22232,7 +23270,10 @@ SERVED_WITH(fastcgi, proxy_pass, T_LIVE,
 {
     static const char *const bad[] = {
         "app fcgi://a:1", "/app/", "/app/ http://a:1/",
-        "/app/ fcgi://a:1 max=3",
+        "/app/ fcgi://a:1 max=0", "/app/ fcgi://a:1 max=4097",
+        "/app/ fcgi://a:1 max=", "/app/ fcgi://a:1 enablereuse=on",
+        "/app/ fcgi://a:1 max=3 enablereuse=maybe", "/app/ fcgi://a:1 ttl=5",
+        "/app/ fcgi://a:1 max=3 enablereuse=on ttl=0",
         "/app/ fcgi://a:1 timeout=x", "/app/ fcgi://a:1 flushpackets=maybe"
     };
 
@@ -22258,6 +23299,321 @@ SERVED_WITH(fastcgi, proxy_pass, T_LIVE,
     no_context();
 }
 
+/* --- max= ----------------------------------------------------------------- */
+
+/* Waits until /status?auto has a line. */
+static int fb_shown(client *c, const char *line)
+{
+    const uint64_t end = now_ms() + 3000;
+
+    while (now_ms() < end) {
+        if (cl_get(c, "/status?auto") == 200 && c->body.p != NULL &&
+            strstr(c->body.p, line) != NULL)
+            return 1;
+        nap(2);
+    }
+    return CHECK_STR(c->body.p, line);
+}
+
+static const fb_row fb_numbers[] = { { FB_NUMBER, "60", 0 } };
+
+/* With max=1 one request at a time is at the back end. The others wait in the
+ * order in which they came, hold no worker, and are counted. */
+LIVE(fastcgi, more_than_max_wait_in_order)
+{
+    client asks[5];
+    fixture f;
+    client c;
+    char line[40];
+    int i;
+
+    fb_init(&f, fb_numbers, fb_numbers);
+    snprintf(fb_address[0], sizeof fb_address[0], "unix:%s max=1", fb_one.path);
+    f.cfg.threads_per_child = 1;
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 5; i++) {
+        cl_init(&asks[i]);
+        asks[i].port = f.port;
+        cl_puts(&asks[i], "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+        snprintf(line, sizeof line, "Backend0%s: %d\n",
+                 i == 0 ? "Active" : "Waiting", i == 0 ? 1 : i);
+        if (i < 4)                   /* the fifth may find the first one gone */
+            CHECK(fb_shown(&c, line));
+    }
+    CHECK(get_int(&fb_one.conns) <= 2);
+    for (i = 0; i < 5; i++) {
+        CHECK_INT(cl_reply(&asks[i]), 200);
+        CHECK_INT(asks[i].body.n > 0 ? asks[i].body.p[0] : 0, '1' + i);
+    }
+    CHECK(fb_shown(&c, "Backend0Active: 0\nBackend0Waiting: 0\n"));
+    cl_close_all(asks, 5);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A request that finds no seat in ProxyConnectTimeout is 503 with Retry-After;
+ * one whose client goes leaves the line; and neither takes a seat along. */
+LIVE(fastcgi, a_place_in_the_line_ends_with_time_or_client)
+{
+    client asks[4];
+    fixture f;
+    client c;
+    int i;
+
+    fb_init(&f, fb_hangs, fb_numbers);
+    snprintf(fb_address[0], sizeof fb_address[0], "unix:%s max=2 timeout=400ms "
+             "connectiontimeout=200ms", fb_one.path);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 4; i++) {
+        cl_init(&asks[i]);
+        asks[i].port = f.port;
+        cl_puts(&asks[i], "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK(fb_shown(&c, i < 2 ? i == 0 ? "Backend0Active: 1\n"
+                                          : "Backend0Active: 2\n"
+                                 : i == 2 ? "Backend0Waiting: 1\n"
+                                          : "Backend0Waiting: 2\n"));
+    }
+    cl_reset(&asks[2]);
+    CHECK(fb_shown(&c, "Backend0Waiting: 1\n"));
+    CHECK_INT(cl_reply(&asks[3]), 503);
+    CHECK_STR(cl_header(&asks[3], "Retry-After"), "1");
+    CHECK(fx_log_has(&f, "EMPM5702"));
+    CHECK(fb_shown(&c, "Backend0Active: 2\nBackend0Waiting: 0\n"));
+    for (i = 0; i < 2; i++)
+        CHECK_INT(cl_reply(&asks[i]), 504);
+    CHECK(fb_shown(&c, "Backend0Active: 0\nBackend0Waiting: 0\n"));
+    for (i = 0; i < 2; i++)          /* both seats are there again */
+        cl_puts(&asks[i], "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(fb_shown(&c, "Backend0Active: 2\n"));
+    cl_close_all(asks, 4);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A seat goes to the first in line that may have it: not to one that has failed
+ * at this back end before. */
+LIVE(fastcgi, a_seat_is_not_given_where_it_has_failed)
+{
+    static const fb_row closes[] = { { FB_CLOSE, NULL, 0 } };
+    client asks[3];
+    fixture f;
+    int i;
+
+    fb_init(&f, closes, fb_numbers);
+    snprintf(fb_address[1] + strlen(fb_address[1]), 8, " max=1");
+    if (!fb_serve(&f))
+        return;
+    for (i = 0; i < 3; i++) {
+        cl_init(&asks[i]);
+        asks[i].port = f.port;
+        cl_puts(&asks[i], "GET /two/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    for (i = 0; i < 3; i++)
+        CHECK_INT(cl_reply(&asks[i]), 200);
+    CHECK(get_int(&fb_one.conns) <= 3);      /* once for each request */
+    cl_close_all(asks, 3);
+    fb_end(&f);
+}
+
+/* A stop ends the wait in the line. */
+LIVE(fastcgi, a_stop_ends_the_line)
+{
+    client asks[2];
+    fixture f;
+    client c;
+    int i;
+
+    fb_init(&f, fb_numbers, fb_numbers);
+    snprintf(fb_address[0], sizeof fb_address[0], "unix:%s max=1", fb_one.path);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 2; i++) {
+        cl_init(&asks[i]);
+        asks[i].port = f.port;
+        cl_puts(&asks[i], "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK(fb_shown(&c, i == 0 ? "Backend0Active: 1\n"
+                                  : "Backend0Waiting: 1\n"));
+    }
+    if (f.forked)
+        kill(f.pid, SIGTERM);
+    else
+        empm_stop(f.s);
+    CHECK_INT(cl_reply(&asks[1]), 503);
+    CHECK_INT(cl_reply(&asks[0]), 200);
+    cl_close_all(asks, 2);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* --- enablereuse= --------------------------------------------------------- */
+
+static int fb_kept(fixture *f, const fb_row *one, const char *options)
+{
+    fb_init(f, one, fb_hangs);
+    snprintf(fb_address[0], sizeof fb_address[0], "unix:%s max=1 "
+             "enablereuse=on %s", fb_one.path, options);
+    return fb_serve(f);
+}
+
+/* Waits until the back end has seen `n` connections end. */
+static int fb_ended(fb *b, int n)
+{
+    const uint64_t end = now_ms() + 3000;
+
+    while (get_int(&b->ends) < n && now_ms() < end)
+        nap(2);
+    return CHECK_INT(get_int(&b->ends), n);
+}
+
+/* A connection is kept and serves the next request, and the one after it; it is
+ * closed after ttl=. */
+LIVE(fastcgi, a_connection_is_kept_for_its_time)
+{
+    static const fb_row numbers[] = { { FB_NUMBER, "0", 0 } };
+    fixture f;
+    client c;
+    int i;
+
+    if (!fb_kept(&f, numbers, "ttl=200ms"))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 1; i <= 5; i++) {
+        CHECK_INT(cl_ask(&c, i % 2 ? "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n"
+                         : "POST /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                           "Content-Length: 3\r\n\r\nabc"), 200);
+        CHECK_INT(c.body.n > 0 ? c.body.p[0] : 0, '0' + i);
+    }
+    CHECK_INT(get_int(&fb_one.conns), 1);
+    CHECK_INT(get_int(&fb_one.ends), 0);
+    fb_ended(&fb_one, 1);
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);
+    CHECK_INT(get_int(&fb_one.conns), 2);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* The padding of the last record may come late: it is read before the
+ * connection is used again, and is no part of the next answer. */
+LIVE(fastcgi, a_kept_connection_is_read_to_its_end)
+{
+    static const fb_row late[] = { { FB_LATE, "20", 0 } };
+    fixture f;
+    client c;
+    int i;
+
+    if (!fb_kept(&f, late, "ttl=5"))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 1; i <= 3; i++) {
+        CHECK_INT(cl_get(&c, "/app/?0"), 200);
+        CHECK_INT(c.body.n > 0 ? c.body.p[0] : 0, '0' + i);
+        nap(60);
+    }
+    CHECK_INT(get_int(&fb_one.conns), 1);
+    /* too late: this one waits for nothing, and has a connection of its own */
+    for (i = 4; i <= 5; i++) {
+        CHECK_INT(cl_get(&c, "/app/?0"), 200);
+        CHECK_INT(c.body.n > 0 ? c.body.p[0] : 0, '0' + i);
+    }
+    CHECK_INT(get_int(&fb_one.conns), 2);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A kept connection that ends before the first byte of an answer: a safe
+ * request is sent once more, on a new one; another is never sent twice. */
+LIVE(fastcgi, a_kept_connection_that_ends_is_replaced_once)
+{
+    static const fb_row once[] = { { FB_ONCE, "0", 0 } };
+    fixture f;
+    client c;
+
+    if (!fb_kept(&f, once, "ttl=5"))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);           /* 1, kept */
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);           /* 2 ends it, 3 */
+    CHECK_INT(get_int(&fb_one.requests), 3);
+    CHECK_INT(get_int(&fb_one.conns), 2);
+    CHECK_INT(cl_ask(&c, "POST /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                     "Content-Length: 3\r\n\r\nabc"), 502);      /* 4 */
+    CHECK_INT(get_int(&fb_one.requests), 4);
+    CHECK_INT(get_int(&fb_one.conns), 2);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A kept connection that has ended while it was idle is seen before it is used:
+ * a request that must not be sent twice has a new one. */
+LIVE(fastcgi, a_kept_connection_that_has_ended_is_not_used)
+{
+    static const fb_row ends[] = {
+        { FB_STREAM, "o:A: b\n\nx|$|!", 0 }
+    };
+    fixture f;
+    client c;
+    int i;
+
+    if (!fb_kept(&f, ends, "ttl=5"))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 1; i <= 3; i++) {
+        CHECK_INT(cl_ask(&c, "POST /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                         "Content-Length: 3\r\n\r\nabc"), 200);
+        fb_ended(&fb_one, i);
+    }
+    CHECK_INT(get_int(&fb_one.conns), 3);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* While the server drains no connection is kept, for as long as that lasts. */
+LIVE(fastcgi, a_drain_closes_what_is_kept)
+{
+    static const fb_row numbers[] = { { FB_NUMBER, "0", 0 } };
+    client waits;
+    fixture f;
+    client c;
+
+    fb_init(&f, numbers, fb_hangs);
+    snprintf(fb_address[0], sizeof fb_address[0], "unix:%s max=2 "
+             "enablereuse=on ttl=60", fb_one.path);
+    snprintf(fb_address[1], sizeof fb_address[1], "unix:%s timeout=400ms",
+             fb_two.path);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&waits);
+    waits.port = f.port;
+    cl_puts(&waits, "GET /two/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);
+    CHECK(fb_shown(&c, "Backend1Active: 1\n"));
+    CHECK_INT(get_int(&fb_one.ends), 0);
+    if (f.forked)
+        kill(f.pid, SIGQUIT);
+    else
+        empm_stop_graceful(f.s);
+    fb_ended(&fb_one, 1);
+    CHECK(!cl_readable(&waits, 0));
+    CHECK_INT(cl_reply(&waits), 504);
+    cl_close(&waits);
+    cl_close(&c);
+    fb_end(&f);
+}
+
 /* Each form of the status shows each back end, with its last failure. */
 LIVE(fastcgi, the_status_shows_back_ends)
 {
@@ -22265,7 +23621,8 @@ LIVE(fastcgi, the_status_shows_back_ends)
         { "/status?auto", "Backend1Requests: 3\n" },
         { "/status?auto", "Backend0Failures: 0\n" },
         { "/status?auto", "Backend1LastFailure: No such file" },
-        { "/status?json", "\"active\":0,\"requests\":3,\"failures\":3" },
+        { "/status?json", "\"active\":0,\"waiting\":0,\"requests\":3,"
+                          "\"failures\":3" },
         { "/status?json", "\"last_failure\":\"No such file" },
         { "/status?prometheus", "backend_failures_total{number=\"1\"" },
         { "/status", "<h2>Back ends</h2>" },
@@ -22374,6 +23731,520 @@ LIVE(fastcgi, scripts_are_files)
     rmdir(path);
     snprintf(path, sizeof path, "%s/s.php", f.www);
     unlink(path);
+}
+
+/* --- which script runs, and what it sees ---------------------------------- */
+
+/* A row of URLs: SCRIPT_NAME and PATH_INFO (NULL: none), and the script's place
+ * below the folder (NULL: the back end has no files). Without a name the status
+ * is all, and no back end is asked. */
+typedef struct fb_url {
+    const char *target;
+    int         status;
+    const char *name, *info, *file;
+} fb_url;
+
+static void fb_file(const fixture *f, const char *name, const char *text)
+{
+    char path[600];
+
+    snprintf(path, sizeof path, "%s/%s", f->www, name);
+    write_file(path, text, strlen(text));
+}
+
+/* Asks for each row. The script sees the target as it was sent and the query
+ * apart; its name and PATH_INFO are the decoded path, unless it stands in for
+ * what is not there. */
+static void fb_urls(const fixture *f, client *c, const fb_url *rows, size_t n)
+{
+    char line[1000], root[400];
+    size_t i;
+    int asked;
+
+    if (realpath(f->www, root) == NULL)
+        abort();
+    for (i = 0; i < n; i++) {
+        const fb_url *u = &rows[i];
+
+        context("%s", u->target);
+        asked = get_int(&fb_one.conns);
+        cl_close(c);                 /* a 400 closes */
+        CHECK_INT(cl_get(c, u->target), u->status);
+        CHECK(c->body.p == NULL || strstr(c->body.p, "<?php") == NULL);
+        CHECK_INT(get_int(&fb_one.conns) - asked, u->name != NULL);
+        if (u->name == NULL)
+            continue;
+        snprintf(line, sizeof line, "SCRIPT_NAME=%s", u->name);
+        CHECK(fb_has(c, line));
+        snprintf(line, sizeof line, "PATH_INFO=%s", u->info ? u->info : "");
+        CHECK_INT(fb_has(c, line), u->info != NULL);
+        CHECK_INT(strstr(c->body.p, "PATH_INFO=") != NULL, u->info != NULL);
+        snprintf(line, sizeof line, "SCRIPT_FILENAME=%s/%s", root,
+                 u->file != NULL ? u->file : "");
+        CHECK_INT(fb_has(c, line), u->file != NULL);
+        snprintf(line, sizeof line, "PATH_TRANSLATED=%s%s", root,
+                 u->info != NULL ? u->info : "");
+        CHECK_INT(fb_has(c, line), u->file != NULL && u->info != NULL);
+        snprintf(line, sizeof line, "REQUEST_URI=%s", u->target);
+        CHECK(fb_has(c, line));
+        snprintf(line, sizeof line, "QUERY_STRING=%s",
+                 strchr(u->target, '?') ? strchr(u->target, '?') + 1 : "");
+        CHECK(fb_has(c, line));
+        if (CHECK(strstr(c->body.p, "SCRIPT_NAME=") != NULL))
+            CHECK(strstr(strstr(c->body.p, "SCRIPT_NAME=") + 1,
+                         "\nSCRIPT_NAME=") == NULL);
+    }
+    no_context();
+}
+
+static const char *const fb_folders[] = {
+    "u", "u/sub", "u/dir.php", "u/a b", "u/hostile.file.d"
+};
+
+static const char *const fb_scripts[] = {
+    "u/s.php", "u/index.php", "u/sub/index.php", "u/sub/t.php",
+    "u/dir.php/in.php", "u/a b/c d.php", "u/p+q.php", "u/100%.php",
+    "u/\303\244.php", "u/\304\260\342\204\252.php", "u/two.php.php", "u/.php"
+};
+
+/* Makes the files of the tables, or removes them. */
+static void fb_tree(const fixture *f, int make)
+{
+    char path[600];
+    size_t i;
+
+    for (i = 0; make && i < sizeof fb_folders / sizeof *fb_folders; i++) {
+        snprintf(path, sizeof path, "%s/%s", f->www, fb_folders[i]);
+        mkdir(path, 0755);
+    }
+    EACH(fb_scripts, k) {
+        snprintf(path, sizeof path, "%s/%s", f->www, fb_scripts[k]);
+        if (make)
+            fb_file(f, fb_scripts[k], "<?php secret");
+        else
+            unlink(path);
+    }
+    snprintf(path, sizeof path, "%s/u/hostile.file", f->www);
+    if (make)
+        fb_file(f, "u/hostile.file", "an upload");
+    else
+        unlink(path);
+    for (i = sizeof fb_folders / sizeof *fb_folders; !make && i-- > 0;) {
+        snprintf(path, sizeof path, "%s/%s", f->www, fb_folders[i]);
+        rmdir(path);
+    }
+}
+
+/* A path is decoded once, made normal, and leads to a script by its names,
+ * compared byte by byte; what follows is PATH_INFO. */
+LIVE(fastcgi, urls_of_scripts)
+{
+    static const fb_url rows[] = {
+        { "/php/u/s.php", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "/php/u/s.php?", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "/php/u/s.php?q=%2F&r=a+b?c", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "/php/u/s.php/", 200, "/php/u/s.php", "/", "u/s.php" },
+        { "/php/u/s.php/a/b", 200, "/php/u/s.php", "/a/b", "u/s.php" },
+        { "/php/u/s.php/a%2Fb", 200, "/php/u/s.php", "/a/b", "u/s.php" },
+        { "/php/u/s.php/a%252Fb", 200, "/php/u/s.php", "/a%2Fb", "u/s.php" },
+        { "/php/u/s.php/a%20b+c", 200, "/php/u/s.php", "/a b+c", "u/s.php" },
+        { "/php/u/s.php/%C3%A4", 200, "/php/u/s.php", "/\303\244",
+          "u/s.php" },
+        { "/php/u/s.php/x.php", 200, "/php/u/s.php", "/x.php", "u/s.php" },
+        { "/php/u/s.php/%3Fq=1", 200, "/php/u/s.php", "/?q=1", "u/s.php" },
+        { "/php/u/%73.php", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "//php//u//s.php//a//b/", 200, "/php/u/s.php", "/a/b/", "u/s.php" },
+        { "/php/u/./sub/../s.php", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "/php/u/s.php/../s.php/x", 200, "/php/u/s.php", "/x", "u/s.php" },
+        { "/php/u/%2e%2e/u/s.php", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "/php/u/a%20b/c%20d.php/e%20f", 200, "/php/u/a b/c d.php", "/e f",
+          "u/a b/c d.php" },
+        { "/php/u/p+q.php", 200, "/php/u/p+q.php", NULL, "u/p+q.php" },
+        { "/php/u/100%25.php", 200, "/php/u/100%.php", NULL, "u/100%.php" },
+        { "/php/u/%C3%A4.php/x", 200, "/php/u/\303\244.php", "/x",
+          "u/\303\244.php" },
+        { "/php/u/two.php.php", 200, "/php/u/two.php.php", NULL,
+          "u/two.php.php" },
+        /* U+0130 and U+212A are longer or shorter in lower case */
+        { "/php/u/%C4%B0%E2%84%AA.php/%C4%B0", 200,
+          "/php/u/\304\260\342\204\252.php", "/\304\260",
+          "u/\304\260\342\204\252.php" },
+        /* folders: their index; one may be called as a script */
+        { "/php/u/", 200, "/php/u/index.php", NULL, "u/index.php" },
+        { "/php/u/sub/?a=b", 200, "/php/u/sub/index.php", NULL,
+          "u/sub/index.php" },
+        { "/php/u/dir.php/in.php/x", 200, "/php/u/dir.php/in.php", "/x",
+          "u/dir.php/in.php" },
+        { "/php/u/dir.php/", 404, NULL, NULL, NULL },
+        { "/php/u/sub", 301, NULL, NULL, NULL },
+        /* what is no script is none by what follows or precedes it */
+        { "/php/u/hostile.file/fake.php", 404, NULL, NULL, NULL },
+        { "/php/u/hostile.file/.php", 404, NULL, NULL, NULL },
+        { "/php/u/hostile.file%2Ffake.php", 404, NULL, NULL, NULL },
+        { "/php/u/hostile.file%00.php", 400, NULL, NULL, NULL },
+        { "/php/u/hostile.file;.php", 404, NULL, NULL, NULL },
+        { "/php/u/hostile.file", 200, NULL, NULL, NULL },
+        { "/php/u/hostile.file.d/fake.php/x", 404, NULL, NULL, NULL },
+        { "/php/u/none.php/x", 404, NULL, NULL, NULL },
+        { "/php/u/S.php", 404, NULL, NULL, NULL },
+        { "/php/u/s.PHP", 404, NULL, NULL, NULL },
+        { "/php/u/s.php.", 404, NULL, NULL, NULL },
+        { "/php/u/s.php%20", 404, NULL, NULL, NULL },
+        { "/php/u/s.php%5Cx", 404, NULL, NULL, NULL },
+        { "/php/u/s.php%2Fx", 404, NULL, NULL, NULL },
+        { "/php/u%2Fs.php", 404, NULL, NULL, NULL },
+        { "/php/u/.php", 404, NULL, NULL, NULL },
+        { "/php/u/i.php", 404, NULL, NULL, NULL },
+        /* no control character reaches a program */
+        { "/php/u/s.php/%00", 400, NULL, NULL, NULL },
+        { "/php/u/s.php/a%0Ab", 404, NULL, NULL, NULL },
+        { "/php/u/s.php/a%0D", 404, NULL, NULL, NULL },
+        { "/php/u/s.php/%7F", 404, NULL, NULL, NULL },
+        { "/php/u/s.php%0A", 404, NULL, NULL, NULL },
+        { "/php/%0A/../u/s.php", 200, "/php/u/s.php", NULL, "u/s.php" },
+        { "/php/../../u/s.php", 400, NULL, NULL, NULL },
+        /* a program without files has all that follows its name */
+        { "/app/", 200, "/app", "/", NULL },
+        { "/app/a%20b/c%2Fd/%C3%A4/?x=/y", 200, "/app", "/a b/c/d/\303\244/",
+          NULL },
+        { "/app//a/../b", 200, "/app", "/b", NULL },
+        { "/app/x.php/y", 200, "/app", "/x.php/y", NULL },
+        { "/app", 301, NULL, NULL, NULL },
+        { "/app/a%0A", 404, NULL, NULL, NULL },
+        { "/app/%00", 400, NULL, NULL, NULL }
+    };
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    fb_tree(&f, 1);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    fb_urls(&f, &c, rows, sizeof rows / sizeof *rows);
+    cl_close(&c);
+    fb_end(&f);
+    fb_tree(&f, 0);
+}
+
+/* FallbackResource stands in for what is not there: the script of it sees the
+ * target and the query as they were sent, no PATH_INFO, and no path with
+ * control characters either. */
+LIVE(fastcgi, urls_of_a_fallback)
+{
+    static const fb_url rows[] = {
+        { "/php/u/dir.php/", 200, "/php/u/index.php", NULL, "u/index.php" },
+        { "/php/2024/05/a-post/", 200, "/php/u/index.php", NULL,
+          "u/index.php" },
+        { "/php/a-post?p=1&q=%20", 200, "/php/u/index.php", NULL,
+          "u/index.php" },
+        { "/php/%C3%BCber/%2F", 200, "/php/u/index.php", NULL, "u/index.php" },
+        { "/php/none.php/x", 200, "/php/u/index.php", NULL, "u/index.php" },
+        { "/php/u/hostile.file/fake.php", 200, "/php/u/index.php", NULL,
+          "u/index.php" },
+        { "/php/.env", 200, "/php/u/index.php", NULL, "u/index.php" },
+        /* what is there comes first */
+        { "/php/u/s.php/x", 200, "/php/u/s.php", "/x", "u/s.php" },
+        { "/php/u/sub/", 200, "/php/u/sub/index.php", NULL, "u/sub/index.php" },
+        { "/php/u/hostile.file", 200, NULL, NULL, NULL },
+        { "/php/u/sub", 301, NULL, NULL, NULL },
+        { "/php/a%0Ab", 404, NULL, NULL, NULL },
+        { "/php/u/s.php/%0A", 404, NULL, NULL, NULL },
+        { "/php/%00", 400, NULL, NULL, NULL }
+    };
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    fb_tree(&f, 1);
+    f.cfg.fallback_resource = "/u/index.php";
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    fb_urls(&f, &c, rows, sizeof rows / sizeof *rows);
+    /* a form, too, reaches it */
+    CHECK_INT(cl_ask(&c, "POST /php/wp-json/x HTTP/1.1\r\nHost: a\r\n"
+                     "Content-Length: 2\r\n\r\nab"), 200);
+    CHECK(fb_has(&c, "REQUEST_METHOD=POST"));
+    CHECK(fb_has(&c, "SCRIPT_NAME=/php/u/index.php"));
+    CHECK(strstr(c.body.p, "BODY=ab") != NULL);
+    cl_close(&c);
+    fb_end(&f);
+    fb_tree(&f, 0);
+}
+
+/* A server with the directives of a file, and two back ends; %s is the first
+ * one's socket, %d the second one's port, any number of times. */
+static int fb_serve_file(fixture *f, const char *text)
+{
+    str file = { 0 };
+    const char *p;
+    int port;
+
+    fb_init(f, fb_echo, fb_echo);
+    close(fb_two.fd);
+    unlink(fb_two.path);
+    port = fb_up_tcp(&fb_two, fb_echo);
+    fb_tree(f, 1);
+    fb_file(f, "u/sub/home.phtml", "<?php secret");
+    for (p = text; *p != '\0'; p++)
+        if (p[0] == '%' && p[1] == 's')
+            str_addf(&file, "%s", (p++, fb_one.path));
+        else if (p[0] == '%' && p[1] == 'd')
+            str_addf(&file, "%d", (p++, port));
+        else
+            str_add(&file, p, 1);
+    str_add(&file, "", 1);
+    CHECK_INT(conf_load(&f->cfg, file.p), EMPM_OK);
+    str_free(&file);
+    return fb_serve(f);
+}
+
+/* Rows of such a file: the back end that is asked (0: none) and a line of
+ * what it sees. */
+typedef struct fb_asked {
+    const char *target;
+    int         status, by;
+    const char *line;
+} fb_asked;
+
+static void fb_check_file(const char *text, const fb_asked *rows, size_t n)
+{
+    char path[600];
+    fixture f;
+    client c;
+    size_t i;
+
+    if (!fb_serve_file(&f, text))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < n; i++) {
+        const int one = get_int(&fb_one.conns), two = get_int(&fb_two.conns);
+
+        context("%s", rows[i].target);
+        CHECK_INT(cl_get(&c, rows[i].target), rows[i].status);
+        CHECK_INT(get_int(&fb_one.conns) - one, rows[i].by == 1);
+        CHECK_INT(get_int(&fb_two.conns) - two, rows[i].by == 2);
+        if (rows[i].line != NULL)
+            CHECK(fb_has(&c, rows[i].line));
+        if (rows[i].by != 0)
+            CHECK(strstr(c.body.p, "secret") == NULL);
+    }
+    no_context();
+    cl_close(&c);
+    fb_end(&f);
+    snprintf(path, sizeof path, "%s/u/sub/home.phtml", f.www);
+    unlink(path);
+    fb_tree(&f, 0);
+}
+
+/* Directives of a file, in Apache's spelling: extensions choose the back end,
+ * by a unix socket or by TCP; the first name of DirectoryIndex that is there
+ * stands for a folder. */
+LIVE(fastcgi, directives_of_a_file)
+{
+    static const fb_asked rows[] = {
+        { "/u/s.php/x?y=z", 200, 1, "SCRIPT_NAME=/u/s.php" },
+        { "/u/sub/home.phtml/x", 200, 2, "PATH_INFO=/x" },
+        { "/u/sub/", 200, 2, "SCRIPT_NAME=/u/sub/home.phtml" },
+        { "/u/", 200, 1, "SCRIPT_NAME=/u/index.php" },
+        { "/php/u/sub/", 200, 1, "SCRIPT_NAME=/php/u/sub/index.php" },
+        { "/not/there?p=1", 200, 1, "SCRIPT_NAME=/u/index.php" },
+        { "/not/there?p=1", 200, 1, "REQUEST_URI=/not/there?p=1" },
+        { "/u/hostile.file", 200, 0, NULL },
+        { "/a.txt", 200, 0, NULL },
+        { "/pass/a%20b/c.php?q", 200, 2, "SCRIPT_FILENAME=/srv/app/a b/c.php" },
+        { "/pass/a%20b/c.php?q", 200, 2, "PATH_INFO=/a b/c.php" },
+        { "/pass/a%20b/c.php?q", 200, 2, "SCRIPT_NAME=/pass" },
+        { "/pass/a%2fb", 404, 0, NULL }
+    };
+
+    fb_check_file("# as an operator writes it\n"
+                  "AddHandler \"proxy:unix:%s|fcgi://localhost/\" .php inc5\n"
+                  "<FilesMatch \"\\.phtml$\">\n"
+                  "    SetHandler \"proxy:fcgi://127.0.0.1:%d\"\n"
+                  "</FilesMatch>\n"
+                  "DirectoryIndex none.php home.phtml index.php\n"
+                  "FallbackResource /u/index.php\n"
+                  "ProxyPass \"/pass/\" \"fcgi://127.0.0.1:%d/srv/app/\" "
+                  "timeout=5 connectiontimeout=1\n",
+                  rows, sizeof rows / sizeof *rows);
+}
+
+/* The other spellings: SetHandler with a unix socket, AddHandler with a host, a
+ * port and a folder at the back end. Without an index a folder is 404. */
+LIVE(fastcgi, directives_of_another_file)
+{
+    static const fb_asked rows[] = {
+        { "/u/s.php", 200, 1, "SCRIPT_NAME=/u/s.php" },
+        { "/u/sub/home.phtml", 200, 2,
+          "SCRIPT_FILENAME=/srv/www/u/sub/home.phtml" },
+        { "/u/sub/home.phtml/i", 200, 2, "PATH_TRANSLATED=/srv/www/i" },
+        { "/u/sub/home.phtml", 200, 2, "DOCUMENT_ROOT=/srv/www" },
+        { "/u/", 404, 0, NULL },
+        { "/not/there", 404, 0, NULL }
+    };
+
+    fb_check_file("<IfModule proxy_fcgi_module>\n"
+                  "<FilesMatch \\.php$>\n"
+                  "SetHandler proxy:unix:%s|fcgi://localhost/\n"
+                  "</FilesMatch>\n"
+                  "</IfModule>\n"
+                  "AddHandler proxy:fcgi://localhost:%d/srv/www/ .phtml\n"
+                  "DirectoryIndex none.html\n",
+                  rows, sizeof rows / sizeof *rows);
+}
+
+/* A host with several addresses is a back end for each of them: one where
+ * nobody listens fails no request, and the log tells it apart. */
+LIVE(fastcgi, a_host_has_all_its_addresses)
+{
+    fixture f;
+    client c;
+    int i, port;
+
+    fb_init(&f, fb_echo, fb_echo);
+    close(fb_two.fd);
+    unlink(fb_two.path);
+    port = fb_up_tcp(&fb_two, fb_echo);
+    f.cfg.proxy_connect_timeout_ms = 60;     /* one is not reachable */
+    snprintf(fb_address[1], sizeof fb_address[1], "several.test:%d", port);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 4; i++)
+        CHECK_INT(cl_ask(&c, "POST /two/x HTTP/1.1\r\nHost: a\r\n"
+                         "Content-Length: 2\r\n\r\nab"), 200);
+    CHECK_INT(get_int(&fb_two.conns), 4);
+    CHECK(fx_log_has(&f, "(127.0.0.2)"));
+    CHECK(!fx_log_has(&f, "(127.0.0.1)"));
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* %f of an access log is the file that has answered: the index of a folder by
+ * whatever name, the script in front of PATH_INFO, what stands in for a file
+ * that is not there. */
+LIVE(fastcgi, a_log_names_the_file_that_answers)
+{
+    static const char *const rows[][2] = {
+        { "/php/u/sub/", "/u/sub/index.php" },
+        { "/php/u/s.php/a/b", "/u/s.php" },
+        { "/php/u/none/at/all", "/u/index.php" },
+        { "/u/a%20b/", "/u/a b/c d.php" },
+        { "/a.txt", "/a.txt" },
+        { "/app/x", NULL }
+    };
+    char log[300], line[600], *text;
+    str want = { 0 };
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    fb_tree(&f, 1);
+    f.cfg.fallback_resource = "/u/index.php";
+    f.cfg.directory_index = "none.html 'c d.php'";
+    f.cfg.threads_per_child = 1;     /* so that they come in this order */
+    log_to(&f, log, sizeof log, "\"%f\"");
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    EACH(rows, i) {
+        CHECK_INT(cl_get(&c, rows[i][0]), 200);
+        snprintf(line, sizeof line, "%s%s\n", rows[i][1] ? f.www : "-",
+                 rows[i][1] ? rows[i][1] : "");
+        str_addf(&want, "%s", line);
+    }
+    str_add(&want, "", 1);
+    text = log_lines(log, 6, 2000);
+    CHECK_STR(text, want.p);
+    free(text);
+    str_free(&want);
+    cl_close(&c);
+    fb_end(&f);
+    fb_tree(&f, 0);
+    unlink(log);
+}
+
+/* The head of a stream is there before its first byte, so that a browser's
+ * EventSource is open; an answer of any other kind waits for the end, and has
+ * its length. */
+LIVE(fastcgi, the_head_of_a_stream_waits_for_no_body)
+{
+    static const fb_row rows[] = {
+        { FB_STREAM, "o:Content-Type: text/event-stream\n\n", 0 },
+        { FB_STREAM, "o:X-Accel-Buffering: no\n\n", 0 },
+        { FB_STREAM, "o:Content-Type: text/plain\n\n|o:x|$", 0 },
+        { FB_STREAM, "o:X-Accel-Buffering: no\n\n|o:x|$", 0 }
+    };
+    char line[100];
+    fixture f;
+    client c;
+    int i;
+
+    fb_init(&f, rows, rows);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 2; i++) {
+        cl_close(&c);
+        cl_printf(&c, "GET /app/?%d HTTP/1.1\r\nHost: a\r\n\r\n", i);
+        if (CHECK_INT(cl_line(&c, line, sizeof line,
+                              now_ms() + (uint64_t)SCALED(2000)), 0))
+            CHECK_STR(line, "HTTP/1.1 200 OK");
+        cl_reset(&c);                /* a FIN would leave it a reader */
+    }
+    CHECK_INT(cl_get(&c, "/app/?2"), 200);
+    CHECK_INT((int)c.declared, 1);
+    CHECK_INT(cl_get(&c, "/app/?3"), 200);
+    CHECK_STR(c.body.p, "x");
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* Names in settings are names of files in a folder, and lead nowhere else. */
+TEST(fastcgi, names_in_settings_stay_below_their_folder)
+{
+    static const struct { const char *index, *other; int good; } rows[] = {
+        { "index.php index.html", NULL, 1 }, { "\"a b.php\"", NULL, 1 },
+        { "", NULL, 1 }, { "index.html ../index.php", NULL, 0 },
+        { "/index.php", NULL, 0 }, { "sub/index.php", NULL, 0 },
+        { "..", NULL, 0 }, { ".htaccess", NULL, 0 }, { "a\\b", NULL, 0 },
+        { "\"\"", NULL, 0 },
+        { "0123456789012345678901234567890123456789012345678901234567890123",
+          NULL, 0 },
+        { "012345678901234567890123456789012345678901234567890123456789012",
+          NULL, 1 },
+        { NULL, "/index.php", 1 }, { NULL, "index.php", 1 },
+        { NULL, "/a b/c/d.html", 1 }, { NULL, "/.well-known/x", 1 },
+        { NULL, "/../index.php", 0 }, { NULL, "/a/../../b", 0 },
+        { NULL, "/a/", 0 }, { NULL, "/", 0 }, { NULL, "", 0 },
+        { NULL, "//a", 0 }, { NULL, "/index.php?x", 0 }, { NULL, "/.env", 0 }
+    };
+
+    EACH(rows, i) {
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+
+        context("row %d", (int)i);
+        cfg.routes = fb_routes;
+        if (rows[i].index != NULL)
+            cfg.directory_index = rows[i].index;
+        cfg.fallback_resource = rows[i].other;
+        empm__files_check_names(&cfg, &rep);
+        CHECK_INT(rep.errors, !rows[i].good);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5116), !rows[i].good);
+        CHECK_INT(empm_check(&cfg, NULL, NULL) > 0, !rows[i].good);
+        empm_config_free(&cfg);
+    }
+    no_context();
+    str_free(&g_heard);
 }
 
 /* --- PHP-FPM -------------------------------------------------------------- */
@@ -22520,6 +24391,54 @@ SERVED_WITH(fastcgi, php_fpm, T_LIVE,
     fpm_script(f, "big.php", NULL);
     fpm_script(f, "sleep.php", NULL);
     fpm_script(f, "bad.php", NULL);
+}
+
+/* PHP shows scripts what the tables above have, after what it makes of paths
+ * itself: PHP_SELF, of which programs build links, is the decoded path. */
+SERVED_WITH(fastcgi, php_fpm_sees_urls, T_PLAIN,
+            fx_init(f);
+            tmp_path(fb_address[0] + 5, sizeof fb_address[0] - 5, "fpm.sock");
+            memcpy(fb_address[0], "unix:", 5);
+            snprintf(fb_address[1], sizeof fb_address[1], "%s", fb_address[0]);
+            f->cfg.routes = fb_routes,
+            "FallbackResource /u/index.php")
+{
+    static const char show[] =
+        "<?php foreach (['SCRIPT_NAME', 'PATH_INFO', 'PHP_SELF', "
+        "'QUERY_STRING'] as $n) echo $_SERVER[$n] ?? '-', '|';"
+        "echo basename(__FILE__), '|', $_SERVER['DOCUMENT_ROOT'] === "
+        "dirname(__DIR__) ? 'root' : 'other', '|', $_SERVER['REQUEST_URI'];";
+    static const struct { const char *target, *seen; } rows[] = {
+        { "/php/u/s.php", "/php/u/s.php|-|/php/u/s.php||s.php|root|" },
+        { "/php/u/s.php/a%2Fb/%C3%A4?q=%20", "/php/u/s.php|/a/b/\303\244|"
+          "/php/u/s.php/a/b/\303\244|q=%20|s.php|root|" },
+        { "//php//u/./s.php//x/", "/php/u/s.php|/x/|/php/u/s.php/x/||s.php|"
+          "root|" },
+        { "/php/u/%C4%B0%E2%84%AA.php/x.php",
+          "/php/u/\304\260\342\204\252.php|/x.php|"
+          "/php/u/\304\260\342\204\252.php/x.php||"
+          "\304\260\342\204\252.php|root|" },
+        { "/php/u/", "/php/u/index.php|-|/php/u/index.php||index.php|root|" },
+        { "/php/2024/a-post/?p=1", "/php/u/index.php|-|/php/u/index.php|p=1|"
+          "index.php|root|" }
+    };
+    pid_t pid = fpm_up(2);
+
+    if (pid < 0)
+        SKIP("no PHP-FPM, or not root");
+    fb_tree(f, 1);
+    EACH(fb_scripts, i)
+        fb_file(f, fb_scripts[i], show);
+    EACH(rows, i) {
+        char seen[400];
+
+        snprintf(seen, sizeof seen, "%s%s", rows[i].seen, rows[i].target);
+        CHECK_INT(cl_get(c, rows[i].target), 200);
+        CHECK_STR(c->body.p, seen);
+    }
+    CHECK_INT(cl_get(c, "/php/u/s.php/%0A"), 404);
+    fpm_down(pid);
+    fb_tree(f, 0);
 }
 
 /* A slow client does not hold a process of the back end: what it does not take
@@ -24744,6 +26663,359 @@ TEST(server, stop_under_load)
         hammers_stop(h, 4, &stop);
         fx_down(&f);
     }
+}
+
+/* ---------------------------------------------------------------------------
+ * >>testing -- requests without a socket
+ * ------------------------------------------------------------------------- */
+
+/* What a suspended request of these tests waits with. */
+typedef struct testing_wait {
+    int         timeout_ms, fd;
+    empm_ticket ticket;
+    int         why;                 /* the function has been called with it */
+    int         cleaned;
+} testing_wait;
+
+static int testing_wake(empm_request *req, enum empm_why why, void *user)
+{
+    ((testing_wait *)user)->why = (int)why;
+    empm_printf(req, "why %d", (int)why);
+    return EMPM_OK;
+}
+
+static void testing_clean(void *p)
+{
+    ((testing_wait *)p)->cleaned++;
+}
+
+static int testing_suspend(empm_request *req, void *user)
+{
+    testing_wait *wait = (testing_wait *)user;
+
+    empm_defer(req, testing_clean, wait);
+    wait->ticket = wait->fd > 0
+        ? empm_suspend_fd(req, wait->fd, EMPM_FD_IN, wait->timeout_ms,
+                          testing_wake, wait)
+        : empm_suspend(req, wait->timeout_ms, testing_wake, wait);
+    return wait->ticket != 0 ? EMPM_SUSPENDED : 503;
+}
+
+static int testing_echo(empm_request *req, void *user)
+{
+    size_t n;
+    const char *body = empm_body(req, &n);
+
+    (void)user;
+    empm_set_header(req, "X-Peer", empm_client(req));
+    empm_status(req, 201);
+    return empm_write(req, body, n);
+}
+
+static int testing_chunks(empm_request *req, void *user)
+{
+    (void)user;
+    empm_write(req, "one,", 4);
+    empm_flush(req);
+    empm_write(req, "two", 3);
+    return EMPM_OK;
+}
+
+/* Counts pieces and bytes into the number that the handler answers with. */
+static int testing_piece(empm_request *req, const void *data, size_t len,
+                         void *user)
+{
+    int *seen = (int *)user;
+
+    (void)req; (void)data;
+    seen[0]++;
+    seen[1] += (int)len;
+    return seen[1] > 90 ? 422 : EMPM_OK;
+}
+
+static int testing_seen(empm_request *req, void *user)
+{
+    return empm_printf(req, "%d", ((int *)user)[1]);
+}
+
+static long testing_endless(empm_request *req, void *buf, size_t cap,
+                            void *user)
+{
+    (void)req; (void)user;
+    memset(buf, 'x', cap);
+    return (long)cap;
+}
+
+static int testing_stream(empm_request *req, void *user)
+{
+    return empm_stream(req, -1, testing_endless, user);
+}
+
+static int testing_short(empm_request *req, void *user)
+{
+    (void)user;
+    empm_set_header(req, "Content-Length", "10");
+    empm_write(req, "half", 4);
+    return empm_flush(req);
+}
+
+static int g_testing_hooks;          /* those that run now */
+
+static int testing_start(empm_server *s, void *user)
+{
+    (void)s; (void)user;
+    g_testing_hooks++;
+    return 0;
+}
+
+static void testing_stop(empm_server *s, void *user)
+{
+    (void)s; (void)user;
+    g_testing_hooks--;
+}
+
+static int testing_thread(empm_server *s, void **data, void *user)
+{
+    (void)s;
+    *data = user;
+    g_testing_hooks++;
+    return 0;
+}
+
+static void testing_thread_stop(empm_server *s, void *data, void *user)
+{
+    (void)s;
+    CHECK(data == user);
+    g_testing_hooks--;
+}
+
+static testing_wait g_testing_wait;
+static int          g_testing_seen[2];
+
+static empm_test *testing_open(empm_config *cfg)
+{
+    static const empm_route routes[] = {
+        EMPM_ROUTE("POST /echo", testing_echo, NULL),
+        EMPM_ROUTE("GET /chunks", testing_chunks, NULL),
+        EMPM_ROUTE("GET /wait", testing_suspend, &g_testing_wait),
+        EMPM_ROUTE("GET /stream", testing_stream, NULL),
+        EMPM_ROUTE("GET /short", testing_short, NULL),
+        EMPM_ROUTE_WITH("PUT /pieces", testing_seen, g_testing_seen, NULL,
+                        testing_piece, -1, 0, 0),
+        EMPM_ROUTES_END
+    };
+
+    *cfg = empm_defaults();
+    cfg->routes = routes;
+    cfg->log = testing_log;
+    cfg->on_child_start = testing_start;
+    cfg->on_child_stop = testing_stop;
+    cfg->on_thread_start = testing_thread;
+    cfg->on_thread_stop = testing_thread_stop;
+    memset(&g_testing_wait, 0, sizeof g_testing_wait);
+    g_testing_wait.timeout_ms = 60000;
+    g_testing_log[0] = '\0';
+    return empm_test_open(cfg);
+}
+
+/* Status, fields and body are what a client gets, whatever frames them; one
+ * connection serves all, and another one what follows its end. */
+TEST(testing, answers_are_what_a_client_gets)
+{
+    static const struct { const char *request; int status; const char *body; }
+    rows[] = {
+        { "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi", 201,
+          "hi" },
+        { "POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+          "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", 201, "hi" },
+        { "GET /chunks HTTP/1.1\r\nHost: a\r\n\r\n", 200, "one,two" },
+        { "HEAD /chunks HTTP/1.1\r\nHost: a\r\n\r\n", 200, "" },
+        { "GET /chunks HTTP/1.0\r\n\r\n", 200, "one,two" },
+        { "GET /chunks HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 200,
+          "one,two" },
+        { "DELETE /echo HTTP/1.1\r\nHost: a\r\n\r\n", 405, NULL },
+        { "GET /none HTTP/1.1\r\nHost: a\r\n\r\n", 404, NULL },
+        { "GET /none HTTP/1.1\r\n\r\n", 400, NULL },
+        { "GET /chunks HTTP/1.1\r\nHost: a\r\n", EMPM_EINVAL, NULL },
+        { "\r\n", 200, "one,two" },      /* ... and the rest of that */
+        { "GET /short HTTP/1.1\r\nHost: a\r\n\r\n", EMPM_ECLOSED, "half" }
+    };
+    static const size_t pieces[] = { 0, 1, 7 };
+    empm_config cfg;
+    empm_test *t = testing_open(&cfg);
+    size_t k, n;
+
+    if (!CHECK(t != NULL))
+        return;
+    CHECK_INT(g_testing_hooks, 2);
+    for (k = 0; k < 3; k++) {
+        empm_test_pieces(t, pieces[k]);
+        EACH(rows, i) {
+            const int status = rows[i].status;
+            CHECK_INT(empm_test_request(t, rows[i].request,
+                                        strlen(rows[i].request)), status);
+            CHECK_INT(empm_test_status(t), status > 0 ? status
+                      : status == EMPM_ECLOSED ? 200 : 0);
+            if (rows[i].body != NULL) {
+                CHECK_STR(empm_test_body(t, &n), rows[i].body);
+                CHECK_INT(n, strlen(rows[i].body));
+            }
+            if (status == 405)
+                CHECK_STR(empm_test_header(t, "allow"), "POST, OPTIONS");
+            if (status == 201)
+                CHECK_STR(empm_test_header(t, "X-Peer"), "127.0.0.1");
+        }
+    }
+    CHECK_INT(empm_test_send(t, "POST", "/echo", "X-More: 1\r\n", "abc", 3),
+              201);
+    CHECK_STR(empm_test_body(t, NULL), "abc");
+    CHECK_INT(empm_test_get(t, "/chunks?q"), 200);
+    CHECK(strstr(empm_test_raw(t, &n), "\r\n4\r\none,\r\n") != NULL);
+    CHECK(empm_test_header(t, "X-None") == NULL);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+    CHECK_INT(g_testing_hooks, 0);
+}
+
+/* on_body gets pieces of the size that is asked for, and may refuse. */
+TEST(testing, pieces_of_a_body)
+{
+    char body[100];
+    empm_config cfg;
+    empm_test *t = testing_open(&cfg);
+
+    if (!CHECK(t != NULL))
+        return;
+    memset(body, 'b', sizeof body);
+    memset(g_testing_seen, 0, sizeof g_testing_seen);
+    empm_test_pieces(t, 1);
+    CHECK_INT(empm_test_send(t, "PUT", "/pieces", NULL, body, 40), 200);
+    CHECK_STR(empm_test_body(t, NULL), "40");
+    CHECK_INT(g_testing_seen[0], 40);
+    memset(g_testing_seen, 0, sizeof g_testing_seen);
+    CHECK_INT(empm_test_send(t, "PUT", "/pieces", NULL, body, 100), 422);
+    memset(g_testing_seen, 0, sizeof g_testing_seen);
+    empm_test_pieces(t, 0);
+    CHECK_INT(empm_test_send(t, "PUT", "/pieces", NULL, body, 40), 200);
+    CHECK_INT(g_testing_seen[0], 1);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
+static void *testing_resume(void *arg)
+{
+    empm_test *t = (empm_test *)arg;
+
+    nap(10);
+    CHECK_INT(empm_resume(empm_test_server(t), g_testing_wait.ticket), EMPM_OK);
+    return NULL;
+}
+
+/* A suspended request ends for each of its reasons, and no call waits for
+ * longer than its patience. */
+TEST(testing, suspensions_end)
+{
+    empm_config cfg;
+    empm_test *t = testing_open(&cfg);
+    testing_wait *wait = &g_testing_wait;
+    pthread_t thread;
+    int fd[2];
+
+    if (!CHECK(t != NULL))
+        return;
+    empm_test_patience(t, 0);
+    CHECK_INT(empm_test_time_out(t), EMPM_EMISUSE);
+    CHECK_INT(empm_test_get(t, "/wait"), EMPM_ETIMEDOUT);
+    CHECK_INT(empm_test_status(t), 0);
+    CHECK_INT(empm_test_get(t, "/wait"), EMPM_EMISUSE);
+    CHECK_INT(empm_test_time_out(t), 200);
+    CHECK_INT(wait->why, EMPM_TIMEOUT);
+
+    CHECK_INT(empm_test_get(t, "/wait"), EMPM_ETIMEDOUT);
+    CHECK_INT(pthread_create(&thread, NULL, testing_resume, t), 0);
+    CHECK_INT(empm_test_wait(t, PATIENCE), 200);
+    pthread_join(thread, NULL);
+    CHECK_INT(wait->why, EMPM_RESUMED);
+
+    wait->timeout_ms = 20;
+    empm_test_patience(t, PATIENCE);
+    CHECK_INT(empm_test_get(t, "/wait"), 200);
+    CHECK_STR(empm_test_body(t, NULL), "why 2");
+    CHECK_INT(wait->why, EMPM_TIMEOUT);
+
+    wait->timeout_ms = 60000;
+    CHECK_INT(pipe(fd), 0);
+    fcntl(fd[0], F_SETFL, O_NONBLOCK);
+    wait->fd = fd[0];
+    empm_test_patience(t, 0);
+    CHECK_INT(empm_test_get(t, "/wait"), EMPM_ETIMEDOUT);
+    CHECK_INT(empm_test_wait(t, 5), EMPM_ETIMEDOUT);
+    CHECK_INT(write(fd[1], "x", 1), 1);
+    CHECK_INT(empm_test_wait(t, PATIENCE), 200);
+    CHECK_INT(wait->why, EMPM_READY);
+    wait->fd = 0;
+    close(fd[0]);
+    close(fd[1]);
+
+    CHECK_INT(wait->cleaned, 4);
+    CHECK_INT(empm_test_get(t, "/wait"), EMPM_ETIMEDOUT);
+    empm_test_hang_up(t);
+    CHECK_INT(wait->why, EMPM_GONE);
+    CHECK_INT(wait->cleaned, 5);
+
+    CHECK_INT(empm_test_get(t, "/wait"), EMPM_ETIMEDOUT);
+    empm_stop(empm_test_server(t));
+    CHECK_INT(empm_test_wait(t, PATIENCE), 200);
+    CHECK_INT(wait->why, EMPM_STOPPING);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
+/* A request that nobody resumes is a leak: the end of the test says which. */
+TEST(testing, a_forgotten_request_is_told)
+{
+    empm_config cfg;
+    empm_test *t = testing_open(&cfg);
+
+    if (!CHECK(t != NULL))
+        return;
+    empm_test_patience(t, 0);
+    CHECK_INT(empm_test_get(t, "/wait?now"), EMPM_ETIMEDOUT);
+    CHECK_INT(empm_test_close(t), EMPM_EMISUSE);
+    CHECK(strstr(g_testing_log, "EMPM5061: GET /wait?now is still suspended")
+          != NULL);
+    CHECK_INT(g_testing_wait.why, EMPM_GONE);
+}
+
+/* An answer without an end fills EMPM_TEST_ANSWER and no more. */
+TEST(testing, answers_are_bounded)
+{
+    empm_config cfg;
+    empm_test *t = testing_open(&cfg);
+    size_t n;
+
+    if (!CHECK(t != NULL))
+        return;
+    CHECK_INT(empm_test_get(t, "/stream"), EMPM_EFULL);
+    CHECK_INT(empm_test_status(t), 200);
+    CHECK(strspn(empm_test_body(t, &n), "x") == n);
+    CHECK_IN(n, EMPM_TEST_ANSWER / 2, EMPM_TEST_ANSWER);
+    CHECK_INT(empm_test_get(t, "/chunks"), 200);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
+/* What cannot be is told, and leaves nothing. */
+TEST(testing, a_config_that_cannot_be)
+{
+    static const empm_route two[] = {
+        EMPM_ROUTE("GET /a/{x}", testing_chunks, NULL),
+        EMPM_ROUTE("GET /a/{y}", testing_chunks, NULL),
+        EMPM_ROUTES_END
+    };
+    empm_config cfg = empm_defaults();
+
+    cfg.routes = two;
+    cfg.log = testing_log;
+    CHECK(empm_test_open(&cfg) == NULL);
+    CHECK(strstr(g_testing_log, "/a/{") != NULL);
+    CHECK_INT(empm_test_close(NULL), EMPM_OK);
 }
 
 /* ---------------------------------------------------------------------------
@@ -31060,6 +33332,56 @@ TEST(clients, first_two_minutes)
     CHECK_INT(rmdir(dir), 0);
 }
 
+/* README's test of the example is compiled as it is printed, and holds. */
+TEST(clients, readme_tests_the_example)
+{
+    char dir[400], out[2000];
+
+    if (access("README.md", R_OK) != 0 || !installed("cc") ||
+        !installed("awk"))
+        SKIP("no sources here, no cc or no awk");
+    tmp_path(dir, sizeof dir, "tested");
+    if (!CHECK_INT(shell(out, sizeof out, "awk '/^```/ { if (f) exit } "
+                         "/EVENTMPM_TEST$/ { f = 1 } f' README.md >%s.c && "
+                         "cc -I. -o %s %s.c && %s 2>&1", dir, dir, dir, dir),
+                   0))
+        fprintf(stderr, "%s", out);
+}
+
+/* The lines of the manual turn a folder into a table with the same bytes under
+ * the same names. */
+TEST(clients, assets_of_a_folder)
+{
+    static const char check[] =
+        "#include <stdio.h>\n#include <string.h>\n"
+        "typedef struct empm_asset { const char *path; const void *bytes;\n"
+        "    size_t len; const char *type; } empm_asset;\n"
+        "#include \"assets.h\"\n"
+        "int main(void) { int i; for (i = 0; assets[i].path; i++) {\n"
+        "    printf(\"%s|\", assets[i].path);\n"
+        "    fwrite(assets[i].bytes, 1, assets[i].len, stdout);\n"
+        "    printf(\"|\\n\"); } return 0; }\n";
+    char dir[400], path[512], out[2000];
+
+    if (access("eventmpm.h", R_OK) != 0 || !installed("cc") ||
+        !installed("awk"))
+        SKIP("no sources here, no cc or no awk");
+    tmp_path(dir, sizeof dir, "packed");
+    snprintf(path, sizeof path, "%s/www/s ub", dir);
+    CHECK_INT(shell(out, sizeof out, "mkdir -p '%s'", path), 0);
+    snprintf(path, sizeof path, "%s/www/s ub/a\"\\b.txt", dir);
+    write_file(path, "\"\\\n\001\377z", 6);
+    snprintf(path, sizeof path, "%s/www/empty", dir);
+    write_file(path, "", 0);
+    snprintf(path, sizeof path, "%s/check.c", dir);
+    write_file(path, check, sizeof check - 1);
+    CHECK_INT(shell(out, sizeof out, "sed -n '/^ \\* ASSETS/,/^ \\* CONF/s/"
+                    "^ \\*     //p' eventmpm.h >%s/pack.sh && cd %s && "
+                    "sh pack.sh www >assets.h && cc -Wall -Werror -o check "
+                    "check.c && ./check", dir, dir), 0);
+    CHECK_STR(out, "empty||\ns ub/a\"\\b.txt|\"\\\n\001\377z|\n");
+}
+
 /* ---------------------------------------------------------------------------
  * >>fuzz -- random clients and random handlers, against rules
  *
@@ -32785,6 +35107,114 @@ TEST(tls, a_handshake_may_end_at_each_byte)
 TEST(tls, a_handshake_may_be_damaged_at_each_byte)
 {
     tls_at_each_byte(FZ_FLIP, 5);
+}
+
+/* A flight of a handshake leaves in one call, and is read in one: a full one
+ * has two of ours, a resumed one has one. */
+TEST(tls, a_flight_is_one_call)
+{
+    tls_client *t = (tls_client *)calloc(1, sizeof *t);
+    const fz_change kept = { FZ_KEPT, 0, 0 };
+    size_t sent;
+    int resume;
+    fz_link l;
+    fz_up();
+    fz_faults = 0;
+    tl_init(t, &fz_fixture);
+    for (resume = 0; resume < 2; resume++) {
+        const int sends = get_int(&g_sent), reads = get_int(&g_received);
+        context("resumed %d", resume);
+        CHECK(fz_shake(&l, t, resume, &kept, 0, &sent));
+        CHECK_INT(get_int(&g_sent) - sends, 2 - resume);
+        CHECK_INT(get_int(&g_received) - reads, 2);
+        CHECK(fz_asks(&l, t, 0));
+        fz_close(&l);
+        str_free(&l.in);
+    }
+    no_context();
+    CHECK_INT(fz_faults, 0);
+    str_free(&t->plain);
+    free(t);
+    fz_down();
+}
+
+/* Asks for a page behind the client's Finished, before ours has come. */
+static void fz_asks_early(tls_client *t, str *out)
+{
+    static const char text[] = GET1 "\r\n";
+    unsigned char room[sizeof text + 40], *record;
+    empm__tls_cipher x;
+    size_t n = sizeof text - 1;
+    x.gcm = t->ssl.eng.out.gcm;
+    memcpy(room + 16, text, n);
+    record = x.out->encrypt(&x.out, 23, 0x0303, room + 16, &n);
+    str_add(out, record, n);
+    t->ssl.eng.out.gcm.seq = x.gcm.seq;
+}
+
+/* A full handshake whose client asks for a page at once behind its Finished.
+ * Our socket is full behind `room` bytes of the first or the last flight.
+ * `leaves`: the client goes then. Is it answered? */
+static int fz_meets_full(tls_client *t, int last, int room, int leaves)
+{
+    br_ssl_engine_context *eng = &t->ssl.eng;
+    int turn, asked = 0;
+    str out = STR_EMPTY;
+    fz_link l;
+    t->plain.n = 0;
+    fz_open(&l, FZ_SECURE, 0);
+    br_ssl_engine_set_buffer(eng, t->buffer, sizeof t->buffer, 1);
+    br_ssl_client_reset(&t->ssl, "localhost", 0);
+    for (turn = 0; turn < 9 && !(leaves && asked); turn++) {
+        out.n = 0;
+        tl_take(t, &out);
+        if (turn > 0 && out.n > 0 && !asked) {
+            fz_asks_early(t, &out);
+            asked = 1;
+        }
+        if (out.n > 0 && asked == last)
+            set_int(&g_send_room, room + 1);
+        fz_send(&l, out.p, out.n, 0, 0);
+        if (!(leaves && asked))
+            fz_poke(&l, EMPM__READY_IN | EMPM__READY_OUT);
+        fz_hear(&l, t);
+    }
+    CHECK(asked);
+    set_int(&g_send_room, 0);
+    fz_close(&l);
+    str_free(&l.in);
+    str_free(&out);
+    return find_bytes(&t->plain, "\r\n\r\nHello, world!\n", 18) != (size_t)-1;
+}
+
+/* The socket may be full behind any byte of our flights: the rest waits, and
+ * behind it a request that has come with the client's Finished. Nothing of it
+ * stays if the client goes. */
+TEST(tls, a_flight_may_meet_a_full_socket)
+{
+    static const uint16_t gcm = 0xc02b;
+    tls_client *t = (tls_client *)calloc(1, sizeof *t);
+    int last, room, live;
+    fz_up();
+    fz_faults = 0;
+    tl_init(t, &fz_fixture);
+    br_ssl_engine_set_suites(&t->ssl.eng, &gcm, 1);
+    CHECK(fz_meets_full(t, 0, 1, 0));
+    str_free(&t->plain);
+    live = get_int(&a_live);
+    for (last = 0; last < 2; last++)
+        for (room = 0; room < (last ? 51 : 700); room += last ? 5 : 70) {
+            context("%s flight, %d bytes", last ? "last" : "first", room);
+            CHECK_INT(fz_meets_full(t, last, room, 0), 1);
+            CHECK_INT(fz_meets_full(t, last, room, 1), !last);
+            str_free(&t->plain);
+            CHECK_INT(get_int(&a_live), live);
+        }
+    no_context();
+    CHECK_INT(fz_faults, 0);
+    CHECK_INT(__atomic_load_n(&fz_fixture.s->tls->memory, __ATOMIC_RELAXED), 0);
+    free(t);
+    fz_down();
 }
 
 /* A record that ends at any byte is not read in part; one that is damaged at
