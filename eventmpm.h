@@ -264,7 +264,8 @@
  * USERS  Require valid-user of a location asks for a user and a password
  *   (Basic), and so does empm_authenticate() from an on_head. empm_user() is
  *   the name, also in access logs (%u) and for FastCGI programs (REMOTE_USER,
- *   AUTH_TYPE).
+ *   AUTH_TYPE). empm_session_start() gives a client a signed cookie that lasts:
+ *   for logins by a form.
  *
  * STATUS  empm_status_page, as a route's handler or on Listen "127.0.0.1:9000
  *   admin", which answers even when every worker is busy: a page for people;
@@ -326,6 +327,7 @@
  *   EVENTMPM_NO_FASTCGI      2030 lines 13800 bytes FastCGI back ends: PHP
  *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
  *   EVENTMPM_NO_AUTH          800 lines  6000 bytes users and passwords
+ *   EVENTMPM_NO_SESSIONS      400 lines  3000 bytes sessions
  *   EVENTMPM_NO_RATE_LIMIT    200 lines  2000 bytes RateLimit
  *   EVENTMPM_NO_CORS          200 lines  2000 bytes CORS
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
@@ -686,6 +688,18 @@ typedef struct empm_config {
                                           can resume: 524288; full, the address
                                           that has most gives way. 0: none */
     int         ssl_session_timeout_ms; /* and how long they can: 300000 */
+    const char *session_secret_file;   /* a line of at least 32 bytes signs the
+                                          sessions; those of up to three lines
+                                          below it are believed, too. NULL: a
+                                          secret of this start, which reloads
+                                          keep and an upgrade does not */
+    const char *session_cookie_name;   /* "session". "__Host-session" is what
+                                          browsers protect best: HTTPS only,
+                                          here or in a proxy in front */
+    int         session_max_age_ms;    /* a session ends so long after its
+                                          start: 43200000, 12 hours */
+    int         session_idle_timeout_ms; /* ... and so long after its last
+                                          request: 1800000; 0: it does not */
     int64_t     rate_limit_size;       /* bytes, if a location has a RateLimit,
                                           shared by all children: 1048576 are
                                           some 10,000 clients at a time; full,
@@ -1398,6 +1412,32 @@ EMPM_API int empm_authenticate(empm_request *req, const char *realm,
 EMPM_API int empm_basic_auth(empm_request *req, const char **user,
                              const char **password);
 
+/* A session: a text of yours, such as the number of a user, that comes back
+ * with each request of the client until it ends. It is in a cookie, signed: the
+ * client can read it, but neither change it nor make one. SessionMaxAge and
+ * SessionIdleTimeout end it; the latter begins anew with a request that asks
+ * for it. The cookie is HttpOnly, SameSite=Lax and, over HTTPS, Secure.
+ *
+ *   empm_session        returns the text, or NULL: there is no session
+ *   empm_session_start  begins one, always with a new cookie: call it at each
+ *                       login, and with a new text. The one before has ended
+ *   empm_session_end    ends it, and deletes the cookie. With a shared store
+ *                       (SharedStoreSize) no copy of it works any more; without
+ *                       one a copy works until its time is over
+ *   value               at most 512 bytes, and no secret to the client
+ *   returns             EMPM_OK, EMPM_EINVAL (too long), EMPM_EMISUSE (the head
+ *                       has left), EMPM_ENOMEM, EMPM_EFULL, EMPM_ESYS
+ *   note                SameSite=Lax keeps forms and scripts of other sites
+ *                       from using a session. It does not keep links from it: a
+ *                       GET changes nothing. Nor does it keep pages of the same
+ *                       site, as of other hosts of your domain, from posting:
+ *                       where strangers have such hosts, compare the field
+ *                       Origin with your own
+ */
+EMPM_API const char *empm_session(empm_request *req);
+EMPM_API int empm_session_start(empm_request *req, const char *value);
+EMPM_API int empm_session_end(empm_request *req);
+
 /* Returns 1 if `password`, which a client has sent, is the one that is kept as
  * empm_account has it; 0: it is not, is longer than 128 bytes, or `kept` has no
  * such form. Costs as much as empm_authenticate().
@@ -1442,8 +1482,8 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   engine endpoints endpoint-unix endpoint-sockets limits users logs server
  *                                             threads, sockets, all together
  *   -- here ends the core --
- *   config-files config-sections proxy digest store rate cors auth tls access
- *   files fastcgi status wings
+ *   config-files config-sections proxy digest store rate cors auth sessions
+ *   tls access files fastcgi status wings
  *                                             wings, each of them closed
  *   testing                                   requests without a socket
  *   signals manager attend identity           one process that serves
@@ -1661,6 +1701,7 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   prefix auth-passwords  auth
  *   prefix auth            auth
  *   prefix auth-locations  auth
+ *   prefix sessions        session secrets
  *   prefix tls-pem         tls
  *   prefix tls-names       tls
  *   prefix tls-keys        tls
@@ -3151,6 +3192,14 @@ static const empm__directive empm__directives[] = {
               "524288", "bytes for sessions that are resumed; 0: none"),
     EMPM__SET("SSLSessionCacheTimeout", ssl_session_timeout_ms, MS, 1000,
               INT_MAX, "300", "a session can be resumed for so long"),
+    EMPM__SET("SessionSecretFile", session_secret_file, TEXT, 0, 0, NULL,
+              "lines that sign sessions; none: a secret of this start"),
+    EMPM__SET("SessionCookieName", session_cookie_name, TEXT, 0, 0, "session",
+              "the cookie of empm_session()"),
+    EMPM__SET("SessionMaxAge", session_max_age_ms, MS, 1000, INT_MAX, "43200",
+              "a session ends so long after its start"),
+    EMPM__SET("SessionIdleTimeout", session_idle_timeout_ms, MS, 0, INT_MAX,
+              "1800", "... and after its last request; 0: it does not"),
     EMPM__SET("RateLimitSize", rate_limit_size, I64, 0, INT64_MAX, "1048576",
               "bytes that all children share for RateLimit of locations"),
     EMPM__SET("SharedStoreSize", shared_store_size, I64, 0, INT64_MAX, "0",
@@ -7098,6 +7147,7 @@ struct empm_server {
     struct empm__kv *store;        /* SharedStoreSize; NULL: none (>>store) */
     struct empm__auth *auth;       /* NULL: not built (>>auth-passwords) */
     struct empm__rates *rates;     /* NULL: no location has one (>>rate) */
+    struct empm__secrets *secrets; /* of sessions; NULL: not built */
     struct empm__types *types;     /* AddType; NULL: none (>>files) */
     unsigned char   codings[EMPM__CODINGS + 1];    /* Precompressed; 0 ends */
     struct empm__errors *errors;   /* ErrorDocument; NULL: none */
@@ -11125,6 +11175,7 @@ struct empm_request {             /* owner: the connection's */
     char         *fields;         /* "Name: value\r\n"... of the response */
     uint32_t      fields_len, fields_cap;
     int           has_type;
+    struct empm__login *login;    /* its session; NULL: not looked for */
     empm__page   *body_out, *body_out_last; /* not yet framed */
     size_t        body_out_bytes;
     empm_producer *producer;
@@ -18508,7 +18559,9 @@ static const empm__wing empm__proxy_wing = EMPM__WING_OFF(empm__proxy_check);
  * source    FIPS 180-4 (SHA-256), RFC 2104 (HMAC), RFC 4648 4 and 5 (base64)
  * ------------------------------------------------------------------------- */
 
-#ifndef EVENTMPM_NO_AUTH
+#if !defined(EVENTMPM_NO_AUTH) || !defined(EVENTMPM_NO_SESSIONS)
+
+#define EMPM__SECRET_FILE_MOST 1048576 /* bytes of a file of secrets */
 
 typedef struct empm__sha256 {
     uint32_t      h[8];
@@ -18738,7 +18791,44 @@ static size_t empm__base64_encode_url(char *to, const void *data, size_t n)
     return k;
 }
 
-#endif /* EVENTMPM_NO_AUTH */
+/* Reads a file of secrets whole, with a NUL behind it. NULL: it is said why, or
+ * rep->result is EMPM_ENOMEM. */
+static char *empm__secret_file_read(const char *directive, const char *path,
+                                    int code, empm__report *rep)
+{
+    struct stat st;
+    char *text = NULL;
+    size_t n = 0;
+    ssize_t r = -1;
+    /* O_NONBLOCK: a FIFO by mistake would keep the start waiting */
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, code, "%s %s: %s: %s", directive,
+                         path, fd < 0 ? "open" : "fstat", strerror(errno));
+    else if (!S_ISREG(st.st_mode) || st.st_size > EMPM__SECRET_FILE_MOST)
+        empm__report_say(rep, EMPM_LOG_ERROR, code, "%s %s: is no file of at "
+                         "most 1 MiB", directive, path);
+    else if ((text = (char *)EMPM_MALLOC((size_t)st.st_size + 1)) == NULL) {
+        rep->result = EMPM_ENOMEM;
+        empm__report_say(rep, EMPM_LOG_ERROR, 5104, "%s: no memory", directive);
+    } else {
+        while ((r = read(fd, text + n, (size_t)st.st_size - n)) > 0)
+            n += (size_t)r;
+        if (r < 0)
+            empm__report_say(rep, EMPM_LOG_ERROR, code, "%s %s: read: %s",
+                             directive, path, strerror(errno));
+    }
+    if (fd >= 0)
+        close(fd);
+    if (r == 0) {
+        text[n] = '\0';
+        return text;
+    }
+    EMPM_FREE(text);
+    return NULL;
+}
+
+#endif /* EVENTMPM_NO_AUTH, EVENTMPM_NO_SESSIONS */
 
 /* ---------------------------------------------------------------------------
  * >>store -- keys and values in memory that processes share
@@ -20211,48 +20301,12 @@ EMPM_API int empm_authenticate(empm_request *req, const char *realm,
  * the user that starts the server, and becomes a table as a program has it.
  * ------------------------------------------------------------------------- */
 
-#define EMPM__AUTH_FILE_MOST 1048576   /* bytes of a file of users */
-
 typedef struct empm__auth_file {
     struct empm__auth_file *next;
     const char             *name;      /* as the directive has it */
     empm_account           *accounts;
     char                   *text;      /* that they point into */
 } empm__auth_file;
-
-/* Reads a file of users whole, a NUL behind it. NULL: it is said why. */
-static char *empm__auth_file_read(const char *path, empm__report *rep)
-{
-    struct stat st;
-    char *text = NULL;
-    size_t n = 0;
-    ssize_t r = -1;
-    /* O_NONBLOCK: a FIFO by mistake would keep the start waiting */
-    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0 || fstat(fd, &st) < 0)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5800, "AuthUserFile %s: %s: %s",
-                         path, fd < 0 ? "open" : "fstat", strerror(errno));
-    else if (!S_ISREG(st.st_mode) || st.st_size > EMPM__AUTH_FILE_MOST)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5800, "AuthUserFile %s: is no "
-                         "file of at most 1 MiB", path);
-    else if ((text = (char *)EMPM_MALLOC((size_t)st.st_size + 1)) == NULL)
-        rep->result = EMPM_ENOMEM;
-    else {
-        while ((r = read(fd, text + n, (size_t)st.st_size - n)) > 0)
-            n += (size_t)r;
-        if (r < 0)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5800, "AuthUserFile %s: "
-                             "read: %s", path, strerror(errno));
-    }
-    if (fd >= 0)
-        close(fd);
-    if (r == 0) {
-        text[n] = '\0';
-        return text;
-    }
-    EMPM_FREE(text);
-    return NULL;
-}
 
 /* Takes a line apart. Returns NULL, or what is wrong with it; a line without a
  * user leaves row->name NULL. */
@@ -20301,7 +20355,8 @@ static empm__auth_file *empm__auth_file_new(const empm_config *cfg,
     if (empm__text_word(&at, word, sizeof word) <= 0)
         return NULL;                   /* that has been said */
     path = empm__config_path(cfg, word, full, sizeof full);
-    if ((line = empm__auth_file_read(path, rep)) == NULL)
+    line = empm__secret_file_read("AuthUserFile", path, 5800, rep);
+    if (line == NULL)
         return NULL;
     for (next = line; *next != '\0'; next++)
         lines += *next == '\n';
@@ -20500,6 +20555,406 @@ static const empm__wing empm__auth_wing = {
 static const empm__wing empm__auth_wing = EMPM__WING_OFF(NULL);
 
 #endif /* EVENTMPM_NO_AUTH */
+
+/* ---------------------------------------------------------------------------
+ * >>sessions -- a text that comes back with each request of a client, signed
+ *
+ * The whole session is in the cookie: no memory for it, any child or machine
+ * with the secret can read it, and it outlives reloads. It is signed, so that a
+ * client cannot make or change one, but it is not hidden from the client. Each
+ * has a chance of its own, so that of a client's two sessions one can end:
+ * where there is a shared store, the sessions that were logged out are
+ * remembered there, and a copy of their cookie opens nothing.
+ *
+ *   base64url of:  1 | chance | started | seen | value | HMAC-SHA-256 of name,
+ *                  1   16       8         8      n       NUL and all before
+ *
+ * Times are in seconds since 1970, big-endian. `seen` moves on with requests,
+ * an eighth of SessionIdleTimeout at a time.
+ *
+ * source    RFC 6265 8.4 to 8.6; OWASP, "Session Management Cheat Sheet"
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_SESSIONS
+
+#define EMPM__SESSION_HEAD   33u       /* bytes before the value */
+#define EMPM__SESSION_VALUE  512u      /* at most */
+#define EMPM__SESSION_MOST   (EMPM__SESSION_HEAD + EMPM__SESSION_VALUE + 32u)
+#define EMPM__SESSION_SECRETS 4u
+
+struct empm__secrets {                 /* fixed; the first one signs */
+    unsigned n;
+    unsigned char key[EMPM__SESSION_SECRETS][32];
+};
+
+typedef struct empm__login {           /* a session, taken apart */
+    unsigned char chance[16];
+    int64_t       started_s, seen_s;
+    char          value[EMPM__SESSION_VALUE + 1];
+    int           valid;               /* else the rest says nothing */
+} empm__login;
+
+static void empm__session_put64(unsigned char *to, int64_t v)
+{
+    int i;
+    for (i = 0; i < 8; i++)
+        to[i] = (unsigned char)((uint64_t)v >> (56 - 8 * i));
+}
+
+static int64_t empm__session_get64(const unsigned char *p)
+{
+    uint64_t v = 0;
+    int i;
+    for (i = 0; i < 8; i++)
+        v = v << 8 | p[i];
+    return (int64_t)v;
+}
+
+static void empm__session_sign(const unsigned char key[32], const char *name,
+                               const unsigned char *p, size_t n,
+                               unsigned char mac[32])
+{
+    empm__hmac m;
+    empm__hmac_begin(&m, key, 32);
+    empm__hmac_add_text(&m, name);
+    empm__hmac_add(&m, p, n);
+    empm__hmac_end(&m, mac);
+}
+
+/* Writes the text of a cookie: at most EMPM__SESSION_MOST bytes in base64, and
+ * a NUL. */
+static void empm__session_write(const struct empm__secrets *secrets,
+                                const char *name, const empm__login *l,
+                                char *text)
+{
+    unsigned char p[EMPM__SESSION_MOST];
+    size_t n = strlen(l->value);
+    p[0] = 1;
+    memcpy(p + 1, l->chance, sizeof l->chance);
+    empm__session_put64(p + 17, l->started_s);
+    empm__session_put64(p + 25, l->seen_s);
+    memcpy(p + EMPM__SESSION_HEAD, l->value, n);
+    n += EMPM__SESSION_HEAD;
+    empm__session_sign(secrets->key[0], name, p, n, p + n);
+    empm__base64_encode_url(text, p, n + 32);
+}
+
+/* Reads the text of a cookie. l->valid: it is one of ours, and its time is not
+ * over. The signature comes first: nothing else of a stranger's is looked at.
+ * Clocks of machines that share a secret may differ by a minute. */
+static void empm__session_read(const struct empm__secrets *secrets,
+                               const empm_config *cfg, const char *text,
+                               int64_t now_s, empm__login *l)
+{
+    unsigned char p[EMPM__SESSION_MOST + 3], mac[32];
+    const size_t len = strlen(text);
+    unsigned i, good = 0;
+    long got;
+    size_t n;
+    l->valid = 0;
+    if (len > (EMPM__SESSION_MOST * 4 + 2) / 3 ||
+        (got = empm__base64_decode(p, text, len, 1)) <
+            (long)EMPM__SESSION_HEAD + 32)
+        return;
+    n = (size_t)got - 32;
+    for (i = 0; i < secrets->n; i++) {
+        empm__session_sign(secrets->key[i], cfg->session_cookie_name, p, n,
+                           mac);
+        good |= (unsigned)empm__secret_equal(mac, p + n, sizeof mac);
+    }
+    if (!good || p[0] != 1)
+        return;
+    memcpy(l->chance, p + 1, sizeof l->chance);
+    l->started_s = empm__session_get64(p + 17);
+    l->seen_s = empm__session_get64(p + 25);
+    memcpy(l->value, p + EMPM__SESSION_HEAD, n - EMPM__SESSION_HEAD);
+    l->value[n - EMPM__SESSION_HEAD] = '\0';
+    l->valid = l->started_s <= now_s + 60 && l->seen_s <= now_s + 60 &&
+               now_s - l->started_s < cfg->session_max_age_ms / 1000 &&
+               (cfg->session_idle_timeout_ms == 0 ||
+                now_s - l->seen_s < cfg->session_idle_timeout_ms / 1000);
+}
+
+/* For how many seconds the session may still be used. */
+static int64_t empm__session_left(const empm_config *cfg, const empm__login *l,
+                                  int64_t now_s)
+{
+    const int64_t all = l->started_s + cfg->session_max_age_ms / 1000 - now_s;
+    const int64_t idle = cfg->session_idle_timeout_ms / 1000;
+    return idle > 0 && idle < all ? idle : all;
+}
+
+#ifndef EVENTMPM_NO_STORE
+/* The name under which the store has a session that is logged out; no key of a
+ * program's should begin so. */
+static void empm__session_key(const empm__login *l, unsigned char key[32])
+{
+    memcpy(key, "\0empm logged out", 16);
+    memcpy(key + 16, l->chance, sizeof l->chance);
+}
+#endif
+
+/* Has the session been logged out? What is not known counts as yes. */
+static int empm__session_is_out(const empm_server *s, const empm__login *l)
+{
+#ifndef EVENTMPM_NO_STORE
+    unsigned char key[32], none[1];
+    size_t len;
+    int r;
+    if (s->store == NULL)
+        return 0;
+    empm__session_key(l, key);
+    r = empm__kv_get(s->store, key, sizeof key, none, sizeof none, &len, NULL,
+                     empm__store_now_ms());
+    return r != EMPM_EGONE;
+#else
+    (void)s;
+    (void)l;
+    return 0;
+#endif
+}
+
+/* Remembers in the store that the session is over, for as long as its cookie
+ * would be good. */
+static void empm__session_log_out(empm_request *req, const empm__login *l)
+{
+#ifndef EVENTMPM_NO_STORE
+    const empm_config *cfg = req->w->cfg;
+    const int64_t left_s = l->started_s + cfg->session_max_age_ms / 1000 -
+                           (int64_t)time(NULL);
+    unsigned char key[32];
+    int r;
+    empm__session_key(l, key);
+    if (req->w->s->store == NULL || left_s <= 0)
+        return;
+    r = empm__kv_put(req->w->s->store, key, sizeof key, NULL, NULL, 0,
+                     left_s * 1000 + 61000, empm__store_now_ms());
+    if (r < 0)
+        empm__request_log(req, EMPM_LOG_WARN, 5832, "the shared store does not "
+                          "take that a session is logged out: its cookie works "
+                          "for %lld s", (long long)left_s);
+#else
+    (void)req;
+    (void)l;
+#endif
+}
+
+/* Sets the cookie to a text that is good for so many seconds; 0: deletes it.
+ * A cookie whose name promises it is Secure is that also behind a proxy. */
+static int empm__session_cookie_set(empm_request *req, const char *text,
+                                    int64_t max_age_s)
+{
+    const char *name = req->w->cfg->session_cookie_name;
+    const int secure = strcmp(empm_scheme(req), "https") == 0 ||
+                       strncmp(name, "__Host-", 7) == 0 ||
+                       strncmp(name, "__Secure-", 9) == 0;
+    const size_t n = strlen(name);
+    char field[EMPM__SESSION_MOST * 2 + 200];
+    char *at = req->fields, *next;
+    snprintf(field, sizeof field, "%.64s=%s; Path=/; Max-Age=%lld; HttpOnly; "
+             "SameSite=Lax%s", name, text, (long long)max_age_s,
+             secure ? "; Secure" : "");
+    /* one that was set before for this answer goes: others of a program stay */
+    while ((at = empm__response_field_line(req, at, "set-cookie", 10, &next)) !=
+           NULL) {
+        if (strncmp(at + 12, name, n) == 0 && at[12 + n] == '=') {
+            memmove(at, next, (size_t)(req->fields + req->fields_len - next));
+            req->fields_len -= (uint32_t)(next - at);
+        } else
+            at = next;
+    }
+    return empm_add_header(req, "Set-Cookie", field);
+}
+
+/* Makes the cookie of a session and sends it. No cache may keep that answer,
+ * unless the handler then says otherwise. */
+static int empm__session_send(empm_request *req, const empm__login *l)
+{
+    char text[EMPM__SESSION_MOST * 4 / 3 + 4];
+    int r;
+    empm__session_write(req->w->s->secrets, req->w->cfg->session_cookie_name, l,
+                        text);
+    r = empm__session_cookie_set(req, text,
+                                 empm__session_left(req->w->cfg, l,
+                                                    (int64_t)time(NULL)));
+    return r < 0 ? r : empm_set_header(req, "Cache-Control", "no-store");
+}
+
+/* The session of the request, which is read once; NULL: no memory. */
+static empm__login *empm__session_of(empm_request *req)
+{
+    const empm_config *cfg = req->w->cfg;
+    const int64_t now_s = (int64_t)time(NULL);
+    const char *text;
+    empm__login *l = req->login;
+    if (l != NULL)
+        return l;
+    l = (empm__login *)empm_alloc(req, sizeof *l);
+    if (l == NULL)
+        return NULL;
+    req->login = l;
+    l->valid = 0;
+    text = empm_cookie(req, cfg->session_cookie_name);
+    if (text != NULL)
+        empm__session_read(req->w->s->secrets, cfg, text, now_s, l);
+    if (l->valid && empm__session_is_out(req->w->s, l))
+        l->valid = 0;
+    if (l->valid && cfg->session_idle_timeout_ms > 0 &&
+        now_s - l->seen_s > cfg->session_idle_timeout_ms / 8000 &&
+        empm__request_head_is_open(req)) {
+        l->seen_s = now_s;
+        empm__session_send(req, l);
+    }
+    return l;
+}
+
+/* >>calls-users says what each of them returns. */
+EMPM_API const char *empm_session(empm_request *req)
+{
+    const empm__login *l = empm__session_of(req);
+    return l != NULL && l->valid ? l->value : NULL;
+}
+
+EMPM_API int empm_session_start(empm_request *req, const char *value)
+{
+    empm__login *l = empm__session_of(req), before;
+    int r;
+    if (strlen(value) > EMPM__SESSION_VALUE)
+        return EMPM_EINVAL;
+    if (l == NULL)
+        return EMPM_ENOMEM;
+    if (req->w->s->secrets->n == 0)
+        return EMPM_ESYS;
+    before = *l;
+    if (empm__random_bytes(l->chance, sizeof l->chance) < 0) {
+        *l = before;
+        return EMPM_ESYS;
+    }
+    l->started_s = l->seen_s = (int64_t)time(NULL);
+    memcpy(l->value, value, strlen(value) + 1);
+    l->valid = 1;
+    if ((r = empm__session_send(req, l)) < 0)
+        *l = before;
+    else if (before.valid)             /* that of the one who was here before */
+        empm__session_log_out(req, &before);
+    return r;
+}
+
+EMPM_API int empm_session_end(empm_request *req)
+{
+    empm__login *l = empm__session_of(req);
+    if (l == NULL)
+        return EMPM_ENOMEM;
+    if (l->valid)
+        empm__session_log_out(req, l);
+    l->valid = 0;
+    return empm__session_cookie_set(req, "", 0);
+}
+
+/* --- the wing ------------------------------------------------------------- */
+
+/* Takes the lines of SessionSecretFile. A key is made of each, for sessions
+ * alone. Returns EMPM_OK, or it is said why. */
+static int empm__secrets_load(struct empm__secrets *secrets,
+                              const empm_config *cfg, empm__report *rep)
+{
+    const char *path;
+    char full[1200], *text, *line, *next;
+    const int before = rep->errors;
+    empm__hmac m;
+    size_t n;
+    memset(secrets, 0, sizeof *secrets);
+    path = empm__config_path(cfg, cfg->session_secret_file, full, sizeof full);
+    text = empm__secret_file_read("SessionSecretFile", path, 5830, rep);
+    for (line = text; line != NULL; line = next) {
+        if ((next = strchr(line, '\n')) != NULL)
+            *next++ = '\0';
+        n = strcspn(line, "\r");
+        if (n == 0)
+            continue;
+        if (n < 32 || secrets->n == EMPM__SESSION_SECRETS) {
+            empm__report_say(rep, EMPM_LOG_ERROR, 5830, "SessionSecretFile %s: "
+                             "wants 1 to %u lines of at least 32 bytes, as "
+                             "`openssl rand -hex 32` prints them", path,
+                             EMPM__SESSION_SECRETS);
+            break;
+        }
+        empm__hmac_begin(&m, line, n);
+        empm__hmac_add_text(&m, "eventmpm session");
+        empm__hmac_end(&m, secrets->key[secrets->n++]);
+    }
+    if (text != NULL && secrets->n == 0 && rep->errors == before)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5830, "SessionSecretFile %s: has "
+                         "no line", path);
+    EMPM_FREE(text);
+    return rep->errors == before ? EMPM_OK
+         : rep->result < 0 ? rep->result : EMPM_EINVAL;
+}
+
+static void empm__session_check(const empm_config *cfg,
+                                const empm__chars *chars, empm__report *rep)
+{
+    const char *name = cfg->session_cookie_name;
+    struct empm__secrets secrets;
+    struct stat st;
+    char full[1200];
+    if (*name == '\0' || strlen(name) > 64 ||
+        !empm__chars_all(chars, name, strlen(name), EMPM__TCHAR))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5831, "SessionCookieName \"%.80s"
+                         "\" must be a token of at most 64 bytes", name);
+    if (cfg->session_secret_file == NULL ||
+        empm__secrets_load(&secrets, cfg, rep) < 0)
+        return;
+    if (stat(empm__config_path(cfg, cfg->session_secret_file, full,
+                               sizeof full), &st) == 0 && st.st_mode & 7)
+        empm__report_say(rep, EMPM_LOG_WARN, 5830, "SessionSecretFile %s: "
+                         "everybody on this host has rights to it",
+                         cfg->session_secret_file);
+}
+
+/* Without a file the secret is of this start, and a reload keeps it. Without
+ * chance in the system there is none, and no session can begin. */
+static int empm__session_server_new(empm_server *s, const empm_server *old,
+                                    empm__report *rep)
+{
+    s->secrets = (struct empm__secrets *)EMPM_MALLOC(sizeof *s->secrets);
+    if (s->secrets == NULL)
+        return EMPM_ENOMEM;
+    memset(s->secrets, 0, sizeof *s->secrets);
+    if (s->cfg->session_secret_file != NULL)
+        return empm__secrets_load(s->secrets, s->cfg, rep);
+    if (old != NULL && old->cfg->session_secret_file == NULL)
+        *s->secrets = *old->secrets;
+    else
+        s->secrets->n = empm__random_bytes(s->secrets->key[0], 32) == 0;
+    return EMPM_OK;
+}
+
+static void empm__session_server_free(empm_server *s)
+{
+    EMPM_FREE(s->secrets);
+}
+
+static const empm__wing empm__session_wing = {
+    empm__session_check, empm__session_server_new, empm__session_server_free,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+#else
+
+static void empm__session_check(const empm_config *cfg,
+                                const empm__chars *chars, empm__report *rep)
+{
+    (void)chars;
+    if (cfg->session_secret_file != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5830, "SessionSecretFile: built "
+                         "without sessions");
+}
+
+static const empm__wing empm__session_wing =
+    EMPM__WING_OFF(empm__session_check);
+
+#endif /* EVENTMPM_NO_SESSIONS */
 
 /* ---------------------------------------------------------------------------
  * >>tls-pem -- files of certificates and keys
@@ -31398,7 +31853,8 @@ static const empm__wing *const *empm__wings(void)
         &empm__store_wing, &empm__tls_wing, &empm__status_wing,
         &empm__fcgi_wing,
         /* a preflight has no user, and a user may only try so often */
-        &empm__cors_wing, &empm__rate_wing, &empm__auth_wing, NULL
+        &empm__cors_wing, &empm__rate_wing, &empm__auth_wing,
+        &empm__session_wing, NULL
     };
     return wings;
 }
@@ -36588,6 +37044,9 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5811  RateLimit: its store does not answer, so nobody is refused
  *   5812  RateLimit is reached: a client gets 429
  *   5820  the lines of CORS of a location do not go together
+ *   5830  SessionSecretFile cannot be used, or others have rights to it
+ *   5831  SessionCookieName is no token
+ *   5832  that a session is logged out cannot be remembered
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------

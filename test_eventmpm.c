@@ -4807,6 +4807,9 @@ TEST(config, every_directive_from_a_file)
         { "MaxConnectionsPerPeer", "20", "20" },
         { "SharedStoreSize", "1048576", "1048576" },
         { "RateLimitSize", "65536", "65536" },
+        { "SessionSecretFile", "/x", "/x" },
+        { "SessionCookieName", "__Host-s", "__Host-s" },
+        { "SessionMaxAge", "5", "5000" }, { "SessionIdleTimeout", "0", "0" },
         { "Processes", "0", "0" }, { "StartServers", "2", "2" },
         { "ServerLimit", "8", "8" }, { "ThreadsPerChild", "10", "10" },
         { "ThreadLimit", "80", "80" }, { "MaxRequestWorkers", "70", "70" },
@@ -14396,6 +14399,280 @@ SERVED_WITH(auth, locations, T_LIVE, fx_init_users(f),
             CHECK_STR(cl_header(c, "WWW-Authenticate"),
                       "Basic realm=\"My place\", charset=\"UTF-8\"");
     }
+}
+
+/* ---------------------------------------------------------------------------
+ * >>sessions -- signed cookies
+ * ------------------------------------------------------------------------- */
+
+static empm__login login_of(const char *value, int64_t started_s,
+                            int64_t seen_s)
+{
+    empm__login l;
+
+    memset(&l, 0, sizeof l);
+    memset(l.chance, 7, sizeof l.chance);
+    snprintf(l.value, sizeof l.value, "%s", value);
+    l.started_s = started_s;
+    l.seen_s = seen_s;
+    return l;
+}
+
+/* A session is read back as it was written, by the name and the secrets of its
+ * own alone. With one character changed, more or less of them, it is none. */
+TEST(sessions, a_changed_cookie_is_none)
+{
+    empm_config cfg = empm_defaults();
+    struct empm__secrets secrets;
+    empm__login l = login_of("anna", 1000, 1000), back;
+    char text[EMPM__SESSION_MOST * 2], bad[EMPM__SESSION_MOST * 2];
+    size_t n, i;
+
+    memset(&secrets, 1, sizeof secrets);
+    secrets.n = 1;
+    empm__session_write(&secrets, "session", &l, text);
+    empm__session_read(&secrets, &cfg, text, 1000, &back);
+    CHECK_INT(back.valid, 1);
+    CHECK_STR(back.value, "anna");
+    CHECK_INT(back.started_s, 1000);
+    n = strlen(text);
+    for (i = 0; i < n; i++) {
+        memcpy(bad, text, n + 1);
+        bad[i] = bad[i] == 'A' ? 'B' : 'A';
+        empm__session_read(&secrets, &cfg, bad, 1000, &back);
+        CHECK_INT(back.valid, 0);
+        bad[i] = '\0';
+        empm__session_read(&secrets, &cfg, bad, 1000, &back);
+        CHECK_INT(back.valid, 0);
+    }
+    snprintf(bad, sizeof bad, "%sAAAA", text);
+    empm__session_read(&secrets, &cfg, bad, 1000, &back);
+    CHECK_INT(back.valid, 0);
+    cfg.session_cookie_name = "sessions";
+    empm__session_read(&secrets, &cfg, text, 1000, &back);
+    CHECK_INT(back.valid, 0);
+    cfg.session_cookie_name = "session";
+    secrets.key[0][0] ^= 1;            /* rotated: it is the second one now */
+    empm__session_read(&secrets, &cfg, text, 1000, &back);
+    CHECK_INT(back.valid, 0);
+    memset(secrets.key[1], 1, 32);
+    secrets.n = 2;
+    empm__session_read(&secrets, &cfg, text, 1000, &back);
+    CHECK_INT(back.valid, 1);
+    memset(bad, 'x', sizeof bad);      /* the longest value, and more */
+    bad[EMPM__SESSION_VALUE] = '\0';
+    l = login_of(bad, 1000, 1000);
+    empm__session_write(&secrets, "session", &l, text);
+    empm__session_read(&secrets, &cfg, text, 1000, &back);
+    CHECK_INT(back.valid, 1);
+    CHECK_STR(back.value, bad);
+    CHECK(strlen(text) < 4096 - 100);
+    empm_config_free(&cfg);
+}
+
+/* A session ends SessionMaxAge after its start and SessionIdleTimeout after its
+ * last request, whichever comes first. One of the future is none. */
+TEST(sessions, end_in_time)
+{
+    static const struct { int64_t started, seen, now; int valid; } rows[] = {
+        { 5000, 5000, 5000, 1 }, { 5000, 5000, 5099, 1 },
+        { 5000, 5000, 5100, 0 }, { 5000, 5900, 5999, 1 },
+        { 5000, 5950, 6000, 0 }, { 5000, 5000, 4940, 1 },
+        { 5000, 5000, 4939, 0 }, { INT64_MAX, 5000, 5000, 0 },
+        { 5000, INT64_MAX, 5000, 0 }
+    };
+    empm_config cfg = empm_defaults();
+    struct empm__secrets secrets;
+    char text[EMPM__SESSION_MOST * 2];
+
+    memset(&secrets, 1, sizeof secrets);
+    secrets.n = 1;
+    cfg.session_max_age_ms = 1000000;
+    cfg.session_idle_timeout_ms = 100000;
+    EACH(rows, i) {
+        empm__login l = login_of("", rows[i].started, rows[i].seen), back;
+        context("row %d", (int)i);
+        empm__session_write(&secrets, cfg.session_cookie_name, &l, text);
+        empm__session_read(&secrets, &cfg, text, rows[i].now, &back);
+        CHECK_INT(back.valid, rows[i].valid);
+    }
+    no_context();
+    {
+        empm__login l = login_of("", 5000, 5000), back;
+        cfg.session_idle_timeout_ms = 0;
+        empm__session_write(&secrets, cfg.session_cookie_name, &l, text);
+        empm__session_read(&secrets, &cfg, text, 5999, &back);
+        CHECK_INT(back.valid, 1);
+        CHECK_INT(empm__session_left(&cfg, &back, 5999), 1);
+        cfg.session_idle_timeout_ms = 100000;
+        CHECK_INT(empm__session_left(&cfg, &back, 5000), 100);
+    }
+    empm_config_free(&cfg);
+}
+
+static int h_session(empm_request *req, void *user)
+{
+    const char *who = empm_query(req, "u"), *now;
+
+    if (who != NULL)
+        CHECK_INT(empm_session_start(req, who), EMPM_OK);
+    if (user != NULL)
+        CHECK_INT(empm_session_end(req), EMPM_OK);
+    now = empm_session(req);
+    empm_printf(req, "%s", now != NULL ? now : "nobody");
+    return EMPM_OK;
+}
+
+static const empm_route session_routes[] = {
+    EMPM_ROUTE("GET /me", h_session, NULL),
+    EMPM_ROUTE("GET /out", h_session, EMPM_TEXT("")),
+    EMPM_ROUTES_END
+};
+
+/* Asks with a cookie; the new one, if there is one, takes its place. */
+static const char *session_ask(client *c, const char *target, char cookie[300])
+{
+    const char *set;
+
+    cl_printf(c, "GET %s HTTP/1.1\r\nHost: a\r\n%s%s%s\r\n", target,
+              *cookie ? "Cookie: other=1; " : "", cookie, *cookie ? "\r\n"
+                                                                 : "");
+    CHECK_INT(cl_reply(c), 200);
+    if ((set = cl_header(c, "Set-Cookie")) != NULL)
+        snprintf(cookie, 300, "%.*s", (int)strcspn(set, ";"), set);
+    return c->body.p;
+}
+
+static void session_init(fixture *f)
+{
+    fx_init(f);
+    f->cfg.routes = session_routes;
+}
+
+/* A login always has a new cookie, with the attributes that keep it from
+ * scripts and other sites; what was there before, and what has been logged out,
+ * is over even for those that have a copy. */
+SERVED_WITH(sessions, logins_and_logouts, T_LIVE, session_init(f),
+            "SharedStoreSize 65536")
+{
+    char cookie[300] = "", first[300], second[300], later[300];
+
+    CHECK_STR(session_ask(c, "/me", cookie), "nobody");
+    CHECK_STR(cookie, "");
+    CHECK_STR(session_ask(c, "/me?u=anna", cookie), "anna");
+    CHECK(strncmp(cookie, "session=", 8) == 0);
+    CHECK(cl_header(c, "Set-Cookie") != NULL);
+    CHECK_STR(strchr(c->value, ';'),
+              "; Path=/; Max-Age=1800; HttpOnly; SameSite=Lax");
+    CHECK_STR(cl_header(c, "Cache-Control"), "no-store");
+    CHECK_STR(session_ask(c, "/me", cookie), "anna");
+    CHECK(cl_header(c, "Set-Cookie") == NULL);
+    snprintf(first, sizeof first, "%s", cookie);
+    CHECK_STR(session_ask(c, "/me?u=anna", cookie), "anna");
+    CHECK(strcmp(first, cookie) != 0);
+    snprintf(second, sizeof second, "%s", cookie);
+    CHECK_STR(session_ask(c, "/me", first), "nobody");
+    CHECK_STR(session_ask(c, "/me", cookie), "anna");
+    CHECK_STR(session_ask(c, "/out", cookie), "nobody");
+    CHECK_STR(cookie, "session=");
+    CHECK(strstr(cl_header(c, "Set-Cookie"), "Max-Age=0;") != NULL);
+    CHECK_STR(session_ask(c, "/me", second), "nobody");
+    /* in one answer: the last word counts, and there is one cookie */
+    snprintf(later, sizeof later, "%s", "");
+    CHECK_STR(session_ask(c, "/out?u=bob", later), "nobody");
+    CHECK_STR(later, "session=");
+    CHECK(cl_header_nth(c, "Set-Cookie", 1) == NULL);
+}
+
+/* A session whose last request is not new any more gets a new cookie with the
+ * answer to the next one. */
+SERVED_WITH(sessions, slide, T_PLAIN, session_init(f), "SessionIdleTimeout 80")
+{
+    const int64_t now_s = (int64_t)time(NULL);
+    const struct { int64_t seen_s; int anew; const char *is; } rows[] = {
+        { now_s - 5, 0, "anna" }, { now_s - 20, 1, "anna" },
+        { now_s - 90, 0, "nobody" }
+    };
+    char cookie[300], text[290];
+
+    EACH(rows, i) {
+        empm__login l = login_of("anna", now_s - 100, rows[i].seen_s);
+        empm__session_write(f->s->secrets, "session", &l, text);
+        snprintf(cookie, sizeof cookie, "session=%s", text);
+        CHECK_STR(session_ask(c, "/me", cookie), rows[i].is);
+        CHECK_INT(cl_header(c, "Set-Cookie") != NULL, rows[i].anew);
+        CHECK_STR(session_ask(c, "/me", cookie), rows[i].is);
+        CHECK(cl_header(c, "Set-Cookie") == NULL);
+    }
+}
+
+/* Children share the secret, and a reload keeps it. */
+SERVED_WITH(sessions, outlive_a_reload, T_PLAIN,
+            fx_init_forked(f, 2); f->cfg.routes = session_routes, NULL)
+{
+    char cookie[300] = "";
+    int starts;
+
+    f->deaths_ok = 1;
+    CHECK_STR(session_ask(c, "/me?u=anna", cookie), "anna");
+    starts = get_int(&shm->child_starts);
+    signal_process(f->pid, SIGUSR1);
+    CHECK_SOON(get_int(&shm->child_starts) >= starts + 2, 3000);
+    cl_close(c);
+    CHECK_STR(session_ask(c, "/me", cookie), "anna");
+}
+
+/* A file of secrets has one to four lines, each long enough to be one. */
+TEST(sessions, files_of_secrets)
+{
+    static const char line[] = "0123456789abcdef0123456789abcdef";
+    static const struct { const char *text; int lines, n; } rows[] = {
+        { "%s", 1, 1 }, { "%s\n", 1, 1 }, { "\r\n%s\r\n\r\n", 1, 1 },
+        { "%s\n", 4, 4 }, { "%s\n", 5, -1 }, { "", 1, -1 }, { "\n\n", 1, -1 },
+        { "short\n%s\n", 1, -1 }
+    };
+    empm_config cfg = empm_defaults();
+    struct empm__secrets secrets, again;
+    char path[300], text[300];
+    empm__report rep;
+    int k;
+
+    cfg.routes = routes;
+    cfg.session_secret_file = tmp_path(path, sizeof path, "secrets");
+    EACH(rows, i) {
+        size_t n = 0;
+        context("row %d", (int)i);
+        for (k = 0; k < rows[i].lines; k++)
+            n += (size_t)snprintf(text + n, sizeof text - n, rows[i].text,
+                                  line);
+        unlink(path);
+        write_file(path, text, n);
+        chmod(path, 0600);
+        rep = hearing();
+        empm__check_all(&cfg, NULL, &rep);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5830), rows[i].n < 0);
+        CHECK_INT(heard(EMPM_LOG_WARN, 5830), 0);
+        if (rows[i].n > 0) {
+            CHECK_INT(empm__secrets_load(&secrets, &cfg, &rep), EMPM_OK);
+            CHECK_INT(secrets.n, rows[i].n);
+            if (i > 0)
+                CHECK(memcmp(secrets.key[0], again.key[0], 32) == 0);
+            again = secrets;
+        }
+    }
+    no_context();
+    write_file(path, line, sizeof line - 1);
+    chmod(path, 0644);
+    rep = hearing();
+    empm__check_all(&cfg, NULL, &rep);
+    CHECK_INT(heard(EMPM_LOG_WARN, 5830), 1);
+    cfg.session_cookie_name = "a b";
+    rep = hearing();
+    empm__check_all(&cfg, NULL, &rep);
+    CHECK_INT(heard(EMPM_LOG_ERROR, 5831), 1);
+    unlink(path);
+    empm_config_free(&cfg);
+    str_free(&g_heard);
 }
 
 /* ---------------------------------------------------------------------------
