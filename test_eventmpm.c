@@ -13919,7 +13919,7 @@ SERVED(cors, answers,
        "Location / CorsAllowOrigin https://a.example http://b; "
        "Location / CorsAllowCredentials On; "
        "Location / CorsExposeHeaders ETag X-Y; "
-       "Location /hello/ CorsAllowOrigin *; "
+       "Location /hello/ CorsAllowOrigin http://b *; "
        "Location /hello/ CorsAllowCredentials Off; "
        "Location /echo CorsAllowOrigin null; "
        "Location /echo CorsAllowCredentials Off")
@@ -13953,6 +13953,7 @@ SERVED(cors, answers,
         { "GET /hello", "", 200, "-", "-", "Origin", "-" },
         { "GET /hello/x", "http://c", 200, "*", "-", "-", "ETag, X-Y" },
         { "GET /hello/x", "*", 200, "*", "-", "-", "ETag, X-Y" },
+        { "GET /hello/x", "http://b", 200, "*", "-", "-", "ETag, X-Y" },
         { "PUT /echo", "http://b", 200, "-", "-", "Origin", "-" }
     };
     EACH(rows, i) {
@@ -14357,11 +14358,10 @@ static const char auth_users[] = "demo:$5$rounds=1000$example$"
     "iWBKo7da47YRlRiXyEYEGK9H37GhW5pIiXwp9T95M3C\n"
     "anna:{PLAIN}anna\nJ. Doe:{PLAIN}doe\n";
 
-static void fx_init_users(fixture *f)
+static void fx_users(fixture *f)
 {
     char path[300], set[340];
 
-    fx_init(f);
     write_file(tmp_path(path, sizeof path, "users"), auth_users,
                sizeof auth_users - 1);
     snprintf(set, sizeof set, "ServerRoot %s", tmp_path(path, sizeof path, ""));
@@ -14370,7 +14370,7 @@ static void fx_init_users(fixture *f)
 
 /* A location lets in the users that it names, on every path and method below
  * it; one within it may lift that. A rate limit comes before the password. */
-SERVED_WITH(auth, locations, T_LIVE, fx_init_users(f),
+SERVED_WITH(auth, locations, T_LIVE, fx_init(f); fx_users(f),
             "Location / AuthUserFile users; Location / AuthName \"My place\"; "
             "Location / AuthType Basic; Location / Require valid-user; "
             "Location /hello/ Require all granted; "
@@ -23249,6 +23249,32 @@ static int fb_has(const client *c, const char *line)
             return 1;
     }
     return 0;
+}
+
+/* A program knows the user that a location has let in, and by which scheme. */
+LIVE(fastcgi, the_user_is_a_variable)
+{
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    fx_users(&f);
+    fx_set(&f, "Location /app/in AuthUserFile users; "
+               "Location /app/in Require valid-user");
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_ask(&c, "GET /app/in HTTP/1.1\r\nHost: a\r\n"
+                     "Authorization: Basic YW5uYTphbm5h\r\n\r\n"), 200);
+    CHECK(fb_has(&c, "REMOTE_USER=anna"));
+    CHECK(fb_has(&c, "AUTH_TYPE=Basic"));
+    CHECK_INT(cl_ask(&c, "GET /app/out HTTP/1.1\r\nHost: a\r\n"
+                     "Authorization: Basic YW5uYTphbm5h\r\n\r\n"), 200);
+    CHECK(strstr(c.body.p, "REMOTE_USER") == NULL);
+    CHECK_INT(cl_ask(&c, "GET /app/in HTTP/1.1\r\nHost: a\r\n\r\n"), 401);
+    cl_close(&c);
+    fb_end(&f);
 }
 
 /* A program sees the variables of RFC 3875 4.1, each once; two fields of one
