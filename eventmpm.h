@@ -75,6 +75,13 @@
  *     ErrorDocument 404 /404.html, or 503 "a text": what an error shows that
  *   has no body of its own, also one of the server's, such as 408 or 431. A
  *   file keeps the status, and has at most EMPM_RESPONSE_BUFFER bytes.
+ *     FallbackResource /index.html is the page of an application whose paths
+ *   are no files. Clients that want a page get it, those that name text/html
+ *   for any path and others for one without an extension; a script, an image or
+ *   data that is missing stays 404.
+ *     Alias /icons/ /usr/share/icons adds a folder from a configuration.
+ *     Options Indexes, for a location, lists the folders in it that have no
+ *   file of DirectoryIndex.
  *
  * ASSETS  Files can be compiled in: EMPM_ASSETS("GET /", assets) serves a table
  *   as EMPM_FILES serves a folder. These lines make it of one: sh pack.sh www
@@ -155,7 +162,10 @@
  *   EMPM_FASTCGI, ProxyPass). The children need the right to open the socket:
  *   User www-data, or listen.owner of the pool, whose security.limit_extensions
  *   also has to allow extensions other than .php. A route that serves scripts
- *   has no method: "GET /" refuses forms.
+ *   has no method: "GET /" refuses forms. What has another name, such as
+ *   config.php~, .phps or .inc, is a file that anybody can read: keep it
+ *   elsewhere. So is each script for a second route with the folder, of which a
+ *   start warns.
  *     Behind the address, and for AddHandler within its quotes, may stand
  *   timeout= and connectiontimeout= (ProxyTimeout, ProxyConnectTimeout),
  *   flushpackets=on (answers are sent as they come), and max=N: a child has no
@@ -163,14 +173,20 @@
  *   without a worker, for ProxyConnectTimeout at most, and are 503 then. With
  *   enablereuse=on connections are kept for ttl= (1 s) after an answer. Each
  *   one occupies a process of PHP-FPM, so it wants max=, and pm.max_children
- *   above max= times the children, or the pool stands still.
+ *   above max= times the children, or the pool stands still. CGIPassAuth Off
+ *   holds Authorization back, where a handler has looked at it.
+ *     XSendFile On and XSendFilePath /srv/files: an answer of status 200 with
+ *   the field X-Sendfile is that file below the folder instead, with ranges and
+ *   conditions, and without a process of PHP. The field has the file's path, in
+ *   full or from there, no part of which may be "..", nor a link that leads
+ *   out. A client never sees that field, nor X-Accel-Redirect.
  *     No worker waits for a back end, nor for its client: what the client does
  *   not take is spooled, so that a slow one holds no process of PHP. A request
  *   has a connection of its own, which ends with the answer. A script that
  *   sends text/event-stream, or "X-Accel-Buffering: no", is sent as it comes;
  *   any other answer of up to EMPM_RESPONSE_BUFFER gathers first. What cannot
- *   be reached is 503, a broken answer 502, silence for ProxyTimeout 504; the
- *   error log has the cause.
+ *   be reached is 503, a broken answer 502, and 504 if for ProxyTimeout nothing
+ *   of it comes that the client gets; the error log has the cause.
  *
  * LOCATIONS  Settings of a part of the paths, whatever route serves it, as
  *   lines of cfg.location, or as Apache has them in a file:
@@ -182,7 +198,11 @@
  *   route may have (a method, {name}) may stand there, too. A request is in the
  *   most specific location that matches; that one has the lines of those around
  *   it as well, in the order in which they stand: later ones replace earlier
- *   ones. Require all denied, local (a client on this host), all granted.
+ *   ones. Header set, append, add, setifempty or unset NAME "VALUE" changes the
+ *   fields of answers below 400, such as 200, 206 and 304; Header always those
+ *   of all. With file=PATTERN behind it, of files whose names fit:
+ *     Header set Cache-Control "max-age=31536000, immutable" file=*.????????.*
+ *   Require all denied, local (a client on this host), all granted.
  *
  *     AuthType Basic                        users of a file: NAME:PASSWORD, as
  *     AuthName "Members"                    `htpasswd -2 -c FILE NAME` makes it
@@ -212,7 +232,9 @@
  *   resumed by any, as long as Listen, name, certificates, suites and trust in
  *   clients are those that it was made with. MaxTlsMemory bounds what is needed
  *   for handshakes and slow readers; connections beyond it are closed.
- *   empm_ssl() tells what mod_ssl's variables tell. Each start, reload and -t
+ *   empm_ssl() tells what mod_ssl's variables tell. A handshake that fails is
+ *   the client's matter: LogLevel info has the reason (5622), as with mod_ssl,
+ *   and the status page the number (TLSRefused). Each start, reload and -t
  *   reads certificates and keys and says what is wrong with which file; Strict
  *   also refuses a certificate that is not valid now. Suites, best one first as
  *   SSLCipherSuite takes them: ECDHE-ECDSA-AES128-GCM-SHA256,
@@ -320,11 +342,11 @@
  * Each of these leaves a part out, and saves so much of the header and of its
  * compiled text (gcc -Os, x86-64):
  *
- *   EVENTMPM_NO_FILES        1850 lines 18000 bytes static files (EMPM_FILES)
+ *   EVENTMPM_NO_FILES        2360 lines 22000 bytes static files (EMPM_FILES)
  *   EVENTMPM_NO_STATUS       1450 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
- *   EVENTMPM_NO_FASTCGI      2030 lines 13800 bytes FastCGI back ends: PHP
+ *   EVENTMPM_NO_FASTCGI      2540 lines 13800 bytes FastCGI back ends: PHP
  *   EVENTMPM_NO_STORE         550 lines  1900 bytes the shared store
  *   EVENTMPM_NO_AUTH          800 lines  5500 bytes users and passwords
  *   EVENTMPM_NO_SESSIONS      380 lines  3900 bytes sessions
@@ -375,6 +397,10 @@
 #endif
 #ifndef EMPM_RANGES
 #  define EMPM_RANGES 32            /* in a Range field; more: the whole file */
+#endif
+#ifndef EMPM_LISTING
+#  define EMPM_LISTING 5000         /* names of a folder that Options Indexes
+                                       looks at; a page with fewer says so */
 #endif
 #ifndef EMPM_FORM_FIELDS
 #  define EMPM_FORM_FIELDS 1000     /* of a query or a form: empm_query_at(),
@@ -592,6 +618,10 @@ typedef struct empm_config {
     const char *add_charset[EMPM_MAX_LIST]; /* of files by extension,
                                           "utf-8 .json .svg"; it comes before
                                           that of any type */
+    const char *alias[EMPM_MAX_LIST];  /* folders as EMPM_FILES routes for GET,
+                                          for POST too if there is an
+                                          AddHandler: "/icons/
+                                          /usr/share/icons" */
     const char *precompressed;         /* content codings, best one first, of
                                           files beside the one that is asked
                                           for: "br zstd gzip" looks for a.js.br,
@@ -608,7 +638,8 @@ typedef struct empm_config {
                                           first that is there: "index.html" */
     const char *fallback_resource;     /* a path within each EMPM_FILES route,
                                           such as "/index.php", that answers
-                                          where there is no file: NULL */
+                                          where there is no file: NULL. If it
+                                          is no script, see FILES */
     const char *error_document[EMPM_MAX_LIST]; /* the body of errors that have
                                           none, a text or the path of a file
                                           that a route serves: "404 Not here.",
@@ -622,6 +653,13 @@ typedef struct empm_config {
                                           a path and a directive in each, see
                                           LOCATIONS: "/private/ Require local"
                                           */
+    int         cgi_pass_auth;         /* 1: programs get Authorization, and can
+                                          ask for passwords: 1 */
+    int         x_send_file;           /* an answer of a program may name a file
+                                          to send instead, X-Sendfile: 0
+                                          [XSendFile] */
+    const char *x_send_file_path;      /* ... below this folder: NULL
+                                          [XSendFilePath] */
     const char *spool_directory;       /* large bodies, unlinked: "/tmp" */
     const char *server_field;          /* value of Server: "eventmpm"; "": none
                                           [also ServerTokens] */
@@ -1124,6 +1162,20 @@ EMPM_API int empm_flush(empm_request *req);
  */
 EMPM_API int empm_send_file(empm_request *req, const char *path);
 
+/* Lets a browser save the answer, a file or any other body, instead of showing
+ * it: sets Content-Disposition (RFC 6266), with a second form for names that
+ * are not ASCII (RFC 8187).
+ *   name      at most 255 bytes of UTF-8, also a client's text: of a path the
+ *             part behind the last '/' or '\\' counts; controls, bytes that are
+ *             no UTF-8 and a dot at the beginning become '_'; nothing left is
+ *             "download"
+ *   returns   EMPM_OK, EMPM_EINVAL (NULL, or too long), and what
+ *             empm_set_header() returns
+ *   example   empm_set_download(req, "report.pdf");
+ *             return empm_send_file(req, path) == EMPM_OK ? EMPM_OK : 404;
+ */
+EMPM_API int empm_set_download(empm_request *req, const char *name);
+
 /* Answers with the bytes that `fn` produces, on a worker, whenever the client
  * has room for more.
  *   length    bytes in all, or -1: unknown (chunked)
@@ -1483,7 +1535,7 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *                                             threads, sockets, all together
  *   -- here ends the core --
  *   config-files config-sections proxy digest store rate cors auth sessions
- *   tls access files fastcgi status wings
+ *   tls fields access files fastcgi status wings
  *                                             wings, each of them closed
  *   testing                                   requests without a socket
  *   signals manager attend identity           one process that serves
@@ -1715,6 +1767,7 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   prefix tls-handshake   tls
  *   prefix tls-check       tls
  *   prefix tls             tls
+ *   prefix fields          fields
  *   prefix access-items    access
  *   prefix access-letters  access
  *   prefix access-formats  access
@@ -1727,6 +1780,7 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   prefix multipart       parts
  *   prefix files-serving   parts file
  *   prefix error-documents errors
+ *   prefix folders         folder
  *   prefix assets          assets
  *   prefix files-routes    files
  *   prefix fastcgi-records fcgi
@@ -1781,6 +1835,7 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
 #include <unistd.h>
 #include <arpa/inet.h>
 #include <dirent.h>
+#include <fnmatch.h>
 #include <glob.h>
 #include <grp.h>
 #include <netdb.h>
@@ -2074,13 +2129,14 @@ static pid_t empm__process_fork(sigset_t *old)
     return pid;
 }
 
-/* Fills in n bytes that nobody can guess. 0, or -1: the system has none. An old
- * kernel has no getrandom(), a new one needs no /dev in ChrootDir. */
+/* Fills in n bytes that nobody can guess. 0, or -1 with errno: the system has
+ * none. An old kernel has no getrandom(), and a new one needs no /dev in
+ * ChrootDir. */
 EMPM__OPTIONAL
 static int empm__random_bytes(void *to, size_t n)
 {
     ssize_t r;
-    int fd;
+    int fd, why;
 #ifdef __linux__
     if (getrandom(to, n, 0) == (ssize_t)n)
         return 0;
@@ -2090,8 +2146,10 @@ static int empm__random_bytes(void *to, size_t n)
 #endif
     fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
     r = fd >= 0 ? read(fd, to, n) : -1;
+    why = r < 0 ? errno : EIO;         /* less than it should be */
     if (fd >= 0)
         close(fd);
+    errno = why;
     return r == (ssize_t)n ? 0 : -1;
 }
 
@@ -2411,6 +2469,27 @@ static int empm__text_unhex(const char *s)
     const int hi = empm__ascii_hex((unsigned char)s[0]);
     const int lo = hi < 0 ? -1 : empm__ascii_hex((unsigned char)s[1]);
     return lo < 0 ? -1 : hi * 16 + lo;
+}
+
+/* Returns how many bytes the character at `s` has, if it is well-formed UTF-8
+ * and no control, else 0 (RFC 3629). */
+static size_t empm__text_utf8(const char *s)
+{
+    const unsigned char *u = (const unsigned char *)s;
+    const size_t n = *u < 0x80 ? 1 : *u < 0xc2 ? 0 : *u < 0xe0 ? 2
+                     : *u < 0xf0 ? 3 : *u < 0xf5 ? 4 : 0;
+    size_t i;
+    for (i = 1; i < n; i++)
+        if ((u[i] & 0xc0) != 0x80)
+            return 0;
+    if (n == 1)
+        return *u >= 0x20 && *u != 0x7f;
+    /* C1 controls; forms that are too long; surrogates; beyond Unicode */
+    if ((*u == 0xc2 && u[1] < 0xa0) || (*u == 0xe0 && u[1] < 0xa0) ||
+        (*u == 0xed && u[1] > 0x9f) || (*u == 0xf0 && u[1] < 0x90) ||
+        (*u == 0xf4 && u[1] > 0x8f))
+        return 0;
+    return n;
 }
 
 /* Do n bytes begin with "%" and two digits? */
@@ -3108,6 +3187,8 @@ static const empm__directive empm__directives[] = {
               "address:port, unix:, fd: or systemd:; then tls, proxy, admin"),
     EMPM__SET("DocumentRoot", document_root, TEXT, 0, 0, ".",
               "the folder of EMPM_FILES routes that name none"),
+    EMPM__SET("Alias", alias, LIST, 0, EMPM_MAX_LIST, NULL,
+              "a further folder: /icons/ /usr/share/icons"),
     EMPM__SET("AddType", add_type, LIST, 0, EMPM_MAX_LIST, NULL,
               "the media type of files: video/x-matroska .mkv .mka"),
     EMPM__SET("AddDefaultCharset", add_default_charset, TEXT, 0, 0, "utf-8",
@@ -3130,6 +3211,12 @@ static const empm__directive empm__directives[] = {
               "a subtree and its FastCGI program: /app/ fcgi://HOST:PORT/"),
     EMPM__SET("Location", location, LIST, 0, EMPM_MAX_LOCATION, NULL,
               "a path and what is set for it: /private/ Require local"),
+    EMPM__SET("CGIPassAuth", cgi_pass_auth, BOOL, 0, 1, "On",
+              "scripts and FastCGI programs get the field Authorization"),
+    EMPM__SET("XSendFile", x_send_file, BOOL, 0, 1, "Off",
+              "programs may name a file to send, in X-Sendfile"),
+    EMPM__SET("XSendFilePath", x_send_file_path, TEXT, 0, 0, NULL,
+              "the folder below which those files are"),
     EMPM__SET("SpoolDirectory", spool_directory, TEXT, 0, 0, "/tmp",
               "where long bodies wait, in files without a name"),
     EMPM__SET("ServerField", server_field, TEXT, 0, 0, "eventmpm",
@@ -3917,23 +4004,24 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "Rewrite* Redirect RedirectMatch RedirectPermanent RedirectRelative "
       "RedirectTemp QualifyRedirectURL",
       "write a route whose handler sets Location and returns 301" },
-    { "Alias AliasMatch AliasPreservePath UserDir",
-      "write a route: EMPM_FILES(\"GET /path/\", \"/folder\")" },
-    { "Action CGI* ForceLanguagePriority Imap* Lua* Passenger* "
-     "Perl* "
-      "RemoveHandler SSI* Script ScriptAlias ScriptAliasMatch "
-     "ScriptInterpreter* "
-      "ScriptSock SuexecUserGroup WSGI* XBitHack php_* php5_* "
-      "Dav* DBD* Session* ISAPI* <Perl",
+    { "AliasMatch AliasPreservePath UserDir",
+      "Alias /path/ /folder, for one after the other" },
+    { "Action CGID* CGIM* CGIS* CGIV* ForceLanguagePriority Imap* Lua* "
+      "Passenger* Perl* RemoveHandler SSI* Script ScriptAlias "
+      "ScriptAliasMatch ScriptInterpreter* ScriptSock SuexecUserGroup WSGI* "
+      "XBitHack php_* php5_* Dav* DBD* Session* ISAPI* <Perl",
       "write a handler in C: EMPM_ROUTE(\"GET /path\", handler, NULL)" },
     { "SetHandler", "AddHandler names the scripts by their extension; or, in a "
       "file, it stands within <FilesMatch \"\\.php$\">" },
-    { "Header RequestHeader Expires* CookieDomain CookieExpires CookieName "
+    { "Header", "it stands in <Location>" },
+    { "RequestHeader Expires* CookieDomain CookieExpires CookieName "
       "CookieStyle CookieTracking MetaDir MetaFiles MetaSuffix",
       "a handler calls empm_set_header()" },
+    { "Options", "it stands in <Location>: Options Indexes lists folders" },
     { "AddAlt AddAltBy* AddDescription AddIcon AddIconBy* DefaultIcon "
-      "HeaderName Index* Options ReadmeName",
-      "folders are not listed: write an index.html, or a handler" },
+      "HeaderName Index* ReadmeName",
+      "Options Indexes in <Location> lists folders in one way; for another, "
+      "write a handler" },
     { "DirectoryCheckHandler DirectoryIndexRedirect",
       "a folder shows the first file of DirectoryIndex" },
     { "DirectorySlash", "/a is always redirected to the folder /a/" },
@@ -3975,7 +4063,7 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "Define, ${NAME}, <IfDefine> and Include are all there is" },
     { "Define UnDefine Include IncludeOptional",
       "it stands in a file, which -f names" },
-    { "AcceptPathInfo AllowEncodedSlashes CGIPassAuth ContentDigest "
+    { "AcceptPathInfo AllowEncodedSlashes ContentDigest "
      "KeptBodySize "
       "MergeSlashes RegexDefaultOptions StrictHostCheck UnsafeAllow3F",
       "there is one way here: leave it out" }
@@ -7131,8 +7219,9 @@ struct empm__backend_seen;
 struct empm_server {
     empm_config    *cfg;
     empm__chars     chars;
-    empm_route     *rows;          /* cfg's and those of ProxyPass, which are
-                                      compiled then; NULL: cfg's alone are */
+    empm_route     *rows;          /* cfg's, those of ProxyPass and Alias, which
+                                      are compiled then; NULL: cfg's alone
+                                      are */
     empm__routes    routes;
     empm__locations locations;
     empm__score     score;
@@ -7179,6 +7268,10 @@ struct empm_server {
                                  const char *name);
     /* Makes the body of an error. 0: it has none for this status. */
     int            (*error_body)(empm_request *req, int status);
+    /* Promises the file `path` below the folder root_fd, which no link leads
+     * out of, as the answer. EMPM_OK, or a status. */
+    int            (*send_below)(empm_request *req, int root_fd,
+                                 const char *path);
     /* Shows the k-th back end. 0: there are no more. */
     int            (*see_backend)(const empm_server *s, int k,
                                   struct empm__backend_seen *seen);
@@ -7202,6 +7295,8 @@ enum empm__require { EMPM__REQUIRE_GRANTED, EMPM__REQUIRE_DENIED,
 typedef struct empm__location {
     const char        *path;           /* as it was given */
     enum empm__require require;
+    int                listing;        /* of folders: Options Indexes */
+    struct empm__field_rule *fields;   /* Header; or NULL (>>fields) */
     /* texts of directives, as they stand in cfg (>>auth) */
     const char        *users;          /* with REQUIRE_USER: names; "": any */
     const char        *realm, *user_file;
@@ -12770,20 +12865,30 @@ static int empm__response_fields_reserve(empm_request *req, size_t need)
     return EMPM_OK;
 }
 
+/* Does the server itself make this field? */
+static int empm__response_field_is_ours(const char *name, size_t n)
+{
+    static const char *const ours[] = { "transfer-encoding", "connection",
+                                        "trailer", "upgrade", "keep-alive",
+                                        "date", "server" };
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(ours); i++)
+        if (empm__text_same(name, n, ours[i], strlen(ours[i])))
+            return 1;
+    return 0;
+}
+
 /* Adds a field, or, `replace`, puts it in the place of all of its name. Fields
- * that frame the answer are the server's (`ours`); Content-Length is kept as a
+ * that frame the answer are the server's; Content-Length is kept as a
  * number, and holds the handler to it. A name or value with bytes that could
  * begin another field is refused: RFC 9110 5.5. */
 static int empm__response_field_add(empm_request *req, const char *name,
                                     const char *value, int replace)
 {
-    static const char *const ours[] = { "transfer-encoding", "connection",
-                                        "trailer", "upgrade", "keep-alive",
-                                        "date", "server" };
     const empm__chars *t = &req->w->s->chars;
     const size_t n = name != NULL ? strlen(name) : 0;
     const size_t v = value != NULL ? strlen(value) : 0, need = n + v + 4;
-    size_t i, old;
+    size_t old;
     int r;
     /* in this order: misuse of the call, bad bytes, the server's own fields */
     if (value == NULL)
@@ -12797,9 +12902,8 @@ static int empm__response_field_add(empm_request *req, const char *name,
         empm__response_complain(req, "field with a bad name or value refused");
         return EMPM_EINVAL;
     }
-    for (i = 0; i < EMPM__COUNT(ours); i++)
-        if (empm__text_same(name, n, ours[i], strlen(ours[i])))
-            return EMPM_EINVAL;
+    if (empm__response_field_is_ours(name, n))
+        return EMPM_EINVAL;
     if (empm__text_same(name, n, "content-length", 14)) {
         const int64_t len = empm__parse_u63(value, v);
         if (len < req->written) {    /* no number, or too late for it */
@@ -12837,6 +12941,60 @@ EMPM_API int empm_add_header(empm_request *req, const char *name,
                              const char *value)
 {
     return empm__response_field_add(req, name, value, 0);
+}
+
+/* Writes the character `s` of n bytes as RFC 8187 3.2.1 has it. Returns the
+ * end. */
+static char *empm__response_extended(char *at, const char *s, size_t n)
+{
+    for (; n > 0; n--, s++) {
+        const int ch = (unsigned char)*s;
+        if (ch < 127 && (empm__ascii_is_digit(ch) ||
+                         (empm__ascii_lower(ch) >= 'a' &&
+                          empm__ascii_lower(ch) <= 'z') ||
+                         strchr("!#$&+-.^_`|~", ch) != NULL))
+            *at++ = *s;
+        else {
+            *at++ = '%';
+            *at++ = "0123456789ABCDEF"[ch >> 4];
+            *at++ = "0123456789ABCDEF"[ch & 15];
+        }
+    }
+    return at;
+}
+
+/* The plain form has nothing that any browser reads in another way: '"' and
+ * '\' of a quoted string, and '%', which some decode, are '_' there. Where
+ * that changes the name, the second form has it. */
+EMPM_API int empm_set_download(empm_request *req, const char *name)
+{
+    char value[64 + 4 * 256], extended[3 * 256 + 1];
+    char *at = value, *to = extended;
+    const char *s = name;
+    int same = 1, first = 1;
+    if (name == NULL || strlen(name) > 255)
+        return EMPM_EINVAL;
+    for (; *s != '\0'; s++)
+        if (*s == '/' || *s == '\\')
+            name = s + 1;
+    if (*name == '\0')
+        name = "download";
+    at = EMPM__ADD(at, "attachment; filename=\"");
+    for (s = name; *s != '\0'; first = 0) {
+        const size_t n = empm__text_utf8(s);
+        const int bad = n == 0 || (first && *s == '.');
+        const int plain = !bad && n == 1 && *s != '"' && *s != '%';
+        *at++ = plain ? *s : '_';
+        to = empm__response_extended(to, bad ? "_" : s, bad ? 1 : n);
+        same &= plain || bad;
+        s += n + (n == 0);
+    }
+    *at++ = '"';
+    *to = *at = '\0';
+    if (!same)
+        snprintf(at, (size_t)(value + sizeof value - at),
+                 "; filename*=UTF-8''%s", extended);
+    return empm_set_header(req, "Content-Disposition", value);
 }
 
 /* Returns the last page of the body, or a new one, with room for at least one
@@ -17048,26 +17206,72 @@ static void empm__server_sockets_unlink(const empm_server *s)
             unlink(s->endpoints[k].path);
 }
 
-/* Makes s->rows: each ProxyPass adds a route, whose pattern is its first word
- * and whose back end is the rest. EMPM_OK, or EMPM_ENOMEM. */
+/* Splits a row of Alias, "/path folder", into its words. Returns NULL or what
+ * is wrong. */
+static const char *empm__server_alias_parse(const char *row,
+                                            char path[EMPM__ARGUMENT],
+                                            char dir[EMPM__ARGUMENT])
+{
+    if (empm__text_word(&row, path, EMPM__ARGUMENT) <= 0 || *path != '/')
+        return "begins with the path of a URL, such as /icons/";
+    if (empm__text_word(&row, dir, EMPM__ARGUMENT) <= 0 || *row != '\0')
+        return "wants a folder after the path: quotes go around what has "
+               "spaces";
+    return NULL;
+}
+
+/* Makes the rows of an Alias, one for each of n methods, and their texts, for
+ * which there is room. Returns what is behind those. */
+static char *empm__server_alias(const empm_config *cfg, const char *line,
+                                empm_route *row, size_t n, char *text)
+{
+    static const char *const methods[] = { "GET", "POST" };
+    const empm_route files = EMPM_FILES(NULL, NULL);
+    char path[EMPM__ARGUMENT], dir[EMPM__ARGUMENT], full[2400];
+    const char *root = text, *is;
+    size_t i, len;
+    if (empm__server_alias_parse(line, path, dir) != NULL)
+        *path = *dir = '\0';         /* the compiler refuses the route */
+    is = empm__config_path(cfg, dir, full, sizeof full);
+    memcpy(text, is, strlen(is) + 1);
+    text += strlen(is) + 1;
+    len = strlen(path);
+    for (i = 0; i < n; i++) {
+        row[i] = files;
+        row[i].root = root;
+        row[i].pattern = text;
+        text += snprintf(text, len + 8, "%s %s%s", methods[i], path,
+                         len > 0 && path[len - 1] == '/' ? "" : "/") + 1;
+    }
+    return text;
+}
+
+/* Makes s->rows: the program's routes, those of ProxyPass, whose pattern is its
+ * first word and whose back ends are the rest, and those of Alias. Returns
+ * EMPM_OK or EMPM_ENOMEM. Without either, the program's rows are all. */
 static int empm__server_rows(empm_server *s, empm__report *rep)
 {
     const empm_config *cfg = s->cfg;
     const empm_route none = EMPM_FASTCGI(NULL, NULL), end = EMPM_ROUTES_END;
-    size_t n = 0, k = 0, bytes = 0, i;
+    const size_t methods = cfg->add_handler[0] != NULL ? 2 : 1;
+    const size_t top = cfg->server_root != NULL ? strlen(cfg->server_root) : 0;
+    size_t n = 0, k = 0, a = 0, bytes = 0, i;
     char *text;
     while (cfg->routes != NULL && cfg->routes[n].kind != EMPM__ROUTE_END)
         n++;
     for (; k < EMPM_MAX_LIST && cfg->proxy_pass[k] != NULL; k++)
         bytes += strlen(cfg->proxy_pass[k]) + 1;
-    if (k == 0)
+    for (; a < EMPM_MAX_LIST && cfg->alias[a] != NULL; a++)
+        bytes += (1 + methods) * (strlen(cfg->alias[a]) + 8) + top + 2;
+    if (k + a == 0)
         return EMPM_OK;
-    s->rows = (empm_route *)EMPM_MALLOC((n + k + 1) * sizeof *s->rows + bytes);
+    s->rows = (empm_route *)EMPM_MALLOC((n + k + a * methods + 1) *
+                                        sizeof *s->rows + bytes);
     if (s->rows == NULL) {
         empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory for the routes");
         return EMPM_ENOMEM;
     }
-    text = (char *)(s->rows + n + k + 1);
+    text = (char *)(s->rows + n + k + a * methods + 1);
     for (i = 0; i < n; i++)
         s->rows[i] = cfg->routes[i];
     for (i = 0; i < k; i++) {
@@ -17079,7 +17283,10 @@ static int empm__server_rows(empm_server *s, empm__report *rep)
         text += strlen(text) + 1;
         s->rows[n + i].backend = rest + strspn(rest, " \t");
     }
-    s->rows[n + k] = end;
+    for (i = 0; i < a; i++)
+        text = empm__server_alias(cfg, cfg->alias[i],
+                                  &s->rows[n + k + i * methods], methods, text);
+    s->rows[n + k + a * methods] = end;
     return EMPM_OK;
 }
 
@@ -18856,7 +19063,8 @@ static char *empm__secret_file_read(const char *directive, const char *path,
  * only the compiler that has to keep them in order (empm__kv_link).
  *
  * An entry that has expired goes, and is wiped, when its list is looked at or
- * its shard is full. An entry has an owner, one of 256. In a shard that is full
+ * its shard is full; sessions of TLS also when nobody looks (>>tls). An entry
+ * has an owner, one of 256. In a shard that is full
  * all the same the owner that has most of it gives a place: of its entries, the
  * one that ends first. So nobody is
  * driven out by an owner that has more than himself, and one that fills a shard
@@ -19118,6 +19326,40 @@ static void empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
     sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
 }
 
+/* Locks a shard, and mends it if its last holder has died. EMPM_OK, or as
+ * empm__shared_lock(). */
+static int empm__kv_lock(const empm__kv *kv, empm__kv_shard *sh)
+{
+    const int r = empm__shared_lock(&sh->lock);
+    if (r != EMPM__ORPHANED)
+        return r;
+    empm__kv_mend(kv, sh);
+    empm__shared_lock_mended(&sh->lock);
+    return EMPM_OK;
+}
+
+/* Removes what has expired from shard i, whose key nobody may ask for any more.
+ * Returns in how many milliseconds the next entry of it ends, 0: none does. */
+EMPM__OPTIONAL
+static uint64_t empm__kv_sweep_shard(empm__kv *kv, uint32_t i, uint64_t now_ms)
+{
+    empm__kv_shard *sh = empm__kv_shard_at(kv, i);
+    uint64_t first = UINT64_MAX;
+    uint32_t h;
+    uint8_t slot;
+    if (empm__kv_lock(kv, sh) < 0)
+        return 1;                      /* its holder stands still */
+    for (h = 0; h < 256; h++) {
+        empm__kv_sweep(kv, sh, &sh->heads[h], now_ms);
+        for (slot = sh->heads[h]; slot != 0; slot = sh->slots[slot].next)
+            if (sh->slots[slot].expires_ms != 0 &&
+                sh->slots[slot].expires_ms < first)
+                first = sh->slots[slot].expires_ms;
+    }
+    pthread_mutex_unlock(&sh->lock);
+    return first == UINT64_MAX ? 0 : empm__min(first - now_ms + 1, INT32_MAX);
+}
+
 /* Makes room for an entry of `owner`: all that has expired goes. If nothing
  * has, that of the owner with most of them goes which ends first. A key without
  * an end stays. EMPM_EFULL: none has one. */
@@ -19185,12 +19427,8 @@ static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
         return EMPM_EINVAL;
     hash = empm__sip_hash(kv->seed, key, key_len);
     sh = empm__kv_shard_at(kv, (uint32_t)((hash >> 32) * kv->shards >> 32));
-    if ((r = empm__shared_lock(&sh->lock)) < 0)
+    if ((r = empm__kv_lock(kv, sh)) < 0)
         return r;
-    if (r == EMPM__ORPHANED) {
-        empm__kv_mend(kv, sh);
-        empm__shared_lock_mended(&sh->lock);
-    }
     at->kv = kv;
     at->sh = sh;
     at->key = key;
@@ -19261,8 +19499,8 @@ static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
     int r = empm__kv_open(&at, kv, key, key_len, now_ms);
     if (r < 0)
         return r;
-    if (at.slot == NULL) {
-        r = EMPM_EGONE;
+    if (at.slot == NULL || at.slot->len > kv->room - key_len) {
+        r = EMPM_EGONE;      /* or damaged, by a process that has crashed */
     } else {
         if (len != NULL)
             *len = at.slot->len;
@@ -20179,27 +20417,13 @@ static int empm__auth_password_is(struct empm__auth *auth, const char *password,
 
 #ifndef EVENTMPM_NO_AUTH
 
-/* Is it UTF-8 without controls (RFC 7617 2, RFC 3629)? */
+/* Is it UTF-8 without controls (RFC 7617 2)? */
 static int empm__auth_is_text(const char *text)
 {
-    const unsigned char *s = (const unsigned char *)text;
-    for (; *s != '\0'; s++) {
-        const unsigned lead = *s;
-        unsigned more = lead < 0x80 ? 0 : lead >= 0xc2 && lead < 0xe0 ? 1
-                      : lead >= 0xe0 && lead < 0xf0 ? 2
-                      : lead >= 0xf0 && lead < 0xf5 ? 3 : 4;
-        if (more == 4 || lead < 32 || lead == 127)
+    size_t n;
+    for (; *text != '\0'; text += n)
+        if ((n = empm__text_utf8(text)) == 0)
             return 0;
-        /* the second byte is what excludes long forms, surrogates and numbers
-         * above U+10FFFF; U+0080 to U+009F are controls */
-        if ((lead == 0xe0 && s[1] < 0xa0) || (lead == 0xed && s[1] > 0x9f) ||
-            (lead == 0xf0 && s[1] < 0x90) || (lead == 0xf4 && s[1] > 0x8f) ||
-            (lead == 0xc2 && s[1] < 0xa0))
-            return 0;
-        for (; more > 0; more--)
-            if ((*++s & 0xc0) != 0x80)
-                return 0;
-    }
     return 1;
 }
 
@@ -21743,6 +21967,10 @@ typedef struct empm__tls {             /* fixed once the server has started */
     unsigned char   settings[32];      /* the same of what else sessions are
                                           bound to */
     int64_t         memory;            /* atomic, not fixed: of MaxTlsMemory */
+    uint32_t        sweep_at_ms;       /* atomic, as above: the store is looked
+                                          through for sessions that are over */
+    uint32_t        sweep_shard;       /* atomic: from this one on... */
+    uint32_t        sweep_first_ms;    /* atomic: the first end before it */
 } empm__tls;
 
 /* ---------------------------------------------------------------------------
@@ -21771,6 +21999,7 @@ typedef struct empm__tls_hello {
     char name[256];                    /* SNI in lower case; "": none */
     uint8_t log_record;                /* records to it: 1 << that, at most */
     uint8_t alpn;                      /* it offers http/1.1 */
+    uint8_t newer;                     /* it offers TLS 1.3 */
 } empm__tls_hello;
 
 /* A reader of numbers and vectors that never leaves its bytes. */
@@ -21858,13 +22087,17 @@ static int empm__tls_hello_alpn(empm__tls_reader *x, empm__tls_hello *h)
     return list.bad ? EMPM__TLS_DECODE : h->alpn ? 0 : EMPM__TLS_NO_PROTOCOL;
 }
 
-/* Is TLS 1.2 among the versions? RFC 8446 4.2.1. */
-static int empm__tls_hello_versions(empm__tls_reader *x)
+/* Is TLS 1.2 among the versions? RFC 8446 4.2.1: where they are listed the
+ * version before them says nothing. 0, or an alert. */
+static int empm__tls_hello_versions(empm__tls_reader *x, empm__tls_hello *h)
 {
     empm__tls_reader list = empm__tls_vector(x, 1);
     int found = 0;
-    while (list.at < list.end && !list.bad)
-        found |= empm__tls_number(&list, 2) == 0x0303;
+    while (list.at < list.end && !list.bad) {
+        const uint32_t version = empm__tls_number(&list, 2);
+        found |= version == 0x0303;
+        h->newer |= version == 0x0304;
+    }
     return list.bad ? EMPM__TLS_DECODE : found ? 0 : EMPM__TLS_VERSION;
 }
 
@@ -21912,7 +22145,7 @@ static int empm__tls_hello_parse(empm__tls_hello *h, const unsigned char *msg,
         else if (type == 16)
             alert = empm__tls_hello_alpn(&x, h);
         else if (type == 43)
-            alert = empm__tls_hello_versions(&x);
+            alert = empm__tls_hello_versions(&x, h);
     }
     return alert;
 }
@@ -22360,6 +22593,9 @@ typedef struct empm__tls_conn {
                                           EMPM__TLS_EARLY_TO */
     uint32_t        sent_at_ms;
     uint16_t        suite;
+    uint16_t        hello_left;        /* bytes to come of a ClientHello that is
+                                          refused */
+    uint8_t         asked;             /* one has been: no second one */
     uint8_t         log_record;        /* records of ours: 1 << that, at most */
     uint8_t         empties;           /* records without data in a row */
     uint8_t         got_end, sent_end; /* close_notify */
@@ -22397,7 +22633,8 @@ static size_t empm__tls_iv_len(unsigned suite)
     return empm__tls_is_chacha(suite) ? 12 : 4;
 }
 
-/* The cipher of one direction, ready for its next record. */
+/* The cipher of one direction, ready for its next record. It stands on the
+ * stack of a call, which ends with empm__tls_cipher_wipe(). */
 static void empm__tls_cipher_make(empm__tls_cipher *x, const empm__tls_conn *t,
                                   int is_out)
 {
@@ -22425,6 +22662,17 @@ static void empm__tls_cipher_make(empm__tls_cipher *x, const empm__tls_conn *t,
                                          key_len, eng->ighash, key + key_len);
         x->gcm.seq = is_out ? t->seq_out : t->seq_in;
     }
+}
+
+/* Leaves no keys on the stack, where a later fault could show them: neither in
+ * x, nor in the frames below the caller's in which BearSSL has expanded them,
+ * and which nobody may overwrite for long. Both together take 20 ns. */
+__attribute__((noinline))
+static void empm__tls_cipher_wipe(empm__tls_cipher *x)
+{
+    unsigned char below[1024];
+    empm__tls_wipe(below, sizeof below);
+    empm__tls_wipe(x, sizeof *x);
 }
 
 /* Room in front of the plaintext of a record: header and explicit nonce. */
@@ -22656,6 +22904,7 @@ static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
         out += len;
         taken += k;
     }
+    empm__tls_cipher_wipe(&x);
     return empm__tls_send_wire(w, c, &t->out, to, out, taken, more || i < n,
                                wire);
 }
@@ -22699,6 +22948,7 @@ static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
         out += len;
         taken += (size_t)r;
     }
+    empm__tls_cipher_wipe(&x);
     if (taken == 0)
         return r < 0 ? (ssize_t)EMPM__LOST : 0;
     r = empm__tls_send_wire(w, c, &t->out, to, out, taken, taken < n, wire);
@@ -22709,9 +22959,10 @@ static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
 
 /* An alert goes out if there is room for it, and is not waited for: a client
  * that does not read gets the FIN alone. Ciphertext that waits goes before it,
- * or the numbers of records would not follow each other. */
-static void empm__tls_alert(empm__conn *c, empm__tls_conn *t, int level,
-                            int alert)
+ * or the numbers of records would not follow each other. Returns 1 if all of it
+ * has gone; if not, no record of ours can follow. */
+static int empm__tls_alert(empm__conn *c, empm__tls_conn *t, int level,
+                           int alert)
 {
     unsigned char room[EMPM__TLS_OVER + 8], *to = room + empm__tls_lead(t);
     unsigned char *record;           /* not in w->wire, which recv() may use */
@@ -22720,14 +22971,15 @@ static void empm__tls_alert(empm__conn *c, empm__tls_conn *t, int level,
     size_t len;
     struct iovec v;
     if (t->sent_end || empm__tls_push(c, t->tls, &t->out, &wire) != 1)
-        return;
+        return 0;
     to[0] = (unsigned char)level;
     to[1] = (unsigned char)alert;
     empm__tls_cipher_make(&x, t, 1);
     record = empm__tls_seal(t, &x, 21, to, 2, &len);
+    empm__tls_cipher_wipe(&x);
     v.iov_base = record;
     v.iov_len = len;
-    empm__socket_send(c, &v, 1, 0, &wire);
+    return empm__socket_send(c, &v, 1, 0, &wire) == (ssize_t)len;
 }
 
 /* The connection ends here, and the client learns why: with sent_end no
@@ -22737,6 +22989,34 @@ static void empm__tls_fatal(empm__conn *c, empm__tls_conn *t, int alert)
     empm__tls_alert(c, t, 2, alert);
     t->sent_end = 1;
     errno = ECONNRESET;
+}
+
+/* A record of n bytes belongs to a handshake: the client asks for new keys, and
+ * no engine is there to make them. RFC 5246 7.2.2 has a warning for that, after
+ * which the connection goes on as it was; a client that asks again does not
+ * understand it. The hello may fill several records. An answer that waits for
+ * the client to read cannot be overtaken: then it ends, too. 0, or the alert
+ * that ends the connection. */
+static int empm__tls_renegotiation(empm__conn *c, empm__tls_conn *t,
+                                   const unsigned char *p, size_t n)
+{
+    size_t left = t->hello_left;
+    if (left == 0) {
+        if (n < 4 || p[0] != 1 || t->asked || t->out != NULL)
+            return EMPM__TLS_UNEXPECTED;
+        left = 4u + ((size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3]);
+        if (left > EMPM__TLS_HELLO_MOST)
+            return EMPM__TLS_DECODE;
+        t->asked = 1;
+        if (!empm__tls_alert(c, t, 1, EMPM__TLS_NO_RENEGOTIATION)) {
+            t->sent_end = 1;
+            return EMPM__TLS_UNEXPECTED;
+        }
+    }
+    if (n == 0 || n > left)
+        return EMPM__TLS_UNEXPECTED;
+    t->hello_left = (uint16_t)(left - n);
+    return 0;
 }
 
 /* Takes one record of `len` bytes at p. Returns its plaintext, and how much of
@@ -22776,9 +23056,12 @@ static unsigned char *empm__tls_open_record(empm__conn *c, empm__tls_conn *t,
     } else if (plain != NULL && type == 21) {
         errno = ECONNRESET;            /* the client has given up */
         return NULL;
-    } else if (plain != NULL && type == 22)    /* no engine is there for it */
-        alert = EMPM__TLS_NO_RENEGOTIATION;
-    else if (plain != NULL)
+    } else if (plain != NULL && type == 22) {
+        alert = empm__tls_renegotiation(c, t, plain, *n);
+        *n = 0;
+        if (alert == 0)
+            return plain;
+    } else if (plain != NULL)
         alert = EMPM__TLS_UNEXPECTED;
     empm__tls_fatal(c, t, alert);
     return NULL;
@@ -22794,17 +23077,15 @@ static ssize_t empm__tls_decrypt(empm__conn *c, empm__tls_conn *t,
                                  size_t room)
 {
     empm__tls_cipher x;
+    unsigned char *plain = data;
     size_t at = 0, given = 0, len;
     *rest = *rest_to = 0;
     empm__tls_cipher_make(&x, t, 0);
     while (given < room && (len = empm__tls_whole(data + at, to - at)) > 0) {
         size_t n, k;
-        unsigned char *plain;
         plain = empm__tls_open_record(c, t, &x, data + at, len, &n);
-        if (plain == NULL) {
-            *rest = *rest_to = to;
-            return given > 0 && t->got_end ? (ssize_t)given : -1;
-        }
+        if (plain == NULL)
+            break;
         at += len;
         k = empm__min(n, room - given);
         memcpy(buf + given, plain, k);
@@ -22814,6 +23095,11 @@ static ssize_t empm__tls_decrypt(empm__conn *c, empm__tls_conn *t,
             *rest = at - (n - k);
             memmove(data + *rest, plain + k, n - k);
         }
+    }
+    empm__tls_cipher_wipe(&x);
+    if (plain == NULL) {
+        *rest = *rest_to = to;
+        return given > 0 && t->got_end ? (ssize_t)given : -1;
     }
     return (ssize_t)given;
 }
@@ -22834,15 +23120,39 @@ static size_t empm__tls_recv_kept(empm__conn *c, empm__tls_conn *t, void *buf,
     return k;
 }
 
-/* Reads the socket, decrypts, and keeps what there is no room for. Ciphertext
- * that was kept goes first, in front of what the socket has; it is read once
- * for each call at most, unless nothing came of it but records without data. */
+/* Is a whole record among what was kept? */
+static int empm__tls_keeps_record(const empm__tls_conn *t)
+{
+    return t->in != NULL && empm__tls_whole(t->in->data + t->in->from,
+                                            t->in->to - t->in->from) > 0;
+}
+
+/* Decrypts records that were kept where they stand: a reader with little room
+ * comes many times, and none of them moves the rest. As empm__tls_decrypt(). */
+static ssize_t empm__tls_recv_records(empm__conn *c, empm__tls_conn *t,
+                                      void *buf, size_t room)
+{
+    empm__tls_held *h = t->in;
+    size_t rest, rest_to;
+    const ssize_t given = empm__tls_decrypt(c, t, h->data + h->from, &rest,
+                                            &rest_to, h->to - h->from,
+                                            (char *)buf, room);
+    h->plain_to = h->from + (uint32_t)rest_to;
+    h->from += (uint32_t)rest;
+    if (h->from == h->to)
+        empm__tls_held_free(t->tls, &t->in);
+    return given;
+}
+
+/* Reads the socket, decrypts, and keeps what there is no room for. A part of a
+ * record that was kept goes first, in front of what the socket has; it is read
+ * once for each call at most, unless nothing came of it but records without
+ * data. */
 static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
                               size_t room)
 {
     empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
     unsigned char *data = empm__tls_wire(w);
-    size_t n = 0, rest = 0, rest_to = 0;
     ssize_t given;
     if (t->sent_end)                   /* LINGER: what comes is dropped */
         return empm__socket_recv(c, buf, room);
@@ -22853,17 +23163,19 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
     given = (ssize_t)empm__tls_recv_kept(c, t, buf, room);
     if (given > 0 || t->got_end)
         return given;
+    while (given == 0 && empm__tls_keeps_record(t))
+        given = empm__tls_recv_records(c, t, buf, room);
     while (given == 0) {
+        size_t n = 0, rest, rest_to;
+        ssize_t r;
         if (t->in != NULL) {
             n = t->in->to - t->in->from;
             memcpy(data, t->in->data + t->in->from, n);
         }
-        if (empm__tls_whole(data, n) == 0) {   /* else: no system call */
-            const ssize_t r = empm__socket_recv(c, data + n, EMPM__SCRATCH - n);
-            if (r <= 0)
-                return r;
-            n += (size_t)r;
-        }
+        r = empm__socket_recv(c, data + n, EMPM__SCRATCH - n);
+        if (r <= 0)
+            return r;
+        n += (size_t)r;
         if (empm__tls_length(data, n) > EMPM__TLS_RECORD_MOST) {
             empm__tls_fatal(c, t, EMPM__TLS_OVERFLOW);
             return EMPM__LOST;
@@ -22871,9 +23183,7 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
         empm__tls_held_free(t->tls, &t->in);
         given = empm__tls_decrypt(c, t, data, &rest, &rest_to, n, (char *)buf,
                                   room);
-        if (given < 0)
-            return t->got_end ? 0 : (ssize_t)EMPM__LOST;
-        if (rest < n) {
+        if (given >= 0 && rest < n) {
             t->in = empm__tls_held_new(w, t->tls, data + rest, n - rest,
                                        rest_to - rest);
             if (t->in == NULL) {
@@ -22883,11 +23193,12 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
         }
         if (given == 0 && (c->flags & EMPM__F_DRAINED))
             return EMPM__WANTS_IN;     /* only a part of a record is here */
-        n = 0;
     }
+    if (given < 0)
+        return t->got_end ? 0 : (ssize_t)EMPM__LOST;
     /* the socket is empty, but no event tells of what is kept or of the end */
-    if (t->got_end || (t->in != NULL && (t->in->plain_to > 0 ||
-        empm__tls_whole(t->in->data, t->in->to) > 0)))
+    if (t->got_end || empm__tls_keeps_record(t) ||
+        (t->in != NULL && t->in->plain_to > t->in->from))
         c->flags &= (uint8_t)~EMPM__F_DRAINED;
     return given;
 }
@@ -22972,7 +23283,8 @@ static const empm__transport empm__tls_transport = {
  *
  * In a full store the address gives way that has most of it (IPv6: the /64), so
  * strangers drive out no sessions but their own. An entry ends with
- * SSLSessionCacheTimeout, or with the client's certificate if that is earlier.
+ * SSLSessionCacheTimeout, or with the client's certificate if that is earlier,
+ * and is wiped soon afterwards.
  *
  * runs on   the worker that owns the connection
  * ------------------------------------------------------------------------- */
@@ -22980,6 +23292,10 @@ static const empm__transport empm__tls_transport = {
 #define EMPM__TLS_BUFFER 837           /* of the engine: it takes messages in
                                           pieces, and its own in records */
 #define EMPM__TLS_FLIGHT 4096          /* bytes of a read behind the hello */
+#define EMPM__TLS_SWEEP  16u           /* shards of the store in one go, then
+                                          others have their turn: */
+#define EMPM__TLS_SWEEP_REST_MS 20
+#define EMPM__TLS_SWEEP_MS 10000       /* between two looks through all of it */
 
 typedef struct empm__tls_entry {       /* a session in the store */
     br_ssl_session_parameters parameters;
@@ -23151,6 +23467,18 @@ static empm__tls_start *empm__tls_start_of_cache(
                                        offsetof(empm__tls_start, cache));
 }
 
+/* A child looks through the store at this instant, or before. Nobody is woken
+ * for it: a connection that is in its handshake bounds the listener's sleep. */
+static void empm__tls_sweep_by(empm__tls *tls, uint32_t at_ms)
+{
+    uint32_t was = empm__load(&tls->sweep_at_ms);
+    /* release: the next sweeper sees where the last one has ended */
+    while (empm__time_earlier(was, at_ms) != was &&
+           !__atomic_compare_exchange_n(&tls->sweep_at_ms, &was, at_ms, 0,
+                                        __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+        ;
+}
+
 /* BearSSL has a new session: it goes to the store, with the mark of what it is
  * good for. */
 static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
@@ -23183,6 +23511,43 @@ static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
     empm__kv_put_of(empm__tls_session_owner(kv, s->w), kv, key, sizeof key,
                     NULL, &entry, n, ttl_ms, empm__now_us() / 1000u);
     empm__tls_wipe(&entry, sizeof entry);
+    empm__tls_sweep_by(s->tls, empm__time_after(empm__now_ms(), ttl_ms + 1));
+}
+
+/* Is this a text of a client's certificate, as empm__tls_client has it? */
+static int empm__tls_client_is_whole(const char *text, size_t n)
+{
+    size_t i;
+    int ends = 0;
+    for (i = 0; i < n; i++)
+        ends += text[i] == '\0';
+    return n == 0 || (n > 64 && text[64] == '\0' && text[n - 1] == '\0' &&
+                      ends == 1 + EMPM__TLS_NAMES);
+}
+
+/* Is a copy of n bytes from the store a session with this id, good for this
+ * client? A child that has crashed may have written anything there: no length
+ * is believed, no text without its ends, and no suite that the engine has no
+ * cipher for. */
+static int empm__tls_entry_is_good(const empm__tls_start *s,
+                                   const empm__tls_entry *entry, size_t n,
+                                   const unsigned char id[32])
+{
+    const empm__tls *tls = s->tls;
+    int i = 0;
+    if (n < EMPM__TLS_ENTRY_LEAST ||
+        entry->client.len > sizeof entry->client.text ||
+        entry->client.len != n - EMPM__TLS_ENTRY_LEAST ||
+        !empm__tls_client_is_whole(entry->client.text, entry->client.len) ||
+        (entry->client.len == 0 && tls->trust != NULL &&
+         tls->trust->asks == EMPM__TLS_DEMANDS))
+        return 0;
+    while (i < tls->nsuites && tls->suites[i] != entry->parameters.cipher_suite)
+        i++;
+    return i < tls->nsuites && entry->parameters.version == BR_TLS12 &&
+           entry->parameters.session_id_len == 32 &&
+           memcmp(entry->parameters.session_id, id, 32) == 0 &&
+           memcmp(entry->mark, s->mark, sizeof entry->mark) == 0;
 }
 
 /* BearSSL looks for a session. 1: it is there, and its mark is this client's;
@@ -23203,9 +23568,7 @@ static int empm__tls_session_load(const br_ssl_session_cache_class **ctx,
     good = empm__kv_get(s->tls->sessions->kv, key, sizeof key, &entry,
                         sizeof entry, &n, NULL, empm__now_us() / 1000u) ==
                EMPM_OK &&
-           n >= EMPM__TLS_ENTRY_LEAST &&
-           n - EMPM__TLS_ENTRY_LEAST == entry.client.len &&
-           memcmp(entry.mark, s->mark, sizeof entry.mark) == 0;
+           empm__tls_entry_is_good(s, &entry, n, p->session_id);
     if (good) {
         *p = entry.parameters;
         if (s->verify != NULL)
@@ -23409,6 +23772,36 @@ static int empm__tls_give_up(empm__worker *w, empm__conn *c, empm__tls_start *s)
     return 0;
 }
 
+/* Says why a handshake ends, with the alert that has gone, or come. What a
+ * client does is no fault of the server: that is told at level info, as mod_ssl
+ * does, and TLSRefused counts it at any level. */
+static void empm__tls_log_refusal(empm__worker *w, const empm__tls_start *s,
+                                  int alert)
+{
+    const int error = s->fed > 0 ? br_ssl_engine_last_error(&s->engine->ssl.eng)
+                                 : 0;
+    const char *why = "the client has ended it, and may not trust the "
+                      "certificate";
+    if (error >= BR_ERR_SEND_FATAL_ALERT || error < BR_ERR_RECV_FATAL_ALERT) {
+        if (error >= BR_ERR_SEND_FATAL_ALERT)
+            alert = error - BR_ERR_SEND_FATAL_ALERT;
+        why = alert == EMPM__TLS_VERSION
+                  ? (s->client.newer ? "the client offers TLS 1.3 alone, and "
+                                       "TLS 1.2 is what is served"
+                                     : "the client does not offer TLS 1.2")
+              : alert == EMPM__TLS_NO_PROTOCOL
+                  ? "the client does not offer http/1.1 (ALPN)"
+              : alert == EMPM__TLS_HANDSHAKE
+                  ? "no suite, curve or certificate suits both sides"
+              : alert == EMPM__TLS_INTERNAL
+                  ? "the server cannot make it"
+                  : "what the client has sent is not in order";
+    } else
+        alert = error - BR_ERR_RECV_FATAL_ALERT;
+    empm__worker_log(w, EMPM_LOG_INFO, 5622, "a TLS handshake is refused: %s "
+                     "(alert %d, BearSSL error %d)", why, alert, error);
+}
+
 /* Refuses the client with an alert; -1: it has it. An engine that has been fed
  * knows whether keys protect records by now; before that none do, and there may
  * be no more of it than its memory. s NULL: not even that. Returns 0. */
@@ -23422,6 +23815,8 @@ static int empm__tls_refuse(empm__worker *w, empm__conn *c, empm__tls_start *s,
     unsigned char room[EMPM__TLS_OVER + 8], *text = room + 13;
     struct iovec v;
     int64_t wire = 0;
+    if (s != NULL && (s->verify == NULL || s->verify->error == 0))
+        empm__tls_log_refusal(w, s, alert);
     if (alert >= 0) {
         text[0] = 2;                   /* fatal */
         text[1] = (unsigned char)alert;
@@ -23461,6 +23856,8 @@ static int empm__tls_refuse_http(empm__worker *w, empm__conn *c,
         "400 Bad Request: this port speaks https://.\n";
     struct iovec v[3];
     int64_t wire = 0;
+    empm__worker_log(w, EMPM_LOG_INFO, 5622, "a TLS handshake is refused: the "
+                     "client speaks HTTP");
     empm__response_date_update(w);
     v[0].iov_base = (void *)(uintptr_t)line;
     v[0].iov_len = sizeof line - 1;
@@ -23647,9 +24044,14 @@ static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
     if (s->tls->trust != NULL)
         s->verify = (empm__tls_verify *)empm__tls_memory(w, s->tls,
                                                          sizeof *s->verify);
-    if (s->engine == NULL || (s->verify == NULL && s->tls->trust != NULL) ||
-        empm__tls_engine_begin(s) < 0)
+    if (s->engine == NULL || (s->verify == NULL && s->tls->trust != NULL))
         return EMPM__TLS_INTERNAL;
+    if (empm__tls_engine_begin(s) < 0) {
+        empm__worker_log(w, EMPM_LOG_ERROR, 5621, "getrandom and /dev/urandom: "
+                         "%s: without random bytes a handshake is refused",
+                         strerror(errno));
+        return EMPM__TLS_INTERNAL;
+    }
     return 0;
 }
 
@@ -24390,17 +24792,72 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
  * that is refused is no error: RLIMIT_MEMLOCK may be small. */
 static int empm__tls_engine_new(empm__engine *e)
 {
-    const empm__tls *tls = e->s->tls;
+    empm__tls *tls = e->s->tls;
     int i;
     for (i = 0; tls != NULL && i < tls->npairs; i++)
         empm__process_hide(tls->pairs[i].key, EMPM__TLS_KEY_BYTES);
+    if (tls != NULL && tls->sessions != NULL)
+        empm__tls_sweep_by(tls, empm__time_after(
+                                    empm__now_ms(),
+                                    tls->cfg->ssl_session_timeout_ms + 1));
     return EMPM_OK;
+}
+
+/* --- sessions that are over ----------------------------------------------- */
+
+/* A session that is over is a secret that nobody needs: it is wiped though
+ * nobody asks for it. Each child looks through the store when the first entry
+ * that it knows of ends, those of children that are gone among them; a new one,
+ * when all that it has found there must have ended. With nothing in the store
+ * nobody looks. */
+static uint32_t empm__tls_chore_at(empm__engine *e)
+{
+    const empm__tls *tls = e->s->tls;
+    return tls != NULL ? empm__load(&tls->sweep_at_ms) : EMPM__NEVER;
+}
+
+/* Looks through some shards, each under its lock for some microseconds, and
+ * makes the next of them due soon; behind the last one, when something ends
+ * again. */
+static void empm__tls_chore(empm__engine *e)
+{
+    empm__tls *tls = e->s->tls;
+    const uint64_t now_us = empm__now_us();
+    const uint32_t now = empm__time_us_to_ms(now_us);
+    uint32_t at = empm__tls_chore_at(e), first, shard, k;
+    empm__kv *kv;
+    /* who takes the instant looks alone, until it sets another one */
+    if (!empm__time_is_late(at, now) ||
+        !__atomic_compare_exchange_n(&tls->sweep_at_ms, &at, EMPM__NEVER, 0,
+                                     __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+        return;
+    kv = tls->sessions->kv;
+    shard = empm__load(&tls->sweep_shard);
+    first = empm__load(&tls->sweep_first_ms);
+    for (k = 0; k < EMPM__TLS_SWEEP && shard < kv->shards; k++, shard++) {
+        const uint64_t left = empm__kv_sweep_shard(kv, shard, now_us / 1000u);
+        if (left > 0)
+            first = empm__time_earlier(first, empm__time_after(now,
+                                                               (int64_t)left));
+    }
+    at = empm__time_after(now, EMPM__TLS_SWEEP_REST_MS);
+    if (shard >= kv->shards) {
+        at = empm__time_after(now, EMPM__TLS_SWEEP_MS);
+        if (empm__time_earlier(at, first) == at)
+            at = first;                /* later, or never */
+        shard = 0;
+        first = EMPM__NEVER;
+    }
+    empm__store(&tls->sweep_shard, shard);
+    empm__store(&tls->sweep_first_ms, first);
+    if (at != EMPM__NEVER)
+        empm__tls_sweep_by(tls, at);
 }
 
 static const empm__wing empm__tls_wing = {
     empm__tls_check, empm__tls_server_new, empm__tls_server_free,
-    empm__tls_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, NULL, NULL
+    empm__tls_engine_new, NULL, NULL, NULL, empm__tls_chore_at,
+    empm__tls_chore, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 #else
@@ -24421,6 +24878,164 @@ static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
 static const empm__wing empm__tls_wing = EMPM__WING_OFF(empm__tls_check);
 
 #endif /* EVENTMPM_TLS_BEARSSL */
+
+/* ---------------------------------------------------------------------------
+ * >>fields -- Header: fields of the answers within a location
+ *
+ * Each location has its rules in a list, outer ones first, and they are applied
+ * when the head of an answer is decided: whoever has made it, a file, a handler
+ * or a back end, and whatever it has set. What frames an answer is not theirs.
+ *
+ * source    mod_headers; RFC 9110 5.3 (lines of one name), 15.4.5 (304)
+ * ------------------------------------------------------------------------- */
+
+enum empm__field_action { EMPM__FIELD_SET, EMPM__FIELD_APPEND, EMPM__FIELD_ADD,
+                          EMPM__FIELD_SETIFEMPTY, EMPM__FIELD_UNSET };
+
+typedef struct empm__field_rule {
+    struct empm__field_rule *next;
+    enum empm__field_action  action;
+    int                      always; /* also if the status is 400 or more */
+    const char              *name, *value, *file;    /* file: or NULL */
+    /* behind it: their texts */
+} empm__field_rule;
+
+/* Makes of the value what is sent: in mod_headers '%' begins a variable, of
+ * which there is only "%%". Returns NULL or what is wrong. */
+static const char *empm__fields_value(char *value)
+{
+    char *to = value;
+    const char *from = value;
+    for (; *from != '\0'; from++) {
+        if (*from == '%' && *++from != '%')
+            return "has a variable, which is not there: \"%%\" is a '%'";
+        *to++ = *from;
+    }
+    *to = '\0';
+    return NULL;
+}
+
+/* Reads "[always|onsuccess] action name [value] [file=pattern]" into `r`, whose
+ * texts go into `text`, where there is room for those of the row. Returns NULL
+ * or what is wrong. */
+static const char *empm__fields_parse(empm__field_rule *r, const char *row,
+                                      char *text)
+{
+    static const char *const actions[] = { "set", "append", "add", "setifempty",
+                                           "unset" };
+    const size_t room = strlen(row) + 1;
+    empm__chars chars;
+    int k = 0, n;
+    n = empm__text_word(&row, text, room);
+    r->always = n > 0 && empm__text_equal(text, "always");
+    if (r->always || (n > 0 && empm__text_equal(text, "onsuccess")))
+        n = empm__text_word(&row, text, room);
+    while (n > 0 && k < 5 && !empm__text_equal(text, actions[k]))
+        k++;
+    if (n <= 0 || k == 5)
+        return "takes set, append, add, setifempty or unset, perhaps behind "
+               "always";
+    r->action = (enum empm__field_action)k;
+    r->name = text;
+    r->value = "";
+    r->file = NULL;
+    empm__chars_init(&chars);
+    if (empm__text_word(&row, text, room) <= 0 ||
+        !empm__chars_all(&chars, text, strlen(text), EMPM__TCHAR) ||
+        empm__response_field_is_ours(text, strlen(text)) ||
+        empm__text_equal(text, "Content-Length"))
+        return "wants the name of a field that is not the server's own";
+    text += strlen(text) + 1;
+    if (r->action != EMPM__FIELD_UNSET) {
+        const char *why;
+        if ((n = empm__text_word(&row, text, room)) < 0 || (n == 0))
+            return "wants a value: quotes go around what has spaces";
+        if ((why = empm__fields_value(text)) != NULL)
+            return why;
+        if (!empm__chars_all(&chars, text, strlen(text), EMPM__VCHAR))
+            return "has a value that no field can have";
+        r->value = text;
+        text += strlen(text) + 1;
+    }
+    if ((n = empm__text_word(&row, text, room)) == 0)
+        return NULL;
+    if (n < 0 || !empm__text_begins(text, "file=") || *row != '\0')
+        return "takes no more than file=PATTERN behind it";
+    r->file = text + 5;
+    return NULL;
+}
+
+/* Adds a rule to a location. `s` NULL: it is only checked. */
+static const char *empm__fields_locate(empm_server *s, empm__location *l,
+                                       const char *name, const char *value)
+{
+    empm__field_rule **end = &l->fields, *r;
+    const char *why;
+    if (!empm__text_equal(name, "Header"))
+        return empm__location_unknown;
+    r = (empm__field_rule *)EMPM_MALLOC(sizeof *r + 2 * strlen(value) + 8);
+    if (r == NULL)
+        return empm__no_memory;
+    memset(r, 0, sizeof *r);
+    why = empm__fields_parse(r, value, (char *)(r + 1));
+    while (*end != NULL)
+        end = &(*end)->next;
+    if (why == NULL && s != NULL)
+        *end = r;
+    else
+        EMPM_FREE(r);
+    return why;
+}
+
+/* Is the rule about a file of another name? It is the last segment of the
+ * path, decoded. */
+static int empm__fields_is_other(const empm_request *req,
+                                 const empm__field_rule *r)
+{
+    const empm__path *p = &req->path;
+    return r->file != NULL &&
+           fnmatch(r->file, p->n > 0 ? p->seg[p->n - 1] : "", 0) != 0;
+}
+
+/* Applies the rules of the request's location. A line more is what append
+ * means: lines of one name are one list. */
+static void empm__fields_leave(empm_request *req)
+{
+    const empm__field_rule *r = req->location->fields;
+    for (; r != NULL; r = r->next) {
+        const size_t n = strlen(r->name);
+        if ((req->status >= 400 && !r->always) || empm__fields_is_other(req, r))
+            continue;
+        if (r->action == EMPM__FIELD_UNSET)
+            empm__response_field_remove(req, r->name, n);
+        else if (r->action == EMPM__FIELD_SETIFEMPTY &&
+                 empm__response_field_bytes(req, r->name, n) > 0)
+            continue;
+        else if (empm__response_field_add(req, r->name, r->value,
+                                          r->action == EMPM__FIELD_SET) < 0)
+            empm__response_complain(req, "no room for a field of Header");
+    }
+}
+
+static void empm__fields_server_free(empm_server *s)
+{
+    uint32_t k;
+    for (k = 0; k < s->locations.n; k++) {
+        empm__field_rule *r = s->locations.list[k].fields;
+        while (r != NULL) {
+            empm__field_rule *next = r->next;
+            EMPM_FREE(r);
+            r = next;
+        }
+        s->locations.list[k].fields = NULL;
+    }
+}
+
+static const empm__wing empm__fields_wing = {
+    NULL, NULL, empm__fields_server_free,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "headers",
+    empm__fields_locate, NULL, empm__fields_leave
+};
 
 /* ---------------------------------------------------------------------------
  * >>access -- CustomLog: a line for each request
@@ -26465,37 +27080,6 @@ static int empm__coding_order(const char *list,
     return r;
 }
 
-/* Reads the weight of an element "name ; q=0.5" of n bytes, in thousandths, and
- * makes *n the length of the name. -1: it is malformed. */
-static int empm__coding_weight(const char *item, size_t *n)
-{
-    const char *semi = (const char *)memchr(item, ';', *n);
-    const char *end = item + *n, *at = semi != NULL ? semi + 1 : end;
-    int unit, q;
-    if (semi == NULL)
-        return 1000;
-    while (semi > item && (semi[-1] == ' ' || semi[-1] == '\t'))
-        semi--;
-    *n = (size_t)(semi - item);
-    while (at < end && (*at == ' ' || *at == '\t'))
-        at++;
-    if (end - at < 3 || (at[0] != 'q' && at[0] != 'Q') || at[1] != '=' ||
-        (at[2] != '0' && at[2] != '1'))
-        return -1;
-    q = (at[2] - '0') * 1000;
-    at += 3;
-    if (at == end)
-        return q;
-    if (*at != '.')
-        return -1;
-    for (at++, unit = 100; at < end; at++, unit /= 10) {
-        if (unit == 0 || !empm__ascii_is_digit((unsigned char)*at))
-            return -1;
-        q += (*at - '0') * unit;
-    }
-    return q <= 1000 ? q : -1;
-}
-
 /* Sets q[] to the weights that the client gives to each coding: 0 where it does
  * not want it. A malformed element counts for nothing. Identity that is not
  * named is the last resort, and so is it where it is excluded: the file serves
@@ -26510,7 +27094,7 @@ static void empm__coding_accepted(const empm_request *req,
     empm__list_of_fields(&list, &req->head, req->text, "Accept-Encoding", 0);
     while (empm__list_next(&list)) {
         size_t n = list.n;
-        const int weight = empm__coding_weight(list.item, &n);
+        const int weight = empm__list_weight(&req->w->s->chars, &list, &n);
         if (weight < 0)
             continue;
         if (n == 1 && *list.item == '*')
@@ -27500,6 +28084,264 @@ static int empm__errors_new(empm_server *s, empm__report *rep)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>folders -- Options Indexes: a page with what is in a folder
+ *
+ * Only what could be served by its name is shown: no hidden file, no link that
+ * leads out of the root, no device. Names are any bytes: the page has them
+ * escaped for HTML, links have each byte that is not plain as %XX, and no
+ * script can run in it. A worker reads EMPM_LISTING names and no more.
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__folder_entry {
+    int         folder;
+    uint32_t    at;                  /* of the name in names ... */
+    const char *name;                /* ... which have moved till all are in */
+    int64_t     size, modified_s;
+} empm__folder_entry;
+
+typedef struct empm__folder {
+    empm__folder_entry *list;        /* EMPM_LISTING of them */
+    char               *names;
+    size_t              n, bytes, room;
+    int                 more;        /* there are names that are not in it */
+} empm__folder;
+
+/* Reads the value of Options. Links within the root are followed in any case,
+ * and those that lead out of it in none. Returns NULL or what is wrong. */
+static const char *empm__folder_option(empm__location *l, const char *value)
+{
+    char word[EMPM__ARGUMENT];
+    int listing = 0, r;
+    const char *is;
+    while ((r = empm__text_word(&value, word, sizeof word)) > 0) {
+        is = word + (*word == '+' || *word == '-');
+        if (empm__text_equal(is, "Indexes"))
+            listing = *word != '-';
+        else if (!empm__text_equal(word, "None") &&
+                 !empm__text_equal(is, "FollowSymLinks") &&
+                 !empm__text_equal(is, "SymLinksIfOwnerMatch"))
+            r = -1;
+        if (r < 0)
+            break;
+    }
+    l->listing = listing;
+    return r == 0 ? NULL : "takes Indexes, -Indexes or None";
+}
+
+/* Are folders listed where this request is? */
+static int empm__folder_is_listed(const empm_request *req)
+{
+    return req->location != NULL && req->location->listing &&
+           req->route->root_fd >= 0;
+}
+
+/* Folders first, then by the bytes of the names, whatever the locale. */
+static int empm__folder_compare(const void *a, const void *b)
+{
+    const empm__folder_entry *x = (const empm__folder_entry *)a;
+    const empm__folder_entry *y = (const empm__folder_entry *)b;
+    return x->folder != y->folder ? y->folder - x->folder
+                                  : strcmp(x->name, y->name);
+}
+
+/* Finds out about a name in the open folder `fd`, which is `path` below the
+ * root. Returns 0: it cannot be served, or is gone. */
+static int empm__folder_look(const empm_request *req, int fd, const char *path,
+                             const char *name, struct stat *st)
+{
+    if (!empm__file_segment_is_name(name, strlen(name)) || *name == '.' ||
+        fstatat(fd, name, st, AT_SYMLINK_NOFOLLOW) < 0)
+        return 0;
+#ifdef EMPM__O_PATH
+    if (S_ISLNK(st->st_mode)) {
+        char full[4096];
+        int r = -1, to;
+        if ((size_t)snprintf(full, sizeof full, "%s/%s", path, name) >=
+            sizeof full)
+            return 0;
+        to = empm__file_open_beneath(req->route->root_fd, full,
+                                     EMPM__O_PATH | O_CLOEXEC);
+        if (to >= 0) {
+            r = fstat(to, st);
+            close(to);
+        }
+        if (r < 0)
+            return 0;
+    }
+#else
+    (void)req;
+    (void)path;
+#endif
+    return S_ISREG(st->st_mode) || S_ISDIR(st->st_mode);
+}
+
+/* Adds an entry. Returns 0, or -1: no memory. */
+static int empm__folder_add(empm__folder *f, const char *name,
+                            const struct stat *st)
+{
+    const size_t n = strlen(name) + 1;
+    empm__folder_entry *e = &f->list[f->n];
+    if (f->bytes + n > f->room) {
+        const size_t room = (f->bytes + n) * 2 + 4096;
+        char *more = (char *)EMPM_REALLOC(f->names, room);
+        if (more == NULL)
+            return -1;
+        f->names = more;
+        f->room = room;
+    }
+    memcpy(f->names + f->bytes, name, n);
+    e->at = (uint32_t)f->bytes;
+    e->folder = S_ISDIR(st->st_mode);
+    e->size = (int64_t)st->st_size;
+    e->modified_s = (int64_t)st->st_mtime;
+    f->bytes += n;
+    f->n++;
+    return 0;
+}
+
+/* Reads the folder `path` below the root. Returns 0, or the status of an
+ * error. */
+static int empm__folder_read(empm_request *req, const char *path,
+                             empm__folder *f)
+{
+    struct dirent *is;
+    struct stat st;
+    size_t looked = 0, i;
+    int status = 0, fd = empm__file_open_beneath(req->route->root_fd, path,
+                                                 EMPM__O_READ | O_DIRECTORY);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    if (dir == NULL) {
+        status = empm__file_status(req, path, errno);
+        if (fd >= 0)
+            close(fd);
+        return status;
+    }
+    f->list = (empm__folder_entry *)EMPM_MALLOC(EMPM_LISTING *
+                                                sizeof *f->list);
+    if (f->list == NULL)
+        status = empm__file_status(req, path, ENOMEM);
+    while (status == 0 && (errno = 0, is = readdir(dir)) != NULL) {
+        if ((f->more = looked++ == EMPM_LISTING) != 0)
+            break;
+        if (empm__folder_look(req, fd, path, is->d_name, &st) &&
+            empm__folder_add(f, is->d_name, &st) < 0)
+            status = empm__file_status(req, path, ENOMEM);
+    }
+    if (status == 0 && !f->more && errno != 0)
+        status = empm__file_status(req, path, errno);
+    closedir(dir);
+    for (i = 0; i < f->n; i++)
+        f->list[i].name = f->names + f->list[i].at;
+    if (status == 0 && f->n > 1)
+        qsort(f->list, f->n, sizeof *f->list, empm__folder_compare);
+    return status;
+}
+
+/* Writes `s` as text of HTML, which takes at most 6 bytes for each of its own.
+ * What is no character of UTF-8 becomes U+FFFD. Returns the end. */
+static char *empm__folder_escape(char *at, const char *s)
+{
+    while (*s != '\0') {
+        const size_t n = empm__text_utf8(s);
+        if (n == 0)
+            at = EMPM__ADD(at, "\xef\xbf\xbd");
+        else if (strchr("&<>\"'", *s) != NULL)
+            at += snprintf(at, 7, "&#%d;", *s);
+        else
+            at = empm__text_append(at, s, n);
+        s += n + (n == 0);
+    }
+    return at;
+}
+
+/* Writes the row of an entry. "./" before a name: "a:b" alone would be a URL
+ * with a scheme. */
+static int empm__folder_row(empm_request *req, const empm__folder_entry *e)
+{
+    char row[4096], link[3 * 255 + 1], date[30];
+    const size_t n = strlen(e->name);
+    char *at = row;
+    if (n > 255)
+        return EMPM_OK;              /* no file system has that */
+    *empm__dispatch_percent(link, &req->w->s->chars, e->name, n, 0) = '\0';
+    at = EMPM__ADD(at, "<tr><td><a href=\"./");
+    at = empm__folder_escape(at, link);
+    at = empm__text_append(at, "/", (size_t)e->folder);
+    at = EMPM__ADD(at, "\">");
+    at = empm__folder_escape(at, e->name);
+    at = empm__text_append(at, "/", (size_t)e->folder);
+    empm__format_date(date, e->modified_s);
+    at = EMPM__ADD(at, "</a></td><td>");
+    at = empm__text_append(at, date + 5, 17);    /* without day and seconds */
+    at = EMPM__ADD(at, "</td><td>");
+    if (!e->folder)
+        at += empm__format_u64(at, (uint64_t)e->size);
+    at = EMPM__ADD(at, "</td></tr>\n");
+    return empm_write(req, row, (size_t)(at - row));
+}
+
+/* Writes the page. The folder is `top`, where a link to the one above would
+ * leave the route, or it is not. Returns EMPM_OK or an error. */
+static int empm__folder_page(empm_request *req, const empm__folder *f, int top)
+{
+    const char *path = empm__request_segments(req, 0, req->path.n, "");
+    char *title = path != NULL
+                      ? (char *)empm_alloc(req, 6 * strlen(path) + 1) : NULL;
+    size_t i;
+    int r;
+    if (title == NULL)
+        return EMPM_ENOMEM;
+    *empm__folder_escape(title, path) = '\0';
+    if (empm_set_header(req, "Content-Type", "text/html; charset=utf-8") < 0 ||
+        empm_set_header(req, "Content-Security-Policy", "default-src 'none'; "
+                        "style-src 'unsafe-inline'") < 0)
+        return EMPM_EFULL;
+    r = empm_printf(
+        req, "<!DOCTYPE html>\n<html lang=\"en\"><head>\n"
+        "<meta charset=\"utf-8\">\n"
+        "<meta name=\"viewport\" content=\"width=device-width\">\n"
+        "<title>Index of %s</title>\n<style>:root{color-scheme:light dark}"
+        "body{font:1em/1.5 sans-serif;margin:1em auto;max-width:60em;"
+        "padding:0 .5em}h1{font-size:1.3em}h1,a{overflow-wrap:anywhere}"
+        "table{border-spacing:0;width:100%%}td{padding:.2em;"
+        "vertical-align:top}td+td{text-align:right}</style></head>\n"
+        "<body><h1>Index of %s</h1>\n<table>\n%s", title, title,
+        top ? "" : "<tr><td><a href=\"../\">../</a></td><td></td><td></td>"
+                   "</tr>\n");
+    for (i = 0; i < f->n && r == EMPM_OK; i++)
+        r = empm__folder_row(req, &f->list[i]);
+    return r != EMPM_OK ? r
+           : empm_printf(req, "</table>\n%s</body></html>\n",
+                         f->more ? "<p>There are more: not all are shown.</p>\n"
+                                 : "");
+}
+
+/* Answers with a list of what is in the folder `path` below the route's root,
+ * which ends with a slash or is "". Returns what a handler returns. */
+static int empm__folder_serve(empm_request *req, char *path)
+{
+    const char *m = empm_method(req);
+    const size_t n = strlen(path);
+    empm__folder f;
+    char here[] = ".";
+    int status;
+    if (strcmp(m, "GET") != 0 && strcmp(m, "HEAD") != 0) {
+        empm_set_header(req, "Allow", "GET, HEAD, OPTIONS");
+        return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;
+    }
+    if (n > 0)
+        path[n - 1] = '\0';
+    memset(&f, 0, sizeof f);
+    status = empm__folder_read(req, n > 0 ? path : here, &f);
+    if (status == 0)
+        status = empm__folder_page(req, &f, n == 0);
+    EMPM_FREE(f.list);
+    EMPM_FREE(f.names);
+    /* what has failed has been said: the client is gone, or there is no room */
+    return status < 0 && !req->failed ? 500 : status > 0 ? status : EMPM_OK;
+}
+
+/* ---------------------------------------------------------------------------
  * >>assets -- files that are compiled in
  *
  * At the start a table of EMPM_ASSETS becomes files such as those of a folder,
@@ -27726,6 +28568,11 @@ static int empm__files_index(empm_request *req, char *path, char *at)
         memcpy(at, name, strlen(name) + 1);
         status = empm__files_answer(req, path, req->path.n);
     }
+    if ((status == 404 || status == EMPM__FILES_FOLDER) &&
+        empm__folder_is_listed(req)) {
+        *at = '\0';
+        return empm__folder_serve(req, path);
+    }
     return status == EMPM__FILES_FOLDER ? 404 : status;
 }
 
@@ -27759,6 +28606,36 @@ static int empm__files_walk(empm_request *req, char *path)
                                         : status;
 }
 
+/* Does FallbackResource, `other` or NULL, answer where there is no file? A
+ * script does, as with Apache. A file is the page of an application that runs
+ * in the browser: it answers who asks for a page, and an image or a script that
+ * is missing stays 404, since that page would be taken for it. A browser that
+ * opens a page names text/html; one that fetches a part of it does not, and
+ * parts have an extension. The answer depends on Accept, and says so. */
+static int empm__files_falls_back(empm_request *req, const char *other)
+{
+    const char *m = empm_method(req);
+    const empm__path *p = &req->path;
+    int html = 0, any = empm_header(req, "Accept") == NULL;
+    empm__list list;
+    if (other == NULL || empm__files_is_script(req, other))
+        return other != NULL;
+    if (strcmp(m, "GET") != 0 && strcmp(m, "HEAD") != 0)
+        return 0;
+    empm_add_header(req, "Vary", "Accept");
+    empm__list_of_fields(&list, &req->head, req->text, "Accept", '\\');
+    while (empm__list_next(&list)) {
+        size_t n = list.n;
+        if (empm__list_weight(&req->w->s->chars, &list, &n) <= 0)
+            continue;
+        html |= empm__text_same(list.item, n, "text/html", 9);
+        any |= empm__text_same(list.item, n, "*/*", 3) ||
+               empm__text_same(list.item, n, "text/*", 6);
+    }
+    return html || (any && memchr(p->seg[p->n - 1], '.',
+                                  p->len[p->n - 1]) == NULL);
+}
+
 /* The handler of EMPM_FILES and EMPM_PHP. Where no name is a script's, a method
  * that files do not have needs no look at them: RFC 9110 15.5.6, a 405 names
  * those that there are, and so does OPTIONS. */
@@ -27780,7 +28657,7 @@ static int empm__files_serve(empm_request *req, void *user)
         return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;
     }
     status = empm__files_walk(req, path);
-    if (status == 404 && other != NULL)
+    if (status == 404 && empm__files_falls_back(req, other))
         status = empm__files_answer(req, other + (*other == '/'), req->path.n);
     return status == EMPM__FILES_FOLDER ? 404 : status;
 }
@@ -27829,34 +28706,67 @@ static void empm__files_check_names(const empm_config *cfg, empm__report *rep)
     } while (*other++ == '/');
 }
 
-/* Warns of folders that are not there, and says what is wrong with settings.
- * Under Strict a folder that is not there is an error. */
+/* The hook of others that answer with files. */
+static int empm__files_send_below(empm_request *req, int root_fd,
+                                  const char *path)
+{
+    int status = 404;
+    empm__file *f = empm__file_open(req, root_fd, path, 0, &status);
+    if (f == NULL)
+        return status == 1 ? 404 : status;    /* a folder; 0: it is answered */
+    return empm__file_send(req, f);
+}
+
+/* Warns of a folder that is not there, as Apache does: the other routes can be
+ * served. `what` and `more` name it. */
+static void empm__files_check_folder(const empm_config *cfg, const char *what,
+                                     const char *more, const char *dir,
+                                     empm__report *rep)
+{
+    struct stat st;
+    errno = ENOTDIR;
+    if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
+        empm__report_say(rep, empm__config_correction_level(cfg), 112,
+                         "%s%s %s: %s: its files are 404 until it is there at "
+                         "a start", what, more, dir, strerror(errno));
+}
+
+/* The same of all folders. Under Strict such a folder is an error. */
+static void empm__files_check_folders(const empm_config *cfg,
+                                      empm__report *rep)
+{
+    char path[EMPM__ARGUMENT], dir[EMPM__ARGUMENT], full[2400];
+    const char *why;
+    size_t i;
+    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
+         i++) {
+        const empm_route *r = &cfg->routes[i];
+        if (r->kind == EMPM__ROUTE_FILES && r->root != NULL)
+            empm__files_check_folder(cfg, r->pattern, ": the folder", r->root,
+                                     rep);
+        else if (r->kind == EMPM__ROUTE_FILES)
+            empm__files_check_folder(cfg, "", "DocumentRoot",
+                                     empm__config_path(cfg, cfg->document_root,
+                                                       full, sizeof full),
+                                     rep);
+    }
+    for (i = 0; i < EMPM_MAX_LIST && cfg->alias[i] != NULL; i++)
+        if ((why = empm__server_alias_parse(cfg->alias[i], path, dir)) != NULL)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5143, "Alias %.200s: %s",
+                             cfg->alias[i], why);
+        else
+            empm__files_check_folder(cfg, "Alias ", path,
+                                     empm__config_path(cfg, dir, full,
+                                                       sizeof full), rep);
+}
+
+/* Says what is wrong with folders, names and settings. */
 static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
 {
     unsigned char order[EMPM__CODINGS + 1];
     struct empm__types *types;
-    struct stat st;
-    char path[1200];
-    size_t i;
-    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
-         i++) {
-        const char *dir = cfg->routes[i].root;
-        if (cfg->routes[i].kind != EMPM__ROUTE_FILES)
-            continue;
-        dir = dir != NULL ? dir : empm__config_path(cfg, cfg->document_root,
-                                                    path, sizeof path);
-        /* as with Apache, a warning: the other routes can be served */
-        errno = ENOTDIR;
-        if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
-            empm__report_say(rep, empm__config_correction_level(cfg), 112,
-                             "%s%s %s: %s: its files are 404 until it is there "
-                             "at a start", dir == cfg->routes[i].root
-                             ? cfg->routes[i].pattern : "",
-                             dir == cfg->routes[i].root ? ": the folder"
-                                                        : "DocumentRoot",
-                             dir, strerror(errno));
-    }
+    empm__files_check_folders(cfg, rep);
     empm__files_check_names(cfg, rep);
     if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK)
         EMPM_FREE(types);
@@ -27902,6 +28812,7 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
             return EMPM_ESYS;
         }
     }
+    s->send_below = empm__files_send_below;
     empm__coding_order(s->cfg->precompressed, s->codings);
     return r == EMPM_OK ? empm__errors_new(s, rep) : r;
 }
@@ -27914,6 +28825,15 @@ static void empm__files_server_free(empm_server *s)
         EMPM_FREE(s->routes.list[i].assets);
     EMPM_FREE(s->types);
     EMPM_FREE(s->errors);
+}
+
+/* The settings of a location that are about files. */
+static const char *empm__files_locate(empm_server *s, empm__location *l,
+                                      const char *name, const char *value)
+{
+    (void)s;
+    return empm__text_equal(name, "Options") ? empm__folder_option(l, value)
+                                             : empm__location_unknown;
 }
 
 /* Makes the cache of open files of one child, OpenFileCache large but no more
@@ -27961,8 +28881,8 @@ static void empm__files_expire_some(empm__engine *e, uint32_t now_ms)
 static const empm__wing empm__files_wing = {
     empm__files_check, empm__files_server_new, empm__files_server_free,
     empm__files_engine_new, empm__files_engine_free, empm__files_expire_at,
-    empm__files_expire_some, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL
+    empm__files_expire_some, NULL, NULL, NULL, NULL, NULL, NULL,
+    empm__files_locate, NULL, NULL
 };
 
 #else
@@ -27975,6 +28895,9 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
     if (cfg->error_document[0] != NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5141, "ErrorDocument: built "
                          "without files");
+    if (cfg->alias[0] != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5143, "Alias: built without "
+                         "files");
     for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
          i++)
         if (cfg->routes[i].kind == EMPM__ROUTE_FILES ||
@@ -28019,6 +28942,10 @@ enum empm__fcgi_type {
  * each byte of the body on the wire is known without a table. */
 #define EMPM__FCGI_PIECE  65528u
 #define EMPM__FCGI_EMPTY_MOST 1000u /* records without content in a row */
+/* What is no part of an answer (heads of records, padding, messages) may be 16
+ * times as much as the answer, and this. 15 bytes are what a record of one byte
+ * has if it is aligned to 8; so no honest back end comes near. */
+#define EMPM__FCGI_VAIN_MOST  (1u << 20)
 
 static void empm__fcgi_head_write(unsigned char to[EMPM__FCGI_HEAD],
                                   enum empm__fcgi_type type, size_t content)
@@ -28185,9 +29112,38 @@ typedef struct empm__fcgi_reader {
     uint32_t      content, padding;      /* bytes left of this record */
     uint32_t      end_have;        /* bytes of `end` that are here */
     uint32_t      empty;           /* records without content in a row */
+    uint32_t      vain;            /* bytes beyond 16 for each of the answer */
 } empm__fcgi_reader;
 
 #define EMPM__FCGI_BAD (-5)        /* the stream is no FastCGI, see *why */
+
+/* Reads the head of a record that is whole. Returns NULL, or why it is refused.
+ * Each record is judged here, by its lengths: so a stream means the same
+ * however it is cut. */
+static const char *empm__fcgi_read_head(empm__fcgi_reader *r)
+{
+    const int type = r->head[1];
+    uint32_t answer;
+    r->content = (uint32_t)r->head[4] << 8 | r->head[5];
+    r->padding = r->head[6];
+    r->end_have = 0;
+    r->empty = r->content > 0 ? 0 : r->empty + 1;
+    answer = type == EMPM__FCGI_STDOUT ? r->content : 0;
+    r->vain += EMPM__FCGI_HEAD + r->padding + r->content - answer;
+    r->vain -= (uint32_t)empm__min(r->vain, answer * 16);
+    return r->head[0] != 1 ? "a record of another version"
+           : type != EMPM__FCGI_END && type != EMPM__FCGI_STDOUT &&
+                 type != EMPM__FCGI_STDERR
+               ? "a record of a type that no answer has"
+           : r->head[2] != 0 || r->head[3] != 1
+               ? "a record of another request"
+           : type == EMPM__FCGI_END && r->content < sizeof r->end
+               ? "an end of the request that is too short"
+           : r->empty > EMPM__FCGI_EMPTY_MOST
+               ? "records without content, and no end of them"
+           : r->vain > EMPM__FCGI_VAIN_MOST
+               ? "a mebibyte of messages and padding, and no answer" : NULL;
+}
 
 /* Takes the next piece from *at..end and moves *at behind it. Returns STDOUT or
  * STDERR with the piece, END when `end` is whole, EMPM__MORE when *at is at the
@@ -28197,7 +29153,7 @@ static int empm__fcgi_read(empm__fcgi_reader *r, const char **at,
                            const char **why)
 {
     for (;;) {
-        int type = r->head[1];
+        const int type = r->head[1];
         size_t left = (size_t)(end - *at);
         if (r->have < EMPM__FCGI_HEAD) {
             const size_t take = empm__min(EMPM__FCGI_HEAD - r->have, left);
@@ -28206,21 +29162,7 @@ static int empm__fcgi_read(empm__fcgi_reader *r, const char **at,
             *at += take;
             if (r->have < EMPM__FCGI_HEAD)
                 return EMPM__MORE;
-            type = r->head[1];
-            r->content = (uint32_t)r->head[4] << 8 | r->head[5];
-            r->padding = r->head[6];
-            r->end_have = 0;
-            r->empty = r->content > 0 ? 0 : r->empty + 1;
-            *why = r->head[0] != 1 ? "a record of another version"
-                   : type != EMPM__FCGI_END && type != EMPM__FCGI_STDOUT &&
-                         type != EMPM__FCGI_STDERR
-                       ? "a record of a type that no answer has"
-                   : r->head[2] != 0 || r->head[3] != 1
-                       ? "a record of another request"
-                   : type == EMPM__FCGI_END && r->content < sizeof r->end
-                       ? "an end of the request that is too short"
-                   : r->empty > EMPM__FCGI_EMPTY_MOST
-                       ? "records without content, and no end of them" : NULL;
+            *why = empm__fcgi_read_head(r);
             if (*why != NULL)
                 return EMPM__FCGI_BAD;
             continue;
@@ -28287,16 +29229,17 @@ static size_t empm__cgi_head_length(const char *s, size_t n, size_t seen)
 
 /* What a head has said so far. */
 typedef struct empm__cgi {
-    const char *once[4];           /* the values of fields that stand once */
+    const char *once[5];           /* the values of fields that stand once */
     int         status;            /* 0: none has been given */
     int         streams;           /* each piece is to be sent as it comes */
+    const char *file;              /* of X-Sendfile; or NULL */
 } empm__cgi;
 
 /* The number of a field that may stand once only, or -1. */
 static int empm__cgi_once(const char *name)
 {
     static const char *const once[] = { "status", "content-type", "location",
-                                        "content-length" };
+                                        "content-length", "x-sendfile" };
     int i;
     for (i = 0; i < (int)EMPM__COUNT(once); i++)
         if (empm__text_equal(name, once[i]))
@@ -28304,12 +29247,14 @@ static int empm__cgi_once(const char *name)
     return -1;
 }
 
-/* Is the field for this server, and not for the client? */
+/* Is the field for this server, and not for the client? Paths of files are, of
+ * which other servers have other fields. */
 static int empm__cgi_is_ours(const char *name)
 {
     static const char *const ours[] = {
         "transfer-encoding", "connection", "keep-alive", "trailer", "upgrade",
-        "date", "server", "x-sendfile", "proxy-connection", "te"
+        "date", "server", "x-sendfile", "x-sendfile-temporary",
+        "x-lighttpd-send-file", "proxy-connection", "te"
     };
     size_t i;
     for (i = 0; i < EMPM__COUNT(ours); i++)
@@ -28339,6 +29284,8 @@ static const char *empm__cgi_field(empm__cgi *cgi, empm_request *req,
                    ? NULL : "a field that may stand once stands twice";
     if (once >= 0)
         cgi->once[once] = value;
+    if (once == 4)
+        cgi->file = value;
     if (once == 0) {
         cgi->status = empm__cgi_status(value);
         return cgi->status != 0 ? NULL : "a Status that is no number from 200 "
@@ -28461,6 +29408,9 @@ static int empm__cgi_takes(const empm_request *req, const char *name, size_t n)
     for (i = 0; i < EMPM__COUNT(never); i++)
         if (empm__text_same(name, n, never[i], strlen(never[i])))
             return 0;
+    if (!req->w->cfg->cgi_pass_auth &&
+        empm__text_same(name, n, "authorization", 13))
+        return 0;
     return !empm__cgi_hop(req, name, n);
 }
 
@@ -28738,6 +29688,8 @@ struct empm__backend_scores {
     pthread_mutex_t      lock;       /* seats, lines and kept connections */
     uint32_t             due_at_ms;  /* atomic: the first kept one to be closed;
                                         or NEVER */
+    int                  send_fd;    /* fixed: XSendFilePath; or -1 */
+    char                 send_root[1200];    /* its name, without a '/' last */
 };
 
 /* The score of a back end in this child. */
@@ -29080,6 +30032,8 @@ typedef struct empm__fcgi {          /* in the request's memory */
     empm__backend_wait     wait;     /* for a seat; has the back ends tried */
     int                    pause_ms; /* before the next attempt to connect */
     uint32_t               began_ms; /* of the attempts to connect */
+    uint32_t               got_on_ms;      /* when it has last got on, or begun
+                                              to connect */
     const char            *head;     /* the records before the body; in the
                                         scratch until they wait */
     size_t                 head_len;
@@ -29096,6 +30050,7 @@ typedef struct empm__fcgi {          /* in the request's memory */
     int64_t                length;   /* of the answer's body; -1: not known */
     int64_t                given;    /* bytes of it so far */
     int                    cut;      /* there were more than that */
+    const char            *file;     /* of X-Sendfile, instead of a body */
     char                  *line;     /* of its messages, until it is whole */
     size_t                 line_len;
     size_t                 said;     /* bytes of its messages */
@@ -29110,11 +30065,17 @@ static void empm__fcgi_message(empm__fcgi *x)
     x->line_len = 0;
 }
 
-/* How long the back end may take and give nothing. */
-static int empm__fcgi_timeout(const empm__fcgi *x)
+/* How long the back end may still take and give nothing. Only what it takes of
+ * the request and gives to the client counts: not a header that comes byte by
+ * byte, messages, padding, or what is dropped. So a back end that sends for
+ * ever and answers nothing is held by this, slow or quick. */
+static int empm__fcgi_time_left(const empm__fcgi *x)
 {
-    return x->group->timeout_ms > 0 ? x->group->timeout_ms
-                                    : x->req->w->cfg->proxy_timeout_ms;
+    const int most = x->group->timeout_ms > 0
+                         ? x->group->timeout_ms
+                         : x->req->w->cfg->proxy_timeout_ms;
+    return empm__time_until(empm__time_after(x->got_on_ms, most),
+                            x->req->w->now_ms);
 }
 
 /* Closes the connection to the back end, if there is one. */
@@ -29180,6 +30141,16 @@ static void empm__fcgi_say(empm__fcgi *x, int code, const char *what)
                       x->at != NULL ? x->at->text : "-", what);
 }
 
+/* Answers with a status of ours, without the fields of the back end's. */
+static void empm__fcgi_refuse(empm__fcgi *x, int status)
+{
+    empm_request *req = x->req;
+    if (x->own_len > 0)
+        memcpy(req->fields, x->own, x->own_len);
+    req->fields_len = x->own_len;
+    empm__response_status_text(req, status);
+}
+
 #define EMPM__FCGI_OURS 5700         /* no fault of the back end's */
 
 /* The answer cannot be had, or not to its end: the client gets one of ours,
@@ -29195,10 +30166,7 @@ static int empm__fcgi_fail(empm__fcgi *x, int status, int code, const char *why)
         empm__response_fail(req, EMPM_ECLOSED, "");
         return EMPM_OK;
     }
-    if (x->own_len > 0)
-        memcpy(req->fields, x->own, x->own_len);
-    req->fields_len = x->own_len;
-    empm__response_status_text(req, status);
+    empm__fcgi_refuse(x, status);
     return EMPM_OK;
 }
 
@@ -29229,11 +30197,71 @@ static void empm__fcgi_messages(empm__fcgi *x, const char *s, size_t n)
     }
 }
 
+/* The path below XSendFilePath of what X-Sendfile names: it begins there, or
+ * has the folder's own path in front. NULL: it names nothing below it. */
+static const char *empm__fcgi_file_below(const char *root, const char *path)
+{
+    const size_t n = strlen(root);
+    const char *seg;
+    size_t k;
+    if (*path == '/') {
+        if (strncmp(path, root, n) != 0 || path[n] != '/')
+            return NULL;
+        path += n + 1;
+    }
+    for (seg = path; ; seg += k + 1) {
+        k = strcspn(seg, "/");
+        if (k == 0 || (*seg == '.' && (k == 1 || (k == 2 && seg[1] == '.'))))
+            return NULL;
+        if (seg[k] == '\0')
+            return path;
+    }
+}
+
+/* Answers with the file that the back end has named, whose process is free by
+ * now. Where there is none, the client gets a status, and the log the path. */
+static int empm__fcgi_send_file(empm__fcgi *x)
+{
+    const empm_server *s = x->req->w->s;
+    const struct empm__backend_scores *all = s->backends;
+    const char *path = empm__fcgi_file_below(all->send_root, x->file);
+    const int status = path != NULL && all->send_fd >= 0
+                           ? s->send_below(x->req, all->send_fd, path) : 404;
+    char what[320];
+    if (status != EMPM_OK) {
+        snprintf(what, sizeof what, "X-Sendfile %.200s: %s", x->file,
+                 path == NULL ? "is not below XSendFilePath"
+                              : "cannot be sent");
+        empm__fcgi_say(x, 5710, what);
+        empm__fcgi_refuse(x, status);
+    }
+    return EMPM_OK;
+}
+
+/* The head of the answer is here. Returns NULL, or why it is refused. */
+static const char *empm__fcgi_head_is_here(empm__fcgi *x, char *s, size_t n)
+{
+    empm_request *req = x->req;
+    empm__cgi cgi;
+    const char *why = empm__cgi_head(&cgi, req, s, n);
+    if (why != NULL)
+        return why;
+    x->head_done = 1;
+    req->gathers &= !cgi.streams;
+    if (cgi.file != NULL && req->w->cfg->x_send_file && req->status == 200) {
+        req->declared = -1;          /* of a body that is dropped */
+        x->file = empm__request_strndup(req, cgi.file, strlen(cgi.file));
+        if (x->file == NULL)
+            return "no memory for the path of X-Sendfile";
+    }
+    x->length = req->declared;
+    return NULL;
+}
+
 /* Takes a piece of the answer. Returns NULL, or why it is refused. */
 static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
 {
     empm_request *req = x->req;
-    empm__cgi cgi;
     const char *why;
     size_t head;
     if (!x->head_done) {
@@ -29255,12 +30283,11 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
             head = empm__cgi_head_length(s, n, 0);
         s += head - before;
         n -= head - before;
-        if ((why = empm__cgi_head(&cgi, req, from, head)) != NULL)
+        if ((why = empm__fcgi_head_is_here(x, from, head)) != NULL)
             return why;
-        x->head_done = 1;
-        req->gathers &= !cgi.streams;
-        x->length = req->declared;
     }
+    if (x->file != NULL)
+        return NULL;
     if (x->length >= 0 && (int64_t)n > x->length - x->given) {
         if (!x->cut)
             empm__fcgi_say(x, 5705, "sends more than its Content-Length: the "
@@ -29269,6 +30296,8 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
         n = (size_t)(x->length - x->given);
     }
     x->given += (int64_t)n;
+    if (n > 0 && !empm__response_is_bodiless(req, req->status))
+        x->got_on_ms = req->w->now_ms;
     return n == 0 || empm_write(req, s, n) == EMPM_OK
                ? NULL : "";                      /* that has been said */
 }
@@ -29304,6 +30333,33 @@ static int empm__fcgi_wait(empm__fcgi *x, int events, int ms)
                                       x) != 0
                ? EMPM_SUSPENDED
                : empm__fcgi_no_wait(x);
+}
+
+/* Is all of the answer here, but for the record that ends it? */
+static int empm__fcgi_has_all(const empm__fcgi *x)
+{
+    return x->head_done && x->length >= 0 && x->given == x->length;
+}
+
+/* The back end has taken and given nothing for too long. */
+static int empm__fcgi_too_late(empm__fcgi *x)
+{
+    if (empm__fcgi_has_all(x)) {
+        empm__fcgi_close(x);
+        return EMPM_OK;
+    }
+    return empm__fcgi_fail(x, 504, 5704, "takes and gives nothing for "
+                           "ProxyTimeout");
+}
+
+/* Waits for a back end that works at the request. */
+static int empm__fcgi_wait_on(empm__fcgi *x)
+{
+    const int left_ms = empm__fcgi_time_left(x);
+    if (left_ms <= 0)
+        return empm__fcgi_too_late(x);
+    return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
+                                               : EMPM_FD_IN, left_ms);
 }
 
 /* May the request be sent again, to another back end? Nothing of it has been
@@ -29360,6 +30416,10 @@ static int empm__fcgi_ended(empm__fcgi *x)
                                "Content-Length");
     empm__backend_note(req->w, x->at, NULL);
     empm__fcgi_keep(x);
+    if (x->file != NULL) {
+        empm__fcgi_disconnect(x);
+        return empm__fcgi_send_file(x);
+    }
     empm__fcgi_close(x);
     /* how long a body would be is not known from one that was not made: RFC
      * 9110 8.6 */
@@ -29373,7 +30433,7 @@ static int empm__fcgi_ended(empm__fcgi *x)
  * end. That is all right for an answer that has its length. */
 static int empm__fcgi_broken(empm__fcgi *x, const char *why)
 {
-    if (x->head_done && x->length >= 0 && x->given == x->length) {
+    if (empm__fcgi_has_all(x)) {
         empm__fcgi_close(x);
         return EMPM_OK;
     }
@@ -29427,7 +30487,6 @@ static int empm__fcgi_wait_room(empm__fcgi *x)
 static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
 {
     empm_request *req = x->req;
-    const int rest_ms = empm__fcgi_timeout(x);
     const char *why = NULL;
     int64_t most = EMPM_TURN_BYTES;
     for (;;) {
@@ -29447,7 +30506,7 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
             return empm__fcgi_wait_room(x);
         if (most <= 0) {             /* no event tells of what is left */
             empm__conn_note(req->c, EMPM__READY_AUX_IN);
-            return empm__fcgi_wait(x, EMPM_FD_IN, rest_ms);
+            return empm__fcgi_wait_on(x);
         }
         empm__conn_clear(req->c, EMPM__READY_AUX_IN);
         do
@@ -29481,10 +30540,9 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
         }
     }
     /* the head of an answer that is sent as it comes waits for no body */
-    if (x->head_done && !req->gathers && empm__request_head_is_open(req))
-        empm_flush(req);
-    return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
-                                               : EMPM_FD_IN, rest_ms);
+    if (x->head_done && !x->req->gathers && empm__request_head_is_open(x->req))
+        empm_flush(x->req);
+    return empm__fcgi_wait_on(x);
 }
 
 /* The same, into the worker's scratch. That is not the worker's meanwhile: what
@@ -29537,14 +30595,14 @@ static int empm__fcgi_send(empm__fcgi *x, int first)
                                         byte; but may have answered */
             x->all = x->sent;
             x->keeps = 0;
-        } else
+        } else {
             x->sent += n;
+            x->got_on_ms = x->req->w->now_ms;
+        }
     }
     if (!first)
         return empm__fcgi_receive(x);
-    return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
-                                               : EMPM_FD_IN,
-                           empm__fcgi_timeout(x));
+    return empm__fcgi_wait_on(x);
 }
 
 /* Writes the records before the body: into the scratch, which is enough for
@@ -29584,6 +30642,7 @@ static int empm__fcgi_connected(empm__fcgi *x)
         return empm__fcgi_fail(x, status, EMPM__FCGI_OURS, "no room for its "
                                "variables");
     x->phase = EMPM__FCGI_SENDING;
+    x->got_on_ms = x->req->w->now_ms;
     x->req->stays = 1;
     x->req->gathers = !x->group->flushes;
     return empm__fcgi_send(x, 1);
@@ -29625,6 +30684,37 @@ static int empm__fcgi_pause(empm__fcgi *x)
                : empm__fcgi_no_wait(x);
 }
 
+/* Waits until it is connected, from x->got_on_ms on. */
+static int empm__fcgi_wait_connect(empm__fcgi *x)
+{
+    const int left_ms = empm__time_until(
+        empm__time_after(x->got_on_ms, empm__fcgi_patience(x)),
+        empm__now_ms());
+    if (left_ms <= 0)
+        return empm__fcgi_next(x, 503, 5704, "cannot be reached in "
+                               "ProxyConnectTimeout");
+    return empm__fcgi_wait(x, EMPM_FD_OUT, left_ms);
+}
+
+/* A connection that was under way may be there. An event is only a hint: it can
+ * be of another descriptor, which has been closed. So the socket is asked if it
+ * has failed, and whether it has a peer. */
+static int empm__fcgi_maybe_connected(empm__fcgi *x)
+{
+    struct sockaddr_storage peer;
+    socklen_t n = sizeof peer;
+    int error = 0;
+    socklen_t error_len = sizeof error;
+    empm__conn_clear(x->req->c, EMPM__READY_AUX_OUT);
+    if (getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &error_len) < 0 ||
+        (error == 0 && getpeername(x->fd, (struct sockaddr *)&peer, &n) < 0))
+        error = errno;
+    if (error == ENOTCONN)
+        return empm__fcgi_wait_connect(x);
+    return error == 0 ? empm__fcgi_connected(x)
+                      : empm__fcgi_next(x, 503, 5701, strerror(error));
+}
+
 /* Connects to the back end that has been chosen, or has a connection that was
  * kept. */
 static int empm__fcgi_open(empm__fcgi *x)
@@ -29652,8 +30742,10 @@ static int empm__fcgi_open(empm__fcgi *x)
         return empm__fcgi_pause(x);
     if (error == 0)
         return empm__fcgi_connected(x);
-    if (error == EINPROGRESS)
-        return empm__fcgi_wait(x, EMPM_FD_OUT, empm__fcgi_patience(x));
+    if (error == EINPROGRESS) {
+        x->got_on_ms = empm__now_ms();
+        return empm__fcgi_wait_connect(x);
+    }
     return empm__fcgi_next(x, 503, 5701, strerror(error));
 }
 
@@ -29694,10 +30786,11 @@ static int empm__fcgi_connect(empm__fcgi *x)
 static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
 {
     empm__fcgi *x = (empm__fcgi *)user;
-    int error = 0, lined_up = 0;
-    socklen_t n = sizeof error;
+    int lined_up = 0;
     if (why == EMPM_HALF_CLOSED)     /* it may still read the answer */
         return EMPM_SUSPENDED;       /* and what is waited for stays */
+    if (req->room_at != 0)           /* it has waited for the client */
+        x->got_on_ms = req->w->now_ms;
     req->room_at = 0;
     if (x->wait.ticket != 0) {       /* whatever the reason: is there a seat? */
         lined_up = 1;
@@ -29715,8 +30808,7 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
             return empm__fcgi_next(x, 503, 5704, "cannot be reached in "
                                    "ProxyConnectTimeout");
         if (x->phase != EMPM__FCGI_CONNECTING)
-            return empm__fcgi_fail(x, 504, 5704, "takes and gives nothing for "
-                                   "ProxyTimeout");
+            return empm__fcgi_too_late(x);
         if (lined_up && x->at == NULL)
             return empm__fcgi_no_seat(x);
         break;                       /* the pause before another attempt */
@@ -29725,13 +30817,8 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
     }
     if (x->fd < 0)
         return x->at != NULL ? empm__fcgi_open(x) : empm__fcgi_connect(x);
-    if (x->phase == EMPM__FCGI_CONNECTING) {
-        if (getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
-            error = errno;
-        if (error == 0)
-            return empm__fcgi_connected(x);
-        return empm__fcgi_next(x, 503, 5701, strerror(error));
-    }
+    if (x->phase == EMPM__FCGI_CONNECTING)
+        return empm__fcgi_maybe_connected(x);
     return x->sent < x->all ? empm__fcgi_send(x, 0) : empm__fcgi_receive(x);
 }
 
@@ -29830,6 +30917,8 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
     if (strncmp(text, "proxy:", 6) == 0)
         text += 6;
     bar = strchr(text, '|');
+    if ((bar != NULL ? (size_t)(bar - text) : strlen(text)) >= sizeof host)
+        return "has an address of more than 255 bytes";
     snprintf(host, sizeof host, "%.*s",
              bar != NULL ? (int)(bar - text) : (int)strlen(text), text);
     if (bar != NULL && strncmp(bar + 1, "fcgi://", 7) != 0)
@@ -29984,6 +31073,53 @@ static int empm__scripts_new(struct empm__scripts **out, const empm_config *cfg,
     return bad ? EMPM_EINVAL : EMPM_OK;
 }
 
+/* Returns the absolute folder of a route that serves files, or NULL: it is not
+ * there, which the check of folders says. The caller frees it. */
+static char *empm__scripts_folder(const empm_config *cfg, const empm_route *r)
+{
+    char path[1200];
+    return realpath(r->root != NULL
+                        ? r->root
+                        : empm__config_path(cfg, cfg->document_root, path,
+                                            sizeof path), NULL);
+}
+
+/* Warns where a route sends as files what another one runs: a folder of both
+ * gives the sources of its scripts, and the passwords in them, to anybody who
+ * asks by the other path. A folder within that of the scripts is not warned of:
+ * it has the pictures, as a rule. */
+static void empm__scripts_check_folders(const empm_config *cfg,
+                                        const struct empm__scripts *t,
+                                        empm__report *rep)
+{
+    const empm_route *r, *of;
+    int i;
+    for (i = 0; t != NULL && i < t->n; i++)
+        if (strcmp(t->list[i].ext, "php") == 0)
+            return;                  /* all routes run them */
+    for (of = cfg->routes; of != NULL && of->kind != EMPM__ROUTE_END; of++)
+        for (r = cfg->routes; r->kind != EMPM__ROUTE_END; r++) {
+            char *runs, *sends;
+            size_t n;
+            if (of->kind != EMPM__ROUTE_FILES || of->backend == NULL ||
+                r->kind != EMPM__ROUTE_FILES || r->backend != NULL)
+                continue;
+            runs = empm__scripts_folder(cfg, of);
+            sends = empm__scripts_folder(cfg, r);
+            n = sends != NULL ? strlen(sends) : 0;
+            n -= n == 1;             /* the root of all, "/" */
+            if (runs != NULL && sends != NULL && strncmp(runs, sends, n) == 0 &&
+                (runs[n] == '/' || runs[n] == '\0'))
+                empm__report_say(rep, EMPM_LOG_WARN, 5712, "route \"%s\" sends "
+                                 "the sources of the scripts that \"%s\" runs, "
+                                 "for their folder is below its own: name "
+                                 "another one, or set AddHandler", r->pattern,
+                                 of->pattern);
+            free(runs);              /* realpath()'s */
+            free(sends);
+        }
+}
+
 /* The back ends that run a file of this name; NULL: it is no script. Bytes are
  * compared as they are: ".PHP" is another extension. */
 static empm__backends *empm__scripts_find(const empm_request *req,
@@ -30049,14 +31185,107 @@ static int empm__fcgi_route(empm_request *req, void *user)
  * for all children; each of them keeps its own count.
  * ------------------------------------------------------------------------- */
 
-/* Warns of a back end on this machine whose socket is not there: it may come
- * later. The right to open it is not looked at. And tells what kept connections
- * need. */
+/* The user of the children, as the rights of files see it. */
+typedef struct empm__backends_user {
+    char  name[64];
+    uid_t uid;
+    gid_t gid[256];
+    int   n;                         /* of gid; 0: not known, nothing is said */
+} empm__backends_user;
+
+/* Finds that user: only root becomes another one, and a program that is none of
+ * ours stays root then. */
+static void empm__backends_user_find(empm__backends_user *u,
+                                     const empm_config *cfg)
+{
+    const char *name = geteuid() == 0 ? cfg->user_name : NULL;
+    memset(u, 0, sizeof *u);
+    if (name == NULL) {
+        const struct passwd *p = getpwuid(geteuid());
+        snprintf(u->name, sizeof u->name, "%s", p != NULL ? p->pw_name
+                                                          : "(no name)");
+        u->uid = geteuid();
+        u->gid[0] = getegid();
+        u->n = getgroups((int)EMPM__COUNT(u->gid) - 1, u->gid + 1) + 1;
+        return;
+    }
+    snprintf(u->name, sizeof u->name, "%s", name);
+    if (empm__identity_user(name, &u->uid, u->gid) < 0 ||
+        (cfg->group_name != NULL &&
+         empm__identity_group(cfg->group_name, u->gid) < 0))
+        return;                      /* that is said elsewhere */
+    u->n = *name == '#' ? 1 : (int)EMPM__COUNT(u->gid);
+    if (*name != '#' && getgrouplist(name, u->gid[0], u->gid, &u->n) < 0)
+        u->n = 0;                    /* more than fit */
+}
+
+/* Does a file's mode give the user a right: 2 to write, 1 to pass? */
+static int empm__backends_user_may(const empm__backends_user *u,
+                                   const struct stat *st, unsigned right)
+{
+    unsigned bits = (unsigned)st->st_mode;
+    int i;
+    if (u->uid == 0)
+        return 1;
+    for (i = 0; i < u->n && st->st_gid != u->gid[i]; i++)
+        ;
+    if (st->st_uid == u->uid)
+        bits >>= 6;
+    else if (i < u->n)
+        bits >>= 3;
+    return (bits & right) != 0;
+}
+
+/* Has the file a list of rights beside its mode, as listen.acl_users gives it?
+ * Then its mode does not tell. */
+static int empm__backend_has_acl(const char *path)
+{
+#if defined(__linux__) && defined(SYS_getxattr)
+    return syscall(SYS_getxattr, path, "system.posix_acl_access", NULL, 0) > 0;
+#else
+    (void)path;
+    return 0;
+#endif
+}
+
+/* Warns if the children may not write to a socket that is there, or not pass a
+ * folder on the way; the first that hinders them is told. */
+static void empm__backend_check_rights(const empm__backends_user *u,
+                                       const char *path, const char *of,
+                                       const char *text, empm__report *rep)
+{
+    char part[1400];
+    size_t n = 0;
+    do {
+        struct stat st;
+        unsigned right;
+        n += path[n] == '/';
+        n += strcspn(path + n, "/");
+        snprintf(part, sizeof part, "%.*s", (int)n, path);
+        right = path[n] == '\0' ? 2 : 1;
+        if (stat(part, &st) < 0 || empm__backend_has_acl(part))
+            return;
+        if (!empm__backends_user_may(u, &st, right)) {
+            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: User "
+                             "%s may not %s %s, which is %ld:%ld's with mode "
+                             "%04o%s", of, text, u->name, right == 2
+                             ? "write to" : "pass", part, (long)st.st_uid,
+                             (long)st.st_gid, (unsigned)st.st_mode & 07777u,
+                             right == 2 ? ": see listen.owner, listen.group "
+                                          "and listen.mode of its pool" : "");
+            return;
+        }
+    } while (path[n] != '\0');
+}
+
+/* Warns of a back end on this machine whose socket is not there, which may come
+ * later, or is not for the children; and tells what kept connections need. */
 static void empm__backends_check(const empm_config *cfg,
                                  const empm__backends *g, const char *of,
                                  empm__report *rep)
 {
     const int children = empm__config_children_limit(cfg);
+    empm__backends_user u;
     int i;
     if (g->reuse)
         empm__report_say(rep, EMPM_LOG_NOTICE, 5709, "%s: %s: enablereuse=on "
@@ -30064,19 +31293,52 @@ static void empm__backends_check(const empm_config *cfg,
                          "of %d children: more than %d are needed "
                          "(pm.max_children)", of, g->list[0].text, g->max,
                          children, g->max * children);
+    empm__backends_user_find(&u, cfg);
     for (i = 0; i < g->n; i++) {
         const struct sockaddr_un *un =
             (const struct sockaddr_un *)(const void *)&g->list[i].to;
+        char path[1400], dir[1200];
         struct stat st;
         if (un->sun_family != AF_UNIX)
             continue;
-        if (stat(un->sun_path, &st) < 0)
-            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: %s",
-                             of, g->list[i].text, strerror(errno));
+        /* the children connect from within */
+        snprintf(path, sizeof path, "%s%s", cfg->chroot_dir == NULL ? ""
+                 : empm__config_path(cfg, cfg->chroot_dir, dir, sizeof dir),
+                 un->sun_path);
+        if (stat(path, &st) < 0)
+            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: %s: "
+                             "%s", of, g->list[i].text, path, strerror(errno));
         else if (!S_ISSOCK(st.st_mode))
-            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s is no "
-                             "socket", of, g->list[i].text);
+            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: %s is "
+                             "no socket", of, g->list[i].text, path);
+        else if (u.n > 0)
+            empm__backend_check_rights(&u, path, of, g->list[i].text, rep);
     }
+}
+
+/* Says what is wrong with XSendFile and its folder. */
+static void empm__fcgi_check_send_file(const empm_config *cfg,
+                                       empm__report *rep)
+{
+    const char *dir = cfg->x_send_file_path;
+    char path[1200];
+    struct stat st;
+    if (!cfg->x_send_file)
+        return;
+#ifdef EVENTMPM_NO_FILES
+    empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile: built without "
+                     "files");
+#endif
+    if (dir == NULL) {
+        empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile wants "
+                         "XSendFilePath, the folder of the files");
+        return;
+    }
+    dir = empm__config_path(cfg, dir, path, sizeof path);
+    errno = ENOTDIR;
+    if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFilePath %s: %s", dir,
+                         strerror(errno));
 }
 
 /* Reads all addresses as a start does, and looks at those that are here: -t and
@@ -30090,9 +31352,11 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
     size_t i;
     int k;
     (void)chars;
+    empm__fcgi_check_send_file(cfg, rep);
     empm__scripts_new(&t, cfg, rep);
     for (k = 0; t != NULL && k < EMPM_MAX_LIST && t->own[k] != NULL; k++)
         empm__backends_check(cfg, t->own[k], "AddHandler", rep);
+    empm__scripts_check_folders(cfg, t, rep);
     empm__scripts_free(t);
     if ((g = (empm__backends *)EMPM_MALLOC(sizeof *g)) == NULL) {
         rep->result = EMPM_ENOMEM;
@@ -30178,6 +31442,7 @@ static int empm__backend_scores_new(empm_server *s)
     all->list = (empm__backend **)(void *)(all + 1);
     all->kept = (empm__backend_kept *)(void *)(all->list + n);
     all->due_at_ms = EMPM__NEVER;
+    all->send_fd = -1;
     rows = mmap(NULL, all->bytes, PROT_READ | PROT_WRITE,
                 MAP_ANONYMOUS | MAP_SHARED, -1, 0);
     if (rows == MAP_FAILED || pthread_mutex_init(&all->lock, NULL) != 0) {
@@ -30191,6 +31456,28 @@ static int empm__backend_scores_new(empm_server *s)
     s->backends = all;
     s->see_backend = empm__backend_see;
     return EMPM_OK;
+}
+
+/* Opens XSendFilePath, if X-Sendfile is followed. EMPM_OK, or EMPM_ESYS: it is
+ * told. */
+static int empm__fcgi_send_root_open(empm_server *s, empm__report *rep)
+{
+    struct empm__backend_scores *all = s->backends;
+    const char *dir = s->cfg->x_send_file_path;
+    char path[1200];
+    size_t n;
+    if (all == NULL || !s->cfg->x_send_file)
+        return EMPM_OK;
+    dir = empm__config_path(s->cfg, dir, path, sizeof path);
+    n = (size_t)snprintf(all->send_root, sizeof all->send_root, "%s", dir);
+    while (n > 0 && n < sizeof all->send_root && all->send_root[n - 1] == '/')
+        all->send_root[--n] = '\0';
+    all->send_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (all->send_fd >= 0)
+        return EMPM_OK;
+    empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFilePath %s: %s", dir,
+                     strerror(errno));
+    return EMPM_ESYS;
 }
 
 /* A child begins: what the last one in its slot was at is over. */
@@ -30264,7 +31551,7 @@ static int empm__fcgi_server_new(empm_server *s, const empm_server *old,
     if (r == EMPM_OK && (r = empm__backend_scores_new(s)) < 0)
         empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory for the scores "
                          "of back ends");
-    return r;
+    return r == EMPM_OK ? empm__fcgi_send_root_open(s, rep) : r;
 }
 
 /* Old children keep their own copies of the addresses, and their mapping of
@@ -30281,6 +31568,8 @@ static void empm__fcgi_server_free(empm_server *s)
     if (s->backends != NULL) {
         munmap(s->backends->rows, s->backends->bytes);
         pthread_mutex_destroy(&s->backends->lock);
+        if (s->backends->send_fd >= 0)
+            close(s->backends->send_fd);
     }
     EMPM_FREE(s->backends);
     s->backends = NULL;
@@ -31857,7 +33146,8 @@ static const empm__wing empm__status_wing = EMPM__WING_OFF(empm__status_check);
 static const empm__wing *const *empm__wings(void)
 {
     static const empm__wing *const wings[] = {
-        &empm__access_wing, &empm__proxy_wing, &empm__files_wing,
+        &empm__access_wing, &empm__proxy_wing, &empm__fields_wing,
+        &empm__files_wing,
         &empm__store_wing, &empm__tls_wing, &empm__status_wing,
         &empm__fcgi_wing,
         /* a preflight has no user, and a user may only try so often */
@@ -32017,7 +33307,7 @@ EMPM_API const char *empm_test_header(const empm_test *t, const char *name)
     const size_t n = strlen(name);
     const char *at = t->text, *end = t->text + t->head_len;
     for (; at < end; at += strlen(at) + 1)
-        if (strncasecmp(at, name, n) == 0 && at[n] == ':') {
+        if (empm__text_same(at, n, name, n) && at[n] == ':') {
             at += n + 1;
             return at + strspn(at, " ");
         }
@@ -37007,6 +38297,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5140  Precompressed is not valid
  *   5141  ErrorDocument is not valid, or names no file of a route
  *   5142  the file of an ErrorDocument cannot be shown: a line of text is
+ *   5143  Alias is not valid
  *   5301  RemoteIPTrustedProxy is no address and no network
  *   5302  RemoteIPHeader is no name of a field
  *   5303  RemoteIPHeader is set, and this build has no support for it
@@ -37032,6 +38323,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5608  SSLSessionCacheSize is out of range, or there is no such memory
  *   5609  TLS does not work with this BearSSL
  *   5620  MaxTlsMemory is reached: a handshake or a connection ends
+ *   5621  there are no random bytes: a handshake is refused
+ *   5622  a handshake is refused, at level info with the reason
  *   5630  SSLProtocol asks for what is not served
  *   5631  SSLVerifyClient cannot be done as it is set
  *   5632  the certificate of a client is refused
@@ -37044,8 +38337,11 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5705  a back end sends more than its Content-Length
  *   5706  what a program has written to its STDERR
  *   5707  AddHandler, ProxyPass or the back end of a route is not valid
- *   5708  a back end's socket is not there
+ *   5708  a back end's socket is not there, or is not for User
  *   5709  how many processes of a back end enablereuse=on can occupy
+ *   5710  a back end's X-Sendfile names no file that may be sent: 404, 403
+ *   5711  XSendFilePath is not there
+ *   5712  the sources of scripts can be read by the path of another route
  *   5800  AuthUserFile cannot be read, or a line of it has no user
  *   5801  Require of a user needs AuthUserFile
  *   5802  AuthUserFile: passwords come over plain HTTP

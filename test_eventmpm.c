@@ -38,7 +38,7 @@
  *   of engine engine-types wings                   in server
  *   of endpoints endpoint-unix endpoint-sockets    in listen
  *   of conditions codings file-cache multipart     in files
- *   of error-documents assets                      in files
+ *   of error-documents folders assets fields       in files
  *   of signals manager attend children growth      in process
  *   of crash parent program main configtest        in process
  *   of control                                     in process
@@ -85,7 +85,10 @@ static void  test_free(void *p);
 /* Files are kept at once, and for half a second. */
 #define EMPM__FILE_REST_S  -5
 #define EMPM__FILE_KEEP_MS 500
-#define EMPM__FILE_ABSENT_MS 200
+#define EMPM__FILE_ABSENT_MS 40
+
+/* A folder has more names than that. */
+#define EMPM_LISTING 60
 
 /* Few generations: a test fills them all. */
 #define EMPM_GENERATIONS 2
@@ -372,7 +375,8 @@ static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
 #define getrlimit(...)      FAULT("getrlimit", getrlimit(__VA_ARGS__))
 #ifdef __linux__
 #  include <sys/random.h>
-static int g_no_random;                  /* atomic: as if the kernel were old */
+static int g_no_random;                  /* atomic: 1: as if the kernel were
+                                            old; 2: nor can files be opened */
 #  define getrandom(...) \
     (__atomic_load_n(&g_no_random, __ATOMIC_RELAXED) ? -1 \
                                                      : getrandom(__VA_ARGS__))
@@ -384,7 +388,14 @@ static int g_no_random;                  /* atomic: as if the kernel were old */
 #define kill(...)           FAULT("kill", kill(__VA_ARGS__))
 #define lstat(...)          FAULT("lstat", lstat(__VA_ARGS__))
 #define mprotect(...)       FAULT("mprotect", mprotect(__VA_ARGS__))
-#define open(...)           FAULT("open", open(__VA_ARGS__))
+#ifdef __linux__
+static int fault_no_file(void) { errno = EMFILE; return -1; }
+#  define open(...) \
+    (__atomic_load_n(&g_no_random, __ATOMIC_RELAXED) > 1 \
+         ? fault_no_file() : FAULT("open", open(__VA_ARGS__)))
+#else
+#  define open(...)         FAULT("open", open(__VA_ARGS__))
+#endif
 #define openat(...)         FAULT("openat", openat(__VA_ARGS__))
 #define pipe(...)           FAULT("pipe", pipe(__VA_ARGS__))
 #define poll(of, n, ms) \
@@ -4782,6 +4793,7 @@ TEST(config, every_directive_from_a_file)
           "\"text/html; charset=utf-8\" .php" },
         { "AddDefaultCharset", "Off", "Off" },
         { "AddCharset", "utf-8 .json", "utf-8 .json" },
+        { "Alias", "/icons/ /usr/share/icons", "/icons/ /usr/share/icons" },
         { "Precompressed", "br gzip", "br gzip" },
         { "ErrorDocument", "404 /404.html", "404 /404.html" },
         { "FileETag", "MTime size", "6" }, { "FileETag", "all", "7" },
@@ -4858,6 +4870,8 @@ TEST(config, every_directive_from_a_file)
         { "Location", "/members/ Require local", "/members/ Require local" },
         { "ProxyPass", "/app/ fcgi://127.0.0.1:9000/ timeout=5",
           "/app/ fcgi://127.0.0.1:9000/ timeout=5" },
+        { "CGIPassAuth", "Off", "0" }, { "XSendFile", "On", "1" },
+        { "XSendFilePath", "/srv/files", "/srv/files" },
         { "ProxyTimeout", "5", "5000" }, { "ProxyConnectTimeout", "1", "1000" },
         { "SSLCertificateFile", "a.pem", "a.pem" },
         { "SSLCertificateKeyFile", "a.key", "a.key" },
@@ -5776,8 +5790,8 @@ TEST(config, apaches_names_say_what_to_do)
                                                    "MPM" },
         { "SSLEngine", "behind the port" },
         { "ProxyPassMatch", "proxy in front" },
-        { "RewriteEngine", "a route" }, { "Header", "empm_set_header" },
-        { "Alias", "EMPM_FILES" }, { "SetHandler", "AddHandler" },
+        { "RewriteEngine", "a route" }, { "Header", "<Location>" },
+        { "AliasMatch", "Alias /path/" }, { "SetHandler", "AddHandler" },
         { "AddOutputFilterByType", "handler" }, { "AuthType", "<Location>" },
         { "Require", "<Location>" }, { "TransferLog", "CustomLog" },
         { "SetEnvIf", "getenv" }, { "ExpiresActive", "empm_set_header" },
@@ -10498,6 +10512,60 @@ SERVED_TLS(tls, an_old_session_is_not_resumed, "SSLSessionCacheTimeout 1")
     tl_close(&t);
 }
 
+/* A session that is over is wiped though nobody asks for it, wherever it is in
+ * the store; one that is not stays. */
+TEST(tls, sessions_that_are_over_are_wiped)
+{
+    enum { N = 60 };
+    static unsigned char secret[200];
+    const uint64_t now = empm__now_us() / 1000u;
+    unsigned char room[sizeof secret];
+    empm__kv *kv;
+    fixture f;
+    tls_client t;
+    int i, k;
+    tls_prepare(&f);
+    f.cfg.ssl_session_cache_size = 2000000;
+    if (!fx_up(&f))
+        return;
+    kv = f.s->tls->sessions->kv;
+    CHECK_IN(kv->shards, EMPM__TLS_SWEEP + 1, 100);   /* more than one go */
+    memset(secret, 0x5a, sizeof secret - 40);
+    for (i = 0; i < N; i++)
+        CHECK_INT(empm__kv_put_of(1, kv, &i, sizeof i, NULL, secret, 160,
+                                  i == 7 ? 60000 : 100, now), EMPM_OK);
+    /* as a child has it whose first session ends then */
+    empm__tls_sweep_by(f.s->tls, empm__time_after(empm__now_ms(), 101));
+    tl_init(&t, &f);
+    CHECK(tl_open(&t, "localhost", 0));    /* the listener looks at its times */
+    tl_close(&t);
+    for (k = 0; k < 200; k++) {
+        unsigned live = 0;
+        uint32_t s;
+        nap(10);
+        for (s = 0; s < kv->shards; s++) {
+            empm__kv_shard *sh = empm__kv_shard_at(kv, s);
+            uint32_t slot;
+            CHECK_INT(empm__kv_lock(kv, sh), EMPM_OK);
+            for (slot = 1; slot <= kv->slots; slot++)
+                live += memcmp(empm__kv_data(kv, sh, (uint8_t)slot) + sizeof i,
+                               secret, 160) == 0;
+            pthread_mutex_unlock(&sh->lock);
+        }
+        if (live == 1)
+            break;
+    }
+    CHECK_IN(k, 1, 199);
+    i = 7;
+    CHECK_INT(empm__kv_get(kv, &i, sizeof i, room, sizeof room, NULL, NULL,
+                           empm__now_us() / 1000u), EMPM_OK);
+    /* not again before something ends, nor all the time */
+    CHECK_SOON(empm__time_until(empm__load(&f.s->tls->sweep_at_ms),
+                                empm__now_ms()) >
+                   EMPM__TLS_SWEEP_MS / 2, 2000);
+    fx_down(&f);
+}
+
 /* Every suite works with the certificate of its kind; the name that the client
  * asks for decides between certificates. */
 SERVED_TLS(tls, suites_and_names_choose_the_certificate, NULL)
@@ -10718,7 +10786,7 @@ SERVED_TLS(tls, strangers_are_told_why, NULL)
 }
 
 /* Records that are damaged, too long, of no known type or empty without end
- * close the connection with an alert; so does renegotiation. */
+ * close the connection with an alert; a renegotiation is refused. */
 SERVED_TLS(tls, bad_records_close_the_connection, NULL)
 {
     int i;
@@ -11541,6 +11609,29 @@ TEST(tls, keys_leave_no_copies)
     CHECK_INT(heap_has(key), 0);
 }
 
+/* Without random bytes no handshake is made, which is said. */
+TEST(tls, no_random_bytes_no_handshake)
+{
+    fixture f;
+    tls_client t;
+    tls_prepare(&f);
+    if (!fx_up(&f))
+        return;
+    tl_init(&t, &f);
+    CHECK(tl_open(&t, "localhost", 0));
+    tl_again(&t);
+    __atomic_store_n(&g_no_random, 2, __ATOMIC_RELAXED);
+    CHECK(!tl_open(&t, "localhost", 0));
+    CHECK_INT(br_ssl_engine_last_error(&t.ssl.eng), BR_ERR_RECV_FATAL_ALERT +
+                                                        80);
+    __atomic_store_n(&g_no_random, 0, __ATOMIC_RELAXED);
+    CHECK_SOON(fx_log_has(&f, "EMPM5621: getrandom and /dev/urandom: "), 2000);
+    tl_again(&t);
+    CHECK(tl_open(&t, "localhost", 0));
+    tl_close(&t);
+    fx_down(&f);
+}
+
 #endif
 
 /* --- clients with certificates ------------------------------------------- */
@@ -11686,6 +11777,94 @@ SERVED_WITH(tls, a_certificate_names_the_client, T_LIVE, tls_ask(f, "require"),
     }
     tl_close(&t);
     empm__tls_pair_free(&alice);
+}
+
+/* The one entry of the store of sessions. */
+static empm__kv_slot *tls_entry_of(fixture *f, unsigned char **data)
+{
+    empm__kv *kv = f->s->tls->sessions->kv;
+    uint32_t i, k;
+    for (i = 0; i < kv->shards; i++) {
+        empm__kv_shard *sh = empm__kv_shard_at(kv, i);
+        for (k = 0; k < 256; k++)
+            if (sh->heads[k] != 0) {
+                *data = empm__kv_data(kv, sh, sh->heads[k]) + 33;
+                return &sh->slots[sh->heads[k]];
+            }
+    }
+    return NULL;
+}
+
+static void tls_entries_drop(fixture *f)
+{
+    empm__kv *kv = f->s->tls->sessions->kv;
+    uint32_t i;
+    for (i = 0; i < kv->shards; i++) {
+        empm__kv_shard *sh = empm__kv_shard_at(kv, i);
+        memset(sh->heads, 0, sizeof sh->heads);
+        empm__kv_mend(kv, sh);
+    }
+}
+
+/* A child that crashes may damage a session in the store. Whatever it is now,
+ * nothing that is not a session of this client's is resumed, and no length in
+ * it is believed: the client shakes hands anew. */
+TEST(tls, damaged_sessions_are_not_resumed)
+{
+    enum { LONG, SHORT, LEN, NONE, HUGE_LEN, NO_END, ENDS, FEW, SUITE, VERSION,
+           ID, ID_LEN, MARK, N };
+    empm__tls_pair alice;
+    fixture f;
+    tls_client t;
+    int i;
+    tls_ask(&f, "require");
+    f.cfg.ssl_session_timeout_ms = 60000;
+    if (!fx_up(&f))
+        return;
+    CHECK(tls_identity(&alice, pem_alice));
+    tl_init(&t, &f);
+    tl_identify(&t, &alice);
+    for (i = 0; i <= N; i++) {
+        empm__tls_entry e;
+        empm__kv_slot *slot;
+        unsigned char *data;
+        context("row %d", i);
+        CHECK(tl_open(&t, "localhost", 0));
+        CHECK(tl_get(&t, "/tls/client", " ."));
+        if (!CHECK((slot = tls_entry_of(&f, &data)) != NULL))
+            break;
+        memcpy(&e, data, slot->len);
+        CHECK_INT(e.client.len, slot->len - EMPM__TLS_ENTRY_LEAST);
+        switch (i) {
+        case LONG:     slot->len = 65535;                               break;
+        case SHORT:    slot->len = 20;                                  break;
+        case LEN:      e.client.len++;                                  break;
+        case NONE:     e.client.len = 0;
+                       slot->len = (uint16_t)EMPM__TLS_ENTRY_LEAST;     break;
+        case HUGE_LEN: e.client.len = 0xffffff00u;                      break;
+        case NO_END:   memset(e.client.text, 'x', e.client.len);        break;
+        case ENDS:     e.client.text[e.client.len - 1] = 'x';           break;
+        case FEW:      memset(e.client.text + 65, 'x', 40);             break;
+        case SUITE:    e.parameters.cipher_suite = 0xc009;              break;
+        case VERSION:  e.parameters.version = 0x0302;                   break;
+        case ID:       e.parameters.session_id[9] ^= 1;                 break;
+        case ID_LEN:   e.parameters.session_id_len = 255;               break;
+        case MARK:     e.mark[3] ^= 1;                                  break;
+        }
+        memcpy(data, &e, empm__min(slot->len, sizeof e));
+        tl_again(&t);
+        CHECK(tl_open(&t, "localhost", 1));
+        CHECK(tl_get(&t, "/tls/client", " ."));
+        str_add(&t.plain, "", 1);
+        CHECK(strstr(t.plain.p, i < N ? " Initial SUCCESS alice "
+                                      : " Resumed SUCCESS alice ") != NULL);
+        tls_entries_drop(&f);
+        tl_again(&t);
+    }
+    no_context();
+    tl_close(&t);
+    empm__tls_pair_free(&alice);
+    fx_down(&f);
 }
 
 /* `require` refuses a client without a certificate; `optional` serves it, with
@@ -12661,6 +12840,40 @@ SERVED_TLS(tls, odd_hellos, NULL)
         str_free(&out);
         cl_close(&k);
     }
+}
+
+/* The log tells an operator why a handshake was refused, at level info. */
+SERVED_TLS(tls, refusals_are_told_at_info, "LogLevel info")
+{
+    static const char *protocols[] = { "h2" };
+    static const char unknown[] = "\x15\3\3\0\2\2\x30";   /* unknown_ca */
+    tls_hello_row row;
+    str hello = STR_EMPTY;
+    tls_client t;
+    memset(&row, 0, sizeof row);
+    row.suites = 1;
+    row.extra = "\0\x2b\0\3\2\3\4";
+    row.extra_n = 7;
+    tls_hello_make(&row, &hello);
+    cl_send(c, hello.p, hello.n);
+    str_free(&hello);
+    CHECK_SOON(fx_log_has(f, "EMPM5622: a TLS handshake is refused: the client "
+                             "offers TLS 1.3 alone"), 2000);
+    tl_init(&t, f);
+    br_ssl_engine_set_protocol_names(&t.ssl.eng, protocols, 1);
+    CHECK(!tl_open(&t, "localhost", 0));
+    CHECK_SOON(fx_log_has(f, "http/1.1 (ALPN)"), 2000);
+    tl_again(&t);
+    br_ssl_engine_set_protocol_names(&t.ssl.eng, NULL, 0);
+    CHECK(br_ssl_client_reset(&t.ssl, "localhost", 0));
+    CHECK(tl_push(&t));
+    CHECK(cl_fill(&t.c, now_ms() + 3000) > 0);
+    cl_send(&t.c, unknown, sizeof unknown - 1);
+    CHECK_SOON(fx_log_has(f, "may not trust the certificate (alert 48"), 2000);
+    tl_again(&t);
+    CHECK_INT(cl_get(&t.c, "/hello"), 400);
+    CHECK_SOON(fx_log_has(f, "the client speaks HTTP"), 2000);
+    tl_close(&t);
 }
 
 #else
@@ -22109,7 +22322,7 @@ SERVED_FILES(files, siblings_by_accept_encoding,
         { "zstd, gzip;q=0.2", "gzip" },      /* what is not there is passed */
         { "gzip ; q=0.5", "gzip" }, { "gzip;Q=1.000", "gzip" },
         { "gzip;q=1.001", NULL }, { "gzip;q=2", NULL }, { "gzip;q=", NULL },
-        { "gzip;q=0.1234", NULL }, { "gzip;q=-1", NULL }, { "gzip;", NULL },
+        { "gzip;q=0.1234", NULL }, { "gzip;q=-1", NULL }, { "gzip;", "gzip" },
         { "gzip;q", NULL }, { "gzip;x=1", NULL }, { "gz", NULL },
         { "\"gzip\"", NULL }, { ";q=1", NULL }, { ",,gzip;q=0.5,", "gzip" }
     };
@@ -22239,20 +22452,20 @@ LIVE(files, siblings_come_and_go)
     cl_puts(&c, ask_gz);
     CHECK_INT(cl_reply(&c), 200);
     CHECK_STR(c.body.p, "plain");
-    nap(250);
+    nap(60);
     CHECK_INT(symlink("../outside.txt", gz), 0);
     cl_puts(&c, ask_gz);
     CHECK_INT(cl_reply(&c), 200);
     CHECK_STR(c.body.p, "plain");
     CHECK_INT(unlink(gz), 0);
     CHECK_INT(mkdir(gz, 0755), 0);
-    nap(250);
+    nap(60);
     cl_puts(&c, ask_gz);
     CHECK_INT(cl_reply(&c), 200);
     CHECK_STR(c.body.p, "plain");
     CHECK_INT(rmdir(gz), 0);
     write_file(gz, "", 0);
-    nap(250);
+    nap(60);
     cl_puts(&c, ask_gz);
     CHECK_INT(cl_reply(&c), 200);
     CHECK_STR(c.body.p, "plain");
@@ -22445,6 +22658,174 @@ TEST(files, error_documents_that_are_none)
     }
 }
 
+/* Makes a folder of odd names, those that are listed first; or removes it. */
+static void odd_names(int make)
+{
+    static const char *const names[] = {
+        "B.txt", "a&b.txt", "a:b", "<b>\"x\".txt", "it's", "q?x#y%z",
+        "sp ace+1", "\xc3\xa9.txt", "\xff\x01.bin", "javascript:alert(1)"
+    };
+    static const char *const hidden[] = { ".hidden", "back\\slash" };
+    char path[512], dir[512];
+
+    tmp_path(dir, sizeof dir, "www/list");
+    if (make)
+        CHECK_INT(mkdir(dir, 0755), 0);
+    EACH(names, i) {
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        if (make)
+            write_file(path, "12345", 5);
+        else
+            CHECK_INT(unlink(path), 0);
+    }
+    EACH(hidden, i) {
+        snprintf(path, sizeof path, "%s/%s", dir, hidden[i]);
+        if (make)
+            write_file(path, "hidden", 6);
+        else
+            CHECK_INT(unlink(path), 0);
+    }
+    no_context();
+    tmp_path(path, sizeof path, "www/list/zdir");
+    CHECK_INT(make ? mkdir(path, 0755) : rmdir(path), 0);
+    tmp_path(path, sizeof path, "www/list/adir");
+    CHECK_INT(make ? mkdir(path, 0755) : rmdir(path), 0);
+    tmp_path(path, sizeof path, "www/list/link-in");
+    CHECK_INT(make ? symlink("../a.txt", path) : unlink(path), 0);
+    tmp_path(path, sizeof path, "www/list/link-out");
+    CHECK_INT(make ? symlink("../../outside.txt", path) : unlink(path), 0);
+    tmp_path(path, sizeof path, "www/list/link-etc");
+    CHECK_INT(make ? symlink("/etc", path) : unlink(path), 0);
+    tmp_path(path, sizeof path, "www/list/pipe");
+    CHECK_INT(make ? mkfifo(path, 0644) : unlink(path), 0);
+    if (!make)
+        CHECK_INT(rmdir(dir), 0);
+}
+
+/* A list has what can be served, folders first, and each of its links leads to
+ * the file that it names, whatever the name: nothing of a name is markup or
+ * part of a URL. */
+SERVED_FILES(files, listing, "Location \"/list/ Options Indexes\"; "
+                             "DirectoryIndex none.html")
+{
+    static const char *const hidden[] = { ".hidden", "slash", "link-out",
+                                          "link-etc", "pipe", "outside", "<b>",
+                                          "\xff" };
+    char *page, *at;
+    int links = 0;
+
+    odd_names(1);
+    CHECK_INT(cl_get(c, "/list/"), 200);
+    CHECK_STR(cl_header(c, "Content-Type"), "text/html; charset=utf-8");
+    CHECK(cl_header(c, "Content-Security-Policy") != NULL);
+    page = strdup(c->body.p);
+    if (page == NULL)
+        return;
+    EACH(hidden, i)
+        CHECK(strstr(page, hidden[i]) == NULL);
+    no_context();
+    CHECK(strstr(page, "<title>Index of /list/</title>") != NULL);
+    CHECK(strstr(page, "name=\"viewport\"") != NULL);
+    CHECK(strstr(page, "script:alert") != NULL);
+    CHECK(strstr(page, "<script") == NULL);
+    CHECK(strstr(page, "There are more") == NULL);
+    CHECK(strstr(page, ">adir/</a>") < strstr(page, ">zdir/</a>"));
+    CHECK(strstr(page, ">zdir/</a>") < strstr(page, ">B.txt</a>"));
+    CHECK(strstr(page, ">B.txt</a>") < strstr(page, ">a:b</a>"));
+    CHECK(strstr(page, ">a:b</a>") < strstr(page, ">link-in</a>"));
+    CHECK(strstr(page, "\xc3\xa9.txt</a>") != NULL);
+    CHECK(strstr(page, "\xef\xbf\xbd\xef\xbf\xbd.bin</a>") != NULL);
+    CHECK(strstr(page, " GMT") == NULL && strstr(page, "<td>5</td>") != NULL);
+    for (at = page; (at = strstr(at, "href=\"./")) != NULL; links++) {
+        char url[900] = "/list/", *to = url + 6;
+        for (at += 8; *at != '"' && *at != '\0'; at++) {
+            if (strncmp(at, "&#", 2) == 0) {
+                *to++ = (char)strtol(at + 2, &at, 10);
+                continue;
+            }
+            *to++ = *at;
+        }
+        *to = '\0';
+        context("%s", url);
+        CHECK(strpbrk(url, "?# <>\"\\") == NULL);
+        CHECK_INT(cl_get(c, url), 200);
+        if (to[-1] != '/')
+            CHECK(strcmp(c->body.p, "12345") == 0 ||
+                  strcmp(c->body.p, "0123456789") == 0);
+    }
+    no_context();
+    CHECK_INT(links, 13);
+    cl_puts(c, "HEAD /list/ HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(c, 1), 200);
+    CHECK_INT(c->declared, strlen(page));
+    CHECK_INT(cl_get(c, "/bare/"), 404);     /* outside of the location */
+    CHECK_INT(cl_get(c, "/list/none/"), 404);
+    check_in_step(c);
+    free(page);
+    odd_names(0);
+}
+
+/* Lists are off unless a location has them, and one within can be without; a
+ * folder with an index shows that; one with more names than EMPM_LISTING says
+ * so. */
+SERVED_FILES(files, listing_where_it_is_set,
+             "Location \"/ Options Indexes\"; "
+             "Location \"/sub/ Options -Indexes\"; "
+             "Location \"/www/ Options +Indexes\"")
+{
+    char path[512];
+    int i, k, n;
+
+    CHECK_INT(cl_get(c, "/"), 200);
+    CHECK_STR(c->body.p, "<p>index");
+    CHECK_INT(cl_get(c, "/bare/"), 200);
+    CHECK(strstr(c->body.p, ">z.txt</a>") != NULL);
+    CHECK(strstr(c->body.p, "href=\"../\"") != NULL);
+    mkdir(tmp_path(path, sizeof path, "www/sub/bare"), 0755);
+    CHECK_INT(cl_get(c, "/sub/bare/"), 404);
+    rmdir(path);
+    for (k = 0; k < 2; k++) {
+        for (i = 0; i < 70; i++) {
+            char name[40];
+            snprintf(name, sizeof name, "www/bare/n%d", i);
+            tmp_path(path, sizeof path, name);
+            if (k == 0)
+                write_file(path, "", 0);
+            else
+                unlink(path);
+        }
+        CHECK_INT(cl_get(c, "/bare/"), 200);
+        CHECK_INT(strstr(c->body.p, "There are more") != NULL, k == 0);
+        for (n = 0, i = 0; c->body.p[i] != '\0'; i++)
+            n += strncmp(c->body.p + i, "href=\"./", 8) == 0;
+        CHECK(k == 0 ? n <= EMPM_LISTING && n > 50 : n == 1);
+    }
+    check_in_step(c);
+}
+
+/* Options has few words here. */
+TEST(files, options_that_are_none)
+{
+    static const char *const bad[] = { "All", "ExecCGI", "Indexes ExecCGI",
+                                       "MultiViews", "\"Indexes" };
+    static const char *const good[] = { "Indexes", "+Indexes FollowSymLinks",
+                                        "-Indexes -FollowSymLinks", "None" };
+
+    EACH(bad, i) {
+        empm__location l;
+        memset(&l, 0, sizeof l);
+        context("Options %s", bad[i]);
+        CHECK(empm__folder_option(&l, bad[i]) != NULL);
+    }
+    EACH(good, i) {
+        empm__location l;
+        memset(&l, 0, sizeof l);
+        context("Options %s", good[i]);
+        CHECK(empm__folder_option(&l, good[i]) == NULL);
+        CHECK_INT(l.listing, i < 2);
+    }
+}
+
 /* The last line that a server of empm_test_open() has logged. */
 static char g_testing_log[1024];
 
@@ -22610,6 +22991,539 @@ TEST(files, assets_that_cannot_be)
     }
 }
 
+/* A file beyond 4 GiB has its length, its ranges and its place in a list on
+ * every system: no number on the way has 32 bits. */
+SERVED_FILES(files, longer_than_4_gib, "Location \"/ Options Indexes\"")
+{
+    const int64_t size = (INT64_C(5) << 30) + 4;
+    char path[512];
+    int fd;
+
+    tmp_path(path, sizeof path, "www/bare/vast.bin");
+    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (fd < 0 || pwrite(fd, "at 4g", 5, (off_t)(INT64_C(4) << 30)) != 5 ||
+        pwrite(fd, "last", 4, (off_t)(size - 4)) != 4) {
+        if (fd >= 0)
+            close(fd);
+        unlink(path);
+        SKIP("no file of 5 GiB here");       /* the disk, or its limit */
+    }
+    close(fd);
+    cl_puts(c, "HEAD /bare/vast.bin HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(c, 1), 200);
+    CHECK_INT(c->declared, size);
+    cl_puts(c, "GET /bare/vast.bin HTTP/1.1\r\nHost: a\r\n"
+               "Range: bytes=4294967296-4294967300\r\n\r\n");
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(c->body.p, "at 4g");
+    CHECK_STR(cl_header(c, "Content-Range"),
+              "bytes 4294967296-4294967300/5368709124");
+    cl_puts(c, "GET /bare/vast.bin HTTP/1.1\r\nHost: a\r\n"
+               "Range: bytes=-4\r\n\r\n");
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(c->body.p, "last");
+    cl_puts(c, "GET /bare/vast.bin HTTP/1.1\r\nHost: a\r\n"
+               "Range: bytes=4294967296-4294967298,5368709122-\r\n\r\n");
+    CHECK_INT(cl_reply(c), 206);
+    CHECK(strstr(c->body.p, "\r\n\r\nat \r\n") != NULL);
+    CHECK(strstr(c->body.p, "\r\n\r\nst\r\n") != NULL);
+    /* by sendfile(): more than a small piece */
+    cl_puts(c, "GET /bare/vast.bin HTTP/1.1\r\nHost: a\r\n"
+               "Range: bytes=4294967296-4295067295\r\n\r\n");
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_INT(c->body.n, 100000);
+    CHECK(strncmp(c->body.p, "at 4g", 6) == 0);
+    cl_puts(c, "GET /bare/vast.bin HTTP/1.1\r\nHost: a\r\n"
+               "Range: bytes=5368709124-\r\n\r\n");
+    CHECK_INT(cl_reply(c), 416);
+    CHECK_INT(cl_get(c, "/bare/"), 200);
+    CHECK(strstr(c->body.p, "<td>5368709124</td>") != NULL);
+    check_in_step(c);
+    unlink(path);
+}
+
+/* Ways out of a folder, as paths of URLs behind a slash: each spelling of "..",
+ * of a slash, of hidden names, of absolute ones; links out. */
+static const char *const ways_out[] = {
+    "../outside.txt", "%2e%2e/outside.txt", ".%2e/outside.txt",
+    "%2E./outside.txt", "..%2foutside.txt", "..%2Foutside.txt",
+    "%2e%2e%2foutside.txt", "..%5coutside.txt", "..\\outside.txt",
+    "%252e%252e/outside.txt", "%c0%ae%c0%ae/outside.txt",
+    "%c0%ae%c0%ae%c0%afoutside.txt", "%ef%bc%8e%ef%bc%8e/outside.txt",
+    "%uff0e%uff0e/outside.txt", "..;/outside.txt", "..%00/outside.txt",
+    ".../outside.txt", "..../outside.txt", "./../outside.txt",
+    "bare/../../outside.txt", "bare/%2e%2e/%2e%2e/outside.txt",
+    "bare//..//..//outside.txt", "//outside.txt", "/outside.txt",
+    "..//outside.txt", "../../../../../../../../etc/passwd",
+    "%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+    "..%2f..%2f..%2f..%2f..%2f..%2fetc%2fpasswd", "/etc/passwd",
+    "%2fetc%2fpasswd", "file:///etc/passwd", "http://a/etc/passwd",
+    "link-out.txt", "link-out.txt/", "dir-out/outside.txt", "dir-out/",
+    "dir-out/www-twin/secret.txt", "etc/passwd", "etc/", "etc/./passwd",
+    ".secret", "%2esecret", "sub/.hidden/y.txt", "sub/.hidden/", "./.secret",
+    "../www-twin/secret.txt", "../www-twin/", "../www-twin", "..", "../",
+    "%2e%2e", "%2e%2e/", "..%2f", "s.txt%00.gz", "s.txt.gz/../../outside.txt",
+    "s.txt/../../outside.txt", "outside.txt", "swap/outside.txt", "fifo",
+    "a.txt/../../outside.txt", "?/../outside.txt", "#/../outside.txt",
+    "a.txt::$DATA/../../outside.txt", "CON", "...", "~root/"
+};
+
+/* Asks for each of them below each mount, and looks for what lies outside. */
+static void take_ways_out(client *c)
+{
+    static const char *const mounts[] = { "/", "/alias/", "/sub/", "/bare/" };
+    static const char *const secrets[] = { "outside", "root:", "twin", "dot",
+                                           "passwd", "hidden" };
+
+    EACH(ways_out, i)
+        EACH(mounts, k) {
+            context("%s%s", mounts[k], ways_out[i]);
+            cl_printf(c, "GET %s%s HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n"
+                      "Accept-Encoding: gzip, br\r\nConnection: close\r\n\r\n",
+                      mounts[k], ways_out[i]);
+            CHECK(cl_reply(c) >= 200);
+            EACH(secrets, j)
+                CHECK(strstr(c->body.p, secrets[j]) == NULL);
+            cl_close(c);
+        }
+    no_context();
+}
+
+/* The corpus through all that opens files by a client's words: files, their
+ * siblings, lists, an Alias, documents of errors, the page that stands for
+ * others; with openat2(), and with the walk that systems without it have. */
+LIVE(files, no_way_out)
+{
+    fixture f;
+    client c;
+    char alias[600], path[512], list[40] = "/ Options Indexes";
+    int call = 0, walk;
+
+    fx_init(&f);
+    f.cfg.routes = file_routes;
+    f.cfg.precompressed = "br gzip";
+    f.cfg.location[0] = list;
+    f.cfg.directory_index = "none.html";
+    f.cfg.fallback_resource = "/link-out.txt";
+    f.cfg.error_document[0] = "404 /link-out.txt";
+    f.cfg.error_document[1] = "400 /dir-out/outside.txt";
+    f.cfg.error_document[2] = "403 /etc/passwd";
+    snprintf(alias, sizeof alias, "/alias/ %s",
+             tmp_path(path, sizeof path, "www"));
+    f.cfg.alias[0] = alias;
+    f.cfg.open_file_cache = 0;
+    while (strcmp(fault_calls[call].call, "openat2") != 0)
+        call++;
+    memset(g_faults, 0, sizeof *g_faults);
+    if (!fx_up(&f))
+        return;
+    write_file(tmp_path(path, sizeof path, "www/s.txt"), "plain", 5);
+    CHECK_INT(symlink("../outside.txt", tmp_path(path, sizeof path,
+                                                 "www/s.txt.gz")), 0);
+    cl_init(&c);
+    c.port = f.port;
+    for (walk = 0; walk < 2; walk++) {
+        g_faults->call = call;
+        g_faults->error = ENOSYS;
+        __atomic_store_n(&g_faults->state, walk ? FAULTS_FAIL : FAULTS_OFF,
+                         __ATOMIC_RELEASE);
+        take_ways_out(&c);
+        CHECK_INT(cl_get(&c, "/alias/sub/x.txt"), 200);
+        CHECK_STR(c.body.p, "sub x");
+        CHECK_INT(cl_get(&c, "/bare/"), 200);
+        CHECK(strstr(c.body.p, "z.txt") != NULL);
+        cl_close(&c);
+    }
+    __atomic_store_n(&g_faults->state, FAULTS_OFF, __ATOMIC_RELEASE);
+    unlink(path);
+    unlink(tmp_path(path, sizeof path, "www/s.txt"));
+    fx_down(&f);
+}
+
+typedef struct swapper {
+    char      dir[512], kept[512], link[512];
+    int       stop;                 /* atomic */
+    pthread_t thread;
+} swapper;
+
+/* Makes a folder a link out and back, as fast as it can. */
+static void *swap_folder(void *p)
+{
+    swapper *w = (swapper *)p;
+
+    while (!__atomic_load_n(&w->stop, __ATOMIC_ACQUIRE)) {
+        rename(w->dir, w->kept);
+        rename(w->link, w->dir);
+        rename(w->dir, w->link);
+        rename(w->kept, w->dir);
+    }
+    return NULL;
+}
+
+/* A folder that becomes a link out while a path is resolved, and is one again
+ * at the next moment, shows nothing of what the link leads to: no file, no
+ * sibling, no name in a list. */
+LIVE(files, a_folder_swapped_while_it_is_resolved)
+{
+    static const char *const targets[] = { "/swap/x.txt", "/swap/",
+                                           "/swap/in/x.txt", "/swap/only.txt" };
+    fixture f;
+    client c;
+    swapper w;
+    char out[512], path[600], list[40] = "/ Options Indexes";
+    int inside = 0, i;
+
+    memset(&w, 0, sizeof w);
+    fx_init(&f);
+    f.cfg.routes = file_routes;
+    f.cfg.precompressed = "gzip";
+    f.cfg.location[0] = list;
+    if (!fx_up(&f))
+        return;
+    tmp_path(w.dir, sizeof w.dir, "www/swap");
+    tmp_path(w.kept, sizeof w.kept, "www/swap-kept");
+    tmp_path(w.link, sizeof w.link, "www/swap-link");
+    tmp_path(out, sizeof out, "swap-out");
+    for (i = 0; i < 2; i++) {
+        const char *const top = i == 0 ? w.dir : out;
+        const char *const text = i == 0 ? "inside" : "outside";
+        CHECK_INT(mkdir(top, 0755), 0);
+        snprintf(path, sizeof path, "%s/in", top);
+        CHECK_INT(mkdir(path, 0755), 0);
+        snprintf(path, sizeof path, "%s/x.txt", top);
+        write_file(path, text, strlen(text));
+        snprintf(path, sizeof path, "%s/in/x.txt", top);
+        write_file(path, text, strlen(text));
+    }
+    snprintf(path, sizeof path, "%s/x.txt.gz", out);
+    write_file(path, "outside", 7);
+    snprintf(path, sizeof path, "%s/only.txt", out);
+    write_file(path, "outside", 7);
+    CHECK_INT(symlink("../swap-out", w.link), 0);
+    CHECK_INT(pthread_create(&w.thread, NULL, swap_folder, &w), 0);
+    c = client_of(&f);
+    for (i = 0; i < 2000; i++) {
+        cl_printf(&c, "GET %s HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n"
+                  "\r\n", targets[i % 4]);
+        if (!CHECK(cl_reply(&c) >= 200))
+            break;
+        inside += strstr(c.body.p, "inside") != NULL;
+        CHECK(strstr(c.body.p, "outside") == NULL);
+        CHECK(strstr(c.body.p, "only.txt") == NULL);
+        if (c.closes)                /* MaxKeepAliveRequests */
+            cl_close(&c);
+    }
+    __atomic_store_n(&w.stop, 1, __ATOMIC_RELEASE);
+    pthread_join(w.thread, NULL);
+    CHECK(inside > 0);
+    cl_close(&c);
+    fx_down(&f);
+    snprintf(path, sizeof path, "rm -r '%s' '%s' '%s'", w.dir, w.link, out);
+    CHECK_INT(system(path), 0);
+}
+
+static int h_own_fields(empm_request *req, void *user)
+{
+    (void)user;
+    empm_set_header(req, "X-Own", "handler");
+    empm_set_header(req, "Cache-Control", "no-store");
+    empm_printf(req, "own\n");
+    return (int)query_long(req, "code", 0);
+}
+
+static const empm_route field_routes[] = {
+    EMPM_ROUTE("GET /own", h_own_fields, NULL), EMPM_FILES("GET /", NULL),
+    EMPM_ROUTES_END
+};
+
+/* Header changes the fields of answers below 400, whoever makes them, and with
+ * "always" of all: whole files, ranges, 304, what handlers have set. Rules of
+ * outer locations come first; file= picks names, such as those with a hash. */
+SERVED_WITH(files, header_in_a_location, T_LIVE,
+            (fx_init(f), f->cfg.routes = field_routes),
+            "Location \"/ Header set Cache-Control max-age=60\"; "
+            "Location \"/ Header append Vary X-Mode\"; "
+            "Location \"/ Header always set X-Always 100%%\"; "
+            "Location \"/ Header set Cache-Control 'max-age=9, immutable' "
+                          "file=*.????????.*\"; "
+            "Location \"/sub Header unset ETag\"; "
+            "Location \"/sub Header onsuccess setifempty X-Own sub\"; "
+            "Location \"/own Header add X-Own second\"; "
+            "Location \"/own Header setifempty X-Own third\"")
+{
+    char path[512], etag[64];
+
+    etag_of(c, "/a.txt", etag);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_STR(cl_header(c, "Vary"), "X-Mode");
+    CHECK_STR(cl_header(c, "X-Always"), "100%");
+    CHECK_STR(c->body.p, "0123456789");
+    cl_printf(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nIf-None-Match: %s\r\n\r\n",
+              etag);
+    CHECK_INT(cl_reply(c), 304);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_STR(cl_header(c, "ETag"), etag);
+    cl_puts(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=0-0\r\n\r\n");
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_INT(cl_get(c, "/big.bin"), 200);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_INT(cl_get(c, "/sub"), 301);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_INT(cl_get(c, "/none"), 404);
+    CHECK(cl_header(c, "Cache-Control") == NULL);
+    CHECK(cl_header(c, "Vary") == NULL);
+    CHECK_STR(cl_header(c, "X-Always"), "100%");
+    cl_puts(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=99-\r\n\r\n");
+    CHECK_INT(cl_reply(c), 416);
+    CHECK(cl_header(c, "Cache-Control") == NULL);
+    CHECK_STR(cl_header(c, "X-Always"), "100%");
+    write_file(tmp_path(path, sizeof path, "www/app.1a2b3c4d.js"), "js", 2);
+    CHECK_INT(cl_get(c, "/app.1a2b3c4d.js"), 200);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=9, immutable");
+    unlink(path);
+    CHECK_INT(cl_get(c, "/sub/x.txt"), 200);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_STR(cl_header(c, "X-Own"), "sub");
+    CHECK(cl_header(c, "ETag") == NULL);
+    CHECK_INT(cl_get(c, "/own"), 200);
+    CHECK_STR(cl_header(c, "X-Own"), "handler");
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK(strstr(c->head.p, "X-Own: second\r\n") != NULL);
+    CHECK(strstr(c->head.p, "X-Own: third\r\n") == NULL);
+    CHECK_INT(cl_get(c, "/own?code=503"), 503);
+    CHECK_STR(cl_header(c, "Cache-Control"), "no-store");
+    CHECK(strstr(c->head.p, "X-Own: second\r\n") == NULL);
+}
+
+/* Rules that could frame an answer, or mean something else to Apache, are
+ * refused before a start. */
+TEST(files, headers_that_are_none)
+{
+    static const char *const bad[] = {
+        "", "set", "set X", "put X y", "set Content-Length 1", "set Date x",
+        "unset Server", "set Transfer-Encoding chunked", "set \"X Y\" z",
+        "set X: y", "set X \"a\x01\"", "set X %t", "set X 100%",
+        "set X y env=Z", "set X y file=a b", "unset X y", "always X y",
+        "set X \"y"
+    };
+    static const char *const good[] = {
+        "set X y", "always set X \"\"", "onsuccess unset X",
+        "unset X file=*.js", "append Vary \"a, b\"", "SET X 100%%"
+    };
+
+    EACH(bad, i) {
+        empm__location l;
+        memset(&l, 0, sizeof l);
+        context("Header %s", bad[i]);
+        CHECK(empm__fields_locate(NULL, &l, "Header", bad[i]) != NULL);
+    }
+    EACH(good, i) {
+        empm__location l;
+        memset(&l, 0, sizeof l);
+        context("Header %s", good[i]);
+        CHECK(empm__fields_locate(NULL, &l, "Header", good[i]) == NULL);
+        CHECK(l.fields == NULL);
+    }
+}
+
+static int h_download(empm_request *req, void *user)
+{
+    const char *name = empm_query(req, "name");
+    char long_name[300];
+
+    (void)user;
+    memset(long_name, 'x', sizeof long_name);
+    long_name[256] = '\0';
+    set_int(&shm->rc[0], empm_set_download(req, NULL));
+    set_int(&shm->rc[1], empm_set_download(req, long_name));
+    set_int(&shm->rc[2], empm_set_download(req, name));
+    if (get_int(&shm->rc[2]) == EMPM_OK)
+        empm_printf(req, "content\n");
+    return get_int(&shm->rc[2]) == EMPM_OK ? EMPM_OK : 400;
+}
+
+static const empm_route download_routes[] = {
+    EMPM_ROUTE("GET /get", h_download, NULL), EMPM_ROUTES_END
+};
+
+/* A name for a download is one name on every system, whatever a client has made
+ * of it: no second parameter, no field, no path, no hidden file; what is not
+ * ASCII is told in the form of RFC 8187. */
+SERVED_WITH(files, download_names, T_LIVE,
+            (fx_init(f), f->cfg.routes = download_routes), NULL)
+{
+    static const struct { const char *name, *value; } rows[] = {
+        { "report.pdf", "attachment; filename=\"report.pdf\"" },
+        { "a%20b%20(1).txt", "attachment; filename=\"a b (1).txt\"" },
+        { "%C3%BCber.txt", "attachment; filename=\"_ber.txt\"; "
+                           "filename*=UTF-8''%C3%BCber.txt" },
+        { "%E2%82%AC%20rates", "attachment; filename=\"_ rates\"; "
+                               "filename*=UTF-8''%E2%82%AC%20rates" },
+        { "%F0%9F%98%80", "attachment; filename=\"_\"; "
+                          "filename*=UTF-8''%F0%9F%98%80" },
+        { "a%22b;c=%22.txt", "attachment; filename=\"a_b;c=_.txt\"; "
+                             "filename*=UTF-8''a%22b%3Bc%3D%22.txt" },
+        { "100%25.txt", "attachment; filename=\"100_.txt\"; "
+                        "filename*=UTF-8''100%25.txt" },
+        { "it's", "attachment; filename=\"it's\"" },
+        { "a%0d%0aSet-Cookie:x", "attachment; filename=\"a__Set-Cookie:x\"" },
+        { "..%2f..%2fetc%2fpasswd", "attachment; filename=\"passwd\"" },
+        { "c:%5cwindows%5cx.exe", "attachment; filename=\"x.exe\"" },
+        { "a%2f", "attachment; filename=\"download\"" },
+        { "", "attachment; filename=\"download\"" },
+        { "..", "attachment; filename=\"_.\"" },
+        { ".bashrc", "attachment; filename=\"_bashrc\"" },
+        { "%ff%fe.txt", "attachment; filename=\"__.txt\"" },
+        { "%c3%28", "attachment; filename=\"_(\"" },
+        { "%c2%85%7f%01", "attachment; filename=\"____\"" }
+    };
+
+    EACH(rows, i) {
+        char target[200];
+        context("%s", rows[i].name);
+        snprintf(target, sizeof target, "/get?name=%s", rows[i].name);
+        CHECK_INT(cl_get(c, target), 200);
+        CHECK_STR(cl_header(c, "Content-Disposition"), rows[i].value);
+        CHECK(cl_header(c, "Set-Cookie") == NULL);
+        CHECK_STR(c->body.p, "content\n");
+        CHECK_INT(get_int(&shm->rc[0]), EMPM_EINVAL);
+        CHECK_INT(get_int(&shm->rc[1]), EMPM_EINVAL);
+    }
+}
+
+/* A fallback that is a page answers clients that want one, and never stands in
+ * for a part of a page: a browser would run it as a script, a cache keep it. */
+SERVED_FILES(files, fallback_page_of_an_application,
+             "FallbackResource /sub/index.html")
+{
+    static const char browser[] = "text/html,application/xhtml+xml,"
+                                  "application/xml;q=0.9,*/*;q=0.8";
+    static const struct { const char *method, *target, *accept; int status; }
+    rows[] = {
+        { "GET", "/users/7", browser, 200 }, { "HEAD", "/users/7", browser,
+                                               200 },
+        { "GET", "/users/a.b", browser, 200 }, { "GET", "/users/7/", browser,
+                                                 200 },
+        { "GET", "/users/7", "*/*", 200 }, { "GET", "/users/7", NULL, 200 },
+        { "GET", "/users/7", "text/*", 200 },
+        { "GET", "/users/7/", "*/*", 200 },
+        { "GET", "/app.js", "*/*", 404 }, { "GET", "/app.js", NULL, 404 },
+        { "GET", "/a.css", "text/css,*/*;q=0.1", 404 },
+        { "GET", "/i.png", "image/avif,image/webp,*/*;q=0.8", 404 },
+        { "GET", "/data", "application/json", 404 },
+        { "GET", "/data", "application/json, text/html;q=0", 404 },
+        { "GET", "/data", "*/*;q=0", 404 }, { "GET", "/data", "", 404 },
+        { "POST", "/users/7", browser, 405 },
+        { "GET", "/users/.x", browser, 200 }, { "GET", "/a%2fb", browser, 200 }
+    };
+
+    EACH(rows, i) {
+        const int head = strcmp(rows[i].method, "HEAD") == 0;
+        context("%s %s, %s", rows[i].method, rows[i].target,
+                rows[i].accept != NULL ? rows[i].accept : "no Accept");
+        cl_printf(c, "%s %s HTTP/1.1\r\nHost: a\r\n%s%s%s\r\n",
+                  rows[i].method, rows[i].target,
+                  rows[i].accept != NULL ? "Accept: " : "",
+                  rows[i].accept != NULL ? rows[i].accept : "",
+                  rows[i].accept != NULL ? "\r\n" : "");
+        CHECK_INT(cl_reply_with(c, head), rows[i].status);
+        if (rows[i].status != 405)
+            CHECK_STR(cl_header(c, "Vary"), "Accept");
+        if (rows[i].status == 200 && !head)
+            CHECK_STR(c->body.p, "sub index");
+    }
+    no_context();
+    CHECK_INT(cl_get(c, "/a.txt"), 200);         /* a file is a file */
+    CHECK(cl_header(c, "Vary") == NULL);
+    check_in_step(c);
+}
+
+/* An Alias is a folder of its own below its path: "/x" and "/x/" mean the same,
+ * nothing leads from the one folder into the other, and what is not there is
+ * warned of. */
+SERVED_FILES(files, aliases, "ServerRoot /; Alias /out/ \"/tmp/none\"; "
+                             "Alias /two \"tmp/none/other\"")
+{
+    CHECK_INT(cl_get(c, "/out/a.txt"), 404);
+    CHECK_SOON(fx_log_has(f, "EMPM0112: Alias /out/ /tmp/none: No such file"),
+               1000);
+    CHECK(fx_log_has(f, "EMPM0112: Alias /two //tmp/none/other: No such"));
+    CHECK_INT(cl_get(c, "/a.txt"), 200);
+    check_in_step(c);
+}
+
+LIVE(files, alias_of_a_folder)
+{
+    fixture f;
+    client c;
+    char text[600], dir[512];
+
+    fx_init(&f);
+    f.cfg.routes = file_routes;
+    snprintf(text, sizeof text, "/twin %s",
+             tmp_path(dir, sizeof dir, "www-twin"));
+    f.cfg.alias[0] = text;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/twin/secret.txt"), 200);
+    CHECK_STR(c.body.p, "twin");
+    CHECK_INT(cl_get(&c, "/twin"), 301);
+    CHECK_STR(cl_header(&c, "Location"), "/twin/");
+    CHECK_INT(cl_get(&c, "/twin../a.txt"), 404);
+    CHECK_INT(cl_get(&c, "/twin/../a.txt"), 200);
+    CHECK_INT(cl_get(&c, "/twin/..%2fwww/a.txt"), 404);
+    CHECK_INT(cl_get(&c, "/twin/../www-twin/secret.txt"), 404);
+    CHECK_INT(cl_get(&c, "/twinsecret.txt"), 404);
+    CHECK_INT(cl_get(&c, "/a.txt"), 200);
+    check_in_step(&c);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, "POST /twin/secret.txt HTTP/1.1\r\nHost: a\r\n"
+                          "Content-Length: 0\r\n\r\n"), 405);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* Where scripts are run, forms reach those below an Alias, and no other method
+ * is claimed from the routes of the program; a row that is none is refused. */
+TEST(files, aliases_and_rows)
+{
+    static const char *const bad[] = { "", "/x", "x /y", "/x /y z", "/x \"y" };
+    static char alias[] = "/x/ www";
+    static char handler[] = "proxy:fcgi://127.0.0.1:9 .php";
+    empm_config cfg = empm_defaults();
+    empm__report rep = hearing();
+    empm_server s;
+
+    memset(&s, 0, sizeof s);
+    s.cfg = &cfg;
+    cfg.routes = file_routes;
+    cfg.server_root = "/srv";
+    cfg.alias[0] = alias;
+    CHECK_INT(empm__server_rows(&s, &rep), EMPM_OK);
+    CHECK_STR(s.rows[3].pattern, "GET /x/");
+    CHECK_STR(s.rows[3].root, "/srv/www");
+    CHECK_INT(s.rows[4].kind, EMPM__ROUTE_END);
+    EMPM_FREE(s.rows);
+    cfg.add_handler[0] = handler;
+    CHECK_INT(empm__server_rows(&s, &rep), EMPM_OK);
+    CHECK_STR(s.rows[4].pattern, "POST /x/");
+    CHECK_STR(s.rows[4].root, "/srv/www");
+    CHECK_INT(s.rows[5].kind, EMPM__ROUTE_END);
+    EMPM_FREE(s.rows);
+    EACH(bad, i) {
+        cfg = empm_defaults();
+        rep = hearing();
+        context("Alias %s", bad[i]);
+        cfg.routes = file_routes;
+        cfg.document_root = cfg.spool_directory = g_tmp;
+        cfg.alias[0] = bad[i];
+        CHECK(empm__check_all(&cfg, NULL, &rep) != EMPM_OK);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5143), 1);
+    }
+}
+
 /* ---------------------------------------------------------------------------
  * >>fastcgi -- a back end of the test's own, and PHP-FPM where it is installed
  *
@@ -22713,6 +23627,49 @@ TEST(fastcgi, streams_that_are_none_are_refused)
     str_free(&s);
 }
 
+/* What is no answer may be 16 times as much as the answer, and a mebibyte: so a
+ * back end that answers in aligned records of one byte is read for ever, and
+ * one that sends messages, padding or records without content is not. */
+TEST(fastcgi, what_is_no_answer_has_a_bound)
+{
+    static const struct { int type, n, pad, mixed, refused; } rows[] = {
+        { EMPM__FCGI_STDOUT, 1, 7, 0, 0 },
+        { EMPM__FCGI_STDOUT, 1000, 255, 0, 0 },
+        { EMPM__FCGI_STDOUT, 1, 14, 0, 1 },
+        { EMPM__FCGI_STDERR, 1000, 0, 0, 1 },
+        { EMPM__FCGI_STDERR, 15, 0, 1, 0 },      /* beside an answer */
+        { EMPM__FCGI_STDERR, 30, 0, 1, 1 },
+    };
+    static const char data[1000];
+
+    EACH(rows, i) {
+        str one = { 0 };
+        empm__fcgi_reader r;
+        int64_t bytes = 0;
+        int k, type = EMPM__MORE;
+
+        fcgi_record(&one, rows[i].type, data, (size_t)rows[i].n, 0);
+        one.p[6] = (char)rows[i].pad;
+        str_add(&one, data, (size_t)rows[i].pad);
+        if (rows[i].mixed)
+            fcgi_record(&one, EMPM__FCGI_STDOUT, "ab", 2, 0);
+        memset(&r, 0, sizeof r);
+        for (k = 0; k < 300000 && type != EMPM__FCGI_BAD; k++) {
+            const char *at = one.p, *piece, *why;
+            size_t n;
+
+            while ((type = empm__fcgi_read(&r, &at, one.p + one.n, &piece, &n,
+                                           &why)) != EMPM__MORE &&
+                   type != EMPM__FCGI_BAD)
+                ;
+            bytes += (int64_t)one.n;
+        }
+        CHECK_INT(type == EMPM__FCGI_BAD, rows[i].refused);
+        CHECK(!rows[i].refused || bytes < 30 * (1 << 20));
+        str_free(&one);
+    }
+}
+
 /* No pair is split between two records; one that fits none is told; and a
  * writer without room counts what it needs. */
 TEST(fastcgi, pairs_are_not_split_between_records)
@@ -22802,8 +23759,8 @@ TEST(fastcgi, a_body_goes_on_at_any_byte)
 
 /* --- a back end ----------------------------------------------------------- */
 
-enum { FB_STREAM, FB_EARLY, FB_CLOSE, FB_HANG, FB_ECHO, FB_LONG, FB_NUMBER,
-       FB_LATE, FB_ONCE };
+enum { FB_STREAM, FB_EARLY, FB_CLOSE, FB_HANG, FB_ECHO, FB_LONG, FB_SIZED,
+       FB_RAW, FB_NUMBER, FB_LATE, FB_ONCE, FB_EVER };
 
 typedef struct fb_row {
     int         how;                /* FB_* */
@@ -22811,13 +23768,17 @@ typedef struct fb_row {
                                        '|' between them; "$" ends the request,
                                        "$N": with a status, "!" closes;
                                        FB_LONG: bytes of pattern();
+                                       FB_RAW: bytes that are no records;
                                        FB_NUMBER: it answers which request of
                                        its life this is, after so many ms;
                                        FB_LATE: the same, and the padding of
                                        its last record follows after so many;
                                        FB_ONCE: the same, but only the first of
-                                       a connection: the next one ends it */
-    int         cut;                /* bytes of a write; 0: all */
+                                       a connection: the next one ends it;
+                                       FB_EVER: the pieces behind the first '#'
+                                       again and again, after `cut` ms each */
+    int         cut;                /* bytes of a write; 0: all; -1: records
+                                       of one byte */
 } fb_row;
 
 typedef struct fb {                 /* the back end */
@@ -22826,6 +23787,7 @@ typedef struct fb {                 /* the back end */
     pthread_t     thread;
     const fb_row *rows;
     int           conns, stop;      /* atomic */
+    int           deaf;             /* atomic; 1: it reads nothing */
     int           requests;         /* atomic; that it has read */
     int           ends;             /* atomic; connections that are closed */
     int           nth;              /* the thread; request of its connection */
@@ -22892,19 +23854,25 @@ static int fb_write(int fd, const char *p, size_t n, int cut)
     return 0;
 }
 
-/* The records of a row's text. Returns 1 if the connection closes early. */
-static int fb_stream(str *to, const char *say)
+/* The records of a row's text, `most` bytes in each; 0: a piece. Returns 1 if
+ * the connection closes early. */
+static int fb_stream(str *to, const char *say, size_t most)
 {
     for (;;) {
         const size_t n = strcspn(say, "|");
+        size_t at, some;
 
         if (*say == '!')
             return 1;
         if (*say == '$')
             fcgi_end_record(to, atoi(say + 1));
-        else if (n >= 2)
+        for (at = 2; *say != '$' && (at < n || n == 2); at += some) {
+            some = most > 0 && most < n - at ? most : n - at;
             fcgi_record(to, *say == 'e' ? EMPM__FCGI_STDERR : EMPM__FCGI_STDOUT,
-                        say + 2, n - 2, 3);
+                        say + at, some, 3);
+            if (n == 2)
+                break;
+        }
         if (say[n] == '\0')
             return 0;
         say += n + 1;
@@ -22938,6 +23906,36 @@ static void fb_long(int fd, int64_t n)
     free(piece);
 }
 
+/* An answer of n bytes in records of any size and padding, which are written in
+ * pieces of any size. */
+static void fb_sized(int fd, size_t n)
+{
+    static const char head[] = "Content-Type: a/b\r\nX-Y: z\r\n\r\n";
+    char *all = (char *)malloc(sizeof head - 1 + n);
+    uint32_t seed = (uint32_t)n * 2654435761u + 1;
+    str out = { 0 };
+    size_t at, some, end = sizeof head - 1 + n;
+
+    memcpy(all, head, sizeof head - 1);
+    pattern_fill(all + sizeof head - 1, n, 0);
+    for (at = 0; at < end; at += some) {
+        seed = seed * 1103515245u + 12345u;
+        some = 1 + (seed >> 16) % (seed & 4096 ? 7 : 30000);
+        some = some < end - at ? some : end - at;
+        fcgi_record(&out, EMPM__FCGI_STDOUT, all + at, some, seed >> 9 & 7);
+    }
+    fcgi_end_record(&out, 0);
+    for (at = 0; at < out.n; at += some) {
+        seed = seed * 1103515245u + 12345u;
+        some = 1 + (seed >> 16) % (seed & 4096 ? 11 : 60000);
+        some = some < out.n - at ? some : out.n - at;
+        if (fb_write(fd, out.p + at, some, 0) < 0)
+            break;
+    }
+    str_free(&out);
+    free(all);
+}
+
 /* Reads a request and answers it. Returns 1 if the connection is to be kept and
  * may have another; -1: it is to be closed at once. */
 static int fb_answer(fb *b, int fd)
@@ -22945,6 +23943,7 @@ static int fb_answer(fb *b, int fd)
     str params = { 0 }, body = { 0 }, out = { 0 };
     const fb_row *row;
     const char *q;
+    size_t at;
     int number, keep = 0, early = 0;
 
     if (fb_read(fd, &params, &body, &keep) != 0) {
@@ -22963,11 +23962,34 @@ static int fb_answer(fb *b, int fd)
         str_addf(&out, "BODY=");
         str_add(&out, body.p, body.n);
         params.n = 0;
-        fcgi_record(&params, EMPM__FCGI_STDOUT, out.p, out.n, 0);
+        for (at = 0; at < out.n; at += 65000)
+            fcgi_record(&params, EMPM__FCGI_STDOUT, out.p + at,
+                        out.n - at < 65000 ? out.n - at : 65000, 0);
         fcgi_end_record(&params, 0);
         fb_write(fd, params.p, params.n, 0);
+    } else if (row->how == FB_SIZED) {
+        q = q != NULL ? strchr(q, '&') : NULL;
+        fb_sized(fd, q != NULL ? (size_t)atoi(q + 1) : 0);
+    } else if (row->how == FB_RAW) {
+        fb_write(fd, row->say, strlen(row->say), 0);
+        early = 1;
     } else if (row->how == FB_LONG) {
         fb_long(fd, atoll(row->say));
+    } else if (row->how == FB_EVER) {
+        const char *again = strchr(row->say, '#');
+
+        str_add(&body, row->say, (size_t)(again - row->say));
+        str_add(&body, "", 1);
+        fb_stream(&out, body.p + body.n - (again - row->say) - 1, 0);
+        while (!get_int(&b->stop) && fb_write(fd, out.p, out.n, 0) == 0) {
+            out.n = 0;
+            do
+                fb_stream(&out, again + 1, 0);
+            while (row->cut == 0 && out.n < 30000);
+            if (row->cut > 0)
+                nap(row->cut);
+        }
+        early = 1;
     } else if (row->how == FB_ONCE && b->nth > 1) {
         early = 1;
     } else if (row->how >= FB_NUMBER) {
@@ -22985,7 +24007,7 @@ static int fb_answer(fb *b, int fd)
             fb_write(fd, "padding", late, 0);
         }
     } else if (row->how == FB_STREAM) {
-        early = fb_stream(&out, row->say);
+        early = fb_stream(&out, row->say, row->cut < 0);
         fb_write(fd, out.p, out.n, row->cut);
     }
     str_free(&params);
@@ -23015,13 +24037,15 @@ static void *fb_run(void *arg)
         if (b->rows[0].how == FB_EARLY) {
             str out = { 0 };
 
-            fb_stream(&out, b->rows[0].say);
+            fb_stream(&out, b->rows[0].say, 0);
             fb_write(fd, out.p, out.n, 0);
             close(fd);
             str_free(&out);
             continue;
         }
         b->nth = 0;
+        while (get_int(&b->deaf) && !get_int(&b->stop))
+            nap(2);
         r = fb_answer(b, fd);
         /* as PHP-FPM: nobody else before the other side has closed */
         p.fd = fd;
@@ -23334,6 +24358,384 @@ LIVE(fastcgi, variables)
     fb_end(&f);
 }
 
+/* CGIPassAuth Off holds Authorization back, and that alone. */
+LIVE(fastcgi, authorization_is_held_back)
+{
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    if (!fx_set(&f, "CGIPassAuth Off") || !fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_ask(&c, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                     "AUTHORIZATION: Basic secret\r\n"
+                     "Authorization-Note: n\r\n\r\n"), 200);
+    CHECK(fb_has(&c, "HTTP_AUTHORIZATION_NOTE=n"));
+    CHECK(c.body.p != NULL && strstr(c.body.p, "secret") == NULL);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* X-Sendfile is followed where that is switched on, below one folder that
+ * nothing leads out of; the client never sees it, and ranges and conditions are
+ * those of a file. */
+LIVE(fastcgi, a_file_that_a_program_names)
+{
+    static char says[12][500];
+    static const struct { const char *name; int status; } rows[] = {
+        { "a.txt", 200 }, { "%s/send/a.txt", 200 },
+        { "sub/b.txt", 200 }, { "../out.txt", 404 }, { "sub/../a.txt", 404 },
+        { "%s/out.txt", 404 }, { "%s/sendout.txt", 404 }, { "link", 404 },
+        { "none", 404 }, { "sub", 404 }, { "/etc/passwd", 404 }, { "", 404 }
+    };
+    static fb_row say[12];
+    char dir[400], path[500];
+    int on;
+
+    snprintf(dir, sizeof dir, "%s/send", g_tmp);
+    mkdir(dir, 0755);
+    snprintf(path, sizeof path, "%s/sub", dir);
+    mkdir(path, 0755);
+    snprintf(path, sizeof path, "%s/sub/b.txt", dir);
+    write_file(path, "0123456789", 10);
+    snprintf(path, sizeof path, "%s/a.txt", dir);
+    write_file(path, "0123456789", 10);
+    snprintf(path, sizeof path, "%s/link", dir);
+    if (symlink("../out.txt", path) != 0)
+        unlink(path);
+    snprintf(path, sizeof path, "%s/out.txt", g_tmp);
+    write_file(path, "secret", 6);
+    snprintf(path, sizeof path, "%s/sendout.txt", g_tmp);
+    write_file(path, "secret", 6);
+    EACH(rows, i) {
+        snprintf(path, sizeof path, rows[i].name, g_tmp);
+        snprintf(says[i], sizeof says[i], "o:X-A: b\nContent-Length: 4\n"
+                 "X-Sendfile: %s\n\nbo|o:dy|$", path);
+        say[i].how = FB_STREAM;
+        say[i].say = says[i];
+        say[i].cut = i % 2 ? 0 : 7;
+    }
+    for (on = 0; on < 2; on++) {
+        fixture f;
+        client c;
+
+        fb_init(&f, say, say);
+        f.cfg.x_send_file = on;
+        f.cfg.x_send_file_path = dir;
+        if (!fb_serve(&f))
+            return;
+        cl_init(&c);
+        c.port = f.port;
+        EACH(rows, i) {
+            char target[40];
+
+            snprintf(target, sizeof target, "/app/?%d", (int)i);
+            context("%s", rows[i].name);
+            CHECK_INT(cl_get(&c, target), on ? rows[i].status : 200);
+            if (!on || rows[i].status == 200) {
+                CHECK_STR(c.body.p, on ? "0123456789" : "body");
+                CHECK_STR(cl_header(&c, "X-A"), "b");
+            }
+            CHECK(cl_header(&c, "X-Sendfile") == NULL);
+        }
+        no_context();
+        if (on) {
+            CHECK_INT(cl_ask(&c, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                             "Range: bytes=2-4\r\n\r\n"), 206);
+            CHECK_STR(c.body.p, "234");
+            CHECK_INT(cl_ask(&c, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                             "If-None-Match: *\r\n\r\n"), 304);
+            cl_puts(&c, "HEAD /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+            CHECK_INT(cl_reply_with(&c, 1), 200);
+            CHECK_STR(cl_header(&c, "Content-Length"), "10");
+            CHECK(fx_log_has(&f, "is not below XSendFilePath"));
+        }
+        cl_close(&c);
+        fb_end(&f);
+    }
+}
+
+/* XSendFile without a folder that is there is an error at the start. */
+TEST(fastcgi, a_folder_for_x_sendfile)
+{
+    static const char *const dirs[] = { NULL, "/nowhere/at/all", "/dev/null",
+                                        "/" };
+    int i;
+
+    for (i = 0; i < 4; i++) {
+        empm_config cfg = empm_defaults();
+
+        cfg.routes = fb_routes;
+        cfg.x_send_file = 1;
+        cfg.x_send_file_path = dirs[i];
+        CHECK_INT(empm_check(&cfg, NULL, NULL) > 0, i < 3);
+        empm_config_free(&cfg);
+    }
+}
+
+/* Each method may have a body; one without any has a length, or the back end
+ * waits for it. What is over LimitRequestBody holds no back end. */
+LIVE(fastcgi, bodies_of_any_method)
+{
+    static const struct { const char *ask; int status; const char *line; }
+        rows[] = {
+        { "PUT /app/ HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 200,
+          "CONTENT_LENGTH=0" },
+        { "PATCH /app/ HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+          200, "CONTENT_LENGTH=3" },
+        { "DELETE /app/ HTTP/1.1\r\nHost: a\r\n\r\n", 200,
+          "REQUEST_METHOD=DELETE" },
+        { "POST /app/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+          "0\r\n\r\n", 200, "CONTENT_LENGTH=0" },
+        { "GET /app/ HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab", 200,
+          "CONTENT_LENGTH=2" },
+        { "POST /app/ HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n"
+          "elevenbytes", 413, NULL },
+        { "POST /app/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+          "b\r\nelevenbytes\r\n0\r\n\r\n", 413, NULL },
+    };
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    f.cfg.limit_request_body = 10;
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    EACH(rows, i) {
+        context("row %d", (int)i);
+        CHECK_INT(cl_ask(&c, rows[i].ask), rows[i].status);
+        if (rows[i].line != NULL)
+            CHECK(fb_has(&c, rows[i].line));
+    }
+    no_context();
+    CHECK_INT(get_int(&fb_one.conns), 5);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* Answers of any size arrive whole, however the back end cuts them. */
+LIVE(fastcgi, answers_of_any_size)
+{
+    static const fb_row rows[] = { { FB_SIZED, NULL, 0 } };
+    static const int near_to[] = { 0, 1000, 4096, 8192, 16384, 32768, 65528,
+                                   65536, 70000, 131072 };
+    char target[64];
+    fixture f;
+    client c;
+    int k;
+
+    fb_init(&f, rows, rows);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    EACH(near_to, i)
+        for (k = -2; k <= 2; k++) {
+            const int n = near_to[i] + k;
+
+            if (n < 0)
+                continue;
+            context("%d bytes", n);
+            snprintf(target, sizeof target, "/app/?0&%d", n);
+            CHECK_INT(cl_get(&c, target), 200);
+            CHECK_INT((int)c.body.n, n);
+            CHECK_INT((int)pattern_fault(c.body.p, c.body.n, 0), -1);
+            CHECK_STR(cl_header(&c, "X-Y"), "z");
+        }
+    no_context();
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A head may come in records of one byte; one that is longer than a page is
+ * 502, and the log names the limit. So is what is no FastCGI. */
+LIVE(fastcgi, heads_of_one_byte_records)
+{
+    static const int fields[2] = { 160, 200 };   /* of 42 bytes */
+    static fb_row rows[3] = {
+        { FB_STREAM, NULL, -1 }, { FB_STREAM, NULL, -1 },
+        { FB_RAW, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", 0 }
+    };
+    str say[2];
+    fixture f;
+    client c;
+    int i, k;
+
+    memset(say, 0, sizeof say);
+    for (k = 0; k < 2; k++) {
+        str_addf(&say[k], "o:");
+        for (i = 0; i < fields[k]; i++)
+            str_addf(&say[k], "X-Field-%03d: 0123456789012345678901234567\n",
+                     i);
+        str_addf(&say[k], "\nbody|$");
+        str_add(&say[k], "", 1);
+        rows[k].say = say[k].p;
+    }
+    fb_init(&f, rows, rows);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);
+    CHECK_STR(c.body.p, "body");
+    CHECK_STR(cl_header(&c, "X-Field-159"), "0123456789012345678901234567");
+    CHECK_INT(cl_get(&c, "/app/?1"), 502);
+    CHECK(fx_log_has(&f, "EMPM_PAGE_BYTES"));
+    CHECK_INT(cl_get(&c, "/app/?2"), 502);
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);
+    cl_close(&c);
+    fb_end(&f);
+    str_free(&say[0]);
+    str_free(&say[1]);
+}
+
+/* A body waits for a back end that reads nothing, and no worker with it; it
+ * needs a file for itself, and no more descriptors, however long it is. */
+LIVE(fastcgi, a_body_waits_for_a_deaf_back_end)
+{
+    const size_t n = 5000000;
+    char *body = (char *)malloc(n);
+    fixture f;
+    client c, other;
+
+    fb_init(&f, fb_echo, fb_echo);
+    f.cfg.threads_per_child = 1;
+    f.cfg.limit_request_body = (int64_t)n;
+    f.cfg.open_file_cache = 0;
+    f.cfg.max_open_files = 4;
+    if (!fb_serve(&f))
+        return;
+    set_int(&fb_one.deaf, 1);
+    pattern_fill(body, n, 0);
+    cl_init(&c);
+    CHECK(cl_open(&c, &f) >= 0);
+    cl_printf(&c, "POST /app/ HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n"
+              "\r\n", (int)n);
+    cl_send(&c, body, n);
+    cl_init(&other);
+    other.port = f.port;
+    CHECK_SOON(get_int(&fb_one.conns) == 1, 2000);
+    CHECK_INT(cl_get(&other, "/a.txt"), 200);
+    CHECK_INT(cl_get(&other, "/status?auto"), 200);
+    CHECK(strstr(other.body.p, "BusyWorkers: 1\n") != NULL);   /* itself */
+    set_int(&fb_one.deaf, 0);
+    CHECK_INT(cl_reply(&c), 200);
+    if (CHECK(strstr(c.body.p, "BODY=") != NULL))
+        CHECK(memcmp(strstr(c.body.p, "BODY=") + 5, body, n) == 0);
+    cl_close(&c);
+    cl_close(&other);
+    fb_end(&f);
+    free(body);
+}
+
+/* How slow a client may be is the matter of Timeout, how slow a back end may
+ * be, that of ProxyTimeout: neither ends the other one's wait. */
+TEST(fastcgi, a_client_and_a_back_end_have_times_of_their_own)
+{
+    static const fb_row rows[] = { { FB_ECHO, NULL, 0 },
+                                   { FB_LONG, "1000000", 0 } };
+    fixture f;
+    client c;
+
+    fb_init(&f, rows, rows);
+    f.cfg.timeout_ms = 100;
+    if (!fb_serve(&f))
+        return;
+    set_int(&fb_one.deaf, 1);
+    cl_init(&c);
+    c.port = f.port;
+    cl_puts(&c, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    nap(200);
+    set_int(&fb_one.deaf, 0);
+    CHECK_INT(cl_reply(&c), 200);
+    cl_close(&c);
+    fb_end(&f);
+    fb_init(&f, rows, rows);
+    f.cfg.proxy_timeout_ms = 150;
+    f.cfg.limit_response_spool = 200000;     /* the back end waits, too */
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    CHECK(cl_connect_port(&c, f.port, 4096) >= 0);
+    cl_puts(&c, "GET /app/?1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    nap(300);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT((int)c.body.n, 1000000);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A unix socket whose queue is full fails nobody: all are answered in time. */
+TEST(fastcgi, a_full_queue_is_waited_for)
+{
+    client c[10];
+    fixture f;
+    int i;
+
+    fb_init(&f, fb_echo, fb_echo);
+    listen(fb_one.fd, 1);
+    if (!fb_serve(&f))
+        return;
+    set_int(&fb_one.deaf, 1);
+    for (i = 0; i < 10; i++) {
+        cl_init(&c[i]);
+        c[i].port = f.port;
+        cl_puts(&c[i], "POST /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                "Content-Length: 2\r\n\r\nab");
+    }
+    nap(50);
+    set_int(&fb_one.deaf, 0);
+    for (i = 0; i < 10; i++)
+        CHECK_INT(cl_reply(&c[i]), 200);
+    CHECK_INT(get_int(&fb_one.conns), 10);
+    cl_close_all(c, 10);
+    fb_end(&f);
+}
+
+/* Clients that give up leave nothing behind, whatever their request has waited
+ * for: the queue of the back end, its answer, or room for it. */
+TEST(fastcgi, clients_that_give_up_leave_nothing)
+{
+    static const fb_row rows[] = { { FB_ECHO, NULL, 0 },
+                                   { FB_LONG, "6000000", 0 } };
+    const empm__backend_score *is;
+    const empm__pool *pool;
+    client c[60];
+    fixture f;
+    int i, k, fds;
+
+    fb_init(&f, rows, rows);
+    listen(fb_one.fd, 4);
+    f.cfg.limit_response_spool = 2000000;
+    if (!fb_serve(&f))
+        return;
+    fds = open_fds();
+    is = &f.s->backends->rows[0];
+    pool = &f.s->engine.pool;
+    for (k = 0; k < 3; k++) {
+        set_int(&fb_one.deaf, k != 1);
+        for (i = 0; i < 60; i++) {
+            cl_init(&c[i]);
+            CHECK(cl_connect_port(&c[i], f.port, 4096) >= 0);
+            cl_printf(&c[i], "GET /app/?%d HTTP/1.1\r\nHost: a\r\n\r\n",
+                      k == 1 && i < 3);
+        }
+        nap(k * 20);
+        for (i = 0; i < 60; i++)
+            cl_reset(&c[i]);
+        CHECK_SOON(empm__load(&is->active) == 0, 3000);
+        CHECK_SOON(empm__load(&pool->files[EMPM__FOR_ANSWERS]) == 0, 1000);
+        CHECK_INT((int)empm__load(&pool->spool[EMPM__FOR_ANSWERS]), 0);
+        CHECK_SOON(open_fds() <= fds + 1, 1000);  /* one that fb accepts */
+    }
+    set_int(&fb_one.deaf, 0);
+    fb_end(&f);
+}
+
 /* ServerName may have a scheme and a port; SERVER_NAME is its name. */
 LIVE(fastcgi, a_server_has_the_name_of_its_setting)
 {
@@ -23600,6 +25002,178 @@ SERVED_WITH(fastcgi, proxy_pass, T_LIVE,
         empm_config_free(&cfg);
     }
     no_context();
+}
+
+static char fb_said[8000];
+
+static void fb_say(enum empm_log_level level, const char *text, void *user)
+{
+    (void)level; (void)user;
+    snprintf(fb_said + strlen(fb_said), sizeof fb_said - strlen(fb_said),
+             "%s\n", text);
+}
+
+/* -t names the user, the path and the mode of a socket that the children may
+ * not write to, or of a folder that they may not pass. */
+TEST(fastcgi, the_check_looks_at_sockets)
+{
+    static const struct { int dir, socket; const char *says; } rows[] = {
+        { 0700, 0777, "may not pass" }, { 0711, 0660, "may not write to" },
+        { 0711, 0602, NULL }, { 0755, 0777, NULL }, { 0777, 0755, "0755" },
+    };
+    const int is_root = geteuid() == 0;
+    char dir[400], path[440], mode[20];
+    struct sockaddr_un a;
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    chmod(g_tmp, 0755);
+    snprintf(dir, sizeof dir, "%s/sockets", g_tmp);
+    mkdir(dir, 0755);
+    snprintf(path, sizeof path, "%s/s", dir);
+    memset(&a, 0, sizeof a);
+    a.sun_family = AF_UNIX;
+    memcpy(a.sun_path, path, strnlen(path, sizeof a.sun_path - 1));
+    unlink(path);
+    if (!CHECK(bind(fd, (struct sockaddr *)&a, sizeof a) == 0))
+        return;
+    snprintf(fb_address[0], sizeof fb_address[0], "unix:%s", path);
+    snprintf(fb_address[1], sizeof fb_address[1], "127.0.0.1:9");
+    EACH(rows, i) {
+        /* an owner that is not root has its own three bits */
+        const int shift = is_root ? 0 : 6;
+        empm_config cfg = empm_defaults();
+
+        chmod(path, (mode_t)(is_root ? rows[i].socket
+                                     : (rows[i].socket & 7) << shift));
+        chmod(dir, (mode_t)(is_root ? rows[i].dir : 0755));
+        if (!is_root && i == 0)
+            continue;
+        fb_said[0] = '\0';
+        cfg.routes = fb_routes;
+        cfg.user_name = "#54321";
+        empm_check(&cfg, fb_say, NULL);
+        context("%o %o %s", (unsigned)rows[i].dir, (unsigned)rows[i].socket,
+                fb_said);
+        CHECK_INT(strstr(fb_said, "EMPM5708") != NULL, rows[i].says != NULL);
+        snprintf(mode, sizeof mode, "mode %04o", (unsigned)
+                 (i == 0 ? rows[i].dir : is_root ? rows[i].socket
+                                        : (rows[i].socket & 7) << shift));
+        if (rows[i].says != NULL) {
+            CHECK(strstr(fb_said, is_root ? rows[i].says
+                                          : "may not write to") != NULL);
+            CHECK(strstr(fb_said, mode) != NULL);
+            CHECK(!is_root || strstr(fb_said, "User #54321") != NULL);
+        }
+        empm_config_free(&cfg);
+    }
+    no_context();
+    chmod(dir, 0755);
+    unlink(path);
+    rmdir(dir);
+    close(fd);
+}
+
+/* Rights are those of the owner, of a group, or of others, in this order, and
+ * the first that fits decides. */
+TEST(fastcgi, the_mode_of_a_socket_for_a_user)
+{
+    static const struct { int uid, gid, mode, may; } rows[] = {
+        { 10, 1, 0600, 1 }, { 10, 20, 0060, 0 }, { 11, 20, 0060, 1 },
+        { 11, 21, 0020, 1 }, { 11, 20, 0602, 0 }, { 11, 1, 0602, 1 },
+        { 11, 1, 0660, 0 },
+    };
+    empm__backends_user u;
+    struct stat st;
+
+    memset(&u, 0, sizeof u);
+    u.uid = 10;
+    u.gid[0] = 20;
+    u.gid[1] = 21;
+    u.n = 2;
+    EACH(rows, i) {
+        memset(&st, 0, sizeof st);
+        st.st_uid = (uid_t)rows[i].uid;
+        st.st_gid = (gid_t)rows[i].gid;
+        st.st_mode = (mode_t)rows[i].mode;
+        CHECK_INT(empm__backends_user_may(&u, &st, 2), rows[i].may);
+    }
+    u.uid = 0;
+    CHECK(empm__backends_user_may(&u, &st, 2));
+}
+
+/* An address that is too long is refused as it is, not after a cut that may be
+ * another one. */
+TEST(fastcgi, a_long_address_is_refused)
+{
+    static empm__backends g;
+    char text[400];
+    int n;
+
+    for (n = 250; n <= 262; n++) {
+        const char *why;
+
+        memset(text, '0', sizeof text);
+        memcpy(text, "127.0.0.1:", 10);
+        text[n] = '\0';
+        why = empm__backends_parse(&g, text);
+        CHECK(why != NULL);
+        CHECK_INT(why != NULL && strstr(why, "255 bytes") != NULL, n > 255);
+    }
+    memset(text, 'a', 256);
+    strcpy(text + 256, "|fcgi://x/");
+    CHECK(strstr(empm__backends_parse(&g, text), "255 bytes") != NULL);
+}
+
+/* A hint that a socket is ready is not the end of connect():
+ * ProxyConnectTimeout goes on, and nothing is sent before there is a peer. */
+LIVE(fastcgi, a_stray_event_is_no_connection)
+{
+    client asks;
+    fixture f;
+    struct sockaddr_in a;
+    uint32_t i;
+    int fd, port, k, full[4];
+
+    fb_init(&f, fb_echo, fb_echo);
+    fd = listening_socket(&port);
+    listen(fd, 0);
+    memset(&a, 0, sizeof a);
+    a.sin_family = AF_INET;
+    a.sin_port = htons((uint16_t)port);
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    for (k = 0; k < 4; k++) {        /* its queue is full from here on */
+        full[k] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        connect(full[k], (struct sockaddr *)&a, sizeof a);
+    }
+    snprintf(fb_address[0], sizeof fb_address[0], "127.0.0.1:%d timeout=500ms "
+             "connectiontimeout=200ms", port);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&asks);
+    asks.port = f.port;
+    cl_puts(&asks, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    nap(50);
+    if (!f.forked) {                 /* the one record that is suspended */
+        empm__engine *e = &f.s->engine;
+
+        for (i = 0; i < empm__load_acq(&e->slab.made); i++) {
+            empm__conn *c = empm__slab_conn(&e->slab, i);
+
+            if (!(empm__load(&c->word) & EMPM__WANT(EMPM__READY_AUX_OUT)))
+                continue;
+            __atomic_fetch_or(&c->word, (uint32_t)EMPM__READY_AUX_OUT,
+                              __ATOMIC_ACQ_REL);
+            empm__poller_post(&e->poller, i);
+            empm__poller_wake(&e->poller);
+        }
+    }
+    CHECK_INT(cl_reply(&asks), 503);
+    CHECK(fx_log_has(&f, "EMPM5704"));
+    cl_close(&asks);
+    while (k-- > 0)
+        close(full[k]);
+    close(fd);
+    fb_end(&f);
 }
 
 /* --- max= ----------------------------------------------------------------- */
@@ -23954,6 +25528,56 @@ LIVE(fastcgi, the_status_shows_back_ends)
     fb_end(&f);
 }
 
+/* A back end that sends for ever is left: one that sends a lot by the bound of
+ * what is no answer, one that sends little by ProxyTimeout, which only counts
+ * what the client gets. Before the head of the answer the client gets a status,
+ * behind it the answer is cut; if it is whole, the client has it. */
+LIVE(fastcgi, back_ends_that_never_end)
+{
+    static const fb_row rows[] = {
+        { FB_EVER, "o:A: b|#e:messages and messages\n", 0 },
+        { FB_EVER, "o:A: b|#o:|o:", 0 },
+        { FB_EVER, "o:A: b|#e:m", 10 },
+        { FB_EVER, "o:A|#o:a", 10 },             /* its head never ends */
+        { FB_EVER, "o:Content-Length: 2\n\nok|#o:more", 10 },
+        { FB_EVER, "o:A: b\n\nbegun|#e:m", 10 },
+        { FB_EVER, "o:Content-Length: 1\n\na|#o:xyz|e:m", 0 },
+        { FB_EVER, "o:Status: 204\n\n|#o:dropped", 10 },
+        { FB_EVER, "o:X-Accel-Buffering: no\n\nbegun|#e:m", 10 },
+        { FB_EVER, "o:X-Accel-Buffering: no\n\nbegun|#e:m", 0 },
+    };
+    static const struct { int status; const char *body; } want[] = {
+        { 502, NULL }, { 502, NULL }, { 504, NULL }, { 504, NULL },
+        { 200, "ok" }, { 504, NULL }, { 200, "a" }, { 504, NULL },
+        { 200, NULL }, { 200, NULL }             /* on its way, and cut */
+    };
+    fixture f;
+    client c;
+
+    fb_init(&f, rows, rows);
+    f.cfg.proxy_timeout_ms = 150;
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    EACH(rows, i) {
+        char target[40];
+
+        context("%s", rows[i].say);
+        snprintf(target, sizeof target, "/app/?%d", (int)i);
+        CHECK_INT(cl_get(&c, target), want[i].status);
+        if (want[i].body != NULL)
+            CHECK_STR(c.body.p, want[i].body);
+        CHECK_INT(c.complete, want[i].status != 200 || want[i].body != NULL);
+        if (!c.complete)
+            cl_close(&c);
+    }
+    no_context();
+    CHECK_INT(cl_get(&c, "/a.txt"), 200);
+    cl_close(&c);
+    fb_end(&f);
+}
+
 /* A back end may answer before it has read the request, and close: its answer
  * arrives, and nothing waits for what it does not read. */
 LIVE(fastcgi, an_early_answer_to_a_long_body)
@@ -24136,6 +25760,58 @@ static void fb_tree(const fixture *f, int make)
         snprintf(path, sizeof path, "%s/%s", f->www, fb_folders[i]);
         rmdir(path);
     }
+}
+
+/* These are all variables of a request, and none is there twice: a program that
+ * misses one breaks. */
+static void fb_all_variables(const char *listen_at)
+{
+    static const char *const names[] = {
+        "GATEWAY_INTERFACE", "SERVER_SOFTWARE", "SERVER_PROTOCOL",
+        "REQUEST_METHOD", "FCGI_ROLE", "REDIRECT_STATUS", "SCRIPT_NAME",
+        "DOCUMENT_ROOT", "SCRIPT_FILENAME", "PATH_INFO", "PATH_TRANSLATED",
+        "REQUEST_URI", "QUERY_STRING", "SERVER_NAME", "SERVER_PORT",
+        "SERVER_ADDR", "REMOTE_ADDR", "REMOTE_PORT", "REQUEST_SCHEME",
+        "CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST", "HTTP_ACCEPT"
+    };
+    char line[64];
+    const char *p;
+    fixture f;
+    client c;
+    size_t n = 0;
+
+    fb_init(&f, fb_echo, fb_echo);
+    fb_tree(&f, 1);
+    f.cfg.listen[0] = listen_at;
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_ask(&c, "POST /php/u/s.php/i HTTP/1.1\r\nHost: a.example\r\n"
+                     "Content-Type: a/b\r\nAccept: */*\r\n"
+                     "Content-Length: 1\r\n\r\nx"), 200);
+    EACH(names, i) {
+        snprintf(line, sizeof line, "%s%s=", i > 0 ? "\n" : "", names[i]);
+        context("%s", names[i]);
+        CHECK(strstr(c.body.p, line) != NULL);
+    }
+    no_context();
+    for (p = c.body.p; (p = strchr(p, '\n')) != NULL; p++)
+        n++;
+    CHECK_INT((int)n, (int)(sizeof names / sizeof *names));
+    snprintf(line, sizeof line, "SERVER_PORT=%d", f.port);
+    CHECK(fb_has(&c, line));
+    CHECK(fb_has(&c, "SERVER_ADDR=127.0.0.1"));
+    CHECK(fb_has(&c, "SERVER_SOFTWARE=eventmpm/" EMPM_VERSION));
+    cl_close(&c);
+    fb_end(&f);
+    fb_tree(&f, 0);
+}
+
+TEST(fastcgi, all_variables)
+{
+    fb_all_variables("127.0.0.1:0");
+    fb_all_variables("0.0.0.0:0");       /* our end is the connection's */
 }
 
 /* A path is decoded once, made normal, and leads to a script by its names,
@@ -24511,6 +26187,51 @@ LIVE(fastcgi, the_head_of_a_stream_waits_for_no_body)
     fb_end(&f);
 }
 
+/* A route that would send the sources of another one's scripts is warned of,
+ * unless all routes run them; pictures below the scripts are no such case. */
+TEST(fastcgi, sources_by_another_path_are_warned_of)
+{
+    static char root[300], sub[320], other[320], link[320];
+    static const struct { const char *php, *files, *handler; int warns; }
+        rows[] = {
+        { root, root, NULL, 1 },   { NULL, root, NULL, 1 },
+        { sub, root, NULL, 1 },    { sub, "/", NULL, 1 },
+        { sub, link, NULL, 1 },    { root, sub, NULL, 0 },
+        { sub, other, NULL, 0 },   { root, "/none", NULL, 0 },
+        { root, root, "proxy:fcgi://127.0.0.1:9 .php", 0 },
+        { root, root, "proxy:fcgi://127.0.0.1:9 .phtml", 1 }
+    };
+
+    snprintf(root, sizeof root, "%s/www", g_tmp);
+    snprintf(sub, sizeof sub, "%s/w", root);
+    snprintf(other, sizeof other, "%s/w2", root);
+    snprintf(link, sizeof link, "%s/www.link", g_tmp);
+    mkdir(sub, 0755);
+    mkdir(other, 0755);
+    CHECK_INT(symlink(root, link), 0);
+    EACH(rows, i) {
+        empm_route two[3] = { EMPM_PHP("/php/", NULL, "127.0.0.1:9"),
+                              EMPM_FILES("/", NULL), EMPM_ROUTES_END };
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+
+        context("row %d", (int)i);
+        two[0].root = rows[i].php;
+        two[1].root = rows[i].files;
+        cfg.document_root = root;
+        cfg.routes = two;
+        cfg.add_handler[0] = rows[i].handler;
+        empm__check_all(&cfg, NULL, &rep);
+        CHECK_INT(heard(EMPM_LOG_WARN, 5712), rows[i].warns);
+        empm_config_free(&cfg);
+    }
+    no_context();
+    str_free(&g_heard);
+    unlink(link);
+    rmdir(sub);
+    rmdir(other);
+}
+
 /* Names in settings are names of files in a folder, and lead nowhere else. */
 TEST(fastcgi, names_in_settings_stay_below_their_folder)
 {
@@ -24571,6 +26292,7 @@ static pid_t fpm_up(int children)
     tmp_path(conf, sizeof conf, "fpm.conf");
     tmp_path(log, sizeof log, "fpm.log");
     snprintf(text, sizeof text, "[global]\ndaemonize = no\nerror_log = %s\n"
+             "process_control_timeout = 3s\n"
              "[www]\nlisten = %s\nlisten.mode = 0666\npm = static\n"
              "pm.max_children = %d\nuser = root\ngroup = root\n",
              log, fb_address[0] + 5, children);
@@ -24603,10 +26325,15 @@ static pid_t fpm_up(int children)
     return -1;
 }
 
+static void fpm_end(pid_t pid, int signal)
+{
+    kill(pid, signal);
+    waitpid(pid, NULL, 0);
+}
+
 static void fpm_down(pid_t pid)
 {
-    kill(pid, SIGTERM);
-    waitpid(pid, NULL, 0);
+    fpm_end(pid, SIGTERM);
     unlink(fb_address[0] + 5);
 }
 
@@ -24742,6 +26469,120 @@ SERVED_WITH(fastcgi, php_fpm_sees_urls, T_PLAIN,
     CHECK_INT(cl_get(c, "/php/u/s.php/%0A"), 404);
     fpm_down(pid);
     fb_tree(f, 0);
+}
+
+/* --- PHP-FPM comes and goes ----------------------------------------------- */
+
+typedef struct poster {             /* a client in a thread of its own */
+    pthread_t thread;
+    int       port, number, *stop;
+    int       sent, good, away, odd;
+} poster;
+
+/* Posts its number and that of the request, so that the script can count. */
+static void *poster_run(void *arg)
+{
+    poster *p = (poster *)arg;
+    client c;
+
+    cl_init(&c);
+    c.port = p->port;
+    while (!get_int(p->stop) && p->sent < 9999) {
+        int status;
+
+        cl_printf(&c, "POST /php/count.php HTTP/1.1\r\nHost: a\r\n"
+                  "Content-Length: 5\r\n\r\n%d%04d", p->number, p->sent++);
+        status = cl_reply(&c);
+        p->good += status == 200;
+        p->away += status == 502 || status == 503;
+        p->odd += status != 200 && status != 502 && status != 503;
+        if (status != 200 || c.end != 0) {
+            cl_close(&c);
+            nap(2);
+        }
+    }
+    cl_close(&c);
+    return NULL;
+}
+
+static const empm_route fpm_routes[] = {
+    EMPM_PHP("/php/", NULL, fb_address[1]),
+    EMPM_ROUTE("GET /status", empm_status_page, NULL),
+    EMPM_FILES("/", NULL), EMPM_ROUTES_END
+};
+
+/* PHP-FPM is reloaded, ends gracefully, and ends at once, while clients post: a
+ * request is answered, or refused for a reason that the log has, and no POST
+ * runs twice, although there is a second back end to ask. */
+SERVED_WITH(fastcgi, php_fpm_restarts, T_PLAIN,
+            fx_init(f);
+            tmp_path(fb_address[0] + 5, sizeof fb_address[0] - 5, "fpm.sock");
+            memcpy(fb_address[0], "unix:", 5);
+            snprintf(fb_address[1], sizeof fb_address[1], "%s %s",
+                     fb_address[0], fb_address[0]);
+            f->cfg.routes = fpm_routes,
+            "ThreadsPerChild 4")
+{
+    static unsigned char seen[4][10000];
+    static const int signals[] = { SIGUSR2, SIGQUIT, SIGTERM };
+    poster p[3];
+    char path[600], script[900], *text, *at;
+    int i, n, stop = 0, twice = 0, ran = 0, good = 0, away = 0;
+    pid_t pid = fpm_up(4);
+
+    if (pid < 0)
+        SKIP("no PHP-FPM, or not root");
+    snprintf(path, sizeof path, "%s/count", f->www);
+    snprintf(script, sizeof script, "<?php file_put_contents('%s', "
+             "file_get_contents('php://input').\"\\n\", FILE_APPEND | "
+             "LOCK_EX); usleep(2000); echo 'ok';", path);
+    fpm_script(f, "count.php", script);
+    write_file(path, "", 0);
+    memset(seen, 0, sizeof seen);
+    memset(p, 0, sizeof p);
+    for (i = 0; i < 3; i++) {
+        p[i].port = f->port;
+        p[i].number = i;
+        p[i].stop = &stop;
+        pthread_create(&p[i].thread, NULL, poster_run, &p[i]);
+    }
+    EACH(signals, k) {
+        nap(120);
+        if (signals[k] == SIGUSR2) {
+            kill(pid, SIGUSR2);
+            continue;
+        }
+        fpm_end(pid, signals[k]);
+        nap(10);
+        if (!CHECK((pid = fpm_up(4)) > 0))
+            break;
+    }
+    nap(120);
+    set_int(&stop, 1);
+    for (i = 0; i < 3; i++) {
+        pthread_join(p[i].thread, NULL);
+        CHECK_INT(p[i].odd, 0);
+        CHECK(p[i].good > 0);
+        good += p[i].good;
+        away += p[i].away;
+    }
+    CHECK_INT(cl_ask(c, "POST /php/count.php HTTP/1.1\r\nHost: a\r\n"
+                     "Content-Length: 5\r\n\r\n30000"), 200);
+    text = slurp_path(path);
+    for (at = text; sscanf(at, "%5d", &n) == 1 && n >= 0; at += 6) {
+        twice += seen[n / 10000 & 3][n % 10000]++ > 0;
+        ran++;
+    }
+    free(text);
+    CHECK_INT(twice, 0);
+    CHECK_IN(ran, good + 1, good + away + 1);
+    if (away > 0)
+        CHECK(fx_log_has(f, "EMPM570"));
+    if (g_verbose)
+        printf("    %d answered, %d refused, %d ran\n", good, away, ran);
+    fpm_down(pid);
+    unlink(path);
+    fpm_script(f, "count.php", NULL);
 }
 
 /* A slow client does not hold a process of the back end: what it does not take
@@ -34938,6 +36779,7 @@ typedef struct fz_peer {
     str            wire;             /* records to be sent */
     str            plain;            /* what has come */
     int            alert;            /* that has come; -1: none */
+    int            warned;           /* how often: no_renegotiation */
     size_t         longest, first;   /* that has come; of the first 64 KB */
 } fz_peer;
 
@@ -35020,6 +36862,8 @@ static void fz_unseal(fz_peer *p, str *in)
             fz_fault("a record that cannot be decrypted");
         else if (type == 23 && n > 0 && n <= most)
             str_add(&p->plain, plain, n);
+        else if (type == 21 && n == 2 && plain[0] == 1 && plain[1] == 100)
+            p->warned++;
         else if (type == 21 && n == 2)
             p->alert = plain[1];
         else
@@ -35520,6 +37364,108 @@ TEST(tls, a_flight_may_meet_a_full_socket)
     fz_down();
 }
 
+/* A client that asks for other keys is warned once, RFC 5246 7.2.2, and goes on
+ * as it was, however its ClientHello is cut. A second one, or what is none,
+ * ends the connection. */
+TEST(tls, renegotiation_is_refused_with_a_warning)
+{
+    static const struct {
+        const char *data[3];
+        size_t      n[3];
+        int         alert;
+    } rows[] = {
+        { { "\1\0\0\4\3\3ab" }, { 8 }, -1 },
+        { { "\1\0\0\4", "\3", "\3ab" }, { 4, 1, 3 }, -1 },
+        { { "\1\0\0\4\3\3ab", "\1\0\0\4\3\3ab" }, { 8, 8 }, 10 },
+        { { "\1\0\0\4\3\3abc" }, { 9 }, 10 },          /* too much of it */
+        { { "\1\0\0\4\3\3a", "bc" }, { 7, 2 }, 10 },
+        { { "\1\0\0\4\3\3", "" }, { 6, 0 }, 10 },
+        { { "\1\0\0" }, { 3 }, 10 },
+        { { "\1\0\x40\1ab" }, { 6 }, 50 },             /* 16 KiB and more */
+        { { "\x14\0\0\4abcd" }, { 8 }, 10 },           /* Finished */
+        { { "\0\0\0\0" }, { 4 }, 10 }                 /* HelloRequest */
+    };
+    fz_link l;
+    fz_peer p;
+    fz_up();
+    fz_faults = 0;
+    EACH(rows, i) {
+        int k;
+        context("row %d", (int)i);
+        fz_peer_open(&l, &p, empm__tls_suites[i % 6].suite, 14);
+        for (k = 0; k < 3 && rows[i].data[k] != NULL; k++)
+            fz_seal(&p, 22, rows[i].data[k], rows[i].n[k]);
+        fz_seal(&p, 23, GET1 "\r\n", sizeof GET1 "\r\n" - 1);
+        fz_peer_talk(&l, &p, 0);
+        CHECK_INT(p.alert, rows[i].alert);
+        CHECK_INT(p.warned, (unsigned char)rows[i].data[0][0] == 1 &&
+                            rows[i].n[0] > 3 && rows[i].alert != 50);
+        CHECK_INT(strstr(p.plain.p, "Hello, world!\n") != NULL,
+                  rows[i].alert < 0);
+        fz_peer_close(&l, &p);
+    }
+    no_context();
+    CHECK_INT(fz_faults, 0);
+    fz_down();
+}
+
+__attribute__((noinline))
+static int tls_stack_has(const unsigned char *key)
+{
+    const volatile unsigned char *p;
+    volatile unsigned char here = 0;
+    int k;
+    for (p = &here - 24000; p < &here - 100; p++) {
+        for (k = 0; k < 16 && p[k] == key[k]; k++)
+            ;
+        if (k == 16)
+            return 1;
+    }
+    return 0;
+}
+
+__attribute__((noinline))
+static void tls_stack_clear(void)
+{
+    volatile unsigned char room[32000];
+    size_t i;
+    for (i = 0; i < sizeof room; i++)
+        room[i] = 0;
+}
+
+/* Of the keys of a connection, which are the first round keys of AES, nothing
+ * is left on a worker's stack behind its turn. */
+TEST(tls, records_leave_no_keys_on_the_stack)
+{
+    fz_link l;
+    fz_peer p;
+    const unsigned char *keys;
+    int i;
+    if (g_slow > 1)
+        SKIP("a sanitizer looks after the stack");
+    fz_up();
+    fz_faults = 0;
+    for (i = 0; i < 2; i++) {
+        context("%s", i ? "a file" : "bytes");
+        fz_peer_open(&l, &p, 0xc02b, 14);
+        keys = (const unsigned char *)(fz_session(&l) + 1);
+        if (i)
+            fz_seal(&p, 23, "GET /files/big.bin HTTP/1.1\r\nHost: a\r\n\r\n",
+                    41);
+        else
+            fz_seal(&p, 23, GET1 "\r\n", sizeof GET1 "\r\n" - 1);
+        tls_stack_clear();
+        fz_send(&l, p.wire.p, p.wire.n, 0, 1);
+        CHECK_INT(tls_stack_has(keys), 0);            /* the client's */
+        CHECK_INT(tls_stack_has(keys + 20), 0);       /* ours */
+        CHECK(l.in.n > 50);
+        fz_peer_close(&l, &p);
+    }
+    no_context();
+    CHECK_INT(fz_faults, 0);
+    fz_down();
+}
+
 /* A record that ends at any byte is not read in part; one that is damaged at
  * any byte ends the connection with an alert. Of an answer nothing is seen. */
 TEST(tls, a_record_may_end_or_be_damaged_at_each_byte)
@@ -36013,14 +37959,11 @@ static void say_section(const test *t)
     fflush(stdout);
 }
 
-static void run_one(const test *t, int forked)
+/* Runs a test by its name. The number of its checks that failed. */
+static int run_once(const test *t, int forked, const char *name)
 {
-    char name[128];
     int fds = open_fds(), threads = threads_now(), live = get_int(&a_live);
-    uint64_t t0 = now_ms();
 
-    snprintf(name, sizeof name, "%s.%s%s", t->section, t->name,
-             forked ? "+fork" : "");
     g_forked = forked;
     g_skip = NULL;
     g_context[0] = 0;
@@ -36035,15 +37978,38 @@ static void run_one(const test *t, int forked)
         check_leftovers(fds, threads, live);
     watchdog_set("", 0);
     set_int(&a_live, 0);
-    if (get_int(&g_failures) != 0) {
-        printf("FAILED  %s (%d checks, %d ms)\n", name, get_int(&g_failures),
+    return get_int(&g_failures);
+}
+
+/* Runs a test and counts it. In a run of all, whose tests share the processors
+ * with compilers and with each other, one that fails has three more tries: if
+ * it holds in each it counts as passed, and is told as UNSTEADY, with what has
+ * failed at first. A fault that shows at all is still told so; alone, by its
+ * name, a test has no second try. */
+static void run_one(const test *t, int forked, int again)
+{
+    char name[128];
+    uint64_t t0 = now_ms();
+    int failures, tries = 0;
+
+    snprintf(name, sizeof name, "%s.%s%s", t->section, t->name,
+             forked ? "+fork" : "");
+    failures = run_once(t, forked, name);
+    if (failures != 0 && again)
+        while (tries < 3 && run_once(t, forked, name) == 0)
+            tries++;
+    if (failures != 0 && tries < 3) {
+        printf("FAILED  %s (%d checks, %d ms)\n", name, failures,
                (int)(now_ms() - t0));
         g_failed++;
     } else if (g_skip != NULL) {
         printf("skipped %s: %s\n", name, g_skip);
         g_skipped++;
     } else {
-        if (g_verbose)
+        if (failures != 0)
+            printf("UNSTEADY %s (%d checks, then three times none)\n", name,
+                   failures);
+        else if (g_verbose)
             printf("ok      %s (%d ms)\n", name, (int)(now_ms() - t0));
         g_passed++;
     }
@@ -36244,7 +38210,7 @@ int main(int argc, char **argv)
             else {
                 if (words == 0)
                     say_section(t);
-                run_one(t, forked);
+                run_one(t, forked, words == 0);
             }
         }
     if (list)
