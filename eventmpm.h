@@ -242,6 +242,27 @@
  *     Header set Cache-Control "max-age=31536000, immutable" file=*.????????.*
  *   Require all denied, local (a client on this host), all granted.
  *
+ *     AuthType Basic                        users of a file: NAME:PASSWORD, as
+ *     AuthName "Members"                    `htpasswd -2 -c FILE NAME` makes it
+ *     AuthUserFile /etc/server.users        or `openssl passwd -5` a PASSWORD
+ *     Require valid-user                    or: Require user anna "J. Doe"
+ *     RateLimit 10/minute burst=5           N/second, /minute, /hour, or none
+ *     CorsAllowOrigin https://app.example   several, or *
+ *     CorsAllowMethods GET POST PUT         GET HEAD POST, if there is no line
+ *     CorsAllowHeaders Content-Type
+ *     CorsExposeHeaders ETag
+ *     CorsAllowCredentials On               not with *
+ *     CorsMaxAge 600                        seconds
+ *
+ *   A client is an address, or an IPv6 /64, as empm_client() has it: behind a
+ *   proxy set RemoteIPHeader, or the proxy is the client. N requests are let in
+ *   at once, or as many as burst says, then one each time that it takes; what
+ *   is beyond is 429 with Retry-After. All children count together, and the
+ *   count stays in a reload. It comes before the password, which costs 3 ms of
+ *   a worker each time that it is wrong: give such a location a RateLimit. CORS
+ *   fields are on every answer, errors included; a preflight is answered
+ *   without a user and a handler, if the location has no method.
+ *
  * HTTPS  EVENTMPM_TLS_BEARSSL and -lbearssl: Listen "8443 tls" serves TLS 1.2
  *   with SSLCertificateFile and SSLCertificateKeyFile; several pairs are chosen
  *   by the name that the client asks for. No worker waits in a handshake, an
@@ -305,10 +326,11 @@
  *   through parser, routes, handler and answer in the thread that calls: so a
  *   plain C program tests handlers without ports and threads. >>calls-test.
  *
- * USERS  empm_authenticate() asks for a user and a password (Basic), from an
- *   on_head. Passwords are kept as `openssl passwd -5` and `htpasswd -n2 NAME`
- *   print them. empm_user() is the name, also in access logs (%u) and for
- *   FastCGI programs (REMOTE_USER, AUTH_TYPE).
+ * USERS  Require valid-user of a location asks for a user and a password
+ *   (Basic), and so does empm_authenticate() from an on_head. empm_user() is
+ *   the name, also in access logs (%u) and for FastCGI programs (REMOTE_USER,
+ *   AUTH_TYPE). empm_session_start() gives a client a signed cookie that lasts:
+ *   for logins by a form.
  *
  * STATUS  empm_status_page, as a route's handler or on Listen "127.0.0.1:9000
  *   admin", which answers even when every worker is busy: a page for people;
@@ -370,10 +392,13 @@
  *   EVENTMPM_NO_FASTCGI      2540 lines 13800 bytes FastCGI back ends: PHP
  *   EVENTMPM_NO_FORMS         720 lines  4900 bytes uploads, multipart forms
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
- *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
- *   EVENTMPM_NO_AUTH          570 lines  4000 bytes users and passwords
  *   EVENTMPM_NO_ANSWERS       690 lines  6600 bytes JSON, HTML, redirects and
  *                                                   cookies
+ *   EVENTMPM_NO_STORE         550 lines  1900 bytes the shared store
+ *   EVENTMPM_NO_AUTH          800 lines  5500 bytes users and passwords
+ *   EVENTMPM_NO_SESSIONS      380 lines  3900 bytes sessions
+ *   EVENTMPM_NO_RATE_LIMIT    210 lines  1800 bytes RateLimit
+ *   EVENTMPM_NO_CORS          210 lines  2700 bytes CORS
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
  *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
  *   EVENTMPM_NO_MAIN          790 lines 13200 bytes the command line
@@ -812,6 +837,22 @@ typedef struct empm_config {
                                           can resume: 524288; full, the address
                                           that has most gives way. 0: none */
     int         ssl_session_timeout_ms; /* and how long they can: 300000 */
+    const char *session_secret_file;   /* a line of at least 32 bytes signs the
+                                          sessions; those of up to three lines
+                                          below it are believed, too. NULL: a
+                                          secret of this start, which reloads
+                                          keep and an upgrade does not */
+    const char *session_cookie_name;   /* "session". "__Host-session" is what
+                                          browsers protect best: HTTPS only,
+                                          here or in a proxy in front */
+    int         session_max_age_ms;    /* a session ends so long after its
+                                          start: 43200000, 12 hours */
+    int         session_idle_timeout_ms; /* ... and so long after its last
+                                          request: 1800000; 0: it does not */
+    int64_t     rate_limit_size;       /* bytes, if a location has a RateLimit,
+                                          shared by all children: 1048576 are
+                                          some 10,000 clients at a time; full,
+                                          the network with most gives way */
     int64_t     shared_store_size;     /* bytes for empm_store_*(), at least 10
                                           KiB: 0, none */
 
@@ -1710,6 +1751,32 @@ EMPM_API int empm_authenticate(empm_request *req, const char *realm,
 EMPM_API int empm_basic_auth(empm_request *req, const char **user,
                              const char **password);
 
+/* A session: a text of yours, such as the number of a user, that comes back
+ * with each request of the client until it ends. It is in a cookie, signed: the
+ * client can read it, but neither change it nor make one. SessionMaxAge and
+ * SessionIdleTimeout end it; the latter begins anew with a request that asks
+ * for it. The cookie is HttpOnly, SameSite=Lax and, over HTTPS, Secure.
+ *
+ *   empm_session        returns the text, or NULL: there is no session
+ *   empm_session_start  begins one, always with a new cookie: call it at each
+ *                       login, and with a new text. The one before has ended
+ *   empm_session_end    ends it, and deletes the cookie. With a shared store
+ *                       (SharedStoreSize) no copy of it works any more; without
+ *                       one a copy works until its time is over
+ *   value               at most 512 bytes, and no secret to the client
+ *   returns             EMPM_OK, EMPM_EINVAL (too long), EMPM_EMISUSE (the head
+ *                       has left), EMPM_ENOMEM, EMPM_EFULL, EMPM_ESYS
+ *   note                SameSite=Lax keeps forms and scripts of other sites
+ *                       from using a session. It does not keep links from it: a
+ *                       GET changes nothing. Nor does it keep pages of the same
+ *                       site, as of other hosts of your domain, from posting:
+ *                       where strangers have such hosts, compare the field
+ *                       Origin with your own
+ */
+EMPM_API const char *empm_session(empm_request *req);
+EMPM_API int empm_session_start(empm_request *req, const char *value);
+EMPM_API int empm_session_end(empm_request *req);
+
 /* Returns 1 if `password`, which a client has sent, is the one that is kept as
  * empm_account has it; 0: it is not, is longer than 128 bytes, or `kept` has no
  * such form. Costs as much as empm_authenticate().
@@ -1766,8 +1833,9 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   engine endpoints endpoint-unix endpoint-sockets limits users logs server
  *                                             threads, sockets, all together
  *   -- here ends the core --
- *   config-files config-sections answers proxy digest store auth forms
- *   form-parts events tls fields access files fastcgi status wings
+ *   config-files config-sections answers proxy digest store rate cors auth
+ *   sessions forms form-parts events tls fields access files fastcgi status
+ *   wings
  *                                             wings, each of them closed
  *   testing                                   requests without a socket
  *   signals manager attend identity           one process that serves
@@ -1983,8 +2051,12 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix store           random shared
  *   prefix store-table     sip kv
  *   prefix store-calls     store
+ *   prefix rate            rate
+ *   prefix cors            cors
  *   prefix auth-passwords  auth
  *   prefix auth            auth
+ *   prefix auth-locations  auth
+ *   prefix sessions        session secrets
  *   prefix forms           form
  *   prefix form-parts      forms
  *   prefix events          news channel ear events
@@ -3513,6 +3585,16 @@ static const empm__directive empm__directives[] = {
               "524288", "bytes for sessions that are resumed; 0: none"),
     EMPM__SET("SSLSessionCacheTimeout", ssl_session_timeout_ms, MS, 1000,
               INT_MAX, "300", "a session can be resumed for so long"),
+    EMPM__SET("SessionSecretFile", session_secret_file, TEXT, 0, 0, NULL,
+              "lines that sign sessions; none: a secret of this start"),
+    EMPM__SET("SessionCookieName", session_cookie_name, TEXT, 0, 0, "session",
+              "the cookie of empm_session()"),
+    EMPM__SET("SessionMaxAge", session_max_age_ms, MS, 1000, INT_MAX, "43200",
+              "a session ends so long after its start"),
+    EMPM__SET("SessionIdleTimeout", session_idle_timeout_ms, MS, 0, INT_MAX,
+              "1800", "... and after its last request; 0: it does not"),
+    EMPM__SET("RateLimitSize", rate_limit_size, I64, 0, INT64_MAX, "1048576",
+              "bytes that all children share for RateLimit of locations"),
     EMPM__SET("SharedStoreSize", shared_store_size, I64, 0, INT64_MAX, "0",
               "bytes of memory for empm_store_*(); 0: none"),
     /* --- children and threads. COUNT: >>check corrects these as Apache does,
@@ -4262,7 +4344,8 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "ModMimeUsePathInfo MultiviewsMatch RemoveCharset RemoveEncoding "
       "RemoveLanguage RemoveType TypesConfig CacheNegotiatedDocs",
       "a handler sets Content-Type and calls empm_send_file()" },
-    { "Require", "it stands in <Location>" },
+    { "Require RateLimit Cors* AuthName AuthType AuthUserFile "
+      "AuthBasicProvider", "it stands in <Location>" },
     { "Auth* Allow AllowMethods Anonymous* Deny LDAP* Order Satisfy "
       "<AuthnProviderAlias <AuthzProviderAlias <RequireAll <RequireAny "
       "<RequireNone", "a route's on_head lets requests in or not: see "
@@ -4824,6 +4907,8 @@ enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
           "Connections refused for MaxConnectionsPerPeer")                     \
     WORKER(uint32_t, proxy_refused, "refused_proxies_total", "ProxiesRefused", \
            0, "PROXY headers that were bad, or from a peer not trusted")       \
+    WORKER(uint32_t, rate_refused, "refused_rates_total", "RatesRefused", 0,   \
+           "Requests refused for a RateLimit")                                 \
     CHILD(uint32_t, culled, "culled_connections_total", "ConnsCulled", 0,      \
           "Idle connections closed to make room")                              \
     CHILD(uint32_t, expired, "expired_connections_total", "ConnsExpired", 0,   \
@@ -7472,6 +7557,8 @@ struct empm_server {
     int             ngroups;
     struct empm__kv *store;        /* SharedStoreSize; NULL: none (>>store) */
     struct empm__auth *auth;       /* NULL: not built (>>auth-passwords) */
+    struct empm__rates *rates;     /* NULL: no location has one (>>rate) */
+    struct empm__secrets *secrets; /* of sessions; NULL: not built */
     struct empm__types *types;     /* AddType; NULL: none (>>files) */
     unsigned char   codings[EMPM__CODINGS + 1];    /* Precompressed; 0 ends */
     struct empm__errors *errors;   /* ErrorDocument; NULL: none */
@@ -7526,7 +7613,7 @@ typedef struct empm__backend_seen {
 } empm__backend_seen;
 
 enum empm__require { EMPM__REQUIRE_GRANTED, EMPM__REQUIRE_DENIED,
-                     EMPM__REQUIRE_LOCAL };
+                     EMPM__REQUIRE_LOCAL, EMPM__REQUIRE_USER };
 
 /* What is set for a part of the paths (>>locations). Fields that are not set
  * are 0. Nothing changes it while the server lives. */
@@ -7535,6 +7622,18 @@ typedef struct empm__location {
     enum empm__require require;
     int                listing;        /* of folders: Options Indexes */
     struct empm__field_rule *fields;   /* Header; or NULL (>>fields) */
+    /* texts of directives, as they stand in cfg (>>auth) */
+    const char        *users;          /* with REQUIRE_USER: names; "": any */
+    const char        *realm, *user_file;
+    const empm_account *accounts;      /* of user_file, which may be shared */
+    /* >>rate */
+    const char        *rate;           /* RateLimit; NULL: none */
+    uint64_t           rate_key;       /* the same in all processes */
+    uint32_t           rate_us, rate_burst;  /* a request each rate_us */
+    /* >>cors: lists with blanks or commas between the words; NULL: none */
+    const char        *cors_origins, *cors_methods, *cors_headers;
+    const char        *cors_expose;
+    int                cors_credentials, cors_max_age_s;
 } empm__location;
 
 /* A wing is an optional part of the server; this is all that the core knows of
@@ -7729,7 +7828,8 @@ static const char *empm__location_set(empm_server *s, empm__location *l,
         if (why == empm__location_unknown)
             why = (*wing)->locate(s, l, name, value);
     if (why == empm__location_unknown && empm__text_equal(name, "Require"))
-        return "must be all granted, all denied or local";
+        return "must be all granted, all denied, local, valid-user or "
+               "user NAME";
     return why;
 }
 
@@ -7861,6 +7961,25 @@ static int empm__locations_init(empm__locations *t, empm_server *s,
         for (i = 0; i < lines; i++)
             empm__locations_apply(s, t, cfg->location[i], of[i], rep);
     return rep->errors == before ? EMPM_OK : rep->result;
+}
+
+/* Calls `look` with each location as a server would have it, for what is wrong
+ * with several lines together. What is wrong with one of them is said by the
+ * check of the core. */
+EMPM__OPTIONAL
+static void empm__locations_look(const empm_config *cfg,
+                                 const empm__chars *chars, empm__report *rep,
+                                 void (*look)(const empm__location *l,
+                                              empm__report *rep))
+{
+    empm__locations t;
+    empm__report silent;
+    uint32_t k;
+    memset(&silent, 0, sizeof silent);
+    if (empm__locations_init(&t, NULL, cfg, chars, &silent) == EMPM_OK)
+        for (k = 0; k < t.n; k++)
+            look(&t.list[k], rep);
+    empm__locations_free(&t);
 }
 
 /* ---------------------------------------------------------------------------
@@ -11486,6 +11605,7 @@ struct empm_request {             /* owner: the connection's */
     uint32_t      fields_len, fields_cap;
     int           has_type;
     empm__trailer *trailers_out;  /* in order, for a client that takes them */
+    struct empm__login *login;    /* its session; NULL: not looked for */
     empm__page   *body_out, *body_out_last; /* not yet framed */
     size_t        body_out_bytes;
     empm_producer *producer;
@@ -17057,6 +17177,8 @@ static empm__memory empm__memory_estimate(const empm_config *cfg)
         m.buffers += children * (double)cfg->threads_per_child * EMPM__SCRATCH;
         m.store += (double)cfg->ssl_session_cache_size;
     }
+    if (cfg->location[0] != NULL)      /* which may have a RateLimit */
+        m.store += (double)cfg->rate_limit_size;
     m.stacks = empm__memory_stacks(cfg);
     m.likely = idle + m.buffers + m.store +
                threads * (EMPM_PAGE_BYTES + EMPM__STACK_USED);
@@ -19865,7 +19987,9 @@ static const empm__wing empm__proxy_wing = EMPM__WING_OFF(empm__proxy_check);
  * source    FIPS 180-4 (SHA-256), RFC 2104 (HMAC), RFC 4648 4 and 5 (base64)
  * ------------------------------------------------------------------------- */
 
-#ifndef EVENTMPM_NO_AUTH
+#if !defined(EVENTMPM_NO_AUTH) || !defined(EVENTMPM_NO_SESSIONS)
+
+#define EMPM__SECRET_FILE_MOST 1048576 /* bytes of a file of secrets */
 
 typedef struct empm__sha256 {
     uint32_t      h[8];
@@ -20095,7 +20219,44 @@ static size_t empm__base64_encode_url(char *to, const void *data, size_t n)
     return k;
 }
 
-#endif /* EVENTMPM_NO_AUTH */
+/* Reads a file of secrets whole, with a NUL behind it. NULL: it is said why, or
+ * rep->result is EMPM_ENOMEM. */
+static char *empm__secret_file_read(const char *directive, const char *path,
+                                    int code, empm__report *rep)
+{
+    struct stat st;
+    char *text = NULL;
+    size_t n = 0;
+    ssize_t r = -1;
+    /* O_NONBLOCK: a FIFO by mistake would keep the start waiting */
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, code, "%s %s: %s: %s", directive,
+                         path, fd < 0 ? "open" : "fstat", strerror(errno));
+    else if (!S_ISREG(st.st_mode) || st.st_size > EMPM__SECRET_FILE_MOST)
+        empm__report_say(rep, EMPM_LOG_ERROR, code, "%s %s: is no file of at "
+                         "most 1 MiB", directive, path);
+    else if ((text = (char *)EMPM_MALLOC((size_t)st.st_size + 1)) == NULL) {
+        rep->result = EMPM_ENOMEM;
+        empm__report_say(rep, EMPM_LOG_ERROR, 5104, "%s: no memory", directive);
+    } else {
+        while ((r = read(fd, text + n, (size_t)st.st_size - n)) > 0)
+            n += (size_t)r;
+        if (r < 0)
+            empm__report_say(rep, EMPM_LOG_ERROR, code, "%s %s: read: %s",
+                             directive, path, strerror(errno));
+    }
+    if (fd >= 0)
+        close(fd);
+    if (r == 0) {
+        text[n] = '\0';
+        return text;
+    }
+    EMPM_FREE(text);
+    return NULL;
+}
+
+#endif /* EVENTMPM_NO_AUTH, EVENTMPM_NO_SESSIONS */
 
 /* ---------------------------------------------------------------------------
  * >>store -- keys and values in memory that processes share
@@ -20134,7 +20295,8 @@ static size_t empm__base64_encode_url(char *to, const void *data, size_t n)
  * source    J.-P. Aumasson, D. J. Bernstein, "SipHash: a fast short-input PRF"
  * ------------------------------------------------------------------------- */
 
-#if !defined(EVENTMPM_NO_STORE) || defined(EVENTMPM_TLS_BEARSSL)
+#if !defined(EVENTMPM_NO_STORE) || defined(EVENTMPM_TLS_BEARSSL) || \
+    !defined(EVENTMPM_NO_RATE_LIMIT)
 
 /* Fills in n bytes that no client can guess; without any chance in the system,
  * the clock is better than a constant. */
@@ -20549,6 +20711,7 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
 }
 
 /* Copies the value out under the lock. EMPM_EGONE: there is none. */
+EMPM__OPTIONAL
 static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
                         void *value, size_t cap, size_t *len, uint64_t *version,
                         uint64_t now_ms)
@@ -20574,6 +20737,7 @@ static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
 }
 
 /* if_version: NULL: whatever is there; 0: only if nothing is; or only that. */
+EMPM__OPTIONAL
 static int empm__kv_put_of(uint8_t owner, empm__kv *kv, const void *key,
                            size_t key_len, const uint64_t *if_version,
                            const void *value, size_t len, int64_t ttl_ms,
@@ -20596,7 +20760,7 @@ static int empm__kv_put_of(uint8_t owner, empm__kv *kv, const void *key,
     return r;
 }
 
-#ifndef EVENTMPM_NO_STORE            /* what TLS does not need */
+#ifndef EVENTMPM_NO_STORE            /* what others do not need */
 
 /* The same where all entries have one owner: the first that ends gives way. */
 static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
@@ -20690,7 +20854,7 @@ static void empm__kv_free(empm__kv *kv, size_t bytes)
         munmap(kv, bytes);
 }
 
-#endif /* EVENTMPM_NO_STORE, and no sessions of TLS */
+#endif /* EVENTMPM_NO_STORE, no sessions of TLS and no RateLimit */
 
 /* ---------------------------------------------------------------------------
  * >>store-calls -- the shared store, as a handler sees it
@@ -20846,6 +21010,450 @@ static const empm__wing empm__store_wing = EMPM__WING_OFF(empm__store_check);
 #endif /* EVENTMPM_NO_STORE */
 
 /* ---------------------------------------------------------------------------
+ * >>rate -- RateLimit: how often a client may come into a location
+ *
+ * For each client and RateLimit one number is kept, in a store of its own that
+ * all children share: when the client would be even with its rate (the generic
+ * cell rate algorithm). A request moves it on by one interval; it may be ahead
+ * of now by as many as the burst has.
+ *
+ *   RateLimit 2/second burst=3       tolerance 3 - 1 intervals of 500 ms
+ *   now       0     0     0     0     600    600
+ *   even at   500   1000  1500  429   2000   429, Retry-After: 1
+ *
+ * A client is an IPv4 address or an IPv6 /64. One that is even again costs no
+ * entry. In a shard that is full the network (/24, /48) with most entries gives
+ * one, that which is even first: so a flood of addresses replaces itself, and
+ * never lets in a client that is over its rate.
+ *
+ * source    ITU-T I.371, annex A (the virtual scheduling algorithm)
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_RATE_LIMIT
+
+#define EMPM__RATE_ROOM 64u            /* of an entry: the least */
+
+/* Servers that follow each other in one process share it. */
+struct empm__rates {
+    empm__kv *kv;
+    size_t    bytes;
+    int       servers;
+};
+
+/* Reads "N/second", "/minute" or "/hour", and "burst=N"; without it the burst
+ * is N. Returns NULL, or what is wrong. "none": no limit. */
+static const char *empm__rate_parse(empm__location *l, const char *value)
+{
+    static const struct { const char *name; uint32_t us; } units[] = {
+        { "second", 1000000u }, { "minute", 60000000u }, { "hour", 3600000000u }
+    };
+    static const char bad[] = "must be none, or N/second, N/minute or N/hour "
+                              "and maybe burst=N, each N from 1 to 1000000";
+    char word[64], *slash;
+    const char *rest = value;
+    int64_t n, burst;
+    size_t i;
+    l->rate = NULL;
+    if (empm__text_word(&rest, word, sizeof word) != 1)
+        return bad;
+    if (empm__text_equal(word, "none") && *rest == '\0')
+        return NULL;
+    if ((slash = strchr(word, '/')) == NULL)
+        return bad;
+    n = burst = empm__parse_u63(word, (size_t)(slash - word));
+    for (i = 0; i < EMPM__COUNT(units); i++)
+        if (empm__text_equal(slash + 1, units[i].name))
+            break;
+    if (i == EMPM__COUNT(units) || n < 1 || n > 1000000)
+        return bad;
+    if (empm__text_word(&rest, word, sizeof word) == 1) {
+        if (!empm__text_begins(word, "burst="))
+            return bad;
+        burst = empm__parse_u63(word + 6, strlen(word + 6));
+    }
+    if (burst < 1 || burst > 1000000 || *(rest + strspn(rest, " \t")) != '\0')
+        return bad;
+    l->rate = value;
+    l->rate_us = units[i].us / (uint32_t)n;
+    l->rate_burst = (uint32_t)burst;
+    return NULL;
+}
+
+/* The part of an address that is the client's alone, and how much of it its
+ * network has. */
+static size_t empm__rate_address(const empm__peer *p, size_t *network)
+{
+    *network = p->family == EMPM__PEER_IPV6 ? 6
+             : p->family == EMPM__PEER_IPV4 ? 3 : 0;
+    return p->family == EMPM__PEER_IPV6 ? 8
+         : p->family == EMPM__PEER_IPV4 ? 4 : 0;
+}
+
+/* Lets a request in, at now_us. Returns 0; or after how many microseconds it
+ * may come; or EMPM_E*: nothing is known of its rate. */
+static int64_t empm__rate_take(empm__kv *kv, const empm__location *l,
+                               const empm__peer *p, uint64_t now_us)
+{
+    const uint64_t ahead = (uint64_t)l->rate_us * (l->rate_burst - 1);
+    unsigned char key[8 + 1 + 8];
+    uint64_t even = 0;
+    size_t network, n = empm__rate_address(p, &network);
+    int64_t r = 0;
+    empm__kv_at at;
+    memcpy(key, &l->rate_key, 8);
+    key[8] = p->family;
+    memcpy(key + 9, p->addr, n);
+    r = empm__kv_open(&at, kv, key, 9 + n, now_us / 1000);
+    if (r < 0)
+        return r;
+    if (at.slot != NULL && at.slot->len == sizeof even)
+        memcpy(&even, at.value, sizeof even);
+    if (even > now_us + ahead)
+        r = (int64_t)(even - now_us - ahead);
+    else {
+        even = (even > now_us ? even : now_us) + l->rate_us;
+        at.owner = (uint8_t)empm__sip_hash(kv->seed, key + 8, 1 + network);
+        r = empm__kv_write(&at, &even, sizeof even, even / 1000 + 1);
+    }
+    pthread_mutex_unlock(&at.sh->lock);
+    return r;
+}
+
+/* --- the wing ------------------------------------------------------------- */
+
+static const char *empm__rate_locate(empm_server *s, empm__location *l,
+                                     const char *name, const char *value)
+{
+    (void)s;
+    return empm__text_equal(name, "RateLimit") ? empm__rate_parse(l, value)
+                                               : empm__location_unknown;
+}
+
+static void empm__rate_check(const empm_config *cfg, const empm__chars *chars,
+                             empm__report *rep)
+{
+    (void)chars;
+    if (cfg->rate_limit_size < (int64_t)EMPM__KV_LEAST(EMPM__RATE_ROOM) ||
+        (uint64_t)cfg->rate_limit_size > SIZE_MAX / 2)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5810, "RateLimitSize must be "
+                         "from %lu to %lu",
+                         (unsigned long)EMPM__KV_LEAST(EMPM__RATE_ROOM),
+                         (unsigned long)(SIZE_MAX / 2));
+}
+
+/* Takes over what the server before has counted, or begins anew. */
+static int empm__rate_store_take(empm_server *s, const empm_server *old,
+                                 empm__report *rep)
+{
+    const size_t bytes = (size_t)s->cfg->rate_limit_size;
+    int r;
+    if (old != NULL && old->rates != NULL && old->rates->bytes == bytes)
+        s->rates = old->rates;
+    else {
+        s->rates = (struct empm__rates *)EMPM_MALLOC(sizeof *s->rates);
+        if (s->rates == NULL)
+            return EMPM_ENOMEM;
+        memset(s->rates, 0, sizeof *s->rates);
+        s->rates->bytes = bytes;
+    }
+    s->rates->servers++;
+    if (s->rates->kv == NULL &&
+        (r = empm__kv_new(&s->rates->kv, bytes, EMPM__RATE_ROOM)) < 0) {
+        empm__report_say(rep, EMPM_LOG_ERROR, 5810, "RateLimitSize: no memory "
+                         "of that size to share");
+        return r;
+    }
+    return EMPM_OK;
+}
+
+/* A limit is known by the text of its line: each reload and each child makes
+ * the same key of it, and the locations within it count together. */
+static int empm__rate_server_new(empm_server *s, const empm_server *old,
+                                 empm__report *rep)
+{
+    uint32_t k;
+    int i, r;
+    for (k = 0; k < s->locations.n; k++) {
+        empm__location *l = &s->locations.list[k];
+        if (l->rate == NULL)
+            continue;
+        if (s->rates == NULL && (r = empm__rate_store_take(s, old, rep)) < 0)
+            return r;
+        for (i = 0; i < EMPM_MAX_LOCATION && s->cfg->location[i] != NULL; i++) {
+            const char *line = s->cfg->location[i];
+            if (l->rate >= line && l->rate <= line + strlen(line))
+                l->rate_key = empm__sip_hash(s->rates->kv->seed, line,
+                                             strlen(line));
+        }
+    }
+    return EMPM_OK;
+}
+
+static void empm__rate_server_free(empm_server *s)
+{
+    if (s->rates == NULL || --s->rates->servers > 0)
+        return;
+    empm__kv_free(s->rates->kv, s->rates->bytes);
+    EMPM_FREE(s->rates);
+}
+
+/* A store that does not answer lets everybody in: that is said. */
+static int empm__rate_enter(empm_request *req)
+{
+    const empm__location *l = req->location;
+    empm__peer client;
+    char text[24];
+    int64_t r;
+    if (l->rate == NULL)
+        return EMPM_OK;
+    client = empm__request_client(req);
+    r = empm__rate_take(req->w->s->rates->kv, l, &client, empm__now_us());
+    if (r < 0)
+        empm__engine_log(req->w->engine, EMPM_LOG_ERROR, 5811, "RateLimit of "
+                         "%s: a child holds its store, so nobody is refused",
+                         l->path);
+    if (r <= 0)
+        return EMPM_OK;
+    empm__bump(&req->w->score->rate_refused, 1u);
+    empm__request_log(req, EMPM_LOG_INFO, 5812, "RateLimit of %s is reached: "
+                      "429", l->path);
+    snprintf(text, sizeof text, "%lld", (long long)((r + 999999) / 1000000));
+    return empm_set_header(req, "Retry-After", text) < 0 ? 503 : 429;
+}
+
+static const empm__wing empm__rate_wing = {
+    empm__rate_check, empm__rate_server_new, empm__rate_server_free,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    empm__rate_locate, empm__rate_enter, NULL
+};
+
+#else
+
+static const empm__wing empm__rate_wing = EMPM__WING_OFF(NULL);
+
+#endif /* EVENTMPM_NO_RATE_LIMIT */
+
+/* ---------------------------------------------------------------------------
+ * >>cors -- pages of other origins that may read a location's answers
+ *
+ * A browser keeps an answer from a page of another origin unless its fields
+ * name that origin, and asks first (a preflight: OPTIONS) before it sends what
+ * no form could. The fields are set when the head of an answer is decided, so
+ * that errors have them, too, and no handler can leave out Vary. Origins are
+ * compared as whole strings; "null", which any page can have itself be called,
+ * is one only where it is listed. Nothing of this keeps a request from running:
+ * it is no protection against forged ones.
+ *
+ * source    Fetch 3.3 (CORS protocol), RFC 6454 6.2
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_CORS
+
+/* The next word of a list with blanks or commas between them; 0: the end. */
+static int empm__cors_word(const char **list, const char **word, size_t *n)
+{
+    const char *s = *list + strspn(*list, " \t,\"");
+    *n = strcspn(s, " \t,\"");
+    *word = s;
+    *list = s + *n;
+    return *n > 0;
+}
+
+static int empm__cors_has(const char *list, const char *what, size_t len)
+{
+    const char *word;
+    size_t n;
+    while (empm__cors_word(&list, &word, &n))
+        if (n == len && memcmp(word, what, n) == 0)
+            return 1;
+    return 0;
+}
+
+/* Is it as a browser sends it: scheme://host[:port] in small letters, without
+ * the port that the scheme stands for? */
+static int empm__cors_is_origin(const char *s, size_t n)
+{
+    const char *end = s + n, *at = s, *host;
+    if ((n == 1 && *s == '*') || (n == 4 && memcmp(s, "null", 4) == 0))
+        return 1;
+    while (at < end && ((*at >= 'a' && *at <= 'z') ||
+                        (at > s && (empm__ascii_is_digit(*at) || *at == '+' ||
+                                    *at == '-' || *at == '.'))))
+        at++;
+    if (at == s || end - at < 4 || memcmp(at, "://", 3) != 0)
+        return 0;
+    for (host = at += 3; at < end; at++)
+        if (!(*at >= 'a' && *at <= 'z') && !empm__ascii_is_digit(*at) &&
+            strchr("-._~:[]", *at) == NULL)
+            return 0;
+    n = (size_t)(end - host);
+    return !(n > 3 && memcmp(end - 3, ":80", 3) == 0 &&
+             strncmp(s, "http:", 5) == 0) &&
+           !(n > 4 && memcmp(end - 4, ":443", 4) == 0 &&
+             strncmp(s, "https:", 6) == 0);
+}
+
+/* Takes a list of tokens, or of origins. NULL, or what is wrong. */
+static const char *empm__cors_list(const char **to, const char *value,
+                                   int origins)
+{
+    const char *list = value, *word;
+    size_t n, i;
+    int any = 0;
+    if (strlen(value) > 500)
+        return "is longer than 500 bytes";
+    for (; empm__cors_word(&list, &word, &n); any = 1) {
+        if (origins && !empm__cors_is_origin(word, n))
+            return "must be *, null, or origins such as https://example.org, "
+                   "in small letters, without a path and the scheme's own port";
+        for (i = 0; !origins && i < n; i++)
+            if (!(empm__chars_class((unsigned char)word[i]) & EMPM__TCHAR))
+                return "has a word that is no token";
+    }
+    *to = value;
+    return any ? NULL : "wants one word or more";
+}
+
+static const char *empm__cors_locate(empm_server *s, empm__location *l,
+                                     const char *name, const char *value)
+{
+    int64_t n;
+    (void)s;
+    if (empm__text_equal(name, "CorsAllowOrigin"))
+        return empm__cors_list(&l->cors_origins, value, 1);
+    if (empm__text_equal(name, "CorsAllowMethods"))
+        return empm__cors_list(&l->cors_methods, value, 0);
+    if (empm__text_equal(name, "CorsAllowHeaders"))
+        return empm__cors_list(&l->cors_headers, value, 0);
+    if (empm__text_equal(name, "CorsExposeHeaders"))
+        return empm__cors_list(&l->cors_expose, value, 0);
+    if (empm__text_equal(name, "CorsAllowCredentials")) {
+        l->cors_credentials = empm__text_equal(value, "on");
+        return l->cors_credentials || empm__text_equal(value, "off")
+                   ? NULL : "must be On or Off";
+    }
+    if (empm__text_equal(name, "CorsMaxAge")) {
+        n = empm__parse_u63(value, strlen(value));
+        l->cors_max_age_s = (int)n;
+        return n >= 0 && n <= 86400 ? NULL
+                                    : "must be seconds, from 0 to 86400";
+    }
+    return empm__location_unknown;
+}
+
+static void empm__cors_look(const empm__location *l, empm__report *rep)
+{
+    const int others = l->cors_methods != NULL || l->cors_headers != NULL ||
+                       l->cors_expose != NULL || l->cors_credentials;
+    if (l->cors_origins == NULL && others)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5820, "Location %s: CORS needs "
+                         "CorsAllowOrigin", l->path);
+    if (l->cors_origins != NULL && l->cors_credentials &&
+        (empm__cors_has(l->cors_origins, "*", 1) ||
+         empm__cors_has(l->cors_origins, "null", 4)))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5820, "Location %s: with "
+                         "CorsAllowCredentials each origin must be named, not "
+                         "by * or null: any page could act for a user",
+                         l->path);
+}
+
+static void empm__cors_check(const empm_config *cfg, const empm__chars *chars,
+                             empm__report *rep)
+{
+    empm__locations_look(cfg, chars, rep, empm__cors_look);
+}
+
+/* Sets a field to a list, with commas between its words. */
+static void empm__cors_field(empm_request *req, const char *name,
+                             const char *list)
+{
+    char text[1100], *at = text;
+    const char *word;
+    size_t n;
+    while (empm__cors_word(&list, &word, &n)) {
+        if (at > text)
+            at = EMPM__ADD(at, ", ");
+        at = empm__text_append(at, word, n);
+    }
+    *at = '\0';
+    empm_set_header(req, name, text);
+}
+
+/* Returns the value of Access-Control-Allow-Origin: the origin of the request,
+ * which must be one field, if it is listed, or "*"; NULL: it is not allowed. */
+static const char *empm__cors_allowed(const empm_request *req)
+{
+    const empm__head *h = &req->head;
+    const empm__location *l = req->location;
+    const uint32_t at = empm__head_find(h, req->text, "origin", 6, 0);
+    const char *origin;
+    if (at >= h->nfields ||
+        empm__head_find(h, req->text, "origin", 6, at + 1) < h->nfields)
+        return NULL;
+    origin = req->text + h->fields[at].value;
+    /* the same for all, whatever else is listed: there is no Vary */
+    if (empm__cors_has(l->cors_origins, "*", 1))
+        return "*";
+    return empm__cors_has(l->cors_origins, origin, strlen(origin)) ? origin
+                                                                   : NULL;
+}
+
+/* A preflight is answered here: no user is asked for, and no handler runs. */
+static int empm__cors_enter(empm_request *req)
+{
+    const empm__location *l = req->location;
+    char age[16];
+    if (l->cors_origins == NULL || strcmp(empm_method(req), "OPTIONS") != 0 ||
+        empm_header(req, "Origin") == NULL ||
+        empm_header(req, "Access-Control-Request-Method") == NULL)
+        return EMPM_OK;
+    if (empm__cors_allowed(req) == NULL)
+        return 403;
+    empm__cors_field(req, "Access-Control-Allow-Methods",
+                     l->cors_methods != NULL ? l->cors_methods
+                                             : "GET HEAD POST");
+    if (l->cors_headers != NULL)
+        empm__cors_field(req, "Access-Control-Allow-Headers", l->cors_headers);
+    if (l->cors_max_age_s > 0) {
+        snprintf(age, sizeof age, "%d", l->cors_max_age_s);
+        empm_set_header(req, "Access-Control-Max-Age", age);
+    }
+    return 204;
+}
+
+/* The same URL has another answer for another origin, also for a client that
+ * sends none: Vary is there in any case, beside what a handler has set. */
+static void empm__cors_leave(empm_request *req)
+{
+    const empm__location *l = req->location;
+    const char *allowed;
+    if (l->cors_origins == NULL)
+        return;
+    allowed = empm__cors_allowed(req);
+    if (!empm__cors_has(l->cors_origins, "*", 1))
+        empm_add_header(req, "Vary", "Origin");
+    if (allowed == NULL)
+        return;
+    empm_set_header(req, "Access-Control-Allow-Origin", allowed);
+    if (l->cors_credentials)
+        empm_set_header(req, "Access-Control-Allow-Credentials", "true");
+    if (l->cors_expose != NULL && strcmp(empm_method(req), "OPTIONS") != 0)
+        empm__cors_field(req, "Access-Control-Expose-Headers", l->cors_expose);
+}
+
+static const empm__wing empm__cors_wing = {
+    empm__cors_check, NULL, NULL,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    empm__cors_locate, empm__cors_enter, empm__cors_leave
+};
+
+#else
+
+static const empm__wing empm__cors_wing = EMPM__WING_OFF(NULL);
+
+#endif /* EVENTMPM_NO_CORS */
+
+/* ---------------------------------------------------------------------------
  * >>auth-passwords -- a password, and what is kept of it
  *
  * A password is kept as crypt(3) has it with "$5$": a salt, and thousands of
@@ -20873,6 +21481,7 @@ struct empm__auth {                /* one of each process; threads share it */
     /* atomic words: two threads that write one place leave what is no hash of
        anything, or one of both */
     uint32_t      seen[EMPM__AUTH_SEEN][4];
+    struct empm__auth_file *files; /* of locations; fixed */
 };
 
 /* A kept password, taken apart. */
@@ -21122,21 +21731,25 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
 }
 
 /* Finds the user. The whole table is read, and a password is compared even if
- * there is no such name: with that of the first row, for nothing. */
+ * there is no such name: with the first one that is hashed, for nothing. So the
+ * time does not tell which names there are. */
 static const empm_account *empm__auth_find(struct empm__auth *auth,
                                            const empm_account *accounts,
                                            const char *user,
                                            const char *password)
 {
-    const empm_account *row, *found = NULL;
-    for (row = accounts; row->name != NULL; row++)
-        if (strcmp(row->name, user) == 0 && found == NULL)
+    const empm_account *row, *found = NULL, *other = NULL;
+    for (row = accounts; row->name != NULL; row++) {
+        if (found == NULL && strcmp(row->name, user) == 0)
             found = row;
-    if (accounts->name == NULL ||
-        !empm__auth_password_is(auth, password, found != NULL
-                                ? found->password : accounts->password))
-        return NULL;
-    return found;
+        if (other == NULL && *row->password == '$')
+            other = row;
+    }
+    if (found == NULL && other != NULL)
+        empm__auth_password_is(auth, password, other->password);
+    return found != NULL &&
+           empm__auth_password_is(auth, password, found->password) ? found
+                                                                   : NULL;
 }
 
 /* 401, with what the client has to send. */
@@ -21163,38 +21776,270 @@ EMPM_API int empm_authenticate(empm_request *req, const char *realm,
         return 503;
     if (r == EMPM_OK)
         found = empm__auth_find(req->w->s->auth, accounts, user, password);
+    if (r == EMPM_OK && found == NULL)
+        empm__request_log(req, EMPM_LOG_WARN, 1617, "user %.64s: wrong name or "
+                          "password: 401", user);
     if (found == NULL)
         return empm__auth_challenge(req, realm);
     return empm_note(req, "REMOTE_USER", found->name) < 0 ||
            empm_note(req, "AUTH_TYPE", "Basic") < 0 ? 503 : EMPM_OK;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>auth-locations -- files of users, and the locations that ask for one
+ *
+ * AuthUserFile is a file of htpasswd's form: NAME:PASSWORD, one a line, what
+ * begins with '#' and empty lines left out. It is read once, with the rights of
+ * the user that starts the server, and becomes a table as a program has it.
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__auth_file {
+    struct empm__auth_file *next;
+    const char             *name;      /* as the directive has it */
+    empm_account           *accounts;
+    char                   *text;      /* that they point into */
+} empm__auth_file;
+
+/* Takes a line apart. Returns NULL, or what is wrong with it; a line without a
+ * user leaves row->name NULL. */
+static const char *empm__auth_line_parse(char *line, empm_account *row)
+{
+    char *colon = strchr(line, ':'), *end;
+    empm__auth_kept kept;
+    row->name = row->password = NULL;
+    line[strcspn(line, "\r")] = '\0';
+    if (*line == '\0' || *line == '#')
+        return NULL;
+    if (colon == NULL)
+        return "wants NAME:PASSWORD";
+    *colon = '\0';
+    end = colon + 1 + strcspn(colon + 1, ":");
+    *end = '\0';                       /* htpasswd allows further columns */
+    if (!empm__auth_is_text(line))
+        return "the name is no UTF-8, or has controls";
+    if (!empm__auth_kept_parse(&kept, colon + 1))
+        return "has no password in a form that is known: `openssl passwd -5` "
+               "or `htpasswd -n2 NAME` prints one";
+    row->name = line;
+    row->password = colon + 1;
+    return NULL;
+}
+
+static void empm__auth_file_free(empm__auth_file *f)
+{
+    if (f != NULL) {
+        EMPM_FREE(f->accounts);
+        EMPM_FREE(f->text);
+    }
+    EMPM_FREE(f);
+}
+
+/* Makes a table of a file. NULL: it is said why, or rep->result is ENOMEM. */
+static empm__auth_file *empm__auth_file_new(const empm_config *cfg,
+                                            const char *value,
+                                            empm__report *rep)
+{
+    char word[EMPM__ARGUMENT], full[1200], *line, *next;
+    const char *path, *at = value, *why;
+    const int before = rep->errors;
+    empm__auth_file *f = NULL;
+    size_t lines = 2, n = 0, number = 0;
+    if (empm__text_word(&at, word, sizeof word) <= 0)
+        return NULL;                   /* that has been said */
+    path = empm__config_path(cfg, word, full, sizeof full);
+    line = empm__secret_file_read("AuthUserFile", path, 5800, rep);
+    if (line == NULL)
+        return NULL;
+    for (next = line; *next != '\0'; next++)
+        lines += *next == '\n';
+    f = (empm__auth_file *)EMPM_MALLOC(sizeof *f);
+    if (f != NULL) {
+        memset(f, 0, sizeof *f);
+        f->accounts = (empm_account *)EMPM_MALLOC(lines * sizeof *f->accounts);
+        f->text = line;
+    }
+    if (f == NULL || f->accounts == NULL) {
+        if (f == NULL)
+            EMPM_FREE(line);
+        empm__auth_file_free(f);
+        rep->result = EMPM_ENOMEM;
+        return NULL;
+    }
+    f->name = value;
+    for (; line != NULL; line = next) {
+        if ((next = strchr(line, '\n')) != NULL)
+            *next++ = '\0';
+        number++;
+        if ((why = empm__auth_line_parse(line, &f->accounts[n])) != NULL)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5800, "AuthUserFile %s:%lu: "
+                             "%s", path, (unsigned long)number, why);
+        n += f->accounts[n].name != NULL;
+    }
+    f->accounts[n].name = f->accounts[n].password = NULL;
+    if (rep->errors == before)
+        return f;
+    empm__auth_file_free(f);
+    return NULL;
+}
+
+/* Is one of the names of `Require user` the user's? "": any is. */
+static int empm__auth_is_wanted(const char *users, const char *name)
+{
+    char word[EMPM__ARGUMENT];
+    if (*users == '\0')
+        return 1;
+    while (empm__text_word(&users, word, sizeof word) == 1)
+        if (strcmp(word, name) == 0)
+            return 1;
+    return 0;
+}
+
 /* --- the wing ------------------------------------------------------------- */
+
+/* The texts stay where they are, in cfg. */
+static const char *empm__auth_locate(empm_server *s, empm__location *l,
+                                     const char *name, const char *value)
+{
+    char word[EMPM__ARGUMENT];
+    const char *rest = value;
+    const int one = empm__text_word(&rest, word, sizeof word) == 1;
+    const int only = one && *(rest + strspn(rest, " \t")) == '\0';
+    (void)s;
+    if (empm__text_equal(name, "Require")) {
+        if (!(only && empm__text_equal(word, "valid-user")) &&
+            !(one && !only && empm__text_equal(word, "user")))
+            return empm__location_unknown;
+        l->require = EMPM__REQUIRE_USER;
+        l->users = only ? "" : rest;
+        return NULL;
+    }
+    if (empm__text_equal(name, "AuthName")) {
+        l->realm = value;
+        return only && strlen(word) <= 100 && empm__auth_is_text(word)
+                   ? NULL : "must be a text of at most 100 bytes, in quotes";
+    }
+    if (empm__text_equal(name, "AuthUserFile")) {
+        l->user_file = value;
+        return only ? NULL : "must be a file";
+    }
+    if (empm__text_equal(name, "AuthType"))
+        return only && empm__text_equal(word, "Basic") ? NULL
+                                                       : "must be Basic";
+    if (empm__text_equal(name, "AuthBasicProvider"))
+        return only && empm__text_equal(word, "file") ? NULL : "must be file";
+    return empm__location_unknown;
+}
+
+static void empm__auth_look(const empm__location *l, empm__report *rep)
+{
+    if (l->require == EMPM__REQUIRE_USER && l->user_file == NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5801, "Location %s: Require of a "
+                         "user needs AuthUserFile", l->path);
+}
+
+/* Do passwords come over connections that anybody can read? Not those of this
+ * host, nor behind a proxy, whose own connections are not known here. */
+static int empm__auth_in_clear(const empm_config *cfg)
+{
+    empm__endpoint_spec spec;
+    int i;
+    if (cfg->listen[0] == NULL)
+        return 1;
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
+        if (empm__endpoint_parse(&spec, cfg->listen[i]) == NULL &&
+            !spec.tls && !spec.admin && !spec.proxy &&
+            strncmp(cfg->listen[i], "127.", 4) != 0 &&
+            strncmp(cfg->listen[i], "[::1]", 5) != 0 &&
+            strncmp(cfg->listen[i], "unix:", 5) != 0)
+            return cfg->remote_ip_header == NULL;
+    return 0;
+}
+
+static void empm__auth_check(const empm_config *cfg, const empm__chars *chars,
+                             empm__report *rep)
+{
+    char path[EMPM__ARGUMENT], name[EMPM__ARGUMENT];
+    const char *value;
+    int i, files = 0;
+    empm__locations_look(cfg, chars, rep, empm__auth_look);
+    for (i = 0; i < EMPM_MAX_LOCATION && cfg->location[i] != NULL; i++) {
+        value = empm__location_line(cfg->location[i], path, name);
+        if (value == NULL || !empm__text_equal(name, "AuthUserFile"))
+            continue;
+        empm__auth_file_free(empm__auth_file_new(cfg, value, rep));
+        files++;
+    }
+    if (files > 0 && empm__auth_in_clear(cfg))
+        empm__report_say(rep, EMPM_LOG_WARN, 5802, "AuthUserFile: passwords "
+                         "come over plain HTTP, where others can read them: "
+                         "Listen has no tls");
+}
+
+/* Reads the file of each location, and each file once. */
+static int empm__auth_files_load(empm_server *s, empm__report *rep)
+{
+    uint32_t i;
+    for (i = 0; i < s->locations.n; i++) {
+        empm__location *l = &s->locations.list[i];
+        empm__auth_file *f = s->auth->files;
+        if (l->user_file == NULL)
+            continue;
+        while (f != NULL && strcmp(f->name, l->user_file) != 0)
+            f = f->next;
+        if (f == NULL) {
+            if ((f = empm__auth_file_new(s->cfg, l->user_file, rep)) == NULL)
+                return rep->result < 0 ? rep->result : EMPM_EINVAL;
+            f->next = s->auth->files;
+            s->auth->files = f;
+        }
+        l->accounts = f->accounts;
+    }
+    return EMPM_OK;
+}
 
 /* The secret is of this start: what is remembered with it, processes forget. */
 static int empm__auth_server_new(empm_server *s, const empm_server *old,
                                  empm__report *rep)
 {
     (void)old;
-    (void)rep;
     s->auth = (struct empm__auth *)EMPM_MALLOC(sizeof *s->auth);
     if (s->auth == NULL)
         return EMPM_ENOMEM;
     memset(s->auth, 0, sizeof *s->auth);
     s->auth->remembers = empm__random_bytes(s->auth->secret,
                                             sizeof s->auth->secret) == 0;
-    return EMPM_OK;
+    return empm__auth_files_load(s, rep);
 }
 
 static void empm__auth_server_free(empm_server *s)
 {
+    empm__auth_file *f, *next;
+    for (f = s->auth != NULL ? s->auth->files : NULL; f != NULL; f = next) {
+        next = f->next;
+        empm__auth_file_free(f);
+    }
     EMPM_FREE(s->auth);
 }
 
+static int empm__auth_enter(empm_request *req)
+{
+    const empm__location *l = req->location;
+    char realm[EMPM__ARGUMENT] = "";
+    const char *at = l->realm != NULL ? l->realm : l->path;
+    int r;
+    if (l->require != EMPM__REQUIRE_USER)
+        return EMPM_OK;
+    empm__text_word(&at, realm, sizeof realm);
+    r = empm_authenticate(req, realm, l->accounts);
+    if (r != EMPM_OK || empm__auth_is_wanted(l->users, empm_user(req)))
+        return r;
+    return empm__auth_challenge(req, realm);
+}
+
 static const empm__wing empm__auth_wing = {
-    NULL, empm__auth_server_new, empm__auth_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "auth_basic", NULL,
-    NULL, NULL
+    empm__auth_check, empm__auth_server_new, empm__auth_server_free,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "auth_basic",
+    empm__auth_locate, empm__auth_enter, NULL
 };
 
 #else
@@ -21202,6 +22047,406 @@ static const empm__wing empm__auth_wing = {
 static const empm__wing empm__auth_wing = EMPM__WING_OFF(NULL);
 
 #endif /* EVENTMPM_NO_AUTH */
+
+/* ---------------------------------------------------------------------------
+ * >>sessions -- a text that comes back with each request of a client, signed
+ *
+ * The whole session is in the cookie: no memory for it, any child or machine
+ * with the secret can read it, and it outlives reloads. It is signed, so that a
+ * client cannot make or change one, but it is not hidden from the client. Each
+ * has a chance of its own, so that of a client's two sessions one can end:
+ * where there is a shared store, the sessions that were logged out are
+ * remembered there, and a copy of their cookie opens nothing.
+ *
+ *   base64url of:  1 | chance | started | seen | value | HMAC-SHA-256 of name,
+ *                  1   16       8         8      n       NUL and all before
+ *
+ * Times are in seconds since 1970, big-endian. `seen` moves on with requests,
+ * an eighth of SessionIdleTimeout at a time.
+ *
+ * source    RFC 6265 8.4 to 8.6; OWASP, "Session Management Cheat Sheet"
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_SESSIONS
+
+#define EMPM__SESSION_HEAD   33u       /* bytes before the value */
+#define EMPM__SESSION_VALUE  512u      /* at most */
+#define EMPM__SESSION_MOST   (EMPM__SESSION_HEAD + EMPM__SESSION_VALUE + 32u)
+#define EMPM__SESSION_SECRETS 4u
+
+struct empm__secrets {                 /* fixed; the first one signs */
+    unsigned n;
+    unsigned char key[EMPM__SESSION_SECRETS][32];
+};
+
+typedef struct empm__login {           /* a session, taken apart */
+    unsigned char chance[16];
+    int64_t       started_s, seen_s;
+    char          value[EMPM__SESSION_VALUE + 1];
+    int           valid;               /* else the rest says nothing */
+} empm__login;
+
+static void empm__session_put64(unsigned char *to, int64_t v)
+{
+    int i;
+    for (i = 0; i < 8; i++)
+        to[i] = (unsigned char)((uint64_t)v >> (56 - 8 * i));
+}
+
+static int64_t empm__session_get64(const unsigned char *p)
+{
+    uint64_t v = 0;
+    int i;
+    for (i = 0; i < 8; i++)
+        v = v << 8 | p[i];
+    return (int64_t)v;
+}
+
+static void empm__session_sign(const unsigned char key[32], const char *name,
+                               const unsigned char *p, size_t n,
+                               unsigned char mac[32])
+{
+    empm__hmac m;
+    empm__hmac_begin(&m, key, 32);
+    empm__hmac_add_text(&m, name);
+    empm__hmac_add(&m, p, n);
+    empm__hmac_end(&m, mac);
+}
+
+/* Writes the text of a cookie: at most EMPM__SESSION_MOST bytes in base64, and
+ * a NUL. */
+static void empm__session_write(const struct empm__secrets *secrets,
+                                const char *name, const empm__login *l,
+                                char *text)
+{
+    unsigned char p[EMPM__SESSION_MOST];
+    size_t n = strlen(l->value);
+    p[0] = 1;
+    memcpy(p + 1, l->chance, sizeof l->chance);
+    empm__session_put64(p + 17, l->started_s);
+    empm__session_put64(p + 25, l->seen_s);
+    memcpy(p + EMPM__SESSION_HEAD, l->value, n);
+    n += EMPM__SESSION_HEAD;
+    empm__session_sign(secrets->key[0], name, p, n, p + n);
+    empm__base64_encode_url(text, p, n + 32);
+}
+
+/* Reads the text of a cookie. l->valid: it is one of ours, and its time is not
+ * over. The signature comes first: nothing else of a stranger's is looked at.
+ * Clocks of machines that share a secret may differ by a minute. */
+static void empm__session_read(const struct empm__secrets *secrets,
+                               const empm_config *cfg, const char *text,
+                               int64_t now_s, empm__login *l)
+{
+    unsigned char p[EMPM__SESSION_MOST + 3], mac[32];
+    const size_t len = strlen(text);
+    unsigned i, good = 0;
+    long got;
+    size_t n;
+    l->valid = 0;
+    if (len > (EMPM__SESSION_MOST * 4 + 2) / 3 ||
+        (got = empm__base64_decode(p, text, len, 1)) <
+            (long)EMPM__SESSION_HEAD + 32)
+        return;
+    n = (size_t)got - 32;
+    for (i = 0; i < secrets->n; i++) {
+        empm__session_sign(secrets->key[i], cfg->session_cookie_name, p, n,
+                           mac);
+        good |= (unsigned)empm__secret_equal(mac, p + n, sizeof mac);
+    }
+    if (!good || p[0] != 1)
+        return;
+    memcpy(l->chance, p + 1, sizeof l->chance);
+    l->started_s = empm__session_get64(p + 17);
+    l->seen_s = empm__session_get64(p + 25);
+    memcpy(l->value, p + EMPM__SESSION_HEAD, n - EMPM__SESSION_HEAD);
+    l->value[n - EMPM__SESSION_HEAD] = '\0';
+    l->valid = l->started_s <= now_s + 60 && l->seen_s <= now_s + 60 &&
+               now_s - l->started_s < cfg->session_max_age_ms / 1000 &&
+               (cfg->session_idle_timeout_ms == 0 ||
+                now_s - l->seen_s < cfg->session_idle_timeout_ms / 1000);
+}
+
+/* For how many seconds the session may still be used. */
+static int64_t empm__session_left(const empm_config *cfg, const empm__login *l,
+                                  int64_t now_s)
+{
+    const int64_t all = l->started_s + cfg->session_max_age_ms / 1000 - now_s;
+    const int64_t idle = cfg->session_idle_timeout_ms / 1000;
+    return idle > 0 && idle < all ? idle : all;
+}
+
+#ifndef EVENTMPM_NO_STORE
+/* The name under which the store has a session that is logged out; no key of a
+ * program's should begin so. */
+static void empm__session_key(const empm__login *l, unsigned char key[32])
+{
+    memcpy(key, "\0empm logged out", 16);
+    memcpy(key + 16, l->chance, sizeof l->chance);
+}
+#endif
+
+/* Has the session been logged out? What is not known counts as yes. */
+static int empm__session_is_out(const empm_server *s, const empm__login *l)
+{
+#ifndef EVENTMPM_NO_STORE
+    unsigned char key[32], none[1];
+    size_t len;
+    int r;
+    if (s->store == NULL)
+        return 0;
+    empm__session_key(l, key);
+    r = empm__kv_get(s->store, key, sizeof key, none, sizeof none, &len, NULL,
+                     empm__store_now_ms());
+    return r != EMPM_EGONE;
+#else
+    (void)s;
+    (void)l;
+    return 0;
+#endif
+}
+
+/* Remembers in the store that the session is over, for as long as its cookie
+ * would be good. */
+static void empm__session_log_out(empm_request *req, const empm__login *l)
+{
+#ifndef EVENTMPM_NO_STORE
+    const empm_config *cfg = req->w->cfg;
+    const int64_t left_s = l->started_s + cfg->session_max_age_ms / 1000 -
+                           (int64_t)time(NULL);
+    unsigned char key[32];
+    int r;
+    empm__session_key(l, key);
+    if (req->w->s->store == NULL || left_s <= 0)
+        return;
+    r = empm__kv_put(req->w->s->store, key, sizeof key, NULL, NULL, 0,
+                     left_s * 1000 + 61000, empm__store_now_ms());
+    if (r < 0)
+        empm__request_log(req, EMPM_LOG_WARN, 5832, "the shared store does not "
+                          "take that a session is logged out: its cookie works "
+                          "for %lld s", (long long)left_s);
+#else
+    (void)req;
+    (void)l;
+#endif
+}
+
+/* Sets the cookie to a text that is good for so many seconds; 0: deletes it.
+ * A cookie whose name promises it is Secure is that also behind a proxy. */
+static int empm__session_cookie_set(empm_request *req, const char *text,
+                                    int64_t max_age_s)
+{
+    const char *name = req->w->cfg->session_cookie_name;
+    const int secure = strcmp(empm_scheme(req), "https") == 0 ||
+                       strncmp(name, "__Host-", 7) == 0 ||
+                       strncmp(name, "__Secure-", 9) == 0;
+    const size_t n = strlen(name);
+    char field[EMPM__SESSION_MOST * 2 + 200];
+    char *at = req->fields, *next;
+    snprintf(field, sizeof field, "%.64s=%s; Path=/; Max-Age=%lld; HttpOnly; "
+             "SameSite=Lax%s", name, text, (long long)max_age_s,
+             secure ? "; Secure" : "");
+    /* one that was set before for this answer goes: others of a program stay */
+    while ((at = empm__response_field_line(req, at, "set-cookie", 10, &next)) !=
+           NULL) {
+        if (strncmp(at + 12, name, n) == 0 && at[12 + n] == '=') {
+            memmove(at, next, (size_t)(req->fields + req->fields_len - next));
+            req->fields_len -= (uint32_t)(next - at);
+        } else
+            at = next;
+    }
+    return empm_add_header(req, "Set-Cookie", field);
+}
+
+/* Makes the cookie of a session and sends it. No cache may keep that answer,
+ * unless the handler then says otherwise. */
+static int empm__session_send(empm_request *req, const empm__login *l)
+{
+    char text[EMPM__SESSION_MOST * 4 / 3 + 4];
+    int r;
+    empm__session_write(req->w->s->secrets, req->w->cfg->session_cookie_name, l,
+                        text);
+    r = empm__session_cookie_set(req, text,
+                                 empm__session_left(req->w->cfg, l,
+                                                    (int64_t)time(NULL)));
+    return r < 0 ? r : empm_set_header(req, "Cache-Control", "no-store");
+}
+
+/* The session of the request, which is read once; NULL: no memory. */
+static empm__login *empm__session_of(empm_request *req)
+{
+    const empm_config *cfg = req->w->cfg;
+    const int64_t now_s = (int64_t)time(NULL);
+    const char *text;
+    empm__login *l = req->login;
+    if (l != NULL)
+        return l;
+    l = (empm__login *)empm_alloc(req, sizeof *l);
+    if (l == NULL)
+        return NULL;
+    req->login = l;
+    l->valid = 0;
+    text = empm_cookie(req, cfg->session_cookie_name);
+    if (text != NULL)
+        empm__session_read(req->w->s->secrets, cfg, text, now_s, l);
+    if (l->valid && empm__session_is_out(req->w->s, l))
+        l->valid = 0;
+    if (l->valid && cfg->session_idle_timeout_ms > 0 &&
+        now_s - l->seen_s > cfg->session_idle_timeout_ms / 8000 &&
+        empm__request_head_is_open(req)) {
+        l->seen_s = now_s;
+        empm__session_send(req, l);
+    }
+    return l;
+}
+
+/* >>calls-users says what each of them returns. */
+EMPM_API const char *empm_session(empm_request *req)
+{
+    const empm__login *l = empm__session_of(req);
+    return l != NULL && l->valid ? l->value : NULL;
+}
+
+EMPM_API int empm_session_start(empm_request *req, const char *value)
+{
+    empm__login *l = empm__session_of(req), before;
+    int r;
+    if (strlen(value) > EMPM__SESSION_VALUE)
+        return EMPM_EINVAL;
+    if (l == NULL)
+        return EMPM_ENOMEM;
+    if (req->w->s->secrets->n == 0)
+        return EMPM_ESYS;
+    before = *l;
+    if (empm__random_bytes(l->chance, sizeof l->chance) < 0) {
+        *l = before;
+        return EMPM_ESYS;
+    }
+    l->started_s = l->seen_s = (int64_t)time(NULL);
+    memcpy(l->value, value, strlen(value) + 1);
+    l->valid = 1;
+    if ((r = empm__session_send(req, l)) < 0)
+        *l = before;
+    else if (before.valid)             /* that of the one who was here before */
+        empm__session_log_out(req, &before);
+    return r;
+}
+
+EMPM_API int empm_session_end(empm_request *req)
+{
+    empm__login *l = empm__session_of(req);
+    if (l == NULL)
+        return EMPM_ENOMEM;
+    if (l->valid)
+        empm__session_log_out(req, l);
+    l->valid = 0;
+    return empm__session_cookie_set(req, "", 0);
+}
+
+/* --- the wing ------------------------------------------------------------- */
+
+/* Takes the lines of SessionSecretFile. A key is made of each, for sessions
+ * alone. Returns EMPM_OK, or it is said why. */
+static int empm__secrets_load(struct empm__secrets *secrets,
+                              const empm_config *cfg, empm__report *rep)
+{
+    const char *path;
+    char full[1200], *text, *line, *next;
+    const int before = rep->errors;
+    empm__hmac m;
+    size_t n;
+    memset(secrets, 0, sizeof *secrets);
+    path = empm__config_path(cfg, cfg->session_secret_file, full, sizeof full);
+    text = empm__secret_file_read("SessionSecretFile", path, 5830, rep);
+    for (line = text; line != NULL; line = next) {
+        if ((next = strchr(line, '\n')) != NULL)
+            *next++ = '\0';
+        n = strcspn(line, "\r");
+        if (n == 0)
+            continue;
+        if (n < 32 || secrets->n == EMPM__SESSION_SECRETS) {
+            empm__report_say(rep, EMPM_LOG_ERROR, 5830, "SessionSecretFile %s: "
+                             "wants 1 to %u lines of at least 32 bytes, as "
+                             "`openssl rand -hex 32` prints them", path,
+                             EMPM__SESSION_SECRETS);
+            break;
+        }
+        empm__hmac_begin(&m, line, n);
+        empm__hmac_add_text(&m, "eventmpm session");
+        empm__hmac_end(&m, secrets->key[secrets->n++]);
+    }
+    if (text != NULL && secrets->n == 0 && rep->errors == before)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5830, "SessionSecretFile %s: has "
+                         "no line", path);
+    EMPM_FREE(text);
+    return rep->errors == before ? EMPM_OK
+         : rep->result < 0 ? rep->result : EMPM_EINVAL;
+}
+
+static void empm__session_check(const empm_config *cfg,
+                                const empm__chars *chars, empm__report *rep)
+{
+    const char *name = cfg->session_cookie_name;
+    struct empm__secrets secrets;
+    struct stat st;
+    char full[1200];
+    if (*name == '\0' || strlen(name) > 64 ||
+        !empm__chars_all(chars, name, strlen(name), EMPM__TCHAR))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5831, "SessionCookieName \"%.80s"
+                         "\" must be a token of at most 64 bytes", name);
+    if (cfg->session_secret_file == NULL ||
+        empm__secrets_load(&secrets, cfg, rep) < 0)
+        return;
+    if (stat(empm__config_path(cfg, cfg->session_secret_file, full,
+                               sizeof full), &st) == 0 && st.st_mode & 7)
+        empm__report_say(rep, EMPM_LOG_WARN, 5830, "SessionSecretFile %s: "
+                         "everybody on this host has rights to it",
+                         cfg->session_secret_file);
+}
+
+/* Without a file the secret is of this start, and a reload keeps it. Without
+ * chance in the system there is none, and no session can begin. */
+static int empm__session_server_new(empm_server *s, const empm_server *old,
+                                    empm__report *rep)
+{
+    s->secrets = (struct empm__secrets *)EMPM_MALLOC(sizeof *s->secrets);
+    if (s->secrets == NULL)
+        return EMPM_ENOMEM;
+    memset(s->secrets, 0, sizeof *s->secrets);
+    if (s->cfg->session_secret_file != NULL)
+        return empm__secrets_load(s->secrets, s->cfg, rep);
+    if (old != NULL && old->cfg->session_secret_file == NULL)
+        *s->secrets = *old->secrets;
+    else
+        s->secrets->n = empm__random_bytes(s->secrets->key[0], 32) == 0;
+    return EMPM_OK;
+}
+
+static void empm__session_server_free(empm_server *s)
+{
+    EMPM_FREE(s->secrets);
+}
+
+static const empm__wing empm__session_wing = {
+    empm__session_check, empm__session_server_new, empm__session_server_free,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+#else
+
+static void empm__session_check(const empm_config *cfg,
+                                const empm__chars *chars, empm__report *rep)
+{
+    (void)chars;
+    if (cfg->session_secret_file != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5830, "SessionSecretFile: built "
+                         "without sessions");
+}
+
+static const empm__wing empm__session_wing =
+    EMPM__WING_OFF(empm__session_check);
+
+#endif /* EVENTMPM_NO_SESSIONS */
 
 /* ---------------------------------------------------------------------------
  * >>forms -- multipart/form-data, read as it comes
@@ -34625,7 +35870,10 @@ static const empm__wing *const *empm__wings(void)
         &empm__access_wing, &empm__proxy_wing, &empm__fields_wing,
         &empm__files_wing, &empm__store_wing, &empm__events_wing,
         &empm__tls_wing, &empm__status_wing, &empm__fcgi_wing,
-        &empm__auth_wing, &empm__forms_wing, NULL
+        &empm__forms_wing,
+        /* a preflight has no user, and a user may only try so often */
+        &empm__cors_wing, &empm__rate_wing, &empm__auth_wing,
+        &empm__session_wing, NULL
     };
     return wings;
 }
@@ -39692,6 +40940,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   0646  a log cannot be written, for a full disk or a full pipe: lines are
  *         lost, and no request waits for it
  *   0649  a CustomLog cannot be opened, or its program not started
+ *   1617  a user has a wrong name or password: 401
  *   2324  children die before they serve, or StartTimeout is over: giving up
  *   2436  ThreadStackSize is not possible here
  *   5001  no memory for a request: 503, or the connection is closed
@@ -39816,6 +41065,16 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5710  a back end's X-Sendfile names no file that may be sent: 404, 403
  *   5711  XSendFilePath is not there
  *   5712  the sources of scripts can be read by the path of another route
+ *   5800  AuthUserFile cannot be read, or a line of it has no user
+ *   5801  Require of a user needs AuthUserFile
+ *   5802  AuthUserFile: passwords come over plain HTTP
+ *   5810  RateLimitSize is too small or too large, or there is no such memory
+ *   5811  RateLimit: its store does not answer, so nobody is refused
+ *   5812  RateLimit is reached: a client gets 429
+ *   5820  the lines of CORS of a location do not go together
+ *   5830  SessionSecretFile cannot be used, or others have rights to it
+ *   5831  SessionCookieName is no token
+ *   5832  that a session is logged out cannot be remembered
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------

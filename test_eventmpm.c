@@ -4819,6 +4819,10 @@ TEST(config, every_directive_from_a_file)
         { "RemoteIPInternalProxy", "10.1.0.0/16", "10.1.0.0/16" },
         { "MaxConnectionsPerPeer", "20", "20" },
         { "SharedStoreSize", "1048576", "1048576" },
+        { "RateLimitSize", "65536", "65536" },
+        { "SessionSecretFile", "/x", "/x" },
+        { "SessionCookieName", "__Host-s", "__Host-s" },
+        { "SessionMaxAge", "5", "5000" }, { "SessionIdleTimeout", "0", "0" },
         { "Processes", "0", "0" }, { "StartServers", "2", "2" },
         { "ServerLimit", "8", "8" }, { "ThreadsPerChild", "10", "10" },
         { "ThreadLimit", "80", "80" }, { "MaxRequestWorkers", "70", "70" },
@@ -5791,7 +5795,7 @@ TEST(config, apaches_names_say_what_to_do)
         { "ProxyPassMatch", "proxy in front" },
         { "RewriteEngine", "a route" }, { "Header", "<Location>" },
         { "AliasMatch", "Alias /path/" }, { "SetHandler", "AddHandler" },
-        { "AddOutputFilterByType", "handler" }, { "AuthType", "on_head" },
+        { "AddOutputFilterByType", "handler" }, { "AuthType", "<Location>" },
         { "Require", "<Location>" }, { "TransferLog", "CustomLog" },
         { "SetEnvIf", "getenv" }, { "ExpiresActive", "empm_set_header" },
         { "Protocols", "HTTP/1.1" }, { "php_value", "handler" },
@@ -10348,6 +10352,7 @@ TEST(memory, start_survives_each_failing_allocation)
         fx_init(&f);
         f.cfg.remote_ip_trusted_proxy[0] = "192.0.2.0/24";
         f.cfg.location[0] = "/hello Require local";
+        f.cfg.location[1] = "/x RateLimit 1/second";
         f.cfg.max_connections_per_peer = 100;
         set_int(&a_fail_at, k);
         rc = empm_start(&f.cfg, &f.s);
@@ -14728,6 +14733,303 @@ SERVED_EVENTS(threads_speak_at_once, T_PLAIN, "EventQueue 1048576")
 #endif /* EVENTMPM_NO_EVENTS */
 
 /* ---------------------------------------------------------------------------
+ * >>rate -- how often a client may come in
+ * ------------------------------------------------------------------------- */
+
+/* A RateLimit is read as a whole, and a bad one says what it may be. */
+TEST(rate, lines)
+{
+    static const struct { const char *line; uint32_t us, burst; } rows[] = {
+        { "2/second", 500000, 2 }, { "100/minute", 600000, 100 },
+        { "1/HOUR burst=3", 3600000000u, 3 }, { "\"5/second\"", 200000, 5 },
+        { "1000000/second", 1, 1000000 }, { "none", 0, 0 },
+        { "", 1, 0 }, { "0/second", 1, 0 }, { "1000001/second", 1, 0 },
+        { "1/day", 1, 0 }, { "-1/second", 1, 0 }, { "1", 1, 0 },
+        { "1/second burst=0", 1, 0 }, { "1/second burst=", 1, 0 },
+        { "1/second 3", 1, 0 }, { "1/second burst=1 2", 1, 0 },
+        { "none 2", 1, 0 }, { "1 /second", 1, 0 },
+        { "99999999999999999999/second", 1, 0 }
+    };
+    EACH(rows, i) {
+        const int bad = rows[i].us == 1 && rows[i].burst == 0;
+        empm__location l;
+        context("\"%s\"", rows[i].line);
+        memset(&l, 0, sizeof l);
+        CHECK_INT(empm__rate_parse(&l, rows[i].line) != NULL, bad);
+        if (!bad) {
+            CHECK_INT(l.rate_us, rows[i].us);
+            CHECK_INT(l.rate_burst, rows[i].burst);
+            CHECK_INT(l.rate != NULL, rows[i].us != 0);
+        }
+    }
+}
+
+/* As many requests as the burst come in at once, then one each interval, for
+ * each address and each /64 by itself; a refusal costs nothing of the rate and
+ * tells for how long it holds. */
+TEST(rate, one_interval_each)
+{
+    static const unsigned char address[] = "0123456789abcdef";
+    const uint64_t now = UINT64_C(1000000000000);
+    empm__kv *kv = kv_new();
+    empm__location l;
+    empm__peer p, other;
+    int k;
+
+    memset(&l, 0, sizeof l);
+    CHECK(empm__rate_parse(&l, "2/second burst=3") == NULL);
+    empm__peer_set(&p, EMPM__PEER_IPV6, address, 0);
+    for (k = 0; k < 3; k++)
+        CHECK_INT(empm__rate_take(kv, &l, &p, now), 0);
+    for (k = 0; k < 3; k++)
+        CHECK_INT(empm__rate_take(kv, &l, &p, now), 500000);
+    CHECK_INT(empm__rate_take(kv, &l, &p, now + 499999), 1);
+    CHECK_INT(empm__rate_take(kv, &l, &p, now + 500000), 0);
+    CHECK_INT(empm__rate_take(kv, &l, &p, now + 500001), 499999);
+    other = p;
+    other.addr[15] = 'x';              /* the same /64 */
+    CHECK(empm__rate_take(kv, &l, &other, now + 500001) > 0);
+    other.addr[7] = 'x';               /* another one */
+    CHECK_INT(empm__rate_take(kv, &l, &other, now + 500001), 0);
+    l.rate_key++;                      /* another limit */
+    CHECK_INT(empm__rate_take(kv, &l, &p, now + 500001), 0);
+    l.rate_key--;
+    /* long after, it is even: no more than the burst has been saved */
+    for (k = 0; k < 3; k++)
+        CHECK_INT(empm__rate_take(kv, &l, &p, now + 60000000), 0);
+    CHECK(empm__rate_take(kv, &l, &p, now + 60000000) > 0);
+    empm__kv_free(kv, KV_BYTES);
+}
+
+/* In a full store a flood of addresses of one network replaces its own entries:
+ * a client that is over its rate stays so. */
+TEST(rate, a_flood_forgets_nobody_else)
+{
+    const uint64_t now = UINT64_C(1000000000000);
+    unsigned char address[16];
+    empm__location l;
+    empm__peer p, flood;
+    empm__kv *kv;
+    uint32_t k;
+
+    CHECK_INT(empm__kv_new(&kv, KV_BYTES, EMPM__RATE_ROOM), EMPM_OK);
+    memset(address, 1, sizeof address);
+    memset(&l, 0, sizeof l);
+    CHECK(empm__rate_parse(&l, "1/minute") == NULL);
+    empm__peer_set(&p, EMPM__PEER_IPV6, address, 0);
+    CHECK_INT(empm__rate_take(kv, &l, &p, now), 0);
+    address[0] = 2;
+    empm__peer_set(&flood, EMPM__PEER_IPV6, address, 0);
+    for (k = 0; k < 2000; k++) {
+        memcpy(flood.addr + 6, &k, 2);
+        CHECK_INT(empm__rate_take(kv, &l, &flood, now + k), 0);
+    }
+    CHECK(empm__rate_take(kv, &l, &p, now + k) > 0);
+    empm__kv_free(kv, KV_BYTES);
+}
+
+/* All children count together, and a reload goes on counting; 429 says when to
+ * come again, and the status how often that was. Other paths are not limited,
+ * nor is a location that lifts the limit. */
+SERVED_BY(rate, children_and_generations_count_together, 2,
+          "Location /hello RateLimit 4/hour; Location /hello/x RateLimit none")
+{
+    int k, starts;
+
+    f->deaths_ok = 1;                  /* a reload starts others */
+    for (k = 0; k < 4; k++)
+        CHECK_INT(get_status(f, "/hello"), 200);
+    CHECK_INT(cl_get(c, "/hello"), 429);
+    CHECK(cl_header(c, "Retry-After") != NULL);
+    CHECK(atoi(c->value) > 890 && atoi(c->value) <= 900);
+    CHECK_INT(get_status(f, "/hello/x"), 200);
+    CHECK_INT(get_status(f, "/pid"), 200);
+    CHECK_INT(cl_get(c, "/server-status?auto"), 200);
+    CHECK(strstr(c->body.p, "RatesRefused: 1\n") != NULL);
+    if (f->pid > 0) {
+        starts = get_int(&shm->child_starts);
+        signal_process(f->pid, SIGUSR1);
+        CHECK_SOON(get_int(&shm->child_starts) >= starts + 2, 3000);
+        CHECK_INT(get_status(f, "/hello"), 429);
+    }
+}
+
+/* A store that does not answer keeps nobody out: that is said. */
+SERVED_HERE(rate, fails_open, "Location /hello RateLimit 1/hour")
+{
+    empm__kv *kv = f->s->rates->kv;
+
+    CHECK_INT(cl_get(c, "/hello"), 200);
+    CHECK_INT(cl_get(c, "/hello"), 429);
+    f->s->rates->kv = NULL;            /* an error, in no time */
+    CHECK_INT(cl_get(c, "/hello"), 200);
+    f->s->rates->kv = kv;
+    CHECK(fx_log_has(f, "EMPM5811"));
+    CHECK_INT(cl_get(c, "/hello"), 429);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>cors -- what pages of other origins may read
+ * ------------------------------------------------------------------------- */
+
+/* An origin is written as a browser sends it; another spelling would never
+ * match, and so is refused. Credentials go to named origins only. */
+TEST(cors, lines)
+{
+    static const struct { const char *line[2]; int code; } rows[] = {
+        { { "CorsAllowOrigin https://a.example", NULL }, 0 },
+        { { "CorsAllowOrigin \"https://a.example, http://[::1]:8080 null\"",
+            NULL }, 0 },
+        { { "CorsAllowOrigin *", NULL }, 0 },
+        { { "CorsAllowOrigin https://a.example/", NULL }, 5123 },
+        { { "CorsAllowOrigin https://A.example", NULL }, 5123 },
+        { { "CorsAllowOrigin https://a.example:443", NULL }, 5123 },
+        { { "CorsAllowOrigin http://a.example:80", NULL }, 5123 },
+        { { "CorsAllowOrigin http://a.example:443", NULL }, 0 },
+        { { "CorsAllowOrigin https://*.example", NULL }, 5123 },
+        { { "CorsAllowOrigin a.example", NULL }, 5123 },
+        { { "CorsAllowOrigin https://", NULL }, 5123 },
+        { { "CorsAllowOrigin \"\"", NULL }, 5123 },
+        { { "CorsAllowMethods G@T", NULL }, 5123 },
+        { { "CorsMaxAge 86401", "CorsAllowOrigin *" }, 5123 },
+        { { "CorsAllowCredentials maybe", "CorsAllowOrigin *" }, 5123 },
+        { { "CorsAllowCredentials On", "CorsAllowOrigin *" }, 5820 },
+        { { "CorsAllowCredentials On", "CorsAllowOrigin null" }, 5820 },
+        { { "CorsAllowCredentials On", "CorsAllowOrigin http://a" }, 0 },
+        { { "CorsAllowMethods GET", NULL }, 5820 }
+    };
+    empm_config cfg = empm_defaults();
+    char text[2][200];
+    empm__report rep;
+    int k;
+
+    cfg.routes = routes;
+    EACH(rows, i) {
+        context("%s", rows[i].line[0]);
+        for (k = 0; k < 2; k++) {
+            snprintf(text[k], sizeof text[k], "/a %s", rows[i].line[k] != NULL
+                     ? rows[i].line[k] : "Require local");
+            cfg.location[k] = text[k];
+        }
+        rep = hearing();
+        empm__check_all(&cfg, NULL, &rep);
+        CHECK_INT(rep.errors, rows[i].code != 0);
+        if (rows[i].code != 0)
+            CHECK_INT(heard(EMPM_LOG_ERROR, rows[i].code), 1);
+    }
+    empm_config_free(&cfg);
+    str_free(&g_heard);
+}
+
+/* What a browser is told, for each origin, of answers and of errors; a page
+ * whose origin is not the whole text of one that is listed gets nothing.
+ * "-": there is no such field. */
+SERVED(cors, answers,
+       "Location / CorsAllowOrigin https://a.example http://b; "
+       "Location / CorsAllowCredentials On; "
+       "Location / CorsExposeHeaders ETag X-Y; "
+       "Location /hello/ CorsAllowOrigin http://b *; "
+       "Location /hello/ CorsAllowCredentials Off; "
+       "Location /echo CorsAllowOrigin null; "
+       "Location /echo CorsAllowCredentials Off")
+{
+    static const struct {
+        const char *ask, *origin;
+        int         status;
+        const char *allow, *credentials, *vary, *expose;
+    } rows[] = {
+        { "GET /hello", "https://a.example", 200, "https://a.example", "true",
+          "Origin", "ETag, X-Y" },
+        { "GET /hello", "http://b", 200, "http://b", "true", "Origin",
+          "ETag, X-Y" },
+        { "GET /none", "http://b", 404, "http://b", "true", "Origin",
+          "ETag, X-Y" },
+        { "DELETE /hello", "http://b", 405, "http://b", "true", "Origin",
+          "ETag, X-Y" },
+        { "GET /hello", NULL, 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "https://a.example.evil", 200, "-", "-", "Origin",
+          "-" },
+        { "GET /hello", "https://a.exampl", 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "https://xa.example", 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "http://a.example", 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "https://A.example", 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "https://a.example http://b", 200, "-", "-", "Origin",
+          "-" },
+        { "GET /hello", "https://a.example\r\nOrigin: http://b", 200, "-", "-",
+          "Origin", "-" },
+        { "GET /hello", "null", 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "*", 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "", 200, "-", "-", "Origin", "-" },
+        { "GET /hello/x", "http://c", 200, "*", "-", "-", "ETag, X-Y" },
+        { "GET /hello/x", "*", 200, "*", "-", "-", "ETag, X-Y" },
+        { "GET /hello/x", "http://b", 200, "*", "-", "-", "ETag, X-Y" },
+        { "PUT /echo", "http://b", 200, "-", "-", "Origin", "-" }
+    };
+    EACH(rows, i) {
+        const char *v;
+        context("%s of %s", rows[i].ask, rows[i].origin ? rows[i].origin : "-");
+        cl_printf(c, "%s HTTP/1.1\r\nHost: a\r\n%s%s%s%s\r\n", rows[i].ask,
+                  rows[i].origin != NULL ? "Origin: " : "",
+                  rows[i].origin != NULL ? rows[i].origin : "",
+                  rows[i].origin != NULL ? "\r\n" : "",
+                  strncmp(rows[i].ask, "PUT", 3) == 0
+                      ? "Content-Length: 0\r\n" : "");
+        CHECK_INT(cl_reply(c), rows[i].status);
+        v = cl_header(c, "Access-Control-Allow-Origin");
+        CHECK_STR(v != NULL ? v : "-", rows[i].allow);
+        v = cl_header(c, "Access-Control-Allow-Credentials");
+        CHECK_STR(v != NULL ? v : "-", rows[i].credentials);
+        v = cl_header(c, "Vary");
+        CHECK_STR(v != NULL ? v : "-", rows[i].vary);
+        v = cl_header(c, "Access-Control-Expose-Headers");
+        CHECK_STR(v != NULL ? v : "-", rows[i].expose);
+    }
+}
+
+/* A preflight is answered before a user is asked for or a handler runs, with
+ * what is set and nothing of what was asked; OPTIONS without the fields of a
+ * preflight is answered as ever. */
+SERVED(cors, preflights,
+       "Location / CorsAllowOrigin http://b; Location / CorsMaxAge 60; "
+       "Location / RateLimit none; "
+       "Location /hello CorsAllowMethods PUT, DELETE; "
+       "Location /hello CorsAllowHeaders Content-Type X-Y")
+{
+    static const char ask[] = "Access-Control-Request-Method: BREW\r\n"
+                              "Access-Control-Request-Headers: x-evil\r\n";
+    static const struct {
+        const char *path, *origin, *fields;
+        int         status;
+        const char *methods, *headers, *age;
+    } rows[] = {
+        { "/hello", "http://b", ask, 204, "PUT, DELETE", "Content-Type, X-Y",
+          "60" },
+        { "/none", "http://b", ask, 204, "GET, HEAD, POST", "-", "60" },
+        { "/hello", "http://c", ask, 403, "-", "-", "-" },
+        { "/hello", "http://b", "", 200, "-", "-", "-" },
+        { "/script", "http://b", ask, 204, "GET, HEAD, POST", "-", "60" }
+    };
+    EACH(rows, i) {
+        const char *v;
+        context("%s of %s", rows[i].path, rows[i].origin);
+        cl_printf(c, "OPTIONS %s HTTP/1.1\r\nHost: a\r\nOrigin: %s\r\n%s\r\n",
+                  rows[i].path, rows[i].origin, rows[i].fields);
+        CHECK_INT(cl_reply(c), rows[i].status);
+        CHECK_INT(c->body.n, rows[i].status == 403 ? 14 : 0);
+        v = cl_header(c, "Access-Control-Allow-Methods");
+        CHECK_STR(v != NULL ? v : "-", rows[i].methods);
+        v = cl_header(c, "Access-Control-Allow-Headers");
+        CHECK_STR(v != NULL ? v : "-", rows[i].headers);
+        v = cl_header(c, "Access-Control-Max-Age");
+        CHECK_STR(v != NULL ? v : "-", rows[i].age);
+        v = cl_header(c, "Access-Control-Allow-Origin");
+        CHECK_STR(v != NULL ? v : "-", strcmp(rows[i].origin, "http://b") == 0
+                                       ? "http://b" : "-");
+        CHECK(cl_header(c, "Vary") != NULL);
+    }
+}
+
+/* ---------------------------------------------------------------------------
  * >>digest -- vectors of those who have defined them
  * ------------------------------------------------------------------------- */
 
@@ -15006,6 +15308,380 @@ SERVED_WITH(auth, basic, T_LIVE, fx_init(f); f->cfg.routes = auth_routes, NULL)
             CHECK_STR(cl_header(c, "WWW-Authenticate"),
                       "Basic realm=\"a \\\"b\\\"\", charset=\"UTF-8\"");
     }
+}
+
+/* A file of users is read as htpasswd writes it; each fault is said with its
+ * line, and a location that asks for a user names its file. */
+TEST(auth, files_of_users)
+{
+    static const struct { const char *text; int code; const char *says; }
+    rows[] = {
+        { "# users\n\ndemo:{PLAIN}demo\r\nj\xc3\xbcrgen:{PLAIN}x:more:columns",
+          0, NULL },
+        { "", 0, NULL },
+        { "demo\n", 5800, ":1: wants NAME:PASSWORD" },
+        { "a:{PLAIN}a\nb:$apr1$x$y\n", 5800, ":2: has no password" },
+        { "a:secret\n", 5800, ":1: has no password" },
+        { "\xff:{PLAIN}a\n", 5800, ":1: the name" },
+        { NULL, 5800, "open: No such file" }
+    };
+    empm_config cfg = empm_defaults();
+    char path[300], line[400];
+    empm__report rep;
+
+    cfg.routes = routes;
+    cfg.listen[0] = "127.0.0.1:8080";
+    tmp_path(path, sizeof path, "users");
+    snprintf(line, sizeof line, "/a AuthUserFile %s", path);
+    cfg.location[0] = line;
+    cfg.location[1] = "/a Require valid-user";
+    EACH(rows, i) {
+        context("row %d", (int)i);
+        unlink(path);
+        if (rows[i].text != NULL)
+            write_file(path, rows[i].text, strlen(rows[i].text));
+        rep = hearing();
+        empm__check_all(&cfg, NULL, &rep);
+        CHECK_INT(rep.errors, rows[i].code != 0);
+        CHECK_INT(heard(EMPM_LOG_WARN, 5802), 0);
+        if (rows[i].says != NULL)
+            CHECK(strstr(g_heard.p, rows[i].says) != NULL);
+    }
+    no_context();
+    write_file(path, "", 0);
+    cfg.listen[0] = "8080";            /* passwords on the open network */
+    rep = hearing();
+    empm__check_all(&cfg, NULL, &rep);
+    CHECK_INT(rep.errors, 0);
+    CHECK_INT(heard(EMPM_LOG_WARN, 5802), 1);
+    cfg.location[0] = "/a AuthName x"; /* and now there is no file */
+    rep = hearing();
+    empm__check_all(&cfg, NULL, &rep);
+    CHECK_INT(heard(EMPM_LOG_ERROR, 5801), 1);
+    unlink(path);
+    empm_config_free(&cfg);
+    str_free(&g_heard);
+}
+
+static const char auth_users[] = "demo:$5$rounds=1000$example$"
+    "iWBKo7da47YRlRiXyEYEGK9H37GhW5pIiXwp9T95M3C\n"
+    "anna:{PLAIN}anna\nJ. Doe:{PLAIN}doe\n";
+
+static void fx_users(fixture *f)
+{
+    char path[300], set[340];
+
+    write_file(tmp_path(path, sizeof path, "users"), auth_users,
+               sizeof auth_users - 1);
+    snprintf(set, sizeof set, "ServerRoot %s", tmp_path(path, sizeof path, ""));
+    fx_set(f, set);
+}
+
+/* A location lets in the users that it names, on every path and method below
+ * it; one within it may lift that. A rate limit comes before the password. */
+SERVED_WITH(auth, locations, T_LIVE, fx_init(f); fx_users(f),
+            "Location / AuthUserFile users; Location / AuthName \"My place\"; "
+            "Location / AuthType Basic; Location / Require valid-user; "
+            "Location /hello/ Require all granted; "
+            "Location /pid Require user anna \"J. Doe\"; "
+            "Location /log RateLimit 2/hour")
+{
+    static const struct { const char *path, *credentials; int status; }
+    rows[] = {
+        { "/hello", NULL, 401 }, { "/none", NULL, 401 },
+        { "/hello", "ZGVtbzpkZW1v", 200 }, { "/none", "ZGVtbzpkZW1v", 404 },
+        { "/hello/x", NULL, 200 }, { "/hello/x", "ZGVtbzp4", 200 },
+        { "/pid", "ZGVtbzpkZW1v", 401 }, { "/pid", "YW5uYTphbm5h", 200 },
+        { "/pid", "Si4gRG9lOmRvZQ==", 200 }, { "/pid", "YW5uYTp4", 401 },
+        { "/log", "YW5uYTp4", 401 }, { "/log", "YW5uYTp4", 401 },
+        { "/log", "YW5uYTphbm5h", 429 }
+    };
+    EACH(rows, i) {
+        context("%s of %s", rows[i].path,
+                rows[i].credentials ? rows[i].credentials : "nobody");
+        cl_printf(c, "GET %s HTTP/1.1\r\nHost: a\r\n%s%s%s\r\n", rows[i].path,
+                  rows[i].credentials ? "Authorization: Basic " : "",
+                  rows[i].credentials ? rows[i].credentials : "",
+                  rows[i].credentials ? "\r\n" : "");
+        CHECK_INT(cl_reply(c), rows[i].status);
+        if (rows[i].status == 401)
+            CHECK_STR(cl_header(c, "WWW-Authenticate"),
+                      "Basic realm=\"My place\", charset=\"UTF-8\"");
+    }
+}
+
+/* ---------------------------------------------------------------------------
+ * >>sessions -- signed cookies
+ * ------------------------------------------------------------------------- */
+
+static empm__login login_of(const char *value, int64_t started_s,
+                            int64_t seen_s)
+{
+    empm__login l;
+
+    memset(&l, 0, sizeof l);
+    memset(l.chance, 7, sizeof l.chance);
+    snprintf(l.value, sizeof l.value, "%s", value);
+    l.started_s = started_s;
+    l.seen_s = seen_s;
+    return l;
+}
+
+/* A session is read back as it was written, by the name and the secrets of its
+ * own alone. With one character changed, more or less of them, it is none. */
+TEST(sessions, a_changed_cookie_is_none)
+{
+    empm_config cfg = empm_defaults();
+    struct empm__secrets secrets;
+    empm__login l = login_of("anna", 1000, 1000), back;
+    char text[EMPM__SESSION_MOST * 2], bad[EMPM__SESSION_MOST * 2];
+    size_t n, i;
+
+    memset(&secrets, 1, sizeof secrets);
+    secrets.n = 1;
+    empm__session_write(&secrets, "session", &l, text);
+    empm__session_read(&secrets, &cfg, text, 1000, &back);
+    CHECK_INT(back.valid, 1);
+    CHECK_STR(back.value, "anna");
+    CHECK_INT(back.started_s, 1000);
+    n = strlen(text);
+    for (i = 0; i < n; i++) {
+        memcpy(bad, text, n + 1);
+        bad[i] = bad[i] == 'A' ? 'B' : 'A';
+        empm__session_read(&secrets, &cfg, bad, 1000, &back);
+        CHECK_INT(back.valid, 0);
+        bad[i] = '\0';
+        empm__session_read(&secrets, &cfg, bad, 1000, &back);
+        CHECK_INT(back.valid, 0);
+    }
+    snprintf(bad, sizeof bad, "%sAAAA", text);
+    empm__session_read(&secrets, &cfg, bad, 1000, &back);
+    CHECK_INT(back.valid, 0);
+    cfg.session_cookie_name = "sessions";
+    empm__session_read(&secrets, &cfg, text, 1000, &back);
+    CHECK_INT(back.valid, 0);
+    cfg.session_cookie_name = "session";
+    secrets.key[0][0] ^= 1;            /* rotated: it is the second one now */
+    empm__session_read(&secrets, &cfg, text, 1000, &back);
+    CHECK_INT(back.valid, 0);
+    memset(secrets.key[1], 1, 32);
+    secrets.n = 2;
+    empm__session_read(&secrets, &cfg, text, 1000, &back);
+    CHECK_INT(back.valid, 1);
+    memset(bad, 'x', sizeof bad);      /* the longest value, and more */
+    bad[EMPM__SESSION_VALUE] = '\0';
+    l = login_of(bad, 1000, 1000);
+    empm__session_write(&secrets, "session", &l, text);
+    empm__session_read(&secrets, &cfg, text, 1000, &back);
+    CHECK_INT(back.valid, 1);
+    CHECK_STR(back.value, bad);
+    CHECK(strlen(text) < 4096 - 100);
+    empm_config_free(&cfg);
+}
+
+/* A session ends SessionMaxAge after its start and SessionIdleTimeout after its
+ * last request, whichever comes first. One of the future is none. */
+TEST(sessions, end_in_time)
+{
+    static const struct { int64_t started, seen, now; int valid; } rows[] = {
+        { 5000, 5000, 5000, 1 }, { 5000, 5000, 5099, 1 },
+        { 5000, 5000, 5100, 0 }, { 5000, 5900, 5999, 1 },
+        { 5000, 5950, 6000, 0 }, { 5000, 5000, 4940, 1 },
+        { 5000, 5000, 4939, 0 }, { INT64_MAX, 5000, 5000, 0 },
+        { 5000, INT64_MAX, 5000, 0 }
+    };
+    empm_config cfg = empm_defaults();
+    struct empm__secrets secrets;
+    char text[EMPM__SESSION_MOST * 2];
+
+    memset(&secrets, 1, sizeof secrets);
+    secrets.n = 1;
+    cfg.session_max_age_ms = 1000000;
+    cfg.session_idle_timeout_ms = 100000;
+    EACH(rows, i) {
+        empm__login l = login_of("", rows[i].started, rows[i].seen), back;
+        context("row %d", (int)i);
+        empm__session_write(&secrets, cfg.session_cookie_name, &l, text);
+        empm__session_read(&secrets, &cfg, text, rows[i].now, &back);
+        CHECK_INT(back.valid, rows[i].valid);
+    }
+    no_context();
+    {
+        empm__login l = login_of("", 5000, 5000), back;
+        cfg.session_idle_timeout_ms = 0;
+        empm__session_write(&secrets, cfg.session_cookie_name, &l, text);
+        empm__session_read(&secrets, &cfg, text, 5999, &back);
+        CHECK_INT(back.valid, 1);
+        CHECK_INT(empm__session_left(&cfg, &back, 5999), 1);
+        cfg.session_idle_timeout_ms = 100000;
+        CHECK_INT(empm__session_left(&cfg, &back, 5000), 100);
+    }
+    empm_config_free(&cfg);
+}
+
+static int h_session(empm_request *req, void *user)
+{
+    const char *who = empm_query(req, "u"), *now;
+
+    if (who != NULL)
+        CHECK_INT(empm_session_start(req, who), EMPM_OK);
+    if (user != NULL)
+        CHECK_INT(empm_session_end(req), EMPM_OK);
+    now = empm_session(req);
+    empm_printf(req, "%s", now != NULL ? now : "nobody");
+    return EMPM_OK;
+}
+
+static const empm_route session_routes[] = {
+    EMPM_ROUTE("GET /me", h_session, NULL),
+    EMPM_ROUTE("GET /out", h_session, EMPM_TEXT("")),
+    EMPM_ROUTES_END
+};
+
+/* Asks with a cookie; the new one, if there is one, takes its place. */
+static const char *session_ask(client *c, const char *target, char cookie[300])
+{
+    const char *set;
+
+    cl_printf(c, "GET %s HTTP/1.1\r\nHost: a\r\n%s%s%s\r\n", target,
+              *cookie ? "Cookie: other=1; " : "", cookie, *cookie ? "\r\n"
+                                                                 : "");
+    CHECK_INT(cl_reply(c), 200);
+    if ((set = cl_header(c, "Set-Cookie")) != NULL)
+        snprintf(cookie, 300, "%.*s", (int)strcspn(set, ";"), set);
+    return c->body.p;
+}
+
+static void session_init(fixture *f)
+{
+    fx_init(f);
+    f->cfg.routes = session_routes;
+}
+
+/* A login always has a new cookie, with the attributes that keep it from
+ * scripts and other sites; what was there before, and what has been logged out,
+ * is over even for those that have a copy. */
+SERVED_WITH(sessions, logins_and_logouts, T_LIVE, session_init(f),
+            "SharedStoreSize 65536")
+{
+    char cookie[300] = "", first[300], second[300], later[300];
+
+    CHECK_STR(session_ask(c, "/me", cookie), "nobody");
+    CHECK_STR(cookie, "");
+    CHECK_STR(session_ask(c, "/me?u=anna", cookie), "anna");
+    CHECK(strncmp(cookie, "session=", 8) == 0);
+    CHECK(cl_header(c, "Set-Cookie") != NULL);
+    CHECK_STR(strchr(c->value, ';'),
+              "; Path=/; Max-Age=1800; HttpOnly; SameSite=Lax");
+    CHECK_STR(cl_header(c, "Cache-Control"), "no-store");
+    CHECK_STR(session_ask(c, "/me", cookie), "anna");
+    CHECK(cl_header(c, "Set-Cookie") == NULL);
+    snprintf(first, sizeof first, "%s", cookie);
+    CHECK_STR(session_ask(c, "/me?u=anna", cookie), "anna");
+    CHECK(strcmp(first, cookie) != 0);
+    snprintf(second, sizeof second, "%s", cookie);
+    CHECK_STR(session_ask(c, "/me", first), "nobody");
+    CHECK_STR(session_ask(c, "/me", cookie), "anna");
+    CHECK_STR(session_ask(c, "/out", cookie), "nobody");
+    CHECK_STR(cookie, "session=");
+    CHECK(strstr(cl_header(c, "Set-Cookie"), "Max-Age=0;") != NULL);
+    CHECK_STR(session_ask(c, "/me", second), "nobody");
+    /* in one answer: the last word counts, and there is one cookie */
+    snprintf(later, sizeof later, "%s", "");
+    CHECK_STR(session_ask(c, "/out?u=bob", later), "nobody");
+    CHECK_STR(later, "session=");
+    CHECK(cl_header_nth(c, "Set-Cookie", 1) == NULL);
+}
+
+/* A session whose last request is not new any more gets a new cookie with the
+ * answer to the next one. */
+SERVED_WITH(sessions, slide, T_PLAIN, session_init(f), "SessionIdleTimeout 80")
+{
+    const int64_t now_s = (int64_t)time(NULL);
+    const struct { int64_t seen_s; int anew; const char *is; } rows[] = {
+        { now_s - 5, 0, "anna" }, { now_s - 20, 1, "anna" },
+        { now_s - 90, 0, "nobody" }
+    };
+    char cookie[300], text[290];
+
+    EACH(rows, i) {
+        empm__login l = login_of("anna", now_s - 100, rows[i].seen_s);
+        empm__session_write(f->s->secrets, "session", &l, text);
+        snprintf(cookie, sizeof cookie, "session=%s", text);
+        CHECK_STR(session_ask(c, "/me", cookie), rows[i].is);
+        CHECK_INT(cl_header(c, "Set-Cookie") != NULL, rows[i].anew);
+        CHECK_STR(session_ask(c, "/me", cookie), rows[i].is);
+        CHECK(cl_header(c, "Set-Cookie") == NULL);
+    }
+}
+
+/* Children share the secret, and a reload keeps it. */
+SERVED_WITH(sessions, outlive_a_reload, T_PLAIN,
+            fx_init_forked(f, 2); f->cfg.routes = session_routes, NULL)
+{
+    char cookie[300] = "";
+    int starts;
+
+    f->deaths_ok = 1;
+    CHECK_STR(session_ask(c, "/me?u=anna", cookie), "anna");
+    starts = get_int(&shm->child_starts);
+    signal_process(f->pid, SIGUSR1);
+    CHECK_SOON(get_int(&shm->child_starts) >= starts + 2, 3000);
+    cl_close(c);
+    CHECK_STR(session_ask(c, "/me", cookie), "anna");
+}
+
+/* A file of secrets has one to four lines, each long enough to be one. */
+TEST(sessions, files_of_secrets)
+{
+    static const char line[] = "0123456789abcdef0123456789abcdef";
+    static const struct { const char *text; int lines, n; } rows[] = {
+        { "%s", 1, 1 }, { "%s\n", 1, 1 }, { "\r\n%s\r\n\r\n", 1, 1 },
+        { "%s\n", 4, 4 }, { "%s\n", 5, -1 }, { "", 1, -1 }, { "\n\n", 1, -1 },
+        { "short\n%s\n", 1, -1 }
+    };
+    empm_config cfg = empm_defaults();
+    struct empm__secrets secrets, again;
+    char path[300], text[300];
+    empm__report rep;
+    int k;
+
+    cfg.routes = routes;
+    cfg.session_secret_file = tmp_path(path, sizeof path, "secrets");
+    EACH(rows, i) {
+        size_t n = 0;
+        context("row %d", (int)i);
+        for (k = 0; k < rows[i].lines; k++)
+            n += (size_t)snprintf(text + n, sizeof text - n, rows[i].text,
+                                  line);
+        unlink(path);
+        write_file(path, text, n);
+        chmod(path, 0600);
+        rep = hearing();
+        empm__check_all(&cfg, NULL, &rep);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5830), rows[i].n < 0);
+        CHECK_INT(heard(EMPM_LOG_WARN, 5830), 0);
+        if (rows[i].n > 0) {
+            CHECK_INT(empm__secrets_load(&secrets, &cfg, &rep), EMPM_OK);
+            CHECK_INT(secrets.n, rows[i].n);
+            if (i > 0)
+                CHECK(memcmp(secrets.key[0], again.key[0], 32) == 0);
+            again = secrets;
+        }
+    }
+    no_context();
+    write_file(path, line, sizeof line - 1);
+    chmod(path, 0644);
+    rep = hearing();
+    empm__check_all(&cfg, NULL, &rep);
+    CHECK_INT(heard(EMPM_LOG_WARN, 5830), 1);
+    cfg.session_cookie_name = "a b";
+    rep = hearing();
+    empm__check_all(&cfg, NULL, &rep);
+    CHECK_INT(heard(EMPM_LOG_ERROR, 5831), 1);
+    unlink(path);
+    empm_config_free(&cfg);
+    str_free(&g_heard);
 }
 
 /* ---------------------------------------------------------------------------
@@ -25280,6 +25956,32 @@ static int fb_has(const client *c, const char *line)
             return 1;
     }
     return 0;
+}
+
+/* A program knows the user that a location has let in, and by which scheme. */
+LIVE(fastcgi, the_user_is_a_variable)
+{
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    fx_users(&f);
+    fx_set(&f, "Location /app/in AuthUserFile users; "
+               "Location /app/in Require valid-user");
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_ask(&c, "GET /app/in HTTP/1.1\r\nHost: a\r\n"
+                     "Authorization: Basic YW5uYTphbm5h\r\n\r\n"), 200);
+    CHECK(fb_has(&c, "REMOTE_USER=anna"));
+    CHECK(fb_has(&c, "AUTH_TYPE=Basic"));
+    CHECK_INT(cl_ask(&c, "GET /app/out HTTP/1.1\r\nHost: a\r\n"
+                     "Authorization: Basic YW5uYTphbm5h\r\n\r\n"), 200);
+    CHECK(strstr(c.body.p, "REMOTE_USER") == NULL);
+    CHECK_INT(cl_ask(&c, "GET /app/in HTTP/1.1\r\nHost: a\r\n\r\n"), 401);
+    cl_close(&c);
+    fb_end(&f);
 }
 
 /* A program sees the variables of RFC 3875 4.1, each once; two fields of one
