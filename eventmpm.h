@@ -263,10 +263,19 @@
  *   fields are on every answer, errors included; a preflight is answered
  *   without a user and a handler, if the location has no method.
  *
- * HTTPS  EVENTMPM_TLS_BEARSSL and -lbearssl: Listen "8443 tls" serves TLS 1.2
- *   with SSLCertificateFile and SSLCertificateKeyFile; several pairs are chosen
- *   by the name that the client asks for. No worker waits in a handshake, an
- *   idle connection costs 250 bytes, and a session that one child has made is
+ * HTTPS  by BearSSL (Debian: libbearssl-dev), in four commands:
+ *
+ *     cc -DEVENTMPM_TLS_BEARSSL example_server.c -lbearssl -o example_server
+ *     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+ *       -subj /CN=localhost -addext subjectAltName=DNS:localhost \
+ *       -keyout key.pem -out cert.pem
+ *     ./example_server -s cert.pem key.pem 8443 . &
+ *     curl --cacert cert.pem https://localhost:8443/hello/world
+ *
+ *   Listen "8443 tls" serves TLS 1.2 with SSLCertificateFile and
+ *   SSLCertificateKeyFile, which -s sets; several pairs are chosen by the name
+ *   that the client asks for. No worker waits in a handshake, an idle
+ *   connection costs 250 bytes, and a session that one child has made is
  *   resumed by any, as long as Listen, name, certificates, suites and trust in
  *   clients are those that it was made with. MaxTlsMemory bounds what is needed
  *   for handshakes and slow readers; connections beyond it are closed.
@@ -24660,6 +24669,7 @@ enum {                                 /* alerts, RFC 5246 7.2, 7301, 7507 */
     EMPM__TLS_NO_PROTOCOL = 120
 };
 
+/* Browsers send 500 to 2,000 bytes, and one record has room for this many. */
 #define EMPM__TLS_HELLO_MOST 16384
 #define EMPM__TLS_AFTER_MOST 16384     /* of a handshake, behind its hello */
 
@@ -24670,7 +24680,9 @@ typedef struct empm__tls_hello {
     uint8_t newer;                     /* it offers TLS 1.3 */
 } empm__tls_hello;
 
-/* A reader of numbers and vectors that never leaves its bytes. */
+/* A reader of numbers and vectors that never leaves its bytes: what does not
+ * fit there is 0, or empty, and stays remembered in `bad`. So a caller reads
+ * several of them in a row and asks once. */
 typedef struct empm__tls_reader {
     const unsigned char *at, *end;
     int bad;                           /* something did not fit */
@@ -24704,7 +24716,10 @@ static empm__tls_reader empm__tls_vector(empm__tls_reader *r, int bytes)
     return v;
 }
 
-/* The name of server_name, RFC 6066 3. 0, or an alert. */
+/* The name of server_name, RFC 6066 3. It goes to logs and handlers, and is
+ * compared with those of certificates: nothing but the letters of a host name
+ * passes. Names of other types, of which there are none yet, are skipped. 0,
+ * or an alert. */
 static int empm__tls_hello_name(empm__tls_reader *x, empm__tls_hello *h)
 {
     empm__tls_reader list = empm__tls_vector(x, 2);
@@ -24743,7 +24758,9 @@ static int empm__tls_hello_fragment(empm__tls_reader *x, empm__tls_hello *h)
     return 0;
 }
 
-/* Is http/1.1 among the protocols? RFC 7301 3.2. 0, or an alert. */
+/* Is http/1.1 among the protocols? RFC 7301 3.2. A client without the extension
+ * takes what the server speaks; with it, and without ours, it would get what it
+ * does not understand. 0, or an alert. */
 static int empm__tls_hello_alpn(empm__tls_reader *x, empm__tls_hello *h)
 {
     empm__tls_reader list = empm__tls_vector(x, 2);
@@ -24769,7 +24786,10 @@ static int empm__tls_hello_versions(empm__tls_reader *x, empm__tls_hello *h)
     return list.bad ? EMPM__TLS_DECODE : found ? 0 : EMPM__TLS_VERSION;
 }
 
-/* Reads a whole message of n bytes. Returns 0, or the alert that refuses it. */
+/* Reads a whole message of n bytes, as far as something is decided by it here;
+ * the engine reads all of it once more. An extension that stands there twice is
+ * refused, as reader and engine might take one each. Unknown ones are the
+ * client's business. Returns 0, or the alert that refuses the message. */
 static int empm__tls_hello_parse(empm__tls_hello *h, const unsigned char *msg,
                                  size_t n)
 {
@@ -26677,7 +26697,9 @@ static int empm__tls_gather(empm__worker *w, empm__tls_start *s,
 }
 
 /* Makes s->engine a copy of the template with chance of its own: BearSSL alone
- * would ask the processor, some of which do not give any. 0, or -1. */
+ * would ask the processor, some of which do not give any. What the template has
+ * of the processor is the same in all copies, and counts for nothing. 0, or -1
+ * with errno. */
 static int empm__tls_engine_begin(empm__tls_start *s)
 {
     br_ssl_server_context *ssl = &s->engine->ssl;
@@ -26695,12 +26717,15 @@ static int empm__tls_engine_begin(empm__tls_start *s)
                              sizeof s->engine->buffer, 0);
     br_ssl_engine_inject_entropy(&ssl->eng, seed, sizeof seed);
     empm__tls_wipe(seed, sizeof seed);
+    errno = EINVAL;                    /* if BearSSL does not take them */
     return br_ssl_server_reset(ssl) ? 0 : -1;
 }
 
 /* The hello is whole: what can be refused now is refused, else an engine takes
- * it. Returns 0, or the alert. What it has allocated by then is the caller's to
- * free, with all else of the handshake. */
+ * it. The mark comes before the engine, which asks the store for the session in
+ * the middle of the hello, before it knows the name. Returns 0, or the alert.
+ * What it has allocated by then is the caller's to free, with all else of the
+ * handshake. */
 static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
 {
     const int alert = empm__tls_hello_parse(&s->client, s->hello, s->hello_len);
@@ -26724,7 +26749,8 @@ static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
 }
 
 /* Takes all records that the engine has ready, up to `room` bytes. Returns how
- * many those are. */
+ * many those are. The engine makes the next record only when the last one has
+ * been taken, so to send each from where it stands would be a call for each. */
 static size_t empm__tls_said(br_ssl_engine_context *eng, unsigned char *to,
                              size_t room)
 {
@@ -26950,7 +26976,9 @@ static const empm__transport empm__tls_fresh = {
  * ------------------------------------------------------------------------- */
 
 /* Says what SSLProtocol asks for that is not served. As in mod_ssl, a word with
- * + or - adds or takes away, one without begins anew. */
+ * + or - adds or takes away, one without begins anew. "all" is what there is,
+ * so configurations of Apache's with "all -SSLv3" start; a protocol that is
+ * named and not there would be missed in silence. */
 static void empm__tls_check_protocol(const char *text, empm__report *rep)
 {
     static const char *const names[] = { "SSLv2", "SSLv3", "TLSv1", "TLSv1.1",
@@ -27027,7 +27055,8 @@ static int empm__tls_suites_parse(const char *text,
     return n > 0 ? n : -1;
 }
 
-/* The kind of key that signs for a suite. */
+/* The kind of key that signs for a suite: with a certificate of the other kind
+ * it cannot be chosen. */
 static int empm__tls_suite_kind(unsigned suite)
 {
     return suite == BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 ||
@@ -27038,7 +27067,9 @@ static int empm__tls_suite_kind(unsigned suite)
 
 /* Reads all certificates and keys, says what is wrong with them, and forgets
  * them: one that is bad hides nothing of the others. `list`: the suites, n of
- * them, of which one at least must have a key that signs for it. */
+ * them, of which one at least must have a key that signs for it: or the server
+ * would start, and refuse each client with alert 40. That is not asked while a
+ * pair is bad, which may be the one that is missing. */
 static void empm__tls_check_pairs(const empm_config *cfg, const uint16_t *list,
                                   int n, empm__report *rep)
 {
@@ -27067,7 +27098,10 @@ static void empm__tls_check_pairs(const empm_config *cfg, const uint16_t *list,
                          "certificates have");
 }
 
-/* Says what is wrong with the settings for certificates of clients. */
+/* Says what is wrong with the settings for certificates of clients. Authorities
+ * that have expired are a warning only: a file of many outlives some of them.
+ * Apache's optional_no_ca is refused, because handlers that trust the names of
+ * a certificate would be told names that nobody has signed. */
 static void empm__tls_check_trust(const empm_config *cfg, empm__report *rep)
 {
     const char *text = cfg->ssl_verify_client;
@@ -27093,7 +27127,10 @@ static void empm__tls_check_trust(const empm_config *cfg, empm__report *rep)
 }
 
 /* Says what is wrong with the wing's settings, and with the files that they
- * name: a start would end with it, and -t tells it before. */
+ * name: a start would end with it, and -t tells it before. Files are read only
+ * if a Listen has tls, since they may be on another machine; words are looked
+ * at in any case, for they are wrong everywhere. The memory for sessions has
+ * room for two at least, and its numbers do not overflow. */
 static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
                             empm__report *rep)
 {
