@@ -25336,13 +25336,15 @@ static int empm__backend_keep(const empm__worker *w, const empm__backends *g,
     return keeps;
 }
 
-/* Closes kept connections: the old ones, or all while the server ends. */
+/* Closes kept connections: the old ones, or all while the server ends. They are
+ * the engine's that serves, not of one for admin endpoints beside it. */
 static void empm__backend_close_kept(empm__engine *e, uint32_t now_ms)
 {
     struct empm__backend_scores *all = e->s->backends;
     const int ends = empm__load(&e->stopping) != 0;
     int fd[64], n, i;
-    if (all == NULL || empm__load(&all->due_at_ms) == EMPM__NEVER)
+    if (all == NULL || e->admin ||
+        empm__load(&all->due_at_ms) == EMPM__NEVER)
         return;
     do {
         uint32_t due_ms = EMPM__NEVER;
@@ -25475,7 +25477,7 @@ static void empm__fcgi_message(empm__fcgi *x)
 }
 
 /* How long the back end may still take and give nothing. Only what it takes of
- * the request and gives to the client counts: not a header that comes byte by
+ * the request and gives to the client counts: not a head that comes byte by
  * byte, messages, padding, or what is dropped. So a back end that sends for
  * ever and answers nothing is held by this, slow or quick. */
 static int empm__fcgi_time_left(const empm__fcgi *x)
@@ -25646,6 +25648,7 @@ static int empm__fcgi_send_file(empm__fcgi *x)
         empm__fcgi_say(x, 5710, what);
         empm__fcgi_refuse(x, status);
     }
+    empm__fcgi_close(x);
     return EMPM_OK;
 }
 
@@ -25658,6 +25661,8 @@ static const char *empm__fcgi_head_is_here(empm__fcgi *x, char *s, size_t n)
     if (why != NULL)
         return why;
     x->head_done = 1;
+    x->phase = EMPM__FCGI_ANSWERING;
+    x->got_on_ms = req->w->now_ms;
     req->gathers &= !cgi.streams;
     if (cgi.file != NULL && req->w->cfg->x_send_file && req->status == 200) {
         req->declared = -1;          /* of a body that is dropped */
@@ -26736,7 +26741,7 @@ static void empm__backends_number(struct empm__backend_scores *all,
         g->list[i].number = *n;
         if (all != NULL) {
             all->list[*n] = &g->list[i];
-            g->list[i].kept = all->kept + *kept;
+            g->list[i].kept = g->reuse ? all->kept + *kept : NULL;
         }
         (*n)++;
         if (g->reuse)
@@ -26841,8 +26846,8 @@ static void empm__fcgi_engine_free(empm__engine *e)
 static uint32_t empm__fcgi_expire_at(empm__engine *e)
 {
     const struct empm__backend_scores *all = e->s->backends;
-    const uint32_t at = all != NULL ? empm__load(&all->due_at_ms)
-                                    : EMPM__NEVER;
+    const uint32_t at = all != NULL && !e->admin ? empm__load(&all->due_at_ms)
+                                                 : EMPM__NEVER;
     return at != EMPM__NEVER && empm__load(&e->stopping) ? empm__now_ms() : at;
 }
 

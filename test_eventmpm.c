@@ -21801,6 +21801,27 @@ TEST(fastcgi, the_mode_of_a_socket_for_a_user)
     CHECK(empm__backends_user_may(&u, &st, 2));
 }
 
+/* AddHandler has its options within its quotes. */
+TEST(fastcgi, options_of_a_handler)
+{
+    struct empm__scripts *t = NULL;
+    empm_config cfg = empm_defaults();
+    empm__report rep;
+
+    memset(&rep, 0, sizeof rep);
+    cfg.add_handler[0] = "\"proxy:unix:/x|fcgi://localhost/ max=3 ttl=2 "
+                         "enablereuse=on timeout=7\" .php .phtml";
+    CHECK_INT(empm__scripts_new(&t, &cfg, &rep), EMPM_OK);
+    if (CHECK(t != NULL && t->n == 2)) {
+        CHECK_INT(t->own[0]->max, 3);
+        CHECK_INT(t->own[0]->reuse, 1);
+        CHECK_INT(t->own[0]->ttl_ms, 2000);
+        CHECK_INT(t->own[0]->timeout_ms, 7000);
+    }
+    empm__scripts_free(t);
+    empm_config_free(&cfg);
+}
+
 /* An address that is too long is refused as it is, not after a cut that may be
  * another one. */
 TEST(fastcgi, a_long_address_is_refused)
