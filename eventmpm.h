@@ -389,7 +389,7 @@
  *   EVENTMPM_NO_STATUS       1450 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
- *   EVENTMPM_NO_FASTCGI      2540 lines 13800 bytes FastCGI back ends: PHP
+ *   EVENTMPM_NO_FASTCGI      2540 lines 27000 bytes FastCGI back ends: PHP
  *   EVENTMPM_NO_FORMS         720 lines  4900 bytes uploads, multipart forms
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
  *   EVENTMPM_NO_ANSWERS       690 lines  6600 bytes JSON, HTML, redirects and
@@ -33424,20 +33424,19 @@ static int empm__fcgi_wait_connect(empm__fcgi *x)
 
 /* A connection that was under way may be there. An event is only a hint: it can
  * be of another descriptor, which has been closed. So the socket is asked if it
- * has failed, and whether it has a peer. */
+ * has a peer and, if it has none, for its error. */
 static int empm__fcgi_maybe_connected(empm__fcgi *x)
 {
     struct sockaddr_storage peer;
     socklen_t n = sizeof peer;
     int error = 0;
-    socklen_t error_len = sizeof error;
     empm__conn_clear(x->req->c, EMPM__READY_AUX_OUT);
-    if (getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &error_len) < 0 ||
-        (error == 0 && getpeername(x->fd, (struct sockaddr *)&peer, &n) < 0))
+    if (getpeername(x->fd, (struct sockaddr *)&peer, &n) == 0)
+        return empm__fcgi_connected(x);
+    n = sizeof error;
+    if (getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
         error = errno;
-    if (error == ENOTCONN)
-        return empm__fcgi_wait_connect(x);
-    return error == 0 ? empm__fcgi_connected(x)
+    return error == 0 ? empm__fcgi_wait_connect(x)
                       : empm__fcgi_next(x, 503, 5701, strerror(error));
 }
 

@@ -27195,6 +27195,43 @@ LIVE(fastcgi, a_drain_closes_what_is_kept)
     fb_end(&f);
 }
 
+/* By TCP connect() ends later, well or not: a back end answers, on connections
+ * that are kept, and one that refuses is told as such at once. */
+LIVE(fastcgi, back_ends_by_tcp)
+{
+    fixture f;
+    client c;
+    int port, i, none, none_port = 0;
+    struct sockaddr_in a;
+    socklen_t n = sizeof a;
+
+    fb_init(&f, fb_echo, fb_echo);
+    close(fb_one.fd);
+    fb_one.fd = listening_socket(&port);
+    memset(&a, 0, sizeof a);
+    a.sin_family = AF_INET;
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    none = socket(AF_INET, SOCK_STREAM, 0);          /* it does not listen */
+    if (bind(none, (struct sockaddr *)&a, sizeof a) == 0 &&
+        getsockname(none, (struct sockaddr *)&a, &n) == 0)
+        none_port = ntohs(a.sin_port);
+    snprintf(fb_address[0], sizeof fb_address[0], "127.0.0.1:%d max=2 "
+             "enablereuse=on ttl=60", port);
+    snprintf(fb_address[1], sizeof fb_address[1], "127.0.0.1:%d", none_port);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 3; i++)
+        CHECK_INT(cl_get(&c, "/app/?0"), 200);
+    CHECK_INT(get_int(&fb_one.conns), 1);
+    CHECK_INT(cl_get(&c, "/two/?0"), 503);
+    CHECK(fx_log_has(&f, "Connection refused"));
+    cl_close(&c);
+    close(none);
+    fb_end(&f);
+}
+
 /* Each form of the status shows each back end, with its last failure. */
 LIVE(fastcgi, the_status_shows_back_ends)
 {
