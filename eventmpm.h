@@ -398,7 +398,7 @@
  *   EVENTMPM_NO_STATUS       1450 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
- *   EVENTMPM_NO_FASTCGI      2540 lines 13800 bytes FastCGI back ends: PHP
+ *   EVENTMPM_NO_FASTCGI      2540 lines 27000 bytes FastCGI back ends: PHP
  *   EVENTMPM_NO_FORMS         720 lines  4900 bytes uploads, multipart forms
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
  *   EVENTMPM_NO_ANSWERS       690 lines  6600 bytes JSON, HTML, redirects and
@@ -32685,13 +32685,15 @@ static int empm__backend_keep(const empm__worker *w, const empm__backends *g,
     return keeps;
 }
 
-/* Closes kept connections: the old ones, or all while the server ends. */
+/* Closes kept connections: the old ones, or all while the server ends. They are
+ * the engine's that serves, not of one for admin endpoints beside it. */
 static void empm__backend_close_kept(empm__engine *e, uint32_t now_ms)
 {
     struct empm__backend_scores *all = e->s->backends;
     const int ends = empm__load(&e->stopping) != 0;
     int fd[64], n, i;
-    if (all == NULL || empm__load(&all->due_at_ms) == EMPM__NEVER)
+    if (all == NULL || e->admin ||
+        empm__load(&all->due_at_ms) == EMPM__NEVER)
         return;
     do {
         uint32_t due_ms = EMPM__NEVER;
@@ -32824,7 +32826,7 @@ static void empm__fcgi_message(empm__fcgi *x)
 }
 
 /* How long the back end may still take and give nothing. Only what it takes of
- * the request and gives to the client counts: not a header that comes byte by
+ * the request and gives to the client counts: not a head that comes byte by
  * byte, messages, padding, or what is dropped. So a back end that sends for
  * ever and answers nothing is held by this, slow or quick. */
 static int empm__fcgi_time_left(const empm__fcgi *x)
@@ -32993,6 +32995,7 @@ static int empm__fcgi_send_file(empm__fcgi *x)
         empm__fcgi_say(x, 5710, what);
         empm__fcgi_refuse(x, status);
     }
+    empm__fcgi_close(x);
     return EMPM_OK;
 }
 
@@ -33005,6 +33008,8 @@ static const char *empm__fcgi_head_is_here(empm__fcgi *x, char *s, size_t n)
     if (why != NULL)
         return why;
     x->head_done = 1;
+    x->phase = EMPM__FCGI_ANSWERING;
+    x->got_on_ms = req->w->now_ms;
     req->gathers &= !cgi.streams;
     if (cgi.file != NULL && req->w->cfg->x_send_file && req->status == 200) {
         req->declared = -1;          /* of a body that is dropped */
@@ -33456,20 +33461,19 @@ static int empm__fcgi_wait_connect(empm__fcgi *x)
 
 /* A connection that was under way may be there. An event is only a hint: it can
  * be of another descriptor, which has been closed. So the socket is asked if it
- * has failed, and whether it has a peer. */
+ * has a peer and, if it has none, for its error. */
 static int empm__fcgi_maybe_connected(empm__fcgi *x)
 {
     struct sockaddr_storage peer;
     socklen_t n = sizeof peer;
     int error = 0;
-    socklen_t error_len = sizeof error;
     empm__conn_clear(x->req->c, EMPM__READY_AUX_OUT);
-    if (getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &error_len) < 0 ||
-        (error == 0 && getpeername(x->fd, (struct sockaddr *)&peer, &n) < 0))
+    if (getpeername(x->fd, (struct sockaddr *)&peer, &n) == 0)
+        return empm__fcgi_connected(x);
+    n = sizeof error;
+    if (getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
         error = errno;
-    if (error == ENOTCONN)
-        return empm__fcgi_wait_connect(x);
-    return error == 0 ? empm__fcgi_connected(x)
+    return error == 0 ? empm__fcgi_wait_connect(x)
                       : empm__fcgi_next(x, 503, 5701, strerror(error));
 }
 
@@ -34157,7 +34161,7 @@ static void empm__backends_number(struct empm__backend_scores *all,
         g->list[i].number = *n;
         if (all != NULL) {
             all->list[*n] = &g->list[i];
-            g->list[i].kept = all->kept + *kept;
+            g->list[i].kept = g->reuse ? all->kept + *kept : NULL;
         }
         (*n)++;
         if (g->reuse)
@@ -34262,8 +34266,8 @@ static void empm__fcgi_engine_free(empm__engine *e)
 static uint32_t empm__fcgi_expire_at(empm__engine *e)
 {
     const struct empm__backend_scores *all = e->s->backends;
-    const uint32_t at = all != NULL ? empm__load(&all->due_at_ms)
-                                    : EMPM__NEVER;
+    const uint32_t at = all != NULL && !e->admin ? empm__load(&all->due_at_ms)
+                                                 : EMPM__NEVER;
     return at != EMPM__NEVER && empm__load(&e->stopping) ? empm__now_ms() : at;
 }
 
