@@ -170,14 +170,20 @@
  *   without a worker, for ProxyConnectTimeout at most, and are 503 then. With
  *   enablereuse=on connections are kept for ttl= (1 s) after an answer. Each
  *   one occupies a process of PHP-FPM, so it wants max=, and pm.max_children
- *   above max= times the children, or the pool stands still.
+ *   above max= times the children, or the pool stands still. CGIPassAuth Off
+ *   holds Authorization back, where a handler has looked at it.
+ *     XSendFile On and XSendFilePath /srv/files: an answer of status 200 with
+ *   the field X-Sendfile is that file below the folder instead, with ranges and
+ *   conditions, and without a process of PHP. The field has the file's path, in
+ *   full or from there, no part of which may be "..", nor a link that leads
+ *   out. A client never sees that field, nor X-Accel-Redirect.
  *     No worker waits for a back end, nor for its client: what the client does
  *   not take is spooled, so that a slow one holds no process of PHP. A request
  *   has a connection of its own, which ends with the answer. A script that
  *   sends text/event-stream, or "X-Accel-Buffering: no", is sent as it comes;
  *   any other answer of up to EMPM_RESPONSE_BUFFER gathers first. What cannot
- *   be reached is 503, a broken answer 502, silence for ProxyTimeout 504; the
- *   error log has the cause.
+ *   be reached is 503, a broken answer 502, and 504 if for ProxyTimeout nothing
+ *   of it comes that the client gets; the error log has the cause.
  *
  * LOCATIONS  Settings of a part of the paths, whatever route serves it, as
  *   lines of cfg.location, or as Apache has them in a file:
@@ -202,7 +208,9 @@
  *   resumed by any, as long as Listen, name, certificates, suites and trust in
  *   clients are those that it was made with. MaxTlsMemory bounds what is needed
  *   for handshakes and slow readers; connections beyond it are closed.
- *   empm_ssl() tells what mod_ssl's variables tell. Each start, reload and -t
+ *   empm_ssl() tells what mod_ssl's variables tell. A handshake that fails is
+ *   the client's matter: LogLevel info has the reason (5622), as with mod_ssl,
+ *   and the status page the number (TLSRefused). Each start, reload and -t
  *   reads certificates and keys and says what is wrong with which file; Strict
  *   also refuses a certificate that is not valid now. Suites, best one first as
  *   SSLCipherSuite takes them: ECDHE-ECDSA-AES128-GCM-SHA256,
@@ -309,11 +317,11 @@
  * Each of these leaves a part out, and saves so much of the header and of its
  * compiled text (gcc -Os, x86-64):
  *
- *   EVENTMPM_NO_FILES        2360 lines 22000 bytes static files (EMPM_FILES)
+ *   EVENTMPM_NO_FILES        2360 lines 20400 bytes static files (EMPM_FILES)
  *   EVENTMPM_NO_STATUS       1450 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
- *   EVENTMPM_NO_FASTCGI      2030 lines 13800 bytes FastCGI back ends: PHP
+ *   EVENTMPM_NO_FASTCGI      2540 lines 13800 bytes FastCGI back ends: PHP
  *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
  *   EVENTMPM_NO_AUTH          570 lines  4000 bytes users and passwords
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
@@ -617,6 +625,13 @@ typedef struct empm_config {
                                           a path and a directive in each, see
                                           LOCATIONS: "/private/ Require local"
                                           */
+    int         cgi_pass_auth;         /* 1: programs get Authorization, and can
+                                          ask for passwords: 1 */
+    int         x_send_file;           /* an answer of a program may name a file
+                                          to send instead, X-Sendfile: 0
+                                          [XSendFile] */
+    const char *x_send_file_path;      /* ... below this folder: NULL
+                                          [XSendFilePath] */
     const char *spool_directory;       /* large bodies, unlinked: "/tmp" */
     const char *server_field;          /* value of Server: "eventmpm"; "": none
                                           [also ServerTokens] */
@@ -2040,13 +2055,14 @@ static pid_t empm__process_fork(sigset_t *old)
     return pid;
 }
 
-/* Fills in n bytes that nobody can guess. 0, or -1: the system has none. An old
- * kernel has no getrandom(), a new one needs no /dev in ChrootDir. */
+/* Fills in n bytes that nobody can guess. 0, or -1 with errno: the system has
+ * none. An old kernel has no getrandom(), and a new one needs no /dev in
+ * ChrootDir. */
 EMPM__OPTIONAL
 static int empm__random_bytes(void *to, size_t n)
 {
     ssize_t r;
-    int fd;
+    int fd, why;
 #ifdef __linux__
     if (getrandom(to, n, 0) == (ssize_t)n)
         return 0;
@@ -2056,8 +2072,10 @@ static int empm__random_bytes(void *to, size_t n)
 #endif
     fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
     r = fd >= 0 ? read(fd, to, n) : -1;
+    why = r < 0 ? errno : EIO;         /* less than it should be */
     if (fd >= 0)
         close(fd);
+    errno = why;
     return r == (ssize_t)n ? 0 : -1;
 }
 
@@ -3119,6 +3137,12 @@ static const empm__directive empm__directives[] = {
               "a subtree and its FastCGI program: /app/ fcgi://HOST:PORT/"),
     EMPM__SET("Location", location, LIST, 0, EMPM_MAX_LOCATION, NULL,
               "a path and what is set for it: /private/ Require local"),
+    EMPM__SET("CGIPassAuth", cgi_pass_auth, BOOL, 0, 1, "On",
+              "scripts and FastCGI programs get the field Authorization"),
+    EMPM__SET("XSendFile", x_send_file, BOOL, 0, 1, "Off",
+              "programs may name a file to send, in X-Sendfile"),
+    EMPM__SET("XSendFilePath", x_send_file_path, TEXT, 0, 0, NULL,
+              "the folder below which those files are"),
     EMPM__SET("SpoolDirectory", spool_directory, TEXT, 0, 0, "/tmp",
               "where long bodies wait, in files without a name"),
     EMPM__SET("ServerField", server_field, TEXT, 0, 0, "eventmpm",
@@ -3898,7 +3922,8 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "write a route whose handler sets Location and returns 301" },
     { "AliasMatch AliasPreservePath UserDir",
       "Alias /path/ /folder, for one after the other" },
-    { "Action CGI* ForceLanguagePriority Imap* Lua* Passenger* "
+    { "Action CGID* CGIM* CGIS* CGIV* ForceLanguagePriority Imap* "
+      "Lua* Passenger* "
      "Perl* "
       "RemoveHandler SSI* Script ScriptAlias ScriptAliasMatch "
      "ScriptInterpreter* "
@@ -3956,7 +3981,7 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "Define, ${NAME}, <IfDefine> and Include are all there is" },
     { "Define UnDefine Include IncludeOptional",
       "it stands in a file, which -f names" },
-    { "AcceptPathInfo AllowEncodedSlashes CGIPassAuth ContentDigest "
+    { "AcceptPathInfo AllowEncodedSlashes ContentDigest "
      "KeptBodySize "
       "MergeSlashes RegexDefaultOptions StrictHostCheck UnsafeAllow3F",
       "there is one way here: leave it out" }
@@ -7157,6 +7182,10 @@ struct empm_server {
                                  const char *name);
     /* Makes the body of an error. 0: it has none for this status. */
     int            (*error_body)(empm_request *req, int status);
+    /* Promises the file `path` below the folder root_fd, which no link leads
+     * out of, as the answer. EMPM_OK, or a status. */
+    int            (*send_below)(empm_request *req, int root_fd,
+                                 const char *path);
     /* Shows the k-th back end. 0: there are no more. */
     int            (*see_backend)(const empm_server *s, int k,
                                   struct empm__backend_seen *seen);
@@ -18874,7 +18903,8 @@ static size_t empm__base64_encode_url(char *to, const void *data, size_t n)
  * only the compiler that has to keep them in order (empm__kv_link).
  *
  * An entry that has expired goes, and is wiped, when its list is looked at or
- * its shard is full. An entry has an owner, one of 256. In a shard that is full
+ * its shard is full; sessions of TLS also when nobody looks (>>tls). An entry
+ * has an owner, one of 256. In a shard that is full
  * all the same the owner that has most of it gives a place: of its entries, the
  * one that ends first. So nobody is
  * driven out by an owner that has more than himself, and one that fills a shard
@@ -19135,6 +19165,40 @@ static void empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
     sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
 }
 
+/* Locks a shard, and mends it if its last holder has died. EMPM_OK, or as
+ * empm__shared_lock(). */
+static int empm__kv_lock(const empm__kv *kv, empm__kv_shard *sh)
+{
+    const int r = empm__shared_lock(&sh->lock);
+    if (r != EMPM__ORPHANED)
+        return r;
+    empm__kv_mend(kv, sh);
+    empm__shared_lock_mended(&sh->lock);
+    return EMPM_OK;
+}
+
+/* Removes what has expired from shard i, whose key nobody may ask for any more.
+ * Returns in how many milliseconds the next entry of it ends, 0: none does. */
+EMPM__OPTIONAL
+static uint64_t empm__kv_sweep_shard(empm__kv *kv, uint32_t i, uint64_t now_ms)
+{
+    empm__kv_shard *sh = empm__kv_shard_at(kv, i);
+    uint64_t first = UINT64_MAX;
+    uint32_t h;
+    uint8_t slot;
+    if (empm__kv_lock(kv, sh) < 0)
+        return 1;                      /* its holder stands still */
+    for (h = 0; h < 256; h++) {
+        empm__kv_sweep(kv, sh, &sh->heads[h], now_ms);
+        for (slot = sh->heads[h]; slot != 0; slot = sh->slots[slot].next)
+            if (sh->slots[slot].expires_ms != 0 &&
+                sh->slots[slot].expires_ms < first)
+                first = sh->slots[slot].expires_ms;
+    }
+    pthread_mutex_unlock(&sh->lock);
+    return first == UINT64_MAX ? 0 : empm__min(first - now_ms + 1, INT32_MAX);
+}
+
 /* Makes room for an entry of `owner`: all that has expired goes. If nothing
  * has, that of the owner with most of them goes which ends first. A key without
  * an end stays. EMPM_EFULL: none has one. */
@@ -19202,12 +19266,8 @@ static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
         return EMPM_EINVAL;
     hash = empm__sip_hash(kv->seed, key, key_len);
     sh = empm__kv_shard_at(kv, (uint32_t)((hash >> 32) * kv->shards >> 32));
-    if ((r = empm__shared_lock(&sh->lock)) < 0)
+    if ((r = empm__kv_lock(kv, sh)) < 0)
         return r;
-    if (r == EMPM__ORPHANED) {
-        empm__kv_mend(kv, sh);
-        empm__shared_lock_mended(&sh->lock);
-    }
     at->kv = kv;
     at->sh = sh;
     at->key = key;
@@ -19277,8 +19337,8 @@ static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
     int r = empm__kv_open(&at, kv, key, key_len, now_ms);
     if (r < 0)
         return r;
-    if (at.slot == NULL) {
-        r = EMPM_EGONE;
+    if (at.slot == NULL || at.slot->len > kv->room - key_len) {
+        r = EMPM_EGONE;      /* or damaged, by a process that has crashed */
     } else {
         if (len != NULL)
             *len = at.slot->len;
@@ -20663,6 +20723,10 @@ typedef struct empm__tls {             /* fixed once the server has started */
     unsigned char   settings[32];      /* the same of what else sessions are
                                           bound to */
     int64_t         memory;            /* atomic, not fixed: of MaxTlsMemory */
+    uint32_t        sweep_at_ms;       /* atomic, as above: the store is looked
+                                          through for sessions that are over */
+    uint32_t        sweep_shard;       /* atomic: from this one on... */
+    uint32_t        sweep_first_ms;    /* atomic: the first end before it */
 } empm__tls;
 
 /* ---------------------------------------------------------------------------
@@ -20691,6 +20755,7 @@ typedef struct empm__tls_hello {
     char name[256];                    /* SNI in lower case; "": none */
     uint8_t log_record;                /* records to it: 1 << that, at most */
     uint8_t alpn;                      /* it offers http/1.1 */
+    uint8_t newer;                     /* it offers TLS 1.3 */
 } empm__tls_hello;
 
 /* A reader of numbers and vectors that never leaves its bytes. */
@@ -20778,13 +20843,17 @@ static int empm__tls_hello_alpn(empm__tls_reader *x, empm__tls_hello *h)
     return list.bad ? EMPM__TLS_DECODE : h->alpn ? 0 : EMPM__TLS_NO_PROTOCOL;
 }
 
-/* Is TLS 1.2 among the versions? RFC 8446 4.2.1. */
-static int empm__tls_hello_versions(empm__tls_reader *x)
+/* Is TLS 1.2 among the versions? RFC 8446 4.2.1: where they are listed the
+ * version before them says nothing. 0, or an alert. */
+static int empm__tls_hello_versions(empm__tls_reader *x, empm__tls_hello *h)
 {
     empm__tls_reader list = empm__tls_vector(x, 1);
     int found = 0;
-    while (list.at < list.end && !list.bad)
-        found |= empm__tls_number(&list, 2) == 0x0303;
+    while (list.at < list.end && !list.bad) {
+        const uint32_t version = empm__tls_number(&list, 2);
+        found |= version == 0x0303;
+        h->newer |= version == 0x0304;
+    }
     return list.bad ? EMPM__TLS_DECODE : found ? 0 : EMPM__TLS_VERSION;
 }
 
@@ -20832,7 +20901,7 @@ static int empm__tls_hello_parse(empm__tls_hello *h, const unsigned char *msg,
         else if (type == 16)
             alert = empm__tls_hello_alpn(&x, h);
         else if (type == 43)
-            alert = empm__tls_hello_versions(&x);
+            alert = empm__tls_hello_versions(&x, h);
     }
     return alert;
 }
@@ -21280,6 +21349,9 @@ typedef struct empm__tls_conn {
                                           EMPM__TLS_EARLY_TO */
     uint32_t        sent_at_ms;
     uint16_t        suite;
+    uint16_t        hello_left;        /* bytes to come of a ClientHello that is
+                                          refused */
+    uint8_t         asked;             /* one has been: no second one */
     uint8_t         log_record;        /* records of ours: 1 << that, at most */
     uint8_t         empties;           /* records without data in a row */
     uint8_t         got_end, sent_end; /* close_notify */
@@ -21317,7 +21389,8 @@ static size_t empm__tls_iv_len(unsigned suite)
     return empm__tls_is_chacha(suite) ? 12 : 4;
 }
 
-/* The cipher of one direction, ready for its next record. */
+/* The cipher of one direction, ready for its next record. It stands on the
+ * stack of a call, which ends with empm__tls_cipher_wipe(). */
 static void empm__tls_cipher_make(empm__tls_cipher *x, const empm__tls_conn *t,
                                   int is_out)
 {
@@ -21345,6 +21418,17 @@ static void empm__tls_cipher_make(empm__tls_cipher *x, const empm__tls_conn *t,
                                          key_len, eng->ighash, key + key_len);
         x->gcm.seq = is_out ? t->seq_out : t->seq_in;
     }
+}
+
+/* Leaves no keys on the stack, where a later fault could show them: neither in
+ * x, nor in the frames below the caller's in which BearSSL has expanded them,
+ * and which nobody may overwrite for long. Both together take 20 ns. */
+__attribute__((noinline))
+static void empm__tls_cipher_wipe(empm__tls_cipher *x)
+{
+    unsigned char below[1024];
+    empm__tls_wipe(below, sizeof below);
+    empm__tls_wipe(x, sizeof *x);
 }
 
 /* Room in front of the plaintext of a record: header and explicit nonce. */
@@ -21576,6 +21660,7 @@ static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
         out += len;
         taken += k;
     }
+    empm__tls_cipher_wipe(&x);
     return empm__tls_send_wire(w, c, &t->out, to, out, taken, more || i < n,
                                wire);
 }
@@ -21619,6 +21704,7 @@ static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
         out += len;
         taken += (size_t)r;
     }
+    empm__tls_cipher_wipe(&x);
     if (taken == 0)
         return r < 0 ? (ssize_t)EMPM__LOST : 0;
     r = empm__tls_send_wire(w, c, &t->out, to, out, taken, taken < n, wire);
@@ -21629,9 +21715,10 @@ static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
 
 /* An alert goes out if there is room for it, and is not waited for: a client
  * that does not read gets the FIN alone. Ciphertext that waits goes before it,
- * or the numbers of records would not follow each other. */
-static void empm__tls_alert(empm__conn *c, empm__tls_conn *t, int level,
-                            int alert)
+ * or the numbers of records would not follow each other. Returns 1 if all of it
+ * has gone; if not, no record of ours can follow. */
+static int empm__tls_alert(empm__conn *c, empm__tls_conn *t, int level,
+                           int alert)
 {
     unsigned char room[EMPM__TLS_OVER + 8], *to = room + empm__tls_lead(t);
     unsigned char *record;           /* not in w->wire, which recv() may use */
@@ -21640,14 +21727,15 @@ static void empm__tls_alert(empm__conn *c, empm__tls_conn *t, int level,
     size_t len;
     struct iovec v;
     if (t->sent_end || empm__tls_push(c, t->tls, &t->out, &wire) != 1)
-        return;
+        return 0;
     to[0] = (unsigned char)level;
     to[1] = (unsigned char)alert;
     empm__tls_cipher_make(&x, t, 1);
     record = empm__tls_seal(t, &x, 21, to, 2, &len);
+    empm__tls_cipher_wipe(&x);
     v.iov_base = record;
     v.iov_len = len;
-    empm__socket_send(c, &v, 1, 0, &wire);
+    return empm__socket_send(c, &v, 1, 0, &wire) == (ssize_t)len;
 }
 
 /* The connection ends here, and the client learns why: with sent_end no
@@ -21657,6 +21745,34 @@ static void empm__tls_fatal(empm__conn *c, empm__tls_conn *t, int alert)
     empm__tls_alert(c, t, 2, alert);
     t->sent_end = 1;
     errno = ECONNRESET;
+}
+
+/* A record of n bytes belongs to a handshake: the client asks for new keys, and
+ * no engine is there to make them. RFC 5246 7.2.2 has a warning for that, after
+ * which the connection goes on as it was; a client that asks again does not
+ * understand it. The hello may fill several records. An answer that waits for
+ * the client to read cannot be overtaken: then it ends, too. 0, or the alert
+ * that ends the connection. */
+static int empm__tls_renegotiation(empm__conn *c, empm__tls_conn *t,
+                                   const unsigned char *p, size_t n)
+{
+    size_t left = t->hello_left;
+    if (left == 0) {
+        if (n < 4 || p[0] != 1 || t->asked || t->out != NULL)
+            return EMPM__TLS_UNEXPECTED;
+        left = 4u + ((size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3]);
+        if (left > EMPM__TLS_HELLO_MOST)
+            return EMPM__TLS_DECODE;
+        t->asked = 1;
+        if (!empm__tls_alert(c, t, 1, EMPM__TLS_NO_RENEGOTIATION)) {
+            t->sent_end = 1;
+            return EMPM__TLS_UNEXPECTED;
+        }
+    }
+    if (n == 0 || n > left)
+        return EMPM__TLS_UNEXPECTED;
+    t->hello_left = (uint16_t)(left - n);
+    return 0;
 }
 
 /* Takes one record of `len` bytes at p. Returns its plaintext, and how much of
@@ -21696,9 +21812,12 @@ static unsigned char *empm__tls_open_record(empm__conn *c, empm__tls_conn *t,
     } else if (plain != NULL && type == 21) {
         errno = ECONNRESET;            /* the client has given up */
         return NULL;
-    } else if (plain != NULL && type == 22)    /* no engine is there for it */
-        alert = EMPM__TLS_NO_RENEGOTIATION;
-    else if (plain != NULL)
+    } else if (plain != NULL && type == 22) {
+        alert = empm__tls_renegotiation(c, t, plain, *n);
+        *n = 0;
+        if (alert == 0)
+            return plain;
+    } else if (plain != NULL)
         alert = EMPM__TLS_UNEXPECTED;
     empm__tls_fatal(c, t, alert);
     return NULL;
@@ -21714,17 +21833,15 @@ static ssize_t empm__tls_decrypt(empm__conn *c, empm__tls_conn *t,
                                  size_t room)
 {
     empm__tls_cipher x;
+    unsigned char *plain = data;
     size_t at = 0, given = 0, len;
     *rest = *rest_to = 0;
     empm__tls_cipher_make(&x, t, 0);
     while (given < room && (len = empm__tls_whole(data + at, to - at)) > 0) {
         size_t n, k;
-        unsigned char *plain;
         plain = empm__tls_open_record(c, t, &x, data + at, len, &n);
-        if (plain == NULL) {
-            *rest = *rest_to = to;
-            return given > 0 && t->got_end ? (ssize_t)given : -1;
-        }
+        if (plain == NULL)
+            break;
         at += len;
         k = empm__min(n, room - given);
         memcpy(buf + given, plain, k);
@@ -21734,6 +21851,11 @@ static ssize_t empm__tls_decrypt(empm__conn *c, empm__tls_conn *t,
             *rest = at - (n - k);
             memmove(data + *rest, plain + k, n - k);
         }
+    }
+    empm__tls_cipher_wipe(&x);
+    if (plain == NULL) {
+        *rest = *rest_to = to;
+        return given > 0 && t->got_end ? (ssize_t)given : -1;
     }
     return (ssize_t)given;
 }
@@ -21754,15 +21876,39 @@ static size_t empm__tls_recv_kept(empm__conn *c, empm__tls_conn *t, void *buf,
     return k;
 }
 
-/* Reads the socket, decrypts, and keeps what there is no room for. Ciphertext
- * that was kept goes first, in front of what the socket has; it is read once
- * for each call at most, unless nothing came of it but records without data. */
+/* Is a whole record among what was kept? */
+static int empm__tls_keeps_record(const empm__tls_conn *t)
+{
+    return t->in != NULL && empm__tls_whole(t->in->data + t->in->from,
+                                            t->in->to - t->in->from) > 0;
+}
+
+/* Decrypts records that were kept where they stand: a reader with little room
+ * comes many times, and none of them moves the rest. As empm__tls_decrypt(). */
+static ssize_t empm__tls_recv_records(empm__conn *c, empm__tls_conn *t,
+                                      void *buf, size_t room)
+{
+    empm__tls_held *h = t->in;
+    size_t rest, rest_to;
+    const ssize_t given = empm__tls_decrypt(c, t, h->data + h->from, &rest,
+                                            &rest_to, h->to - h->from,
+                                            (char *)buf, room);
+    h->plain_to = h->from + (uint32_t)rest_to;
+    h->from += (uint32_t)rest;
+    if (h->from == h->to)
+        empm__tls_held_free(t->tls, &t->in);
+    return given;
+}
+
+/* Reads the socket, decrypts, and keeps what there is no room for. A part of a
+ * record that was kept goes first, in front of what the socket has; it is read
+ * once for each call at most, unless nothing came of it but records without
+ * data. */
 static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
                               size_t room)
 {
     empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
     unsigned char *data = empm__tls_wire(w);
-    size_t n = 0, rest = 0, rest_to = 0;
     ssize_t given;
     if (t->sent_end)                   /* LINGER: what comes is dropped */
         return empm__socket_recv(c, buf, room);
@@ -21773,17 +21919,19 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
     given = (ssize_t)empm__tls_recv_kept(c, t, buf, room);
     if (given > 0 || t->got_end)
         return given;
+    while (given == 0 && empm__tls_keeps_record(t))
+        given = empm__tls_recv_records(c, t, buf, room);
     while (given == 0) {
+        size_t n = 0, rest, rest_to;
+        ssize_t r;
         if (t->in != NULL) {
             n = t->in->to - t->in->from;
             memcpy(data, t->in->data + t->in->from, n);
         }
-        if (empm__tls_whole(data, n) == 0) {   /* else: no system call */
-            const ssize_t r = empm__socket_recv(c, data + n, EMPM__SCRATCH - n);
-            if (r <= 0)
-                return r;
-            n += (size_t)r;
-        }
+        r = empm__socket_recv(c, data + n, EMPM__SCRATCH - n);
+        if (r <= 0)
+            return r;
+        n += (size_t)r;
         if (empm__tls_length(data, n) > EMPM__TLS_RECORD_MOST) {
             empm__tls_fatal(c, t, EMPM__TLS_OVERFLOW);
             return EMPM__LOST;
@@ -21791,9 +21939,7 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
         empm__tls_held_free(t->tls, &t->in);
         given = empm__tls_decrypt(c, t, data, &rest, &rest_to, n, (char *)buf,
                                   room);
-        if (given < 0)
-            return t->got_end ? 0 : (ssize_t)EMPM__LOST;
-        if (rest < n) {
+        if (given >= 0 && rest < n) {
             t->in = empm__tls_held_new(w, t->tls, data + rest, n - rest,
                                        rest_to - rest);
             if (t->in == NULL) {
@@ -21803,11 +21949,12 @@ static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
         }
         if (given == 0 && (c->flags & EMPM__F_DRAINED))
             return EMPM__WANTS_IN;     /* only a part of a record is here */
-        n = 0;
     }
+    if (given < 0)
+        return t->got_end ? 0 : (ssize_t)EMPM__LOST;
     /* the socket is empty, but no event tells of what is kept or of the end */
-    if (t->got_end || (t->in != NULL && (t->in->plain_to > 0 ||
-        empm__tls_whole(t->in->data, t->in->to) > 0)))
+    if (t->got_end || empm__tls_keeps_record(t) ||
+        (t->in != NULL && t->in->plain_to > t->in->from))
         c->flags &= (uint8_t)~EMPM__F_DRAINED;
     return given;
 }
@@ -21892,7 +22039,8 @@ static const empm__transport empm__tls_transport = {
  *
  * In a full store the address gives way that has most of it (IPv6: the /64), so
  * strangers drive out no sessions but their own. An entry ends with
- * SSLSessionCacheTimeout, or with the client's certificate if that is earlier.
+ * SSLSessionCacheTimeout, or with the client's certificate if that is earlier,
+ * and is wiped soon afterwards.
  *
  * runs on   the worker that owns the connection
  * ------------------------------------------------------------------------- */
@@ -21900,6 +22048,10 @@ static const empm__transport empm__tls_transport = {
 #define EMPM__TLS_BUFFER 837           /* of the engine: it takes messages in
                                           pieces, and its own in records */
 #define EMPM__TLS_FLIGHT 4096          /* bytes of a read behind the hello */
+#define EMPM__TLS_SWEEP  16u           /* shards of the store in one go, then
+                                          others have their turn: */
+#define EMPM__TLS_SWEEP_REST_MS 20
+#define EMPM__TLS_SWEEP_MS 10000       /* between two looks through all of it */
 
 typedef struct empm__tls_entry {       /* a session in the store */
     br_ssl_session_parameters parameters;
@@ -22071,6 +22223,18 @@ static empm__tls_start *empm__tls_start_of_cache(
                                        offsetof(empm__tls_start, cache));
 }
 
+/* A child looks through the store at this instant, or before. Nobody is woken
+ * for it: a connection that is in its handshake bounds the listener's sleep. */
+static void empm__tls_sweep_by(empm__tls *tls, uint32_t at_ms)
+{
+    uint32_t was = empm__load(&tls->sweep_at_ms);
+    /* release: the next sweeper sees where the last one has ended */
+    while (empm__time_earlier(was, at_ms) != was &&
+           !__atomic_compare_exchange_n(&tls->sweep_at_ms, &was, at_ms, 0,
+                                        __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+        ;
+}
+
 /* BearSSL has a new session: it goes to the store, with the mark of what it is
  * good for. */
 static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
@@ -22103,6 +22267,43 @@ static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
     empm__kv_put_of(empm__tls_session_owner(kv, s->w), kv, key, sizeof key,
                     NULL, &entry, n, ttl_ms, empm__now_us() / 1000u);
     empm__tls_wipe(&entry, sizeof entry);
+    empm__tls_sweep_by(s->tls, empm__time_after(empm__now_ms(), ttl_ms + 1));
+}
+
+/* Is this a text of a client's certificate, as empm__tls_client has it? */
+static int empm__tls_client_is_whole(const char *text, size_t n)
+{
+    size_t i;
+    int ends = 0;
+    for (i = 0; i < n; i++)
+        ends += text[i] == '\0';
+    return n == 0 || (n > 64 && text[64] == '\0' && text[n - 1] == '\0' &&
+                      ends == 1 + EMPM__TLS_NAMES);
+}
+
+/* Is a copy of n bytes from the store a session with this id, good for this
+ * client? A child that has crashed may have written anything there: no length
+ * is believed, no text without its ends, and no suite that the engine has no
+ * cipher for. */
+static int empm__tls_entry_is_good(const empm__tls_start *s,
+                                   const empm__tls_entry *entry, size_t n,
+                                   const unsigned char id[32])
+{
+    const empm__tls *tls = s->tls;
+    int i = 0;
+    if (n < EMPM__TLS_ENTRY_LEAST ||
+        entry->client.len > sizeof entry->client.text ||
+        entry->client.len != n - EMPM__TLS_ENTRY_LEAST ||
+        !empm__tls_client_is_whole(entry->client.text, entry->client.len) ||
+        (entry->client.len == 0 && tls->trust != NULL &&
+         tls->trust->asks == EMPM__TLS_DEMANDS))
+        return 0;
+    while (i < tls->nsuites && tls->suites[i] != entry->parameters.cipher_suite)
+        i++;
+    return i < tls->nsuites && entry->parameters.version == BR_TLS12 &&
+           entry->parameters.session_id_len == 32 &&
+           memcmp(entry->parameters.session_id, id, 32) == 0 &&
+           memcmp(entry->mark, s->mark, sizeof entry->mark) == 0;
 }
 
 /* BearSSL looks for a session. 1: it is there, and its mark is this client's;
@@ -22123,9 +22324,7 @@ static int empm__tls_session_load(const br_ssl_session_cache_class **ctx,
     good = empm__kv_get(s->tls->sessions->kv, key, sizeof key, &entry,
                         sizeof entry, &n, NULL, empm__now_us() / 1000u) ==
                EMPM_OK &&
-           n >= EMPM__TLS_ENTRY_LEAST &&
-           n - EMPM__TLS_ENTRY_LEAST == entry.client.len &&
-           memcmp(entry.mark, s->mark, sizeof entry.mark) == 0;
+           empm__tls_entry_is_good(s, &entry, n, p->session_id);
     if (good) {
         *p = entry.parameters;
         if (s->verify != NULL)
@@ -22329,6 +22528,36 @@ static int empm__tls_give_up(empm__worker *w, empm__conn *c, empm__tls_start *s)
     return 0;
 }
 
+/* Says why a handshake ends, with the alert that has gone, or come. What a
+ * client does is no fault of the server: that is told at level info, as mod_ssl
+ * does, and TLSRefused counts it at any level. */
+static void empm__tls_log_refusal(empm__worker *w, const empm__tls_start *s,
+                                  int alert)
+{
+    const int error = s->fed > 0 ? br_ssl_engine_last_error(&s->engine->ssl.eng)
+                                 : 0;
+    const char *why = "the client has ended it, and may not trust the "
+                      "certificate";
+    if (error >= BR_ERR_SEND_FATAL_ALERT || error < BR_ERR_RECV_FATAL_ALERT) {
+        if (error >= BR_ERR_SEND_FATAL_ALERT)
+            alert = error - BR_ERR_SEND_FATAL_ALERT;
+        why = alert == EMPM__TLS_VERSION
+                  ? (s->client.newer ? "the client offers TLS 1.3 alone, and "
+                                       "TLS 1.2 is what is served"
+                                     : "the client does not offer TLS 1.2")
+              : alert == EMPM__TLS_NO_PROTOCOL
+                  ? "the client does not offer http/1.1 (ALPN)"
+              : alert == EMPM__TLS_HANDSHAKE
+                  ? "no suite, curve or certificate suits both sides"
+              : alert == EMPM__TLS_INTERNAL
+                  ? "the server cannot make it"
+                  : "what the client has sent is not in order";
+    } else
+        alert = error - BR_ERR_RECV_FATAL_ALERT;
+    empm__worker_log(w, EMPM_LOG_INFO, 5622, "a TLS handshake is refused: %s "
+                     "(alert %d, BearSSL error %d)", why, alert, error);
+}
+
 /* Refuses the client with an alert; -1: it has it. An engine that has been fed
  * knows whether keys protect records by now; before that none do, and there may
  * be no more of it than its memory. s NULL: not even that. Returns 0. */
@@ -22342,6 +22571,8 @@ static int empm__tls_refuse(empm__worker *w, empm__conn *c, empm__tls_start *s,
     unsigned char room[EMPM__TLS_OVER + 8], *text = room + 13;
     struct iovec v;
     int64_t wire = 0;
+    if (s != NULL && (s->verify == NULL || s->verify->error == 0))
+        empm__tls_log_refusal(w, s, alert);
     if (alert >= 0) {
         text[0] = 2;                   /* fatal */
         text[1] = (unsigned char)alert;
@@ -22381,6 +22612,8 @@ static int empm__tls_refuse_http(empm__worker *w, empm__conn *c,
         "400 Bad Request: this port speaks https://.\n";
     struct iovec v[3];
     int64_t wire = 0;
+    empm__worker_log(w, EMPM_LOG_INFO, 5622, "a TLS handshake is refused: the "
+                     "client speaks HTTP");
     empm__response_date_update(w);
     v[0].iov_base = (void *)(uintptr_t)line;
     v[0].iov_len = sizeof line - 1;
@@ -22567,9 +22800,14 @@ static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
     if (s->tls->trust != NULL)
         s->verify = (empm__tls_verify *)empm__tls_memory(w, s->tls,
                                                          sizeof *s->verify);
-    if (s->engine == NULL || (s->verify == NULL && s->tls->trust != NULL) ||
-        empm__tls_engine_begin(s) < 0)
+    if (s->engine == NULL || (s->verify == NULL && s->tls->trust != NULL))
         return EMPM__TLS_INTERNAL;
+    if (empm__tls_engine_begin(s) < 0) {
+        empm__worker_log(w, EMPM_LOG_ERROR, 5621, "getrandom and /dev/urandom: "
+                         "%s: without random bytes a handshake is refused",
+                         strerror(errno));
+        return EMPM__TLS_INTERNAL;
+    }
     return 0;
 }
 
@@ -23310,17 +23548,72 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
  * that is refused is no error: RLIMIT_MEMLOCK may be small. */
 static int empm__tls_engine_new(empm__engine *e)
 {
-    const empm__tls *tls = e->s->tls;
+    empm__tls *tls = e->s->tls;
     int i;
     for (i = 0; tls != NULL && i < tls->npairs; i++)
         empm__process_hide(tls->pairs[i].key, EMPM__TLS_KEY_BYTES);
+    if (tls != NULL && tls->sessions != NULL)
+        empm__tls_sweep_by(tls, empm__time_after(
+                                    empm__now_ms(),
+                                    tls->cfg->ssl_session_timeout_ms + 1));
     return EMPM_OK;
+}
+
+/* --- sessions that are over ----------------------------------------------- */
+
+/* A session that is over is a secret that nobody needs: it is wiped though
+ * nobody asks for it. Each child looks through the store when the first entry
+ * that it knows of ends, those of children that are gone among them; a new one,
+ * when all that it has found there must have ended. With nothing in the store
+ * nobody looks. */
+static uint32_t empm__tls_chore_at(empm__engine *e)
+{
+    const empm__tls *tls = e->s->tls;
+    return tls != NULL ? empm__load(&tls->sweep_at_ms) : EMPM__NEVER;
+}
+
+/* Looks through some shards, each under its lock for some microseconds, and
+ * makes the next of them due soon; behind the last one, when something ends
+ * again. */
+static void empm__tls_chore(empm__engine *e)
+{
+    empm__tls *tls = e->s->tls;
+    const uint64_t now_us = empm__now_us();
+    const uint32_t now = empm__time_us_to_ms(now_us);
+    uint32_t at = empm__tls_chore_at(e), first, shard, k;
+    empm__kv *kv;
+    /* who takes the instant looks alone, until it sets another one */
+    if (!empm__time_is_late(at, now) ||
+        !__atomic_compare_exchange_n(&tls->sweep_at_ms, &at, EMPM__NEVER, 0,
+                                     __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+        return;
+    kv = tls->sessions->kv;
+    shard = empm__load(&tls->sweep_shard);
+    first = empm__load(&tls->sweep_first_ms);
+    for (k = 0; k < EMPM__TLS_SWEEP && shard < kv->shards; k++, shard++) {
+        const uint64_t left = empm__kv_sweep_shard(kv, shard, now_us / 1000u);
+        if (left > 0)
+            first = empm__time_earlier(first, empm__time_after(now,
+                                                               (int64_t)left));
+    }
+    at = empm__time_after(now, EMPM__TLS_SWEEP_REST_MS);
+    if (shard >= kv->shards) {
+        at = empm__time_after(now, EMPM__TLS_SWEEP_MS);
+        if (empm__time_earlier(at, first) == at)
+            at = first;                /* later, or never */
+        shard = 0;
+        first = EMPM__NEVER;
+    }
+    empm__store(&tls->sweep_shard, shard);
+    empm__store(&tls->sweep_first_ms, first);
+    if (at != EMPM__NEVER)
+        empm__tls_sweep_by(tls, at);
 }
 
 static const empm__wing empm__tls_wing = {
     empm__tls_check, empm__tls_server_new, empm__tls_server_free,
-    empm__tls_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, NULL, NULL
+    empm__tls_engine_new, NULL, NULL, NULL, empm__tls_chore_at,
+    empm__tls_chore, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 #else
@@ -27212,6 +27505,17 @@ static void empm__files_check_folders(const empm_config *cfg,
                                                        sizeof full), rep);
 }
 
+/* The hook of others that answer with files. */
+static int empm__files_send_below(empm_request *req, int root_fd,
+                                  const char *path)
+{
+    int status = 404;
+    empm__file *f = empm__file_open(req, root_fd, path, 0, &status);
+    if (f == NULL)
+        return status == 1 ? 404 : status;    /* a folder; 0: it is answered */
+    return empm__file_send(req, f);
+}
+
 /* Says what is wrong with folders, names and settings. */
 static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
@@ -27264,6 +27568,7 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
             return EMPM_ESYS;
         }
     }
+    s->send_below = empm__files_send_below;
     empm__coding_order(s->cfg->precompressed, s->codings);
     return r == EMPM_OK ? empm__errors_new(s, rep) : r;
 }
@@ -27393,6 +27698,10 @@ enum empm__fcgi_type {
  * each byte of the body on the wire is known without a table. */
 #define EMPM__FCGI_PIECE  65528u
 #define EMPM__FCGI_EMPTY_MOST 1000u /* records without content in a row */
+/* What is no part of an answer (heads of records, padding, messages) may be 16
+ * times as much as the answer, and this. 15 bytes are what a record of one byte
+ * has if it is aligned to 8; so no honest back end comes near. */
+#define EMPM__FCGI_VAIN_MOST  (1u << 20)
 
 static void empm__fcgi_head_write(unsigned char to[EMPM__FCGI_HEAD],
                                   enum empm__fcgi_type type, size_t content)
@@ -27559,9 +27868,38 @@ typedef struct empm__fcgi_reader {
     uint32_t      content, padding;      /* bytes left of this record */
     uint32_t      end_have;        /* bytes of `end` that are here */
     uint32_t      empty;           /* records without content in a row */
+    uint32_t      vain;            /* bytes beyond 16 for each of the answer */
 } empm__fcgi_reader;
 
 #define EMPM__FCGI_BAD (-5)        /* the stream is no FastCGI, see *why */
+
+/* Reads the head of a record that is whole. Returns NULL, or why it is refused.
+ * Each record is judged here, by its lengths: so a stream means the same
+ * however it is cut. */
+static const char *empm__fcgi_read_head(empm__fcgi_reader *r)
+{
+    const int type = r->head[1];
+    uint32_t answer;
+    r->content = (uint32_t)r->head[4] << 8 | r->head[5];
+    r->padding = r->head[6];
+    r->end_have = 0;
+    r->empty = r->content > 0 ? 0 : r->empty + 1;
+    answer = type == EMPM__FCGI_STDOUT ? r->content : 0;
+    r->vain += EMPM__FCGI_HEAD + r->padding + r->content - answer;
+    r->vain -= (uint32_t)empm__min(r->vain, answer * 16);
+    return r->head[0] != 1 ? "a record of another version"
+           : type != EMPM__FCGI_END && type != EMPM__FCGI_STDOUT &&
+                 type != EMPM__FCGI_STDERR
+               ? "a record of a type that no answer has"
+           : r->head[2] != 0 || r->head[3] != 1
+               ? "a record of another request"
+           : type == EMPM__FCGI_END && r->content < sizeof r->end
+               ? "an end of the request that is too short"
+           : r->empty > EMPM__FCGI_EMPTY_MOST
+               ? "records without content, and no end of them"
+           : r->vain > EMPM__FCGI_VAIN_MOST
+               ? "a mebibyte of messages and padding, and no answer" : NULL;
+}
 
 /* Takes the next piece from *at..end and moves *at behind it. Returns STDOUT or
  * STDERR with the piece, END when `end` is whole, EMPM__MORE when *at is at the
@@ -27571,7 +27909,7 @@ static int empm__fcgi_read(empm__fcgi_reader *r, const char **at,
                            const char **why)
 {
     for (;;) {
-        int type = r->head[1];
+        const int type = r->head[1];
         size_t left = (size_t)(end - *at);
         if (r->have < EMPM__FCGI_HEAD) {
             const size_t take = empm__min(EMPM__FCGI_HEAD - r->have, left);
@@ -27580,21 +27918,7 @@ static int empm__fcgi_read(empm__fcgi_reader *r, const char **at,
             *at += take;
             if (r->have < EMPM__FCGI_HEAD)
                 return EMPM__MORE;
-            type = r->head[1];
-            r->content = (uint32_t)r->head[4] << 8 | r->head[5];
-            r->padding = r->head[6];
-            r->end_have = 0;
-            r->empty = r->content > 0 ? 0 : r->empty + 1;
-            *why = r->head[0] != 1 ? "a record of another version"
-                   : type != EMPM__FCGI_END && type != EMPM__FCGI_STDOUT &&
-                         type != EMPM__FCGI_STDERR
-                       ? "a record of a type that no answer has"
-                   : r->head[2] != 0 || r->head[3] != 1
-                       ? "a record of another request"
-                   : type == EMPM__FCGI_END && r->content < sizeof r->end
-                       ? "an end of the request that is too short"
-                   : r->empty > EMPM__FCGI_EMPTY_MOST
-                       ? "records without content, and no end of them" : NULL;
+            *why = empm__fcgi_read_head(r);
             if (*why != NULL)
                 return EMPM__FCGI_BAD;
             continue;
@@ -27661,16 +27985,17 @@ static size_t empm__cgi_head_length(const char *s, size_t n, size_t seen)
 
 /* What a head has said so far. */
 typedef struct empm__cgi {
-    const char *once[4];           /* the values of fields that stand once */
+    const char *once[5];           /* the values of fields that stand once */
     int         status;            /* 0: none has been given */
     int         streams;           /* each piece is to be sent as it comes */
+    const char *file;              /* of X-Sendfile; or NULL */
 } empm__cgi;
 
 /* The number of a field that may stand once only, or -1. */
 static int empm__cgi_once(const char *name)
 {
     static const char *const once[] = { "status", "content-type", "location",
-                                        "content-length" };
+                                        "content-length", "x-sendfile" };
     int i;
     for (i = 0; i < (int)EMPM__COUNT(once); i++)
         if (empm__text_equal(name, once[i]))
@@ -27678,12 +28003,14 @@ static int empm__cgi_once(const char *name)
     return -1;
 }
 
-/* Is the field for this server, and not for the client? */
+/* Is the field for this server, and not for the client? Paths of files are, of
+ * which other servers have other fields. */
 static int empm__cgi_is_ours(const char *name)
 {
     static const char *const ours[] = {
         "transfer-encoding", "connection", "keep-alive", "trailer", "upgrade",
-        "date", "server", "x-sendfile", "proxy-connection", "te"
+        "date", "server", "x-sendfile", "x-sendfile-temporary",
+        "x-lighttpd-send-file", "proxy-connection", "te"
     };
     size_t i;
     for (i = 0; i < EMPM__COUNT(ours); i++)
@@ -27713,6 +28040,8 @@ static const char *empm__cgi_field(empm__cgi *cgi, empm_request *req,
                    ? NULL : "a field that may stand once stands twice";
     if (once >= 0)
         cgi->once[once] = value;
+    if (once == 4)
+        cgi->file = value;
     if (once == 0) {
         cgi->status = empm__cgi_status(value);
         return cgi->status != 0 ? NULL : "a Status that is no number from 200 "
@@ -27835,6 +28164,9 @@ static int empm__cgi_takes(const empm_request *req, const char *name, size_t n)
     for (i = 0; i < EMPM__COUNT(never); i++)
         if (empm__text_same(name, n, never[i], strlen(never[i])))
             return 0;
+    if (!req->w->cfg->cgi_pass_auth &&
+        empm__text_same(name, n, "authorization", 13))
+        return 0;
     return !empm__cgi_hop(req, name, n);
 }
 
@@ -28112,6 +28444,8 @@ struct empm__backend_scores {
     pthread_mutex_t      lock;       /* seats, lines and kept connections */
     uint32_t             due_at_ms;  /* atomic: the first kept one to be closed;
                                         or NEVER */
+    int                  send_fd;    /* fixed: XSendFilePath; or -1 */
+    char                 send_root[1200];    /* its name, without a '/' last */
 };
 
 /* The score of a back end in this child. */
@@ -28454,6 +28788,8 @@ typedef struct empm__fcgi {          /* in the request's memory */
     empm__backend_wait     wait;     /* for a seat; has the back ends tried */
     int                    pause_ms; /* before the next attempt to connect */
     uint32_t               began_ms; /* of the attempts to connect */
+    uint32_t               got_on_ms;      /* when it has last got on, or begun
+                                              to connect */
     const char            *head;     /* the records before the body; in the
                                         scratch until they wait */
     size_t                 head_len;
@@ -28470,6 +28806,7 @@ typedef struct empm__fcgi {          /* in the request's memory */
     int64_t                length;   /* of the answer's body; -1: not known */
     int64_t                given;    /* bytes of it so far */
     int                    cut;      /* there were more than that */
+    const char            *file;     /* of X-Sendfile, instead of a body */
     char                  *line;     /* of its messages, until it is whole */
     size_t                 line_len;
     size_t                 said;     /* bytes of its messages */
@@ -28484,11 +28821,17 @@ static void empm__fcgi_message(empm__fcgi *x)
     x->line_len = 0;
 }
 
-/* How long the back end may take and give nothing. */
-static int empm__fcgi_timeout(const empm__fcgi *x)
+/* How long the back end may still take and give nothing. Only what it takes of
+ * the request and gives to the client counts: not a header that comes byte by
+ * byte, messages, padding, or what is dropped. So a back end that sends for
+ * ever and answers nothing is held by this, slow or quick. */
+static int empm__fcgi_time_left(const empm__fcgi *x)
 {
-    return x->group->timeout_ms > 0 ? x->group->timeout_ms
-                                    : x->req->w->cfg->proxy_timeout_ms;
+    const int most = x->group->timeout_ms > 0
+                         ? x->group->timeout_ms
+                         : x->req->w->cfg->proxy_timeout_ms;
+    return empm__time_until(empm__time_after(x->got_on_ms, most),
+                            x->req->w->now_ms);
 }
 
 /* Closes the connection to the back end, if there is one. */
@@ -28554,6 +28897,16 @@ static void empm__fcgi_say(empm__fcgi *x, int code, const char *what)
                       x->at != NULL ? x->at->text : "-", what);
 }
 
+/* Answers with a status of ours, without the fields of the back end's. */
+static void empm__fcgi_refuse(empm__fcgi *x, int status)
+{
+    empm_request *req = x->req;
+    if (x->own_len > 0)
+        memcpy(req->fields, x->own, x->own_len);
+    req->fields_len = x->own_len;
+    empm__response_status_text(req, status);
+}
+
 #define EMPM__FCGI_OURS 5700         /* no fault of the back end's */
 
 /* The answer cannot be had, or not to its end: the client gets one of ours,
@@ -28569,10 +28922,7 @@ static int empm__fcgi_fail(empm__fcgi *x, int status, int code, const char *why)
         empm__response_fail(req, EMPM_ECLOSED, "");
         return EMPM_OK;
     }
-    if (x->own_len > 0)
-        memcpy(req->fields, x->own, x->own_len);
-    req->fields_len = x->own_len;
-    empm__response_status_text(req, status);
+    empm__fcgi_refuse(x, status);
     return EMPM_OK;
 }
 
@@ -28603,11 +28953,71 @@ static void empm__fcgi_messages(empm__fcgi *x, const char *s, size_t n)
     }
 }
 
+/* The path below XSendFilePath of what X-Sendfile names: it begins there, or
+ * has the folder's own path in front. NULL: it names nothing below it. */
+static const char *empm__fcgi_file_below(const char *root, const char *path)
+{
+    const size_t n = strlen(root);
+    const char *seg;
+    size_t k;
+    if (*path == '/') {
+        if (strncmp(path, root, n) != 0 || path[n] != '/')
+            return NULL;
+        path += n + 1;
+    }
+    for (seg = path; ; seg += k + 1) {
+        k = strcspn(seg, "/");
+        if (k == 0 || (*seg == '.' && (k == 1 || (k == 2 && seg[1] == '.'))))
+            return NULL;
+        if (seg[k] == '\0')
+            return path;
+    }
+}
+
+/* Answers with the file that the back end has named, whose process is free by
+ * now. Where there is none, the client gets a status, and the log the path. */
+static int empm__fcgi_send_file(empm__fcgi *x)
+{
+    const empm_server *s = x->req->w->s;
+    const struct empm__backend_scores *all = s->backends;
+    const char *path = empm__fcgi_file_below(all->send_root, x->file);
+    const int status = path != NULL && all->send_fd >= 0
+                           ? s->send_below(x->req, all->send_fd, path) : 404;
+    char what[320];
+    if (status != EMPM_OK) {
+        snprintf(what, sizeof what, "X-Sendfile %.200s: %s", x->file,
+                 path == NULL ? "is not below XSendFilePath"
+                              : "cannot be sent");
+        empm__fcgi_say(x, 5710, what);
+        empm__fcgi_refuse(x, status);
+    }
+    return EMPM_OK;
+}
+
+/* The head of the answer is here. Returns NULL, or why it is refused. */
+static const char *empm__fcgi_head_is_here(empm__fcgi *x, char *s, size_t n)
+{
+    empm_request *req = x->req;
+    empm__cgi cgi;
+    const char *why = empm__cgi_head(&cgi, req, s, n);
+    if (why != NULL)
+        return why;
+    x->head_done = 1;
+    req->gathers &= !cgi.streams;
+    if (cgi.file != NULL && req->w->cfg->x_send_file && req->status == 200) {
+        req->declared = -1;          /* of a body that is dropped */
+        x->file = empm__request_strndup(req, cgi.file, strlen(cgi.file));
+        if (x->file == NULL)
+            return "no memory for the path of X-Sendfile";
+    }
+    x->length = req->declared;
+    return NULL;
+}
+
 /* Takes a piece of the answer. Returns NULL, or why it is refused. */
 static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
 {
     empm_request *req = x->req;
-    empm__cgi cgi;
     const char *why;
     size_t head;
     if (!x->head_done) {
@@ -28629,12 +29039,11 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
             head = empm__cgi_head_length(s, n, 0);
         s += head - before;
         n -= head - before;
-        if ((why = empm__cgi_head(&cgi, req, from, head)) != NULL)
+        if ((why = empm__fcgi_head_is_here(x, from, head)) != NULL)
             return why;
-        x->head_done = 1;
-        req->gathers &= !cgi.streams;
-        x->length = req->declared;
     }
+    if (x->file != NULL)
+        return NULL;
     if (x->length >= 0 && (int64_t)n > x->length - x->given) {
         if (!x->cut)
             empm__fcgi_say(x, 5705, "sends more than its Content-Length: the "
@@ -28643,6 +29052,8 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
         n = (size_t)(x->length - x->given);
     }
     x->given += (int64_t)n;
+    if (n > 0 && !empm__response_is_bodiless(req, req->status))
+        x->got_on_ms = req->w->now_ms;
     return n == 0 || empm_write(req, s, n) == EMPM_OK
                ? NULL : "";                      /* that has been said */
 }
@@ -28678,6 +29089,33 @@ static int empm__fcgi_wait(empm__fcgi *x, int events, int ms)
                                       x) != 0
                ? EMPM_SUSPENDED
                : empm__fcgi_no_wait(x);
+}
+
+/* Is all of the answer here, but for the record that ends it? */
+static int empm__fcgi_has_all(const empm__fcgi *x)
+{
+    return x->head_done && x->length >= 0 && x->given == x->length;
+}
+
+/* The back end has taken and given nothing for too long. */
+static int empm__fcgi_too_late(empm__fcgi *x)
+{
+    if (empm__fcgi_has_all(x)) {
+        empm__fcgi_close(x);
+        return EMPM_OK;
+    }
+    return empm__fcgi_fail(x, 504, 5704, "takes and gives nothing for "
+                           "ProxyTimeout");
+}
+
+/* Waits for a back end that works at the request. */
+static int empm__fcgi_wait_on(empm__fcgi *x)
+{
+    const int left_ms = empm__fcgi_time_left(x);
+    if (left_ms <= 0)
+        return empm__fcgi_too_late(x);
+    return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
+                                               : EMPM_FD_IN, left_ms);
 }
 
 /* May the request be sent again, to another back end? Nothing of it has been
@@ -28734,6 +29172,10 @@ static int empm__fcgi_ended(empm__fcgi *x)
                                "Content-Length");
     empm__backend_note(req->w, x->at, NULL);
     empm__fcgi_keep(x);
+    if (x->file != NULL) {
+        empm__fcgi_disconnect(x);
+        return empm__fcgi_send_file(x);
+    }
     empm__fcgi_close(x);
     /* how long a body would be is not known from one that was not made: RFC
      * 9110 8.6 */
@@ -28747,7 +29189,7 @@ static int empm__fcgi_ended(empm__fcgi *x)
  * end. That is all right for an answer that has its length. */
 static int empm__fcgi_broken(empm__fcgi *x, const char *why)
 {
-    if (x->head_done && x->length >= 0 && x->given == x->length) {
+    if (empm__fcgi_has_all(x)) {
         empm__fcgi_close(x);
         return EMPM_OK;
     }
@@ -28801,7 +29243,6 @@ static int empm__fcgi_wait_room(empm__fcgi *x)
 static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
 {
     empm_request *req = x->req;
-    const int rest_ms = empm__fcgi_timeout(x);
     const char *why = NULL;
     int64_t most = EMPM_TURN_BYTES;
     for (;;) {
@@ -28821,7 +29262,7 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
             return empm__fcgi_wait_room(x);
         if (most <= 0) {             /* no event tells of what is left */
             empm__conn_note(req->c, EMPM__READY_AUX_IN);
-            return empm__fcgi_wait(x, EMPM_FD_IN, rest_ms);
+            return empm__fcgi_wait_on(x);
         }
         empm__conn_clear(req->c, EMPM__READY_AUX_IN);
         do
@@ -28855,10 +29296,9 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
         }
     }
     /* the head of an answer that is sent as it comes waits for no body */
-    if (x->head_done && !req->gathers && empm__request_head_is_open(req))
-        empm_flush(req);
-    return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
-                                               : EMPM_FD_IN, rest_ms);
+    if (x->head_done && !x->req->gathers && empm__request_head_is_open(x->req))
+        empm_flush(x->req);
+    return empm__fcgi_wait_on(x);
 }
 
 /* The same, into the worker's scratch. That is not the worker's meanwhile: what
@@ -28911,14 +29351,14 @@ static int empm__fcgi_send(empm__fcgi *x, int first)
                                         byte; but may have answered */
             x->all = x->sent;
             x->keeps = 0;
-        } else
+        } else {
             x->sent += n;
+            x->got_on_ms = x->req->w->now_ms;
+        }
     }
     if (!first)
         return empm__fcgi_receive(x);
-    return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
-                                               : EMPM_FD_IN,
-                           empm__fcgi_timeout(x));
+    return empm__fcgi_wait_on(x);
 }
 
 /* Writes the records before the body: into the scratch, which is enough for
@@ -28958,6 +29398,7 @@ static int empm__fcgi_connected(empm__fcgi *x)
         return empm__fcgi_fail(x, status, EMPM__FCGI_OURS, "no room for its "
                                "variables");
     x->phase = EMPM__FCGI_SENDING;
+    x->got_on_ms = x->req->w->now_ms;
     x->req->stays = 1;
     x->req->gathers = !x->group->flushes;
     return empm__fcgi_send(x, 1);
@@ -28999,6 +29440,37 @@ static int empm__fcgi_pause(empm__fcgi *x)
                : empm__fcgi_no_wait(x);
 }
 
+/* Waits until it is connected, from x->got_on_ms on. */
+static int empm__fcgi_wait_connect(empm__fcgi *x)
+{
+    const int left_ms = empm__time_until(
+        empm__time_after(x->got_on_ms, empm__fcgi_patience(x)),
+        empm__now_ms());
+    if (left_ms <= 0)
+        return empm__fcgi_next(x, 503, 5704, "cannot be reached in "
+                               "ProxyConnectTimeout");
+    return empm__fcgi_wait(x, EMPM_FD_OUT, left_ms);
+}
+
+/* A connection that was under way may be there. An event is only a hint: it can
+ * be of another descriptor, which has been closed. So the socket is asked if it
+ * has failed, and whether it has a peer. */
+static int empm__fcgi_maybe_connected(empm__fcgi *x)
+{
+    struct sockaddr_storage peer;
+    socklen_t n = sizeof peer;
+    int error = 0;
+    socklen_t error_len = sizeof error;
+    empm__conn_clear(x->req->c, EMPM__READY_AUX_OUT);
+    if (getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &error_len) < 0 ||
+        (error == 0 && getpeername(x->fd, (struct sockaddr *)&peer, &n) < 0))
+        error = errno;
+    if (error == ENOTCONN)
+        return empm__fcgi_wait_connect(x);
+    return error == 0 ? empm__fcgi_connected(x)
+                      : empm__fcgi_next(x, 503, 5701, strerror(error));
+}
+
 /* Connects to the back end that has been chosen, or has a connection that was
  * kept. */
 static int empm__fcgi_open(empm__fcgi *x)
@@ -29026,8 +29498,10 @@ static int empm__fcgi_open(empm__fcgi *x)
         return empm__fcgi_pause(x);
     if (error == 0)
         return empm__fcgi_connected(x);
-    if (error == EINPROGRESS)
-        return empm__fcgi_wait(x, EMPM_FD_OUT, empm__fcgi_patience(x));
+    if (error == EINPROGRESS) {
+        x->got_on_ms = empm__now_ms();
+        return empm__fcgi_wait_connect(x);
+    }
     return empm__fcgi_next(x, 503, 5701, strerror(error));
 }
 
@@ -29068,10 +29542,11 @@ static int empm__fcgi_connect(empm__fcgi *x)
 static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
 {
     empm__fcgi *x = (empm__fcgi *)user;
-    int error = 0, lined_up = 0;
-    socklen_t n = sizeof error;
+    int lined_up = 0;
     if (why == EMPM_HALF_CLOSED)     /* it may still read the answer */
         return EMPM_SUSPENDED;       /* and what is waited for stays */
+    if (req->room_at != 0)           /* it has waited for the client */
+        x->got_on_ms = req->w->now_ms;
     req->room_at = 0;
     if (x->wait.ticket != 0) {       /* whatever the reason: is there a seat? */
         lined_up = 1;
@@ -29089,8 +29564,7 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
             return empm__fcgi_next(x, 503, 5704, "cannot be reached in "
                                    "ProxyConnectTimeout");
         if (x->phase != EMPM__FCGI_CONNECTING)
-            return empm__fcgi_fail(x, 504, 5704, "takes and gives nothing for "
-                                   "ProxyTimeout");
+            return empm__fcgi_too_late(x);
         if (lined_up && x->at == NULL)
             return empm__fcgi_no_seat(x);
         break;                       /* the pause before another attempt */
@@ -29099,13 +29573,8 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
     }
     if (x->fd < 0)
         return x->at != NULL ? empm__fcgi_open(x) : empm__fcgi_connect(x);
-    if (x->phase == EMPM__FCGI_CONNECTING) {
-        if (getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
-            error = errno;
-        if (error == 0)
-            return empm__fcgi_connected(x);
-        return empm__fcgi_next(x, 503, 5701, strerror(error));
-    }
+    if (x->phase == EMPM__FCGI_CONNECTING)
+        return empm__fcgi_maybe_connected(x);
     return x->sent < x->all ? empm__fcgi_send(x, 0) : empm__fcgi_receive(x);
 }
 
@@ -29204,6 +29673,8 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
     if (strncmp(text, "proxy:", 6) == 0)
         text += 6;
     bar = strchr(text, '|');
+    if ((bar != NULL ? (size_t)(bar - text) : strlen(text)) >= sizeof host)
+        return "has an address of more than 255 bytes";
     snprintf(host, sizeof host, "%.*s",
              bar != NULL ? (int)(bar - text) : (int)strlen(text), text);
     if (bar != NULL && strncmp(bar + 1, "fcgi://", 7) != 0)
@@ -29423,14 +29894,107 @@ static int empm__fcgi_route(empm_request *req, void *user)
  * for all children; each of them keeps its own count.
  * ------------------------------------------------------------------------- */
 
-/* Warns of a back end on this machine whose socket is not there: it may come
- * later. The right to open it is not looked at. And tells what kept connections
- * need. */
+/* The user of the children, as the rights of files see it. */
+typedef struct empm__backends_user {
+    char  name[64];
+    uid_t uid;
+    gid_t gid[256];
+    int   n;                         /* of gid; 0: not known, nothing is said */
+} empm__backends_user;
+
+/* Finds that user: only root becomes another one, and a program that is none of
+ * ours stays root then. */
+static void empm__backends_user_find(empm__backends_user *u,
+                                     const empm_config *cfg)
+{
+    const char *name = geteuid() == 0 ? cfg->user_name : NULL;
+    memset(u, 0, sizeof *u);
+    if (name == NULL) {
+        const struct passwd *p = getpwuid(geteuid());
+        snprintf(u->name, sizeof u->name, "%s", p != NULL ? p->pw_name
+                                                          : "(no name)");
+        u->uid = geteuid();
+        u->gid[0] = getegid();
+        u->n = getgroups((int)EMPM__COUNT(u->gid) - 1, u->gid + 1) + 1;
+        return;
+    }
+    snprintf(u->name, sizeof u->name, "%s", name);
+    if (empm__identity_user(name, &u->uid, u->gid) < 0 ||
+        (cfg->group_name != NULL &&
+         empm__identity_group(cfg->group_name, u->gid) < 0))
+        return;                      /* that is said elsewhere */
+    u->n = *name == '#' ? 1 : (int)EMPM__COUNT(u->gid);
+    if (*name != '#' && getgrouplist(name, u->gid[0], u->gid, &u->n) < 0)
+        u->n = 0;                    /* more than fit */
+}
+
+/* Does a file's mode give the user a right: 2 to write, 1 to pass? */
+static int empm__backends_user_may(const empm__backends_user *u,
+                                   const struct stat *st, unsigned right)
+{
+    unsigned bits = (unsigned)st->st_mode;
+    int i;
+    if (u->uid == 0)
+        return 1;
+    for (i = 0; i < u->n && st->st_gid != u->gid[i]; i++)
+        ;
+    if (st->st_uid == u->uid)
+        bits >>= 6;
+    else if (i < u->n)
+        bits >>= 3;
+    return (bits & right) != 0;
+}
+
+/* Has the file a list of rights beside its mode, as listen.acl_users gives it?
+ * Then its mode does not tell. */
+static int empm__backend_has_acl(const char *path)
+{
+#if defined(__linux__) && defined(SYS_getxattr)
+    return syscall(SYS_getxattr, path, "system.posix_acl_access", NULL, 0) > 0;
+#else
+    (void)path;
+    return 0;
+#endif
+}
+
+/* Warns if the children may not write to a socket that is there, or not pass a
+ * folder on the way; the first that hinders them is told. */
+static void empm__backend_check_rights(const empm__backends_user *u,
+                                       const char *path, const char *of,
+                                       const char *text, empm__report *rep)
+{
+    char part[1400];
+    size_t n = 0;
+    do {
+        struct stat st;
+        unsigned right;
+        n += path[n] == '/';
+        n += strcspn(path + n, "/");
+        snprintf(part, sizeof part, "%.*s", (int)n, path);
+        right = path[n] == '\0' ? 2 : 1;
+        if (stat(part, &st) < 0 || empm__backend_has_acl(part))
+            return;
+        if (!empm__backends_user_may(u, &st, right)) {
+            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: User "
+                             "%s may not %s %s, which is %ld:%ld's with mode "
+                             "%04o%s", of, text, u->name, right == 2
+                             ? "write to" : "pass", part, (long)st.st_uid,
+                             (long)st.st_gid, (unsigned)st.st_mode & 07777u,
+                             right == 2 ? ": see listen.owner, listen.group "
+                                          "and listen.mode of its pool" : "");
+            return;
+        }
+    } while (path[n] != '\0');
+}
+
+/* Warns of a back end on this machine whose socket is not there, which may come
+ * later, or is not for the children; and tells what kept connections need. */
 static void empm__backends_check(const empm_config *cfg,
                                  const empm__backends *g, const char *of,
                                  empm__report *rep)
 {
     const int children = empm__config_children_limit(cfg);
+    empm__backends_user u;
     int i;
     if (g->reuse)
         empm__report_say(rep, EMPM_LOG_NOTICE, 5709, "%s: %s: enablereuse=on "
@@ -29438,19 +30002,52 @@ static void empm__backends_check(const empm_config *cfg,
                          "of %d children: more than %d are needed "
                          "(pm.max_children)", of, g->list[0].text, g->max,
                          children, g->max * children);
+    empm__backends_user_find(&u, cfg);
     for (i = 0; i < g->n; i++) {
         const struct sockaddr_un *un =
             (const struct sockaddr_un *)(const void *)&g->list[i].to;
+        char path[1400], dir[1200];
         struct stat st;
         if (un->sun_family != AF_UNIX)
             continue;
-        if (stat(un->sun_path, &st) < 0)
-            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: %s",
-                             of, g->list[i].text, strerror(errno));
+        /* the children connect from within */
+        snprintf(path, sizeof path, "%s%s", cfg->chroot_dir == NULL ? ""
+                 : empm__config_path(cfg, cfg->chroot_dir, dir, sizeof dir),
+                 un->sun_path);
+        if (stat(path, &st) < 0)
+            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: %s: "
+                             "%s", of, g->list[i].text, path, strerror(errno));
         else if (!S_ISSOCK(st.st_mode))
-            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s is no "
-                             "socket", of, g->list[i].text);
+            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: %s is "
+                             "no socket", of, g->list[i].text, path);
+        else if (u.n > 0)
+            empm__backend_check_rights(&u, path, of, g->list[i].text, rep);
     }
+}
+
+/* Says what is wrong with XSendFile and its folder. */
+static void empm__fcgi_check_send_file(const empm_config *cfg,
+                                       empm__report *rep)
+{
+    const char *dir = cfg->x_send_file_path;
+    char path[1200];
+    struct stat st;
+    if (!cfg->x_send_file)
+        return;
+#ifdef EVENTMPM_NO_FILES
+    empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile: built without "
+                     "files");
+#endif
+    if (dir == NULL) {
+        empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile wants "
+                         "XSendFilePath, the folder of the files");
+        return;
+    }
+    dir = empm__config_path(cfg, dir, path, sizeof path);
+    errno = ENOTDIR;
+    if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFilePath %s: %s", dir,
+                         strerror(errno));
 }
 
 /* Reads all addresses as a start does, and looks at those that are here: -t and
@@ -29464,6 +30061,7 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
     size_t i;
     int k;
     (void)chars;
+    empm__fcgi_check_send_file(cfg, rep);
     empm__scripts_new(&t, cfg, rep);
     for (k = 0; t != NULL && k < EMPM_MAX_LIST && t->own[k] != NULL; k++)
         empm__backends_check(cfg, t->own[k], "AddHandler", rep);
@@ -29552,6 +30150,7 @@ static int empm__backend_scores_new(empm_server *s)
     all->list = (empm__backend **)(void *)(all + 1);
     all->kept = (empm__backend_kept *)(void *)(all->list + n);
     all->due_at_ms = EMPM__NEVER;
+    all->send_fd = -1;
     rows = mmap(NULL, all->bytes, PROT_READ | PROT_WRITE,
                 MAP_ANONYMOUS | MAP_SHARED, -1, 0);
     if (rows == MAP_FAILED || pthread_mutex_init(&all->lock, NULL) != 0) {
@@ -29565,6 +30164,28 @@ static int empm__backend_scores_new(empm_server *s)
     s->backends = all;
     s->see_backend = empm__backend_see;
     return EMPM_OK;
+}
+
+/* Opens XSendFilePath, if X-Sendfile is followed. EMPM_OK, or EMPM_ESYS: it is
+ * told. */
+static int empm__fcgi_send_root_open(empm_server *s, empm__report *rep)
+{
+    struct empm__backend_scores *all = s->backends;
+    const char *dir = s->cfg->x_send_file_path;
+    char path[1200];
+    size_t n;
+    if (all == NULL || !s->cfg->x_send_file)
+        return EMPM_OK;
+    dir = empm__config_path(s->cfg, dir, path, sizeof path);
+    n = (size_t)snprintf(all->send_root, sizeof all->send_root, "%s", dir);
+    while (n > 0 && n < sizeof all->send_root && all->send_root[n - 1] == '/')
+        all->send_root[--n] = '\0';
+    all->send_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (all->send_fd >= 0)
+        return EMPM_OK;
+    empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFilePath %s: %s", dir,
+                     strerror(errno));
+    return EMPM_ESYS;
 }
 
 /* A child begins: what the last one in its slot was at is over. */
@@ -29638,7 +30259,7 @@ static int empm__fcgi_server_new(empm_server *s, const empm_server *old,
     if (r == EMPM_OK && (r = empm__backend_scores_new(s)) < 0)
         empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory for the scores "
                          "of back ends");
-    return r;
+    return r == EMPM_OK ? empm__fcgi_send_root_open(s, rep) : r;
 }
 
 /* Old children keep their own copies of the addresses, and their mapping of
@@ -29655,6 +30276,8 @@ static void empm__fcgi_server_free(empm_server *s)
     if (s->backends != NULL) {
         munmap(s->backends->rows, s->backends->bytes);
         pthread_mutex_destroy(&s->backends->lock);
+        if (s->backends->send_fd >= 0)
+            close(s->backends->send_fd);
     }
     EMPM_FREE(s->backends);
     s->backends = NULL;
@@ -36404,6 +37027,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5608  SSLSessionCacheSize is out of range, or there is no such memory
  *   5609  TLS does not work with this BearSSL
  *   5620  MaxTlsMemory is reached: a handshake or a connection ends
+ *   5621  there are no random bytes: a handshake is refused
+ *   5622  a handshake is refused, at level info with the reason
  *   5630  SSLProtocol asks for what is not served
  *   5631  SSLVerifyClient cannot be done as it is set
  *   5632  the certificate of a client is refused
@@ -36416,8 +37041,10 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5705  a back end sends more than its Content-Length
  *   5706  what a program has written to its STDERR
  *   5707  AddHandler, ProxyPass or the back end of a route is not valid
- *   5708  a back end's socket is not there
+ *   5708  a back end's socket is not there, or is not for User
  *   5709  how many processes of a back end enablereuse=on can occupy
+ *   5710  a back end's X-Sendfile names no file that may be sent: 404, 403
+ *   5711  XSendFilePath is not there
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------

@@ -375,7 +375,8 @@ static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
 #define getrlimit(...)      FAULT("getrlimit", getrlimit(__VA_ARGS__))
 #ifdef __linux__
 #  include <sys/random.h>
-static int g_no_random;                  /* atomic: as if the kernel were old */
+static int g_no_random;                  /* atomic: 1: as if the kernel were
+                                            old; 2: nor can files be opened */
 #  define getrandom(...) \
     (__atomic_load_n(&g_no_random, __ATOMIC_RELAXED) ? -1 \
                                                      : getrandom(__VA_ARGS__))
@@ -387,7 +388,14 @@ static int g_no_random;                  /* atomic: as if the kernel were old */
 #define kill(...)           FAULT("kill", kill(__VA_ARGS__))
 #define lstat(...)          FAULT("lstat", lstat(__VA_ARGS__))
 #define mprotect(...)       FAULT("mprotect", mprotect(__VA_ARGS__))
-#define open(...)           FAULT("open", open(__VA_ARGS__))
+#ifdef __linux__
+static int fault_no_file(void) { errno = EMFILE; return -1; }
+#  define open(...) \
+    (__atomic_load_n(&g_no_random, __ATOMIC_RELAXED) > 1 \
+         ? fault_no_file() : FAULT("open", open(__VA_ARGS__)))
+#else
+#  define open(...)         FAULT("open", open(__VA_ARGS__))
+#endif
 #define openat(...)         FAULT("openat", openat(__VA_ARGS__))
 #define pipe(...)           FAULT("pipe", pipe(__VA_ARGS__))
 #define poll(of, n, ms) \
@@ -4858,6 +4866,8 @@ TEST(config, every_directive_from_a_file)
         { "Location", "/members/ Require local", "/members/ Require local" },
         { "ProxyPass", "/app/ fcgi://127.0.0.1:9000/ timeout=5",
           "/app/ fcgi://127.0.0.1:9000/ timeout=5" },
+        { "CGIPassAuth", "Off", "0" }, { "XSendFile", "On", "1" },
+        { "XSendFilePath", "/srv/files", "/srv/files" },
         { "ProxyTimeout", "5", "5000" }, { "ProxyConnectTimeout", "1", "1000" },
         { "SSLCertificateFile", "a.pem", "a.pem" },
         { "SSLCertificateKeyFile", "a.key", "a.key" },
@@ -10497,6 +10507,60 @@ SERVED_TLS(tls, an_old_session_is_not_resumed, "SSLSessionCacheTimeout 1")
     tl_close(&t);
 }
 
+/* A session that is over is wiped though nobody asks for it, wherever it is in
+ * the store; one that is not stays. */
+TEST(tls, sessions_that_are_over_are_wiped)
+{
+    enum { N = 60 };
+    static unsigned char secret[200];
+    const uint64_t now = empm__now_us() / 1000u;
+    unsigned char room[sizeof secret];
+    empm__kv *kv;
+    fixture f;
+    tls_client t;
+    int i, k;
+    tls_prepare(&f);
+    f.cfg.ssl_session_cache_size = 2000000;
+    if (!fx_up(&f))
+        return;
+    kv = f.s->tls->sessions->kv;
+    CHECK_IN(kv->shards, EMPM__TLS_SWEEP + 1, 100);   /* more than one go */
+    memset(secret, 0x5a, sizeof secret - 40);
+    for (i = 0; i < N; i++)
+        CHECK_INT(empm__kv_put_of(1, kv, &i, sizeof i, NULL, secret, 160,
+                                  i == 7 ? 60000 : 100, now), EMPM_OK);
+    /* as a child has it whose first session ends then */
+    empm__tls_sweep_by(f.s->tls, empm__time_after(empm__now_ms(), 101));
+    tl_init(&t, &f);
+    CHECK(tl_open(&t, "localhost", 0));    /* the listener looks at its times */
+    tl_close(&t);
+    for (k = 0; k < 200; k++) {
+        unsigned live = 0;
+        uint32_t s;
+        nap(10);
+        for (s = 0; s < kv->shards; s++) {
+            empm__kv_shard *sh = empm__kv_shard_at(kv, s);
+            uint32_t slot;
+            CHECK_INT(empm__kv_lock(kv, sh), EMPM_OK);
+            for (slot = 1; slot <= kv->slots; slot++)
+                live += memcmp(empm__kv_data(kv, sh, (uint8_t)slot) + sizeof i,
+                               secret, 160) == 0;
+            pthread_mutex_unlock(&sh->lock);
+        }
+        if (live == 1)
+            break;
+    }
+    CHECK_IN(k, 1, 199);
+    i = 7;
+    CHECK_INT(empm__kv_get(kv, &i, sizeof i, room, sizeof room, NULL, NULL,
+                           empm__now_us() / 1000u), EMPM_OK);
+    /* not again before something ends, nor all the time */
+    CHECK_SOON(empm__time_until(empm__load(&f.s->tls->sweep_at_ms),
+                                empm__now_ms()) >
+                   EMPM__TLS_SWEEP_MS / 2, 2000);
+    fx_down(&f);
+}
+
 /* Every suite works with the certificate of its kind; the name that the client
  * asks for decides between certificates. */
 SERVED_TLS(tls, suites_and_names_choose_the_certificate, NULL)
@@ -10717,7 +10781,7 @@ SERVED_TLS(tls, strangers_are_told_why, NULL)
 }
 
 /* Records that are damaged, too long, of no known type or empty without end
- * close the connection with an alert; so does renegotiation. */
+ * close the connection with an alert; a renegotiation is refused. */
 SERVED_TLS(tls, bad_records_close_the_connection, NULL)
 {
     int i;
@@ -11540,6 +11604,29 @@ TEST(tls, keys_leave_no_copies)
     CHECK_INT(heap_has(key), 0);
 }
 
+/* Without random bytes no handshake is made, which is said. */
+TEST(tls, no_random_bytes_no_handshake)
+{
+    fixture f;
+    tls_client t;
+    tls_prepare(&f);
+    if (!fx_up(&f))
+        return;
+    tl_init(&t, &f);
+    CHECK(tl_open(&t, "localhost", 0));
+    tl_again(&t);
+    __atomic_store_n(&g_no_random, 2, __ATOMIC_RELAXED);
+    CHECK(!tl_open(&t, "localhost", 0));
+    CHECK_INT(br_ssl_engine_last_error(&t.ssl.eng), BR_ERR_RECV_FATAL_ALERT +
+                                                        80);
+    __atomic_store_n(&g_no_random, 0, __ATOMIC_RELAXED);
+    CHECK_SOON(fx_log_has(&f, "EMPM5621: getrandom and /dev/urandom: "), 2000);
+    tl_again(&t);
+    CHECK(tl_open(&t, "localhost", 0));
+    tl_close(&t);
+    fx_down(&f);
+}
+
 #endif
 
 /* --- clients with certificates ------------------------------------------- */
@@ -11685,6 +11772,94 @@ SERVED_WITH(tls, a_certificate_names_the_client, T_LIVE, tls_ask(f, "require"),
     }
     tl_close(&t);
     empm__tls_pair_free(&alice);
+}
+
+/* The one entry of the store of sessions. */
+static empm__kv_slot *tls_entry_of(fixture *f, unsigned char **data)
+{
+    empm__kv *kv = f->s->tls->sessions->kv;
+    uint32_t i, k;
+    for (i = 0; i < kv->shards; i++) {
+        empm__kv_shard *sh = empm__kv_shard_at(kv, i);
+        for (k = 0; k < 256; k++)
+            if (sh->heads[k] != 0) {
+                *data = empm__kv_data(kv, sh, sh->heads[k]) + 33;
+                return &sh->slots[sh->heads[k]];
+            }
+    }
+    return NULL;
+}
+
+static void tls_entries_drop(fixture *f)
+{
+    empm__kv *kv = f->s->tls->sessions->kv;
+    uint32_t i;
+    for (i = 0; i < kv->shards; i++) {
+        empm__kv_shard *sh = empm__kv_shard_at(kv, i);
+        memset(sh->heads, 0, sizeof sh->heads);
+        empm__kv_mend(kv, sh);
+    }
+}
+
+/* A child that crashes may damage a session in the store. Whatever it is now,
+ * nothing that is not a session of this client's is resumed, and no length in
+ * it is believed: the client shakes hands anew. */
+TEST(tls, damaged_sessions_are_not_resumed)
+{
+    enum { LONG, SHORT, LEN, NONE, HUGE_LEN, NO_END, ENDS, FEW, SUITE, VERSION,
+           ID, ID_LEN, MARK, N };
+    empm__tls_pair alice;
+    fixture f;
+    tls_client t;
+    int i;
+    tls_ask(&f, "require");
+    f.cfg.ssl_session_timeout_ms = 60000;
+    if (!fx_up(&f))
+        return;
+    CHECK(tls_identity(&alice, pem_alice));
+    tl_init(&t, &f);
+    tl_identify(&t, &alice);
+    for (i = 0; i <= N; i++) {
+        empm__tls_entry e;
+        empm__kv_slot *slot;
+        unsigned char *data;
+        context("row %d", i);
+        CHECK(tl_open(&t, "localhost", 0));
+        CHECK(tl_get(&t, "/tls/client", " ."));
+        if (!CHECK((slot = tls_entry_of(&f, &data)) != NULL))
+            break;
+        memcpy(&e, data, slot->len);
+        CHECK_INT(e.client.len, slot->len - EMPM__TLS_ENTRY_LEAST);
+        switch (i) {
+        case LONG:     slot->len = 65535;                               break;
+        case SHORT:    slot->len = 20;                                  break;
+        case LEN:      e.client.len++;                                  break;
+        case NONE:     e.client.len = 0;
+                       slot->len = (uint16_t)EMPM__TLS_ENTRY_LEAST;     break;
+        case HUGE_LEN: e.client.len = 0xffffff00u;                      break;
+        case NO_END:   memset(e.client.text, 'x', e.client.len);        break;
+        case ENDS:     e.client.text[e.client.len - 1] = 'x';           break;
+        case FEW:      memset(e.client.text + 65, 'x', 40);             break;
+        case SUITE:    e.parameters.cipher_suite = 0xc009;              break;
+        case VERSION:  e.parameters.version = 0x0302;                   break;
+        case ID:       e.parameters.session_id[9] ^= 1;                 break;
+        case ID_LEN:   e.parameters.session_id_len = 255;               break;
+        case MARK:     e.mark[3] ^= 1;                                  break;
+        }
+        memcpy(data, &e, empm__min(slot->len, sizeof e));
+        tl_again(&t);
+        CHECK(tl_open(&t, "localhost", 1));
+        CHECK(tl_get(&t, "/tls/client", " ."));
+        str_add(&t.plain, "", 1);
+        CHECK(strstr(t.plain.p, i < N ? " Initial SUCCESS alice "
+                                      : " Resumed SUCCESS alice ") != NULL);
+        tls_entries_drop(&f);
+        tl_again(&t);
+    }
+    no_context();
+    tl_close(&t);
+    empm__tls_pair_free(&alice);
+    fx_down(&f);
 }
 
 /* `require` refuses a client without a certificate; `optional` serves it, with
@@ -12660,6 +12835,40 @@ SERVED_TLS(tls, odd_hellos, NULL)
         str_free(&out);
         cl_close(&k);
     }
+}
+
+/* The log tells an operator why a handshake was refused, at level info. */
+SERVED_TLS(tls, refusals_are_told_at_info, "LogLevel info")
+{
+    static const char *protocols[] = { "h2" };
+    static const char unknown[] = "\x15\3\3\0\2\2\x30";   /* unknown_ca */
+    tls_hello_row row;
+    str hello = STR_EMPTY;
+    tls_client t;
+    memset(&row, 0, sizeof row);
+    row.suites = 1;
+    row.extra = "\0\x2b\0\3\2\3\4";
+    row.extra_n = 7;
+    tls_hello_make(&row, &hello);
+    cl_send(c, hello.p, hello.n);
+    str_free(&hello);
+    CHECK_SOON(fx_log_has(f, "EMPM5622: a TLS handshake is refused: the client "
+                             "offers TLS 1.3 alone"), 2000);
+    tl_init(&t, f);
+    br_ssl_engine_set_protocol_names(&t.ssl.eng, protocols, 1);
+    CHECK(!tl_open(&t, "localhost", 0));
+    CHECK_SOON(fx_log_has(f, "http/1.1 (ALPN)"), 2000);
+    tl_again(&t);
+    br_ssl_engine_set_protocol_names(&t.ssl.eng, NULL, 0);
+    CHECK(br_ssl_client_reset(&t.ssl, "localhost", 0));
+    CHECK(tl_push(&t));
+    CHECK(cl_fill(&t.c, now_ms() + 3000) > 0);
+    cl_send(&t.c, unknown, sizeof unknown - 1);
+    CHECK_SOON(fx_log_has(f, "may not trust the certificate (alert 48"), 2000);
+    tl_again(&t);
+    CHECK_INT(cl_get(&t.c, "/hello"), 400);
+    CHECK_SOON(fx_log_has(f, "the client speaks HTTP"), 2000);
+    tl_close(&t);
 }
 
 #else
@@ -22742,6 +22951,49 @@ TEST(fastcgi, streams_that_are_none_are_refused)
     str_free(&s);
 }
 
+/* What is no answer may be 16 times as much as the answer, and a mebibyte: so a
+ * back end that answers in aligned records of one byte is read for ever, and
+ * one that sends messages, padding or records without content is not. */
+TEST(fastcgi, what_is_no_answer_has_a_bound)
+{
+    static const struct { int type, n, pad, mixed, refused; } rows[] = {
+        { EMPM__FCGI_STDOUT, 1, 7, 0, 0 },
+        { EMPM__FCGI_STDOUT, 1000, 255, 0, 0 },
+        { EMPM__FCGI_STDOUT, 1, 14, 0, 1 },
+        { EMPM__FCGI_STDERR, 1000, 0, 0, 1 },
+        { EMPM__FCGI_STDERR, 15, 0, 1, 0 },      /* beside an answer */
+        { EMPM__FCGI_STDERR, 30, 0, 1, 1 },
+    };
+    static const char data[1000];
+
+    EACH(rows, i) {
+        str one = { 0 };
+        empm__fcgi_reader r;
+        int64_t bytes = 0;
+        int k, type = EMPM__MORE;
+
+        fcgi_record(&one, rows[i].type, data, (size_t)rows[i].n, 0);
+        one.p[6] = (char)rows[i].pad;
+        str_add(&one, data, (size_t)rows[i].pad);
+        if (rows[i].mixed)
+            fcgi_record(&one, EMPM__FCGI_STDOUT, "ab", 2, 0);
+        memset(&r, 0, sizeof r);
+        for (k = 0; k < 300000 && type != EMPM__FCGI_BAD; k++) {
+            const char *at = one.p, *piece, *why;
+            size_t n;
+
+            while ((type = empm__fcgi_read(&r, &at, one.p + one.n, &piece, &n,
+                                           &why)) != EMPM__MORE &&
+                   type != EMPM__FCGI_BAD)
+                ;
+            bytes += (int64_t)one.n;
+        }
+        CHECK_INT(type == EMPM__FCGI_BAD, rows[i].refused);
+        CHECK(!rows[i].refused || bytes < 30 * (1 << 20));
+        str_free(&one);
+    }
+}
+
 /* No pair is split between two records; one that fits none is told; and a
  * writer without room counts what it needs. */
 TEST(fastcgi, pairs_are_not_split_between_records)
@@ -22832,7 +23084,7 @@ TEST(fastcgi, a_body_goes_on_at_any_byte)
 /* --- a back end ----------------------------------------------------------- */
 
 enum { FB_STREAM, FB_EARLY, FB_CLOSE, FB_HANG, FB_ECHO, FB_LONG, FB_NUMBER,
-       FB_LATE, FB_ONCE };
+       FB_LATE, FB_ONCE, FB_EVER };
 
 typedef struct fb_row {
     int         how;                /* FB_* */
@@ -22845,7 +23097,9 @@ typedef struct fb_row {
                                        FB_LATE: the same, and the padding of
                                        its last record follows after so many;
                                        FB_ONCE: the same, but only the first of
-                                       a connection: the next one ends it */
+                                       a connection: the next one ends it;
+                                       FB_EVER: the pieces behind the first '#'
+                                       again and again, after `cut` ms each */
     int         cut;                /* bytes of a write; 0: all */
 } fb_row;
 
@@ -22997,6 +23251,21 @@ static int fb_answer(fb *b, int fd)
         fb_write(fd, params.p, params.n, 0);
     } else if (row->how == FB_LONG) {
         fb_long(fd, atoll(row->say));
+    } else if (row->how == FB_EVER) {
+        const char *again = strchr(row->say, '#');
+
+        str_add(&body, row->say, (size_t)(again - row->say));
+        str_add(&body, "", 1);
+        fb_stream(&out, body.p + body.n - (again - row->say) - 1);
+        while (!get_int(&b->stop) && fb_write(fd, out.p, out.n, 0) == 0) {
+            out.n = 0;
+            do
+                fb_stream(&out, again + 1);
+            while (row->cut == 0 && out.n < 30000);
+            if (row->cut > 0)
+                nap(row->cut);
+        }
+        early = 1;
     } else if (row->how == FB_ONCE && b->nth > 1) {
         early = 1;
     } else if (row->how >= FB_NUMBER) {
@@ -23337,6 +23606,123 @@ LIVE(fastcgi, variables)
     fb_end(&f);
 }
 
+/* CGIPassAuth Off holds Authorization back, and that alone. */
+LIVE(fastcgi, authorization_is_held_back)
+{
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    if (!fx_set(&f, "CGIPassAuth Off") || !fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_ask(&c, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                     "AUTHORIZATION: Basic secret\r\n"
+                     "Authorization-Note: n\r\n\r\n"), 200);
+    CHECK(fb_has(&c, "HTTP_AUTHORIZATION_NOTE=n"));
+    CHECK(c.body.p != NULL && strstr(c.body.p, "secret") == NULL);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* X-Sendfile is followed where that is switched on, below one folder that
+ * nothing leads out of; the client never sees it, and ranges and conditions are
+ * those of a file. */
+LIVE(fastcgi, a_file_that_a_program_names)
+{
+    static char says[12][500];
+    static const struct { const char *name; int status; } rows[] = {
+        { "a.txt", 200 }, { "%s/send/a.txt", 200 },
+        { "sub/b.txt", 200 }, { "../out.txt", 404 }, { "sub/../a.txt", 404 },
+        { "%s/out.txt", 404 }, { "%s/sendout.txt", 404 }, { "link", 404 },
+        { "none", 404 }, { "sub", 404 }, { "/etc/passwd", 404 }, { "", 404 }
+    };
+    static fb_row say[12];
+    char dir[400], path[500];
+    int on;
+
+    snprintf(dir, sizeof dir, "%s/send", g_tmp);
+    mkdir(dir, 0755);
+    snprintf(path, sizeof path, "%s/sub", dir);
+    mkdir(path, 0755);
+    snprintf(path, sizeof path, "%s/sub/b.txt", dir);
+    write_file(path, "0123456789", 10);
+    snprintf(path, sizeof path, "%s/a.txt", dir);
+    write_file(path, "0123456789", 10);
+    snprintf(path, sizeof path, "%s/link", dir);
+    if (symlink("../out.txt", path) != 0)
+        unlink(path);
+    snprintf(path, sizeof path, "%s/out.txt", g_tmp);
+    write_file(path, "secret", 6);
+    snprintf(path, sizeof path, "%s/sendout.txt", g_tmp);
+    write_file(path, "secret", 6);
+    EACH(rows, i) {
+        snprintf(path, sizeof path, rows[i].name, g_tmp);
+        snprintf(says[i], sizeof says[i], "o:X-A: b\nContent-Length: 4\n"
+                 "X-Sendfile: %s\n\nbo|o:dy|$", path);
+        say[i].how = FB_STREAM;
+        say[i].say = says[i];
+        say[i].cut = i % 2 ? 0 : 7;
+    }
+    for (on = 0; on < 2; on++) {
+        fixture f;
+        client c;
+
+        fb_init(&f, say, say);
+        f.cfg.x_send_file = on;
+        f.cfg.x_send_file_path = dir;
+        if (!fb_serve(&f))
+            return;
+        cl_init(&c);
+        c.port = f.port;
+        EACH(rows, i) {
+            char target[40];
+
+            snprintf(target, sizeof target, "/app/?%d", (int)i);
+            context("%s", rows[i].name);
+            CHECK_INT(cl_get(&c, target), on ? rows[i].status : 200);
+            if (!on || rows[i].status == 200) {
+                CHECK_STR(c.body.p, on ? "0123456789" : "body");
+                CHECK_STR(cl_header(&c, "X-A"), "b");
+            }
+            CHECK(cl_header(&c, "X-Sendfile") == NULL);
+        }
+        no_context();
+        if (on) {
+            CHECK_INT(cl_ask(&c, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                             "Range: bytes=2-4\r\n\r\n"), 206);
+            CHECK_STR(c.body.p, "234");
+            CHECK_INT(cl_ask(&c, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                             "If-None-Match: *\r\n\r\n"), 304);
+            cl_puts(&c, "HEAD /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+            CHECK_INT(cl_reply_with(&c, 1), 200);
+            CHECK_STR(cl_header(&c, "Content-Length"), "10");
+            CHECK(fx_log_has(&f, "is not below XSendFilePath"));
+        }
+        cl_close(&c);
+        fb_end(&f);
+    }
+}
+
+/* XSendFile without a folder that is there is an error at the start. */
+TEST(fastcgi, a_folder_for_x_sendfile)
+{
+    static const char *const dirs[] = { NULL, "/nowhere/at/all", "/dev/null",
+                                        "/" };
+    int i;
+
+    for (i = 0; i < 4; i++) {
+        empm_config cfg = empm_defaults();
+
+        cfg.routes = fb_routes;
+        cfg.x_send_file = 1;
+        cfg.x_send_file_path = dirs[i];
+        CHECK_INT(empm_check(&cfg, NULL, NULL) > 0, i < 3);
+        empm_config_free(&cfg);
+    }
+}
+
 /* ServerName may have a scheme and a port; SERVER_NAME is its name. */
 LIVE(fastcgi, a_server_has_the_name_of_its_setting)
 {
@@ -23603,6 +23989,178 @@ SERVED_WITH(fastcgi, proxy_pass, T_LIVE,
         empm_config_free(&cfg);
     }
     no_context();
+}
+
+static char fb_said[8000];
+
+static void fb_say(enum empm_log_level level, const char *text, void *user)
+{
+    (void)level; (void)user;
+    snprintf(fb_said + strlen(fb_said), sizeof fb_said - strlen(fb_said),
+             "%s\n", text);
+}
+
+/* -t names the user, the path and the mode of a socket that the children may
+ * not write to, or of a folder that they may not pass. */
+TEST(fastcgi, the_check_looks_at_sockets)
+{
+    static const struct { int dir, socket; const char *says; } rows[] = {
+        { 0700, 0777, "may not pass" }, { 0711, 0660, "may not write to" },
+        { 0711, 0602, NULL }, { 0755, 0777, NULL }, { 0777, 0755, "0755" },
+    };
+    const int is_root = geteuid() == 0;
+    char dir[400], path[440], mode[20];
+    struct sockaddr_un a;
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    chmod(g_tmp, 0755);
+    snprintf(dir, sizeof dir, "%s/sockets", g_tmp);
+    mkdir(dir, 0755);
+    snprintf(path, sizeof path, "%s/s", dir);
+    memset(&a, 0, sizeof a);
+    a.sun_family = AF_UNIX;
+    memcpy(a.sun_path, path, strnlen(path, sizeof a.sun_path - 1));
+    unlink(path);
+    if (!CHECK(bind(fd, (struct sockaddr *)&a, sizeof a) == 0))
+        return;
+    snprintf(fb_address[0], sizeof fb_address[0], "unix:%s", path);
+    snprintf(fb_address[1], sizeof fb_address[1], "127.0.0.1:9");
+    EACH(rows, i) {
+        /* an owner that is not root has its own three bits */
+        const int shift = is_root ? 0 : 6;
+        empm_config cfg = empm_defaults();
+
+        chmod(path, (mode_t)(is_root ? rows[i].socket
+                                     : (rows[i].socket & 7) << shift));
+        chmod(dir, (mode_t)(is_root ? rows[i].dir : 0755));
+        if (!is_root && i == 0)
+            continue;
+        fb_said[0] = '\0';
+        cfg.routes = fb_routes;
+        cfg.user_name = "#54321";
+        empm_check(&cfg, fb_say, NULL);
+        context("%o %o %s", (unsigned)rows[i].dir, (unsigned)rows[i].socket,
+                fb_said);
+        CHECK_INT(strstr(fb_said, "EMPM5708") != NULL, rows[i].says != NULL);
+        snprintf(mode, sizeof mode, "mode %04o", (unsigned)
+                 (i == 0 ? rows[i].dir : is_root ? rows[i].socket
+                                        : (rows[i].socket & 7) << shift));
+        if (rows[i].says != NULL) {
+            CHECK(strstr(fb_said, is_root ? rows[i].says
+                                          : "may not write to") != NULL);
+            CHECK(strstr(fb_said, mode) != NULL);
+            CHECK(!is_root || strstr(fb_said, "User #54321") != NULL);
+        }
+        empm_config_free(&cfg);
+    }
+    no_context();
+    chmod(dir, 0755);
+    unlink(path);
+    rmdir(dir);
+    close(fd);
+}
+
+/* Rights are those of the owner, of a group, or of others, in this order, and
+ * the first that fits decides. */
+TEST(fastcgi, the_mode_of_a_socket_for_a_user)
+{
+    static const struct { int uid, gid, mode, may; } rows[] = {
+        { 10, 1, 0600, 1 }, { 10, 20, 0060, 0 }, { 11, 20, 0060, 1 },
+        { 11, 21, 0020, 1 }, { 11, 20, 0602, 0 }, { 11, 1, 0602, 1 },
+        { 11, 1, 0660, 0 },
+    };
+    empm__backends_user u;
+    struct stat st;
+
+    memset(&u, 0, sizeof u);
+    u.uid = 10;
+    u.gid[0] = 20;
+    u.gid[1] = 21;
+    u.n = 2;
+    EACH(rows, i) {
+        memset(&st, 0, sizeof st);
+        st.st_uid = (uid_t)rows[i].uid;
+        st.st_gid = (gid_t)rows[i].gid;
+        st.st_mode = (mode_t)rows[i].mode;
+        CHECK_INT(empm__backends_user_may(&u, &st, 2), rows[i].may);
+    }
+    u.uid = 0;
+    CHECK(empm__backends_user_may(&u, &st, 2));
+}
+
+/* An address that is too long is refused as it is, not after a cut that may be
+ * another one. */
+TEST(fastcgi, a_long_address_is_refused)
+{
+    static empm__backends g;
+    char text[400];
+    int n;
+
+    for (n = 250; n <= 262; n++) {
+        const char *why;
+
+        memset(text, '0', sizeof text);
+        memcpy(text, "127.0.0.1:", 10);
+        text[n] = '\0';
+        why = empm__backends_parse(&g, text);
+        CHECK(why != NULL);
+        CHECK_INT(why != NULL && strstr(why, "255 bytes") != NULL, n > 255);
+    }
+    memset(text, 'a', 256);
+    strcpy(text + 256, "|fcgi://x/");
+    CHECK(strstr(empm__backends_parse(&g, text), "255 bytes") != NULL);
+}
+
+/* A hint that a socket is ready is not the end of connect():
+ * ProxyConnectTimeout goes on, and nothing is sent before there is a peer. */
+LIVE(fastcgi, a_stray_event_is_no_connection)
+{
+    client asks;
+    fixture f;
+    struct sockaddr_in a;
+    uint32_t i;
+    int fd, port, k, full[4];
+
+    fb_init(&f, fb_echo, fb_echo);
+    fd = listening_socket(&port);
+    listen(fd, 0);
+    memset(&a, 0, sizeof a);
+    a.sin_family = AF_INET;
+    a.sin_port = htons((uint16_t)port);
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    for (k = 0; k < 4; k++) {        /* its queue is full from here on */
+        full[k] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        connect(full[k], (struct sockaddr *)&a, sizeof a);
+    }
+    snprintf(fb_address[0], sizeof fb_address[0], "127.0.0.1:%d timeout=500ms "
+             "connectiontimeout=200ms", port);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&asks);
+    asks.port = f.port;
+    cl_puts(&asks, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    nap(50);
+    if (!f.forked) {                 /* the one record that is suspended */
+        empm__engine *e = &f.s->engine;
+
+        for (i = 0; i < empm__load_acq(&e->slab.made); i++) {
+            empm__conn *c = empm__slab_conn(&e->slab, i);
+
+            if (!(empm__load(&c->word) & EMPM__WANT(EMPM__READY_AUX_OUT)))
+                continue;
+            __atomic_fetch_or(&c->word, (uint32_t)EMPM__READY_AUX_OUT,
+                              __ATOMIC_ACQ_REL);
+            empm__poller_post(&e->poller, i);
+            empm__poller_wake(&e->poller);
+        }
+    }
+    CHECK_INT(cl_reply(&asks), 503);
+    CHECK(fx_log_has(&f, "EMPM5704"));
+    cl_close(&asks);
+    while (k-- > 0)
+        close(full[k]);
+    close(fd);
+    fb_end(&f);
 }
 
 /* --- max= ----------------------------------------------------------------- */
@@ -23953,6 +24511,56 @@ LIVE(fastcgi, the_status_shows_back_ends)
         if (c.body.p == NULL || strstr(c.body.p, rows[k].has) == NULL)
             CHECK_STR(c.body.p, rows[k].has);
     }
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A back end that sends for ever is left: one that sends a lot by the bound of
+ * what is no answer, one that sends little by ProxyTimeout, which only counts
+ * what the client gets. Before the head of the answer the client gets a status,
+ * behind it the answer is cut; if it is whole, the client has it. */
+LIVE(fastcgi, back_ends_that_never_end)
+{
+    static const fb_row rows[] = {
+        { FB_EVER, "o:A: b|#e:messages and messages\n", 0 },
+        { FB_EVER, "o:A: b|#o:|o:", 0 },
+        { FB_EVER, "o:A: b|#e:m", 10 },
+        { FB_EVER, "o:A|#o:a", 10 },             /* its head never ends */
+        { FB_EVER, "o:Content-Length: 2\n\nok|#o:more", 10 },
+        { FB_EVER, "o:A: b\n\nbegun|#e:m", 10 },
+        { FB_EVER, "o:Content-Length: 1\n\na|#o:xyz|e:m", 0 },
+        { FB_EVER, "o:Status: 204\n\n|#o:dropped", 10 },
+        { FB_EVER, "o:X-Accel-Buffering: no\n\nbegun|#e:m", 10 },
+        { FB_EVER, "o:X-Accel-Buffering: no\n\nbegun|#e:m", 0 },
+    };
+    static const struct { int status; const char *body; } want[] = {
+        { 502, NULL }, { 502, NULL }, { 504, NULL }, { 504, NULL },
+        { 200, "ok" }, { 504, NULL }, { 200, "a" }, { 504, NULL },
+        { 200, NULL }, { 200, NULL }             /* on its way, and cut */
+    };
+    fixture f;
+    client c;
+
+    fb_init(&f, rows, rows);
+    f.cfg.proxy_timeout_ms = 150;
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    EACH(rows, i) {
+        char target[40];
+
+        context("%s", rows[i].say);
+        snprintf(target, sizeof target, "/app/?%d", (int)i);
+        CHECK_INT(cl_get(&c, target), want[i].status);
+        if (want[i].body != NULL)
+            CHECK_STR(c.body.p, want[i].body);
+        CHECK_INT(c.complete, want[i].status != 200 || want[i].body != NULL);
+        if (!c.complete)
+            cl_close(&c);
+    }
+    no_context();
+    CHECK_INT(cl_get(&c, "/a.txt"), 200);
     cl_close(&c);
     fb_end(&f);
 }
@@ -34941,6 +35549,7 @@ typedef struct fz_peer {
     str            wire;             /* records to be sent */
     str            plain;            /* what has come */
     int            alert;            /* that has come; -1: none */
+    int            warned;           /* how often: no_renegotiation */
     size_t         longest, first;   /* that has come; of the first 64 KB */
 } fz_peer;
 
@@ -35023,6 +35632,8 @@ static void fz_unseal(fz_peer *p, str *in)
             fz_fault("a record that cannot be decrypted");
         else if (type == 23 && n > 0 && n <= most)
             str_add(&p->plain, plain, n);
+        else if (type == 21 && n == 2 && plain[0] == 1 && plain[1] == 100)
+            p->warned++;
         else if (type == 21 && n == 2)
             p->alert = plain[1];
         else
@@ -35523,6 +36134,108 @@ TEST(tls, a_flight_may_meet_a_full_socket)
     fz_down();
 }
 
+/* A client that asks for other keys is warned once, RFC 5246 7.2.2, and goes on
+ * as it was, however its ClientHello is cut. A second one, or what is none,
+ * ends the connection. */
+TEST(tls, renegotiation_is_refused_with_a_warning)
+{
+    static const struct {
+        const char *data[3];
+        size_t      n[3];
+        int         alert;
+    } rows[] = {
+        { { "\1\0\0\4\3\3ab" }, { 8 }, -1 },
+        { { "\1\0\0\4", "\3", "\3ab" }, { 4, 1, 3 }, -1 },
+        { { "\1\0\0\4\3\3ab", "\1\0\0\4\3\3ab" }, { 8, 8 }, 10 },
+        { { "\1\0\0\4\3\3abc" }, { 9 }, 10 },          /* too much of it */
+        { { "\1\0\0\4\3\3a", "bc" }, { 7, 2 }, 10 },
+        { { "\1\0\0\4\3\3", "" }, { 6, 0 }, 10 },
+        { { "\1\0\0" }, { 3 }, 10 },
+        { { "\1\0\x40\1ab" }, { 6 }, 50 },             /* 16 KiB and more */
+        { { "\x14\0\0\4abcd" }, { 8 }, 10 },           /* Finished */
+        { { "\0\0\0\0" }, { 4 }, 10 }                 /* HelloRequest */
+    };
+    fz_link l;
+    fz_peer p;
+    fz_up();
+    fz_faults = 0;
+    EACH(rows, i) {
+        int k;
+        context("row %d", (int)i);
+        fz_peer_open(&l, &p, empm__tls_suites[i % 6].suite, 14);
+        for (k = 0; k < 3 && rows[i].data[k] != NULL; k++)
+            fz_seal(&p, 22, rows[i].data[k], rows[i].n[k]);
+        fz_seal(&p, 23, GET1 "\r\n", sizeof GET1 "\r\n" - 1);
+        fz_peer_talk(&l, &p, 0);
+        CHECK_INT(p.alert, rows[i].alert);
+        CHECK_INT(p.warned, (unsigned char)rows[i].data[0][0] == 1 &&
+                            rows[i].n[0] > 3 && rows[i].alert != 50);
+        CHECK_INT(strstr(p.plain.p, "Hello, world!\n") != NULL,
+                  rows[i].alert < 0);
+        fz_peer_close(&l, &p);
+    }
+    no_context();
+    CHECK_INT(fz_faults, 0);
+    fz_down();
+}
+
+__attribute__((noinline))
+static int tls_stack_has(const unsigned char *key)
+{
+    const volatile unsigned char *p;
+    volatile unsigned char here = 0;
+    int k;
+    for (p = &here - 24000; p < &here - 100; p++) {
+        for (k = 0; k < 16 && p[k] == key[k]; k++)
+            ;
+        if (k == 16)
+            return 1;
+    }
+    return 0;
+}
+
+__attribute__((noinline))
+static void tls_stack_clear(void)
+{
+    volatile unsigned char room[32000];
+    size_t i;
+    for (i = 0; i < sizeof room; i++)
+        room[i] = 0;
+}
+
+/* Of the keys of a connection, which are the first round keys of AES, nothing
+ * is left on a worker's stack behind its turn. */
+TEST(tls, records_leave_no_keys_on_the_stack)
+{
+    fz_link l;
+    fz_peer p;
+    const unsigned char *keys;
+    int i;
+    if (g_slow > 1)
+        SKIP("a sanitizer looks after the stack");
+    fz_up();
+    fz_faults = 0;
+    for (i = 0; i < 2; i++) {
+        context("%s", i ? "a file" : "bytes");
+        fz_peer_open(&l, &p, 0xc02b, 14);
+        keys = (const unsigned char *)(fz_session(&l) + 1);
+        if (i)
+            fz_seal(&p, 23, "GET /files/big.bin HTTP/1.1\r\nHost: a\r\n\r\n",
+                    41);
+        else
+            fz_seal(&p, 23, GET1 "\r\n", sizeof GET1 "\r\n" - 1);
+        tls_stack_clear();
+        fz_send(&l, p.wire.p, p.wire.n, 0, 1);
+        CHECK_INT(tls_stack_has(keys), 0);            /* the client's */
+        CHECK_INT(tls_stack_has(keys + 20), 0);       /* ours */
+        CHECK(l.in.n > 50);
+        fz_peer_close(&l, &p);
+    }
+    no_context();
+    CHECK_INT(fz_faults, 0);
+    fz_down();
+}
+
 /* A record that ends at any byte is not read in part; one that is damaged at
  * any byte ends the connection with an alert. Of an answer nothing is seen. */
 TEST(tls, a_record_may_end_or_be_damaged_at_each_byte)
@@ -36016,14 +36729,11 @@ static void say_section(const test *t)
     fflush(stdout);
 }
 
-static void run_one(const test *t, int forked)
+/* Runs a test by its name. The number of its checks that failed. */
+static int run_once(const test *t, int forked, const char *name)
 {
-    char name[128];
     int fds = open_fds(), threads = threads_now(), live = get_int(&a_live);
-    uint64_t t0 = now_ms();
 
-    snprintf(name, sizeof name, "%s.%s%s", t->section, t->name,
-             forked ? "+fork" : "");
     g_forked = forked;
     g_skip = NULL;
     g_context[0] = 0;
@@ -36038,15 +36748,38 @@ static void run_one(const test *t, int forked)
         check_leftovers(fds, threads, live);
     watchdog_set("", 0);
     set_int(&a_live, 0);
-    if (get_int(&g_failures) != 0) {
-        printf("FAILED  %s (%d checks, %d ms)\n", name, get_int(&g_failures),
+    return get_int(&g_failures);
+}
+
+/* Runs a test and counts it. In a run of all, whose tests share the processors
+ * with compilers and with each other, one that fails has three more tries: if
+ * it holds in each it counts as passed, and is told as UNSTEADY, with what has
+ * failed at first. A fault that shows at all is still told so; alone, by its
+ * name, a test has no second try. */
+static void run_one(const test *t, int forked, int again)
+{
+    char name[128];
+    uint64_t t0 = now_ms();
+    int failures, tries = 0;
+
+    snprintf(name, sizeof name, "%s.%s%s", t->section, t->name,
+             forked ? "+fork" : "");
+    failures = run_once(t, forked, name);
+    if (failures != 0 && again)
+        while (tries < 3 && run_once(t, forked, name) == 0)
+            tries++;
+    if (failures != 0 && tries < 3) {
+        printf("FAILED  %s (%d checks, %d ms)\n", name, failures,
                (int)(now_ms() - t0));
         g_failed++;
     } else if (g_skip != NULL) {
         printf("skipped %s: %s\n", name, g_skip);
         g_skipped++;
     } else {
-        if (g_verbose)
+        if (failures != 0)
+            printf("UNSTEADY %s (%d checks, then three times none)\n", name,
+                   failures);
+        else if (g_verbose)
             printf("ok      %s (%d ms)\n", name, (int)(now_ms() - t0));
         g_passed++;
     }
@@ -36247,7 +36980,7 @@ int main(int argc, char **argv)
             else {
                 if (words == 0)
                     say_section(t);
-                run_one(t, forked);
+                run_one(t, forked, words == 0);
             }
         }
     if (list)
