@@ -597,9 +597,9 @@ typedef struct empm_part {
     const char *filename;         /* as the client sent it: to be shown, never
                                      to be opened. NULL: a text; "": no file was
                                      chosen */
-    const char *safe_name;        /* of it, for a folder of yours: no separator,
-                                     no control, no dot or '-' at its begin,
-                                     UTF-8; "" if nothing is left. NULL: a
+    const char *safe_name;        /* of it, for a folder of yours: UTF-8, no
+                                     separator or control, and no dot or '-' at
+                                     its begin; "" if nothing is left. NULL: a
                                      text */
     const char *type;             /* Content-Type as it was sent; or NULL */
     int64_t     size;             /* bytes so far */
@@ -22787,27 +22787,10 @@ static char *empm__form_unquote(char *to, const char *s, size_t n)
     return to;
 }
 
-/* The bytes of the character at s, which ends with a NUL, if it is UTF-8: no
- * overlong form, no surrogate, nothing above U+10FFFF. 0: it is not. */
-static size_t empm__form_utf8(const char *s)
-{
-    const unsigned char *u = (const unsigned char *)s;
-    const size_t n = u[0] < 0x80 ? 1 : u[0] < 0xc2 ? 0 : u[0] < 0xe0 ? 2
-                   : u[0] < 0xf0 ? 3 : u[0] < 0xf5 ? 4 : 0;
-    size_t i;
-    for (i = 1; i < n; i++)
-        if ((u[i] & 0xc0) != 0x80)
-            return 0;
-    if ((u[0] == 0xe0 && u[1] < 0xa0) || (u[0] == 0xed && u[1] > 0x9f) ||
-        (u[0] == 0xf0 && u[1] < 0x90) || (u[0] == 0xf4 && u[1] > 0x8f))
-        return 0;
-    return n;
-}
-
 /* Makes of a file name one that is safe below a folder of the program's: what
- * follows the last separator of any system, without controls, without a dot,
- * a '-' or a blank where it begins, without a dot or a blank where it ends. A
- * byte that is no UTF-8 becomes '_'. `to` has room for all of `s`. */
+ * follows the last separator of any system, without a dot, a '-' or a blank
+ * where it begins, without a dot or a blank where it ends. Controls, and bytes
+ * that are no UTF-8, become '_'. `to` has room for all of `s`. */
 static void empm__form_safe_name(char *to, const char *s)
 {
     const char *last = s, *at;
@@ -22816,14 +22799,11 @@ static void empm__form_safe_name(char *to, const char *s)
         if (*at == '/' || *at == '\\')
             last = at + 1;
     for (; *last != '\0'; last += n) {
-        const unsigned char *u = (const unsigned char *)last;
-        n = empm__form_utf8(last);
+        n = empm__text_utf8(last);
         if (n == 0) {
             to[k++] = '_';
             n = 1;
-        } else if (u[0] >= ' ' && u[0] != 127 &&
-                   (u[0] != 0xc2 || u[1] > 0x9f) &&
-                   (k > 0 || strchr(".- ", *last) == NULL)) {
+        } else if (k > 0 || strchr(".- ", *last) == NULL) {
             memcpy(to + k, last, n);
             k += n;
         }
