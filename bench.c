@@ -2123,6 +2123,7 @@ static void make_folder(void)
     chmod(tmp_dir, 0755);              /* servers run as nobody */
     mkdir(string("%s/docs", tmp_dir), 0755);
     write_file(string("%s/docs/hello", tmp_dir), "%s", HELLO);
+    write_file(string("%s/docs/hello.php", tmp_dir), "<?php echo '%s';", HELLO);
     for (i = 0; i < sizeof noise; i++)
         noise[i] = (char)((x = x * 1664525u + 1013904223u) >> 24);
     for (i = 0; i < COUNT(files); i++) {
@@ -2141,6 +2142,46 @@ static int with_tls;                   /* the scene is of https */
 static const char *tls_lines(const server *s, const char *fmt)
 {
     return with_tls ? string(fmt, s->secure_port, tmp_dir, tmp_dir) : "";
+}
+
+static pid_t php;                      /* PHP-FPM, in scenes of it; or 0 */
+
+/* The lines for its socket, where the scene wants them. */
+static const char *php_lines(const char *fmt)
+{
+    return php != 0 ? string(fmt, tmp_dir) : "";
+}
+
+/* Starts PHP-FPM with 8 processes; all servers of a scene ask the same one. 0:
+ * it is not installed, or does not start. */
+static int php_start(void)
+{
+    const char *argv[5] = { NULL, "-F", "-y", NULL, NULL };
+    const char *conf = string("%s/fpm.conf", tmp_dir);
+    const char *at = string("%s/fpm.sock", tmp_dir);
+    glob_t g;
+    int i;
+    if (glob("/usr/sbin/php-fpm*", 0, NULL, &g) != 0)
+        return 0;
+    argv[0] = string("%s", g.gl_pathv[0]);
+    argv[3] = conf;
+    globfree(&g);
+    write_file(conf, "[global]\ndaemonize = no\nerror_log = %s/fpm.log\n"
+               "[www]\nlisten = %s\nlisten.mode = 0666\npm = static\n"
+               "pm.max_children = 8\n%s", tmp_dir, at,
+               geteuid() == 0 ? "user = nobody\ngroup = nogroup\n" : "");
+    php = spawn(argv, string("%s/fpm.out", tmp_dir));
+    for (i = 0; i < 500 && access(at, W_OK) != 0 && !is_gone(php); i++)
+        sleep_ms(10);
+    sleep_ms(100);
+    return !is_gone(php);
+}
+
+static void php_stop(void)
+{
+    if (php != 0)
+        end_process(php, SIGTERM);
+    php = 0;
 }
 
 /* How many descriptors a server may use, without those for other things. */
@@ -2166,7 +2207,7 @@ static void configure_nginx(const server *s, const char *conf, int n)
         "    fastcgi_temp_path %s/n3; uwsgi_temp_path %s/n4;\n"
         "    scgi_temp_path %s/n5;\n"
         "    server {\n"
-        "        listen 127.0.0.1:%d; root %s/docs;\n%s"
+        "        listen 127.0.0.1:%d; root %s/docs;\n%s%s"
         "        location = /hello { return 200 \"" HELLO "\"; }\n"
         "    }\n"
         "}\n", geteuid() == 0 ? "user nobody nogroup; " : "", n, d, d,
@@ -2175,7 +2216,10 @@ static void configure_nginx(const server *s, const char *conf, int n)
             "ssl_certificate_key %s/cert.key; ssl_protocols TLSv1.2;\n"
             "ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256;\n"
             "ssl_ecdh_curve X25519:prime256v1; ssl_session_tickets off;\n"
-            "ssl_session_cache shared:a:10m;\n"));
+            "ssl_session_cache shared:a:10m;\n"), php_lines(
+            "location ~ [.]php$ { include /etc/nginx/fastcgi_params;\n"
+            "fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;"
+            "\nfastcgi_pass unix:%s/fpm.sock; }\n"));
 }
 
 #define MODULES "/usr/lib/apache2/modules/"
@@ -2218,7 +2262,7 @@ static void configure_apache(const server *s, const char *conf, int n)
         "ErrorDocument 200 \"" HELLO "\"\nRewriteEngine On\n"
         "RewriteRule ^/hello$ - [R=200,L]\n"
         "<Location /hello>\n    Header always set Content-Type text/plain\n"
-        "</Location>\n%s", s->secure_port, d, d, d, s->port, d,
+        "</Location>\n%s%s", s->secure_port, d, d, d, s->port, d,
         geteuid() == 0 ? "User nobody\nGroup nogroup\n" : "", script, shape,
         d, tls_lines(s,
             "LoadModule ssl_module " MODULES "mod_ssl.so\n"
@@ -2231,7 +2275,11 @@ static void configure_apache(const server *s, const char *conf, int n)
             "<VirtualHost *:${SECURE}>\n    SSLEngine on\n"
             "    SSLCertificateFile ${CERT}.pem\n"
             "    SSLCertificateKeyFile ${CERT}.key\n    RewriteEngine On\n"
-            "    RewriteOptions Inherit\n</VirtualHost>\n"));
+            "    RewriteOptions Inherit\n</VirtualHost>\n"), php_lines(
+            "LoadModule proxy_module " MODULES "mod_proxy.so\n"
+            "LoadModule proxy_fcgi_module " MODULES "mod_proxy_fcgi.so\n"
+            "<FilesMatch \"\\.php$\">\nSetHandler "
+            "\"proxy:unix:%s/fpm.sock|fcgi://localhost/\"\n</FilesMatch>\n"));
 }
 
 static void configure_lighttpd(const server *s, const char *conf, int n)
@@ -2281,7 +2329,7 @@ static int free_port(void)
 /* Starts this program again, or another build of it, as a server. */
 static pid_t spawn_bench(const server *s, int closing, const char *log)
 {
-    const char *argv[24 + 2 * MAX_SETTINGS];
+    const char *argv[26 + 2 * MAX_SETTINGS];
     int k = 0, i;
     argv[k++] = s->path;
     argv[k++] = s->kind == FLOOR ? "--serve-floor" : "--serve";
@@ -2305,6 +2353,11 @@ static pid_t spawn_bench(const server *s, int closing, const char *log)
         argv[k++] = string("SSLCertificateFile %s/cert.pem", tmp_dir);
         argv[k++] = "--set";
         argv[k++] = string("SSLCertificateKeyFile %s/cert.key", tmp_dir);
+    }
+    if (s->kind != FLOOR && php != 0) {
+        argv[k++] = "--set";
+        argv[k++] = php_lines("AddHandler \"proxy:unix:%s/fpm.sock|fcgi://"
+                              "localhost/\" .php");
     }
     for (i = 0; i < opt.nset && s->kind == THIS; i++) {
         argv[k++] = "--set";
@@ -2492,7 +2545,8 @@ static void find_servers(void)
 enum { LOAD, IDLE, HEADS, READERS, BLOCKING, BURST, REST, CALLS, SHARING, GROWN,
        MOVING, CHURN, KILLS, TUNED, SECURE, STALLED };
 enum { ALL = (1 << URL) - 1, OURS = 1 << THIS | 1 << AGAINST,
-       REAL = ALL & ~(1 << FLOOR), EVENT = OURS | 1 << APACHE };
+       REAL = ALL & ~(1 << FLOOR), EVENT = OURS | 1 << APACHE,
+       PHP = EVENT | 1 << NGINX };
 enum { FULL, SHORT, BY_NAME };         /* sets; --scenes asks for BY_NAME */
 
 typedef struct scene {
@@ -2525,6 +2579,12 @@ static const scene scenes[] = {
       "a file of 10 MB, 16 connections" },
     { "calls",      CALLS, FULL, ALL, 1,   64,  1, 0, "/hello",
       "system calls per request, 64 connections (perf)" },
+    { "php-16",     LOAD, FULL,  PHP, 0,   16,  1, 0, "/hello.php",
+      "13 bytes by PHP-FPM on a unix socket, 16 connections" },
+    { "php-64",     LOAD, FULL,  PHP, 0,   64,  1, 0, "/hello.php",
+      "13 bytes by PHP-FPM on a unix socket, 64 connections" },
+    { "php-calls",  CALLS, FULL, PHP, 1,   64,  1, 0, "/hello.php",
+      "system calls per request to PHP-FPM, 64 connections (perf)" },
     { "idle",       IDLE, SHORT, ALL, 3, 15000, 1, 0, "/hello",
       "idle keep-alive connections: bytes of process memory for each" },
     { "heads",      HEADS, FULL, ALL, 0, 2000,  1, 0, "/hello",
@@ -3129,7 +3189,8 @@ static pid_t count_calls(const server *s, const char *out)
  * requests are of the same span. */
 static void scene_calls(int sc, server *s)
 {
-    load_spec spec = load_defaults(&s->at, "/hello", scenes[sc].connections);
+    load_spec spec = load_defaults(&s->at, scenes[sc].path,
+                                   scenes[sc].connections);
     const char *out = string("%s/calls", tmp_dir), *line;
     const pid_t pid = count_calls(s, out);
     char told[4096];
@@ -4446,6 +4507,11 @@ static void play(int sc)
         printf("%s is left out: openssl makes no certificate.\n", w->name);
         return;
     }
+    if (w->who == PHP && !php_start()) {
+        printf("%s is left out: no PHP-FPM that starts.\n", w->name);
+        php_stop();
+        return;
+    }
     for (i = 0; i < SERVERS; i++)
         if (servers[i].in_use && (w->who >> i & 1) &&
             server_start(&servers[i], w->close))
@@ -4468,6 +4534,7 @@ static void play(int sc)
     steps_done = first + count;
     for (i = 0; i < n; i++)
         server_stop(&servers[who[i]]);
+    php_stop();
     own_shape = 0;
     opt.processes = processes;
     opt.workers = workers;
