@@ -75,6 +75,13 @@
  *     ErrorDocument 404 /404.html, or 503 "a text": what an error shows that
  *   has no body of its own, also one of the server's, such as 408 or 431. A
  *   file keeps the status, and has at most EMPM_RESPONSE_BUFFER bytes.
+ *     FallbackResource /index.html is the page of an application whose paths
+ *   are no files. Clients that want a page get it, those that name text/html
+ *   for any path and others for one without an extension; a script, an image or
+ *   data that is missing stays 404.
+ *     Alias /icons/ /usr/share/icons adds a folder from a configuration.
+ *     Options Indexes, for a location, lists the folders in it that have no
+ *   file of DirectoryIndex.
  *
  * ASSETS  Files can be compiled in: EMPM_ASSETS("GET /", assets) serves a table
  *   as EMPM_FILES serves a folder. These lines make it of one: sh pack.sh www
@@ -228,7 +235,11 @@
  *   route may have (a method, {name}) may stand there, too. A request is in the
  *   most specific location that matches; that one has the lines of those around
  *   it as well, in the order in which they stand: later ones replace earlier
- *   ones. Require all denied, local (a client on this host), all granted.
+ *   ones. Header set, append, add, setifempty or unset NAME "VALUE" changes the
+ *   fields of answers below 400, such as 200, 206 and 304; Header always those
+ *   of all. With file=PATTERN behind it, of files whose names fit:
+ *     Header set Cache-Control "max-age=31536000, immutable" file=*.????????.*
+ *   Require all denied, local (a client on this host), all granted.
  *
  * HTTPS  EVENTMPM_TLS_BEARSSL and -lbearssl: Listen "8443 tls" serves TLS 1.2
  *   with SSLCertificateFile and SSLCertificateKeyFile; several pairs are chosen
@@ -346,7 +357,7 @@
  * Each of these leaves a part out, and saves so much of the header and of its
  * compiled text (gcc -Os, x86-64):
  *
- *   EVENTMPM_NO_FILES        1850 lines 18000 bytes static files (EMPM_FILES)
+ *   EVENTMPM_NO_FILES        2360 lines 22000 bytes static files (EMPM_FILES)
  *   EVENTMPM_NO_STATUS       1450 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
@@ -399,6 +410,10 @@
 #endif
 #ifndef EMPM_RANGES
 #  define EMPM_RANGES 32            /* in a Range field; more: the whole file */
+#endif
+#ifndef EMPM_LISTING
+#  define EMPM_LISTING 5000         /* names of a folder that Options Indexes
+                                       looks at; a page with fewer says so */
 #endif
 #ifndef EMPM_FORM_FIELDS
 #  define EMPM_FORM_FIELDS 1000     /* of a query or a form: empm_query_at(),
@@ -530,9 +545,9 @@ typedef struct empm_part {
     const char *filename;         /* as the client sent it: to be shown, never
                                      to be opened. NULL: a text; "": no file was
                                      chosen */
-    const char *safe_name;        /* of it, for a folder of yours: no separator,
-                                     no control, no dot or '-' at its begin,
-                                     UTF-8; "" if nothing is left. NULL: a
+    const char *safe_name;        /* of it, for a folder of yours: UTF-8, no
+                                     separator or control, and no dot or '-' at
+                                     its begin; "" if nothing is left. NULL: a
                                      text */
     const char *type;             /* Content-Type as it was sent; or NULL */
     int64_t     size;             /* bytes so far */
@@ -681,6 +696,10 @@ typedef struct empm_config {
     const char *add_charset[EMPM_MAX_LIST]; /* of files by extension,
                                           "utf-8 .json .svg"; it comes before
                                           that of any type */
+    const char *alias[EMPM_MAX_LIST];  /* folders as EMPM_FILES routes for GET,
+                                          for POST too if there is an
+                                          AddHandler: "/icons/
+                                          /usr/share/icons" */
     const char *precompressed;         /* content codings, best one first, of
                                           files beside the one that is asked
                                           for: "br zstd gzip" looks for a.js.br,
@@ -697,7 +716,8 @@ typedef struct empm_config {
                                           first that is there: "index.html" */
     const char *fallback_resource;     /* a path within each EMPM_FILES route,
                                           such as "/index.php", that answers
-                                          where there is no file: NULL */
+                                          where there is no file: NULL. If it
+                                          is no script, see FILES */
     const char *error_document[EMPM_MAX_LIST]; /* the body of errors that have
                                           none, a text or the path of a file
                                           that a route serves: "404 Not here.",
@@ -1223,6 +1243,20 @@ EMPM_API int empm_flush(empm_request *req);
  */
 EMPM_API int empm_send_file(empm_request *req, const char *path);
 
+/* Lets a browser save the answer, a file or any other body, instead of showing
+ * it: sets Content-Disposition (RFC 6266), with a second form for names that
+ * are not ASCII (RFC 8187).
+ *   name      at most 255 bytes of UTF-8, also a client's text: of a path the
+ *             part behind the last '/' or '\\' counts; controls, bytes that are
+ *             no UTF-8 and a dot at the beginning become '_'; nothing left is
+ *             "download"
+ *   returns   EMPM_OK, EMPM_EINVAL (NULL, or too long), and what
+ *             empm_set_header() returns
+ *   example   empm_set_download(req, "report.pdf");
+ *             return empm_send_file(req, path) == EMPM_OK ? EMPM_OK : 404;
+ */
+EMPM_API int empm_set_download(empm_request *req, const char *name);
+
 /* Answers with the bytes that `fn` produces, on a worker, whenever the client
  * has room for more.
  *   length    bytes in all, or -1: unknown (chunked)
@@ -1569,7 +1603,7 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *                                             threads, sockets, all together
  *   -- here ends the core --
  *   config-files config-sections proxy digest store forms form-parts auth tls
- *   access files fastcgi status wings
+ *   fields access files fastcgi status wings
  *                                             wings, each of them closed
  *   testing                                   requests without a socket
  *   signals manager attend identity           one process that serves
@@ -1799,6 +1833,7 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   prefix tls-handshake   tls
  *   prefix tls-check       tls
  *   prefix tls             tls
+ *   prefix fields          fields
  *   prefix access-items    access
  *   prefix access-letters  access
  *   prefix access-formats  access
@@ -1811,6 +1846,7 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   prefix multipart       parts
  *   prefix files-serving   parts file
  *   prefix error-documents errors
+ *   prefix folders         folder
  *   prefix assets          assets
  *   prefix files-routes    files
  *   prefix fastcgi-records fcgi
@@ -1865,6 +1901,7 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
 #include <unistd.h>
 #include <arpa/inet.h>
 #include <dirent.h>
+#include <fnmatch.h>
 #include <glob.h>
 #include <grp.h>
 #include <netdb.h>
@@ -2498,6 +2535,27 @@ static int empm__text_unhex(const char *s)
     const int hi = empm__ascii_hex((unsigned char)s[0]);
     const int lo = hi < 0 ? -1 : empm__ascii_hex((unsigned char)s[1]);
     return lo < 0 ? -1 : hi * 16 + lo;
+}
+
+/* Returns how many bytes the character at `s` has, if it is well-formed UTF-8
+ * and no control, else 0 (RFC 3629). */
+static size_t empm__text_utf8(const char *s)
+{
+    const unsigned char *u = (const unsigned char *)s;
+    const size_t n = *u < 0x80 ? 1 : *u < 0xc2 ? 0 : *u < 0xe0 ? 2
+                     : *u < 0xf0 ? 3 : *u < 0xf5 ? 4 : 0;
+    size_t i;
+    for (i = 1; i < n; i++)
+        if ((u[i] & 0xc0) != 0x80)
+            return 0;
+    if (n == 1)
+        return *u >= 0x20 && *u != 0x7f;
+    /* C1 controls; forms that are too long; surrogates; beyond Unicode */
+    if ((*u == 0xc2 && u[1] < 0xa0) || (*u == 0xe0 && u[1] < 0xa0) ||
+        (*u == 0xed && u[1] > 0x9f) || (*u == 0xf0 && u[1] < 0x90) ||
+        (*u == 0xf4 && u[1] > 0x8f))
+        return 0;
+    return n;
 }
 
 /* Do n bytes begin with "%" and two digits? */
@@ -3195,6 +3253,8 @@ static const empm__directive empm__directives[] = {
               "address:port, unix:, fd: or systemd:; then tls, proxy, admin"),
     EMPM__SET("DocumentRoot", document_root, TEXT, 0, 0, ".",
               "the folder of EMPM_FILES routes that name none"),
+    EMPM__SET("Alias", alias, LIST, 0, EMPM_MAX_LIST, NULL,
+              "a further folder: /icons/ /usr/share/icons"),
     EMPM__SET("AddType", add_type, LIST, 0, EMPM_MAX_LIST, NULL,
               "the media type of files: video/x-matroska .mkv .mka"),
     EMPM__SET("AddDefaultCharset", add_default_charset, TEXT, 0, 0, "utf-8",
@@ -4000,24 +4060,24 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "Rewrite* Redirect RedirectMatch RedirectPermanent RedirectRelative "
       "RedirectTemp QualifyRedirectURL",
       "write a route whose handler sets Location and returns 301" },
-    { "Alias AliasMatch AliasPreservePath UserDir",
-      "write a route: EMPM_FILES(\"GET /path/\", \"/folder\")" },
-    { "Action CGID* CGIM* CGIS* CGIV* ForceLanguagePriority Imap* "
-      "Lua* Passenger* "
-     "Perl* "
-      "RemoveHandler SSI* Script ScriptAlias ScriptAliasMatch "
-     "ScriptInterpreter* "
-      "ScriptSock SuexecUserGroup WSGI* XBitHack php_* php5_* "
-      "Dav* DBD* Session* ISAPI* <Perl",
+    { "AliasMatch AliasPreservePath UserDir",
+      "Alias /path/ /folder, for one after the other" },
+    { "Action CGID* CGIM* CGIS* CGIV* ForceLanguagePriority Imap* Lua* "
+      "Passenger* Perl* RemoveHandler SSI* Script ScriptAlias "
+      "ScriptAliasMatch ScriptInterpreter* ScriptSock SuexecUserGroup WSGI* "
+      "XBitHack php_* php5_* Dav* DBD* Session* ISAPI* <Perl",
       "write a handler in C: EMPM_ROUTE(\"GET /path\", handler, NULL)" },
     { "SetHandler", "AddHandler names the scripts by their extension; or, in a "
       "file, it stands within <FilesMatch \"\\.php$\">" },
-    { "Header RequestHeader Expires* CookieDomain CookieExpires CookieName "
+    { "Header", "it stands in <Location>" },
+    { "RequestHeader Expires* CookieDomain CookieExpires CookieName "
       "CookieStyle CookieTracking MetaDir MetaFiles MetaSuffix",
       "a handler calls empm_set_header()" },
+    { "Options", "it stands in <Location>: Options Indexes lists folders" },
     { "AddAlt AddAltBy* AddDescription AddIcon AddIconBy* DefaultIcon "
-      "HeaderName Index* Options ReadmeName",
-      "folders are not listed: write an index.html, or a handler" },
+      "HeaderName Index* ReadmeName",
+      "Options Indexes in <Location> lists folders in one way; for another, "
+      "write a handler" },
     { "DirectoryCheckHandler DirectoryIndexRedirect",
       "a folder shows the first file of DirectoryIndex" },
     { "DirectorySlash", "/a is always redirected to the folder /a/" },
@@ -7219,8 +7279,9 @@ struct empm__pairs;
 struct empm_server {
     empm_config    *cfg;
     empm__chars     chars;
-    empm_route     *rows;          /* cfg's and those of ProxyPass, which are
-                                      compiled then; NULL: cfg's alone are */
+    empm_route     *rows;          /* cfg's, those of ProxyPass and Alias, which
+                                      are compiled then; NULL: cfg's alone
+                                      are */
     empm__routes    routes;
     empm__locations locations;
     empm__score     score;
@@ -7295,6 +7356,8 @@ enum empm__require { EMPM__REQUIRE_GRANTED, EMPM__REQUIRE_DENIED,
 typedef struct empm__location {
     const char        *path;           /* as it was given */
     enum empm__require require;
+    int                listing;        /* of folders: Options Indexes */
+    struct empm__field_rule *fields;   /* Header; or NULL (>>fields) */
 } empm__location;
 
 /* A wing is an optional part of the server; this is all that the core knows of
@@ -12856,20 +12919,30 @@ static int empm__response_fields_reserve(empm_request *req, size_t need)
     return EMPM_OK;
 }
 
+/* Does the server itself make this field? */
+static int empm__response_field_is_ours(const char *name, size_t n)
+{
+    static const char *const ours[] = { "transfer-encoding", "connection",
+                                        "trailer", "upgrade", "keep-alive",
+                                        "date", "server" };
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(ours); i++)
+        if (empm__text_same(name, n, ours[i], strlen(ours[i])))
+            return 1;
+    return 0;
+}
+
 /* Adds a field, or, `replace`, puts it in the place of all of its name. Fields
- * that frame the answer are the server's (`ours`); Content-Length is kept as a
+ * that frame the answer are the server's; Content-Length is kept as a
  * number, and holds the handler to it. A name or value with bytes that could
  * begin another field is refused: RFC 9110 5.5. */
 static int empm__response_field_add(empm_request *req, const char *name,
                                     const char *value, int replace)
 {
-    static const char *const ours[] = { "transfer-encoding", "connection",
-                                        "trailer", "upgrade", "keep-alive",
-                                        "date", "server" };
     const empm__chars *t = &req->w->s->chars;
     const size_t n = name != NULL ? strlen(name) : 0;
     const size_t v = value != NULL ? strlen(value) : 0, need = n + v + 4;
-    size_t i, old;
+    size_t old;
     int r;
     /* in this order: misuse of the call, bad bytes, the server's own fields */
     if (value == NULL)
@@ -12883,9 +12956,8 @@ static int empm__response_field_add(empm_request *req, const char *name,
         empm__response_complain(req, "field with a bad name or value refused");
         return EMPM_EINVAL;
     }
-    for (i = 0; i < EMPM__COUNT(ours); i++)
-        if (empm__text_same(name, n, ours[i], strlen(ours[i])))
-            return EMPM_EINVAL;
+    if (empm__response_field_is_ours(name, n))
+        return EMPM_EINVAL;
     if (empm__text_same(name, n, "content-length", 14)) {
         const int64_t len = empm__parse_u63(value, v);
         if (len < req->written) {    /* no number, or too late for it */
@@ -12923,6 +12995,60 @@ EMPM_API int empm_add_header(empm_request *req, const char *name,
                              const char *value)
 {
     return empm__response_field_add(req, name, value, 0);
+}
+
+/* Writes the character `s` of n bytes as RFC 8187 3.2.1 has it. Returns the
+ * end. */
+static char *empm__response_extended(char *at, const char *s, size_t n)
+{
+    for (; n > 0; n--, s++) {
+        const int ch = (unsigned char)*s;
+        if (ch < 127 && (empm__ascii_is_digit(ch) ||
+                         (empm__ascii_lower(ch) >= 'a' &&
+                          empm__ascii_lower(ch) <= 'z') ||
+                         strchr("!#$&+-.^_`|~", ch) != NULL))
+            *at++ = *s;
+        else {
+            *at++ = '%';
+            *at++ = "0123456789ABCDEF"[ch >> 4];
+            *at++ = "0123456789ABCDEF"[ch & 15];
+        }
+    }
+    return at;
+}
+
+/* The plain form has nothing that any browser reads in another way: '"' and
+ * '\' of a quoted string, and '%', which some decode, are '_' there. Where
+ * that changes the name, the second form has it. */
+EMPM_API int empm_set_download(empm_request *req, const char *name)
+{
+    char value[64 + 4 * 256], extended[3 * 256 + 1];
+    char *at = value, *to = extended;
+    const char *s = name;
+    int same = 1, first = 1;
+    if (name == NULL || strlen(name) > 255)
+        return EMPM_EINVAL;
+    for (; *s != '\0'; s++)
+        if (*s == '/' || *s == '\\')
+            name = s + 1;
+    if (*name == '\0')
+        name = "download";
+    at = EMPM__ADD(at, "attachment; filename=\"");
+    for (s = name; *s != '\0'; first = 0) {
+        const size_t n = empm__text_utf8(s);
+        const int bad = n == 0 || (first && *s == '.');
+        const int plain = !bad && n == 1 && *s != '"' && *s != '%';
+        *at++ = plain ? *s : '_';
+        to = empm__response_extended(to, bad ? "_" : s, bad ? 1 : n);
+        same &= plain || bad;
+        s += n + (n == 0);
+    }
+    *at++ = '"';
+    *to = *at = '\0';
+    if (!same)
+        snprintf(at, (size_t)(value + sizeof value - at),
+                 "; filename*=UTF-8''%s", extended);
+    return empm_set_header(req, "Content-Disposition", value);
 }
 
 /* Returns the last page of the body, or a new one, with room for at least one
@@ -17132,26 +17258,72 @@ static void empm__server_sockets_unlink(const empm_server *s)
             unlink(s->endpoints[k].path);
 }
 
-/* Makes s->rows: each ProxyPass adds a route, whose pattern is its first word
- * and whose back end is the rest. EMPM_OK, or EMPM_ENOMEM. */
+/* Splits a row of Alias, "/path folder", into its words. Returns NULL or what
+ * is wrong. */
+static const char *empm__server_alias_parse(const char *row,
+                                            char path[EMPM__ARGUMENT],
+                                            char dir[EMPM__ARGUMENT])
+{
+    if (empm__text_word(&row, path, EMPM__ARGUMENT) <= 0 || *path != '/')
+        return "begins with the path of a URL, such as /icons/";
+    if (empm__text_word(&row, dir, EMPM__ARGUMENT) <= 0 || *row != '\0')
+        return "wants a folder after the path: quotes go around what has "
+               "spaces";
+    return NULL;
+}
+
+/* Makes the rows of an Alias, one for each of n methods, and their texts, for
+ * which there is room. Returns what is behind those. */
+static char *empm__server_alias(const empm_config *cfg, const char *line,
+                                empm_route *row, size_t n, char *text)
+{
+    static const char *const methods[] = { "GET", "POST" };
+    const empm_route files = EMPM_FILES(NULL, NULL);
+    char path[EMPM__ARGUMENT], dir[EMPM__ARGUMENT], full[2400];
+    const char *root = text, *is;
+    size_t i, len;
+    if (empm__server_alias_parse(line, path, dir) != NULL)
+        *path = *dir = '\0';         /* the compiler refuses the route */
+    is = empm__config_path(cfg, dir, full, sizeof full);
+    memcpy(text, is, strlen(is) + 1);
+    text += strlen(is) + 1;
+    len = strlen(path);
+    for (i = 0; i < n; i++) {
+        row[i] = files;
+        row[i].root = root;
+        row[i].pattern = text;
+        text += snprintf(text, len + 8, "%s %s%s", methods[i], path,
+                         len > 0 && path[len - 1] == '/' ? "" : "/") + 1;
+    }
+    return text;
+}
+
+/* Makes s->rows: the program's routes, those of ProxyPass, whose pattern is its
+ * first word and whose back ends are the rest, and those of Alias. Returns
+ * EMPM_OK or EMPM_ENOMEM. Without either, the program's rows are all. */
 static int empm__server_rows(empm_server *s, empm__report *rep)
 {
     const empm_config *cfg = s->cfg;
     const empm_route none = EMPM_FASTCGI(NULL, NULL), end = EMPM_ROUTES_END;
-    size_t n = 0, k = 0, bytes = 0, i;
+    const size_t methods = cfg->add_handler[0] != NULL ? 2 : 1;
+    const size_t top = cfg->server_root != NULL ? strlen(cfg->server_root) : 0;
+    size_t n = 0, k = 0, a = 0, bytes = 0, i;
     char *text;
     while (cfg->routes != NULL && cfg->routes[n].kind != EMPM__ROUTE_END)
         n++;
     for (; k < EMPM_MAX_LIST && cfg->proxy_pass[k] != NULL; k++)
         bytes += strlen(cfg->proxy_pass[k]) + 1;
-    if (k == 0)
+    for (; a < EMPM_MAX_LIST && cfg->alias[a] != NULL; a++)
+        bytes += (1 + methods) * (strlen(cfg->alias[a]) + 8) + top + 2;
+    if (k + a == 0)
         return EMPM_OK;
-    s->rows = (empm_route *)EMPM_MALLOC((n + k + 1) * sizeof *s->rows + bytes);
+    s->rows = (empm_route *)EMPM_MALLOC((n + k + a * methods + 1) *
+                                        sizeof *s->rows + bytes);
     if (s->rows == NULL) {
         empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory for the routes");
         return EMPM_ENOMEM;
     }
-    text = (char *)(s->rows + n + k + 1);
+    text = (char *)(s->rows + n + k + a * methods + 1);
     for (i = 0; i < n; i++)
         s->rows[i] = cfg->routes[i];
     for (i = 0; i < k; i++) {
@@ -17163,7 +17335,10 @@ static int empm__server_rows(empm_server *s, empm__report *rep)
         text += strlen(text) + 1;
         s->rows[n + i].backend = rest + strspn(rest, " \t");
     }
-    s->rows[n + k] = end;
+    for (i = 0; i < a; i++)
+        text = empm__server_alias(cfg, cfg->alias[i],
+                                  &s->rows[n + k + i * methods], methods, text);
+    s->rows[n + k + a * methods] = end;
     return EMPM_OK;
 }
 
@@ -19953,27 +20128,10 @@ static char *empm__form_unquote(char *to, const char *s, size_t n)
     return to;
 }
 
-/* The bytes of the character at s, which ends with a NUL, if it is UTF-8: no
- * overlong form, no surrogate, nothing above U+10FFFF. 0: it is not. */
-static size_t empm__form_utf8(const char *s)
-{
-    const unsigned char *u = (const unsigned char *)s;
-    const size_t n = u[0] < 0x80 ? 1 : u[0] < 0xc2 ? 0 : u[0] < 0xe0 ? 2
-                   : u[0] < 0xf0 ? 3 : u[0] < 0xf5 ? 4 : 0;
-    size_t i;
-    for (i = 1; i < n; i++)
-        if ((u[i] & 0xc0) != 0x80)
-            return 0;
-    if ((u[0] == 0xe0 && u[1] < 0xa0) || (u[0] == 0xed && u[1] > 0x9f) ||
-        (u[0] == 0xf0 && u[1] < 0x90) || (u[0] == 0xf4 && u[1] > 0x8f))
-        return 0;
-    return n;
-}
-
 /* Makes of a file name one that is safe below a folder of the program's: what
- * follows the last separator of any system, without controls, without a dot,
- * a '-' or a blank where it begins, without a dot or a blank where it ends. A
- * byte that is no UTF-8 becomes '_'. `to` has room for all of `s`. */
+ * follows the last separator of any system, without a dot, a '-' or a blank
+ * where it begins, without a dot or a blank where it ends. Controls, and bytes
+ * that are no UTF-8, become '_'. `to` has room for all of `s`. */
 static void empm__form_safe_name(char *to, const char *s)
 {
     const char *last = s, *at;
@@ -19982,14 +20140,11 @@ static void empm__form_safe_name(char *to, const char *s)
         if (*at == '/' || *at == '\\')
             last = at + 1;
     for (; *last != '\0'; last += n) {
-        const unsigned char *u = (const unsigned char *)last;
-        n = empm__form_utf8(last);
+        n = empm__text_utf8(last);
         if (n == 0) {
             to[k++] = '_';
             n = 1;
-        } else if (u[0] >= ' ' && u[0] != 127 &&
-                   (u[0] != 0xc2 || u[1] > 0x9f) &&
-                   (k > 0 || strchr(".- ", *last) == NULL)) {
+        } else if (k > 0 || strchr(".- ", *last) == NULL) {
             memcpy(to + k, last, n);
             k += n;
         }
@@ -20658,27 +20813,13 @@ static int empm__auth_password_is(struct empm__auth *auth, const char *password,
 
 #ifndef EVENTMPM_NO_AUTH
 
-/* Is it UTF-8 without controls (RFC 7617 2, RFC 3629)? */
+/* Is it UTF-8 without controls (RFC 7617 2)? */
 static int empm__auth_is_text(const char *text)
 {
-    const unsigned char *s = (const unsigned char *)text;
-    for (; *s != '\0'; s++) {
-        const unsigned lead = *s;
-        unsigned more = lead < 0x80 ? 0 : lead >= 0xc2 && lead < 0xe0 ? 1
-                      : lead >= 0xe0 && lead < 0xf0 ? 2
-                      : lead >= 0xf0 && lead < 0xf5 ? 3 : 4;
-        if (more == 4 || lead < 32 || lead == 127)
+    size_t n;
+    for (; *text != '\0'; text += n)
+        if ((n = empm__text_utf8(text)) == 0)
             return 0;
-        /* the second byte is what excludes long forms, surrogates and numbers
-         * above U+10FFFF; U+0080 to U+009F are controls */
-        if ((lead == 0xe0 && s[1] < 0xa0) || (lead == 0xed && s[1] > 0x9f) ||
-            (lead == 0xf0 && s[1] < 0x90) || (lead == 0xf4 && s[1] > 0x8f) ||
-            (lead == 0xc2 && s[1] < 0xa0))
-            return 0;
-        for (; more > 0; more--)
-            if ((*++s & 0xc0) != 0x80)
-                return 0;
-    }
     return 1;
 }
 
@@ -24499,6 +24640,164 @@ static const empm__wing empm__tls_wing = EMPM__WING_OFF(empm__tls_check);
 #endif /* EVENTMPM_TLS_BEARSSL */
 
 /* ---------------------------------------------------------------------------
+ * >>fields -- Header: fields of the answers within a location
+ *
+ * Each location has its rules in a list, outer ones first, and they are applied
+ * when the head of an answer is decided: whoever has made it, a file, a handler
+ * or a back end, and whatever it has set. What frames an answer is not theirs.
+ *
+ * source    mod_headers; RFC 9110 5.3 (lines of one name), 15.4.5 (304)
+ * ------------------------------------------------------------------------- */
+
+enum empm__field_action { EMPM__FIELD_SET, EMPM__FIELD_APPEND, EMPM__FIELD_ADD,
+                          EMPM__FIELD_SETIFEMPTY, EMPM__FIELD_UNSET };
+
+typedef struct empm__field_rule {
+    struct empm__field_rule *next;
+    enum empm__field_action  action;
+    int                      always; /* also if the status is 400 or more */
+    const char              *name, *value, *file;    /* file: or NULL */
+    /* behind it: their texts */
+} empm__field_rule;
+
+/* Makes of the value what is sent: in mod_headers '%' begins a variable, of
+ * which there is only "%%". Returns NULL or what is wrong. */
+static const char *empm__fields_value(char *value)
+{
+    char *to = value;
+    const char *from = value;
+    for (; *from != '\0'; from++) {
+        if (*from == '%' && *++from != '%')
+            return "has a variable, which is not there: \"%%\" is a '%'";
+        *to++ = *from;
+    }
+    *to = '\0';
+    return NULL;
+}
+
+/* Reads "[always|onsuccess] action name [value] [file=pattern]" into `r`, whose
+ * texts go into `text`, where there is room for those of the row. Returns NULL
+ * or what is wrong. */
+static const char *empm__fields_parse(empm__field_rule *r, const char *row,
+                                      char *text)
+{
+    static const char *const actions[] = { "set", "append", "add", "setifempty",
+                                           "unset" };
+    const size_t room = strlen(row) + 1;
+    empm__chars chars;
+    int k = 0, n;
+    n = empm__text_word(&row, text, room);
+    r->always = n > 0 && empm__text_equal(text, "always");
+    if (r->always || (n > 0 && empm__text_equal(text, "onsuccess")))
+        n = empm__text_word(&row, text, room);
+    while (n > 0 && k < 5 && !empm__text_equal(text, actions[k]))
+        k++;
+    if (n <= 0 || k == 5)
+        return "takes set, append, add, setifempty or unset, perhaps behind "
+               "always";
+    r->action = (enum empm__field_action)k;
+    r->name = text;
+    r->value = "";
+    r->file = NULL;
+    empm__chars_init(&chars);
+    if (empm__text_word(&row, text, room) <= 0 ||
+        !empm__chars_all(&chars, text, strlen(text), EMPM__TCHAR) ||
+        empm__response_field_is_ours(text, strlen(text)) ||
+        empm__text_equal(text, "Content-Length"))
+        return "wants the name of a field that is not the server's own";
+    text += strlen(text) + 1;
+    if (r->action != EMPM__FIELD_UNSET) {
+        const char *why;
+        if ((n = empm__text_word(&row, text, room)) < 0 || (n == 0))
+            return "wants a value: quotes go around what has spaces";
+        if ((why = empm__fields_value(text)) != NULL)
+            return why;
+        if (!empm__chars_all(&chars, text, strlen(text), EMPM__VCHAR))
+            return "has a value that no field can have";
+        r->value = text;
+        text += strlen(text) + 1;
+    }
+    if ((n = empm__text_word(&row, text, room)) == 0)
+        return NULL;
+    if (n < 0 || !empm__text_begins(text, "file=") || *row != '\0')
+        return "takes no more than file=PATTERN behind it";
+    r->file = text + 5;
+    return NULL;
+}
+
+/* Adds a rule to a location. `s` NULL: it is only checked. */
+static const char *empm__fields_locate(empm_server *s, empm__location *l,
+                                       const char *name, const char *value)
+{
+    empm__field_rule **end = &l->fields, *r;
+    const char *why;
+    if (!empm__text_equal(name, "Header"))
+        return empm__location_unknown;
+    r = (empm__field_rule *)EMPM_MALLOC(sizeof *r + 2 * strlen(value) + 8);
+    if (r == NULL)
+        return empm__no_memory;
+    memset(r, 0, sizeof *r);
+    why = empm__fields_parse(r, value, (char *)(r + 1));
+    while (*end != NULL)
+        end = &(*end)->next;
+    if (why == NULL && s != NULL)
+        *end = r;
+    else
+        EMPM_FREE(r);
+    return why;
+}
+
+/* Is the rule about a file of another name? It is the last segment of the
+ * path, decoded. */
+static int empm__fields_is_other(const empm_request *req,
+                                 const empm__field_rule *r)
+{
+    const empm__path *p = &req->path;
+    return r->file != NULL &&
+           fnmatch(r->file, p->n > 0 ? p->seg[p->n - 1] : "", 0) != 0;
+}
+
+/* Applies the rules of the request's location. A line more is what append
+ * means: lines of one name are one list. */
+static void empm__fields_leave(empm_request *req)
+{
+    const empm__field_rule *r = req->location->fields;
+    for (; r != NULL; r = r->next) {
+        const size_t n = strlen(r->name);
+        if ((req->status >= 400 && !r->always) || empm__fields_is_other(req, r))
+            continue;
+        if (r->action == EMPM__FIELD_UNSET)
+            empm__response_field_remove(req, r->name, n);
+        else if (r->action == EMPM__FIELD_SETIFEMPTY &&
+                 empm__response_field_bytes(req, r->name, n) > 0)
+            continue;
+        else if (empm__response_field_add(req, r->name, r->value,
+                                          r->action == EMPM__FIELD_SET) < 0)
+            empm__response_complain(req, "no room for a field of Header");
+    }
+}
+
+static void empm__fields_server_free(empm_server *s)
+{
+    uint32_t k;
+    for (k = 0; k < s->locations.n; k++) {
+        empm__field_rule *r = s->locations.list[k].fields;
+        while (r != NULL) {
+            empm__field_rule *next = r->next;
+            EMPM_FREE(r);
+            r = next;
+        }
+        s->locations.list[k].fields = NULL;
+    }
+}
+
+static const empm__wing empm__fields_wing = {
+    NULL, NULL, empm__fields_server_free,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "headers",
+    empm__fields_locate, NULL, empm__fields_leave
+};
+
+/* ---------------------------------------------------------------------------
  * >>access -- CustomLog: a line for each request
  *
  * A format is compiled into items at start; a request runs through them and
@@ -26541,37 +26840,6 @@ static int empm__coding_order(const char *list,
     return r;
 }
 
-/* Reads the weight of an element "name ; q=0.5" of n bytes, in thousandths, and
- * makes *n the length of the name. -1: it is malformed. */
-static int empm__coding_weight(const char *item, size_t *n)
-{
-    const char *semi = (const char *)memchr(item, ';', *n);
-    const char *end = item + *n, *at = semi != NULL ? semi + 1 : end;
-    int unit, q;
-    if (semi == NULL)
-        return 1000;
-    while (semi > item && (semi[-1] == ' ' || semi[-1] == '\t'))
-        semi--;
-    *n = (size_t)(semi - item);
-    while (at < end && (*at == ' ' || *at == '\t'))
-        at++;
-    if (end - at < 3 || (at[0] != 'q' && at[0] != 'Q') || at[1] != '=' ||
-        (at[2] != '0' && at[2] != '1'))
-        return -1;
-    q = (at[2] - '0') * 1000;
-    at += 3;
-    if (at == end)
-        return q;
-    if (*at != '.')
-        return -1;
-    for (at++, unit = 100; at < end; at++, unit /= 10) {
-        if (unit == 0 || !empm__ascii_is_digit((unsigned char)*at))
-            return -1;
-        q += (*at - '0') * unit;
-    }
-    return q <= 1000 ? q : -1;
-}
-
 /* Sets q[] to the weights that the client gives to each coding: 0 where it does
  * not want it. A malformed element counts for nothing. Identity that is not
  * named is the last resort, and so is it where it is excluded: the file serves
@@ -26586,7 +26854,7 @@ static void empm__coding_accepted(const empm_request *req,
     empm__list_of_fields(&list, &req->head, req->text, "Accept-Encoding", 0);
     while (empm__list_next(&list)) {
         size_t n = list.n;
-        const int weight = empm__coding_weight(list.item, &n);
+        const int weight = empm__list_weight(&req->w->s->chars, &list, &n);
         if (weight < 0)
             continue;
         if (n == 1 && *list.item == '*')
@@ -27576,6 +27844,264 @@ static int empm__errors_new(empm_server *s, empm__report *rep)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>folders -- Options Indexes: a page with what is in a folder
+ *
+ * Only what could be served by its name is shown: no hidden file, no link that
+ * leads out of the root, no device. Names are any bytes: the page has them
+ * escaped for HTML, links have each byte that is not plain as %XX, and no
+ * script can run in it. A worker reads EMPM_LISTING names and no more.
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__folder_entry {
+    int         folder;
+    uint32_t    at;                  /* of the name in names ... */
+    const char *name;                /* ... which have moved till all are in */
+    int64_t     size, modified_s;
+} empm__folder_entry;
+
+typedef struct empm__folder {
+    empm__folder_entry *list;        /* EMPM_LISTING of them */
+    char               *names;
+    size_t              n, bytes, room;
+    int                 more;        /* there are names that are not in it */
+} empm__folder;
+
+/* Reads the value of Options. Links within the root are followed in any case,
+ * and those that lead out of it in none. Returns NULL or what is wrong. */
+static const char *empm__folder_option(empm__location *l, const char *value)
+{
+    char word[EMPM__ARGUMENT];
+    int listing = 0, r;
+    const char *is;
+    while ((r = empm__text_word(&value, word, sizeof word)) > 0) {
+        is = word + (*word == '+' || *word == '-');
+        if (empm__text_equal(is, "Indexes"))
+            listing = *word != '-';
+        else if (!empm__text_equal(word, "None") &&
+                 !empm__text_equal(is, "FollowSymLinks") &&
+                 !empm__text_equal(is, "SymLinksIfOwnerMatch"))
+            r = -1;
+        if (r < 0)
+            break;
+    }
+    l->listing = listing;
+    return r == 0 ? NULL : "takes Indexes, -Indexes or None";
+}
+
+/* Are folders listed where this request is? */
+static int empm__folder_is_listed(const empm_request *req)
+{
+    return req->location != NULL && req->location->listing &&
+           req->route->root_fd >= 0;
+}
+
+/* Folders first, then by the bytes of the names, whatever the locale. */
+static int empm__folder_compare(const void *a, const void *b)
+{
+    const empm__folder_entry *x = (const empm__folder_entry *)a;
+    const empm__folder_entry *y = (const empm__folder_entry *)b;
+    return x->folder != y->folder ? y->folder - x->folder
+                                  : strcmp(x->name, y->name);
+}
+
+/* Finds out about a name in the open folder `fd`, which is `path` below the
+ * root. Returns 0: it cannot be served, or is gone. */
+static int empm__folder_look(const empm_request *req, int fd, const char *path,
+                             const char *name, struct stat *st)
+{
+    if (!empm__file_segment_is_name(name, strlen(name)) || *name == '.' ||
+        fstatat(fd, name, st, AT_SYMLINK_NOFOLLOW) < 0)
+        return 0;
+#ifdef EMPM__O_PATH
+    if (S_ISLNK(st->st_mode)) {
+        char full[4096];
+        int r = -1, to;
+        if ((size_t)snprintf(full, sizeof full, "%s/%s", path, name) >=
+            sizeof full)
+            return 0;
+        to = empm__file_open_beneath(req->route->root_fd, full,
+                                     EMPM__O_PATH | O_CLOEXEC);
+        if (to >= 0) {
+            r = fstat(to, st);
+            close(to);
+        }
+        if (r < 0)
+            return 0;
+    }
+#else
+    (void)req;
+    (void)path;
+#endif
+    return S_ISREG(st->st_mode) || S_ISDIR(st->st_mode);
+}
+
+/* Adds an entry. Returns 0, or -1: no memory. */
+static int empm__folder_add(empm__folder *f, const char *name,
+                            const struct stat *st)
+{
+    const size_t n = strlen(name) + 1;
+    empm__folder_entry *e = &f->list[f->n];
+    if (f->bytes + n > f->room) {
+        const size_t room = (f->bytes + n) * 2 + 4096;
+        char *more = (char *)EMPM_REALLOC(f->names, room);
+        if (more == NULL)
+            return -1;
+        f->names = more;
+        f->room = room;
+    }
+    memcpy(f->names + f->bytes, name, n);
+    e->at = (uint32_t)f->bytes;
+    e->folder = S_ISDIR(st->st_mode);
+    e->size = (int64_t)st->st_size;
+    e->modified_s = (int64_t)st->st_mtime;
+    f->bytes += n;
+    f->n++;
+    return 0;
+}
+
+/* Reads the folder `path` below the root. Returns 0, or the status of an
+ * error. */
+static int empm__folder_read(empm_request *req, const char *path,
+                             empm__folder *f)
+{
+    struct dirent *is;
+    struct stat st;
+    size_t looked = 0, i;
+    int status = 0, fd = empm__file_open_beneath(req->route->root_fd, path,
+                                                 EMPM__O_READ | O_DIRECTORY);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    if (dir == NULL) {
+        status = empm__file_status(req, path, errno);
+        if (fd >= 0)
+            close(fd);
+        return status;
+    }
+    f->list = (empm__folder_entry *)EMPM_MALLOC(EMPM_LISTING *
+                                                sizeof *f->list);
+    if (f->list == NULL)
+        status = empm__file_status(req, path, ENOMEM);
+    while (status == 0 && (errno = 0, is = readdir(dir)) != NULL) {
+        if ((f->more = looked++ == EMPM_LISTING) != 0)
+            break;
+        if (empm__folder_look(req, fd, path, is->d_name, &st) &&
+            empm__folder_add(f, is->d_name, &st) < 0)
+            status = empm__file_status(req, path, ENOMEM);
+    }
+    if (status == 0 && !f->more && errno != 0)
+        status = empm__file_status(req, path, errno);
+    closedir(dir);
+    for (i = 0; i < f->n; i++)
+        f->list[i].name = f->names + f->list[i].at;
+    if (status == 0 && f->n > 1)
+        qsort(f->list, f->n, sizeof *f->list, empm__folder_compare);
+    return status;
+}
+
+/* Writes `s` as text of HTML, which takes at most 6 bytes for each of its own.
+ * What is no character of UTF-8 becomes U+FFFD. Returns the end. */
+static char *empm__folder_escape(char *at, const char *s)
+{
+    while (*s != '\0') {
+        const size_t n = empm__text_utf8(s);
+        if (n == 0)
+            at = EMPM__ADD(at, "\xef\xbf\xbd");
+        else if (strchr("&<>\"'", *s) != NULL)
+            at += snprintf(at, 7, "&#%d;", *s);
+        else
+            at = empm__text_append(at, s, n);
+        s += n + (n == 0);
+    }
+    return at;
+}
+
+/* Writes the row of an entry. "./" before a name: "a:b" alone would be a URL
+ * with a scheme. */
+static int empm__folder_row(empm_request *req, const empm__folder_entry *e)
+{
+    char row[4096], link[3 * 255 + 1], date[30];
+    const size_t n = strlen(e->name);
+    char *at = row;
+    if (n > 255)
+        return EMPM_OK;              /* no file system has that */
+    *empm__dispatch_percent(link, &req->w->s->chars, e->name, n, 0) = '\0';
+    at = EMPM__ADD(at, "<tr><td><a href=\"./");
+    at = empm__folder_escape(at, link);
+    at = empm__text_append(at, "/", (size_t)e->folder);
+    at = EMPM__ADD(at, "\">");
+    at = empm__folder_escape(at, e->name);
+    at = empm__text_append(at, "/", (size_t)e->folder);
+    empm__format_date(date, e->modified_s);
+    at = EMPM__ADD(at, "</a></td><td>");
+    at = empm__text_append(at, date + 5, 17);    /* without day and seconds */
+    at = EMPM__ADD(at, "</td><td>");
+    if (!e->folder)
+        at += empm__format_u64(at, (uint64_t)e->size);
+    at = EMPM__ADD(at, "</td></tr>\n");
+    return empm_write(req, row, (size_t)(at - row));
+}
+
+/* Writes the page. The folder is `top`, where a link to the one above would
+ * leave the route, or it is not. Returns EMPM_OK or an error. */
+static int empm__folder_page(empm_request *req, const empm__folder *f, int top)
+{
+    const char *path = empm__request_segments(req, 0, req->path.n, "");
+    char *title = path != NULL
+                      ? (char *)empm_alloc(req, 6 * strlen(path) + 1) : NULL;
+    size_t i;
+    int r;
+    if (title == NULL)
+        return EMPM_ENOMEM;
+    *empm__folder_escape(title, path) = '\0';
+    if (empm_set_header(req, "Content-Type", "text/html; charset=utf-8") < 0 ||
+        empm_set_header(req, "Content-Security-Policy", "default-src 'none'; "
+                        "style-src 'unsafe-inline'") < 0)
+        return EMPM_EFULL;
+    r = empm_printf(
+        req, "<!DOCTYPE html>\n<html lang=\"en\"><head>\n"
+        "<meta charset=\"utf-8\">\n"
+        "<meta name=\"viewport\" content=\"width=device-width\">\n"
+        "<title>Index of %s</title>\n<style>:root{color-scheme:light dark}"
+        "body{font:1em/1.5 sans-serif;margin:1em auto;max-width:60em;"
+        "padding:0 .5em}h1{font-size:1.3em}h1,a{overflow-wrap:anywhere}"
+        "table{border-spacing:0;width:100%%}td{padding:.2em;"
+        "vertical-align:top}td+td{text-align:right}</style></head>\n"
+        "<body><h1>Index of %s</h1>\n<table>\n%s", title, title,
+        top ? "" : "<tr><td><a href=\"../\">../</a></td><td></td><td></td>"
+                   "</tr>\n");
+    for (i = 0; i < f->n && r == EMPM_OK; i++)
+        r = empm__folder_row(req, &f->list[i]);
+    return r != EMPM_OK ? r
+           : empm_printf(req, "</table>\n%s</body></html>\n",
+                         f->more ? "<p>There are more: not all are shown.</p>\n"
+                                 : "");
+}
+
+/* Answers with a list of what is in the folder `path` below the route's root,
+ * which ends with a slash or is "". Returns what a handler returns. */
+static int empm__folder_serve(empm_request *req, char *path)
+{
+    const char *m = empm_method(req);
+    const size_t n = strlen(path);
+    empm__folder f;
+    char here[] = ".";
+    int status;
+    if (strcmp(m, "GET") != 0 && strcmp(m, "HEAD") != 0) {
+        empm_set_header(req, "Allow", "GET, HEAD, OPTIONS");
+        return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;
+    }
+    if (n > 0)
+        path[n - 1] = '\0';
+    memset(&f, 0, sizeof f);
+    status = empm__folder_read(req, n > 0 ? path : here, &f);
+    if (status == 0)
+        status = empm__folder_page(req, &f, n == 0);
+    EMPM_FREE(f.list);
+    EMPM_FREE(f.names);
+    /* what has failed has been said: the client is gone, or there is no room */
+    return status < 0 && !req->failed ? 500 : status > 0 ? status : EMPM_OK;
+}
+
+/* ---------------------------------------------------------------------------
  * >>assets -- files that are compiled in
  *
  * At the start a table of EMPM_ASSETS becomes files such as those of a folder,
@@ -27802,6 +28328,11 @@ static int empm__files_index(empm_request *req, char *path, char *at)
         memcpy(at, name, strlen(name) + 1);
         status = empm__files_answer(req, path, req->path.n);
     }
+    if ((status == 404 || status == EMPM__FILES_FOLDER) &&
+        empm__folder_is_listed(req)) {
+        *at = '\0';
+        return empm__folder_serve(req, path);
+    }
     return status == EMPM__FILES_FOLDER ? 404 : status;
 }
 
@@ -27835,6 +28366,36 @@ static int empm__files_walk(empm_request *req, char *path)
                                         : status;
 }
 
+/* Does FallbackResource, `other` or NULL, answer where there is no file? A
+ * script does, as with Apache. A file is the page of an application that runs
+ * in the browser: it answers who asks for a page, and an image or a script that
+ * is missing stays 404, since that page would be taken for it. A browser that
+ * opens a page names text/html; one that fetches a part of it does not, and
+ * parts have an extension. The answer depends on Accept, and says so. */
+static int empm__files_falls_back(empm_request *req, const char *other)
+{
+    const char *m = empm_method(req);
+    const empm__path *p = &req->path;
+    int html = 0, any = empm_header(req, "Accept") == NULL;
+    empm__list list;
+    if (other == NULL || empm__files_is_script(req, other))
+        return other != NULL;
+    if (strcmp(m, "GET") != 0 && strcmp(m, "HEAD") != 0)
+        return 0;
+    empm_add_header(req, "Vary", "Accept");
+    empm__list_of_fields(&list, &req->head, req->text, "Accept", '\\');
+    while (empm__list_next(&list)) {
+        size_t n = list.n;
+        if (empm__list_weight(&req->w->s->chars, &list, &n) <= 0)
+            continue;
+        html |= empm__text_same(list.item, n, "text/html", 9);
+        any |= empm__text_same(list.item, n, "*/*", 3) ||
+               empm__text_same(list.item, n, "text/*", 6);
+    }
+    return html || (any && memchr(p->seg[p->n - 1], '.',
+                                  p->len[p->n - 1]) == NULL);
+}
+
 /* The handler of EMPM_FILES and EMPM_PHP. Where no name is a script's, a method
  * that files do not have needs no look at them: RFC 9110 15.5.6, a 405 names
  * those that there are, and so does OPTIONS. */
@@ -27856,7 +28417,7 @@ static int empm__files_serve(empm_request *req, void *user)
         return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;
     }
     status = empm__files_walk(req, path);
-    if (status == 404 && other != NULL)
+    if (status == 404 && empm__files_falls_back(req, other))
         status = empm__files_answer(req, other + (*other == '/'), req->path.n);
     return status == EMPM__FILES_FOLDER ? 404 : status;
 }
@@ -27916,34 +28477,56 @@ static int empm__files_send_below(empm_request *req, int root_fd,
     return empm__file_send(req, f);
 }
 
-/* Warns of folders that are not there, and says what is wrong with settings.
- * Under Strict a folder that is not there is an error. */
+/* Warns of a folder that is not there, as Apache does: the other routes can be
+ * served. `what` and `more` name it. */
+static void empm__files_check_folder(const empm_config *cfg, const char *what,
+                                     const char *more, const char *dir,
+                                     empm__report *rep)
+{
+    struct stat st;
+    errno = ENOTDIR;
+    if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
+        empm__report_say(rep, empm__config_correction_level(cfg), 112,
+                         "%s%s %s: %s: its files are 404 until it is there at "
+                         "a start", what, more, dir, strerror(errno));
+}
+
+/* The same of all folders. Under Strict such a folder is an error. */
+static void empm__files_check_folders(const empm_config *cfg,
+                                      empm__report *rep)
+{
+    char path[EMPM__ARGUMENT], dir[EMPM__ARGUMENT], full[2400];
+    const char *why;
+    size_t i;
+    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
+         i++) {
+        const empm_route *r = &cfg->routes[i];
+        if (r->kind == EMPM__ROUTE_FILES && r->root != NULL)
+            empm__files_check_folder(cfg, r->pattern, ": the folder", r->root,
+                                     rep);
+        else if (r->kind == EMPM__ROUTE_FILES)
+            empm__files_check_folder(cfg, "", "DocumentRoot",
+                                     empm__config_path(cfg, cfg->document_root,
+                                                       full, sizeof full),
+                                     rep);
+    }
+    for (i = 0; i < EMPM_MAX_LIST && cfg->alias[i] != NULL; i++)
+        if ((why = empm__server_alias_parse(cfg->alias[i], path, dir)) != NULL)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5143, "Alias %.200s: %s",
+                             cfg->alias[i], why);
+        else
+            empm__files_check_folder(cfg, "Alias ", path,
+                                     empm__config_path(cfg, dir, full,
+                                                       sizeof full), rep);
+}
+
+/* Says what is wrong with folders, names and settings. */
 static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
 {
     unsigned char order[EMPM__CODINGS + 1];
     struct empm__types *types;
-    struct stat st;
-    char path[1200];
-    size_t i;
-    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
-         i++) {
-        const char *dir = cfg->routes[i].root;
-        if (cfg->routes[i].kind != EMPM__ROUTE_FILES)
-            continue;
-        dir = dir != NULL ? dir : empm__config_path(cfg, cfg->document_root,
-                                                    path, sizeof path);
-        /* as with Apache, a warning: the other routes can be served */
-        errno = ENOTDIR;
-        if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
-            empm__report_say(rep, empm__config_correction_level(cfg), 112,
-                             "%s%s %s: %s: its files are 404 until it is there "
-                             "at a start", dir == cfg->routes[i].root
-                             ? cfg->routes[i].pattern : "",
-                             dir == cfg->routes[i].root ? ": the folder"
-                                                        : "DocumentRoot",
-                             dir, strerror(errno));
-    }
+    empm__files_check_folders(cfg, rep);
     empm__files_check_names(cfg, rep);
     if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK)
         EMPM_FREE(types);
@@ -28004,6 +28587,15 @@ static void empm__files_server_free(empm_server *s)
     EMPM_FREE(s->errors);
 }
 
+/* The settings of a location that are about files. */
+static const char *empm__files_locate(empm_server *s, empm__location *l,
+                                      const char *name, const char *value)
+{
+    (void)s;
+    return empm__text_equal(name, "Options") ? empm__folder_option(l, value)
+                                             : empm__location_unknown;
+}
+
 /* Makes the cache of open files of one child, OpenFileCache large but no more
  * than a quarter of the files that the child may have open. Returns EMPM_OK or
  * EMPM_ENOMEM. */
@@ -28049,8 +28641,8 @@ static void empm__files_expire_some(empm__engine *e, uint32_t now_ms)
 static const empm__wing empm__files_wing = {
     empm__files_check, empm__files_server_new, empm__files_server_free,
     empm__files_engine_new, empm__files_engine_free, empm__files_expire_at,
-    empm__files_expire_some, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL
+    empm__files_expire_some, NULL, NULL, NULL, NULL, NULL, NULL,
+    empm__files_locate, NULL, NULL
 };
 
 #else
@@ -28063,6 +28655,9 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
     if (cfg->error_document[0] != NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5141, "ErrorDocument: built "
                          "without files");
+    if (cfg->alias[0] != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5143, "Alias: built without "
+                         "files");
     for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
          i++)
         if (cfg->routes[i].kind == EMPM__ROUTE_FILES ||
@@ -32311,7 +32906,8 @@ static const empm__wing empm__status_wing = EMPM__WING_OFF(empm__status_check);
 static const empm__wing *const *empm__wings(void)
 {
     static const empm__wing *const wings[] = {
-        &empm__access_wing, &empm__proxy_wing, &empm__files_wing,
+        &empm__access_wing, &empm__proxy_wing, &empm__fields_wing,
+        &empm__files_wing,
         &empm__store_wing, &empm__tls_wing, &empm__status_wing,
         &empm__fcgi_wing, &empm__auth_wing, &empm__forms_wing, NULL
     };
@@ -37457,6 +38053,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5140  Precompressed is not valid
  *   5141  ErrorDocument is not valid, or names no file of a route
  *   5142  the file of an ErrorDocument cannot be shown: a line of text is
+ *   5143  Alias is not valid
  *   5301  RemoteIPTrustedProxy is no address and no network
  *   5302  RemoteIPHeader is no name of a field
  *   5303  RemoteIPHeader is set, and this build has no support for it

@@ -39,7 +39,7 @@
  *   of engine engine-types wings                   in server
  *   of endpoints endpoint-unix endpoint-sockets    in listen
  *   of conditions codings file-cache multipart     in files
- *   of error-documents assets                      in files
+ *   of error-documents folders assets fields       in files
  *   of signals manager attend children growth      in process
  *   of crash parent program main configtest        in process
  *   of control                                     in process
@@ -86,7 +86,10 @@ static void  test_free(void *p);
 /* Files are kept at once, and for half a second. */
 #define EMPM__FILE_REST_S  -5
 #define EMPM__FILE_KEEP_MS 500
-#define EMPM__FILE_ABSENT_MS 200
+#define EMPM__FILE_ABSENT_MS 40
+
+/* A folder has more names than that. */
+#define EMPM_LISTING 60
 
 /* Few generations: a test fills them all. */
 #define EMPM_GENERATIONS 2
@@ -4791,6 +4794,7 @@ TEST(config, every_directive_from_a_file)
           "\"text/html; charset=utf-8\" .php" },
         { "AddDefaultCharset", "Off", "Off" },
         { "AddCharset", "utf-8 .json", "utf-8 .json" },
+        { "Alias", "/icons/ /usr/share/icons", "/icons/ /usr/share/icons" },
         { "Precompressed", "br gzip", "br gzip" },
         { "ErrorDocument", "404 /404.html", "404 /404.html" },
         { "FileETag", "MTime size", "6" }, { "FileETag", "all", "7" },
@@ -5783,8 +5787,8 @@ TEST(config, apaches_names_say_what_to_do)
                                                    "MPM" },
         { "SSLEngine", "behind the port" },
         { "ProxyPassMatch", "proxy in front" },
-        { "RewriteEngine", "a route" }, { "Header", "empm_set_header" },
-        { "Alias", "EMPM_FILES" }, { "SetHandler", "AddHandler" },
+        { "RewriteEngine", "a route" }, { "Header", "<Location>" },
+        { "AliasMatch", "Alias /path/" }, { "SetHandler", "AddHandler" },
         { "AddOutputFilterByType", "handler" }, { "AuthType", "on_head" },
         { "Require", "<Location>" }, { "TransferLog", "CustomLog" },
         { "SetEnvIf", "getenv" }, { "ExpiresActive", "empm_set_header" },
@@ -14163,8 +14167,8 @@ TEST(forms, safe_names)
         { "a.txt", "a.txt" }, { "../../etc/passwd", "passwd" }, { "/", "" },
         { "C:\\fakepath\\a b.txt", "a b.txt" }, { "..", "" }, { ".", "" },
         { "a/..", "" }, { ".htaccess", "htaccess" }, { "-rf", "rf" },
-        { " . -a. ", "a" }, { "\t.x", "x" }, { "\xc2\x85.x", "x" },
-        { "\xc2\xa0x", "\xc2\xa0x" }, { "a\x1f" "b\x7f", "ab" },
+        { " . -a. ", "a" }, { "\t.x", "_.x" }, { "\xc2\x85.x", "__.x" },
+        { "\xc2\xa0x", "\xc2\xa0x" }, { "a\x1f" "b\x7f", "a_b_" },
         { "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", "\xc3\xa4\xe2\x82\xac"
                                                   "\xf0\x9f\x98\x80" },
         { "a\xc0\xaf" "b", "a__b" }, { "\xe0\x80\xaf", "___" },
@@ -14576,6 +14580,69 @@ SERVED_WITH(forms, progress, T_LIVE,
               FORM_TYPE "\r\nContent-Length: %d\r\n\r\n%s", 0,
               (int)sizeof two_parts - 1, two_parts);
     cl_close(c);
+}
+
+/* The manual's program for uploads, word by word. */
+#define routes manual_routes
+static int receive(empm_request *req, enum empm_part_event event,
+                   empm_part *part, const void *data, size_t len,
+                   void *user)
+{
+    (void)event; (void)part; (void)data; (void)len; (void)user;
+    empm_progress(req, empm_query(req, "token"));
+    return EMPM_OK;                   // or a status, to refuse the rest
+}
+
+static int flash(empm_request *req, void *user)
+{
+    empm_part *image = empm_part_find(req, "image");
+    const char *version = empm_form(req, "version");
+    (void)user;
+    if (image == NULL || image->fd < 0 || version == NULL)
+        return 422;
+    // image->fd is a file without a name, which ends with the request:
+    // read it, or take it over with empm_part_take()
+    empm_printf(req, "%s, %lld bytes, is version %s\n",
+                image->safe_name, (long long)image->size, version);
+    return EMPM_OK;
+}
+
+static const empm_route routes[] = {
+    EMPM_UPLOAD("POST /firmware", flash, NULL, receive, 64 << 20),
+    EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
+    EMPM_ROUTES_END
+};
+#undef routes
+
+/* What stands there is what is compiled here, and it does what is said. */
+SERVED_WITH(forms, the_manual_takes_a_firmware, T_PLAIN,
+            (fx_init(f), f->cfg.routes = manual_routes,
+             f->cfg.shared_store_size = 65536), NULL)
+{
+    static const char form[] = "--B\r\n" CD "version\r\n\r\n2.1\r\n--B\r\n"
+        CD "image; filename=fw.bin\r\n\r\n0123456789\r\n--B--\r\n";
+    char *manual = slurp_path("eventmpm.h"), *here, *p, *q, want[80];
+
+    here = slurp_path("test_eventmpm.c");
+    p = strstr(manual, " *     static int receive(");
+    q = strstr(here, "\nstatic int receive(");
+    for (; CHECK(p != NULL && q++ != NULL) && *q != '#';
+         p = strchr(p, '\n') + 1, q = strchr(q, '\n')) {
+        const size_t n = strcspn(q, "\n"), m = strcspn(p, "\n");
+        if (!CHECK(n == 0 ? m == 2
+                          : m == n + 7 && strncmp(p + 7, q, n) == 0))
+            fprintf(stderr, "%.*s\n%.*s\n", (int)m, p, (int)n, q);
+    }
+    CHECK(p != NULL && strncmp(p, " *\n *   With SharedStoreSize", 24) == 0);
+    free(manual);
+    free(here);
+    CHECK_INT(post_form(c, "/firmware?token=x", form, sizeof form - 1), 200);
+    CHECK_STR(c->body.p, "fw.bin, 10 bytes, is version 2.1\n");
+    CHECK_INT(cl_get(c, "/progress?token=x"), 200);
+    snprintf(want, sizeof want, "{\"received\":%d,\"length\":%d}\n",
+             (int)sizeof form - 1, (int)sizeof form - 1);
+    CHECK_STR(c->body.p, want);
+    CHECK_INT(post_form(c, "/firmware", two_parts, sizeof two_parts - 1), 422);
 }
 
 /* An upload that pauses holds no worker, and one that breaks off leaves
@@ -22313,7 +22380,7 @@ SERVED_FILES(files, siblings_by_accept_encoding,
         { "zstd, gzip;q=0.2", "gzip" },      /* what is not there is passed */
         { "gzip ; q=0.5", "gzip" }, { "gzip;Q=1.000", "gzip" },
         { "gzip;q=1.001", NULL }, { "gzip;q=2", NULL }, { "gzip;q=", NULL },
-        { "gzip;q=0.1234", NULL }, { "gzip;q=-1", NULL }, { "gzip;", NULL },
+        { "gzip;q=0.1234", NULL }, { "gzip;q=-1", NULL }, { "gzip;", "gzip" },
         { "gzip;q", NULL }, { "gzip;x=1", NULL }, { "gz", NULL },
         { "\"gzip\"", NULL }, { ";q=1", NULL }, { ",,gzip;q=0.5,", "gzip" }
     };
@@ -22443,20 +22510,20 @@ LIVE(files, siblings_come_and_go)
     cl_puts(&c, ask_gz);
     CHECK_INT(cl_reply(&c), 200);
     CHECK_STR(c.body.p, "plain");
-    nap(250);
+    nap(60);
     CHECK_INT(symlink("../outside.txt", gz), 0);
     cl_puts(&c, ask_gz);
     CHECK_INT(cl_reply(&c), 200);
     CHECK_STR(c.body.p, "plain");
     CHECK_INT(unlink(gz), 0);
     CHECK_INT(mkdir(gz, 0755), 0);
-    nap(250);
+    nap(60);
     cl_puts(&c, ask_gz);
     CHECK_INT(cl_reply(&c), 200);
     CHECK_STR(c.body.p, "plain");
     CHECK_INT(rmdir(gz), 0);
     write_file(gz, "", 0);
-    nap(250);
+    nap(60);
     cl_puts(&c, ask_gz);
     CHECK_INT(cl_reply(&c), 200);
     CHECK_STR(c.body.p, "plain");
@@ -22649,6 +22716,174 @@ TEST(files, error_documents_that_are_none)
     }
 }
 
+/* Makes a folder of odd names, those that are listed first; or removes it. */
+static void odd_names(int make)
+{
+    static const char *const names[] = {
+        "B.txt", "a&b.txt", "a:b", "<b>\"x\".txt", "it's", "q?x#y%z",
+        "sp ace+1", "\xc3\xa9.txt", "\xff\x01.bin", "javascript:alert(1)"
+    };
+    static const char *const hidden[] = { ".hidden", "back\\slash" };
+    char path[512], dir[512];
+
+    tmp_path(dir, sizeof dir, "www/list");
+    if (make)
+        CHECK_INT(mkdir(dir, 0755), 0);
+    EACH(names, i) {
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        if (make)
+            write_file(path, "12345", 5);
+        else
+            CHECK_INT(unlink(path), 0);
+    }
+    EACH(hidden, i) {
+        snprintf(path, sizeof path, "%s/%s", dir, hidden[i]);
+        if (make)
+            write_file(path, "hidden", 6);
+        else
+            CHECK_INT(unlink(path), 0);
+    }
+    no_context();
+    tmp_path(path, sizeof path, "www/list/zdir");
+    CHECK_INT(make ? mkdir(path, 0755) : rmdir(path), 0);
+    tmp_path(path, sizeof path, "www/list/adir");
+    CHECK_INT(make ? mkdir(path, 0755) : rmdir(path), 0);
+    tmp_path(path, sizeof path, "www/list/link-in");
+    CHECK_INT(make ? symlink("../a.txt", path) : unlink(path), 0);
+    tmp_path(path, sizeof path, "www/list/link-out");
+    CHECK_INT(make ? symlink("../../outside.txt", path) : unlink(path), 0);
+    tmp_path(path, sizeof path, "www/list/link-etc");
+    CHECK_INT(make ? symlink("/etc", path) : unlink(path), 0);
+    tmp_path(path, sizeof path, "www/list/pipe");
+    CHECK_INT(make ? mkfifo(path, 0644) : unlink(path), 0);
+    if (!make)
+        CHECK_INT(rmdir(dir), 0);
+}
+
+/* A list has what can be served, folders first, and each of its links leads to
+ * the file that it names, whatever the name: nothing of a name is markup or
+ * part of a URL. */
+SERVED_FILES(files, listing, "Location \"/list/ Options Indexes\"; "
+                             "DirectoryIndex none.html")
+{
+    static const char *const hidden[] = { ".hidden", "slash", "link-out",
+                                          "link-etc", "pipe", "outside", "<b>",
+                                          "\xff" };
+    char *page, *at;
+    int links = 0;
+
+    odd_names(1);
+    CHECK_INT(cl_get(c, "/list/"), 200);
+    CHECK_STR(cl_header(c, "Content-Type"), "text/html; charset=utf-8");
+    CHECK(cl_header(c, "Content-Security-Policy") != NULL);
+    page = strdup(c->body.p);
+    if (page == NULL)
+        return;
+    EACH(hidden, i)
+        CHECK(strstr(page, hidden[i]) == NULL);
+    no_context();
+    CHECK(strstr(page, "<title>Index of /list/</title>") != NULL);
+    CHECK(strstr(page, "name=\"viewport\"") != NULL);
+    CHECK(strstr(page, "script:alert") != NULL);
+    CHECK(strstr(page, "<script") == NULL);
+    CHECK(strstr(page, "There are more") == NULL);
+    CHECK(strstr(page, ">adir/</a>") < strstr(page, ">zdir/</a>"));
+    CHECK(strstr(page, ">zdir/</a>") < strstr(page, ">B.txt</a>"));
+    CHECK(strstr(page, ">B.txt</a>") < strstr(page, ">a:b</a>"));
+    CHECK(strstr(page, ">a:b</a>") < strstr(page, ">link-in</a>"));
+    CHECK(strstr(page, "\xc3\xa9.txt</a>") != NULL);
+    CHECK(strstr(page, "\xef\xbf\xbd\xef\xbf\xbd.bin</a>") != NULL);
+    CHECK(strstr(page, " GMT") == NULL && strstr(page, "<td>5</td>") != NULL);
+    for (at = page; (at = strstr(at, "href=\"./")) != NULL; links++) {
+        char url[900] = "/list/", *to = url + 6;
+        for (at += 8; *at != '"' && *at != '\0'; at++) {
+            if (strncmp(at, "&#", 2) == 0) {
+                *to++ = (char)strtol(at + 2, &at, 10);
+                continue;
+            }
+            *to++ = *at;
+        }
+        *to = '\0';
+        context("%s", url);
+        CHECK(strpbrk(url, "?# <>\"\\") == NULL);
+        CHECK_INT(cl_get(c, url), 200);
+        if (to[-1] != '/')
+            CHECK(strcmp(c->body.p, "12345") == 0 ||
+                  strcmp(c->body.p, "0123456789") == 0);
+    }
+    no_context();
+    CHECK_INT(links, 13);
+    cl_puts(c, "HEAD /list/ HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(c, 1), 200);
+    CHECK_INT(c->declared, strlen(page));
+    CHECK_INT(cl_get(c, "/bare/"), 404);     /* outside of the location */
+    CHECK_INT(cl_get(c, "/list/none/"), 404);
+    check_in_step(c);
+    free(page);
+    odd_names(0);
+}
+
+/* Lists are off unless a location has them, and one within can be without; a
+ * folder with an index shows that; one with more names than EMPM_LISTING says
+ * so. */
+SERVED_FILES(files, listing_where_it_is_set,
+             "Location \"/ Options Indexes\"; "
+             "Location \"/sub/ Options -Indexes\"; "
+             "Location \"/www/ Options +Indexes\"")
+{
+    char path[512];
+    int i, k, n;
+
+    CHECK_INT(cl_get(c, "/"), 200);
+    CHECK_STR(c->body.p, "<p>index");
+    CHECK_INT(cl_get(c, "/bare/"), 200);
+    CHECK(strstr(c->body.p, ">z.txt</a>") != NULL);
+    CHECK(strstr(c->body.p, "href=\"../\"") != NULL);
+    mkdir(tmp_path(path, sizeof path, "www/sub/bare"), 0755);
+    CHECK_INT(cl_get(c, "/sub/bare/"), 404);
+    rmdir(path);
+    for (k = 0; k < 2; k++) {
+        for (i = 0; i < 70; i++) {
+            char name[40];
+            snprintf(name, sizeof name, "www/bare/n%d", i);
+            tmp_path(path, sizeof path, name);
+            if (k == 0)
+                write_file(path, "", 0);
+            else
+                unlink(path);
+        }
+        CHECK_INT(cl_get(c, "/bare/"), 200);
+        CHECK_INT(strstr(c->body.p, "There are more") != NULL, k == 0);
+        for (n = 0, i = 0; c->body.p[i] != '\0'; i++)
+            n += strncmp(c->body.p + i, "href=\"./", 8) == 0;
+        CHECK(k == 0 ? n <= EMPM_LISTING && n > 50 : n == 1);
+    }
+    check_in_step(c);
+}
+
+/* Options has few words here. */
+TEST(files, options_that_are_none)
+{
+    static const char *const bad[] = { "All", "ExecCGI", "Indexes ExecCGI",
+                                       "MultiViews", "\"Indexes" };
+    static const char *const good[] = { "Indexes", "+Indexes FollowSymLinks",
+                                        "-Indexes -FollowSymLinks", "None" };
+
+    EACH(bad, i) {
+        empm__location l;
+        memset(&l, 0, sizeof l);
+        context("Options %s", bad[i]);
+        CHECK(empm__folder_option(&l, bad[i]) != NULL);
+    }
+    EACH(good, i) {
+        empm__location l;
+        memset(&l, 0, sizeof l);
+        context("Options %s", good[i]);
+        CHECK(empm__folder_option(&l, good[i]) == NULL);
+        CHECK_INT(l.listing, i < 2);
+    }
+}
+
 /* The last line that a server of empm_test_open() has logged. */
 static char g_testing_log[1024];
 
@@ -22811,6 +23046,539 @@ TEST(files, assets_that_cannot_be)
         CHECK(empm_test_open(&cfg) == NULL);
         CHECK(strstr(g_testing_log, "EMPM5105: route \"GET /\": asset \"") !=
               NULL);
+    }
+}
+
+/* A file beyond 4 GiB has its length, its ranges and its place in a list on
+ * every system: no number on the way has 32 bits. */
+SERVED_FILES(files, longer_than_4_gib, "Location \"/ Options Indexes\"")
+{
+    const int64_t size = (INT64_C(5) << 30) + 4;
+    char path[512];
+    int fd;
+
+    tmp_path(path, sizeof path, "www/bare/vast.bin");
+    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (fd < 0 || pwrite(fd, "at 4g", 5, (off_t)(INT64_C(4) << 30)) != 5 ||
+        pwrite(fd, "last", 4, (off_t)(size - 4)) != 4) {
+        if (fd >= 0)
+            close(fd);
+        unlink(path);
+        SKIP("no file of 5 GiB here");       /* the disk, or its limit */
+    }
+    close(fd);
+    cl_puts(c, "HEAD /bare/vast.bin HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(c, 1), 200);
+    CHECK_INT(c->declared, size);
+    cl_puts(c, "GET /bare/vast.bin HTTP/1.1\r\nHost: a\r\n"
+               "Range: bytes=4294967296-4294967300\r\n\r\n");
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(c->body.p, "at 4g");
+    CHECK_STR(cl_header(c, "Content-Range"),
+              "bytes 4294967296-4294967300/5368709124");
+    cl_puts(c, "GET /bare/vast.bin HTTP/1.1\r\nHost: a\r\n"
+               "Range: bytes=-4\r\n\r\n");
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(c->body.p, "last");
+    cl_puts(c, "GET /bare/vast.bin HTTP/1.1\r\nHost: a\r\n"
+               "Range: bytes=4294967296-4294967298,5368709122-\r\n\r\n");
+    CHECK_INT(cl_reply(c), 206);
+    CHECK(strstr(c->body.p, "\r\n\r\nat \r\n") != NULL);
+    CHECK(strstr(c->body.p, "\r\n\r\nst\r\n") != NULL);
+    /* by sendfile(): more than a small piece */
+    cl_puts(c, "GET /bare/vast.bin HTTP/1.1\r\nHost: a\r\n"
+               "Range: bytes=4294967296-4295067295\r\n\r\n");
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_INT(c->body.n, 100000);
+    CHECK(strncmp(c->body.p, "at 4g", 6) == 0);
+    cl_puts(c, "GET /bare/vast.bin HTTP/1.1\r\nHost: a\r\n"
+               "Range: bytes=5368709124-\r\n\r\n");
+    CHECK_INT(cl_reply(c), 416);
+    CHECK_INT(cl_get(c, "/bare/"), 200);
+    CHECK(strstr(c->body.p, "<td>5368709124</td>") != NULL);
+    check_in_step(c);
+    unlink(path);
+}
+
+/* Ways out of a folder, as paths of URLs behind a slash: each spelling of "..",
+ * of a slash, of hidden names, of absolute ones; links out. */
+static const char *const ways_out[] = {
+    "../outside.txt", "%2e%2e/outside.txt", ".%2e/outside.txt",
+    "%2E./outside.txt", "..%2foutside.txt", "..%2Foutside.txt",
+    "%2e%2e%2foutside.txt", "..%5coutside.txt", "..\\outside.txt",
+    "%252e%252e/outside.txt", "%c0%ae%c0%ae/outside.txt",
+    "%c0%ae%c0%ae%c0%afoutside.txt", "%ef%bc%8e%ef%bc%8e/outside.txt",
+    "%uff0e%uff0e/outside.txt", "..;/outside.txt", "..%00/outside.txt",
+    ".../outside.txt", "..../outside.txt", "./../outside.txt",
+    "bare/../../outside.txt", "bare/%2e%2e/%2e%2e/outside.txt",
+    "bare//..//..//outside.txt", "//outside.txt", "/outside.txt",
+    "..//outside.txt", "../../../../../../../../etc/passwd",
+    "%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+    "..%2f..%2f..%2f..%2f..%2f..%2fetc%2fpasswd", "/etc/passwd",
+    "%2fetc%2fpasswd", "file:///etc/passwd", "http://a/etc/passwd",
+    "link-out.txt", "link-out.txt/", "dir-out/outside.txt", "dir-out/",
+    "dir-out/www-twin/secret.txt", "etc/passwd", "etc/", "etc/./passwd",
+    ".secret", "%2esecret", "sub/.hidden/y.txt", "sub/.hidden/", "./.secret",
+    "../www-twin/secret.txt", "../www-twin/", "../www-twin", "..", "../",
+    "%2e%2e", "%2e%2e/", "..%2f", "s.txt%00.gz", "s.txt.gz/../../outside.txt",
+    "s.txt/../../outside.txt", "outside.txt", "swap/outside.txt", "fifo",
+    "a.txt/../../outside.txt", "?/../outside.txt", "#/../outside.txt",
+    "a.txt::$DATA/../../outside.txt", "CON", "...", "~root/"
+};
+
+/* Asks for each of them below each mount, and looks for what lies outside. */
+static void take_ways_out(client *c)
+{
+    static const char *const mounts[] = { "/", "/alias/", "/sub/", "/bare/" };
+    static const char *const secrets[] = { "outside", "root:", "twin", "dot",
+                                           "passwd", "hidden" };
+
+    EACH(ways_out, i)
+        EACH(mounts, k) {
+            context("%s%s", mounts[k], ways_out[i]);
+            cl_printf(c, "GET %s%s HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n"
+                      "Accept-Encoding: gzip, br\r\nConnection: close\r\n\r\n",
+                      mounts[k], ways_out[i]);
+            CHECK(cl_reply(c) >= 200);
+            EACH(secrets, j)
+                CHECK(strstr(c->body.p, secrets[j]) == NULL);
+            cl_close(c);
+        }
+    no_context();
+}
+
+/* The corpus through all that opens files by a client's words: files, their
+ * siblings, lists, an Alias, documents of errors, the page that stands for
+ * others; with openat2(), and with the walk that systems without it have. */
+LIVE(files, no_way_out)
+{
+    fixture f;
+    client c;
+    char alias[600], path[512], list[40] = "/ Options Indexes";
+    int call = 0, walk;
+
+    fx_init(&f);
+    f.cfg.routes = file_routes;
+    f.cfg.precompressed = "br gzip";
+    f.cfg.location[0] = list;
+    f.cfg.directory_index = "none.html";
+    f.cfg.fallback_resource = "/link-out.txt";
+    f.cfg.error_document[0] = "404 /link-out.txt";
+    f.cfg.error_document[1] = "400 /dir-out/outside.txt";
+    f.cfg.error_document[2] = "403 /etc/passwd";
+    snprintf(alias, sizeof alias, "/alias/ %s",
+             tmp_path(path, sizeof path, "www"));
+    f.cfg.alias[0] = alias;
+    f.cfg.open_file_cache = 0;
+    while (strcmp(fault_calls[call].call, "openat2") != 0)
+        call++;
+    memset(g_faults, 0, sizeof *g_faults);
+    if (!fx_up(&f))
+        return;
+    write_file(tmp_path(path, sizeof path, "www/s.txt"), "plain", 5);
+    CHECK_INT(symlink("../outside.txt", tmp_path(path, sizeof path,
+                                                 "www/s.txt.gz")), 0);
+    cl_init(&c);
+    c.port = f.port;
+    for (walk = 0; walk < 2; walk++) {
+        g_faults->call = call;
+        g_faults->error = ENOSYS;
+        __atomic_store_n(&g_faults->state, walk ? FAULTS_FAIL : FAULTS_OFF,
+                         __ATOMIC_RELEASE);
+        take_ways_out(&c);
+        CHECK_INT(cl_get(&c, "/alias/sub/x.txt"), 200);
+        CHECK_STR(c.body.p, "sub x");
+        CHECK_INT(cl_get(&c, "/bare/"), 200);
+        CHECK(strstr(c.body.p, "z.txt") != NULL);
+        cl_close(&c);
+    }
+    __atomic_store_n(&g_faults->state, FAULTS_OFF, __ATOMIC_RELEASE);
+    unlink(path);
+    unlink(tmp_path(path, sizeof path, "www/s.txt"));
+    fx_down(&f);
+}
+
+typedef struct swapper {
+    char      dir[512], kept[512], link[512];
+    int       stop;                 /* atomic */
+    pthread_t thread;
+} swapper;
+
+/* Makes a folder a link out and back, as fast as it can. */
+static void *swap_folder(void *p)
+{
+    swapper *w = (swapper *)p;
+
+    while (!__atomic_load_n(&w->stop, __ATOMIC_ACQUIRE)) {
+        rename(w->dir, w->kept);
+        rename(w->link, w->dir);
+        rename(w->dir, w->link);
+        rename(w->kept, w->dir);
+    }
+    return NULL;
+}
+
+/* A folder that becomes a link out while a path is resolved, and is one again
+ * at the next moment, shows nothing of what the link leads to: no file, no
+ * sibling, no name in a list. */
+LIVE(files, a_folder_swapped_while_it_is_resolved)
+{
+    static const char *const targets[] = { "/swap/x.txt", "/swap/",
+                                           "/swap/in/x.txt", "/swap/only.txt" };
+    fixture f;
+    client c;
+    swapper w;
+    char out[512], path[600], list[40] = "/ Options Indexes";
+    int inside = 0, i;
+
+    memset(&w, 0, sizeof w);
+    fx_init(&f);
+    f.cfg.routes = file_routes;
+    f.cfg.precompressed = "gzip";
+    f.cfg.location[0] = list;
+    if (!fx_up(&f))
+        return;
+    tmp_path(w.dir, sizeof w.dir, "www/swap");
+    tmp_path(w.kept, sizeof w.kept, "www/swap-kept");
+    tmp_path(w.link, sizeof w.link, "www/swap-link");
+    tmp_path(out, sizeof out, "swap-out");
+    for (i = 0; i < 2; i++) {
+        const char *const top = i == 0 ? w.dir : out;
+        const char *const text = i == 0 ? "inside" : "outside";
+        CHECK_INT(mkdir(top, 0755), 0);
+        snprintf(path, sizeof path, "%s/in", top);
+        CHECK_INT(mkdir(path, 0755), 0);
+        snprintf(path, sizeof path, "%s/x.txt", top);
+        write_file(path, text, strlen(text));
+        snprintf(path, sizeof path, "%s/in/x.txt", top);
+        write_file(path, text, strlen(text));
+    }
+    snprintf(path, sizeof path, "%s/x.txt.gz", out);
+    write_file(path, "outside", 7);
+    snprintf(path, sizeof path, "%s/only.txt", out);
+    write_file(path, "outside", 7);
+    CHECK_INT(symlink("../swap-out", w.link), 0);
+    CHECK_INT(pthread_create(&w.thread, NULL, swap_folder, &w), 0);
+    c = client_of(&f);
+    for (i = 0; i < 2000; i++) {
+        cl_printf(&c, "GET %s HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n"
+                  "\r\n", targets[i % 4]);
+        if (!CHECK(cl_reply(&c) >= 200))
+            break;
+        inside += strstr(c.body.p, "inside") != NULL;
+        CHECK(strstr(c.body.p, "outside") == NULL);
+        CHECK(strstr(c.body.p, "only.txt") == NULL);
+        if (c.closes)                /* MaxKeepAliveRequests */
+            cl_close(&c);
+    }
+    __atomic_store_n(&w.stop, 1, __ATOMIC_RELEASE);
+    pthread_join(w.thread, NULL);
+    CHECK(inside > 0);
+    cl_close(&c);
+    fx_down(&f);
+    snprintf(path, sizeof path, "rm -r '%s' '%s' '%s'", w.dir, w.link, out);
+    CHECK_INT(system(path), 0);
+}
+
+static int h_own_fields(empm_request *req, void *user)
+{
+    (void)user;
+    empm_set_header(req, "X-Own", "handler");
+    empm_set_header(req, "Cache-Control", "no-store");
+    empm_printf(req, "own\n");
+    return (int)query_long(req, "code", 0);
+}
+
+static const empm_route field_routes[] = {
+    EMPM_ROUTE("GET /own", h_own_fields, NULL), EMPM_FILES("GET /", NULL),
+    EMPM_ROUTES_END
+};
+
+/* Header changes the fields of answers below 400, whoever makes them, and with
+ * "always" of all: whole files, ranges, 304, what handlers have set. Rules of
+ * outer locations come first; file= picks names, such as those with a hash. */
+SERVED_WITH(files, header_in_a_location, T_LIVE,
+            (fx_init(f), f->cfg.routes = field_routes),
+            "Location \"/ Header set Cache-Control max-age=60\"; "
+            "Location \"/ Header append Vary X-Mode\"; "
+            "Location \"/ Header always set X-Always 100%%\"; "
+            "Location \"/ Header set Cache-Control 'max-age=9, immutable' "
+                          "file=*.????????.*\"; "
+            "Location \"/sub Header unset ETag\"; "
+            "Location \"/sub Header onsuccess setifempty X-Own sub\"; "
+            "Location \"/own Header add X-Own second\"; "
+            "Location \"/own Header setifempty X-Own third\"")
+{
+    char path[512], etag[64];
+
+    etag_of(c, "/a.txt", etag);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_STR(cl_header(c, "Vary"), "X-Mode");
+    CHECK_STR(cl_header(c, "X-Always"), "100%");
+    CHECK_STR(c->body.p, "0123456789");
+    cl_printf(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nIf-None-Match: %s\r\n\r\n",
+              etag);
+    CHECK_INT(cl_reply(c), 304);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_STR(cl_header(c, "ETag"), etag);
+    cl_puts(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=0-0\r\n\r\n");
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_INT(cl_get(c, "/big.bin"), 200);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_INT(cl_get(c, "/sub"), 301);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_INT(cl_get(c, "/none"), 404);
+    CHECK(cl_header(c, "Cache-Control") == NULL);
+    CHECK(cl_header(c, "Vary") == NULL);
+    CHECK_STR(cl_header(c, "X-Always"), "100%");
+    cl_puts(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=99-\r\n\r\n");
+    CHECK_INT(cl_reply(c), 416);
+    CHECK(cl_header(c, "Cache-Control") == NULL);
+    CHECK_STR(cl_header(c, "X-Always"), "100%");
+    write_file(tmp_path(path, sizeof path, "www/app.1a2b3c4d.js"), "js", 2);
+    CHECK_INT(cl_get(c, "/app.1a2b3c4d.js"), 200);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=9, immutable");
+    unlink(path);
+    CHECK_INT(cl_get(c, "/sub/x.txt"), 200);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_STR(cl_header(c, "X-Own"), "sub");
+    CHECK(cl_header(c, "ETag") == NULL);
+    CHECK_INT(cl_get(c, "/own"), 200);
+    CHECK_STR(cl_header(c, "X-Own"), "handler");
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK(strstr(c->head.p, "X-Own: second\r\n") != NULL);
+    CHECK(strstr(c->head.p, "X-Own: third\r\n") == NULL);
+    CHECK_INT(cl_get(c, "/own?code=503"), 503);
+    CHECK_STR(cl_header(c, "Cache-Control"), "no-store");
+    CHECK(strstr(c->head.p, "X-Own: second\r\n") == NULL);
+}
+
+/* Rules that could frame an answer, or mean something else to Apache, are
+ * refused before a start. */
+TEST(files, headers_that_are_none)
+{
+    static const char *const bad[] = {
+        "", "set", "set X", "put X y", "set Content-Length 1", "set Date x",
+        "unset Server", "set Transfer-Encoding chunked", "set \"X Y\" z",
+        "set X: y", "set X \"a\x01\"", "set X %t", "set X 100%",
+        "set X y env=Z", "set X y file=a b", "unset X y", "always X y",
+        "set X \"y"
+    };
+    static const char *const good[] = {
+        "set X y", "always set X \"\"", "onsuccess unset X",
+        "unset X file=*.js", "append Vary \"a, b\"", "SET X 100%%"
+    };
+
+    EACH(bad, i) {
+        empm__location l;
+        memset(&l, 0, sizeof l);
+        context("Header %s", bad[i]);
+        CHECK(empm__fields_locate(NULL, &l, "Header", bad[i]) != NULL);
+    }
+    EACH(good, i) {
+        empm__location l;
+        memset(&l, 0, sizeof l);
+        context("Header %s", good[i]);
+        CHECK(empm__fields_locate(NULL, &l, "Header", good[i]) == NULL);
+        CHECK(l.fields == NULL);
+    }
+}
+
+static int h_download(empm_request *req, void *user)
+{
+    const char *name = empm_query(req, "name");
+    char long_name[300];
+
+    (void)user;
+    memset(long_name, 'x', sizeof long_name);
+    long_name[256] = '\0';
+    set_int(&shm->rc[0], empm_set_download(req, NULL));
+    set_int(&shm->rc[1], empm_set_download(req, long_name));
+    set_int(&shm->rc[2], empm_set_download(req, name));
+    if (get_int(&shm->rc[2]) == EMPM_OK)
+        empm_printf(req, "content\n");
+    return get_int(&shm->rc[2]) == EMPM_OK ? EMPM_OK : 400;
+}
+
+static const empm_route download_routes[] = {
+    EMPM_ROUTE("GET /get", h_download, NULL), EMPM_ROUTES_END
+};
+
+/* A name for a download is one name on every system, whatever a client has made
+ * of it: no second parameter, no field, no path, no hidden file; what is not
+ * ASCII is told in the form of RFC 8187. */
+SERVED_WITH(files, download_names, T_LIVE,
+            (fx_init(f), f->cfg.routes = download_routes), NULL)
+{
+    static const struct { const char *name, *value; } rows[] = {
+        { "report.pdf", "attachment; filename=\"report.pdf\"" },
+        { "a%20b%20(1).txt", "attachment; filename=\"a b (1).txt\"" },
+        { "%C3%BCber.txt", "attachment; filename=\"_ber.txt\"; "
+                           "filename*=UTF-8''%C3%BCber.txt" },
+        { "%E2%82%AC%20rates", "attachment; filename=\"_ rates\"; "
+                               "filename*=UTF-8''%E2%82%AC%20rates" },
+        { "%F0%9F%98%80", "attachment; filename=\"_\"; "
+                          "filename*=UTF-8''%F0%9F%98%80" },
+        { "a%22b;c=%22.txt", "attachment; filename=\"a_b;c=_.txt\"; "
+                             "filename*=UTF-8''a%22b%3Bc%3D%22.txt" },
+        { "100%25.txt", "attachment; filename=\"100_.txt\"; "
+                        "filename*=UTF-8''100%25.txt" },
+        { "it's", "attachment; filename=\"it's\"" },
+        { "a%0d%0aSet-Cookie:x", "attachment; filename=\"a__Set-Cookie:x\"" },
+        { "..%2f..%2fetc%2fpasswd", "attachment; filename=\"passwd\"" },
+        { "c:%5cwindows%5cx.exe", "attachment; filename=\"x.exe\"" },
+        { "a%2f", "attachment; filename=\"download\"" },
+        { "", "attachment; filename=\"download\"" },
+        { "..", "attachment; filename=\"_.\"" },
+        { ".bashrc", "attachment; filename=\"_bashrc\"" },
+        { "%ff%fe.txt", "attachment; filename=\"__.txt\"" },
+        { "%c3%28", "attachment; filename=\"_(\"" },
+        { "%c2%85%7f%01", "attachment; filename=\"____\"" }
+    };
+
+    EACH(rows, i) {
+        char target[200];
+        context("%s", rows[i].name);
+        snprintf(target, sizeof target, "/get?name=%s", rows[i].name);
+        CHECK_INT(cl_get(c, target), 200);
+        CHECK_STR(cl_header(c, "Content-Disposition"), rows[i].value);
+        CHECK(cl_header(c, "Set-Cookie") == NULL);
+        CHECK_STR(c->body.p, "content\n");
+        CHECK_INT(get_int(&shm->rc[0]), EMPM_EINVAL);
+        CHECK_INT(get_int(&shm->rc[1]), EMPM_EINVAL);
+    }
+}
+
+/* A fallback that is a page answers clients that want one, and never stands in
+ * for a part of a page: a browser would run it as a script, a cache keep it. */
+SERVED_FILES(files, fallback_page_of_an_application,
+             "FallbackResource /sub/index.html")
+{
+    static const char browser[] = "text/html,application/xhtml+xml,"
+                                  "application/xml;q=0.9,*/*;q=0.8";
+    static const struct { const char *method, *target, *accept; int status; }
+    rows[] = {
+        { "GET", "/users/7", browser, 200 }, { "HEAD", "/users/7", browser,
+                                               200 },
+        { "GET", "/users/a.b", browser, 200 }, { "GET", "/users/7/", browser,
+                                                 200 },
+        { "GET", "/users/7", "*/*", 200 }, { "GET", "/users/7", NULL, 200 },
+        { "GET", "/users/7", "text/*", 200 },
+        { "GET", "/users/7/", "*/*", 200 },
+        { "GET", "/app.js", "*/*", 404 }, { "GET", "/app.js", NULL, 404 },
+        { "GET", "/a.css", "text/css,*/*;q=0.1", 404 },
+        { "GET", "/i.png", "image/avif,image/webp,*/*;q=0.8", 404 },
+        { "GET", "/data", "application/json", 404 },
+        { "GET", "/data", "application/json, text/html;q=0", 404 },
+        { "GET", "/data", "*/*;q=0", 404 }, { "GET", "/data", "", 404 },
+        { "POST", "/users/7", browser, 405 },
+        { "GET", "/users/.x", browser, 200 }, { "GET", "/a%2fb", browser, 200 }
+    };
+
+    EACH(rows, i) {
+        const int head = strcmp(rows[i].method, "HEAD") == 0;
+        context("%s %s, %s", rows[i].method, rows[i].target,
+                rows[i].accept != NULL ? rows[i].accept : "no Accept");
+        cl_printf(c, "%s %s HTTP/1.1\r\nHost: a\r\n%s%s%s\r\n",
+                  rows[i].method, rows[i].target,
+                  rows[i].accept != NULL ? "Accept: " : "",
+                  rows[i].accept != NULL ? rows[i].accept : "",
+                  rows[i].accept != NULL ? "\r\n" : "");
+        CHECK_INT(cl_reply_with(c, head), rows[i].status);
+        if (rows[i].status != 405)
+            CHECK_STR(cl_header(c, "Vary"), "Accept");
+        if (rows[i].status == 200 && !head)
+            CHECK_STR(c->body.p, "sub index");
+    }
+    no_context();
+    CHECK_INT(cl_get(c, "/a.txt"), 200);         /* a file is a file */
+    CHECK(cl_header(c, "Vary") == NULL);
+    check_in_step(c);
+}
+
+/* An Alias is a folder of its own below its path: "/x" and "/x/" mean the same,
+ * nothing leads from the one folder into the other, and what is not there is
+ * warned of. */
+SERVED_FILES(files, aliases, "ServerRoot /; Alias /out/ \"/tmp/none\"; "
+                             "Alias /two \"tmp/none/other\"")
+{
+    CHECK_INT(cl_get(c, "/out/a.txt"), 404);
+    CHECK_SOON(fx_log_has(f, "EMPM0112: Alias /out/ /tmp/none: No such file"),
+               1000);
+    CHECK(fx_log_has(f, "EMPM0112: Alias /two //tmp/none/other: No such"));
+    CHECK_INT(cl_get(c, "/a.txt"), 200);
+    check_in_step(c);
+}
+
+LIVE(files, alias_of_a_folder)
+{
+    fixture f;
+    client c;
+    char text[600], dir[512];
+
+    fx_init(&f);
+    f.cfg.routes = file_routes;
+    snprintf(text, sizeof text, "/twin %s",
+             tmp_path(dir, sizeof dir, "www-twin"));
+    f.cfg.alias[0] = text;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/twin/secret.txt"), 200);
+    CHECK_STR(c.body.p, "twin");
+    CHECK_INT(cl_get(&c, "/twin"), 301);
+    CHECK_STR(cl_header(&c, "Location"), "/twin/");
+    CHECK_INT(cl_get(&c, "/twin../a.txt"), 404);
+    CHECK_INT(cl_get(&c, "/twin/../a.txt"), 200);
+    CHECK_INT(cl_get(&c, "/twin/..%2fwww/a.txt"), 404);
+    CHECK_INT(cl_get(&c, "/twin/../www-twin/secret.txt"), 404);
+    CHECK_INT(cl_get(&c, "/twinsecret.txt"), 404);
+    CHECK_INT(cl_get(&c, "/a.txt"), 200);
+    check_in_step(&c);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, "POST /twin/secret.txt HTTP/1.1\r\nHost: a\r\n"
+                          "Content-Length: 0\r\n\r\n"), 405);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* Where scripts are run, forms reach those below an Alias, and no other method
+ * is claimed from the routes of the program; a row that is none is refused. */
+TEST(files, aliases_and_rows)
+{
+    static const char *const bad[] = { "", "/x", "x /y", "/x /y z", "/x \"y" };
+    static char alias[] = "/x/ www";
+    static char handler[] = "proxy:fcgi://127.0.0.1:9 .php";
+    empm_config cfg = empm_defaults();
+    empm__report rep = hearing();
+    empm_server s;
+
+    memset(&s, 0, sizeof s);
+    s.cfg = &cfg;
+    cfg.routes = file_routes;
+    cfg.server_root = "/srv";
+    cfg.alias[0] = alias;
+    CHECK_INT(empm__server_rows(&s, &rep), EMPM_OK);
+    CHECK_STR(s.rows[3].pattern, "GET /x/");
+    CHECK_STR(s.rows[3].root, "/srv/www");
+    CHECK_INT(s.rows[4].kind, EMPM__ROUTE_END);
+    EMPM_FREE(s.rows);
+    cfg.add_handler[0] = handler;
+    CHECK_INT(empm__server_rows(&s, &rep), EMPM_OK);
+    CHECK_STR(s.rows[4].pattern, "POST /x/");
+    CHECK_STR(s.rows[4].root, "/srv/www");
+    CHECK_INT(s.rows[5].kind, EMPM__ROUTE_END);
+    EMPM_FREE(s.rows);
+    EACH(bad, i) {
+        cfg = empm_defaults();
+        rep = hearing();
+        context("Alias %s", bad[i]);
+        cfg.routes = file_routes;
+        cfg.document_root = cfg.spool_directory = g_tmp;
+        cfg.alias[0] = bad[i];
+        CHECK(empm__check_all(&cfg, NULL, &rep) != EMPM_OK);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5143), 1);
     }
 }
 
@@ -23270,11 +24038,11 @@ static int fb_answer(fb *b, int fd)
 
         str_add(&body, row->say, (size_t)(again - row->say));
         str_add(&body, "", 1);
-        fb_stream(&out, body.p + body.n - (again - row->say) - 1);
+        fb_stream(&out, body.p + body.n - (again - row->say) - 1, 0);
         while (!get_int(&b->stop) && fb_write(fd, out.p, out.n, 0) == 0) {
             out.n = 0;
             do
-                fb_stream(&out, again + 1);
+                fb_stream(&out, again + 1, 0);
             while (row->cut == 0 && out.n < 30000);
             if (row->cut > 0)
                 nap(row->cut);
@@ -25486,7 +26254,7 @@ TEST(fastcgi, sources_by_another_path_are_warned_of)
         cfg.routes = two;
         cfg.add_handler[0] = rows[i].handler;
         empm__check_all(&cfg, NULL, &rep);
-        CHECK_INT(heard(EMPM_LOG_WARN, 5710), rows[i].warns);
+        CHECK_INT(heard(EMPM_LOG_WARN, 5712), rows[i].warns);
         empm_config_free(&cfg);
     }
     no_context();
@@ -34097,68 +34865,6 @@ SERVED_WITH(clients, chromium_forms, T_PLAIN,
           != NULL);
     shell(out, sizeof out, "rm -rf %s/chromium %s/.config %s/.cache %s/.pki",
           g_tmp, g_tmp, g_tmp, g_tmp);
-}
-
-/* The manual's program for uploads is what it says. */
-TEST(clients, the_manual_takes_a_firmware)
-{
-    char dir[400], here[400], out[2000], where[64];
-    client c;
-    pid_t pid;
-    int port, fd, r = -1, status;
-
-    if (access("eventmpm.h", R_OK) != 0 || getcwd(here, sizeof here) == NULL ||
-        !installed("cc") || !installed("awk"))
-        SKIP("no sources here, no cc or no awk");
-    tmp_path(dir, sizeof dir, "manual");
-    if (!CHECK_INT(shell(out, sizeof out, "{ printf '#define EVENTMPM_"
-            "IMPLEMENTATION\n#include \"eventmpm.h\"\n'; awk '/^ \\*     "
-            "static int receive/ { f = 1 } f { print substr($0, 8) } "
-            "/^ \\*     };/ { if (f) exit }' eventmpm.h; "
-            "printf 'int main(int argc, char **argv) { empm_config cfg = "
-            "empm_defaults(); cfg.routes = routes; return empm_main(&cfg, "
-            "argc, argv); }\n'; } >%s.c && cc -I. -w "
-            "-DEVENTMPM_NO_STATUS -DEVENTMPM_NO_FILES -DEVENTMPM_NO_FASTCGI "
-            "-DEVENTMPM_NO_ACCESS_LOG -DEVENTMPM_NO_PROXY -o %s.up %s.c",
-            dir, dir, dir), 0)) {
-        fprintf(stderr, "%s", out);
-        return;
-    }
-    fd = listening_socket(&port);
-    close(fd);
-    snprintf(where, sizeof where, "127.0.0.1:%d", port);
-    snprintf(out, sizeof out, "%s.up", dir);
-    fflush(NULL);
-    pid = fork();
-    if (pid == 0) {
-        fd = open("/dev/null", O_RDWR);
-        dup2(fd, 1);
-        dup2(fd, 2);
-        execl(out, "up", "-c", "User root", "-c", "SharedStoreSize 65536",
-              where, (char *)NULL);
-        _exit(127);
-    }
-    CHECK_SOON((r = cl_connect_port(&c, port, 0)) == 0, PATIENCE);
-    if (r == 0) {
-        static const char form[] = "--B\r\n" CD "version\r\n\r\n2.1\r\n--B\r\n"
-            CD "image; filename=fw.bin\r\n\r\n0123456789\r\n--B--\r\n";
-        CHECK_INT(post_form(&c, "/firmware?token=x", form, sizeof form - 1),
-                  200);
-        CHECK_STR(c.body.p, "fw.bin, 10 bytes, is version 2.1\n");
-        CHECK_INT(cl_get(&c, "/progress?token=x"), 200);
-        snprintf(where, sizeof where, "{\"received\":%d,\"length\":%d}\n",
-                 (int)sizeof form - 1, (int)sizeof form - 1);
-        CHECK_STR(c.body.p, where);
-        CHECK_INT(post_form(&c, "/firmware", two_parts, sizeof two_parts - 1),
-                  422);
-        cl_close(&c);
-    }
-    CHECK(signal_process(pid, SIGINT) == 0);
-    CHECK_INT(waitpid(pid, &status, 0), pid);
-    CHECK_INT(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
-    unlink(out);
-    snprintf(out, sizeof out, "%s.c", dir);
-    unlink(out);
 }
 #endif /* EVENTMPM_NO_FORMS */
 
