@@ -146,6 +146,43 @@
  *   RemoteIPTrustedProxy lists the peers that are believed. empm_client() is
  *   that address; empm_health_page() tells a balancer when to send no more.
  *
+ * FORMS  empm_query() and empm_form() find a value by its name, empm_query_at()
+ *   and empm_form_at() walk over all of them. EMPM_UPLOAD is a route for forms
+ *   with files, which go to disk as they come; no worker waits for a slow one.
+ *   A page that takes a firmware, and another one that says how far it is:
+ *
+ *     static int receive(empm_request *req, enum empm_part_event event,
+ *                        empm_part *part, const void *data, size_t len,
+ *                        void *user)
+ *     {
+ *         (void)event; (void)part; (void)data; (void)len; (void)user;
+ *         empm_progress(req, empm_query(req, "token"));
+ *         return EMPM_OK;                   // or a status, to refuse the rest
+ *     }
+ *
+ *     static int flash(empm_request *req, void *user)
+ *     {
+ *         empm_part *image = empm_part_find(req, "image");
+ *         const char *version = empm_form(req, "version");
+ *         (void)user;
+ *         if (image == NULL || image->fd < 0 || version == NULL)
+ *             return 422;
+ *         // image->fd is a file without a name, which ends with the request:
+ *         // read it, or take it over with empm_part_take()
+ *         empm_printf(req, "%s, %lld bytes, is version %s\n",
+ *                     image->safe_name, (long long)image->size, version);
+ *         return EMPM_OK;
+ *     }
+ *
+ *     static const empm_route routes[] = {
+ *         EMPM_UPLOAD("POST /firmware", flash, NULL, receive, 64 << 20),
+ *         EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
+ *         EMPM_ROUTES_END
+ *     };
+ *
+ *   With SharedStoreSize set, /progress?token=X tells, in any child, of a POST
+ *   to /firmware?token=X: {"received":1048576,"length":4194304}.
+ *
  * BACK ENDS  EMPM_PHP("/", "./www", "unix:/run/php/php-fpm.sock") serves files
  *   and runs the scripts among them in PHP-FPM; EMPM_FASTCGI gives a subtree to
  *   any FastCGI program. In a file, for all routes that serve files:
@@ -347,11 +384,14 @@
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
  *   EVENTMPM_NO_FASTCGI      2540 lines 13800 bytes FastCGI back ends: PHP
- *   EVENTMPM_NO_STORE         550 lines  1900 bytes the shared store
+ *   EVENTMPM_NO_FORMS         720 lines  4900 bytes uploads, multipart forms
+ *   EVENTMPM_NO_STORE         720 lines  1900 bytes the shared store
  *   EVENTMPM_NO_AUTH          800 lines  5500 bytes users and passwords
  *   EVENTMPM_NO_SESSIONS      380 lines  3900 bytes sessions
  *   EVENTMPM_NO_RATE_LIMIT    210 lines  1800 bytes RateLimit
  *   EVENTMPM_NO_CORS          210 lines  2700 bytes CORS
+ *   EVENTMPM_NO_ANSWERS       690 lines  6600 bytes JSON, HTML, redirects and
+ *                                                   cookies
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
  *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
  *   EVENTMPM_NO_MAIN          790 lines 13200 bytes the command line
@@ -404,7 +444,20 @@
 #endif
 #ifndef EMPM_FORM_FIELDS
 #  define EMPM_FORM_FIELDS 1000     /* of a query or a form: empm_query_at(),
-                                       empm_form_at() */
+                                       empm_form_at(); parts of one: 413 */
+#endif
+#ifndef EMPM_FORM_FILES
+#  define EMPM_FORM_FILES 20        /* of the parts of a form: 413 */
+#endif
+#ifndef EMPM_FORM_MEMORY
+#  define EMPM_FORM_MEMORY 262144   /* bytes of a form that EMPM_UPLOAD keeps in
+                                       memory, names included: 413 */
+#endif
+#ifndef EMPM_PART_HEAD
+#  define EMPM_PART_HEAD 2048       /* bytes of the head of a part: 413 */
+#endif
+#ifndef EMPM_PART_NAME
+#  define EMPM_PART_NAME 255        /* ... of its name, and of a file's: 413 */
 #endif
 #ifndef EMPM_DROP_BODY
 #  define EMPM_DROP_BODY 65536      /* of a body that no handler reads, as with
@@ -522,6 +575,43 @@ typedef struct empm_asset {
     size_t      len;
     const char *type;             /* NULL: as its name has it (AddType) */
 } empm_asset;
+/* A part of a multipart/form-data body, which lives as long as its request. */
+typedef struct empm_part {
+    const char *name;             /* of the form's field */
+    const char *filename;         /* as the client sent it: to be shown, never
+                                     to be opened. NULL: a text; "": no file was
+                                     chosen */
+    const char *safe_name;        /* of it, for a folder of yours: no separator,
+                                     no control, no dot or '-' at its begin,
+                                     UTF-8; "" if nothing is left. NULL: a
+                                     text */
+    const char *type;             /* Content-Type as it was sent; or NULL */
+    int64_t     size;             /* bytes so far */
+    int         keep;             /* EMPM_PART_*, and where its bytes go: */
+    const char *data;             /* in memory, once all are here; else NULL. A
+                                     text ends with a NUL */
+    int         fd;               /* the file; -1: none. The server closes it
+                                     with the request: empm_part_take() */
+    void       *user;             /* yours */
+} empm_part;
+
+enum {
+    EMPM_PART_IN_MEMORY,          /* texts: all of a form together at most
+                                     EMPM_FORM_MEMORY bytes, else 413 */
+    EMPM_PART_IN_FILE,            /* files: without a name, in spool_directory,
+                                     within max_spool_bytes; or yours */
+    EMPM_PART_NOWHERE             /* on_part has had each piece */
+};
+
+enum empm_part_event { EMPM_PART_BEGIN, EMPM_PART_PIECE, EMPM_PART_END };
+
+/* Called for each part as it comes: when it begins; with each piece of len
+ * bytes, before these are kept; and at its end. May block. At EMPM_PART_BEGIN
+ * it may set keep, and for EMPM_PART_IN_FILE also fd, a descriptor of its own
+ * that is written to and must block. EMPM_OK to go on, a status to refuse. */
+typedef int empm_on_part(empm_request *req, enum empm_part_event event,
+                         empm_part *part, const void *data, size_t len,
+                         void *user);
 
 /* One route. The macros below set every field. */
 typedef struct empm_route {
@@ -534,6 +624,7 @@ typedef struct empm_route {
                                      the server keeps none. EMPM_OK to go on, a
                                      status to refuse. NULL: the handler gets
                                      the whole body */
+    empm_on_part    *on_part;     /* EMPM_UPLOAD: gets each part; or NULL */
     const char      *root;       /* EMPM_FILES: directory; NULL: DocumentRoot
                                      EMPM_ASSETS: Cache-Control */
     const char      *backend;     /* EMPM_PHP, EMPM_FASTCGI: where it listens */
@@ -549,7 +640,8 @@ typedef struct empm_route {
 } empm_route;
 
 enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
-       EMPM__ROUTE_FASTCGI, EMPM__ROUTE_LOCATION, EMPM__ROUTE_ASSETS };
+       EMPM__ROUTE_FASTCGI, EMPM__ROUTE_LOCATION, EMPM__ROUTE_ASSETS,
+       EMPM__ROUTE_UPLOAD };
 
 #define EMPM_ROUTE(pattern, handler, user) \
     EMPM_ROUTE_WITH(pattern, handler, user, NULL, NULL, -1, 0, 0)
@@ -559,12 +651,23 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
                     timeout_ms, max_workers, 0)
 #define EMPM_ROUTE_FULL(pattern, handler, user, on_head, on_body, limit_body, \
                         timeout_ms, max_workers, max_requests) \
-    { pattern, handler, user, on_head, on_body, NULL, NULL, limit_body, \
+    { pattern, handler, user, on_head, on_body, NULL, NULL, NULL, limit_body, \
       timeout_ms, max_workers, max_requests, EMPM__ROUTE_HANDLER }
+/* A form with files, multipart/form-data (else 415): they go to disk as they
+ * come, and the handler runs when all is here. empm_form() has the texts,
+ * empm_part_find() the files. Of EMPM_FORM_FIELDS, _FILES, _MEMORY,
+ * EMPM_PART_HEAD, _NAME and limit_body too much is 413, and what RFC 7578 does
+ * not have is 400. */
+#define EMPM_UPLOAD(pattern, handler, user, on_part, limit_body) \
+    EMPM_UPLOAD_FULL(pattern, handler, user, NULL, on_part, limit_body, 0)
+#define EMPM_UPLOAD_FULL(pattern, handler, user, on_head, on_part, limit_body, \
+                         max_requests) \
+    { pattern, handler, user, on_head, NULL, on_part, NULL, NULL, limit_body, \
+      0, 0, max_requests, EMPM__ROUTE_UPLOAD }
 #define EMPM_FILES(pattern, dir) EMPM_FILES_ELSE(pattern, dir, NULL, NULL)
 /* Files, and `handler` for each path without a file. */
 #define EMPM_FILES_ELSE(pattern, dir, handler, user) \
-    { pattern, handler, user, NULL, NULL, dir, NULL, -1, 0, 0, 0, \
+    { pattern, handler, user, NULL, NULL, NULL, dir, NULL, -1, 0, 0, 0, \
       EMPM__ROUTE_FILES }
 /* Files of a table of empm_asset: see ASSETS. Their ETags are made of their
  * bytes. The second form sets Cache-Control, the first one has "no-cache": keep
@@ -572,22 +675,23 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
 #define EMPM_ASSETS(pattern, table) \
     EMPM_ASSETS_WITH(pattern, table, "no-cache")
 #define EMPM_ASSETS_WITH(pattern, table, cache_control) \
-    { pattern, NULL, EMPM_TEXT(table), NULL, NULL, cache_control, NULL, -1, 0, \
-      0, 0, EMPM__ROUTE_ASSETS }
+    { pattern, NULL, EMPM_TEXT(table), NULL, NULL, NULL, cache_control, NULL, \
+      -1, 0, 0, 0, EMPM__ROUTE_ASSETS }
 /* Files, and scripts whose names end in ".php", which PHP-FPM runs. `backend`:
  * "unix:/run/php/php-fpm.sock" or "127.0.0.1:9000"; several, with blanks
  * between them, take turns. index.php comes before DirectoryIndex; what follows
  * a script's name in a path is PATH_INFO. */
 #define EMPM_PHP(pattern, dir, backend) \
-    { pattern, NULL, NULL, NULL, NULL, dir, backend, -1, 0, 0, 0, \
+    { pattern, NULL, NULL, NULL, NULL, NULL, dir, backend, -1, 0, 0, 0, \
       EMPM__ROUTE_FILES }
 /* A FastCGI program that serves all that the pattern matches: the path up to
  * its last "/" or {name...} is SCRIPT_NAME, the rest PATH_INFO. */
 #define EMPM_FASTCGI(pattern, backend) \
-    { pattern, NULL, NULL, NULL, NULL, NULL, backend, -1, 0, 0, 0, \
+    { pattern, NULL, NULL, NULL, NULL, NULL, NULL, backend, -1, 0, 0, 0, \
       EMPM__ROUTE_FASTCGI }
 #define EMPM_ROUTES_END \
-    { NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, EMPM__ROUTE_END }
+    { NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, \
+      EMPM__ROUTE_END }
 
 /* A text as the `user` of a route, in both languages. */
 #define EMPM_TEXT(text) ((void *)(uintptr_t)(text))
@@ -1025,10 +1129,11 @@ EMPM_API int empm_header_at(const empm_request *req, int i, const char **name,
  * Authorization ...) are dropped. */
 EMPM_API const char *empm_trailer(const empm_request *req, const char *name);
 
-/* The first value of `name` in the query, in a urlencoded body, in the cookies,
- * or NULL. Values are decoded, cookies excepted. Decoding is strict: a value
- * with half an escape, such as "100%", or with "%00" is NULL; the _raw calls
- * return it as it was sent. */
+/* The first value of `name` in the query, in the form that is the body, in the
+ * cookies, or NULL. Values are decoded, but for cookies and the texts of a form
+ * in multipart/form-data. Decoding is strict: a value with half an escape, such
+ * as "100%", with "%00" or a NUL is NULL; the _raw calls return it as it was
+ * sent. */
 EMPM_API const char *empm_query(empm_request *req, const char *name);
 EMPM_API const char *empm_form(empm_request *req, const char *name);
 EMPM_API const char *empm_query_raw(empm_request *req, const char *name);
@@ -1051,6 +1156,20 @@ EMPM_API int empm_query_at(empm_request *req, int i, const char **name,
 EMPM_API int empm_form_at(empm_request *req, int i, const char **name,
                           const char **value);
 
+/* Part i of a multipart/form-data body, in the order of sending, and the first
+ * one of a name: texts and files. With EMPM_UPLOAD, those that have come so
+ * far; on other routes, which get the whole body, all, and `data` of a file
+ * stands in empm_body(): no parts if the body is not what RFC 7578 has.
+ *   returns   EMPM_OK, EMPM_EINVAL (past the last); NULL (there is none) */
+EMPM_API int empm_part_at(empm_request *req, int i, empm_part **part);
+EMPM_API empm_part *empm_part_find(empm_request *req, const char *name);
+
+/* Takes the file of a part over: the descriptor is yours to close, and counts
+ * no more for max_open_files and max_spool_bytes. One that the server has made
+ * is read from its begin, and has no name.
+ *   returns   the descriptor; -1: it has none */
+EMPM_API int empm_part_take(empm_request *req, empm_part *part);
+
 /* Is the body of that media type? Case and parameters do not count:
  * "application/json" for "Application/JSON; charset=utf-8". */
 EMPM_API int empm_content_is(const empm_request *req, const char *type);
@@ -1070,6 +1189,10 @@ EMPM_API const char *empm_accepts(empm_request *req, const char *field,
 /* The whole body, in one piece and with a NUL after it; "" if there is none.
  * The memory is the request's own and may be written to. */
 EMPM_API char *empm_body(empm_request *req, size_t *len);
+
+/* Returns how many bytes of the body have been read. `length`, if not NULL,
+ * gets how many there will be; -1: chunked, nobody knows. */
+EMPM_API int64_t empm_body_received(const empm_request *req, int64_t *length);
 
 /* The other end of the connection; on a "proxy" socket the address that the
  * PROXY header names. */
@@ -1142,6 +1265,108 @@ EMPM_API int empm_write(empm_request *req, const void *data, size_t len);
 EMPM_API int empm_printf(empm_request *req, const char *fmt, ...)
     EMPM__PRINTF(2, 3);
 EMPM_API int empm_vprintf(empm_request *req, const char *fmt, va_list ap);
+
+/* Answers with JSON: sets the status and Content-Type: application/json, unless
+ * another type has been set, and writes the format. empm_add_json() appends to
+ * it, so that a loop can make an array.
+ *
+ *   fmt       its directives are printf()'s, so a compiler checks them:
+ *               %s %.9s %.*s   a string: its quotes are made, its bytes
+ *                              escaped; NULL is null. Within a string of the
+ *                              format: without quotes of its own
+ *               %d %i %u       a number; with hh h l ll z j t
+ *               %f %e %g %.3f  a number, with '.' in any locale; %.17g is
+ *                              exact. NaN and infinity are null
+ *               %c             an int: true or false
+ *             A string of the format can also stand in '...'. JSON that is
+ *             ready goes between two calls, by empm_write()
+ *   returns   EMPM_OK, so that a handler can return it
+ *             EMPM_EINVAL  another directive, a string that does not end in its
+ *                          call, or no such status: nothing has changed
+ *             EMPM_EMISUSE, ...  as empm_status() and empm_write()
+ *   example   return empm_json(req, 201, "{'id':%d,'title':%s,'done':%c}",
+ *                              id, title, 0);
+ *   source    RFC 8259; bytes that are no UTF-8 become U+FFFD, '<' is < */
+EMPM_API int empm_json(empm_request *req, int status, const char *fmt, ...)
+    EMPM__PRINTF(3, 4);
+EMPM_API int empm_add_json(empm_request *req, const char *fmt, ...)
+    EMPM__PRINTF(2, 3);
+
+/* Appends HTML, the type of the answer unless another one has been set. Each %s
+ * becomes text, or the value of an attribute that stands in quotes; it must not
+ * stand in a <script>, a style, or the name of a tag, nor be a whole address in
+ * href. Directives are %s %.9s %.*s %d %i %u %x %X %f %e %g, numbers with flags
+ * and width, as %02d.
+ *   returns   as empm_add_json() */
+EMPM_API int empm_html(empm_request *req, const char *fmt, ...)
+    EMPM__PRINTF(2, 3);
+
+/* Escape len bytes of text as above, without quotes, into to[0..cap), which
+ * ends with a NUL and, if it is too short, with a whole character. They return
+ * the length of all of it: below cap, it has found room. */
+EMPM_API size_t empm_escape_json(char *to, size_t cap, const char *text,
+                                 size_t len);
+EMPM_API size_t empm_escape_html(char *to, size_t cap, const char *text,
+                                 size_t len);
+
+/* Answers with a redirect. empm_redirect() stays on this server whatever text
+ * it is given, a client's included: the target is a path, with or without a
+ * query, or relative to that of the request ("edit", "?page=2"). Anything else
+ * is refused: "//host", "http:host", a '\', a control, a blank at the front.
+ * empm_redirect_url() leads to "http://host..." or "https://host...": never
+ * pass it a client's text.
+ *   status    303: with GET, as after a form; 301, 302; 307, 308: as it was
+ *   target    copied; blanks and bytes above 0x7f become %XX
+ *   returns   EMPM_OK, EMPM_EINVAL (nothing has changed: redirect to "/",
+ *             perhaps), EMPM_EMISUSE, EMPM_EFULL, EMPM_ENOMEM */
+EMPM_API int empm_redirect(empm_request *req, int status, const char *target);
+EMPM_API int empm_redirect_url(empm_request *req, int status, const char *url);
+
+/* Sets a cookie; a later one of the same name takes its place. empm_cookie()
+ * reads it.
+ *   name        a token. "__Host-" and "__Secure-" are held to their rules
+ *   value       visible ASCII but for '"' ',' ';' '\'; "" is one. NULL deletes
+ *               the cookie: then Path and Domain are those that it was set with
+ *   attributes  NULL: HttpOnly; SameSite=Lax; Path=/; and Secure over HTTPS, to
+ *               which these are added: "Max-Age=3600; SameSite=Strict; Path=/a;
+ *               Domain=example.org; Secure; Partitioned; -HttpOnly; -Secure"
+ *               ('-' takes one away). Expires follows from Max-Age.
+ *               SameSite=None, Partitioned and the prefixes bring Secure along
+ *   returns     EMPM_OK, EMPM_EINVAL (bytes or attributes that there are not,
+ *               or that contradict each other; over 4096 bytes), EMPM_EMISUSE,
+ *               EMPM_EFULL, EMPM_ENOMEM
+ *   source      RFC 6265bis */
+EMPM_API int empm_set_cookie(empm_request *req, const char *name,
+                             const char *value, const char *attributes);
+
+/* Sends a field ahead of the answer, in a response 103 of its own, and at once:
+ * the client can fetch what "Link" names while the handler works. Nothing of it
+ * goes to a client of HTTP/1.0. Some clients of HTTP/1.1 take a 103 for the
+ * answer (Python's http.client does): call it for those that are known to read
+ * it, such as a proxy that speaks HTTP/2 to browsers.
+ *   name, value  as for empm_set_header(), to which they are no matter: say it
+ *                again in the answer
+ *   returns      EMPM_OK, EMPM_EINVAL, EMPM_EMISUSE (the head has left),
+ *                EMPM_ECLOSED, EMPM_EFULL, EMPM_ENOMEM
+ *   source       RFC 8297 */
+EMPM_API int empm_early_hints(empm_request *req, const char *name,
+                              const char *value);
+
+/* Adds a field behind the body: a checksum, say, or an error that has come up
+ * in the middle. It goes to clients that have said "TE: trailers", by HTTP/1.1,
+ * and the body is in chunks then, however short; to others there is none, and
+ * that is no error. A producer may call it, too, up to the call that returns 0.
+ *   value     NULL: only announces the name, by the field Trailer; call it
+ *             again with the value. Others come unannounced, if the head has
+ *             left
+ *   returns   EMPM_OK
+ *             EMPM_EINVAL   bad bytes, or a field that must not stand there:
+ *                           framing, routing, authentication, cookies, content
+ *             EMPM_EMISUSE  the answer has a declared length, or is complete
+ *             EMPM_EFULL (a page of them), EMPM_ENOMEM, EMPM_ECLOSED
+ *   source    RFC 9110 6.5, RFC 9112 7.1.2 */
+EMPM_API int empm_add_trailer(empm_request *req, const char *name,
+                              const char *value);
 
 /* Sends the bytes written so far, as many as the socket takes; the rest follows
  * with the next call, a suspension or the handler's end. Never blocks. */
@@ -1496,6 +1721,18 @@ EMPM_API int empm_session_end(empm_request *req);
  *   thread    any */
 EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept);
+/* Notes how much of the body has come, so that other requests, in any child,
+ * can ask for it: for on_part or on_body to call with each piece.
+ *   token     names the upload, 1 to 64 bytes; the client may choose it: it
+ *             meets no key of yours. Forgotten a minute after the last call
+ *   returns   also EMPM_EINVAL: no such token, or NULL
+ */
+EMPM_API int empm_progress(empm_request *req, const char *token);
+
+/* A handler, for GET: {"received":1048576,"length":4194304} of the upload that
+ * ?token= names, in bytes of its body; a length that nobody knows is null. 404:
+ * there is no such upload. */
+EMPM_API int empm_progress_page(empm_request *req, void *user);
 
 #ifdef __cplusplus
 }
@@ -1534,8 +1771,8 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   engine endpoints endpoint-unix endpoint-sockets limits users logs server
  *                                             threads, sockets, all together
  *   -- here ends the core --
- *   config-files config-sections proxy digest store rate cors auth sessions
- *   tls fields access files fastcgi status wings
+ *   config-files config-sections answers proxy digest store rate cors auth
+ *   sessions forms form-parts tls fields access files fastcgi status wings
  *                                             wings, each of them closed
  *   testing                                   requests without a socket
  *   signals manager attend identity           one process that serves
@@ -1743,6 +1980,8 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   prefix server          server
  *   prefix config-files    loader define load
  *   prefix config-sections loader config
+ *   prefix answers         answers
+ *   prefix answers-fields  answers
  *   prefix proxy           proxy reading
  *   prefix digest          sha256 hmac secret base64
  *   prefix store           random shared
@@ -1754,6 +1993,8 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   prefix auth            auth
  *   prefix auth-locations  auth
  *   prefix sessions        session secrets
+ *   prefix forms           form
+ *   prefix form-parts      forms
  *   prefix tls-pem         tls
  *   prefix tls-names       tls
  *   prefix tls-keys        tls
@@ -4009,7 +4250,10 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "Action CGID* CGIM* CGIS* CGIV* ForceLanguagePriority Imap* Lua* "
       "Passenger* Perl* RemoveHandler SSI* Script ScriptAlias "
       "ScriptAliasMatch ScriptInterpreter* ScriptSock SuexecUserGroup WSGI* "
-      "XBitHack php_* php5_* Dav* DBD* Session* ISAPI* <Perl",
+      "XBitHack php_* php5_* Dav* DBD* Session SessionCookieName2 "
+      "SessionCookieMaxAge SessionCookieRemove SessionCrypto* SessionDB* "
+      "SessionEnv SessionExclude SessionExpiryUpdateInterval SessionHeader "
+      "SessionInclude ISAPI* <Perl",
       "write a handler in C: EMPM_ROUTE(\"GET /path\", handler, NULL)" },
     { "SetHandler", "AddHandler names the scripts by their extension; or, in a "
       "file, it stands within <FilesMatch \"\\.php$\">" },
@@ -6512,6 +6756,8 @@ typedef struct empm__seg {
 typedef struct empm__route {     /* one row of the user's table */
     const empm_route *user;
     empm_handler *handler;       /* the user's, or that of files */
+    empm_handler *on_head;       /* the user's, or that of forms; or NULL */
+    empm_body_piece *on_body;    /* the same */
     const char *method;          /* "" for any */
     empm__seg  *segs;
     int         nsegs;
@@ -6782,11 +7028,13 @@ static void empm__routes_check_last(const empm__routes *t, empm__report *rep)
 {
     const empm__route *r = &t->list[t->n - 1], *other = t->list;
     const empm_route *user = r->user;
+    const int calls = user->kind == EMPM__ROUTE_HANDLER ||
+                      user->kind == EMPM__ROUTE_UPLOAD;
     const int is_route = user->kind != EMPM__ROUTE_LOCATION;
-    if (user->kind == EMPM__ROUTE_HANDLER && user->handler == NULL)
+    if (calls && user->handler == NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": has no "
                          "handler", user->pattern);
-    if (is_route && user->kind != EMPM__ROUTE_HANDLER &&
+    if (is_route && !calls &&
         r->segs[r->nsegs - 1].kind != EMPM__SEG_REST)
         empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": files and "
                          "back ends need a pattern that ends with '/' or "
@@ -6831,6 +7079,8 @@ static int empm__routes_init(empm__routes *t, const empm_route *user,
         memset(r, 0, sizeof *r);
         r->user = &user[i];
         r->handler = user[i].handler;
+        r->on_head = user[i].on_head;
+        r->on_body = user[i].on_body;
         r->key = empm__route_key(pattern);
         r->root_fd = -1;
         r->segs = seg;
@@ -7213,6 +7463,7 @@ typedef struct empm__endpoint {       /* fixed once the server has started */
 struct empm__wait;
 struct empm__logs_swap;
 struct empm__backend_seen;
+struct empm__pairs;
 
 #define EMPM__BACKEND_WHY 64           /* bytes of a failure's text */
 
@@ -7272,6 +7523,9 @@ struct empm_server {
      * out of, as the answer. EMPM_OK, or a status. */
     int            (*send_below)(empm_request *req, int root_fd,
                                  const char *path);
+    /* The texts of a form that is not in the coding of queries; NULL: there is
+     * none. */
+    const struct empm__pairs *(*form_pairs)(empm_request *req);
     /* Shows the k-th back end. 0: there are no more. */
     int            (*see_backend)(const empm_server *s, int k,
                                   struct empm__backend_seen *seen);
@@ -11200,6 +11454,14 @@ typedef struct empm__note {       /* empm_note() */
     const char        *name, *value;    /* value NULL: taken away */
 } empm__note;
 
+/* A field behind the body of the answer. Without a value it is announced
+ * only. */
+typedef struct empm__trailer {
+    struct empm__trailer *next;
+    uint32_t    name_len, len;     /* len 0: no value */
+    char       *line;              /* "Name: value\r\n" */
+} empm__trailer;
+
 struct empm__value;
 
 /* An answer that waits for its status. 0, or EMPM_E*; it may commit the
@@ -11232,6 +11494,7 @@ struct empm_request {             /* owner: the connection's */
     char         *path_text;      /* as empm_path() gives it */
     struct empm__value *values;   /* decoded and copied so far */
     struct empm__pairs *query_pairs, *form_pairs;   /* once asked for */
+    struct empm__forms *forms;    /* of a multipart body (>>form-parts) */
     void         *data;           /* the user's, empm_set_data() */
     struct empm__note *notes;     /* the latest first */
     char         *peer, *client;
@@ -11271,6 +11534,7 @@ struct empm_request {             /* owner: the connection's */
     uint32_t      fields_len, fields_cap;
     int           has_type;
     struct empm__login *login;    /* its session; NULL: not looked for */
+    empm__trailer *trailers_out;  /* in order, for a client that takes them */
     empm__page   *body_out, *body_out_last; /* not yet framed */
     size_t        body_out_bytes;
     empm_producer *producer;
@@ -11932,15 +12196,39 @@ static int empm__request_is_form(const empm_request *req)
            empm_content_is(req, "application/x-www-form-urlencoded");
 }
 
-/* Finds a value in a body that is a form. NULL, too, while the body is not in
- * memory: it was streamed, or is still to come. */
+/* The fields of a query or a form. */
+typedef struct empm__pair {
+    const char *name, *value;          /* NULL: it cannot be decoded */
+} empm__pair;
+
+typedef struct empm__pairs {
+    empm__pair *list;
+    size_t      n;
+    int         more;                  /* there are some that were not read */
+} empm__pairs;
+
+/* The texts of a form that a wing reads; NULL: there is none. */
+static const empm__pairs *empm__request_texts(empm_request *req)
+{
+    return req->w->s->form_pairs != NULL ? req->w->s->form_pairs(req) : NULL;
+}
+
+/* Finds a value in a body that is a form. NULL, too, while the body is not
+ * here: it was streamed, or is still to come. A text of another coding than
+ * that of queries is as it was sent. */
 static const char *empm__request_form_find(empm_request *req, const char *name,
                                            enum empm__how how)
 {
-    return !empm__request_is_form(req)
-               ? NULL : empm__request_pair_find(req, req->body,
-                                                (size_t)req->body_len, name,
-                                                how);
+    const empm__pairs *texts;
+    size_t i;
+    if (empm__request_is_form(req))
+        return empm__request_pair_find(req, req->body, (size_t)req->body_len,
+                                       name, how);
+    texts = empm__request_texts(req);
+    for (i = 0; texts != NULL && i < texts->n; i++)
+        if (strcmp(texts->list[i].name, name) == 0)
+            return texts->list[i].value;
+    return NULL;
 }
 
 EMPM_API const char *empm_form(empm_request *req, const char *name)
@@ -11952,17 +12240,6 @@ EMPM_API const char *empm_form_raw(empm_request *req, const char *name)
 {
     return empm__request_form_find(req, name, EMPM__AS_SENT);
 }
-
-/* The fields of a query or a form. */
-typedef struct empm__pair {
-    const char *name, *value;          /* NULL: it cannot be decoded */
-} empm__pair;
-
-typedef struct empm__pairs {
-    empm__pair *list;
-    size_t      n;
-    int         more;                  /* there are some that were not read */
-} empm__pairs;
 
 /* Decodes a piece into *to, which moves behind its NUL. */
 static const char *empm__request_pair_decode(char **to, const char *s, size_t n)
@@ -12037,8 +12314,11 @@ EMPM_API int empm_query_at(empm_request *req, int i, const char **name,
 EMPM_API int empm_form_at(empm_request *req, int i, const char **name,
                           const char **value)
 {
-    if (!empm__request_is_form(req))
-        return EMPM_EINVAL;
+    if (!empm__request_is_form(req)) {
+        const empm__pairs *texts = empm__request_texts(req);
+        return texts == NULL ? EMPM_EINVAL
+                             : empm__request_pair_at(texts, i, name, value);
+    }
     if (req->form_pairs == NULL)
         req->form_pairs = empm__request_pairs_read(req, req->body,
                                                    (size_t)req->body_len);
@@ -12110,6 +12390,15 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name)
         }
     }
     return NULL;
+}
+
+EMPM_API int64_t empm_body_received(const empm_request *req, int64_t *length)
+{
+    const empm__head *h = &req->head;
+    if (length != NULL)
+        *length = h->flags & EMPM__H_CHUNKED ? -1
+                  : h->length > 0 ? h->length : 0;
+    return req->body_len;
 }
 
 /* NULL is never returned: a body without bytes is a text of none. */
@@ -12686,6 +12975,43 @@ static size_t empm__response_head_write(empm_request *req, char *to,
 /* 512: status line, Date, Server, and the fields that frame the body */
 #define EMPM__FIELDS_MAX (EMPM_PAGE_BYTES - 512)
 
+/* Makes room for `need` bytes behind the response's fields. Returns EMPM_OK,
+ * EMPM_ENOMEM, or EMPM_EFULL: a head that long goes into no page. Room that was
+ * too small stays with the request until its end. */
+static int empm__response_fields_reserve(empm_request *req, size_t need)
+{
+    if (need > EMPM__FIELDS_MAX - req->fields_len)
+        return EMPM_EFULL;
+    if (req->fields_len + need > req->fields_cap) {
+        const size_t cap = empm__min((req->fields_len + need) * 2 + 128,
+                                     EMPM__FIELDS_MAX);
+        char *more = (char *)empm_alloc(req, cap);
+        if (more == NULL)
+            return EMPM_ENOMEM;
+        if (req->fields_len > 0)
+            memcpy(more, req->fields, req->fields_len);
+        req->fields = more;
+        req->fields_cap = (uint32_t)cap;
+    }
+    return EMPM_OK;
+}
+
+/* Names the trailers that are known by now (RFC 9110 6.6.2). A client can do
+ * without that: where the head has no room, they come unannounced. */
+static void empm__response_announce(empm_request *req)
+{
+    const empm__trailer *t = req->trailers_out;
+    for (; t != NULL; t = t->next) {
+        char *at;
+        if (empm__response_fields_reserve(req, t->name_len + 11) < 0)
+            return;
+        at = EMPM__ADD(req->fields + req->fields_len, "Trailer: ");
+        at = empm__text_append(at, t->line, t->name_len);
+        at = EMPM__ADD(at, "\r\n");
+        req->fields_len = (uint32_t)(at - req->fields);
+    }
+}
+
 /* Decides the head, and where the body ends, and puts it on its way with what
  * has gathered. `whole`: the body is complete, so its length is known. From
  * here on status and fields are fixed. Returns EMPM_OK or EMPM_ENOMEM. */
@@ -12707,7 +13033,7 @@ static int empm__response_commit(empm_request *req, int whole)
     if (req->body_open && req->body_mode == EMPM__BODY_NONE)
         /* on_head answers: nobody will read it */
         empm__request_closes(req, EMPM__CLOSES_UNREAD);
-    if (whole && length < 0)
+    if (whole && length < 0 && req->trailers_out == NULL)
         length = req->written;
     /* RFC 9110 15.3.6: no content, and a length that says so */
     if (req->status == 205)
@@ -12719,6 +13045,8 @@ static int empm__response_commit(empm_request *req, int whole)
         empm__request_closes(req, EMPM__CLOSES);
         req->c->flags |= EMPM__F_RESET;  /* until all of it is sent */
     }
+    if (req->framing == EMPM__BY_CHUNKS)
+        empm__response_announce(req);
     n = empm__protocol_of(req->c)->head(req, head, length);
     req->head_out = (uint32_t)n;
     /* A small answer is one piece of memory, and so one send() */
@@ -12757,14 +13085,20 @@ static void empm__response_chunk(empm__page *p)
     data[p->end++] = '\n';
 }
 
-/* Sends the last chunk, and no trailers. EMPM_OK or EMPM_ENOMEM. */
+/* Sends the last chunk, and the trailers, which fit behind it. EMPM_OK or
+ * EMPM_ENOMEM. */
 static int empm__response_end_chunks(empm_request *req)
 {
     empm__page *p = empm__page_borrow(req->w);
+    const empm__trailer *t = req->trailers_out;
+    char *at;
     if (p == NULL)
         return EMPM_ENOMEM;
-    p->end = 5;
-    memcpy(empm__page_data(p), "0\r\n\r\n", 5);
+    at = EMPM__ADD(empm__page_data(p), "0\r\n");
+    for (; t != NULL; t = t->next)
+        at = empm__text_append(at, t->line, t->len);
+    at = EMPM__ADD(at, "\r\n");
+    p->end = (uint32_t)(at - empm__page_data(p));
     return empm__response_emit(req, p);
 }
 
@@ -12844,27 +13178,6 @@ static void empm__response_field_remove(empm_request *req, const char *name,
     }
 }
 
-/* Makes room for `need` bytes behind the response's fields. Returns EMPM_OK,
- * EMPM_ENOMEM, or EMPM_EFULL: a head that long goes into no page. Room that was
- * too small stays with the request until its end. */
-static int empm__response_fields_reserve(empm_request *req, size_t need)
-{
-    if (need > EMPM__FIELDS_MAX - req->fields_len)
-        return EMPM_EFULL;
-    if (req->fields_len + need > req->fields_cap) {
-        const size_t cap = empm__min((req->fields_len + need) * 2 + 128,
-                                     EMPM__FIELDS_MAX);
-        char *more = (char *)empm_alloc(req, cap);
-        if (more == NULL)
-            return EMPM_ENOMEM;
-        if (req->fields_len > 0)
-            memcpy(more, req->fields, req->fields_len);
-        req->fields = more;
-        req->fields_cap = (uint32_t)cap;
-    }
-    return EMPM_OK;
-}
-
 /* Does the server itself make this field? */
 static int empm__response_field_is_ours(const char *name, size_t n)
 {
@@ -12878,14 +13191,28 @@ static int empm__response_field_is_ours(const char *name, size_t n)
     return 0;
 }
 
-/* Adds a field, or, `replace`, puts it in the place of all of its name. Fields
- * that frame the answer are the server's; Content-Length is kept as a
- * number, and holds the handler to it. A name or value with bytes that could
- * begin another field is refused: RFC 9110 5.5. */
+/* May a handler send this field? Fields that frame the answer are the server's
+ * (`ours`). A name or value with bytes that could begin another field is
+ * refused: RFC 9110 5.5. Returns EMPM_OK or EMPM_EINVAL. */
+static int empm__response_field_judge(empm_request *req, const char *name,
+                                      size_t n, const char *value, size_t v)
+{
+    const empm__chars *t = &req->w->s->chars;
+    if (n == 0 || !empm__chars_all(t, name, n, EMPM__TCHAR) ||
+        !empm__chars_all(t, value, v, EMPM__VCHAR)) {
+        empm__response_complain(req, "field with a bad name or value refused");
+        return EMPM_EINVAL;
+    }
+    if (empm__response_field_is_ours(name, n))
+        return EMPM_EINVAL;
+    return EMPM_OK;
+}
+
+/* Adds a field, or, `replace`, puts it in the place of all of its name.
+ * Content-Length is kept as a number, and holds the handler to it. */
 static int empm__response_field_add(empm_request *req, const char *name,
                                     const char *value, int replace)
 {
-    const empm__chars *t = &req->w->s->chars;
     const size_t n = name != NULL ? strlen(name) : 0;
     const size_t v = value != NULL ? strlen(value) : 0, need = n + v + 4;
     size_t old;
@@ -12897,13 +13224,8 @@ static int empm__response_field_add(empm_request *req, const char *name,
         empm__response_complain(req, "field set after the head was sent");
         return EMPM_EMISUSE;
     }
-    if (n == 0 || !empm__chars_all(t, name, n, EMPM__TCHAR) ||
-        !empm__chars_all(t, value, v, EMPM__VCHAR)) {
-        empm__response_complain(req, "field with a bad name or value refused");
-        return EMPM_EINVAL;
-    }
-    if (empm__response_field_is_ours(name, n))
-        return EMPM_EINVAL;
+    if ((r = empm__response_field_judge(req, name, n, value, v)) < 0)
+        return r;
     if (empm__text_same(name, n, "content-length", 14)) {
         const int64_t len = empm__parse_u63(value, v);
         if (len < req->written) {    /* no number, or too late for it */
@@ -12995,6 +13317,113 @@ EMPM_API int empm_set_download(empm_request *req, const char *name)
         snprintf(at, (size_t)(value + sizeof value - at),
                  "; filename*=UTF-8''%s", extended);
     return empm_set_header(req, "Content-Disposition", value);
+}
+
+/* Sent at once, behind the answers before it: it is worth something only while
+ * the handler is busy. A page of its own, so that it goes whole or not at all,
+ * and within LimitResponseSpool. */
+EMPM_API int empm_early_hints(empm_request *req, const char *name,
+                              const char *value)
+{
+    const size_t n = name != NULL ? strlen(name) : 0;
+    const size_t v = value != NULL ? strlen(value) : 0;
+    empm__page *p;
+    char *at;
+    int r = req->failed;
+    if (r < 0)
+        return r;
+    if (!empm__request_head_is_open(req)) {
+        empm__response_complain(req, "early hints after the head was sent");
+        return EMPM_EMISUSE;
+    }
+    if ((r = empm__response_field_judge(req, name, n, value, v)) < 0)
+        return r;
+    if (empm__text_same(name, n, "content-length", 14))
+        return EMPM_EINVAL;
+    if (n + v > EMPM__FIELDS_MAX)
+        return EMPM_EFULL;
+    /* RFC 9110 15.2: never to HTTP/1.0, and so not to a client of which the
+     * version is not known yet */
+    if (req->text == NULL || req->head.minor == 0)
+        return EMPM_OK;
+    if ((p = empm__page_borrow(req->w)) == NULL)
+        return EMPM_ENOMEM;
+    at = EMPM__ADD(empm__page_data(p), "HTTP/1.1 103 Early Hints\r\n");
+    at = empm__text_append(at, name, n);
+    at = EMPM__ADD(at, ": ");
+    at = empm__text_append(at, value, v);
+    at = EMPM__ADD(at, "\r\n\r\n");
+    p->end = (uint32_t)(at - empm__page_data(p));
+    if ((r = empm__response_emit(req, p)) < 0)
+        empm__response_fail_room(req, r);
+    else if (empm__response_flush(req) == EMPM__CUT)
+        empm__response_fail(req, EMPM_ECLOSED, "");
+    return req->failed;
+}
+
+/* Does the client take trailers, rather than drop them unseen (RFC 9110
+ * 10.1.4)? Only a body in chunks has them. */
+static int empm__response_trailers_wanted(const empm_request *req)
+{
+    empm__list l;
+    if (req->text == NULL || req->head.minor == 0 || req->head_only)
+        return 0;
+    empm__list_of_fields(&l, &req->head, req->text, "te", '\\');
+    while (empm__list_next(&l))
+        if (empm__text_same(l.item, strcspn(l.item, " \t;,"), "trailers", 8))
+            return 1;
+    return 0;
+}
+
+/* May that stand behind a body? Not what a client has to know before it, such
+ * as response control, authentication and the content's form (RFC 9110
+ * 6.5.1). */
+static int empm__response_trailer_forbidden(const char *name, size_t n)
+{
+    return empm__chunk_trailer_forbidden(name, n) ||
+           empm__text_listed("age allow content-disposition content-language "
+                             "content-location expires location "
+                             "proxy-authenticate retry-after set-cookie vary "
+                             "via warning www-authenticate", name);
+}
+
+EMPM_API int empm_add_trailer(empm_request *req, const char *name,
+                              const char *value)
+{
+    const size_t n = name != NULL ? strlen(name) : 0;
+    const size_t v = value != NULL ? strlen(value) : 0;
+    size_t sum = n + v + 4;
+    empm__trailer *t, **last = &req->trailers_out;
+    int r = req->failed;
+    if (r < 0)
+        return r;
+    if (req->answer == EMPM__COMPLETE || req->declared >= 0 ||
+        req->framing == EMPM__BY_LENGTH) {
+        empm__response_complain(req, "a trailer of an answer of known length, "
+                                "or that is complete");
+        return EMPM_EMISUSE;
+    }
+    if ((r = empm__response_field_judge(req, name, n,
+                                        value != NULL ? value : "", v)) < 0)
+        return r;
+    if (empm__response_trailer_forbidden(name, n))
+        return EMPM_EINVAL;
+    if (!empm__response_trailers_wanted(req))
+        return EMPM_OK;
+    for (; *last != NULL; last = &(*last)->next)
+        sum += (*last)->len;
+    if (sum > EMPM__FIELDS_MAX)
+        return EMPM_EFULL;
+    if ((t = (empm__trailer *)empm_alloc(req, sizeof *t + n + v + 5)) == NULL)
+        return EMPM_ENOMEM;
+    t->next = NULL;
+    t->line = (char *)(t + 1);
+    t->name_len = (uint32_t)n;
+    t->len = value != NULL ? (uint32_t)(n + v + 4) : 0;
+    snprintf(t->line, n + v + 5, "%s: %s\r\n", name, value != NULL ? value
+                                                                   : "");
+    *last = t;
+    return EMPM_OK;
 }
 
 /* Returns the last page of the body, or a new one, with room for at least one
@@ -13186,7 +13615,7 @@ static int empm__response_produce(empm_request *req)
 }
 
 /* Forgets a body of which nothing has left: its pages, its file, its producer,
- * its declared length. Status and fields stay. */
+ * its declared length, its trailers. Status and fields stay. */
 static void empm__response_body_forget(empm_request *req)
 {
     empm__pages_return(req->w, req->body_out);
@@ -13194,6 +13623,7 @@ static void empm__response_body_forget(empm_request *req)
     req->body_out_bytes = 0;
     req->written = 0;
     req->declared = -1;
+    req->trailers_out = NULL;
     req->producer = NULL;
     empm__request_file_drop(req);
     if (req->answer == EMPM__PROMISED)
@@ -13909,10 +14339,10 @@ static enum empm__state empm__dispatch_request(empm__worker *w,
         else if (!empm__dispatch_route_enter(req) ||
                  (later_s = empm__dispatch_route_closed(req)) > 0)
             status = 503;
-        else if (u->on_head != NULL) {
+        else if (req->route->on_head != NULL) {
             empm__turn_may_block(w, req->route);
             w->calling = EMPM__CALL_OTHER;
-            i = u->on_head(req, u->user);
+            i = req->route->on_head(req, u->user);
             w->calling = EMPM__CALL_NONE;
             w->turn_us = empm__now_us();
             if (i != EMPM_OK || req->answer != EMPM__UNANSWERED)
@@ -14291,14 +14721,14 @@ static int empm__body_put(empm__worker *w, empm_request *req, const char *data,
         return 0;
     }
     if (req->body_mode == EMPM__BODY_PIECES) {
-        const empm_route *u = req->route->user;
+        const empm__route *r = req->route;
         req->body_len = len;
         /* `data` may stand in the scratch, through which an overflow is sent if
          * on_body() answers: that then gets another one */
         char *scratch = w->scratch;
         w->scratch = NULL;
         w->calling = EMPM__CALL_OTHER;
-        status = u->on_body(req, data, n, u->user);
+        status = r->on_body(req, data, n, r->user->user);
         w->calling = EMPM__CALL_NONE;
         EMPM_FREE(w->scratch);
         w->scratch = scratch;
@@ -14330,7 +14760,7 @@ static int empm__body_begin(empm_request *req)
     /* negative: chunked */
     const int64_t left = req->body_left;
     const uint32_t room = req->io.in_cap - req->io.in_start;
-    if (req->route->user->on_body != NULL)
+    if (req->route->on_body != NULL)
         req->body_mode = EMPM__BODY_PIECES;
     else if (left > 0 && left < room)
         req->body_mode = EMPM__BODY_IN_PLACE;
@@ -18304,6 +18734,718 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
 
 #endif /* EVENTMPM_NO_CONFIG_FILES */
 
+#ifndef EVENTMPM_NO_ANSWERS
+
+/* ---------------------------------------------------------------------------
+ * >>answers -- texts of a client's in JSON and HTML
+ *
+ * A text that a client has sent stays a text in the answer: each character that
+ * could end it is escaped, and bytes that are no UTF-8 become U+FFFD, as
+ * decoders would have it. Formats are those of printf(), so that compilers
+ * check the arguments; a format that would not be JSON is refused before a byte
+ * of it is written. So a format is read twice:
+ *
+ *     format_ok   parse each directive, follow the strings of the format
+ *     write       the same, with arguments --> text[512] --> empm_write()
+ *
+ * Left out, as JSON has no place for it or a call of its own serves better:
+ * flags and widths (a number has no zeros before it), %x, %p, %n, long double,
+ * wide characters, and a raw %s, through which a client's text could pass.
+ *
+ * source    RFC 8259 7, Unicode 15 3.9 (table 3-7, U+FFFD for each maximal
+ *           subpart), HTML 13.1.2
+ * ------------------------------------------------------------------------- */
+
+enum empm__answers_kind { EMPM__JSON, EMPM__HTML };
+
+/* Returns the length of the character at s, of which n bytes are there; or, if
+ * they are none, 0, and *bad, how many bytes one U+FFFD stands for. */
+static size_t empm__answers_utf8(const unsigned char *s, size_t n, size_t *bad)
+{
+    const unsigned c = *s;
+    /* 0x80 to 0xc1: a later byte of a character, or one of an overlong form */
+    const size_t want = c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2
+                      : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0;
+    /* the second byte's range is that of no overlong form, no surrogate, and
+     * nothing above U+10FFFF */
+    unsigned low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;
+    unsigned high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+    size_t i;
+    for (i = 1; i < want && i < n && s[i] >= low && s[i] <= high; i++) {
+        low = 0x80;
+        high = 0xbf;
+    }
+    *bad = i;
+    return i == want ? want : 0;
+}
+
+/* Takes the first character of s[0..n) and writes it, escaped, to `to`. Returns
+ * how many bytes it has written, at most 6; *taken: how many it has read. '<'
+ * is escaped in JSON, too: it may stand in a <script>. */
+static size_t empm__answers_escape(char to[8], const char *s, size_t n,
+                                   enum empm__answers_kind kind, size_t *taken)
+{
+    static const char json[] = "\"\"\\\\\nn\rr\tt";
+    static const char *const html[] = { "&&amp;", "<&lt;", ">&gt;",
+                                        "\"&#34;", "'&#39;" };
+    const unsigned char c = (unsigned char)*s;
+    size_t len = empm__answers_utf8((const unsigned char *)s, n, taken), i;
+    if (len > 1) {
+        memcpy(to, s, *taken = len);
+        return len;
+    }
+    /* HTML has no way to write a control: its escape is an error, too */
+    if (len == 0 || (kind == EMPM__HTML && c < ' ' && c != '\n' && c != '\t' &&
+                     c != '\r')) {
+        memcpy(to, "\xef\xbf\xbd", 3);
+        return 3;
+    }
+    for (i = 0; kind == EMPM__JSON && i < sizeof json - 1; i += 2)
+        if (*s == json[i]) {
+            to[0] = '\\';
+            to[1] = json[i + 1];
+            return 2;
+        }
+    for (i = 0; kind == EMPM__HTML && i < EMPM__COUNT(html); i++)
+        if (*s == *html[i]) {
+            len = strlen(html[i] + 1);
+            memcpy(to, html[i] + 1, len);
+            return len;
+        }
+    if (kind == EMPM__JSON && (c < ' ' || c == '<')) {
+        memcpy(to, "\\u00", 4);
+        to[4] = (char)('0' + (c >> 4));
+        to[5] = "0123456789abcdef"[c & 15];
+        return 6;
+    }
+    *to = *s;
+    return 1;
+}
+
+/* Escapes into to[0..cap), which ends with NUL and, where it is too short, with
+ * a whole character. Returns the length of all of it. */
+static size_t empm__answers_escape_all(char *to, size_t cap, const char *s,
+                                       size_t n, enum empm__answers_kind kind)
+{
+    size_t sum = 0, end = 0;
+    char one[8];
+    while (n > 0) {
+        size_t taken;
+        const size_t len = empm__answers_escape(one, s, n, kind, &taken);
+        if (sum == end && end + len < cap) {    /* none is left out so far */
+            memcpy(to + end, one, len);
+            end += len;
+        }
+        sum += len;
+        s += taken;
+        n -= taken;
+    }
+    if (cap > 0)
+        to[end] = '\0';
+    return sum;
+}
+
+EMPM_API size_t empm_escape_json(char *to, size_t cap, const char *text,
+                                 size_t len)
+{
+    return empm__answers_escape_all(to, cap, text, len, EMPM__JSON);
+}
+
+EMPM_API size_t empm_escape_html(char *to, size_t cap, const char *text,
+                                 size_t len)
+{
+    return empm__answers_escape_all(to, cap, text, len, EMPM__HTML);
+}
+
+/* Where a format is, and what it makes gathers for empm_write(). */
+typedef struct empm__answers_out {
+    empm_request *req;
+    enum empm__answers_kind kind;
+    char          quote;           /* of the string that the format is in; 0 */
+    int           error;           /* EMPM_E*, of empm_write() */
+    va_list       ap;
+    size_t        n;
+    char          text[512];
+} empm__answers_out;
+
+/* After an error nothing is written; the caller sees it at the end. */
+static void empm__answers_put(empm__answers_out *o, const char *s, size_t n)
+{
+    while (n > 0 && o->error == EMPM_OK) {
+        const size_t room = empm__min(n, sizeof o->text - o->n);
+        memcpy(o->text + o->n, s, room);
+        o->n += room;
+        s += room;
+        n -= room;
+        if (o->n == sizeof o->text) {
+            o->error = empm_write(o->req, o->text, o->n);
+            o->n = 0;
+        }
+    }
+}
+
+/* One directive of a format: %[flags][width][.precision][length]conversion. */
+typedef struct empm__answers_directive {
+    char   flags[16];              /* with the width; HTML only */
+    int    precision;              /* -1: none; -2: an argument */
+    char   length;                 /* h l z j t as in printf(); H, L: hh, ll */
+    char   conversion;
+} empm__answers_directive;
+
+/* Reads the directive behind a '%'. Returns what follows it; NULL: there is no
+ * such directive in a format of this kind. */
+static const char *empm__answers_parse(const char *at,
+                                       enum empm__answers_kind kind,
+                                       empm__answers_directive *d)
+{
+    const size_t flags = kind == EMPM__HTML ? strspn(at, "-+ 0") : 0;
+    const size_t width = kind == EMPM__HTML ? strspn(at + flags, "0123456789")
+                                            : 0;
+    int number, real;
+    memset(d, 0, sizeof *d);
+    d->precision = -1;
+    if (flags > 4 || width > 2)      /* a number fits into 512 bytes */
+        return NULL;
+    memcpy(d->flags, at, flags + width);
+    at += flags + width;
+    if (*at == '.' && at[1] == '*') {
+        d->precision = -2;
+        at += 2;
+    } else if (*at == '.') {
+        d->precision = 0;
+        while (empm__ascii_is_digit((unsigned char)*++at))
+            if ((d->precision = d->precision * 10 + (*at - '0')) > 99)
+                return NULL;
+    }
+    if (*at != '\0' && strchr("hlzjt", *at) != NULL) {
+        d->length = *at++;
+        if ((d->length == 'h' || d->length == 'l') && *at == d->length) {
+            d->length = d->length == 'h' ? 'H' : 'L';
+            at++;
+        }
+    }
+    if ((d->conversion = *at) == '\0')
+        return NULL;
+    number = strchr(kind == EMPM__HTML ? "diuxX" : "diu", *at) != NULL;
+    real = strchr("feg", *at) != NULL;
+    /* each conversion with what it can have; %% and %c with nothing */
+    if (number ? d->precision != -1
+        : real ? (d->length != '\0' && d->length != 'l') || d->precision == -2
+               : d->length != '\0' || flags + width > 0 ||
+                     (*at != 's' && d->precision != -1) ||
+                     (*at != 's' && *at != '%' &&
+                      (*at != 'c' || kind == EMPM__HTML)))
+        return NULL;
+    return at + 1;
+}
+
+/* Writes a character of the format itself to `to`: in JSON '...' is a string,
+ * too. Returns how many bytes, at most 2, and *taken, how many it has read; 0:
+ * it cannot stand here. */
+static size_t empm__answers_literal(empm__answers_out *o, const char *at,
+                                    char to[2], size_t *taken)
+{
+    *to = *at;
+    *taken = 1;
+    if (o->kind == EMPM__HTML)
+        return 1;
+    if (o->quote != '\0' && (unsigned char)*at < ' ')
+        return 0;
+    if (o->quote != '\0' && *at == '\\') {
+        *taken = 2;
+        to[1] = at[1];
+        if (at[1] == '\'')           /* which JSON does not escape */
+            *to = '\'';
+        return at[1] == '\'' ? 1
+             : at[1] != '\0' && strchr("\"\\/bfnrtu", at[1]) != NULL ? 2 : 0;
+    }
+    if (o->quote == '\'' && *at == '"') {
+        to[0] = '\\';
+        to[1] = '"';
+        return 2;
+    }
+    if (o->quote == '\0' ? *at == '"' || *at == '\'' : *at == o->quote) {
+        o->quote = o->quote == '\0' ? *at : '\0';
+        *to = '"';
+    }
+    return 1;
+}
+
+/* Is this a format of that kind? In JSON, one that ends within a string is
+ * none. */
+static int empm__answers_format_ok(empm__answers_out *o, const char *fmt)
+{
+    empm__answers_directive d;
+    char to[2];
+    size_t taken;
+    if (fmt == NULL)
+        return 0;
+    while (*fmt != '\0') {
+        if (*fmt == '%') {
+            if ((fmt = empm__answers_parse(fmt + 1, o->kind, &d)) == NULL)
+                return 0;
+        } else if (empm__answers_literal(o, fmt, to, &taken) > 0)
+            fmt += taken;
+        else
+            return 0;
+    }
+    return o->quote == '\0';
+}
+
+/* Writes a text, which ends with NUL or after `precision` bytes. NULL: null in
+ * JSON, nothing elsewhere. */
+static void empm__answers_string(empm__answers_out *o, const char *s,
+                                 int precision)
+{
+    const int quotes = o->kind == EMPM__JSON && o->quote == '\0';
+    size_t n = 0;
+    /* no strlen(): with a precision, no NUL need be there */
+    char one[8];
+    if (s == NULL) {
+        empm__answers_put(o, "null", quotes ? 4 : 0);
+        return;
+    }
+    while ((precision < 0 || n < (size_t)precision) && s[n] != '\0')
+        n++;
+    empm__answers_put(o, "\"", quotes ? 1 : 0);
+    while (n > 0) {
+        size_t taken;
+        const size_t len = empm__answers_escape(one, s, n, o->kind, &taken);
+        empm__answers_put(o, one, len);
+        s += taken;
+        n -= taken;
+    }
+    empm__answers_put(o, "\"", quotes ? 1 : 0);
+}
+
+/* Writes the next argument, of the type that the directive names: what is
+ * narrower than an int has come as one. All are printed as the widest, so that
+ * one spec of printf() serves. */
+static void empm__answers_integer(empm__answers_out *o,
+                                  const empm__answers_directive *d)
+{
+    const int sign = d->conversion == 'd' || d->conversion == 'i';
+    char spec[24], text[160];
+    unsigned long long v;
+    int n;
+    switch (d->length) {
+    case 'L':
+        v = va_arg(o->ap, unsigned long long);
+        break;
+    case 'l':
+        v = sign ? (unsigned long long)va_arg(o->ap, long)
+                 : va_arg(o->ap, unsigned long);
+        break;
+    case 'z':
+        v = sign ? (unsigned long long)(ptrdiff_t)va_arg(o->ap, size_t)
+                 : va_arg(o->ap, size_t);
+        break;
+    case 'j':
+        v = va_arg(o->ap, uintmax_t);
+        break;
+    case 't':
+        v = (unsigned long long)va_arg(o->ap, ptrdiff_t);
+        break;
+    case 'h':
+        v = sign ? (unsigned long long)(short)va_arg(o->ap, int)
+                 : (unsigned short)va_arg(o->ap, int);
+        break;
+    case 'H':
+        v = sign ? (unsigned long long)(signed char)va_arg(o->ap, int)
+                 : (unsigned char)va_arg(o->ap, int);
+        break;
+    default:
+        v = sign ? (unsigned long long)va_arg(o->ap, int)
+                 : va_arg(o->ap, unsigned);
+        break;
+    }
+    snprintf(spec, sizeof spec, "%%%sll%c", d->flags, d->conversion);
+    n = sign ? snprintf(text, sizeof text, spec, (long long)v)
+             : snprintf(text, sizeof text, spec, v);
+    empm__answers_put(o, text, (size_t)n);
+}
+
+/* Writes a double. JSON has no NaN and no infinity: they are null. The point is
+ * '.', whatever the locale has. */
+static void empm__answers_real(empm__answers_out *o,
+                               const empm__answers_directive *d)
+{
+    const double v = va_arg(o->ap, double);
+    char spec[24], text[512];
+    int n, i, k = 0;
+    if (o->kind == EMPM__JSON && (v != v || v - v != 0)) {
+        empm__answers_put(o, "null", 4);
+        return;
+    }
+    snprintf(spec, sizeof spec, "%%%s.*%c", d->flags, d->conversion);
+    n = snprintf(text, sizeof text, spec, d->precision, v);
+    for (i = 0; i < n; i++) {
+        if ((unsigned char)text[i] < 0x80 && text[i] != ',')
+            text[k++] = text[i];
+        else if (k > 0 && text[k - 1] != '.')
+            text[k++] = '.';         /* whatever has bytes of its own here */
+    }
+    empm__answers_put(o, text, (size_t)k);
+}
+
+/* Appends what the format makes to the answer: empm__answers_format_ok() has
+ * seen that each directive is one. Returns EMPM_OK, or the error of
+ * empm_write(). */
+static int empm__answers_write(empm__answers_out *o, const char *fmt)
+{
+    empm__answers_directive d;
+    char to[2];
+    size_t taken;
+    int truth;
+    while (*fmt != '\0' && o->error == EMPM_OK) {
+        if (*fmt != '%') {
+            const size_t n = empm__answers_literal(o, fmt, to, &taken);
+            empm__answers_put(o, to, n);
+            fmt += taken;
+            continue;
+        }
+        fmt = empm__answers_parse(fmt + 1, o->kind, &d);
+        if (d.precision == -2)
+            d.precision = va_arg(o->ap, int);
+        switch (d.conversion) {
+        case '%':
+            empm__answers_put(o, "%", 1);
+            break;
+        case 's':
+            empm__answers_string(o, va_arg(o->ap, const char *), d.precision);
+            break;
+        case 'c':
+            truth = va_arg(o->ap, int) != 0;
+            empm__answers_put(o, truth ? "true" : "false", truth ? 4 : 5);
+            break;
+        case 'f': case 'e': case 'g':
+            empm__answers_real(o, &d);
+            break;
+        default:
+            empm__answers_integer(o, &d);
+            break;
+        }
+    }
+    return o->error != EMPM_OK ? o->error : empm_write(o->req, o->text, o->n);
+}
+
+/* Appends a format of that kind. With `type`, that is Content-Type, unless one
+ * has been set. `status` 0: it stays. A format that is none changes nothing. */
+static int empm__answers_format(empm_request *req, enum empm__answers_kind kind,
+                                int status, const char *type, const char *fmt,
+                                va_list ap)
+{
+    empm__answers_out o;
+    int r = EMPM_OK;
+    o.req = req;
+    o.kind = kind;
+    o.quote = '\0';
+    o.error = EMPM_OK;
+    o.n = 0;
+    if (!empm__answers_format_ok(&o, fmt)) {
+        empm__response_complain(req, kind == EMPM__JSON
+                                ? "a format that is no JSON refused"
+                                : "a format that is not for HTML refused");
+        return EMPM_EINVAL;
+    }
+    if (status != 0)
+        r = empm_status(req, status);
+    if (r == EMPM_OK && type != NULL && !req->has_type &&
+        empm__request_head_is_open(req))
+        r = empm_set_header(req, "Content-Type", type);
+    if (r < 0)
+        return r;
+    va_copy(o.ap, ap);               /* an array in some ABIs: it has no & */
+    r = empm__answers_write(&o, fmt);
+    va_end(o.ap);
+    return r;
+}
+
+EMPM_API int empm_json(empm_request *req, int status, const char *fmt, ...)
+{
+    va_list ap;
+    int r;
+    va_start(ap, fmt);
+    r = empm__answers_format(req, EMPM__JSON, status, "application/json", fmt,
+                             ap);
+    va_end(ap);
+    return r;
+}
+
+EMPM_API int empm_add_json(empm_request *req, const char *fmt, ...)
+{
+    va_list ap;
+    int r;
+    va_start(ap, fmt);
+    r = empm__answers_format(req, EMPM__JSON, 0, NULL, fmt, ap);
+    va_end(ap);
+    return r;
+}
+
+EMPM_API int empm_html(empm_request *req, const char *fmt, ...)
+{
+    va_list ap;
+    int r;
+    va_start(ap, fmt);
+    r = empm__answers_format(req, EMPM__HTML, 0, "text/html; charset=utf-8",
+                             fmt, ap);
+    va_end(ap);
+    return r;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>answers-fields -- redirects and cookies
+ *
+ * What stands in a field of the answer goes by the grammar of its reader, the
+ * browser, which forgives more than RFCs do: so a target is a path of this
+ * server unless the program says that it is not, and a cookie is as closed as
+ * it can be unless its attributes open it.
+ *
+ * source    RFC 9110 10.2.2 and 15.4, RFC 3986 4.2, WHATWG URL 4.4 (where '\'
+ *           is '/', and blanks around an address are none), RFC 6265bis 4.1
+ * ------------------------------------------------------------------------- */
+
+/* Sets Location and the status. Bytes that cannot stand in an address are
+ * written as %XX. Nothing changes if that fails. */
+static int empm__answers_location(empm_request *req, int status,
+                                  const char *target)
+{
+    const size_t n = strlen(target);
+    char *to = (char *)empm_alloc(req, 3 * n + 1);
+    int r;
+    if (to == NULL)
+        return EMPM_ENOMEM;
+    *empm__dispatch_percent(to, &req->w->s->chars, target, n, 1) = '\0';
+    r = empm_set_header(req, "Location", to);
+    return r < 0 ? r : empm_status(req, status);
+}
+
+/* May `target` be sent with that status? Browsers drop controls, and blanks at
+ * the front, before they look for "//"; a '\' is a '/' to them. */
+static int empm__answers_may_redirect(int status, const char *target)
+{
+    const char *s;
+    if ((status < 301 || status > 303) && status != 307 && status != 308)
+        return 0;
+    if (target == NULL || *target == '\0' || *target == ' ')
+        return 0;
+    for (s = target; *s != '\0'; s++)
+        if ((unsigned char)*s < ' ' || *s == 127 || *s == '\\')
+            return 0;
+    return 1;
+}
+
+/* A ':' before any of "/?#" would end a scheme (RFC 3986 4.2). */
+EMPM_API int empm_redirect(empm_request *req, int status, const char *target)
+{
+    if (!empm__answers_may_redirect(status, target) ||
+        strncmp(target, "//", 2) == 0 ||
+        target[strcspn(target, ":/?#")] == ':')
+        return EMPM_EINVAL;
+    return empm__answers_location(req, status, target);
+}
+
+/* With a scheme, two slashes and a host: less than that, and browsers take
+ * their own host, or the first word of the path. */
+EMPM_API int empm_redirect_url(empm_request *req, int status, const char *url)
+{
+    size_t n;
+    if (!empm__answers_may_redirect(status, url))
+        return EMPM_EINVAL;
+    n = empm__text_same(url, empm__min(strlen(url), 8), "https://", 8) ? 8
+      : empm__text_same(url, empm__min(strlen(url), 7), "http://", 7) ? 7 : 0;
+    if (n == 0 || strcspn(url + n, "/?# ") == 0 ||
+        url[n + strcspn(url + n, "/?# ")] == ' ')
+        return EMPM_EINVAL;
+    return empm__answers_location(req, status, url);
+}
+
+/* A cookie's attributes. Spans are of the text that the program has given. */
+typedef struct empm__cookie {
+    const char *path, *domain;
+    size_t      path_len, domain_len;      /* domain_len 0: none */
+    const char *same_site;
+    int64_t     max_age_s;                 /* -1: none */
+    int         secure;                    /* -1: nothing said */
+    int         http_only, partitioned;
+} empm__cookie;
+
+#define EMPM__COOKIE_MOST 4096       /* name and value; browsers drop longer */
+#define EMPM__COOKIE_PART 1024       /* the value of an attribute; the same */
+
+/* Sets what one attribute says: name, n bytes, and value, v bytes, NULL: it has
+ * none. Returns 0: there is no such attribute, or no such value of it. */
+static int empm__answers_cookie_is(empm__cookie *k, const char *name, size_t n,
+                                   const char *value, size_t v)
+{
+    static const char *const sites[] = { "Strict", "Lax", "None" };
+    static const char *const flags[] = { "Secure", "HttpOnly", "Partitioned" };
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz"
+                                  "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-";
+    size_t i;
+    if (v > EMPM__COOKIE_PART)
+        return 0;
+    for (i = 0; value == NULL && i < 3; i++) {
+        const size_t off = n > 0 && *name == '-';
+        int *const flag = i == 0 ? &k->secure : i == 1 ? &k->http_only
+                                                       : &k->partitioned;
+        if (!empm__text_same(name + off, n - off, flags[i], strlen(flags[i])))
+            continue;
+        *flag = !off;
+        return 1;
+    }
+    if (value == NULL)
+        return 0;
+    if (empm__text_same(name, n, "path", 4)) {
+        k->path = value;
+        k->path_len = v;
+        return v > 0 && *value == '/';
+    }
+    if (empm__text_same(name, n, "domain", 6)) {
+        k->domain = value;
+        k->domain_len = v;
+        return v > 0 && strspn(value, letters) >= v;
+    }
+    if (empm__text_same(name, n, "max-age", 7)) {
+        k->max_age_s = v < 10 ? empm__parse_u63(value, v) : -1;
+        return k->max_age_s >= 0;
+    }
+    for (i = 0; i < 3 && empm__text_same(name, n, "samesite", 8); i++)
+        if (empm__text_same(value, v, sites[i], strlen(sites[i])))
+            return (k->same_site = sites[i]) != NULL;
+    return 0;
+}
+
+/* Reads "Path=/a; Max-Age=60; -HttpOnly" over the defaults; of an attribute
+ * that stands there twice, the last one counts. Returns 0: it is none. */
+static int empm__answers_cookie_parse(empm__cookie *k, const char *text)
+{
+    memset(k, 0, sizeof *k);
+    k->path = "/";
+    k->path_len = 1;
+    k->same_site = "Lax";
+    k->max_age_s = -1;
+    k->secure = -1;
+    k->http_only = 1;
+    while (text != NULL && *text != '\0') {
+        const size_t all = strcspn(text, ";");
+        const char *end = text + all, *eq;
+        size_t n, v = 0;
+        text += strspn(text, " \t");
+        if (text < end) {
+            n = empm__text_trimmed(text, (size_t)(end - text));
+            eq = (const char *)memchr(text, '=', n);
+            if (eq != NULL) {
+                v = n - (size_t)(eq + 1 - text);
+                n = (size_t)(eq - text);
+            }
+            if (!empm__answers_cookie_is(k, text, n,
+                                         eq != NULL ? eq + 1 : NULL, v))
+                return 0;
+        }
+        text = end + (*end == ';');
+    }
+    return 1;
+}
+
+/* May a cookie of that name have these attributes? What its name, SameSite=None
+ * or Partitioned demand is added, unless the program has said the opposite. */
+static int empm__answers_cookie_agrees(empm__cookie *k, const char *name,
+                                       const char *scheme)
+{
+    const int host = empm__text_same(name, empm__min(strlen(name), 7),
+                                     "__host-", 7);
+    if (host && (k->domain_len > 0 || k->path_len != 1))
+        return 0;
+    if (host || k->partitioned || *k->same_site == 'N' ||
+        empm__text_same(name, empm__min(strlen(name), 9), "__secure-", 9)) {
+        if (k->secure == 0)
+            return 0;
+        k->secure = 1;
+    }
+    if (k->secure < 0)
+        k->secure = strcmp(scheme, "https") == 0;
+    return 1;
+}
+
+/* RFC 6265 4.1.1: no quotes, commas, semicolons, backslashes or blanks, which
+ * servers and browsers read apart. */
+static int empm__answers_cookie_value_ok(const char *s)
+{
+    for (; *s != '\0'; s++)
+        if ((unsigned char)*s <= ' ' || (unsigned char)*s >= 127 ||
+            strchr("\",;\\", *s) != NULL)
+            return 0;
+    return 1;
+}
+
+/* Removes all Set-Cookie fields of that name but the last: there should be one
+ * (RFC 6265 4.1.1). It comes after the new one has found room, so that a call
+ * that fails changes nothing. */
+static void empm__answers_cookie_last(empm_request *req, const char *name)
+{
+    const size_t n = strlen(name);
+    char *at = req->fields, *next, *one = NULL, *behind = NULL;
+    while ((at = empm__response_field_line(req, at, "set-cookie", 10, &next)) !=
+           NULL) {
+        if (strncmp(at + 12, name, n) != 0 || at[12 + n] != '=') {
+            at = next;
+            continue;
+        }
+        if (one != NULL) {               /* there is a later one */
+            const size_t gone = (size_t)(behind - one);
+            memmove(one, behind,
+                    (size_t)(req->fields + req->fields_len - behind));
+            req->fields_len -= (uint32_t)gone;
+            at -= gone;
+            next -= gone;
+        }
+        one = at;
+        behind = at = next;
+    }
+}
+
+EMPM_API int empm_set_cookie(empm_request *req, const char *name,
+                             const char *value, const char *attributes)
+{
+    const size_t n = name != NULL ? strlen(name) : 0;
+    const size_t v = value != NULL ? strlen(value) : 0;
+    empm__cookie k;
+    char date[30], age[72] = "", *to;
+    size_t room;
+    int r;
+    /* a cookie without a name could pose as one with a prefix: "=__Host-a" */
+    if (n == 0 || n + v > EMPM__COOKIE_MOST ||
+        !empm__chars_all(&req->w->s->chars, name, n, EMPM__TCHAR) ||
+        (value != NULL && !empm__answers_cookie_value_ok(value)) ||
+        !empm__answers_cookie_parse(&k, attributes) ||
+        !empm__answers_cookie_agrees(&k, name, empm_scheme(req)))
+        return EMPM_EINVAL;
+    if (value == NULL)
+        k.max_age_s = 0;
+    if (k.max_age_s >= 0) {          /* Expires: for clients without Max-Age */
+        empm__format_date(date, k.max_age_s == 0
+                                    ? 0 : (int64_t)time(NULL) + k.max_age_s);
+        snprintf(age, sizeof age, "; Max-Age=%lld; Expires=%s",
+                 (long long)k.max_age_s, date);
+    }
+    room = n + v + k.path_len + k.domain_len + sizeof age + 96;
+    if ((to = (char *)empm_alloc(req, room)) == NULL)
+        return EMPM_ENOMEM;
+    snprintf(to, room, "%s=%s%s; Path=%.*s%s%.*s%s%s; SameSite=%s%s", name,
+             value != NULL ? value : "", age, (int)k.path_len, k.path,
+             k.domain_len > 0 ? "; Domain=" : "", (int)k.domain_len,
+             k.domain_len > 0 ? k.domain : "", k.secure ? "; Secure" : "",
+             k.http_only ? "; HttpOnly" : "", k.same_site,
+             k.partitioned ? "; Partitioned" : "");
+    r = empm_add_header(req, "Set-Cookie", to);
+    if (r == EMPM_OK)
+        empm__answers_cookie_last(req, name);
+    return r;
+}
+
+#endif /* EVENTMPM_NO_ANSWERS */
+
 /* ---------------------------------------------------------------------------
  * >>proxy -- the client behind a proxy, and which proxies are believed
  *
@@ -19689,6 +20831,45 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
 {
     return empm__kv_add(s->store, key, key_len, delta, ttl_ms, result,
                         empm__store_now_ms());
+}
+
+/* Writes the key of an upload's progress, apart from all keys of the program,
+ * since clients choose tokens. Returns its bytes; 0: it is no token. */
+static size_t empm__store_progress_key(char key[80], const char *token)
+{
+    const size_t n = token != NULL ? strlen(token) : 0;
+    if (n == 0 || n > 64)
+        return 0;
+    memcpy(key, "\0progress", 9);
+    memcpy(key + 9, token, n);
+    return n + 9;
+}
+
+EMPM_API int empm_progress(empm_request *req, const char *token)
+{
+    char key[80];
+    const size_t n = empm__store_progress_key(key, token);
+    int64_t seen[2];
+    seen[0] = empm_body_received(req, &seen[1]);
+    return n == 0 ? EMPM_EINVAL
+                  : empm_store_put(req->w->s, key, n, seen, sizeof seen, 60000);
+}
+
+EMPM_API int empm_progress_page(empm_request *req, void *user)
+{
+    char key[80], length[24];
+    const size_t n = empm__store_progress_key(key, empm_query(req, "token"));
+    int64_t seen[2];
+    size_t len = 0;
+    (void)user;
+    if (n == 0 || empm_store_get(req->w->s, key, n, seen, sizeof seen, &len,
+                                 NULL) != EMPM_OK)
+        return 404;
+    snprintf(length, sizeof length, "%lld", (long long)seen[1]);
+    empm_set_header(req, "Content-Type", "application/json");
+    empm_set_header(req, "Cache-Control", "no-store");
+    return empm_printf(req, "{\"received\":%lld,\"length\":%s}\n",
+                       (long long)seen[0], seen[1] < 0 ? "null" : length);
 }
 
 /* --- the wing ------------------------------------------------------------- */
@@ -21187,6 +22368,819 @@ static const empm__wing empm__session_wing =
     EMPM__WING_OFF(empm__session_check);
 
 #endif /* EVENTMPM_NO_SESSIONS */
+
+/* ---------------------------------------------------------------------------
+ * >>forms -- multipart/form-data, read as it comes
+ *
+ * The reader takes a body cut anywhere and says where parts begin and end. It
+ * keeps the head of one part and, of data, at most as many bytes as the
+ * delimiter has, and these only as a number: what has matched so far is the
+ * delimiter's own beginning. The delimiter's CR stands nowhere else in it, so
+ * a search that has failed goes on behind what has matched, and each byte is
+ * looked at once, or twice at a cut.
+ *
+ *   preamble  CRLF--boundary CRLF  head CRLF CRLF  data  CRLF--boundary CRLF ..
+ *   ignored   the first may stand                  data  CRLF--boundary--
+ *             where the body begins                      epilogue, ignored
+ *
+ * Programs that read one body apart let through to one what the other has not
+ * seen. So a form that some take otherwise is refused, with 400:
+ *
+ *   a boundary that is not there, twice, over 70 bytes, or has bytes that RFC
+ *     2046 does not have there; a second Content-Type
+ *   bytes behind a delimiter, as in "--boundaryX": it is one by RFC 2046 5.1.1
+ *   LF or CR alone in a head or behind a delimiter, folded lines, controls
+ *   no Content-Disposition, or twice; another one than form-data; no name, or
+ *     name or filename twice; quotes that are not closed
+ *   Content-Type twice; a Content-Transfer-Encoding that is one (RFC 7578 4.7)
+ *   the end of the body before the last delimiter
+ *
+ * filename* is ignored (RFC 7578 4.2), other fields and parameters are, too. A
+ * part that is itself multipart is data. In a quoted string '\' stands before
+ * '"' and '\' only, as in C:\fakepath; "%22" stays as it was sent.
+ *
+ * source    RFC 7578, RFC 2046 5.1.1, RFC 2183 2
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_FORMS
+
+#define EMPM__BOUNDARY_MOST 70u
+
+enum empm__form_state {
+    EMPM__FORM_PREAMBLE,               /* until the first delimiter */
+    EMPM__FORM_HEAD, EMPM__FORM_DATA,  /* of a part */
+    EMPM__FORM_TAIL,                   /* behind a delimiter: blank, CR, - */
+    EMPM__FORM_BLANKS, EMPM__FORM_LF,  /* ... blanks or CR, LF: a part begins */
+    EMPM__FORM_DASH,                   /* ... the second '-' */
+    EMPM__FORM_LAST, EMPM__FORM_LAST_LF,   /* behind the last: blanks, CR LF */
+    EMPM__FORM_EPILOGUE
+};
+
+/* Beside EMPM__MORE and statuses, what the reader has found. */
+enum {
+    EMPM__FORM_BEGIN = -11,            /* the head is complete */
+    EMPM__FORM_PIECE = -12,
+    EMPM__FORM_END   = -13
+};
+
+typedef struct empm__form_reader {
+    enum empm__form_state state;
+    uint32_t matched;                  /* bytes of the delimiter that have just
+                                          been read */
+    uint32_t skip;                     /* so many of them belong to a line
+                                          before the data */
+    uint32_t delimiter_len, head_len;
+    char     delimiter[EMPM__BOUNDARY_MOST + 4];   /* CR LF - - boundary */
+    char     head[EMPM_PART_HEAD];
+} empm__form_reader;
+
+/* What the head of a part says; places in the reader's head. */
+typedef struct empm__form_head {
+    const char *name, *filename, *type;    /* NULL: not there */
+    size_t      name_len, filename_len;    /* with their escapes */
+} empm__form_head;
+
+/* Begins to read a body of that Content-Type. Returns 0 or 400. The body's
+ * begin counts as that of a line. */
+static int empm__form_init(empm__form_reader *r, const empm__chars *t,
+                           const char *type)
+{
+    static const char more[] = " '()+_,-./:=?";    /* beside digits, letters */
+    const char *at = type + strcspn(type, "; \t"), *end = type + strlen(type);
+    empm__param p;
+    uint32_t i;
+    int found;
+    memset(r, 0, offsetof(empm__form_reader, head));
+    memcpy(r->delimiter, "\r\n--", 4);
+    r->matched = 2;
+    while ((found = empm__list_param(t, &at, end, &p)) > 0) {
+        if (!empm__text_same(p.name, p.name_len, "boundary", 8))
+            continue;
+        if (r->delimiter_len != 0 || p.value_len == 0 ||
+            p.value_len > EMPM__BOUNDARY_MOST ||
+            p.value[p.value_len - 1] == ' ')
+            return 400;
+        for (i = 0; i < p.value_len; i++) {
+            const int ch = empm__ascii_lower((unsigned char)p.value[i]);
+            if (!empm__ascii_is_digit(ch) && (ch < 'a' || ch > 'z') &&
+                strchr(more, ch) == NULL)
+                return 400;
+        }
+        memcpy(r->delimiter + 4, p.value, p.value_len);
+        r->delimiter_len = (uint32_t)p.value_len + 4;
+    }
+    return found < 0 || r->delimiter_len == 0 ? 400 : 0;
+}
+
+/* Is the body whole, if nothing follows? */
+static int empm__form_is_complete(const empm__form_reader *r)
+{
+    return r->state == EMPM__FORM_LAST || r->state == EMPM__FORM_EPILOGUE;
+}
+
+/* Goes on with a delimiter that has begun in an earlier feed, or right there.
+ * EMPM__FORM_PIECE: it was none, and what has matched is data. */
+static int empm__form_match(empm__form_reader *r, const char **at,
+                            const char *end, const char **piece, size_t *n)
+{
+    const char *p = *at;
+    while (p < end && r->matched < r->delimiter_len &&
+           *p == r->delimiter[r->matched]) {
+        p++;
+        r->matched++;
+    }
+    *at = p;
+    if (r->matched < r->delimiter_len && p == end)
+        return EMPM__MORE;
+    *piece = r->delimiter + r->skip;
+    *n = r->matched - r->skip;
+    r->skip = 0;
+    if (r->matched < r->delimiter_len) {
+        r->matched = 0;
+        return EMPM__FORM_PIECE;
+    }
+    r->matched = 0;
+    return EMPM__FORM_END;
+}
+
+/* Data up to the next delimiter, or to where one may have begun. */
+static int empm__form_data(empm__form_reader *r, const char **at,
+                           const char *end, const char **piece, size_t *n)
+{
+    const char *from = *at, *p = from;
+    if (r->matched > 0)
+        return empm__form_match(r, at, end, piece, n);
+    for (;;) {
+        uint32_t k = 0;
+        p = (const char *)memchr(p, '\r', (size_t)(end - p));
+        if (p == NULL) {
+            p = end;
+            break;
+        }
+        while (k < r->delimiter_len && p + k < end && p[k] == r->delimiter[k])
+            k++;
+        if (k == r->delimiter_len || p + k == end)
+            break;
+        p += k;                          /* no other CR is in the delimiter */
+    }
+    *at = p;
+    if (p == from)                       /* it begins here */
+        return p == end ? EMPM__MORE : empm__form_match(r, at, end, piece, n);
+    *piece = from;
+    *n = (size_t)(p - from);
+    return EMPM__FORM_PIECE;
+}
+
+/* Gathers the lines of a part's head. EMPM__FORM_BEGIN: it is complete. */
+static int empm__form_line(empm__form_reader *r, const char **at,
+                           const char *end)
+{
+    while (*at < end) {
+        const char *lf = (const char *)memchr(*at, '\n', (size_t)(end - *at));
+        const size_t n = (size_t)((lf != NULL ? lf + 1 : end) - *at);
+        if (n > sizeof r->head - r->head_len)
+            return 413;
+        memcpy(r->head + r->head_len, *at, n);
+        r->head_len += (uint32_t)n;
+        *at += n;
+        if (lf == NULL)
+            break;
+        if (r->head_len < 2 || r->head[r->head_len - 2] != '\r')
+            return 400;
+        if (r->head_len == 2 || r->head[r->head_len - 3] == '\n') {
+            r->state = EMPM__FORM_DATA;
+            r->matched = r->skip = 2;    /* the empty line's CRLF may be that of
+                                            a delimiter: a part without data */
+            return EMPM__FORM_BEGIN;
+        }
+    }
+    return EMPM__MORE;
+}
+
+/* One byte behind a delimiter. Returns 0 or 400. */
+static int empm__form_tail(empm__form_reader *r, char ch)
+{
+    const int blank = ch == ' ' || ch == '\t';
+    switch (r->state) {
+    case EMPM__FORM_TAIL:
+    case EMPM__FORM_BLANKS:
+        if (ch == '-' && r->state == EMPM__FORM_TAIL)
+            r->state = EMPM__FORM_DASH;
+        else if (ch == '\r')
+            r->state = EMPM__FORM_LF;
+        else if (blank)
+            r->state = EMPM__FORM_BLANKS;
+        else
+            return 400;
+        return 0;
+    case EMPM__FORM_DASH:
+        r->state = EMPM__FORM_LAST;
+        return ch == '-' ? 0 : 400;
+    case EMPM__FORM_LAST:
+        if (ch == '\r')
+            r->state = EMPM__FORM_LAST_LF;
+        return ch == '\r' || blank ? 0 : 400;
+    case EMPM__FORM_LF:
+        r->state = EMPM__FORM_HEAD;
+        r->head_len = 0;
+        return ch == '\n' ? 0 : 400;
+    default:
+        r->state = EMPM__FORM_EPILOGUE;
+        return ch == '\n' ? 0 : 400;
+    }
+}
+
+/* Reads on in *at..end. Returns EMPM__MORE when that is used up, a status that
+ * refuses the body, or EMPM__FORM_*: a piece has n bytes, which stand in the
+ * input or in the reader. */
+static int empm__form_read(empm__form_reader *r, const char **at,
+                           const char *end, const char **piece, size_t *n)
+{
+    while (*at < end) {
+        int found = 0;
+        const int inside = r->state == EMPM__FORM_DATA;
+        switch (r->state) {
+        case EMPM__FORM_PREAMBLE:
+        case EMPM__FORM_DATA:
+            found = empm__form_data(r, at, end, piece, n);
+            if (found == EMPM__FORM_END)
+                r->state = EMPM__FORM_TAIL;
+            /* a preamble has neither data nor an end */
+            if (found == EMPM__MORE || !inside ||
+                (found == EMPM__FORM_PIECE && *n == 0))
+                found = 0;
+            break;
+        case EMPM__FORM_HEAD:
+            found = empm__form_line(r, at, end);
+            if (found == EMPM__MORE)
+                return found;
+            break;
+        case EMPM__FORM_EPILOGUE:
+            *at = end;
+            break;
+        default:
+            found = empm__form_tail(r, *(*at)++);
+            break;
+        }
+        if (found != 0)
+            return found;
+    }
+    return EMPM__MORE;
+}
+
+/* --- the head of a part --------------------------------------------------- */
+
+/* Reads "form-data; name=..; filename=..". Returns 0, 400 or 413. */
+static int empm__form_disposition(const empm__chars *t, const char *value,
+                                  empm__form_head *h)
+{
+    const size_t n = strcspn(value, "; \t");
+    const char *at = value + n, *end = value + strlen(value);
+    empm__param p;
+    int found;
+    if (h->name != NULL || !empm__text_same(value, n, "form-data", 9))
+        return 400;
+    while ((found = empm__list_param(t, &at, end, &p)) > 0) {
+        const int file = empm__text_same(p.name, p.name_len, "filename", 8);
+        const char **to = file ? &h->filename : &h->name;
+        if (!file && !empm__text_same(p.name, p.name_len, "name", 4))
+            continue;
+        if (*to != NULL)
+            return 400;
+        if (p.value_len > EMPM_PART_NAME)
+            return 413;
+        *to = p.value;
+        *(file ? &h->filename_len : &h->name_len) = p.value_len;
+    }
+    return found < 0 || h->name == NULL ? 400 : 0;
+}
+
+/* Reads the head that has been gathered. Returns 0 or a status. */
+static int empm__form_head_parse(empm__form_reader *r, const empm__chars *t,
+                                 empm__form_head *h)
+{
+    uint32_t at = 0, end;
+    memset(h, 0, sizeof *h);
+    for (; r->head[at] != '\r' || r->head[at + 1] != '\n'; at = end + 2) {
+        const char *name = r->head + at, *value;
+        empm__field f;
+        int status;
+        end = (uint32_t)((const char *)memchr(name, '\n', r->head_len - at) -
+                         r->head) - 1;
+        if ((status = empm__head_parse_field(&f, t, r->head, at, end)) != 0)
+            return status;
+        value = r->head + f.value;
+        if (empm__text_equal(name, "Content-Disposition"))
+            status = empm__form_disposition(t, value, h);
+        else if (empm__text_equal(name, "Content-Type")) {
+            status = h->type != NULL ? 400 : 0;
+            h->type = value;
+        } else if (empm__text_equal(name, "Content-Transfer-Encoding"))
+            status = empm__text_equal(value, "binary") ||
+                             empm__text_equal(value, "8bit") ||
+                             empm__text_equal(value, "7bit") ? 0 : 400;
+        if (status != 0)
+            return status;
+    }
+    return h->name != NULL ? 0 : 400;
+}
+
+/* Copies a quoted string without its escapes, and ends it with a NUL. Returns
+ * where that is. */
+static char *empm__form_unquote(char *to, const char *s, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++) {
+        if (s[i] == '\\' && i + 1 < n && (s[i + 1] == '"' || s[i + 1] == '\\'))
+            i++;
+        *to++ = s[i];
+    }
+    *to = '\0';
+    return to;
+}
+
+/* The bytes of the character at s, which ends with a NUL, if it is UTF-8: no
+ * overlong form, no surrogate, nothing above U+10FFFF. 0: it is not. */
+static size_t empm__form_utf8(const char *s)
+{
+    const unsigned char *u = (const unsigned char *)s;
+    const size_t n = u[0] < 0x80 ? 1 : u[0] < 0xc2 ? 0 : u[0] < 0xe0 ? 2
+                   : u[0] < 0xf0 ? 3 : u[0] < 0xf5 ? 4 : 0;
+    size_t i;
+    for (i = 1; i < n; i++)
+        if ((u[i] & 0xc0) != 0x80)
+            return 0;
+    if ((u[0] == 0xe0 && u[1] < 0xa0) || (u[0] == 0xed && u[1] > 0x9f) ||
+        (u[0] == 0xf0 && u[1] < 0x90) || (u[0] == 0xf4 && u[1] > 0x8f))
+        return 0;
+    return n;
+}
+
+/* Makes of a file name one that is safe below a folder of the program's: what
+ * follows the last separator of any system, without controls, without a dot,
+ * a '-' or a blank where it begins, without a dot or a blank where it ends. A
+ * byte that is no UTF-8 becomes '_'. `to` has room for all of `s`. */
+static void empm__form_safe_name(char *to, const char *s)
+{
+    const char *last = s, *at;
+    size_t k = 0, n;
+    for (at = s; *at != '\0'; at++)
+        if (*at == '/' || *at == '\\')
+            last = at + 1;
+    for (; *last != '\0'; last += n) {
+        const unsigned char *u = (const unsigned char *)last;
+        n = empm__form_utf8(last);
+        if (n == 0) {
+            to[k++] = '_';
+            n = 1;
+        } else if (u[0] >= ' ' && u[0] != 127 &&
+                   (u[0] != 0xc2 || u[1] > 0x9f) &&
+                   (k > 0 || strchr(".- ", *last) == NULL)) {
+            memcpy(to + k, last, n);
+            k += n;
+        }
+    }
+    while (k > 0 && (to[k - 1] == '.' || to[k - 1] == ' '))
+        k--;
+    to[k] = '\0';
+}
+
+/* ---------------------------------------------------------------------------
+ * >>form-parts -- the parts of a form, and where their data goes
+ *
+ * A route of EMPM_UPLOAD reads its body with the reader as the pieces come;
+ * each part gathers in memory or goes to a file, and the program's on_part may
+ * have a say. On any other route a body that is here as a whole is read when it
+ * is asked for: then files are where they stand in it. Parts, texts and files
+ * end with the request, and so does what they hold of the child's budgets.
+ *
+ * runs on   the worker that runs the request
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__forms empm__forms;
+
+typedef struct empm__form_part {
+    empm_part pub;                 /* first: what the program sees */
+    int       ours;                /* its fd is counted in pool.files */
+    int64_t   spooled;             /* of pool.spool */
+} empm__form_part;
+
+struct empm__forms {
+    empm_request     *req;
+    int               whole;       /* the body is here, and stays */
+    empm__form_part      **parts;
+    size_t            n, cap;
+    empm__pairs       pairs;       /* of the texts that are complete */
+    size_t            pairs_cap;
+    int               files;       /* parts that are */
+    char             *text;        /* gathers for the part that comes in */
+    size_t            text_len, text_cap;
+    int64_t           memory;      /* of EMPM_FORM_MEMORY */
+    empm__form_reader reader;
+};
+
+/* The request is over, however it ended: files that the program has not taken
+ * are closed, and with them goes the space on the disk. It was deferred first,
+ * so it runs behind what the program has deferred. */
+static void empm__forms_end(void *p)
+{
+    empm__forms *f = (empm__forms *)p;
+    size_t i;
+    for (i = 0; i < f->n; i++) {
+        const int fd = empm_part_take(f->req, &f->parts[i]->pub);
+        if (fd >= 0)
+            close(fd);
+    }
+    EMPM_FREE(f->text);
+    empm__budget_release(&f->req->w->engine->pool.body_memory, f->memory);
+}
+
+/* Takes n bytes of EMPM_FORM_MEMORY and of MaxBodyMemory, for bytes that have
+ * come. A body that is here has been let in by limits of its own: of it the
+ * copies of texts count for MaxBodyMemory alone. 0, or the status. */
+static int empm__forms_reserve(empm__forms *f, size_t n)
+{
+    empm__worker *w = f->req->w;
+    if (!f->whole && f->memory + (int64_t)n > EMPM_FORM_MEMORY)
+        return 413;
+    if (!empm__budget_reserve(&w->engine->pool.body_memory, (int64_t)n,
+                              w->cfg->max_body_memory)) {
+        empm__request_log(f->req, EMPM_LOG_ERROR, 5005, "MaxBodyMemory of %lld "
+                          "is reached", (long long)w->cfg->max_body_memory);
+        return 503;
+    }
+    f->memory += (int64_t)n;
+    return 0;
+}
+
+/* A table of n rows, `size` bytes each, with room for one more: the same, or a
+ * copy that is twice as long, so that n rows cost n copies. The old one stays
+ * with the request: pointers to rows are good until the next one. NULL: no
+ * memory. */
+static void *empm__forms_room(empm_request *req, void *list, size_t n,
+                              size_t *cap, size_t size)
+{
+    void *to;
+    if (n < *cap)
+        return list;
+    *cap = n > 0 ? 2 * n : 8;
+    if ((to = empm_alloc(req, *cap * size)) != NULL && n > 0)
+        memcpy(to, list, n * size);
+    return to;
+}
+
+/* Makes a part of the head that the reader has, and counts it. Its texts are
+ * copies, since the next head overwrites that one; they and the part count as
+ * memory of the form, or a thousand long names would cost nothing. It is in the
+ * table before the program hears of it, so that a descriptor which on_part sets
+ * is closed even if on_part then refuses. Returns 0 or a status. */
+static int empm__forms_part_new(empm__forms *f, empm__form_part **part)
+{
+    empm_request *req = f->req;
+    empm__form_head h;
+    empm__form_part *p;
+    char *at;
+    size_t bytes;
+    int status = empm__form_head_parse(&f->reader, &req->w->s->chars, &h);
+    const size_t type_len = status == 0 && h.type != NULL ? strlen(h.type) : 0;
+    if (status != 0)
+        return status;
+    f->files += h.filename != NULL;
+    if (f->n == EMPM_FORM_FIELDS || f->files > EMPM_FORM_FILES)
+        return 413;
+    bytes = sizeof *p + h.name_len + 2 * h.filename_len + type_len + 4;
+    if ((status = empm__forms_reserve(f, bytes)) != 0)
+        return status;
+    f->parts = (empm__form_part **)empm__forms_room(
+        req, f->parts, f->n, &f->cap, sizeof *f->parts);
+    p = (empm__form_part *)empm_alloc(req, bytes);
+    if (f->parts == NULL || p == NULL)
+        return 503;
+    memset(p, 0, sizeof *p);
+    p->pub.fd = -1;
+    p->pub.name = at = (char *)(p + 1);
+    at = empm__form_unquote(at, h.name, h.name_len) + 1;
+    if (h.filename != NULL) {
+        p->pub.filename = at;
+        at = empm__form_unquote(at, h.filename, h.filename_len) + 1;
+        p->pub.safe_name = at;
+        empm__form_safe_name(at, p->pub.filename);
+        at += h.filename_len + 1;
+    }
+    if (h.type != NULL)
+        p->pub.type = (const char *)memcpy(at, h.type, type_len + 1);
+    /* a browser sends an empty name where no file was chosen: no descriptor is
+     * spent on it */
+    p->pub.keep = h.filename_len > 0 && !f->whole ? EMPM_PART_IN_FILE
+                                                  : EMPM_PART_IN_MEMORY;
+    f->parts[f->n++] = *part = p;
+    return 0;
+}
+
+/* Tells the program, if it has asked for that: only EMPM_UPLOAD can. Returns
+ * what it says: EMPM_OK, or anything else to end the upload. */
+static int empm__forms_tell(empm__forms *f, enum empm_part_event event,
+                            empm__form_part *p, const char *data, size_t n)
+{
+    const empm_route *u = f->req->route->user;
+    return u->on_part == NULL
+               ? EMPM_OK : u->on_part(f->req, event, &p->pub, data, n, u->user);
+}
+
+/* A part begins: the program may say where its data goes. A file is made for
+ * each that goes to one, an empty one, too: the handler need not ask. Each is a
+ * descriptor of MaxOpenFiles, and EMPM_FORM_FILES keeps one client from having
+ * them all. 0, or a status. */
+static int empm__forms_begin(empm__forms *f)
+{
+    empm__worker *w = f->req->w;
+    empm__form_part *p;
+    int status = empm__forms_part_new(f, &p);
+    f->text_len = 0;
+    if (status != 0 ||
+        (status = empm__forms_tell(f, EMPM_PART_BEGIN, p, NULL, 0)) != 0)
+        return status;
+    if (p->pub.keep != EMPM_PART_IN_FILE || p->pub.fd >= 0)
+        return 0;
+    if (!empm__pool_fd_reserve(w, EMPM__FOR_BODIES))
+        return 503;
+    p->ours = 1;
+    p->pub.fd = empm__fd_unnamed_file(w->s->spool_dir);
+    return p->pub.fd < 0 ? empm__body_spool_failed(f->req, "open") : 0;
+}
+
+/* Writes to the file of a part: within MaxSpoolBytes, if it is ours. The call
+ * may wait for the disk, which is why the worker does not count as running
+ * meanwhile (>>reading-body). What is written counts before it is, so that a
+ * failure leaves too much counted, until the end, and never too little. 0, or a
+ * status: 507, the disk is full; else 503. */
+static int empm__forms_write(empm__forms *f, empm__form_part *p,
+                             const char *data, size_t n)
+{
+    if (p->ours && !empm__pool_spool_reserve(f->req->w, EMPM__FOR_BODIES,
+                                             (int64_t)n)) {
+        empm__request_log(f->req, EMPM_LOG_ERROR, 5005, "MaxSpoolBytes of %lld "
+                          "is reached",
+                          (long long)f->req->w->cfg->max_spool_bytes);
+        return 503;
+    }
+    p->spooled += p->ours ? (int64_t)n : 0;
+    while (n > 0) {
+        const ssize_t r = write(p->pub.fd, data, n);
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r <= 0 && p->ours)
+            return empm__body_spool_failed(f->req, "write");
+        if (r <= 0) {
+            const int why = errno;
+            empm__request_log(f->req, EMPM_LOG_ERROR, 5800, "write: the "
+                              "descriptor that on_part gave: %s",
+                              strerror(why));
+            return why == ENOSPC || why == EDQUOT || why == EFBIG ? 507 : 503;
+        }
+        data += r;
+        n -= (size_t)r;
+    }
+    return 0;
+}
+
+/* Data of the part that comes in. The program hears of it first, and may refuse
+ * what it does not want before it is kept. A text gathers in one buffer for all
+ * parts: its length is not known, and the memory of a request cannot grow in
+ * place. 0, or a status. */
+static int empm__forms_piece(empm__forms *f, const char *data, size_t n)
+{
+    empm__form_part *p = f->parts[f->n - 1];
+    int status;
+    p->pub.size += (int64_t)n;
+    if ((status = empm__forms_tell(f, EMPM_PART_PIECE, p, data, n)) != 0)
+        return status;
+    if (f->whole) {                    /* pieces follow each other there */
+        p->pub.data = p->pub.data != NULL ? p->pub.data : data;
+        return 0;
+    }
+    if (p->pub.keep == EMPM_PART_IN_FILE)
+        return empm__forms_write(f, p, data, n);
+    if (p->pub.keep == EMPM_PART_NOWHERE)
+        return 0;
+    if ((status = empm__forms_reserve(f, n)) != 0)
+        return status;
+    if (f->text_len + n > f->text_cap) {
+        const size_t cap = (f->text_len + n) * 2;
+        char *more = (char *)empm__worker_memory(f->req->w, f->text, cap);
+        if (more == NULL)
+            return 503;
+        f->text = more;
+        f->text_cap = cap;
+    }
+    memcpy(f->text + f->text_len, data, n);
+    f->text_len += n;
+    return 0;
+}
+
+/* A part is complete: what has gathered is its data and, of a text, a value of
+ * the form; its file is read from the begin. 0, or a status. */
+static int empm__forms_part_end(empm__forms *f)
+{
+    empm__form_part *p = f->parts[f->n - 1];
+    if (p->ours && lseek(p->pub.fd, 0, SEEK_SET) < 0)
+        return empm__body_spool_failed(f->req, "lseek");
+    if (p->pub.keep == EMPM_PART_IN_MEMORY &&
+        (!f->whole || p->pub.filename == NULL || p->pub.data == NULL)) {
+        const char *from = f->whole ? p->pub.data : f->text;
+        const size_t n = f->whole ? (size_t)p->pub.size : f->text_len;
+        p->pub.data = empm__request_strndup(f->req, n > 0 ? from : "", n);
+        if (p->pub.data == NULL)
+            return 503;
+    }
+    if (p->pub.filename == NULL && p->pub.data != NULL) {
+        f->pairs.list = (empm__pair *)empm__forms_room(
+            f->req, f->pairs.list, f->pairs.n, &f->pairs_cap,
+            sizeof *f->pairs.list);
+        if (f->pairs.list == NULL)
+            return 503;
+        f->pairs.list[f->pairs.n].name = p->pub.name;
+        /* as %00 in a query: C would see a part of it */
+        f->pairs.list[f->pairs.n++].value =
+            memchr(p->pub.data, '\0', (size_t)p->pub.size) != NULL
+                ? NULL : p->pub.data;
+    }
+    return empm__forms_tell(f, EMPM_PART_END, p, NULL, 0);
+}
+
+/* Takes a piece of the body. Where that is all of it, data is told by where it
+ * stands in it, since the reader may tell of its begin as that of a delimiter
+ * (they are the same). Returns 0, or what ends the upload. */
+static int empm__forms_feed(empm__forms *f, const char *data, size_t len)
+{
+    const char *end = data + len, *piece;
+    size_t n;
+    int status = 0;
+    while (status == 0) {
+        status = empm__form_read(&f->reader, &data, end, &piece, &n);
+        if (status == EMPM__MORE)
+            return 0;
+        if (status == EMPM__FORM_BEGIN)
+            status = empm__forms_begin(f);
+        else if (status == EMPM__FORM_PIECE)
+            status = empm__forms_piece(f, f->whole ? data - n : piece, n);
+        else if (status == EMPM__FORM_END)
+            status = empm__forms_part_end(f);
+    }
+    return status;
+}
+
+/* Begins to read a form. Of two types, another program in front may have taken
+ * the other one, with another boundary: 400. Returns 0, or the status: 415 for
+ * another type. A form whose boundary is no good is there, and has no parts:
+ * then it is not read again with each question. */
+static int empm__forms_new(empm_request *req, int whole)
+{
+    const empm__head *h = &req->head;
+    const uint32_t at = empm__head_find(h, req->text, "content-type", 12, 0);
+    empm__forms *f;
+    int status;
+    if (!empm_content_is(req, "multipart/form-data"))
+        return 415;
+    if (empm__head_find(h, req->text, "content-type", 12, at + 1) < h->nfields)
+        return 400;
+    if ((f = (empm__forms *)empm_alloc(req, sizeof *f)) == NULL)
+        return 503;
+    memset(f, 0, offsetof(empm__forms, reader));
+    f->req = req;
+    f->whole = whole;
+    status = empm__form_init(&f->reader, &req->w->s->chars,
+                             req->text + h->fields[at].value);
+    if (empm_defer(req, empm__forms_end, f) != EMPM_OK)
+        return 503;
+    req->forms = f;
+    return status;
+}
+
+/* The form of a request, as far as it has come; NULL: it has none. A body that
+ * is here as a whole is read now, and one that is refused has no parts: half a
+ * form could be taken for a whole one. */
+static empm__forms *empm__forms_of(empm_request *req)
+{
+    empm__forms *f;
+    if (req->forms != NULL || req->body == NULL || req->body_open ||
+        empm__forms_new(req, 1) != 0)
+        return req->forms;
+    f = req->forms;
+    if (empm__forms_feed(f, req->body, (size_t)req->body_len) != 0 ||
+        !empm__form_is_complete(&f->reader))
+        f->n = f->pairs.n = 0;
+    return f;
+}
+
+EMPM_API int empm_part_at(empm_request *req, int i, empm_part **part)
+{
+    const empm__forms *f = empm__forms_of(req);
+    if (f == NULL || i < 0 || (size_t)i >= f->n)
+        return EMPM_EINVAL;
+    *part = &f->parts[i]->pub;
+    return EMPM_OK;
+}
+
+EMPM_API empm_part *empm_part_find(empm_request *req, const char *name)
+{
+    empm_part *part;
+    int i;
+    for (i = 0; empm_part_at(req, i, &part) == EMPM_OK; i++)
+        if (strcmp(part->name, name) == 0)
+            return part;
+    return NULL;
+}
+
+EMPM_API int empm_part_take(empm_request *req, empm_part *part)
+{
+    empm__pool *pool = &req->w->engine->pool;
+    empm__form_part *p = (empm__form_part *)(void *)part;
+    const int fd = part->fd;
+    part->fd = -1;
+    if (p->ours)
+        empm__pool_fd_release(pool, EMPM__FOR_BODIES);
+    empm__budget_release(&pool->spool[EMPM__FOR_BODIES], p->spooled);
+    p->ours = 0;
+    p->spooled = 0;
+    return fd;
+}
+
+/* --- the wing ------------------------------------------------------------- */
+
+/* The functions of a route with EMPM_UPLOAD. The program may refuse the request
+ * by its head before the type is looked at: a stranger learns nothing of it. */
+static int empm__forms_on_head(empm_request *req, void *user)
+{
+    const empm_route *u = req->route->user;
+    const int r = u->on_head != NULL ? u->on_head(req, user) : EMPM_OK;
+    return r != EMPM_OK || req->answer != EMPM__UNANSWERED
+               ? r : empm__forms_new(req, 0);
+}
+
+static int empm__forms_on_body(empm_request *req, const void *data, size_t len,
+                               void *user)
+{
+    (void)user;
+    return empm__forms_feed(req->forms, (const char *)data, len);
+}
+
+/* Nothing is called at the end of a body but the handler, so that it ends too
+ * early is seen here. The body has been read, and the connection stays. */
+static int empm__forms_handle(empm_request *req, void *user)
+{
+    return empm__form_is_complete(&req->forms->reader)
+               ? req->route->user->handler(req, user) : 400;
+}
+
+/* The texts of a form, for empm_form(); NULL: there is none. */
+static const empm__pairs *empm__forms_pairs(empm_request *req)
+{
+    const empm__forms *f = empm__forms_of(req);
+    return f != NULL ? &f->pairs : NULL;
+}
+
+static int empm__forms_server_new(empm_server *s, const empm_server *old,
+                                  empm__report *rep)
+{
+    uint32_t i;
+    (void)old;
+    (void)rep;
+    s->form_pairs = empm__forms_pairs;
+    for (i = 0; i < s->routes.n; i++) {
+        empm__route *r = &s->routes.list[i];
+        if (r->user->kind != EMPM__ROUTE_UPLOAD)
+            continue;
+        r->on_head = empm__forms_on_head;
+        r->on_body = empm__forms_on_body;
+        r->handler = empm__forms_handle;
+    }
+    return EMPM_OK;
+}
+
+static const empm__wing empm__forms_wing = {
+    NULL, empm__forms_server_new,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL
+};
+
+#else
+
+static void empm__forms_check(const empm_config *cfg, const empm__chars *chars,
+                              empm__report *rep)
+{
+    size_t i;
+    (void)chars;
+    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
+         i++)
+        if (cfg->routes[i].kind == EMPM__ROUTE_UPLOAD)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": built "
+                             "without forms", cfg->routes[i].pattern);
+}
+
+static const empm__wing empm__forms_wing = EMPM__WING_OFF(empm__forms_check);
+
+#endif /* EVENTMPM_NO_FORMS */
 
 /* ---------------------------------------------------------------------------
  * >>tls-pem -- files of certificates and keys
@@ -33149,7 +35143,7 @@ static const empm__wing *const *empm__wings(void)
         &empm__access_wing, &empm__proxy_wing, &empm__fields_wing,
         &empm__files_wing,
         &empm__store_wing, &empm__tls_wing, &empm__status_wing,
-        &empm__fcgi_wing,
+        &empm__fcgi_wing, &empm__forms_wing,
         /* a preflight has no user, and a user may only try so often */
         &empm__cors_wing, &empm__rate_wing, &empm__auth_wing,
         &empm__session_wing, NULL
@@ -38312,6 +40306,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5501  SharedStoreSize is set, and this build has no store
  *   5502  no memory for the shared store
  *   5503  SharedStoreSize cannot change in a reload
+ *   5800  an upload cannot be written to the descriptor of on_part
  *   5600  a Listen has tls, and this build or the settings have not
  *   5601  SSLCertificateFile or SSLCertificateKeyFile cannot be used
  *   5602  SSLCertificateFile has no certificate that can be read

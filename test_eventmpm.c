@@ -21,6 +21,7 @@
  *   of platform descriptors                        in tools
  *   of settings values directives check            in config
  *   of limits users                                in config
+ *   of form-parts                                  in forms
  *   of logs                                        in log
  *   of score metrics page                          in status
  *   of inbox poller steps                          in conn
@@ -9200,6 +9201,411 @@ SERVED_HERE(peer, every_end_of_a_connection_returns_its_place,
     CHECK_INT(empm__load(&f->s->engine.score->refused), 0);
 }
 
+#ifndef EVENTMPM_NO_ANSWERS
+/* ---------------------------------------------------------------------------
+ * >>answers -- JSON, HTML, redirects and cookies
+ * ------------------------------------------------------------------------- */
+
+/* A handler whose query `n` says which call of a table it makes. What the call
+ * has returned is in shm->rc[0]. */
+typedef int answers_call(empm_request *req, long n);
+
+static int h_answers(empm_request *req, void *user)
+{
+    answers_call *const *call = (answers_call *const *)user;
+    const int r = (*call)(req, query_long(req, "n", 0));
+
+    set_int(&shm->rc[0], r);
+    return r == EMPM_EINVAL ? empm_printf(req, "refused") : r;
+}
+
+static int json_call(empm_request *req, long n)
+{
+    const double zero = strtod("0", NULL);
+    const char *odd = "%";
+
+    switch (n) {
+    case 0:  return empm_json(req, 201, "{'id':%d,'t':%s,'d':%c,'e':%c}", -7,
+                              "a\"b\\c\n\r\t\1\x7f</x>", 1, 0);
+    case 1:  return empm_json(req, 200, "[%u,%ld,%lu,%lld,%llu,%zu,%hhd,%hu]",
+                              UINT_MAX, -1L, 1UL, (long long)INT64_MIN,
+                              (unsigned long long)UINT64_MAX, (size_t)5,
+                              (signed char)-1, (unsigned short)65535);
+    case 2:  return empm_json(req, 200, "[%jd,%ju,%td,%i,%zd,%hd,%hhu]",
+                              (intmax_t)-1, (uintmax_t)1, (ptrdiff_t)-2, 3,
+                              (ssize_t)-4, (short)-5, (unsigned char)255);
+    case 3:  return empm_json(req, 200, "[%f,%.0f,%.3f,%g,%e,%.17g,%lf]", 1.5,
+                              2.5, -1e300, 1e21, 0.1, 0.1, -zero);
+    case 4:  return empm_json(req, 200, "[%f,%g,%e]", zero / zero, 1 / zero,
+                              -1 / zero);
+    case 5:  return empm_json(req, 200, "[%s,%.3s,%.*s,%s,'%s']",
+                              (const char *)NULL, "abcdef", 2, "xyz", "",
+                              (const char *)NULL);
+    case 6:  return empm_json(req, 200, "{\"a\":\"%s can't\",'b':'\"%s\\\"'}",
+                              "\"", "'");
+    case 7:  return empm_json(req, 200, "{'100%%':'\\u00e9 can\\'t'}");
+    case 8:  return empm_json(req, 200, "[%s,%s,%s,%s]", "\xc3\xa9\xf0\x9f\x98"
+                              "\x80", "\xff\xc0\xaf", "\xe2\x82", "\xed\xa0"
+                              "\x80");
+    case 9:  return empm_json(req, 200, "[%.*s]", 1, "\xc3\xa9");
+    case 10:
+        empm_set_header(req, "Content-Type", "application/problem+json");
+        empm_json(req, 404, "[");
+        for (n = 0; n < 300; n++)
+            empm_add_json(req, n > 0 ? ",%ld" : "%ld", n);
+        return empm_add_json(req, "]");
+    /* refused, and nothing has changed */
+    case 20: return empm_json(req, 201, "{'a':%x}", 1u);
+    case 21: return empm_json(req, 201, "{'a':%5d}", 1);
+    case 22: return empm_json(req, 201, "{'a':%.2d}", 1);
+    case 23: return empm_json(req, 201, "{'a':'%s}", "x");
+    case 24: return empm_json(req, 201, "{'a':'\n%s'}", "x");
+    case 25: return empm_json(req, 201, "{'a':'\\x'}");
+    case 26: return empm_json(req, 201, "{'a':'\\%s'}", "x");
+    case 27: return empm_json(req, 201, "{'a':%o}", 1u);
+    case 28: return empm_json(req, 201, "{'a':%Lf}", (long double)1);
+    case 29: return empm_json(req, 201, "{'a':%p}", (void *)req);
+    case 30: return empm_json(req, 199, "{}");
+    case 31: return empm_json(req, 201, NULL);
+    case 32: return empm_json(req, 201, odd);
+    case 33: return empm_json(req, 201, "%.100f", 1.0);
+    case 34: return empm_add_json(req, "'");
+    default: return 404;
+    }
+}
+
+static int html_call(empm_request *req, long n)
+{
+    switch (n) {
+    case 0:  return empm_html(req, "<p title=\"%s\">%s</p>", "\"'&<>",
+                              "<b>\xc3\xa9\xff\1\n");
+    case 1:  return empm_html(req, "'%02d' %-4d|%+d|%5.1f|%06x|%X|%%|%llu", 7,
+                              8, 9, 1.25, 0xabcu, 0xabcu, 1ULL);
+    case 2:
+        empm_set_header(req, "Content-Type", "image/svg+xml");
+        return empm_html(req, "<svg>%s%.2s</svg>", (const char *)NULL, "abc");
+    case 20: return empm_html(req, "%c", 'x');
+    case 21: return empm_html(req, "%100d", 1);
+    case 22: return empm_html(req, "%5s", "x");
+    case 23: return empm_html(req, "%ls", L"x");
+    default: return 404;
+    }
+}
+
+static int redirect_call(empm_request *req, long n)
+{
+    const char *to = empm_query(req, "to");
+
+    return empm_query(req, "url") != NULL
+               ? empm_redirect_url(req, (int)n, to)
+               : empm_redirect(req, (int)n, to);
+}
+
+static int cookie_call(empm_request *req, long n)
+{
+    const char *name = empm_query(req, "name"), *with = empm_query(req, "with");
+    const int r = empm_set_cookie(req, name, empm_query(req, "value"), with);
+
+    (void)n;
+    return r != EMPM_OK ? r : empm_write(req, "set", 3);
+}
+
+static int cookies_call(empm_request *req, long n)
+{
+    (void)n;
+    empm_set_cookie(req, "a", "1", NULL);
+    empm_set_cookie(req, "b", "2", NULL);
+    empm_set_cookie(req, "ab", "3", NULL);
+    empm_set_cookie(req, "a", "4", "Path=/x");
+    empm_set_cookie(req, "b", NULL, "Path=/y; -HttpOnly");
+    return empm_write(req, "set", 3);
+}
+
+static answers_call *const answers_calls[] = {
+    json_call, html_call, redirect_call, cookie_call, cookies_call
+};
+
+#define ANSWERS(path, i) \
+    EMPM_ROUTE("GET " path, h_answers, (void *)(uintptr_t)&answers_calls[i])
+static const empm_route answers_routes[] = {
+    ANSWERS("/json", 0), ANSWERS("/html", 1), ANSWERS("/redirect", 2),
+    ANSWERS("/cookie", 3), ANSWERS("/cookies", 4),
+    EMPM_ROUTE("GET /hello/{name}", h_hello, NULL), EMPM_ROUTES_END
+};
+
+#define SERVED_ANSWERS(name) \
+    SERVED_WITH(answers, name, T_LIVE, \
+                fx_init(f); f->cfg.routes = answers_routes, NULL)
+
+/* What is formatted is JSON, whatever the arguments are: texts stay texts, and
+ * a format that could not be JSON changes nothing. */
+SERVED_ANSWERS(json_is_json)
+{
+    static const struct { int n, status; const char *body; } rows[] = {
+        { 0, 201, "{\"id\":-7,\"t\":\"a\\\"b\\\\c\\n\\r\\t\\u0001\x7f\\u003c/x>"
+          "\",\"d\":true,\"e\":false}" },
+        { 1, 200, "[4294967295,-1,1,-9223372036854775808,18446744073709551615,"
+          "5,-1,65535]" },
+        { 2, 200, "[-1,1,-2,3,-4,-5,255]" },
+        { 3, 200, NULL },
+        { 4, 200, "[null,null,null]" },
+        { 5, 200, "[null,\"abc\",\"xy\",\"\",\"\"]" },
+        { 6, 200, "{\"a\":\"\\\" can't\",\"b\":\"\\\"'\\\"\"}" },
+        { 7, 200, "{\"100%\":\"\\u00e9 can't\"}" },
+        { 8, 200, "[\"\xc3\xa9\xf0\x9f\x98\x80\",\"\xef\xbf\xbd\xef\xbf\xbd"
+          "\xef\xbf\xbd\",\"\xef\xbf\xbd\",\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf"
+          "\xbd\"]" },
+        { 9, 200, "[\"\xef\xbf\xbd\"]" }
+    };
+    char target[64], text[256];
+    int n;
+
+    EACH(rows, i) {
+        snprintf(target, sizeof target, "/json?n=%d", rows[i].n);
+        CHECK_INT(cl_get(c, target), rows[i].status);
+        CHECK_STR(cl_header(c, "Content-Type"), "application/json");
+        if (rows[i].body != NULL)
+            CHECK_STR(c->body.p, rows[i].body);
+        CHECK_INT(get_int(&shm->rc[0]), EMPM_OK);
+    }
+    CHECK_INT(cl_get(c, "/json?n=3"), 200);
+    CHECK(strncmp(c->body.p, "[1.500000,2,-1", 14) == 0);
+    CHECK(strstr(c->body.p, ".000,1e+21,1.000000e-01,0.10000000000000001,"
+                 "-0.000000]") != NULL);
+    CHECK_INT(cl_get(c, "/json?n=10"), 404);
+    CHECK_STR(cl_header(c, "Content-Type"), "application/problem+json");
+    CHECK_INT(c->body.n, 2 + 10 + 90 * 2 + 200 * 3 + 299);
+    for (n = 20; n <= 34; n++) {
+        context("format %d", n);
+        snprintf(target, sizeof target, "/json?n=%d", n);
+        CHECK_INT(cl_get(c, target), 200);
+        CHECK_STR(c->body.p, "refused");
+        CHECK(cl_header(c, "Content-Type") != NULL &&
+              strncmp(c->value, "text/plain", 10) == 0);
+    }
+    no_context();
+    /* whole characters, and how long it would be */
+    CHECK_INT(empm_escape_json(text, 3, "\"\"", 2), 4);
+    CHECK_STR(text, "\\\"");
+    CHECK_INT(empm_escape_json(text, 6, "a\1b\0", 4), 14);
+    CHECK_STR(text, "a");
+    CHECK_INT(empm_escape_json(NULL, 0, "\xe2\x82\xac", 3), 3);
+    CHECK_INT(empm_escape_html(text, sizeof text, "<a href='x'>", 12), 26);
+    CHECK_STR(text, "&lt;a href=&#39;x&#39;&gt;");
+}
+
+/* Is this UTF-8 without an escape that is missing? */
+static int json_text_ok(const char *s, size_t n)
+{
+    const unsigned char *p = (const unsigned char *)s;
+
+    while (n > 0) {
+        const size_t more = *p < 0x80 ? 0 : *p >> 5 == 6 ? 1 : *p >> 4 == 14 ? 2
+                          : *p >> 3 == 30 ? 3 : 9;
+        static const unsigned least[] = { 0, 0x80, 0x800, 0x10000 };
+        unsigned code = more == 0 ? *p : *p & (0x3fu >> more);
+        size_t i;
+        if (more >= n || *p < ' ' || *p == '"' || *p == '<')
+            return 0;
+        for (i = 1; i <= more; i++) {
+            if (p[i] >> 6 != 2)
+                return 0;
+            code = code << 6 | (p[i] & 0x3fu);
+        }
+        if (code < least[more] || code >> 11 == 0x1b || code > 0x10ffff)
+            return 0;
+        if (*p == '\\') {
+            const size_t k = n > 1 && p[1] == 'u' ? 6 : 2;
+            if (k > n || (k == 2 && memchr("\"\\nrt", p[1], 5) == NULL))
+                return 0;
+            p += k;
+            n -= k;
+            continue;
+        }
+        p += more + 1;
+        n -= more + 1;
+    }
+    return 1;
+}
+
+/* Whatever bytes come, the escaped text is UTF-8 and ends where it should; text
+ * that was sound stays what it was. */
+TEST(answers, any_bytes_become_text)
+{
+    char to[64], in[8];
+    unsigned seed = 7;
+    long i;
+
+    for (i = 0; i < 200000; i++) {
+        size_t n = 0, len;
+        while (n < sizeof in) {
+            seed = seed * 1103515245u + 12345u;
+            in[n++] = i % 3 == 0 ? (char)(seed >> 16)
+                    : "\"\\<\x7f\x80\xbf\xc2\xe0\xed\xef\xf0\xf4\x90\x9f\xa0"
+                      "a"[seed >> 16 & 15];
+        }
+        n = seed >> 24 & 7;
+        len = empm_escape_json(to, sizeof to, in, n);
+        if (!CHECK(len < sizeof to && strlen(to) == len &&
+                   json_text_ok(to, len)))
+            return;
+    }
+}
+
+/* HTML's texts are texts, also as values of attributes. */
+SERVED_ANSWERS(html_is_text)
+{
+    int n;
+    char target[64];
+
+    CHECK_INT(cl_get(c, "/html?n=0"), 200);
+    CHECK_STR(cl_header(c, "Content-Type"), "text/html; charset=utf-8");
+    CHECK_STR(c->body.p, "<p title=\"&#34;&#39;&amp;&lt;&gt;\">&lt;b&gt;\xc3"
+              "\xa9\xef\xbf\xbd\xef\xbf\xbd\n</p>");
+    CHECK_INT(cl_get(c, "/html?n=1"), 200);
+    CHECK_STR(c->body.p, "'07' 8   |+9|  1.2|000abc|ABC|%|1");
+    CHECK_INT(cl_get(c, "/html?n=2"), 200);
+    CHECK_STR(cl_header(c, "Content-Type"), "image/svg+xml");
+    CHECK_STR(c->body.p, "<svg>ab</svg>");
+    for (n = 20; n <= 23; n++) {
+        context("format %d", n);
+        snprintf(target, sizeof target, "/html?n=%d", n);
+        CHECK_INT(cl_get(c, target), 200);
+        CHECK_STR(c->body.p, "refused");
+    }
+}
+
+/* A redirect stays on this server, whatever a client has put into the target,
+ * unless the program says that it may leave. */
+SERVED_ANSWERS(redirects_stay_here)
+{
+    static const struct { const char *query, *location; } rows[] = {
+        { "to=/a/b?c=d%26e#f", "/a/b?c=d&e" },
+        { "to=/a/b%23f", "/a/b#f" },
+        { "to=edit", "edit" }, { "to=?page=2", "?page=2" },
+        { "to=../x", "../x" }, { "to=/a:b", "/a:b" },
+        { "to=/?u=http://h/", "/?u=http://h/" },
+        { "to=/a%20%C3%A9", "/a%20%C3%A9" }, { "to=/%2525", "/%25" },
+        { "to=", NULL }, { "to=//evil", NULL }, { "to=///evil", NULL },
+        { "to=/%5Cevil", NULL }, { "to=%5C%5Cevil", NULL },
+        { "to=%5C/evil", NULL }, { "to=/a%5Cb", NULL },
+        { "to=http:evil", NULL }, { "to=http://evil", NULL },
+        { "to=javascript:x", NULL }, { "to=a:b", NULL }, { "to=:x", NULL },
+        { "to=%20//evil", NULL }, { "to=%09//evil", NULL },
+        { "to=/%09/evil", NULL }, { "to=/%0a/evil", NULL },
+        { "to=/%0d%0aSet-Cookie:+a=b", NULL }, { "to=/%7f", NULL },
+        { "url=1&to=https://h/a%20b", "https://h/a%20b" },
+        { "url=1&to=HTTP://h:8080?x", "HTTP://h:8080?x" },
+        { "url=1&to=http:///x", NULL }, { "url=1&to=https:", NULL },
+        { "url=1&to=https://", NULL }, { "url=1&to=//h/", NULL },
+        { "url=1&to=/x", NULL }, { "url=1&to=javascript://h/", NULL },
+        { "url=1&to=https://h%5C/", NULL }, { "url=1&to=https://h%20/", NULL },
+        { "url=1&to=https://h/%0d%0aa:b", NULL }
+    };
+    static const int statuses[] = { 300, 301, 302, 303, 304, 305, 306, 307, 308,
+                                    200, 404 };
+    char target[128];
+
+    EACH(rows, i) {
+        context("%s", rows[i].query);
+        snprintf(target, sizeof target, "/redirect?n=303&%s", rows[i].query);
+        CHECK_INT(cl_get(c, target), rows[i].location != NULL ? 303 : 200);
+        CHECK_STR(c->body.p, rows[i].location != NULL ? "" : "refused");
+        if (rows[i].location != NULL)
+            CHECK_STR(cl_header(c, "Location"), rows[i].location);
+        else
+            CHECK(cl_header(c, "Location") == NULL);
+        check_in_step(c);
+    }
+    EACH(statuses, i) {
+        const int n = statuses[i];
+        const int ok = n == 301 || n == 302 || n == 303 || n == 307 || n == 308;
+        snprintf(target, sizeof target, "/redirect?n=%d&to=/", n);
+        CHECK_INT(cl_get(c, target), ok ? n : 200);
+    }
+    CHECK_INT(cl_get(c, "/redirect?n=303"), 200);
+    CHECK_STR(c->body.p, "refused");
+}
+
+/* A cookie is closed unless its attributes open it, and one that a browser
+ * would drop, or read as another one, is refused. */
+SERVED_ANSWERS(cookies_are_closed)
+{
+    static const struct { const char *query, *field; } rows[] = {
+        { "name=a&value=b", "a=b; Path=/; HttpOnly; SameSite=Lax" },
+        { "name=a&value=", "a=; Path=/; HttpOnly; SameSite=Lax" },
+        { "name=a&value=b&with=", "a=b; Path=/; HttpOnly; SameSite=Lax" },
+        { "name=a&value=b&with=secure", "a=b; Path=/; Secure; HttpOnly; "
+          "SameSite=Lax" },
+        { "name=a&value=b&with=-HttpOnly;+path=/x;domain=h.org;+SAMESITE="
+          "strict", "a=b; Path=/x; Domain=h.org; SameSite=Strict" },
+        { "name=a&value=b&with=+;+Partitioned+;",
+          "a=b; Path=/; Secure; HttpOnly; SameSite=Lax; Partitioned" },
+        { "name=a&value=b&with=SameSite=None", "a=b; Path=/; Secure; HttpOnly; "
+          "SameSite=None" },
+        { "name=__Host-a&value=b", "__Host-a=b; Path=/; Secure; HttpOnly; "
+          "SameSite=Lax" },
+        { "name=__secure-a&value=b&with=Path=/x", "__secure-a=b; Path=/x; "
+          "Secure; HttpOnly; SameSite=Lax" },
+        { "name=a&with=Path=/x", "a=; Max-Age=0; Expires=Thu, 01 Jan 1970 "
+          "00:00:00 GMT; Path=/x; HttpOnly; SameSite=Lax" },
+        { "name=a&value=b&with=Max-Age=0", "a=b; Max-Age=0; Expires=Thu, 01 "
+          "Jan 1970 00:00:00 GMT; Path=/; HttpOnly; SameSite=Lax" },
+        { "name=&value=b", NULL }, { "name=a+b&value=b", NULL },
+        { "name=a=&value=b", NULL }, { "name=a;&value=b", NULL },
+        { "name=a&value=b;c", NULL }, { "name=a&value=b,c", NULL },
+        { "name=a&value=b+c", NULL }, { "name=a&value=%22b%22", NULL },
+        { "name=a&value=%5c", NULL }, { "name=a&value=%0d%0aX:y", NULL },
+        { "name=a&value=%c3%a9", NULL }, { "name=a&value=%7f", NULL },
+        { "name=a&value=b&with=Path=x", NULL },
+        { "name=a&value=b&with=Path", NULL },
+        { "name=a&value=b&with=Path=", NULL },
+        { "name=a&value=b&with=Path=/%0aX:y", NULL },
+        { "name=a&value=b&with=Domain=", NULL },
+        { "name=a&value=b&with=Domain=a/b", NULL },
+        { "name=a&value=b&with=Max-Age=-1", NULL },
+        { "name=a&value=b&with=Max-Age=1234567890", NULL },
+        { "name=a&value=b&with=Expires=Thu,+01+Jan+1970+00:00:00+GMT", NULL },
+        { "name=a&value=b&with=SameSite=Some", NULL },
+        { "name=a&value=b&with=Secure=1", NULL },
+        { "name=a&value=b&with=HttpsOnly", NULL },
+        { "name=a&value=b&with=SameSite=None;-Secure", NULL },
+        { "name=a&value=b&with=Partitioned;-Secure", NULL },
+        { "name=__Host-a&value=b&with=Path=/x", NULL },
+        { "name=__HOST-a&value=b&with=Domain=h", NULL },
+        { "name=__Host-a&value=b&with=-Secure", NULL },
+        { "name=__Secure-a&value=b&with=-Secure", NULL }
+    };
+    char target[256], date[64];
+    int i;
+
+    EACH(rows, k) {
+        context("%s", rows[k].query);
+        snprintf(target, sizeof target, "/cookie?%s", rows[k].query);
+        CHECK_INT(cl_get(c, target), 200);
+        CHECK_STR(c->body.p, rows[k].field != NULL ? "set" : "refused");
+        if (rows[k].field != NULL)
+            CHECK_STR(cl_header(c, "Set-Cookie"), rows[k].field);
+        else
+            CHECK(cl_header(c, "Set-Cookie") == NULL);
+    }
+    CHECK_INT(cl_get(c, "/cookie?name=a&value=b&with=Max-Age=86400"), 200);
+    CHECK(cl_header(c, "Set-Cookie") != NULL);
+    CHECK_INT(sscanf(c->value, "a=b; Max-Age=86400; Expires=%63[^;]; Path=/; "
+                     "HttpOnly; SameSite=Lax", date), 1);
+    CHECK_IN(empm__date_parse(date, 0) - time(NULL), 86400 - 20, 86400 + 1);
+    /* one of a name: the last */
+    CHECK_INT(cl_get(c, "/cookies"), 200);
+    for (i = 0; cl_header_nth(c, "Set-Cookie", i) != NULL; i++)
+        CHECK_STR(c->value, i == 0 ? "ab=3; Path=/; HttpOnly; SameSite=Lax"
+                  : i == 1 ? "a=4; Path=/x; HttpOnly; SameSite=Lax"
+                  : "b=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; "
+                    "Path=/y; SameSite=Lax");
+    CHECK_INT(i, 3);
+}
+
+#endif /* EVENTMPM_NO_ANSWERS */
+
 /* ---------------------------------------------------------------------------
  * >>proxy -- headers, lists of the trusted, who the client is
  * ------------------------------------------------------------------------- */
@@ -14889,6 +15295,676 @@ TEST(sessions, files_of_secrets)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>forms -- multipart/form-data, cut anywhere, and what becomes of its parts
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_FORMS
+
+#define FORM_TYPE "multipart/form-data; boundary=B"
+
+/* What the reader makes of a body that comes in pieces of `step` bytes, the
+ * first one of `first`: "(name|filename|type)data/" for each part, and how it
+ * ends: "ok", "cut" or a status. */
+static void form_transcript(const char *in, size_t n, size_t first, size_t step,
+                            str *out)
+{
+    empm__chars chars;
+    empm__form_reader r;
+    empm__form_head h;
+    const char *at = in, *end, *piece;
+    size_t len;
+    int found = 0;
+
+    empm__chars_init(&chars);
+    if (empm__form_init(&r, &chars, FORM_TYPE) != 0)
+        abort();
+    for (end = in + (first < n ? first : n); found <= 0; end += step) {
+        if (end > in + n || step == 0)
+            end = in + n;
+        while ((found = empm__form_read(&r, &at, end, &piece, &len)) < 0 &&
+               found != EMPM__MORE)
+            if (found == EMPM__FORM_BEGIN) {
+                if ((found = empm__form_head_parse(&r, &chars, &h)) != 0)
+                    break;
+                str_addf(out, "(%.*s|%.*s|%s)", (int)h.name_len, h.name,
+                         h.filename ? (int)h.filename_len : 1,
+                         h.filename ? h.filename : "-",
+                         h.type ? h.type : "-");
+            } else if (found == EMPM__FORM_PIECE)
+                str_add(out, piece, len);
+            else
+                str_addf(out, "/");
+        if (end == in + n)
+            break;
+    }
+    if (found > 0)
+        str_addf(out, "%d", found);
+    else
+        str_addf(out, empm__form_is_complete(&r) ? "ok" : "cut");
+}
+
+/* A form is read alike however it is cut: whole, byte by byte, in two at every
+ * point. */
+static void check_form(const char *in, size_t n, const char *want)
+{
+    str is = STR_EMPTY;
+    size_t cut;
+
+    for (cut = 0; cut <= n + 2; cut++) {
+        is.n = 0;
+        if (cut == 0)
+            form_transcript(in, n, n, n, &is);
+        else if (cut > n)
+            form_transcript(in, n, 1, cut - n, &is);
+        else
+            form_transcript(in, n, cut, n, &is);
+        if (strcmp(is.p, want) != 0) {
+            fail(__FILE__, __LINE__, "cut %d: %s\nand not %s", (int)cut, is.p,
+                 want);
+            break;
+        }
+    }
+    str_free(&is);
+}
+
+#define CD "Content-Disposition: form-data; name="
+#define PART "--B\r\n" CD "a\r\n\r\n"
+
+/* RFC 2046 5.1.1: where parts begin and end. */
+TEST(forms, every_rule_at_every_split)
+{
+    static const struct { const char *in, *want; } rows[] = {
+        { PART "x\r\n--B--\r\n",                "(a|-|-)x/ok" },
+        { PART "x\r\n--B--",                    "(a|-|-)x/ok" },
+        { PART "x\r\n--B\r\n" CD "b\r\n\r\ny\r\n--B--\r\n",
+                                                "(a|-|-)x/(b|-|-)y/ok" },
+        /* preamble and epilogue are ignored */
+        { "pre\r\n" PART "x\r\n--B--\r\nafter\r\n--B\r\n", "(a|-|-)x/ok" },
+        { "\r\n" PART "x\r\n--B--\r\n",         "(a|-|-)x/ok" },
+        { "--" PART "x\r\n--B--",               "ok" },
+        { " " PART "x\r\n--B--",                "ok" },
+        { "--B--",                              "ok" },
+        { "--B--\r\n",                          "ok" },
+        { "--B--\r\n--B\r\n",                   "ok" },
+        /* data is empty, or like a delimiter */
+        { PART "\r\n--B--",                     "(a|-|-)/ok" },
+        { PART "--B--",                         "(a|-|-)/ok" },
+        { PART "\r\n\r\n--B--",                 "(a|-|-)\r\n/ok" },
+        { PART "-\r\n--B--",                    "(a|-|-)-/ok" },
+        { PART "--\r\n--B--",                   "(a|-|-)--/ok" },
+        { PART "\r\r\n--B--",                   "(a|-|-)\r/ok" },
+        { PART "\r\n\r\r\n-\r\n--\r\n--C\r\n--B--",
+                                "(a|-|-)\r\n\r\r\n-\r\n--\r\n--C/ok" },
+        { PART "x--B\r\n--b\n--B\r--B\r\n--B--", "(a|-|-)x--B\r\n--b\n--B\r--B"
+                                                "/ok" },
+        /* blanks behind a delimiter, and nothing else: "--BX" is one */
+        { PART "x\r\n--B \t\r\n" CD "b\r\n\r\n\r\n--B-- \r\n",
+                                                "(a|-|-)x/(b|-|-)/ok" },
+        { PART "x\r\n--BX\r\n",                 "(a|-|-)x/400" },
+        { PART "x\r\n--B-\r\n",                 "(a|-|-)x/400" },
+        { PART "x\r\n--B --\r\n",               "(a|-|-)x/400" },
+        { PART "x\r\n--B--X",                   "(a|-|-)x/400" },
+        { PART "x\r\n--B--\n",                  "(a|-|-)x/400" },
+        { PART "x\r\n--B\rX",                   "(a|-|-)x/400" },
+        { PART "x\r\n--B--\rX",                 "(a|-|-)x/400" },
+        /* LF alone */
+        { "--B\n" CD "a\n\nx\n--B--\n",         "400" },
+        { "--B\r\n" CD "a\n\r\nx\r\n--B--\r\n", "400" },
+        { "--B\r\n" CD "a\r\n\nx\r\n--B--\r\n", "400" },
+        { PART "x\n--B--\r\n",                  "(a|-|-)x\n--B--cut" },
+        /* no end */
+        { "",                                   "cut" },
+        { PART "x",                             "(a|-|-)xcut" },
+        { PART "x\r\n--B",                      "(a|-|-)x/cut" },
+        { PART "x\r\n--B-",                     "(a|-|-)x/cut" },
+        { PART "x\r\n--B--\r",                  "(a|-|-)x/cut" },
+        { PART "x\r\n--B\r\n",                  "(a|-|-)x/cut" },
+        { "--B\r\n" CD "a\r\n",                 "cut" },
+        /* a part that is itself multipart is data */
+        { "--B\r\n" CD "a\r\nContent-Type: multipart/mixed; boundary=C\r\n\r\n"
+          "--C\r\n\r\ny\r\n--C--\r\n--B--\r\n",
+          "(a|-|multipart/mixed; boundary=C)--C\r\n\r\ny\r\n--C--/ok" }
+    };
+
+    EACH(rows, i) {
+        context("%s", rows[i].in);
+        check_form(rows[i].in, strlen(rows[i].in), rows[i].want);
+    }
+    no_context();
+    check_form(PART "\0\r\n--B\0", sizeof PART "\0\r\n--B\0" - 1,
+               "(a|-|-)\0");             /* up to its NUL */
+}
+
+/* RFC 7578 4.2: names and types of a part. */
+TEST(forms, heads)
+{
+    static const struct { const char *head, *want; } rows[] = {
+        { CD "\"a\"; filename=\"f.txt\"\r\nContent-Type: text/plain\r\n",
+          "(a|f.txt|text/plain)" },
+        { "content-disposition:FORM-DATA ;NAME=\"a\" ; FileName=f\r\n",
+          "(a|f|-)" },
+        { "X: y\r\n" CD "\"a b;c\\\"d\"\r\n",    "(a b;c\\\"d|-|-)" },
+        { CD "\"\"; filename=\"\"\r\n",          "(||-)" },
+        { CD "a; filename*=UTF-8''x.txt\r\n",    "(a|-|-)" },
+        { CD "a; filename=y; filename*=UTF-8''x\r\n", "(a|y|-)" },
+        { CD "a; size=1; size=2\r\n",            "(a|-|-)" },
+        { CD "a;\r\n",                           "(a|-|-)" },
+        { CD "a\r\nContent-Transfer-Encoding: 8BIT\r\n", "(a|-|-)" },
+        { "X: y\r\n",                            "400" },
+        { "",                                    "400" },
+        { "Content-Disposition: form-data\r\n",  "400" },
+        { "Content-Disposition: form-data; filename=a\r\n", "400" },
+        { "Content-Disposition: attachment; name=a\r\n", "400" },
+        { CD "a; name=b\r\n",                    "400" },
+        { CD "a; filename=b; filename=b\r\n",    "400" },
+        { CD "a\r\n" CD "a\r\n",                 "400" },
+        { CD "\"a\r\n",                          "400" },
+        { CD "\"a\\\"\r\n",                      "400" },
+        { CD "\"a\"b\r\n",                       "400" },
+        { CD "a b\r\n",                          "400" },
+        { CD " a\r\n",                           "400" },
+        { CD "\r\n",                             "400" },
+        { CD "a\r\n ; filename=b\r\n",           "400" },
+        { CD "a\r\nContent-Type: a/b\r\nContent-Type: a/b\r\n", "400" },
+        { CD "a\r\nContent-Transfer-Encoding: base64\r\n", "400" },
+        { CD "a\r\nX Y: z\r\n",                  "400" },
+        { CD "a\r\nX : z\r\n",                   "400" },
+        { CD "a\r\nX\r\n",                       "400" },
+        { CD "a\r\nX: a\rb\r\n",                 "400" },
+        { CD "\"a\x01\"\r\n",                    "400" },
+        { CD "\"a\x7f\"\r\n",                    "400" }
+    };
+    str in = STR_EMPTY;
+
+    EACH(rows, i) {
+        str want = STR_EMPTY;
+        const int good = rows[i].want[0] == '(';
+        context("%s", rows[i].head);
+        in.n = 0;
+        str_addf(&in, "--B\r\n%s\r\nx\r\n--B--", rows[i].head);
+        str_addf(&want, "%s%s", rows[i].want, good ? "x/ok" : "");
+        check_form(in.p, in.n, want.p);
+        str_free(&want);
+    }
+    no_context();
+    str_free(&in);
+}
+
+/* The boundary is one parameter of 1 to 70 bytes of RFC 2046's. */
+TEST(forms, boundaries)
+{
+#define TEN "0123456789"
+    static const struct { const char *more; int status; } rows[] = {
+        { "; boundary=B", 0 }, { ";BOUNDARY=\"a b\"", 0 },
+        { " ; charset=utf-8; boundary=B", 0 },
+        { ";boundary=\"'()+_,-./:=?\"", 0 },
+        { ";boundary=" TEN TEN TEN TEN TEN TEN TEN, 0 },
+        { ";boundary=" TEN TEN TEN TEN TEN TEN TEN "x", 400 },
+        { "", 400 }, { ";", 400 }, { "; boundary", 400 }, { ";boundary=", 400 },
+        { ";boundary=\"\"", 400 }, { ";boundary=\"a \"", 400 },
+        { ";boundary=a;boundary=a", 400 }, { ";boundary=a; Boundary=b", 400 },
+        { ";boundary=a/b", 400 }, { ";boundary=\"a", 400 },
+        { ";boundary=\"a\\b\"", 400 }, { ";boundary=\"a\tb\"", 400 },
+        { ";boundary=\"a@b\"", 400 }, { ";boundary=\"\xc3\xa4\"", 400 },
+        { " boundary=B", 400 }, { ";boundary = B", 400 }
+    };
+#undef TEN
+    empm__chars chars;
+    char type[200];
+
+    empm__chars_init(&chars);
+    EACH(rows, i) {
+        empm__form_reader r;
+        snprintf(type, sizeof type, "multipart/form-data%s", rows[i].more);
+        context("%s", type);
+        CHECK_INT(empm__form_init(&r, &chars, type), rows[i].status);
+    }
+    no_context();
+}
+
+/* A name for a folder of ours leads nowhere else, and hides nothing. */
+TEST(forms, safe_names)
+{
+    static const struct { const char *sent, *safe; } rows[] = {
+        { "a.txt", "a.txt" }, { "../../etc/passwd", "passwd" }, { "/", "" },
+        { "C:\\fakepath\\a b.txt", "a b.txt" }, { "..", "" }, { ".", "" },
+        { "a/..", "" }, { ".htaccess", "htaccess" }, { "-rf", "rf" },
+        { " . -a. ", "a" }, { "\t.x", "x" }, { "\xc2\x85.x", "x" },
+        { "\xc2\xa0x", "\xc2\xa0x" }, { "a\x1f" "b\x7f", "ab" },
+        { "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", "\xc3\xa4\xe2\x82\xac"
+                                                  "\xf0\x9f\x98\x80" },
+        { "a\xc0\xaf" "b", "a__b" }, { "\xe0\x80\xaf", "___" },
+        { "\xed\xa0\x80", "___" }, { "\xf4\x90\x80\x80", "____" },
+        { "\xe2\x82", "__" }, { "a\xff", "a_" }, { "", "" },
+        { "..\\..\\x", "x" }, { "%2e%2e%2fx", "%2e%2e%2fx" }
+    };
+    char to[64];
+
+    EACH(rows, i) {
+        context("%s", rows[i].sent);
+        empm__form_safe_name(to, rows[i].sent);
+        CHECK_STR(to, rows[i].safe);
+    }
+    no_context();
+}
+
+/* --- routes --------------------------------------------------------------- */
+
+static int g_form_status, g_form_keep, g_form_fd = -1;
+static int g_form_event = -1;          /* at which on_part refuses */
+
+static int form_part(empm_request *req, enum empm_part_event event,
+                     empm_part *part, const void *data, size_t len, void *user)
+{
+    (void)req;
+    (void)user;
+    if ((int)event == g_form_event)
+        return g_form_status;
+    if (event == EMPM_PART_PIECE)
+        part->user = (char *)part->user + (len > 0 && data != NULL ? len : 0);
+    if (event == EMPM_PART_BEGIN && g_form_keep >= 0)
+        part->keep = g_form_keep;
+    if (event == EMPM_PART_BEGIN && part->keep == EMPM_PART_IN_FILE)
+        part->fd = g_form_fd >= 0 ? dup(g_form_fd) : -1;
+    return EMPM_OK;
+}
+
+/* "[name|filename|type|size:bytes]" for each part, M in memory, F in a file,
+ * - nowhere; then what empm_form() and empm_form_at() say. */
+static int form_shown(empm_request *req, void *user)
+{
+    const char *name, *value;
+    empm_part *part;
+    int i;
+
+    (void)user;
+    for (i = 0; empm_part_at(req, i, &part) == EMPM_OK; i++) {
+        char bytes[200];
+        const ssize_t n = part->fd < 0 ? -1
+                                       : read(part->fd, bytes, sizeof bytes);
+        const size_t some = part->size < 100 ? (size_t)part->size : 100;
+        empm_printf(req, "[%s|%s|%s|%ld:%s", part->name,
+                    part->filename ? part->safe_name : "-",
+                    part->type ? part->type : "-", (long)part->size,
+                    part->data ? "M" : part->fd >= 0 ? "F" : "-");
+        empm_write(req, part->data ? part->data : bytes,
+                   part->data ? some : n > 0 ? (size_t)n : 0);
+        empm_printf(req, "]");
+        if (req->route->user->on_part != NULL &&
+            part->size != (char *)part->user - (char *)NULL)
+            return 500;
+        if (empm_part_find(req, part->name) == NULL)
+            return 500;
+    }
+    for (i = 0; empm_form_at(req, i, &name, &value) == EMPM_OK; i++)
+        if (strcmp(name, "t") == 0 &&
+            (value == NULL || empm_form(req, name) != value))
+            return 500;
+    value = empm_form(req, "t");
+    empm_printf(req, "%d t=%s", i, value != NULL ? value : "NULL");
+    return empm_part_at(req, -1, &part) == EMPM_EINVAL ? EMPM_OK : 500;
+}
+
+/* Takes the first file, and gives it back by its descriptor alone. */
+static int form_taken(empm_request *req, void *user)
+{
+    empm_part *part = empm_part_find(req, "f");
+    char bytes[100];
+    int fd, i;
+    ssize_t n;
+
+    (void)user;
+    fd = part != NULL ? empm_part_take(req, part) : -1;
+    if (fd < 0 || part->fd != -1 || empm_part_take(req, part) != -1)
+        return 500;
+    for (i = 0; i < 2; i++)             /* its budgets are free */
+        if (req->w->engine->pool.files[EMPM__FOR_BODIES] != 0 ||
+            req->w->engine->pool.spool[EMPM__FOR_BODIES] != 0)
+            return 500;
+    n = read(fd, bytes, sizeof bytes);
+    close(fd);
+    return n < 0 ? 500 : empm_write(req, bytes, (size_t)n);
+}
+
+static const empm_route form_routes[] = {
+    EMPM_UPLOAD("POST /up", form_shown, NULL, NULL, 2 << 20),
+    EMPM_UPLOAD("POST /part", form_shown, NULL, form_part, 2 << 20),
+    EMPM_UPLOAD("POST /take", form_taken, NULL, NULL, 0),
+    EMPM_UPLOAD_FULL("POST /members", form_shown, NULL, on_head_auth, NULL, -1,
+                     0),
+    EMPM_ROUTE("POST /plain", form_shown, NULL),
+    EMPM_ROUTE("GET /hello", h_hello, NULL),
+    EMPM_ROUTES_END
+};
+
+#define SERVED_FORMS(name, settings)                                          \
+    SERVED_WITH(forms, name, T_PLAIN,                                         \
+                (fx_init(f), f->cfg.routes = form_routes, f->count_fds = 1,   \
+                 g_form_status = 0, g_form_keep = g_form_fd = -1,             \
+                 g_form_event = -1), settings)
+
+static int post_form(client *c, const char *path, const char *body, size_t n)
+{
+    str s = STR_EMPTY;
+    int status;
+
+    str_addf(&s, "POST %s HTTP/1.1\r\nHost: a\r\nContent-Type: " FORM_TYPE
+             "\r\nContent-Length: %d\r\n\r\n", path, (int)n);
+    str_add(&s, body, n);
+    cl_send(c, s.p, s.n);
+    status = cl_reply(c);
+    str_free(&s);
+    return status;
+}
+
+#define FILE_PART "\r\n--B\r\n" CD "\"f\"; filename=\"C:\\dir\\..x.bin\"\r\n" \
+    "Content-Type: a/b\r\n\r\n"
+/* A text that C cannot hold whole is no value of the form. */
+static const char nul_part[] = PART "x\0y\r\n--B\r\n" CD "t\r\n\r\nz\r\n"
+    "--B--";
+static const char two_parts[] = "--B\r\n" CD "\"t\"\r\n\r\ntext" FILE_PART
+    "\r\n0123\r\n" "\r\n--B--\r\n";
+
+/* Texts go to memory, files to files without a name; on other routes both
+ * stand in the body. */
+SERVED_FORMS(texts_and_files, NULL)
+{
+    int i;
+
+    for (i = 0; i < 3; i++) {           /* nothing is left of the last one */
+        CHECK_INT(post_form(c, "/up", two_parts, sizeof two_parts - 1), 200);
+        CHECK_STR(c->body.p, "[t|-|-|4:Mtext][f|x.bin|a/b|8:F\r\n0123\r\n]"
+                             "1 t=text");
+        CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 200);
+        CHECK_STR(c->body.p, "[t|-|-|4:Mtext][f|x.bin|a/b|8:F\r\n0123\r\n]"
+                             "1 t=text");
+        CHECK_INT(post_form(c, "/plain", two_parts, sizeof two_parts - 1), 200);
+        CHECK_STR(c->body.p, "[t|-|-|4:Mtext][f|x.bin|a/b|8:M\r\n0123\r\n]"
+                             "1 t=text");
+        CHECK_INT(post_form(c, "/take", two_parts, sizeof two_parts - 1), 200);
+        CHECK_STR(c->body.p, "\r\n0123\r\n");
+    }
+    CHECK_SOON(f->s->engine.pool.body_memory == 0, 1000);
+    CHECK_INT(f->s->engine.pool.spool[EMPM__FOR_BODIES], 0);
+    CHECK_INT(f->s->engine.pool.files[EMPM__FOR_BODIES], 0);
+}
+
+/* Data that begins as a delimiter does is whole where it stands in the body. */
+SERVED_FORMS(data_like_a_delimiter, NULL)
+{
+    static const char form[] = "--B\r\n" CD "f; filename=a\r\n\r\n--x\r\n"
+        "--B\r\n" CD "t\r\n\r\n-\r\n--\r\n--B--";
+    int i;
+
+    for (i = 0; i < 2; i++) {
+        CHECK_INT(post_form(c, i ? "/plain" : "/up", form, sizeof form - 1),
+                  200);
+        CHECK_STR(c->body.p, i ? "[f|a|-|3:M--x][t|-|-|5:M-\r\n--]1 t=-\r\n--"
+                               : "[f|a|-|3:F--x][t|-|-|5:M-\r\n--]1 t=-\r\n"
+                                 "--");
+    }
+}
+
+/* A NUL in a text is as %00 elsewhere: its value is NULL, its bytes are
+ * there. */
+SERVED_FORMS(a_text_with_a_nul, NULL)
+{
+    int i;
+
+    for (i = 0; i < 2; i++) {
+        CHECK_INT(post_form(c, i ? "/plain" : "/up", nul_part,
+                            sizeof nul_part - 1), 200);
+        CHECK_INT(c->body.n, sizeof "[a|-|-|3:Mx\0y][t|-|-|1:Mz]2 t=z" - 1);
+        CHECK(memcmp(c->body.p, "[a|-|-|3:Mx\0y][t|-|-|1:Mz]2 t=z",
+                     c->body.n) == 0);
+    }
+}
+
+/* The same in single bytes, and in chunks. */
+SERVED_FORMS(in_pieces, NULL)
+{
+    size_t i;
+
+    for (i = 0; i < sizeof two_parts - 1; i++) {
+        if (i == 0)
+            cl_puts(c, "POST /up HTTP/1.1\r\nHost: a\r\nContent-Type: "
+                       FORM_TYPE "\r\nTransfer-Encoding: chunked\r\n\r\n");
+        cl_printf(c, "1\r\n%c\r\n", two_parts[i]);
+    }
+    cl_puts(c, "0\r\n\r\n");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p,
+              "[t|-|-|4:Mtext][f|x.bin|a/b|8:F\r\n0123\r\n]1 t=text");
+}
+
+/* on_part says where a part goes, and may end the upload at each event. */
+SERVED_FORMS(on_part_decides, NULL)
+{
+    static const char *const keeps[] = {
+        "[t|-|-|4:Mtext][f|x.bin|a/b|8:M\r\n0123\r\n]1 t=text",
+        "[t|-|-|4:Ftext][f|x.bin|a/b|8:F\r\n0123\r\n]0 t=NULL",
+        "[t|-|-|4:-][f|x.bin|a/b|8:-]0 t=NULL"
+    };
+    char path[400], text[16];
+    int i;
+
+    for (i = 0; i < 3; i++) {
+        g_form_keep = i;
+        CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 200);
+        CHECK_STR(c->body.p, keeps[i]);
+    }
+    g_form_keep = -1;
+    g_form_fd = open(tmp_path(path, sizeof path, "mine"),
+                     O_RDWR | O_CREAT | O_TRUNC, 0600);
+    CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 200);
+    CHECK_INT(pread(g_form_fd, text, sizeof text, 0), 8);
+    CHECK(memcmp(text, "\r\n0123\r\n", 8) == 0);
+    close(g_form_fd);
+    unlink(path);
+    g_form_fd = -1;
+    for (i = EMPM_PART_BEGIN; i <= EMPM_PART_END; i++) {
+        g_form_event = i;
+        g_form_status = 403;
+        CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 403);
+        cl_close(c);
+        g_form_status = -3;
+        CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 500);
+        cl_close(c);
+    }
+}
+
+/* What is no form is 415 before its body is asked for, and on_head is first;
+ * a form that is broken is 400, and elsewhere it has no parts. */
+SERVED_FORMS(what_is_no_form, NULL)
+{
+    CHECK_INT(cl_ask(c, "POST /up HTTP/1.1\r\nHost: a\r\nExpect: 100-continue"
+                     "\r\nContent-Type: text/plain\r\nContent-Length: "
+                     "9999\r\n\r\n"), 415);
+    cl_close(c);
+    CHECK_INT(cl_ask(c, "POST /members HTTP/1.1\r\nHost: a\r\n\r\n"), 401);
+    CHECK_INT(cl_ask(c, "POST /members HTTP/1.1\r\nHost: a\r\nAuthorization: "
+                     "x\r\n\r\n"), 415);
+    CHECK_INT(cl_ask(c, "POST /up HTTP/1.1\r\nHost: a\r\nContent-Type: "
+                     "multipart/form-data\r\n\r\n"), 400);
+    CHECK_INT(cl_ask(c, "POST /up HTTP/1.1\r\nHost: a\r\nContent-Type: "
+                     FORM_TYPE "\r\nContent-Type: " FORM_TYPE "\r\n\r\n"), 400);
+    CHECK_INT(post_form(c, "/up", "", 0), 400);
+    CHECK_INT(post_form(c, "/up", "--B--", 5), 200);
+    CHECK_STR(c->body.p, "0 t=NULL");
+    CHECK_INT(post_form(c, "/up", two_parts, sizeof two_parts - 5), 400);
+    CHECK_INT(post_form(c, "/plain", two_parts, sizeof two_parts - 5), 200);
+    CHECK_STR(c->body.p, "0 t=NULL");
+    CHECK_INT(cl_ask(c, "POST /plain HTTP/1.1\r\nHost: a\r\nContent-Type: "
+                     "multipart/form-data\r\nContent-Length: 5\r\n\r\n--B--"),
+              200);
+    CHECK_STR(c->body.p, "0 t=NULL");
+    CHECK_INT(post_form(c, "/up", "--B\n", 4), 400);
+}
+
+/* Each bound holds to the byte: up to it 200, beyond it 413. */
+SERVED_FORMS(bounds, NULL)
+{
+    str s = STR_EMPTY;
+    int over, row, i;
+
+    for (row = 0; row < 6; row++)
+        for (over = 0; over < 2; over++) {
+            static const size_t head = sizeof "X: \r\n" CD "a\r\n\r\n" - 1;
+            context("row %d, %d", row, over);
+            s.n = 0;
+            if (row == 0) {              /* the head of a part */
+                str_addf(&s, "--B\r\nX: ");
+                str_fill(&s, 'x', EMPM_PART_HEAD - head + (size_t)over);
+                str_addf(&s, "\r\n" CD "a\r\n\r\n");
+            } else if (row <= 2) {       /* name, file name */
+                str_addf(&s, "--B\r\n" CD "%s", row == 1 ? "" : "a;filename=");
+                str_fill(&s, 'x', EMPM_PART_NAME + (size_t)over);
+                str_addf(&s, "\r\n\r\n");
+            }
+            for (i = 0; row == 3 && i < EMPM_FORM_FIELDS + over; i++)
+                str_addf(&s, "%s--B\r\n" CD "a\r\n\r\n", i ? "\r\n" : "");
+            for (i = 0; row == 4 && i < EMPM_FORM_FILES + over; i++)
+                str_addf(&s, "%s--B\r\n" CD "a;filename=b\r\n\r\n",
+                         i ? "\r\n" : "");
+            if (row == 5) {              /* memory: names are part of it */
+                str_addf(&s, "--B\r\n" CD "a\r\n\r\n");
+                str_fill(&s, 'x', EMPM_FORM_MEMORY + (size_t)over -
+                                      (sizeof(empm__form_part) + 5));
+            }
+            str_addf(&s, "\r\n--B--\r\n");
+            CHECK_INT(post_form(c, "/up", s.p, s.n), over ? 413 : 200);
+            if (over)
+                cl_close(c);
+        }
+    no_context();
+    s.n = 0;                             /* limit_body, before and while it */
+    str_fill(&s, 'x', (2 << 20) + 1);    /* comes */
+    CHECK_INT(post_form(c, "/up", s.p, s.n), 413);
+    cl_close(c);
+    str_free(&s);
+}
+
+/* A descriptor of on_part's that cannot be written is 507 if its disk is full,
+ * else 503, and the log says why; so is a spool that is full, 503. */
+SERVED_FORMS(files_that_cannot_be_written, "MaxSpoolBytes 7")
+{
+    CHECK_INT(post_form(c, "/up", two_parts, sizeof two_parts - 1), 503);
+    CHECK(fx_log_has(f, "EMPM5005: MaxSpoolBytes of 7 "));
+    cl_close(c);
+    g_form_fd = open("/dev/full", O_WRONLY);
+    if (g_form_fd >= 0) {
+        CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 507);
+        cl_close(c);
+        close(g_form_fd);
+    }
+    g_form_fd = open("/dev/null", O_RDONLY);
+    CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 503);
+    CHECK(fx_log_has(f, "EMPM5800: write: "));
+    cl_close(c);
+    close(g_form_fd);
+    CHECK_SOON(f->s->engine.pool.files[EMPM__FOR_BODIES] == 0, 1000);
+}
+
+/* Files of forms are spooled bodies to MaxOpenFiles. */
+SERVED_FORMS(files_count_as_open, "MaxOpenFiles 4; OpenFileCache 0")
+{
+    str s = STR_EMPTY;
+    int i;
+
+    for (i = 0; i < 3; i++)
+        str_addf(&s, "%s--B\r\n" CD "a;filename=b\r\n\r\nx", i ? "\r\n" : "");
+    str_addf(&s, "\r\n--B--\r\n");
+    CHECK_INT(post_form(c, "/up", s.p, s.n), 503);
+    CHECK(fx_log_has(f, "EMPM5010: MaxOpenFiles of 4 "));
+    cl_close(c);
+    CHECK_INT(post_form(c, "/up", two_parts, sizeof two_parts - 1), 200);
+    str_free(&s);
+}
+
+/* on_part of an upload whose progress is asked for. */
+static int form_progress(empm_request *req, enum empm_part_event event,
+                         empm_part *part, const void *data, size_t len,
+                         void *user)
+{
+    (void)event;
+    (void)part;
+    (void)data;
+    (void)len;
+    (void)user;
+    if (empm_progress(req, "") != EMPM_EINVAL ||
+        empm_progress(req, NULL) != EMPM_EINVAL)
+        return 500;
+    return empm_progress(req, empm_query(req, "token")) == EMPM_OK ? EMPM_OK
+                                                                   : 400;
+}
+
+static const empm_route progress_routes[] = {
+    EMPM_UPLOAD("POST /up", form_shown, NULL, form_progress, 2 << 20),
+    EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
+    EMPM_ROUTES_END
+};
+
+/* An upload tells other requests how much of it has come, by a token that is no
+ * key of the program's. */
+SERVED_WITH(forms, progress, T_LIVE,
+            (fx_init(f), f->cfg.routes = progress_routes,
+             f->cfg.shared_store_size = 65536), NULL)
+{
+    client b = client_of(f);
+
+    cl_printf(c, "POST /up?token=x HTTP/1.1\r\nHost: a\r\nContent-Type: "
+              FORM_TYPE "\r\nContent-Length: %d\r\n\r\n%.*s",
+              (int)sizeof two_parts - 1, 70, two_parts);
+    CHECK_SOON(cl_get(&b, "/progress?token=x") == 200 &&
+               strcmp(b.body.p, "{\"received\":70,\"length\":167}\n") == 0,
+               2000);
+    CHECK_INT(sizeof two_parts - 1, 167);
+    cl_puts(c, two_parts + 70);
+    CHECK_INT(cl_reply(c), 500);         /* form_shown counts for form_part */
+    CHECK_INT(cl_get(&b, "/progress?token=x"), 200);
+    CHECK_STR(b.body.p, "{\"received\":167,\"length\":167}\n");
+    if (!f->forked)
+        CHECK_INT(empm_store_get(f->s, "x", 1, NULL, 0, NULL, NULL),
+                  EMPM_EGONE);
+    CHECK_INT(cl_get(&b, "/progress?token=y"), 404);
+    CHECK_INT(cl_get(&b, "/progress?token="), 404);
+    CHECK_INT(cl_get(&b, "/progress"), 404);
+    cl_close(&b);
+    cl_puts(c, "POST /up?token=z HTTP/1.1\r\nHost: a\r\nContent-Type: "
+               FORM_TYPE "\r\nTransfer-Encoding: chunked\r\n\r\n"
+               "17\r\n--B\r\nContent-Dispositio\r\n"
+               "19\r\nn: form-data; name=a\r\n\r\nx\r\n");
+    CHECK_SOON(cl_get(&b, "/progress?token=z") == 200 &&
+               strcmp(b.body.p, "{\"received\":48,\"length\":null}\n") == 0,
+               2000);
+    cl_close(&b);
+    cl_printf(c, "POST /up?token=%065d HTTP/1.1\r\nHost: a\r\nContent-Type: "
+              FORM_TYPE "\r\nContent-Length: %d\r\n\r\n%s", 0,
+              (int)sizeof two_parts - 1, two_parts);
+    cl_close(c);
+}
+
+/* An upload that pauses holds no worker, and one that breaks off leaves
+ * neither file nor memory. */
+SERVED_FORMS(a_pause_holds_no_worker, "ThreadsPerChild 1")
+{
+    client b = client_of(f);
+
+    cl_printf(c, "POST /up HTTP/1.1\r\nHost: a\r\nContent-Type: " FORM_TYPE
+              "\r\nContent-Length: 99999\r\n\r\n%.*s",
+              (int)sizeof two_parts - 12, two_parts);
+    CHECK_SOON(f->s->engine.pool.files[EMPM__FOR_BODIES] == 1, 2000);
+    CHECK_INT(cl_ask(&b, GET1 "\r\n"), 200);
+    cl_close(&b);
+    cl_close(c);
+    CHECK_SOON(f->s->engine.pool.files[EMPM__FOR_BODIES] == 0 &&
+               f->s->engine.pool.body_memory == 0 &&
+               f->s->engine.pool.spool[EMPM__FOR_BODIES] == 0, 2000);
+}
+
+#endif /* EVENTMPM_NO_FORMS */
+
+/* ---------------------------------------------------------------------------
  * >>head -- the grammar, as tables of input and outcome
  *
  * Every row is fed whole, byte by byte, and in two pieces at several points
@@ -16685,7 +17761,7 @@ TEST(body, limits_above_4_GiB_hold)
     int64_t left = (INT64_C(9) << 29);
 
     memset(&req, 0, sizeof req);
-    user.on_body = p_nothing;
+    route.on_body = p_nothing;
     route.user = &user;
     req.route = &route;
     req.w = &w;
@@ -18079,6 +19155,169 @@ SERVED_WITH(response, errors_ask_once, T_LIVE,
                       strstr(rows[i].ask, "After") != NULL ? "7" : "1");
         check_in_step(c);
     }
+}
+
+/* --- ahead of an answer, and behind it ------------------------------------ */
+
+static long behind_producer(empm_request *req, void *buf, size_t cap,
+                            void *user)
+{
+    slot *s = (slot *)user;
+
+    if (add_int(&s->pieces, 1) > 3) {
+        set_int(&shm->rc[1], empm_add_trailer(req, "X-Sum", "3"));
+        return 0;
+    }
+    memcpy(buf, "piece", 5);
+    return cap >= 5 ? 5 : -1;
+}
+
+/* What its query says: `how` for trailers, `early` for hints. */
+static int h_ahead(empm_request *req, void *user)
+{
+    static const char *const bad[] = {
+        "Content-Length", "transfer-encoding", "Trailer", "Host", "Set-Cookie",
+        "Content-Type", "Location", "Cache-Control", "WWW-Authenticate", "a b",
+        "", "Date"
+    };
+    const char *how = empm_query(req, "how");
+    slot *s = query_slot(req);
+    size_t i;
+
+    (void)user;
+    if (empm_query(req, "early") != NULL) {
+        set_int(&shm->rc[0], empm_early_hints(req, "Link", "</a.css>; rel=x"));
+        shm->rc[1] = empm_early_hints(req, "Content-Length", "1");
+        shm->rc[2] = empm_early_hints(req, "Connection", "close");
+        shm->rc[3] = empm_early_hints(req, "a", "b\r\nc: d");
+        shm->rc[4] = empm_early_hints(req, NULL, NULL);
+        empm_write(req, "late", 4);
+        empm_flush(req);
+        shm->rc[5] = empm_early_hints(req, "Link", "</b.css>");
+        return EMPM_OK;
+    }
+    if (strcmp(how, "stream") == 0) {
+        set_int(&s->pieces, 0);
+        empm_add_trailer(req, "X-Sum", NULL);
+        return empm_stream(req, -1, behind_producer, s);
+    }
+    if (strcmp(how, "declared") == 0)
+        empm_set_header(req, "Content-Length", "4");
+    if (strcmp(how, "late") == 0) {
+        empm_add_trailer(req, "X-Sum", NULL);
+        empm_flush(req);
+        empm_add_trailer(req, "X-More", "2");
+    }
+    if (strcmp(how, "bad") == 0)
+        for (i = 0; i < sizeof bad / sizeof bad[0]; i++)
+            if (empm_add_trailer(req, bad[i], "1") != EMPM_EINVAL)
+                return 418;
+    if (strcmp(how, "long") == 0)
+        for (i = 0; i < 20; i++) {
+            static char value[1001];
+            memset(value, 'a', 1000);
+            set_int(&shm->rc[1], empm_add_trailer(req, "X-Long", value));
+        }
+    set_int(&shm->rc[0], empm_add_trailer(req, "X-Sum", "1"));
+    return strcmp(how, "error") == 0 ? 404 : empm_write(req, "body", 4);
+}
+
+static const empm_route ahead_routes[] = {
+    EMPM_ROUTE("GET /ahead", h_ahead, NULL),
+    EMPM_ROUTE("GET /hello/{name}", h_hello, NULL), EMPM_ROUTES_END
+};
+
+/* Trailers go to clients that take them, behind chunks, announced where they
+ * are known in time; to no others, and never with fields of a head. */
+SERVED_WITH(response, trailers, T_LIVE,
+            fx_init(f); f->cfg.routes = ahead_routes, NULL)
+{
+    static const struct {
+        const char *how, *te, *version, *body, *announced, *trailer;
+        int rc;
+    } rows[] = {
+        { "plain", "trailers", "1.1", "body", "X-Sum", "X-Sum: 1\r\n", 0 },
+        { "plain", "gzip;q=0.5, Trailers ;q=1", "1.1", "body", "X-Sum",
+          "X-Sum: 1\r\n", 0 },
+        { "plain", "trailersx", "1.1", "body", NULL, "", 0 },
+        { "plain", "", "1.1", "body", NULL, "", 0 },
+        { "plain", "trailers", "1.0", "body", NULL, "", 0 },
+        { "late", "trailers", "1.1", "body", "X-Sum",
+          "X-More: 2\r\nX-Sum: 1\r\n", 0 },
+        { "late", "", "1.1", "body", NULL, "", 0 },
+        { "stream", "trailers", "1.1", "piecepiecepiece", "X-Sum",
+          "X-Sum: 3\r\n", 0 },
+        { "stream", "trailers", "1.0", "piecepiecepiece", NULL, "", 0 },
+        { "declared", "trailers", "1.1", "body", NULL, "", EMPM_EMISUSE },
+        { "bad", "trailers", "1.1", "body", "X-Sum", "X-Sum: 1\r\n", 0 },
+        { "error", "trailers", "1.1", "404 Not Found\n", NULL, "", 0 }
+    };
+
+    EACH(rows, i) {
+        const int old = strcmp(rows[i].version, "1.0") == 0;
+        context("%s, TE: %s, HTTP/%s", rows[i].how, rows[i].te,
+                rows[i].version);
+        set_int(&shm->rc[0], 0);
+        set_int(&shm->rc[1], 0);
+        cl_printf(c, "GET /ahead?how=%s HTTP/%s\r\nHost: a\r\nTE: %s\r\n\r\n",
+                  rows[i].how, rows[i].version, rows[i].te);
+        CHECK_INT(cl_reply(c), strcmp(rows[i].how, "error") == 0 ? 404 : 200);
+        CHECK_INT(c->complete, 1);
+        CHECK_STR(c->body.p, rows[i].body);
+        CHECK_STR(c->trailer.p, rows[i].trailer);
+        CHECK_INT(get_int(&shm->rc[0]), rows[i].rc);
+        CHECK_INT(get_int(&shm->rc[1]), 0);
+        if (rows[i].announced != NULL)
+            CHECK_STR(cl_header(c, "Trailer"), rows[i].announced);
+        else
+            CHECK(cl_header(c, "Trailer") == NULL);
+        if (old)
+            cl_close(c);
+        else
+            check_in_step(c);
+    }
+    cl_puts(c, "HEAD /ahead?how=plain HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n"
+            "\r\n");
+    CHECK_INT(cl_reply_with(c, 1), 200);
+    check_in_step(c);
+    /* a page of them and no more */
+    cl_puts(c, "GET /ahead?how=long HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n"
+            "\r\n");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_INT(get_int(&shm->rc[1]), EMPM_EFULL);
+    CHECK_INT(c->trailer.n, (EMPM_PAGE_BYTES - 512) / 1010 * 1010 + 10);
+    check_in_step(c);
+}
+
+/* Early hints come before the answer and behind earlier ones, to HTTP/1.1
+ * alone, and are no part of its body. */
+SERVED_WITH(response, early_hints, T_LIVE,
+            fx_init(f); f->cfg.routes = ahead_routes, NULL)
+{
+    static const int rc[] = { EMPM_OK, EMPM_EINVAL, EMPM_EINVAL, EMPM_EINVAL,
+                              EMPM_EINVAL, EMPM_EMISUSE };
+    int i;
+
+    for (i = 0; i < 2; i++) {
+        const char *method = i == 0 ? "GET" : "HEAD";
+        context("%s", method);
+        cl_printf(c, "GET /hello/first HTTP/1.1\r\nHost: a\r\n\r\n"
+                  "%s /ahead?early=1 HTTP/1.1\r\nHost: a\r\n\r\n", method);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(c->body.p, "Hello, first!\n");
+        CHECK_INT(cl_reply(c), 103);
+        CHECK_STR(c->head.p, "HTTP/1.1 103 Early Hints\r\n"
+                  "Link: </a.css>; rel=x\r\n\r\n");
+        CHECK_INT(cl_reply_with(c, i), 200);
+        CHECK(cl_header(c, "Link") == NULL);
+        CHECK_STR(c->body.p, i == 0 ? "late" : "");
+        check_in_step(c);
+    }
+    no_context();
+    EACH(rc, k)
+        CHECK_INT(get_int(&shm->rc[k]), rc[k]);
+    CHECK_INT(cl_ask(c, "GET /ahead?early=1 HTTP/1.0\r\n\r\n"), 200);
+    CHECK_STR(c->body.p, "late");
 }
 
 /* ---------------------------------------------------------------------------
@@ -34743,6 +35982,161 @@ TEST(clients, zsync)
     unlink(tmp_path(path, sizeof path, "zsync.out"));
 }
 
+#ifndef EVENTMPM_NO_FORMS
+/* curl sends texts and several files, with names that need quotes. */
+SERVED_WITH(clients, curl_forms, T_PLAIN,
+            (fx_init_forked(f, 1), f->cfg.routes = form_routes), NULL)
+{
+    char out[4096], path[400];
+
+    if (!installed("curl"))
+        SKIP("curl is not installed");
+    write_file(tmp_path(path, sizeof path, "form"), "one\r\n--\r\n", 9);
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 -F t=text -F 'f=@%s;"
+                    "filename=a \"b\" \xc3\xa4.txt;type=a/b' -F f=@%s "
+                    "-F 'e=@/dev/null;filename=' http://127.0.0.1:%d/up", path,
+                    path, f->port), 0);
+    CHECK(strncmp(out, "[t|-|-|4:Mtext][f|a ", 20) == 0);
+    CHECK(strstr(out, "\xc3\xa4.txt|a/b|9:Fone\r\n--\r\n][f|form|"
+                      "application/octet-stream|9:Fone\r\n--\r\n][e|") != NULL);
+    CHECK(strstr(out, "]1 t=text") != NULL);
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 -F t=text -H "
+                    "'Transfer-Encoding: chunked' http://127.0.0.1:%d/up",
+                    f->port), 0);
+    CHECK_STR(out, "[t|-|-|4:Mtext]1 t=text");
+    unlink(path);
+}
+
+/* What Python's http.client and email write is a form. */
+SERVED_WITH(clients, python_forms, T_PLAIN,
+            (fx_init_forked(f, 1), f->cfg.routes = form_routes), NULL)
+{
+    char out[4096];
+
+    if (!installed("python3"))
+        SKIP("python3 is not installed");
+    CHECK_INT(shell(out, sizeof out, "python3 -c \"import http.client as h, sys"
+        "\n"
+        "b='x'*70\n"
+        "d=('--'+b+'\\r\\nContent-Disposition: form-data; name=\\\"t\\\""
+        "\\r\\n\\r\\ntext\\r\\n--'+b+'--\\r\\n').encode()\n"
+        "c=h.HTTPConnection('127.0.0.1',%d)\n"
+        "c.request('POST','/up',d,{'Content-Type':"
+        "'multipart/form-data; boundary='+b})\n"
+        "sys.stdout.write(c.getresponse().read().decode())\"", f->port), 0);
+    CHECK_STR(out, "[t|-|-|4:Mtext]1 t=text");
+    CHECK_INT(shell(out, sizeof out, "python3 -c 'import requests' && "
+                    "python3 -c \"import requests,sys\n"
+                    "sys.stdout.write(requests.post('http://127.0.0.1:%d/up',"
+                    "data={'t':'text'},files={'f':('a/b.txt',b'0123','a/b')})"
+                    ".text)\" || echo none", f->port), 0);
+    if (strstr(out, "none") == NULL)
+        CHECK_STR(out, "[t|-|-|4:Mtext][f|b.txt|a/b|4:F0123]1 t=text");
+}
+
+/* A browser's FormData, read by a plain route and by EMPM_UPLOAD. */
+static int form_page(empm_request *req, void *user)
+{
+    (void)user;
+    empm_set_header(req, "Content-Type", "text/html; charset=utf-8");
+    empm_printf(req, "<!doctype html><title>t</title><p id=p>waits<script>\n"
+        "const d = new FormData();\n"
+        "d.append('t', 'text');\n"
+        "d.append('f', new Blob(['0123'], {type: 'a/b'}), 'a \\u00e4.txt');\n"
+        "(async () => { let s = '';\n"
+        "for (const u of ['/up', '/plain'])\n"
+        "  s += await (await fetch(u, {method: 'POST', body: d})).text();\n"
+        "document.getElementById('p').textContent = s; })()</script>\n");
+    return EMPM_OK;
+}
+
+static const empm_route form_page_routes[] = {
+    EMPM_UPLOAD("POST /up", form_shown, NULL, NULL, 2 << 20),
+    EMPM_ROUTE("POST /plain", form_shown, NULL),
+    EMPM_ROUTE("GET /", form_page, NULL),
+    EMPM_ROUTES_END
+};
+
+SERVED_WITH(clients, chromium_forms, T_PLAIN,
+            (fx_init_forked(f, 1), f->cfg.routes = form_page_routes), NULL)
+{
+    char out[8192];
+    if (!installed("chromium"))
+        SKIP("chromium is not installed");
+    shell(out, sizeof out, "HOME=%s timeout 40 chromium --headless "
+          "--no-sandbox --disable-gpu --user-data-dir=%s/chromium "
+          "--virtual-time-budget=8000 --dump-dom http://127.0.0.1:%d/", g_tmp,
+          g_tmp, f->port);
+    CHECK(strstr(out, "[t|-|-|4:Mtext][f|a \xc3\xa4.txt|a/b|4:F0123]1 t=text"
+                      "[t|-|-|4:Mtext][f|a \xc3\xa4.txt|a/b|4:M0123]1 t=text")
+          != NULL);
+    shell(out, sizeof out, "rm -rf %s/chromium %s/.config %s/.cache %s/.pki",
+          g_tmp, g_tmp, g_tmp, g_tmp);
+}
+
+/* The manual's program for uploads is what it says. */
+TEST(clients, the_manual_takes_a_firmware)
+{
+    char dir[400], here[400], out[2000], where[64];
+    client c;
+    pid_t pid;
+    int port, fd, r = -1, status;
+
+    if (access("eventmpm.h", R_OK) != 0 || getcwd(here, sizeof here) == NULL ||
+        !installed("cc") || !installed("awk"))
+        SKIP("no sources here, no cc or no awk");
+    tmp_path(dir, sizeof dir, "manual");
+    if (!CHECK_INT(shell(out, sizeof out, "{ printf '#define EVENTMPM_"
+            "IMPLEMENTATION\n#include \"eventmpm.h\"\n'; awk '/^ \\*     "
+            "static int receive/ { f = 1 } f { print substr($0, 8) } "
+            "/^ \\*     };/ { if (f) exit }' eventmpm.h; "
+            "printf 'int main(int argc, char **argv) { empm_config cfg = "
+            "empm_defaults(); cfg.routes = routes; return empm_main(&cfg, "
+            "argc, argv); }\n'; } >%s.c && cc -I. -w "
+            "-DEVENTMPM_NO_STATUS -DEVENTMPM_NO_FILES -DEVENTMPM_NO_FASTCGI "
+            "-DEVENTMPM_NO_ACCESS_LOG -DEVENTMPM_NO_PROXY -o %s.up %s.c",
+            dir, dir, dir), 0)) {
+        fprintf(stderr, "%s", out);
+        return;
+    }
+    fd = listening_socket(&port);
+    close(fd);
+    snprintf(where, sizeof where, "127.0.0.1:%d", port);
+    snprintf(out, sizeof out, "%s.up", dir);
+    fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        fd = open("/dev/null", O_RDWR);
+        dup2(fd, 1);
+        dup2(fd, 2);
+        execl(out, "up", "-c", "User root", "-c", "SharedStoreSize 65536",
+              where, (char *)NULL);
+        _exit(127);
+    }
+    CHECK_SOON((r = cl_connect_port(&c, port, 0)) == 0, PATIENCE);
+    if (r == 0) {
+        static const char form[] = "--B\r\n" CD "version\r\n\r\n2.1\r\n--B\r\n"
+            CD "image; filename=fw.bin\r\n\r\n0123456789\r\n--B--\r\n";
+        CHECK_INT(post_form(&c, "/firmware?token=x", form, sizeof form - 1),
+                  200);
+        CHECK_STR(c.body.p, "fw.bin, 10 bytes, is version 2.1\n");
+        CHECK_INT(cl_get(&c, "/progress?token=x"), 200);
+        snprintf(where, sizeof where, "{\"received\":%d,\"length\":%d}\n",
+                 (int)sizeof form - 1, (int)sizeof form - 1);
+        CHECK_STR(c.body.p, where);
+        CHECK_INT(post_form(&c, "/firmware", two_parts, sizeof two_parts - 1),
+                  422);
+        cl_close(&c);
+    }
+    CHECK(signal_process(pid, SIGINT) == 0);
+    CHECK_INT(waitpid(pid, &status, 0), pid);
+    CHECK_INT(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
+    unlink(out);
+    snprintf(out, sizeof out, "%s.c", dir);
+    unlink(out);
+}
+#endif /* EVENTMPM_NO_FORMS */
+
 /* ab's thousands of requests succeed, with and without keep-alive. */
 SERVED_BY(clients, ab, 1, NULL)
 {
@@ -35450,6 +36844,10 @@ TEST(clients, first_two_minutes)
             if (i == 1) {
                 CHECK(strstr(c.body.p, "<a href=\"/hello/world\">") != NULL);
                 CHECK(strstr(c.body.p, "<li>POST /echo\n") != NULL);
+                CHECK_INT(post_form(&c, "/upload", two_parts,
+                                    sizeof two_parts - 1), 200);
+                CHECK_STR(c.body.p, "t: 4 bytes of text\nf: 8 bytes of "
+                          "x.bin\n");
                 CHECK_INT(cl_get(&c, "/date"), 200);
                 CHECK(c.body.n > 20 && strstr(c.body.p, ":") != NULL &&
                       c.body.p[c.body.n - 1] == '\n');
@@ -37801,6 +39199,67 @@ static int fuzz_fcgi(const uint8_t *data, size_t size)
 
 #endif /* EVENTMPM_NO_FASTCGI */
 
+/* --- the target forms ----------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_FORMS
+
+/* A form means the same however it is cut, no name has a control, and a safe
+ * name is one. */
+static int fuzz_forms(const uint8_t *data, size_t size)
+{
+    static const char *const words[] = {
+        "--B\r\n", "\r\n--B\r\n", "\r\n--B--", "\r\n", "\r", "\n", "-", "--B",
+        "\r\n\r\n", CD, "a\r\n\r\n", "; filename=", "\"", "\\", ";", "B", " ",
+        "Content-Type: a/b\r\n", "Content-Disposition: form-data; name=\"b\"",
+        PART, "\r\n--B\r\n" CD "\"c\"; filename=\"../d\"\r\n\r\n", "\xc2\x80",
+        "\r\n--", "X: y\r\n"
+    };
+    const unsigned all = sizeof words / sizeof words[0];
+    str in = STR_EMPTY, whole = STR_EMPTY, cut = STR_EMPTY;
+    size_t first, step, i;
+    char *safe;
+
+    fz_data = data;
+    fz_left = size;
+    first = fz_pick(80);
+    step = 1 + fz_pick(20);
+    while (fz_left != 0) {
+        const unsigned word = fz_byte();
+        const char ch = (char)fz_byte();
+
+        if (word < 9 * all)
+            str_add(&in, words[word % all], strlen(words[word % all]));
+        else
+            str_add(&in, &ch, 1);
+    }
+    str_add(&in, "", 0);
+    form_transcript(in.p, in.n, in.n, in.n, &whole);
+    form_transcript(in.p, in.n, first, step, &cut);
+    if (whole.n != cut.n || memcmp(whole.p, cut.p, whole.n) != 0)
+        fz_fault("a form cut at %lu and every %lu bytes is another",
+                 (unsigned long)first, (unsigned long)step);
+    cut.n = 0;
+    form_transcript(in.p, in.n, 1, 1, &cut);
+    if (whole.n != cut.n || memcmp(whole.p, cut.p, whole.n) != 0)
+        fz_fault("a form in single bytes is another");
+    if ((safe = (char *)malloc(in.n + 1)) == NULL)
+        abort();
+    empm__form_safe_name(safe, in.p);
+    for (i = 0; safe[i] != '\0'; i++)
+        if ((unsigned char)safe[i] < ' ' || safe[i] == 127 ||
+            strchr("/\\", safe[i]) != NULL ||
+            (i == 0 && strchr(".- ", safe[i]) != NULL))
+            fz_fault("%02x at %lu of a safe name", (unsigned)safe[i],
+                     (unsigned long)i);
+    free(safe);
+    str_free(&in);
+    str_free(&whole);
+    str_free(&cut);
+    return 0;
+}
+
+#endif /* EVENTMPM_NO_FORMS */
+
 /* --- the table, and the two drivers
  * ------------------------------------------ */
 
@@ -37814,6 +39273,9 @@ static const struct fz_target {
     { "fmt",   "dates, log formats, listen strings, files",        fuzz_fmt },
 #ifndef EVENTMPM_NO_FASTCGI
     { "fcgi",  "answers of back ends, cut anywhere",               fuzz_fcgi },
+#endif
+#ifndef EVENTMPM_NO_FORMS
+    { "forms", "bodies of forms, cut anywhere",                    fuzz_forms },
 #endif
     { "oom",   "each allocation of a connection fails",            fuzz_oom },
 #ifdef EVENTMPM_TLS_BEARSSL
