@@ -84,8 +84,9 @@
  *   file of DirectoryIndex.
  *
  * ASSETS  Files can be compiled in: EMPM_ASSETS("GET /", assets) serves a table
- *   as EMPM_FILES serves a folder. These lines make it of one: sh pack.sh www
- *   >assets.h, then #include "assets.h" behind eventmpm.h.
+ *   as EMPM_FILES serves a folder, with the siblings of Precompressed. These
+ *   lines make it of one: sh pack.sh www >assets.h, then #include "assets.h"
+ *   behind eventmpm.h.
  *
  *     cd "$1" || exit
  *     list() { find . -type f | sed 's,^\./,,' | LC_ALL=C sort; }
@@ -288,7 +289,7 @@
  * THREADS
  *   with an empm_request *   only the worker that runs the handler; the pointer
  *                            is invalid once the handler has returned
- *   empm_resume              any thread
+ *   empm_resume, empm_broadcast   any thread
  *   empm_stop, empm_stop_graceful   any thread, also in a signal handler
  *   the rest                 the thread that starts and ends the server
  *   Handlers run on several workers at once, in several processes: each child
@@ -315,6 +316,11 @@
  * LIMITS  HTTP/1.1 and 1.0 on TCP and unix sockets: no HTTP/2, no WebSocket.
  *   Linux (epoll), or any POSIX system (poll). Each limit is a field of
  *   empm_config; its comment has the default and the client's status.
+ *
+ * EVENTS  A handler that returns empm_events(req, "news") makes its request a
+ *   stream of server-sent events (EventSource in a browser), which holds no
+ *   worker; empm_broadcast(server, "news", ...) sends one to all that listen in
+ *   this process, from any thread. See >>calls-events.
  *
  * TESTS  With EVENTMPM_TEST defined, empm_test_get() and its like run a request
  *   through parser, routes, handler and answer in the thread that calls: so a
@@ -379,12 +385,13 @@
  * Each of these leaves a part out, and saves so much of the header and of its
  * compiled text (gcc -Os, x86-64):
  *
- *   EVENTMPM_NO_FILES        2360 lines 22000 bytes static files (EMPM_FILES)
+ *   EVENTMPM_NO_FILES        2360 lines 23000 bytes static files (EMPM_FILES)
  *   EVENTMPM_NO_STATUS       1450 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
  *   EVENTMPM_NO_FASTCGI      2540 lines 13800 bytes FastCGI back ends: PHP
  *   EVENTMPM_NO_FORMS         720 lines  4900 bytes uploads, multipart forms
+ *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
  *   EVENTMPM_NO_STORE         720 lines  1900 bytes the shared store
  *   EVENTMPM_NO_AUTH          800 lines  5500 bytes users and passwords
  *   EVENTMPM_NO_SESSIONS      380 lines  3900 bytes sessions
@@ -885,6 +892,8 @@ typedef struct empm_config {
                                           the answer, its end: 60000 */
     int    proxy_connect_timeout_ms;   /* a back end lets nobody in: 503: 5000
                                           */
+    int    event_heartbeat_ms;         /* a comment to each listener of events
+                                          that has had none: 15000; 0: none */
     int    response_min_rate;          /* bytes/s that a client must take, over
                                           each timeout_ms of waiting for it:
                                           100; 0: none */
@@ -938,6 +947,10 @@ typedef struct empm_config {
                                           for answers; else 503 */
     int64_t limit_response_spool;      /* bytes of one response that wait for
                                           the client: 64 MiB, else aborted */
+    int64_t event_queue_bytes;         /* of a channel, for listeners that are
+                                          behind: 64 KiB; beyond, they are
+                                          closed and come back or, */
+    int     event_skip;                /* if it is 1, miss events: 0 */
     int64_t limit_linger_bytes;        /* 0: no limit but linger_timeout_ms,
                                           which no client can prolong */
 
@@ -1565,6 +1578,55 @@ EMPM_API int empm_store_delete(empm_server *s, const void *key, size_t key_len);
 EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
                             int64_t delta, int64_t ttl_ms, int64_t *result);
 
+#ifndef EVENTMPM_NO_EVENTS
+
+/* ---------------------------------------------------------------------------
+ * >>calls-events -- server-sent events, from any thread to all who listen
+ *
+ * A handler makes its request a listener of a channel, which is a name: an
+ * EventSource of a browser, which holds no worker. A broadcast reaches those
+ * that listen in this process: children do not hear each other, so set
+ * processes to 1 or 0, or broadcast in each. A channel is there while it has
+ * listeners. It keeps its last events, event_queue_bytes of them, at most 256:
+ * a listener that is further behind is closed and comes back or, with
+ * event_skip, misses what it was too slow for; one that comes back, and whose
+ * Last-Event-ID is among them, gets those behind it first.
+ *
+ *   event, id  a name and an identifier without line breaks, or NULL
+ *   data       len bytes of UTF-8; a line break, "\r\n" and "\r" too, is "\n"
+ *              for the client
+ *   source     HTML Living Standard 9.2
+ * ------------------------------------------------------------------------- */
+
+/* Sends the head of a stream, what is kept behind Last-Event-ID, and all
+ * events of the channel from now on, with a comment every event_heartbeat_ms.
+ * The stream ends with the client, and when the server stops, reloads or
+ * drains: then it says `retry:`, some 0.5 to 2.5 s, and the client comes back.
+ *   channel   1 to 255 bytes
+ *   returns   what the handler has to return: EMPM_SUSPENDED; 503: no memory;
+ *             EMPM_EINVAL, EMPM_EMISUSE: it is answered or suspended already
+ */
+EMPM_API int empm_events(empm_request *req, const char *channel);
+
+/* Writes an event to this client alone: before empm_events(), or to a stream of
+ * the handler's own.
+ *   returns   as empm_write(); EMPM_EINVAL: a line break in event or id */
+EMPM_API int empm_event(empm_request *req, const char *event, const char *id,
+                        const void *data, size_t len);
+
+/* Sends an event to all listeners of a channel. It is copied once.
+ *   returns   how many listen, which may be 0; EMPM_EINVAL: a line break in
+ *             event or id; EMPM_EFULL: it is longer than event_queue_bytes;
+ *             EMPM_ENOMEM; EMPM_EMISUSE: this process serves nobody
+ *   thread    any, until empm_free() or on_child_stop
+ *   blocks    never on a client
+ */
+EMPM_API int empm_broadcast(empm_server *s, const char *channel,
+                            const char *event, const char *id,
+                            const void *data, size_t len);
+
+#endif
+
 #ifdef EVENTMPM_TEST
 
 /* ---------------------------------------------------------------------------
@@ -1772,7 +1834,8 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *                                             threads, sockets, all together
  *   -- here ends the core --
  *   config-files config-sections answers proxy digest store rate cors auth
- *   sessions forms form-parts tls fields access files fastcgi status wings
+ *   sessions forms form-parts events tls fields access files fastcgi status
+ *   wings
  *                                             wings, each of them closed
  *   testing                                   requests without a socket
  *   signals manager attend identity           one process that serves
@@ -1825,6 +1888,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   engine.done_lock  that the end has come; a few stores long
  *   shard.lock        a part of the shared store, with no other; of all
  *                     processes
+ *   channels.locks    channels of events and who waits for them, with no other
  *
  * Time. Instants are of the clock that only goes forward, in 64 bits of
  * microseconds (_at_us) or in 32 bits of milliseconds (_at_ms, a deadline),
@@ -1995,6 +2059,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix sessions        session secrets
  *   prefix forms           form
  *   prefix form-parts      forms
+ *   prefix events          news channel ear events
  *   prefix tls-pem         tls
  *   prefix tls-names       tls
  *   prefix tls-keys        tls
@@ -3588,6 +3653,8 @@ static const empm__directive empm__directives[] = {
               "5", "a back end lets a connection wait so long"),
     EMPM__SET("ResponseMinRate", response_min_rate, INT, 0, 1 << 20, "100",
               "bytes/s that a client takes in each Timeout; 0: any"),
+    EMPM__SET("EventHeartbeat", event_heartbeat_ms, MS, 0, INT_MAX, "15",
+              "between two signs of life of a stream of events; 0: none"),
     EMPM__SET("KeepAlive", keep_alive, BOOL, 0, 1, "On",
               "a connection may carry several requests"),
     EMPM__SET("KeepAliveTimeout", keep_alive_timeout_ms, MS, 0, INT_MAX, "5",
@@ -3640,6 +3707,10 @@ static const empm__directive empm__directives[] = {
               "1073741824", "bytes on disk for a child; else 503"),
     EMPM__SET("LimitResponseSpool", limit_response_spool, I64, 0, INT64_MAX,
               "67108864", "bytes of an answer that wait; else aborted"),
+    EMPM__SET("EventQueue", event_queue_bytes, I64, 1024, 1 << 30, "65536",
+              "bytes of events that a channel keeps for slow listeners"),
+    EMPM__SET("EventSkip", event_skip, BOOL, 0, 1, "Off",
+              "slow listeners miss events; else they are closed"),
     EMPM__SET("LimitLingerBytes", limit_linger_bytes, I64, 0, INT64_MAX, "0",
               "bytes that a lingering connection reads; 0: no limit"),
     EMPM__SET("LogLevel", log_level, LEVEL, 0, EMPM_LOG_DEBUG, "warn",
@@ -7310,6 +7381,8 @@ typedef struct empm__file {
     int         fd;                    /* -1: `bytes` is all of it */
     int         root_fd;               /* where `path` begins */
     int         coding;                /* of its bytes, as a sibling; 0: none */
+    struct empm__file *coded;          /* of an asset: the next of its siblings,
+                                          which need no look at the disk */
     int         varies;                /* Accept-Encoding has chosen it */
     uint32_t    absent;                /* atomic: bits of codings of which it
                                           has no sibling, */
@@ -7371,6 +7444,7 @@ typedef struct empm__engine {
     empm__poller        poller;
     empm__pool          pool;
     struct empm__files *files;         /* those that are kept (>>files) */
+    struct empm__channels *channels;   /* (>>events) */
     empm__log_limit     log_limits[EMPM__LOG_CODES];
     uint32_t            lines_due_at_ms; /* atomic: lines of access logs have to
                                           be written; or NEVER */
@@ -11553,6 +11627,7 @@ struct empm_request {             /* owner: the connection's */
     int           wake_why;       /* enum empm_why; 0: none yet */
     int           told_half;      /* HALF_CLOSED has been reported */
     int           stays;          /* a plain stop does not end it early */
+    int           drains;         /* a graceful stop does */
     int           gathers;        /* what is written is not sent meanwhile, as
                                      long as it is an answer of known length */
     int64_t       room_at;        /* fewer bytes wait for the client: it is
@@ -15297,7 +15372,8 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
     else if ((why | empm__load(&c->word)) & req->aux_ready ||
              req->io.out_left < req->room_at)
         req->wake_why = EMPM_READY;
-    else if (empm__step_closes_idle(w) && !req->stays)
+    else if ((empm__step_closes_idle(w) && !req->stays) ||
+             (req->drains && empm__load(&w->engine->stopping)))
         req->wake_why = EMPM_STOPPING;
     else if (empm__time_is_late(req->wake_deadline, now))
         req->wake_why = EMPM_TIMEOUT;
@@ -16210,21 +16286,27 @@ static int empm__engine_wait(empm__engine *e, int timeout_ms)
     return EMPM_OK;
 }
 
-EMPM_API int empm_resume(empm_server *s, empm_ticket ticket)
+/* Ends a suspension, but for a wake-up of the listener, of which several need
+ * one. Returns 0: it is over; 1; 2: the listener has to be woken. */
+static int empm__engine_resume(empm__engine *e, empm_ticket ticket)
 {
-    empm__engine *e = &s->engine;
     const uint32_t i = (uint32_t)ticket, serial = (uint32_t)(ticket >> 32);
+    int r;
     /* a ticket may be any number: what it names must have been made */
     if (serial == 0 || i >= empm__load_acq(&e->slab.made))
-        return EMPM_EGONE;
-    switch (empm__conn_resume(empm__slab_conn(&e->slab, i), serial)) {
-    case 0:
-        return EMPM_EGONE;
-    case 2:                          /* it waits: the listener has to take it */
+        return 0;
+    r = empm__conn_resume(empm__slab_conn(&e->slab, i), serial);
+    if (r == 2)                      /* it waits: the listener has to take it */
         empm__poller_post(&e->poller, i);
-        empm__poller_wake(&e->poller);
-    }
-    return EMPM_OK;
+    return r;
+}
+
+EMPM_API int empm_resume(empm_server *s, empm_ticket ticket)
+{
+    const int r = empm__engine_resume(&s->engine, ticket);
+    if (r == 2)
+        empm__poller_wake(&s->engine.poller);
+    return r == 0 ? EMPM_EGONE : EMPM_OK;
 }
 
 /* ---------------------------------------------------------------------------
@@ -23183,6 +23265,601 @@ static const empm__wing empm__forms_wing = EMPM__WING_OFF(empm__forms_check);
 #endif /* EVENTMPM_NO_FORMS */
 
 /* ---------------------------------------------------------------------------
+ * >>events -- server-sent events: one broadcast, many listeners
+ *
+ * A channel keeps its last events, each once, in a ring that all its listeners
+ * read: a listener is a suspended request and the number of the event that it
+ * wants next. So a broadcast is one copy, and a ticket for each listener that
+ * waits. A slow one costs nothing: its events wait in the ring, not with it,
+ * and when the ring has gone past them it has lost them.
+ *
+ *            first                       end
+ *     ring   [ 17 ][ 18 ][ 19 ][ 20 ][ 21 ]        <- a broadcast adds here
+ *                    ^                 ^
+ *                    has a full socket waits: in the list, with a ticket
+ *
+ * owner   of a listener: its request, in whose memory it is, and so the worker
+ *         that runs that; but for its links and its ticket, which are the
+ *         lock's. It is in the list while its request is suspended, and
+ *         either a broadcast takes it out, or its own worker. A listener
+ *         leaves in a cleanup of its request, the last one with its channel.
+ * lock    channels.locks[i]: channels, rings and lists of each 16th bucket. It
+ *         is taken with no other, for at most a portion of listeners or events,
+ *         or one look through a ring; nothing is freed or woken under it
+ * order   a listener that finds no event suspends first, and then enters the
+ *         list, under the lock that shows it that there is still none. A
+ *         broadcast adds its event under the same lock: it finds the listener
+ *         in the list, or the listener finds the event
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_EVENTS
+
+#define EMPM__EVENTS_BUCKETS 1024u
+#define EMPM__EVENTS_LOCKS   16u       /* divides the above */
+#define EMPM__EVENTS_PORTION 64u
+#define EMPM__EVENTS_KEPT    256u      /* in a ring */
+#define EMPM__EVENTS_AHEAD   16384     /* bytes that wait for a client: more
+                                          events wait in the ring */
+#define EMPM__CHANNEL_MAX    255u      /* bytes of a name */
+
+typedef struct empm__news {            /* an event; it never changes */
+    uint32_t refs;                     /* atomic: the ring, and readers */
+    uint32_t id_at, id_len;            /* of the id, in what follows */
+    size_t   len;                      /* of the text that follows */
+    struct empm__news *next;           /* once it is out of the ring */
+} empm__news;
+
+typedef struct empm__ear {             /* a listener */
+    struct empm__channels *all;        /* fixed */
+    struct empm__channel *channel;     /* fixed */
+    uint64_t    at;                    /* the event that it wants next; its
+                                          worker writes it, under the lock */
+    /* the lock */
+    struct empm__ear *next, *prev;
+    int         waits;                 /* it is in the list */
+    empm_ticket ticket;
+} empm__ear;
+
+typedef struct empm__channel {         /* the lock */
+    struct empm__channel *next;        /* in its bucket */
+    uint32_t    hash;
+    uint32_t    listeners;
+    uint64_t    first, end;            /* the ring has these */
+    int64_t     bytes;                 /* ... of so many bytes */
+    empm__ear  *waiting, *waiting_last; /* the longest first */
+    empm__news *ring[EMPM__EVENTS_KEPT];
+    char        name[EMPM__CHANNEL_MAX + 1];
+} empm__channel;
+
+struct empm__channels {
+    uint32_t        seed;              /* fixed: clients may choose the names */
+    pthread_mutex_t locks[EMPM__EVENTS_LOCKS];
+    empm__channel  *buckets[EMPM__EVENTS_BUCKETS];
+};
+typedef struct empm__channels empm__channels;
+
+/* --- the text of an event ------------------------------------------------- */
+
+static char *empm__news_text(empm__news *m)
+{
+    return (char *)(m + 1);
+}
+
+static void empm__news_unref(empm__news *m)
+{
+    if (__atomic_sub_fetch(&m->refs, 1u, __ATOMIC_ACQ_REL) == 0)
+        EMPM_FREE(m);
+}
+
+static int empm__news_is_line(const char *s)
+{
+    return s == NULL || s[strcspn(s, "\r\n")] == '\0';
+}
+
+/* Appends "name: text\n"; `to` NULL only counts. Returns how many bytes. */
+static size_t empm__news_field(char *to, const char *name, const char *text,
+                               size_t n)
+{
+    const size_t head = strlen(name);
+    if (to != NULL) {
+        memcpy(to, name, head);
+        if (n > 0)
+            memcpy(to + head, text, n);
+        to[head + n] = '\n';
+    }
+    return head + n + 1;
+}
+
+/* Writes the fields of an event, a line of data for each of its lines, and the
+ * empty line that ends it. `to` NULL only counts. Returns how many bytes. */
+static size_t empm__news_write(char *to, empm__news *m, const char *event,
+                               const char *id, const char *data, size_t len)
+{
+    size_t n = 0, i = 0, from = 0;
+    if (event != NULL)
+        n += empm__news_field(to, "event: ", event, strlen(event));
+    if (id != NULL) {
+        n += empm__news_field(to != NULL ? to + n : NULL, "id: ", id,
+                              strlen(id));
+        if (m != NULL) {
+            m->id_len = (uint32_t)strlen(id);
+            m->id_at = (uint32_t)n - m->id_len - 1;
+        }
+    }
+    for (; i <= len; i++) {
+        if (i < len && data[i] != '\n' && data[i] != '\r')
+            continue;
+        n += empm__news_field(to != NULL ? to + n : NULL, "data: ",
+                              data + from, i - from);
+        if (i + 1 < len && data[i] == '\r' && data[i + 1] == '\n')
+            i++;
+        from = i + 1;
+    }
+    if (to != NULL)
+        to[n] = '\n';
+    return n + 1;
+}
+
+/* Makes an event, of at most `most` bytes. Returns EMPM_OK, EMPM_EINVAL,
+ * EMPM_EFULL or EMPM_ENOMEM. The caller has its one reference. */
+static int empm__news_new(empm__news **out, const char *event, const char *id,
+                          const void *data, size_t len, int64_t most)
+{
+    const char *s = data != NULL ? (const char *)data : "";
+    empm__news *m;
+    size_t n;
+    if (!empm__news_is_line(event) || !empm__news_is_line(id) ||
+        (data == NULL && len > 0))
+        return EMPM_EINVAL;
+    if ((uint64_t)len > (uint64_t)most || (event != NULL &&
+        strlen(event) > EMPM__CHANNEL_MAX) ||
+        (id != NULL && strlen(id) > EMPM__CHANNEL_MAX) ||
+        (n = empm__news_write(NULL, NULL, event, id, s, len)) > (uint64_t)most)
+        return EMPM_EFULL;
+    if ((m = (empm__news *)EMPM_MALLOC(sizeof *m + n)) == NULL)
+        return EMPM_ENOMEM;
+    memset(m, 0, sizeof *m);
+    m->refs = 1;
+    m->len = n;
+    empm__news_write(empm__news_text(m), m, event, id, s, len);
+    *out = m;
+    return EMPM_OK;
+}
+
+/* --- channels ------------------------------------------------------------- */
+
+static uint32_t empm__channel_hash(const empm__channels *all, const char *name)
+{
+    uint32_t h = all->seed;
+    for (; *name != '\0'; name++)
+        h = (h ^ (unsigned char)*name) * 16777619u;
+    return h ^ h >> 15;
+}
+
+static pthread_mutex_t *empm__channel_lock(empm__channels *all, uint32_t hash)
+{
+    return &all->locks[hash % EMPM__EVENTS_LOCKS];
+}
+
+/* Returns the link that leads to the channel, or to NULL. */
+static empm__channel **empm__channel_find_locked(empm__channels *all,
+                                                 const char *name,
+                                                 uint32_t hash)
+{
+    empm__channel **at = &all->buckets[hash % EMPM__EVENTS_BUCKETS];
+    while (*at != NULL && ((*at)->hash != hash ||
+                           strcmp((*at)->name, name) != 0))
+        at = &(*at)->next;
+    return at;
+}
+
+/* Takes the oldest event out of the ring, before the list `gone`, whose events
+ * the caller unrefs without the lock. Returns the new list. */
+static empm__news *empm__channel_drop_locked(empm__channel *c,
+                                             empm__news *gone)
+{
+    empm__news *m = c->ring[c->first++ % EMPM__EVENTS_KEPT];
+    c->bytes -= (int64_t)m->len;
+    m->next = gone;
+    return m;
+}
+
+static void empm__channel_unref_all(empm__news *gone)
+{
+    while (gone != NULL) {
+        empm__news *next = gone->next;
+        empm__news_unref(gone);
+        gone = next;
+    }
+}
+
+/* Adds an event, which takes the caller's reference, and takes out those for
+ * which there is no room. Returns them. */
+static empm__news *empm__channel_add_locked(empm__channel *c, empm__news *m,
+                                            int64_t most)
+{
+    empm__news *gone = NULL;
+    while (c->first < c->end && (c->end - c->first == EMPM__EVENTS_KEPT ||
+                                 c->bytes + (int64_t)m->len > most))
+        gone = empm__channel_drop_locked(c, gone);
+    c->ring[c->end++ % EMPM__EVENTS_KEPT] = m;
+    c->bytes += (int64_t)m->len;
+    return gone;
+}
+
+static void empm__channel_unlink_locked(empm__channel *c, empm__ear *ear)
+{
+    if (ear->prev != NULL)
+        ear->prev->next = ear->next;
+    else
+        c->waiting = ear->next;
+    if (ear->next != NULL)
+        ear->next->prev = ear->prev;
+    else
+        c->waiting_last = ear->prev;
+    ear->waits = 0;
+}
+
+/* Where a client goes on that has seen the event `id` last: behind it, if it is
+ * kept, else with the next one. */
+static uint64_t empm__channel_after_locked(const empm__channel *c,
+                                           const char *id)
+{
+    const size_t n = id != NULL ? strlen(id) : 0;
+    uint64_t at = c->end;
+    for (; n > 0 && at > c->first; at--) {
+        empm__news *m = c->ring[(at - 1) % EMPM__EVENTS_KEPT];
+        if (m->id_len == n && memcmp(empm__news_text(m) + m->id_at, id, n) == 0)
+            return at;
+    }
+    return c->end;
+}
+
+/* --- listeners ------------------------------------------------------------ */
+
+/* Enters a channel, which is made if this is its first listener. Returns
+ * EMPM_OK or EMPM_ENOMEM. */
+static int empm__ear_join(empm__ear *ear, const char *name,
+                          const char *last_id)
+{
+    empm__channels *all = ear->all;
+    const uint32_t hash = empm__channel_hash(all, name);
+    pthread_mutex_t *lock = empm__channel_lock(all, hash);
+    empm__channel *made = (empm__channel *)EMPM_MALLOC(sizeof *made);
+    empm__channel **at;
+    if (made == NULL)
+        return EMPM_ENOMEM;
+    memset(made, 0, sizeof *made);
+    made->hash = hash;
+    memcpy(made->name, name, strlen(name));
+    pthread_mutex_lock(lock);
+    at = empm__channel_find_locked(all, name, hash);
+    if (*at == NULL) {
+        *at = made;
+        made = NULL;
+    }
+    ear->channel = *at;
+    ear->channel->listeners++;
+    ear->at = empm__channel_after_locked(ear->channel, last_id);
+    pthread_mutex_unlock(lock);
+    EMPM_FREE(made);
+    return EMPM_OK;
+}
+
+/* Leaves it: a cleanup of the request. */
+static void empm__ear_leave(void *p)
+{
+    empm__ear *ear = (empm__ear *)p;
+    empm__channels *all = ear->all;
+    empm__channel *c = ear->channel;
+    pthread_mutex_t *lock = empm__channel_lock(all, c->hash);
+    empm__news *gone = NULL;
+    int last;
+    pthread_mutex_lock(lock);
+    if (ear->waits)
+        empm__channel_unlink_locked(c, ear);
+    last = --c->listeners == 0;
+    if (last) {
+        *empm__channel_find_locked(all, c->name, c->hash) = c->next;
+        while (c->first < c->end)
+            gone = empm__channel_drop_locked(c, gone);
+    }
+    pthread_mutex_unlock(lock);
+    empm__channel_unref_all(gone);
+    if (last)
+        EMPM_FREE(c);
+}
+
+/* Enters the list, unless an event has come. Returns 1 if it is in it. */
+static int empm__ear_wait(empm__ear *ear, empm_ticket ticket)
+{
+    empm__channel *c = ear->channel;
+    pthread_mutex_t *lock = empm__channel_lock(ear->all, c->hash);
+    int waits;
+    pthread_mutex_lock(lock);
+    waits = ear->waits = ear->at == c->end;
+    if (waits) {
+        ear->ticket = ticket;
+        ear->next = NULL;
+        ear->prev = c->waiting_last;
+        if (ear->prev != NULL)
+            ear->prev->next = ear;
+        else
+            c->waiting = ear;
+        c->waiting_last = ear;
+    }
+    pthread_mutex_unlock(lock);
+    return waits;
+}
+
+/* Leaves the list, if it is still there, and takes the next events, with a
+ * reference to each: `most` of them, until they have more than `room` bytes.
+ * Returns how many; *lost: before them. */
+static uint32_t empm__ear_take(empm__ear *ear, empm__news **list, uint32_t most,
+                               int64_t room, uint64_t *lost)
+{
+    empm__channel *c = ear->channel;
+    pthread_mutex_t *lock = empm__channel_lock(ear->all, c->hash);
+    uint32_t n = 0;
+    pthread_mutex_lock(lock);
+    if (ear->waits)
+        empm__channel_unlink_locked(c, ear);
+    *lost = ear->at < c->first ? c->first - ear->at : 0;
+    ear->at += *lost;
+    while (n < most && ear->at < c->end && room > 0) {
+        list[n] = c->ring[ear->at++ % EMPM__EVENTS_KEPT];
+        room -= (int64_t)list[n]->len;
+        __atomic_add_fetch(&list[n++]->refs, 1u, __ATOMIC_RELAXED);
+    }
+    pthread_mutex_unlock(lock);
+    return n;
+}
+
+/* --- streams -------------------------------------------------------------- */
+
+/* Sets the fields of a stream, those that the handler has not set. */
+static void empm__events_head(empm_request *req)
+{
+    char *end;
+    if (!empm__request_head_is_open(req))
+        return;
+    if (!req->has_type)
+        empm_set_header(req, "Content-Type", "text/event-stream");
+    if (empm__response_field_line(req, req->fields, "cache-control", 13,
+                                  &end) == NULL)
+        empm_set_header(req, "Cache-Control", "no-cache");
+    /* nginx would gather it */
+    empm_set_header(req, "X-Accel-Buffering", "no");
+}
+
+/* The last words: clients come back, but not all at once. */
+static int empm__events_end(empm_request *req)
+{
+    const uint32_t some = (uint32_t)((uintptr_t)req / 64) * 2654435761u +
+                          req->w->now_ms;
+    char text[40];
+    const int n = snprintf(text, sizeof text, "retry: %u\n\n",
+                           500u + some % 2000u);
+    empm_write(req, text, (size_t)n);
+    if (empm__engine_is_closing(req->w->engine))
+        empm__request_closes(req, EMPM__CLOSES);   /* not here, then */
+    return EMPM_OK;
+}
+
+/* Writes the events that have come, as long as the client takes them. Returns 1
+ * if more may wait for it to take some; 0: there are no more; -1: the stream
+ * ends, as the client has lost some, or is lost. */
+static int empm__events_send(empm_request *req, empm__ear *ear, int *wrote)
+{
+    empm__news *list[EMPM__EVENTS_PORTION / 4];
+    uint64_t lost;
+    uint32_t n, i;
+    int r = 0;
+    for (;;) {
+        const int64_t room = EMPM__EVENTS_AHEAD - req->io.out_left -
+                             (int64_t)req->body_out_bytes;
+        if (room <= 0)
+            return 1;
+        n = empm__ear_take(ear, list, (uint32_t)EMPM__COUNT(list), room, &lost);
+        if (lost > 0) {
+            empm__request_log(req, EMPM_LOG_INFO, 5062, "is too slow for "
+                              "EventQueue of %lld: has lost %llu events%s",
+                              (long long)req->w->cfg->event_queue_bytes,
+                              (unsigned long long)lost,
+                              req->w->cfg->event_skip ? "" : ", closed");
+            r = req->w->cfg->event_skip ? r : -1;
+        }
+        for (i = 0; i < n; i++) {
+            if (r == 0)
+                r = empm_write(req, empm__news_text(list[i]), list[i]->len);
+            empm__news_unref(list[i]);
+            *wrote = 1;
+        }
+        if (r < 0 || n == 0)
+            return r < 0 ? -1 : 0;
+    }
+}
+
+static int empm__events_wake(empm_request *req, enum empm_why why, void *user);
+
+/* Sends what there is, and waits. `beat`: a comment, if there is nothing: a
+ * client that is gone is noticed by it, and a proxy waits on. Returns what the
+ * handler returns. */
+static int empm__events_go_on(empm_request *req, empm__ear *ear, int beat)
+{
+    const int ms = req->w->cfg->event_heartbeat_ms;
+    int wrote = 0;
+    const int more = empm__events_send(req, ear, &wrote);
+    empm_ticket ticket = 0;
+    if (beat && !wrote && more == 0)
+        empm_write(req, ":\n\n", 3);
+    if (more >= 0)
+        ticket = empm_suspend(req, ms > 0 ? ms : INT_MAX, empm__events_wake,
+                              ear);
+    if (ticket == 0)
+        return empm__events_end(req);
+    req->room_at = more ? EMPM__EVENTS_AHEAD / 2 : 0;
+    if (!more && !empm__ear_wait(ear, ticket))
+        empm_resume(req->w->s, ticket);      /* one has come meanwhile */
+    return EMPM_SUSPENDED;
+}
+
+/* Goes on after a wait. A client that sends no more, and be it that it might
+ * read, is as good as gone: no EventSource does that. */
+static int empm__events_wake(empm_request *req, enum empm_why why, void *user)
+{
+    req->room_at = 0;
+    if (why == EMPM_GONE || why == EMPM_HALF_CLOSED)
+        return EMPM_OK;
+    if (why == EMPM_STOPPING)
+        return empm__events_end(req);
+    return empm__events_go_on(req, (empm__ear *)user, why == EMPM_TIMEOUT);
+}
+
+EMPM_API int empm_events(empm_request *req, const char *channel)
+{
+    empm__ear *ear;
+    int r = empm__response_may_write(req);
+    if (r < 0 || req->suspension != EMPM__SUSP_NONE)
+        return r < 0 ? r : EMPM_EMISUSE;
+    if (channel == NULL || *channel == '\0' ||
+        strlen(channel) > EMPM__CHANNEL_MAX)
+        return EMPM_EINVAL;
+    empm__events_head(req);
+    if (req->head_only)
+        return empm_flush(req);
+    ear = (empm__ear *)empm_alloc(req, sizeof *ear);
+    if (ear == NULL || req->w->engine->channels == NULL)
+        return 503;
+    memset(ear, 0, sizeof *ear);
+    ear->all = req->w->engine->channels;
+    if (empm__ear_join(ear, channel, empm_header(req, "Last-Event-ID")) < 0)
+        return 503;
+    if (empm_defer(req, empm__ear_leave, ear) != EMPM_OK) {
+        empm__ear_leave(ear);
+        return 503;
+    }
+    req->drains = 1;
+    return empm__events_go_on(req, ear, 1);
+}
+
+EMPM_API int empm_event(empm_request *req, const char *event, const char *id,
+                        const void *data, size_t len)
+{
+    empm__news *m;
+    int r = empm__news_new(&m, event, id, data, len, INT32_MAX);
+    if (r < 0)
+        return r;
+    empm__events_head(req);
+    r = empm_write(req, empm__news_text(m), m->len);
+    empm__news_unref(m);
+    return r;
+}
+
+/* Takes the next listeners out of the list that have not seen event `seen`,
+ * and posts them. A channel that has been made anew meanwhile has none. Returns
+ * how many. */
+static uint32_t empm__events_tell(empm__engine *e, const char *name,
+                                  uint32_t hash, uint64_t seen)
+{
+    empm_ticket tickets[EMPM__EVENTS_PORTION];
+    pthread_mutex_t *lock = empm__channel_lock(e->channels, hash);
+    empm__channel *c;
+    uint32_t n = 0, i;
+    pthread_mutex_lock(lock);
+    c = *empm__channel_find_locked(e->channels, name, hash);
+    while (c != NULL && c->waiting != NULL && c->waiting->at <= seen &&
+           n < EMPM__EVENTS_PORTION) {
+        tickets[n++] = c->waiting->ticket;
+        empm__channel_unlink_locked(c, c->waiting);
+    }
+    pthread_mutex_unlock(lock);
+    for (i = 0; i < n; i++)
+        empm__engine_resume(e, tickets[i]);
+    if (n > 0)
+        empm__poller_wake(&e->poller);
+    return n;
+}
+
+EMPM_API int empm_broadcast(empm_server *s, const char *channel,
+                            const char *event, const char *id,
+                            const void *data, size_t len)
+{
+    empm__engine *e = &s->engine;
+    const int64_t most = s->cfg->event_queue_bytes;
+    pthread_mutex_t *lock;
+    empm__channel *c;
+    empm__news *m = NULL, *gone = NULL;
+    uint32_t hash, listeners = 0;
+    uint64_t seen = 0;
+    int r;
+    if (e->channels == NULL)
+        return EMPM_EMISUSE;
+    if (channel == NULL)
+        return EMPM_EINVAL;
+    if ((r = empm__news_new(&m, event, id, data, len, most)) < 0)
+        return r;
+    hash = empm__channel_hash(e->channels, channel);
+    lock = empm__channel_lock(e->channels, hash);
+    pthread_mutex_lock(lock);
+    c = *empm__channel_find_locked(e->channels, channel, hash);
+    if (c != NULL) {
+        gone = empm__channel_add_locked(c, m, most);
+        listeners = c->listeners;
+        seen = c->end - 1;
+    }
+    pthread_mutex_unlock(lock);
+    if (c == NULL) {
+        empm__news_unref(m);
+        return 0;
+    }
+    empm__channel_unref_all(gone);
+    while (empm__events_tell(e, channel, hash, seen) == EMPM__EVENTS_PORTION)
+        ;
+    return (int)listeners;
+}
+
+/* --- the wing ------------------------------------------------------------- */
+
+/* An engine for the status has no listeners. Returns EMPM_OK or EMPM_ENOMEM. */
+static int empm__events_engine_new(empm__engine *e)
+{
+    uint32_t i;
+    if (e->admin)
+        return EMPM_OK;
+    e->channels = (empm__channels *)EMPM_MALLOC(sizeof *e->channels);
+    if (e->channels == NULL)
+        return EMPM_ENOMEM;
+    memset(e->channels, 0, sizeof *e->channels);
+    e->channels->seed = ((uint32_t)empm__now_us() ^ (uint32_t)e->pid << 16) *
+                        2654435761u | 1u;
+    for (i = 0; i < EMPM__EVENTS_LOCKS; i++)
+        pthread_mutex_init(&e->channels->locks[i], NULL);
+    return EMPM_OK;
+}
+
+/* No worker runs any more: all requests have ended, and all channels. */
+static void empm__events_engine_free(empm__engine *e)
+{
+    uint32_t i;
+    for (i = 0; e->channels != NULL && i < EMPM__EVENTS_LOCKS; i++)
+        pthread_mutex_destroy(&e->channels->locks[i]);
+    EMPM_FREE(e->channels);
+    e->channels = NULL;
+}
+
+static const empm__wing empm__events_wing = {
+    NULL, NULL, NULL, empm__events_engine_new, empm__events_engine_free,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+#else
+
+static const empm__wing empm__events_wing = EMPM__WING_OFF(NULL);
+
+#endif /* EVENTMPM_NO_EVENTS */
+
+/* ---------------------------------------------------------------------------
  * >>tls-pem -- files of certificates and keys
  *
  * A file in PEM becomes a list of objects, decoded: what it is called and its
@@ -29045,14 +29722,15 @@ static int empm__coding_find(const char *name, size_t n)
     return -1;
 }
 
-/* Does a file of this name look like a sibling itself? */
+/* Does a file of this name look like a sibling itself? Returns its coding, or
+ * 0. */
 static int empm__coding_is_sibling(const char *path)
 {
     const char *dot = strrchr(path, '.');
     int i;
     for (i = 1; dot != NULL && i <= EMPM__CODINGS; i++)
         if (strcmp(dot, empm__coding_names[i].ext) == 0)
-            return 1;
+            return i;
     return 0;
 }
 
@@ -29212,6 +29890,7 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     f->fd = fd;
     f->pool = NULL;
     f->root_fd = root_fd;
+    f->coded = NULL;
     f->coding = coding;
     f->varies = coding > 0 || (root_fd >= 0 && w->s->codings[0] != 0 &&
                                !empm__coding_is_sibling(path));
@@ -29807,6 +30486,13 @@ static empm__file *empm__file_sibling(empm_request *req, empm__file *f,
     empm__file *found;
     char *path;
     int status;
+    for (found = f->coded; found != NULL; found = found->coded)
+        if (found->coding == coding) {
+            __atomic_add_fetch(&found->refs, 1u, __ATOMIC_RELAXED);
+            return found;
+        }
+    if (f->root_fd < 0)              /* an asset */
+        return NULL;
     if (empm__time_until(empm__load(&f->absent_until_ms), now) <= 0) {
         empm__store(&f->absent, 0u);
         empm__store(&f->absent_until_ms,
@@ -30349,7 +31035,8 @@ static int empm__folder_serve(empm_request *req, char *path)
 
 struct empm__assets {
     size_t      n;
-    empm__file *list;                /* behind the struct */
+    empm__file *list;                /* behind the struct; then as many that are
+                                        siblings, or nothing */
 };
 
 /* FNV-1a, stirred: 64 bits, against an accident and not against an enemy. */
@@ -30366,12 +31053,47 @@ static int empm__assets_compare(const void *a, const void *b)
     return strcmp(((const empm__file *)a)->path, ((const empm__file *)b)->path);
 }
 
-/* Makes the file of a row. Returns 0 if its fields have no room. */
+/* Returns where a path of n bytes and `end` is among the files, or would be. */
+static size_t empm__assets_place(const struct empm__assets *t, const char *path,
+                                 size_t n, char end)
+{
+    size_t from = 0, to = t->n;
+    while (from < to) {
+        const size_t mid = from + (to - from) / 2;
+        const char *at = t->list[mid].path;
+        int order = strncmp(at, path, n);
+        if (order == 0)
+            order = (unsigned char)at[n] - (unsigned char)end;
+        if (order < 0)
+            from = mid + 1;
+        else
+            to = mid;
+    }
+    return from;
+}
+
+/* Makes the fields of each answer. Returns 0 if they have no room. */
+static int empm__assets_fields(empm__file *f, const char *cache_control)
+{
+    int n = snprintf(f->fields, sizeof f->fields, "ETag: %s\r\n"
+                     "Cache-Control: %s\r\n%s", f->tag, cache_control,
+                     f->varies ? "Vary: Accept-Encoding\r\n" : "");
+    f->validators = (uint16_t)n;
+    if (n < (int)sizeof f->fields)
+        n += snprintf(f->fields + n, sizeof f->fields - (size_t)n,
+                      "%s%s%sAccept-Ranges: bytes\r\nContent-Type: %s\r\n",
+                      f->coding > 0 ? "Content-Encoding: " : "",
+                      f->coding > 0 ? empm__coding_names[f->coding].name : "",
+                      f->coding > 0 ? "\r\n" : "", f->type);
+    f->fields_len = (uint16_t)n;
+    return n < (int)sizeof f->fields;
+}
+
+/* Makes the file of a row. Returns as above. */
 static int empm__assets_make(empm__file *f, const empm_asset *a,
                              const char *cache_control,
                              const struct empm__types *types)
 {
-    int n;
     memset(f, 0, sizeof *f);
     f->refs = 1;
     f->fd = f->root_fd = -1;
@@ -30383,14 +31105,36 @@ static int empm__assets_make(empm__file *f, const empm_asset *a,
     snprintf(f->tag, sizeof f->tag, "\"%llx-%llx\"", (unsigned long long)a->len,
              (unsigned long long)empm__assets_hash(
                  (const unsigned char *)a->bytes, a->len));
-    n = snprintf(f->fields, sizeof f->fields, "ETag: %s\r\n"
-                 "Cache-Control: %s\r\n", f->tag, cache_control);
-    f->validators = (uint16_t)n;
-    if (n < (int)sizeof f->fields)
-        n += snprintf(f->fields + n, sizeof f->fields - (size_t)n,
-                      "Accept-Ranges: bytes\r\nContent-Type: %s\r\n", f->type);
-    f->fields_len = (uint16_t)n;
-    return n < (int)sizeof f->fields;
+    return empm__assets_fields(f, cache_control);
+}
+
+/* Makes file i a sibling of the one whose name it has with the extension of a
+ * coding, if Precompressed has that: the same bytes, as another representation
+ * of that file. Returns as above. */
+static int empm__assets_pair(const empm_server *s, struct empm__assets *t,
+                             size_t i, const char *cache_control)
+{
+    const empm__file *is = &t->list[i];
+    const int coding = empm__coding_is_sibling(is->path);
+    empm__file *of, *coded = &t->list[t->n + i];
+    size_t n, at;
+    if (coding == 0 || strchr((const char *)s->codings, coding) == NULL)
+        return 1;
+    n = strlen(is->path) - strlen(empm__coding_names[coding].ext);
+    at = empm__assets_place(t, is->path, n, '\0');
+    of = &t->list[at];
+    if (at == t->n || strlen(of->path) != n ||
+        memcmp(of->path, is->path, n) != 0)
+        return 1;
+    *coded = *is;
+    coded->coding = coding;
+    coded->varies = of->varies = 1;
+    coded->type = of->type;
+    coded->coded = of->coded;
+    of->coded = coded;
+    /* it has other bytes and so, but for a miracle, another tag */
+    return empm__assets_fields(of, cache_control) &&
+           empm__assets_fields(coded, cache_control);
 }
 
 /* Makes the files of a route. Returns EMPM_OK, EMPM_ENOMEM, or EMPM_EINVAL: a
@@ -30398,13 +31142,15 @@ static int empm__assets_make(empm__file *f, const empm_asset *a,
 static int empm__assets_new(empm_server *s, empm__route *route,
                             empm__report *rep)
 {
+    static const char long_fields[] = "its type and Cache-Control are no field "
+                                      "values of 200 bytes together";
     const empm_asset *table = (const empm_asset *)route->user->user;
     const char *cache = route->user->root, *why = NULL, *path = "";
     struct empm__assets *t;
     size_t n = 0, i;
     while (table[n].path != NULL)
         n++;
-    t = (struct empm__assets *)EMPM_MALLOC(sizeof *t + n * sizeof *t->list);
+    t = (struct empm__assets *)EMPM_MALLOC(sizeof *t + 2 * n * sizeof *t->list);
     if (t == NULL)
         return EMPM_ENOMEM;
     t->n = n;
@@ -30413,46 +31159,30 @@ static int empm__assets_new(empm_server *s, empm__route *route,
     for (i = 0; i < n && why == NULL; i++) {
         const char *type = table[i].type != NULL ? table[i].type : "";
         path = table[i].path;
-        if (*table[i].path == '\0' || *table[i].path == '/')
+        if (*path == '\0' || *path == '/')
             why = "has no path below the route";
         else if (!empm__chars_all(&s->chars, cache, strlen(cache),
                                   EMPM__VCHAR) ||
                  !empm__chars_all(&s->chars, type, strlen(type), EMPM__VCHAR) ||
                  !empm__assets_make(&t->list[i], &table[i], cache, s->types))
-            why = "its type and Cache-Control are no field values of 150 bytes";
+            why = long_fields;
     }
     if (why == NULL) {
         qsort(t->list, n, sizeof *t->list, empm__assets_compare);
         for (i = 1; i < n && why == NULL; i++)
             if (strcmp(t->list[i - 1].path, path = t->list[i].path) == 0)
                 why = "is there twice";
+        for (i = 0; i < n && why == NULL; i++)
+            if (!empm__assets_pair(s, t, i, cache)) {
+                path = t->list[i].path;
+                why = long_fields;
+            }
     }
     if (why == NULL)
         return EMPM_OK;
     empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": asset \"%s\": "
                      "%s", route->user->pattern, path, why);
     return EMPM_EINVAL;
-}
-
-/* Returns where the path is among the files, or would be; `folder`: the path
- * with a slash behind it. */
-static size_t empm__assets_place(const struct empm__assets *t, const char *path,
-                                 int folder)
-{
-    const size_t n = strlen(path);
-    size_t from = 0, to = t->n;
-    while (from < to) {
-        const size_t mid = from + (to - from) / 2;
-        const char *at = t->list[mid].path;
-        int order = folder ? strncmp(at, path, n) : strcmp(at, path);
-        if (order == 0 && folder)
-            order = (unsigned char)at[n] - '/';
-        if (order < 0)
-            from = mid + 1;
-        else
-            to = mid;
-    }
-    return from;
 }
 
 /* As empm__file_open(): a file with a reference, or NULL and *status, which is
@@ -30462,7 +31192,7 @@ static empm__file *empm__assets_open(empm_request *req, const char *path,
 {
     const struct empm__assets *t = req->route->assets;
     const size_t n = strlen(path);
-    size_t i = empm__assets_place(t, path, 0);
+    size_t i = empm__assets_place(t, path, n, '\0');
     if (i < t->n && strcmp(t->list[i].path, path) == 0) {
         empm__file *f = &t->list[i];
         char *end;
@@ -30475,7 +31205,7 @@ static empm__file *empm__assets_open(empm_request *req, const char *path,
         __atomic_add_fetch(&f->refs, 1u, __ATOMIC_RELAXED);
         return f;
     }
-    i = empm__assets_place(t, path, 1);
+    i = empm__assets_place(t, path, n, '/');
     *status = i < t->n && strncmp(t->list[i].path, path, n) == 0 &&
               t->list[i].path[n] == '/' ? 1 : 404;
     return NULL;
@@ -30782,6 +31512,7 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
     uint32_t i;
     int r = empm__types_new(&s->types, s->cfg, &s->chars, rep);
     (void)old;
+    empm__coding_order(s->cfg->precompressed, s->codings);
     for (i = 0; i < s->routes.n && r == EMPM_OK; i++) {
         empm__route *route = &s->routes.list[i];
         const char *dir = route->user->root;
@@ -30807,7 +31538,6 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
         }
     }
     s->send_below = empm__files_send_below;
-    empm__coding_order(s->cfg->precompressed, s->codings);
     return r == EMPM_OK ? empm__errors_new(s, rep) : r;
 }
 
@@ -35141,9 +35871,9 @@ static const empm__wing *const *empm__wings(void)
 {
     static const empm__wing *const wings[] = {
         &empm__access_wing, &empm__proxy_wing, &empm__fields_wing,
-        &empm__files_wing,
-        &empm__store_wing, &empm__tls_wing, &empm__status_wing,
-        &empm__fcgi_wing, &empm__forms_wing,
+        &empm__files_wing, &empm__store_wing, &empm__events_wing,
+        &empm__tls_wing, &empm__status_wing, &empm__fcgi_wing,
+        &empm__forms_wing,
         /* a preflight has no user, and a user may only try so often */
         &empm__cors_wing, &empm__rate_wing, &empm__auth_wing,
         &empm__session_wing, NULL
@@ -40261,6 +40991,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5051  a route has crashed CrashLimit children and is closed: 503; or, a
  *         minute later, it has answered and is open again
  *   5061  empm_test_close(): a request has not ended
+ *   5062  a listener of events is too slow: closed or, EventSkip, misses some
  *   5101  a setting is out of range
  *   5102  ServerField or ServerTokens is no valid value of a field
  *   5103  LimitRequestHead is small beside LimitRequestLine

@@ -4845,6 +4845,8 @@ TEST(config, every_directive_from_a_file)
         { "KeepAlive", "off", "0" }, { "KeepAliveTimeout", "100ms", "100" },
         { "MaxKeepAliveRequests", "0", "0" },
         { "ResponseMinRate", "0", "0" }, { "ResponseMinRate", "9", "9" },
+        { "EventHeartbeat", "2", "2000" }, { "EventQueue", "2048", "2048" },
+        { "EventSkip", "On", "1" },
         { "RequestReadTimeout", "header=7", "7000" },
         { "LingerTimeout", "3", "3000" }, { "LingerTimeoutShort", "3", "3000" },
         { "GracefulShutdownTimeout", "3", "3000" },
@@ -14341,6 +14343,394 @@ TEST(store, size_is_checked)
     CHECK(fx_log_has(&f, sizeof(size_t) < 8 ? "EMPM5500" : "EMPM5502"));
     fx_close_files(&f);
 }
+
+/* The last line that a server of empm_test_open() has logged. */
+static char g_testing_log[1024];
+
+static void testing_log(enum empm_log_level level, const char *line,
+                        void *user)
+{
+    (void)level; (void)user;
+    snprintf(g_testing_log, sizeof g_testing_log, "%s", line);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>events -- server-sent events: one broadcast, many listeners
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_EVENTS
+
+/* GET /listen/{channel}?event=NAME: an event of its own first. */
+static int events_listen(empm_request *req, void *user)
+{
+    const char *event = empm_query(req, "event");
+
+    (void)user;
+    if (event != NULL)
+        empm_event(req, event, NULL, "own", 3);
+    return empm_events(req, empm_path_value(req, "channel"));
+}
+
+/* POST /say/{channel}?id=ID: the body to all; answers with how many. */
+static int events_say(empm_request *req, void *user)
+{
+    size_t n;
+    const char *body = empm_body(req, &n);
+
+    (void)user;
+    return empm_printf(req, "%d", empm_broadcast(
+        empm_server_of(req), empm_path_value(req, "channel"), NULL,
+        empm_query(req, "id"), body, n));
+}
+
+static int events_twice(empm_request *req, void *user)
+{
+    (void)user;
+    empm_events(req, "twice");
+    set_int(&shm->rc[0], empm_events(req, "twice"));
+    return EMPM_SUSPENDED;
+}
+
+static const empm_route events_routes[] = {
+    EMPM_ROUTE("GET /listen/{channel}", events_listen, NULL),
+    EMPM_ROUTE("POST /say/{channel}",   events_say,    NULL),
+    EMPM_ROUTE("GET /twice",            events_twice,  NULL),
+    EMPM_ROUTE("GET /hello/{name}",     h_hello,       NULL),
+    EMPM_ROUTES_END
+};
+
+#define SERVED_EVENTS(name, flags, settings)                                  \
+    SERVED_WITH(events, name, flags,                                          \
+                fx_init(f); f->cfg.routes = events_routes, settings)
+
+/* Waits until the stream has this text, and drops what was up to it. */
+static int hears(client *c, const char *text)
+{
+    const uint64_t end = now_ms() + PATIENCE;
+    size_t at;
+
+    while ((at = find_bytes(&c->in, text, strlen(text))) == (size_t)-1)
+        if (cl_fill(c, end) <= 0)
+            return 0;
+    str_drop(&c->in, at + strlen(text));
+    return 1;
+}
+
+/* Begins to listen: the head and the first comment have come. */
+static void listens(client *c, const fixture *f, const char *channel,
+                    const char *fields)
+{
+    CHECK_INT(cl_open(c, f), 0);
+    cl_printf(c, "GET /listen/%s HTTP/1.1\r\nHost: a\r\n%s\r\n", channel,
+              fields);
+    CHECK(hears(c, "Content-Type: text/event-stream\r\n"));
+    CHECK(hears(c, "\r\n\r\n"));
+}
+
+/* How many have been told. */
+static int says(client *c, const char *channel, const char *id,
+                const char *text)
+{
+    cl_printf(c, "POST /say/%s%s%s HTTP/1.1\r\nHost: a\r\nContent-Length: %d"
+              "\r\n\r\n%s", channel, *id ? "?id=" : "", id, (int)strlen(text),
+              text);
+    return cl_reply(c) == 200 ? atoi(c->body.p) : -1;
+}
+
+/* The text of an event is what an EventSource reads back; a line break in it
+ * begins no field of its own. */
+TEST(events, framing)
+{
+    static const struct { const char *event, *id, *data, *want; } rows[] = {
+        { NULL, NULL, "one", "data: one\n\n" },
+        { NULL, NULL, "", "data: \n\n" },
+        { "tick", "7", "a\nb", "event: tick\nid: 7\ndata: a\ndata: b\n\n" },
+        { NULL, "", "x", "id: \ndata: x\n\n" },
+        { NULL, NULL, "a\r\nb\rc\n", "data: a\ndata: b\ndata: c\ndata: \n\n" },
+        { NULL, NULL, "\n\nid: 9", "data: \ndata: \ndata: id: 9\n\n" },
+        { NULL, NULL, "\r", "data: \ndata: \n\n" },
+        { NULL, NULL, " x", "data:  x\n\n" },
+        { "a\nb", NULL, "x", NULL }, { "a\r", NULL, "x", NULL },
+        { NULL, "1\ndata: x", "x", NULL }, { NULL, "\r", "x", NULL }
+    };
+    empm__news *m;
+
+    EACH(rows, i) {
+        const char *want = rows[i].want;
+        const int r = empm__news_new(&m, rows[i].event, rows[i].id,
+                                     rows[i].data, strlen(rows[i].data), 1000);
+        CHECK_INT(r, want != NULL ? EMPM_OK : EMPM_EINVAL);
+        if (r != EMPM_OK)
+            continue;
+        CHECK_INT(m->len, strlen(want));
+        CHECK(memcmp(empm__news_text(m), want, m->len) == 0);
+        if (rows[i].id != NULL)
+            CHECK(m->id_len == strlen(rows[i].id) &&
+                  memcmp(empm__news_text(m) + m->id_at, rows[i].id,
+                         m->id_len) == 0);
+        empm__news_unref(m);
+    }
+    CHECK_INT(empm__news_new(&m, NULL, NULL, "12345", 5, 12), EMPM_EFULL);
+    CHECK_INT(empm__news_new(&m, NULL, NULL, NULL, 5, 99), EMPM_EINVAL);
+    CHECK_INT(empm__news_new(&m, NULL, NULL, "\n\n\n\n", 4, 20), EMPM_EFULL);
+    CHECK_INT(empm__news_new(&m, NULL, NULL, NULL, 0, 99), EMPM_OK);
+    empm__news_unref(m);
+}
+
+/* A handler is tested as others are: its stream is suspended, and what is said
+ * comes to it; it says what its head has to say. */
+TEST(events, a_stream_without_a_socket)
+{
+    empm_config cfg = empm_defaults();
+    empm_server *s;
+    empm_test *t;
+
+    cfg.log = testing_log;
+    cfg.routes = events_routes;
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    s = empm_test_server(t);
+    empm_test_patience(t, 0);
+    CHECK_INT(empm_broadcast(s, "a", NULL, NULL, "x", 1), 0);
+    CHECK_INT(empm_test_get(t, "/listen/a?event=first"), EMPM_ETIMEDOUT);
+    CHECK_INT(empm_test_status(t), 200);
+    CHECK_STR(empm_test_header(t, "Content-Type"), "text/event-stream");
+    CHECK_STR(empm_test_header(t, "Cache-Control"), "no-cache");
+    CHECK_STR(empm_test_body(t, NULL), "event: first\ndata: own\n\n:\n\n");
+    CHECK_INT(empm_broadcast(s, "a", "tick", "1", "x", 1), 1);
+    CHECK_INT(empm_broadcast(s, "b", "tick", "1", "x", 1), 0);
+    CHECK_INT(empm_broadcast(s, "a", "ti\nck", "1", "x", 1), EMPM_EINVAL);
+    CHECK_INT(empm_test_wait(t, 0), EMPM_ETIMEDOUT);
+    CHECK(strstr(empm_test_body(t, NULL), ":\n\nevent: tick\nid: 1\ndata: x\n"
+                 "\n") != NULL);
+    CHECK_INT(empm_test_time_out(t), EMPM_ETIMEDOUT);    /* the heartbeat */
+    CHECK(strstr(empm_test_body(t, NULL), "data: x\n\n:\n\n") != NULL);
+    empm_test_hang_up(t);
+    CHECK_INT(empm_broadcast(s, "a", NULL, NULL, "x", 1), 0);
+
+    CHECK_INT(empm_test_send(t, "HEAD", "/listen/a", "", NULL, 0), 200);
+    CHECK_STR(empm_test_header(t, "Content-Type"), "text/event-stream");
+    CHECK_INT(empm_test_get(t, "/twice"), EMPM_ETIMEDOUT);
+    CHECK_INT(get_int(&shm->rc[0]), EMPM_EMISUSE);
+    empm_stop_graceful(s);               /* which ends no other suspension */
+    CHECK_INT(empm_test_wait(t, PATIENCE), 200);
+    CHECK(strstr(empm_test_body(t, NULL), ":\n\nretry: ") != NULL);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
+/* Each listener of a channel hears, nobody else does, and one that has gone is
+ * not counted any more, without a heartbeat. */
+SERVED_EVENTS(heard_by_all_who_listen, T_LIVE, "EventHeartbeat 60")
+{
+    enum { N = 20 };
+    client ear[N], other;
+    int i;
+
+    for (i = 0; i < N; i++)
+        listens(&ear[i], f, "a", "");
+    listens(&other, f, "b", "");
+    CHECK_INT(says(c, "a", "", "to all"), N);
+    for (i = 0; i < N; i++)
+        CHECK(hears(&ear[i], "data: to all\n\n"));
+    CHECK_INT(says(c, "b", "", "mine"), 1);
+    CHECK(hears(&other, "data: mine\n\n"));
+    CHECK_INT(says(c, "nobody", "", "x"), 0);
+    for (i = 0; i < N / 2; i++)
+        cl_close(&ear[i]);
+    CHECK_SOON(says(c, "a", "", "rest") == N / 2, PATIENCE);
+    for (; i < N; i++) {
+        CHECK(hears(&ear[i], "data: rest\n\n"));
+        cl_close(&ear[i]);
+    }
+    CHECK_SOON(says(c, "a", "", "x") == 0, PATIENCE);
+    cl_close(&other);
+}
+
+/* A client that comes back gets what it has missed, if that is kept. */
+SERVED_EVENTS(last_event_id, T_LIVE, NULL)
+{
+    client ear, back, odd;
+
+    listens(&ear, f, "a", "");
+    CHECK_INT(says(c, "a", "1", "one"), 1);
+    CHECK_INT(says(c, "a", "2", "two"), 1);
+    CHECK_INT(says(c, "a", "3", "three"), 1);
+    listens(&back, f, "a", "Last-Event-ID: 1\r\n");
+    CHECK(hears(&back, "id: 2\ndata: two\n\nid: 3\ndata: three\n\n"));
+    listens(&odd, f, "a", "Last-Event-ID: 9\r\n");
+    CHECK_INT(says(c, "a", "4", "four"), 3);
+    CHECK(hears(&odd, ":\n\n\r\n"));
+    CHECK(hears(&odd, "id: 4\ndata: four\n\n"));
+    CHECK(hears(&back, "id: 4\ndata: four\n\n"));
+    cl_close(&ear);
+    cl_close(&back);
+    cl_close(&odd);
+}
+
+/* A stream says that it lives. */
+SERVED_EVENTS(heartbeat, T_LIVE, "EventHeartbeat 40ms")
+{
+    client ear;
+    int i;
+
+    listens(&ear, f, "a", "");
+    for (i = 0; i < 4; i++)
+        CHECK(hears(&ear, ":\n\n"));
+    CHECK_INT(says(c, "a", "", "x"), 1);
+    CHECK(hears(&ear, "data: x\n\n"));
+    CHECK(hears(&ear, ":\n\n"));
+    cl_close(&ear);
+}
+
+/* Says 200 KB while nobody reads, more than sockets hold; and then `last`. The
+ * listener may be found to be behind at any of them. */
+static void events_flood(client *c, const char *last)
+{
+    char text[1001];
+    int i;
+
+    memset(text, 'x', 1000);
+    text[1000] = '\0';
+    for (i = 0; i < 200; i++)
+        CHECK_IN(says(c, "a", "", text), 0, 1);
+    CHECK_IN(says(c, "a", "", last), 0, 1);
+}
+
+/* One that does not read loses its place when EventQueue has gone past it: its
+ * stream ends whole, and asks it to come back. */
+SERVED_EVENTS(slow_ones_are_closed, T_PLAIN,
+              "EventQueue 8192; SendBufferSize 4096")
+{
+    client slow;
+
+    CHECK_INT(cl_connect_port(&slow, f->port, 4096), 0);
+    cl_puts(&slow, "GET /listen/a HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(says(c, "a", "", "x") == 1, PATIENCE);
+    events_flood(c, "last");
+    CHECK_INT(cl_reply(&slow), 200);
+    CHECK(slow.complete);
+    CHECK(strstr(slow.body.p, "\n\nretry: ") != NULL);
+    CHECK(strstr(slow.body.p, "data: last") == NULL);
+    CHECK(fx_log_has(f, "EMPM5062: is too slow for EventQueue of 8192: has "
+                     "lost"));
+    CHECK_SOON(says(c, "a", "", "x") == 0, PATIENCE);
+    cl_close(&slow);
+}
+
+/* ... or, with EventSkip, misses events, and stays. */
+SERVED_EVENTS(slow_ones_miss_some, T_PLAIN,
+              "EventQueue 8192; EventSkip On; SendBufferSize 4096")
+{
+    client slow;
+
+    CHECK_INT(cl_connect_port(&slow, f->port, 4096), 0);
+    cl_puts(&slow, "GET /listen/a HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(says(c, "a", "", "x") == 1, PATIENCE);
+    events_flood(c, "last");
+    CHECK(hears(&slow, "data: last\n\n"));
+    CHECK(fx_log_has(f, "EMPM5062"));
+    CHECK_INT(says(c, "a", "", "more"), 1);
+    CHECK(hears(&slow, "data: more\n\n"));
+    cl_close(&slow);
+}
+
+/* A drain ends streams at once and in order, while other suspensions wait; so
+ * does a reload, and the next child serves those who come back. */
+SERVED_EVENTS(a_drain_ends_streams, T_LIVE, "GracefulShutdownTimeout 30")
+{
+    client ear, again;
+
+    listens(&ear, f, "a", "");
+    if (f->forked) {
+        f->deaths_ok = 1;
+        kill(f->pid, SIGUSR1);
+        CHECK(hears(&ear, "\nretry: "));
+        CHECK(hears(&ear, "\n\n\r\n0\r\n\r\n"));
+        listens(&again, f, "a", "");
+        cl_close(&again);
+    } else {
+        empm_stop_graceful(f->s);
+        CHECK(hears(&ear, "\nretry: "));
+        CHECK(hears(&ear, "\n\n\r\n0\r\n\r\n"));
+        CHECK_FIN(&ear);
+    }
+    cl_close(&ear);
+}
+
+/* A plain stop does, too. */
+SERVED_EVENTS(a_stop_ends_streams, T_PLAIN, NULL)
+{
+    client ear;
+
+    listens(&ear, f, "a", "");
+    empm_stop(f->s);
+    CHECK(hears(&ear, "\nretry: "));
+    CHECK(hears(&ear, "\n\n\r\n0\r\n\r\n"));
+    CHECK_FIN(&ear);
+    cl_close(&ear);
+}
+
+enum { SPEAKERS = 3, SPEECHES = 60 };
+
+static void *events_speak(void *arg)
+{
+    fixture *f = (fixture *)arg;
+    static int names;
+    const int name = __atomic_add_fetch(&names, 1, __ATOMIC_RELAXED);
+    char text[40];
+    int i;
+
+    for (i = 0; i < SPEECHES; i++) {
+        snprintf(text, sizeof text, "%c%03d", 'a' + name % SPEAKERS, i);
+        CHECK_INT(empm_broadcast(f->s, "a", NULL, NULL, text, 4), 8);
+        if (i % 8 == 0)
+            nap(1);
+    }
+    return NULL;
+}
+
+/* Several threads speak at once, while others come and go: each listener hears
+ * all that each of them says, in its order. */
+SERVED_EVENTS(threads_speak_at_once, T_PLAIN, "EventQueue 1048576")
+{
+    enum { N = 8 };
+    client ear[N], passing;
+    pthread_t thread[SPEAKERS];
+    char text[40];
+    int i, k, n;
+
+    for (i = 0; i < N; i++)
+        listens(&ear[i], f, "a", "");
+    for (i = 0; i < SPEAKERS; i++)
+        CHECK_INT(pthread_create(&thread[i], NULL, events_speak, f), 0);
+    for (i = 0; i < 20; i++) {
+        listens(&passing, f, "passing", "");
+        cl_close(&passing);
+    }
+    for (i = 0; i < SPEAKERS; i++)
+        pthread_join(thread[i], NULL);
+    CHECK_INT(says(c, "a", "", "end"), N);
+    for (i = 0; i < N; i++) {
+        CHECK(hears(&ear[i], ":\n\n"));
+        while (find_bytes(&ear[i].in, "data: end\n", 10) == (size_t)-1 &&
+               cl_fill(&ear[i], now_ms() + PATIENCE) > 0)
+            ;
+        for (k = 0; k < SPEAKERS; k++) {
+            size_t at = 0;
+            for (n = 0; n < SPEECHES; n++) {
+                const char *found;
+                snprintf(text, sizeof text, "data: %c%03d\n\n", 'a' + k, n);
+                found = strstr(ear[i].in.p + at, text);
+                if (!CHECK(found != NULL))
+                    break;
+                at = (size_t)(found - ear[i].in.p);
+            }
+        }
+        cl_close(&ear[i]);
+    }
+}
+
+#endif /* EVENTMPM_NO_EVENTS */
 
 /* ---------------------------------------------------------------------------
  * >>rate -- how often a client may come in
@@ -24065,16 +24455,6 @@ TEST(files, options_that_are_none)
     }
 }
 
-/* The last line that a server of empm_test_open() has logged. */
-static char g_testing_log[1024];
-
-static void testing_log(enum empm_log_level level, const char *line,
-                        void *user)
-{
-    (void)level; (void)user;
-    snprintf(g_testing_log, sizeof g_testing_log, "%s", line);
-}
-
 /* --- EMPM_ASSETS ---------------------------------------------------------- */
 
 static unsigned char g_asset_big[300000];    /* filled by assets_routes() */
@@ -24186,6 +24566,70 @@ TEST(files, assets_are_files)
               206);
     CHECK(strstr(empm_test_header(t, "Content-Type"), "multipart/byteranges")
           != NULL);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
+/* Precompressed holds for assets: a sibling is sent to a client that takes its
+ * coding, and is a file of its own under its own name. */
+TEST(files, assets_and_their_siblings)
+{
+    static const empm_asset assets[] = {
+        { "x.js.gz", "gzip", 4, NULL }, { "x.js", "plain", 5, "text/own" },
+        { "x.js.br", "brotli", 6, NULL }, { "y.js", "alone", 5, NULL },
+        { "z.js.gz", "lonely", 6, NULL }, { NULL, NULL, 0, NULL }
+    };
+    static const empm_route routes[] = {
+        EMPM_ASSETS("GET /", assets), EMPM_ROUTES_END
+    };
+    static const struct {
+        const char *path, *accept, *body, *type, *coding;
+        int varies;
+    } rows[] = {
+        { "/x.js", "gzip", "gzip", "text/own", "gzip", 1 },
+        { "/x.js", "gzip, br", "brotli", "text/own", "br", 1 },
+        { "/x.js", "br;q=0", "plain", "text/own", NULL, 1 },
+        { "/x.js", "zstd", "plain", "text/own", NULL, 1 },
+        { "/x.js.gz", "gzip", "gzip", "application/gzip", NULL, 0 },
+        { "/y.js", "gzip", "alone", "text/javascript; charset=utf-8", NULL, 0 },
+        { "/z.js.gz", "gzip", "lonely", "application/gzip", NULL, 0 },
+        { "/z.js", "gzip", NULL, NULL, NULL, 0 }
+    };
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+    char fields[120];
+
+    cfg.routes = routes;
+    cfg.precompressed = "br gzip";
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    EACH(rows, i) {
+        const char *coding;
+        snprintf(fields, sizeof fields, "Accept-Encoding: %s\r\n",
+                 rows[i].accept);
+        CHECK_INT(empm_test_send(t, "GET", rows[i].path, fields, NULL, 0),
+                  rows[i].body != NULL ? 200 : 404);
+        if (rows[i].body == NULL)
+            continue;
+        CHECK_STR(empm_test_body(t, NULL), rows[i].body);
+        CHECK_STR(empm_test_header(t, "Content-Type"), rows[i].type);
+        coding = empm_test_header(t, "Content-Encoding");
+        CHECK_STR(coding != NULL ? coding : "none",
+                  rows[i].coding != NULL ? rows[i].coding : "none");
+        CHECK_INT(empm_test_header(t, "Vary") != NULL, rows[i].varies);
+        snprintf(fields, sizeof fields, "Accept-Encoding: %s\r\n"
+                 "If-None-Match: %s\r\n", rows[i].accept,
+                 empm_test_header(t, "ETag"));
+        CHECK_INT(empm_test_send(t, "GET", rows[i].path, fields, NULL, 0), 304);
+        CHECK_INT(empm_test_header(t, "Vary") != NULL, rows[i].varies);
+    }
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+    cfg.precompressed = NULL;
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    CHECK_INT(empm_test_send(t, "GET", "/x.js", "Accept-Encoding: gzip\r\n",
+                             NULL, 0), 200);
+    CHECK_STR(empm_test_body(t, NULL), "plain");
+    CHECK(empm_test_header(t, "Vary") == NULL);
     CHECK_INT(empm_test_close(t), EMPM_OK);
 }
 
@@ -36923,6 +37367,114 @@ TEST(clients, assets_of_a_folder)
                     "check.c && ./check", dir, dir), 0);
     CHECK_STR(out, "empty||\ns ub/a\"\\b.txt|\"\\\n\001\377z|\n");
 }
+
+#ifndef EVENTMPM_NO_EVENTS
+
+static empm_ticket g_held;           /* atomic: an image that waits */
+static char        g_page_said[200];      /* what the page has heard */
+
+static int events_page(empm_request *req, void *user)
+{
+    (void)user;
+    empm_set_header(req, "Content-Type", "text/html");
+    return empm_printf(req, "<!doctype html><body><script>\n"
+        "const said = [], say = (id, body) => fetch('/say/a?id=' + id,\n"
+        "    { method: 'POST', body });\n"
+        "const from = new EventSource('/listen/a');\n"
+        "from.onmessage = e => {\n"
+        "    said.push(e.lastEventId + JSON.stringify(e.data));\n"
+        "    if (said.length == 3)\n"
+        "        fetch('/heard?' + encodeURIComponent(said.join()));\n"
+        "};\n"
+        "from.onopen = async () => { await say(1, 'a\\r\\nb\\u00e4');\n"
+        "    await say(2, ''); await say(3, ' c'); };\n"
+        "</script><img src=/hold>");
+}
+
+static int events_held(empm_request *req, enum empm_why why, void *user)
+{
+    (void)req; (void)why; (void)user;
+    return 204;
+}
+
+/* The page is loaded when it has heard all. */
+static int events_hold(empm_request *req, void *user)
+{
+    const empm_ticket t = empm_suspend(req, 15000, events_held, user);
+
+    __atomic_store_n(&g_held, t, __ATOMIC_RELAXED);
+    return t != 0 ? EMPM_SUSPENDED : 204;
+}
+
+static int events_heard(empm_request *req, void *user)
+{
+    (void)user;
+    snprintf(g_page_said, sizeof g_page_said, "%s", empm_query_string(req));
+    empm_resume(empm_server_of(req), __atomic_load_n(&g_held,
+                                                     __ATOMIC_RELAXED));
+    return 204;
+}
+
+static int events_said(empm_request *req, void *user)
+{
+    (void)user;
+    return empm_printf(req, "%s", g_page_said);
+}
+
+static const empm_route event_source_routes[] = {
+    EMPM_ROUTE("GET /listen/{channel}", events_listen, NULL),
+    EMPM_ROUTE("POST /say/{channel}",   events_say,    NULL),
+    EMPM_ROUTE("GET /hello/{name}",     h_hello,       NULL),
+    EMPM_ROUTE("GET /hold",             events_hold,   NULL),
+    EMPM_ROUTE("GET /heard",            events_heard,  NULL),
+    EMPM_ROUTE("GET /said",             events_said,   NULL),
+    EMPM_ROUTE("GET /",                 events_page,   NULL),
+    EMPM_ROUTES_END
+};
+
+/* A browser's EventSource hears what was said, with the breaks of its lines. */
+SERVED_WITH(clients, event_source, T_PLAIN,
+            fx_init(f); f->cfg.routes = event_source_routes, NULL)
+{
+    char out[16384];
+
+    if (!installed("chromium"))
+        SKIP("chromium is not installed");
+    shell(out, sizeof out, "HOME=%s timeout 40 chromium --headless "
+          "--no-sandbox --disable-gpu --user-data-dir=%s/chromium --dump-dom "
+          "http://127.0.0.1:%d/ 2>/dev/null", g_tmp, g_tmp, f->port);
+    CHECK_INT(cl_get(c, "/said"), 200);
+    CHECK_STR(c->body.p, "1%22a%5Cnb%C3%A4%22%2C2%22%22%2C3%22%20c%22");
+    shell(out, sizeof out, "rm -rf %s/chromium %s/.config %s/.cache %s/.pki",
+          g_tmp, g_tmp, g_tmp, g_tmp);
+}
+
+/* curl prints a stream as it comes; it is not buffered anywhere. */
+SERVED_WITH(clients, curl_listens, T_PLAIN,
+            fx_init(f); f->cfg.routes = events_routes, NULL)
+{
+    char out[1000];
+    str text = { 0 };
+    FILE *p;
+
+    if (!installed("curl"))
+        SKIP("curl is not installed");
+    snprintf(out, sizeof out, "curl -sN -m 20 http://127.0.0.1:%d/listen/a",
+             f->port);
+    p = popen(out, "r");
+    CHECK_SOON(says(c, "a", "7", "one\ntwo") == 1, PATIENCE);
+    while (fgets(out, sizeof out, p) != NULL &&
+           strcmp(out, "data: two\n") != 0)
+        str_add(&text, out, strlen(out));
+    CHECK_STR(text.p, ":\n\nid: 7\ndata: one\n");
+    str_free(&text);
+    empm_stop(f->s);                     /* ends it, and so curl */
+    while (fgets(out, sizeof out, p) != NULL)
+        ;
+    CHECK_INT(pclose(p), 0);
+}
+
+#endif /* EVENTMPM_NO_EVENTS */
 
 /* ---------------------------------------------------------------------------
  * >>fuzz -- random clients and random handlers, against rules
