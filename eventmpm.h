@@ -392,13 +392,13 @@
  *   EVENTMPM_NO_FASTCGI      2540 lines 13800 bytes FastCGI back ends: PHP
  *   EVENTMPM_NO_FORMS         720 lines  4900 bytes uploads, multipart forms
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
+ *   EVENTMPM_NO_ANSWERS       690 lines  6600 bytes JSON, HTML, redirects and
+ *                                                   cookies
  *   EVENTMPM_NO_STORE         720 lines  1900 bytes the shared store
  *   EVENTMPM_NO_AUTH          800 lines  5500 bytes users and passwords
  *   EVENTMPM_NO_SESSIONS      380 lines  3900 bytes sessions
  *   EVENTMPM_NO_RATE_LIMIT    210 lines  1800 bytes RateLimit
  *   EVENTMPM_NO_CORS          210 lines  2700 bytes CORS
- *   EVENTMPM_NO_ANSWERS       690 lines  6600 bytes JSON, HTML, redirects and
- *                                                   cookies
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
  *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
  *   EVENTMPM_NO_MAIN          790 lines 13200 bytes the command line
@@ -11607,8 +11607,8 @@ struct empm_request {             /* owner: the connection's */
     char         *fields;         /* "Name: value\r\n"... of the response */
     uint32_t      fields_len, fields_cap;
     int           has_type;
-    struct empm__login *login;    /* its session; NULL: not looked for */
     empm__trailer *trailers_out;  /* in order, for a client that takes them */
+    struct empm__login *login;    /* its session; NULL: not looked for */
     empm__page   *body_out, *body_out_last; /* not yet framed */
     size_t        body_out_bytes;
     empm_producer *producer;
@@ -21850,7 +21850,7 @@ static empm__auth_file *empm__auth_file_new(const empm_config *cfg,
     if (empm__text_word(&at, word, sizeof word) <= 0)
         return NULL;                   /* that has been said */
     path = empm__config_path(cfg, word, full, sizeof full);
-    line = empm__secret_file_read("AuthUserFile", path, 5800, rep);
+    line = empm__secret_file_read("AuthUserFile", path, 5803, rep);
     if (line == NULL)
         return NULL;
     for (next = line; *next != '\0'; next++)
@@ -21874,7 +21874,7 @@ static empm__auth_file *empm__auth_file_new(const empm_config *cfg,
             *next++ = '\0';
         number++;
         if ((why = empm__auth_line_parse(line, &f->accounts[n])) != NULL)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5800, "AuthUserFile %s:%lu: "
+            empm__report_say(rep, EMPM_LOG_ERROR, 5803, "AuthUserFile %s:%lu: "
                              "%s", path, (unsigned long)number, why);
         n += f->accounts[n].name != NULL;
     }
@@ -41037,7 +41037,6 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5501  SharedStoreSize is set, and this build has no store
  *   5502  no memory for the shared store
  *   5503  SharedStoreSize cannot change in a reload
- *   5800  an upload cannot be written to the descriptor of on_part
  *   5600  a Listen has tls, and this build or the settings have not
  *   5601  SSLCertificateFile or SSLCertificateKeyFile cannot be used
  *   5602  SSLCertificateFile has no certificate that can be read
@@ -41068,9 +41067,10 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5710  a back end's X-Sendfile names no file that may be sent: 404, 403
  *   5711  XSendFilePath is not there
  *   5712  the sources of scripts can be read by the path of another route
- *   5800  AuthUserFile cannot be read, or a line of it has no user
+ *   5800  an upload cannot be written to the descriptor of on_part
  *   5801  Require of a user needs AuthUserFile
  *   5802  AuthUserFile: passwords come over plain HTTP
+ *   5803  AuthUserFile cannot be read, or a line of it has no user
  *   5810  RateLimitSize is too small or too large, or there is no such memory
  *   5811  RateLimit: its store does not answer, so nobody is refused
  *   5812  RateLimit is reached: a client gets 429

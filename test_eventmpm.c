@@ -15319,11 +15319,11 @@ TEST(auth, files_of_users)
         { "# users\n\ndemo:{PLAIN}demo\r\nj\xc3\xbcrgen:{PLAIN}x:more:columns",
           0, NULL },
         { "", 0, NULL },
-        { "demo\n", 5800, ":1: wants NAME:PASSWORD" },
-        { "a:{PLAIN}a\nb:$apr1$x$y\n", 5800, ":2: has no password" },
-        { "a:secret\n", 5800, ":1: has no password" },
-        { "\xff:{PLAIN}a\n", 5800, ":1: the name" },
-        { NULL, 5800, "open: No such file" }
+        { "demo\n", 5803, ":1: wants NAME:PASSWORD" },
+        { "a:{PLAIN}a\nb:$apr1$x$y\n", 5803, ":2: has no password" },
+        { "a:secret\n", 5803, ":1: has no password" },
+        { "\xff:{PLAIN}a\n", 5803, ":1: the name" },
+        { NULL, 5803, "open: No such file" }
     };
     empm_config cfg = empm_defaults();
     char path[300], line[400];
