@@ -4330,7 +4330,10 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "Action CGID* CGIM* CGIS* CGIV* ForceLanguagePriority Imap* Lua* "
       "Passenger* Perl* RemoveHandler SSI* Script ScriptAlias "
       "ScriptAliasMatch ScriptInterpreter* ScriptSock SuexecUserGroup WSGI* "
-      "XBitHack php_* php5_* Dav* DBD* Session* ISAPI* <Perl",
+      "XBitHack php_* php5_* Dav* DBD* Session SessionCookieName2 "
+      "SessionCookieMaxAge SessionCookieRemove SessionCrypto* SessionDB* "
+      "SessionEnv SessionExclude SessionExpiryUpdateInterval SessionHeader "
+      "SessionInclude ISAPI* <Perl",
       "write a handler in C: EMPM_ROUTE(\"GET /path\", handler, NULL)" },
     { "SetHandler", "AddHandler names the scripts by their extension; or, in a "
       "file, it stands within <FilesMatch \"\\.php$\">" },
@@ -20067,6 +20070,7 @@ static void empm__sha256_block(uint32_t h[8], const unsigned char *p)
     h[7] += z;
 }
 
+/* Begins a message: the first words are of the square roots of primes. */
 static void empm__sha256_begin(empm__sha256 *s)
 {
     static const uint32_t first[8] = {
@@ -20077,6 +20081,8 @@ static void empm__sha256_begin(empm__sha256 *s)
     s->bytes = 0;
 }
 
+/* Takes n bytes more. A block that is whole is hashed at once, so the context
+ * never holds more than 63 bytes of the message. */
 static void empm__sha256_add(empm__sha256 *s, const void *data, size_t n)
 {
     const unsigned char *p = (const unsigned char *)data;
@@ -20114,6 +20120,7 @@ typedef struct empm__hmac {
     unsigned char key[64];
 } empm__hmac;
 
+/* A key that is longer than a block is hashed first (RFC 2104 2). */
 static void empm__hmac_begin(empm__hmac *m, const void *key, size_t n)
 {
     unsigned char pad[64];
@@ -20142,6 +20149,7 @@ static void empm__hmac_add_text(empm__hmac *m, const char *s)
     empm__sha256_add(&m->inner, s, strlen(s) + 1);
 }
 
+/* Writes the code. The context holds the key, and is of no use afterwards. */
 static void empm__hmac_end(empm__hmac *m, unsigned char out[32])
 {
     int i;
@@ -21268,6 +21276,8 @@ static int empm__cors_word(const char **list, const char **word, size_t *n)
     return *n > 0;
 }
 
+/* Is the word in the list, as a whole and in this case? "https://a.example" is
+ * neither "https://a.example.evil" nor "https://xa.example". */
 static int empm__cors_has(const char *list, const char *what, size_t len)
 {
     const char *word;
@@ -21323,6 +21333,8 @@ static const char *empm__cors_list(const char **to, const char *value,
     return any ? NULL : "wants one word or more";
 }
 
+/* Texts stay where they stand in cfg; they are taken apart at each request,
+ * which costs less than a table of them would for lists of a few words. */
 static const char *empm__cors_locate(empm_server *s, empm__location *l,
                                      const char *name, const char *value)
 {
@@ -21350,6 +21362,9 @@ static const char *empm__cors_locate(empm_server *s, empm__location *l,
     return empm__location_unknown;
 }
 
+/* What the lines of a location mean together. With credentials "*" would be
+ * refused by browsers, and an echo of every origin, which some servers send in
+ * its place, would let any page act for a user. */
 static void empm__cors_look(const empm__location *l, empm__report *rep)
 {
     const int others = l->cors_methods != NULL || l->cors_headers != NULL ||
@@ -21439,8 +21454,9 @@ static void empm__cors_leave(empm_request *req)
     if (l->cors_origins == NULL)
         return;
     allowed = empm__cors_allowed(req);
-    if (!empm__cors_has(l->cors_origins, "*", 1))
-        empm_add_header(req, "Vary", "Origin");
+    if (!empm__cors_has(l->cors_origins, "*", 1) &&
+        empm_add_header(req, "Vary", "Origin") < 0)
+        return;                        /* no room: then nobody may read it */
     if (allowed == NULL)
         return;
     empm_set_header(req, "Access-Control-Allow-Origin", allowed);
@@ -21834,6 +21850,7 @@ static const char *empm__auth_line_parse(char *line, empm_account *row)
     return NULL;
 }
 
+/* NULL, and half of one, are allowed. */
 static void empm__auth_file_free(empm__auth_file *f)
 {
     if (f != NULL) {
@@ -21856,7 +21873,7 @@ static empm__auth_file *empm__auth_file_new(const empm_config *cfg,
     if (empm__text_word(&at, word, sizeof word) <= 0)
         return NULL;                   /* that has been said */
     path = empm__config_path(cfg, word, full, sizeof full);
-    line = empm__secret_file_read("AuthUserFile", path, 5800, rep);
+    line = empm__secret_file_read("AuthUserFile", path, 5803, rep);
     if (line == NULL)
         return NULL;
     for (next = line; *next != '\0'; next++)
@@ -21880,7 +21897,7 @@ static empm__auth_file *empm__auth_file_new(const empm_config *cfg,
             *next++ = '\0';
         number++;
         if ((why = empm__auth_line_parse(line, &f->accounts[n])) != NULL)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5800, "AuthUserFile %s:%lu: "
+            empm__report_say(rep, EMPM_LOG_ERROR, 5803, "AuthUserFile %s:%lu: "
                              "%s", path, (unsigned long)number, why);
         n += f->accounts[n].name != NULL;
     }
@@ -21939,6 +21956,8 @@ static const char *empm__auth_locate(empm_server *s, empm__location *l,
     return empm__location_unknown;
 }
 
+/* A location that asks for users and has none would be closed for good: that is
+ * better said at the start. */
 static void empm__auth_look(const empm__location *l, empm__report *rep)
 {
     if (l->require == EMPM__REQUIRE_USER && l->user_file == NULL)
@@ -21958,12 +21977,15 @@ static int empm__auth_in_clear(const empm_config *cfg)
         if (empm__endpoint_parse(&spec, cfg->listen[i]) == NULL &&
             !spec.tls && !spec.admin && !spec.proxy &&
             strncmp(cfg->listen[i], "127.", 4) != 0 &&
+            strncmp(cfg->listen[i], "localhost:", 10) != 0 &&
             strncmp(cfg->listen[i], "[::1]", 5) != 0 &&
             strncmp(cfg->listen[i], "unix:", 5) != 0)
             return cfg->remote_ip_header == NULL;
     return 0;
 }
 
+/* Reads each file, so that -t and a reload name its faults before anything
+ * depends on it; empm__auth_files_load() then reads it for the server. */
 static void empm__auth_check(const empm_config *cfg, const empm__chars *chars,
                              empm__report *rep)
 {
@@ -22020,6 +22042,7 @@ static int empm__auth_server_new(empm_server *s, const empm_server *old,
     return empm__auth_files_load(s, rep);
 }
 
+/* Locations still point to the tables: no request runs any more. */
 static void empm__auth_server_free(empm_server *s)
 {
     empm__auth_file *f, *next;
@@ -22030,6 +22053,8 @@ static void empm__auth_server_free(empm_server *s)
     EMPM_FREE(s->auth);
 }
 
+/* Asks for a user of the location. One who is known and not among the names of
+ * Require gets 401 as well, as in Apache: he may have another name. */
 static int empm__auth_enter(empm_request *req)
 {
     const empm__location *l = req->location;
@@ -22038,6 +22063,8 @@ static int empm__auth_enter(empm_request *req)
     int r;
     if (l->require != EMPM__REQUIRE_USER)
         return EMPM_OK;
+    if (l->accounts == NULL)           /* the check has refused that: closed */
+        return 500;
     empm__text_word(&at, realm, sizeof realm);
     r = empm_authenticate(req, realm, l->accounts);
     if (r != EMPM_OK || empm__auth_is_wanted(l->users, empm_user(req)))
@@ -22095,6 +22122,7 @@ typedef struct empm__login {           /* a session, taken apart */
     int           valid;               /* else the rest says nothing */
 } empm__login;
 
+/* Big-endian, so that machines of different kinds can share a secret. */
 static void empm__session_put64(unsigned char *to, int64_t v)
 {
     int i;
@@ -22111,6 +22139,8 @@ static int64_t empm__session_get64(const unsigned char *p)
     return (int64_t)v;
 }
 
+/* The name of the cookie is signed as well: what one program has signed for one
+ * cookie is no session under another name. */
 static void empm__session_sign(const unsigned char key[32], const char *name,
                                const unsigned char *p, size_t n,
                                unsigned char mac[32])
@@ -22324,11 +22354,12 @@ EMPM_API int empm_session_start(empm_request *req, const char *value)
         return EMPM_EINVAL;
     if (l == NULL)
         return EMPM_ENOMEM;
-    if (req->w->s->secrets->n == 0)
-        return EMPM_ESYS;
     before = *l;
-    if (empm__random_bytes(l->chance, sizeof l->chance) < 0) {
+    if (req->w->s->secrets->n == 0 ||
+        empm__random_bytes(l->chance, sizeof l->chance) < 0) {
         *l = before;
+        empm__request_log(req, EMPM_LOG_ERROR, 5833, "no session can begin: "
+                          "getrandom and /dev/urandom fail");
         return EMPM_ESYS;
     }
     l->started_s = l->seen_s = (int64_t)time(NULL);
@@ -22392,6 +22423,8 @@ static int empm__secrets_load(struct empm__secrets *secrets,
          : rep->result < 0 ? rep->result : EMPM_EINVAL;
 }
 
+/* The file is read as it is for a server, and its rights are looked at: who can
+ * read a secret can be any user. */
 static void empm__session_check(const empm_config *cfg,
                                 const empm__chars *chars, empm__report *rep)
 {
@@ -41055,7 +41088,6 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5501  SharedStoreSize is set, and this build has no store
  *   5502  no memory for the shared store
  *   5503  SharedStoreSize cannot change in a reload
- *   5800  an upload cannot be written to the descriptor of on_part
  *   5600  a Listen has tls, and this build or the settings have not
  *   5601  SSLCertificateFile or SSLCertificateKeyFile cannot be used
  *   5602  SSLCertificateFile has no certificate that can be read
@@ -41086,9 +41118,10 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5710  a back end's X-Sendfile names no file that may be sent: 404, 403
  *   5711  XSendFilePath is not there
  *   5712  the sources of scripts can be read by the path of another route
- *   5800  AuthUserFile cannot be read, or a line of it has no user
+ *   5800  an upload cannot be written to the descriptor of on_part
  *   5801  Require of a user needs AuthUserFile
  *   5802  AuthUserFile: passwords come over plain HTTP
+ *   5803  AuthUserFile cannot be read, or a line of it has no user
  *   5810  RateLimitSize is too small or too large, or there is no such memory
  *   5811  RateLimit: its store does not answer, so nobody is refused
  *   5812  RateLimit is reached: a client gets 429
@@ -41096,6 +41129,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5830  SessionSecretFile cannot be used, or others have rights to it
  *   5831  SessionCookieName is no token
  *   5832  that a session is logged out cannot be remembered
+ *   5833  the system gives no random bytes: no session can begin
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------
