@@ -2150,7 +2150,6 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
 #include <unistd.h>
 #include <arpa/inet.h>
 #include <dirent.h>
-#include <fnmatch.h>
 #include <glob.h>
 #include <grp.h>
 #include <netdb.h>
@@ -20595,7 +20594,9 @@ static uint64_t empm__kv_sweep_shard(empm__kv *kv, uint32_t i, uint64_t now_ms)
                 first = sh->slots[slot].expires_ms;
     }
     pthread_mutex_unlock(&sh->lock);
-    return first == UINT64_MAX ? 0 : empm__min(first - now_ms + 1, INT32_MAX);
+    if (first == UINT64_MAX)
+        return 0;
+    return first - now_ms < INT32_MAX ? first - now_ms + 1 : INT32_MAX;
 }
 
 /* Makes room for an entry of `owner`: all that has expired goes. If nothing
@@ -27705,6 +27706,27 @@ static const char *empm__fields_locate(empm_server *s, empm__location *l,
     return why;
 }
 
+/* Does the pattern stand for this name? '*' is for any bytes and '?' for one;
+ * bytes, since fnmatch() would follow the locale. What a '*' has taken grows
+ * only until the next one, so the cost is a product of the two lengths. */
+static int empm__fields_matches(const char *pattern, const char *name)
+{
+    const char *star = NULL, *from = name;
+    while (*name != '\0')
+        if (*pattern == '*') {
+            star = pattern++;
+            from = name;
+        } else if (*pattern == '?' || *pattern == *name) {
+            pattern++;
+            name++;
+        } else if (star != NULL) {
+            pattern = star + 1;
+            name = ++from;
+        } else
+            return 0;
+    return pattern[strspn(pattern, "*")] == '\0';
+}
+
 /* Is the rule about a file of another name? It is the last segment of the
  * path, decoded. */
 static int empm__fields_is_other(const empm_request *req,
@@ -27712,7 +27734,7 @@ static int empm__fields_is_other(const empm_request *req,
 {
     const empm__path *p = &req->path;
     return r->file != NULL &&
-           fnmatch(r->file, p->n > 0 ? p->seg[p->n - 1] : "", 0) != 0;
+           !empm__fields_matches(r->file, p->n > 0 ? p->seg[p->n - 1] : "");
 }
 
 /* Applies the rules of the request's location. A line more is what append

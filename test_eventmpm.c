@@ -4395,15 +4395,25 @@ TEST(config, the_structs_comments_tell_the_defaults)
     free(text);
 }
 
+/* Is it a directive, or a setting of a location alone? */
+static int is_directive(const char *name)
+{
+    empm__location l;
+
+    memset(&l, 0, sizeof l);
+    return empm__directive_find(name) != NULL ||
+           empm__location_set(NULL, &l, name, "") != empm__location_unknown;
+}
+
 /* A name of a directive in a text is one that there is, ours or of Apache's:
  * words with capitals inside. `quoted`: only those between backticks. */
 static int unknown_names(const char *p, const char *end, int quoted)
 {
     static const char others[] =
-        "CustomLogs ETag FastCGI FileDescriptorName FilesMatch GiB IfDefine "
-        "IfFile IfModule IfVersion SetHandler "
+        "BearSSL CustomLogs ETag EventSource FastCGI FileDescriptorName "
+        "FilesMatch GiB IfDefine IfFile IfModule IfVersion SetHandler "
         "IncludeOptional INode KiB MiB MinRate MTime NotifyAccess ReloadSignal "
-        "WebSocket";
+        "TLSRefused WebSocket";
     int inside = !quoted, found = 0, capitals, small;
     char word[64];
     size_t n, i;
@@ -4425,8 +4435,7 @@ static int unknown_names(const char *p, const char *end, int quoted)
             !isupper((unsigned char)*p) || memchr(p, '_', n) != NULL)
             continue;
         snprintf(word, sizeof word, "%.*s", (int)n, p);
-        if (empm__directive_find(word) == NULL &&
-            !empm__text_listed(others, word) &&
+        if (!is_directive(word) && !empm__text_listed(others, word) &&
             !empm__text_listed(empm__meaningless, word)) {
             fail(__FILE__, __LINE__, "there is no directive %s", word);
             found++;
