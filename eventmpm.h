@@ -263,10 +263,19 @@
  *   fields are on every answer, errors included; a preflight is answered
  *   without a user and a handler, if the location has no method.
  *
- * HTTPS  EVENTMPM_TLS_BEARSSL and -lbearssl: Listen "8443 tls" serves TLS 1.2
- *   with SSLCertificateFile and SSLCertificateKeyFile; several pairs are chosen
- *   by the name that the client asks for. No worker waits in a handshake, an
- *   idle connection costs 250 bytes, and a session that one child has made is
+ * HTTPS  by BearSSL (Debian: libbearssl-dev), in four commands:
+ *
+ *     cc -DEVENTMPM_TLS_BEARSSL example_server.c -lbearssl -o example_server
+ *     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+ *       -subj /CN=localhost -addext subjectAltName=DNS:localhost \
+ *       -keyout key.pem -out cert.pem
+ *     ./example_server -s cert.pem key.pem 8443 . &
+ *     curl --cacert cert.pem https://localhost:8443/hello/world
+ *
+ *   Listen "8443 tls" serves TLS 1.2 with SSLCertificateFile and
+ *   SSLCertificateKeyFile, which -s sets; several pairs are chosen by the name
+ *   that the client asks for. No worker waits in a handshake, an idle
+ *   connection costs 250 bytes, and a session that one child has made is
  *   resumed by any, as long as Listen, name, certificates, suites and trust in
  *   clients are those that it was made with. MaxTlsMemory bounds what is needed
  *   for handshakes and slow readers; connections beyond it are closed.
@@ -394,7 +403,7 @@
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
  *   EVENTMPM_NO_ANSWERS       690 lines  6600 bytes JSON, HTML, redirects and
  *                                                   cookies
- *   EVENTMPM_NO_STORE         550 lines  1900 bytes the shared store
+ *   EVENTMPM_NO_STORE         720 lines  1900 bytes the shared store
  *   EVENTMPM_NO_AUTH          800 lines  5500 bytes users and passwords
  *   EVENTMPM_NO_SESSIONS      380 lines  3900 bytes sessions
  *   EVENTMPM_NO_RATE_LIMIT    210 lines  1800 bytes RateLimit
@@ -588,9 +597,9 @@ typedef struct empm_part {
     const char *filename;         /* as the client sent it: to be shown, never
                                      to be opened. NULL: a text; "": no file was
                                      chosen */
-    const char *safe_name;        /* of it, for a folder of yours: no separator,
-                                     no control, no dot or '-' at its begin,
-                                     UTF-8; "" if nothing is left. NULL: a
+    const char *safe_name;        /* of it, for a folder of yours: UTF-8, no
+                                     separator or control, and no dot or '-' at
+                                     its begin; "" if nothing is left. NULL: a
                                      text */
     const char *type;             /* Content-Type as it was sent; or NULL */
     int64_t     size;             /* bytes so far */
@@ -4321,7 +4330,10 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "Action CGID* CGIM* CGIS* CGIV* ForceLanguagePriority Imap* Lua* "
       "Passenger* Perl* RemoveHandler SSI* Script ScriptAlias "
       "ScriptAliasMatch ScriptInterpreter* ScriptSock SuexecUserGroup WSGI* "
-      "XBitHack php_* php5_* Dav* DBD* Session* ISAPI* <Perl",
+      "XBitHack php_* php5_* Dav* DBD* Session SessionCookieName2 "
+      "SessionCookieMaxAge SessionCookieRemove SessionCrypto* SessionDB* "
+      "SessionEnv SessionExclude SessionExpiryUpdateInterval SessionHeader "
+      "SessionInclude ISAPI* <Perl",
       "write a handler in C: EMPM_ROUTE(\"GET /path\", handler, NULL)" },
     { "SetHandler", "AddHandler names the scripts by their extension; or, in a "
       "file, it stands within <FilesMatch \"\\.php$\">" },
@@ -20058,6 +20070,7 @@ static void empm__sha256_block(uint32_t h[8], const unsigned char *p)
     h[7] += z;
 }
 
+/* Begins a message: the first words are of the square roots of primes. */
 static void empm__sha256_begin(empm__sha256 *s)
 {
     static const uint32_t first[8] = {
@@ -20068,6 +20081,8 @@ static void empm__sha256_begin(empm__sha256 *s)
     s->bytes = 0;
 }
 
+/* Takes n bytes more. A block that is whole is hashed at once, so the context
+ * never holds more than 63 bytes of the message. */
 static void empm__sha256_add(empm__sha256 *s, const void *data, size_t n)
 {
     const unsigned char *p = (const unsigned char *)data;
@@ -20105,6 +20120,7 @@ typedef struct empm__hmac {
     unsigned char key[64];
 } empm__hmac;
 
+/* A key that is longer than a block is hashed first (RFC 2104 2). */
 static void empm__hmac_begin(empm__hmac *m, const void *key, size_t n)
 {
     unsigned char pad[64];
@@ -20133,6 +20149,7 @@ static void empm__hmac_add_text(empm__hmac *m, const char *s)
     empm__sha256_add(&m->inner, s, strlen(s) + 1);
 }
 
+/* Writes the code. The context holds the key, and is of no use afterwards. */
 static void empm__hmac_end(empm__hmac *m, unsigned char out[32])
 {
     int i;
@@ -21259,6 +21276,8 @@ static int empm__cors_word(const char **list, const char **word, size_t *n)
     return *n > 0;
 }
 
+/* Is the word in the list, as a whole and in this case? "https://a.example" is
+ * neither "https://a.example.evil" nor "https://xa.example". */
 static int empm__cors_has(const char *list, const char *what, size_t len)
 {
     const char *word;
@@ -21314,6 +21333,8 @@ static const char *empm__cors_list(const char **to, const char *value,
     return any ? NULL : "wants one word or more";
 }
 
+/* Texts stay where they stand in cfg; they are taken apart at each request,
+ * which costs less than a table of them would for lists of a few words. */
 static const char *empm__cors_locate(empm_server *s, empm__location *l,
                                      const char *name, const char *value)
 {
@@ -21341,6 +21362,9 @@ static const char *empm__cors_locate(empm_server *s, empm__location *l,
     return empm__location_unknown;
 }
 
+/* What the lines of a location mean together. With credentials "*" would be
+ * refused by browsers, and an echo of every origin, which some servers send in
+ * its place, would let any page act for a user. */
 static void empm__cors_look(const empm__location *l, empm__report *rep)
 {
     const int others = l->cors_methods != NULL || l->cors_headers != NULL ||
@@ -21430,8 +21454,9 @@ static void empm__cors_leave(empm_request *req)
     if (l->cors_origins == NULL)
         return;
     allowed = empm__cors_allowed(req);
-    if (!empm__cors_has(l->cors_origins, "*", 1))
-        empm_add_header(req, "Vary", "Origin");
+    if (!empm__cors_has(l->cors_origins, "*", 1) &&
+        empm_add_header(req, "Vary", "Origin") < 0)
+        return;                        /* no room: then nobody may read it */
     if (allowed == NULL)
         return;
     empm_set_header(req, "Access-Control-Allow-Origin", allowed);
@@ -21825,6 +21850,7 @@ static const char *empm__auth_line_parse(char *line, empm_account *row)
     return NULL;
 }
 
+/* NULL, and half of one, are allowed. */
 static void empm__auth_file_free(empm__auth_file *f)
 {
     if (f != NULL) {
@@ -21847,7 +21873,7 @@ static empm__auth_file *empm__auth_file_new(const empm_config *cfg,
     if (empm__text_word(&at, word, sizeof word) <= 0)
         return NULL;                   /* that has been said */
     path = empm__config_path(cfg, word, full, sizeof full);
-    line = empm__secret_file_read("AuthUserFile", path, 5800, rep);
+    line = empm__secret_file_read("AuthUserFile", path, 5803, rep);
     if (line == NULL)
         return NULL;
     for (next = line; *next != '\0'; next++)
@@ -21871,7 +21897,7 @@ static empm__auth_file *empm__auth_file_new(const empm_config *cfg,
             *next++ = '\0';
         number++;
         if ((why = empm__auth_line_parse(line, &f->accounts[n])) != NULL)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5800, "AuthUserFile %s:%lu: "
+            empm__report_say(rep, EMPM_LOG_ERROR, 5803, "AuthUserFile %s:%lu: "
                              "%s", path, (unsigned long)number, why);
         n += f->accounts[n].name != NULL;
     }
@@ -21930,6 +21956,8 @@ static const char *empm__auth_locate(empm_server *s, empm__location *l,
     return empm__location_unknown;
 }
 
+/* A location that asks for users and has none would be closed for good: that is
+ * better said at the start. */
 static void empm__auth_look(const empm__location *l, empm__report *rep)
 {
     if (l->require == EMPM__REQUIRE_USER && l->user_file == NULL)
@@ -21949,12 +21977,15 @@ static int empm__auth_in_clear(const empm_config *cfg)
         if (empm__endpoint_parse(&spec, cfg->listen[i]) == NULL &&
             !spec.tls && !spec.admin && !spec.proxy &&
             strncmp(cfg->listen[i], "127.", 4) != 0 &&
+            strncmp(cfg->listen[i], "localhost:", 10) != 0 &&
             strncmp(cfg->listen[i], "[::1]", 5) != 0 &&
             strncmp(cfg->listen[i], "unix:", 5) != 0)
             return cfg->remote_ip_header == NULL;
     return 0;
 }
 
+/* Reads each file, so that -t and a reload name its faults before anything
+ * depends on it; empm__auth_files_load() then reads it for the server. */
 static void empm__auth_check(const empm_config *cfg, const empm__chars *chars,
                              empm__report *rep)
 {
@@ -22011,6 +22042,7 @@ static int empm__auth_server_new(empm_server *s, const empm_server *old,
     return empm__auth_files_load(s, rep);
 }
 
+/* Locations still point to the tables: no request runs any more. */
 static void empm__auth_server_free(empm_server *s)
 {
     empm__auth_file *f, *next;
@@ -22021,6 +22053,8 @@ static void empm__auth_server_free(empm_server *s)
     EMPM_FREE(s->auth);
 }
 
+/* Asks for a user of the location. One who is known and not among the names of
+ * Require gets 401 as well, as in Apache: he may have another name. */
 static int empm__auth_enter(empm_request *req)
 {
     const empm__location *l = req->location;
@@ -22029,6 +22063,8 @@ static int empm__auth_enter(empm_request *req)
     int r;
     if (l->require != EMPM__REQUIRE_USER)
         return EMPM_OK;
+    if (l->accounts == NULL)           /* the check has refused that: closed */
+        return 500;
     empm__text_word(&at, realm, sizeof realm);
     r = empm_authenticate(req, realm, l->accounts);
     if (r != EMPM_OK || empm__auth_is_wanted(l->users, empm_user(req)))
@@ -22086,6 +22122,7 @@ typedef struct empm__login {           /* a session, taken apart */
     int           valid;               /* else the rest says nothing */
 } empm__login;
 
+/* Big-endian, so that machines of different kinds can share a secret. */
 static void empm__session_put64(unsigned char *to, int64_t v)
 {
     int i;
@@ -22102,6 +22139,8 @@ static int64_t empm__session_get64(const unsigned char *p)
     return (int64_t)v;
 }
 
+/* The name of the cookie is signed as well: what one program has signed for one
+ * cookie is no session under another name. */
 static void empm__session_sign(const unsigned char key[32], const char *name,
                                const unsigned char *p, size_t n,
                                unsigned char mac[32])
@@ -22315,11 +22354,12 @@ EMPM_API int empm_session_start(empm_request *req, const char *value)
         return EMPM_EINVAL;
     if (l == NULL)
         return EMPM_ENOMEM;
-    if (req->w->s->secrets->n == 0)
-        return EMPM_ESYS;
     before = *l;
-    if (empm__random_bytes(l->chance, sizeof l->chance) < 0) {
+    if (req->w->s->secrets->n == 0 ||
+        empm__random_bytes(l->chance, sizeof l->chance) < 0) {
         *l = before;
+        empm__request_log(req, EMPM_LOG_ERROR, 5833, "no session can begin: "
+                          "getrandom and /dev/urandom fail");
         return EMPM_ESYS;
     }
     l->started_s = l->seen_s = (int64_t)time(NULL);
@@ -22383,6 +22423,8 @@ static int empm__secrets_load(struct empm__secrets *secrets,
          : rep->result < 0 ? rep->result : EMPM_EINVAL;
 }
 
+/* The file is read as it is for a server, and its rights are looked at: who can
+ * read a secret can be any user. */
 static void empm__session_check(const empm_config *cfg,
                                 const empm__chars *chars, empm__report *rep)
 {
@@ -22778,27 +22820,10 @@ static char *empm__form_unquote(char *to, const char *s, size_t n)
     return to;
 }
 
-/* The bytes of the character at s, which ends with a NUL, if it is UTF-8: no
- * overlong form, no surrogate, nothing above U+10FFFF. 0: it is not. */
-static size_t empm__form_utf8(const char *s)
-{
-    const unsigned char *u = (const unsigned char *)s;
-    const size_t n = u[0] < 0x80 ? 1 : u[0] < 0xc2 ? 0 : u[0] < 0xe0 ? 2
-                   : u[0] < 0xf0 ? 3 : u[0] < 0xf5 ? 4 : 0;
-    size_t i;
-    for (i = 1; i < n; i++)
-        if ((u[i] & 0xc0) != 0x80)
-            return 0;
-    if ((u[0] == 0xe0 && u[1] < 0xa0) || (u[0] == 0xed && u[1] > 0x9f) ||
-        (u[0] == 0xf0 && u[1] < 0x90) || (u[0] == 0xf4 && u[1] > 0x8f))
-        return 0;
-    return n;
-}
-
 /* Makes of a file name one that is safe below a folder of the program's: what
- * follows the last separator of any system, without controls, without a dot,
- * a '-' or a blank where it begins, without a dot or a blank where it ends. A
- * byte that is no UTF-8 becomes '_'. `to` has room for all of `s`. */
+ * follows the last separator of any system, without a dot, a '-' or a blank
+ * where it begins, without a dot or a blank where it ends. Controls, and bytes
+ * that are no UTF-8, become '_'. `to` has room for all of `s`. */
 static void empm__form_safe_name(char *to, const char *s)
 {
     const char *last = s, *at;
@@ -22807,14 +22832,11 @@ static void empm__form_safe_name(char *to, const char *s)
         if (*at == '/' || *at == '\\')
             last = at + 1;
     for (; *last != '\0'; last += n) {
-        const unsigned char *u = (const unsigned char *)last;
-        n = empm__form_utf8(last);
+        n = empm__text_utf8(last);
         if (n == 0) {
             to[k++] = '_';
             n = 1;
-        } else if (u[0] >= ' ' && u[0] != 127 &&
-                   (u[0] != 0xc2 || u[1] > 0x9f) &&
-                   (k > 0 || strchr(".- ", *last) == NULL)) {
+        } else if (k > 0 || strchr(".- ", *last) == NULL) {
             memcpy(to + k, last, n);
             k += n;
         }
@@ -24660,6 +24682,7 @@ enum {                                 /* alerts, RFC 5246 7.2, 7301, 7507 */
     EMPM__TLS_NO_PROTOCOL = 120
 };
 
+/* Browsers send 500 to 2,000 bytes, and one record has room for this many. */
 #define EMPM__TLS_HELLO_MOST 16384
 #define EMPM__TLS_AFTER_MOST 16384     /* of a handshake, behind its hello */
 
@@ -24670,7 +24693,9 @@ typedef struct empm__tls_hello {
     uint8_t newer;                     /* it offers TLS 1.3 */
 } empm__tls_hello;
 
-/* A reader of numbers and vectors that never leaves its bytes. */
+/* A reader of numbers and vectors that never leaves its bytes: what does not
+ * fit there is 0, or empty, and stays remembered in `bad`. So a caller reads
+ * several of them in a row and asks once. */
 typedef struct empm__tls_reader {
     const unsigned char *at, *end;
     int bad;                           /* something did not fit */
@@ -24704,7 +24729,10 @@ static empm__tls_reader empm__tls_vector(empm__tls_reader *r, int bytes)
     return v;
 }
 
-/* The name of server_name, RFC 6066 3. 0, or an alert. */
+/* The name of server_name, RFC 6066 3. It goes to logs and handlers, and is
+ * compared with those of certificates: nothing but the letters of a host name
+ * passes. Names of other types, of which there are none yet, are skipped. 0,
+ * or an alert. */
 static int empm__tls_hello_name(empm__tls_reader *x, empm__tls_hello *h)
 {
     empm__tls_reader list = empm__tls_vector(x, 2);
@@ -24743,7 +24771,9 @@ static int empm__tls_hello_fragment(empm__tls_reader *x, empm__tls_hello *h)
     return 0;
 }
 
-/* Is http/1.1 among the protocols? RFC 7301 3.2. 0, or an alert. */
+/* Is http/1.1 among the protocols? RFC 7301 3.2. A client without the extension
+ * takes what the server speaks; with it, and without ours, it would get what it
+ * does not understand. 0, or an alert. */
 static int empm__tls_hello_alpn(empm__tls_reader *x, empm__tls_hello *h)
 {
     empm__tls_reader list = empm__tls_vector(x, 2);
@@ -24769,7 +24799,10 @@ static int empm__tls_hello_versions(empm__tls_reader *x, empm__tls_hello *h)
     return list.bad ? EMPM__TLS_DECODE : found ? 0 : EMPM__TLS_VERSION;
 }
 
-/* Reads a whole message of n bytes. Returns 0, or the alert that refuses it. */
+/* Reads a whole message of n bytes, as far as something is decided by it here;
+ * the engine reads all of it once more. An extension that stands there twice is
+ * refused, as reader and engine might take one each. Unknown ones are the
+ * client's business. Returns 0, or the alert that refuses the message. */
 static int empm__tls_hello_parse(empm__tls_hello *h, const unsigned char *msg,
                                  size_t n)
 {
@@ -26677,7 +26710,9 @@ static int empm__tls_gather(empm__worker *w, empm__tls_start *s,
 }
 
 /* Makes s->engine a copy of the template with chance of its own: BearSSL alone
- * would ask the processor, some of which do not give any. 0, or -1. */
+ * would ask the processor, some of which do not give any. What the template has
+ * of the processor is the same in all copies, and counts for nothing. 0, or -1
+ * with errno. */
 static int empm__tls_engine_begin(empm__tls_start *s)
 {
     br_ssl_server_context *ssl = &s->engine->ssl;
@@ -26695,12 +26730,15 @@ static int empm__tls_engine_begin(empm__tls_start *s)
                              sizeof s->engine->buffer, 0);
     br_ssl_engine_inject_entropy(&ssl->eng, seed, sizeof seed);
     empm__tls_wipe(seed, sizeof seed);
+    errno = EINVAL;                    /* if BearSSL does not take them */
     return br_ssl_server_reset(ssl) ? 0 : -1;
 }
 
 /* The hello is whole: what can be refused now is refused, else an engine takes
- * it. Returns 0, or the alert. What it has allocated by then is the caller's to
- * free, with all else of the handshake. */
+ * it. The mark comes before the engine, which asks the store for the session in
+ * the middle of the hello, before it knows the name. Returns 0, or the alert.
+ * What it has allocated by then is the caller's to free, with all else of the
+ * handshake. */
 static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
 {
     const int alert = empm__tls_hello_parse(&s->client, s->hello, s->hello_len);
@@ -26724,7 +26762,8 @@ static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
 }
 
 /* Takes all records that the engine has ready, up to `room` bytes. Returns how
- * many those are. */
+ * many those are. The engine makes the next record only when the last one has
+ * been taken, so to send each from where it stands would be a call for each. */
 static size_t empm__tls_said(br_ssl_engine_context *eng, unsigned char *to,
                              size_t room)
 {
@@ -26950,7 +26989,9 @@ static const empm__transport empm__tls_fresh = {
  * ------------------------------------------------------------------------- */
 
 /* Says what SSLProtocol asks for that is not served. As in mod_ssl, a word with
- * + or - adds or takes away, one without begins anew. */
+ * + or - adds or takes away, one without begins anew. "all" is what there is,
+ * so configurations of Apache's with "all -SSLv3" start; a protocol that is
+ * named and not there would be missed in silence. */
 static void empm__tls_check_protocol(const char *text, empm__report *rep)
 {
     static const char *const names[] = { "SSLv2", "SSLv3", "TLSv1", "TLSv1.1",
@@ -27027,7 +27068,8 @@ static int empm__tls_suites_parse(const char *text,
     return n > 0 ? n : -1;
 }
 
-/* The kind of key that signs for a suite. */
+/* The kind of key that signs for a suite: with a certificate of the other kind
+ * it cannot be chosen. */
 static int empm__tls_suite_kind(unsigned suite)
 {
     return suite == BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 ||
@@ -27038,7 +27080,9 @@ static int empm__tls_suite_kind(unsigned suite)
 
 /* Reads all certificates and keys, says what is wrong with them, and forgets
  * them: one that is bad hides nothing of the others. `list`: the suites, n of
- * them, of which one at least must have a key that signs for it. */
+ * them, of which one at least must have a key that signs for it: or the server
+ * would start, and refuse each client with alert 40. That is not asked while a
+ * pair is bad, which may be the one that is missing. */
 static void empm__tls_check_pairs(const empm_config *cfg, const uint16_t *list,
                                   int n, empm__report *rep)
 {
@@ -27067,7 +27111,10 @@ static void empm__tls_check_pairs(const empm_config *cfg, const uint16_t *list,
                          "certificates have");
 }
 
-/* Says what is wrong with the settings for certificates of clients. */
+/* Says what is wrong with the settings for certificates of clients. Authorities
+ * that have expired are a warning only: a file of many outlives some of them.
+ * Apache's optional_no_ca is refused, because handlers that trust the names of
+ * a certificate would be told names that nobody has signed. */
 static void empm__tls_check_trust(const empm_config *cfg, empm__report *rep)
 {
     const char *text = cfg->ssl_verify_client;
@@ -27093,7 +27140,10 @@ static void empm__tls_check_trust(const empm_config *cfg, empm__report *rep)
 }
 
 /* Says what is wrong with the wing's settings, and with the files that they
- * name: a start would end with it, and -t tells it before. */
+ * name: a start would end with it, and -t tells it before. Files are read only
+ * if a Listen has tls, since they may be on another machine; words are looked
+ * at in any case, for they are wrong everywhere. The memory for sessions has
+ * room for two at least, and its numbers do not overflow. */
 static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
                             empm__report *rep)
 {
@@ -41029,7 +41079,6 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5501  SharedStoreSize is set, and this build has no store
  *   5502  no memory for the shared store
  *   5503  SharedStoreSize cannot change in a reload
- *   5800  an upload cannot be written to the descriptor of on_part
  *   5600  a Listen has tls, and this build or the settings have not
  *   5601  SSLCertificateFile or SSLCertificateKeyFile cannot be used
  *   5602  SSLCertificateFile has no certificate that can be read
@@ -41060,9 +41109,10 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5710  a back end's X-Sendfile names no file that may be sent: 404, 403
  *   5711  XSendFilePath is not there
  *   5712  the sources of scripts can be read by the path of another route
- *   5800  AuthUserFile cannot be read, or a line of it has no user
+ *   5800  an upload cannot be written to the descriptor of on_part
  *   5801  Require of a user needs AuthUserFile
  *   5802  AuthUserFile: passwords come over plain HTTP
+ *   5803  AuthUserFile cannot be read, or a line of it has no user
  *   5810  RateLimitSize is too small or too large, or there is no such memory
  *   5811  RateLimit: its store does not answer, so nobody is refused
  *   5812  RateLimit is reached: a client gets 429
@@ -41070,6 +41120,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5830  SessionSecretFile cannot be used, or others have rights to it
  *   5831  SessionCookieName is no token
  *   5832  that a session is logged out cannot be remembered
+ *   5833  the system gives no random bytes: no session can begin
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------
