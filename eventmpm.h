@@ -33554,13 +33554,6 @@ static empm_ticket empm__fcgi_ticket(void *user)
     return left_ms > 0 ? empm_suspend(x->req, left_ms, empm__fcgi_wake, x) : 0;
 }
 
-/* All seats have been taken for too long. */
-static int empm__fcgi_no_seat(empm__fcgi *x)
-{
-    return empm__fcgi_fail(x, 503, 5702, "all connections of max= are in use "
-                           "for ProxyConnectTimeout");
-}
-
 /* Finds a back end for the request, and a seat there; or waits for one. */
 static int empm__fcgi_connect(empm__fcgi *x)
 {
@@ -33575,25 +33568,24 @@ static int empm__fcgi_connect(empm__fcgi *x)
     }
     if (x->wait.ticket != 0)
         return EMPM_SUSPENDED;
-    return empm__fcgi_patience_left(x) > 0 ? empm__fcgi_no_wait(x)
-                                           : empm__fcgi_no_seat(x);
+    if (empm__fcgi_patience_left(x) > 0)
+        return empm__fcgi_no_wait(x);
+    return empm__fcgi_fail(x, 503, 5702, "all connections of max= are in use "
+                           "for ProxyConnectTimeout");
 }
 
 /* Goes on after a wait. Returns what the handler returns. */
 static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
 {
     empm__fcgi *x = (empm__fcgi *)user;
-    int lined_up = 0;
     if (why == EMPM_HALF_CLOSED)     /* it may still read the answer */
         return EMPM_SUSPENDED;       /* and what is waited for stays */
     if (req->room_at != 0)           /* it has waited for the client */
         x->got_on_ms = req->w->now_ms;
     req->room_at = 0;
-    if (x->wait.ticket != 0) {       /* whatever the reason: is there a seat? */
-        lined_up = 1;
+    if (x->wait.ticket != 0)         /* whatever the reason: is there a seat? */
         empm__fcgi_begin_at(x, empm__backend_wait_end(req->w, x->group,
                                                       &x->wait));
-    }
     switch (why) {
     case EMPM_GONE:
         empm__fcgi_close(x);
@@ -33606,9 +33598,8 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
                                    "ProxyConnectTimeout");
         if (x->phase != EMPM__FCGI_CONNECTING)
             return empm__fcgi_too_late(x);
-        if (lined_up && x->at == NULL)
-            return empm__fcgi_no_seat(x);
-        break;                       /* the pause before another attempt */
+        break;                       /* the pause before another attempt, or
+                                        the wait for a seat */
     default:
         break;
     }
