@@ -263,10 +263,19 @@
  *   fields are on every answer, errors included; a preflight is answered
  *   without a user and a handler, if the location has no method.
  *
- * HTTPS  EVENTMPM_TLS_BEARSSL and -lbearssl: Listen "8443 tls" serves TLS 1.2
- *   with SSLCertificateFile and SSLCertificateKeyFile; several pairs are chosen
- *   by the name that the client asks for. No worker waits in a handshake, an
- *   idle connection costs 250 bytes, and a session that one child has made is
+ * HTTPS  by BearSSL (Debian: libbearssl-dev), in four commands:
+ *
+ *     cc -DEVENTMPM_TLS_BEARSSL example_server.c -lbearssl -o example_server
+ *     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+ *       -subj /CN=localhost -addext subjectAltName=DNS:localhost \
+ *       -keyout key.pem -out cert.pem
+ *     ./example_server -s cert.pem key.pem 8443 . &
+ *     curl --cacert cert.pem https://localhost:8443/hello/world
+ *
+ *   Listen "8443 tls" serves TLS 1.2 with SSLCertificateFile and
+ *   SSLCertificateKeyFile, which -s sets; several pairs are chosen by the name
+ *   that the client asks for. No worker waits in a handshake, an idle
+ *   connection costs 250 bytes, and a session that one child has made is
  *   resumed by any, as long as Listen, name, certificates, suites and trust in
  *   clients are those that it was made with. MaxTlsMemory bounds what is needed
  *   for handshakes and slow readers; connections beyond it are closed.
@@ -389,7 +398,7 @@
  *   EVENTMPM_NO_STATUS       1450 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
- *   EVENTMPM_NO_FASTCGI      2540 lines 13800 bytes FastCGI back ends: PHP
+ *   EVENTMPM_NO_FASTCGI      2540 lines 27000 bytes FastCGI back ends: PHP
  *   EVENTMPM_NO_FORMS         720 lines  4900 bytes uploads, multipart forms
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
  *   EVENTMPM_NO_ANSWERS       690 lines  6600 bytes JSON, HTML, redirects and
@@ -588,9 +597,9 @@ typedef struct empm_part {
     const char *filename;         /* as the client sent it: to be shown, never
                                      to be opened. NULL: a text; "": no file was
                                      chosen */
-    const char *safe_name;        /* of it, for a folder of yours: no separator,
-                                     no control, no dot or '-' at its begin,
-                                     UTF-8; "" if nothing is left. NULL: a
+    const char *safe_name;        /* of it, for a folder of yours: UTF-8, no
+                                     separator or control, and no dot or '-' at
+                                     its begin; "" if nothing is left. NULL: a
                                      text */
     const char *type;             /* Content-Type as it was sent; or NULL */
     int64_t     size;             /* bytes so far */
@@ -22813,27 +22822,10 @@ static char *empm__form_unquote(char *to, const char *s, size_t n)
     return to;
 }
 
-/* The bytes of the character at s, which ends with a NUL, if it is UTF-8: no
- * overlong form, no surrogate, nothing above U+10FFFF. 0: it is not. */
-static size_t empm__form_utf8(const char *s)
-{
-    const unsigned char *u = (const unsigned char *)s;
-    const size_t n = u[0] < 0x80 ? 1 : u[0] < 0xc2 ? 0 : u[0] < 0xe0 ? 2
-                   : u[0] < 0xf0 ? 3 : u[0] < 0xf5 ? 4 : 0;
-    size_t i;
-    for (i = 1; i < n; i++)
-        if ((u[i] & 0xc0) != 0x80)
-            return 0;
-    if ((u[0] == 0xe0 && u[1] < 0xa0) || (u[0] == 0xed && u[1] > 0x9f) ||
-        (u[0] == 0xf0 && u[1] < 0x90) || (u[0] == 0xf4 && u[1] > 0x8f))
-        return 0;
-    return n;
-}
-
 /* Makes of a file name one that is safe below a folder of the program's: what
- * follows the last separator of any system, without controls, without a dot,
- * a '-' or a blank where it begins, without a dot or a blank where it ends. A
- * byte that is no UTF-8 becomes '_'. `to` has room for all of `s`. */
+ * follows the last separator of any system, without a dot, a '-' or a blank
+ * where it begins, without a dot or a blank where it ends. Controls, and bytes
+ * that are no UTF-8, become '_'. `to` has room for all of `s`. */
 static void empm__form_safe_name(char *to, const char *s)
 {
     const char *last = s, *at;
@@ -22842,14 +22834,11 @@ static void empm__form_safe_name(char *to, const char *s)
         if (*at == '/' || *at == '\\')
             last = at + 1;
     for (; *last != '\0'; last += n) {
-        const unsigned char *u = (const unsigned char *)last;
-        n = empm__form_utf8(last);
+        n = empm__text_utf8(last);
         if (n == 0) {
             to[k++] = '_';
             n = 1;
-        } else if (u[0] >= ' ' && u[0] != 127 &&
-                   (u[0] != 0xc2 || u[1] > 0x9f) &&
-                   (k > 0 || strchr(".- ", *last) == NULL)) {
+        } else if (k > 0 || strchr(".- ", *last) == NULL) {
             memcpy(to + k, last, n);
             k += n;
         }
@@ -24695,6 +24684,7 @@ enum {                                 /* alerts, RFC 5246 7.2, 7301, 7507 */
     EMPM__TLS_NO_PROTOCOL = 120
 };
 
+/* Browsers send 500 to 2,000 bytes, and one record has room for this many. */
 #define EMPM__TLS_HELLO_MOST 16384
 #define EMPM__TLS_AFTER_MOST 16384     /* of a handshake, behind its hello */
 
@@ -24705,7 +24695,9 @@ typedef struct empm__tls_hello {
     uint8_t newer;                     /* it offers TLS 1.3 */
 } empm__tls_hello;
 
-/* A reader of numbers and vectors that never leaves its bytes. */
+/* A reader of numbers and vectors that never leaves its bytes: what does not
+ * fit there is 0, or empty, and stays remembered in `bad`. So a caller reads
+ * several of them in a row and asks once. */
 typedef struct empm__tls_reader {
     const unsigned char *at, *end;
     int bad;                           /* something did not fit */
@@ -24739,7 +24731,10 @@ static empm__tls_reader empm__tls_vector(empm__tls_reader *r, int bytes)
     return v;
 }
 
-/* The name of server_name, RFC 6066 3. 0, or an alert. */
+/* The name of server_name, RFC 6066 3. It goes to logs and handlers, and is
+ * compared with those of certificates: nothing but the letters of a host name
+ * passes. Names of other types, of which there are none yet, are skipped. 0,
+ * or an alert. */
 static int empm__tls_hello_name(empm__tls_reader *x, empm__tls_hello *h)
 {
     empm__tls_reader list = empm__tls_vector(x, 2);
@@ -24778,7 +24773,9 @@ static int empm__tls_hello_fragment(empm__tls_reader *x, empm__tls_hello *h)
     return 0;
 }
 
-/* Is http/1.1 among the protocols? RFC 7301 3.2. 0, or an alert. */
+/* Is http/1.1 among the protocols? RFC 7301 3.2. A client without the extension
+ * takes what the server speaks; with it, and without ours, it would get what it
+ * does not understand. 0, or an alert. */
 static int empm__tls_hello_alpn(empm__tls_reader *x, empm__tls_hello *h)
 {
     empm__tls_reader list = empm__tls_vector(x, 2);
@@ -24804,7 +24801,10 @@ static int empm__tls_hello_versions(empm__tls_reader *x, empm__tls_hello *h)
     return list.bad ? EMPM__TLS_DECODE : found ? 0 : EMPM__TLS_VERSION;
 }
 
-/* Reads a whole message of n bytes. Returns 0, or the alert that refuses it. */
+/* Reads a whole message of n bytes, as far as something is decided by it here;
+ * the engine reads all of it once more. An extension that stands there twice is
+ * refused, as reader and engine might take one each. Unknown ones are the
+ * client's business. Returns 0, or the alert that refuses the message. */
 static int empm__tls_hello_parse(empm__tls_hello *h, const unsigned char *msg,
                                  size_t n)
 {
@@ -26712,7 +26712,9 @@ static int empm__tls_gather(empm__worker *w, empm__tls_start *s,
 }
 
 /* Makes s->engine a copy of the template with chance of its own: BearSSL alone
- * would ask the processor, some of which do not give any. 0, or -1. */
+ * would ask the processor, some of which do not give any. What the template has
+ * of the processor is the same in all copies, and counts for nothing. 0, or -1
+ * with errno. */
 static int empm__tls_engine_begin(empm__tls_start *s)
 {
     br_ssl_server_context *ssl = &s->engine->ssl;
@@ -26730,12 +26732,15 @@ static int empm__tls_engine_begin(empm__tls_start *s)
                              sizeof s->engine->buffer, 0);
     br_ssl_engine_inject_entropy(&ssl->eng, seed, sizeof seed);
     empm__tls_wipe(seed, sizeof seed);
+    errno = EINVAL;                    /* if BearSSL does not take them */
     return br_ssl_server_reset(ssl) ? 0 : -1;
 }
 
 /* The hello is whole: what can be refused now is refused, else an engine takes
- * it. Returns 0, or the alert. What it has allocated by then is the caller's to
- * free, with all else of the handshake. */
+ * it. The mark comes before the engine, which asks the store for the session in
+ * the middle of the hello, before it knows the name. Returns 0, or the alert.
+ * What it has allocated by then is the caller's to free, with all else of the
+ * handshake. */
 static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
 {
     const int alert = empm__tls_hello_parse(&s->client, s->hello, s->hello_len);
@@ -26759,7 +26764,8 @@ static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
 }
 
 /* Takes all records that the engine has ready, up to `room` bytes. Returns how
- * many those are. */
+ * many those are. The engine makes the next record only when the last one has
+ * been taken, so to send each from where it stands would be a call for each. */
 static size_t empm__tls_said(br_ssl_engine_context *eng, unsigned char *to,
                              size_t room)
 {
@@ -26985,7 +26991,9 @@ static const empm__transport empm__tls_fresh = {
  * ------------------------------------------------------------------------- */
 
 /* Says what SSLProtocol asks for that is not served. As in mod_ssl, a word with
- * + or - adds or takes away, one without begins anew. */
+ * + or - adds or takes away, one without begins anew. "all" is what there is,
+ * so configurations of Apache's with "all -SSLv3" start; a protocol that is
+ * named and not there would be missed in silence. */
 static void empm__tls_check_protocol(const char *text, empm__report *rep)
 {
     static const char *const names[] = { "SSLv2", "SSLv3", "TLSv1", "TLSv1.1",
@@ -27062,7 +27070,8 @@ static int empm__tls_suites_parse(const char *text,
     return n > 0 ? n : -1;
 }
 
-/* The kind of key that signs for a suite. */
+/* The kind of key that signs for a suite: with a certificate of the other kind
+ * it cannot be chosen. */
 static int empm__tls_suite_kind(unsigned suite)
 {
     return suite == BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 ||
@@ -27073,7 +27082,9 @@ static int empm__tls_suite_kind(unsigned suite)
 
 /* Reads all certificates and keys, says what is wrong with them, and forgets
  * them: one that is bad hides nothing of the others. `list`: the suites, n of
- * them, of which one at least must have a key that signs for it. */
+ * them, of which one at least must have a key that signs for it: or the server
+ * would start, and refuse each client with alert 40. That is not asked while a
+ * pair is bad, which may be the one that is missing. */
 static void empm__tls_check_pairs(const empm_config *cfg, const uint16_t *list,
                                   int n, empm__report *rep)
 {
@@ -27102,7 +27113,10 @@ static void empm__tls_check_pairs(const empm_config *cfg, const uint16_t *list,
                          "certificates have");
 }
 
-/* Says what is wrong with the settings for certificates of clients. */
+/* Says what is wrong with the settings for certificates of clients. Authorities
+ * that have expired are a warning only: a file of many outlives some of them.
+ * Apache's optional_no_ca is refused, because handlers that trust the names of
+ * a certificate would be told names that nobody has signed. */
 static void empm__tls_check_trust(const empm_config *cfg, empm__report *rep)
 {
     const char *text = cfg->ssl_verify_client;
@@ -27128,7 +27142,10 @@ static void empm__tls_check_trust(const empm_config *cfg, empm__report *rep)
 }
 
 /* Says what is wrong with the wing's settings, and with the files that they
- * name: a start would end with it, and -t tells it before. */
+ * name: a start would end with it, and -t tells it before. Files are read only
+ * if a Listen has tls, since they may be on another machine; words are looked
+ * at in any case, for they are wrong everywhere. The memory for sessions has
+ * room for two at least, and its numbers do not overflow. */
 static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
                             empm__report *rep)
 {
@@ -32683,13 +32700,15 @@ static int empm__backend_keep(const empm__worker *w, const empm__backends *g,
     return keeps;
 }
 
-/* Closes kept connections: the old ones, or all while the server ends. */
+/* Closes kept connections: the old ones, or all while the server ends. They are
+ * the engine's that serves, not of one for admin endpoints beside it. */
 static void empm__backend_close_kept(empm__engine *e, uint32_t now_ms)
 {
     struct empm__backend_scores *all = e->s->backends;
     const int ends = empm__load(&e->stopping) != 0;
     int fd[64], n, i;
-    if (all == NULL || empm__load(&all->due_at_ms) == EMPM__NEVER)
+    if (all == NULL || e->admin ||
+        empm__load(&all->due_at_ms) == EMPM__NEVER)
         return;
     do {
         uint32_t due_ms = EMPM__NEVER;
@@ -32822,7 +32841,7 @@ static void empm__fcgi_message(empm__fcgi *x)
 }
 
 /* How long the back end may still take and give nothing. Only what it takes of
- * the request and gives to the client counts: not a header that comes byte by
+ * the request and gives to the client counts: not a head that comes byte by
  * byte, messages, padding, or what is dropped. So a back end that sends for
  * ever and answers nothing is held by this, slow or quick. */
 static int empm__fcgi_time_left(const empm__fcgi *x)
@@ -32991,6 +33010,7 @@ static int empm__fcgi_send_file(empm__fcgi *x)
         empm__fcgi_say(x, 5710, what);
         empm__fcgi_refuse(x, status);
     }
+    empm__fcgi_close(x);
     return EMPM_OK;
 }
 
@@ -33003,6 +33023,8 @@ static const char *empm__fcgi_head_is_here(empm__fcgi *x, char *s, size_t n)
     if (why != NULL)
         return why;
     x->head_done = 1;
+    x->phase = EMPM__FCGI_ANSWERING;
+    x->got_on_ms = req->w->now_ms;
     req->gathers &= !cgi.streams;
     if (cgi.file != NULL && req->w->cfg->x_send_file && req->status == 200) {
         req->declared = -1;          /* of a body that is dropped */
@@ -33454,20 +33476,19 @@ static int empm__fcgi_wait_connect(empm__fcgi *x)
 
 /* A connection that was under way may be there. An event is only a hint: it can
  * be of another descriptor, which has been closed. So the socket is asked if it
- * has failed, and whether it has a peer. */
+ * has a peer and, if it has none, for its error. */
 static int empm__fcgi_maybe_connected(empm__fcgi *x)
 {
     struct sockaddr_storage peer;
     socklen_t n = sizeof peer;
     int error = 0;
-    socklen_t error_len = sizeof error;
     empm__conn_clear(x->req->c, EMPM__READY_AUX_OUT);
-    if (getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &error_len) < 0 ||
-        (error == 0 && getpeername(x->fd, (struct sockaddr *)&peer, &n) < 0))
+    if (getpeername(x->fd, (struct sockaddr *)&peer, &n) == 0)
+        return empm__fcgi_connected(x);
+    n = sizeof error;
+    if (getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
         error = errno;
-    if (error == ENOTCONN)
-        return empm__fcgi_wait_connect(x);
-    return error == 0 ? empm__fcgi_connected(x)
+    return error == 0 ? empm__fcgi_wait_connect(x)
                       : empm__fcgi_next(x, 503, 5701, strerror(error));
 }
 
@@ -34155,7 +34176,7 @@ static void empm__backends_number(struct empm__backend_scores *all,
         g->list[i].number = *n;
         if (all != NULL) {
             all->list[*n] = &g->list[i];
-            g->list[i].kept = all->kept + *kept;
+            g->list[i].kept = g->reuse ? all->kept + *kept : NULL;
         }
         (*n)++;
         if (g->reuse)
@@ -34260,8 +34281,8 @@ static void empm__fcgi_engine_free(empm__engine *e)
 static uint32_t empm__fcgi_expire_at(empm__engine *e)
 {
     const struct empm__backend_scores *all = e->s->backends;
-    const uint32_t at = all != NULL ? empm__load(&all->due_at_ms)
-                                    : EMPM__NEVER;
+    const uint32_t at = all != NULL && !e->admin ? empm__load(&all->due_at_ms)
+                                                 : EMPM__NEVER;
     return at != EMPM__NEVER && empm__load(&e->stopping) ? empm__now_ms() : at;
 }
 

@@ -15923,8 +15923,8 @@ TEST(forms, safe_names)
         { "a.txt", "a.txt" }, { "../../etc/passwd", "passwd" }, { "/", "" },
         { "C:\\fakepath\\a b.txt", "a b.txt" }, { "..", "" }, { ".", "" },
         { "a/..", "" }, { ".htaccess", "htaccess" }, { "-rf", "rf" },
-        { " . -a. ", "a" }, { "\t.x", "x" }, { "\xc2\x85.x", "x" },
-        { "\xc2\xa0x", "\xc2\xa0x" }, { "a\x1f" "b\x7f", "ab" },
+        { " . -a. ", "a" }, { "\t.x", "_.x" }, { "\xc2\x85.x", "__.x" },
+        { "\xc2\xa0x", "\xc2\xa0x" }, { "a\x1f" "b\x7f", "a_b_" },
         { "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", "\xc3\xa4\xe2\x82\xac"
                                                   "\xf0\x9f\x98\x80" },
         { "a\xc0\xaf" "b", "a__b" }, { "\xe0\x80\xaf", "___" },
@@ -16336,6 +16336,69 @@ SERVED_WITH(forms, progress, T_LIVE,
               FORM_TYPE "\r\nContent-Length: %d\r\n\r\n%s", 0,
               (int)sizeof two_parts - 1, two_parts);
     cl_close(c);
+}
+
+/* The manual's program for uploads, word by word. */
+#define routes manual_routes
+static int receive(empm_request *req, enum empm_part_event event,
+                   empm_part *part, const void *data, size_t len,
+                   void *user)
+{
+    (void)event; (void)part; (void)data; (void)len; (void)user;
+    empm_progress(req, empm_query(req, "token"));
+    return EMPM_OK;                   // or a status, to refuse the rest
+}
+
+static int flash(empm_request *req, void *user)
+{
+    empm_part *image = empm_part_find(req, "image");
+    const char *version = empm_form(req, "version");
+    (void)user;
+    if (image == NULL || image->fd < 0 || version == NULL)
+        return 422;
+    // image->fd is a file without a name, which ends with the request:
+    // read it, or take it over with empm_part_take()
+    empm_printf(req, "%s, %lld bytes, is version %s\n",
+                image->safe_name, (long long)image->size, version);
+    return EMPM_OK;
+}
+
+static const empm_route routes[] = {
+    EMPM_UPLOAD("POST /firmware", flash, NULL, receive, 64 << 20),
+    EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
+    EMPM_ROUTES_END
+};
+#undef routes
+
+/* What stands there is what is compiled here, and it does what is said. */
+SERVED_WITH(forms, the_manual_takes_a_firmware, T_PLAIN,
+            (fx_init(f), f->cfg.routes = manual_routes,
+             f->cfg.shared_store_size = 65536), NULL)
+{
+    static const char form[] = "--B\r\n" CD "version\r\n\r\n2.1\r\n--B\r\n"
+        CD "image; filename=fw.bin\r\n\r\n0123456789\r\n--B--\r\n";
+    char *manual = slurp_path("eventmpm.h"), *here, *p, *q, want[80];
+
+    here = slurp_path("test_eventmpm.c");
+    p = strstr(manual, " *     static int receive(");
+    q = strstr(here, "\nstatic int receive(");
+    for (; CHECK(p != NULL && q++ != NULL) && *q != '#';
+         p = strchr(p, '\n') + 1, q = strchr(q, '\n')) {
+        const size_t n = strcspn(q, "\n"), m = strcspn(p, "\n");
+        if (!CHECK(n == 0 ? m == 2
+                          : m == n + 7 && strncmp(p + 7, q, n) == 0))
+            fprintf(stderr, "%.*s\n%.*s\n", (int)m, p, (int)n, q);
+    }
+    CHECK(p != NULL && strncmp(p, " *\n *   With SharedStoreSize", 24) == 0);
+    free(manual);
+    free(here);
+    CHECK_INT(post_form(c, "/firmware?token=x", form, sizeof form - 1), 200);
+    CHECK_STR(c->body.p, "fw.bin, 10 bytes, is version 2.1\n");
+    CHECK_INT(cl_get(c, "/progress?token=x"), 200);
+    snprintf(want, sizeof want, "{\"received\":%d,\"length\":%d}\n",
+             (int)sizeof form - 1, (int)sizeof form - 1);
+    CHECK_STR(c->body.p, want);
+    CHECK_INT(post_form(c, "/firmware", two_parts, sizeof two_parts - 1), 422);
 }
 
 /* An upload that pauses holds no worker, and one that breaks off leaves
@@ -26788,6 +26851,27 @@ TEST(fastcgi, the_mode_of_a_socket_for_a_user)
     CHECK(empm__backends_user_may(&u, &st, 2));
 }
 
+/* AddHandler has its options within its quotes. */
+TEST(fastcgi, options_of_a_handler)
+{
+    struct empm__scripts *t = NULL;
+    empm_config cfg = empm_defaults();
+    empm__report rep;
+
+    memset(&rep, 0, sizeof rep);
+    cfg.add_handler[0] = "\"proxy:unix:/x|fcgi://localhost/ max=3 ttl=2 "
+                         "enablereuse=on timeout=7\" .php .phtml";
+    CHECK_INT(empm__scripts_new(&t, &cfg, &rep), EMPM_OK);
+    if (CHECK(t != NULL && t->n == 2)) {
+        CHECK_INT(t->own[0]->max, 3);
+        CHECK_INT(t->own[0]->reuse, 1);
+        CHECK_INT(t->own[0]->ttl_ms, 2000);
+        CHECK_INT(t->own[0]->timeout_ms, 7000);
+    }
+    empm__scripts_free(t);
+    empm_config_free(&cfg);
+}
+
 /* An address that is too long is refused as it is, not after a cut that may be
  * another one. */
 TEST(fastcgi, a_long_address_is_refused)
@@ -27175,6 +27259,43 @@ LIVE(fastcgi, a_drain_closes_what_is_kept)
     CHECK_INT(cl_reply(&waits), 504);
     cl_close(&waits);
     cl_close(&c);
+    fb_end(&f);
+}
+
+/* By TCP connect() ends later, well or not: a back end answers, on connections
+ * that are kept, and one that refuses is told as such at once. */
+LIVE(fastcgi, back_ends_by_tcp)
+{
+    fixture f;
+    client c;
+    int port, i, none, none_port = 0;
+    struct sockaddr_in a;
+    socklen_t n = sizeof a;
+
+    fb_init(&f, fb_echo, fb_echo);
+    close(fb_one.fd);
+    fb_one.fd = listening_socket(&port);
+    memset(&a, 0, sizeof a);
+    a.sin_family = AF_INET;
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    none = socket(AF_INET, SOCK_STREAM, 0);          /* it does not listen */
+    if (bind(none, (struct sockaddr *)&a, sizeof a) == 0 &&
+        getsockname(none, (struct sockaddr *)&a, &n) == 0)
+        none_port = ntohs(a.sin_port);
+    snprintf(fb_address[0], sizeof fb_address[0], "127.0.0.1:%d max=2 "
+             "enablereuse=on ttl=60", port);
+    snprintf(fb_address[1], sizeof fb_address[1], "127.0.0.1:%d", none_port);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 3; i++)
+        CHECK_INT(cl_get(&c, "/app/?0"), 200);
+    CHECK_INT(get_int(&fb_one.conns), 1);
+    CHECK_INT(cl_get(&c, "/two/?0"), 503);
+    CHECK(fx_log_has(&f, "Connection refused"));
+    cl_close(&c);
+    close(none);
     fb_end(&f);
 }
 
@@ -36521,68 +36642,6 @@ SERVED_WITH(clients, chromium_forms, T_PLAIN,
     shell(out, sizeof out, "rm -rf %s/chromium %s/.config %s/.cache %s/.pki",
           g_tmp, g_tmp, g_tmp, g_tmp);
 }
-
-/* The manual's program for uploads is what it says. */
-TEST(clients, the_manual_takes_a_firmware)
-{
-    char dir[400], here[400], out[2000], where[64];
-    client c;
-    pid_t pid;
-    int port, fd, r = -1, status;
-
-    if (access("eventmpm.h", R_OK) != 0 || getcwd(here, sizeof here) == NULL ||
-        !installed("cc") || !installed("awk"))
-        SKIP("no sources here, no cc or no awk");
-    tmp_path(dir, sizeof dir, "manual");
-    if (!CHECK_INT(shell(out, sizeof out, "{ printf '#define EVENTMPM_"
-            "IMPLEMENTATION\n#include \"eventmpm.h\"\n'; awk '/^ \\*     "
-            "static int receive/ { f = 1 } f { print substr($0, 8) } "
-            "/^ \\*     };/ { if (f) exit }' eventmpm.h; "
-            "printf 'int main(int argc, char **argv) { empm_config cfg = "
-            "empm_defaults(); cfg.routes = routes; return empm_main(&cfg, "
-            "argc, argv); }\n'; } >%s.c && cc -I. -w "
-            "-DEVENTMPM_NO_STATUS -DEVENTMPM_NO_FILES -DEVENTMPM_NO_FASTCGI "
-            "-DEVENTMPM_NO_ACCESS_LOG -DEVENTMPM_NO_PROXY -o %s.up %s.c",
-            dir, dir, dir), 0)) {
-        fprintf(stderr, "%s", out);
-        return;
-    }
-    fd = listening_socket(&port);
-    close(fd);
-    snprintf(where, sizeof where, "127.0.0.1:%d", port);
-    snprintf(out, sizeof out, "%s.up", dir);
-    fflush(NULL);
-    pid = fork();
-    if (pid == 0) {
-        fd = open("/dev/null", O_RDWR);
-        dup2(fd, 1);
-        dup2(fd, 2);
-        execl(out, "up", "-c", "User root", "-c", "SharedStoreSize 65536",
-              where, (char *)NULL);
-        _exit(127);
-    }
-    CHECK_SOON((r = cl_connect_port(&c, port, 0)) == 0, PATIENCE);
-    if (r == 0) {
-        static const char form[] = "--B\r\n" CD "version\r\n\r\n2.1\r\n--B\r\n"
-            CD "image; filename=fw.bin\r\n\r\n0123456789\r\n--B--\r\n";
-        CHECK_INT(post_form(&c, "/firmware?token=x", form, sizeof form - 1),
-                  200);
-        CHECK_STR(c.body.p, "fw.bin, 10 bytes, is version 2.1\n");
-        CHECK_INT(cl_get(&c, "/progress?token=x"), 200);
-        snprintf(where, sizeof where, "{\"received\":%d,\"length\":%d}\n",
-                 (int)sizeof form - 1, (int)sizeof form - 1);
-        CHECK_STR(c.body.p, where);
-        CHECK_INT(post_form(&c, "/firmware", two_parts, sizeof two_parts - 1),
-                  422);
-        cl_close(&c);
-    }
-    CHECK(signal_process(pid, SIGINT) == 0);
-    CHECK_INT(waitpid(pid, &status, 0), pid);
-    CHECK_INT(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
-    unlink(out);
-    snprintf(out, sizeof out, "%s.c", dir);
-    unlink(out);
-}
 #endif /* EVENTMPM_NO_FORMS */
 
 /* ab's thousands of requests succeed, with and without keep-alive. */
@@ -39651,7 +39710,8 @@ TEST(tls, records_are_short_at_first)
 
 #ifndef EVENTMPM_NO_FASTCGI
 
-/* All that a stream says: pieces of one kind in a row are one. */
+/* All that a stream says: pieces of one kind in a row are one. Behind an answer
+ * that has ended the next one begins, as on a connection that is kept. */
 static void fz_fcgi_stream(const char *s, size_t n, size_t step, str *out)
 {
     empm__fcgi_reader r;
@@ -39664,6 +39724,7 @@ static void fz_fcgi_stream(const char *s, size_t n, size_t step, str *out)
         const char *end = at + (n - from < step ? n - from : step);
         size_t len;
 
+        from += step;
         while ((type = empm__fcgi_read(&r, &at, end, &piece, &len, &why)) !=
                EMPM__MORE) {
             if (type != before)
@@ -39671,16 +39732,111 @@ static void fz_fcgi_stream(const char *s, size_t n, size_t step, str *out)
             before = type;
             if (type == EMPM__FCGI_BAD && why == NULL)
                 fz_fault("a stream is refused without a reason");
-            if (type == EMPM__FCGI_BAD || type == EMPM__FCGI_END)
+            if (type == EMPM__FCGI_BAD)
                 return;
-            str_add(out, piece, len);
+            if (type != EMPM__FCGI_END)
+                str_add(out, piece, len);
+            else {
+                /* behind what is left of its record */
+                from = (size_t)(at - s) + r.content + r.padding;
+                memset(&r, 0, sizeof r);
+                before = 0;
+                break;
+            }
         }
-        from += step;
     }
 }
 
-/* A stream means the same however it is cut, and a head leaves no field that
- * could be two. */
+static empm_ticket fz_fcgi_ticket(void *user)
+{
+    (void)user;
+    return 1;
+}
+
+/* Requests that come, wait, sit, fail and go, in any order, at back ends with
+ * max=: a seat is free only while nobody waits that may have it, no more are
+ * taken than there are, each has one owner, and the line moves in order. */
+static void fz_fcgi_seats(empm__worker *w, empm_server *s)
+{
+    enum { ALL = 12 };
+    static empm__backends g;
+    static empm__backend_score rows[3];
+    struct empm__backend_scores scores;
+    struct {
+        empm__backend_wait wait;
+        empm__backend     *at;
+        int                lined;    /* its number in the line; 0: none */
+    } r[ALL];
+    int i, k, lines = 0, steps = 60;
+
+    memset(&g, 0, sizeof g);
+    memset(rows, 0, sizeof rows);
+    memset(&scores, 0, sizeof scores);
+    memset(r, 0, sizeof r);
+    g.n = 1 + (int)fz_pick(3);
+    g.max = 1 + (int)fz_pick(3);
+    scores.n = g.n;
+    scores.rows = rows;
+    pthread_mutex_init(&scores.lock, NULL);
+    for (k = 0; k < g.n; k++)
+        g.list[k].number = k;
+    s->backends = &scores;
+    while (steps-- > 0 && fz_left > 0) {
+        int first = 0, seats[3] = { 0, 0, 0 };
+
+        i = (int)fz_pick(ALL);
+        if (r[i].at == NULL && r[i].wait.ticket == 0) {
+            r[i].wait.tried = fz_pick(4) == 0 ? fz_pick(1u << g.n) : 0;
+            r[i].at = empm__backend_sit(w, &g, &r[i].wait, fz_fcgi_ticket,
+                                        NULL);
+            r[i].lined = r[i].wait.ticket != 0 ? ++lines : 0;
+            if ((r[i].at == NULL) == (r[i].lined == 0) &&
+                !empm__backend_all_tried(&g, r[i].wait.tried))
+                fz_fault("a request neither sits nor waits");
+        } else if (r[i].at == NULL) {        /* it is woken, or goes */
+            const int had = r[i].wait.got != NULL;
+
+            r[i].at = empm__backend_wait_end(w, &g, &r[i].wait);
+            r[i].lined = 0;
+            if (had != (r[i].at != NULL))
+                fz_fault("a seat is lost");
+        } else {
+            empm__backend *b = r[i].at;
+
+            for (k = 0; k < ALL; k++)
+                if (r[k].lined && r[k].wait.got == NULL &&
+                    !(r[k].wait.tried >> (b - g.list) & 1) &&
+                    (first == 0 || r[k].lined < first))
+                    first = r[k].lined;
+            r[i].at = NULL;
+            empm__backend_stand(w, &g, b);
+            for (k = 0; k < ALL; k++)
+                if (first != 0 && r[k].lined == first && r[k].wait.got != b)
+                    fz_fault("the first in line has not got the seat");
+        }
+        for (k = 0; k < ALL; k++) {
+            const empm__backend *b = r[k].at != NULL ? r[k].at
+                                                     : r[k].wait.got;
+
+            if (b != NULL)
+                seats[b - g.list]++;
+        }
+        for (k = 0; k < g.n; k++) {
+            if (seats[k] != g.list[k].seats || seats[k] > g.max)
+                fz_fault("%d seats are taken, and %d are counted", seats[k],
+                         g.list[k].seats);
+            for (i = 0; i < ALL; i++)
+                if (r[i].lined && r[i].wait.got == NULL &&
+                    !(r[i].wait.tried >> k & 1) && seats[k] < g.max)
+                    fz_fault("a request waits beside a free seat");
+        }
+    }
+    pthread_mutex_destroy(&scores.lock);
+    s->backends = NULL;
+}
+
+/* A stream means the same however it is cut, a head leaves no field that could
+ * be two, and seats at back ends have owners. */
 static int fuzz_fcgi(const uint8_t *data, size_t size)
 {
     static const char *const words[] = {
@@ -39703,6 +39859,10 @@ static int fuzz_fcgi(const uint8_t *data, size_t size)
     fz_data = data;
     fz_left = size;
     step = 1 + fz_pick(40);
+    e.s = w.s = &s;
+    w.engine = &e;
+    if (fz_pick(4) == 0)
+        fz_fcgi_seats(&w, &s);
     while (fz_left != 0) {
         const unsigned word = fz_byte();
         const char ch = (char)fz_byte();
@@ -39721,9 +39881,7 @@ static int fuzz_fcgi(const uint8_t *data, size_t size)
                  (unsigned long)step);
     empm__chars_init(&s.chars);
     s.cfg = &cfg;
-    e.s = w.s = &s;
     e.cfg = w.cfg = &cfg;
-    w.engine = &e;
     s.engine.s = &s;
     memset(&req, 0, sizeof req);
     req.w = &w;
