@@ -20137,6 +20137,8 @@ static void empm__hmac_begin(empm__hmac *m, const void *key, size_t n)
     empm__sha256_add(&m->inner, pad, sizeof pad);
 }
 
+/* n bytes more of the message. */
+EMPM__OPTIONAL
 static void empm__hmac_add(empm__hmac *m, const void *data, size_t n)
 {
     empm__sha256_add(&m->inner, data, n);
