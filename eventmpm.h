@@ -41193,7 +41193,9 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  * HISTORY
  *   0.1.0  2026-11  the event-MPM engine and HTTP/1.1; HTTPS (TLS 1.2) by
  *          BearSSL; PHP-FPM and other FastCGI back ends; empm_suspend_fd();
- *          CrashLimit
+ *          CrashLimit; locations with users, rates and CORS; sessions; uploads;
+ *          JSON, cookies and events; files as a site needs them, or compiled
+ *          in; tests without a socket
  *
  * LICENCE: choose one.
  * ---------------------------------------------------------------------------
