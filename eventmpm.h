@@ -403,7 +403,7 @@
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
  *   EVENTMPM_NO_ANSWERS       690 lines  6600 bytes JSON, HTML, redirects and
  *                                                   cookies
- *   EVENTMPM_NO_STORE         720 lines  1900 bytes the shared store
+ *   EVENTMPM_NO_STORE         720 lines  2300 bytes the shared store
  *   EVENTMPM_NO_AUTH          800 lines  5500 bytes users and passwords
  *   EVENTMPM_NO_SESSIONS      380 lines  3900 bytes sessions
  *   EVENTMPM_NO_RATE_LIMIT    210 lines  1800 bytes RateLimit
