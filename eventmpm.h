@@ -203,7 +203,8 @@
  *   has no method: "GET /" refuses forms. What has another name, such as
  *   config.php~, .phps or .inc, is a file that anybody can read: keep it
  *   elsewhere. So is each script for a second route with the folder, of which a
- *   start warns.
+ *   start warns. A script is looked for once a second if it is asked for often:
+ *   one that has gone meanwhile is PHP's 404.
  *     Behind the address, and for AddHandler within its quotes, may stand
  *   timeout= and connectiontimeout= (ProxyTimeout, ProxyConnectTimeout),
  *   flushpackets=on (answers are sent as they come), and max=N: a child has no
@@ -7388,13 +7389,16 @@ typedef struct empm__file {
     uint32_t    used_at_ms;            /* atomic: when last asked for */
     int         fd;                    /* -1: `bytes` is all of it */
     int         root_fd;               /* where `path` begins */
-    int         coding;                /* of its bytes, as a sibling; 0: none */
+    int         coding;                /* of its bytes, as a sibling; 0: none;
+                                          EMPM__FILE_SCRIPT */
     struct empm__file *coded;          /* of an asset: the next of its siblings,
                                           which need no look at the disk */
     int         varies;                /* Accept-Encoding has chosen it */
     uint32_t    absent;                /* atomic: bits of codings of which it
                                           has no sibling, */
     uint32_t    absent_until_ms;       /* atomic: believed so long */
+    uint32_t    there_until_ms;        /* atomic: a script, which is believed to
+                                          be there */
     uint64_t    stat_key[5];           /* device, inode, size, mtime, ctime */
     int64_t     modified_s;            /* -1: unknown, and `modified` is "" */
     const char *type;
@@ -29862,6 +29866,7 @@ static void empm__coding_accepted(const empm_request *req,
 #  define EMPM__FILE_REST_S  3       /* a file must have rested so long */
 #  define EMPM__FILE_KEEP_MS 10000   /* kept so long after its last use */
 #  define EMPM__FILE_ABSENT_MS 1000  /* a sibling that was not there */
+#  define EMPM__FILE_SCRIPT_MS 1000  /* a script that was there */
 #endif
 
 /* Fills in the numbers by which a file is known to be still the same. */
@@ -29886,6 +29891,12 @@ static uint64_t empm__file_scatter(uint64_t h) /* every bit by every bit */
     h = (h ^ h >> 27) * UINT64_C(0x94d049bb133111eb);
     return h ^ h >> 31;
 }
+
+/* For `coding`: a script. Its bytes are never sent, so they are not read, not
+ * even where a file has no size; and it is looked for no more often than
+ * EMPM__FILE_SCRIPT_MS says, since the back end, which reads it, finds for
+ * itself what has changed. */
+#define EMPM__FILE_SCRIPT (-1)
 
 /* Makes the ETag: a size and a hash of time and inode, and the coding, so that
  * no variant has that of another. The inode's number is a thing of ours, so it
@@ -29928,7 +29939,7 @@ static void empm__file_fields_make(empm__file *f)
 static const char *empm__file_type(const empm__worker *w, empm__file *f)
 {
     char *cut = f->path + strlen(f->path) -
-                strlen(empm__coding_names[f->coding].ext);
+                (f->coding > 0 ? strlen(empm__coding_names[f->coding].ext) : 0);
     const char *type;
     *cut = '\0';
     type = empm__types_of_name(w->s->types, f->path);
@@ -29946,7 +29957,8 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
                                    const char *path, int coding)
 {
     const size_t n = strlen(path) + 1;
-    const size_t small = st->st_size <= (off_t)EMPM__FILE_SMALL
+    const size_t small = coding != EMPM__FILE_SCRIPT &&
+                                 st->st_size <= (off_t)EMPM__FILE_SMALL
                              ? (size_t)st->st_size : 0;
     const int64_t now = (int64_t)time(NULL);
     size_t got = 0;
@@ -29966,6 +29978,7 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     f->varies = coding > 0 || (root_fd >= 0 && w->s->codings[0] != 0 &&
                                !empm__coding_is_sibling(path));
     f->absent = f->absent_until_ms = 0;
+    f->there_until_ms = empm__time_after(w->now_ms, EMPM__FILE_SCRIPT_MS);
     f->modified_s = (int64_t)st->st_mtime;
     if (f->modified_s > now)         /* RFC 9110 8.8.2.1 */
         f->modified_s = now;
@@ -29990,6 +30003,8 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
             got += (size_t)r;
         }
         f->stat_key[2] = (uint64_t)got;    /* less in /sys, or if it shrinks */
+    }
+    if (small > 0 || coding == EMPM__FILE_SCRIPT) {
         close(fd);
         f->fd = -1;
     }
@@ -30086,7 +30101,8 @@ static empm__file *empm__file_take(empm_request *req, int fd, int root_fd,
         *status = S_ISDIR(st->st_mode) ? 1 : 404;
     else if (st->st_size == 0 && coding > 0)
         *status = 404;               /* no coding makes that of anything */
-    else if (st->st_size == 0 && (n = read(fd, buf, sizeof buf)) != 0) {
+    else if (st->st_size == 0 && coding != EMPM__FILE_SCRIPT &&
+             (n = read(fd, buf, sizeof buf)) != 0) {
         if (n < 0)
             *status = empm__file_status(req, path, errno);
         else {
@@ -30193,6 +30209,19 @@ static int empm__file_same(const empm__file *f)
     return memcmp(is, f->stat_key, sizeof is) == 0;
 }
 
+/* Is a file of the cache still the one of its path? */
+static int empm__file_stays(empm__file *f, uint32_t now_ms)
+{
+    if (f->coding == EMPM__FILE_SCRIPT &&
+        empm__time_until(empm__load(&f->there_until_ms), now_ms) > 0)
+        return 1;
+    if (!empm__file_same(f))
+        return 0;
+    empm__store(&f->there_until_ms,
+                empm__time_after(now_ms, EMPM__FILE_SCRIPT_MS));
+    return 1;
+}
+
 /* Opens the file `path` below root_fd, `coding` as a sibling, or finds it in
  * the cache: a file that has been opened before is asked only whether it is
  * still the same one. Its name, its inode and its times decide, so what has
@@ -30221,7 +30250,7 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
     if (f != NULL) {
         /* f was found and referenced under the lock; the look at the disk has
          * none */
-        if (empm__file_same(f)) {
+        if (empm__file_stays(f, req->w->now_ms)) {
             empm__store(&f->used_at_ms, req->w->now_ms);
             return f;
         }
@@ -31327,15 +31356,17 @@ static int empm__files_run(empm_request *req, const char *file, int rest)
 static int empm__files_answer(empm_request *req, const char *path, int rest)
 {
     const char *m = empm_method(req);
+    const int script = empm__files_is_script(req, path);
     int status = 404;
     empm__file *f;
     req->file_name = path;           /* it lives as long as the request */
     f = req->route->assets != NULL
             ? empm__assets_open(req, path, &status)
-            : empm__file_open(req, req->route->root_fd, path, 0, &status);
+            : empm__file_open(req, req->route->root_fd, path,
+                              script ? EMPM__FILE_SCRIPT : 0, &status);
     if (f == NULL)
         return status == 1 ? EMPM__FILES_FOLDER : status;
-    if (empm__files_is_script(req, path)) {
+    if (script) {
         empm__file_unref(f);
         return empm__files_run(req, path, rest);
     }

@@ -87,6 +87,7 @@ static void  test_free(void *p);
 #define EMPM__FILE_REST_S  -5
 #define EMPM__FILE_KEEP_MS 500
 #define EMPM__FILE_ABSENT_MS 40
+#define EMPM__FILE_SCRIPT_MS 150
 
 /* A folder has more names than that. */
 #define EMPM_LISTING 60
@@ -28059,6 +28060,79 @@ TEST(fastcgi, sources_by_another_path_are_warned_of)
     unlink(link);
     rmdir(sub);
     rmdir(other);
+}
+
+/* A script that was there is believed to be for a while, and no longer; one
+ * that is new, or has become a link that leads out, is looked for. Files are
+ * looked at each time. */
+SERVED_WITH(fastcgi, a_script_is_looked_for_now_and_then, T_PLAIN,
+            fb_init(f, fb_echo, fb_echo); fb_tree(f, 1), NULL)
+{
+    static const char *const paths[] = { "u/s.php", "u/sub/t.php" };
+    char path[600], target[64];
+    size_t i;
+
+    pthread_create(&fb_one.thread, NULL, fb_run, &fb_one);
+    pthread_create(&fb_two.thread, NULL, fb_run, &fb_two);
+    for (i = 0; i < 2; i++) {
+        const uint64_t began = now_ms();
+        int asked;
+
+        context("%s", paths[i]);
+        snprintf(path, sizeof path, "%s/%s", f->www, paths[i]);
+        snprintf(target, sizeof target, "/php/%s?0", paths[i]);
+        CHECK_INT(cl_get(c, target), 200);
+        unlink(path);
+        asked = get_int(&fb_one.conns);
+        cl_get(c, target);
+        if (now_ms() - began < 100)      /* else this machine is too slow */
+            CHECK_INT(get_int(&fb_one.conns), asked + 1);
+        nap(170);
+        CHECK_INT(cl_get(c, target), 404);
+        fb_file(f, paths[i], "<?php secret");
+        CHECK_INT(cl_get(c, target), 200);
+        nap(170);
+        unlink(path);
+        CHECK_INT(symlink("/etc/passwd", path), 0);
+        CHECK_INT(cl_get(c, target), 404);
+        unlink(path);
+    }
+    no_context();
+    CHECK_INT(cl_get(c, "/php/u/hostile.file"), 200);
+    snprintf(path, sizeof path, "%s/u/hostile.file", f->www);
+    unlink(path);
+    CHECK_INT(cl_get(c, "/php/u/hostile.file"), 404);
+    fb_down(&fb_one);
+    fb_down(&fb_two);
+    fb_tree(f, 0);
+}
+
+/* The source of a script is never sent, not even from a file whose size is 0,
+ * and whose bytes are there when it is read. */
+TEST(fastcgi, a_script_without_a_size_is_run)
+{
+    static const empm_route sys[] = {
+        EMPM_FILES("/", "/sys/fs/cgroup/unified"), EMPM_ROUTES_END
+    };
+    static char handler[400];
+    fixture f;
+    client c;
+
+    if (access("/sys/fs/cgroup/unified/cgroup.procs", R_OK) != 0)
+        SKIP("no file here whose size is 0 although it has bytes");
+    fb_init(&f, fb_echo, fb_echo);
+    f.cfg.routes = sys;
+    snprintf(handler, sizeof handler, "proxy:unix:%s .procs", fb_one.path);
+    f.cfg.add_handler[0] = handler;
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_get(&c, "/cgroup.controllers"), 200);       /* a file */
+    CHECK_INT(cl_get(&c, "/cgroup.procs"), 200);
+    CHECK(fb_has(&c, "SCRIPT_NAME=/cgroup.procs"));
+    cl_close(&c);
+    fb_end(&f);
 }
 
 /* Names in settings are names of files in a folder, and lead nowhere else. */
