@@ -69,9 +69,9 @@
  * FILES  EMPM_FILES("GET /", "./www") serves what is below a folder, which no
  *   link and no spelling of ".." leaves; hidden names are not there.
  *   Precompressed br zstd gzip answers with a.js.br, a.js.zst or a.js.gz
- *   instead of a.js, as Accept-Encoding has it, however old the sibling is:
- *   make it anew with its file. Without the file it is not looked for. A
- *   sibling that is new is seen within a second.
+ *   instead of a.js, as Accept-Encoding has it, however old that file is:
+ *   make it anew with its original, without which it is not looked for. A new
+ *   one is seen within a second.
  *     ErrorDocument 404 /404.html, or 503 "a text": what an error shows that
  *   has no body of its own, also one of the server's, such as 408 or 431. A
  *   file keeps the status, and has at most EMPM_RESPONSE_BUFFER bytes.
@@ -84,7 +84,7 @@
  *   file of DirectoryIndex.
  *
  * ASSETS  Files can be compiled in: EMPM_ASSETS("GET /", assets) serves a table
- *   as EMPM_FILES serves a folder, with the siblings of Precompressed. These
+ *   as EMPM_FILES serves a folder, with the coded files of Precompressed. These
  *   lines make it of one: sh pack.sh www >assets.h, then #include "assets.h"
  *   behind eventmpm.h.
  *
@@ -746,7 +746,7 @@ typedef struct empm_config {
     const char *precompressed;         /* content codings, best one first, of
                                           files beside the one that is asked
                                           for: "br zstd gzip" looks for a.js.br,
-                                          a.js.zst and a.js.gz. A sibling is
+                                          a.js.zst and a.js.gz. Such a file is
                                           sent however old it is, to a client
                                           that takes its coding, and each answer
                                           has Vary: NULL, none is looked for,
@@ -7389,13 +7389,13 @@ typedef struct empm__file {
     uint32_t    used_at_ms;            /* atomic: when last asked for */
     int         fd;                    /* -1: `bytes` is all of it */
     int         root_fd;               /* where `path` begins */
-    int         coding;                /* of its bytes, as a sibling; 0: none;
+    int         coding;                /* of its bytes; 0: none;
                                           EMPM__FILE_SCRIPT */
     struct empm__file *coded;          /* of an asset: the next of its siblings,
                                           which need no look at the disk */
     int         varies;                /* Accept-Encoding has chosen it */
     uint32_t    absent;                /* atomic: bits of codings of which it
-                                          has no sibling, */
+                                          has no coded file, */
     uint32_t    absent_until_ms;       /* atomic: believed so long */
     uint32_t    there_until_ms;        /* atomic: a script, which is believed to
                                           be there */
@@ -29770,7 +29770,7 @@ static int empm__file_judge(const empm_request *req, const empm__file *f,
  * Beside a.js may stand a.js.br, a.js.zst, a.js.gz: the same content, coded.
  * Accept-Encoding chooses among those that Precompressed lists and that are
  * there. Each is a representation with an ETag and ranges of its own; the URL
- * of the sibling itself is a plain file.
+ * of the coded file itself is a plain one.
  *
  * source    RFC 9110 8.4 (codings), 12.4.2 (weights), 12.5.3, 12.5.5 (Vary)
  * ------------------------------------------------------------------------- */
@@ -29797,9 +29797,8 @@ static int empm__coding_find(const char *name, size_t n)
     return -1;
 }
 
-/* Does a file of this name look like a sibling itself? Returns its coding, or
- * 0. */
-static int empm__coding_is_sibling(const char *path)
+/* Is it the name of a coded file? Returns its coding, or 0. */
+static int empm__coding_is_coded(const char *path)
 {
     const char *dot = strrchr(path, '.');
     int i;
@@ -29865,7 +29864,7 @@ static void empm__coding_accepted(const empm_request *req,
 #ifndef EMPM__FILE_REST_S          /* the tests have no time for this */
 #  define EMPM__FILE_REST_S  3       /* a file must have rested so long */
 #  define EMPM__FILE_KEEP_MS 10000   /* kept so long after its last use */
-#  define EMPM__FILE_ABSENT_MS 1000  /* a sibling that was not there */
+#  define EMPM__FILE_ABSENT_MS 1000  /* a coded file was not there */
 #  define EMPM__FILE_SCRIPT_MS 1000  /* a script that was there */
 #endif
 
@@ -29935,7 +29934,7 @@ static void empm__file_fields_make(empm__file *f)
     f->fields_len = (uint16_t)at;
 }
 
-/* Returns the type of `f`: that of the file whose sibling it is, or its own. */
+/* Returns the type of `f`: that of its original, if it is coded. */
 static const char *empm__file_type(const empm__worker *w, empm__file *f)
 {
     char *cut = f->path + strlen(f->path) -
@@ -29976,7 +29975,7 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     f->coded = NULL;
     f->coding = coding;
     f->varies = coding > 0 || (root_fd >= 0 && w->s->codings[0] != 0 &&
-                               !empm__coding_is_sibling(path));
+                               !empm__coding_is_coded(path));
     f->absent = f->absent_until_ms = 0;
     f->there_until_ms = empm__time_after(w->now_ms, EMPM__FILE_SCRIPT_MS);
     f->modified_s = (int64_t)st->st_mtime;
@@ -30222,7 +30221,7 @@ static int empm__file_stays(empm__file *f, uint32_t now_ms)
     return 1;
 }
 
-/* Opens the file `path` below root_fd, `coding` as a sibling, or finds it in
+/* Opens the file `path` below root_fd, in `coding`, or finds it in
  * the cache: a file that has been opened before is asked only whether it is
  * still the same one. Its name, its inode and its times decide, so what has
  * been written since is served; one that has changed within the last seconds,
@@ -30574,10 +30573,11 @@ static int empm__file_send(empm_request *req, empm__file *f)
     return EMPM_OK;
 }
 
-/* Opens the sibling of `f` with this coding, if it has one. That it has none is
- * remembered for a second, so that a file that is asked for often costs no
- * further look at the disk. Returns NULL: there is none that can be sent. */
-static empm__file *empm__file_sibling(empm_request *req, empm__file *f,
+/* Opens the file that is `f` in this coding, if there is one. That it has
+ * none is remembered for a second, so that a file that is asked for often
+ * costs no further look at the disk. Returns NULL: there is none that can be
+ * sent. */
+static empm__file *empm__file_coded(empm_request *req, empm__file *f,
                                       int coding)
 {
     const uint32_t now = req->w->now_ms, bit = 1u << coding;
@@ -30609,9 +30609,9 @@ static empm__file *empm__file_sibling(empm_request *req, empm__file *f,
     return found;
 }
 
-/* Returns the variant of `f` that the client likes best: `f`, or a sibling, and
- * then the reference of `f` is given up. At equal weights the order of
- * Precompressed decides, and identity comes last. */
+/* Returns the variant of `f` that the client likes best: `f`, or a coded
+ * file, and then the reference of `f` is given up. At equal weights the
+ * order of Precompressed decides, and identity comes last. */
 static empm__file *empm__file_variant(empm_request *req, empm__file *f)
 {
     const unsigned char *order = req->w->s->codings;
@@ -30628,7 +30628,7 @@ static empm__file *empm__file_variant(empm_request *req, empm__file *f)
                 best = order[i];
         if (best == 0)
             return f;
-        if ((found = empm__file_sibling(req, f, best)) != NULL) {
+        if ((found = empm__file_coded(req, f, best)) != NULL) {
             empm__file_unref(f);
             return found;
         }
@@ -31136,7 +31136,7 @@ static int empm__folder_serve(empm_request *req, char *path)
 struct empm__assets {
     size_t      n;
     empm__file *list;                /* behind the struct; then as many that are
-                                        siblings, or nothing */
+                                        variants, or nothing */
 };
 
 /* FNV-1a, stirred: 64 bits, against an accident and not against an enemy. */
@@ -31208,14 +31208,14 @@ static int empm__assets_make(empm__file *f, const empm_asset *a,
     return empm__assets_fields(f, cache_control);
 }
 
-/* Makes file i a sibling of the one whose name it has with the extension of a
+/* Makes file i a variant of the one whose name it has with the extension of a
  * coding, if Precompressed has that: the same bytes, as another representation
  * of that file. Returns as above. */
 static int empm__assets_pair(const empm_server *s, struct empm__assets *t,
                              size_t i, const char *cache_control)
 {
     const empm__file *is = &t->list[i];
-    const int coding = empm__coding_is_sibling(is->path);
+    const int coding = empm__coding_is_coded(is->path);
     empm__file *of, *coded = &t->list[t->n + i];
     size_t n, at;
     if (coding == 0 || strchr((const char *)s->codings, coding) == NULL)
