@@ -37404,10 +37404,12 @@ TEST(clients, first_two_minutes)
             if (i == 1) {
                 CHECK(strstr(c.body.p, "<a href=\"/hello/world\">") != NULL);
                 CHECK(strstr(c.body.p, "<li>POST /echo\n") != NULL);
+#ifndef EVENTMPM_NO_FORMS
                 CHECK_INT(post_form(&c, "/upload", two_parts,
                                     sizeof two_parts - 1), 200);
                 CHECK_STR(c.body.p, "t: 4 bytes of text\nf: 8 bytes of "
                           "x.bin\n");
+#endif
                 CHECK_INT(cl_get(&c, "/date"), 200);
                 CHECK(c.body.n > 20 && strstr(c.body.p, ":") != NULL &&
                       c.body.p[c.body.n - 1] == '\n');
