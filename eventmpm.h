@@ -22888,8 +22888,8 @@ struct empm__forms {
 };
 
 /* The request is over, however it ended: files that the program has not taken
- * are closed, and with them goes the space on the disk. It was deferred first,
- * so it runs behind what the program has deferred. */
+ * are closed, and with them goes the space on the disk. It was deferred behind
+ * on_head, so it runs behind what on_part and the handler have deferred. */
 static void empm__forms_end(void *p)
 {
     empm__forms *f = (empm__forms *)p;
@@ -22922,18 +22922,20 @@ static int empm__forms_reserve(empm__forms *f, size_t n)
 }
 
 /* A table of n rows, `size` bytes each, with room for one more: the same, or a
- * copy that is twice as long, so that n rows cost n copies. The old one stays
- * with the request: pointers to rows are good until the next one. NULL: no
- * memory. */
+ * copy that is twice as long, so that n rows cost n copies. NULL: no memory,
+ * and the table is as it was: the end of the form goes through it. */
 static void *empm__forms_room(empm_request *req, void *list, size_t n,
                               size_t *cap, size_t size)
 {
+    const size_t more = n > 0 ? 2 * n : 8;
     void *to;
     if (n < *cap)
         return list;
-    *cap = n > 0 ? 2 * n : 8;
-    if ((to = empm_alloc(req, *cap * size)) != NULL && n > 0)
+    if ((to = empm_alloc(req, more * size)) == NULL)
+        return NULL;
+    if (n > 0)
         memcpy(to, list, n * size);
+    *cap = more;
     return to;
 }
 
@@ -22946,7 +22948,7 @@ static int empm__forms_part_new(empm__forms *f, empm__form_part **part)
 {
     empm_request *req = f->req;
     empm__form_head h;
-    empm__form_part *p;
+    empm__form_part *p, **parts;
     char *at;
     size_t bytes;
     int status = empm__form_head_parse(&f->reader, &req->w->s->chars, &h);
@@ -22959,10 +22961,12 @@ static int empm__forms_part_new(empm__forms *f, empm__form_part **part)
     bytes = sizeof *p + h.name_len + 2 * h.filename_len + type_len + 4;
     if ((status = empm__forms_reserve(f, bytes)) != 0)
         return status;
-    f->parts = (empm__form_part **)empm__forms_room(
-        req, f->parts, f->n, &f->cap, sizeof *f->parts);
-    p = (empm__form_part *)empm_alloc(req, bytes);
-    if (f->parts == NULL || p == NULL)
+    parts = (empm__form_part **)empm__forms_room(req, f->parts, f->n, &f->cap,
+                                                 sizeof *f->parts);
+    if (parts == NULL)
+        return 503;
+    f->parts = parts;
+    if ((p = (empm__form_part *)empm_alloc(req, bytes)) == NULL)
         return 503;
     memset(p, 0, sizeof *p);
     p->pub.fd = -1;
@@ -23102,11 +23106,11 @@ static int empm__forms_part_end(empm__forms *f)
             return 503;
     }
     if (p->pub.filename == NULL && p->pub.data != NULL) {
-        f->pairs.list = (empm__pair *)empm__forms_room(
-            f->req, f->pairs.list, f->pairs.n, &f->pairs_cap,
-            sizeof *f->pairs.list);
-        if (f->pairs.list == NULL)
+        empm__pair *list = (empm__pair *)empm__forms_room(
+            f->req, f->pairs.list, f->pairs.n, &f->pairs_cap, sizeof *list);
+        if (list == NULL)
             return 503;
+        f->pairs.list = list;
         f->pairs.list[f->pairs.n].name = p->pub.name;
         /* as %00 in a query: C would see a part of it */
         f->pairs.list[f->pairs.n++].value =
