@@ -69,16 +69,24 @@
  * FILES  EMPM_FILES("GET /", "./www") serves what is below a folder, which no
  *   link and no spelling of ".." leaves; hidden names are not there.
  *   Precompressed br zstd gzip answers with a.js.br, a.js.zst or a.js.gz
- *   instead of a.js, as Accept-Encoding has it, however old the sibling is:
- *   make it anew with its file. Without the file it is not looked for. A
- *   sibling that is new is seen within a second.
+ *   instead of a.js, as Accept-Encoding has it, however old that file is:
+ *   make it anew with its original, without which it is not looked for. A new
+ *   one is seen within a second.
  *     ErrorDocument 404 /404.html, or 503 "a text": what an error shows that
  *   has no body of its own, also one of the server's, such as 408 or 431. A
  *   file keeps the status, and has at most EMPM_RESPONSE_BUFFER bytes.
+ *     FallbackResource /index.html is the page of an application whose paths
+ *   are no files. Clients that want a page get it, those that name text/html
+ *   for any path and others for one without an extension; a script, an image or
+ *   data that is missing stays 404.
+ *     Alias /icons/ /usr/share/icons adds a folder from a configuration.
+ *     Options Indexes, for a location, lists the folders in it that have no
+ *   file of DirectoryIndex.
  *
  * ASSETS  Files can be compiled in: EMPM_ASSETS("GET /", assets) serves a table
- *   as EMPM_FILES serves a folder. These lines make it of one: sh pack.sh www
- *   >assets.h, then #include "assets.h" behind eventmpm.h.
+ *   as EMPM_FILES serves a folder, with the coded files of Precompressed. These
+ *   lines make it of one: sh pack.sh www >assets.h, then #include "assets.h"
+ *   behind eventmpm.h.
  *
  *     cd "$1" || exit
  *     list() { find . -type f | sed 's,^\./,,' | LC_ALL=C sort; }
@@ -139,6 +147,43 @@
  *   RemoteIPTrustedProxy lists the peers that are believed. empm_client() is
  *   that address; empm_health_page() tells a balancer when to send no more.
  *
+ * FORMS  empm_query() and empm_form() find a value by its name, empm_query_at()
+ *   and empm_form_at() walk over all of them. EMPM_UPLOAD is a route for forms
+ *   with files, which go to disk as they come; no worker waits for a slow one.
+ *   A page that takes a firmware, and another one that says how far it is:
+ *
+ *     static int receive(empm_request *req, enum empm_part_event event,
+ *                        empm_part *part, const void *data, size_t len,
+ *                        void *user)
+ *     {
+ *         (void)event; (void)part; (void)data; (void)len; (void)user;
+ *         empm_progress(req, empm_query(req, "token"));
+ *         return EMPM_OK;                   // or a status, to refuse the rest
+ *     }
+ *
+ *     static int flash(empm_request *req, void *user)
+ *     {
+ *         empm_part *image = empm_part_find(req, "image");
+ *         const char *version = empm_form(req, "version");
+ *         (void)user;
+ *         if (image == NULL || image->fd < 0 || version == NULL)
+ *             return 422;
+ *         // image->fd is a file without a name, which ends with the request:
+ *         // read it, or take it over with empm_part_take()
+ *         empm_printf(req, "%s, %lld bytes, is version %s\n",
+ *                     image->safe_name, (long long)image->size, version);
+ *         return EMPM_OK;
+ *     }
+ *
+ *     static const empm_route routes[] = {
+ *         EMPM_UPLOAD("POST /firmware", flash, NULL, receive, 64 << 20),
+ *         EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
+ *         EMPM_ROUTES_END
+ *     };
+ *
+ *   With SharedStoreSize set, /progress?token=X tells, in any child, of a POST
+ *   to /firmware?token=X: {"received":1048576,"length":4194304}.
+ *
  * BACK ENDS  EMPM_PHP("/", "./www", "unix:/run/php/php-fpm.sock") serves files
  *   and runs the scripts among them in PHP-FPM; EMPM_FASTCGI gives a subtree to
  *   any FastCGI program. In a file, for all routes that serve files:
@@ -158,7 +203,8 @@
  *   has no method: "GET /" refuses forms. What has another name, such as
  *   config.php~, .phps or .inc, is a file that anybody can read: keep it
  *   elsewhere. So is each script for a second route with the folder, of which a
- *   start warns.
+ *   start warns. A script is looked for once a second if it is asked for often:
+ *   one that has gone meanwhile is PHP's 404.
  *     Behind the address, and for AddHandler within its quotes, may stand
  *   timeout= and connectiontimeout= (ProxyTimeout, ProxyConnectTimeout),
  *   flushpackets=on (answers are sent as they come), and max=N: a child has no
@@ -191,7 +237,32 @@
  *   route may have (a method, {name}) may stand there, too. A request is in the
  *   most specific location that matches; that one has the lines of those around
  *   it as well, in the order in which they stand: later ones replace earlier
- *   ones. Require all denied, local (a client on this host), all granted.
+ *   ones. Header set, append, add, setifempty or unset NAME "VALUE" changes the
+ *   fields of answers below 400, such as 200, 206 and 304; Header always those
+ *   of all. With file=PATTERN behind it, of files whose names fit:
+ *     Header set Cache-Control "max-age=31536000, immutable" file=*.????????.*
+ *   Require all denied, local (a client on this host), all granted.
+ *
+ *     AuthType Basic                        users of a file: NAME:PASSWORD, as
+ *     AuthName "Members"                    `htpasswd -2 -c FILE NAME` makes it
+ *     AuthUserFile /etc/server.users        or `openssl passwd -5` a PASSWORD
+ *     Require valid-user                    or: Require user anna "J. Doe"
+ *     RateLimit 10/minute burst=5           N/second, /minute, /hour, or none
+ *     CorsAllowOrigin https://app.example   several, or *
+ *     CorsAllowMethods GET POST PUT         GET HEAD POST, if there is no line
+ *     CorsAllowHeaders Content-Type
+ *     CorsExposeHeaders ETag
+ *     CorsAllowCredentials On               not with *
+ *     CorsMaxAge 600                        seconds
+ *
+ *   A client is an address, or an IPv6 /64, as empm_client() has it: behind a
+ *   proxy set RemoteIPHeader, or the proxy is the client. N requests are let in
+ *   at once, or as many as burst says, then one each time that it takes; what
+ *   is beyond is 429 with Retry-After. All children count together, and the
+ *   count stays in a reload. It comes before the password, which costs 3 ms of
+ *   a worker each time that it is wrong: give such a location a RateLimit. CORS
+ *   fields are on every answer, errors included; a preflight is answered
+ *   without a user and a handler, if the location has no method.
  *
  * HTTPS  by BearSSL (Debian: libbearssl-dev), in four commands:
  *
@@ -228,7 +299,7 @@
  * THREADS
  *   with an empm_request *   only the worker that runs the handler; the pointer
  *                            is invalid once the handler has returned
- *   empm_resume              any thread
+ *   empm_resume, empm_broadcast   any thread
  *   empm_stop, empm_stop_graceful   any thread, also in a signal handler
  *   the rest                 the thread that starts and ends the server
  *   Handlers run on several workers at once, in several processes: each child
@@ -256,14 +327,20 @@
  *   Linux (epoll), or any POSIX system (poll). Each limit is a field of
  *   empm_config; its comment has the default and the client's status.
  *
+ * EVENTS  A handler that returns empm_events(req, "news") makes its request a
+ *   stream of server-sent events (EventSource in a browser), which holds no
+ *   worker; empm_broadcast(server, "news", ...) sends one to all that listen in
+ *   this process, from any thread. See >>calls-events.
+ *
  * TESTS  With EVENTMPM_TEST defined, empm_test_get() and its like run a request
  *   through parser, routes, handler and answer in the thread that calls: so a
  *   plain C program tests handlers without ports and threads. >>calls-test.
  *
- * USERS  empm_authenticate() asks for a user and a password (Basic), from an
- *   on_head. Passwords are kept as `openssl passwd -5` and `htpasswd -n2 NAME`
- *   print them. empm_user() is the name, also in access logs (%u) and for
- *   FastCGI programs (REMOTE_USER, AUTH_TYPE).
+ * USERS  Require valid-user of a location asks for a user and a password
+ *   (Basic), and so does empm_authenticate() from an on_head. empm_user() is
+ *   the name, also in access logs (%u) and for FastCGI programs (REMOTE_USER,
+ *   AUTH_TYPE). empm_session_start() gives a client a signed cookie that lasts:
+ *   for logins by a form.
  *
  * STATUS  empm_status_page, as a route's handler or on Listen "127.0.0.1:9000
  *   admin", which answers even when every worker is busy: a page for people;
@@ -318,13 +395,20 @@
  * Each of these leaves a part out, and saves so much of the header and of its
  * compiled text (gcc -Os, x86-64):
  *
- *   EVENTMPM_NO_FILES        1850 lines 18000 bytes static files (EMPM_FILES)
+ *   EVENTMPM_NO_FILES        2360 lines 23000 bytes static files (EMPM_FILES)
  *   EVENTMPM_NO_STATUS       1450 lines 19800 bytes the status page
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
- *   EVENTMPM_NO_FASTCGI      2540 lines 13800 bytes FastCGI back ends: PHP
- *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
- *   EVENTMPM_NO_AUTH          570 lines  4000 bytes users and passwords
+ *   EVENTMPM_NO_FASTCGI      2540 lines 27000 bytes FastCGI back ends: PHP
+ *   EVENTMPM_NO_FORMS         720 lines  4900 bytes uploads, multipart forms
+ *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
+ *   EVENTMPM_NO_ANSWERS       690 lines  6600 bytes JSON, HTML, redirects and
+ *                                                   cookies
+ *   EVENTMPM_NO_STORE         720 lines  2300 bytes the shared store
+ *   EVENTMPM_NO_AUTH          800 lines  5500 bytes users and passwords
+ *   EVENTMPM_NO_SESSIONS      380 lines  3900 bytes sessions
+ *   EVENTMPM_NO_RATE_LIMIT    210 lines  1800 bytes RateLimit
+ *   EVENTMPM_NO_CORS          210 lines  2700 bytes CORS
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
  *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
  *   EVENTMPM_NO_MAIN          790 lines 13200 bytes the command line
@@ -371,9 +455,26 @@
 #ifndef EMPM_RANGES
 #  define EMPM_RANGES 32            /* in a Range field; more: the whole file */
 #endif
+#ifndef EMPM_LISTING
+#  define EMPM_LISTING 5000         /* names of a folder that Options Indexes
+                                       looks at; a page with fewer says so */
+#endif
 #ifndef EMPM_FORM_FIELDS
 #  define EMPM_FORM_FIELDS 1000     /* of a query or a form: empm_query_at(),
-                                       empm_form_at() */
+                                       empm_form_at(); parts of one: 413 */
+#endif
+#ifndef EMPM_FORM_FILES
+#  define EMPM_FORM_FILES 20        /* of the parts of a form: 413 */
+#endif
+#ifndef EMPM_FORM_MEMORY
+#  define EMPM_FORM_MEMORY 262144   /* bytes of a form that EMPM_UPLOAD keeps in
+                                       memory, names included: 413 */
+#endif
+#ifndef EMPM_PART_HEAD
+#  define EMPM_PART_HEAD 2048       /* bytes of the head of a part: 413 */
+#endif
+#ifndef EMPM_PART_NAME
+#  define EMPM_PART_NAME 255        /* ... of its name, and of a file's: 413 */
 #endif
 #ifndef EMPM_DROP_BODY
 #  define EMPM_DROP_BODY 65536      /* of a body that no handler reads, as with
@@ -491,6 +592,43 @@ typedef struct empm_asset {
     size_t      len;
     const char *type;             /* NULL: as its name has it (AddType) */
 } empm_asset;
+/* A part of a multipart/form-data body, which lives as long as its request. */
+typedef struct empm_part {
+    const char *name;             /* of the form's field */
+    const char *filename;         /* as the client sent it: to be shown, never
+                                     to be opened. NULL: a text; "": no file was
+                                     chosen */
+    const char *safe_name;        /* of it, for a folder of yours: UTF-8, no
+                                     separator or control, and no dot or '-' at
+                                     its begin; "" if nothing is left. NULL: a
+                                     text */
+    const char *type;             /* Content-Type as it was sent; or NULL */
+    int64_t     size;             /* bytes so far */
+    int         keep;             /* EMPM_PART_*, and where its bytes go: */
+    const char *data;             /* in memory, once all are here; else NULL. A
+                                     text ends with a NUL */
+    int         fd;               /* the file; -1: none. The server closes it
+                                     with the request: empm_part_take() */
+    void       *user;             /* yours */
+} empm_part;
+
+enum {
+    EMPM_PART_IN_MEMORY,          /* texts: all of a form together at most
+                                     EMPM_FORM_MEMORY bytes, else 413 */
+    EMPM_PART_IN_FILE,            /* files: without a name, in spool_directory,
+                                     within max_spool_bytes; or yours */
+    EMPM_PART_NOWHERE             /* on_part has had each piece */
+};
+
+enum empm_part_event { EMPM_PART_BEGIN, EMPM_PART_PIECE, EMPM_PART_END };
+
+/* Called for each part as it comes: when it begins; with each piece of len
+ * bytes, before these are kept; and at its end. May block. At EMPM_PART_BEGIN
+ * it may set keep, and for EMPM_PART_IN_FILE also fd, a descriptor of its own
+ * that is written to and must block. EMPM_OK to go on, a status to refuse. */
+typedef int empm_on_part(empm_request *req, enum empm_part_event event,
+                         empm_part *part, const void *data, size_t len,
+                         void *user);
 
 /* One route. The macros below set every field. */
 typedef struct empm_route {
@@ -503,6 +641,7 @@ typedef struct empm_route {
                                      the server keeps none. EMPM_OK to go on, a
                                      status to refuse. NULL: the handler gets
                                      the whole body */
+    empm_on_part    *on_part;     /* EMPM_UPLOAD: gets each part; or NULL */
     const char      *root;       /* EMPM_FILES: directory; NULL: DocumentRoot
                                      EMPM_ASSETS: Cache-Control */
     const char      *backend;     /* EMPM_PHP, EMPM_FASTCGI: where it listens */
@@ -518,7 +657,8 @@ typedef struct empm_route {
 } empm_route;
 
 enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
-       EMPM__ROUTE_FASTCGI, EMPM__ROUTE_LOCATION, EMPM__ROUTE_ASSETS };
+       EMPM__ROUTE_FASTCGI, EMPM__ROUTE_LOCATION, EMPM__ROUTE_ASSETS,
+       EMPM__ROUTE_UPLOAD };
 
 #define EMPM_ROUTE(pattern, handler, user) \
     EMPM_ROUTE_WITH(pattern, handler, user, NULL, NULL, -1, 0, 0)
@@ -528,12 +668,23 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
                     timeout_ms, max_workers, 0)
 #define EMPM_ROUTE_FULL(pattern, handler, user, on_head, on_body, limit_body, \
                         timeout_ms, max_workers, max_requests) \
-    { pattern, handler, user, on_head, on_body, NULL, NULL, limit_body, \
+    { pattern, handler, user, on_head, on_body, NULL, NULL, NULL, limit_body, \
       timeout_ms, max_workers, max_requests, EMPM__ROUTE_HANDLER }
+/* A form with files, multipart/form-data (else 415): they go to disk as they
+ * come, and the handler runs when all is here. empm_form() has the texts,
+ * empm_part_find() the files. Of EMPM_FORM_FIELDS, _FILES, _MEMORY,
+ * EMPM_PART_HEAD, _NAME and limit_body too much is 413, and what RFC 7578 does
+ * not have is 400. */
+#define EMPM_UPLOAD(pattern, handler, user, on_part, limit_body) \
+    EMPM_UPLOAD_FULL(pattern, handler, user, NULL, on_part, limit_body, 0)
+#define EMPM_UPLOAD_FULL(pattern, handler, user, on_head, on_part, limit_body, \
+                         max_requests) \
+    { pattern, handler, user, on_head, NULL, on_part, NULL, NULL, limit_body, \
+      0, 0, max_requests, EMPM__ROUTE_UPLOAD }
 #define EMPM_FILES(pattern, dir) EMPM_FILES_ELSE(pattern, dir, NULL, NULL)
 /* Files, and `handler` for each path without a file. */
 #define EMPM_FILES_ELSE(pattern, dir, handler, user) \
-    { pattern, handler, user, NULL, NULL, dir, NULL, -1, 0, 0, 0, \
+    { pattern, handler, user, NULL, NULL, NULL, dir, NULL, -1, 0, 0, 0, \
       EMPM__ROUTE_FILES }
 /* Files of a table of empm_asset: see ASSETS. Their ETags are made of their
  * bytes. The second form sets Cache-Control, the first one has "no-cache": keep
@@ -541,22 +692,23 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
 #define EMPM_ASSETS(pattern, table) \
     EMPM_ASSETS_WITH(pattern, table, "no-cache")
 #define EMPM_ASSETS_WITH(pattern, table, cache_control) \
-    { pattern, NULL, EMPM_TEXT(table), NULL, NULL, cache_control, NULL, -1, 0, \
-      0, 0, EMPM__ROUTE_ASSETS }
+    { pattern, NULL, EMPM_TEXT(table), NULL, NULL, NULL, cache_control, NULL, \
+      -1, 0, 0, 0, EMPM__ROUTE_ASSETS }
 /* Files, and scripts whose names end in ".php", which PHP-FPM runs. `backend`:
  * "unix:/run/php/php-fpm.sock" or "127.0.0.1:9000"; several, with blanks
  * between them, take turns. index.php comes before DirectoryIndex; what follows
  * a script's name in a path is PATH_INFO. */
 #define EMPM_PHP(pattern, dir, backend) \
-    { pattern, NULL, NULL, NULL, NULL, dir, backend, -1, 0, 0, 0, \
+    { pattern, NULL, NULL, NULL, NULL, NULL, dir, backend, -1, 0, 0, 0, \
       EMPM__ROUTE_FILES }
 /* A FastCGI program that serves all that the pattern matches: the path up to
  * its last "/" or {name...} is SCRIPT_NAME, the rest PATH_INFO. */
 #define EMPM_FASTCGI(pattern, backend) \
-    { pattern, NULL, NULL, NULL, NULL, NULL, backend, -1, 0, 0, 0, \
+    { pattern, NULL, NULL, NULL, NULL, NULL, NULL, backend, -1, 0, 0, 0, \
       EMPM__ROUTE_FASTCGI }
 #define EMPM_ROUTES_END \
-    { NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, EMPM__ROUTE_END }
+    { NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, \
+      EMPM__ROUTE_END }
 
 /* A text as the `user` of a route, in both languages. */
 #define EMPM_TEXT(text) ((void *)(uintptr_t)(text))
@@ -587,10 +739,14 @@ typedef struct empm_config {
     const char *add_charset[EMPM_MAX_LIST]; /* of files by extension,
                                           "utf-8 .json .svg"; it comes before
                                           that of any type */
+    const char *alias[EMPM_MAX_LIST];  /* folders as EMPM_FILES routes for GET,
+                                          for POST too if there is an
+                                          AddHandler: "/icons/
+                                          /usr/share/icons" */
     const char *precompressed;         /* content codings, best one first, of
                                           files beside the one that is asked
                                           for: "br zstd gzip" looks for a.js.br,
-                                          a.js.zst and a.js.gz. A sibling is
+                                          a.js.zst and a.js.gz. Such a file is
                                           sent however old it is, to a client
                                           that takes its coding, and each answer
                                           has Vary: NULL, none is looked for,
@@ -603,7 +759,8 @@ typedef struct empm_config {
                                           first that is there: "index.html" */
     const char *fallback_resource;     /* a path within each EMPM_FILES route,
                                           such as "/index.php", that answers
-                                          where there is no file: NULL */
+                                          where there is no file: NULL. If it
+                                          is no script, see FILES */
     const char *error_document[EMPM_MAX_LIST]; /* the body of errors that have
                                           none, a text or the path of a file
                                           that a route serves: "404 Not here.",
@@ -690,6 +847,22 @@ typedef struct empm_config {
                                           can resume: 524288; full, the address
                                           that has most gives way. 0: none */
     int         ssl_session_timeout_ms; /* and how long they can: 300000 */
+    const char *session_secret_file;   /* a line of at least 32 bytes signs the
+                                          sessions; those of up to three lines
+                                          below it are believed, too. NULL: a
+                                          secret of this start, which reloads
+                                          keep and an upgrade does not */
+    const char *session_cookie_name;   /* "session". "__Host-session" is what
+                                          browsers protect best: HTTPS only,
+                                          here or in a proxy in front */
+    int         session_max_age_ms;    /* a session ends so long after its
+                                          start: 43200000, 12 hours */
+    int         session_idle_timeout_ms; /* ... and so long after its last
+                                          request: 1800000; 0: it does not */
+    int64_t     rate_limit_size;       /* bytes, if a location has a RateLimit,
+                                          shared by all children: 1048576 are
+                                          some 10,000 clients at a time; full,
+                                          the network with most gives way */
     int64_t     shared_store_size;     /* bytes for empm_store_*(), at least 10
                                           KiB: 0, none */
 
@@ -729,6 +902,8 @@ typedef struct empm_config {
                                           the answer, its end: 60000 */
     int    proxy_connect_timeout_ms;   /* a back end lets nobody in: 503: 5000
                                           */
+    int    event_heartbeat_ms;         /* a comment to each listener of events
+                                          that has had none: 15000; 0: none */
     int    response_min_rate;          /* bytes/s that a client must take, over
                                           each timeout_ms of waiting for it:
                                           100; 0: none */
@@ -782,6 +957,10 @@ typedef struct empm_config {
                                           for answers; else 503 */
     int64_t limit_response_spool;      /* bytes of one response that wait for
                                           the client: 64 MiB, else aborted */
+    int64_t event_queue_bytes;         /* of a channel, for listeners that are
+                                          behind: 64 KiB; beyond, they are
+                                          closed and come back or, */
+    int     event_skip;                /* if it is 1, miss events: 0 */
     int64_t limit_linger_bytes;        /* 0: no limit but linger_timeout_ms,
                                           which no client can prolong */
 
@@ -973,10 +1152,11 @@ EMPM_API int empm_header_at(const empm_request *req, int i, const char **name,
  * Authorization ...) are dropped. */
 EMPM_API const char *empm_trailer(const empm_request *req, const char *name);
 
-/* The first value of `name` in the query, in a urlencoded body, in the cookies,
- * or NULL. Values are decoded, cookies excepted. Decoding is strict: a value
- * with half an escape, such as "100%", or with "%00" is NULL; the _raw calls
- * return it as it was sent. */
+/* The first value of `name` in the query, in the form that is the body, in the
+ * cookies, or NULL. Values are decoded, but for cookies and the texts of a form
+ * in multipart/form-data. Decoding is strict: a value with half an escape, such
+ * as "100%", with "%00" or a NUL is NULL; the _raw calls return it as it was
+ * sent. */
 EMPM_API const char *empm_query(empm_request *req, const char *name);
 EMPM_API const char *empm_form(empm_request *req, const char *name);
 EMPM_API const char *empm_query_raw(empm_request *req, const char *name);
@@ -999,6 +1179,20 @@ EMPM_API int empm_query_at(empm_request *req, int i, const char **name,
 EMPM_API int empm_form_at(empm_request *req, int i, const char **name,
                           const char **value);
 
+/* Part i of a multipart/form-data body, in the order of sending, and the first
+ * one of a name: texts and files. With EMPM_UPLOAD, those that have come so
+ * far; on other routes, which get the whole body, all, and `data` of a file
+ * stands in empm_body(): no parts if the body is not what RFC 7578 has.
+ *   returns   EMPM_OK, EMPM_EINVAL (past the last); NULL (there is none) */
+EMPM_API int empm_part_at(empm_request *req, int i, empm_part **part);
+EMPM_API empm_part *empm_part_find(empm_request *req, const char *name);
+
+/* Takes the file of a part over: the descriptor is yours to close, and counts
+ * no more for max_open_files and max_spool_bytes. One that the server has made
+ * is read from its begin, and has no name.
+ *   returns   the descriptor; -1: it has none */
+EMPM_API int empm_part_take(empm_request *req, empm_part *part);
+
 /* Is the body of that media type? Case and parameters do not count:
  * "application/json" for "Application/JSON; charset=utf-8". */
 EMPM_API int empm_content_is(const empm_request *req, const char *type);
@@ -1018,6 +1212,10 @@ EMPM_API const char *empm_accepts(empm_request *req, const char *field,
 /* The whole body, in one piece and with a NUL after it; "" if there is none.
  * The memory is the request's own and may be written to. */
 EMPM_API char *empm_body(empm_request *req, size_t *len);
+
+/* Returns how many bytes of the body have been read. `length`, if not NULL,
+ * gets how many there will be; -1: chunked, nobody knows. */
+EMPM_API int64_t empm_body_received(const empm_request *req, int64_t *length);
 
 /* The other end of the connection; on a "proxy" socket the address that the
  * PROXY header names. */
@@ -1091,6 +1289,108 @@ EMPM_API int empm_printf(empm_request *req, const char *fmt, ...)
     EMPM__PRINTF(2, 3);
 EMPM_API int empm_vprintf(empm_request *req, const char *fmt, va_list ap);
 
+/* Answers with JSON: sets the status and Content-Type: application/json, unless
+ * another type has been set, and writes the format. empm_add_json() appends to
+ * it, so that a loop can make an array.
+ *
+ *   fmt       its directives are printf()'s, so a compiler checks them:
+ *               %s %.9s %.*s   a string: its quotes are made, its bytes
+ *                              escaped; NULL is null. Within a string of the
+ *                              format: without quotes of its own
+ *               %d %i %u       a number; with hh h l ll z j t
+ *               %f %e %g %.3f  a number, with '.' in any locale; %.17g is
+ *                              exact. NaN and infinity are null
+ *               %c             an int: true or false
+ *             A string of the format can also stand in '...'. JSON that is
+ *             ready goes between two calls, by empm_write()
+ *   returns   EMPM_OK, so that a handler can return it
+ *             EMPM_EINVAL  another directive, a string that does not end in its
+ *                          call, or no such status: nothing has changed
+ *             EMPM_EMISUSE, ...  as empm_status() and empm_write()
+ *   example   return empm_json(req, 201, "{'id':%d,'title':%s,'done':%c}",
+ *                              id, title, 0);
+ *   source    RFC 8259; bytes that are no UTF-8 become U+FFFD, '<' is < */
+EMPM_API int empm_json(empm_request *req, int status, const char *fmt, ...)
+    EMPM__PRINTF(3, 4);
+EMPM_API int empm_add_json(empm_request *req, const char *fmt, ...)
+    EMPM__PRINTF(2, 3);
+
+/* Appends HTML, the type of the answer unless another one has been set. Each %s
+ * becomes text, or the value of an attribute that stands in quotes; it must not
+ * stand in a <script>, a style, or the name of a tag, nor be a whole address in
+ * href. Directives are %s %.9s %.*s %d %i %u %x %X %f %e %g, numbers with flags
+ * and width, as %02d.
+ *   returns   as empm_add_json() */
+EMPM_API int empm_html(empm_request *req, const char *fmt, ...)
+    EMPM__PRINTF(2, 3);
+
+/* Escape len bytes of text as above, without quotes, into to[0..cap), which
+ * ends with a NUL and, if it is too short, with a whole character. They return
+ * the length of all of it: below cap, it has found room. */
+EMPM_API size_t empm_escape_json(char *to, size_t cap, const char *text,
+                                 size_t len);
+EMPM_API size_t empm_escape_html(char *to, size_t cap, const char *text,
+                                 size_t len);
+
+/* Answers with a redirect. empm_redirect() stays on this server whatever text
+ * it is given, a client's included: the target is a path, with or without a
+ * query, or relative to that of the request ("edit", "?page=2"). Anything else
+ * is refused: "//host", "http:host", a '\', a control, a blank at the front.
+ * empm_redirect_url() leads to "http://host..." or "https://host...": never
+ * pass it a client's text.
+ *   status    303: with GET, as after a form; 301, 302; 307, 308: as it was
+ *   target    copied; blanks and bytes above 0x7f become %XX
+ *   returns   EMPM_OK, EMPM_EINVAL (nothing has changed: redirect to "/",
+ *             perhaps), EMPM_EMISUSE, EMPM_EFULL, EMPM_ENOMEM */
+EMPM_API int empm_redirect(empm_request *req, int status, const char *target);
+EMPM_API int empm_redirect_url(empm_request *req, int status, const char *url);
+
+/* Sets a cookie; a later one of the same name takes its place. empm_cookie()
+ * reads it.
+ *   name        a token. "__Host-" and "__Secure-" are held to their rules
+ *   value       visible ASCII but for '"' ',' ';' '\'; "" is one. NULL deletes
+ *               the cookie: then Path and Domain are those that it was set with
+ *   attributes  NULL: HttpOnly; SameSite=Lax; Path=/; and Secure over HTTPS, to
+ *               which these are added: "Max-Age=3600; SameSite=Strict; Path=/a;
+ *               Domain=example.org; Secure; Partitioned; -HttpOnly; -Secure"
+ *               ('-' takes one away). Expires follows from Max-Age.
+ *               SameSite=None, Partitioned and the prefixes bring Secure along
+ *   returns     EMPM_OK, EMPM_EINVAL (bytes or attributes that there are not,
+ *               or that contradict each other; over 4096 bytes), EMPM_EMISUSE,
+ *               EMPM_EFULL, EMPM_ENOMEM
+ *   source      RFC 6265bis */
+EMPM_API int empm_set_cookie(empm_request *req, const char *name,
+                             const char *value, const char *attributes);
+
+/* Sends a field ahead of the answer, in a response 103 of its own, and at once:
+ * the client can fetch what "Link" names while the handler works. Nothing of it
+ * goes to a client of HTTP/1.0. Some clients of HTTP/1.1 take a 103 for the
+ * answer (Python's http.client does): call it for those that are known to read
+ * it, such as a proxy that speaks HTTP/2 to browsers.
+ *   name, value  as for empm_set_header(), to which they are no matter: say it
+ *                again in the answer
+ *   returns      EMPM_OK, EMPM_EINVAL, EMPM_EMISUSE (the head has left),
+ *                EMPM_ECLOSED, EMPM_EFULL, EMPM_ENOMEM
+ *   source       RFC 8297 */
+EMPM_API int empm_early_hints(empm_request *req, const char *name,
+                              const char *value);
+
+/* Adds a field behind the body: a checksum, say, or an error that has come up
+ * in the middle. It goes to clients that have said "TE: trailers", by HTTP/1.1,
+ * and the body is in chunks then, however short; to others there is none, and
+ * that is no error. A producer may call it, too, up to the call that returns 0.
+ *   value     NULL: only announces the name, by the field Trailer; call it
+ *             again with the value. Others come unannounced, if the head has
+ *             left
+ *   returns   EMPM_OK
+ *             EMPM_EINVAL   bad bytes, or a field that must not stand there:
+ *                           framing, routing, authentication, cookies, content
+ *             EMPM_EMISUSE  the answer has a declared length, or is complete
+ *             EMPM_EFULL (a page of them), EMPM_ENOMEM, EMPM_ECLOSED
+ *   source    RFC 9110 6.5, RFC 9112 7.1.2 */
+EMPM_API int empm_add_trailer(empm_request *req, const char *name,
+                              const char *value);
+
 /* Sends the bytes written so far, as many as the socket takes; the rest follows
  * with the next call, a suspension or the handler's end. Never blocks. */
 EMPM_API int empm_flush(empm_request *req);
@@ -1109,6 +1409,20 @@ EMPM_API int empm_flush(empm_request *req);
  *             EMPM_ESYS, EMPM_EMISUSE
  */
 EMPM_API int empm_send_file(empm_request *req, const char *path);
+
+/* Lets a browser save the answer, a file or any other body, instead of showing
+ * it: sets Content-Disposition (RFC 6266), with a second form for names that
+ * are not ASCII (RFC 8187).
+ *   name      at most 255 bytes of UTF-8, also a client's text: of a path the
+ *             part behind the last '/' or '\\' counts; controls, bytes that are
+ *             no UTF-8 and a dot at the beginning become '_'; nothing left is
+ *             "download"
+ *   returns   EMPM_OK, EMPM_EINVAL (NULL, or too long), and what
+ *             empm_set_header() returns
+ *   example   empm_set_download(req, "report.pdf");
+ *             return empm_send_file(req, path) == EMPM_OK ? EMPM_OK : 404;
+ */
+EMPM_API int empm_set_download(empm_request *req, const char *name);
 
 /* Answers with the bytes that `fn` produces, on a worker, whenever the client
  * has room for more.
@@ -1274,6 +1588,55 @@ EMPM_API int empm_store_delete(empm_server *s, const void *key, size_t key_len);
 EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
                             int64_t delta, int64_t ttl_ms, int64_t *result);
 
+#ifndef EVENTMPM_NO_EVENTS
+
+/* ---------------------------------------------------------------------------
+ * >>calls-events -- server-sent events, from any thread to all who listen
+ *
+ * A handler makes its request a listener of a channel, which is a name: an
+ * EventSource of a browser, which holds no worker. A broadcast reaches those
+ * that listen in this process: children do not hear each other, so set
+ * processes to 1 or 0, or broadcast in each. A channel is there while it has
+ * listeners. It keeps its last events, event_queue_bytes of them, at most 256:
+ * a listener that is further behind is closed and comes back or, with
+ * event_skip, misses what it was too slow for; one that comes back, and whose
+ * Last-Event-ID is among them, gets those behind it first.
+ *
+ *   event, id  a name and an identifier without line breaks, or NULL
+ *   data       len bytes of UTF-8; a line break, "\r\n" and "\r" too, is "\n"
+ *              for the client
+ *   source     HTML Living Standard 9.2
+ * ------------------------------------------------------------------------- */
+
+/* Sends the head of a stream, what is kept behind Last-Event-ID, and all
+ * events of the channel from now on, with a comment every event_heartbeat_ms.
+ * The stream ends with the client, and when the server stops, reloads or
+ * drains: then it says `retry:`, some 0.5 to 2.5 s, and the client comes back.
+ *   channel   1 to 255 bytes
+ *   returns   what the handler has to return: EMPM_SUSPENDED; 503: no memory;
+ *             EMPM_EINVAL, EMPM_EMISUSE: it is answered or suspended already
+ */
+EMPM_API int empm_events(empm_request *req, const char *channel);
+
+/* Writes an event to this client alone: before empm_events(), or to a stream of
+ * the handler's own.
+ *   returns   as empm_write(); EMPM_EINVAL: a line break in event or id */
+EMPM_API int empm_event(empm_request *req, const char *event, const char *id,
+                        const void *data, size_t len);
+
+/* Sends an event to all listeners of a channel. It is copied once.
+ *   returns   how many listen, which may be 0; EMPM_EINVAL: a line break in
+ *             event or id; EMPM_EFULL: it is longer than event_queue_bytes;
+ *             EMPM_ENOMEM; EMPM_EMISUSE: this process serves nobody
+ *   thread    any, until empm_free() or on_child_stop
+ *   blocks    never on a client
+ */
+EMPM_API int empm_broadcast(empm_server *s, const char *channel,
+                            const char *event, const char *id,
+                            const void *data, size_t len);
+
+#endif
+
 #ifdef EVENTMPM_TEST
 
 /* ---------------------------------------------------------------------------
@@ -1398,12 +1761,50 @@ EMPM_API int empm_authenticate(empm_request *req, const char *realm,
 EMPM_API int empm_basic_auth(empm_request *req, const char **user,
                              const char **password);
 
+/* A session: a text of yours, such as the number of a user, that comes back
+ * with each request of the client until it ends. It is in a cookie, signed: the
+ * client can read it, but neither change it nor make one. SessionMaxAge and
+ * SessionIdleTimeout end it; the latter begins anew with a request that asks
+ * for it. The cookie is HttpOnly, SameSite=Lax and, over HTTPS, Secure.
+ *
+ *   empm_session        returns the text, or NULL: there is no session
+ *   empm_session_start  begins one, always with a new cookie: call it at each
+ *                       login, and with a new text. The one before has ended
+ *   empm_session_end    ends it, and deletes the cookie. With a shared store
+ *                       (SharedStoreSize) no copy of it works any more; without
+ *                       one a copy works until its time is over
+ *   value               at most 512 bytes, and no secret to the client
+ *   returns             EMPM_OK, EMPM_EINVAL (too long), EMPM_EMISUSE (the head
+ *                       has left), EMPM_ENOMEM, EMPM_EFULL, EMPM_ESYS
+ *   note                SameSite=Lax keeps forms and scripts of other sites
+ *                       from using a session. It does not keep links from it: a
+ *                       GET changes nothing. Nor does it keep pages of the same
+ *                       site, as of other hosts of your domain, from posting:
+ *                       where strangers have such hosts, compare the field
+ *                       Origin with your own
+ */
+EMPM_API const char *empm_session(empm_request *req);
+EMPM_API int empm_session_start(empm_request *req, const char *value);
+EMPM_API int empm_session_end(empm_request *req);
+
 /* Returns 1 if `password`, which a client has sent, is the one that is kept as
  * empm_account has it; 0: it is not, is longer than 128 bytes, or `kept` has no
  * such form. Costs as much as empm_authenticate().
  *   thread    any */
 EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept);
+/* Notes how much of the body has come, so that other requests, in any child,
+ * can ask for it: for on_part or on_body to call with each piece.
+ *   token     names the upload, 1 to 64 bytes; the client may choose it: it
+ *             meets no key of yours. Forgotten a minute after the last call
+ *   returns   also EMPM_EINVAL: no such token, or NULL
+ */
+EMPM_API int empm_progress(empm_request *req, const char *token);
+
+/* A handler, for GET: {"received":1048576,"length":4194304} of the upload that
+ * ?token= names, in bytes of its body; a length that nobody knows is null. 404:
+ * there is no such upload. */
+EMPM_API int empm_progress_page(empm_request *req, void *user);
 
 #ifdef __cplusplus
 }
@@ -1442,8 +1843,9 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   engine endpoints endpoint-unix endpoint-sockets limits users logs server
  *                                             threads, sockets, all together
  *   -- here ends the core --
- *   config-files config-sections proxy digest store auth tls access files
- *   fastcgi status wings
+ *   config-files config-sections answers proxy digest store rate cors auth
+ *   sessions forms form-parts events tls fields access files fastcgi status
+ *   wings
  *                                             wings, each of them closed
  *   testing                                   requests without a socket
  *   signals manager attend identity           one process that serves
@@ -1496,6 +1898,7 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   engine.done_lock  that the end has come; a few stores long
  *   shard.lock        a part of the shared store, with no other; of all
  *                     processes
+ *   channels.locks    channels of events and who waits for them, with no other
  *
  * Time. Instants are of the clock that only goes forward, in 64 bits of
  * microseconds (_at_us) or in 32 bits of milliseconds (_at_ms, a deadline),
@@ -1651,13 +2054,22 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   prefix server          server
  *   prefix config-files    loader define load
  *   prefix config-sections loader config
+ *   prefix answers         answers
+ *   prefix answers-fields  answers
  *   prefix proxy           proxy reading
  *   prefix digest          sha256 hmac secret base64
  *   prefix store           random shared
  *   prefix store-table     sip kv
  *   prefix store-calls     store
+ *   prefix rate            rate
+ *   prefix cors            cors
  *   prefix auth-passwords  auth
  *   prefix auth            auth
+ *   prefix auth-locations  auth
+ *   prefix sessions        session secrets
+ *   prefix forms           form
+ *   prefix form-parts      forms
+ *   prefix events          news channel ear events
  *   prefix tls-pem         tls
  *   prefix tls-names       tls
  *   prefix tls-keys        tls
@@ -1671,6 +2083,7 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   prefix tls-handshake   tls
  *   prefix tls-check       tls
  *   prefix tls             tls
+ *   prefix fields          fields
  *   prefix access-items    access
  *   prefix access-letters  access
  *   prefix access-formats  access
@@ -1683,6 +2096,7 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   prefix multipart       parts
  *   prefix files-serving   parts file
  *   prefix error-documents errors
+ *   prefix folders         folder
  *   prefix assets          assets
  *   prefix files-routes    files
  *   prefix fastcgi-records fcgi
@@ -2370,6 +2784,27 @@ static int empm__text_unhex(const char *s)
     const int hi = empm__ascii_hex((unsigned char)s[0]);
     const int lo = hi < 0 ? -1 : empm__ascii_hex((unsigned char)s[1]);
     return lo < 0 ? -1 : hi * 16 + lo;
+}
+
+/* Returns how many bytes the character at `s` has, if it is well-formed UTF-8
+ * and no control, else 0 (RFC 3629). */
+static size_t empm__text_utf8(const char *s)
+{
+    const unsigned char *u = (const unsigned char *)s;
+    const size_t n = *u < 0x80 ? 1 : *u < 0xc2 ? 0 : *u < 0xe0 ? 2
+                     : *u < 0xf0 ? 3 : *u < 0xf5 ? 4 : 0;
+    size_t i;
+    for (i = 1; i < n; i++)
+        if ((u[i] & 0xc0) != 0x80)
+            return 0;
+    if (n == 1)
+        return *u >= 0x20 && *u != 0x7f;
+    /* C1 controls; forms that are too long; surrogates; beyond Unicode */
+    if ((*u == 0xc2 && u[1] < 0xa0) || (*u == 0xe0 && u[1] < 0xa0) ||
+        (*u == 0xed && u[1] > 0x9f) || (*u == 0xf0 && u[1] < 0x90) ||
+        (*u == 0xf4 && u[1] > 0x8f))
+        return 0;
+    return n;
 }
 
 /* Do n bytes begin with "%" and two digits? */
@@ -3067,6 +3502,8 @@ static const empm__directive empm__directives[] = {
               "address:port, unix:, fd: or systemd:; then tls, proxy, admin"),
     EMPM__SET("DocumentRoot", document_root, TEXT, 0, 0, ".",
               "the folder of EMPM_FILES routes that name none"),
+    EMPM__SET("Alias", alias, LIST, 0, EMPM_MAX_LIST, NULL,
+              "a further folder: /icons/ /usr/share/icons"),
     EMPM__SET("AddType", add_type, LIST, 0, EMPM_MAX_LIST, NULL,
               "the media type of files: video/x-matroska .mkv .mka"),
     EMPM__SET("AddDefaultCharset", add_default_charset, TEXT, 0, 0, "utf-8",
@@ -3157,6 +3594,16 @@ static const empm__directive empm__directives[] = {
               "524288", "bytes for sessions that are resumed; 0: none"),
     EMPM__SET("SSLSessionCacheTimeout", ssl_session_timeout_ms, MS, 1000,
               INT_MAX, "300", "a session can be resumed for so long"),
+    EMPM__SET("SessionSecretFile", session_secret_file, TEXT, 0, 0, NULL,
+              "lines that sign sessions; none: a secret of this start"),
+    EMPM__SET("SessionCookieName", session_cookie_name, TEXT, 0, 0, "session",
+              "the cookie of empm_session()"),
+    EMPM__SET("SessionMaxAge", session_max_age_ms, MS, 1000, INT_MAX, "43200",
+              "a session ends so long after its start"),
+    EMPM__SET("SessionIdleTimeout", session_idle_timeout_ms, MS, 0, INT_MAX,
+              "1800", "... and after its last request; 0: it does not"),
+    EMPM__SET("RateLimitSize", rate_limit_size, I64, 0, INT64_MAX, "1048576",
+              "bytes that all children share for RateLimit of locations"),
     EMPM__SET("SharedStoreSize", shared_store_size, I64, 0, INT64_MAX, "0",
               "bytes of memory for empm_store_*(); 0: none"),
     /* --- children and threads. COUNT: >>check corrects these as Apache does,
@@ -3215,6 +3662,8 @@ static const empm__directive empm__directives[] = {
               "5", "a back end lets a connection wait so long"),
     EMPM__SET("ResponseMinRate", response_min_rate, INT, 0, 1 << 20, "100",
               "bytes/s that a client takes in each Timeout; 0: any"),
+    EMPM__SET("EventHeartbeat", event_heartbeat_ms, MS, 0, INT_MAX, "15",
+              "between two signs of life of a stream of events; 0: none"),
     EMPM__SET("KeepAlive", keep_alive, BOOL, 0, 1, "On",
               "a connection may carry several requests"),
     EMPM__SET("KeepAliveTimeout", keep_alive_timeout_ms, MS, 0, INT_MAX, "5",
@@ -3267,6 +3716,10 @@ static const empm__directive empm__directives[] = {
               "1073741824", "bytes on disk for a child; else 503"),
     EMPM__SET("LimitResponseSpool", limit_response_spool, I64, 0, INT64_MAX,
               "67108864", "bytes of an answer that wait; else aborted"),
+    EMPM__SET("EventQueue", event_queue_bytes, I64, 1024, 1 << 30, "65536",
+              "bytes of events that a channel keeps for slow listeners"),
+    EMPM__SET("EventSkip", event_skip, BOOL, 0, 1, "Off",
+              "slow listeners miss events; else they are closed"),
     EMPM__SET("LimitLingerBytes", limit_linger_bytes, I64, 0, INT64_MAX, "0",
               "bytes that a lingering connection reads; 0: no limit"),
     EMPM__SET("LogLevel", log_level, LEVEL, 0, EMPM_LOG_DEBUG, "warn",
@@ -3872,24 +4325,27 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "Rewrite* Redirect RedirectMatch RedirectPermanent RedirectRelative "
       "RedirectTemp QualifyRedirectURL",
       "write a route whose handler sets Location and returns 301" },
-    { "Alias AliasMatch AliasPreservePath UserDir",
-      "write a route: EMPM_FILES(\"GET /path/\", \"/folder\")" },
-    { "Action CGID* CGIM* CGIS* CGIV* ForceLanguagePriority Imap* "
-      "Lua* Passenger* "
-     "Perl* "
-      "RemoveHandler SSI* Script ScriptAlias ScriptAliasMatch "
-     "ScriptInterpreter* "
-      "ScriptSock SuexecUserGroup WSGI* XBitHack php_* php5_* "
-      "Dav* DBD* Session* ISAPI* <Perl",
+    { "AliasMatch AliasPreservePath UserDir",
+      "Alias /path/ /folder, for one after the other" },
+    { "Action CGID* CGIM* CGIS* CGIV* ForceLanguagePriority Imap* Lua* "
+      "Passenger* Perl* RemoveHandler SSI* Script ScriptAlias "
+      "ScriptAliasMatch ScriptInterpreter* ScriptSock SuexecUserGroup WSGI* "
+      "XBitHack php_* php5_* Dav* DBD* Session SessionCookieName2 "
+      "SessionCookieMaxAge SessionCookieRemove SessionCrypto* SessionDB* "
+      "SessionEnv SessionExclude SessionExpiryUpdateInterval SessionHeader "
+      "SessionInclude ISAPI* <Perl",
       "write a handler in C: EMPM_ROUTE(\"GET /path\", handler, NULL)" },
     { "SetHandler", "AddHandler names the scripts by their extension; or, in a "
       "file, it stands within <FilesMatch \"\\.php$\">" },
-    { "Header RequestHeader Expires* CookieDomain CookieExpires CookieName "
+    { "Header", "it stands in <Location>" },
+    { "RequestHeader Expires* CookieDomain CookieExpires CookieName "
       "CookieStyle CookieTracking MetaDir MetaFiles MetaSuffix",
       "a handler calls empm_set_header()" },
+    { "Options", "it stands in <Location>: Options Indexes lists folders" },
     { "AddAlt AddAltBy* AddDescription AddIcon AddIconBy* DefaultIcon "
-      "HeaderName Index* Options ReadmeName",
-      "folders are not listed: write an index.html, or a handler" },
+      "HeaderName Index* ReadmeName",
+      "Options Indexes in <Location> lists folders in one way; for another, "
+      "write a handler" },
     { "DirectoryCheckHandler DirectoryIndexRedirect",
       "a folder shows the first file of DirectoryIndex" },
     { "DirectorySlash", "/a is always redirected to the folder /a/" },
@@ -3900,7 +4356,8 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "ModMimeUsePathInfo MultiviewsMatch RemoveCharset RemoveEncoding "
       "RemoveLanguage RemoveType TypesConfig CacheNegotiatedDocs",
       "a handler sets Content-Type and calls empm_send_file()" },
-    { "Require", "it stands in <Location>" },
+    { "Require RateLimit Cors* AuthName AuthType AuthUserFile "
+      "AuthBasicProvider", "it stands in <Location>" },
     { "Auth* Allow AllowMethods Anonymous* Deny LDAP* Order Satisfy "
       "<AuthnProviderAlias <AuthzProviderAlias <RequireAll <RequireAny "
       "<RequireNone", "a route's on_head lets requests in or not: see "
@@ -4462,6 +4919,8 @@ enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
           "Connections refused for MaxConnectionsPerPeer")                     \
     WORKER(uint32_t, proxy_refused, "refused_proxies_total", "ProxiesRefused", \
            0, "PROXY headers that were bad, or from a peer not trusted")       \
+    WORKER(uint32_t, rate_refused, "refused_rates_total", "RatesRefused", 0,   \
+           "Requests refused for a RateLimit")                                 \
     CHILD(uint32_t, culled, "culled_connections_total", "ConnsCulled", 0,      \
           "Idle connections closed to make room")                              \
     CHILD(uint32_t, expired, "expired_connections_total", "ConnsExpired", 0,   \
@@ -6377,6 +6836,8 @@ typedef struct empm__seg {
 typedef struct empm__route {     /* one row of the user's table */
     const empm_route *user;
     empm_handler *handler;       /* the user's, or that of files */
+    empm_handler *on_head;       /* the user's, or that of forms; or NULL */
+    empm_body_piece *on_body;    /* the same */
     const char *method;          /* "" for any */
     empm__seg  *segs;
     int         nsegs;
@@ -6647,11 +7108,13 @@ static void empm__routes_check_last(const empm__routes *t, empm__report *rep)
 {
     const empm__route *r = &t->list[t->n - 1], *other = t->list;
     const empm_route *user = r->user;
+    const int calls = user->kind == EMPM__ROUTE_HANDLER ||
+                      user->kind == EMPM__ROUTE_UPLOAD;
     const int is_route = user->kind != EMPM__ROUTE_LOCATION;
-    if (user->kind == EMPM__ROUTE_HANDLER && user->handler == NULL)
+    if (calls && user->handler == NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": has no "
                          "handler", user->pattern);
-    if (is_route && user->kind != EMPM__ROUTE_HANDLER &&
+    if (is_route && !calls &&
         r->segs[r->nsegs - 1].kind != EMPM__SEG_REST)
         empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": files and "
                          "back ends need a pattern that ends with '/' or "
@@ -6696,6 +7159,8 @@ static int empm__routes_init(empm__routes *t, const empm_route *user,
         memset(r, 0, sizeof *r);
         r->user = &user[i];
         r->handler = user[i].handler;
+        r->on_head = user[i].on_head;
+        r->on_body = user[i].on_body;
         r->key = empm__route_key(pattern);
         r->root_fd = -1;
         r->segs = seg;
@@ -6924,11 +7389,16 @@ typedef struct empm__file {
     uint32_t    used_at_ms;            /* atomic: when last asked for */
     int         fd;                    /* -1: `bytes` is all of it */
     int         root_fd;               /* where `path` begins */
-    int         coding;                /* of its bytes, as a sibling; 0: none */
+    int         coding;                /* of its bytes; 0: none;
+                                          EMPM__FILE_SCRIPT */
+    struct empm__file *coded;          /* of an asset: the next of its siblings,
+                                          which need no look at the disk */
     int         varies;                /* Accept-Encoding has chosen it */
     uint32_t    absent;                /* atomic: bits of codings of which it
-                                          has no sibling, */
+                                          has no coded file, */
     uint32_t    absent_until_ms;       /* atomic: believed so long */
+    uint32_t    there_until_ms;        /* atomic: a script, which is believed to
+                                          be there */
     uint64_t    stat_key[5];           /* device, inode, size, mtime, ctime */
     int64_t     modified_s;            /* -1: unknown, and `modified` is "" */
     const char *type;
@@ -6986,6 +7456,7 @@ typedef struct empm__engine {
     empm__poller        poller;
     empm__pool          pool;
     struct empm__files *files;         /* those that are kept (>>files) */
+    struct empm__channels *channels;   /* (>>events) */
     empm__log_limit     log_limits[EMPM__LOG_CODES];
     uint32_t            lines_due_at_ms; /* atomic: lines of access logs have to
                                           be written; or NEVER */
@@ -7078,14 +7549,16 @@ typedef struct empm__endpoint {       /* fixed once the server has started */
 struct empm__wait;
 struct empm__logs_swap;
 struct empm__backend_seen;
+struct empm__pairs;
 
 #define EMPM__BACKEND_WHY 64           /* bytes of a failure's text */
 
 struct empm_server {
     empm_config    *cfg;
     empm__chars     chars;
-    empm_route     *rows;          /* cfg's and those of ProxyPass, which are
-                                      compiled then; NULL: cfg's alone are */
+    empm_route     *rows;          /* cfg's, those of ProxyPass and Alias, which
+                                      are compiled then; NULL: cfg's alone
+                                      are */
     empm__routes    routes;
     empm__locations locations;
     empm__score     score;
@@ -7099,6 +7572,8 @@ struct empm_server {
     int             ngroups;
     struct empm__kv *store;        /* SharedStoreSize; NULL: none (>>store) */
     struct empm__auth *auth;       /* NULL: not built (>>auth-passwords) */
+    struct empm__rates *rates;     /* NULL: no location has one (>>rate) */
+    struct empm__secrets *secrets; /* of sessions; NULL: not built */
     struct empm__types *types;     /* AddType; NULL: none (>>files) */
     unsigned char   codings[EMPM__CODINGS + 1];    /* Precompressed; 0 ends */
     struct empm__errors *errors;   /* ErrorDocument; NULL: none */
@@ -7134,6 +7609,9 @@ struct empm_server {
      * out of, as the answer. EMPM_OK, or a status. */
     int            (*send_below)(empm_request *req, int root_fd,
                                  const char *path);
+    /* The texts of a form that is not in the coding of queries; NULL: there is
+     * none. */
+    const struct empm__pairs *(*form_pairs)(empm_request *req);
     /* Shows the k-th back end. 0: there are no more. */
     int            (*see_backend)(const empm_server *s, int k,
                                   struct empm__backend_seen *seen);
@@ -7150,13 +7628,27 @@ typedef struct empm__backend_seen {
 } empm__backend_seen;
 
 enum empm__require { EMPM__REQUIRE_GRANTED, EMPM__REQUIRE_DENIED,
-                     EMPM__REQUIRE_LOCAL };
+                     EMPM__REQUIRE_LOCAL, EMPM__REQUIRE_USER };
 
 /* What is set for a part of the paths (>>locations). Fields that are not set
  * are 0. Nothing changes it while the server lives. */
 typedef struct empm__location {
     const char        *path;           /* as it was given */
     enum empm__require require;
+    int                listing;        /* of folders: Options Indexes */
+    struct empm__field_rule *fields;   /* Header; or NULL (>>fields) */
+    /* texts of directives, as they stand in cfg (>>auth) */
+    const char        *users;          /* with REQUIRE_USER: names; "": any */
+    const char        *realm, *user_file;
+    const empm_account *accounts;      /* of user_file, which may be shared */
+    /* >>rate */
+    const char        *rate;           /* RateLimit; NULL: none */
+    uint64_t           rate_key;       /* the same in all processes */
+    uint32_t           rate_us, rate_burst;  /* a request each rate_us */
+    /* >>cors: lists with blanks or commas between the words; NULL: none */
+    const char        *cors_origins, *cors_methods, *cors_headers;
+    const char        *cors_expose;
+    int                cors_credentials, cors_max_age_s;
 } empm__location;
 
 /* A wing is an optional part of the server; this is all that the core knows of
@@ -7351,7 +7843,8 @@ static const char *empm__location_set(empm_server *s, empm__location *l,
         if (why == empm__location_unknown)
             why = (*wing)->locate(s, l, name, value);
     if (why == empm__location_unknown && empm__text_equal(name, "Require"))
-        return "must be all granted, all denied or local";
+        return "must be all granted, all denied, local, valid-user or "
+               "user NAME";
     return why;
 }
 
@@ -7483,6 +7976,25 @@ static int empm__locations_init(empm__locations *t, empm_server *s,
         for (i = 0; i < lines; i++)
             empm__locations_apply(s, t, cfg->location[i], of[i], rep);
     return rep->errors == before ? EMPM_OK : rep->result;
+}
+
+/* Calls `look` with each location as a server would have it, for what is wrong
+ * with several lines together. What is wrong with one of them is said by the
+ * check of the core. */
+EMPM__OPTIONAL
+static void empm__locations_look(const empm_config *cfg,
+                                 const empm__chars *chars, empm__report *rep,
+                                 void (*look)(const empm__location *l,
+                                              empm__report *rep))
+{
+    empm__locations t;
+    empm__report silent;
+    uint32_t k;
+    memset(&silent, 0, sizeof silent);
+    if (empm__locations_init(&t, NULL, cfg, chars, &silent) == EMPM_OK)
+        for (k = 0; k < t.n; k++)
+            look(&t.list[k], rep);
+    empm__locations_free(&t);
 }
 
 /* ---------------------------------------------------------------------------
@@ -11028,6 +11540,14 @@ typedef struct empm__note {       /* empm_note() */
     const char        *name, *value;    /* value NULL: taken away */
 } empm__note;
 
+/* A field behind the body of the answer. Without a value it is announced
+ * only. */
+typedef struct empm__trailer {
+    struct empm__trailer *next;
+    uint32_t    name_len, len;     /* len 0: no value */
+    char       *line;              /* "Name: value\r\n" */
+} empm__trailer;
+
 struct empm__value;
 
 /* An answer that waits for its status. 0, or EMPM_E*; it may commit the
@@ -11060,6 +11580,7 @@ struct empm_request {             /* owner: the connection's */
     char         *path_text;      /* as empm_path() gives it */
     struct empm__value *values;   /* decoded and copied so far */
     struct empm__pairs *query_pairs, *form_pairs;   /* once asked for */
+    struct empm__forms *forms;    /* of a multipart body (>>form-parts) */
     void         *data;           /* the user's, empm_set_data() */
     struct empm__note *notes;     /* the latest first */
     char         *peer, *client;
@@ -11098,6 +11619,8 @@ struct empm_request {             /* owner: the connection's */
     char         *fields;         /* "Name: value\r\n"... of the response */
     uint32_t      fields_len, fields_cap;
     int           has_type;
+    empm__trailer *trailers_out;  /* in order, for a client that takes them */
+    struct empm__login *login;    /* its session; NULL: not looked for */
     empm__page   *body_out, *body_out_last; /* not yet framed */
     size_t        body_out_bytes;
     empm_producer *producer;
@@ -11116,6 +11639,7 @@ struct empm_request {             /* owner: the connection's */
     int           wake_why;       /* enum empm_why; 0: none yet */
     int           told_half;      /* HALF_CLOSED has been reported */
     int           stays;          /* a plain stop does not end it early */
+    int           drains;         /* a graceful stop does */
     int           gathers;        /* what is written is not sent meanwhile, as
                                      long as it is an answer of known length */
     int64_t       room_at;        /* fewer bytes wait for the client: it is
@@ -11759,15 +12283,39 @@ static int empm__request_is_form(const empm_request *req)
            empm_content_is(req, "application/x-www-form-urlencoded");
 }
 
-/* Finds a value in a body that is a form. NULL, too, while the body is not in
- * memory: it was streamed, or is still to come. */
+/* The fields of a query or a form. */
+typedef struct empm__pair {
+    const char *name, *value;          /* NULL: it cannot be decoded */
+} empm__pair;
+
+typedef struct empm__pairs {
+    empm__pair *list;
+    size_t      n;
+    int         more;                  /* there are some that were not read */
+} empm__pairs;
+
+/* The texts of a form that a wing reads; NULL: there is none. */
+static const empm__pairs *empm__request_texts(empm_request *req)
+{
+    return req->w->s->form_pairs != NULL ? req->w->s->form_pairs(req) : NULL;
+}
+
+/* Finds a value in a body that is a form. NULL, too, while the body is not
+ * here: it was streamed, or is still to come. A text of another coding than
+ * that of queries is as it was sent. */
 static const char *empm__request_form_find(empm_request *req, const char *name,
                                            enum empm__how how)
 {
-    return !empm__request_is_form(req)
-               ? NULL : empm__request_pair_find(req, req->body,
-                                                (size_t)req->body_len, name,
-                                                how);
+    const empm__pairs *texts;
+    size_t i;
+    if (empm__request_is_form(req))
+        return empm__request_pair_find(req, req->body, (size_t)req->body_len,
+                                       name, how);
+    texts = empm__request_texts(req);
+    for (i = 0; texts != NULL && i < texts->n; i++)
+        if (strcmp(texts->list[i].name, name) == 0)
+            return texts->list[i].value;
+    return NULL;
 }
 
 EMPM_API const char *empm_form(empm_request *req, const char *name)
@@ -11779,17 +12327,6 @@ EMPM_API const char *empm_form_raw(empm_request *req, const char *name)
 {
     return empm__request_form_find(req, name, EMPM__AS_SENT);
 }
-
-/* The fields of a query or a form. */
-typedef struct empm__pair {
-    const char *name, *value;          /* NULL: it cannot be decoded */
-} empm__pair;
-
-typedef struct empm__pairs {
-    empm__pair *list;
-    size_t      n;
-    int         more;                  /* there are some that were not read */
-} empm__pairs;
 
 /* Decodes a piece into *to, which moves behind its NUL. */
 static const char *empm__request_pair_decode(char **to, const char *s, size_t n)
@@ -11864,8 +12401,11 @@ EMPM_API int empm_query_at(empm_request *req, int i, const char **name,
 EMPM_API int empm_form_at(empm_request *req, int i, const char **name,
                           const char **value)
 {
-    if (!empm__request_is_form(req))
-        return EMPM_EINVAL;
+    if (!empm__request_is_form(req)) {
+        const empm__pairs *texts = empm__request_texts(req);
+        return texts == NULL ? EMPM_EINVAL
+                             : empm__request_pair_at(texts, i, name, value);
+    }
     if (req->form_pairs == NULL)
         req->form_pairs = empm__request_pairs_read(req, req->body,
                                                    (size_t)req->body_len);
@@ -11937,6 +12477,15 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name)
         }
     }
     return NULL;
+}
+
+EMPM_API int64_t empm_body_received(const empm_request *req, int64_t *length)
+{
+    const empm__head *h = &req->head;
+    if (length != NULL)
+        *length = h->flags & EMPM__H_CHUNKED ? -1
+                  : h->length > 0 ? h->length : 0;
+    return req->body_len;
 }
 
 /* NULL is never returned: a body without bytes is a text of none. */
@@ -12513,6 +13062,43 @@ static size_t empm__response_head_write(empm_request *req, char *to,
 /* 512: status line, Date, Server, and the fields that frame the body */
 #define EMPM__FIELDS_MAX (EMPM_PAGE_BYTES - 512)
 
+/* Makes room for `need` bytes behind the response's fields. Returns EMPM_OK,
+ * EMPM_ENOMEM, or EMPM_EFULL: a head that long goes into no page. Room that was
+ * too small stays with the request until its end. */
+static int empm__response_fields_reserve(empm_request *req, size_t need)
+{
+    if (need > EMPM__FIELDS_MAX - req->fields_len)
+        return EMPM_EFULL;
+    if (req->fields_len + need > req->fields_cap) {
+        const size_t cap = empm__min((req->fields_len + need) * 2 + 128,
+                                     EMPM__FIELDS_MAX);
+        char *more = (char *)empm_alloc(req, cap);
+        if (more == NULL)
+            return EMPM_ENOMEM;
+        if (req->fields_len > 0)
+            memcpy(more, req->fields, req->fields_len);
+        req->fields = more;
+        req->fields_cap = (uint32_t)cap;
+    }
+    return EMPM_OK;
+}
+
+/* Names the trailers that are known by now (RFC 9110 6.6.2). A client can do
+ * without that: where the head has no room, they come unannounced. */
+static void empm__response_announce(empm_request *req)
+{
+    const empm__trailer *t = req->trailers_out;
+    for (; t != NULL; t = t->next) {
+        char *at;
+        if (empm__response_fields_reserve(req, t->name_len + 11) < 0)
+            return;
+        at = EMPM__ADD(req->fields + req->fields_len, "Trailer: ");
+        at = empm__text_append(at, t->line, t->name_len);
+        at = EMPM__ADD(at, "\r\n");
+        req->fields_len = (uint32_t)(at - req->fields);
+    }
+}
+
 /* Decides the head, and where the body ends, and puts it on its way with what
  * has gathered. `whole`: the body is complete, so its length is known. From
  * here on status and fields are fixed. Returns EMPM_OK or EMPM_ENOMEM. */
@@ -12534,7 +13120,7 @@ static int empm__response_commit(empm_request *req, int whole)
     if (req->body_open && req->body_mode == EMPM__BODY_NONE)
         /* on_head answers: nobody will read it */
         empm__request_closes(req, EMPM__CLOSES_UNREAD);
-    if (whole && length < 0)
+    if (whole && length < 0 && req->trailers_out == NULL)
         length = req->written;
     /* RFC 9110 15.3.6: no content, and a length that says so */
     if (req->status == 205)
@@ -12546,6 +13132,8 @@ static int empm__response_commit(empm_request *req, int whole)
         empm__request_closes(req, EMPM__CLOSES);
         req->c->flags |= EMPM__F_RESET;  /* until all of it is sent */
     }
+    if (req->framing == EMPM__BY_CHUNKS)
+        empm__response_announce(req);
     n = empm__protocol_of(req->c)->head(req, head, length);
     req->head_out = (uint32_t)n;
     /* A small answer is one piece of memory, and so one send() */
@@ -12584,14 +13172,20 @@ static void empm__response_chunk(empm__page *p)
     data[p->end++] = '\n';
 }
 
-/* Sends the last chunk, and no trailers. EMPM_OK or EMPM_ENOMEM. */
+/* Sends the last chunk, and the trailers, which fit behind it. EMPM_OK or
+ * EMPM_ENOMEM. */
 static int empm__response_end_chunks(empm_request *req)
 {
     empm__page *p = empm__page_borrow(req->w);
+    const empm__trailer *t = req->trailers_out;
+    char *at;
     if (p == NULL)
         return EMPM_ENOMEM;
-    p->end = 5;
-    memcpy(empm__page_data(p), "0\r\n\r\n", 5);
+    at = EMPM__ADD(empm__page_data(p), "0\r\n");
+    for (; t != NULL; t = t->next)
+        at = empm__text_append(at, t->line, t->len);
+    at = EMPM__ADD(at, "\r\n");
+    p->end = (uint32_t)(at - empm__page_data(p));
     return empm__response_emit(req, p);
 }
 
@@ -12671,41 +13265,44 @@ static void empm__response_field_remove(empm_request *req, const char *name,
     }
 }
 
-/* Makes room for `need` bytes behind the response's fields. Returns EMPM_OK,
- * EMPM_ENOMEM, or EMPM_EFULL: a head that long goes into no page. Room that was
- * too small stays with the request until its end. */
-static int empm__response_fields_reserve(empm_request *req, size_t need)
-{
-    if (need > EMPM__FIELDS_MAX - req->fields_len)
-        return EMPM_EFULL;
-    if (req->fields_len + need > req->fields_cap) {
-        const size_t cap = empm__min((req->fields_len + need) * 2 + 128,
-                                     EMPM__FIELDS_MAX);
-        char *more = (char *)empm_alloc(req, cap);
-        if (more == NULL)
-            return EMPM_ENOMEM;
-        if (req->fields_len > 0)
-            memcpy(more, req->fields, req->fields_len);
-        req->fields = more;
-        req->fields_cap = (uint32_t)cap;
-    }
-    return EMPM_OK;
-}
-
-/* Adds a field, or, `replace`, puts it in the place of all of its name. Fields
- * that frame the answer are the server's (`ours`); Content-Length is kept as a
- * number, and holds the handler to it. A name or value with bytes that could
- * begin another field is refused: RFC 9110 5.5. */
-static int empm__response_field_add(empm_request *req, const char *name,
-                                    const char *value, int replace)
+/* Does the server itself make this field? */
+static int empm__response_field_is_ours(const char *name, size_t n)
 {
     static const char *const ours[] = { "transfer-encoding", "connection",
                                         "trailer", "upgrade", "keep-alive",
                                         "date", "server" };
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(ours); i++)
+        if (empm__text_same(name, n, ours[i], strlen(ours[i])))
+            return 1;
+    return 0;
+}
+
+/* May a handler send this field? Fields that frame the answer are the server's
+ * (`ours`). A name or value with bytes that could begin another field is
+ * refused: RFC 9110 5.5. Returns EMPM_OK or EMPM_EINVAL. */
+static int empm__response_field_judge(empm_request *req, const char *name,
+                                      size_t n, const char *value, size_t v)
+{
     const empm__chars *t = &req->w->s->chars;
+    if (n == 0 || !empm__chars_all(t, name, n, EMPM__TCHAR) ||
+        !empm__chars_all(t, value, v, EMPM__VCHAR)) {
+        empm__response_complain(req, "field with a bad name or value refused");
+        return EMPM_EINVAL;
+    }
+    if (empm__response_field_is_ours(name, n))
+        return EMPM_EINVAL;
+    return EMPM_OK;
+}
+
+/* Adds a field, or, `replace`, puts it in the place of all of its name.
+ * Content-Length is kept as a number, and holds the handler to it. */
+static int empm__response_field_add(empm_request *req, const char *name,
+                                    const char *value, int replace)
+{
     const size_t n = name != NULL ? strlen(name) : 0;
     const size_t v = value != NULL ? strlen(value) : 0, need = n + v + 4;
-    size_t i, old;
+    size_t old;
     int r;
     /* in this order: misuse of the call, bad bytes, the server's own fields */
     if (value == NULL)
@@ -12714,14 +13311,8 @@ static int empm__response_field_add(empm_request *req, const char *name,
         empm__response_complain(req, "field set after the head was sent");
         return EMPM_EMISUSE;
     }
-    if (n == 0 || !empm__chars_all(t, name, n, EMPM__TCHAR) ||
-        !empm__chars_all(t, value, v, EMPM__VCHAR)) {
-        empm__response_complain(req, "field with a bad name or value refused");
-        return EMPM_EINVAL;
-    }
-    for (i = 0; i < EMPM__COUNT(ours); i++)
-        if (empm__text_same(name, n, ours[i], strlen(ours[i])))
-            return EMPM_EINVAL;
+    if ((r = empm__response_field_judge(req, name, n, value, v)) < 0)
+        return r;
     if (empm__text_same(name, n, "content-length", 14)) {
         const int64_t len = empm__parse_u63(value, v);
         if (len < req->written) {    /* no number, or too late for it */
@@ -12759,6 +13350,167 @@ EMPM_API int empm_add_header(empm_request *req, const char *name,
                              const char *value)
 {
     return empm__response_field_add(req, name, value, 0);
+}
+
+/* Writes the character `s` of n bytes as RFC 8187 3.2.1 has it. Returns the
+ * end. */
+static char *empm__response_extended(char *at, const char *s, size_t n)
+{
+    for (; n > 0; n--, s++) {
+        const int ch = (unsigned char)*s;
+        if (ch < 127 && (empm__ascii_is_digit(ch) ||
+                         (empm__ascii_lower(ch) >= 'a' &&
+                          empm__ascii_lower(ch) <= 'z') ||
+                         strchr("!#$&+-.^_`|~", ch) != NULL))
+            *at++ = *s;
+        else {
+            *at++ = '%';
+            *at++ = "0123456789ABCDEF"[ch >> 4];
+            *at++ = "0123456789ABCDEF"[ch & 15];
+        }
+    }
+    return at;
+}
+
+/* The plain form has nothing that any browser reads in another way: '"' and
+ * '\' of a quoted string, and '%', which some decode, are '_' there. Where
+ * that changes the name, the second form has it. */
+EMPM_API int empm_set_download(empm_request *req, const char *name)
+{
+    char value[64 + 4 * 256], extended[3 * 256 + 1];
+    char *at = value, *to = extended;
+    const char *s = name;
+    int same = 1, first = 1;
+    if (name == NULL || strlen(name) > 255)
+        return EMPM_EINVAL;
+    for (; *s != '\0'; s++)
+        if (*s == '/' || *s == '\\')
+            name = s + 1;
+    if (*name == '\0')
+        name = "download";
+    at = EMPM__ADD(at, "attachment; filename=\"");
+    for (s = name; *s != '\0'; first = 0) {
+        const size_t n = empm__text_utf8(s);
+        const int bad = n == 0 || (first && *s == '.');
+        const int plain = !bad && n == 1 && *s != '"' && *s != '%';
+        *at++ = plain ? *s : '_';
+        to = empm__response_extended(to, bad ? "_" : s, bad ? 1 : n);
+        same &= plain || bad;
+        s += n + (n == 0);
+    }
+    *at++ = '"';
+    *to = *at = '\0';
+    if (!same)
+        snprintf(at, (size_t)(value + sizeof value - at),
+                 "; filename*=UTF-8''%s", extended);
+    return empm_set_header(req, "Content-Disposition", value);
+}
+
+/* Sent at once, behind the answers before it: it is worth something only while
+ * the handler is busy. A page of its own, so that it goes whole or not at all,
+ * and within LimitResponseSpool. */
+EMPM_API int empm_early_hints(empm_request *req, const char *name,
+                              const char *value)
+{
+    const size_t n = name != NULL ? strlen(name) : 0;
+    const size_t v = value != NULL ? strlen(value) : 0;
+    empm__page *p;
+    char *at;
+    int r = req->failed;
+    if (r < 0)
+        return r;
+    if (!empm__request_head_is_open(req)) {
+        empm__response_complain(req, "early hints after the head was sent");
+        return EMPM_EMISUSE;
+    }
+    if ((r = empm__response_field_judge(req, name, n, value, v)) < 0)
+        return r;
+    if (empm__text_same(name, n, "content-length", 14))
+        return EMPM_EINVAL;
+    if (n + v > EMPM__FIELDS_MAX)
+        return EMPM_EFULL;
+    /* RFC 9110 15.2: never to HTTP/1.0, and so not to a client of which the
+     * version is not known yet */
+    if (req->text == NULL || req->head.minor == 0)
+        return EMPM_OK;
+    if ((p = empm__page_borrow(req->w)) == NULL)
+        return EMPM_ENOMEM;
+    at = EMPM__ADD(empm__page_data(p), "HTTP/1.1 103 Early Hints\r\n");
+    at = empm__text_append(at, name, n);
+    at = EMPM__ADD(at, ": ");
+    at = empm__text_append(at, value, v);
+    at = EMPM__ADD(at, "\r\n\r\n");
+    p->end = (uint32_t)(at - empm__page_data(p));
+    if ((r = empm__response_emit(req, p)) < 0)
+        empm__response_fail_room(req, r);
+    else if (empm__response_flush(req) == EMPM__CUT)
+        empm__response_fail(req, EMPM_ECLOSED, "");
+    return req->failed;
+}
+
+/* Does the client take trailers, rather than drop them unseen (RFC 9110
+ * 10.1.4)? Only a body in chunks has them. */
+static int empm__response_trailers_wanted(const empm_request *req)
+{
+    empm__list l;
+    if (req->text == NULL || req->head.minor == 0 || req->head_only)
+        return 0;
+    empm__list_of_fields(&l, &req->head, req->text, "te", '\\');
+    while (empm__list_next(&l))
+        if (empm__text_same(l.item, strcspn(l.item, " \t;,"), "trailers", 8))
+            return 1;
+    return 0;
+}
+
+/* May that stand behind a body? Not what a client has to know before it, such
+ * as response control, authentication and the content's form (RFC 9110
+ * 6.5.1). */
+static int empm__response_trailer_forbidden(const char *name, size_t n)
+{
+    return empm__chunk_trailer_forbidden(name, n) ||
+           empm__text_listed("age allow content-disposition content-language "
+                             "content-location expires location "
+                             "proxy-authenticate retry-after set-cookie vary "
+                             "via warning www-authenticate", name);
+}
+
+EMPM_API int empm_add_trailer(empm_request *req, const char *name,
+                              const char *value)
+{
+    const size_t n = name != NULL ? strlen(name) : 0;
+    const size_t v = value != NULL ? strlen(value) : 0;
+    size_t sum = n + v + 4;
+    empm__trailer *t, **last = &req->trailers_out;
+    int r = req->failed;
+    if (r < 0)
+        return r;
+    if (req->answer == EMPM__COMPLETE || req->declared >= 0 ||
+        req->framing == EMPM__BY_LENGTH) {
+        empm__response_complain(req, "a trailer of an answer of known length, "
+                                "or that is complete");
+        return EMPM_EMISUSE;
+    }
+    if ((r = empm__response_field_judge(req, name, n,
+                                        value != NULL ? value : "", v)) < 0)
+        return r;
+    if (empm__response_trailer_forbidden(name, n))
+        return EMPM_EINVAL;
+    if (!empm__response_trailers_wanted(req))
+        return EMPM_OK;
+    for (; *last != NULL; last = &(*last)->next)
+        sum += (*last)->len;
+    if (sum > EMPM__FIELDS_MAX)
+        return EMPM_EFULL;
+    if ((t = (empm__trailer *)empm_alloc(req, sizeof *t + n + v + 5)) == NULL)
+        return EMPM_ENOMEM;
+    t->next = NULL;
+    t->line = (char *)(t + 1);
+    t->name_len = (uint32_t)n;
+    t->len = value != NULL ? (uint32_t)(n + v + 4) : 0;
+    snprintf(t->line, n + v + 5, "%s: %s\r\n", name, value != NULL ? value
+                                                                   : "");
+    *last = t;
+    return EMPM_OK;
 }
 
 /* Returns the last page of the body, or a new one, with room for at least one
@@ -12950,7 +13702,7 @@ static int empm__response_produce(empm_request *req)
 }
 
 /* Forgets a body of which nothing has left: its pages, its file, its producer,
- * its declared length. Status and fields stay. */
+ * its declared length, its trailers. Status and fields stay. */
 static void empm__response_body_forget(empm_request *req)
 {
     empm__pages_return(req->w, req->body_out);
@@ -12958,6 +13710,7 @@ static void empm__response_body_forget(empm_request *req)
     req->body_out_bytes = 0;
     req->written = 0;
     req->declared = -1;
+    req->trailers_out = NULL;
     req->producer = NULL;
     empm__request_file_drop(req);
     if (req->answer == EMPM__PROMISED)
@@ -13673,10 +14426,10 @@ static enum empm__state empm__dispatch_request(empm__worker *w,
         else if (!empm__dispatch_route_enter(req) ||
                  (later_s = empm__dispatch_route_closed(req)) > 0)
             status = 503;
-        else if (u->on_head != NULL) {
+        else if (req->route->on_head != NULL) {
             empm__turn_may_block(w, req->route);
             w->calling = EMPM__CALL_OTHER;
-            i = u->on_head(req, u->user);
+            i = req->route->on_head(req, u->user);
             w->calling = EMPM__CALL_NONE;
             w->turn_us = empm__now_us();
             if (i != EMPM_OK || req->answer != EMPM__UNANSWERED)
@@ -14055,14 +14808,14 @@ static int empm__body_put(empm__worker *w, empm_request *req, const char *data,
         return 0;
     }
     if (req->body_mode == EMPM__BODY_PIECES) {
-        const empm_route *u = req->route->user;
+        const empm__route *r = req->route;
         req->body_len = len;
         /* `data` may stand in the scratch, through which an overflow is sent if
          * on_body() answers: that then gets another one */
         char *scratch = w->scratch;
         w->scratch = NULL;
         w->calling = EMPM__CALL_OTHER;
-        status = u->on_body(req, data, n, u->user);
+        status = r->on_body(req, data, n, r->user->user);
         w->calling = EMPM__CALL_NONE;
         EMPM_FREE(w->scratch);
         w->scratch = scratch;
@@ -14094,7 +14847,7 @@ static int empm__body_begin(empm_request *req)
     /* negative: chunked */
     const int64_t left = req->body_left;
     const uint32_t room = req->io.in_cap - req->io.in_start;
-    if (req->route->user->on_body != NULL)
+    if (req->route->on_body != NULL)
         req->body_mode = EMPM__BODY_PIECES;
     else if (left > 0 && left < room)
         req->body_mode = EMPM__BODY_IN_PLACE;
@@ -14631,7 +15384,8 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
     else if ((why | empm__load(&c->word)) & req->aux_ready ||
              req->io.out_left < req->room_at)
         req->wake_why = EMPM_READY;
-    else if (empm__step_closes_idle(w) && !req->stays)
+    else if ((empm__step_closes_idle(w) && !req->stays) ||
+             (req->drains && empm__load(&w->engine->stopping)))
         req->wake_why = EMPM_STOPPING;
     else if (empm__time_is_late(req->wake_deadline, now))
         req->wake_why = EMPM_TIMEOUT;
@@ -15544,21 +16298,27 @@ static int empm__engine_wait(empm__engine *e, int timeout_ms)
     return EMPM_OK;
 }
 
-EMPM_API int empm_resume(empm_server *s, empm_ticket ticket)
+/* Ends a suspension, but for a wake-up of the listener, of which several need
+ * one. Returns 0: it is over; 1; 2: the listener has to be woken. */
+static int empm__engine_resume(empm__engine *e, empm_ticket ticket)
 {
-    empm__engine *e = &s->engine;
     const uint32_t i = (uint32_t)ticket, serial = (uint32_t)(ticket >> 32);
+    int r;
     /* a ticket may be any number: what it names must have been made */
     if (serial == 0 || i >= empm__load_acq(&e->slab.made))
-        return EMPM_EGONE;
-    switch (empm__conn_resume(empm__slab_conn(&e->slab, i), serial)) {
-    case 0:
-        return EMPM_EGONE;
-    case 2:                          /* it waits: the listener has to take it */
+        return 0;
+    r = empm__conn_resume(empm__slab_conn(&e->slab, i), serial);
+    if (r == 2)                      /* it waits: the listener has to take it */
         empm__poller_post(&e->poller, i);
-        empm__poller_wake(&e->poller);
-    }
-    return EMPM_OK;
+    return r;
+}
+
+EMPM_API int empm_resume(empm_server *s, empm_ticket ticket)
+{
+    const int r = empm__engine_resume(&s->engine, ticket);
+    if (r == 2)
+        empm__poller_wake(&s->engine.poller);
+    return r == 0 ? EMPM_EGONE : EMPM_OK;
 }
 
 /* ---------------------------------------------------------------------------
@@ -16432,6 +17192,8 @@ static empm__memory empm__memory_estimate(const empm_config *cfg)
         m.buffers += children * (double)cfg->threads_per_child * EMPM__SCRATCH;
         m.store += (double)cfg->ssl_session_cache_size;
     }
+    if (cfg->location[0] != NULL)      /* which may have a RateLimit */
+        m.store += (double)cfg->rate_limit_size;
     m.stacks = empm__memory_stacks(cfg);
     m.likely = idle + m.buffers + m.store +
                threads * (EMPM_PAGE_BYTES + EMPM__STACK_USED);
@@ -16968,26 +17730,72 @@ static void empm__server_sockets_unlink(const empm_server *s)
             unlink(s->endpoints[k].path);
 }
 
-/* Makes s->rows: each ProxyPass adds a route, whose pattern is its first word
- * and whose back end is the rest. EMPM_OK, or EMPM_ENOMEM. */
+/* Splits a row of Alias, "/path folder", into its words. Returns NULL or what
+ * is wrong. */
+static const char *empm__server_alias_parse(const char *row,
+                                            char path[EMPM__ARGUMENT],
+                                            char dir[EMPM__ARGUMENT])
+{
+    if (empm__text_word(&row, path, EMPM__ARGUMENT) <= 0 || *path != '/')
+        return "begins with the path of a URL, such as /icons/";
+    if (empm__text_word(&row, dir, EMPM__ARGUMENT) <= 0 || *row != '\0')
+        return "wants a folder after the path: quotes go around what has "
+               "spaces";
+    return NULL;
+}
+
+/* Makes the rows of an Alias, one for each of n methods, and their texts, for
+ * which there is room. Returns what is behind those. */
+static char *empm__server_alias(const empm_config *cfg, const char *line,
+                                empm_route *row, size_t n, char *text)
+{
+    static const char *const methods[] = { "GET", "POST" };
+    const empm_route files = EMPM_FILES(NULL, NULL);
+    char path[EMPM__ARGUMENT], dir[EMPM__ARGUMENT], full[2400];
+    const char *root = text, *is;
+    size_t i, len;
+    if (empm__server_alias_parse(line, path, dir) != NULL)
+        *path = *dir = '\0';         /* the compiler refuses the route */
+    is = empm__config_path(cfg, dir, full, sizeof full);
+    memcpy(text, is, strlen(is) + 1);
+    text += strlen(is) + 1;
+    len = strlen(path);
+    for (i = 0; i < n; i++) {
+        row[i] = files;
+        row[i].root = root;
+        row[i].pattern = text;
+        text += snprintf(text, len + 8, "%s %s%s", methods[i], path,
+                         len > 0 && path[len - 1] == '/' ? "" : "/") + 1;
+    }
+    return text;
+}
+
+/* Makes s->rows: the program's routes, those of ProxyPass, whose pattern is its
+ * first word and whose back ends are the rest, and those of Alias. Returns
+ * EMPM_OK or EMPM_ENOMEM. Without either, the program's rows are all. */
 static int empm__server_rows(empm_server *s, empm__report *rep)
 {
     const empm_config *cfg = s->cfg;
     const empm_route none = EMPM_FASTCGI(NULL, NULL), end = EMPM_ROUTES_END;
-    size_t n = 0, k = 0, bytes = 0, i;
+    const size_t methods = cfg->add_handler[0] != NULL ? 2 : 1;
+    const size_t top = cfg->server_root != NULL ? strlen(cfg->server_root) : 0;
+    size_t n = 0, k = 0, a = 0, bytes = 0, i;
     char *text;
     while (cfg->routes != NULL && cfg->routes[n].kind != EMPM__ROUTE_END)
         n++;
     for (; k < EMPM_MAX_LIST && cfg->proxy_pass[k] != NULL; k++)
         bytes += strlen(cfg->proxy_pass[k]) + 1;
-    if (k == 0)
+    for (; a < EMPM_MAX_LIST && cfg->alias[a] != NULL; a++)
+        bytes += (1 + methods) * (strlen(cfg->alias[a]) + 8) + top + 2;
+    if (k + a == 0)
         return EMPM_OK;
-    s->rows = (empm_route *)EMPM_MALLOC((n + k + 1) * sizeof *s->rows + bytes);
+    s->rows = (empm_route *)EMPM_MALLOC((n + k + a * methods + 1) *
+                                        sizeof *s->rows + bytes);
     if (s->rows == NULL) {
         empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory for the routes");
         return EMPM_ENOMEM;
     }
-    text = (char *)(s->rows + n + k + 1);
+    text = (char *)(s->rows + n + k + a * methods + 1);
     for (i = 0; i < n; i++)
         s->rows[i] = cfg->routes[i];
     for (i = 0; i < k; i++) {
@@ -16999,7 +17807,10 @@ static int empm__server_rows(empm_server *s, empm__report *rep)
         text += strlen(text) + 1;
         s->rows[n + i].backend = rest + strspn(rest, " \t");
     }
-    s->rows[n + k] = end;
+    for (i = 0; i < a; i++)
+        text = empm__server_alias(cfg, cfg->alias[i],
+                                  &s->rows[n + k + i * methods], methods, text);
+    s->rows[n + k + a * methods] = end;
     return EMPM_OK;
 }
 
@@ -18017,6 +18828,718 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
 
 #endif /* EVENTMPM_NO_CONFIG_FILES */
 
+#ifndef EVENTMPM_NO_ANSWERS
+
+/* ---------------------------------------------------------------------------
+ * >>answers -- texts of a client's in JSON and HTML
+ *
+ * A text that a client has sent stays a text in the answer: each character that
+ * could end it is escaped, and bytes that are no UTF-8 become U+FFFD, as
+ * decoders would have it. Formats are those of printf(), so that compilers
+ * check the arguments; a format that would not be JSON is refused before a byte
+ * of it is written. So a format is read twice:
+ *
+ *     format_ok   parse each directive, follow the strings of the format
+ *     write       the same, with arguments --> text[512] --> empm_write()
+ *
+ * Left out, as JSON has no place for it or a call of its own serves better:
+ * flags and widths (a number has no zeros before it), %x, %p, %n, long double,
+ * wide characters, and a raw %s, through which a client's text could pass.
+ *
+ * source    RFC 8259 7, Unicode 15 3.9 (table 3-7, U+FFFD for each maximal
+ *           subpart), HTML 13.1.2
+ * ------------------------------------------------------------------------- */
+
+enum empm__answers_kind { EMPM__JSON, EMPM__HTML };
+
+/* Returns the length of the character at s, of which n bytes are there; or, if
+ * they are none, 0, and *bad, how many bytes one U+FFFD stands for. */
+static size_t empm__answers_utf8(const unsigned char *s, size_t n, size_t *bad)
+{
+    const unsigned c = *s;
+    /* 0x80 to 0xc1: a later byte of a character, or one of an overlong form */
+    const size_t want = c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2
+                      : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0;
+    /* the second byte's range is that of no overlong form, no surrogate, and
+     * nothing above U+10FFFF */
+    unsigned low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;
+    unsigned high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+    size_t i;
+    for (i = 1; i < want && i < n && s[i] >= low && s[i] <= high; i++) {
+        low = 0x80;
+        high = 0xbf;
+    }
+    *bad = i;
+    return i == want ? want : 0;
+}
+
+/* Takes the first character of s[0..n) and writes it, escaped, to `to`. Returns
+ * how many bytes it has written, at most 6; *taken: how many it has read. '<'
+ * is escaped in JSON, too: it may stand in a <script>. */
+static size_t empm__answers_escape(char to[8], const char *s, size_t n,
+                                   enum empm__answers_kind kind, size_t *taken)
+{
+    static const char json[] = "\"\"\\\\\nn\rr\tt";
+    static const char *const html[] = { "&&amp;", "<&lt;", ">&gt;",
+                                        "\"&#34;", "'&#39;" };
+    const unsigned char c = (unsigned char)*s;
+    size_t len = empm__answers_utf8((const unsigned char *)s, n, taken), i;
+    if (len > 1) {
+        memcpy(to, s, *taken = len);
+        return len;
+    }
+    /* HTML has no way to write a control: its escape is an error, too */
+    if (len == 0 || (kind == EMPM__HTML && c < ' ' && c != '\n' && c != '\t' &&
+                     c != '\r')) {
+        memcpy(to, "\xef\xbf\xbd", 3);
+        return 3;
+    }
+    for (i = 0; kind == EMPM__JSON && i < sizeof json - 1; i += 2)
+        if (*s == json[i]) {
+            to[0] = '\\';
+            to[1] = json[i + 1];
+            return 2;
+        }
+    for (i = 0; kind == EMPM__HTML && i < EMPM__COUNT(html); i++)
+        if (*s == *html[i]) {
+            len = strlen(html[i] + 1);
+            memcpy(to, html[i] + 1, len);
+            return len;
+        }
+    if (kind == EMPM__JSON && (c < ' ' || c == '<')) {
+        memcpy(to, "\\u00", 4);
+        to[4] = (char)('0' + (c >> 4));
+        to[5] = "0123456789abcdef"[c & 15];
+        return 6;
+    }
+    *to = *s;
+    return 1;
+}
+
+/* Escapes into to[0..cap), which ends with NUL and, where it is too short, with
+ * a whole character. Returns the length of all of it. */
+static size_t empm__answers_escape_all(char *to, size_t cap, const char *s,
+                                       size_t n, enum empm__answers_kind kind)
+{
+    size_t sum = 0, end = 0;
+    char one[8];
+    while (n > 0) {
+        size_t taken;
+        const size_t len = empm__answers_escape(one, s, n, kind, &taken);
+        if (sum == end && end + len < cap) {    /* none is left out so far */
+            memcpy(to + end, one, len);
+            end += len;
+        }
+        sum += len;
+        s += taken;
+        n -= taken;
+    }
+    if (cap > 0)
+        to[end] = '\0';
+    return sum;
+}
+
+EMPM_API size_t empm_escape_json(char *to, size_t cap, const char *text,
+                                 size_t len)
+{
+    return empm__answers_escape_all(to, cap, text, len, EMPM__JSON);
+}
+
+EMPM_API size_t empm_escape_html(char *to, size_t cap, const char *text,
+                                 size_t len)
+{
+    return empm__answers_escape_all(to, cap, text, len, EMPM__HTML);
+}
+
+/* Where a format is, and what it makes gathers for empm_write(). */
+typedef struct empm__answers_out {
+    empm_request *req;
+    enum empm__answers_kind kind;
+    char          quote;           /* of the string that the format is in; 0 */
+    int           error;           /* EMPM_E*, of empm_write() */
+    va_list       ap;
+    size_t        n;
+    char          text[512];
+} empm__answers_out;
+
+/* After an error nothing is written; the caller sees it at the end. */
+static void empm__answers_put(empm__answers_out *o, const char *s, size_t n)
+{
+    while (n > 0 && o->error == EMPM_OK) {
+        const size_t room = empm__min(n, sizeof o->text - o->n);
+        memcpy(o->text + o->n, s, room);
+        o->n += room;
+        s += room;
+        n -= room;
+        if (o->n == sizeof o->text) {
+            o->error = empm_write(o->req, o->text, o->n);
+            o->n = 0;
+        }
+    }
+}
+
+/* One directive of a format: %[flags][width][.precision][length]conversion. */
+typedef struct empm__answers_directive {
+    char   flags[16];              /* with the width; HTML only */
+    int    precision;              /* -1: none; -2: an argument */
+    char   length;                 /* h l z j t as in printf(); H, L: hh, ll */
+    char   conversion;
+} empm__answers_directive;
+
+/* Reads the directive behind a '%'. Returns what follows it; NULL: there is no
+ * such directive in a format of this kind. */
+static const char *empm__answers_parse(const char *at,
+                                       enum empm__answers_kind kind,
+                                       empm__answers_directive *d)
+{
+    const size_t flags = kind == EMPM__HTML ? strspn(at, "-+ 0") : 0;
+    const size_t width = kind == EMPM__HTML ? strspn(at + flags, "0123456789")
+                                            : 0;
+    int number, real;
+    memset(d, 0, sizeof *d);
+    d->precision = -1;
+    if (flags > 4 || width > 2)      /* a number fits into 512 bytes */
+        return NULL;
+    memcpy(d->flags, at, flags + width);
+    at += flags + width;
+    if (*at == '.' && at[1] == '*') {
+        d->precision = -2;
+        at += 2;
+    } else if (*at == '.') {
+        d->precision = 0;
+        while (empm__ascii_is_digit((unsigned char)*++at))
+            if ((d->precision = d->precision * 10 + (*at - '0')) > 99)
+                return NULL;
+    }
+    if (*at != '\0' && strchr("hlzjt", *at) != NULL) {
+        d->length = *at++;
+        if ((d->length == 'h' || d->length == 'l') && *at == d->length) {
+            d->length = d->length == 'h' ? 'H' : 'L';
+            at++;
+        }
+    }
+    if ((d->conversion = *at) == '\0')
+        return NULL;
+    number = strchr(kind == EMPM__HTML ? "diuxX" : "diu", *at) != NULL;
+    real = strchr("feg", *at) != NULL;
+    /* each conversion with what it can have; %% and %c with nothing */
+    if (number ? d->precision != -1
+        : real ? (d->length != '\0' && d->length != 'l') || d->precision == -2
+               : d->length != '\0' || flags + width > 0 ||
+                     (*at != 's' && d->precision != -1) ||
+                     (*at != 's' && *at != '%' &&
+                      (*at != 'c' || kind == EMPM__HTML)))
+        return NULL;
+    return at + 1;
+}
+
+/* Writes a character of the format itself to `to`: in JSON '...' is a string,
+ * too. Returns how many bytes, at most 2, and *taken, how many it has read; 0:
+ * it cannot stand here. */
+static size_t empm__answers_literal(empm__answers_out *o, const char *at,
+                                    char to[2], size_t *taken)
+{
+    *to = *at;
+    *taken = 1;
+    if (o->kind == EMPM__HTML)
+        return 1;
+    if (o->quote != '\0' && (unsigned char)*at < ' ')
+        return 0;
+    if (o->quote != '\0' && *at == '\\') {
+        *taken = 2;
+        to[1] = at[1];
+        if (at[1] == '\'')           /* which JSON does not escape */
+            *to = '\'';
+        return at[1] == '\'' ? 1
+             : at[1] != '\0' && strchr("\"\\/bfnrtu", at[1]) != NULL ? 2 : 0;
+    }
+    if (o->quote == '\'' && *at == '"') {
+        to[0] = '\\';
+        to[1] = '"';
+        return 2;
+    }
+    if (o->quote == '\0' ? *at == '"' || *at == '\'' : *at == o->quote) {
+        o->quote = o->quote == '\0' ? *at : '\0';
+        *to = '"';
+    }
+    return 1;
+}
+
+/* Is this a format of that kind? In JSON, one that ends within a string is
+ * none. */
+static int empm__answers_format_ok(empm__answers_out *o, const char *fmt)
+{
+    empm__answers_directive d;
+    char to[2];
+    size_t taken;
+    if (fmt == NULL)
+        return 0;
+    while (*fmt != '\0') {
+        if (*fmt == '%') {
+            if ((fmt = empm__answers_parse(fmt + 1, o->kind, &d)) == NULL)
+                return 0;
+        } else if (empm__answers_literal(o, fmt, to, &taken) > 0)
+            fmt += taken;
+        else
+            return 0;
+    }
+    return o->quote == '\0';
+}
+
+/* Writes a text, which ends with NUL or after `precision` bytes. NULL: null in
+ * JSON, nothing elsewhere. */
+static void empm__answers_string(empm__answers_out *o, const char *s,
+                                 int precision)
+{
+    const int quotes = o->kind == EMPM__JSON && o->quote == '\0';
+    size_t n = 0;
+    /* no strlen(): with a precision, no NUL need be there */
+    char one[8];
+    if (s == NULL) {
+        empm__answers_put(o, "null", quotes ? 4 : 0);
+        return;
+    }
+    while ((precision < 0 || n < (size_t)precision) && s[n] != '\0')
+        n++;
+    empm__answers_put(o, "\"", quotes ? 1 : 0);
+    while (n > 0) {
+        size_t taken;
+        const size_t len = empm__answers_escape(one, s, n, o->kind, &taken);
+        empm__answers_put(o, one, len);
+        s += taken;
+        n -= taken;
+    }
+    empm__answers_put(o, "\"", quotes ? 1 : 0);
+}
+
+/* Writes the next argument, of the type that the directive names: what is
+ * narrower than an int has come as one. All are printed as the widest, so that
+ * one spec of printf() serves. */
+static void empm__answers_integer(empm__answers_out *o,
+                                  const empm__answers_directive *d)
+{
+    const int sign = d->conversion == 'd' || d->conversion == 'i';
+    char spec[24], text[160];
+    unsigned long long v;
+    int n;
+    switch (d->length) {
+    case 'L':
+        v = va_arg(o->ap, unsigned long long);
+        break;
+    case 'l':
+        v = sign ? (unsigned long long)va_arg(o->ap, long)
+                 : va_arg(o->ap, unsigned long);
+        break;
+    case 'z':
+        v = sign ? (unsigned long long)(ptrdiff_t)va_arg(o->ap, size_t)
+                 : va_arg(o->ap, size_t);
+        break;
+    case 'j':
+        v = va_arg(o->ap, uintmax_t);
+        break;
+    case 't':
+        v = (unsigned long long)va_arg(o->ap, ptrdiff_t);
+        break;
+    case 'h':
+        v = sign ? (unsigned long long)(short)va_arg(o->ap, int)
+                 : (unsigned short)va_arg(o->ap, int);
+        break;
+    case 'H':
+        v = sign ? (unsigned long long)(signed char)va_arg(o->ap, int)
+                 : (unsigned char)va_arg(o->ap, int);
+        break;
+    default:
+        v = sign ? (unsigned long long)va_arg(o->ap, int)
+                 : va_arg(o->ap, unsigned);
+        break;
+    }
+    snprintf(spec, sizeof spec, "%%%sll%c", d->flags, d->conversion);
+    n = sign ? snprintf(text, sizeof text, spec, (long long)v)
+             : snprintf(text, sizeof text, spec, v);
+    empm__answers_put(o, text, (size_t)n);
+}
+
+/* Writes a double. JSON has no NaN and no infinity: they are null. The point is
+ * '.', whatever the locale has. */
+static void empm__answers_real(empm__answers_out *o,
+                               const empm__answers_directive *d)
+{
+    const double v = va_arg(o->ap, double);
+    char spec[24], text[512];
+    int n, i, k = 0;
+    if (o->kind == EMPM__JSON && (v != v || v - v != 0)) {
+        empm__answers_put(o, "null", 4);
+        return;
+    }
+    snprintf(spec, sizeof spec, "%%%s.*%c", d->flags, d->conversion);
+    n = snprintf(text, sizeof text, spec, d->precision, v);
+    for (i = 0; i < n; i++) {
+        if ((unsigned char)text[i] < 0x80 && text[i] != ',')
+            text[k++] = text[i];
+        else if (k > 0 && text[k - 1] != '.')
+            text[k++] = '.';         /* whatever has bytes of its own here */
+    }
+    empm__answers_put(o, text, (size_t)k);
+}
+
+/* Appends what the format makes to the answer: empm__answers_format_ok() has
+ * seen that each directive is one. Returns EMPM_OK, or the error of
+ * empm_write(). */
+static int empm__answers_write(empm__answers_out *o, const char *fmt)
+{
+    empm__answers_directive d;
+    char to[2];
+    size_t taken;
+    int truth;
+    while (*fmt != '\0' && o->error == EMPM_OK) {
+        if (*fmt != '%') {
+            const size_t n = empm__answers_literal(o, fmt, to, &taken);
+            empm__answers_put(o, to, n);
+            fmt += taken;
+            continue;
+        }
+        fmt = empm__answers_parse(fmt + 1, o->kind, &d);
+        if (d.precision == -2)
+            d.precision = va_arg(o->ap, int);
+        switch (d.conversion) {
+        case '%':
+            empm__answers_put(o, "%", 1);
+            break;
+        case 's':
+            empm__answers_string(o, va_arg(o->ap, const char *), d.precision);
+            break;
+        case 'c':
+            truth = va_arg(o->ap, int) != 0;
+            empm__answers_put(o, truth ? "true" : "false", truth ? 4 : 5);
+            break;
+        case 'f': case 'e': case 'g':
+            empm__answers_real(o, &d);
+            break;
+        default:
+            empm__answers_integer(o, &d);
+            break;
+        }
+    }
+    return o->error != EMPM_OK ? o->error : empm_write(o->req, o->text, o->n);
+}
+
+/* Appends a format of that kind. With `type`, that is Content-Type, unless one
+ * has been set. `status` 0: it stays. A format that is none changes nothing. */
+static int empm__answers_format(empm_request *req, enum empm__answers_kind kind,
+                                int status, const char *type, const char *fmt,
+                                va_list ap)
+{
+    empm__answers_out o;
+    int r = EMPM_OK;
+    o.req = req;
+    o.kind = kind;
+    o.quote = '\0';
+    o.error = EMPM_OK;
+    o.n = 0;
+    if (!empm__answers_format_ok(&o, fmt)) {
+        empm__response_complain(req, kind == EMPM__JSON
+                                ? "a format that is no JSON refused"
+                                : "a format that is not for HTML refused");
+        return EMPM_EINVAL;
+    }
+    if (status != 0)
+        r = empm_status(req, status);
+    if (r == EMPM_OK && type != NULL && !req->has_type &&
+        empm__request_head_is_open(req))
+        r = empm_set_header(req, "Content-Type", type);
+    if (r < 0)
+        return r;
+    va_copy(o.ap, ap);               /* an array in some ABIs: it has no & */
+    r = empm__answers_write(&o, fmt);
+    va_end(o.ap);
+    return r;
+}
+
+EMPM_API int empm_json(empm_request *req, int status, const char *fmt, ...)
+{
+    va_list ap;
+    int r;
+    va_start(ap, fmt);
+    r = empm__answers_format(req, EMPM__JSON, status, "application/json", fmt,
+                             ap);
+    va_end(ap);
+    return r;
+}
+
+EMPM_API int empm_add_json(empm_request *req, const char *fmt, ...)
+{
+    va_list ap;
+    int r;
+    va_start(ap, fmt);
+    r = empm__answers_format(req, EMPM__JSON, 0, NULL, fmt, ap);
+    va_end(ap);
+    return r;
+}
+
+EMPM_API int empm_html(empm_request *req, const char *fmt, ...)
+{
+    va_list ap;
+    int r;
+    va_start(ap, fmt);
+    r = empm__answers_format(req, EMPM__HTML, 0, "text/html; charset=utf-8",
+                             fmt, ap);
+    va_end(ap);
+    return r;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>answers-fields -- redirects and cookies
+ *
+ * What stands in a field of the answer goes by the grammar of its reader, the
+ * browser, which forgives more than RFCs do: so a target is a path of this
+ * server unless the program says that it is not, and a cookie is as closed as
+ * it can be unless its attributes open it.
+ *
+ * source    RFC 9110 10.2.2 and 15.4, RFC 3986 4.2, WHATWG URL 4.4 (where '\'
+ *           is '/', and blanks around an address are none), RFC 6265bis 4.1
+ * ------------------------------------------------------------------------- */
+
+/* Sets Location and the status. Bytes that cannot stand in an address are
+ * written as %XX. Nothing changes if that fails. */
+static int empm__answers_location(empm_request *req, int status,
+                                  const char *target)
+{
+    const size_t n = strlen(target);
+    char *to = (char *)empm_alloc(req, 3 * n + 1);
+    int r;
+    if (to == NULL)
+        return EMPM_ENOMEM;
+    *empm__dispatch_percent(to, &req->w->s->chars, target, n, 1) = '\0';
+    r = empm_set_header(req, "Location", to);
+    return r < 0 ? r : empm_status(req, status);
+}
+
+/* May `target` be sent with that status? Browsers drop controls, and blanks at
+ * the front, before they look for "//"; a '\' is a '/' to them. */
+static int empm__answers_may_redirect(int status, const char *target)
+{
+    const char *s;
+    if ((status < 301 || status > 303) && status != 307 && status != 308)
+        return 0;
+    if (target == NULL || *target == '\0' || *target == ' ')
+        return 0;
+    for (s = target; *s != '\0'; s++)
+        if ((unsigned char)*s < ' ' || *s == 127 || *s == '\\')
+            return 0;
+    return 1;
+}
+
+/* A ':' before any of "/?#" would end a scheme (RFC 3986 4.2). */
+EMPM_API int empm_redirect(empm_request *req, int status, const char *target)
+{
+    if (!empm__answers_may_redirect(status, target) ||
+        strncmp(target, "//", 2) == 0 ||
+        target[strcspn(target, ":/?#")] == ':')
+        return EMPM_EINVAL;
+    return empm__answers_location(req, status, target);
+}
+
+/* With a scheme, two slashes and a host: less than that, and browsers take
+ * their own host, or the first word of the path. */
+EMPM_API int empm_redirect_url(empm_request *req, int status, const char *url)
+{
+    size_t n;
+    if (!empm__answers_may_redirect(status, url))
+        return EMPM_EINVAL;
+    n = empm__text_same(url, empm__min(strlen(url), 8), "https://", 8) ? 8
+      : empm__text_same(url, empm__min(strlen(url), 7), "http://", 7) ? 7 : 0;
+    if (n == 0 || strcspn(url + n, "/?# ") == 0 ||
+        url[n + strcspn(url + n, "/?# ")] == ' ')
+        return EMPM_EINVAL;
+    return empm__answers_location(req, status, url);
+}
+
+/* A cookie's attributes. Spans are of the text that the program has given. */
+typedef struct empm__cookie {
+    const char *path, *domain;
+    size_t      path_len, domain_len;      /* domain_len 0: none */
+    const char *same_site;
+    int64_t     max_age_s;                 /* -1: none */
+    int         secure;                    /* -1: nothing said */
+    int         http_only, partitioned;
+} empm__cookie;
+
+#define EMPM__COOKIE_MOST 4096       /* name and value; browsers drop longer */
+#define EMPM__COOKIE_PART 1024       /* the value of an attribute; the same */
+
+/* Sets what one attribute says: name, n bytes, and value, v bytes, NULL: it has
+ * none. Returns 0: there is no such attribute, or no such value of it. */
+static int empm__answers_cookie_is(empm__cookie *k, const char *name, size_t n,
+                                   const char *value, size_t v)
+{
+    static const char *const sites[] = { "Strict", "Lax", "None" };
+    static const char *const flags[] = { "Secure", "HttpOnly", "Partitioned" };
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz"
+                                  "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-";
+    size_t i;
+    if (v > EMPM__COOKIE_PART)
+        return 0;
+    for (i = 0; value == NULL && i < 3; i++) {
+        const size_t off = n > 0 && *name == '-';
+        int *const flag = i == 0 ? &k->secure : i == 1 ? &k->http_only
+                                                       : &k->partitioned;
+        if (!empm__text_same(name + off, n - off, flags[i], strlen(flags[i])))
+            continue;
+        *flag = !off;
+        return 1;
+    }
+    if (value == NULL)
+        return 0;
+    if (empm__text_same(name, n, "path", 4)) {
+        k->path = value;
+        k->path_len = v;
+        return v > 0 && *value == '/';
+    }
+    if (empm__text_same(name, n, "domain", 6)) {
+        k->domain = value;
+        k->domain_len = v;
+        return v > 0 && strspn(value, letters) >= v;
+    }
+    if (empm__text_same(name, n, "max-age", 7)) {
+        k->max_age_s = v < 10 ? empm__parse_u63(value, v) : -1;
+        return k->max_age_s >= 0;
+    }
+    for (i = 0; i < 3 && empm__text_same(name, n, "samesite", 8); i++)
+        if (empm__text_same(value, v, sites[i], strlen(sites[i])))
+            return (k->same_site = sites[i]) != NULL;
+    return 0;
+}
+
+/* Reads "Path=/a; Max-Age=60; -HttpOnly" over the defaults; of an attribute
+ * that stands there twice, the last one counts. Returns 0: it is none. */
+static int empm__answers_cookie_parse(empm__cookie *k, const char *text)
+{
+    memset(k, 0, sizeof *k);
+    k->path = "/";
+    k->path_len = 1;
+    k->same_site = "Lax";
+    k->max_age_s = -1;
+    k->secure = -1;
+    k->http_only = 1;
+    while (text != NULL && *text != '\0') {
+        const size_t all = strcspn(text, ";");
+        const char *end = text + all, *eq;
+        size_t n, v = 0;
+        text += strspn(text, " \t");
+        if (text < end) {
+            n = empm__text_trimmed(text, (size_t)(end - text));
+            eq = (const char *)memchr(text, '=', n);
+            if (eq != NULL) {
+                v = n - (size_t)(eq + 1 - text);
+                n = (size_t)(eq - text);
+            }
+            if (!empm__answers_cookie_is(k, text, n,
+                                         eq != NULL ? eq + 1 : NULL, v))
+                return 0;
+        }
+        text = end + (*end == ';');
+    }
+    return 1;
+}
+
+/* May a cookie of that name have these attributes? What its name, SameSite=None
+ * or Partitioned demand is added, unless the program has said the opposite. */
+static int empm__answers_cookie_agrees(empm__cookie *k, const char *name,
+                                       const char *scheme)
+{
+    const int host = empm__text_same(name, empm__min(strlen(name), 7),
+                                     "__host-", 7);
+    if (host && (k->domain_len > 0 || k->path_len != 1))
+        return 0;
+    if (host || k->partitioned || *k->same_site == 'N' ||
+        empm__text_same(name, empm__min(strlen(name), 9), "__secure-", 9)) {
+        if (k->secure == 0)
+            return 0;
+        k->secure = 1;
+    }
+    if (k->secure < 0)
+        k->secure = strcmp(scheme, "https") == 0;
+    return 1;
+}
+
+/* RFC 6265 4.1.1: no quotes, commas, semicolons, backslashes or blanks, which
+ * servers and browsers read apart. */
+static int empm__answers_cookie_value_ok(const char *s)
+{
+    for (; *s != '\0'; s++)
+        if ((unsigned char)*s <= ' ' || (unsigned char)*s >= 127 ||
+            strchr("\",;\\", *s) != NULL)
+            return 0;
+    return 1;
+}
+
+/* Removes all Set-Cookie fields of that name but the last: there should be one
+ * (RFC 6265 4.1.1). It comes after the new one has found room, so that a call
+ * that fails changes nothing. */
+static void empm__answers_cookie_last(empm_request *req, const char *name)
+{
+    const size_t n = strlen(name);
+    char *at = req->fields, *next, *one = NULL, *behind = NULL;
+    while ((at = empm__response_field_line(req, at, "set-cookie", 10, &next)) !=
+           NULL) {
+        if (strncmp(at + 12, name, n) != 0 || at[12 + n] != '=') {
+            at = next;
+            continue;
+        }
+        if (one != NULL) {               /* there is a later one */
+            const size_t gone = (size_t)(behind - one);
+            memmove(one, behind,
+                    (size_t)(req->fields + req->fields_len - behind));
+            req->fields_len -= (uint32_t)gone;
+            at -= gone;
+            next -= gone;
+        }
+        one = at;
+        behind = at = next;
+    }
+}
+
+EMPM_API int empm_set_cookie(empm_request *req, const char *name,
+                             const char *value, const char *attributes)
+{
+    const size_t n = name != NULL ? strlen(name) : 0;
+    const size_t v = value != NULL ? strlen(value) : 0;
+    empm__cookie k;
+    char date[30], age[72] = "", *to;
+    size_t room;
+    int r;
+    /* a cookie without a name could pose as one with a prefix: "=__Host-a" */
+    if (n == 0 || n + v > EMPM__COOKIE_MOST ||
+        !empm__chars_all(&req->w->s->chars, name, n, EMPM__TCHAR) ||
+        (value != NULL && !empm__answers_cookie_value_ok(value)) ||
+        !empm__answers_cookie_parse(&k, attributes) ||
+        !empm__answers_cookie_agrees(&k, name, empm_scheme(req)))
+        return EMPM_EINVAL;
+    if (value == NULL)
+        k.max_age_s = 0;
+    if (k.max_age_s >= 0) {          /* Expires: for clients without Max-Age */
+        empm__format_date(date, k.max_age_s == 0
+                                    ? 0 : (int64_t)time(NULL) + k.max_age_s);
+        snprintf(age, sizeof age, "; Max-Age=%lld; Expires=%s",
+                 (long long)k.max_age_s, date);
+    }
+    room = n + v + k.path_len + k.domain_len + sizeof age + 96;
+    if ((to = (char *)empm_alloc(req, room)) == NULL)
+        return EMPM_ENOMEM;
+    snprintf(to, room, "%s=%s%s; Path=%.*s%s%.*s%s%s; SameSite=%s%s", name,
+             value != NULL ? value : "", age, (int)k.path_len, k.path,
+             k.domain_len > 0 ? "; Domain=" : "", (int)k.domain_len,
+             k.domain_len > 0 ? k.domain : "", k.secure ? "; Secure" : "",
+             k.http_only ? "; HttpOnly" : "", k.same_site,
+             k.partitioned ? "; Partitioned" : "");
+    r = empm_add_header(req, "Set-Cookie", to);
+    if (r == EMPM_OK)
+        empm__answers_cookie_last(req, name);
+    return r;
+}
+
+#endif /* EVENTMPM_NO_ANSWERS */
+
 /* ---------------------------------------------------------------------------
  * >>proxy -- the client behind a proxy, and which proxies are believed
  *
@@ -18479,7 +20002,9 @@ static const empm__wing empm__proxy_wing = EMPM__WING_OFF(empm__proxy_check);
  * source    FIPS 180-4 (SHA-256), RFC 2104 (HMAC), RFC 4648 4 and 5 (base64)
  * ------------------------------------------------------------------------- */
 
-#ifndef EVENTMPM_NO_AUTH
+#if !defined(EVENTMPM_NO_AUTH) || !defined(EVENTMPM_NO_SESSIONS)
+
+#define EMPM__SECRET_FILE_MOST 1048576 /* bytes of a file of secrets */
 
 typedef struct empm__sha256 {
     uint32_t      h[8];
@@ -18548,6 +20073,7 @@ static void empm__sha256_block(uint32_t h[8], const unsigned char *p)
     h[7] += z;
 }
 
+/* Begins a message: the first words are of the square roots of primes. */
 static void empm__sha256_begin(empm__sha256 *s)
 {
     static const uint32_t first[8] = {
@@ -18558,6 +20084,8 @@ static void empm__sha256_begin(empm__sha256 *s)
     s->bytes = 0;
 }
 
+/* Takes n bytes more. A block that is whole is hashed at once, so the context
+ * never holds more than 63 bytes of the message. */
 static void empm__sha256_add(empm__sha256 *s, const void *data, size_t n)
 {
     const unsigned char *p = (const unsigned char *)data;
@@ -18595,6 +20123,7 @@ typedef struct empm__hmac {
     unsigned char key[64];
 } empm__hmac;
 
+/* A key that is longer than a block is hashed first (RFC 2104 2). */
 static void empm__hmac_begin(empm__hmac *m, const void *key, size_t n)
 {
     unsigned char pad[64];
@@ -18612,6 +20141,8 @@ static void empm__hmac_begin(empm__hmac *m, const void *key, size_t n)
     empm__sha256_add(&m->inner, pad, sizeof pad);
 }
 
+/* n bytes more of the message. */
+EMPM__OPTIONAL
 static void empm__hmac_add(empm__hmac *m, const void *data, size_t n)
 {
     empm__sha256_add(&m->inner, data, n);
@@ -18623,6 +20154,7 @@ static void empm__hmac_add_text(empm__hmac *m, const char *s)
     empm__sha256_add(&m->inner, s, strlen(s) + 1);
 }
 
+/* Writes the code. The context holds the key, and is of no use afterwards. */
 static void empm__hmac_end(empm__hmac *m, unsigned char out[32])
 {
     int i;
@@ -18709,7 +20241,44 @@ static size_t empm__base64_encode_url(char *to, const void *data, size_t n)
     return k;
 }
 
-#endif /* EVENTMPM_NO_AUTH */
+/* Reads a file of secrets whole, with a NUL behind it. NULL: it is said why, or
+ * rep->result is EMPM_ENOMEM. */
+static char *empm__secret_file_read(const char *directive, const char *path,
+                                    int code, empm__report *rep)
+{
+    struct stat st;
+    char *text = NULL;
+    size_t n = 0;
+    ssize_t r = -1;
+    /* O_NONBLOCK: a FIFO by mistake would keep the start waiting */
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, code, "%s %s: %s: %s", directive,
+                         path, fd < 0 ? "open" : "fstat", strerror(errno));
+    else if (!S_ISREG(st.st_mode) || st.st_size > EMPM__SECRET_FILE_MOST)
+        empm__report_say(rep, EMPM_LOG_ERROR, code, "%s %s: is no file of at "
+                         "most 1 MiB", directive, path);
+    else if ((text = (char *)EMPM_MALLOC((size_t)st.st_size + 1)) == NULL) {
+        rep->result = EMPM_ENOMEM;
+        empm__report_say(rep, EMPM_LOG_ERROR, 5104, "%s: no memory", directive);
+    } else {
+        while ((r = read(fd, text + n, (size_t)st.st_size - n)) > 0)
+            n += (size_t)r;
+        if (r < 0)
+            empm__report_say(rep, EMPM_LOG_ERROR, code, "%s %s: read: %s",
+                             directive, path, strerror(errno));
+    }
+    if (fd >= 0)
+        close(fd);
+    if (r == 0) {
+        text[n] = '\0';
+        return text;
+    }
+    EMPM_FREE(text);
+    return NULL;
+}
+
+#endif /* EVENTMPM_NO_AUTH, EVENTMPM_NO_SESSIONS */
 
 /* ---------------------------------------------------------------------------
  * >>store -- keys and values in memory that processes share
@@ -18748,7 +20317,8 @@ static size_t empm__base64_encode_url(char *to, const void *data, size_t n)
  * source    J.-P. Aumasson, D. J. Bernstein, "SipHash: a fast short-input PRF"
  * ------------------------------------------------------------------------- */
 
-#if !defined(EVENTMPM_NO_STORE) || defined(EVENTMPM_TLS_BEARSSL)
+#if !defined(EVENTMPM_NO_STORE) || defined(EVENTMPM_TLS_BEARSSL) || \
+    !defined(EVENTMPM_NO_RATE_LIMIT)
 
 /* Fills in n bytes that no client can guess; without any chance in the system,
  * the clock is better than a constant. */
@@ -19030,7 +20600,9 @@ static uint64_t empm__kv_sweep_shard(empm__kv *kv, uint32_t i, uint64_t now_ms)
                 first = sh->slots[slot].expires_ms;
     }
     pthread_mutex_unlock(&sh->lock);
-    return first == UINT64_MAX ? 0 : empm__min(first - now_ms + 1, INT32_MAX);
+    if (first == UINT64_MAX)
+        return 0;
+    return first - now_ms < INT32_MAX ? first - now_ms + 1 : INT32_MAX;
 }
 
 /* Makes room for an entry of `owner`: all that has expired goes. If nothing
@@ -19163,6 +20735,7 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
 }
 
 /* Copies the value out under the lock. EMPM_EGONE: there is none. */
+EMPM__OPTIONAL
 static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
                         void *value, size_t cap, size_t *len, uint64_t *version,
                         uint64_t now_ms)
@@ -19188,6 +20761,7 @@ static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
 }
 
 /* if_version: NULL: whatever is there; 0: only if nothing is; or only that. */
+EMPM__OPTIONAL
 static int empm__kv_put_of(uint8_t owner, empm__kv *kv, const void *key,
                            size_t key_len, const uint64_t *if_version,
                            const void *value, size_t len, int64_t ttl_ms,
@@ -19210,7 +20784,7 @@ static int empm__kv_put_of(uint8_t owner, empm__kv *kv, const void *key,
     return r;
 }
 
-#ifndef EVENTMPM_NO_STORE            /* what TLS does not need */
+#ifndef EVENTMPM_NO_STORE            /* what others do not need */
 
 /* The same where all entries have one owner: the first that ends gives way. */
 static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
@@ -19304,7 +20878,7 @@ static void empm__kv_free(empm__kv *kv, size_t bytes)
         munmap(kv, bytes);
 }
 
-#endif /* EVENTMPM_NO_STORE, and no sessions of TLS */
+#endif /* EVENTMPM_NO_STORE, no sessions of TLS and no RateLimit */
 
 /* ---------------------------------------------------------------------------
  * >>store-calls -- the shared store, as a handler sees it
@@ -19360,6 +20934,45 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
 {
     return empm__kv_add(s->store, key, key_len, delta, ttl_ms, result,
                         empm__store_now_ms());
+}
+
+/* Writes the key of an upload's progress, apart from all keys of the program,
+ * since clients choose tokens. Returns its bytes; 0: it is no token. */
+static size_t empm__store_progress_key(char key[80], const char *token)
+{
+    const size_t n = token != NULL ? strlen(token) : 0;
+    if (n == 0 || n > 64)
+        return 0;
+    memcpy(key, "\0progress", 9);
+    memcpy(key + 9, token, n);
+    return n + 9;
+}
+
+EMPM_API int empm_progress(empm_request *req, const char *token)
+{
+    char key[80];
+    const size_t n = empm__store_progress_key(key, token);
+    int64_t seen[2];
+    seen[0] = empm_body_received(req, &seen[1]);
+    return n == 0 ? EMPM_EINVAL
+                  : empm_store_put(req->w->s, key, n, seen, sizeof seen, 60000);
+}
+
+EMPM_API int empm_progress_page(empm_request *req, void *user)
+{
+    char key[80], length[24];
+    const size_t n = empm__store_progress_key(key, empm_query(req, "token"));
+    int64_t seen[2];
+    size_t len = 0;
+    (void)user;
+    if (n == 0 || empm_store_get(req->w->s, key, n, seen, sizeof seen, &len,
+                                 NULL) != EMPM_OK)
+        return 404;
+    snprintf(length, sizeof length, "%lld", (long long)seen[1]);
+    empm_set_header(req, "Content-Type", "application/json");
+    empm_set_header(req, "Cache-Control", "no-store");
+    return empm_printf(req, "{\"received\":%lld,\"length\":%s}\n",
+                       (long long)seen[0], seen[1] < 0 ? "null" : length);
 }
 
 /* --- the wing ------------------------------------------------------------- */
@@ -19421,6 +21034,458 @@ static const empm__wing empm__store_wing = EMPM__WING_OFF(empm__store_check);
 #endif /* EVENTMPM_NO_STORE */
 
 /* ---------------------------------------------------------------------------
+ * >>rate -- RateLimit: how often a client may come into a location
+ *
+ * For each client and RateLimit one number is kept, in a store of its own that
+ * all children share: when the client would be even with its rate (the generic
+ * cell rate algorithm). A request moves it on by one interval; it may be ahead
+ * of now by as many as the burst has.
+ *
+ *   RateLimit 2/second burst=3       tolerance 3 - 1 intervals of 500 ms
+ *   now       0     0     0     0     600    600
+ *   even at   500   1000  1500  429   2000   429, Retry-After: 1
+ *
+ * A client is an IPv4 address or an IPv6 /64. One that is even again costs no
+ * entry. In a shard that is full the network (/24, /48) with most entries gives
+ * one, that which is even first: so a flood of addresses replaces itself, and
+ * never lets in a client that is over its rate.
+ *
+ * source    ITU-T I.371, annex A (the virtual scheduling algorithm)
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_RATE_LIMIT
+
+#define EMPM__RATE_ROOM 64u            /* of an entry: the least */
+
+/* Servers that follow each other in one process share it. */
+struct empm__rates {
+    empm__kv *kv;
+    size_t    bytes;
+    int       servers;
+};
+
+/* Reads "N/second", "/minute" or "/hour", and "burst=N"; without it the burst
+ * is N. Returns NULL, or what is wrong. "none": no limit. */
+static const char *empm__rate_parse(empm__location *l, const char *value)
+{
+    static const struct { const char *name; uint32_t us; } units[] = {
+        { "second", 1000000u }, { "minute", 60000000u }, { "hour", 3600000000u }
+    };
+    static const char bad[] = "must be none, or N/second, N/minute or N/hour "
+                              "and maybe burst=N, each N from 1 to 1000000";
+    char word[64], *slash;
+    const char *rest = value;
+    int64_t n, burst;
+    size_t i;
+    l->rate = NULL;
+    if (empm__text_word(&rest, word, sizeof word) != 1)
+        return bad;
+    if (empm__text_equal(word, "none") && *rest == '\0')
+        return NULL;
+    if ((slash = strchr(word, '/')) == NULL)
+        return bad;
+    n = burst = empm__parse_u63(word, (size_t)(slash - word));
+    for (i = 0; i < EMPM__COUNT(units); i++)
+        if (empm__text_equal(slash + 1, units[i].name))
+            break;
+    if (i == EMPM__COUNT(units) || n < 1 || n > 1000000)
+        return bad;
+    if (empm__text_word(&rest, word, sizeof word) == 1) {
+        if (!empm__text_begins(word, "burst="))
+            return bad;
+        burst = empm__parse_u63(word + 6, strlen(word + 6));
+    }
+    if (burst < 1 || burst > 1000000 || *(rest + strspn(rest, " \t")) != '\0')
+        return bad;
+    l->rate = value;
+    l->rate_us = units[i].us / (uint32_t)n;
+    l->rate_burst = (uint32_t)burst;
+    return NULL;
+}
+
+/* The part of an address that is the client's alone, and how much of it its
+ * network has. */
+static size_t empm__rate_address(const empm__peer *p, size_t *network)
+{
+    *network = p->family == EMPM__PEER_IPV6 ? 6
+             : p->family == EMPM__PEER_IPV4 ? 3 : 0;
+    return p->family == EMPM__PEER_IPV6 ? 8
+         : p->family == EMPM__PEER_IPV4 ? 4 : 0;
+}
+
+/* Lets a request in, at now_us. Returns 0; or after how many microseconds it
+ * may come; or EMPM_E*: nothing is known of its rate. */
+static int64_t empm__rate_take(empm__kv *kv, const empm__location *l,
+                               const empm__peer *p, uint64_t now_us)
+{
+    const uint64_t ahead = (uint64_t)l->rate_us * (l->rate_burst - 1);
+    unsigned char key[8 + 1 + 8];
+    uint64_t even = 0;
+    size_t network, n = empm__rate_address(p, &network);
+    int64_t r = 0;
+    empm__kv_at at;
+    memcpy(key, &l->rate_key, 8);
+    key[8] = p->family;
+    memcpy(key + 9, p->addr, n);
+    r = empm__kv_open(&at, kv, key, 9 + n, now_us / 1000);
+    if (r < 0)
+        return r;
+    if (at.slot != NULL && at.slot->len == sizeof even)
+        memcpy(&even, at.value, sizeof even);
+    if (even > now_us + ahead)
+        r = (int64_t)(even - now_us - ahead);
+    else {
+        even = (even > now_us ? even : now_us) + l->rate_us;
+        at.owner = (uint8_t)empm__sip_hash(kv->seed, key + 8, 1 + network);
+        r = empm__kv_write(&at, &even, sizeof even, even / 1000 + 1);
+    }
+    pthread_mutex_unlock(&at.sh->lock);
+    return r;
+}
+
+/* --- the wing ------------------------------------------------------------- */
+
+static const char *empm__rate_locate(empm_server *s, empm__location *l,
+                                     const char *name, const char *value)
+{
+    (void)s;
+    return empm__text_equal(name, "RateLimit") ? empm__rate_parse(l, value)
+                                               : empm__location_unknown;
+}
+
+static void empm__rate_check(const empm_config *cfg, const empm__chars *chars,
+                             empm__report *rep)
+{
+    (void)chars;
+    if (cfg->rate_limit_size < (int64_t)EMPM__KV_LEAST(EMPM__RATE_ROOM) ||
+        (uint64_t)cfg->rate_limit_size > SIZE_MAX / 2)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5810, "RateLimitSize must be "
+                         "from %lu to %lu",
+                         (unsigned long)EMPM__KV_LEAST(EMPM__RATE_ROOM),
+                         (unsigned long)(SIZE_MAX / 2));
+}
+
+/* Takes over what the server before has counted, or begins anew. */
+static int empm__rate_store_take(empm_server *s, const empm_server *old,
+                                 empm__report *rep)
+{
+    const size_t bytes = (size_t)s->cfg->rate_limit_size;
+    int r;
+    if (old != NULL && old->rates != NULL && old->rates->bytes == bytes)
+        s->rates = old->rates;
+    else {
+        s->rates = (struct empm__rates *)EMPM_MALLOC(sizeof *s->rates);
+        if (s->rates == NULL)
+            return EMPM_ENOMEM;
+        memset(s->rates, 0, sizeof *s->rates);
+        s->rates->bytes = bytes;
+    }
+    s->rates->servers++;
+    if (s->rates->kv == NULL &&
+        (r = empm__kv_new(&s->rates->kv, bytes, EMPM__RATE_ROOM)) < 0) {
+        empm__report_say(rep, EMPM_LOG_ERROR, 5810, "RateLimitSize: no memory "
+                         "of that size to share");
+        return r;
+    }
+    return EMPM_OK;
+}
+
+/* A limit is known by the text of its line: each reload and each child makes
+ * the same key of it, and the locations within it count together. */
+static int empm__rate_server_new(empm_server *s, const empm_server *old,
+                                 empm__report *rep)
+{
+    uint32_t k;
+    int i, r;
+    for (k = 0; k < s->locations.n; k++) {
+        empm__location *l = &s->locations.list[k];
+        if (l->rate == NULL)
+            continue;
+        if (s->rates == NULL && (r = empm__rate_store_take(s, old, rep)) < 0)
+            return r;
+        for (i = 0; i < EMPM_MAX_LOCATION && s->cfg->location[i] != NULL; i++) {
+            const char *line = s->cfg->location[i];
+            if (l->rate >= line && l->rate <= line + strlen(line))
+                l->rate_key = empm__sip_hash(s->rates->kv->seed, line,
+                                             strlen(line));
+        }
+    }
+    return EMPM_OK;
+}
+
+static void empm__rate_server_free(empm_server *s)
+{
+    if (s->rates == NULL || --s->rates->servers > 0)
+        return;
+    empm__kv_free(s->rates->kv, s->rates->bytes);
+    EMPM_FREE(s->rates);
+}
+
+/* A store that does not answer lets everybody in: that is said. */
+static int empm__rate_enter(empm_request *req)
+{
+    const empm__location *l = req->location;
+    empm__peer client;
+    char text[24];
+    int64_t r;
+    if (l->rate == NULL)
+        return EMPM_OK;
+    client = empm__request_client(req);
+    r = empm__rate_take(req->w->s->rates->kv, l, &client, empm__now_us());
+    if (r < 0)
+        empm__engine_log(req->w->engine, EMPM_LOG_ERROR, 5811, "RateLimit of "
+                         "%s: a child holds its store, so nobody is refused",
+                         l->path);
+    if (r <= 0)
+        return EMPM_OK;
+    empm__bump(&req->w->score->rate_refused, 1u);
+    empm__request_log(req, EMPM_LOG_INFO, 5812, "RateLimit of %s is reached: "
+                      "429", l->path);
+    snprintf(text, sizeof text, "%lld", (long long)((r + 999999) / 1000000));
+    return empm_set_header(req, "Retry-After", text) < 0 ? 503 : 429;
+}
+
+static const empm__wing empm__rate_wing = {
+    empm__rate_check, empm__rate_server_new, empm__rate_server_free,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    empm__rate_locate, empm__rate_enter, NULL
+};
+
+#else
+
+static const empm__wing empm__rate_wing = EMPM__WING_OFF(NULL);
+
+#endif /* EVENTMPM_NO_RATE_LIMIT */
+
+/* ---------------------------------------------------------------------------
+ * >>cors -- pages of other origins that may read a location's answers
+ *
+ * A browser keeps an answer from a page of another origin unless its fields
+ * name that origin, and asks first (a preflight: OPTIONS) before it sends what
+ * no form could. The fields are set when the head of an answer is decided, so
+ * that errors have them, too, and no handler can leave out Vary. Origins are
+ * compared as whole strings; "null", which any page can have itself be called,
+ * is one only where it is listed. Nothing of this keeps a request from running:
+ * it is no protection against forged ones.
+ *
+ * source    Fetch 3.3 (CORS protocol), RFC 6454 6.2
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_CORS
+
+/* The next word of a list with blanks or commas between them; 0: the end. */
+static int empm__cors_word(const char **list, const char **word, size_t *n)
+{
+    const char *s = *list + strspn(*list, " \t,\"");
+    *n = strcspn(s, " \t,\"");
+    *word = s;
+    *list = s + *n;
+    return *n > 0;
+}
+
+/* Is the word in the list, as a whole and in this case? "https://a.example" is
+ * neither "https://a.example.evil" nor "https://xa.example". */
+static int empm__cors_has(const char *list, const char *what, size_t len)
+{
+    const char *word;
+    size_t n;
+    while (empm__cors_word(&list, &word, &n))
+        if (n == len && memcmp(word, what, n) == 0)
+            return 1;
+    return 0;
+}
+
+/* Is it as a browser sends it: scheme://host[:port] in small letters, without
+ * the port that the scheme stands for? */
+static int empm__cors_is_origin(const char *s, size_t n)
+{
+    const char *end = s + n, *at = s, *host;
+    if ((n == 1 && *s == '*') || (n == 4 && memcmp(s, "null", 4) == 0))
+        return 1;
+    while (at < end && ((*at >= 'a' && *at <= 'z') ||
+                        (at > s && (empm__ascii_is_digit(*at) || *at == '+' ||
+                                    *at == '-' || *at == '.'))))
+        at++;
+    if (at == s || end - at < 4 || memcmp(at, "://", 3) != 0)
+        return 0;
+    for (host = at += 3; at < end; at++)
+        if (!(*at >= 'a' && *at <= 'z') && !empm__ascii_is_digit(*at) &&
+            strchr("-._~:[]", *at) == NULL)
+            return 0;
+    n = (size_t)(end - host);
+    return !(n > 3 && memcmp(end - 3, ":80", 3) == 0 &&
+             strncmp(s, "http:", 5) == 0) &&
+           !(n > 4 && memcmp(end - 4, ":443", 4) == 0 &&
+             strncmp(s, "https:", 6) == 0);
+}
+
+/* Takes a list of tokens, or of origins. NULL, or what is wrong. */
+static const char *empm__cors_list(const char **to, const char *value,
+                                   int origins)
+{
+    const char *list = value, *word;
+    size_t n, i;
+    int any = 0;
+    if (strlen(value) > 500)
+        return "is longer than 500 bytes";
+    for (; empm__cors_word(&list, &word, &n); any = 1) {
+        if (origins && !empm__cors_is_origin(word, n))
+            return "must be *, null, or origins such as https://example.org, "
+                   "in small letters, without a path and the scheme's own port";
+        for (i = 0; !origins && i < n; i++)
+            if (!(empm__chars_class((unsigned char)word[i]) & EMPM__TCHAR))
+                return "has a word that is no token";
+    }
+    *to = value;
+    return any ? NULL : "wants one word or more";
+}
+
+/* Texts stay where they stand in cfg; they are taken apart at each request,
+ * which costs less than a table of them would for lists of a few words. */
+static const char *empm__cors_locate(empm_server *s, empm__location *l,
+                                     const char *name, const char *value)
+{
+    int64_t n;
+    (void)s;
+    if (empm__text_equal(name, "CorsAllowOrigin"))
+        return empm__cors_list(&l->cors_origins, value, 1);
+    if (empm__text_equal(name, "CorsAllowMethods"))
+        return empm__cors_list(&l->cors_methods, value, 0);
+    if (empm__text_equal(name, "CorsAllowHeaders"))
+        return empm__cors_list(&l->cors_headers, value, 0);
+    if (empm__text_equal(name, "CorsExposeHeaders"))
+        return empm__cors_list(&l->cors_expose, value, 0);
+    if (empm__text_equal(name, "CorsAllowCredentials")) {
+        l->cors_credentials = empm__text_equal(value, "on");
+        return l->cors_credentials || empm__text_equal(value, "off")
+                   ? NULL : "must be On or Off";
+    }
+    if (empm__text_equal(name, "CorsMaxAge")) {
+        n = empm__parse_u63(value, strlen(value));
+        l->cors_max_age_s = (int)n;
+        return n >= 0 && n <= 86400 ? NULL
+                                    : "must be seconds, from 0 to 86400";
+    }
+    return empm__location_unknown;
+}
+
+/* What the lines of a location mean together. With credentials "*" would be
+ * refused by browsers, and an echo of every origin, which some servers send in
+ * its place, would let any page act for a user. */
+static void empm__cors_look(const empm__location *l, empm__report *rep)
+{
+    const int others = l->cors_methods != NULL || l->cors_headers != NULL ||
+                       l->cors_expose != NULL || l->cors_credentials;
+    if (l->cors_origins == NULL && others)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5820, "Location %s: CORS needs "
+                         "CorsAllowOrigin", l->path);
+    if (l->cors_origins != NULL && l->cors_credentials &&
+        (empm__cors_has(l->cors_origins, "*", 1) ||
+         empm__cors_has(l->cors_origins, "null", 4)))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5820, "Location %s: with "
+                         "CorsAllowCredentials each origin must be named, not "
+                         "by * or null: any page could act for a user",
+                         l->path);
+}
+
+static void empm__cors_check(const empm_config *cfg, const empm__chars *chars,
+                             empm__report *rep)
+{
+    empm__locations_look(cfg, chars, rep, empm__cors_look);
+}
+
+/* Sets a field to a list, with commas between its words. */
+static void empm__cors_field(empm_request *req, const char *name,
+                             const char *list)
+{
+    char text[1100], *at = text;
+    const char *word;
+    size_t n;
+    while (empm__cors_word(&list, &word, &n)) {
+        if (at > text)
+            at = EMPM__ADD(at, ", ");
+        at = empm__text_append(at, word, n);
+    }
+    *at = '\0';
+    empm_set_header(req, name, text);
+}
+
+/* Returns the value of Access-Control-Allow-Origin: the origin of the request,
+ * which must be one field, if it is listed, or "*"; NULL: it is not allowed. */
+static const char *empm__cors_allowed(const empm_request *req)
+{
+    const empm__head *h = &req->head;
+    const empm__location *l = req->location;
+    const uint32_t at = empm__head_find(h, req->text, "origin", 6, 0);
+    const char *origin;
+    if (at >= h->nfields ||
+        empm__head_find(h, req->text, "origin", 6, at + 1) < h->nfields)
+        return NULL;
+    origin = req->text + h->fields[at].value;
+    /* the same for all, whatever else is listed: there is no Vary */
+    if (empm__cors_has(l->cors_origins, "*", 1))
+        return "*";
+    return empm__cors_has(l->cors_origins, origin, strlen(origin)) ? origin
+                                                                   : NULL;
+}
+
+/* A preflight is answered here: no user is asked for, and no handler runs. */
+static int empm__cors_enter(empm_request *req)
+{
+    const empm__location *l = req->location;
+    char age[16];
+    if (l->cors_origins == NULL || strcmp(empm_method(req), "OPTIONS") != 0 ||
+        empm_header(req, "Origin") == NULL ||
+        empm_header(req, "Access-Control-Request-Method") == NULL)
+        return EMPM_OK;
+    if (empm__cors_allowed(req) == NULL)
+        return 403;
+    empm__cors_field(req, "Access-Control-Allow-Methods",
+                     l->cors_methods != NULL ? l->cors_methods
+                                             : "GET HEAD POST");
+    if (l->cors_headers != NULL)
+        empm__cors_field(req, "Access-Control-Allow-Headers", l->cors_headers);
+    if (l->cors_max_age_s > 0) {
+        snprintf(age, sizeof age, "%d", l->cors_max_age_s);
+        empm_set_header(req, "Access-Control-Max-Age", age);
+    }
+    return 204;
+}
+
+/* The same URL has another answer for another origin, also for a client that
+ * sends none: Vary is there in any case, beside what a handler has set. */
+static void empm__cors_leave(empm_request *req)
+{
+    const empm__location *l = req->location;
+    const char *allowed;
+    if (l->cors_origins == NULL)
+        return;
+    allowed = empm__cors_allowed(req);
+    if (!empm__cors_has(l->cors_origins, "*", 1) &&
+        empm_add_header(req, "Vary", "Origin") < 0)
+        return;                        /* no room: then nobody may read it */
+    if (allowed == NULL)
+        return;
+    empm_set_header(req, "Access-Control-Allow-Origin", allowed);
+    if (l->cors_credentials)
+        empm_set_header(req, "Access-Control-Allow-Credentials", "true");
+    if (l->cors_expose != NULL && strcmp(empm_method(req), "OPTIONS") != 0)
+        empm__cors_field(req, "Access-Control-Expose-Headers", l->cors_expose);
+}
+
+static const empm__wing empm__cors_wing = {
+    empm__cors_check, NULL, NULL,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    empm__cors_locate, empm__cors_enter, empm__cors_leave
+};
+
+#else
+
+static const empm__wing empm__cors_wing = EMPM__WING_OFF(NULL);
+
+#endif /* EVENTMPM_NO_CORS */
+
+/* ---------------------------------------------------------------------------
  * >>auth-passwords -- a password, and what is kept of it
  *
  * A password is kept as crypt(3) has it with "$5$": a salt, and thousands of
@@ -19448,6 +21513,7 @@ struct empm__auth {                /* one of each process; threads share it */
     /* atomic words: two threads that write one place leave what is no hash of
        anything, or one of both */
     uint32_t      seen[EMPM__AUTH_SEEN][4];
+    struct empm__auth_file *files; /* of locations; fixed */
 };
 
 /* A kept password, taken apart. */
@@ -19643,27 +21709,13 @@ static int empm__auth_password_is(struct empm__auth *auth, const char *password,
 
 #ifndef EVENTMPM_NO_AUTH
 
-/* Is it UTF-8 without controls (RFC 7617 2, RFC 3629)? */
+/* Is it UTF-8 without controls (RFC 7617 2)? */
 static int empm__auth_is_text(const char *text)
 {
-    const unsigned char *s = (const unsigned char *)text;
-    for (; *s != '\0'; s++) {
-        const unsigned lead = *s;
-        unsigned more = lead < 0x80 ? 0 : lead >= 0xc2 && lead < 0xe0 ? 1
-                      : lead >= 0xe0 && lead < 0xf0 ? 2
-                      : lead >= 0xf0 && lead < 0xf5 ? 3 : 4;
-        if (more == 4 || lead < 32 || lead == 127)
+    size_t n;
+    for (; *text != '\0'; text += n)
+        if ((n = empm__text_utf8(text)) == 0)
             return 0;
-        /* the second byte is what excludes long forms, surrogates and numbers
-         * above U+10FFFF; U+0080 to U+009F are controls */
-        if ((lead == 0xe0 && s[1] < 0xa0) || (lead == 0xed && s[1] > 0x9f) ||
-            (lead == 0xf0 && s[1] < 0x90) || (lead == 0xf4 && s[1] > 0x8f) ||
-            (lead == 0xc2 && s[1] < 0xa0))
-            return 0;
-        for (; more > 0; more--)
-            if ((*++s & 0xc0) != 0x80)
-                return 0;
-    }
     return 1;
 }
 
@@ -19711,21 +21763,25 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
 }
 
 /* Finds the user. The whole table is read, and a password is compared even if
- * there is no such name: with that of the first row, for nothing. */
+ * there is no such name: with the first one that is hashed, for nothing. So the
+ * time does not tell which names there are. */
 static const empm_account *empm__auth_find(struct empm__auth *auth,
                                            const empm_account *accounts,
                                            const char *user,
                                            const char *password)
 {
-    const empm_account *row, *found = NULL;
-    for (row = accounts; row->name != NULL; row++)
-        if (strcmp(row->name, user) == 0 && found == NULL)
+    const empm_account *row, *found = NULL, *other = NULL;
+    for (row = accounts; row->name != NULL; row++) {
+        if (found == NULL && strcmp(row->name, user) == 0)
             found = row;
-    if (accounts->name == NULL ||
-        !empm__auth_password_is(auth, password, found != NULL
-                                ? found->password : accounts->password))
-        return NULL;
-    return found;
+        if (other == NULL && *row->password == '$')
+            other = row;
+    }
+    if (found == NULL && other != NULL)
+        empm__auth_password_is(auth, password, other->password);
+    return found != NULL &&
+           empm__auth_password_is(auth, password, found->password) ? found
+                                                                   : NULL;
 }
 
 /* 401, with what the client has to send. */
@@ -19752,38 +21808,281 @@ EMPM_API int empm_authenticate(empm_request *req, const char *realm,
         return 503;
     if (r == EMPM_OK)
         found = empm__auth_find(req->w->s->auth, accounts, user, password);
+    if (r == EMPM_OK && found == NULL)
+        empm__request_log(req, EMPM_LOG_WARN, 1617, "user %.64s: wrong name or "
+                          "password: 401", user);
     if (found == NULL)
         return empm__auth_challenge(req, realm);
     return empm_note(req, "REMOTE_USER", found->name) < 0 ||
            empm_note(req, "AUTH_TYPE", "Basic") < 0 ? 503 : EMPM_OK;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>auth-locations -- files of users, and the locations that ask for one
+ *
+ * AuthUserFile is a file of htpasswd's form: NAME:PASSWORD, one a line, what
+ * begins with '#' and empty lines left out. It is read once, with the rights of
+ * the user that starts the server, and becomes a table as a program has it.
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__auth_file {
+    struct empm__auth_file *next;
+    const char             *name;      /* as the directive has it */
+    empm_account           *accounts;
+    char                   *text;      /* that they point into */
+} empm__auth_file;
+
+/* Takes a line apart. Returns NULL, or what is wrong with it; a line without a
+ * user leaves row->name NULL. */
+static const char *empm__auth_line_parse(char *line, empm_account *row)
+{
+    char *colon = strchr(line, ':'), *end;
+    empm__auth_kept kept;
+    row->name = row->password = NULL;
+    line[strcspn(line, "\r")] = '\0';
+    if (*line == '\0' || *line == '#')
+        return NULL;
+    if (colon == NULL)
+        return "wants NAME:PASSWORD";
+    *colon = '\0';
+    end = colon + 1 + strcspn(colon + 1, ":");
+    *end = '\0';                       /* htpasswd allows further columns */
+    if (!empm__auth_is_text(line))
+        return "the name is no UTF-8, or has controls";
+    if (!empm__auth_kept_parse(&kept, colon + 1))
+        return "has no password in a form that is known: `openssl passwd -5` "
+               "or `htpasswd -n2 NAME` prints one";
+    row->name = line;
+    row->password = colon + 1;
+    return NULL;
+}
+
+/* NULL, and half of one, are allowed. */
+static void empm__auth_file_free(empm__auth_file *f)
+{
+    if (f != NULL) {
+        EMPM_FREE(f->accounts);
+        EMPM_FREE(f->text);
+    }
+    EMPM_FREE(f);
+}
+
+/* Makes a table of a file. NULL: it is said why, or rep->result is ENOMEM. */
+static empm__auth_file *empm__auth_file_new(const empm_config *cfg,
+                                            const char *value,
+                                            empm__report *rep)
+{
+    char word[EMPM__ARGUMENT], full[1200], *line, *next;
+    const char *path, *at = value, *why;
+    const int before = rep->errors;
+    empm__auth_file *f = NULL;
+    size_t lines = 2, n = 0, number = 0;
+    if (empm__text_word(&at, word, sizeof word) <= 0)
+        return NULL;                   /* that has been said */
+    path = empm__config_path(cfg, word, full, sizeof full);
+    line = empm__secret_file_read("AuthUserFile", path, 5803, rep);
+    if (line == NULL)
+        return NULL;
+    for (next = line; *next != '\0'; next++)
+        lines += *next == '\n';
+    f = (empm__auth_file *)EMPM_MALLOC(sizeof *f);
+    if (f != NULL) {
+        memset(f, 0, sizeof *f);
+        f->accounts = (empm_account *)EMPM_MALLOC(lines * sizeof *f->accounts);
+        f->text = line;
+    }
+    if (f == NULL || f->accounts == NULL) {
+        if (f == NULL)
+            EMPM_FREE(line);
+        empm__auth_file_free(f);
+        rep->result = EMPM_ENOMEM;
+        return NULL;
+    }
+    f->name = value;
+    for (; line != NULL; line = next) {
+        if ((next = strchr(line, '\n')) != NULL)
+            *next++ = '\0';
+        number++;
+        if ((why = empm__auth_line_parse(line, &f->accounts[n])) != NULL)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5803, "AuthUserFile %s:%lu: "
+                             "%s", path, (unsigned long)number, why);
+        n += f->accounts[n].name != NULL;
+    }
+    f->accounts[n].name = f->accounts[n].password = NULL;
+    if (rep->errors == before)
+        return f;
+    empm__auth_file_free(f);
+    return NULL;
+}
+
+/* Is one of the names of `Require user` the user's? "": any is. */
+static int empm__auth_is_wanted(const char *users, const char *name)
+{
+    char word[EMPM__ARGUMENT];
+    if (*users == '\0')
+        return 1;
+    while (empm__text_word(&users, word, sizeof word) == 1)
+        if (strcmp(word, name) == 0)
+            return 1;
+    return 0;
+}
+
 /* --- the wing ------------------------------------------------------------- */
+
+/* The texts stay where they are, in cfg. */
+static const char *empm__auth_locate(empm_server *s, empm__location *l,
+                                     const char *name, const char *value)
+{
+    char word[EMPM__ARGUMENT];
+    const char *rest = value;
+    const int one = empm__text_word(&rest, word, sizeof word) == 1;
+    const int only = one && *(rest + strspn(rest, " \t")) == '\0';
+    (void)s;
+    if (empm__text_equal(name, "Require")) {
+        if (!(only && empm__text_equal(word, "valid-user")) &&
+            !(one && !only && empm__text_equal(word, "user")))
+            return empm__location_unknown;
+        l->require = EMPM__REQUIRE_USER;
+        l->users = only ? "" : rest;
+        return NULL;
+    }
+    if (empm__text_equal(name, "AuthName")) {
+        l->realm = value;
+        return only && strlen(word) <= 100 && empm__auth_is_text(word)
+                   ? NULL : "must be a text of at most 100 bytes, in quotes";
+    }
+    if (empm__text_equal(name, "AuthUserFile")) {
+        l->user_file = value;
+        return only ? NULL : "must be a file";
+    }
+    if (empm__text_equal(name, "AuthType"))
+        return only && empm__text_equal(word, "Basic") ? NULL
+                                                       : "must be Basic";
+    if (empm__text_equal(name, "AuthBasicProvider"))
+        return only && empm__text_equal(word, "file") ? NULL : "must be file";
+    return empm__location_unknown;
+}
+
+/* A location that asks for users and has none would be closed for good: that is
+ * better said at the start. */
+static void empm__auth_look(const empm__location *l, empm__report *rep)
+{
+    if (l->require == EMPM__REQUIRE_USER && l->user_file == NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5801, "Location %s: Require of a "
+                         "user needs AuthUserFile", l->path);
+}
+
+/* Do passwords come over connections that anybody can read? Not those of this
+ * host, nor behind a proxy, whose own connections are not known here. */
+static int empm__auth_in_clear(const empm_config *cfg)
+{
+    empm__endpoint_spec spec;
+    int i;
+    if (cfg->listen[0] == NULL)
+        return 1;
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
+        if (empm__endpoint_parse(&spec, cfg->listen[i]) == NULL &&
+            !spec.tls && !spec.admin && !spec.proxy &&
+            strncmp(cfg->listen[i], "127.", 4) != 0 &&
+            strncmp(cfg->listen[i], "localhost:", 10) != 0 &&
+            strncmp(cfg->listen[i], "[::1]", 5) != 0 &&
+            strncmp(cfg->listen[i], "unix:", 5) != 0)
+            return cfg->remote_ip_header == NULL;
+    return 0;
+}
+
+/* Reads each file, so that -t and a reload name its faults before anything
+ * depends on it; empm__auth_files_load() then reads it for the server. */
+static void empm__auth_check(const empm_config *cfg, const empm__chars *chars,
+                             empm__report *rep)
+{
+    char path[EMPM__ARGUMENT], name[EMPM__ARGUMENT];
+    const char *value;
+    int i, files = 0;
+    empm__locations_look(cfg, chars, rep, empm__auth_look);
+    for (i = 0; i < EMPM_MAX_LOCATION && cfg->location[i] != NULL; i++) {
+        value = empm__location_line(cfg->location[i], path, name);
+        if (value == NULL || !empm__text_equal(name, "AuthUserFile"))
+            continue;
+        empm__auth_file_free(empm__auth_file_new(cfg, value, rep));
+        files++;
+    }
+    if (files > 0 && empm__auth_in_clear(cfg))
+        empm__report_say(rep, EMPM_LOG_WARN, 5802, "AuthUserFile: passwords "
+                         "come over plain HTTP, where others can read them: "
+                         "Listen has no tls");
+}
+
+/* Reads the file of each location, and each file once. */
+static int empm__auth_files_load(empm_server *s, empm__report *rep)
+{
+    uint32_t i;
+    for (i = 0; i < s->locations.n; i++) {
+        empm__location *l = &s->locations.list[i];
+        empm__auth_file *f = s->auth->files;
+        if (l->user_file == NULL)
+            continue;
+        while (f != NULL && strcmp(f->name, l->user_file) != 0)
+            f = f->next;
+        if (f == NULL) {
+            if ((f = empm__auth_file_new(s->cfg, l->user_file, rep)) == NULL)
+                return rep->result < 0 ? rep->result : EMPM_EINVAL;
+            f->next = s->auth->files;
+            s->auth->files = f;
+        }
+        l->accounts = f->accounts;
+    }
+    return EMPM_OK;
+}
 
 /* The secret is of this start: what is remembered with it, processes forget. */
 static int empm__auth_server_new(empm_server *s, const empm_server *old,
                                  empm__report *rep)
 {
     (void)old;
-    (void)rep;
     s->auth = (struct empm__auth *)EMPM_MALLOC(sizeof *s->auth);
     if (s->auth == NULL)
         return EMPM_ENOMEM;
     memset(s->auth, 0, sizeof *s->auth);
     s->auth->remembers = empm__random_bytes(s->auth->secret,
                                             sizeof s->auth->secret) == 0;
-    return EMPM_OK;
+    return empm__auth_files_load(s, rep);
 }
 
+/* Locations still point to the tables: no request runs any more. */
 static void empm__auth_server_free(empm_server *s)
 {
+    empm__auth_file *f, *next;
+    for (f = s->auth != NULL ? s->auth->files : NULL; f != NULL; f = next) {
+        next = f->next;
+        empm__auth_file_free(f);
+    }
     EMPM_FREE(s->auth);
 }
 
+/* Asks for a user of the location. One who is known and not among the names of
+ * Require gets 401 as well, as in Apache: he may have another name. */
+static int empm__auth_enter(empm_request *req)
+{
+    const empm__location *l = req->location;
+    char realm[EMPM__ARGUMENT] = "";
+    const char *at = l->realm != NULL ? l->realm : l->path;
+    int r;
+    if (l->require != EMPM__REQUIRE_USER)
+        return EMPM_OK;
+    if (l->accounts == NULL)           /* the check has refused that: closed */
+        return 500;
+    empm__text_word(&at, realm, sizeof realm);
+    r = empm_authenticate(req, realm, l->accounts);
+    if (r != EMPM_OK || empm__auth_is_wanted(l->users, empm_user(req)))
+        return r;
+    return empm__auth_challenge(req, realm);
+}
+
 static const empm__wing empm__auth_wing = {
-    NULL, empm__auth_server_new, empm__auth_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "auth_basic", NULL,
-    NULL, NULL
+    empm__auth_check, empm__auth_server_new, empm__auth_server_free,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "auth_basic",
+    empm__auth_locate, empm__auth_enter, NULL
 };
 
 #else
@@ -19791,6 +22090,1804 @@ static const empm__wing empm__auth_wing = {
 static const empm__wing empm__auth_wing = EMPM__WING_OFF(NULL);
 
 #endif /* EVENTMPM_NO_AUTH */
+
+/* ---------------------------------------------------------------------------
+ * >>sessions -- a text that comes back with each request of a client, signed
+ *
+ * The whole session is in the cookie: no memory for it, any child or machine
+ * with the secret can read it, and it outlives reloads. It is signed, so that a
+ * client cannot make or change one, but it is not hidden from the client. Each
+ * has a chance of its own, so that of a client's two sessions one can end:
+ * where there is a shared store, the sessions that were logged out are
+ * remembered there, and a copy of their cookie opens nothing.
+ *
+ *   base64url of:  1 | chance | started | seen | value | HMAC-SHA-256 of name,
+ *                  1   16       8         8      n       NUL and all before
+ *
+ * Times are in seconds since 1970, big-endian. `seen` moves on with requests,
+ * an eighth of SessionIdleTimeout at a time.
+ *
+ * source    RFC 6265 8.4 to 8.6; OWASP, "Session Management Cheat Sheet"
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_SESSIONS
+
+#define EMPM__SESSION_HEAD   33u       /* bytes before the value */
+#define EMPM__SESSION_VALUE  512u      /* at most */
+#define EMPM__SESSION_MOST   (EMPM__SESSION_HEAD + EMPM__SESSION_VALUE + 32u)
+#define EMPM__SESSION_SECRETS 4u
+
+struct empm__secrets {                 /* fixed; the first one signs */
+    unsigned n;
+    unsigned char key[EMPM__SESSION_SECRETS][32];
+};
+
+typedef struct empm__login {           /* a session, taken apart */
+    unsigned char chance[16];
+    int64_t       started_s, seen_s;
+    char          value[EMPM__SESSION_VALUE + 1];
+    int           valid;               /* else the rest says nothing */
+} empm__login;
+
+/* Big-endian, so that machines of different kinds can share a secret. */
+static void empm__session_put64(unsigned char *to, int64_t v)
+{
+    int i;
+    for (i = 0; i < 8; i++)
+        to[i] = (unsigned char)((uint64_t)v >> (56 - 8 * i));
+}
+
+static int64_t empm__session_get64(const unsigned char *p)
+{
+    uint64_t v = 0;
+    int i;
+    for (i = 0; i < 8; i++)
+        v = v << 8 | p[i];
+    return (int64_t)v;
+}
+
+/* The name of the cookie is signed as well: what one program has signed for one
+ * cookie is no session under another name. */
+static void empm__session_sign(const unsigned char key[32], const char *name,
+                               const unsigned char *p, size_t n,
+                               unsigned char mac[32])
+{
+    empm__hmac m;
+    empm__hmac_begin(&m, key, 32);
+    empm__hmac_add_text(&m, name);
+    empm__hmac_add(&m, p, n);
+    empm__hmac_end(&m, mac);
+}
+
+/* Writes the text of a cookie: at most EMPM__SESSION_MOST bytes in base64, and
+ * a NUL. */
+static void empm__session_write(const struct empm__secrets *secrets,
+                                const char *name, const empm__login *l,
+                                char *text)
+{
+    unsigned char p[EMPM__SESSION_MOST];
+    size_t n = strlen(l->value);
+    p[0] = 1;
+    memcpy(p + 1, l->chance, sizeof l->chance);
+    empm__session_put64(p + 17, l->started_s);
+    empm__session_put64(p + 25, l->seen_s);
+    memcpy(p + EMPM__SESSION_HEAD, l->value, n);
+    n += EMPM__SESSION_HEAD;
+    empm__session_sign(secrets->key[0], name, p, n, p + n);
+    empm__base64_encode_url(text, p, n + 32);
+}
+
+/* Reads the text of a cookie. l->valid: it is one of ours, and its time is not
+ * over. The signature comes first: nothing else of a stranger's is looked at.
+ * Clocks of machines that share a secret may differ by a minute. */
+static void empm__session_read(const struct empm__secrets *secrets,
+                               const empm_config *cfg, const char *text,
+                               int64_t now_s, empm__login *l)
+{
+    unsigned char p[EMPM__SESSION_MOST + 3], mac[32];
+    const size_t len = strlen(text);
+    unsigned i, good = 0;
+    long got;
+    size_t n;
+    l->valid = 0;
+    if (len > (EMPM__SESSION_MOST * 4 + 2) / 3 ||
+        (got = empm__base64_decode(p, text, len, 1)) <
+            (long)EMPM__SESSION_HEAD + 32)
+        return;
+    n = (size_t)got - 32;
+    for (i = 0; i < secrets->n; i++) {
+        empm__session_sign(secrets->key[i], cfg->session_cookie_name, p, n,
+                           mac);
+        good |= (unsigned)empm__secret_equal(mac, p + n, sizeof mac);
+    }
+    if (!good || p[0] != 1)
+        return;
+    memcpy(l->chance, p + 1, sizeof l->chance);
+    l->started_s = empm__session_get64(p + 17);
+    l->seen_s = empm__session_get64(p + 25);
+    memcpy(l->value, p + EMPM__SESSION_HEAD, n - EMPM__SESSION_HEAD);
+    l->value[n - EMPM__SESSION_HEAD] = '\0';
+    l->valid = l->started_s <= now_s + 60 && l->seen_s <= now_s + 60 &&
+               now_s - l->started_s < cfg->session_max_age_ms / 1000 &&
+               (cfg->session_idle_timeout_ms == 0 ||
+                now_s - l->seen_s < cfg->session_idle_timeout_ms / 1000);
+}
+
+/* For how many seconds the session may still be used. */
+static int64_t empm__session_left(const empm_config *cfg, const empm__login *l,
+                                  int64_t now_s)
+{
+    const int64_t all = l->started_s + cfg->session_max_age_ms / 1000 - now_s;
+    const int64_t idle = cfg->session_idle_timeout_ms / 1000;
+    return idle > 0 && idle < all ? idle : all;
+}
+
+#ifndef EVENTMPM_NO_STORE
+/* The name under which the store has a session that is logged out; no key of a
+ * program's should begin so. */
+static void empm__session_key(const empm__login *l, unsigned char key[32])
+{
+    memcpy(key, "\0empm logged out", 16);
+    memcpy(key + 16, l->chance, sizeof l->chance);
+}
+#endif
+
+/* Has the session been logged out? What is not known counts as yes. */
+static int empm__session_is_out(const empm_server *s, const empm__login *l)
+{
+#ifndef EVENTMPM_NO_STORE
+    unsigned char key[32], none[1];
+    size_t len;
+    int r;
+    if (s->store == NULL)
+        return 0;
+    empm__session_key(l, key);
+    r = empm__kv_get(s->store, key, sizeof key, none, sizeof none, &len, NULL,
+                     empm__store_now_ms());
+    return r != EMPM_EGONE;
+#else
+    (void)s;
+    (void)l;
+    return 0;
+#endif
+}
+
+/* Remembers in the store that the session is over, for as long as its cookie
+ * would be good. */
+static void empm__session_log_out(empm_request *req, const empm__login *l)
+{
+#ifndef EVENTMPM_NO_STORE
+    const empm_config *cfg = req->w->cfg;
+    const int64_t left_s = l->started_s + cfg->session_max_age_ms / 1000 -
+                           (int64_t)time(NULL);
+    unsigned char key[32];
+    int r;
+    empm__session_key(l, key);
+    if (req->w->s->store == NULL || left_s <= 0)
+        return;
+    r = empm__kv_put(req->w->s->store, key, sizeof key, NULL, NULL, 0,
+                     left_s * 1000 + 61000, empm__store_now_ms());
+    if (r < 0)
+        empm__request_log(req, EMPM_LOG_WARN, 5832, "the shared store does not "
+                          "take that a session is logged out: its cookie works "
+                          "for %lld s", (long long)left_s);
+#else
+    (void)req;
+    (void)l;
+#endif
+}
+
+/* Sets the cookie to a text that is good for so many seconds; 0: deletes it.
+ * A cookie whose name promises it is Secure is that also behind a proxy. */
+static int empm__session_cookie_set(empm_request *req, const char *text,
+                                    int64_t max_age_s)
+{
+    const char *name = req->w->cfg->session_cookie_name;
+    const int secure = strcmp(empm_scheme(req), "https") == 0 ||
+                       strncmp(name, "__Host-", 7) == 0 ||
+                       strncmp(name, "__Secure-", 9) == 0;
+    const size_t n = strlen(name);
+    char field[EMPM__SESSION_MOST * 2 + 200];
+    char *at = req->fields, *next;
+    snprintf(field, sizeof field, "%.64s=%s; Path=/; Max-Age=%lld; HttpOnly; "
+             "SameSite=Lax%s", name, text, (long long)max_age_s,
+             secure ? "; Secure" : "");
+    /* one that was set before for this answer goes: others of a program stay */
+    while ((at = empm__response_field_line(req, at, "set-cookie", 10, &next)) !=
+           NULL) {
+        if (strncmp(at + 12, name, n) == 0 && at[12 + n] == '=') {
+            memmove(at, next, (size_t)(req->fields + req->fields_len - next));
+            req->fields_len -= (uint32_t)(next - at);
+        } else
+            at = next;
+    }
+    return empm_add_header(req, "Set-Cookie", field);
+}
+
+/* Makes the cookie of a session and sends it. No cache may keep that answer,
+ * unless the handler then says otherwise. */
+static int empm__session_send(empm_request *req, const empm__login *l)
+{
+    char text[EMPM__SESSION_MOST * 4 / 3 + 4];
+    int r;
+    empm__session_write(req->w->s->secrets, req->w->cfg->session_cookie_name, l,
+                        text);
+    r = empm__session_cookie_set(req, text,
+                                 empm__session_left(req->w->cfg, l,
+                                                    (int64_t)time(NULL)));
+    return r < 0 ? r : empm_set_header(req, "Cache-Control", "no-store");
+}
+
+/* The session of the request, which is read once; NULL: no memory. */
+static empm__login *empm__session_of(empm_request *req)
+{
+    const empm_config *cfg = req->w->cfg;
+    const int64_t now_s = (int64_t)time(NULL);
+    const char *text;
+    empm__login *l = req->login;
+    if (l != NULL)
+        return l;
+    l = (empm__login *)empm_alloc(req, sizeof *l);
+    if (l == NULL)
+        return NULL;
+    req->login = l;
+    l->valid = 0;
+    text = empm_cookie(req, cfg->session_cookie_name);
+    if (text != NULL)
+        empm__session_read(req->w->s->secrets, cfg, text, now_s, l);
+    if (l->valid && empm__session_is_out(req->w->s, l))
+        l->valid = 0;
+    if (l->valid && cfg->session_idle_timeout_ms > 0 &&
+        now_s - l->seen_s > cfg->session_idle_timeout_ms / 8000 &&
+        empm__request_head_is_open(req)) {
+        l->seen_s = now_s;
+        empm__session_send(req, l);
+    }
+    return l;
+}
+
+/* >>calls-users says what each of them returns. */
+EMPM_API const char *empm_session(empm_request *req)
+{
+    const empm__login *l = empm__session_of(req);
+    return l != NULL && l->valid ? l->value : NULL;
+}
+
+EMPM_API int empm_session_start(empm_request *req, const char *value)
+{
+    empm__login *l = empm__session_of(req), before;
+    int r;
+    if (strlen(value) > EMPM__SESSION_VALUE)
+        return EMPM_EINVAL;
+    if (l == NULL)
+        return EMPM_ENOMEM;
+    before = *l;
+    if (req->w->s->secrets->n == 0 ||
+        empm__random_bytes(l->chance, sizeof l->chance) < 0) {
+        *l = before;
+        empm__request_log(req, EMPM_LOG_ERROR, 5833, "no session can begin: "
+                          "getrandom and /dev/urandom fail");
+        return EMPM_ESYS;
+    }
+    l->started_s = l->seen_s = (int64_t)time(NULL);
+    memcpy(l->value, value, strlen(value) + 1);
+    l->valid = 1;
+    if ((r = empm__session_send(req, l)) < 0)
+        *l = before;
+    else if (before.valid)             /* that of the one who was here before */
+        empm__session_log_out(req, &before);
+    return r;
+}
+
+EMPM_API int empm_session_end(empm_request *req)
+{
+    empm__login *l = empm__session_of(req);
+    if (l == NULL)
+        return EMPM_ENOMEM;
+    if (l->valid)
+        empm__session_log_out(req, l);
+    l->valid = 0;
+    return empm__session_cookie_set(req, "", 0);
+}
+
+/* --- the wing ------------------------------------------------------------- */
+
+/* Takes the lines of SessionSecretFile. A key is made of each, for sessions
+ * alone. Returns EMPM_OK, or it is said why. */
+static int empm__secrets_load(struct empm__secrets *secrets,
+                              const empm_config *cfg, empm__report *rep)
+{
+    const char *path;
+    char full[1200], *text, *line, *next;
+    const int before = rep->errors;
+    empm__hmac m;
+    size_t n;
+    memset(secrets, 0, sizeof *secrets);
+    path = empm__config_path(cfg, cfg->session_secret_file, full, sizeof full);
+    text = empm__secret_file_read("SessionSecretFile", path, 5830, rep);
+    for (line = text; line != NULL; line = next) {
+        if ((next = strchr(line, '\n')) != NULL)
+            *next++ = '\0';
+        n = strcspn(line, "\r");
+        if (n == 0)
+            continue;
+        if (n < 32 || secrets->n == EMPM__SESSION_SECRETS) {
+            empm__report_say(rep, EMPM_LOG_ERROR, 5830, "SessionSecretFile %s: "
+                             "wants 1 to %u lines of at least 32 bytes, as "
+                             "`openssl rand -hex 32` prints them", path,
+                             EMPM__SESSION_SECRETS);
+            break;
+        }
+        empm__hmac_begin(&m, line, n);
+        empm__hmac_add_text(&m, "eventmpm session");
+        empm__hmac_end(&m, secrets->key[secrets->n++]);
+    }
+    if (text != NULL && secrets->n == 0 && rep->errors == before)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5830, "SessionSecretFile %s: has "
+                         "no line", path);
+    EMPM_FREE(text);
+    return rep->errors == before ? EMPM_OK
+         : rep->result < 0 ? rep->result : EMPM_EINVAL;
+}
+
+/* The file is read as it is for a server, and its rights are looked at: who can
+ * read a secret can be any user. */
+static void empm__session_check(const empm_config *cfg,
+                                const empm__chars *chars, empm__report *rep)
+{
+    const char *name = cfg->session_cookie_name;
+    struct empm__secrets secrets;
+    struct stat st;
+    char full[1200];
+    if (*name == '\0' || strlen(name) > 64 ||
+        !empm__chars_all(chars, name, strlen(name), EMPM__TCHAR))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5831, "SessionCookieName \"%.80s"
+                         "\" must be a token of at most 64 bytes", name);
+    if (cfg->session_secret_file == NULL ||
+        empm__secrets_load(&secrets, cfg, rep) < 0)
+        return;
+    if (stat(empm__config_path(cfg, cfg->session_secret_file, full,
+                               sizeof full), &st) == 0 && st.st_mode & 7)
+        empm__report_say(rep, EMPM_LOG_WARN, 5830, "SessionSecretFile %s: "
+                         "everybody on this host has rights to it",
+                         cfg->session_secret_file);
+}
+
+/* Without a file the secret is of this start, and a reload keeps it. Without
+ * chance in the system there is none, and no session can begin. */
+static int empm__session_server_new(empm_server *s, const empm_server *old,
+                                    empm__report *rep)
+{
+    s->secrets = (struct empm__secrets *)EMPM_MALLOC(sizeof *s->secrets);
+    if (s->secrets == NULL)
+        return EMPM_ENOMEM;
+    memset(s->secrets, 0, sizeof *s->secrets);
+    if (s->cfg->session_secret_file != NULL)
+        return empm__secrets_load(s->secrets, s->cfg, rep);
+    if (old != NULL && old->cfg->session_secret_file == NULL)
+        *s->secrets = *old->secrets;
+    else
+        s->secrets->n = empm__random_bytes(s->secrets->key[0], 32) == 0;
+    return EMPM_OK;
+}
+
+static void empm__session_server_free(empm_server *s)
+{
+    EMPM_FREE(s->secrets);
+}
+
+static const empm__wing empm__session_wing = {
+    empm__session_check, empm__session_server_new, empm__session_server_free,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+#else
+
+static void empm__session_check(const empm_config *cfg,
+                                const empm__chars *chars, empm__report *rep)
+{
+    (void)chars;
+    if (cfg->session_secret_file != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5830, "SessionSecretFile: built "
+                         "without sessions");
+}
+
+static const empm__wing empm__session_wing =
+    EMPM__WING_OFF(empm__session_check);
+
+#endif /* EVENTMPM_NO_SESSIONS */
+
+/* ---------------------------------------------------------------------------
+ * >>forms -- multipart/form-data, read as it comes
+ *
+ * The reader takes a body cut anywhere and says where parts begin and end. It
+ * keeps the head of one part and, of data, at most as many bytes as the
+ * delimiter has, and these only as a number: what has matched so far is the
+ * delimiter's own beginning. The delimiter's CR stands nowhere else in it, so
+ * a search that has failed goes on behind what has matched, and each byte is
+ * looked at once, or twice at a cut.
+ *
+ *   preamble  CRLF--boundary CRLF  head CRLF CRLF  data  CRLF--boundary CRLF ..
+ *   ignored   the first may stand                  data  CRLF--boundary--
+ *             where the body begins                      epilogue, ignored
+ *
+ * Programs that read one body apart let through to one what the other has not
+ * seen. So a form that some take otherwise is refused, with 400:
+ *
+ *   a boundary that is not there, twice, over 70 bytes, or has bytes that RFC
+ *     2046 does not have there; a second Content-Type
+ *   bytes behind a delimiter, as in "--boundaryX": it is one by RFC 2046 5.1.1
+ *   LF or CR alone in a head or behind a delimiter, folded lines, controls
+ *   no Content-Disposition, or twice; another one than form-data; no name, or
+ *     name or filename twice; quotes that are not closed
+ *   Content-Type twice; a Content-Transfer-Encoding that is one (RFC 7578 4.7)
+ *   the end of the body before the last delimiter
+ *
+ * filename* is ignored (RFC 7578 4.2), other fields and parameters are, too. A
+ * part that is itself multipart is data. In a quoted string '\' stands before
+ * '"' and '\' only, as in C:\fakepath; "%22" stays as it was sent.
+ *
+ * source    RFC 7578, RFC 2046 5.1.1, RFC 2183 2
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_FORMS
+
+#define EMPM__BOUNDARY_MOST 70u
+
+enum empm__form_state {
+    EMPM__FORM_PREAMBLE,               /* until the first delimiter */
+    EMPM__FORM_HEAD, EMPM__FORM_DATA,  /* of a part */
+    EMPM__FORM_TAIL,                   /* behind a delimiter: blank, CR, - */
+    EMPM__FORM_BLANKS, EMPM__FORM_LF,  /* ... blanks or CR, LF: a part begins */
+    EMPM__FORM_DASH,                   /* ... the second '-' */
+    EMPM__FORM_LAST, EMPM__FORM_LAST_LF,   /* behind the last: blanks, CR LF */
+    EMPM__FORM_EPILOGUE
+};
+
+/* Beside EMPM__MORE and statuses, what the reader has found. */
+enum {
+    EMPM__FORM_BEGIN = -11,            /* the head is complete */
+    EMPM__FORM_PIECE = -12,
+    EMPM__FORM_END   = -13
+};
+
+typedef struct empm__form_reader {
+    enum empm__form_state state;
+    uint32_t matched;                  /* bytes of the delimiter that have just
+                                          been read */
+    uint32_t skip;                     /* so many of them belong to a line
+                                          before the data */
+    uint32_t delimiter_len, head_len;
+    char     delimiter[EMPM__BOUNDARY_MOST + 4];   /* CR LF - - boundary */
+    char     head[EMPM_PART_HEAD];
+} empm__form_reader;
+
+/* What the head of a part says; places in the reader's head. */
+typedef struct empm__form_head {
+    const char *name, *filename, *type;    /* NULL: not there */
+    size_t      name_len, filename_len;    /* with their escapes */
+} empm__form_head;
+
+/* Begins to read a body of that Content-Type. Returns 0 or 400. The body's
+ * begin counts as that of a line. */
+static int empm__form_init(empm__form_reader *r, const empm__chars *t,
+                           const char *type)
+{
+    static const char more[] = " '()+_,-./:=?";    /* beside digits, letters */
+    const char *at = type + strcspn(type, "; \t"), *end = type + strlen(type);
+    empm__param p;
+    uint32_t i;
+    int found;
+    memset(r, 0, offsetof(empm__form_reader, head));
+    memcpy(r->delimiter, "\r\n--", 4);
+    r->matched = 2;
+    while ((found = empm__list_param(t, &at, end, &p)) > 0) {
+        if (!empm__text_same(p.name, p.name_len, "boundary", 8))
+            continue;
+        if (r->delimiter_len != 0 || p.value_len == 0 ||
+            p.value_len > EMPM__BOUNDARY_MOST ||
+            p.value[p.value_len - 1] == ' ')
+            return 400;
+        for (i = 0; i < p.value_len; i++) {
+            const int ch = empm__ascii_lower((unsigned char)p.value[i]);
+            if (!empm__ascii_is_digit(ch) && (ch < 'a' || ch > 'z') &&
+                strchr(more, ch) == NULL)
+                return 400;
+        }
+        memcpy(r->delimiter + 4, p.value, p.value_len);
+        r->delimiter_len = (uint32_t)p.value_len + 4;
+    }
+    return found < 0 || r->delimiter_len == 0 ? 400 : 0;
+}
+
+/* Is the body whole, if nothing follows? */
+static int empm__form_is_complete(const empm__form_reader *r)
+{
+    return r->state == EMPM__FORM_LAST || r->state == EMPM__FORM_EPILOGUE;
+}
+
+/* Goes on with a delimiter that has begun in an earlier feed, or right there.
+ * EMPM__FORM_PIECE: it was none, and what has matched is data. */
+static int empm__form_match(empm__form_reader *r, const char **at,
+                            const char *end, const char **piece, size_t *n)
+{
+    const char *p = *at;
+    while (p < end && r->matched < r->delimiter_len &&
+           *p == r->delimiter[r->matched]) {
+        p++;
+        r->matched++;
+    }
+    *at = p;
+    if (r->matched < r->delimiter_len && p == end)
+        return EMPM__MORE;
+    *piece = r->delimiter + r->skip;
+    *n = r->matched - r->skip;
+    r->skip = 0;
+    if (r->matched < r->delimiter_len) {
+        r->matched = 0;
+        return EMPM__FORM_PIECE;
+    }
+    r->matched = 0;
+    return EMPM__FORM_END;
+}
+
+/* Data up to the next delimiter, or to where one may have begun. */
+static int empm__form_data(empm__form_reader *r, const char **at,
+                           const char *end, const char **piece, size_t *n)
+{
+    const char *from = *at, *p = from;
+    if (r->matched > 0)
+        return empm__form_match(r, at, end, piece, n);
+    for (;;) {
+        uint32_t k = 0;
+        p = (const char *)memchr(p, '\r', (size_t)(end - p));
+        if (p == NULL) {
+            p = end;
+            break;
+        }
+        while (k < r->delimiter_len && p + k < end && p[k] == r->delimiter[k])
+            k++;
+        if (k == r->delimiter_len || p + k == end)
+            break;
+        p += k;                          /* no other CR is in the delimiter */
+    }
+    *at = p;
+    if (p == from)                       /* it begins here */
+        return p == end ? EMPM__MORE : empm__form_match(r, at, end, piece, n);
+    *piece = from;
+    *n = (size_t)(p - from);
+    return EMPM__FORM_PIECE;
+}
+
+/* Gathers the lines of a part's head. EMPM__FORM_BEGIN: it is complete. */
+static int empm__form_line(empm__form_reader *r, const char **at,
+                           const char *end)
+{
+    while (*at < end) {
+        const char *lf = (const char *)memchr(*at, '\n', (size_t)(end - *at));
+        const size_t n = (size_t)((lf != NULL ? lf + 1 : end) - *at);
+        if (n > sizeof r->head - r->head_len)
+            return 413;
+        memcpy(r->head + r->head_len, *at, n);
+        r->head_len += (uint32_t)n;
+        *at += n;
+        if (lf == NULL)
+            break;
+        if (r->head_len < 2 || r->head[r->head_len - 2] != '\r')
+            return 400;
+        if (r->head_len == 2 || r->head[r->head_len - 3] == '\n') {
+            r->state = EMPM__FORM_DATA;
+            r->matched = r->skip = 2;    /* the empty line's CRLF may be that of
+                                            a delimiter: a part without data */
+            return EMPM__FORM_BEGIN;
+        }
+    }
+    return EMPM__MORE;
+}
+
+/* One byte behind a delimiter. Returns 0 or 400. */
+static int empm__form_tail(empm__form_reader *r, char ch)
+{
+    const int blank = ch == ' ' || ch == '\t';
+    switch (r->state) {
+    case EMPM__FORM_TAIL:
+    case EMPM__FORM_BLANKS:
+        if (ch == '-' && r->state == EMPM__FORM_TAIL)
+            r->state = EMPM__FORM_DASH;
+        else if (ch == '\r')
+            r->state = EMPM__FORM_LF;
+        else if (blank)
+            r->state = EMPM__FORM_BLANKS;
+        else
+            return 400;
+        return 0;
+    case EMPM__FORM_DASH:
+        r->state = EMPM__FORM_LAST;
+        return ch == '-' ? 0 : 400;
+    case EMPM__FORM_LAST:
+        if (ch == '\r')
+            r->state = EMPM__FORM_LAST_LF;
+        return ch == '\r' || blank ? 0 : 400;
+    case EMPM__FORM_LF:
+        r->state = EMPM__FORM_HEAD;
+        r->head_len = 0;
+        return ch == '\n' ? 0 : 400;
+    default:
+        r->state = EMPM__FORM_EPILOGUE;
+        return ch == '\n' ? 0 : 400;
+    }
+}
+
+/* Reads on in *at..end. Returns EMPM__MORE when that is used up, a status that
+ * refuses the body, or EMPM__FORM_*: a piece has n bytes, which stand in the
+ * input or in the reader. */
+static int empm__form_read(empm__form_reader *r, const char **at,
+                           const char *end, const char **piece, size_t *n)
+{
+    while (*at < end) {
+        int found = 0;
+        const int inside = r->state == EMPM__FORM_DATA;
+        switch (r->state) {
+        case EMPM__FORM_PREAMBLE:
+        case EMPM__FORM_DATA:
+            found = empm__form_data(r, at, end, piece, n);
+            if (found == EMPM__FORM_END)
+                r->state = EMPM__FORM_TAIL;
+            /* a preamble has neither data nor an end */
+            if (found == EMPM__MORE || !inside ||
+                (found == EMPM__FORM_PIECE && *n == 0))
+                found = 0;
+            break;
+        case EMPM__FORM_HEAD:
+            found = empm__form_line(r, at, end);
+            if (found == EMPM__MORE)
+                return found;
+            break;
+        case EMPM__FORM_EPILOGUE:
+            *at = end;
+            break;
+        default:
+            found = empm__form_tail(r, *(*at)++);
+            break;
+        }
+        if (found != 0)
+            return found;
+    }
+    return EMPM__MORE;
+}
+
+/* --- the head of a part --------------------------------------------------- */
+
+/* Reads "form-data; name=..; filename=..". Returns 0, 400 or 413. */
+static int empm__form_disposition(const empm__chars *t, const char *value,
+                                  empm__form_head *h)
+{
+    const size_t n = strcspn(value, "; \t");
+    const char *at = value + n, *end = value + strlen(value);
+    empm__param p;
+    int found;
+    if (h->name != NULL || !empm__text_same(value, n, "form-data", 9))
+        return 400;
+    while ((found = empm__list_param(t, &at, end, &p)) > 0) {
+        const int file = empm__text_same(p.name, p.name_len, "filename", 8);
+        const char **to = file ? &h->filename : &h->name;
+        if (!file && !empm__text_same(p.name, p.name_len, "name", 4))
+            continue;
+        if (*to != NULL)
+            return 400;
+        if (p.value_len > EMPM_PART_NAME)
+            return 413;
+        *to = p.value;
+        *(file ? &h->filename_len : &h->name_len) = p.value_len;
+    }
+    return found < 0 || h->name == NULL ? 400 : 0;
+}
+
+/* Reads the head that has been gathered. Returns 0 or a status. */
+static int empm__form_head_parse(empm__form_reader *r, const empm__chars *t,
+                                 empm__form_head *h)
+{
+    uint32_t at = 0, end;
+    memset(h, 0, sizeof *h);
+    for (; r->head[at] != '\r' || r->head[at + 1] != '\n'; at = end + 2) {
+        const char *name = r->head + at, *value;
+        empm__field f;
+        int status;
+        end = (uint32_t)((const char *)memchr(name, '\n', r->head_len - at) -
+                         r->head) - 1;
+        if ((status = empm__head_parse_field(&f, t, r->head, at, end)) != 0)
+            return status;
+        value = r->head + f.value;
+        if (empm__text_equal(name, "Content-Disposition"))
+            status = empm__form_disposition(t, value, h);
+        else if (empm__text_equal(name, "Content-Type")) {
+            status = h->type != NULL ? 400 : 0;
+            h->type = value;
+        } else if (empm__text_equal(name, "Content-Transfer-Encoding"))
+            status = empm__text_equal(value, "binary") ||
+                             empm__text_equal(value, "8bit") ||
+                             empm__text_equal(value, "7bit") ? 0 : 400;
+        if (status != 0)
+            return status;
+    }
+    return h->name != NULL ? 0 : 400;
+}
+
+/* Copies a quoted string without its escapes, and ends it with a NUL. Returns
+ * where that is. */
+static char *empm__form_unquote(char *to, const char *s, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++) {
+        if (s[i] == '\\' && i + 1 < n && (s[i + 1] == '"' || s[i + 1] == '\\'))
+            i++;
+        *to++ = s[i];
+    }
+    *to = '\0';
+    return to;
+}
+
+/* Makes of a file name one that is safe below a folder of the program's: what
+ * follows the last separator of any system, without a dot, a '-' or a blank
+ * where it begins, without a dot or a blank where it ends. Controls, and bytes
+ * that are no UTF-8, become '_'. `to` has room for all of `s`. */
+static void empm__form_safe_name(char *to, const char *s)
+{
+    const char *last = s, *at;
+    size_t k = 0, n;
+    for (at = s; *at != '\0'; at++)
+        if (*at == '/' || *at == '\\')
+            last = at + 1;
+    for (; *last != '\0'; last += n) {
+        n = empm__text_utf8(last);
+        if (n == 0) {
+            to[k++] = '_';
+            n = 1;
+        } else if (k > 0 || strchr(".- ", *last) == NULL) {
+            memcpy(to + k, last, n);
+            k += n;
+        }
+    }
+    while (k > 0 && (to[k - 1] == '.' || to[k - 1] == ' '))
+        k--;
+    to[k] = '\0';
+}
+
+/* ---------------------------------------------------------------------------
+ * >>form-parts -- the parts of a form, and where their data goes
+ *
+ * A route of EMPM_UPLOAD reads its body with the reader as the pieces come;
+ * each part gathers in memory or goes to a file, and the program's on_part may
+ * have a say. On any other route a body that is here as a whole is read when it
+ * is asked for: then files are where they stand in it. Parts, texts and files
+ * end with the request, and so does what they hold of the child's budgets.
+ *
+ * runs on   the worker that runs the request
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__forms empm__forms;
+
+typedef struct empm__form_part {
+    empm_part pub;                 /* first: what the program sees */
+    int       ours;                /* its fd is counted in pool.files */
+    int64_t   spooled;             /* of pool.spool */
+} empm__form_part;
+
+struct empm__forms {
+    empm_request     *req;
+    int               whole;       /* the body is here, and stays */
+    empm__form_part      **parts;
+    size_t            n, cap;
+    empm__pairs       pairs;       /* of the texts that are complete */
+    size_t            pairs_cap;
+    int               files;       /* parts that are */
+    char             *text;        /* gathers for the part that comes in */
+    size_t            text_len, text_cap;
+    int64_t           memory;      /* of EMPM_FORM_MEMORY */
+    empm__form_reader reader;
+};
+
+/* The request is over, however it ended: files that the program has not taken
+ * are closed, and with them goes the space on the disk. It was deferred behind
+ * on_head, so it runs behind what on_part and the handler have deferred. */
+static void empm__forms_end(void *p)
+{
+    empm__forms *f = (empm__forms *)p;
+    size_t i;
+    for (i = 0; i < f->n; i++) {
+        const int fd = empm_part_take(f->req, &f->parts[i]->pub);
+        if (fd >= 0)
+            close(fd);
+    }
+    EMPM_FREE(f->text);
+    empm__budget_release(&f->req->w->engine->pool.body_memory, f->memory);
+}
+
+/* Takes n bytes of EMPM_FORM_MEMORY and of MaxBodyMemory, for bytes that have
+ * come. A body that is here has been let in by limits of its own: of it the
+ * copies of texts count for MaxBodyMemory alone. 0, or the status. */
+static int empm__forms_reserve(empm__forms *f, size_t n)
+{
+    empm__worker *w = f->req->w;
+    if (!f->whole && f->memory + (int64_t)n > EMPM_FORM_MEMORY)
+        return 413;
+    if (!empm__budget_reserve(&w->engine->pool.body_memory, (int64_t)n,
+                              w->cfg->max_body_memory)) {
+        empm__request_log(f->req, EMPM_LOG_ERROR, 5005, "MaxBodyMemory of %lld "
+                          "is reached", (long long)w->cfg->max_body_memory);
+        return 503;
+    }
+    f->memory += (int64_t)n;
+    return 0;
+}
+
+/* A table of n rows, `size` bytes each, with room for one more: the same, or a
+ * copy that is twice as long, so that n rows cost n copies. NULL: no memory,
+ * and the table is as it was: the end of the form goes through it. */
+static void *empm__forms_room(empm_request *req, void *list, size_t n,
+                              size_t *cap, size_t size)
+{
+    const size_t more = n > 0 ? 2 * n : 8;
+    void *to;
+    if (n < *cap)
+        return list;
+    if ((to = empm_alloc(req, more * size)) == NULL)
+        return NULL;
+    if (n > 0)
+        memcpy(to, list, n * size);
+    *cap = more;
+    return to;
+}
+
+/* Makes a part of the head that the reader has, and counts it. Its texts are
+ * copies, since the next head overwrites that one; they and the part count as
+ * memory of the form, or a thousand long names would cost nothing. It is in the
+ * table before the program hears of it, so that a descriptor which on_part sets
+ * is closed even if on_part then refuses. Returns 0 or a status. */
+static int empm__forms_part_new(empm__forms *f, empm__form_part **part)
+{
+    empm_request *req = f->req;
+    empm__form_head h;
+    empm__form_part *p, **parts;
+    char *at;
+    size_t bytes;
+    int status = empm__form_head_parse(&f->reader, &req->w->s->chars, &h);
+    const size_t type_len = status == 0 && h.type != NULL ? strlen(h.type) : 0;
+    if (status != 0)
+        return status;
+    f->files += h.filename != NULL;
+    if (f->n == EMPM_FORM_FIELDS || f->files > EMPM_FORM_FILES)
+        return 413;
+    bytes = sizeof *p + h.name_len + 2 * h.filename_len + type_len + 4;
+    if ((status = empm__forms_reserve(f, bytes)) != 0)
+        return status;
+    parts = (empm__form_part **)empm__forms_room(req, f->parts, f->n, &f->cap,
+                                                 sizeof *f->parts);
+    if (parts == NULL)
+        return 503;
+    f->parts = parts;
+    if ((p = (empm__form_part *)empm_alloc(req, bytes)) == NULL)
+        return 503;
+    memset(p, 0, sizeof *p);
+    p->pub.fd = -1;
+    p->pub.name = at = (char *)(p + 1);
+    at = empm__form_unquote(at, h.name, h.name_len) + 1;
+    if (h.filename != NULL) {
+        p->pub.filename = at;
+        at = empm__form_unquote(at, h.filename, h.filename_len) + 1;
+        p->pub.safe_name = at;
+        empm__form_safe_name(at, p->pub.filename);
+        at += h.filename_len + 1;
+    }
+    if (h.type != NULL)
+        p->pub.type = (const char *)memcpy(at, h.type, type_len + 1);
+    /* a browser sends an empty name where no file was chosen: no descriptor is
+     * spent on it */
+    p->pub.keep = h.filename_len > 0 && !f->whole ? EMPM_PART_IN_FILE
+                                                  : EMPM_PART_IN_MEMORY;
+    f->parts[f->n++] = *part = p;
+    return 0;
+}
+
+/* Tells the program, if it has asked for that: only EMPM_UPLOAD can. Returns
+ * what it says: EMPM_OK, or anything else to end the upload. */
+static int empm__forms_tell(empm__forms *f, enum empm_part_event event,
+                            empm__form_part *p, const char *data, size_t n)
+{
+    const empm_route *u = f->req->route->user;
+    return u->on_part == NULL
+               ? EMPM_OK : u->on_part(f->req, event, &p->pub, data, n, u->user);
+}
+
+/* A part begins: the program may say where its data goes. A file is made for
+ * each that goes to one, an empty one, too: the handler need not ask. Each is a
+ * descriptor of MaxOpenFiles, and EMPM_FORM_FILES keeps one client from having
+ * them all. 0, or a status. */
+static int empm__forms_begin(empm__forms *f)
+{
+    empm__worker *w = f->req->w;
+    empm__form_part *p;
+    int status = empm__forms_part_new(f, &p);
+    f->text_len = 0;
+    if (status != 0 ||
+        (status = empm__forms_tell(f, EMPM_PART_BEGIN, p, NULL, 0)) != 0)
+        return status;
+    if (p->pub.keep != EMPM_PART_IN_FILE || p->pub.fd >= 0)
+        return 0;
+    if (!empm__pool_fd_reserve(w, EMPM__FOR_BODIES))
+        return 503;
+    p->ours = 1;
+    p->pub.fd = empm__fd_unnamed_file(w->s->spool_dir);
+    return p->pub.fd < 0 ? empm__body_spool_failed(f->req, "open") : 0;
+}
+
+/* Writes to the file of a part: within MaxSpoolBytes, if it is ours. The call
+ * may wait for the disk, which is why the worker does not count as running
+ * meanwhile (>>reading-body). What is written counts before it is, so that a
+ * failure leaves too much counted, until the end, and never too little. 0, or a
+ * status: 507, the disk is full; else 503. */
+static int empm__forms_write(empm__forms *f, empm__form_part *p,
+                             const char *data, size_t n)
+{
+    if (p->ours && !empm__pool_spool_reserve(f->req->w, EMPM__FOR_BODIES,
+                                             (int64_t)n)) {
+        empm__request_log(f->req, EMPM_LOG_ERROR, 5005, "MaxSpoolBytes of %lld "
+                          "is reached",
+                          (long long)f->req->w->cfg->max_spool_bytes);
+        return 503;
+    }
+    p->spooled += p->ours ? (int64_t)n : 0;
+    while (n > 0) {
+        const ssize_t r = write(p->pub.fd, data, n);
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r <= 0 && p->ours)
+            return empm__body_spool_failed(f->req, "write");
+        if (r <= 0) {
+            const int why = errno;
+            empm__request_log(f->req, EMPM_LOG_ERROR, 5800, "write: the "
+                              "descriptor that on_part gave: %s",
+                              strerror(why));
+            return why == ENOSPC || why == EDQUOT || why == EFBIG ? 507 : 503;
+        }
+        data += r;
+        n -= (size_t)r;
+    }
+    return 0;
+}
+
+/* Data of the part that comes in. The program hears of it first, and may refuse
+ * what it does not want before it is kept. A text gathers in one buffer for all
+ * parts: its length is not known, and the memory of a request cannot grow in
+ * place. 0, or a status. */
+static int empm__forms_piece(empm__forms *f, const char *data, size_t n)
+{
+    empm__form_part *p = f->parts[f->n - 1];
+    int status;
+    p->pub.size += (int64_t)n;
+    if ((status = empm__forms_tell(f, EMPM_PART_PIECE, p, data, n)) != 0)
+        return status;
+    if (f->whole) {                    /* pieces follow each other there */
+        p->pub.data = p->pub.data != NULL ? p->pub.data : data;
+        return 0;
+    }
+    if (p->pub.keep == EMPM_PART_IN_FILE)
+        return empm__forms_write(f, p, data, n);
+    if (p->pub.keep == EMPM_PART_NOWHERE)
+        return 0;
+    if ((status = empm__forms_reserve(f, n)) != 0)
+        return status;
+    if (f->text_len + n > f->text_cap) {
+        const size_t cap = (f->text_len + n) * 2;
+        char *more = (char *)empm__worker_memory(f->req->w, f->text, cap);
+        if (more == NULL)
+            return 503;
+        f->text = more;
+        f->text_cap = cap;
+    }
+    memcpy(f->text + f->text_len, data, n);
+    f->text_len += n;
+    return 0;
+}
+
+/* A part is complete: what has gathered is its data and, of a text, a value of
+ * the form; its file is read from the begin. 0, or a status. */
+static int empm__forms_part_end(empm__forms *f)
+{
+    empm__form_part *p = f->parts[f->n - 1];
+    if (p->ours && lseek(p->pub.fd, 0, SEEK_SET) < 0)
+        return empm__body_spool_failed(f->req, "lseek");
+    if (p->pub.keep == EMPM_PART_IN_MEMORY &&
+        (!f->whole || p->pub.filename == NULL || p->pub.data == NULL)) {
+        const char *from = f->whole ? p->pub.data : f->text;
+        const size_t n = f->whole ? (size_t)p->pub.size : f->text_len;
+        p->pub.data = empm__request_strndup(f->req, n > 0 ? from : "", n);
+        if (p->pub.data == NULL)
+            return 503;
+    }
+    if (p->pub.filename == NULL && p->pub.data != NULL) {
+        empm__pair *list = (empm__pair *)empm__forms_room(
+            f->req, f->pairs.list, f->pairs.n, &f->pairs_cap, sizeof *list);
+        if (list == NULL)
+            return 503;
+        f->pairs.list = list;
+        f->pairs.list[f->pairs.n].name = p->pub.name;
+        /* as %00 in a query: C would see a part of it */
+        f->pairs.list[f->pairs.n++].value =
+            memchr(p->pub.data, '\0', (size_t)p->pub.size) != NULL
+                ? NULL : p->pub.data;
+    }
+    return empm__forms_tell(f, EMPM_PART_END, p, NULL, 0);
+}
+
+/* Takes a piece of the body. Where that is all of it, data is told by where it
+ * stands in it, since the reader may tell of its begin as that of a delimiter
+ * (they are the same). Returns 0, or what ends the upload. */
+static int empm__forms_feed(empm__forms *f, const char *data, size_t len)
+{
+    const char *end = data + len, *piece;
+    size_t n;
+    int status = 0;
+    while (status == 0) {
+        status = empm__form_read(&f->reader, &data, end, &piece, &n);
+        if (status == EMPM__MORE)
+            return 0;
+        if (status == EMPM__FORM_BEGIN)
+            status = empm__forms_begin(f);
+        else if (status == EMPM__FORM_PIECE)
+            status = empm__forms_piece(f, f->whole ? data - n : piece, n);
+        else if (status == EMPM__FORM_END)
+            status = empm__forms_part_end(f);
+    }
+    return status;
+}
+
+/* Begins to read a form. Of two types, another program in front may have taken
+ * the other one, with another boundary: 400. Returns 0, or the status: 415 for
+ * another type. A form whose boundary is no good is there, and has no parts:
+ * then it is not read again with each question. */
+static int empm__forms_new(empm_request *req, int whole)
+{
+    const empm__head *h = &req->head;
+    const uint32_t at = empm__head_find(h, req->text, "content-type", 12, 0);
+    empm__forms *f;
+    int status;
+    if (!empm_content_is(req, "multipart/form-data"))
+        return 415;
+    if (empm__head_find(h, req->text, "content-type", 12, at + 1) < h->nfields)
+        return 400;
+    if ((f = (empm__forms *)empm_alloc(req, sizeof *f)) == NULL)
+        return 503;
+    memset(f, 0, offsetof(empm__forms, reader));
+    f->req = req;
+    f->whole = whole;
+    status = empm__form_init(&f->reader, &req->w->s->chars,
+                             req->text + h->fields[at].value);
+    if (empm_defer(req, empm__forms_end, f) != EMPM_OK)
+        return 503;
+    req->forms = f;
+    return status;
+}
+
+/* The form of a request, as far as it has come; NULL: it has none. A body that
+ * is here as a whole is read now, and one that is refused has no parts: half a
+ * form could be taken for a whole one. */
+static empm__forms *empm__forms_of(empm_request *req)
+{
+    empm__forms *f;
+    if (req->forms != NULL || req->body == NULL || req->body_open ||
+        empm__forms_new(req, 1) != 0)
+        return req->forms;
+    f = req->forms;
+    if (empm__forms_feed(f, req->body, (size_t)req->body_len) != 0 ||
+        !empm__form_is_complete(&f->reader))
+        f->n = f->pairs.n = 0;
+    return f;
+}
+
+EMPM_API int empm_part_at(empm_request *req, int i, empm_part **part)
+{
+    const empm__forms *f = empm__forms_of(req);
+    if (f == NULL || i < 0 || (size_t)i >= f->n)
+        return EMPM_EINVAL;
+    *part = &f->parts[i]->pub;
+    return EMPM_OK;
+}
+
+EMPM_API empm_part *empm_part_find(empm_request *req, const char *name)
+{
+    empm_part *part;
+    int i;
+    for (i = 0; empm_part_at(req, i, &part) == EMPM_OK; i++)
+        if (strcmp(part->name, name) == 0)
+            return part;
+    return NULL;
+}
+
+EMPM_API int empm_part_take(empm_request *req, empm_part *part)
+{
+    empm__pool *pool = &req->w->engine->pool;
+    empm__form_part *p = (empm__form_part *)(void *)part;
+    const int fd = part->fd;
+    part->fd = -1;
+    if (p->ours)
+        empm__pool_fd_release(pool, EMPM__FOR_BODIES);
+    empm__budget_release(&pool->spool[EMPM__FOR_BODIES], p->spooled);
+    p->ours = 0;
+    p->spooled = 0;
+    return fd;
+}
+
+/* --- the wing ------------------------------------------------------------- */
+
+/* The functions of a route with EMPM_UPLOAD. The program may refuse the request
+ * by its head before the type is looked at: a stranger learns nothing of it. */
+static int empm__forms_on_head(empm_request *req, void *user)
+{
+    const empm_route *u = req->route->user;
+    const int r = u->on_head != NULL ? u->on_head(req, user) : EMPM_OK;
+    return r != EMPM_OK || req->answer != EMPM__UNANSWERED
+               ? r : empm__forms_new(req, 0);
+}
+
+static int empm__forms_on_body(empm_request *req, const void *data, size_t len,
+                               void *user)
+{
+    (void)user;
+    return empm__forms_feed(req->forms, (const char *)data, len);
+}
+
+/* Nothing is called at the end of a body but the handler, so that it ends too
+ * early is seen here. The body has been read, and the connection stays. */
+static int empm__forms_handle(empm_request *req, void *user)
+{
+    return empm__form_is_complete(&req->forms->reader)
+               ? req->route->user->handler(req, user) : 400;
+}
+
+/* The texts of a form, for empm_form(); NULL: there is none. */
+static const empm__pairs *empm__forms_pairs(empm_request *req)
+{
+    const empm__forms *f = empm__forms_of(req);
+    return f != NULL ? &f->pairs : NULL;
+}
+
+static int empm__forms_server_new(empm_server *s, const empm_server *old,
+                                  empm__report *rep)
+{
+    uint32_t i;
+    (void)old;
+    (void)rep;
+    s->form_pairs = empm__forms_pairs;
+    for (i = 0; i < s->routes.n; i++) {
+        empm__route *r = &s->routes.list[i];
+        if (r->user->kind != EMPM__ROUTE_UPLOAD)
+            continue;
+        r->on_head = empm__forms_on_head;
+        r->on_body = empm__forms_on_body;
+        r->handler = empm__forms_handle;
+    }
+    return EMPM_OK;
+}
+
+static const empm__wing empm__forms_wing = {
+    NULL, empm__forms_server_new,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL
+};
+
+#else
+
+static void empm__forms_check(const empm_config *cfg, const empm__chars *chars,
+                              empm__report *rep)
+{
+    size_t i;
+    (void)chars;
+    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
+         i++)
+        if (cfg->routes[i].kind == EMPM__ROUTE_UPLOAD)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": built "
+                             "without forms", cfg->routes[i].pattern);
+}
+
+static const empm__wing empm__forms_wing = EMPM__WING_OFF(empm__forms_check);
+
+#endif /* EVENTMPM_NO_FORMS */
+
+/* ---------------------------------------------------------------------------
+ * >>events -- server-sent events: one broadcast, many listeners
+ *
+ * A channel keeps its last events, each once, in a ring that all its listeners
+ * read: a listener is a suspended request and the number of the event that it
+ * wants next. So a broadcast is one copy, and a ticket for each listener that
+ * waits. A slow one costs nothing: its events wait in the ring, not with it,
+ * and when the ring has gone past them it has lost them.
+ *
+ *            first                       end
+ *     ring   [ 17 ][ 18 ][ 19 ][ 20 ][ 21 ]        <- a broadcast adds here
+ *                    ^                 ^
+ *                    has a full socket waits: in the list, with a ticket
+ *
+ * owner   of a listener: its request, in whose memory it is, and so the worker
+ *         that runs that; but for its links and its ticket, which are the
+ *         lock's. It is in the list while its request is suspended, and
+ *         either a broadcast takes it out, or its own worker. A listener
+ *         leaves in a cleanup of its request, the last one with its channel.
+ * lock    channels.locks[i]: channels, rings and lists of each 16th bucket. It
+ *         is taken with no other, for at most a portion of listeners or events,
+ *         or one look through a ring; nothing is freed or woken under it
+ * order   a listener that finds no event suspends first, and then enters the
+ *         list, under the lock that shows it that there is still none. A
+ *         broadcast adds its event under the same lock: it finds the listener
+ *         in the list, or the listener finds the event
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_EVENTS
+
+#define EMPM__EVENTS_BUCKETS 1024u
+#define EMPM__EVENTS_LOCKS   16u       /* divides the above */
+#define EMPM__EVENTS_PORTION 64u
+#define EMPM__EVENTS_KEPT    256u      /* in a ring */
+#define EMPM__EVENTS_AHEAD   16384     /* bytes that wait for a client: more
+                                          events wait in the ring */
+#define EMPM__CHANNEL_MAX    255u      /* bytes of a name */
+
+typedef struct empm__news {            /* an event; it never changes */
+    uint32_t refs;                     /* atomic: the ring, and readers */
+    uint32_t id_at, id_len;            /* of the id, in what follows */
+    size_t   len;                      /* of the text that follows */
+    struct empm__news *next;           /* once it is out of the ring */
+} empm__news;
+
+typedef struct empm__ear {             /* a listener */
+    struct empm__channels *all;        /* fixed */
+    struct empm__channel *channel;     /* fixed */
+    uint64_t    at;                    /* the event that it wants next; its
+                                          worker writes it, under the lock */
+    /* the lock */
+    struct empm__ear *next, *prev;
+    int         waits;                 /* it is in the list */
+    empm_ticket ticket;
+} empm__ear;
+
+typedef struct empm__channel {         /* the lock */
+    struct empm__channel *next;        /* in its bucket */
+    uint32_t    hash;
+    uint32_t    listeners;
+    uint64_t    first, end;            /* the ring has these */
+    int64_t     bytes;                 /* ... of so many bytes */
+    empm__ear  *waiting, *waiting_last; /* the longest first */
+    empm__news *ring[EMPM__EVENTS_KEPT];
+    char        name[EMPM__CHANNEL_MAX + 1];
+} empm__channel;
+
+struct empm__channels {
+    uint32_t        seed;              /* fixed: clients may choose the names */
+    pthread_mutex_t locks[EMPM__EVENTS_LOCKS];
+    empm__channel  *buckets[EMPM__EVENTS_BUCKETS];
+};
+typedef struct empm__channels empm__channels;
+
+/* --- the text of an event ------------------------------------------------- */
+
+static char *empm__news_text(empm__news *m)
+{
+    return (char *)(m + 1);
+}
+
+static void empm__news_unref(empm__news *m)
+{
+    if (__atomic_sub_fetch(&m->refs, 1u, __ATOMIC_ACQ_REL) == 0)
+        EMPM_FREE(m);
+}
+
+static int empm__news_is_line(const char *s)
+{
+    return s == NULL || s[strcspn(s, "\r\n")] == '\0';
+}
+
+/* Appends "name: text\n"; `to` NULL only counts. Returns how many bytes. */
+static size_t empm__news_field(char *to, const char *name, const char *text,
+                               size_t n)
+{
+    const size_t head = strlen(name);
+    if (to != NULL) {
+        memcpy(to, name, head);
+        if (n > 0)
+            memcpy(to + head, text, n);
+        to[head + n] = '\n';
+    }
+    return head + n + 1;
+}
+
+/* Writes the fields of an event, a line of data for each of its lines, and the
+ * empty line that ends it. `to` NULL only counts. Returns how many bytes. */
+static size_t empm__news_write(char *to, empm__news *m, const char *event,
+                               const char *id, const char *data, size_t len)
+{
+    size_t n = 0, i = 0, from = 0;
+    if (event != NULL)
+        n += empm__news_field(to, "event: ", event, strlen(event));
+    if (id != NULL) {
+        n += empm__news_field(to != NULL ? to + n : NULL, "id: ", id,
+                              strlen(id));
+        if (m != NULL) {
+            m->id_len = (uint32_t)strlen(id);
+            m->id_at = (uint32_t)n - m->id_len - 1;
+        }
+    }
+    for (; i <= len; i++) {
+        if (i < len && data[i] != '\n' && data[i] != '\r')
+            continue;
+        n += empm__news_field(to != NULL ? to + n : NULL, "data: ",
+                              data + from, i - from);
+        if (i + 1 < len && data[i] == '\r' && data[i + 1] == '\n')
+            i++;
+        from = i + 1;
+    }
+    if (to != NULL)
+        to[n] = '\n';
+    return n + 1;
+}
+
+/* Makes an event, of at most `most` bytes. Returns EMPM_OK, EMPM_EINVAL,
+ * EMPM_EFULL or EMPM_ENOMEM. The caller has its one reference. */
+static int empm__news_new(empm__news **out, const char *event, const char *id,
+                          const void *data, size_t len, int64_t most)
+{
+    const char *s = data != NULL ? (const char *)data : "";
+    empm__news *m;
+    size_t n;
+    if (!empm__news_is_line(event) || !empm__news_is_line(id) ||
+        (data == NULL && len > 0))
+        return EMPM_EINVAL;
+    if ((uint64_t)len > (uint64_t)most || (event != NULL &&
+        strlen(event) > EMPM__CHANNEL_MAX) ||
+        (id != NULL && strlen(id) > EMPM__CHANNEL_MAX) ||
+        (n = empm__news_write(NULL, NULL, event, id, s, len)) > (uint64_t)most)
+        return EMPM_EFULL;
+    if ((m = (empm__news *)EMPM_MALLOC(sizeof *m + n)) == NULL)
+        return EMPM_ENOMEM;
+    memset(m, 0, sizeof *m);
+    m->refs = 1;
+    m->len = n;
+    empm__news_write(empm__news_text(m), m, event, id, s, len);
+    *out = m;
+    return EMPM_OK;
+}
+
+/* --- channels ------------------------------------------------------------- */
+
+static uint32_t empm__channel_hash(const empm__channels *all, const char *name)
+{
+    uint32_t h = all->seed;
+    for (; *name != '\0'; name++)
+        h = (h ^ (unsigned char)*name) * 16777619u;
+    return h ^ h >> 15;
+}
+
+static pthread_mutex_t *empm__channel_lock(empm__channels *all, uint32_t hash)
+{
+    return &all->locks[hash % EMPM__EVENTS_LOCKS];
+}
+
+/* Returns the link that leads to the channel, or to NULL. */
+static empm__channel **empm__channel_find_locked(empm__channels *all,
+                                                 const char *name,
+                                                 uint32_t hash)
+{
+    empm__channel **at = &all->buckets[hash % EMPM__EVENTS_BUCKETS];
+    while (*at != NULL && ((*at)->hash != hash ||
+                           strcmp((*at)->name, name) != 0))
+        at = &(*at)->next;
+    return at;
+}
+
+/* Takes the oldest event out of the ring, before the list `gone`, whose events
+ * the caller unrefs without the lock. Returns the new list. */
+static empm__news *empm__channel_drop_locked(empm__channel *c,
+                                             empm__news *gone)
+{
+    empm__news *m = c->ring[c->first++ % EMPM__EVENTS_KEPT];
+    c->bytes -= (int64_t)m->len;
+    m->next = gone;
+    return m;
+}
+
+static void empm__channel_unref_all(empm__news *gone)
+{
+    while (gone != NULL) {
+        empm__news *next = gone->next;
+        empm__news_unref(gone);
+        gone = next;
+    }
+}
+
+/* Adds an event, which takes the caller's reference, and takes out those for
+ * which there is no room. Returns them. */
+static empm__news *empm__channel_add_locked(empm__channel *c, empm__news *m,
+                                            int64_t most)
+{
+    empm__news *gone = NULL;
+    while (c->first < c->end && (c->end - c->first == EMPM__EVENTS_KEPT ||
+                                 c->bytes + (int64_t)m->len > most))
+        gone = empm__channel_drop_locked(c, gone);
+    c->ring[c->end++ % EMPM__EVENTS_KEPT] = m;
+    c->bytes += (int64_t)m->len;
+    return gone;
+}
+
+static void empm__channel_unlink_locked(empm__channel *c, empm__ear *ear)
+{
+    if (ear->prev != NULL)
+        ear->prev->next = ear->next;
+    else
+        c->waiting = ear->next;
+    if (ear->next != NULL)
+        ear->next->prev = ear->prev;
+    else
+        c->waiting_last = ear->prev;
+    ear->waits = 0;
+}
+
+/* Where a client goes on that has seen the event `id` last: behind it, if it is
+ * kept, else with the next one. */
+static uint64_t empm__channel_after_locked(const empm__channel *c,
+                                           const char *id)
+{
+    const size_t n = id != NULL ? strlen(id) : 0;
+    uint64_t at = c->end;
+    for (; n > 0 && at > c->first; at--) {
+        empm__news *m = c->ring[(at - 1) % EMPM__EVENTS_KEPT];
+        if (m->id_len == n && memcmp(empm__news_text(m) + m->id_at, id, n) == 0)
+            return at;
+    }
+    return c->end;
+}
+
+/* --- listeners ------------------------------------------------------------ */
+
+/* Enters a channel, which is made if this is its first listener. Returns
+ * EMPM_OK or EMPM_ENOMEM. */
+static int empm__ear_join(empm__ear *ear, const char *name,
+                          const char *last_id)
+{
+    empm__channels *all = ear->all;
+    const uint32_t hash = empm__channel_hash(all, name);
+    pthread_mutex_t *lock = empm__channel_lock(all, hash);
+    empm__channel *made = (empm__channel *)EMPM_MALLOC(sizeof *made);
+    empm__channel **at;
+    if (made == NULL)
+        return EMPM_ENOMEM;
+    memset(made, 0, sizeof *made);
+    made->hash = hash;
+    memcpy(made->name, name, strlen(name));
+    pthread_mutex_lock(lock);
+    at = empm__channel_find_locked(all, name, hash);
+    if (*at == NULL) {
+        *at = made;
+        made = NULL;
+    }
+    ear->channel = *at;
+    ear->channel->listeners++;
+    ear->at = empm__channel_after_locked(ear->channel, last_id);
+    pthread_mutex_unlock(lock);
+    EMPM_FREE(made);
+    return EMPM_OK;
+}
+
+/* Leaves it: a cleanup of the request. */
+static void empm__ear_leave(void *p)
+{
+    empm__ear *ear = (empm__ear *)p;
+    empm__channels *all = ear->all;
+    empm__channel *c = ear->channel;
+    pthread_mutex_t *lock = empm__channel_lock(all, c->hash);
+    empm__news *gone = NULL;
+    int last;
+    pthread_mutex_lock(lock);
+    if (ear->waits)
+        empm__channel_unlink_locked(c, ear);
+    last = --c->listeners == 0;
+    if (last) {
+        *empm__channel_find_locked(all, c->name, c->hash) = c->next;
+        while (c->first < c->end)
+            gone = empm__channel_drop_locked(c, gone);
+    }
+    pthread_mutex_unlock(lock);
+    empm__channel_unref_all(gone);
+    if (last)
+        EMPM_FREE(c);
+}
+
+/* Enters the list, unless an event has come. Returns 1 if it is in it. */
+static int empm__ear_wait(empm__ear *ear, empm_ticket ticket)
+{
+    empm__channel *c = ear->channel;
+    pthread_mutex_t *lock = empm__channel_lock(ear->all, c->hash);
+    int waits;
+    pthread_mutex_lock(lock);
+    waits = ear->waits = ear->at == c->end;
+    if (waits) {
+        ear->ticket = ticket;
+        ear->next = NULL;
+        ear->prev = c->waiting_last;
+        if (ear->prev != NULL)
+            ear->prev->next = ear;
+        else
+            c->waiting = ear;
+        c->waiting_last = ear;
+    }
+    pthread_mutex_unlock(lock);
+    return waits;
+}
+
+/* Leaves the list, if it is still there, and takes the next events, with a
+ * reference to each: `most` of them, until they have more than `room` bytes.
+ * Returns how many; *lost: before them. */
+static uint32_t empm__ear_take(empm__ear *ear, empm__news **list, uint32_t most,
+                               int64_t room, uint64_t *lost)
+{
+    empm__channel *c = ear->channel;
+    pthread_mutex_t *lock = empm__channel_lock(ear->all, c->hash);
+    uint32_t n = 0;
+    pthread_mutex_lock(lock);
+    if (ear->waits)
+        empm__channel_unlink_locked(c, ear);
+    *lost = ear->at < c->first ? c->first - ear->at : 0;
+    ear->at += *lost;
+    while (n < most && ear->at < c->end && room > 0) {
+        list[n] = c->ring[ear->at++ % EMPM__EVENTS_KEPT];
+        room -= (int64_t)list[n]->len;
+        __atomic_add_fetch(&list[n++]->refs, 1u, __ATOMIC_RELAXED);
+    }
+    pthread_mutex_unlock(lock);
+    return n;
+}
+
+/* --- streams -------------------------------------------------------------- */
+
+/* Sets the fields of a stream, those that the handler has not set. */
+static void empm__events_head(empm_request *req)
+{
+    char *end;
+    if (!empm__request_head_is_open(req))
+        return;
+    if (!req->has_type)
+        empm_set_header(req, "Content-Type", "text/event-stream");
+    if (empm__response_field_line(req, req->fields, "cache-control", 13,
+                                  &end) == NULL)
+        empm_set_header(req, "Cache-Control", "no-cache");
+    /* nginx would gather it */
+    empm_set_header(req, "X-Accel-Buffering", "no");
+}
+
+/* The last words: clients come back, but not all at once. */
+static int empm__events_end(empm_request *req)
+{
+    const uint32_t some = (uint32_t)((uintptr_t)req / 64) * 2654435761u +
+                          req->w->now_ms;
+    char text[40];
+    const int n = snprintf(text, sizeof text, "retry: %u\n\n",
+                           500u + some % 2000u);
+    empm_write(req, text, (size_t)n);
+    if (empm__engine_is_closing(req->w->engine))
+        empm__request_closes(req, EMPM__CLOSES);   /* not here, then */
+    return EMPM_OK;
+}
+
+/* Writes the events that have come, as long as the client takes them. Returns 1
+ * if more may wait for it to take some; 0: there are no more; -1: the stream
+ * ends, as the client has lost some, or is lost. */
+static int empm__events_send(empm_request *req, empm__ear *ear, int *wrote)
+{
+    empm__news *list[EMPM__EVENTS_PORTION / 4];
+    uint64_t lost;
+    uint32_t n, i;
+    int r = 0;
+    for (;;) {
+        const int64_t room = EMPM__EVENTS_AHEAD - req->io.out_left -
+                             (int64_t)req->body_out_bytes;
+        if (room <= 0)
+            return 1;
+        n = empm__ear_take(ear, list, (uint32_t)EMPM__COUNT(list), room, &lost);
+        if (lost > 0) {
+            empm__request_log(req, EMPM_LOG_INFO, 5062, "is too slow for "
+                              "EventQueue of %lld: has lost %llu events%s",
+                              (long long)req->w->cfg->event_queue_bytes,
+                              (unsigned long long)lost,
+                              req->w->cfg->event_skip ? "" : ", closed");
+            r = req->w->cfg->event_skip ? r : -1;
+        }
+        for (i = 0; i < n; i++) {
+            if (r == 0)
+                r = empm_write(req, empm__news_text(list[i]), list[i]->len);
+            empm__news_unref(list[i]);
+            *wrote = 1;
+        }
+        if (r < 0 || n == 0)
+            return r < 0 ? -1 : 0;
+    }
+}
+
+static int empm__events_wake(empm_request *req, enum empm_why why, void *user);
+
+/* Sends what there is, and waits. `beat`: a comment, if there is nothing: a
+ * client that is gone is noticed by it, and a proxy waits on. Returns what the
+ * handler returns. */
+static int empm__events_go_on(empm_request *req, empm__ear *ear, int beat)
+{
+    const int ms = req->w->cfg->event_heartbeat_ms;
+    int wrote = 0;
+    const int more = empm__events_send(req, ear, &wrote);
+    empm_ticket ticket = 0;
+    if (beat && !wrote && more == 0)
+        empm_write(req, ":\n\n", 3);
+    if (more >= 0)
+        ticket = empm_suspend(req, ms > 0 ? ms : INT_MAX, empm__events_wake,
+                              ear);
+    if (ticket == 0)
+        return empm__events_end(req);
+    req->room_at = more ? EMPM__EVENTS_AHEAD / 2 : 0;
+    if (!more && !empm__ear_wait(ear, ticket))
+        empm_resume(req->w->s, ticket);      /* one has come meanwhile */
+    return EMPM_SUSPENDED;
+}
+
+/* Goes on after a wait. A client that sends no more, and be it that it might
+ * read, is as good as gone: no EventSource does that. */
+static int empm__events_wake(empm_request *req, enum empm_why why, void *user)
+{
+    req->room_at = 0;
+    if (why == EMPM_GONE || why == EMPM_HALF_CLOSED)
+        return EMPM_OK;
+    if (why == EMPM_STOPPING)
+        return empm__events_end(req);
+    return empm__events_go_on(req, (empm__ear *)user, why == EMPM_TIMEOUT);
+}
+
+EMPM_API int empm_events(empm_request *req, const char *channel)
+{
+    empm__ear *ear;
+    int r = empm__response_may_write(req);
+    if (r < 0 || req->suspension != EMPM__SUSP_NONE)
+        return r < 0 ? r : EMPM_EMISUSE;
+    if (channel == NULL || *channel == '\0' ||
+        strlen(channel) > EMPM__CHANNEL_MAX)
+        return EMPM_EINVAL;
+    empm__events_head(req);
+    if (req->head_only)
+        return empm_flush(req);
+    ear = (empm__ear *)empm_alloc(req, sizeof *ear);
+    if (ear == NULL || req->w->engine->channels == NULL)
+        return 503;
+    memset(ear, 0, sizeof *ear);
+    ear->all = req->w->engine->channels;
+    if (empm__ear_join(ear, channel, empm_header(req, "Last-Event-ID")) < 0)
+        return 503;
+    if (empm_defer(req, empm__ear_leave, ear) != EMPM_OK) {
+        empm__ear_leave(ear);
+        return 503;
+    }
+    req->drains = 1;
+    return empm__events_go_on(req, ear, 1);
+}
+
+EMPM_API int empm_event(empm_request *req, const char *event, const char *id,
+                        const void *data, size_t len)
+{
+    empm__news *m;
+    int r = empm__news_new(&m, event, id, data, len, INT32_MAX);
+    if (r < 0)
+        return r;
+    empm__events_head(req);
+    r = empm_write(req, empm__news_text(m), m->len);
+    empm__news_unref(m);
+    return r;
+}
+
+/* Takes the next listeners out of the list that have not seen event `seen`,
+ * and posts them. A channel that has been made anew meanwhile has none. Returns
+ * how many. */
+static uint32_t empm__events_tell(empm__engine *e, const char *name,
+                                  uint32_t hash, uint64_t seen)
+{
+    empm_ticket tickets[EMPM__EVENTS_PORTION];
+    pthread_mutex_t *lock = empm__channel_lock(e->channels, hash);
+    empm__channel *c;
+    uint32_t n = 0, i;
+    pthread_mutex_lock(lock);
+    c = *empm__channel_find_locked(e->channels, name, hash);
+    while (c != NULL && c->waiting != NULL && c->waiting->at <= seen &&
+           n < EMPM__EVENTS_PORTION) {
+        tickets[n++] = c->waiting->ticket;
+        empm__channel_unlink_locked(c, c->waiting);
+    }
+    pthread_mutex_unlock(lock);
+    for (i = 0; i < n; i++)
+        empm__engine_resume(e, tickets[i]);
+    if (n > 0)
+        empm__poller_wake(&e->poller);
+    return n;
+}
+
+EMPM_API int empm_broadcast(empm_server *s, const char *channel,
+                            const char *event, const char *id,
+                            const void *data, size_t len)
+{
+    empm__engine *e = &s->engine;
+    const int64_t most = s->cfg->event_queue_bytes;
+    pthread_mutex_t *lock;
+    empm__channel *c;
+    empm__news *m = NULL, *gone = NULL;
+    uint32_t hash, listeners = 0;
+    uint64_t seen = 0;
+    int r;
+    if (e->channels == NULL)
+        return EMPM_EMISUSE;
+    if (channel == NULL)
+        return EMPM_EINVAL;
+    if ((r = empm__news_new(&m, event, id, data, len, most)) < 0)
+        return r;
+    hash = empm__channel_hash(e->channels, channel);
+    lock = empm__channel_lock(e->channels, hash);
+    pthread_mutex_lock(lock);
+    c = *empm__channel_find_locked(e->channels, channel, hash);
+    if (c != NULL) {
+        gone = empm__channel_add_locked(c, m, most);
+        listeners = c->listeners;
+        seen = c->end - 1;
+    }
+    pthread_mutex_unlock(lock);
+    if (c == NULL) {
+        empm__news_unref(m);
+        return 0;
+    }
+    empm__channel_unref_all(gone);
+    while (empm__events_tell(e, channel, hash, seen) == EMPM__EVENTS_PORTION)
+        ;
+    return (int)listeners;
+}
+
+/* --- the wing ------------------------------------------------------------- */
+
+/* An engine for the status has no listeners. Returns EMPM_OK or EMPM_ENOMEM. */
+static int empm__events_engine_new(empm__engine *e)
+{
+    uint32_t i;
+    if (e->admin)
+        return EMPM_OK;
+    e->channels = (empm__channels *)EMPM_MALLOC(sizeof *e->channels);
+    if (e->channels == NULL)
+        return EMPM_ENOMEM;
+    memset(e->channels, 0, sizeof *e->channels);
+    e->channels->seed = ((uint32_t)empm__now_us() ^ (uint32_t)e->pid << 16) *
+                        2654435761u | 1u;
+    for (i = 0; i < EMPM__EVENTS_LOCKS; i++)
+        pthread_mutex_init(&e->channels->locks[i], NULL);
+    return EMPM_OK;
+}
+
+/* No worker runs any more: all requests have ended, and all channels. */
+static void empm__events_engine_free(empm__engine *e)
+{
+    uint32_t i;
+    for (i = 0; e->channels != NULL && i < EMPM__EVENTS_LOCKS; i++)
+        pthread_mutex_destroy(&e->channels->locks[i]);
+    EMPM_FREE(e->channels);
+    e->channels = NULL;
+}
+
+static const empm__wing empm__events_wing = {
+    NULL, NULL, NULL, empm__events_engine_new, empm__events_engine_free,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+#else
+
+static const empm__wing empm__events_wing = EMPM__WING_OFF(NULL);
+
+#endif /* EVENTMPM_NO_EVENTS */
 
 /* ---------------------------------------------------------------------------
  * >>tls-pem -- files of certificates and keys
@@ -23512,6 +27609,185 @@ static const empm__wing empm__tls_wing = EMPM__WING_OFF(empm__tls_check);
 #endif /* EVENTMPM_TLS_BEARSSL */
 
 /* ---------------------------------------------------------------------------
+ * >>fields -- Header: fields of the answers within a location
+ *
+ * Each location has its rules in a list, outer ones first, and they are applied
+ * when the head of an answer is decided: whoever has made it, a file, a handler
+ * or a back end, and whatever it has set. What frames an answer is not theirs.
+ *
+ * source    mod_headers; RFC 9110 5.3 (lines of one name), 15.4.5 (304)
+ * ------------------------------------------------------------------------- */
+
+enum empm__field_action { EMPM__FIELD_SET, EMPM__FIELD_APPEND, EMPM__FIELD_ADD,
+                          EMPM__FIELD_SETIFEMPTY, EMPM__FIELD_UNSET };
+
+typedef struct empm__field_rule {
+    struct empm__field_rule *next;
+    enum empm__field_action  action;
+    int                      always; /* also if the status is 400 or more */
+    const char              *name, *value, *file;    /* file: or NULL */
+    /* behind it: their texts */
+} empm__field_rule;
+
+/* Makes of the value what is sent: in mod_headers '%' begins a variable, of
+ * which there is only "%%". Returns NULL or what is wrong. */
+static const char *empm__fields_value(char *value)
+{
+    char *to = value;
+    const char *from = value;
+    for (; *from != '\0'; from++) {
+        if (*from == '%' && *++from != '%')
+            return "has a variable, which is not there: \"%%\" is a '%'";
+        *to++ = *from;
+    }
+    *to = '\0';
+    return NULL;
+}
+
+/* Reads "[always|onsuccess] action name [value] [file=pattern]" into `r`, whose
+ * texts go into `text`, where there is room for those of the row. Returns NULL
+ * or what is wrong. */
+static const char *empm__fields_parse(empm__field_rule *r, const char *row,
+                                      char *text)
+{
+    static const char *const actions[] = { "set", "append", "add", "setifempty",
+                                           "unset" };
+    const size_t room = strlen(row) + 1;
+    empm__chars chars;
+    int k = 0, n;
+    n = empm__text_word(&row, text, room);
+    r->always = n > 0 && empm__text_equal(text, "always");
+    if (r->always || (n > 0 && empm__text_equal(text, "onsuccess")))
+        n = empm__text_word(&row, text, room);
+    while (n > 0 && k < 5 && !empm__text_equal(text, actions[k]))
+        k++;
+    if (n <= 0 || k == 5)
+        return "takes set, append, add, setifempty or unset, perhaps behind "
+               "always";
+    r->action = (enum empm__field_action)k;
+    r->name = text;
+    r->value = "";
+    r->file = NULL;
+    empm__chars_init(&chars);
+    if (empm__text_word(&row, text, room) <= 0 ||
+        !empm__chars_all(&chars, text, strlen(text), EMPM__TCHAR) ||
+        empm__response_field_is_ours(text, strlen(text)) ||
+        empm__text_equal(text, "Content-Length"))
+        return "wants the name of a field that is not the server's own";
+    text += strlen(text) + 1;
+    if (r->action != EMPM__FIELD_UNSET) {
+        const char *why;
+        if ((n = empm__text_word(&row, text, room)) < 0 || (n == 0))
+            return "wants a value: quotes go around what has spaces";
+        if ((why = empm__fields_value(text)) != NULL)
+            return why;
+        if (!empm__chars_all(&chars, text, strlen(text), EMPM__VCHAR))
+            return "has a value that no field can have";
+        r->value = text;
+        text += strlen(text) + 1;
+    }
+    if ((n = empm__text_word(&row, text, room)) == 0)
+        return NULL;
+    if (n < 0 || !empm__text_begins(text, "file=") || *row != '\0')
+        return "takes no more than file=PATTERN behind it";
+    r->file = text + 5;
+    return NULL;
+}
+
+/* Adds a rule to a location. `s` NULL: it is only checked. */
+static const char *empm__fields_locate(empm_server *s, empm__location *l,
+                                       const char *name, const char *value)
+{
+    empm__field_rule **end = &l->fields, *r;
+    const char *why;
+    if (!empm__text_equal(name, "Header"))
+        return empm__location_unknown;
+    r = (empm__field_rule *)EMPM_MALLOC(sizeof *r + 2 * strlen(value) + 8);
+    if (r == NULL)
+        return empm__no_memory;
+    memset(r, 0, sizeof *r);
+    why = empm__fields_parse(r, value, (char *)(r + 1));
+    while (*end != NULL)
+        end = &(*end)->next;
+    if (why == NULL && s != NULL)
+        *end = r;
+    else
+        EMPM_FREE(r);
+    return why;
+}
+
+/* Does the pattern stand for this name? '*' is for any bytes and '?' for one;
+ * bytes, since fnmatch() would follow the locale. What a '*' has taken grows
+ * only until the next one, so the cost is a product of the two lengths. */
+static int empm__fields_matches(const char *pattern, const char *name)
+{
+    const char *star = NULL, *from = name;
+    while (*name != '\0')
+        if (*pattern == '*') {
+            star = pattern++;
+            from = name;
+        } else if (*pattern == '?' || *pattern == *name) {
+            pattern++;
+            name++;
+        } else if (star != NULL) {
+            pattern = star + 1;
+            name = ++from;
+        } else
+            return 0;
+    return pattern[strspn(pattern, "*")] == '\0';
+}
+
+/* Is the rule about a file of another name? It is the last segment of the
+ * path, decoded. */
+static int empm__fields_is_other(const empm_request *req,
+                                 const empm__field_rule *r)
+{
+    const empm__path *p = &req->path;
+    return r->file != NULL &&
+           !empm__fields_matches(r->file, p->n > 0 ? p->seg[p->n - 1] : "");
+}
+
+/* Applies the rules of the request's location. A line more is what append
+ * means: lines of one name are one list. */
+static void empm__fields_leave(empm_request *req)
+{
+    const empm__field_rule *r = req->location->fields;
+    for (; r != NULL; r = r->next) {
+        const size_t n = strlen(r->name);
+        if ((req->status >= 400 && !r->always) || empm__fields_is_other(req, r))
+            continue;
+        if (r->action == EMPM__FIELD_UNSET)
+            empm__response_field_remove(req, r->name, n);
+        else if (r->action == EMPM__FIELD_SETIFEMPTY &&
+                 empm__response_field_bytes(req, r->name, n) > 0)
+            continue;
+        else if (empm__response_field_add(req, r->name, r->value,
+                                          r->action == EMPM__FIELD_SET) < 0)
+            empm__response_complain(req, "no room for a field of Header");
+    }
+}
+
+static void empm__fields_server_free(empm_server *s)
+{
+    uint32_t k;
+    for (k = 0; k < s->locations.n; k++) {
+        empm__field_rule *r = s->locations.list[k].fields;
+        while (r != NULL) {
+            empm__field_rule *next = r->next;
+            EMPM_FREE(r);
+            r = next;
+        }
+        s->locations.list[k].fields = NULL;
+    }
+}
+
+static const empm__wing empm__fields_wing = {
+    NULL, NULL, empm__fields_server_free,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "headers",
+    empm__fields_locate, NULL, empm__fields_leave
+};
+
+/* ---------------------------------------------------------------------------
  * >>access -- CustomLog: a line for each request
  *
  * A format is compiled into items at start; a request runs through them and
@@ -25498,7 +29774,7 @@ static int empm__file_judge(const empm_request *req, const empm__file *f,
  * Beside a.js may stand a.js.br, a.js.zst, a.js.gz: the same content, coded.
  * Accept-Encoding chooses among those that Precompressed lists and that are
  * there. Each is a representation with an ETag and ranges of its own; the URL
- * of the sibling itself is a plain file.
+ * of the coded file itself is a plain one.
  *
  * source    RFC 9110 8.4 (codings), 12.4.2 (weights), 12.5.3, 12.5.5 (Vary)
  * ------------------------------------------------------------------------- */
@@ -25525,14 +29801,14 @@ static int empm__coding_find(const char *name, size_t n)
     return -1;
 }
 
-/* Does a file of this name look like a sibling itself? */
-static int empm__coding_is_sibling(const char *path)
+/* Is it the name of a coded file? Returns its coding, or 0. */
+static int empm__coding_is_coded(const char *path)
 {
     const char *dot = strrchr(path, '.');
     int i;
     for (i = 1; dot != NULL && i <= EMPM__CODINGS; i++)
         if (strcmp(dot, empm__coding_names[i].ext) == 0)
-            return 1;
+            return i;
     return 0;
 }
 
@@ -25554,37 +29830,6 @@ static int empm__coding_order(const char *list,
     return r;
 }
 
-/* Reads the weight of an element "name ; q=0.5" of n bytes, in thousandths, and
- * makes *n the length of the name. -1: it is malformed. */
-static int empm__coding_weight(const char *item, size_t *n)
-{
-    const char *semi = (const char *)memchr(item, ';', *n);
-    const char *end = item + *n, *at = semi != NULL ? semi + 1 : end;
-    int unit, q;
-    if (semi == NULL)
-        return 1000;
-    while (semi > item && (semi[-1] == ' ' || semi[-1] == '\t'))
-        semi--;
-    *n = (size_t)(semi - item);
-    while (at < end && (*at == ' ' || *at == '\t'))
-        at++;
-    if (end - at < 3 || (at[0] != 'q' && at[0] != 'Q') || at[1] != '=' ||
-        (at[2] != '0' && at[2] != '1'))
-        return -1;
-    q = (at[2] - '0') * 1000;
-    at += 3;
-    if (at == end)
-        return q;
-    if (*at != '.')
-        return -1;
-    for (at++, unit = 100; at < end; at++, unit /= 10) {
-        if (unit == 0 || !empm__ascii_is_digit((unsigned char)*at))
-            return -1;
-        q += (*at - '0') * unit;
-    }
-    return q <= 1000 ? q : -1;
-}
-
 /* Sets q[] to the weights that the client gives to each coding: 0 where it does
  * not want it. A malformed element counts for nothing. Identity that is not
  * named is the last resort, and so is it where it is excluded: the file serves
@@ -25599,7 +29844,7 @@ static void empm__coding_accepted(const empm_request *req,
     empm__list_of_fields(&list, &req->head, req->text, "Accept-Encoding", 0);
     while (empm__list_next(&list)) {
         size_t n = list.n;
-        const int weight = empm__coding_weight(list.item, &n);
+        const int weight = empm__list_weight(&req->w->s->chars, &list, &n);
         if (weight < 0)
             continue;
         if (n == 1 && *list.item == '*')
@@ -25623,7 +29868,8 @@ static void empm__coding_accepted(const empm_request *req,
 #ifndef EMPM__FILE_REST_S          /* the tests have no time for this */
 #  define EMPM__FILE_REST_S  3       /* a file must have rested so long */
 #  define EMPM__FILE_KEEP_MS 10000   /* kept so long after its last use */
-#  define EMPM__FILE_ABSENT_MS 1000  /* a sibling that was not there */
+#  define EMPM__FILE_ABSENT_MS 1000  /* a coded file was not there */
+#  define EMPM__FILE_SCRIPT_MS 1000  /* a script that was there */
 #endif
 
 /* Fills in the numbers by which a file is known to be still the same. */
@@ -25648,6 +29894,12 @@ static uint64_t empm__file_scatter(uint64_t h) /* every bit by every bit */
     h = (h ^ h >> 27) * UINT64_C(0x94d049bb133111eb);
     return h ^ h >> 31;
 }
+
+/* For `coding`: a script. Its bytes are never sent, so they are not read, not
+ * even where a file has no size; and it is looked for no more often than
+ * EMPM__FILE_SCRIPT_MS says, since the back end, which reads it, finds for
+ * itself what has changed. */
+#define EMPM__FILE_SCRIPT (-1)
 
 /* Makes the ETag: a size and a hash of time and inode, and the coding, so that
  * no variant has that of another. The inode's number is a thing of ours, so it
@@ -25686,11 +29938,11 @@ static void empm__file_fields_make(empm__file *f)
     f->fields_len = (uint16_t)at;
 }
 
-/* Returns the type of `f`: that of the file whose sibling it is, or its own. */
+/* Returns the type of `f`: that of its original, if it is coded. */
 static const char *empm__file_type(const empm__worker *w, empm__file *f)
 {
     char *cut = f->path + strlen(f->path) -
-                strlen(empm__coding_names[f->coding].ext);
+                (f->coding > 0 ? strlen(empm__coding_names[f->coding].ext) : 0);
     const char *type;
     *cut = '\0';
     type = empm__types_of_name(w->s->types, f->path);
@@ -25708,7 +29960,8 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
                                    const char *path, int coding)
 {
     const size_t n = strlen(path) + 1;
-    const size_t small = st->st_size <= (off_t)EMPM__FILE_SMALL
+    const size_t small = coding != EMPM__FILE_SCRIPT &&
+                                 st->st_size <= (off_t)EMPM__FILE_SMALL
                              ? (size_t)st->st_size : 0;
     const int64_t now = (int64_t)time(NULL);
     size_t got = 0;
@@ -25723,10 +29976,12 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     f->fd = fd;
     f->pool = NULL;
     f->root_fd = root_fd;
+    f->coded = NULL;
     f->coding = coding;
     f->varies = coding > 0 || (root_fd >= 0 && w->s->codings[0] != 0 &&
-                               !empm__coding_is_sibling(path));
+                               !empm__coding_is_coded(path));
     f->absent = f->absent_until_ms = 0;
+    f->there_until_ms = empm__time_after(w->now_ms, EMPM__FILE_SCRIPT_MS);
     f->modified_s = (int64_t)st->st_mtime;
     if (f->modified_s > now)         /* RFC 9110 8.8.2.1 */
         f->modified_s = now;
@@ -25751,6 +30006,8 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
             got += (size_t)r;
         }
         f->stat_key[2] = (uint64_t)got;    /* less in /sys, or if it shrinks */
+    }
+    if (small > 0 || coding == EMPM__FILE_SCRIPT) {
         close(fd);
         f->fd = -1;
     }
@@ -25847,7 +30104,8 @@ static empm__file *empm__file_take(empm_request *req, int fd, int root_fd,
         *status = S_ISDIR(st->st_mode) ? 1 : 404;
     else if (st->st_size == 0 && coding > 0)
         *status = 404;               /* no coding makes that of anything */
-    else if (st->st_size == 0 && (n = read(fd, buf, sizeof buf)) != 0) {
+    else if (st->st_size == 0 && coding != EMPM__FILE_SCRIPT &&
+             (n = read(fd, buf, sizeof buf)) != 0) {
         if (n < 0)
             *status = empm__file_status(req, path, errno);
         else {
@@ -25954,7 +30212,20 @@ static int empm__file_same(const empm__file *f)
     return memcmp(is, f->stat_key, sizeof is) == 0;
 }
 
-/* Opens the file `path` below root_fd, `coding` as a sibling, or finds it in
+/* Is a file of the cache still the one of its path? */
+static int empm__file_stays(empm__file *f, uint32_t now_ms)
+{
+    if (f->coding == EMPM__FILE_SCRIPT &&
+        empm__time_until(empm__load(&f->there_until_ms), now_ms) > 0)
+        return 1;
+    if (!empm__file_same(f))
+        return 0;
+    empm__store(&f->there_until_ms,
+                empm__time_after(now_ms, EMPM__FILE_SCRIPT_MS));
+    return 1;
+}
+
+/* Opens the file `path` below root_fd, in `coding`, or finds it in
  * the cache: a file that has been opened before is asked only whether it is
  * still the same one. Its name, its inode and its times decide, so what has
  * been written since is served; one that has changed within the last seconds,
@@ -25982,7 +30253,7 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
     if (f != NULL) {
         /* f was found and referenced under the lock; the look at the disk has
          * none */
-        if (empm__file_same(f)) {
+        if (empm__file_stays(f, req->w->now_ms)) {
             empm__store(&f->used_at_ms, req->w->now_ms);
             return f;
         }
@@ -26306,10 +30577,11 @@ static int empm__file_send(empm_request *req, empm__file *f)
     return EMPM_OK;
 }
 
-/* Opens the sibling of `f` with this coding, if it has one. That it has none is
- * remembered for a second, so that a file that is asked for often costs no
- * further look at the disk. Returns NULL: there is none that can be sent. */
-static empm__file *empm__file_sibling(empm_request *req, empm__file *f,
+/* Opens the file that is `f` in this coding, if there is one. That it has
+ * none is remembered for a second, so that a file that is asked for often
+ * costs no further look at the disk. Returns NULL: there is none that can be
+ * sent. */
+static empm__file *empm__file_coded(empm_request *req, empm__file *f,
                                       int coding)
 {
     const uint32_t now = req->w->now_ms, bit = 1u << coding;
@@ -26318,6 +30590,13 @@ static empm__file *empm__file_sibling(empm_request *req, empm__file *f,
     empm__file *found;
     char *path;
     int status;
+    for (found = f->coded; found != NULL; found = found->coded)
+        if (found->coding == coding) {
+            __atomic_add_fetch(&found->refs, 1u, __ATOMIC_RELAXED);
+            return found;
+        }
+    if (f->root_fd < 0)              /* an asset */
+        return NULL;
     if (empm__time_until(empm__load(&f->absent_until_ms), now) <= 0) {
         empm__store(&f->absent, 0u);
         empm__store(&f->absent_until_ms,
@@ -26334,9 +30613,9 @@ static empm__file *empm__file_sibling(empm_request *req, empm__file *f,
     return found;
 }
 
-/* Returns the variant of `f` that the client likes best: `f`, or a sibling, and
- * then the reference of `f` is given up. At equal weights the order of
- * Precompressed decides, and identity comes last. */
+/* Returns the variant of `f` that the client likes best: `f`, or a coded
+ * file, and then the reference of `f` is given up. At equal weights the
+ * order of Precompressed decides, and identity comes last. */
 static empm__file *empm__file_variant(empm_request *req, empm__file *f)
 {
     const unsigned char *order = req->w->s->codings;
@@ -26353,7 +30632,7 @@ static empm__file *empm__file_variant(empm_request *req, empm__file *f)
                 best = order[i];
         if (best == 0)
             return f;
-        if ((found = empm__file_sibling(req, f, best)) != NULL) {
+        if ((found = empm__file_coded(req, f, best)) != NULL) {
             empm__file_unref(f);
             return found;
         }
@@ -26589,6 +30868,264 @@ static int empm__errors_new(empm_server *s, empm__report *rep)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>folders -- Options Indexes: a page with what is in a folder
+ *
+ * Only what could be served by its name is shown: no hidden file, no link that
+ * leads out of the root, no device. Names are any bytes: the page has them
+ * escaped for HTML, links have each byte that is not plain as %XX, and no
+ * script can run in it. A worker reads EMPM_LISTING names and no more.
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__folder_entry {
+    int         folder;
+    uint32_t    at;                  /* of the name in names ... */
+    const char *name;                /* ... which have moved till all are in */
+    int64_t     size, modified_s;
+} empm__folder_entry;
+
+typedef struct empm__folder {
+    empm__folder_entry *list;        /* EMPM_LISTING of them */
+    char               *names;
+    size_t              n, bytes, room;
+    int                 more;        /* there are names that are not in it */
+} empm__folder;
+
+/* Reads the value of Options. Links within the root are followed in any case,
+ * and those that lead out of it in none. Returns NULL or what is wrong. */
+static const char *empm__folder_option(empm__location *l, const char *value)
+{
+    char word[EMPM__ARGUMENT];
+    int listing = 0, r;
+    const char *is;
+    while ((r = empm__text_word(&value, word, sizeof word)) > 0) {
+        is = word + (*word == '+' || *word == '-');
+        if (empm__text_equal(is, "Indexes"))
+            listing = *word != '-';
+        else if (!empm__text_equal(word, "None") &&
+                 !empm__text_equal(is, "FollowSymLinks") &&
+                 !empm__text_equal(is, "SymLinksIfOwnerMatch"))
+            r = -1;
+        if (r < 0)
+            break;
+    }
+    l->listing = listing;
+    return r == 0 ? NULL : "takes Indexes, -Indexes or None";
+}
+
+/* Are folders listed where this request is? */
+static int empm__folder_is_listed(const empm_request *req)
+{
+    return req->location != NULL && req->location->listing &&
+           req->route->root_fd >= 0;
+}
+
+/* Folders first, then by the bytes of the names, whatever the locale. */
+static int empm__folder_compare(const void *a, const void *b)
+{
+    const empm__folder_entry *x = (const empm__folder_entry *)a;
+    const empm__folder_entry *y = (const empm__folder_entry *)b;
+    return x->folder != y->folder ? y->folder - x->folder
+                                  : strcmp(x->name, y->name);
+}
+
+/* Finds out about a name in the open folder `fd`, which is `path` below the
+ * root. Returns 0: it cannot be served, or is gone. */
+static int empm__folder_look(const empm_request *req, int fd, const char *path,
+                             const char *name, struct stat *st)
+{
+    if (!empm__file_segment_is_name(name, strlen(name)) || *name == '.' ||
+        fstatat(fd, name, st, AT_SYMLINK_NOFOLLOW) < 0)
+        return 0;
+#ifdef EMPM__O_PATH
+    if (S_ISLNK(st->st_mode)) {
+        char full[4096];
+        int r = -1, to;
+        if ((size_t)snprintf(full, sizeof full, "%s/%s", path, name) >=
+            sizeof full)
+            return 0;
+        to = empm__file_open_beneath(req->route->root_fd, full,
+                                     EMPM__O_PATH | O_CLOEXEC);
+        if (to >= 0) {
+            r = fstat(to, st);
+            close(to);
+        }
+        if (r < 0)
+            return 0;
+    }
+#else
+    (void)req;
+    (void)path;
+#endif
+    return S_ISREG(st->st_mode) || S_ISDIR(st->st_mode);
+}
+
+/* Adds an entry. Returns 0, or -1: no memory. */
+static int empm__folder_add(empm__folder *f, const char *name,
+                            const struct stat *st)
+{
+    const size_t n = strlen(name) + 1;
+    empm__folder_entry *e = &f->list[f->n];
+    if (f->bytes + n > f->room) {
+        const size_t room = (f->bytes + n) * 2 + 4096;
+        char *more = (char *)EMPM_REALLOC(f->names, room);
+        if (more == NULL)
+            return -1;
+        f->names = more;
+        f->room = room;
+    }
+    memcpy(f->names + f->bytes, name, n);
+    e->at = (uint32_t)f->bytes;
+    e->folder = S_ISDIR(st->st_mode);
+    e->size = (int64_t)st->st_size;
+    e->modified_s = (int64_t)st->st_mtime;
+    f->bytes += n;
+    f->n++;
+    return 0;
+}
+
+/* Reads the folder `path` below the root. Returns 0, or the status of an
+ * error. */
+static int empm__folder_read(empm_request *req, const char *path,
+                             empm__folder *f)
+{
+    struct dirent *is;
+    struct stat st;
+    size_t looked = 0, i;
+    int status = 0, fd = empm__file_open_beneath(req->route->root_fd, path,
+                                                 EMPM__O_READ | O_DIRECTORY);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    if (dir == NULL) {
+        status = empm__file_status(req, path, errno);
+        if (fd >= 0)
+            close(fd);
+        return status;
+    }
+    f->list = (empm__folder_entry *)EMPM_MALLOC(EMPM_LISTING *
+                                                sizeof *f->list);
+    if (f->list == NULL)
+        status = empm__file_status(req, path, ENOMEM);
+    while (status == 0 && (errno = 0, is = readdir(dir)) != NULL) {
+        if ((f->more = looked++ == EMPM_LISTING) != 0)
+            break;
+        if (empm__folder_look(req, fd, path, is->d_name, &st) &&
+            empm__folder_add(f, is->d_name, &st) < 0)
+            status = empm__file_status(req, path, ENOMEM);
+    }
+    if (status == 0 && !f->more && errno != 0)
+        status = empm__file_status(req, path, errno);
+    closedir(dir);
+    for (i = 0; i < f->n; i++)
+        f->list[i].name = f->names + f->list[i].at;
+    if (status == 0 && f->n > 1)
+        qsort(f->list, f->n, sizeof *f->list, empm__folder_compare);
+    return status;
+}
+
+/* Writes `s` as text of HTML, which takes at most 6 bytes for each of its own.
+ * What is no character of UTF-8 becomes U+FFFD. Returns the end. */
+static char *empm__folder_escape(char *at, const char *s)
+{
+    while (*s != '\0') {
+        const size_t n = empm__text_utf8(s);
+        if (n == 0)
+            at = EMPM__ADD(at, "\xef\xbf\xbd");
+        else if (strchr("&<>\"'", *s) != NULL)
+            at += snprintf(at, 7, "&#%d;", *s);
+        else
+            at = empm__text_append(at, s, n);
+        s += n + (n == 0);
+    }
+    return at;
+}
+
+/* Writes the row of an entry. "./" before a name: "a:b" alone would be a URL
+ * with a scheme. */
+static int empm__folder_row(empm_request *req, const empm__folder_entry *e)
+{
+    char row[4096], link[3 * 255 + 1], date[30];
+    const size_t n = strlen(e->name);
+    char *at = row;
+    if (n > 255)
+        return EMPM_OK;              /* no file system has that */
+    *empm__dispatch_percent(link, &req->w->s->chars, e->name, n, 0) = '\0';
+    at = EMPM__ADD(at, "<tr><td><a href=\"./");
+    at = empm__folder_escape(at, link);
+    at = empm__text_append(at, "/", (size_t)e->folder);
+    at = EMPM__ADD(at, "\">");
+    at = empm__folder_escape(at, e->name);
+    at = empm__text_append(at, "/", (size_t)e->folder);
+    empm__format_date(date, e->modified_s);
+    at = EMPM__ADD(at, "</a></td><td>");
+    at = empm__text_append(at, date + 5, 17);    /* without day and seconds */
+    at = EMPM__ADD(at, "</td><td>");
+    if (!e->folder)
+        at += empm__format_u64(at, (uint64_t)e->size);
+    at = EMPM__ADD(at, "</td></tr>\n");
+    return empm_write(req, row, (size_t)(at - row));
+}
+
+/* Writes the page. The folder is `top`, where a link to the one above would
+ * leave the route, or it is not. Returns EMPM_OK or an error. */
+static int empm__folder_page(empm_request *req, const empm__folder *f, int top)
+{
+    const char *path = empm__request_segments(req, 0, req->path.n, "");
+    char *title = path != NULL
+                      ? (char *)empm_alloc(req, 6 * strlen(path) + 1) : NULL;
+    size_t i;
+    int r;
+    if (title == NULL)
+        return EMPM_ENOMEM;
+    *empm__folder_escape(title, path) = '\0';
+    if (empm_set_header(req, "Content-Type", "text/html; charset=utf-8") < 0 ||
+        empm_set_header(req, "Content-Security-Policy", "default-src 'none'; "
+                        "style-src 'unsafe-inline'") < 0)
+        return EMPM_EFULL;
+    r = empm_printf(
+        req, "<!DOCTYPE html>\n<html lang=\"en\"><head>\n"
+        "<meta charset=\"utf-8\">\n"
+        "<meta name=\"viewport\" content=\"width=device-width\">\n"
+        "<title>Index of %s</title>\n<style>:root{color-scheme:light dark}"
+        "body{font:1em/1.5 sans-serif;margin:1em auto;max-width:60em;"
+        "padding:0 .5em}h1{font-size:1.3em}h1,a{overflow-wrap:anywhere}"
+        "table{border-spacing:0;width:100%%}td{padding:.2em;"
+        "vertical-align:top}td+td{text-align:right}</style></head>\n"
+        "<body><h1>Index of %s</h1>\n<table>\n%s", title, title,
+        top ? "" : "<tr><td><a href=\"../\">../</a></td><td></td><td></td>"
+                   "</tr>\n");
+    for (i = 0; i < f->n && r == EMPM_OK; i++)
+        r = empm__folder_row(req, &f->list[i]);
+    return r != EMPM_OK ? r
+           : empm_printf(req, "</table>\n%s</body></html>\n",
+                         f->more ? "<p>There are more: not all are shown.</p>\n"
+                                 : "");
+}
+
+/* Answers with a list of what is in the folder `path` below the route's root,
+ * which ends with a slash or is "". Returns what a handler returns. */
+static int empm__folder_serve(empm_request *req, char *path)
+{
+    const char *m = empm_method(req);
+    const size_t n = strlen(path);
+    empm__folder f;
+    char here[] = ".";
+    int status;
+    if (strcmp(m, "GET") != 0 && strcmp(m, "HEAD") != 0) {
+        empm_set_header(req, "Allow", "GET, HEAD, OPTIONS");
+        return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;
+    }
+    if (n > 0)
+        path[n - 1] = '\0';
+    memset(&f, 0, sizeof f);
+    status = empm__folder_read(req, n > 0 ? path : here, &f);
+    if (status == 0)
+        status = empm__folder_page(req, &f, n == 0);
+    EMPM_FREE(f.list);
+    EMPM_FREE(f.names);
+    /* what has failed has been said: the client is gone, or there is no room */
+    return status < 0 && !req->failed ? 500 : status > 0 ? status : EMPM_OK;
+}
+
+/* ---------------------------------------------------------------------------
  * >>assets -- files that are compiled in
  *
  * At the start a table of EMPM_ASSETS becomes files such as those of a folder,
@@ -26602,7 +31139,8 @@ static int empm__errors_new(empm_server *s, empm__report *rep)
 
 struct empm__assets {
     size_t      n;
-    empm__file *list;                /* behind the struct */
+    empm__file *list;                /* behind the struct; then as many that are
+                                        variants, or nothing */
 };
 
 /* FNV-1a, stirred: 64 bits, against an accident and not against an enemy. */
@@ -26619,12 +31157,47 @@ static int empm__assets_compare(const void *a, const void *b)
     return strcmp(((const empm__file *)a)->path, ((const empm__file *)b)->path);
 }
 
-/* Makes the file of a row. Returns 0 if its fields have no room. */
+/* Returns where a path of n bytes and `end` is among the files, or would be. */
+static size_t empm__assets_place(const struct empm__assets *t, const char *path,
+                                 size_t n, char end)
+{
+    size_t from = 0, to = t->n;
+    while (from < to) {
+        const size_t mid = from + (to - from) / 2;
+        const char *at = t->list[mid].path;
+        int order = strncmp(at, path, n);
+        if (order == 0)
+            order = (unsigned char)at[n] - (unsigned char)end;
+        if (order < 0)
+            from = mid + 1;
+        else
+            to = mid;
+    }
+    return from;
+}
+
+/* Makes the fields of each answer. Returns 0 if they have no room. */
+static int empm__assets_fields(empm__file *f, const char *cache_control)
+{
+    int n = snprintf(f->fields, sizeof f->fields, "ETag: %s\r\n"
+                     "Cache-Control: %s\r\n%s", f->tag, cache_control,
+                     f->varies ? "Vary: Accept-Encoding\r\n" : "");
+    f->validators = (uint16_t)n;
+    if (n < (int)sizeof f->fields)
+        n += snprintf(f->fields + n, sizeof f->fields - (size_t)n,
+                      "%s%s%sAccept-Ranges: bytes\r\nContent-Type: %s\r\n",
+                      f->coding > 0 ? "Content-Encoding: " : "",
+                      f->coding > 0 ? empm__coding_names[f->coding].name : "",
+                      f->coding > 0 ? "\r\n" : "", f->type);
+    f->fields_len = (uint16_t)n;
+    return n < (int)sizeof f->fields;
+}
+
+/* Makes the file of a row. Returns as above. */
 static int empm__assets_make(empm__file *f, const empm_asset *a,
                              const char *cache_control,
                              const struct empm__types *types)
 {
-    int n;
     memset(f, 0, sizeof *f);
     f->refs = 1;
     f->fd = f->root_fd = -1;
@@ -26636,14 +31209,36 @@ static int empm__assets_make(empm__file *f, const empm_asset *a,
     snprintf(f->tag, sizeof f->tag, "\"%llx-%llx\"", (unsigned long long)a->len,
              (unsigned long long)empm__assets_hash(
                  (const unsigned char *)a->bytes, a->len));
-    n = snprintf(f->fields, sizeof f->fields, "ETag: %s\r\n"
-                 "Cache-Control: %s\r\n", f->tag, cache_control);
-    f->validators = (uint16_t)n;
-    if (n < (int)sizeof f->fields)
-        n += snprintf(f->fields + n, sizeof f->fields - (size_t)n,
-                      "Accept-Ranges: bytes\r\nContent-Type: %s\r\n", f->type);
-    f->fields_len = (uint16_t)n;
-    return n < (int)sizeof f->fields;
+    return empm__assets_fields(f, cache_control);
+}
+
+/* Makes file i a variant of the one whose name it has with the extension of a
+ * coding, if Precompressed has that: the same bytes, as another representation
+ * of that file. Returns as above. */
+static int empm__assets_pair(const empm_server *s, struct empm__assets *t,
+                             size_t i, const char *cache_control)
+{
+    const empm__file *is = &t->list[i];
+    const int coding = empm__coding_is_coded(is->path);
+    empm__file *of, *coded = &t->list[t->n + i];
+    size_t n, at;
+    if (coding == 0 || strchr((const char *)s->codings, coding) == NULL)
+        return 1;
+    n = strlen(is->path) - strlen(empm__coding_names[coding].ext);
+    at = empm__assets_place(t, is->path, n, '\0');
+    of = &t->list[at];
+    if (at == t->n || strlen(of->path) != n ||
+        memcmp(of->path, is->path, n) != 0)
+        return 1;
+    *coded = *is;
+    coded->coding = coding;
+    coded->varies = of->varies = 1;
+    coded->type = of->type;
+    coded->coded = of->coded;
+    of->coded = coded;
+    /* it has other bytes and so, but for a miracle, another tag */
+    return empm__assets_fields(of, cache_control) &&
+           empm__assets_fields(coded, cache_control);
 }
 
 /* Makes the files of a route. Returns EMPM_OK, EMPM_ENOMEM, or EMPM_EINVAL: a
@@ -26651,13 +31246,15 @@ static int empm__assets_make(empm__file *f, const empm_asset *a,
 static int empm__assets_new(empm_server *s, empm__route *route,
                             empm__report *rep)
 {
+    static const char long_fields[] = "its type and Cache-Control are no field "
+                                      "values of 200 bytes together";
     const empm_asset *table = (const empm_asset *)route->user->user;
     const char *cache = route->user->root, *why = NULL, *path = "";
     struct empm__assets *t;
     size_t n = 0, i;
     while (table[n].path != NULL)
         n++;
-    t = (struct empm__assets *)EMPM_MALLOC(sizeof *t + n * sizeof *t->list);
+    t = (struct empm__assets *)EMPM_MALLOC(sizeof *t + 2 * n * sizeof *t->list);
     if (t == NULL)
         return EMPM_ENOMEM;
     t->n = n;
@@ -26666,46 +31263,30 @@ static int empm__assets_new(empm_server *s, empm__route *route,
     for (i = 0; i < n && why == NULL; i++) {
         const char *type = table[i].type != NULL ? table[i].type : "";
         path = table[i].path;
-        if (*table[i].path == '\0' || *table[i].path == '/')
+        if (*path == '\0' || *path == '/')
             why = "has no path below the route";
         else if (!empm__chars_all(&s->chars, cache, strlen(cache),
                                   EMPM__VCHAR) ||
                  !empm__chars_all(&s->chars, type, strlen(type), EMPM__VCHAR) ||
                  !empm__assets_make(&t->list[i], &table[i], cache, s->types))
-            why = "its type and Cache-Control are no field values of 150 bytes";
+            why = long_fields;
     }
     if (why == NULL) {
         qsort(t->list, n, sizeof *t->list, empm__assets_compare);
         for (i = 1; i < n && why == NULL; i++)
             if (strcmp(t->list[i - 1].path, path = t->list[i].path) == 0)
                 why = "is there twice";
+        for (i = 0; i < n && why == NULL; i++)
+            if (!empm__assets_pair(s, t, i, cache)) {
+                path = t->list[i].path;
+                why = long_fields;
+            }
     }
     if (why == NULL)
         return EMPM_OK;
     empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": asset \"%s\": "
                      "%s", route->user->pattern, path, why);
     return EMPM_EINVAL;
-}
-
-/* Returns where the path is among the files, or would be; `folder`: the path
- * with a slash behind it. */
-static size_t empm__assets_place(const struct empm__assets *t, const char *path,
-                                 int folder)
-{
-    const size_t n = strlen(path);
-    size_t from = 0, to = t->n;
-    while (from < to) {
-        const size_t mid = from + (to - from) / 2;
-        const char *at = t->list[mid].path;
-        int order = folder ? strncmp(at, path, n) : strcmp(at, path);
-        if (order == 0 && folder)
-            order = (unsigned char)at[n] - '/';
-        if (order < 0)
-            from = mid + 1;
-        else
-            to = mid;
-    }
-    return from;
 }
 
 /* As empm__file_open(): a file with a reference, or NULL and *status, which is
@@ -26715,7 +31296,7 @@ static empm__file *empm__assets_open(empm_request *req, const char *path,
 {
     const struct empm__assets *t = req->route->assets;
     const size_t n = strlen(path);
-    size_t i = empm__assets_place(t, path, 0);
+    size_t i = empm__assets_place(t, path, n, '\0');
     if (i < t->n && strcmp(t->list[i].path, path) == 0) {
         empm__file *f = &t->list[i];
         char *end;
@@ -26728,7 +31309,7 @@ static empm__file *empm__assets_open(empm_request *req, const char *path,
         __atomic_add_fetch(&f->refs, 1u, __ATOMIC_RELAXED);
         return f;
     }
-    i = empm__assets_place(t, path, 1);
+    i = empm__assets_place(t, path, n, '/');
     *status = i < t->n && strncmp(t->list[i].path, path, n) == 0 &&
               t->list[i].path[n] == '/' ? 1 : 404;
     return NULL;
@@ -26779,15 +31360,17 @@ static int empm__files_run(empm_request *req, const char *file, int rest)
 static int empm__files_answer(empm_request *req, const char *path, int rest)
 {
     const char *m = empm_method(req);
+    const int script = empm__files_is_script(req, path);
     int status = 404;
     empm__file *f;
     req->file_name = path;           /* it lives as long as the request */
     f = req->route->assets != NULL
             ? empm__assets_open(req, path, &status)
-            : empm__file_open(req, req->route->root_fd, path, 0, &status);
+            : empm__file_open(req, req->route->root_fd, path,
+                              script ? EMPM__FILE_SCRIPT : 0, &status);
     if (f == NULL)
         return status == 1 ? EMPM__FILES_FOLDER : status;
-    if (empm__files_is_script(req, path)) {
+    if (script) {
         empm__file_unref(f);
         return empm__files_run(req, path, rest);
     }
@@ -26814,6 +31397,11 @@ static int empm__files_index(empm_request *req, char *path, char *at)
            empm__text_word(&list, name, sizeof name) > 0) {
         memcpy(at, name, strlen(name) + 1);
         status = empm__files_answer(req, path, req->path.n);
+    }
+    if ((status == 404 || status == EMPM__FILES_FOLDER) &&
+        empm__folder_is_listed(req)) {
+        *at = '\0';
+        return empm__folder_serve(req, path);
     }
     return status == EMPM__FILES_FOLDER ? 404 : status;
 }
@@ -26848,6 +31436,36 @@ static int empm__files_walk(empm_request *req, char *path)
                                         : status;
 }
 
+/* Does FallbackResource, `other` or NULL, answer where there is no file? A
+ * script does, as with Apache. A file is the page of an application that runs
+ * in the browser: it answers who asks for a page, and an image or a script that
+ * is missing stays 404, since that page would be taken for it. A browser that
+ * opens a page names text/html; one that fetches a part of it does not, and
+ * parts have an extension. The answer depends on Accept, and says so. */
+static int empm__files_falls_back(empm_request *req, const char *other)
+{
+    const char *m = empm_method(req);
+    const empm__path *p = &req->path;
+    int html = 0, any = empm_header(req, "Accept") == NULL;
+    empm__list list;
+    if (other == NULL || empm__files_is_script(req, other))
+        return other != NULL;
+    if (strcmp(m, "GET") != 0 && strcmp(m, "HEAD") != 0)
+        return 0;
+    empm_add_header(req, "Vary", "Accept");
+    empm__list_of_fields(&list, &req->head, req->text, "Accept", '\\');
+    while (empm__list_next(&list)) {
+        size_t n = list.n;
+        if (empm__list_weight(&req->w->s->chars, &list, &n) <= 0)
+            continue;
+        html |= empm__text_same(list.item, n, "text/html", 9);
+        any |= empm__text_same(list.item, n, "*/*", 3) ||
+               empm__text_same(list.item, n, "text/*", 6);
+    }
+    return html || (any && memchr(p->seg[p->n - 1], '.',
+                                  p->len[p->n - 1]) == NULL);
+}
+
 /* The handler of EMPM_FILES and EMPM_PHP. Where no name is a script's, a method
  * that files do not have needs no look at them: RFC 9110 15.5.6, a 405 names
  * those that there are, and so does OPTIONS. */
@@ -26869,7 +31487,7 @@ static int empm__files_serve(empm_request *req, void *user)
         return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;
     }
     status = empm__files_walk(req, path);
-    if (status == 404 && other != NULL)
+    if (status == 404 && empm__files_falls_back(req, other))
         status = empm__files_answer(req, other + (*other == '/'), req->path.n);
     return status == EMPM__FILES_FOLDER ? 404 : status;
 }
@@ -26929,34 +31547,56 @@ static int empm__files_send_below(empm_request *req, int root_fd,
     return empm__file_send(req, f);
 }
 
-/* Warns of folders that are not there, and says what is wrong with settings.
- * Under Strict a folder that is not there is an error. */
+/* Warns of a folder that is not there, as Apache does: the other routes can be
+ * served. `what` and `more` name it. */
+static void empm__files_check_folder(const empm_config *cfg, const char *what,
+                                     const char *more, const char *dir,
+                                     empm__report *rep)
+{
+    struct stat st;
+    errno = ENOTDIR;
+    if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
+        empm__report_say(rep, empm__config_correction_level(cfg), 112,
+                         "%s%s %s: %s: its files are 404 until it is there at "
+                         "a start", what, more, dir, strerror(errno));
+}
+
+/* The same of all folders. Under Strict such a folder is an error. */
+static void empm__files_check_folders(const empm_config *cfg,
+                                      empm__report *rep)
+{
+    char path[EMPM__ARGUMENT], dir[EMPM__ARGUMENT], full[2400];
+    const char *why;
+    size_t i;
+    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
+         i++) {
+        const empm_route *r = &cfg->routes[i];
+        if (r->kind == EMPM__ROUTE_FILES && r->root != NULL)
+            empm__files_check_folder(cfg, r->pattern, ": the folder", r->root,
+                                     rep);
+        else if (r->kind == EMPM__ROUTE_FILES)
+            empm__files_check_folder(cfg, "", "DocumentRoot",
+                                     empm__config_path(cfg, cfg->document_root,
+                                                       full, sizeof full),
+                                     rep);
+    }
+    for (i = 0; i < EMPM_MAX_LIST && cfg->alias[i] != NULL; i++)
+        if ((why = empm__server_alias_parse(cfg->alias[i], path, dir)) != NULL)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5143, "Alias %.200s: %s",
+                             cfg->alias[i], why);
+        else
+            empm__files_check_folder(cfg, "Alias ", path,
+                                     empm__config_path(cfg, dir, full,
+                                                       sizeof full), rep);
+}
+
+/* Says what is wrong with folders, names and settings. */
 static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
 {
     unsigned char order[EMPM__CODINGS + 1];
     struct empm__types *types;
-    struct stat st;
-    char path[1200];
-    size_t i;
-    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
-         i++) {
-        const char *dir = cfg->routes[i].root;
-        if (cfg->routes[i].kind != EMPM__ROUTE_FILES)
-            continue;
-        dir = dir != NULL ? dir : empm__config_path(cfg, cfg->document_root,
-                                                    path, sizeof path);
-        /* as with Apache, a warning: the other routes can be served */
-        errno = ENOTDIR;
-        if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
-            empm__report_say(rep, empm__config_correction_level(cfg), 112,
-                             "%s%s %s: %s: its files are 404 until it is there "
-                             "at a start", dir == cfg->routes[i].root
-                             ? cfg->routes[i].pattern : "",
-                             dir == cfg->routes[i].root ? ": the folder"
-                                                        : "DocumentRoot",
-                             dir, strerror(errno));
-    }
+    empm__files_check_folders(cfg, rep);
     empm__files_check_names(cfg, rep);
     if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK)
         EMPM_FREE(types);
@@ -26978,6 +31618,7 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
     uint32_t i;
     int r = empm__types_new(&s->types, s->cfg, &s->chars, rep);
     (void)old;
+    empm__coding_order(s->cfg->precompressed, s->codings);
     for (i = 0; i < s->routes.n && r == EMPM_OK; i++) {
         empm__route *route = &s->routes.list[i];
         const char *dir = route->user->root;
@@ -27003,7 +31644,6 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
         }
     }
     s->send_below = empm__files_send_below;
-    empm__coding_order(s->cfg->precompressed, s->codings);
     return r == EMPM_OK ? empm__errors_new(s, rep) : r;
 }
 
@@ -27015,6 +31655,15 @@ static void empm__files_server_free(empm_server *s)
         EMPM_FREE(s->routes.list[i].assets);
     EMPM_FREE(s->types);
     EMPM_FREE(s->errors);
+}
+
+/* The settings of a location that are about files. */
+static const char *empm__files_locate(empm_server *s, empm__location *l,
+                                      const char *name, const char *value)
+{
+    (void)s;
+    return empm__text_equal(name, "Options") ? empm__folder_option(l, value)
+                                             : empm__location_unknown;
 }
 
 /* Makes the cache of open files of one child, OpenFileCache large but no more
@@ -27062,8 +31711,8 @@ static void empm__files_expire_some(empm__engine *e, uint32_t now_ms)
 static const empm__wing empm__files_wing = {
     empm__files_check, empm__files_server_new, empm__files_server_free,
     empm__files_engine_new, empm__files_engine_free, empm__files_expire_at,
-    empm__files_expire_some, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL
+    empm__files_expire_some, NULL, NULL, NULL, NULL, NULL, NULL,
+    empm__files_locate, NULL, NULL
 };
 
 #else
@@ -27076,6 +31725,9 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
     if (cfg->error_document[0] != NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5141, "ErrorDocument: built "
                          "without files");
+    if (cfg->alias[0] != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5143, "Alias: built without "
+                         "files");
     for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
          i++)
         if (cfg->routes[i].kind == EMPM__ROUTE_FILES ||
@@ -28105,13 +32757,15 @@ static int empm__backend_keep(const empm__worker *w, const empm__backends *g,
     return keeps;
 }
 
-/* Closes kept connections: the old ones, or all while the server ends. */
+/* Closes kept connections: the old ones, or all while the server ends. They are
+ * the engine's that serves, not of one for admin endpoints beside it. */
 static void empm__backend_close_kept(empm__engine *e, uint32_t now_ms)
 {
     struct empm__backend_scores *all = e->s->backends;
     const int ends = empm__load(&e->stopping) != 0;
     int fd[64], n, i;
-    if (all == NULL || empm__load(&all->due_at_ms) == EMPM__NEVER)
+    if (all == NULL || e->admin ||
+        empm__load(&all->due_at_ms) == EMPM__NEVER)
         return;
     do {
         uint32_t due_ms = EMPM__NEVER;
@@ -28244,7 +32898,7 @@ static void empm__fcgi_message(empm__fcgi *x)
 }
 
 /* How long the back end may still take and give nothing. Only what it takes of
- * the request and gives to the client counts: not a header that comes byte by
+ * the request and gives to the client counts: not a head that comes byte by
  * byte, messages, padding, or what is dropped. So a back end that sends for
  * ever and answers nothing is held by this, slow or quick. */
 static int empm__fcgi_time_left(const empm__fcgi *x)
@@ -28413,6 +33067,7 @@ static int empm__fcgi_send_file(empm__fcgi *x)
         empm__fcgi_say(x, 5710, what);
         empm__fcgi_refuse(x, status);
     }
+    empm__fcgi_close(x);
     return EMPM_OK;
 }
 
@@ -28425,6 +33080,8 @@ static const char *empm__fcgi_head_is_here(empm__fcgi *x, char *s, size_t n)
     if (why != NULL)
         return why;
     x->head_done = 1;
+    x->phase = EMPM__FCGI_ANSWERING;
+    x->got_on_ms = req->w->now_ms;
     req->gathers &= !cgi.streams;
     if (cgi.file != NULL && req->w->cfg->x_send_file && req->status == 200) {
         req->declared = -1;          /* of a body that is dropped */
@@ -28876,20 +33533,19 @@ static int empm__fcgi_wait_connect(empm__fcgi *x)
 
 /* A connection that was under way may be there. An event is only a hint: it can
  * be of another descriptor, which has been closed. So the socket is asked if it
- * has failed, and whether it has a peer. */
+ * has a peer and, if it has none, for its error. */
 static int empm__fcgi_maybe_connected(empm__fcgi *x)
 {
     struct sockaddr_storage peer;
     socklen_t n = sizeof peer;
     int error = 0;
-    socklen_t error_len = sizeof error;
     empm__conn_clear(x->req->c, EMPM__READY_AUX_OUT);
-    if (getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &error_len) < 0 ||
-        (error == 0 && getpeername(x->fd, (struct sockaddr *)&peer, &n) < 0))
+    if (getpeername(x->fd, (struct sockaddr *)&peer, &n) == 0)
+        return empm__fcgi_connected(x);
+    n = sizeof error;
+    if (getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
         error = errno;
-    if (error == ENOTCONN)
-        return empm__fcgi_wait_connect(x);
-    return error == 0 ? empm__fcgi_connected(x)
+    return error == 0 ? empm__fcgi_wait_connect(x)
                       : empm__fcgi_next(x, 503, 5701, strerror(error));
 }
 
@@ -28935,13 +33591,6 @@ static empm_ticket empm__fcgi_ticket(void *user)
     return left_ms > 0 ? empm_suspend(x->req, left_ms, empm__fcgi_wake, x) : 0;
 }
 
-/* All seats have been taken for too long. */
-static int empm__fcgi_no_seat(empm__fcgi *x)
-{
-    return empm__fcgi_fail(x, 503, 5702, "all connections of max= are in use "
-                           "for ProxyConnectTimeout");
-}
-
 /* Finds a back end for the request, and a seat there; or waits for one. */
 static int empm__fcgi_connect(empm__fcgi *x)
 {
@@ -28956,25 +33605,24 @@ static int empm__fcgi_connect(empm__fcgi *x)
     }
     if (x->wait.ticket != 0)
         return EMPM_SUSPENDED;
-    return empm__fcgi_patience_left(x) > 0 ? empm__fcgi_no_wait(x)
-                                           : empm__fcgi_no_seat(x);
+    if (empm__fcgi_patience_left(x) > 0)
+        return empm__fcgi_no_wait(x);
+    return empm__fcgi_fail(x, 503, 5702, "all connections of max= are in use "
+                           "for ProxyConnectTimeout");
 }
 
 /* Goes on after a wait. Returns what the handler returns. */
 static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
 {
     empm__fcgi *x = (empm__fcgi *)user;
-    int lined_up = 0;
     if (why == EMPM_HALF_CLOSED)     /* it may still read the answer */
         return EMPM_SUSPENDED;       /* and what is waited for stays */
     if (req->room_at != 0)           /* it has waited for the client */
         x->got_on_ms = req->w->now_ms;
     req->room_at = 0;
-    if (x->wait.ticket != 0) {       /* whatever the reason: is there a seat? */
-        lined_up = 1;
+    if (x->wait.ticket != 0)         /* whatever the reason: is there a seat? */
         empm__fcgi_begin_at(x, empm__backend_wait_end(req->w, x->group,
                                                       &x->wait));
-    }
     switch (why) {
     case EMPM_GONE:
         empm__fcgi_close(x);
@@ -28987,9 +33635,8 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
                                    "ProxyConnectTimeout");
         if (x->phase != EMPM__FCGI_CONNECTING)
             return empm__fcgi_too_late(x);
-        if (lined_up && x->at == NULL)
-            return empm__fcgi_no_seat(x);
-        break;                       /* the pause before another attempt */
+        break;                       /* the pause before another attempt, or
+                                        the wait for a seat */
     default:
         break;
     }
@@ -29577,7 +34224,7 @@ static void empm__backends_number(struct empm__backend_scores *all,
         g->list[i].number = *n;
         if (all != NULL) {
             all->list[*n] = &g->list[i];
-            g->list[i].kept = all->kept + *kept;
+            g->list[i].kept = g->reuse ? all->kept + *kept : NULL;
         }
         (*n)++;
         if (g->reuse)
@@ -29682,8 +34329,8 @@ static void empm__fcgi_engine_free(empm__engine *e)
 static uint32_t empm__fcgi_expire_at(empm__engine *e)
 {
     const struct empm__backend_scores *all = e->s->backends;
-    const uint32_t at = all != NULL ? empm__load(&all->due_at_ms)
-                                    : EMPM__NEVER;
+    const uint32_t at = all != NULL && !e->admin ? empm__load(&all->due_at_ms)
+                                                 : EMPM__NEVER;
     return at != EMPM__NEVER && empm__load(&e->stopping) ? empm__now_ms() : at;
 }
 
@@ -31324,9 +35971,13 @@ static const empm__wing empm__status_wing = EMPM__WING_OFF(empm__status_check);
 static const empm__wing *const *empm__wings(void)
 {
     static const empm__wing *const wings[] = {
-        &empm__access_wing, &empm__proxy_wing, &empm__files_wing,
-        &empm__store_wing, &empm__tls_wing, &empm__status_wing,
-        &empm__fcgi_wing, &empm__auth_wing, NULL
+        &empm__access_wing, &empm__proxy_wing, &empm__fields_wing,
+        &empm__files_wing, &empm__store_wing, &empm__events_wing,
+        &empm__tls_wing, &empm__status_wing, &empm__fcgi_wing,
+        &empm__forms_wing,
+        /* a preflight has no user, and a user may only try so often */
+        &empm__cors_wing, &empm__rate_wing, &empm__auth_wing,
+        &empm__session_wing, NULL
     };
     return wings;
 }
@@ -36393,6 +41044,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   0646  a log cannot be written, for a full disk or a full pipe: lines are
  *         lost, and no request waits for it
  *   0649  a CustomLog cannot be opened, or its program not started
+ *   1617  a user has a wrong name or password: 401
  *   2324  children die before they serve, or StartTimeout is over: giving up
  *   2436  ThreadStackSize is not possible here
  *   5001  no memory for a request: 503, or the connection is closed
@@ -36440,6 +41092,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5051  a route has crashed CrashLimit children and is closed: 503; or, a
  *         minute later, it has answered and is open again
  *   5061  empm_test_close(): a request has not ended
+ *   5062  a listener of events is too slow: closed or, EventSkip, misses some
  *   5101  a setting is out of range
  *   5102  ServerField or ServerTokens is no valid value of a field
  *   5103  LimitRequestHead is small beside LimitRequestLine
@@ -36470,6 +41123,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5140  Precompressed is not valid
  *   5141  ErrorDocument is not valid, or names no file of a route
  *   5142  the file of an ErrorDocument cannot be shown: a line of text is
+ *   5143  Alias is not valid
  *   5301  RemoteIPTrustedProxy is no address and no network
  *   5302  RemoteIPHeader is no name of a field
  *   5303  RemoteIPHeader is set, and this build has no support for it
@@ -36514,6 +41168,18 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5710  a back end's X-Sendfile names no file that may be sent: 404, 403
  *   5711  XSendFilePath is not there
  *   5712  the sources of scripts can be read by the path of another route
+ *   5800  an upload cannot be written to the descriptor of on_part
+ *   5801  Require of a user needs AuthUserFile
+ *   5802  AuthUserFile: passwords come over plain HTTP
+ *   5803  AuthUserFile cannot be read, or a line of it has no user
+ *   5810  RateLimitSize is too small or too large, or there is no such memory
+ *   5811  RateLimit: its store does not answer, so nobody is refused
+ *   5812  RateLimit is reached: a client gets 429
+ *   5820  the lines of CORS of a location do not go together
+ *   5830  SessionSecretFile cannot be used, or others have rights to it
+ *   5831  SessionCookieName is no token
+ *   5832  that a session is logged out cannot be remembered
+ *   5833  the system gives no random bytes: no session can begin
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------
@@ -36562,7 +41228,9 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  * HISTORY
  *   0.1.0  2026-11  the event-MPM engine and HTTP/1.1; HTTPS (TLS 1.2) by
  *          BearSSL; PHP-FPM and other FastCGI back ends; empm_suspend_fd();
- *          CrashLimit
+ *          CrashLimit; locations with users, rates and CORS; sessions; uploads;
+ *          JSON, cookies and events; files as a site needs them, or compiled
+ *          in; tests without a socket
  *
  * LICENCE: choose one.
  * ---------------------------------------------------------------------------

@@ -21,6 +21,7 @@
  *   of platform descriptors                        in tools
  *   of settings values directives check            in config
  *   of limits users                                in config
+ *   of form-parts                                  in forms
  *   of logs                                        in log
  *   of score metrics page                          in status
  *   of inbox poller steps                          in conn
@@ -38,7 +39,7 @@
  *   of engine engine-types wings                   in server
  *   of endpoints endpoint-unix endpoint-sockets    in listen
  *   of conditions codings file-cache multipart     in files
- *   of error-documents assets                      in files
+ *   of error-documents folders assets fields       in files
  *   of signals manager attend children growth      in process
  *   of crash parent program main configtest        in process
  *   of control                                     in process
@@ -85,7 +86,11 @@ static void  test_free(void *p);
 /* Files are kept at once, and for half a second. */
 #define EMPM__FILE_REST_S  -5
 #define EMPM__FILE_KEEP_MS 500
-#define EMPM__FILE_ABSENT_MS 200
+#define EMPM__FILE_ABSENT_MS 40
+#define EMPM__FILE_SCRIPT_MS 150
+
+/* A folder has more names than that. */
+#define EMPM_LISTING 60
 
 /* Few generations: a test fills them all. */
 #define EMPM_GENERATIONS 2
@@ -4391,15 +4396,25 @@ TEST(config, the_structs_comments_tell_the_defaults)
     free(text);
 }
 
+/* Is it a directive, or a setting of a location alone? */
+static int is_directive(const char *name)
+{
+    empm__location l;
+
+    memset(&l, 0, sizeof l);
+    return empm__directive_find(name) != NULL ||
+           empm__location_set(NULL, &l, name, "") != empm__location_unknown;
+}
+
 /* A name of a directive in a text is one that there is, ours or of Apache's:
  * words with capitals inside. `quoted`: only those between backticks. */
 static int unknown_names(const char *p, const char *end, int quoted)
 {
     static const char others[] =
-        "CustomLogs ETag FastCGI FileDescriptorName FilesMatch GiB IfDefine "
-        "IfFile IfModule IfVersion SetHandler "
+        "BearSSL CustomLogs ETag EventSource FastCGI FileDescriptorName "
+        "FilesMatch GiB IfDefine IfFile IfModule IfVersion SetHandler "
         "IncludeOptional INode KiB MiB MinRate MTime NotifyAccess ReloadSignal "
-        "WebSocket";
+        "TLSRefused WebSocket";
     int inside = !quoted, found = 0, capitals, small;
     char word[64];
     size_t n, i;
@@ -4421,8 +4436,7 @@ static int unknown_names(const char *p, const char *end, int quoted)
             !isupper((unsigned char)*p) || memchr(p, '_', n) != NULL)
             continue;
         snprintf(word, sizeof word, "%.*s", (int)n, p);
-        if (empm__directive_find(word) == NULL &&
-            !empm__text_listed(others, word) &&
+        if (!is_directive(word) && !empm__text_listed(others, word) &&
             !empm__text_listed(empm__meaningless, word)) {
             fail(__FILE__, __LINE__, "there is no directive %s", word);
             found++;
@@ -4790,6 +4804,7 @@ TEST(config, every_directive_from_a_file)
           "\"text/html; charset=utf-8\" .php" },
         { "AddDefaultCharset", "Off", "Off" },
         { "AddCharset", "utf-8 .json", "utf-8 .json" },
+        { "Alias", "/icons/ /usr/share/icons", "/icons/ /usr/share/icons" },
         { "Precompressed", "br gzip", "br gzip" },
         { "ErrorDocument", "404 /404.html", "404 /404.html" },
         { "FileETag", "MTime size", "6" }, { "FileETag", "all", "7" },
@@ -4814,6 +4829,10 @@ TEST(config, every_directive_from_a_file)
         { "RemoteIPInternalProxy", "10.1.0.0/16", "10.1.0.0/16" },
         { "MaxConnectionsPerPeer", "20", "20" },
         { "SharedStoreSize", "1048576", "1048576" },
+        { "RateLimitSize", "65536", "65536" },
+        { "SessionSecretFile", "/x", "/x" },
+        { "SessionCookieName", "__Host-s", "__Host-s" },
+        { "SessionMaxAge", "5", "5000" }, { "SessionIdleTimeout", "0", "0" },
         { "Processes", "0", "0" }, { "StartServers", "2", "2" },
         { "ServerLimit", "8", "8" }, { "ThreadsPerChild", "10", "10" },
         { "ThreadLimit", "80", "80" }, { "MaxRequestWorkers", "70", "70" },
@@ -4836,6 +4855,8 @@ TEST(config, every_directive_from_a_file)
         { "KeepAlive", "off", "0" }, { "KeepAliveTimeout", "100ms", "100" },
         { "MaxKeepAliveRequests", "0", "0" },
         { "ResponseMinRate", "0", "0" }, { "ResponseMinRate", "9", "9" },
+        { "EventHeartbeat", "2", "2000" }, { "EventQueue", "2048", "2048" },
+        { "EventSkip", "On", "1" },
         { "RequestReadTimeout", "header=7", "7000" },
         { "LingerTimeout", "3", "3000" }, { "LingerTimeoutShort", "3", "3000" },
         { "GracefulShutdownTimeout", "3", "3000" },
@@ -5782,9 +5803,9 @@ TEST(config, apaches_names_say_what_to_do)
                                                    "MPM" },
         { "SSLEngine", "behind the port" },
         { "ProxyPassMatch", "proxy in front" },
-        { "RewriteEngine", "a route" }, { "Header", "empm_set_header" },
-        { "Alias", "EMPM_FILES" }, { "SetHandler", "AddHandler" },
-        { "AddOutputFilterByType", "handler" }, { "AuthType", "on_head" },
+        { "RewriteEngine", "a route" }, { "Header", "<Location>" },
+        { "AliasMatch", "Alias /path/" }, { "SetHandler", "AddHandler" },
+        { "AddOutputFilterByType", "handler" }, { "AuthType", "<Location>" },
         { "Require", "<Location>" }, { "TransferLog", "CustomLog" },
         { "SetEnvIf", "getenv" }, { "ExpiresActive", "empm_set_header" },
         { "Protocols", "HTTP/1.1" }, { "php_value", "handler" },
@@ -9192,6 +9213,411 @@ SERVED_HERE(peer, every_end_of_a_connection_returns_its_place,
     CHECK_INT(empm__load(&f->s->engine.score->refused), 0);
 }
 
+#ifndef EVENTMPM_NO_ANSWERS
+/* ---------------------------------------------------------------------------
+ * >>answers -- JSON, HTML, redirects and cookies
+ * ------------------------------------------------------------------------- */
+
+/* A handler whose query `n` says which call of a table it makes. What the call
+ * has returned is in shm->rc[0]. */
+typedef int answers_call(empm_request *req, long n);
+
+static int h_answers(empm_request *req, void *user)
+{
+    answers_call *const *call = (answers_call *const *)user;
+    const int r = (*call)(req, query_long(req, "n", 0));
+
+    set_int(&shm->rc[0], r);
+    return r == EMPM_EINVAL ? empm_printf(req, "refused") : r;
+}
+
+static int json_call(empm_request *req, long n)
+{
+    const double zero = strtod("0", NULL);
+    const char *odd = "%";
+
+    switch (n) {
+    case 0:  return empm_json(req, 201, "{'id':%d,'t':%s,'d':%c,'e':%c}", -7,
+                              "a\"b\\c\n\r\t\1\x7f</x>", 1, 0);
+    case 1:  return empm_json(req, 200, "[%u,%ld,%lu,%lld,%llu,%zu,%hhd,%hu]",
+                              UINT_MAX, -1L, 1UL, (long long)INT64_MIN,
+                              (unsigned long long)UINT64_MAX, (size_t)5,
+                              (signed char)-1, (unsigned short)65535);
+    case 2:  return empm_json(req, 200, "[%jd,%ju,%td,%i,%zd,%hd,%hhu]",
+                              (intmax_t)-1, (uintmax_t)1, (ptrdiff_t)-2, 3,
+                              (ssize_t)-4, (short)-5, (unsigned char)255);
+    case 3:  return empm_json(req, 200, "[%f,%.0f,%.3f,%g,%e,%.17g,%lf]", 1.5,
+                              2.5, -1e300, 1e21, 0.1, 0.1, -zero);
+    case 4:  return empm_json(req, 200, "[%f,%g,%e]", zero / zero, 1 / zero,
+                              -1 / zero);
+    case 5:  return empm_json(req, 200, "[%s,%.3s,%.*s,%s,'%s']",
+                              (const char *)NULL, "abcdef", 2, "xyz", "",
+                              (const char *)NULL);
+    case 6:  return empm_json(req, 200, "{\"a\":\"%s can't\",'b':'\"%s\\\"'}",
+                              "\"", "'");
+    case 7:  return empm_json(req, 200, "{'100%%':'\\u00e9 can\\'t'}");
+    case 8:  return empm_json(req, 200, "[%s,%s,%s,%s]", "\xc3\xa9\xf0\x9f\x98"
+                              "\x80", "\xff\xc0\xaf", "\xe2\x82", "\xed\xa0"
+                              "\x80");
+    case 9:  return empm_json(req, 200, "[%.*s]", 1, "\xc3\xa9");
+    case 10:
+        empm_set_header(req, "Content-Type", "application/problem+json");
+        empm_json(req, 404, "[");
+        for (n = 0; n < 300; n++)
+            empm_add_json(req, n > 0 ? ",%ld" : "%ld", n);
+        return empm_add_json(req, "]");
+    /* refused, and nothing has changed */
+    case 20: return empm_json(req, 201, "{'a':%x}", 1u);
+    case 21: return empm_json(req, 201, "{'a':%5d}", 1);
+    case 22: return empm_json(req, 201, "{'a':%.2d}", 1);
+    case 23: return empm_json(req, 201, "{'a':'%s}", "x");
+    case 24: return empm_json(req, 201, "{'a':'\n%s'}", "x");
+    case 25: return empm_json(req, 201, "{'a':'\\x'}");
+    case 26: return empm_json(req, 201, "{'a':'\\%s'}", "x");
+    case 27: return empm_json(req, 201, "{'a':%o}", 1u);
+    case 28: return empm_json(req, 201, "{'a':%Lf}", (long double)1);
+    case 29: return empm_json(req, 201, "{'a':%p}", (void *)req);
+    case 30: return empm_json(req, 199, "{}");
+    case 31: return empm_json(req, 201, NULL);
+    case 32: return empm_json(req, 201, odd);
+    case 33: return empm_json(req, 201, "%.100f", 1.0);
+    case 34: return empm_add_json(req, "'");
+    default: return 404;
+    }
+}
+
+static int html_call(empm_request *req, long n)
+{
+    switch (n) {
+    case 0:  return empm_html(req, "<p title=\"%s\">%s</p>", "\"'&<>",
+                              "<b>\xc3\xa9\xff\1\n");
+    case 1:  return empm_html(req, "'%02d' %-4d|%+d|%5.1f|%06x|%X|%%|%llu", 7,
+                              8, 9, 1.25, 0xabcu, 0xabcu, 1ULL);
+    case 2:
+        empm_set_header(req, "Content-Type", "image/svg+xml");
+        return empm_html(req, "<svg>%s%.2s</svg>", (const char *)NULL, "abc");
+    case 20: return empm_html(req, "%c", 'x');
+    case 21: return empm_html(req, "%100d", 1);
+    case 22: return empm_html(req, "%5s", "x");
+    case 23: return empm_html(req, "%ls", L"x");
+    default: return 404;
+    }
+}
+
+static int redirect_call(empm_request *req, long n)
+{
+    const char *to = empm_query(req, "to");
+
+    return empm_query(req, "url") != NULL
+               ? empm_redirect_url(req, (int)n, to)
+               : empm_redirect(req, (int)n, to);
+}
+
+static int cookie_call(empm_request *req, long n)
+{
+    const char *name = empm_query(req, "name"), *with = empm_query(req, "with");
+    const int r = empm_set_cookie(req, name, empm_query(req, "value"), with);
+
+    (void)n;
+    return r != EMPM_OK ? r : empm_write(req, "set", 3);
+}
+
+static int cookies_call(empm_request *req, long n)
+{
+    (void)n;
+    empm_set_cookie(req, "a", "1", NULL);
+    empm_set_cookie(req, "b", "2", NULL);
+    empm_set_cookie(req, "ab", "3", NULL);
+    empm_set_cookie(req, "a", "4", "Path=/x");
+    empm_set_cookie(req, "b", NULL, "Path=/y; -HttpOnly");
+    return empm_write(req, "set", 3);
+}
+
+static answers_call *const answers_calls[] = {
+    json_call, html_call, redirect_call, cookie_call, cookies_call
+};
+
+#define ANSWERS(path, i) \
+    EMPM_ROUTE("GET " path, h_answers, (void *)(uintptr_t)&answers_calls[i])
+static const empm_route answers_routes[] = {
+    ANSWERS("/json", 0), ANSWERS("/html", 1), ANSWERS("/redirect", 2),
+    ANSWERS("/cookie", 3), ANSWERS("/cookies", 4),
+    EMPM_ROUTE("GET /hello/{name}", h_hello, NULL), EMPM_ROUTES_END
+};
+
+#define SERVED_ANSWERS(name) \
+    SERVED_WITH(answers, name, T_LIVE, \
+                fx_init(f); f->cfg.routes = answers_routes, NULL)
+
+/* What is formatted is JSON, whatever the arguments are: texts stay texts, and
+ * a format that could not be JSON changes nothing. */
+SERVED_ANSWERS(json_is_json)
+{
+    static const struct { int n, status; const char *body; } rows[] = {
+        { 0, 201, "{\"id\":-7,\"t\":\"a\\\"b\\\\c\\n\\r\\t\\u0001\x7f\\u003c/x>"
+          "\",\"d\":true,\"e\":false}" },
+        { 1, 200, "[4294967295,-1,1,-9223372036854775808,18446744073709551615,"
+          "5,-1,65535]" },
+        { 2, 200, "[-1,1,-2,3,-4,-5,255]" },
+        { 3, 200, NULL },
+        { 4, 200, "[null,null,null]" },
+        { 5, 200, "[null,\"abc\",\"xy\",\"\",\"\"]" },
+        { 6, 200, "{\"a\":\"\\\" can't\",\"b\":\"\\\"'\\\"\"}" },
+        { 7, 200, "{\"100%\":\"\\u00e9 can't\"}" },
+        { 8, 200, "[\"\xc3\xa9\xf0\x9f\x98\x80\",\"\xef\xbf\xbd\xef\xbf\xbd"
+          "\xef\xbf\xbd\",\"\xef\xbf\xbd\",\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf"
+          "\xbd\"]" },
+        { 9, 200, "[\"\xef\xbf\xbd\"]" }
+    };
+    char target[64], text[256];
+    int n;
+
+    EACH(rows, i) {
+        snprintf(target, sizeof target, "/json?n=%d", rows[i].n);
+        CHECK_INT(cl_get(c, target), rows[i].status);
+        CHECK_STR(cl_header(c, "Content-Type"), "application/json");
+        if (rows[i].body != NULL)
+            CHECK_STR(c->body.p, rows[i].body);
+        CHECK_INT(get_int(&shm->rc[0]), EMPM_OK);
+    }
+    CHECK_INT(cl_get(c, "/json?n=3"), 200);
+    CHECK(strncmp(c->body.p, "[1.500000,2,-1", 14) == 0);
+    CHECK(strstr(c->body.p, ".000,1e+21,1.000000e-01,0.10000000000000001,"
+                 "-0.000000]") != NULL);
+    CHECK_INT(cl_get(c, "/json?n=10"), 404);
+    CHECK_STR(cl_header(c, "Content-Type"), "application/problem+json");
+    CHECK_INT(c->body.n, 2 + 10 + 90 * 2 + 200 * 3 + 299);
+    for (n = 20; n <= 34; n++) {
+        context("format %d", n);
+        snprintf(target, sizeof target, "/json?n=%d", n);
+        CHECK_INT(cl_get(c, target), 200);
+        CHECK_STR(c->body.p, "refused");
+        CHECK(cl_header(c, "Content-Type") != NULL &&
+              strncmp(c->value, "text/plain", 10) == 0);
+    }
+    no_context();
+    /* whole characters, and how long it would be */
+    CHECK_INT(empm_escape_json(text, 3, "\"\"", 2), 4);
+    CHECK_STR(text, "\\\"");
+    CHECK_INT(empm_escape_json(text, 6, "a\1b\0", 4), 14);
+    CHECK_STR(text, "a");
+    CHECK_INT(empm_escape_json(NULL, 0, "\xe2\x82\xac", 3), 3);
+    CHECK_INT(empm_escape_html(text, sizeof text, "<a href='x'>", 12), 26);
+    CHECK_STR(text, "&lt;a href=&#39;x&#39;&gt;");
+}
+
+/* Is this UTF-8 without an escape that is missing? */
+static int json_text_ok(const char *s, size_t n)
+{
+    const unsigned char *p = (const unsigned char *)s;
+
+    while (n > 0) {
+        const size_t more = *p < 0x80 ? 0 : *p >> 5 == 6 ? 1 : *p >> 4 == 14 ? 2
+                          : *p >> 3 == 30 ? 3 : 9;
+        static const unsigned least[] = { 0, 0x80, 0x800, 0x10000 };
+        unsigned code = more == 0 ? *p : *p & (0x3fu >> more);
+        size_t i;
+        if (more >= n || *p < ' ' || *p == '"' || *p == '<')
+            return 0;
+        for (i = 1; i <= more; i++) {
+            if (p[i] >> 6 != 2)
+                return 0;
+            code = code << 6 | (p[i] & 0x3fu);
+        }
+        if (code < least[more] || code >> 11 == 0x1b || code > 0x10ffff)
+            return 0;
+        if (*p == '\\') {
+            const size_t k = n > 1 && p[1] == 'u' ? 6 : 2;
+            if (k > n || (k == 2 && memchr("\"\\nrt", p[1], 5) == NULL))
+                return 0;
+            p += k;
+            n -= k;
+            continue;
+        }
+        p += more + 1;
+        n -= more + 1;
+    }
+    return 1;
+}
+
+/* Whatever bytes come, the escaped text is UTF-8 and ends where it should; text
+ * that was sound stays what it was. */
+TEST(answers, any_bytes_become_text)
+{
+    char to[64], in[8];
+    unsigned seed = 7;
+    long i;
+
+    for (i = 0; i < 200000; i++) {
+        size_t n = 0, len;
+        while (n < sizeof in) {
+            seed = seed * 1103515245u + 12345u;
+            in[n++] = i % 3 == 0 ? (char)(seed >> 16)
+                    : "\"\\<\x7f\x80\xbf\xc2\xe0\xed\xef\xf0\xf4\x90\x9f\xa0"
+                      "a"[seed >> 16 & 15];
+        }
+        n = seed >> 24 & 7;
+        len = empm_escape_json(to, sizeof to, in, n);
+        if (!CHECK(len < sizeof to && strlen(to) == len &&
+                   json_text_ok(to, len)))
+            return;
+    }
+}
+
+/* HTML's texts are texts, also as values of attributes. */
+SERVED_ANSWERS(html_is_text)
+{
+    int n;
+    char target[64];
+
+    CHECK_INT(cl_get(c, "/html?n=0"), 200);
+    CHECK_STR(cl_header(c, "Content-Type"), "text/html; charset=utf-8");
+    CHECK_STR(c->body.p, "<p title=\"&#34;&#39;&amp;&lt;&gt;\">&lt;b&gt;\xc3"
+              "\xa9\xef\xbf\xbd\xef\xbf\xbd\n</p>");
+    CHECK_INT(cl_get(c, "/html?n=1"), 200);
+    CHECK_STR(c->body.p, "'07' 8   |+9|  1.2|000abc|ABC|%|1");
+    CHECK_INT(cl_get(c, "/html?n=2"), 200);
+    CHECK_STR(cl_header(c, "Content-Type"), "image/svg+xml");
+    CHECK_STR(c->body.p, "<svg>ab</svg>");
+    for (n = 20; n <= 23; n++) {
+        context("format %d", n);
+        snprintf(target, sizeof target, "/html?n=%d", n);
+        CHECK_INT(cl_get(c, target), 200);
+        CHECK_STR(c->body.p, "refused");
+    }
+}
+
+/* A redirect stays on this server, whatever a client has put into the target,
+ * unless the program says that it may leave. */
+SERVED_ANSWERS(redirects_stay_here)
+{
+    static const struct { const char *query, *location; } rows[] = {
+        { "to=/a/b?c=d%26e#f", "/a/b?c=d&e" },
+        { "to=/a/b%23f", "/a/b#f" },
+        { "to=edit", "edit" }, { "to=?page=2", "?page=2" },
+        { "to=../x", "../x" }, { "to=/a:b", "/a:b" },
+        { "to=/?u=http://h/", "/?u=http://h/" },
+        { "to=/a%20%C3%A9", "/a%20%C3%A9" }, { "to=/%2525", "/%25" },
+        { "to=", NULL }, { "to=//evil", NULL }, { "to=///evil", NULL },
+        { "to=/%5Cevil", NULL }, { "to=%5C%5Cevil", NULL },
+        { "to=%5C/evil", NULL }, { "to=/a%5Cb", NULL },
+        { "to=http:evil", NULL }, { "to=http://evil", NULL },
+        { "to=javascript:x", NULL }, { "to=a:b", NULL }, { "to=:x", NULL },
+        { "to=%20//evil", NULL }, { "to=%09//evil", NULL },
+        { "to=/%09/evil", NULL }, { "to=/%0a/evil", NULL },
+        { "to=/%0d%0aSet-Cookie:+a=b", NULL }, { "to=/%7f", NULL },
+        { "url=1&to=https://h/a%20b", "https://h/a%20b" },
+        { "url=1&to=HTTP://h:8080?x", "HTTP://h:8080?x" },
+        { "url=1&to=http:///x", NULL }, { "url=1&to=https:", NULL },
+        { "url=1&to=https://", NULL }, { "url=1&to=//h/", NULL },
+        { "url=1&to=/x", NULL }, { "url=1&to=javascript://h/", NULL },
+        { "url=1&to=https://h%5C/", NULL }, { "url=1&to=https://h%20/", NULL },
+        { "url=1&to=https://h/%0d%0aa:b", NULL }
+    };
+    static const int statuses[] = { 300, 301, 302, 303, 304, 305, 306, 307, 308,
+                                    200, 404 };
+    char target[128];
+
+    EACH(rows, i) {
+        context("%s", rows[i].query);
+        snprintf(target, sizeof target, "/redirect?n=303&%s", rows[i].query);
+        CHECK_INT(cl_get(c, target), rows[i].location != NULL ? 303 : 200);
+        CHECK_STR(c->body.p, rows[i].location != NULL ? "" : "refused");
+        if (rows[i].location != NULL)
+            CHECK_STR(cl_header(c, "Location"), rows[i].location);
+        else
+            CHECK(cl_header(c, "Location") == NULL);
+        check_in_step(c);
+    }
+    EACH(statuses, i) {
+        const int n = statuses[i];
+        const int ok = n == 301 || n == 302 || n == 303 || n == 307 || n == 308;
+        snprintf(target, sizeof target, "/redirect?n=%d&to=/", n);
+        CHECK_INT(cl_get(c, target), ok ? n : 200);
+    }
+    CHECK_INT(cl_get(c, "/redirect?n=303"), 200);
+    CHECK_STR(c->body.p, "refused");
+}
+
+/* A cookie is closed unless its attributes open it, and one that a browser
+ * would drop, or read as another one, is refused. */
+SERVED_ANSWERS(cookies_are_closed)
+{
+    static const struct { const char *query, *field; } rows[] = {
+        { "name=a&value=b", "a=b; Path=/; HttpOnly; SameSite=Lax" },
+        { "name=a&value=", "a=; Path=/; HttpOnly; SameSite=Lax" },
+        { "name=a&value=b&with=", "a=b; Path=/; HttpOnly; SameSite=Lax" },
+        { "name=a&value=b&with=secure", "a=b; Path=/; Secure; HttpOnly; "
+          "SameSite=Lax" },
+        { "name=a&value=b&with=-HttpOnly;+path=/x;domain=h.org;+SAMESITE="
+          "strict", "a=b; Path=/x; Domain=h.org; SameSite=Strict" },
+        { "name=a&value=b&with=+;+Partitioned+;",
+          "a=b; Path=/; Secure; HttpOnly; SameSite=Lax; Partitioned" },
+        { "name=a&value=b&with=SameSite=None", "a=b; Path=/; Secure; HttpOnly; "
+          "SameSite=None" },
+        { "name=__Host-a&value=b", "__Host-a=b; Path=/; Secure; HttpOnly; "
+          "SameSite=Lax" },
+        { "name=__secure-a&value=b&with=Path=/x", "__secure-a=b; Path=/x; "
+          "Secure; HttpOnly; SameSite=Lax" },
+        { "name=a&with=Path=/x", "a=; Max-Age=0; Expires=Thu, 01 Jan 1970 "
+          "00:00:00 GMT; Path=/x; HttpOnly; SameSite=Lax" },
+        { "name=a&value=b&with=Max-Age=0", "a=b; Max-Age=0; Expires=Thu, 01 "
+          "Jan 1970 00:00:00 GMT; Path=/; HttpOnly; SameSite=Lax" },
+        { "name=&value=b", NULL }, { "name=a+b&value=b", NULL },
+        { "name=a=&value=b", NULL }, { "name=a;&value=b", NULL },
+        { "name=a&value=b;c", NULL }, { "name=a&value=b,c", NULL },
+        { "name=a&value=b+c", NULL }, { "name=a&value=%22b%22", NULL },
+        { "name=a&value=%5c", NULL }, { "name=a&value=%0d%0aX:y", NULL },
+        { "name=a&value=%c3%a9", NULL }, { "name=a&value=%7f", NULL },
+        { "name=a&value=b&with=Path=x", NULL },
+        { "name=a&value=b&with=Path", NULL },
+        { "name=a&value=b&with=Path=", NULL },
+        { "name=a&value=b&with=Path=/%0aX:y", NULL },
+        { "name=a&value=b&with=Domain=", NULL },
+        { "name=a&value=b&with=Domain=a/b", NULL },
+        { "name=a&value=b&with=Max-Age=-1", NULL },
+        { "name=a&value=b&with=Max-Age=1234567890", NULL },
+        { "name=a&value=b&with=Expires=Thu,+01+Jan+1970+00:00:00+GMT", NULL },
+        { "name=a&value=b&with=SameSite=Some", NULL },
+        { "name=a&value=b&with=Secure=1", NULL },
+        { "name=a&value=b&with=HttpsOnly", NULL },
+        { "name=a&value=b&with=SameSite=None;-Secure", NULL },
+        { "name=a&value=b&with=Partitioned;-Secure", NULL },
+        { "name=__Host-a&value=b&with=Path=/x", NULL },
+        { "name=__HOST-a&value=b&with=Domain=h", NULL },
+        { "name=__Host-a&value=b&with=-Secure", NULL },
+        { "name=__Secure-a&value=b&with=-Secure", NULL }
+    };
+    char target[256], date[64];
+    int i;
+
+    EACH(rows, k) {
+        context("%s", rows[k].query);
+        snprintf(target, sizeof target, "/cookie?%s", rows[k].query);
+        CHECK_INT(cl_get(c, target), 200);
+        CHECK_STR(c->body.p, rows[k].field != NULL ? "set" : "refused");
+        if (rows[k].field != NULL)
+            CHECK_STR(cl_header(c, "Set-Cookie"), rows[k].field);
+        else
+            CHECK(cl_header(c, "Set-Cookie") == NULL);
+    }
+    CHECK_INT(cl_get(c, "/cookie?name=a&value=b&with=Max-Age=86400"), 200);
+    CHECK(cl_header(c, "Set-Cookie") != NULL);
+    CHECK_INT(sscanf(c->value, "a=b; Max-Age=86400; Expires=%63[^;]; Path=/; "
+                     "HttpOnly; SameSite=Lax", date), 1);
+    CHECK_IN(empm__date_parse(date, 0) - time(NULL), 86400 - 20, 86400 + 1);
+    /* one of a name: the last */
+    CHECK_INT(cl_get(c, "/cookies"), 200);
+    for (i = 0; cl_header_nth(c, "Set-Cookie", i) != NULL; i++)
+        CHECK_STR(c->value, i == 0 ? "ab=3; Path=/; HttpOnly; SameSite=Lax"
+                  : i == 1 ? "a=4; Path=/x; HttpOnly; SameSite=Lax"
+                  : "b=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; "
+                    "Path=/y; SameSite=Lax");
+    CHECK_INT(i, 3);
+}
+
+#endif /* EVENTMPM_NO_ANSWERS */
+
 /* ---------------------------------------------------------------------------
  * >>proxy -- headers, lists of the trusted, who the client is
  * ------------------------------------------------------------------------- */
@@ -9927,8 +10353,14 @@ SERVED_HERE(memory, steady_state_allocates_nothing, "MaxKeepAliveRequests 0")
  * nothing behind, or serves. */
 TEST(memory, start_survives_each_failing_allocation)
 {
+    static const char secrets[] = "0123456789abcdef0123456789abcdef\na:{PLAIN}";
+    char path[300], line[340];
     int k, refused = 0;
 
+    write_file(tmp_path(path, sizeof path, "secrets"), secrets, 33);
+    write_file(tmp_path(path, sizeof path, "users"), secrets + 33, 9);
+    snprintf(line, sizeof line, "/x AuthUserFile %s", path);
+    tmp_path(path, sizeof path, "secrets");
     for (k = 1; k < 500; k++) {
         fixture f;
         int rc, hit;
@@ -9936,6 +10368,9 @@ TEST(memory, start_survives_each_failing_allocation)
         fx_init(&f);
         f.cfg.remote_ip_trusted_proxy[0] = "192.0.2.0/24";
         f.cfg.location[0] = "/hello Require local";
+        f.cfg.location[1] = "/x RateLimit 1/second";
+        f.cfg.location[2] = line;
+        f.cfg.session_secret_file = path;
         f.cfg.max_connections_per_peer = 100;
         set_int(&a_fail_at, k);
         rc = empm_start(&f.cfg, &f.s);
@@ -13927,6 +14362,689 @@ TEST(store, size_is_checked)
     fx_close_files(&f);
 }
 
+/* The last line that a server of empm_test_open() has logged. */
+static char g_testing_log[1024];
+
+static void testing_log(enum empm_log_level level, const char *line,
+                        void *user)
+{
+    (void)level; (void)user;
+    snprintf(g_testing_log, sizeof g_testing_log, "%s", line);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>events -- server-sent events: one broadcast, many listeners
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_EVENTS
+
+/* GET /listen/{channel}?event=NAME: an event of its own first. */
+static int events_listen(empm_request *req, void *user)
+{
+    const char *event = empm_query(req, "event");
+
+    (void)user;
+    if (event != NULL)
+        empm_event(req, event, NULL, "own", 3);
+    return empm_events(req, empm_path_value(req, "channel"));
+}
+
+/* POST /say/{channel}?id=ID: the body to all; answers with how many. */
+static int events_say(empm_request *req, void *user)
+{
+    size_t n;
+    const char *body = empm_body(req, &n);
+
+    (void)user;
+    return empm_printf(req, "%d", empm_broadcast(
+        empm_server_of(req), empm_path_value(req, "channel"), NULL,
+        empm_query(req, "id"), body, n));
+}
+
+static int events_twice(empm_request *req, void *user)
+{
+    (void)user;
+    empm_events(req, "twice");
+    set_int(&shm->rc[0], empm_events(req, "twice"));
+    return EMPM_SUSPENDED;
+}
+
+static const empm_route events_routes[] = {
+    EMPM_ROUTE("GET /listen/{channel}", events_listen, NULL),
+    EMPM_ROUTE("POST /say/{channel}",   events_say,    NULL),
+    EMPM_ROUTE("GET /twice",            events_twice,  NULL),
+    EMPM_ROUTE("GET /hello/{name}",     h_hello,       NULL),
+    EMPM_ROUTES_END
+};
+
+#define SERVED_EVENTS(name, flags, settings)                                  \
+    SERVED_WITH(events, name, flags,                                          \
+                fx_init(f); f->cfg.routes = events_routes, settings)
+
+/* Waits until the stream has this text, and drops what was up to it. */
+static int hears(client *c, const char *text)
+{
+    const uint64_t end = now_ms() + PATIENCE;
+    size_t at;
+
+    while ((at = find_bytes(&c->in, text, strlen(text))) == (size_t)-1)
+        if (cl_fill(c, end) <= 0)
+            return 0;
+    str_drop(&c->in, at + strlen(text));
+    return 1;
+}
+
+/* Begins to listen: the head and the first comment have come. */
+static void listens(client *c, const fixture *f, const char *channel,
+                    const char *fields)
+{
+    CHECK_INT(cl_open(c, f), 0);
+    cl_printf(c, "GET /listen/%s HTTP/1.1\r\nHost: a\r\n%s\r\n", channel,
+              fields);
+    CHECK(hears(c, "Content-Type: text/event-stream\r\n"));
+    CHECK(hears(c, "\r\n\r\n"));
+}
+
+/* How many have been told. */
+static int says(client *c, const char *channel, const char *id,
+                const char *text)
+{
+    cl_printf(c, "POST /say/%s%s%s HTTP/1.1\r\nHost: a\r\nContent-Length: %d"
+              "\r\n\r\n%s", channel, *id ? "?id=" : "", id, (int)strlen(text),
+              text);
+    return cl_reply(c) == 200 ? atoi(c->body.p) : -1;
+}
+
+/* The text of an event is what an EventSource reads back; a line break in it
+ * begins no field of its own. */
+TEST(events, framing)
+{
+    static const struct { const char *event, *id, *data, *want; } rows[] = {
+        { NULL, NULL, "one", "data: one\n\n" },
+        { NULL, NULL, "", "data: \n\n" },
+        { "tick", "7", "a\nb", "event: tick\nid: 7\ndata: a\ndata: b\n\n" },
+        { NULL, "", "x", "id: \ndata: x\n\n" },
+        { NULL, NULL, "a\r\nb\rc\n", "data: a\ndata: b\ndata: c\ndata: \n\n" },
+        { NULL, NULL, "\n\nid: 9", "data: \ndata: \ndata: id: 9\n\n" },
+        { NULL, NULL, "\r", "data: \ndata: \n\n" },
+        { NULL, NULL, " x", "data:  x\n\n" },
+        { "a\nb", NULL, "x", NULL }, { "a\r", NULL, "x", NULL },
+        { NULL, "1\ndata: x", "x", NULL }, { NULL, "\r", "x", NULL }
+    };
+    empm__news *m;
+
+    EACH(rows, i) {
+        const char *want = rows[i].want;
+        const int r = empm__news_new(&m, rows[i].event, rows[i].id,
+                                     rows[i].data, strlen(rows[i].data), 1000);
+        CHECK_INT(r, want != NULL ? EMPM_OK : EMPM_EINVAL);
+        if (r != EMPM_OK)
+            continue;
+        CHECK_INT(m->len, strlen(want));
+        CHECK(memcmp(empm__news_text(m), want, m->len) == 0);
+        if (rows[i].id != NULL)
+            CHECK(m->id_len == strlen(rows[i].id) &&
+                  memcmp(empm__news_text(m) + m->id_at, rows[i].id,
+                         m->id_len) == 0);
+        empm__news_unref(m);
+    }
+    CHECK_INT(empm__news_new(&m, NULL, NULL, "12345", 5, 12), EMPM_EFULL);
+    CHECK_INT(empm__news_new(&m, NULL, NULL, NULL, 5, 99), EMPM_EINVAL);
+    CHECK_INT(empm__news_new(&m, NULL, NULL, "\n\n\n\n", 4, 20), EMPM_EFULL);
+    CHECK_INT(empm__news_new(&m, NULL, NULL, NULL, 0, 99), EMPM_OK);
+    empm__news_unref(m);
+}
+
+/* A handler is tested as others are: its stream is suspended, and what is said
+ * comes to it; it says what its head has to say. */
+TEST(events, a_stream_without_a_socket)
+{
+    empm_config cfg = empm_defaults();
+    empm_server *s;
+    empm_test *t;
+
+    cfg.log = testing_log;
+    cfg.routes = events_routes;
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    s = empm_test_server(t);
+    empm_test_patience(t, 0);
+    CHECK_INT(empm_broadcast(s, "a", NULL, NULL, "x", 1), 0);
+    CHECK_INT(empm_test_get(t, "/listen/a?event=first"), EMPM_ETIMEDOUT);
+    CHECK_INT(empm_test_status(t), 200);
+    CHECK_STR(empm_test_header(t, "Content-Type"), "text/event-stream");
+    CHECK_STR(empm_test_header(t, "Cache-Control"), "no-cache");
+    CHECK_STR(empm_test_body(t, NULL), "event: first\ndata: own\n\n:\n\n");
+    CHECK_INT(empm_broadcast(s, "a", "tick", "1", "x", 1), 1);
+    CHECK_INT(empm_broadcast(s, "b", "tick", "1", "x", 1), 0);
+    CHECK_INT(empm_broadcast(s, "a", "ti\nck", "1", "x", 1), EMPM_EINVAL);
+    CHECK_INT(empm_test_wait(t, 0), EMPM_ETIMEDOUT);
+    CHECK(strstr(empm_test_body(t, NULL), ":\n\nevent: tick\nid: 1\ndata: x\n"
+                 "\n") != NULL);
+    CHECK_INT(empm_test_time_out(t), EMPM_ETIMEDOUT);    /* the heartbeat */
+    CHECK(strstr(empm_test_body(t, NULL), "data: x\n\n:\n\n") != NULL);
+    empm_test_hang_up(t);
+    CHECK_INT(empm_broadcast(s, "a", NULL, NULL, "x", 1), 0);
+
+    CHECK_INT(empm_test_send(t, "HEAD", "/listen/a", "", NULL, 0), 200);
+    CHECK_STR(empm_test_header(t, "Content-Type"), "text/event-stream");
+    CHECK_INT(empm_test_get(t, "/twice"), EMPM_ETIMEDOUT);
+    CHECK_INT(get_int(&shm->rc[0]), EMPM_EMISUSE);
+    empm_stop_graceful(s);               /* which ends no other suspension */
+    CHECK_INT(empm_test_wait(t, PATIENCE), 200);
+    CHECK(strstr(empm_test_body(t, NULL), ":\n\nretry: ") != NULL);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
+/* Each listener of a channel hears, nobody else does, and one that has gone is
+ * not counted any more, without a heartbeat. */
+SERVED_EVENTS(heard_by_all_who_listen, T_LIVE, "EventHeartbeat 60")
+{
+    enum { N = 20 };
+    client ear[N], other;
+    int i;
+
+    for (i = 0; i < N; i++)
+        listens(&ear[i], f, "a", "");
+    listens(&other, f, "b", "");
+    CHECK_INT(says(c, "a", "", "to all"), N);
+    for (i = 0; i < N; i++)
+        CHECK(hears(&ear[i], "data: to all\n\n"));
+    CHECK_INT(says(c, "b", "", "mine"), 1);
+    CHECK(hears(&other, "data: mine\n\n"));
+    CHECK_INT(says(c, "nobody", "", "x"), 0);
+    for (i = 0; i < N / 2; i++)
+        cl_close(&ear[i]);
+    CHECK_SOON(says(c, "a", "", "rest") == N / 2, PATIENCE);
+    for (; i < N; i++) {
+        CHECK(hears(&ear[i], "data: rest\n\n"));
+        cl_close(&ear[i]);
+    }
+    CHECK_SOON(says(c, "a", "", "x") == 0, PATIENCE);
+    cl_close(&other);
+}
+
+/* A client that comes back gets what it has missed, if that is kept. */
+SERVED_EVENTS(last_event_id, T_LIVE, NULL)
+{
+    client ear, back, odd;
+
+    listens(&ear, f, "a", "");
+    CHECK_INT(says(c, "a", "1", "one"), 1);
+    CHECK_INT(says(c, "a", "2", "two"), 1);
+    CHECK_INT(says(c, "a", "3", "three"), 1);
+    listens(&back, f, "a", "Last-Event-ID: 1\r\n");
+    CHECK(hears(&back, "id: 2\ndata: two\n\nid: 3\ndata: three\n\n"));
+    listens(&odd, f, "a", "Last-Event-ID: 9\r\n");
+    CHECK_INT(says(c, "a", "4", "four"), 3);
+    CHECK(hears(&odd, ":\n\n\r\n"));
+    CHECK(hears(&odd, "id: 4\ndata: four\n\n"));
+    CHECK(hears(&back, "id: 4\ndata: four\n\n"));
+    cl_close(&ear);
+    cl_close(&back);
+    cl_close(&odd);
+}
+
+/* A stream says that it lives. */
+SERVED_EVENTS(heartbeat, T_LIVE, "EventHeartbeat 40ms")
+{
+    client ear;
+    int i;
+
+    listens(&ear, f, "a", "");
+    for (i = 0; i < 4; i++)
+        CHECK(hears(&ear, ":\n\n"));
+    CHECK_INT(says(c, "a", "", "x"), 1);
+    CHECK(hears(&ear, "data: x\n\n"));
+    CHECK(hears(&ear, ":\n\n"));
+    cl_close(&ear);
+}
+
+/* Says 200 KB while nobody reads, more than sockets hold; and then `last`. The
+ * listener may be found to be behind at any of them. */
+static void events_flood(client *c, const char *last)
+{
+    char text[1001];
+    int i;
+
+    memset(text, 'x', 1000);
+    text[1000] = '\0';
+    for (i = 0; i < 200; i++)
+        CHECK_IN(says(c, "a", "", text), 0, 1);
+    CHECK_IN(says(c, "a", "", last), 0, 1);
+}
+
+/* One that does not read loses its place when EventQueue has gone past it: its
+ * stream ends whole, and asks it to come back. */
+SERVED_EVENTS(slow_ones_are_closed, T_PLAIN,
+              "EventQueue 8192; SendBufferSize 4096")
+{
+    client slow;
+
+    CHECK_INT(cl_connect_port(&slow, f->port, 4096), 0);
+    cl_puts(&slow, "GET /listen/a HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(says(c, "a", "", "x") == 1, PATIENCE);
+    events_flood(c, "last");
+    CHECK_INT(cl_reply(&slow), 200);
+    CHECK(slow.complete);
+    CHECK(strstr(slow.body.p, "\n\nretry: ") != NULL);
+    CHECK(strstr(slow.body.p, "data: last") == NULL);
+    CHECK(fx_log_has(f, "EMPM5062: is too slow for EventQueue of 8192: has "
+                     "lost"));
+    CHECK_SOON(says(c, "a", "", "x") == 0, PATIENCE);
+    cl_close(&slow);
+}
+
+/* ... or, with EventSkip, misses events, and stays. */
+SERVED_EVENTS(slow_ones_miss_some, T_PLAIN,
+              "EventQueue 8192; EventSkip On; SendBufferSize 4096")
+{
+    client slow;
+
+    CHECK_INT(cl_connect_port(&slow, f->port, 4096), 0);
+    cl_puts(&slow, "GET /listen/a HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(says(c, "a", "", "x") == 1, PATIENCE);
+    events_flood(c, "last");
+    CHECK(hears(&slow, "data: last\n\n"));
+    CHECK(fx_log_has(f, "EMPM5062"));
+    CHECK_INT(says(c, "a", "", "more"), 1);
+    CHECK(hears(&slow, "data: more\n\n"));
+    cl_close(&slow);
+}
+
+/* A drain ends streams at once and in order, while other suspensions wait; so
+ * does a reload, and the next child serves those who come back. */
+SERVED_EVENTS(a_drain_ends_streams, T_LIVE, "GracefulShutdownTimeout 30")
+{
+    client ear, again;
+
+    listens(&ear, f, "a", "");
+    if (f->forked) {
+        f->deaths_ok = 1;
+        kill(f->pid, SIGUSR1);
+        CHECK(hears(&ear, "\nretry: "));
+        CHECK(hears(&ear, "\n\n\r\n0\r\n\r\n"));
+        listens(&again, f, "a", "");
+        cl_close(&again);
+    } else {
+        empm_stop_graceful(f->s);
+        CHECK(hears(&ear, "\nretry: "));
+        CHECK(hears(&ear, "\n\n\r\n0\r\n\r\n"));
+        CHECK_FIN(&ear);
+    }
+    cl_close(&ear);
+}
+
+/* A plain stop does, too. */
+SERVED_EVENTS(a_stop_ends_streams, T_PLAIN, NULL)
+{
+    client ear;
+
+    listens(&ear, f, "a", "");
+    empm_stop(f->s);
+    CHECK(hears(&ear, "\nretry: "));
+    CHECK(hears(&ear, "\n\n\r\n0\r\n\r\n"));
+    CHECK_FIN(&ear);
+    cl_close(&ear);
+}
+
+enum { SPEAKERS = 3, SPEECHES = 60 };
+
+static void *events_speak(void *arg)
+{
+    fixture *f = (fixture *)arg;
+    static int names;
+    const int name = __atomic_add_fetch(&names, 1, __ATOMIC_RELAXED);
+    char text[40];
+    int i;
+
+    for (i = 0; i < SPEECHES; i++) {
+        snprintf(text, sizeof text, "%c%03d", 'a' + name % SPEAKERS, i);
+        CHECK_INT(empm_broadcast(f->s, "a", NULL, NULL, text, 4), 8);
+        if (i % 8 == 0)
+            nap(1);
+    }
+    return NULL;
+}
+
+/* Several threads speak at once, while others come and go: each listener hears
+ * all that each of them says, in its order. */
+SERVED_EVENTS(threads_speak_at_once, T_PLAIN, "EventQueue 1048576")
+{
+    enum { N = 8 };
+    client ear[N], passing;
+    pthread_t thread[SPEAKERS];
+    char text[40];
+    int i, k, n;
+
+    for (i = 0; i < N; i++)
+        listens(&ear[i], f, "a", "");
+    for (i = 0; i < SPEAKERS; i++)
+        CHECK_INT(pthread_create(&thread[i], NULL, events_speak, f), 0);
+    for (i = 0; i < 20; i++) {
+        listens(&passing, f, "passing", "");
+        cl_close(&passing);
+    }
+    for (i = 0; i < SPEAKERS; i++)
+        pthread_join(thread[i], NULL);
+    CHECK_INT(says(c, "a", "", "end"), N);
+    for (i = 0; i < N; i++) {
+        CHECK(hears(&ear[i], ":\n\n"));
+        while (find_bytes(&ear[i].in, "data: end\n", 10) == (size_t)-1 &&
+               cl_fill(&ear[i], now_ms() + PATIENCE) > 0)
+            ;
+        for (k = 0; k < SPEAKERS; k++) {
+            size_t at = 0;
+            for (n = 0; n < SPEECHES; n++) {
+                const char *found;
+                snprintf(text, sizeof text, "data: %c%03d\n\n", 'a' + k, n);
+                found = strstr(ear[i].in.p + at, text);
+                if (!CHECK(found != NULL))
+                    break;
+                at = (size_t)(found - ear[i].in.p);
+            }
+        }
+        cl_close(&ear[i]);
+    }
+}
+
+#endif /* EVENTMPM_NO_EVENTS */
+
+/* ---------------------------------------------------------------------------
+ * >>rate -- how often a client may come in
+ * ------------------------------------------------------------------------- */
+
+/* A RateLimit is read as a whole, and a bad one says what it may be. */
+TEST(rate, lines)
+{
+    static const struct { const char *line; uint32_t us, burst; } rows[] = {
+        { "2/second", 500000, 2 }, { "100/minute", 600000, 100 },
+        { "1/HOUR burst=3", 3600000000u, 3 }, { "\"5/second\"", 200000, 5 },
+        { "1000000/second", 1, 1000000 }, { "none", 0, 0 },
+        { "", 1, 0 }, { "0/second", 1, 0 }, { "1000001/second", 1, 0 },
+        { "1/day", 1, 0 }, { "-1/second", 1, 0 }, { "1", 1, 0 },
+        { "1/second burst=0", 1, 0 }, { "1/second burst=", 1, 0 },
+        { "1/second 3", 1, 0 }, { "1/second burst=1 2", 1, 0 },
+        { "none 2", 1, 0 }, { "1 /second", 1, 0 },
+        { "99999999999999999999/second", 1, 0 }
+    };
+    EACH(rows, i) {
+        const int bad = rows[i].us == 1 && rows[i].burst == 0;
+        empm__location l;
+        context("\"%s\"", rows[i].line);
+        memset(&l, 0, sizeof l);
+        CHECK_INT(empm__rate_parse(&l, rows[i].line) != NULL, bad);
+        if (!bad) {
+            CHECK_INT(l.rate_us, rows[i].us);
+            CHECK_INT(l.rate_burst, rows[i].burst);
+            CHECK_INT(l.rate != NULL, rows[i].us != 0);
+        }
+    }
+}
+
+/* As many requests as the burst come in at once, then one each interval, for
+ * each address and each /64 by itself; a refusal costs nothing of the rate and
+ * tells for how long it holds. */
+TEST(rate, one_interval_each)
+{
+    static const unsigned char address[] = "0123456789abcdef";
+    const uint64_t now = UINT64_C(1000000000000);
+    empm__kv *kv = kv_new();
+    empm__location l;
+    empm__peer p, other;
+    int k;
+
+    memset(&l, 0, sizeof l);
+    CHECK(empm__rate_parse(&l, "2/second burst=3") == NULL);
+    empm__peer_set(&p, EMPM__PEER_IPV6, address, 0);
+    for (k = 0; k < 3; k++)
+        CHECK_INT(empm__rate_take(kv, &l, &p, now), 0);
+    for (k = 0; k < 3; k++)
+        CHECK_INT(empm__rate_take(kv, &l, &p, now), 500000);
+    CHECK_INT(empm__rate_take(kv, &l, &p, now + 499999), 1);
+    CHECK_INT(empm__rate_take(kv, &l, &p, now + 500000), 0);
+    CHECK_INT(empm__rate_take(kv, &l, &p, now + 500001), 499999);
+    other = p;
+    other.addr[15] = 'x';              /* the same /64 */
+    CHECK(empm__rate_take(kv, &l, &other, now + 500001) > 0);
+    other.addr[7] = 'x';               /* another one */
+    CHECK_INT(empm__rate_take(kv, &l, &other, now + 500001), 0);
+    l.rate_key++;                      /* another limit */
+    CHECK_INT(empm__rate_take(kv, &l, &p, now + 500001), 0);
+    l.rate_key--;
+    /* long after, it is even: no more than the burst has been saved */
+    for (k = 0; k < 3; k++)
+        CHECK_INT(empm__rate_take(kv, &l, &p, now + 60000000), 0);
+    CHECK(empm__rate_take(kv, &l, &p, now + 60000000) > 0);
+    empm__kv_free(kv, KV_BYTES);
+}
+
+/* In a full store a flood of addresses of one network replaces its own entries:
+ * a client that is over its rate stays so. */
+TEST(rate, a_flood_forgets_nobody_else)
+{
+    const uint64_t now = UINT64_C(1000000000000);
+    unsigned char address[16];
+    empm__location l;
+    empm__peer p, flood;
+    empm__kv *kv;
+    uint32_t k;
+
+    CHECK_INT(empm__kv_new(&kv, KV_BYTES, EMPM__RATE_ROOM), EMPM_OK);
+    memset(address, 1, sizeof address);
+    memset(&l, 0, sizeof l);
+    CHECK(empm__rate_parse(&l, "1/minute") == NULL);
+    empm__peer_set(&p, EMPM__PEER_IPV6, address, 0);
+    CHECK_INT(empm__rate_take(kv, &l, &p, now), 0);
+    address[0] = 2;
+    empm__peer_set(&flood, EMPM__PEER_IPV6, address, 0);
+    for (k = 0; k < 2000; k++) {
+        memcpy(flood.addr + 6, &k, 2);
+        CHECK_INT(empm__rate_take(kv, &l, &flood, now + k), 0);
+    }
+    CHECK(empm__rate_take(kv, &l, &p, now + k) > 0);
+    empm__kv_free(kv, KV_BYTES);
+}
+
+/* All children count together, and a reload goes on counting; 429 says when to
+ * come again, and the status how often that was. Other paths are not limited,
+ * nor is a location that lifts the limit. */
+SERVED_BY(rate, children_and_generations_count_together, 2,
+          "Location /hello RateLimit 4/hour; Location /hello/x RateLimit none")
+{
+    int k;
+
+    f->deaths_ok = 1;                  /* a reload starts others */
+    for (k = 0; k < 4; k++)
+        CHECK_INT(get_status(f, "/hello"), 200);
+    CHECK_INT(cl_get(c, "/hello"), 429);
+    CHECK(cl_header(c, "Retry-After") != NULL);
+    CHECK(atoi(c->value) > 890 && atoi(c->value) <= 900);
+    CHECK_INT(get_status(f, "/hello/x"), 200);
+    CHECK_INT(get_status(f, "/pid"), 200);
+    CHECK_INT(cl_get(c, "/server-status?auto"), 200);
+    CHECK(strstr(c->body.p, "RatesRefused: 1\n") != NULL);
+    signal_process(f->pid, SIGUSR1);
+    cl_close(c);                       /* or its child would stay */
+    CHECK_SOON(fx_log_has(f, "EMPM5034"), 3000);
+    CHECK_INT(get_status(f, "/hello"), 429);
+}
+
+/* A store that does not answer keeps nobody out: that is said. */
+SERVED_HERE(rate, fails_open, "Location /hello RateLimit 1/hour")
+{
+    empm__kv *kv = f->s->rates->kv;
+
+    CHECK_INT(cl_get(c, "/hello"), 200);
+    CHECK_INT(cl_get(c, "/hello"), 429);
+    f->s->rates->kv = NULL;            /* an error, in no time */
+    CHECK_INT(cl_get(c, "/hello"), 200);
+    f->s->rates->kv = kv;
+    CHECK(fx_log_has(f, "EMPM5811"));
+    CHECK_INT(cl_get(c, "/hello"), 429);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>cors -- what pages of other origins may read
+ * ------------------------------------------------------------------------- */
+
+/* An origin is written as a browser sends it; another spelling would never
+ * match, and so is refused. Credentials go to named origins only. */
+TEST(cors, lines)
+{
+    static const struct { const char *line[2]; int code; } rows[] = {
+        { { "CorsAllowOrigin https://a.example", NULL }, 0 },
+        { { "CorsAllowOrigin \"https://a.example, http://[::1]:8080 null\"",
+            NULL }, 0 },
+        { { "CorsAllowOrigin *", NULL }, 0 },
+        { { "CorsAllowOrigin https://a.example/", NULL }, 5123 },
+        { { "CorsAllowOrigin https://A.example", NULL }, 5123 },
+        { { "CorsAllowOrigin https://a.example:443", NULL }, 5123 },
+        { { "CorsAllowOrigin http://a.example:80", NULL }, 5123 },
+        { { "CorsAllowOrigin http://a.example:443", NULL }, 0 },
+        { { "CorsAllowOrigin https://*.example", NULL }, 5123 },
+        { { "CorsAllowOrigin a.example", NULL }, 5123 },
+        { { "CorsAllowOrigin https://", NULL }, 5123 },
+        { { "CorsAllowOrigin \"\"", NULL }, 5123 },
+        { { "CorsAllowMethods G@T", NULL }, 5123 },
+        { { "CorsMaxAge 86401", "CorsAllowOrigin *" }, 5123 },
+        { { "CorsAllowCredentials maybe", "CorsAllowOrigin *" }, 5123 },
+        { { "CorsAllowCredentials On", "CorsAllowOrigin *" }, 5820 },
+        { { "CorsAllowCredentials On", "CorsAllowOrigin null" }, 5820 },
+        { { "CorsAllowCredentials On", "CorsAllowOrigin http://a" }, 0 },
+        { { "CorsAllowMethods GET", NULL }, 5820 }
+    };
+    empm_config cfg = empm_defaults();
+    char text[2][200];
+    empm__report rep;
+    int k;
+
+    cfg.routes = routes;
+    EACH(rows, i) {
+        context("%s", rows[i].line[0]);
+        for (k = 0; k < 2; k++) {
+            snprintf(text[k], sizeof text[k], "/a %s", rows[i].line[k] != NULL
+                     ? rows[i].line[k] : "Require local");
+            cfg.location[k] = text[k];
+        }
+        rep = hearing();
+        empm__check_all(&cfg, NULL, &rep);
+        CHECK_INT(rep.errors, rows[i].code != 0);
+        if (rows[i].code != 0)
+            CHECK_INT(heard(EMPM_LOG_ERROR, rows[i].code), 1);
+    }
+    empm_config_free(&cfg);
+    str_free(&g_heard);
+}
+
+/* What a browser is told, for each origin, of answers and of errors; a page
+ * whose origin is not the whole text of one that is listed gets nothing.
+ * "-": there is no such field. */
+SERVED(cors, answers,
+       "Location / CorsAllowOrigin https://a.example http://b; "
+       "Location / CorsAllowCredentials On; "
+       "Location / CorsExposeHeaders ETag X-Y; "
+       "Location /hello/ CorsAllowOrigin http://b *; "
+       "Location /hello/ CorsAllowCredentials Off; "
+       "Location /echo CorsAllowOrigin null; "
+       "Location /echo CorsAllowCredentials Off")
+{
+    static const struct {
+        const char *ask, *origin;
+        int         status;
+        const char *allow, *credentials, *vary, *expose;
+    } rows[] = {
+        { "GET /hello", "https://a.example", 200, "https://a.example", "true",
+          "Origin", "ETag, X-Y" },
+        { "GET /hello", "http://b", 200, "http://b", "true", "Origin",
+          "ETag, X-Y" },
+        { "GET /none", "http://b", 404, "http://b", "true", "Origin",
+          "ETag, X-Y" },
+        { "DELETE /hello", "http://b", 405, "http://b", "true", "Origin",
+          "ETag, X-Y" },
+        { "GET /hello", NULL, 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "https://a.example.evil", 200, "-", "-", "Origin",
+          "-" },
+        { "GET /hello", "https://a.exampl", 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "https://xa.example", 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "http://a.example", 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "https://A.example", 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "https://a.example http://b", 200, "-", "-", "Origin",
+          "-" },
+        { "GET /hello", "https://a.example\r\nOrigin: http://b", 200, "-", "-",
+          "Origin", "-" },
+        { "GET /hello", "null", 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "*", 200, "-", "-", "Origin", "-" },
+        { "GET /hello", "", 200, "-", "-", "Origin", "-" },
+        { "GET /hello/x", "http://c", 200, "*", "-", "-", "ETag, X-Y" },
+        { "GET /hello/x", "*", 200, "*", "-", "-", "ETag, X-Y" },
+        { "GET /hello/x", "http://b", 200, "*", "-", "-", "ETag, X-Y" },
+        { "PUT /echo", "http://b", 200, "-", "-", "Origin", "-" }
+    };
+    EACH(rows, i) {
+        const char *v;
+        context("%s of %s", rows[i].ask, rows[i].origin ? rows[i].origin : "-");
+        cl_printf(c, "%s HTTP/1.1\r\nHost: a\r\n%s%s%s%s\r\n", rows[i].ask,
+                  rows[i].origin != NULL ? "Origin: " : "",
+                  rows[i].origin != NULL ? rows[i].origin : "",
+                  rows[i].origin != NULL ? "\r\n" : "",
+                  strncmp(rows[i].ask, "PUT", 3) == 0
+                      ? "Content-Length: 0\r\n" : "");
+        CHECK_INT(cl_reply(c), rows[i].status);
+        v = cl_header(c, "Access-Control-Allow-Origin");
+        CHECK_STR(v != NULL ? v : "-", rows[i].allow);
+        v = cl_header(c, "Access-Control-Allow-Credentials");
+        CHECK_STR(v != NULL ? v : "-", rows[i].credentials);
+        v = cl_header(c, "Vary");
+        CHECK_STR(v != NULL ? v : "-", rows[i].vary);
+        v = cl_header(c, "Access-Control-Expose-Headers");
+        CHECK_STR(v != NULL ? v : "-", rows[i].expose);
+    }
+}
+
+/* A preflight is answered before a user is asked for or a handler runs, with
+ * what is set and nothing of what was asked; OPTIONS without the fields of a
+ * preflight is answered as ever. */
+SERVED(cors, preflights,
+       "Location / CorsAllowOrigin http://b; Location / CorsMaxAge 60; "
+       "Location / RateLimit none; "
+       "Location /hello CorsAllowMethods PUT, DELETE; "
+       "Location /hello CorsAllowHeaders Content-Type X-Y")
+{
+    static const char ask[] = "Access-Control-Request-Method: BREW\r\n"
+                              "Access-Control-Request-Headers: x-evil\r\n";
+    static const struct {
+        const char *path, *origin, *fields;
+        int         status;
+        const char *methods, *headers, *age;
+    } rows[] = {
+        { "/hello", "http://b", ask, 204, "PUT, DELETE", "Content-Type, X-Y",
+          "60" },
+        { "/none", "http://b", ask, 204, "GET, HEAD, POST", "-", "60" },
+        { "/hello", "http://c", ask, 403, "-", "-", "-" },
+        { "/hello", "http://b", "", 200, "-", "-", "-" },
+        { "/script", "http://b", ask, 204, "GET, HEAD, POST", "-", "60" }
+    };
+    EACH(rows, i) {
+        const char *v;
+        context("%s of %s", rows[i].path, rows[i].origin);
+        cl_printf(c, "OPTIONS %s HTTP/1.1\r\nHost: a\r\nOrigin: %s\r\n%s\r\n",
+                  rows[i].path, rows[i].origin, rows[i].fields);
+        CHECK_INT(cl_reply(c), rows[i].status);
+        CHECK_INT(c->body.n, rows[i].status == 403 ? 14 : 0);
+        v = cl_header(c, "Access-Control-Allow-Methods");
+        CHECK_STR(v != NULL ? v : "-", rows[i].methods);
+        v = cl_header(c, "Access-Control-Allow-Headers");
+        CHECK_STR(v != NULL ? v : "-", rows[i].headers);
+        v = cl_header(c, "Access-Control-Max-Age");
+        CHECK_STR(v != NULL ? v : "-", rows[i].age);
+        v = cl_header(c, "Access-Control-Allow-Origin");
+        CHECK_STR(v != NULL ? v : "-", strcmp(rows[i].origin, "http://b") == 0
+                                       ? "http://b" : "-");
+        CHECK(cl_header(c, "Vary") != NULL);
+    }
+}
+
 /* ---------------------------------------------------------------------------
  * >>digest -- vectors of those who have defined them
  * ------------------------------------------------------------------------- */
@@ -14207,6 +15325,1143 @@ SERVED_WITH(auth, basic, T_LIVE, fx_init(f); f->cfg.routes = auth_routes, NULL)
                       "Basic realm=\"a \\\"b\\\"\", charset=\"UTF-8\"");
     }
 }
+
+/* A file of users is read as htpasswd writes it; each fault is said with its
+ * line, and a location that asks for a user names its file. */
+TEST(auth, files_of_users)
+{
+    static const struct { const char *text; int code; const char *says; }
+    rows[] = {
+        { "# users\n\ndemo:{PLAIN}demo\r\nj\xc3\xbcrgen:{PLAIN}x:more:columns",
+          0, NULL },
+        { "", 0, NULL },
+        { "demo\n", 5803, ":1: wants NAME:PASSWORD" },
+        { "a:{PLAIN}a\nb:$apr1$x$y\n", 5803, ":2: has no password" },
+        { "a:secret\n", 5803, ":1: has no password" },
+        { "\xff:{PLAIN}a\n", 5803, ":1: the name" },
+        { NULL, 5803, "open: No such file" }
+    };
+    empm_config cfg = empm_defaults();
+    char path[300], line[400];
+    empm__report rep;
+
+    cfg.routes = routes;
+    cfg.listen[0] = "127.0.0.1:8080";
+    tmp_path(path, sizeof path, "users");
+    snprintf(line, sizeof line, "/a AuthUserFile %s", path);
+    cfg.location[0] = line;
+    cfg.location[1] = "/a Require valid-user";
+    EACH(rows, i) {
+        context("row %d", (int)i);
+        unlink(path);
+        if (rows[i].text != NULL)
+            write_file(path, rows[i].text, strlen(rows[i].text));
+        rep = hearing();
+        empm__check_all(&cfg, NULL, &rep);
+        CHECK_INT(rep.errors, rows[i].code != 0);
+        CHECK_INT(heard(EMPM_LOG_WARN, 5802), 0);
+        if (rows[i].says != NULL)
+            CHECK(strstr(g_heard.p, rows[i].says) != NULL);
+    }
+    no_context();
+    write_file(path, "", 0);
+    cfg.listen[0] = "8080";            /* passwords on the open network */
+    rep = hearing();
+    empm__check_all(&cfg, NULL, &rep);
+    CHECK_INT(rep.errors, 0);
+    CHECK_INT(heard(EMPM_LOG_WARN, 5802), 1);
+    cfg.location[0] = "/a AuthName x"; /* and now there is no file */
+    rep = hearing();
+    empm__check_all(&cfg, NULL, &rep);
+    CHECK_INT(heard(EMPM_LOG_ERROR, 5801), 1);
+    unlink(path);
+    empm_config_free(&cfg);
+    str_free(&g_heard);
+}
+
+static const char auth_users[] = "demo:$5$rounds=1000$example$"
+    "iWBKo7da47YRlRiXyEYEGK9H37GhW5pIiXwp9T95M3C\n"
+    "anna:{PLAIN}anna\nJ. Doe:{PLAIN}doe\n";
+
+static void fx_users(fixture *f)
+{
+    char path[300], set[340];
+
+    write_file(tmp_path(path, sizeof path, "users"), auth_users,
+               sizeof auth_users - 1);
+    snprintf(set, sizeof set, "ServerRoot %s", tmp_path(path, sizeof path, ""));
+    fx_set(f, set);
+}
+
+/* A location lets in the users that it names, on every path and method below
+ * it; one within it may lift that. A rate limit comes before the password. */
+SERVED_WITH(auth, locations, T_LIVE, fx_init(f); fx_users(f),
+            "Location / AuthUserFile users; Location / AuthName \"My place\"; "
+            "Location / AuthType Basic; Location / Require valid-user; "
+            "Location /hello/ Require all granted; "
+            "Location /pid Require user anna \"J. Doe\"; "
+            "Location /log RateLimit 2/hour")
+{
+    static const struct { const char *path, *credentials; int status; }
+    rows[] = {
+        { "/hello", NULL, 401 }, { "/none", NULL, 401 },
+        { "/hello", "ZGVtbzpkZW1v", 200 }, { "/none", "ZGVtbzpkZW1v", 404 },
+        { "/hello/x", NULL, 200 }, { "/hello/x", "ZGVtbzp4", 200 },
+        { "/pid", "ZGVtbzpkZW1v", 401 }, { "/pid", "YW5uYTphbm5h", 200 },
+        { "/pid", "Si4gRG9lOmRvZQ==", 200 }, { "/pid", "YW5uYTp4", 401 },
+        { "/log", "YW5uYTp4", 401 }, { "/log", "YW5uYTp4", 401 },
+        { "/log", "YW5uYTphbm5h", 429 }
+    };
+    EACH(rows, i) {
+        context("%s of %s", rows[i].path,
+                rows[i].credentials ? rows[i].credentials : "nobody");
+        cl_printf(c, "GET %s HTTP/1.1\r\nHost: a\r\n%s%s%s\r\n", rows[i].path,
+                  rows[i].credentials ? "Authorization: Basic " : "",
+                  rows[i].credentials ? rows[i].credentials : "",
+                  rows[i].credentials ? "\r\n" : "");
+        CHECK_INT(cl_reply(c), rows[i].status);
+        if (rows[i].status == 401)
+            CHECK_STR(cl_header(c, "WWW-Authenticate"),
+                      "Basic realm=\"My place\", charset=\"UTF-8\"");
+    }
+}
+
+/* ---------------------------------------------------------------------------
+ * >>sessions -- signed cookies
+ * ------------------------------------------------------------------------- */
+
+static empm__login login_of(const char *value, int64_t started_s,
+                            int64_t seen_s)
+{
+    empm__login l;
+
+    memset(&l, 0, sizeof l);
+    memset(l.chance, 7, sizeof l.chance);
+    snprintf(l.value, sizeof l.value, "%s", value);
+    l.started_s = started_s;
+    l.seen_s = seen_s;
+    return l;
+}
+
+/* A session is read back as it was written, by the name and the secrets of its
+ * own alone. With one character changed, more or less of them, it is none. */
+TEST(sessions, a_changed_cookie_is_none)
+{
+    empm_config cfg = empm_defaults();
+    struct empm__secrets secrets;
+    empm__login l = login_of("anna", 1000, 1000), back;
+    char text[EMPM__SESSION_MOST * 2], bad[EMPM__SESSION_MOST * 2];
+    size_t n, i;
+
+    memset(&secrets, 1, sizeof secrets);
+    secrets.n = 1;
+    empm__session_write(&secrets, "session", &l, text);
+    empm__session_read(&secrets, &cfg, text, 1000, &back);
+    CHECK_INT(back.valid, 1);
+    CHECK_STR(back.value, "anna");
+    CHECK_INT(back.started_s, 1000);
+    n = strlen(text);
+    for (i = 0; i < n; i++) {
+        memcpy(bad, text, n + 1);
+        bad[i] = bad[i] == 'A' ? 'B' : 'A';
+        empm__session_read(&secrets, &cfg, bad, 1000, &back);
+        CHECK_INT(back.valid, 0);
+        bad[i] = '\0';
+        empm__session_read(&secrets, &cfg, bad, 1000, &back);
+        CHECK_INT(back.valid, 0);
+    }
+    snprintf(bad, sizeof bad, "%sAAAA", text);
+    empm__session_read(&secrets, &cfg, bad, 1000, &back);
+    CHECK_INT(back.valid, 0);
+    cfg.session_cookie_name = "sessions";
+    empm__session_read(&secrets, &cfg, text, 1000, &back);
+    CHECK_INT(back.valid, 0);
+    cfg.session_cookie_name = "session";
+    secrets.key[0][0] ^= 1;            /* rotated: it is the second one now */
+    empm__session_read(&secrets, &cfg, text, 1000, &back);
+    CHECK_INT(back.valid, 0);
+    memset(secrets.key[1], 1, 32);
+    secrets.n = 2;
+    empm__session_read(&secrets, &cfg, text, 1000, &back);
+    CHECK_INT(back.valid, 1);
+    memset(bad, 'x', sizeof bad);      /* the longest value, and more */
+    bad[EMPM__SESSION_VALUE] = '\0';
+    l = login_of(bad, 1000, 1000);
+    empm__session_write(&secrets, "session", &l, text);
+    empm__session_read(&secrets, &cfg, text, 1000, &back);
+    CHECK_INT(back.valid, 1);
+    CHECK_STR(back.value, bad);
+    CHECK(strlen(text) < 4096 - 100);
+    empm_config_free(&cfg);
+}
+
+/* A session ends SessionMaxAge after its start and SessionIdleTimeout after its
+ * last request, whichever comes first. One of the future is none. */
+TEST(sessions, end_in_time)
+{
+    static const struct { int64_t started, seen, now; int valid; } rows[] = {
+        { 5000, 5000, 5000, 1 }, { 5000, 5000, 5099, 1 },
+        { 5000, 5000, 5100, 0 }, { 5000, 5900, 5999, 1 },
+        { 5000, 5950, 6000, 0 }, { 5000, 5000, 4940, 1 },
+        { 5000, 5000, 4939, 0 }, { INT64_MAX, 5000, 5000, 0 },
+        { 5000, INT64_MAX, 5000, 0 }
+    };
+    empm_config cfg = empm_defaults();
+    struct empm__secrets secrets;
+    char text[EMPM__SESSION_MOST * 2];
+
+    memset(&secrets, 1, sizeof secrets);
+    secrets.n = 1;
+    cfg.session_max_age_ms = 1000000;
+    cfg.session_idle_timeout_ms = 100000;
+    EACH(rows, i) {
+        empm__login l = login_of("", rows[i].started, rows[i].seen), back;
+        context("row %d", (int)i);
+        empm__session_write(&secrets, cfg.session_cookie_name, &l, text);
+        empm__session_read(&secrets, &cfg, text, rows[i].now, &back);
+        CHECK_INT(back.valid, rows[i].valid);
+    }
+    no_context();
+    {
+        empm__login l = login_of("", 5000, 5000), back;
+        cfg.session_idle_timeout_ms = 0;
+        empm__session_write(&secrets, cfg.session_cookie_name, &l, text);
+        empm__session_read(&secrets, &cfg, text, 5999, &back);
+        CHECK_INT(back.valid, 1);
+        CHECK_INT(empm__session_left(&cfg, &back, 5999), 1);
+        cfg.session_idle_timeout_ms = 100000;
+        CHECK_INT(empm__session_left(&cfg, &back, 5000), 100);
+    }
+    empm_config_free(&cfg);
+}
+
+static int h_session(empm_request *req, void *user)
+{
+    const char *who = empm_query(req, "u"), *now;
+
+    if (who != NULL)
+        CHECK_INT(empm_session_start(req, who), EMPM_OK);
+    if (user != NULL)
+        CHECK_INT(empm_session_end(req), EMPM_OK);
+    now = empm_session(req);
+    empm_printf(req, "%s", now != NULL ? now : "nobody");
+    return EMPM_OK;
+}
+
+static const empm_route session_routes[] = {
+    EMPM_ROUTE("GET /me", h_session, NULL),
+    EMPM_ROUTE("GET /out", h_session, EMPM_TEXT("")),
+    EMPM_ROUTES_END
+};
+
+/* Asks with a cookie; the new one, if there is one, takes its place. */
+static const char *session_ask(client *c, const char *target, char cookie[300])
+{
+    const char *set;
+
+    cl_printf(c, "GET %s HTTP/1.1\r\nHost: a\r\n%s%s%s\r\n", target,
+              *cookie ? "Cookie: other=1; " : "", cookie, *cookie ? "\r\n"
+                                                                 : "");
+    CHECK_INT(cl_reply(c), 200);
+    if ((set = cl_header(c, "Set-Cookie")) != NULL)
+        snprintf(cookie, 300, "%.*s", (int)strcspn(set, ";"), set);
+    return c->body.p;
+}
+
+static void session_init(fixture *f)
+{
+    fx_init(f);
+    f->cfg.routes = session_routes;
+}
+
+/* A login always has a new cookie, with the attributes that keep it from
+ * scripts and other sites; what was there before, and what has been logged out,
+ * is over even for those that have a copy. */
+SERVED_WITH(sessions, logins_and_logouts, T_LIVE, session_init(f),
+            "SharedStoreSize 65536")
+{
+    char cookie[300] = "", first[300], second[300], later[300];
+
+    CHECK_STR(session_ask(c, "/me", cookie), "nobody");
+    CHECK_STR(cookie, "");
+    CHECK_STR(session_ask(c, "/me?u=anna", cookie), "anna");
+    CHECK(strncmp(cookie, "session=", 8) == 0);
+    CHECK(cl_header(c, "Set-Cookie") != NULL);
+    CHECK_STR(strchr(c->value, ';'),
+              "; Path=/; Max-Age=1800; HttpOnly; SameSite=Lax");
+    CHECK_STR(cl_header(c, "Cache-Control"), "no-store");
+    CHECK_STR(session_ask(c, "/me", cookie), "anna");
+    CHECK(cl_header(c, "Set-Cookie") == NULL);
+    snprintf(first, sizeof first, "%s", cookie);
+    CHECK_STR(session_ask(c, "/me?u=anna", cookie), "anna");
+    CHECK(strcmp(first, cookie) != 0);
+    snprintf(second, sizeof second, "%s", cookie);
+    CHECK_STR(session_ask(c, "/me", first), "nobody");
+    CHECK_STR(session_ask(c, "/me", cookie), "anna");
+    CHECK_STR(session_ask(c, "/out", cookie), "nobody");
+    CHECK_STR(cookie, "session=");
+    CHECK(strstr(cl_header(c, "Set-Cookie"), "Max-Age=0;") != NULL);
+    CHECK_STR(session_ask(c, "/me", second), "nobody");
+    /* in one answer: the last word counts, and there is one cookie */
+    snprintf(later, sizeof later, "%s", "");
+    CHECK_STR(session_ask(c, "/out?u=bob", later), "nobody");
+    CHECK_STR(later, "session=");
+    CHECK(cl_header_nth(c, "Set-Cookie", 1) == NULL);
+}
+
+/* A session whose last request is not new any more gets a new cookie with the
+ * answer to the next one. */
+SERVED_WITH(sessions, slide, T_PLAIN, session_init(f), "SessionIdleTimeout 80")
+{
+    const int64_t now_s = (int64_t)time(NULL);
+    const struct { int64_t seen_s; int anew; const char *is; } rows[] = {
+        { now_s - 5, 0, "anna" }, { now_s - 20, 1, "anna" },
+        { now_s - 90, 0, "nobody" }
+    };
+    char cookie[300], text[290];
+
+    EACH(rows, i) {
+        empm__login l = login_of("anna", now_s - 100, rows[i].seen_s);
+        empm__session_write(f->s->secrets, "session", &l, text);
+        snprintf(cookie, sizeof cookie, "session=%s", text);
+        CHECK_STR(session_ask(c, "/me", cookie), rows[i].is);
+        CHECK_INT(cl_header(c, "Set-Cookie") != NULL, rows[i].anew);
+        CHECK_STR(session_ask(c, "/me", cookie), rows[i].is);
+        CHECK(cl_header(c, "Set-Cookie") == NULL);
+    }
+}
+
+/* Children share the secret, and a reload keeps it. */
+SERVED_WITH(sessions, outlive_a_reload, T_PLAIN,
+            fx_init_forked(f, 2); f->cfg.routes = session_routes, NULL)
+{
+    char cookie[300] = "";
+
+    f->deaths_ok = 1;
+    CHECK_STR(session_ask(c, "/me?u=anna", cookie), "anna");
+    signal_process(f->pid, SIGUSR1);
+    cl_close(c);                       /* or its child would stay */
+    CHECK_SOON(fx_log_has(f, "EMPM5034"), 3000);
+    CHECK_STR(session_ask(c, "/me", cookie), "anna");
+}
+
+/* A file of secrets has one to four lines, each long enough to be one. */
+TEST(sessions, files_of_secrets)
+{
+    static const char line[] = "0123456789abcdef0123456789abcdef";
+    static const struct { const char *text; int lines, n; } rows[] = {
+        { "%s", 1, 1 }, { "%s\n", 1, 1 }, { "\r\n%s\r\n\r\n", 1, 1 },
+        { "%s\n", 4, 4 }, { "%s\n", 5, -1 }, { "", 1, -1 }, { "\n\n", 1, -1 },
+        { "short\n%s\n", 1, -1 }
+    };
+    empm_config cfg = empm_defaults();
+    struct empm__secrets secrets, again;
+    char path[300], text[300];
+    empm__report rep;
+    int k;
+
+    cfg.routes = routes;
+    cfg.session_secret_file = tmp_path(path, sizeof path, "secrets");
+    EACH(rows, i) {
+        size_t n = 0;
+        context("row %d", (int)i);
+        for (k = 0; k < rows[i].lines; k++)
+            n += (size_t)snprintf(text + n, sizeof text - n, rows[i].text,
+                                  line);
+        unlink(path);
+        write_file(path, text, n);
+        chmod(path, 0600);
+        rep = hearing();
+        empm__check_all(&cfg, NULL, &rep);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5830), rows[i].n < 0);
+        CHECK_INT(heard(EMPM_LOG_WARN, 5830), 0);
+        if (rows[i].n > 0) {
+            CHECK_INT(empm__secrets_load(&secrets, &cfg, &rep), EMPM_OK);
+            CHECK_INT(secrets.n, rows[i].n);
+            if (i > 0)
+                CHECK(memcmp(secrets.key[0], again.key[0], 32) == 0);
+            again = secrets;
+        }
+    }
+    no_context();
+    write_file(path, line, sizeof line - 1);
+    chmod(path, 0644);
+    rep = hearing();
+    empm__check_all(&cfg, NULL, &rep);
+    CHECK_INT(heard(EMPM_LOG_WARN, 5830), 1);
+    cfg.session_cookie_name = "a b";
+    rep = hearing();
+    empm__check_all(&cfg, NULL, &rep);
+    CHECK_INT(heard(EMPM_LOG_ERROR, 5831), 1);
+    unlink(path);
+    empm_config_free(&cfg);
+    str_free(&g_heard);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>forms -- multipart/form-data, cut anywhere, and what becomes of its parts
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_FORMS
+
+#define FORM_TYPE "multipart/form-data; boundary=B"
+
+/* What the reader makes of a body that comes in pieces of `step` bytes, the
+ * first one of `first`: "(name|filename|type)data/" for each part, and how it
+ * ends: "ok", "cut" or a status. */
+static void form_transcript(const char *in, size_t n, size_t first, size_t step,
+                            str *out)
+{
+    empm__chars chars;
+    empm__form_reader r;
+    empm__form_head h;
+    const char *at = in, *end, *piece;
+    size_t len;
+    int found = 0;
+
+    empm__chars_init(&chars);
+    if (empm__form_init(&r, &chars, FORM_TYPE) != 0)
+        abort();
+    for (end = in + (first < n ? first : n); found <= 0; end += step) {
+        if (end > in + n || step == 0)
+            end = in + n;
+        while ((found = empm__form_read(&r, &at, end, &piece, &len)) < 0 &&
+               found != EMPM__MORE)
+            if (found == EMPM__FORM_BEGIN) {
+                if ((found = empm__form_head_parse(&r, &chars, &h)) != 0)
+                    break;
+                str_addf(out, "(%.*s|%.*s|%s)", (int)h.name_len, h.name,
+                         h.filename ? (int)h.filename_len : 1,
+                         h.filename ? h.filename : "-",
+                         h.type ? h.type : "-");
+            } else if (found == EMPM__FORM_PIECE)
+                str_add(out, piece, len);
+            else
+                str_addf(out, "/");
+        if (end == in + n)
+            break;
+    }
+    if (found > 0)
+        str_addf(out, "%d", found);
+    else
+        str_addf(out, empm__form_is_complete(&r) ? "ok" : "cut");
+}
+
+/* A form is read alike however it is cut: whole, byte by byte, in two at every
+ * point. */
+static void check_form(const char *in, size_t n, const char *want)
+{
+    str is = STR_EMPTY;
+    size_t cut;
+
+    for (cut = 0; cut <= n + 2; cut++) {
+        is.n = 0;
+        if (cut == 0)
+            form_transcript(in, n, n, n, &is);
+        else if (cut > n)
+            form_transcript(in, n, 1, cut - n, &is);
+        else
+            form_transcript(in, n, cut, n, &is);
+        if (strcmp(is.p, want) != 0) {
+            fail(__FILE__, __LINE__, "cut %d: %s\nand not %s", (int)cut, is.p,
+                 want);
+            break;
+        }
+    }
+    str_free(&is);
+}
+
+#define CD "Content-Disposition: form-data; name="
+#define PART "--B\r\n" CD "a\r\n\r\n"
+
+/* RFC 2046 5.1.1: where parts begin and end. */
+TEST(forms, every_rule_at_every_split)
+{
+    static const struct { const char *in, *want; } rows[] = {
+        { PART "x\r\n--B--\r\n",                "(a|-|-)x/ok" },
+        { PART "x\r\n--B--",                    "(a|-|-)x/ok" },
+        { PART "x\r\n--B\r\n" CD "b\r\n\r\ny\r\n--B--\r\n",
+                                                "(a|-|-)x/(b|-|-)y/ok" },
+        /* preamble and epilogue are ignored */
+        { "pre\r\n" PART "x\r\n--B--\r\nafter\r\n--B\r\n", "(a|-|-)x/ok" },
+        { "\r\n" PART "x\r\n--B--\r\n",         "(a|-|-)x/ok" },
+        { "--" PART "x\r\n--B--",               "ok" },
+        { " " PART "x\r\n--B--",                "ok" },
+        { "--B--",                              "ok" },
+        { "--B--\r\n",                          "ok" },
+        { "--B--\r\n--B\r\n",                   "ok" },
+        /* data is empty, or like a delimiter */
+        { PART "\r\n--B--",                     "(a|-|-)/ok" },
+        { PART "--B--",                         "(a|-|-)/ok" },
+        { PART "\r\n\r\n--B--",                 "(a|-|-)\r\n/ok" },
+        { PART "-\r\n--B--",                    "(a|-|-)-/ok" },
+        { PART "--\r\n--B--",                   "(a|-|-)--/ok" },
+        { PART "\r\r\n--B--",                   "(a|-|-)\r/ok" },
+        { PART "\r\n\r\r\n-\r\n--\r\n--C\r\n--B--",
+                                "(a|-|-)\r\n\r\r\n-\r\n--\r\n--C/ok" },
+        { PART "x--B\r\n--b\n--B\r--B\r\n--B--", "(a|-|-)x--B\r\n--b\n--B\r--B"
+                                                "/ok" },
+        /* blanks behind a delimiter, and nothing else: "--BX" is one */
+        { PART "x\r\n--B \t\r\n" CD "b\r\n\r\n\r\n--B-- \r\n",
+                                                "(a|-|-)x/(b|-|-)/ok" },
+        { PART "x\r\n--BX\r\n",                 "(a|-|-)x/400" },
+        { PART "x\r\n--B-\r\n",                 "(a|-|-)x/400" },
+        { PART "x\r\n--B --\r\n",               "(a|-|-)x/400" },
+        { PART "x\r\n--B--X",                   "(a|-|-)x/400" },
+        { PART "x\r\n--B--\n",                  "(a|-|-)x/400" },
+        { PART "x\r\n--B\rX",                   "(a|-|-)x/400" },
+        { PART "x\r\n--B--\rX",                 "(a|-|-)x/400" },
+        /* LF alone */
+        { "--B\n" CD "a\n\nx\n--B--\n",         "400" },
+        { "--B\r\n" CD "a\n\r\nx\r\n--B--\r\n", "400" },
+        { "--B\r\n" CD "a\r\n\nx\r\n--B--\r\n", "400" },
+        { PART "x\n--B--\r\n",                  "(a|-|-)x\n--B--cut" },
+        /* no end */
+        { "",                                   "cut" },
+        { PART "x",                             "(a|-|-)xcut" },
+        { PART "x\r\n--B",                      "(a|-|-)x/cut" },
+        { PART "x\r\n--B-",                     "(a|-|-)x/cut" },
+        { PART "x\r\n--B--\r",                  "(a|-|-)x/cut" },
+        { PART "x\r\n--B\r\n",                  "(a|-|-)x/cut" },
+        { "--B\r\n" CD "a\r\n",                 "cut" },
+        /* a part that is itself multipart is data */
+        { "--B\r\n" CD "a\r\nContent-Type: multipart/mixed; boundary=C\r\n\r\n"
+          "--C\r\n\r\ny\r\n--C--\r\n--B--\r\n",
+          "(a|-|multipart/mixed; boundary=C)--C\r\n\r\ny\r\n--C--/ok" }
+    };
+
+    EACH(rows, i) {
+        context("%s", rows[i].in);
+        check_form(rows[i].in, strlen(rows[i].in), rows[i].want);
+    }
+    no_context();
+    check_form(PART "\0\r\n--B\0", sizeof PART "\0\r\n--B\0" - 1,
+               "(a|-|-)\0");             /* up to its NUL */
+}
+
+/* RFC 7578 4.2: names and types of a part. */
+TEST(forms, heads)
+{
+    static const struct { const char *head, *want; } rows[] = {
+        { CD "\"a\"; filename=\"f.txt\"\r\nContent-Type: text/plain\r\n",
+          "(a|f.txt|text/plain)" },
+        { "content-disposition:FORM-DATA ;NAME=\"a\" ; FileName=f\r\n",
+          "(a|f|-)" },
+        { "X: y\r\n" CD "\"a b;c\\\"d\"\r\n",    "(a b;c\\\"d|-|-)" },
+        { CD "\"\"; filename=\"\"\r\n",          "(||-)" },
+        { CD "a; filename*=UTF-8''x.txt\r\n",    "(a|-|-)" },
+        { CD "a; filename=y; filename*=UTF-8''x\r\n", "(a|y|-)" },
+        { CD "a; size=1; size=2\r\n",            "(a|-|-)" },
+        { CD "a;\r\n",                           "(a|-|-)" },
+        { CD "a\r\nContent-Transfer-Encoding: 8BIT\r\n", "(a|-|-)" },
+        { "X: y\r\n",                            "400" },
+        { "",                                    "400" },
+        { "Content-Disposition: form-data\r\n",  "400" },
+        { "Content-Disposition: form-data; filename=a\r\n", "400" },
+        { "Content-Disposition: attachment; name=a\r\n", "400" },
+        { CD "a; name=b\r\n",                    "400" },
+        { CD "a; filename=b; filename=b\r\n",    "400" },
+        { CD "a\r\n" CD "a\r\n",                 "400" },
+        { CD "\"a\r\n",                          "400" },
+        { CD "\"a\\\"\r\n",                      "400" },
+        { CD "\"a\"b\r\n",                       "400" },
+        { CD "a b\r\n",                          "400" },
+        { CD " a\r\n",                           "400" },
+        { CD "\r\n",                             "400" },
+        { CD "a\r\n ; filename=b\r\n",           "400" },
+        { CD "a\r\nContent-Type: a/b\r\nContent-Type: a/b\r\n", "400" },
+        { CD "a\r\nContent-Transfer-Encoding: base64\r\n", "400" },
+        { CD "a\r\nX Y: z\r\n",                  "400" },
+        { CD "a\r\nX : z\r\n",                   "400" },
+        { CD "a\r\nX\r\n",                       "400" },
+        { CD "a\r\nX: a\rb\r\n",                 "400" },
+        { CD "\"a\x01\"\r\n",                    "400" },
+        { CD "\"a\x7f\"\r\n",                    "400" }
+    };
+    str in = STR_EMPTY;
+
+    EACH(rows, i) {
+        str want = STR_EMPTY;
+        const int good = rows[i].want[0] == '(';
+        context("%s", rows[i].head);
+        in.n = 0;
+        str_addf(&in, "--B\r\n%s\r\nx\r\n--B--", rows[i].head);
+        str_addf(&want, "%s%s", rows[i].want, good ? "x/ok" : "");
+        check_form(in.p, in.n, want.p);
+        str_free(&want);
+    }
+    no_context();
+    str_free(&in);
+}
+
+/* The boundary is one parameter of 1 to 70 bytes of RFC 2046's. */
+TEST(forms, boundaries)
+{
+#define TEN "0123456789"
+    static const struct { const char *more; int status; } rows[] = {
+        { "; boundary=B", 0 }, { ";BOUNDARY=\"a b\"", 0 },
+        { " ; charset=utf-8; boundary=B", 0 },
+        { ";boundary=\"'()+_,-./:=?\"", 0 },
+        { ";boundary=" TEN TEN TEN TEN TEN TEN TEN, 0 },
+        { ";boundary=" TEN TEN TEN TEN TEN TEN TEN "x", 400 },
+        { "", 400 }, { ";", 400 }, { "; boundary", 400 }, { ";boundary=", 400 },
+        { ";boundary=\"\"", 400 }, { ";boundary=\"a \"", 400 },
+        { ";boundary=a;boundary=a", 400 }, { ";boundary=a; Boundary=b", 400 },
+        { ";boundary=a/b", 400 }, { ";boundary=\"a", 400 },
+        { ";boundary=\"a\\b\"", 400 }, { ";boundary=\"a\tb\"", 400 },
+        { ";boundary=\"a@b\"", 400 }, { ";boundary=\"\xc3\xa4\"", 400 },
+        { " boundary=B", 400 }, { ";boundary = B", 400 }
+    };
+#undef TEN
+    empm__chars chars;
+    char type[200];
+
+    empm__chars_init(&chars);
+    EACH(rows, i) {
+        empm__form_reader r;
+        snprintf(type, sizeof type, "multipart/form-data%s", rows[i].more);
+        context("%s", type);
+        CHECK_INT(empm__form_init(&r, &chars, type), rows[i].status);
+    }
+    no_context();
+}
+
+/* A name for a folder of ours leads nowhere else, and hides nothing. */
+TEST(forms, safe_names)
+{
+    static const struct { const char *sent, *safe; } rows[] = {
+        { "a.txt", "a.txt" }, { "../../etc/passwd", "passwd" }, { "/", "" },
+        { "C:\\fakepath\\a b.txt", "a b.txt" }, { "..", "" }, { ".", "" },
+        { "a/..", "" }, { ".htaccess", "htaccess" }, { "-rf", "rf" },
+        { " . -a. ", "a" }, { "\t.x", "_.x" }, { "\xc2\x85.x", "__.x" },
+        { "\xc2\xa0x", "\xc2\xa0x" }, { "a\x1f" "b\x7f", "a_b_" },
+        { "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", "\xc3\xa4\xe2\x82\xac"
+                                                  "\xf0\x9f\x98\x80" },
+        { "a\xc0\xaf" "b", "a__b" }, { "\xe0\x80\xaf", "___" },
+        { "\xed\xa0\x80", "___" }, { "\xf4\x90\x80\x80", "____" },
+        { "\xe2\x82", "__" }, { "a\xff", "a_" }, { "", "" },
+        { "..\\..\\x", "x" }, { "%2e%2e%2fx", "%2e%2e%2fx" }
+    };
+    char to[64];
+
+    EACH(rows, i) {
+        context("%s", rows[i].sent);
+        empm__form_safe_name(to, rows[i].sent);
+        CHECK_STR(to, rows[i].safe);
+    }
+    no_context();
+}
+
+/* --- routes --------------------------------------------------------------- */
+
+static int g_form_status, g_form_keep, g_form_fd = -1;
+static int g_form_event = -1;          /* at which on_part refuses */
+
+static int form_part(empm_request *req, enum empm_part_event event,
+                     empm_part *part, const void *data, size_t len, void *user)
+{
+    (void)req;
+    (void)user;
+    if ((int)event == g_form_event)
+        return g_form_status;
+    if (event == EMPM_PART_PIECE)
+        part->user = (char *)part->user + (len > 0 && data != NULL ? len : 0);
+    if (event == EMPM_PART_BEGIN && g_form_keep >= 0)
+        part->keep = g_form_keep;
+    if (event == EMPM_PART_BEGIN && part->keep == EMPM_PART_IN_FILE)
+        part->fd = g_form_fd >= 0 ? dup(g_form_fd) : -1;
+    return EMPM_OK;
+}
+
+/* "[name|filename|type|size:bytes]" for each part, M in memory, F in a file,
+ * - nowhere; then what empm_form() and empm_form_at() say. */
+static int form_shown(empm_request *req, void *user)
+{
+    const char *name, *value;
+    empm_part *part;
+    int i;
+
+    (void)user;
+    for (i = 0; empm_part_at(req, i, &part) == EMPM_OK; i++) {
+        char bytes[200];
+        const ssize_t n = part->fd < 0 ? -1
+                                       : read(part->fd, bytes, sizeof bytes);
+        const size_t some = part->size < 100 ? (size_t)part->size : 100;
+        empm_printf(req, "[%s|%s|%s|%ld:%s", part->name,
+                    part->filename ? part->safe_name : "-",
+                    part->type ? part->type : "-", (long)part->size,
+                    part->data ? "M" : part->fd >= 0 ? "F" : "-");
+        empm_write(req, part->data ? part->data : bytes,
+                   part->data ? some : n > 0 ? (size_t)n : 0);
+        empm_printf(req, "]");
+        if (req->route->user->on_part != NULL &&
+            part->size != (char *)part->user - (char *)NULL)
+            return 500;
+        if (empm_part_find(req, part->name) == NULL)
+            return 500;
+    }
+    for (i = 0; empm_form_at(req, i, &name, &value) == EMPM_OK; i++)
+        if (strcmp(name, "t") == 0 &&
+            (value == NULL || empm_form(req, name) != value))
+            return 500;
+    value = empm_form(req, "t");
+    empm_printf(req, "%d t=%s", i, value != NULL ? value : "NULL");
+    return empm_part_at(req, -1, &part) == EMPM_EINVAL ? EMPM_OK : 500;
+}
+
+/* Takes the first file, and gives it back by its descriptor alone. */
+static int form_taken(empm_request *req, void *user)
+{
+    empm_part *part = empm_part_find(req, "f");
+    char bytes[100];
+    int fd, i;
+    ssize_t n;
+
+    (void)user;
+    fd = part != NULL ? empm_part_take(req, part) : -1;
+    if (fd < 0 || part->fd != -1 || empm_part_take(req, part) != -1)
+        return 500;
+    for (i = 0; i < 2; i++)             /* its budgets are free */
+        if (req->w->engine->pool.files[EMPM__FOR_BODIES] != 0 ||
+            req->w->engine->pool.spool[EMPM__FOR_BODIES] != 0)
+            return 500;
+    n = read(fd, bytes, sizeof bytes);
+    close(fd);
+    return n < 0 ? 500 : empm_write(req, bytes, (size_t)n);
+}
+
+static const empm_route form_routes[] = {
+    EMPM_UPLOAD("POST /up", form_shown, NULL, NULL, 2 << 20),
+    EMPM_UPLOAD("POST /part", form_shown, NULL, form_part, 2 << 20),
+    EMPM_UPLOAD("POST /take", form_taken, NULL, NULL, 0),
+    EMPM_UPLOAD_FULL("POST /members", form_shown, NULL, on_head_auth, NULL, -1,
+                     0),
+    EMPM_ROUTE("POST /plain", form_shown, NULL),
+    EMPM_ROUTE("GET /hello", h_hello, NULL),
+    EMPM_ROUTES_END
+};
+
+#define SERVED_FORMS(name, settings)                                          \
+    SERVED_WITH(forms, name, T_PLAIN,                                         \
+                (fx_init(f), f->cfg.routes = form_routes, f->count_fds = 1,   \
+                 g_form_status = 0, g_form_keep = g_form_fd = -1,             \
+                 g_form_event = -1), settings)
+
+static int post_form(client *c, const char *path, const char *body, size_t n)
+{
+    str s = STR_EMPTY;
+    int status;
+
+    str_addf(&s, "POST %s HTTP/1.1\r\nHost: a\r\nContent-Type: " FORM_TYPE
+             "\r\nContent-Length: %d\r\n\r\n", path, (int)n);
+    str_add(&s, body, n);
+    cl_send(c, s.p, s.n);
+    status = cl_reply(c);
+    str_free(&s);
+    return status;
+}
+
+#define FILE_PART "\r\n--B\r\n" CD "\"f\"; filename=\"C:\\dir\\..x.bin\"\r\n" \
+    "Content-Type: a/b\r\n\r\n"
+/* A text that C cannot hold whole is no value of the form. */
+static const char nul_part[] = PART "x\0y\r\n--B\r\n" CD "t\r\n\r\nz\r\n"
+    "--B--";
+static const char two_parts[] = "--B\r\n" CD "\"t\"\r\n\r\ntext" FILE_PART
+    "\r\n0123\r\n" "\r\n--B--\r\n";
+
+/* Texts go to memory, files to files without a name; on other routes both
+ * stand in the body. */
+SERVED_FORMS(texts_and_files, NULL)
+{
+    int i;
+
+    for (i = 0; i < 3; i++) {           /* nothing is left of the last one */
+        CHECK_INT(post_form(c, "/up", two_parts, sizeof two_parts - 1), 200);
+        CHECK_STR(c->body.p, "[t|-|-|4:Mtext][f|x.bin|a/b|8:F\r\n0123\r\n]"
+                             "1 t=text");
+        CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 200);
+        CHECK_STR(c->body.p, "[t|-|-|4:Mtext][f|x.bin|a/b|8:F\r\n0123\r\n]"
+                             "1 t=text");
+        CHECK_INT(post_form(c, "/plain", two_parts, sizeof two_parts - 1), 200);
+        CHECK_STR(c->body.p, "[t|-|-|4:Mtext][f|x.bin|a/b|8:M\r\n0123\r\n]"
+                             "1 t=text");
+        CHECK_INT(post_form(c, "/take", two_parts, sizeof two_parts - 1), 200);
+        CHECK_STR(c->body.p, "\r\n0123\r\n");
+    }
+    CHECK_SOON(f->s->engine.pool.body_memory == 0, 1000);
+    CHECK_INT(f->s->engine.pool.spool[EMPM__FOR_BODIES], 0);
+    CHECK_INT(f->s->engine.pool.files[EMPM__FOR_BODIES], 0);
+}
+
+/* Data that begins as a delimiter does is whole where it stands in the body. */
+SERVED_FORMS(data_like_a_delimiter, NULL)
+{
+    static const char form[] = "--B\r\n" CD "f; filename=a\r\n\r\n--x\r\n"
+        "--B\r\n" CD "t\r\n\r\n-\r\n--\r\n--B--";
+    int i;
+
+    for (i = 0; i < 2; i++) {
+        CHECK_INT(post_form(c, i ? "/plain" : "/up", form, sizeof form - 1),
+                  200);
+        CHECK_STR(c->body.p, i ? "[f|a|-|3:M--x][t|-|-|5:M-\r\n--]1 t=-\r\n--"
+                               : "[f|a|-|3:F--x][t|-|-|5:M-\r\n--]1 t=-\r\n"
+                                 "--");
+    }
+}
+
+/* A NUL in a text is as %00 elsewhere: its value is NULL, its bytes are
+ * there. */
+SERVED_FORMS(a_text_with_a_nul, NULL)
+{
+    int i;
+
+    for (i = 0; i < 2; i++) {
+        CHECK_INT(post_form(c, i ? "/plain" : "/up", nul_part,
+                            sizeof nul_part - 1), 200);
+        CHECK_INT(c->body.n, sizeof "[a|-|-|3:Mx\0y][t|-|-|1:Mz]2 t=z" - 1);
+        CHECK(memcmp(c->body.p, "[a|-|-|3:Mx\0y][t|-|-|1:Mz]2 t=z",
+                     c->body.n) == 0);
+    }
+}
+
+/* The same in single bytes, and in chunks. */
+SERVED_FORMS(in_pieces, NULL)
+{
+    size_t i;
+
+    for (i = 0; i < sizeof two_parts - 1; i++) {
+        if (i == 0)
+            cl_puts(c, "POST /up HTTP/1.1\r\nHost: a\r\nContent-Type: "
+                       FORM_TYPE "\r\nTransfer-Encoding: chunked\r\n\r\n");
+        cl_printf(c, "1\r\n%c\r\n", two_parts[i]);
+    }
+    cl_puts(c, "0\r\n\r\n");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p,
+              "[t|-|-|4:Mtext][f|x.bin|a/b|8:F\r\n0123\r\n]1 t=text");
+}
+
+/* on_part says where a part goes, and may end the upload at each event. */
+SERVED_FORMS(on_part_decides, NULL)
+{
+    static const char *const keeps[] = {
+        "[t|-|-|4:Mtext][f|x.bin|a/b|8:M\r\n0123\r\n]1 t=text",
+        "[t|-|-|4:Ftext][f|x.bin|a/b|8:F\r\n0123\r\n]0 t=NULL",
+        "[t|-|-|4:-][f|x.bin|a/b|8:-]0 t=NULL"
+    };
+    char path[400], text[16];
+    int i;
+
+    for (i = 0; i < 3; i++) {
+        g_form_keep = i;
+        CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 200);
+        CHECK_STR(c->body.p, keeps[i]);
+    }
+    g_form_keep = -1;
+    g_form_fd = open(tmp_path(path, sizeof path, "mine"),
+                     O_RDWR | O_CREAT | O_TRUNC, 0600);
+    CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 200);
+    CHECK_INT(pread(g_form_fd, text, sizeof text, 0), 8);
+    CHECK(memcmp(text, "\r\n0123\r\n", 8) == 0);
+    close(g_form_fd);
+    unlink(path);
+    g_form_fd = -1;
+    for (i = EMPM_PART_BEGIN; i <= EMPM_PART_END; i++) {
+        g_form_event = i;
+        g_form_status = 403;
+        CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 403);
+        cl_close(c);
+        g_form_status = -3;
+        CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 500);
+        cl_close(c);
+    }
+}
+
+/* What is no form is 415 before its body is asked for, and on_head is first;
+ * a form that is broken is 400, and elsewhere it has no parts. */
+SERVED_FORMS(what_is_no_form, NULL)
+{
+    CHECK_INT(cl_ask(c, "POST /up HTTP/1.1\r\nHost: a\r\nExpect: 100-continue"
+                     "\r\nContent-Type: text/plain\r\nContent-Length: "
+                     "9999\r\n\r\n"), 415);
+    cl_close(c);
+    CHECK_INT(cl_ask(c, "POST /members HTTP/1.1\r\nHost: a\r\n\r\n"), 401);
+    CHECK_INT(cl_ask(c, "POST /members HTTP/1.1\r\nHost: a\r\nAuthorization: "
+                     "x\r\n\r\n"), 415);
+    CHECK_INT(cl_ask(c, "POST /up HTTP/1.1\r\nHost: a\r\nContent-Type: "
+                     "multipart/form-data\r\n\r\n"), 400);
+    CHECK_INT(cl_ask(c, "POST /up HTTP/1.1\r\nHost: a\r\nContent-Type: "
+                     FORM_TYPE "\r\nContent-Type: " FORM_TYPE "\r\n\r\n"), 400);
+    CHECK_INT(post_form(c, "/up", "", 0), 400);
+    CHECK_INT(post_form(c, "/up", "--B--", 5), 200);
+    CHECK_STR(c->body.p, "0 t=NULL");
+    CHECK_INT(post_form(c, "/up", two_parts, sizeof two_parts - 5), 400);
+    CHECK_INT(post_form(c, "/plain", two_parts, sizeof two_parts - 5), 200);
+    CHECK_STR(c->body.p, "0 t=NULL");
+    CHECK_INT(cl_ask(c, "POST /plain HTTP/1.1\r\nHost: a\r\nContent-Type: "
+                     "multipart/form-data\r\nContent-Length: 5\r\n\r\n--B--"),
+              200);
+    CHECK_STR(c->body.p, "0 t=NULL");
+    CHECK_INT(post_form(c, "/up", "--B\n", 4), 400);
+}
+
+/* Each bound holds to the byte: up to it 200, beyond it 413. */
+SERVED_FORMS(bounds, NULL)
+{
+    str s = STR_EMPTY;
+    int over, row, i;
+
+    for (row = 0; row < 6; row++)
+        for (over = 0; over < 2; over++) {
+            static const size_t head = sizeof "X: \r\n" CD "a\r\n\r\n" - 1;
+            context("row %d, %d", row, over);
+            s.n = 0;
+            if (row == 0) {              /* the head of a part */
+                str_addf(&s, "--B\r\nX: ");
+                str_fill(&s, 'x', EMPM_PART_HEAD - head + (size_t)over);
+                str_addf(&s, "\r\n" CD "a\r\n\r\n");
+            } else if (row <= 2) {       /* name, file name */
+                str_addf(&s, "--B\r\n" CD "%s", row == 1 ? "" : "a;filename=");
+                str_fill(&s, 'x', EMPM_PART_NAME + (size_t)over);
+                str_addf(&s, "\r\n\r\n");
+            }
+            for (i = 0; row == 3 && i < EMPM_FORM_FIELDS + over; i++)
+                str_addf(&s, "%s--B\r\n" CD "a\r\n\r\n", i ? "\r\n" : "");
+            for (i = 0; row == 4 && i < EMPM_FORM_FILES + over; i++)
+                str_addf(&s, "%s--B\r\n" CD "a;filename=b\r\n\r\n",
+                         i ? "\r\n" : "");
+            if (row == 5) {              /* memory: names are part of it */
+                str_addf(&s, "--B\r\n" CD "a\r\n\r\n");
+                str_fill(&s, 'x', EMPM_FORM_MEMORY + (size_t)over -
+                                      (sizeof(empm__form_part) + 5));
+            }
+            str_addf(&s, "\r\n--B--\r\n");
+            CHECK_INT(post_form(c, "/up", s.p, s.n), over ? 413 : 200);
+            if (over)
+                cl_close(c);
+        }
+    no_context();
+    s.n = 0;                             /* limit_body, before and while it */
+    str_fill(&s, 'x', (2 << 20) + 1);    /* comes */
+    CHECK_INT(post_form(c, "/up", s.p, s.n), 413);
+    cl_close(c);
+    str_free(&s);
+}
+
+/* A descriptor of on_part's that cannot be written is 507 if its disk is full,
+ * else 503, and the log says why; so is a spool that is full, 503. */
+SERVED_FORMS(files_that_cannot_be_written, "MaxSpoolBytes 7")
+{
+    CHECK_INT(post_form(c, "/up", two_parts, sizeof two_parts - 1), 503);
+    CHECK(fx_log_has(f, "EMPM5005: MaxSpoolBytes of 7 "));
+    cl_close(c);
+    g_form_fd = open("/dev/full", O_WRONLY);
+    if (g_form_fd >= 0) {
+        CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 507);
+        cl_close(c);
+        close(g_form_fd);
+    }
+    g_form_fd = open("/dev/null", O_RDONLY);
+    CHECK_INT(post_form(c, "/part", two_parts, sizeof two_parts - 1), 503);
+    CHECK(fx_log_has(f, "EMPM5800: write: "));
+    cl_close(c);
+    close(g_form_fd);
+    CHECK_SOON(f->s->engine.pool.files[EMPM__FOR_BODIES] == 0, 1000);
+}
+
+/* Files of forms are spooled bodies to MaxOpenFiles. */
+SERVED_FORMS(files_count_as_open, "MaxOpenFiles 4; OpenFileCache 0")
+{
+    str s = STR_EMPTY;
+    int i;
+
+    for (i = 0; i < 3; i++)
+        str_addf(&s, "%s--B\r\n" CD "a;filename=b\r\n\r\nx", i ? "\r\n" : "");
+    str_addf(&s, "\r\n--B--\r\n");
+    CHECK_INT(post_form(c, "/up", s.p, s.n), 503);
+    CHECK(fx_log_has(f, "EMPM5010: MaxOpenFiles of 4 "));
+    cl_close(c);
+    CHECK_INT(post_form(c, "/up", two_parts, sizeof two_parts - 1), 200);
+    str_free(&s);
+}
+
+/* on_part of an upload whose progress is asked for. */
+static int form_progress(empm_request *req, enum empm_part_event event,
+                         empm_part *part, const void *data, size_t len,
+                         void *user)
+{
+    (void)event;
+    (void)part;
+    (void)data;
+    (void)len;
+    (void)user;
+    if (empm_progress(req, "") != EMPM_EINVAL ||
+        empm_progress(req, NULL) != EMPM_EINVAL)
+        return 500;
+    return empm_progress(req, empm_query(req, "token")) == EMPM_OK ? EMPM_OK
+                                                                   : 400;
+}
+
+static const empm_route progress_routes[] = {
+    EMPM_UPLOAD("POST /up", form_shown, NULL, form_progress, 2 << 20),
+    EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
+    EMPM_ROUTES_END
+};
+
+/* An upload tells other requests how much of it has come, by a token that is no
+ * key of the program's. */
+SERVED_WITH(forms, progress, T_LIVE,
+            (fx_init(f), f->cfg.routes = progress_routes,
+             f->cfg.shared_store_size = 65536), NULL)
+{
+    client b = client_of(f);
+
+    cl_printf(c, "POST /up?token=x HTTP/1.1\r\nHost: a\r\nContent-Type: "
+              FORM_TYPE "\r\nContent-Length: %d\r\n\r\n%.*s",
+              (int)sizeof two_parts - 1, 70, two_parts);
+    CHECK_SOON(cl_get(&b, "/progress?token=x") == 200 &&
+               strcmp(b.body.p, "{\"received\":70,\"length\":167}\n") == 0,
+               2000);
+    CHECK_INT(sizeof two_parts - 1, 167);
+    cl_puts(c, two_parts + 70);
+    CHECK_INT(cl_reply(c), 500);         /* form_shown counts for form_part */
+    CHECK_INT(cl_get(&b, "/progress?token=x"), 200);
+    CHECK_STR(b.body.p, "{\"received\":167,\"length\":167}\n");
+    if (!f->forked)
+        CHECK_INT(empm_store_get(f->s, "x", 1, NULL, 0, NULL, NULL),
+                  EMPM_EGONE);
+    CHECK_INT(cl_get(&b, "/progress?token=y"), 404);
+    CHECK_INT(cl_get(&b, "/progress?token="), 404);
+    CHECK_INT(cl_get(&b, "/progress"), 404);
+    cl_close(&b);
+    cl_puts(c, "POST /up?token=z HTTP/1.1\r\nHost: a\r\nContent-Type: "
+               FORM_TYPE "\r\nTransfer-Encoding: chunked\r\n\r\n"
+               "17\r\n--B\r\nContent-Dispositio\r\n"
+               "19\r\nn: form-data; name=a\r\n\r\nx\r\n");
+    CHECK_SOON(cl_get(&b, "/progress?token=z") == 200 &&
+               strcmp(b.body.p, "{\"received\":48,\"length\":null}\n") == 0,
+               2000);
+    cl_close(&b);
+    cl_printf(c, "POST /up?token=%065d HTTP/1.1\r\nHost: a\r\nContent-Type: "
+              FORM_TYPE "\r\nContent-Length: %d\r\n\r\n%s", 0,
+              (int)sizeof two_parts - 1, two_parts);
+    cl_close(c);
+}
+
+/* Any one allocation that fails under an upload, of pages, parts or tables,
+ * costs that upload at most, and all that it held is given back. */
+SERVED_WITH(forms, uploads_survive_each_failing_allocation, T_PLAIN,
+            (fx_init(f), f->cfg.routes = form_routes, f->count_fds = 1,
+             f->cfg.max_mem_free = 1, g_form_status = 0,
+             g_form_keep = g_form_fd = g_form_event = -1), NULL)
+{
+    str s = STR_EMPTY;
+    int i, k, hit, refused = 0;
+
+    for (i = 0; i < 600; i++)
+        str_addf(&s, "%s--B\r\n" CD "%s\r\n\r\nx", i ? "\r\n" : "",
+                 i < 10 ? "f;filename=a" : "u");
+    str_addf(&s, "\r\n--B--");
+    for (k = 1, hit = 1; hit && k < 200; k++) {
+        context("allocation %d", k);
+        set_int(&a_failed, 0);
+        set_int(&a_fail_at, k);
+        refused += post_form(c, "/up", s.p, s.n) != 200;
+        hit = get_int(&a_failed);
+        set_int(&a_fail_at, 0);
+        cl_close(c);
+        CHECK_SOON(f->s->engine.pool.files[EMPM__FOR_BODIES] == 0 &&
+                   f->s->engine.pool.body_memory == 0, 2000);
+    }
+    CHECK_INT(hit, 0);
+    CHECK_IN(refused, 6, 200);
+    CHECK_INT(post_form(c, "/up", s.p, s.n), 200);
+    no_context();
+    str_free(&s);
+}
+
+/* The manual's program for uploads, word by word. */
+#define routes manual_routes
+static int receive(empm_request *req, enum empm_part_event event,
+                   empm_part *part, const void *data, size_t len,
+                   void *user)
+{
+    (void)event; (void)part; (void)data; (void)len; (void)user;
+    empm_progress(req, empm_query(req, "token"));
+    return EMPM_OK;                   // or a status, to refuse the rest
+}
+
+static int flash(empm_request *req, void *user)
+{
+    empm_part *image = empm_part_find(req, "image");
+    const char *version = empm_form(req, "version");
+    (void)user;
+    if (image == NULL || image->fd < 0 || version == NULL)
+        return 422;
+    // image->fd is a file without a name, which ends with the request:
+    // read it, or take it over with empm_part_take()
+    empm_printf(req, "%s, %lld bytes, is version %s\n",
+                image->safe_name, (long long)image->size, version);
+    return EMPM_OK;
+}
+
+static const empm_route routes[] = {
+    EMPM_UPLOAD("POST /firmware", flash, NULL, receive, 64 << 20),
+    EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
+    EMPM_ROUTES_END
+};
+#undef routes
+
+/* What stands there is what is compiled here, and it does what is said. */
+SERVED_WITH(forms, the_manual_takes_a_firmware, T_PLAIN,
+            (fx_init(f), f->cfg.routes = manual_routes,
+             f->cfg.shared_store_size = 65536), NULL)
+{
+    static const char form[] = "--B\r\n" CD "version\r\n\r\n2.1\r\n--B\r\n"
+        CD "image; filename=fw.bin\r\n\r\n0123456789\r\n--B--\r\n";
+    char *manual = slurp_path("eventmpm.h"), *here, *p, *q, want[80];
+
+    here = slurp_path("test_eventmpm.c");
+    p = strstr(manual, " *     static int receive(");
+    q = strstr(here, "\nstatic int receive(");
+    for (; CHECK(p != NULL && q++ != NULL) && *q != '#';
+         p = strchr(p, '\n') + 1, q = strchr(q, '\n')) {
+        const size_t n = strcspn(q, "\n"), m = strcspn(p, "\n");
+        if (!CHECK(n == 0 ? m == 2
+                          : m == n + 7 && strncmp(p + 7, q, n) == 0))
+            fprintf(stderr, "%.*s\n%.*s\n", (int)m, p, (int)n, q);
+    }
+    CHECK(p != NULL && strncmp(p, " *\n *   With SharedStoreSize", 24) == 0);
+    free(manual);
+    free(here);
+    CHECK_INT(post_form(c, "/firmware?token=x", form, sizeof form - 1), 200);
+    CHECK_STR(c->body.p, "fw.bin, 10 bytes, is version 2.1\n");
+    CHECK_INT(cl_get(c, "/progress?token=x"), 200);
+    snprintf(want, sizeof want, "{\"received\":%d,\"length\":%d}\n",
+             (int)sizeof form - 1, (int)sizeof form - 1);
+    CHECK_STR(c->body.p, want);
+    CHECK_INT(post_form(c, "/firmware", two_parts, sizeof two_parts - 1), 422);
+}
+
+/* An upload that pauses holds no worker, and one that breaks off leaves
+ * neither file nor memory. */
+SERVED_FORMS(a_pause_holds_no_worker, "ThreadsPerChild 1")
+{
+    client b = client_of(f);
+
+    cl_printf(c, "POST /up HTTP/1.1\r\nHost: a\r\nContent-Type: " FORM_TYPE
+              "\r\nContent-Length: 99999\r\n\r\n%.*s",
+              (int)sizeof two_parts - 12, two_parts);
+    CHECK_SOON(f->s->engine.pool.files[EMPM__FOR_BODIES] == 1, 2000);
+    CHECK_INT(cl_ask(&b, GET1 "\r\n"), 200);
+    cl_close(&b);
+    cl_close(c);
+    CHECK_SOON(f->s->engine.pool.files[EMPM__FOR_BODIES] == 0 &&
+               f->s->engine.pool.body_memory == 0 &&
+               f->s->engine.pool.spool[EMPM__FOR_BODIES] == 0, 2000);
+}
+
+#endif /* EVENTMPM_NO_FORMS */
 
 /* ---------------------------------------------------------------------------
  * >>head -- the grammar, as tables of input and outcome
@@ -16005,7 +18260,7 @@ TEST(body, limits_above_4_GiB_hold)
     int64_t left = (INT64_C(9) << 29);
 
     memset(&req, 0, sizeof req);
-    user.on_body = p_nothing;
+    route.on_body = p_nothing;
     route.user = &user;
     req.route = &route;
     req.w = &w;
@@ -17399,6 +19654,169 @@ SERVED_WITH(response, errors_ask_once, T_LIVE,
                       strstr(rows[i].ask, "After") != NULL ? "7" : "1");
         check_in_step(c);
     }
+}
+
+/* --- ahead of an answer, and behind it ------------------------------------ */
+
+static long behind_producer(empm_request *req, void *buf, size_t cap,
+                            void *user)
+{
+    slot *s = (slot *)user;
+
+    if (add_int(&s->pieces, 1) > 3) {
+        set_int(&shm->rc[1], empm_add_trailer(req, "X-Sum", "3"));
+        return 0;
+    }
+    memcpy(buf, "piece", 5);
+    return cap >= 5 ? 5 : -1;
+}
+
+/* What its query says: `how` for trailers, `early` for hints. */
+static int h_ahead(empm_request *req, void *user)
+{
+    static const char *const bad[] = {
+        "Content-Length", "transfer-encoding", "Trailer", "Host", "Set-Cookie",
+        "Content-Type", "Location", "Cache-Control", "WWW-Authenticate", "a b",
+        "", "Date"
+    };
+    const char *how = empm_query(req, "how");
+    slot *s = query_slot(req);
+    size_t i;
+
+    (void)user;
+    if (empm_query(req, "early") != NULL) {
+        set_int(&shm->rc[0], empm_early_hints(req, "Link", "</a.css>; rel=x"));
+        shm->rc[1] = empm_early_hints(req, "Content-Length", "1");
+        shm->rc[2] = empm_early_hints(req, "Connection", "close");
+        shm->rc[3] = empm_early_hints(req, "a", "b\r\nc: d");
+        shm->rc[4] = empm_early_hints(req, NULL, NULL);
+        empm_write(req, "late", 4);
+        empm_flush(req);
+        shm->rc[5] = empm_early_hints(req, "Link", "</b.css>");
+        return EMPM_OK;
+    }
+    if (strcmp(how, "stream") == 0) {
+        set_int(&s->pieces, 0);
+        empm_add_trailer(req, "X-Sum", NULL);
+        return empm_stream(req, -1, behind_producer, s);
+    }
+    if (strcmp(how, "declared") == 0)
+        empm_set_header(req, "Content-Length", "4");
+    if (strcmp(how, "late") == 0) {
+        empm_add_trailer(req, "X-Sum", NULL);
+        empm_flush(req);
+        empm_add_trailer(req, "X-More", "2");
+    }
+    if (strcmp(how, "bad") == 0)
+        for (i = 0; i < sizeof bad / sizeof bad[0]; i++)
+            if (empm_add_trailer(req, bad[i], "1") != EMPM_EINVAL)
+                return 418;
+    if (strcmp(how, "long") == 0)
+        for (i = 0; i < 20; i++) {
+            static char value[1001];
+            memset(value, 'a', 1000);
+            set_int(&shm->rc[1], empm_add_trailer(req, "X-Long", value));
+        }
+    set_int(&shm->rc[0], empm_add_trailer(req, "X-Sum", "1"));
+    return strcmp(how, "error") == 0 ? 404 : empm_write(req, "body", 4);
+}
+
+static const empm_route ahead_routes[] = {
+    EMPM_ROUTE("GET /ahead", h_ahead, NULL),
+    EMPM_ROUTE("GET /hello/{name}", h_hello, NULL), EMPM_ROUTES_END
+};
+
+/* Trailers go to clients that take them, behind chunks, announced where they
+ * are known in time; to no others, and never with fields of a head. */
+SERVED_WITH(response, trailers, T_LIVE,
+            fx_init(f); f->cfg.routes = ahead_routes, NULL)
+{
+    static const struct {
+        const char *how, *te, *version, *body, *announced, *trailer;
+        int rc;
+    } rows[] = {
+        { "plain", "trailers", "1.1", "body", "X-Sum", "X-Sum: 1\r\n", 0 },
+        { "plain", "gzip;q=0.5, Trailers ;q=1", "1.1", "body", "X-Sum",
+          "X-Sum: 1\r\n", 0 },
+        { "plain", "trailersx", "1.1", "body", NULL, "", 0 },
+        { "plain", "", "1.1", "body", NULL, "", 0 },
+        { "plain", "trailers", "1.0", "body", NULL, "", 0 },
+        { "late", "trailers", "1.1", "body", "X-Sum",
+          "X-More: 2\r\nX-Sum: 1\r\n", 0 },
+        { "late", "", "1.1", "body", NULL, "", 0 },
+        { "stream", "trailers", "1.1", "piecepiecepiece", "X-Sum",
+          "X-Sum: 3\r\n", 0 },
+        { "stream", "trailers", "1.0", "piecepiecepiece", NULL, "", 0 },
+        { "declared", "trailers", "1.1", "body", NULL, "", EMPM_EMISUSE },
+        { "bad", "trailers", "1.1", "body", "X-Sum", "X-Sum: 1\r\n", 0 },
+        { "error", "trailers", "1.1", "404 Not Found\n", NULL, "", 0 }
+    };
+
+    EACH(rows, i) {
+        const int old = strcmp(rows[i].version, "1.0") == 0;
+        context("%s, TE: %s, HTTP/%s", rows[i].how, rows[i].te,
+                rows[i].version);
+        set_int(&shm->rc[0], 0);
+        set_int(&shm->rc[1], 0);
+        cl_printf(c, "GET /ahead?how=%s HTTP/%s\r\nHost: a\r\nTE: %s\r\n\r\n",
+                  rows[i].how, rows[i].version, rows[i].te);
+        CHECK_INT(cl_reply(c), strcmp(rows[i].how, "error") == 0 ? 404 : 200);
+        CHECK_INT(c->complete, 1);
+        CHECK_STR(c->body.p, rows[i].body);
+        CHECK_STR(c->trailer.p, rows[i].trailer);
+        CHECK_INT(get_int(&shm->rc[0]), rows[i].rc);
+        CHECK_INT(get_int(&shm->rc[1]), 0);
+        if (rows[i].announced != NULL)
+            CHECK_STR(cl_header(c, "Trailer"), rows[i].announced);
+        else
+            CHECK(cl_header(c, "Trailer") == NULL);
+        if (old)
+            cl_close(c);
+        else
+            check_in_step(c);
+    }
+    cl_puts(c, "HEAD /ahead?how=plain HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n"
+            "\r\n");
+    CHECK_INT(cl_reply_with(c, 1), 200);
+    check_in_step(c);
+    /* a page of them and no more */
+    cl_puts(c, "GET /ahead?how=long HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n"
+            "\r\n");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_INT(get_int(&shm->rc[1]), EMPM_EFULL);
+    CHECK_INT(c->trailer.n, (EMPM_PAGE_BYTES - 512) / 1010 * 1010 + 10);
+    check_in_step(c);
+}
+
+/* Early hints come before the answer and behind earlier ones, to HTTP/1.1
+ * alone, and are no part of its body. */
+SERVED_WITH(response, early_hints, T_LIVE,
+            fx_init(f); f->cfg.routes = ahead_routes, NULL)
+{
+    static const int rc[] = { EMPM_OK, EMPM_EINVAL, EMPM_EINVAL, EMPM_EINVAL,
+                              EMPM_EINVAL, EMPM_EMISUSE };
+    int i;
+
+    for (i = 0; i < 2; i++) {
+        const char *method = i == 0 ? "GET" : "HEAD";
+        context("%s", method);
+        cl_printf(c, "GET /hello/first HTTP/1.1\r\nHost: a\r\n\r\n"
+                  "%s /ahead?early=1 HTTP/1.1\r\nHost: a\r\n\r\n", method);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(c->body.p, "Hello, first!\n");
+        CHECK_INT(cl_reply(c), 103);
+        CHECK_STR(c->head.p, "HTTP/1.1 103 Early Hints\r\n"
+                  "Link: </a.css>; rel=x\r\n\r\n");
+        CHECK_INT(cl_reply_with(c, i), 200);
+        CHECK(cl_header(c, "Link") == NULL);
+        CHECK_STR(c->body.p, i == 0 ? "late" : "");
+        check_in_step(c);
+    }
+    no_context();
+    EACH(rc, k)
+        CHECK_INT(get_int(&shm->rc[k]), rc[k]);
+    CHECK_INT(cl_ask(c, "GET /ahead?early=1 HTTP/1.0\r\n\r\n"), 200);
+    CHECK_STR(c->body.p, "late");
 }
 
 /* ---------------------------------------------------------------------------
@@ -21642,7 +24060,7 @@ SERVED_FILES(files, siblings_by_accept_encoding,
         { "zstd, gzip;q=0.2", "gzip" },      /* what is not there is passed */
         { "gzip ; q=0.5", "gzip" }, { "gzip;Q=1.000", "gzip" },
         { "gzip;q=1.001", NULL }, { "gzip;q=2", NULL }, { "gzip;q=", NULL },
-        { "gzip;q=0.1234", NULL }, { "gzip;q=-1", NULL }, { "gzip;", NULL },
+        { "gzip;q=0.1234", NULL }, { "gzip;q=-1", NULL }, { "gzip;", "gzip" },
         { "gzip;q", NULL }, { "gzip;x=1", NULL }, { "gz", NULL },
         { "\"gzip\"", NULL }, { ";q=1", NULL }, { ",,gzip;q=0.5,", "gzip" }
     };
@@ -21772,20 +24190,20 @@ LIVE(files, siblings_come_and_go)
     cl_puts(&c, ask_gz);
     CHECK_INT(cl_reply(&c), 200);
     CHECK_STR(c.body.p, "plain");
-    nap(250);
+    nap(60);
     CHECK_INT(symlink("../outside.txt", gz), 0);
     cl_puts(&c, ask_gz);
     CHECK_INT(cl_reply(&c), 200);
     CHECK_STR(c.body.p, "plain");
     CHECK_INT(unlink(gz), 0);
     CHECK_INT(mkdir(gz, 0755), 0);
-    nap(250);
+    nap(60);
     cl_puts(&c, ask_gz);
     CHECK_INT(cl_reply(&c), 200);
     CHECK_STR(c.body.p, "plain");
     CHECK_INT(rmdir(gz), 0);
     write_file(gz, "", 0);
-    nap(250);
+    nap(60);
     cl_puts(&c, ask_gz);
     CHECK_INT(cl_reply(&c), 200);
     CHECK_STR(c.body.p, "plain");
@@ -21978,14 +24396,172 @@ TEST(files, error_documents_that_are_none)
     }
 }
 
-/* The last line that a server of empm_test_open() has logged. */
-static char g_testing_log[1024];
-
-static void testing_log(enum empm_log_level level, const char *line,
-                        void *user)
+/* Makes a folder of odd names, those that are listed first; or removes it. */
+static void odd_names(int make)
 {
-    (void)level; (void)user;
-    snprintf(g_testing_log, sizeof g_testing_log, "%s", line);
+    static const char *const names[] = {
+        "B.txt", "a&b.txt", "a:b", "<b>\"x\".txt", "it's", "q?x#y%z",
+        "sp ace+1", "\xc3\xa9.txt", "\xff\x01.bin", "javascript:alert(1)"
+    };
+    static const char *const hidden[] = { ".hidden", "back\\slash" };
+    char path[512], dir[512];
+
+    tmp_path(dir, sizeof dir, "www/list");
+    if (make)
+        CHECK_INT(mkdir(dir, 0755), 0);
+    EACH(names, i) {
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        if (make)
+            write_file(path, "12345", 5);
+        else
+            CHECK_INT(unlink(path), 0);
+    }
+    EACH(hidden, i) {
+        snprintf(path, sizeof path, "%s/%s", dir, hidden[i]);
+        if (make)
+            write_file(path, "hidden", 6);
+        else
+            CHECK_INT(unlink(path), 0);
+    }
+    no_context();
+    tmp_path(path, sizeof path, "www/list/zdir");
+    CHECK_INT(make ? mkdir(path, 0755) : rmdir(path), 0);
+    tmp_path(path, sizeof path, "www/list/adir");
+    CHECK_INT(make ? mkdir(path, 0755) : rmdir(path), 0);
+    tmp_path(path, sizeof path, "www/list/link-in");
+    CHECK_INT(make ? symlink("../a.txt", path) : unlink(path), 0);
+    tmp_path(path, sizeof path, "www/list/link-out");
+    CHECK_INT(make ? symlink("../../outside.txt", path) : unlink(path), 0);
+    tmp_path(path, sizeof path, "www/list/link-etc");
+    CHECK_INT(make ? symlink("/etc", path) : unlink(path), 0);
+    tmp_path(path, sizeof path, "www/list/pipe");
+    CHECK_INT(make ? mkfifo(path, 0644) : unlink(path), 0);
+    if (!make)
+        CHECK_INT(rmdir(dir), 0);
+}
+
+/* A list has what can be served, folders first, and each of its links leads to
+ * the file that it names, whatever the name: nothing of a name is markup or
+ * part of a URL. */
+SERVED_FILES(files, listing, "Location \"/list/ Options Indexes\"; "
+                             "DirectoryIndex none.html")
+{
+    static const char *const hidden[] = { ".hidden", "slash", "link-out",
+                                          "link-etc", "pipe", "outside", "<b>",
+                                          "\xff" };
+    char *page, *at;
+    int links = 0;
+
+    odd_names(1);
+    CHECK_INT(cl_get(c, "/list/"), 200);
+    CHECK_STR(cl_header(c, "Content-Type"), "text/html; charset=utf-8");
+    CHECK(cl_header(c, "Content-Security-Policy") != NULL);
+    page = strdup(c->body.p);
+    if (page == NULL)
+        return;
+    EACH(hidden, i)
+        CHECK(strstr(page, hidden[i]) == NULL);
+    no_context();
+    CHECK(strstr(page, "<title>Index of /list/</title>") != NULL);
+    CHECK(strstr(page, "name=\"viewport\"") != NULL);
+    CHECK(strstr(page, "script:alert") != NULL);
+    CHECK(strstr(page, "<script") == NULL);
+    CHECK(strstr(page, "There are more") == NULL);
+    CHECK(strstr(page, ">adir/</a>") < strstr(page, ">zdir/</a>"));
+    CHECK(strstr(page, ">zdir/</a>") < strstr(page, ">B.txt</a>"));
+    CHECK(strstr(page, ">B.txt</a>") < strstr(page, ">a:b</a>"));
+    CHECK(strstr(page, ">a:b</a>") < strstr(page, ">link-in</a>"));
+    CHECK(strstr(page, "\xc3\xa9.txt</a>") != NULL);
+    CHECK(strstr(page, "\xef\xbf\xbd\xef\xbf\xbd.bin</a>") != NULL);
+    CHECK(strstr(page, " GMT") == NULL && strstr(page, "<td>5</td>") != NULL);
+    for (at = page; (at = strstr(at, "href=\"./")) != NULL; links++) {
+        char url[900] = "/list/", *to = url + 6;
+        for (at += 8; *at != '"' && *at != '\0'; at++) {
+            if (strncmp(at, "&#", 2) == 0) {
+                *to++ = (char)strtol(at + 2, &at, 10);
+                continue;
+            }
+            *to++ = *at;
+        }
+        *to = '\0';
+        context("%s", url);
+        CHECK(strpbrk(url, "?# <>\"\\") == NULL);
+        CHECK_INT(cl_get(c, url), 200);
+        if (to[-1] != '/')
+            CHECK(strcmp(c->body.p, "12345") == 0 ||
+                  strcmp(c->body.p, "0123456789") == 0);
+    }
+    no_context();
+    CHECK_INT(links, 13);
+    cl_puts(c, "HEAD /list/ HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(c, 1), 200);
+    CHECK_INT(c->declared, strlen(page));
+    CHECK_INT(cl_get(c, "/bare/"), 404);     /* outside of the location */
+    CHECK_INT(cl_get(c, "/list/none/"), 404);
+    check_in_step(c);
+    free(page);
+    odd_names(0);
+}
+
+/* Lists are off unless a location has them, and one within can be without; a
+ * folder with an index shows that; one with more names than EMPM_LISTING says
+ * so. */
+SERVED_FILES(files, listing_where_it_is_set,
+             "Location \"/ Options Indexes\"; "
+             "Location \"/sub/ Options -Indexes\"; "
+             "Location \"/www/ Options +Indexes\"")
+{
+    char path[512];
+    int i, k, n;
+
+    CHECK_INT(cl_get(c, "/"), 200);
+    CHECK_STR(c->body.p, "<p>index");
+    CHECK_INT(cl_get(c, "/bare/"), 200);
+    CHECK(strstr(c->body.p, ">z.txt</a>") != NULL);
+    CHECK(strstr(c->body.p, "href=\"../\"") != NULL);
+    mkdir(tmp_path(path, sizeof path, "www/sub/bare"), 0755);
+    CHECK_INT(cl_get(c, "/sub/bare/"), 404);
+    rmdir(path);
+    for (k = 0; k < 2; k++) {
+        for (i = 0; i < 70; i++) {
+            char name[40];
+            snprintf(name, sizeof name, "www/bare/n%d", i);
+            tmp_path(path, sizeof path, name);
+            if (k == 0)
+                write_file(path, "", 0);
+            else
+                unlink(path);
+        }
+        CHECK_INT(cl_get(c, "/bare/"), 200);
+        CHECK_INT(strstr(c->body.p, "There are more") != NULL, k == 0);
+        for (n = 0, i = 0; c->body.p[i] != '\0'; i++)
+            n += strncmp(c->body.p + i, "href=\"./", 8) == 0;
+        CHECK(k == 0 ? n <= EMPM_LISTING && n > 50 : n == 1);
+    }
+    check_in_step(c);
+}
+
+/* Options has few words here. */
+TEST(files, options_that_are_none)
+{
+    static const char *const bad[] = { "All", "ExecCGI", "Indexes ExecCGI",
+                                       "MultiViews", "\"Indexes" };
+    static const char *const good[] = { "Indexes", "+Indexes FollowSymLinks",
+                                        "-Indexes -FollowSymLinks", "None" };
+
+    EACH(bad, i) {
+        empm__location l;
+        memset(&l, 0, sizeof l);
+        context("Options %s", bad[i]);
+        CHECK(empm__folder_option(&l, bad[i]) != NULL);
+    }
+    EACH(good, i) {
+        empm__location l;
+        memset(&l, 0, sizeof l);
+        context("Options %s", good[i]);
+        CHECK(empm__folder_option(&l, good[i]) == NULL);
+        CHECK_INT(l.listing, i < 2);
+    }
 }
 
 /* --- EMPM_ASSETS ---------------------------------------------------------- */
@@ -22102,6 +24678,70 @@ TEST(files, assets_are_files)
     CHECK_INT(empm_test_close(t), EMPM_OK);
 }
 
+/* Precompressed holds for assets: a sibling is sent to a client that takes its
+ * coding, and is a file of its own under its own name. */
+TEST(files, assets_and_their_siblings)
+{
+    static const empm_asset assets[] = {
+        { "x.js.gz", "gzip", 4, NULL }, { "x.js", "plain", 5, "text/own" },
+        { "x.js.br", "brotli", 6, NULL }, { "y.js", "alone", 5, NULL },
+        { "z.js.gz", "lonely", 6, NULL }, { NULL, NULL, 0, NULL }
+    };
+    static const empm_route routes[] = {
+        EMPM_ASSETS("GET /", assets), EMPM_ROUTES_END
+    };
+    static const struct {
+        const char *path, *accept, *body, *type, *coding;
+        int varies;
+    } rows[] = {
+        { "/x.js", "gzip", "gzip", "text/own", "gzip", 1 },
+        { "/x.js", "gzip, br", "brotli", "text/own", "br", 1 },
+        { "/x.js", "br;q=0", "plain", "text/own", NULL, 1 },
+        { "/x.js", "zstd", "plain", "text/own", NULL, 1 },
+        { "/x.js.gz", "gzip", "gzip", "application/gzip", NULL, 0 },
+        { "/y.js", "gzip", "alone", "text/javascript; charset=utf-8", NULL, 0 },
+        { "/z.js.gz", "gzip", "lonely", "application/gzip", NULL, 0 },
+        { "/z.js", "gzip", NULL, NULL, NULL, 0 }
+    };
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+    char fields[120];
+
+    cfg.routes = routes;
+    cfg.precompressed = "br gzip";
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    EACH(rows, i) {
+        const char *coding;
+        snprintf(fields, sizeof fields, "Accept-Encoding: %s\r\n",
+                 rows[i].accept);
+        CHECK_INT(empm_test_send(t, "GET", rows[i].path, fields, NULL, 0),
+                  rows[i].body != NULL ? 200 : 404);
+        if (rows[i].body == NULL)
+            continue;
+        CHECK_STR(empm_test_body(t, NULL), rows[i].body);
+        CHECK_STR(empm_test_header(t, "Content-Type"), rows[i].type);
+        coding = empm_test_header(t, "Content-Encoding");
+        CHECK_STR(coding != NULL ? coding : "none",
+                  rows[i].coding != NULL ? rows[i].coding : "none");
+        CHECK_INT(empm_test_header(t, "Vary") != NULL, rows[i].varies);
+        snprintf(fields, sizeof fields, "Accept-Encoding: %s\r\n"
+                 "If-None-Match: %s\r\n", rows[i].accept,
+                 empm_test_header(t, "ETag"));
+        CHECK_INT(empm_test_send(t, "GET", rows[i].path, fields, NULL, 0), 304);
+        CHECK_INT(empm_test_header(t, "Vary") != NULL, rows[i].varies);
+    }
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+    cfg.precompressed = NULL;
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    CHECK_INT(empm_test_send(t, "GET", "/x.js", "Accept-Encoding: gzip\r\n",
+                             NULL, 0), 200);
+    CHECK_STR(empm_test_body(t, NULL), "plain");
+    CHECK(empm_test_header(t, "Vary") == NULL);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
 /* A client that reads slowly gets all bytes of a large one, from memory. */
 SERVED_WITH(files, assets_that_are_large, T_LIVE,
             fx_init(f); f->cfg.routes = assets_routes(), "SendBufferSize 4096")
@@ -22140,6 +24780,539 @@ TEST(files, assets_that_cannot_be)
         CHECK(empm_test_open(&cfg) == NULL);
         CHECK(strstr(g_testing_log, "EMPM5105: route \"GET /\": asset \"") !=
               NULL);
+    }
+}
+
+/* A file beyond 4 GiB has its length, its ranges and its place in a list on
+ * every system: no number on the way has 32 bits. */
+SERVED_FILES(files, longer_than_4_gib, "Location \"/ Options Indexes\"")
+{
+    const int64_t size = (INT64_C(5) << 30) + 4;
+    char path[512];
+    int fd;
+
+    tmp_path(path, sizeof path, "www/bare/vast.bin");
+    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (fd < 0 || pwrite(fd, "at 4g", 5, (off_t)(INT64_C(4) << 30)) != 5 ||
+        pwrite(fd, "last", 4, (off_t)(size - 4)) != 4) {
+        if (fd >= 0)
+            close(fd);
+        unlink(path);
+        SKIP("no file of 5 GiB here");       /* the disk, or its limit */
+    }
+    close(fd);
+    cl_puts(c, "HEAD /bare/vast.bin HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(c, 1), 200);
+    CHECK_INT(c->declared, size);
+    cl_puts(c, "GET /bare/vast.bin HTTP/1.1\r\nHost: a\r\n"
+               "Range: bytes=4294967296-4294967300\r\n\r\n");
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(c->body.p, "at 4g");
+    CHECK_STR(cl_header(c, "Content-Range"),
+              "bytes 4294967296-4294967300/5368709124");
+    cl_puts(c, "GET /bare/vast.bin HTTP/1.1\r\nHost: a\r\n"
+               "Range: bytes=-4\r\n\r\n");
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(c->body.p, "last");
+    cl_puts(c, "GET /bare/vast.bin HTTP/1.1\r\nHost: a\r\n"
+               "Range: bytes=4294967296-4294967298,5368709122-\r\n\r\n");
+    CHECK_INT(cl_reply(c), 206);
+    CHECK(strstr(c->body.p, "\r\n\r\nat \r\n") != NULL);
+    CHECK(strstr(c->body.p, "\r\n\r\nst\r\n") != NULL);
+    /* by sendfile(): more than a small piece */
+    cl_puts(c, "GET /bare/vast.bin HTTP/1.1\r\nHost: a\r\n"
+               "Range: bytes=4294967296-4295067295\r\n\r\n");
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_INT(c->body.n, 100000);
+    CHECK(strncmp(c->body.p, "at 4g", 6) == 0);
+    cl_puts(c, "GET /bare/vast.bin HTTP/1.1\r\nHost: a\r\n"
+               "Range: bytes=5368709124-\r\n\r\n");
+    CHECK_INT(cl_reply(c), 416);
+    CHECK_INT(cl_get(c, "/bare/"), 200);
+    CHECK(strstr(c->body.p, "<td>5368709124</td>") != NULL);
+    check_in_step(c);
+    unlink(path);
+}
+
+/* Ways out of a folder, as paths of URLs behind a slash: each spelling of "..",
+ * of a slash, of hidden names, of absolute ones; links out. */
+static const char *const ways_out[] = {
+    "../outside.txt", "%2e%2e/outside.txt", ".%2e/outside.txt",
+    "%2E./outside.txt", "..%2foutside.txt", "..%2Foutside.txt",
+    "%2e%2e%2foutside.txt", "..%5coutside.txt", "..\\outside.txt",
+    "%252e%252e/outside.txt", "%c0%ae%c0%ae/outside.txt",
+    "%c0%ae%c0%ae%c0%afoutside.txt", "%ef%bc%8e%ef%bc%8e/outside.txt",
+    "%uff0e%uff0e/outside.txt", "..;/outside.txt", "..%00/outside.txt",
+    ".../outside.txt", "..../outside.txt", "./../outside.txt",
+    "bare/../../outside.txt", "bare/%2e%2e/%2e%2e/outside.txt",
+    "bare//..//..//outside.txt", "//outside.txt", "/outside.txt",
+    "..//outside.txt", "../../../../../../../../etc/passwd",
+    "%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+    "..%2f..%2f..%2f..%2f..%2f..%2fetc%2fpasswd", "/etc/passwd",
+    "%2fetc%2fpasswd", "file:///etc/passwd", "http://a/etc/passwd",
+    "link-out.txt", "link-out.txt/", "dir-out/outside.txt", "dir-out/",
+    "dir-out/www-twin/secret.txt", "etc/passwd", "etc/", "etc/./passwd",
+    ".secret", "%2esecret", "sub/.hidden/y.txt", "sub/.hidden/", "./.secret",
+    "../www-twin/secret.txt", "../www-twin/", "../www-twin", "..", "../",
+    "%2e%2e", "%2e%2e/", "..%2f", "s.txt%00.gz", "s.txt.gz/../../outside.txt",
+    "s.txt/../../outside.txt", "outside.txt", "swap/outside.txt", "fifo",
+    "a.txt/../../outside.txt", "?/../outside.txt", "#/../outside.txt",
+    "a.txt::$DATA/../../outside.txt", "CON", "...", "~root/"
+};
+
+/* Asks for each of them below each mount, and looks for what lies outside. */
+static void take_ways_out(client *c)
+{
+    static const char *const mounts[] = { "/", "/alias/", "/sub/", "/bare/" };
+    static const char *const secrets[] = { "outside", "root:", "twin", "dot",
+                                           "passwd", "hidden" };
+
+    EACH(ways_out, i)
+        EACH(mounts, k) {
+            context("%s%s", mounts[k], ways_out[i]);
+            cl_printf(c, "GET %s%s HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n"
+                      "Accept-Encoding: gzip, br\r\nConnection: close\r\n\r\n",
+                      mounts[k], ways_out[i]);
+            CHECK(cl_reply(c) >= 200);
+            EACH(secrets, j)
+                CHECK(strstr(c->body.p, secrets[j]) == NULL);
+            cl_close(c);
+        }
+    no_context();
+}
+
+/* The corpus through all that opens files by a client's words: files, their
+ * siblings, lists, an Alias, documents of errors, the page that stands for
+ * others; with openat2(), and with the walk that systems without it have. */
+LIVE(files, no_way_out)
+{
+    fixture f;
+    client c;
+    char alias[600], path[512], list[40] = "/ Options Indexes";
+    int call = 0, walk;
+
+    fx_init(&f);
+    f.cfg.routes = file_routes;
+    f.cfg.precompressed = "br gzip";
+    f.cfg.location[0] = list;
+    f.cfg.directory_index = "none.html";
+    f.cfg.fallback_resource = "/link-out.txt";
+    f.cfg.error_document[0] = "404 /link-out.txt";
+    f.cfg.error_document[1] = "400 /dir-out/outside.txt";
+    f.cfg.error_document[2] = "403 /etc/passwd";
+    snprintf(alias, sizeof alias, "/alias/ %s",
+             tmp_path(path, sizeof path, "www"));
+    f.cfg.alias[0] = alias;
+    f.cfg.open_file_cache = 0;
+    while (strcmp(fault_calls[call].call, "openat2") != 0)
+        call++;
+    memset(g_faults, 0, sizeof *g_faults);
+    if (!fx_up(&f))
+        return;
+    write_file(tmp_path(path, sizeof path, "www/s.txt"), "plain", 5);
+    CHECK_INT(symlink("../outside.txt", tmp_path(path, sizeof path,
+                                                 "www/s.txt.gz")), 0);
+    cl_init(&c);
+    c.port = f.port;
+    for (walk = 0; walk < 2; walk++) {
+        g_faults->call = call;
+        g_faults->error = ENOSYS;
+        __atomic_store_n(&g_faults->state, walk ? FAULTS_FAIL : FAULTS_OFF,
+                         __ATOMIC_RELEASE);
+        take_ways_out(&c);
+        CHECK_INT(cl_get(&c, "/alias/sub/x.txt"), 200);
+        CHECK_STR(c.body.p, "sub x");
+        CHECK_INT(cl_get(&c, "/bare/"), 200);
+        CHECK(strstr(c.body.p, "z.txt") != NULL);
+        cl_close(&c);
+    }
+    __atomic_store_n(&g_faults->state, FAULTS_OFF, __ATOMIC_RELEASE);
+    unlink(path);
+    unlink(tmp_path(path, sizeof path, "www/s.txt"));
+    fx_down(&f);
+}
+
+typedef struct swapper {
+    char      dir[512], kept[512], link[512];
+    int       stop;                 /* atomic */
+    pthread_t thread;
+} swapper;
+
+/* Makes a folder a link out and back, as fast as it can. */
+static void *swap_folder(void *p)
+{
+    swapper *w = (swapper *)p;
+
+    while (!__atomic_load_n(&w->stop, __ATOMIC_ACQUIRE)) {
+        rename(w->dir, w->kept);
+        rename(w->link, w->dir);
+        rename(w->dir, w->link);
+        rename(w->kept, w->dir);
+    }
+    return NULL;
+}
+
+/* A folder that becomes a link out while a path is resolved, and is one again
+ * at the next moment, shows nothing of what the link leads to: no file, no
+ * sibling, no name in a list. */
+LIVE(files, a_folder_swapped_while_it_is_resolved)
+{
+    static const char *const targets[] = { "/swap/x.txt", "/swap/",
+                                           "/swap/in/x.txt", "/swap/only.txt" };
+    fixture f;
+    client c;
+    swapper w;
+    char out[512], path[600], list[40] = "/ Options Indexes";
+    int inside = 0, i;
+
+    memset(&w, 0, sizeof w);
+    fx_init(&f);
+    f.cfg.routes = file_routes;
+    f.cfg.precompressed = "gzip";
+    f.cfg.location[0] = list;
+    if (!fx_up(&f))
+        return;
+    tmp_path(w.dir, sizeof w.dir, "www/swap");
+    tmp_path(w.kept, sizeof w.kept, "www/swap-kept");
+    tmp_path(w.link, sizeof w.link, "www/swap-link");
+    tmp_path(out, sizeof out, "swap-out");
+    for (i = 0; i < 2; i++) {
+        const char *const top = i == 0 ? w.dir : out;
+        const char *const text = i == 0 ? "inside" : "outside";
+        CHECK_INT(mkdir(top, 0755), 0);
+        snprintf(path, sizeof path, "%s/in", top);
+        CHECK_INT(mkdir(path, 0755), 0);
+        snprintf(path, sizeof path, "%s/x.txt", top);
+        write_file(path, text, strlen(text));
+        snprintf(path, sizeof path, "%s/in/x.txt", top);
+        write_file(path, text, strlen(text));
+    }
+    snprintf(path, sizeof path, "%s/x.txt.gz", out);
+    write_file(path, "outside", 7);
+    snprintf(path, sizeof path, "%s/only.txt", out);
+    write_file(path, "outside", 7);
+    CHECK_INT(symlink("../swap-out", w.link), 0);
+    CHECK_INT(pthread_create(&w.thread, NULL, swap_folder, &w), 0);
+    c = client_of(&f);
+    for (i = 0; i < 2000; i++) {
+        cl_printf(&c, "GET %s HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n"
+                  "\r\n", targets[i % 4]);
+        if (!CHECK(cl_reply(&c) >= 200))
+            break;
+        inside += strstr(c.body.p, "inside") != NULL;
+        CHECK(strstr(c.body.p, "outside") == NULL);
+        CHECK(strstr(c.body.p, "only.txt") == NULL);
+        if (c.closes)                /* MaxKeepAliveRequests */
+            cl_close(&c);
+    }
+    __atomic_store_n(&w.stop, 1, __ATOMIC_RELEASE);
+    pthread_join(w.thread, NULL);
+    CHECK(inside > 0);
+    cl_close(&c);
+    fx_down(&f);
+    snprintf(path, sizeof path, "rm -r '%s' '%s' '%s'", w.dir, w.link, out);
+    CHECK_INT(system(path), 0);
+}
+
+static int h_own_fields(empm_request *req, void *user)
+{
+    (void)user;
+    empm_set_header(req, "X-Own", "handler");
+    empm_set_header(req, "Cache-Control", "no-store");
+    empm_printf(req, "own\n");
+    return (int)query_long(req, "code", 0);
+}
+
+static const empm_route field_routes[] = {
+    EMPM_ROUTE("GET /own", h_own_fields, NULL), EMPM_FILES("GET /", NULL),
+    EMPM_ROUTES_END
+};
+
+/* Header changes the fields of answers below 400, whoever makes them, and with
+ * "always" of all: whole files, ranges, 304, what handlers have set. Rules of
+ * outer locations come first; file= picks names, such as those with a hash. */
+SERVED_WITH(files, header_in_a_location, T_LIVE,
+            (fx_init(f), f->cfg.routes = field_routes),
+            "Location \"/ Header set Cache-Control max-age=60\"; "
+            "Location \"/ Header append Vary X-Mode\"; "
+            "Location \"/ Header always set X-Always 100%%\"; "
+            "Location \"/ Header set Cache-Control 'max-age=9, immutable' "
+                          "file=*.????????.*\"; "
+            "Location \"/sub Header unset ETag\"; "
+            "Location \"/sub Header onsuccess setifempty X-Own sub\"; "
+            "Location \"/own Header add X-Own second\"; "
+            "Location \"/own Header setifempty X-Own third\"")
+{
+    char path[512], etag[64];
+
+    etag_of(c, "/a.txt", etag);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_STR(cl_header(c, "Vary"), "X-Mode");
+    CHECK_STR(cl_header(c, "X-Always"), "100%");
+    CHECK_STR(c->body.p, "0123456789");
+    cl_printf(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nIf-None-Match: %s\r\n\r\n",
+              etag);
+    CHECK_INT(cl_reply(c), 304);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_STR(cl_header(c, "ETag"), etag);
+    cl_puts(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=0-0\r\n\r\n");
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_INT(cl_get(c, "/big.bin"), 200);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_INT(cl_get(c, "/sub"), 301);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_INT(cl_get(c, "/none"), 404);
+    CHECK(cl_header(c, "Cache-Control") == NULL);
+    CHECK(cl_header(c, "Vary") == NULL);
+    CHECK_STR(cl_header(c, "X-Always"), "100%");
+    cl_puts(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=99-\r\n\r\n");
+    CHECK_INT(cl_reply(c), 416);
+    CHECK(cl_header(c, "Cache-Control") == NULL);
+    CHECK_STR(cl_header(c, "X-Always"), "100%");
+    write_file(tmp_path(path, sizeof path, "www/app.1a2b3c4d.js"), "js", 2);
+    CHECK_INT(cl_get(c, "/app.1a2b3c4d.js"), 200);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=9, immutable");
+    unlink(path);
+    CHECK_INT(cl_get(c, "/sub/x.txt"), 200);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK_STR(cl_header(c, "X-Own"), "sub");
+    CHECK(cl_header(c, "ETag") == NULL);
+    CHECK_INT(cl_get(c, "/own"), 200);
+    CHECK_STR(cl_header(c, "X-Own"), "handler");
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK(strstr(c->head.p, "X-Own: second\r\n") != NULL);
+    CHECK(strstr(c->head.p, "X-Own: third\r\n") == NULL);
+    CHECK_INT(cl_get(c, "/own?code=503"), 503);
+    CHECK_STR(cl_header(c, "Cache-Control"), "no-store");
+    CHECK(strstr(c->head.p, "X-Own: second\r\n") == NULL);
+}
+
+/* Rules that could frame an answer, or mean something else to Apache, are
+ * refused before a start. */
+TEST(files, headers_that_are_none)
+{
+    static const char *const bad[] = {
+        "", "set", "set X", "put X y", "set Content-Length 1", "set Date x",
+        "unset Server", "set Transfer-Encoding chunked", "set \"X Y\" z",
+        "set X: y", "set X \"a\x01\"", "set X %t", "set X 100%",
+        "set X y env=Z", "set X y file=a b", "unset X y", "always X y",
+        "set X \"y"
+    };
+    static const char *const good[] = {
+        "set X y", "always set X \"\"", "onsuccess unset X",
+        "unset X file=*.js", "append Vary \"a, b\"", "SET X 100%%"
+    };
+
+    EACH(bad, i) {
+        empm__location l;
+        memset(&l, 0, sizeof l);
+        context("Header %s", bad[i]);
+        CHECK(empm__fields_locate(NULL, &l, "Header", bad[i]) != NULL);
+    }
+    EACH(good, i) {
+        empm__location l;
+        memset(&l, 0, sizeof l);
+        context("Header %s", good[i]);
+        CHECK(empm__fields_locate(NULL, &l, "Header", good[i]) == NULL);
+        CHECK(l.fields == NULL);
+    }
+}
+
+static int h_download(empm_request *req, void *user)
+{
+    const char *name = empm_query(req, "name");
+    char long_name[300];
+
+    (void)user;
+    memset(long_name, 'x', sizeof long_name);
+    long_name[256] = '\0';
+    set_int(&shm->rc[0], empm_set_download(req, NULL));
+    set_int(&shm->rc[1], empm_set_download(req, long_name));
+    set_int(&shm->rc[2], empm_set_download(req, name));
+    if (get_int(&shm->rc[2]) == EMPM_OK)
+        empm_printf(req, "content\n");
+    return get_int(&shm->rc[2]) == EMPM_OK ? EMPM_OK : 400;
+}
+
+static const empm_route download_routes[] = {
+    EMPM_ROUTE("GET /get", h_download, NULL), EMPM_ROUTES_END
+};
+
+/* A name for a download is one name on every system, whatever a client has made
+ * of it: no second parameter, no field, no path, no hidden file; what is not
+ * ASCII is told in the form of RFC 8187. */
+SERVED_WITH(files, download_names, T_LIVE,
+            (fx_init(f), f->cfg.routes = download_routes), NULL)
+{
+    static const struct { const char *name, *value; } rows[] = {
+        { "report.pdf", "attachment; filename=\"report.pdf\"" },
+        { "a%20b%20(1).txt", "attachment; filename=\"a b (1).txt\"" },
+        { "%C3%BCber.txt", "attachment; filename=\"_ber.txt\"; "
+                           "filename*=UTF-8''%C3%BCber.txt" },
+        { "%E2%82%AC%20rates", "attachment; filename=\"_ rates\"; "
+                               "filename*=UTF-8''%E2%82%AC%20rates" },
+        { "%F0%9F%98%80", "attachment; filename=\"_\"; "
+                          "filename*=UTF-8''%F0%9F%98%80" },
+        { "a%22b;c=%22.txt", "attachment; filename=\"a_b;c=_.txt\"; "
+                             "filename*=UTF-8''a%22b%3Bc%3D%22.txt" },
+        { "100%25.txt", "attachment; filename=\"100_.txt\"; "
+                        "filename*=UTF-8''100%25.txt" },
+        { "it's", "attachment; filename=\"it's\"" },
+        { "a%0d%0aSet-Cookie:x", "attachment; filename=\"a__Set-Cookie:x\"" },
+        { "..%2f..%2fetc%2fpasswd", "attachment; filename=\"passwd\"" },
+        { "c:%5cwindows%5cx.exe", "attachment; filename=\"x.exe\"" },
+        { "a%2f", "attachment; filename=\"download\"" },
+        { "", "attachment; filename=\"download\"" },
+        { "..", "attachment; filename=\"_.\"" },
+        { ".bashrc", "attachment; filename=\"_bashrc\"" },
+        { "%ff%fe.txt", "attachment; filename=\"__.txt\"" },
+        { "%c3%28", "attachment; filename=\"_(\"" },
+        { "%c2%85%7f%01", "attachment; filename=\"____\"" }
+    };
+
+    EACH(rows, i) {
+        char target[200];
+        context("%s", rows[i].name);
+        snprintf(target, sizeof target, "/get?name=%s", rows[i].name);
+        CHECK_INT(cl_get(c, target), 200);
+        CHECK_STR(cl_header(c, "Content-Disposition"), rows[i].value);
+        CHECK(cl_header(c, "Set-Cookie") == NULL);
+        CHECK_STR(c->body.p, "content\n");
+        CHECK_INT(get_int(&shm->rc[0]), EMPM_EINVAL);
+        CHECK_INT(get_int(&shm->rc[1]), EMPM_EINVAL);
+    }
+}
+
+/* A fallback that is a page answers clients that want one, and never stands in
+ * for a part of a page: a browser would run it as a script, a cache keep it. */
+SERVED_FILES(files, fallback_page_of_an_application,
+             "FallbackResource /sub/index.html")
+{
+    static const char browser[] = "text/html,application/xhtml+xml,"
+                                  "application/xml;q=0.9,*/*;q=0.8";
+    static const struct { const char *method, *target, *accept; int status; }
+    rows[] = {
+        { "GET", "/users/7", browser, 200 }, { "HEAD", "/users/7", browser,
+                                               200 },
+        { "GET", "/users/a.b", browser, 200 }, { "GET", "/users/7/", browser,
+                                                 200 },
+        { "GET", "/users/7", "*/*", 200 }, { "GET", "/users/7", NULL, 200 },
+        { "GET", "/users/7", "text/*", 200 },
+        { "GET", "/users/7/", "*/*", 200 },
+        { "GET", "/app.js", "*/*", 404 }, { "GET", "/app.js", NULL, 404 },
+        { "GET", "/a.css", "text/css,*/*;q=0.1", 404 },
+        { "GET", "/i.png", "image/avif,image/webp,*/*;q=0.8", 404 },
+        { "GET", "/data", "application/json", 404 },
+        { "GET", "/data", "application/json, text/html;q=0", 404 },
+        { "GET", "/data", "*/*;q=0", 404 }, { "GET", "/data", "", 404 },
+        { "POST", "/users/7", browser, 405 },
+        { "GET", "/users/.x", browser, 200 }, { "GET", "/a%2fb", browser, 200 }
+    };
+
+    EACH(rows, i) {
+        const int head = strcmp(rows[i].method, "HEAD") == 0;
+        context("%s %s, %s", rows[i].method, rows[i].target,
+                rows[i].accept != NULL ? rows[i].accept : "no Accept");
+        cl_printf(c, "%s %s HTTP/1.1\r\nHost: a\r\n%s%s%s\r\n",
+                  rows[i].method, rows[i].target,
+                  rows[i].accept != NULL ? "Accept: " : "",
+                  rows[i].accept != NULL ? rows[i].accept : "",
+                  rows[i].accept != NULL ? "\r\n" : "");
+        CHECK_INT(cl_reply_with(c, head), rows[i].status);
+        if (rows[i].status != 405)
+            CHECK_STR(cl_header(c, "Vary"), "Accept");
+        if (rows[i].status == 200 && !head)
+            CHECK_STR(c->body.p, "sub index");
+    }
+    no_context();
+    CHECK_INT(cl_get(c, "/a.txt"), 200);         /* a file is a file */
+    CHECK(cl_header(c, "Vary") == NULL);
+    check_in_step(c);
+}
+
+/* An Alias is a folder of its own below its path: "/x" and "/x/" mean the same,
+ * nothing leads from the one folder into the other, and what is not there is
+ * warned of. */
+SERVED_FILES(files, aliases, "ServerRoot /; Alias /out/ \"/tmp/none\"; "
+                             "Alias /two \"tmp/none/other\"")
+{
+    CHECK_INT(cl_get(c, "/out/a.txt"), 404);
+    CHECK_SOON(fx_log_has(f, "EMPM0112: Alias /out/ /tmp/none: No such file"),
+               1000);
+    CHECK(fx_log_has(f, "EMPM0112: Alias /two //tmp/none/other: No such"));
+    CHECK_INT(cl_get(c, "/a.txt"), 200);
+    check_in_step(c);
+}
+
+LIVE(files, alias_of_a_folder)
+{
+    fixture f;
+    client c;
+    char text[600], dir[512];
+
+    fx_init(&f);
+    f.cfg.routes = file_routes;
+    snprintf(text, sizeof text, "/twin %s",
+             tmp_path(dir, sizeof dir, "www-twin"));
+    f.cfg.alias[0] = text;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/twin/secret.txt"), 200);
+    CHECK_STR(c.body.p, "twin");
+    CHECK_INT(cl_get(&c, "/twin"), 301);
+    CHECK_STR(cl_header(&c, "Location"), "/twin/");
+    CHECK_INT(cl_get(&c, "/twin../a.txt"), 404);
+    CHECK_INT(cl_get(&c, "/twin/../a.txt"), 200);
+    CHECK_INT(cl_get(&c, "/twin/..%2fwww/a.txt"), 404);
+    CHECK_INT(cl_get(&c, "/twin/../www-twin/secret.txt"), 404);
+    CHECK_INT(cl_get(&c, "/twinsecret.txt"), 404);
+    CHECK_INT(cl_get(&c, "/a.txt"), 200);
+    check_in_step(&c);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, "POST /twin/secret.txt HTTP/1.1\r\nHost: a\r\n"
+                          "Content-Length: 0\r\n\r\n"), 405);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* Where scripts are run, forms reach those below an Alias, and no other method
+ * is claimed from the routes of the program; a row that is none is refused. */
+TEST(files, aliases_and_rows)
+{
+    static const char *const bad[] = { "", "/x", "x /y", "/x /y z", "/x \"y" };
+    static char alias[] = "/x/ www";
+    static char handler[] = "proxy:fcgi://127.0.0.1:9 .php";
+    empm_config cfg = empm_defaults();
+    empm__report rep = hearing();
+    empm_server s;
+
+    memset(&s, 0, sizeof s);
+    s.cfg = &cfg;
+    cfg.routes = file_routes;
+    cfg.server_root = "/srv";
+    cfg.alias[0] = alias;
+    CHECK_INT(empm__server_rows(&s, &rep), EMPM_OK);
+    CHECK_STR(s.rows[3].pattern, "GET /x/");
+    CHECK_STR(s.rows[3].root, "/srv/www");
+    CHECK_INT(s.rows[4].kind, EMPM__ROUTE_END);
+    EMPM_FREE(s.rows);
+    cfg.add_handler[0] = handler;
+    CHECK_INT(empm__server_rows(&s, &rep), EMPM_OK);
+    CHECK_STR(s.rows[4].pattern, "POST /x/");
+    CHECK_STR(s.rows[4].root, "/srv/www");
+    CHECK_INT(s.rows[5].kind, EMPM__ROUTE_END);
+    EMPM_FREE(s.rows);
+    EACH(bad, i) {
+        cfg = empm_defaults();
+        rep = hearing();
+        context("Alias %s", bad[i]);
+        cfg.routes = file_routes;
+        cfg.document_root = cfg.spool_directory = g_tmp;
+        cfg.alias[0] = bad[i];
+        CHECK(empm__check_all(&cfg, NULL, &rep) != EMPM_OK);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5143), 1);
     }
 }
 
@@ -22599,11 +25772,11 @@ static int fb_answer(fb *b, int fd)
 
         str_add(&body, row->say, (size_t)(again - row->say));
         str_add(&body, "", 1);
-        fb_stream(&out, body.p + body.n - (again - row->say) - 1);
+        fb_stream(&out, body.p + body.n - (again - row->say) - 1, 0);
         while (!get_int(&b->stop) && fb_write(fd, out.p, out.n, 0) == 0) {
             out.n = 0;
             do
-                fb_stream(&out, again + 1);
+                fb_stream(&out, again + 1, 0);
             while (row->cut == 0 && out.n < 30000);
             if (row->cut > 0)
                 nap(row->cut);
@@ -22706,6 +25879,16 @@ static int fb_up_tcp(fb *b, const fb_row *rows)
     tmp_path(b->path, sizeof b->path, "none");
     if ((b->fd = listening_socket(&port)) < 0)
         abort();
+    return port;
+}
+
+/* It listens by TCP instead. Returns the port. */
+static int fb_tcp(fb *b)
+{
+    int port = 0;
+
+    close(b->fd);
+    b->fd = listening_socket(&port);
     return port;
 }
 
@@ -22892,6 +26075,32 @@ static int fb_has(const client *c, const char *line)
             return 1;
     }
     return 0;
+}
+
+/* A program knows the user that a location has let in, and by which scheme. */
+LIVE(fastcgi, the_user_is_a_variable)
+{
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    fx_users(&f);
+    fx_set(&f, "Location /app/in AuthUserFile users; "
+               "Location /app/in Require valid-user");
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_ask(&c, "GET /app/in HTTP/1.1\r\nHost: a\r\n"
+                     "Authorization: Basic YW5uYTphbm5h\r\n\r\n"), 200);
+    CHECK(fb_has(&c, "REMOTE_USER=anna"));
+    CHECK(fb_has(&c, "AUTH_TYPE=Basic"));
+    CHECK_INT(cl_ask(&c, "GET /app/out HTTP/1.1\r\nHost: a\r\n"
+                     "Authorization: Basic YW5uYTphbm5h\r\n\r\n"), 200);
+    CHECK(strstr(c.body.p, "REMOTE_USER") == NULL);
+    CHECK_INT(cl_ask(&c, "GET /app/in HTTP/1.1\r\nHost: a\r\n\r\n"), 401);
+    cl_close(&c);
+    fb_end(&f);
 }
 
 /* A program sees the variables of RFC 3875 4.1, each once; two fields of one
@@ -23694,6 +26903,27 @@ TEST(fastcgi, the_mode_of_a_socket_for_a_user)
     CHECK(empm__backends_user_may(&u, &st, 2));
 }
 
+/* AddHandler has its options within its quotes. */
+TEST(fastcgi, options_of_a_handler)
+{
+    struct empm__scripts *t = NULL;
+    empm_config cfg = empm_defaults();
+    empm__report rep;
+
+    memset(&rep, 0, sizeof rep);
+    cfg.add_handler[0] = "\"proxy:unix:/x|fcgi://localhost/ max=3 ttl=2 "
+                         "enablereuse=on timeout=7\" .php .phtml";
+    CHECK_INT(empm__scripts_new(&t, &cfg, &rep), EMPM_OK);
+    if (CHECK(t != NULL && t->n == 2)) {
+        CHECK_INT(t->own[0]->max, 3);
+        CHECK_INT(t->own[0]->reuse, 1);
+        CHECK_INT(t->own[0]->ttl_ms, 2000);
+        CHECK_INT(t->own[0]->timeout_ms, 7000);
+    }
+    empm__scripts_free(t);
+    empm_config_free(&cfg);
+}
+
 /* An address that is too long is refused as it is, not after a cut that may be
  * another one. */
 TEST(fastcgi, a_long_address_is_refused)
@@ -24025,7 +27255,8 @@ LIVE(fastcgi, a_kept_connection_that_ends_is_replaced_once)
 }
 
 /* A kept connection that has ended while it was idle is seen before it is used:
- * a request that must not be sent twice has a new one. */
+ * a request that must not be sent twice has a new one. By TCP, where such a
+ * request could be sent all the same. */
 LIVE(fastcgi, a_kept_connection_that_has_ended_is_not_used)
 {
     static const fb_row ends[] = {
@@ -24035,7 +27266,10 @@ LIVE(fastcgi, a_kept_connection_that_has_ended_is_not_used)
     client c;
     int i;
 
-    if (!fb_kept(&f, ends, "ttl=5"))
+    fb_init(&f, ends, fb_hangs);
+    snprintf(fb_address[0], sizeof fb_address[0], "127.0.0.1:%d max=1 "
+             "enablereuse=on", fb_tcp(&fb_one));
+    if (!fb_serve(&f))
         return;
     cl_init(&c);
     c.port = f.port;
@@ -24081,6 +27315,41 @@ LIVE(fastcgi, a_drain_closes_what_is_kept)
     CHECK_INT(cl_reply(&waits), 504);
     cl_close(&waits);
     cl_close(&c);
+    fb_end(&f);
+}
+
+/* By TCP connect() ends later, well or not: a back end answers, on connections
+ * that are kept, and one that refuses is told as such at once. */
+LIVE(fastcgi, back_ends_by_tcp)
+{
+    fixture f;
+    client c;
+    int i, none, none_port = 0;
+    struct sockaddr_in a;
+    socklen_t n = sizeof a;
+
+    fb_init(&f, fb_echo, fb_echo);
+    memset(&a, 0, sizeof a);
+    a.sin_family = AF_INET;
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    none = socket(AF_INET, SOCK_STREAM, 0);          /* it does not listen */
+    if (bind(none, (struct sockaddr *)&a, sizeof a) == 0 &&
+        getsockname(none, (struct sockaddr *)&a, &n) == 0)
+        none_port = ntohs(a.sin_port);
+    snprintf(fb_address[0], sizeof fb_address[0], "127.0.0.1:%d max=2 "
+             "enablereuse=on ttl=60", fb_tcp(&fb_one));
+    snprintf(fb_address[1], sizeof fb_address[1], "127.0.0.1:%d", none_port);
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    for (i = 0; i < 3; i++)
+        CHECK_INT(cl_get(&c, "/app/?0"), 200);
+    CHECK_INT(get_int(&fb_one.conns), 1);
+    CHECK_INT(cl_get(&c, "/two/?0"), 503);
+    CHECK(fx_log_has(&f, "Connection refused"));
+    cl_close(&c);
+    close(none);
     fb_end(&f);
 }
 
@@ -24815,7 +28084,7 @@ TEST(fastcgi, sources_by_another_path_are_warned_of)
         cfg.routes = two;
         cfg.add_handler[0] = rows[i].handler;
         empm__check_all(&cfg, NULL, &rep);
-        CHECK_INT(heard(EMPM_LOG_WARN, 5710), rows[i].warns);
+        CHECK_INT(heard(EMPM_LOG_WARN, 5712), rows[i].warns);
         empm_config_free(&cfg);
     }
     no_context();
@@ -24823,6 +28092,79 @@ TEST(fastcgi, sources_by_another_path_are_warned_of)
     unlink(link);
     rmdir(sub);
     rmdir(other);
+}
+
+/* A script that was there is believed to be for a while, and no longer; one
+ * that is new, or has become a link that leads out, is looked for. Files are
+ * looked at each time. */
+SERVED_WITH(fastcgi, a_script_is_looked_for_now_and_then, T_PLAIN,
+            fb_init(f, fb_echo, fb_echo); fb_tree(f, 1), NULL)
+{
+    static const char *const paths[] = { "u/s.php", "u/sub/t.php" };
+    char path[600], target[64];
+    size_t i;
+
+    pthread_create(&fb_one.thread, NULL, fb_run, &fb_one);
+    pthread_create(&fb_two.thread, NULL, fb_run, &fb_two);
+    for (i = 0; i < 2; i++) {
+        const uint64_t began = now_ms();
+        int asked;
+
+        context("%s", paths[i]);
+        snprintf(path, sizeof path, "%s/%s", f->www, paths[i]);
+        snprintf(target, sizeof target, "/php/%s?0", paths[i]);
+        CHECK_INT(cl_get(c, target), 200);
+        unlink(path);
+        asked = get_int(&fb_one.conns);
+        cl_get(c, target);
+        if (now_ms() - began < 100)      /* else this machine is too slow */
+            CHECK_INT(get_int(&fb_one.conns), asked + 1);
+        nap(170);
+        CHECK_INT(cl_get(c, target), 404);
+        fb_file(f, paths[i], "<?php secret");
+        CHECK_INT(cl_get(c, target), 200);
+        nap(170);
+        unlink(path);
+        CHECK_INT(symlink("/etc/passwd", path), 0);
+        CHECK_INT(cl_get(c, target), 404);
+        unlink(path);
+    }
+    no_context();
+    CHECK_INT(cl_get(c, "/php/u/hostile.file"), 200);
+    snprintf(path, sizeof path, "%s/u/hostile.file", f->www);
+    unlink(path);
+    CHECK_INT(cl_get(c, "/php/u/hostile.file"), 404);
+    fb_down(&fb_one);
+    fb_down(&fb_two);
+    fb_tree(f, 0);
+}
+
+/* The source of a script is never sent, not even from a file whose size is 0,
+ * and whose bytes are there when it is read. */
+TEST(fastcgi, a_script_without_a_size_is_run)
+{
+    static const empm_route sys[] = {
+        EMPM_FILES("/", "/sys/fs/cgroup/unified"), EMPM_ROUTES_END
+    };
+    static char handler[400];
+    fixture f;
+    client c;
+
+    if (access("/sys/fs/cgroup/unified/cgroup.procs", R_OK) != 0)
+        SKIP("no file here whose size is 0 although it has bytes");
+    fb_init(&f, fb_echo, fb_echo);
+    f.cfg.routes = sys;
+    snprintf(handler, sizeof handler, "proxy:unix:%s .procs", fb_one.path);
+    f.cfg.add_handler[0] = handler;
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_get(&c, "/cgroup.controllers"), 200);       /* a file */
+    CHECK_INT(cl_get(&c, "/cgroup.procs"), 200);
+    CHECK(fb_has(&c, "SCRIPT_NAME=/cgroup.procs"));
+    cl_close(&c);
+    fb_end(&f);
 }
 
 /* Names in settings are names of files in a folder, and lead nowhere else. */
@@ -33336,6 +36678,99 @@ TEST(clients, zsync)
     unlink(tmp_path(path, sizeof path, "zsync.out"));
 }
 
+#ifndef EVENTMPM_NO_FORMS
+/* curl sends texts and several files, with names that need quotes. */
+SERVED_WITH(clients, curl_forms, T_PLAIN,
+            (fx_init_forked(f, 1), f->cfg.routes = form_routes), NULL)
+{
+    char out[4096], path[400];
+
+    if (!installed("curl"))
+        SKIP("curl is not installed");
+    write_file(tmp_path(path, sizeof path, "form"), "one\r\n--\r\n", 9);
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 -F t=text -F 'f=@%s;"
+                    "filename=a \"b\" \xc3\xa4.txt;type=a/b' -F f=@%s "
+                    "-F 'e=@/dev/null;filename=' http://127.0.0.1:%d/up", path,
+                    path, f->port), 0);
+    CHECK(strncmp(out, "[t|-|-|4:Mtext][f|a ", 20) == 0);
+    CHECK(strstr(out, "\xc3\xa4.txt|a/b|9:Fone\r\n--\r\n][f|form|"
+                      "application/octet-stream|9:Fone\r\n--\r\n][e|") != NULL);
+    CHECK(strstr(out, "]1 t=text") != NULL);
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 -F t=text -H "
+                    "'Transfer-Encoding: chunked' http://127.0.0.1:%d/up",
+                    f->port), 0);
+    CHECK_STR(out, "[t|-|-|4:Mtext]1 t=text");
+    unlink(path);
+}
+
+/* What Python's http.client and email write is a form. */
+SERVED_WITH(clients, python_forms, T_PLAIN,
+            (fx_init_forked(f, 1), f->cfg.routes = form_routes), NULL)
+{
+    char out[4096];
+
+    if (!installed("python3"))
+        SKIP("python3 is not installed");
+    CHECK_INT(shell(out, sizeof out, "python3 -c \"import http.client as h, sys"
+        "\n"
+        "b='x'*70\n"
+        "d=('--'+b+'\\r\\nContent-Disposition: form-data; name=\\\"t\\\""
+        "\\r\\n\\r\\ntext\\r\\n--'+b+'--\\r\\n').encode()\n"
+        "c=h.HTTPConnection('127.0.0.1',%d)\n"
+        "c.request('POST','/up',d,{'Content-Type':"
+        "'multipart/form-data; boundary='+b})\n"
+        "sys.stdout.write(c.getresponse().read().decode())\"", f->port), 0);
+    CHECK_STR(out, "[t|-|-|4:Mtext]1 t=text");
+    CHECK_INT(shell(out, sizeof out, "python3 -c 'import requests' && "
+                    "python3 -c \"import requests,sys\n"
+                    "sys.stdout.write(requests.post('http://127.0.0.1:%d/up',"
+                    "data={'t':'text'},files={'f':('a/b.txt',b'0123','a/b')})"
+                    ".text)\" || echo none", f->port), 0);
+    if (strstr(out, "none") == NULL)
+        CHECK_STR(out, "[t|-|-|4:Mtext][f|b.txt|a/b|4:F0123]1 t=text");
+}
+
+/* A browser's FormData, read by a plain route and by EMPM_UPLOAD. */
+static int form_page(empm_request *req, void *user)
+{
+    (void)user;
+    empm_set_header(req, "Content-Type", "text/html; charset=utf-8");
+    empm_printf(req, "<!doctype html><title>t</title><p id=p>waits<script>\n"
+        "const d = new FormData();\n"
+        "d.append('t', 'text');\n"
+        "d.append('f', new Blob(['0123'], {type: 'a/b'}), 'a \\u00e4.txt');\n"
+        "(async () => { let s = '';\n"
+        "for (const u of ['/up', '/plain'])\n"
+        "  s += await (await fetch(u, {method: 'POST', body: d})).text();\n"
+        "document.getElementById('p').textContent = s; })()</script>\n");
+    return EMPM_OK;
+}
+
+static const empm_route form_page_routes[] = {
+    EMPM_UPLOAD("POST /up", form_shown, NULL, NULL, 2 << 20),
+    EMPM_ROUTE("POST /plain", form_shown, NULL),
+    EMPM_ROUTE("GET /", form_page, NULL),
+    EMPM_ROUTES_END
+};
+
+SERVED_WITH(clients, chromium_forms, T_PLAIN,
+            (fx_init_forked(f, 1), f->cfg.routes = form_page_routes), NULL)
+{
+    char out[8192];
+    if (!installed("chromium"))
+        SKIP("chromium is not installed");
+    shell(out, sizeof out, "HOME=%s timeout 40 chromium --headless "
+          "--no-sandbox --disable-gpu --user-data-dir=%s/chromium "
+          "--virtual-time-budget=8000 --dump-dom http://127.0.0.1:%d/", g_tmp,
+          g_tmp, f->port);
+    CHECK(strstr(out, "[t|-|-|4:Mtext][f|a \xc3\xa4.txt|a/b|4:F0123]1 t=text"
+                      "[t|-|-|4:Mtext][f|a \xc3\xa4.txt|a/b|4:M0123]1 t=text")
+          != NULL);
+    shell(out, sizeof out, "rm -rf %s/chromium %s/.config %s/.cache %s/.pki",
+          g_tmp, g_tmp, g_tmp, g_tmp);
+}
+#endif /* EVENTMPM_NO_FORMS */
+
 /* ab's thousands of requests succeed, with and without keep-alive. */
 SERVED_BY(clients, ab, 1, NULL)
 {
@@ -34043,6 +37478,12 @@ TEST(clients, first_two_minutes)
             if (i == 1) {
                 CHECK(strstr(c.body.p, "<a href=\"/hello/world\">") != NULL);
                 CHECK(strstr(c.body.p, "<li>POST /echo\n") != NULL);
+#ifndef EVENTMPM_NO_FORMS
+                CHECK_INT(post_form(&c, "/upload", two_parts,
+                                    sizeof two_parts - 1), 200);
+                CHECK_STR(c.body.p, "t: 4 bytes of text\nf: 8 bytes of "
+                          "x.bin\n");
+#endif
                 CHECK_INT(cl_get(&c, "/date"), 200);
                 CHECK(c.body.n > 20 && strstr(c.body.p, ":") != NULL &&
                       c.body.p[c.body.n - 1] == '\n');
@@ -34118,6 +37559,114 @@ TEST(clients, assets_of_a_folder)
                     "check.c && ./check", dir, dir), 0);
     CHECK_STR(out, "empty||\ns ub/a\"\\b.txt|\"\\\n\001\377z|\n");
 }
+
+#ifndef EVENTMPM_NO_EVENTS
+
+static empm_ticket g_held;           /* atomic: an image that waits */
+static char        g_page_said[200];      /* what the page has heard */
+
+static int events_page(empm_request *req, void *user)
+{
+    (void)user;
+    empm_set_header(req, "Content-Type", "text/html");
+    return empm_printf(req, "<!doctype html><body><script>\n"
+        "const said = [], say = (id, body) => fetch('/say/a?id=' + id,\n"
+        "    { method: 'POST', body });\n"
+        "const from = new EventSource('/listen/a');\n"
+        "from.onmessage = e => {\n"
+        "    said.push(e.lastEventId + JSON.stringify(e.data));\n"
+        "    if (said.length == 3)\n"
+        "        fetch('/heard?' + encodeURIComponent(said.join()));\n"
+        "};\n"
+        "from.onopen = async () => { await say(1, 'a\\r\\nb\\u00e4');\n"
+        "    await say(2, ''); await say(3, ' c'); };\n"
+        "</script><img src=/hold>");
+}
+
+static int events_held(empm_request *req, enum empm_why why, void *user)
+{
+    (void)req; (void)why; (void)user;
+    return 204;
+}
+
+/* The page is loaded when it has heard all. */
+static int events_hold(empm_request *req, void *user)
+{
+    const empm_ticket t = empm_suspend(req, 15000, events_held, user);
+
+    __atomic_store_n(&g_held, t, __ATOMIC_RELAXED);
+    return t != 0 ? EMPM_SUSPENDED : 204;
+}
+
+static int events_heard(empm_request *req, void *user)
+{
+    (void)user;
+    snprintf(g_page_said, sizeof g_page_said, "%s", empm_query_string(req));
+    empm_resume(empm_server_of(req), __atomic_load_n(&g_held,
+                                                     __ATOMIC_RELAXED));
+    return 204;
+}
+
+static int events_said(empm_request *req, void *user)
+{
+    (void)user;
+    return empm_printf(req, "%s", g_page_said);
+}
+
+static const empm_route event_source_routes[] = {
+    EMPM_ROUTE("GET /listen/{channel}", events_listen, NULL),
+    EMPM_ROUTE("POST /say/{channel}",   events_say,    NULL),
+    EMPM_ROUTE("GET /hello/{name}",     h_hello,       NULL),
+    EMPM_ROUTE("GET /hold",             events_hold,   NULL),
+    EMPM_ROUTE("GET /heard",            events_heard,  NULL),
+    EMPM_ROUTE("GET /said",             events_said,   NULL),
+    EMPM_ROUTE("GET /",                 events_page,   NULL),
+    EMPM_ROUTES_END
+};
+
+/* A browser's EventSource hears what was said, with the breaks of its lines. */
+SERVED_WITH(clients, event_source, T_PLAIN,
+            fx_init(f); f->cfg.routes = event_source_routes, NULL)
+{
+    char out[16384];
+
+    if (!installed("chromium"))
+        SKIP("chromium is not installed");
+    shell(out, sizeof out, "HOME=%s timeout 40 chromium --headless "
+          "--no-sandbox --disable-gpu --user-data-dir=%s/chromium --dump-dom "
+          "http://127.0.0.1:%d/ 2>/dev/null", g_tmp, g_tmp, f->port);
+    CHECK_INT(cl_get(c, "/said"), 200);
+    CHECK_STR(c->body.p, "1%22a%5Cnb%C3%A4%22%2C2%22%22%2C3%22%20c%22");
+    shell(out, sizeof out, "rm -rf %s/chromium %s/.config %s/.cache %s/.pki",
+          g_tmp, g_tmp, g_tmp, g_tmp);
+}
+
+/* curl prints a stream as it comes; it is not buffered anywhere. */
+SERVED_WITH(clients, curl_listens, T_PLAIN,
+            fx_init(f); f->cfg.routes = events_routes, NULL)
+{
+    char out[1000];
+    str text = { 0 };
+    FILE *p;
+
+    if (!installed("curl"))
+        SKIP("curl is not installed");
+    snprintf(out, sizeof out, "curl -sN -m 20 http://127.0.0.1:%d/listen/a",
+             f->port);
+    p = popen(out, "r");
+    CHECK_SOON(says(c, "a", "7", "one\ntwo") == 1, PATIENCE);
+    while (fgets(out, sizeof out, p) != NULL &&
+           strcmp(out, "data: two\n") != 0)
+        str_add(&text, out, strlen(out));
+    CHECK_STR(text.p, ":\n\nid: 7\ndata: one\n");
+    str_free(&text);
+    empm_stop(f->s);                     /* ends it, and so curl */
+    while (fgets(out, sizeof out, p) != NULL)
+        ;
+    CHECK_INT(pclose(p), 0);
+}
+
+#endif /* EVENTMPM_NO_EVENTS */
 
 /* ---------------------------------------------------------------------------
  * >>fuzz -- random clients and random handlers, against rules
@@ -36290,7 +39839,8 @@ TEST(tls, records_are_short_at_first)
 
 #ifndef EVENTMPM_NO_FASTCGI
 
-/* All that a stream says: pieces of one kind in a row are one. */
+/* All that a stream says: pieces of one kind in a row are one. Behind an answer
+ * that has ended the next one begins, as on a connection that is kept. */
 static void fz_fcgi_stream(const char *s, size_t n, size_t step, str *out)
 {
     empm__fcgi_reader r;
@@ -36303,6 +39853,7 @@ static void fz_fcgi_stream(const char *s, size_t n, size_t step, str *out)
         const char *end = at + (n - from < step ? n - from : step);
         size_t len;
 
+        from += step;
         while ((type = empm__fcgi_read(&r, &at, end, &piece, &len, &why)) !=
                EMPM__MORE) {
             if (type != before)
@@ -36310,16 +39861,111 @@ static void fz_fcgi_stream(const char *s, size_t n, size_t step, str *out)
             before = type;
             if (type == EMPM__FCGI_BAD && why == NULL)
                 fz_fault("a stream is refused without a reason");
-            if (type == EMPM__FCGI_BAD || type == EMPM__FCGI_END)
+            if (type == EMPM__FCGI_BAD)
                 return;
-            str_add(out, piece, len);
+            if (type != EMPM__FCGI_END)
+                str_add(out, piece, len);
+            else {
+                /* behind what is left of its record */
+                from = (size_t)(at - s) + r.content + r.padding;
+                memset(&r, 0, sizeof r);
+                before = 0;
+                break;
+            }
         }
-        from += step;
     }
 }
 
-/* A stream means the same however it is cut, and a head leaves no field that
- * could be two. */
+static empm_ticket fz_fcgi_ticket(void *user)
+{
+    (void)user;
+    return 1;
+}
+
+/* Requests that come, wait, sit, fail and go, in any order, at back ends with
+ * max=: a seat is free only while nobody waits that may have it, no more are
+ * taken than there are, each has one owner, and the line moves in order. */
+static void fz_fcgi_seats(empm__worker *w, empm_server *s)
+{
+    enum { ALL = 12 };
+    static empm__backends g;
+    static empm__backend_score rows[3];
+    struct empm__backend_scores scores;
+    struct {
+        empm__backend_wait wait;
+        empm__backend     *at;
+        int                lined;    /* its number in the line; 0: none */
+    } r[ALL];
+    int i, k, lines = 0, steps = 60;
+
+    memset(&g, 0, sizeof g);
+    memset(rows, 0, sizeof rows);
+    memset(&scores, 0, sizeof scores);
+    memset(r, 0, sizeof r);
+    g.n = 1 + (int)fz_pick(3);
+    g.max = 1 + (int)fz_pick(3);
+    scores.n = g.n;
+    scores.rows = rows;
+    pthread_mutex_init(&scores.lock, NULL);
+    for (k = 0; k < g.n; k++)
+        g.list[k].number = k;
+    s->backends = &scores;
+    while (steps-- > 0 && fz_left > 0) {
+        int first = 0, seats[3] = { 0, 0, 0 };
+
+        i = (int)fz_pick(ALL);
+        if (r[i].at == NULL && r[i].wait.ticket == 0) {
+            r[i].wait.tried = fz_pick(4) == 0 ? fz_pick(1u << g.n) : 0;
+            r[i].at = empm__backend_sit(w, &g, &r[i].wait, fz_fcgi_ticket,
+                                        NULL);
+            r[i].lined = r[i].wait.ticket != 0 ? ++lines : 0;
+            if ((r[i].at == NULL) == (r[i].lined == 0) &&
+                !empm__backend_all_tried(&g, r[i].wait.tried))
+                fz_fault("a request neither sits nor waits");
+        } else if (r[i].at == NULL) {        /* it is woken, or goes */
+            const int had = r[i].wait.got != NULL;
+
+            r[i].at = empm__backend_wait_end(w, &g, &r[i].wait);
+            r[i].lined = 0;
+            if (had != (r[i].at != NULL))
+                fz_fault("a seat is lost");
+        } else {
+            empm__backend *b = r[i].at;
+
+            for (k = 0; k < ALL; k++)
+                if (r[k].lined && r[k].wait.got == NULL &&
+                    !(r[k].wait.tried >> (b - g.list) & 1) &&
+                    (first == 0 || r[k].lined < first))
+                    first = r[k].lined;
+            r[i].at = NULL;
+            empm__backend_stand(w, &g, b);
+            for (k = 0; k < ALL; k++)
+                if (first != 0 && r[k].lined == first && r[k].wait.got != b)
+                    fz_fault("the first in line has not got the seat");
+        }
+        for (k = 0; k < ALL; k++) {
+            const empm__backend *b = r[k].at != NULL ? r[k].at
+                                                     : r[k].wait.got;
+
+            if (b != NULL)
+                seats[b - g.list]++;
+        }
+        for (k = 0; k < g.n; k++) {
+            if (seats[k] != g.list[k].seats || seats[k] > g.max)
+                fz_fault("%d seats are taken, and %d are counted", seats[k],
+                         g.list[k].seats);
+            for (i = 0; i < ALL; i++)
+                if (r[i].lined && r[i].wait.got == NULL &&
+                    !(r[i].wait.tried >> k & 1) && seats[k] < g.max)
+                    fz_fault("a request waits beside a free seat");
+        }
+    }
+    pthread_mutex_destroy(&scores.lock);
+    s->backends = NULL;
+}
+
+/* A stream means the same however it is cut, a head leaves no field that could
+ * be two, and seats at back ends have owners. */
 static int fuzz_fcgi(const uint8_t *data, size_t size)
 {
     static const char *const words[] = {
@@ -36342,6 +39988,10 @@ static int fuzz_fcgi(const uint8_t *data, size_t size)
     fz_data = data;
     fz_left = size;
     step = 1 + fz_pick(40);
+    e.s = w.s = &s;
+    w.engine = &e;
+    if (fz_pick(4) == 0)
+        fz_fcgi_seats(&w, &s);
     while (fz_left != 0) {
         const unsigned word = fz_byte();
         const char ch = (char)fz_byte();
@@ -36360,9 +40010,7 @@ static int fuzz_fcgi(const uint8_t *data, size_t size)
                  (unsigned long)step);
     empm__chars_init(&s.chars);
     s.cfg = &cfg;
-    e.s = w.s = &s;
     e.cfg = w.cfg = &cfg;
-    w.engine = &e;
     s.engine.s = &s;
     memset(&req, 0, sizeof req);
     req.w = &w;
@@ -36394,6 +40042,67 @@ static int fuzz_fcgi(const uint8_t *data, size_t size)
 
 #endif /* EVENTMPM_NO_FASTCGI */
 
+/* --- the target forms ----------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_FORMS
+
+/* A form means the same however it is cut, no name has a control, and a safe
+ * name is one. */
+static int fuzz_forms(const uint8_t *data, size_t size)
+{
+    static const char *const words[] = {
+        "--B\r\n", "\r\n--B\r\n", "\r\n--B--", "\r\n", "\r", "\n", "-", "--B",
+        "\r\n\r\n", CD, "a\r\n\r\n", "; filename=", "\"", "\\", ";", "B", " ",
+        "Content-Type: a/b\r\n", "Content-Disposition: form-data; name=\"b\"",
+        PART, "\r\n--B\r\n" CD "\"c\"; filename=\"../d\"\r\n\r\n", "\xc2\x80",
+        "\r\n--", "X: y\r\n"
+    };
+    const unsigned all = sizeof words / sizeof words[0];
+    str in = STR_EMPTY, whole = STR_EMPTY, cut = STR_EMPTY;
+    size_t first, step, i;
+    char *safe;
+
+    fz_data = data;
+    fz_left = size;
+    first = fz_pick(80);
+    step = 1 + fz_pick(20);
+    while (fz_left != 0) {
+        const unsigned word = fz_byte();
+        const char ch = (char)fz_byte();
+
+        if (word < 9 * all)
+            str_add(&in, words[word % all], strlen(words[word % all]));
+        else
+            str_add(&in, &ch, 1);
+    }
+    str_add(&in, "", 0);
+    form_transcript(in.p, in.n, in.n, in.n, &whole);
+    form_transcript(in.p, in.n, first, step, &cut);
+    if (whole.n != cut.n || memcmp(whole.p, cut.p, whole.n) != 0)
+        fz_fault("a form cut at %lu and every %lu bytes is another",
+                 (unsigned long)first, (unsigned long)step);
+    cut.n = 0;
+    form_transcript(in.p, in.n, 1, 1, &cut);
+    if (whole.n != cut.n || memcmp(whole.p, cut.p, whole.n) != 0)
+        fz_fault("a form in single bytes is another");
+    if ((safe = (char *)malloc(in.n + 1)) == NULL)
+        abort();
+    empm__form_safe_name(safe, in.p);
+    for (i = 0; safe[i] != '\0'; i++)
+        if ((unsigned char)safe[i] < ' ' || safe[i] == 127 ||
+            strchr("/\\", safe[i]) != NULL ||
+            (i == 0 && strchr(".- ", safe[i]) != NULL))
+            fz_fault("%02x at %lu of a safe name", (unsigned)safe[i],
+                     (unsigned long)i);
+    free(safe);
+    str_free(&in);
+    str_free(&whole);
+    str_free(&cut);
+    return 0;
+}
+
+#endif /* EVENTMPM_NO_FORMS */
+
 /* --- the table, and the two drivers
  * ------------------------------------------ */
 
@@ -36407,6 +40116,9 @@ static const struct fz_target {
     { "fmt",   "dates, log formats, listen strings, files",        fuzz_fmt },
 #ifndef EVENTMPM_NO_FASTCGI
     { "fcgi",  "answers of back ends, cut anywhere",               fuzz_fcgi },
+#endif
+#ifndef EVENTMPM_NO_FORMS
+    { "forms", "bodies of forms, cut anywhere",                    fuzz_forms },
 #endif
     { "oom",   "each allocation of a connection fails",            fuzz_oom },
 #ifdef EVENTMPM_TLS_BEARSSL
