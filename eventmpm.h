@@ -25382,7 +25382,7 @@ static void empm__tls_cipher_make(empm__tls_cipher *x, const empm__tls_conn *t,
 __attribute__((noinline))
 static void empm__tls_cipher_wipe(empm__tls_cipher *x)
 {
-    unsigned char below[512];
+    unsigned char below[1024];
     empm__tls_wipe(below, sizeof below);
     empm__tls_wipe(x, sizeof *x);
 }
