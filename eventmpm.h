@@ -323,6 +323,12 @@
  *   workers were running. A route that has ended CrashLimit children within
  *   CrashWindow answers 503; a minute later one request tries it.
  *
+ * ANSWERS  empm_json() and empm_html() take formats of printf(), whose texts
+ *   they escape; empm_redirect() stays on this server, whatever text it gets;
+ *   empm_set_cookie() sets a closed cookie unless told otherwise;
+ *   empm_early_hints() goes ahead of an answer, empm_add_trailer() behind it.
+ *   >>todo at the end of this file is a whole program: JSON from a database.
+ *
  * LIMITS  HTTP/1.1 and 1.0 on TCP and unix sockets: no HTTP/2, no WebSocket.
  *   Linux (epoll), or any POSIX system (poll). Each limit is a field of
  *   empm_config; its comment has the default and the client's status.
@@ -41180,6 +41186,104 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5831  SessionCookieName is no token
  *   5832  that a session is logged out cannot be remembered
  *   5833  the system gives no random bytes: no session can begin
+ * ------------------------------------------------------------------------- */
+
+/* ---------------------------------------------------------------------------
+ * >>todo -- a whole program: a list of things to do, in SQLite, as JSON
+ *
+ *     #define EVENTMPM_IMPLEMENTATION       // cc todo.c -lsqlite3
+ *     #include "eventmpm.h"
+ *     #include <sqlite3.h>
+ *
+ *     static int db_open(empm_server *s, void **db, void *user)
+ *     {
+ *         (void)s;                          // each worker has a handle
+ *         return sqlite3_open((const char *)user, (sqlite3 **)db) ||
+ *                sqlite3_busy_timeout((sqlite3 *)*db, 5000) ||
+ *                sqlite3_exec((sqlite3 *)*db, "CREATE TABLE IF NOT EXISTS "
+ *                             "todo(id INTEGER PRIMARY KEY, title, done)",
+ *                             NULL, NULL, NULL);
+ *     }
+ *
+ *     static void db_close(empm_server *s, void *db, void *user)
+ *     {
+ *         (void)s, (void)user;
+ *         sqlite3_close((sqlite3 *)db);
+ *     }
+ *
+ *     static int todo_list(empm_request *req, void *sql)
+ *     {
+ *         sqlite3 *db = (sqlite3 *)empm_thread_data(req);
+ *         sqlite3_stmt *q;
+ *         const char *comma = "";
+ *         if (sqlite3_prepare_v2(db, (const char *)sql, -1, &q, NULL))
+ *             return 500;
+ *         empm_json(req, 200, "[");
+ *         for (; sqlite3_step(q) == SQLITE_ROW; comma = ",") {
+ *             empm_write(req, comma, strlen(comma));
+ *             empm_add_json(req, "{'id':%d,'title':%s,'done':%c}",
+ *                           sqlite3_column_int(q, 0),
+ *                           (const char *)sqlite3_column_text(q, 1),
+ *                           sqlite3_column_int(q, 2));
+ *         }
+ *         return sqlite3_finalize(q) ? EMPM_ESYS : empm_add_json(req, "]");
+ *     }
+ *
+ *     static int todo_change(empm_request *req, void *sql)
+ *     {
+ *         sqlite3 *db = (sqlite3 *)empm_thread_data(req);
+ *         const char *id = empm_path_value(req, "id");
+ *         const char *text = id != NULL ? id : empm_form(req, "title");
+ *         sqlite3_stmt *q;
+ *         if (text == NULL || *text == '\0')
+ *             return 400;
+ *         if (sqlite3_prepare_v2(db, (const char *)sql, -1, &q, NULL))
+ *             return 500;
+ *         sqlite3_bind_text(q, 1, text, -1, SQLITE_TRANSIENT);
+ *         sqlite3_step(q);
+ *         if (sqlite3_finalize(q))
+ *             return 503;                   // with Retry-After: it is locked
+ *         return id == NULL ? empm_json(req, 201, "{'id':%lld}",
+ *                                 (long long)sqlite3_last_insert_rowid(db))
+ *                           : sqlite3_changes(db) > 0 ? 204 : 404;
+ *     }
+ *
+ *     static int error_body(empm_request *req, int status, void *user)
+ *     {
+ *         (void)user;                       // 404, 405, 413 ... as JSON, too
+ *         return empm_json(req, status, "{'error':%d}", status);
+ *     }
+ *
+ *     int main(int argc, char **argv)
+ *     {
+ *         static const empm_route routes[] = {
+ *             EMPM_ROUTE("GET /todos", todo_list,
+ *                        EMPM_TEXT("SELECT id, title, done FROM todo")),
+ *             EMPM_ROUTE("POST /todos", todo_change,
+ *                        EMPM_TEXT("INSERT INTO todo(title) VALUES(?1)")),
+ *             EMPM_ROUTE("PUT /todos/{id}/done", todo_change,
+ *                        EMPM_TEXT("UPDATE todo SET done=1 WHERE id=?1")),
+ *             EMPM_ROUTE("DELETE /todos/{id}", todo_change,
+ *                        EMPM_TEXT("DELETE FROM todo WHERE id=?1")),
+ *             EMPM_ROUTES_END
+ *         };
+ *         empm_config cfg = empm_defaults();
+ *         cfg.routes = routes;
+ *         cfg.user = EMPM_TEXT("todo.db");
+ *         cfg.on_thread_start = db_open;
+ *         cfg.on_thread_stop = db_close;
+ *         cfg.on_error = error_body;
+ *         return empm_main(&cfg, argc, argv);
+ *     }
+ *
+ *     curl -d title=Milk localhost:8080/todos         {"id":1}
+ *     curl -X PUT localhost:8080/todos/1/done         204
+ *     curl localhost:8080/todos                       [{"id":1,"title":"Milk",
+ *                                                     "done":true}]
+ *     curl localhost:8080/none                        {"error":404}
+ *
+ * Each worker waits for the disk by itself; more than one child may write. The
+ * titles are any text: the database gets them as values, and JSON as strings.
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------

@@ -37426,6 +37426,81 @@ TEST(clients, haproxy_loses_nothing)
     }
 }
 
+/* The program in >>todo is whole and does what it says; a text stays a text on
+ * its way through form, database and JSON. */
+TEST(clients, the_program_in_todo)
+{
+    static const struct { const char *ask; int status; const char *body; }
+    rows[] = {
+        { "GET /todos", 200, "[]" },
+        { "POST /todos title=Milk", 201, "{\"id\":1}" },
+        { "POST /todos title=%22%3C%ff%0a'", 201, "{\"id\":2}" },
+        { "POST /todos title=", 400, "{\"error\":400}" },
+        { "PUT /todos/1/done", 204, "" },
+        { "PUT /todos/9/done", 404, "{\"error\":404}" },
+        { "PATCH /todos", 405, "{\"error\":405}" },
+        { "GET /", 404, "{\"error\":404}" },
+        { "GET /todos", 200, "[{\"id\":1,\"title\":\"Milk\",\"done\":true},"
+          "{\"id\":2,\"title\":\"\\\"\\u003c\xef\xbf\xbd\\n'\",\"done\":"
+          "false}]" },
+        { "DELETE /todos/1", 204, "" }, { "DELETE /todos/1", 404,
+                                          "{\"error\":404}" }
+    };
+    char dir[400], out[2000], where[64];
+    client c;
+    pid_t pid;
+    int port, fd, status;
+
+    if (access("eventmpm.h", R_OK) != 0 || !installed("cc") ||
+        !installed("awk") || access("/usr/include/sqlite3.h", R_OK) != 0)
+        SKIP("no sources here, no cc, no awk or no SQLite");
+    tmp_path(dir, sizeof dir, "todo");
+    CHECK_INT(mkdir(dir, 0755), 0);
+    if (!CHECK_INT(shell(out, sizeof out, "awk '/^ \\* >>todo/ { f = 1 } "
+                         "/^ \\*     curl/ { f = 0 } "
+                         "f && sub(/^ \\*(     |$)/, \"\")' eventmpm.h "
+                         ">%s.c && cc -I. -DEVENTMPM_NO_FILES "
+                         "-DEVENTMPM_NO_FASTCGI -DEVENTMPM_NO_STATUS "
+                         "-DEVENTMPM_NO_ACCESS_LOG "
+                         "-DEVENTMPM_NO_AUTH -o %s/todo %s.c -lsqlite3", dir,
+                         dir, dir), 0)) {
+        fprintf(stderr, "%s", out);
+        return;
+    }
+    fd = listening_socket(&port);
+    snprintf(where, sizeof where, "127.0.0.1:%d", port);
+    close(fd);
+    fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        fd = open("/dev/null", O_RDWR);
+        dup2(fd, 1);
+        dup2(fd, 2);
+        if (chdir(dir) == 0)
+            execl("./todo", "todo", "-X", "-c", "User root", "-c",
+                  "ThreadsPerChild 2", where, (char *)NULL);
+        _exit(127);
+    }
+    CHECK_SOON(cl_connect_port(&c, port, 0) == 0, PATIENCE);
+    EACH(rows, i) {
+        const char *form = strstr(rows[i].ask, "title");
+        context("%s", rows[i].ask);
+        cl_printf(&c, "%.*s HTTP/1.1\r\nHost: a\r\nContent-Type: application/"
+                  "x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s",
+                  (int)(form != NULL ? (size_t)(form - rows[i].ask) - 1
+                                     : strlen(rows[i].ask)), rows[i].ask,
+                  form != NULL ? (int)strlen(form) : 0,
+                  form != NULL ? form : "");
+        CHECK_INT(cl_reply(&c), rows[i].status);
+        CHECK_STR(c.body.p, rows[i].body);
+    }
+    cl_close(&c);
+    CHECK(signal_process(pid, SIGINT) == 0);
+    CHECK_INT(waitpid(pid, &status, 0), pid);
+    CHECK_INT(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
+    CHECK_INT(shell(out, sizeof out, "rm -r %s %s.c", dir, dir), 0);
+}
+
 /* README's words to a newcomer are true in a folder that holds nothing else:
  * its program runs as printed, and the example shows its pages. */
 TEST(clients, first_two_minutes)
