@@ -10959,9 +10959,10 @@ TEST(tls, sessions_that_are_over_are_wiped)
     memset(secret, 0x5a, sizeof secret - 40);
     for (i = 0; i < N; i++)
         CHECK_INT(empm__kv_put_of(1, kv, &i, sizeof i, NULL, secret, 160,
-                                  i == 7 ? 60000 : 100, now), EMPM_OK);
+                                  i == 7 ? 60000 : 100 * g_slow, now), EMPM_OK);
     /* as a child has it whose first session ends then */
-    empm__tls_sweep_by(f.s->tls, empm__time_after(empm__now_ms(), 101));
+    empm__tls_sweep_by(f.s->tls,
+                       empm__time_after(empm__now_ms(), 100 * g_slow + 1));
     tl_init(&t, &f);
     CHECK(tl_open(&t, "localhost", 0));    /* the listener looks at its times */
     tl_close(&t);
@@ -12205,6 +12206,18 @@ SERVED_WITH(tls, a_certificate_names_the_client, T_LIVE, tls_ask(f, "require"),
     empm__tls_pair_free(&alice);
 }
 
+/* The workers stay away from the store of sessions, or come back. */
+static void tls_store_lock(fixture *f, int on)
+{
+    empm__kv *kv = f->s->tls->sessions->kv;
+    uint32_t i;
+    for (i = 0; i < kv->shards; i++)
+        if (on)
+            CHECK_INT(empm__kv_lock(kv, empm__kv_shard_at(kv, i)), EMPM_OK);
+        else
+            pthread_mutex_unlock(&empm__kv_shard_at(kv, i)->lock);
+}
+
 /* The one entry of the store of sessions. */
 static empm__kv_slot *tls_entry_of(fixture *f, unsigned char **data)
 {
@@ -12225,11 +12238,13 @@ static void tls_entries_drop(fixture *f)
 {
     empm__kv *kv = f->s->tls->sessions->kv;
     uint32_t i;
+    tls_store_lock(f, 1);
     for (i = 0; i < kv->shards; i++) {
         empm__kv_shard *sh = empm__kv_shard_at(kv, i);
         memset(sh->heads, 0, sizeof sh->heads);
         empm__kv_mend(kv, sh);
     }
+    tls_store_lock(f, 0);
 }
 
 /* A child that crashes may damage a session in the store. Whatever it is now,
@@ -12257,8 +12272,11 @@ TEST(tls, damaged_sessions_are_not_resumed)
         context("row %d", i);
         CHECK(tl_open(&t, "localhost", 0));
         CHECK(tl_get(&t, "/tls/client", " ."));
-        if (!CHECK((slot = tls_entry_of(&f, &data)) != NULL))
+        tls_store_lock(&f, 1);
+        if (!CHECK((slot = tls_entry_of(&f, &data)) != NULL)) {
+            tls_store_lock(&f, 0);
             break;
+        }
         memcpy(&e, data, slot->len);
         CHECK_INT(e.client.len, slot->len - EMPM__TLS_ENTRY_LEAST);
         switch (i) {
@@ -12278,6 +12296,7 @@ TEST(tls, damaged_sessions_are_not_resumed)
         case MARK:     e.mark[3] ^= 1;                                  break;
         }
         memcpy(data, &e, empm__min(slot->len, sizeof e));
+        tls_store_lock(&f, 0);
         tl_again(&t);
         CHECK(tl_open(&t, "localhost", 1));
         CHECK(tl_get(&t, "/tls/client", " ."));
@@ -24450,7 +24469,7 @@ SERVED_FILES(files, listing, "Location \"/list/ Options Indexes\"; "
                                           "link-etc", "pipe", "outside", "<b>",
                                           "\xff" };
     char *page, *at;
-    int links = 0;
+    int links = 0, follows;
 
     odd_names(1);
     CHECK_INT(cl_get(c, "/list/"), 200);
@@ -24462,6 +24481,9 @@ SERVED_FILES(files, listing, "Location \"/list/ Options Indexes\"; "
     EACH(hidden, i)
         CHECK(strstr(page, hidden[i]) == NULL);
     no_context();
+    /* a link that stays inside is there where openat2() is: not in valgrind */
+    follows = strstr(page, ">link-in</a>") != NULL;
+    CHECK(follows || g_slow > 1 || !EMPM__EPOLL);
     CHECK(strstr(page, "<title>Index of /list/</title>") != NULL);
     CHECK(strstr(page, "name=\"viewport\"") != NULL);
     CHECK(strstr(page, "script:alert") != NULL);
@@ -24470,7 +24492,8 @@ SERVED_FILES(files, listing, "Location \"/list/ Options Indexes\"; "
     CHECK(strstr(page, ">adir/</a>") < strstr(page, ">zdir/</a>"));
     CHECK(strstr(page, ">zdir/</a>") < strstr(page, ">B.txt</a>"));
     CHECK(strstr(page, ">B.txt</a>") < strstr(page, ">a:b</a>"));
-    CHECK(strstr(page, ">a:b</a>") < strstr(page, ">link-in</a>"));
+    CHECK(!follows ||
+          strstr(page, ">a:b</a>") < strstr(page, ">link-in</a>"));
     CHECK(strstr(page, "\xc3\xa9.txt</a>") != NULL);
     CHECK(strstr(page, "\xef\xbf\xbd\xef\xbf\xbd.bin</a>") != NULL);
     CHECK(strstr(page, " GMT") == NULL && strstr(page, "<td>5</td>") != NULL);
@@ -24492,7 +24515,7 @@ SERVED_FILES(files, listing, "Location \"/list/ Options Indexes\"; "
                   strcmp(c->body.p, "0123456789") == 0);
     }
     no_context();
-    CHECK_INT(links, 13);
+    CHECK_INT(links, 12 + follows);
     cl_puts(c, "HEAD /list/ HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_INT(cl_reply_with(c, 1), 200);
     CHECK_INT(c->declared, strlen(page));
@@ -24994,7 +25017,7 @@ LIVE(files, a_folder_swapped_while_it_is_resolved)
     CHECK_INT(symlink("../swap-out", w.link), 0);
     CHECK_INT(pthread_create(&w.thread, NULL, swap_folder, &w), 0);
     c = client_of(&f);
-    for (i = 0; i < 2000; i++) {
+    for (i = 0; i < 2000 / (g_slow * g_slow); i++) {
         cl_printf(&c, "GET %s HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n"
                   "\r\n", targets[i % 4]);
         if (!CHECK(cl_reply(&c) >= 200))
