@@ -32713,7 +32713,7 @@ static int empm__backend_kept_works(empm__backend_kept *k, uint32_t now_ms)
     while ((n = recv(k->fd, drop, sizeof drop, MSG_DONTWAIT)) > 0 &&
            (size_t)n <= k->rest)
         k->rest -= (uint32_t)n;
-    return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) && k->rest == 0;
+    return n < 0 && empm__fd_would_block(errno) && k->rest == 0;
 }
 
 /* Takes the connection that was kept last, and closes those that do not work.
