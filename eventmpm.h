@@ -241,7 +241,10 @@
  *   fields of answers below 400, such as 200, 206 and 304; Header always those
  *   of all. With file=PATTERN behind it, of files whose names fit:
  *     Header set Cache-Control "max-age=31536000, immutable" file=*.????????.*
- *   Require all denied, local (a client on this host), all granted.
+ *   Require all denied, local (a client on this host), all granted. Admin
+ *   endpoints have no locations. A "%2f" is no slash here, but is one in the
+ *   PATH_INFO of a FastCGI program: a part of such a program is guarded by the
+ *   program, or by a location around all of it.
  *
  *     AuthType Basic                        users of a file: NAME:PASSWORD, as
  *     AuthName "Members"                    `htpasswd -2 -c FILE NAME` makes it
@@ -1904,7 +1907,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   engine.done_lock  that the end has come; a few stores long
  *   shard.lock        a part of the shared store, with no other; of all
  *                     processes
- *   channels.locks    channels of events and who waits for them, with no other
+ *   channels.locks    channels of events and their listeners, with no other
  *
  * Time. Instants are of the clock that only goes forward, in 64 bits of
  * microseconds (_at_us) or in 32 bits of milliseconds (_at_ms, a deadline),
@@ -7397,8 +7400,8 @@ typedef struct empm__file {
     int         root_fd;               /* where `path` begins */
     int         coding;                /* of its bytes; 0: none;
                                           EMPM__FILE_SCRIPT */
-    struct empm__file *coded;          /* of an asset: the next of its siblings,
-                                          which need no look at the disk */
+    struct empm__file *coded;          /* of an asset: the next in another
+                                          coding, without a look at the disk */
     int         varies;                /* Accept-Encoding has chosen it */
     uint32_t    absent;                /* atomic: bits of codings of which it
                                           has no coded file, */
@@ -21707,7 +21710,7 @@ static int empm__auth_password_is(struct empm__auth *auth, const char *password,
  * A client sends both with each request, in base64. They are compared with a
  * table of the program or of a file, which is read at the start and at a
  * reload. A name that is not in the table takes the time of one that is. The
- * name of a user who has come in is the note REMOTE_USER: the access log, a
+ * name of a user that has come in is the note REMOTE_USER: the access log, a
  * FastCGI program and empm_user() have it from there.
  *
  * source    RFC 7617, RFC 9110 11
@@ -22066,8 +22069,8 @@ static void empm__auth_server_free(empm_server *s)
     EMPM_FREE(s->auth);
 }
 
-/* Asks for a user of the location. One who is known and not among the names of
- * Require gets 401 as well, as in Apache: he may have another name. */
+/* Asks for a user of the location. A known one that is not among the names of
+ * Require gets 401 as well, as in Apache: the client may have another name. */
 static int empm__auth_enter(empm_request *req)
 {
     const empm__location *l = req->location;
@@ -22380,7 +22383,7 @@ EMPM_API int empm_session_start(empm_request *req, const char *value)
     l->valid = 1;
     if ((r = empm__session_send(req, l)) < 0)
         *l = before;
-    else if (before.valid)             /* that of the one who was here before */
+    else if (before.valid)             /* a login that this one replaces */
         empm__session_log_out(req, &before);
     return r;
 }
@@ -22436,8 +22439,8 @@ static int empm__secrets_load(struct empm__secrets *secrets,
          : rep->result < 0 ? rep->result : EMPM_EINVAL;
 }
 
-/* The file is read as it is for a server, and its rights are looked at: who can
- * read a secret can be any user. */
+/* The file is read as it is for a server, and its rights are looked at: a
+ * reader of the secret can be any user. */
 static void empm__session_check(const empm_config *cfg,
                                 const empm__chars *chars, empm__report *rep)
 {
@@ -27561,7 +27564,7 @@ static void empm__tls_chore(empm__engine *e)
     const uint32_t now = empm__time_us_to_ms(now_us);
     uint32_t at = empm__tls_chore_at(e), first, shard, k;
     empm__kv *kv;
-    /* who takes the instant looks alone, until it sets another one */
+    /* the thread that takes the instant looks alone, until it sets another */
     if (!empm__time_is_late(at, now) ||
         !__atomic_compare_exchange_n(&tls->sweep_at_ms, &at, EMPM__NEVER, 0,
                                      __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
@@ -31444,8 +31447,8 @@ static int empm__files_walk(empm_request *req, char *path)
 
 /* Does FallbackResource, `other` or NULL, answer where there is no file? A
  * script does, as with Apache. A file is the page of an application that runs
- * in the browser: it answers who asks for a page, and an image or a script that
- * is missing stays 404, since that page would be taken for it. A browser that
+ * in the browser: it answers a client that asks for a page. A missing image or
+ * script stays 404, since that page would be taken for it. A browser that
  * opens a page names text/html; one that fetches a part of it does not, and
  * parts have an extension. The answer depends on Accept, and says so. */
 static int empm__files_falls_back(empm_request *req, const char *other)
@@ -33916,7 +33919,7 @@ static char *empm__scripts_folder(const empm_config *cfg, const empm_route *r)
 }
 
 /* Warns where a route sends as files what another one runs: a folder of both
- * gives the sources of its scripts, and the passwords in them, to anybody who
+ * gives the sources of its scripts, and the passwords in them, to anybody that
  * asks by the other path. A folder within that of the scripts is not warned of:
  * it has the pictures, as a rule. */
 static void empm__scripts_check_folders(const empm_config *cfg,
