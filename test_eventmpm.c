@@ -40396,24 +40396,17 @@ static int run_once(const test *t, int forked, const char *name)
     return get_int(&g_failures);
 }
 
-/* Runs a test and counts it. In a run of all, whose tests share the processors
- * with compilers and with each other, one that fails has three more tries: if
- * it holds in each it counts as passed, and is told as UNSTEADY, with what has
- * failed at first. A fault that shows at all is still told so; alone, by its
- * name, a test has no second try. */
-static void run_one(const test *t, int forked, int again)
+/* Runs a test and counts it. */
+static void run_one(const test *t, int forked)
 {
     char name[128];
     uint64_t t0 = now_ms();
-    int failures, tries = 0;
+    int failures;
 
     snprintf(name, sizeof name, "%s.%s%s", t->section, t->name,
              forked ? "+fork" : "");
     failures = run_once(t, forked, name);
-    if (failures != 0 && again)
-        while (tries < 3 && run_once(t, forked, name) == 0)
-            tries++;
-    if (failures != 0 && tries < 3) {
+    if (failures != 0) {
         printf("FAILED  %s (%d checks, %d ms)\n", name, failures,
                (int)(now_ms() - t0));
         g_failed++;
@@ -40421,10 +40414,7 @@ static void run_one(const test *t, int forked, int again)
         printf("skipped %s: %s\n", name, g_skip);
         g_skipped++;
     } else {
-        if (failures != 0)
-            printf("UNSTEADY %s (%d checks, then three times none)\n", name,
-                   failures);
-        else if (g_verbose)
+        if (g_verbose)
             printf("ok      %s (%d ms)\n", name, (int)(now_ms() - t0));
         g_passed++;
     }
@@ -40625,7 +40615,7 @@ int main(int argc, char **argv)
             else {
                 if (words == 0)
                     say_section(t);
-                run_one(t, forked, words == 0);
+                run_one(t, forked);
             }
         }
     if (list)
