@@ -2069,6 +2069,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix digest          sha256 hmac secret base64
  *   prefix store           random shared
  *   prefix store-table     sip kv
+ *   prefix store-entries   kv
  *   prefix store-calls     store
  *   prefix rate            rate
  *   prefix cors            cors
@@ -2085,6 +2086,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix tls-hello       tls
  *   prefix tls-clients     tls
  *   prefix tls-records     tls
+ *   prefix tls-sending     tls
  *   prefix tls-transport   tls
  *   prefix tls-sessions    tls
  *   prefix tls-choice      tls
@@ -20414,7 +20416,7 @@ static void empm__shared_lock_mended(pthread_mutex_t *m)
  * slots are bytes, so that a shard is small and its lock is held for a few
  * stores. A shard that is full drops what has expired, then the entry of the
  * owner that has most, which expires first. A process that dies while it holds
- * the lock leaves the old value or the new one: the next one mends the lists.
+ * the lock leaves lists that the next one mends.
  * ------------------------------------------------------------------------- */
 
 #define EMPM__KV_SLOTS 255             /* of a shard: a number is a byte */
@@ -20652,6 +20654,15 @@ static int empm__kv_evict(const empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
     empm__kv_remove(kv, sh, victim);
     return EMPM_OK;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>store-entries -- a key is found, and its value read or written
+ *
+ * A call locks the one shard that can have the key, finds its place there, does
+ * its work on copies and unlocks. A value is never changed where it stands: the
+ * new one takes a slot of its own, so a process that dies in the middle leaves
+ * the old value or the new one.
+ * ------------------------------------------------------------------------- */
 
 /* A key's place. A good empm__kv_open() leaves the shard locked. */
 typedef struct empm__kv_at {
@@ -25494,23 +25505,17 @@ static unsigned char *empm__tls_seal(empm__tls_conn *t, empm__tls_cipher *x,
 }
 
 /* ---------------------------------------------------------------------------
- * >>tls-transport -- the calls of a connection whose keys are known
+ * >>tls-sending -- plaintext goes out as records, and so do alerts
  *
- * The table of >>transport over the records above. A call seals or opens as
- * many records as it may in the scratch memory of its worker, so a connection
- * that does not wait for its client has no memory but its keys.
+ * A call seals as many records as it may in the scratch memory of its worker
+ * and sends them at once. Ciphertext that the socket refuses is kept, since its
+ * numbers are used up, and goes before anything else; until it has gone, the
+ * plaintext that it stands for counts as not sent.
  *
- *     send   vectors, a file --> up to three records in w->wire --> one send()
- *                                     what the socket refuses --> t->out
- *     recv   one recv() --> records in w->wire --> the reader's buffer
- *                                     what it has no room for --> t->in
+ *     vectors, a file --> up to three records in w->wire --> one send()
+ *                               what the socket refuses --> t->out
  *
- * The ends: close_notify from the client is like a FIN, after which it still
- * gets its answer; ours goes out once, with finish(), and what comes behind it
- * is dropped unread. Anything that is forged, out of order or too long ends the
- * connection with the alert that RFC 5246 7.2.2 has for it.
- *
- * runs on   the worker that owns the connection; drop() on the listener, too
+ * runs on   the worker that owns the connection
  * ------------------------------------------------------------------------- */
 
 /* Sends the ciphertext that waits. 1: all of it; else as send() says. It goes
@@ -25711,6 +25716,24 @@ static void empm__tls_fatal(empm__conn *c, empm__tls_conn *t, int alert)
     t->sent_end = 1;
     errno = ECONNRESET;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>tls-transport -- the calls of a connection whose keys are known
+ *
+ * The table of >>transport over the records above. A call opens as many records
+ * as the reader has room for, so a connection that does not wait for its client
+ * has no memory but its keys.
+ *
+ *     recv   one recv() --> records in w->wire --> the reader's buffer
+ *                                     what it has no room for --> t->in
+ *
+ * The ends: close_notify from the client is like a FIN, after which it still
+ * gets its answer; ours goes out once, with finish(), and what comes behind it
+ * is dropped unread. Anything that is forged, out of order or too long ends the
+ * connection with the alert that RFC 5246 7.2.2 has for it.
+ *
+ * runs on   the worker that owns the connection; drop() on the listener, too
+ * ------------------------------------------------------------------------- */
 
 /* A record of n bytes belongs to a handshake: the client asks for new keys, and
  * no engine is there to make them. RFC 5246 7.2.2 has a warning for that, after
