@@ -324,7 +324,9 @@
  *   These end a whole child: a crash, exit(), pthread_exit(), pthread_cancel()
  *   in a handler, a C++ exception that leaves one. The log then says what its
  *   workers were running. A route that has ended CrashLimit children within
- *   CrashWindow answers 503; a minute later one request tries it.
+ *   CrashWindow answers 503; a minute later one request tries it. In a program
+ *   with a SIGSEGV handler of its own a crash counts only if no other request
+ *   ran in the child.
  *
  * ANSWERS  empm_json() and empm_html() take formats of printf(), whose texts
  *   they escape; empm_redirect() stays on this server, whatever text it gets;
@@ -37157,6 +37159,18 @@ static int empm__orders_next_byte(const int *fds, int n, int64_t ms,
  * answered only as long as the engine answers. Its variables are taken out of
  * the environment, so that programs of handlers do not speak for the server.
  * Here are also the instants of processes, and how a stop goes on.
+ *
+ * A unit of its, with PidFile below /run/server and logs below /var/log/server:
+ *
+ *     [Service]
+ *     Type=notify
+ *     NotifyAccess=all
+ *     ExecStart=/usr/local/bin/server -f /etc/server.conf
+ *     ExecReload=/bin/kill -USR1 $MAINPID
+ *     KillMode=mixed
+ *     WatchdogSec=30
+ *     RuntimeDirectory=server
+ *     LogsDirectory=server
  * ------------------------------------------------------------------------- */
 
 typedef struct empm__manager {       /* none: path and usec are "" */
