@@ -413,15 +413,15 @@
  *   EVENTMPM_NO_FASTCGI      2540 lines 27000 bytes FastCGI back ends: PHP
  *   EVENTMPM_NO_FORMS         720 lines  4900 bytes uploads, multipart forms
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
- *   EVENTMPM_NO_ANSWERS       690 lines  6600 bytes JSON, HTML, redirects and
- *                                                   cookies
+ *   EVENTMPM_NO_ANSWERS       810 lines  8400 bytes JSON, HTML, redirects,
+ *                                                   cookies, empm_accepts()
  *   EVENTMPM_NO_STORE         720 lines  2300 bytes the shared store
  *   EVENTMPM_NO_AUTH          800 lines  5500 bytes users and passwords
  *   EVENTMPM_NO_SESSIONS      380 lines  3900 bytes sessions
  *   EVENTMPM_NO_RATE_LIMIT    210 lines  1800 bytes RateLimit
  *   EVENTMPM_NO_CORS          210 lines  2700 bytes CORS
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
- *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
+ *   EVENTMPM_NO_CONFIG_FILES  640 lines 12400 bytes empm_load() and -f
  *   EVENTMPM_NO_MAIN          790 lines 13200 bytes the command line
  * ------------------------------------------------------------------------- */
 
@@ -4305,6 +4305,8 @@ EMPM_API empm_config empm_defaults(void)
  * proposed.
  * ------------------------------------------------------------------------- */
 
+#ifndef EVENTMPM_NO_CONFIG_FILES         /* such names come in Apache's files */
+
 /* Directives of Apache's that have no meaning here: accepted, so that its files
  * load, and said. */
 static const char empm__meaningless[] =
@@ -4422,6 +4424,15 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "MergeSlashes RegexDefaultOptions StrictHostCheck UnsafeAllow3F",
       "there is one way here: leave it out" }
 };
+
+#else
+
+static const char empm__meaningless[] = "-";
+static const struct { const char *names, *instead; } empm__apaches[] = {
+    { "-", "" }
+};
+
+#endif
 
 /* Is `name` one of `list`, whose names stand between single spaces? A name that
  * ends with '*' stands for all that begin so. An empty list is not allowed. The
@@ -12258,10 +12269,9 @@ EMPM_API const char *empm_host(empm_request *req)
  * >>request-pairs -- queries, forms, cookies, and the body
  *
  * Values that have names within one text of the client's: "a=1&b=2" in a query
- * or a form, "a=1; b=2" in Cookie, offers in Accept. A call by name looks
- * through the text as it came and decodes the one value; a walk by number
- * decodes all of them once, so that its cost is not the square of what a client
- * has sent.
+ * or a form, "a=1; b=2" in Cookie. A call by name looks through the text as it
+ * came and decodes the one value; a walk by number decodes all of them once, so
+ * that its cost is not the square of what a client has sent.
  * ------------------------------------------------------------------------- */
 
 /* Is `key` of n bytes, decoded, the same as name? They are compared byte by
@@ -12466,46 +12476,6 @@ EMPM_API int empm_form_at(empm_request *req, int i, const char **name,
         req->form_pairs = empm__request_pairs_read(req, req->body,
                                                    (size_t)req->body_len);
     return empm__request_pair_at(req->form_pairs, i, name, value);
-}
-
-/* The copy of an offer that was chosen: one, however often. */
-static const char *empm__request_offer(empm_request *req, const char *s,
-                                       size_t n)
-{
-    struct empm__value *v = req->values;
-    for (; v != NULL; v = v->next)
-        if (v->how == (int)EMPM__OFFER && strlen(v->text) == n &&
-            memcmp(v->text, s, n) == 0)
-            return v->text;
-    v = (struct empm__value *)empm_alloc(req, sizeof *v);
-    if (v == NULL || (v->text = empm__request_strndup(req, s, n)) == NULL)
-        return NULL;
-    v->from = NULL;
-    v->how = (int)EMPM__OFFER;
-    v->next = req->values;
-    req->values = v;
-    return v->text;
-}
-
-EMPM_API const char *empm_accepts(empm_request *req, const char *field,
-                                  const char *offers)
-{
-    const char *best = NULL;
-    size_t best_n = 0;
-    int weight = 0;
-    empm__list list;
-    empm__list_of_value(&list, offers);
-    while (empm__list_next(&list)) {
-        int q = empm__list_accepts(&req->w->s->chars, &req->head, req->text,
-                                   field, list.item, list.n);
-        q = q < 0 ? 1000 : q;            /* it has not said: all are equal */
-        if (q > weight) {
-            weight = q;
-            best = list.item;
-            best_n = list.n;
-        }
-    }
-    return best != NULL ? empm__request_offer(req, best, best_n) : NULL;
 }
 
 EMPM_API const char *empm_cookie(empm_request *req, const char *name)
@@ -13406,60 +13376,6 @@ EMPM_API int empm_add_header(empm_request *req, const char *name,
                              const char *value)
 {
     return empm__response_field_add(req, name, value, 0);
-}
-
-/* Writes the character `s` of n bytes as RFC 8187 3.2.1 has it. Returns the
- * end. */
-static char *empm__response_extended(char *at, const char *s, size_t n)
-{
-    for (; n > 0; n--, s++) {
-        const int ch = (unsigned char)*s;
-        if (ch < 127 && (empm__ascii_is_digit(ch) ||
-                         (empm__ascii_lower(ch) >= 'a' &&
-                          empm__ascii_lower(ch) <= 'z') ||
-                         strchr("!#$&+-.^_`|~", ch) != NULL))
-            *at++ = *s;
-        else {
-            *at++ = '%';
-            *at++ = "0123456789ABCDEF"[ch >> 4];
-            *at++ = "0123456789ABCDEF"[ch & 15];
-        }
-    }
-    return at;
-}
-
-/* The plain form has nothing that any browser reads in another way: '"' and
- * '\' of a quoted string, and '%', which some decode, are '_' there. Where
- * that changes the name, the second form has it. */
-EMPM_API int empm_set_download(empm_request *req, const char *name)
-{
-    char value[64 + 4 * 256], extended[3 * 256 + 1];
-    char *at = value, *to = extended;
-    const char *s = name;
-    int same = 1, first = 1;
-    if (name == NULL || strlen(name) > 255)
-        return EMPM_EINVAL;
-    for (; *s != '\0'; s++)
-        if (*s == '/' || *s == '\\')
-            name = s + 1;
-    if (*name == '\0')
-        name = "download";
-    at = EMPM__ADD(at, "attachment; filename=\"");
-    for (s = name; *s != '\0'; first = 0) {
-        const size_t n = empm__text_utf8(s);
-        const int bad = n == 0 || (first && *s == '.');
-        const int plain = !bad && n == 1 && *s != '"' && *s != '%';
-        *at++ = plain ? *s : '_';
-        to = empm__response_extended(to, bad ? "_" : s, bad ? 1 : n);
-        same &= plain || bad;
-        s += n + (n == 0);
-    }
-    *at++ = '"';
-    *to = *at = '\0';
-    if (!same)
-        snprintf(at, (size_t)(value + sizeof value - at),
-                 "; filename*=UTF-8''%s", extended);
-    return empm_set_header(req, "Content-Disposition", value);
 }
 
 /* Sent at once, behind the answers before it: it is worth something only while
@@ -19369,7 +19285,7 @@ EMPM_API int empm_html(empm_request *req, const char *fmt, ...)
 }
 
 /* ---------------------------------------------------------------------------
- * >>answers-fields -- redirects and cookies
+ * >>answers-fields -- redirects, cookies, downloads, and what a client takes
  *
  * What stands in a field of the answer goes by the grammar of its reader, the
  * browser, which forgives more than RFCs do: so a target is a path of this
@@ -19617,6 +19533,100 @@ EMPM_API int empm_set_cookie(empm_request *req, const char *name,
     if (r == EMPM_OK)
         empm__answers_cookie_last(req, name);
     return r;
+}
+
+/* The copy of an offer that was chosen: one, however often. */
+static const char *empm__answers_offer(empm_request *req, const char *s,
+                                       size_t n)
+{
+    struct empm__value *v = req->values;
+    for (; v != NULL; v = v->next)
+        if (v->how == (int)EMPM__OFFER && strlen(v->text) == n &&
+            memcmp(v->text, s, n) == 0)
+            return v->text;
+    v = (struct empm__value *)empm_alloc(req, sizeof *v);
+    if (v == NULL || (v->text = empm__request_strndup(req, s, n)) == NULL)
+        return NULL;
+    v->from = NULL;
+    v->how = (int)EMPM__OFFER;
+    v->next = req->values;
+    req->values = v;
+    return v->text;
+}
+
+EMPM_API const char *empm_accepts(empm_request *req, const char *field,
+                                  const char *offers)
+{
+    const char *best = NULL;
+    size_t best_n = 0;
+    int weight = 0;
+    empm__list list;
+    empm__list_of_value(&list, offers);
+    while (empm__list_next(&list)) {
+        int q = empm__list_accepts(&req->w->s->chars, &req->head, req->text,
+                                   field, list.item, list.n);
+        q = q < 0 ? 1000 : q;            /* it has not said: all are equal */
+        if (q > weight) {
+            weight = q;
+            best = list.item;
+            best_n = list.n;
+        }
+    }
+    return best != NULL ? empm__answers_offer(req, best, best_n) : NULL;
+}
+
+/* Writes the character `s` of n bytes as RFC 8187 3.2.1 has it. Returns the
+ * end. */
+static char *empm__answers_extended(char *at, const char *s, size_t n)
+{
+    for (; n > 0; n--, s++) {
+        const int ch = (unsigned char)*s;
+        if (ch < 127 && (empm__ascii_is_digit(ch) ||
+                         (empm__ascii_lower(ch) >= 'a' &&
+                          empm__ascii_lower(ch) <= 'z') ||
+                         strchr("!#$&+-.^_`|~", ch) != NULL))
+            *at++ = *s;
+        else {
+            *at++ = '%';
+            *at++ = "0123456789ABCDEF"[ch >> 4];
+            *at++ = "0123456789ABCDEF"[ch & 15];
+        }
+    }
+    return at;
+}
+
+/* The plain form has nothing that any browser reads in another way: '"' and
+ * '\' of a quoted string, and '%', which some decode, are '_' there. Where
+ * that changes the name, the second form has it. */
+EMPM_API int empm_set_download(empm_request *req, const char *name)
+{
+    char value[64 + 4 * 256], extended[3 * 256 + 1];
+    char *at = value, *to = extended;
+    const char *s = name;
+    int same = 1, first = 1;
+    if (name == NULL || strlen(name) > 255)
+        return EMPM_EINVAL;
+    for (; *s != '\0'; s++)
+        if (*s == '/' || *s == '\\')
+            name = s + 1;
+    if (*name == '\0')
+        name = "download";
+    at = EMPM__ADD(at, "attachment; filename=\"");
+    for (s = name; *s != '\0'; first = 0) {
+        const size_t n = empm__text_utf8(s);
+        const int bad = n == 0 || (first && *s == '.');
+        const int plain = !bad && n == 1 && *s != '"' && *s != '%';
+        *at++ = plain ? *s : '_';
+        to = empm__answers_extended(to, bad ? "_" : s, bad ? 1 : n);
+        same &= plain || bad;
+        s += n + (n == 0);
+    }
+    *at++ = '"';
+    *to = *at = '\0';
+    if (!same)
+        snprintf(at, (size_t)(value + sizeof value - at),
+                 "; filename*=UTF-8''%s", extended);
+    return empm_set_header(req, "Content-Disposition", value);
 }
 
 #endif /* EVENTMPM_NO_ANSWERS */
