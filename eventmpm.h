@@ -33632,23 +33632,15 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
     if (x->wait.ticket != 0)         /* whatever the reason: is there a seat? */
         empm__fcgi_begin_at(x, empm__backend_wait_end(req->w, x->group,
                                                       &x->wait));
-    switch (why) {
-    case EMPM_GONE:
+    if (why == EMPM_GONE) {
         empm__fcgi_close(x);
         return 499;
-    case EMPM_STOPPING:
-        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "the server stops");
-    case EMPM_TIMEOUT:
-        if (x->phase == EMPM__FCGI_CONNECTING && x->fd >= 0)
-            return empm__fcgi_next(x, 503, 5704, "cannot be reached in "
-                                   "ProxyConnectTimeout");
-        if (x->phase != EMPM__FCGI_CONNECTING)
-            return empm__fcgi_too_late(x);
-        break;                       /* the pause before another attempt, or
-                                        the wait for a seat */
-    default:
-        break;
     }
+    if (why == EMPM_STOPPING)
+        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "the server stops");
+    /* Time that is over is no case of its own: on a machine that is late the
+     * back end may have got on meanwhile. Whoever finds that it has not, and
+     * would wait again, finds no time left. */
     if (x->fd < 0)
         return x->at != NULL ? empm__fcgi_open(x) : empm__fcgi_connect(x);
     if (x->phase == EMPM__FCGI_CONNECTING)
