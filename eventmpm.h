@@ -516,7 +516,7 @@ extern "C" {
 #endif
 
 /* ---------------------------------------------------------------------------
- * >>types -- results, routes, configuration
+ * >>types -- results and routes
  * ------------------------------------------------------------------------- */
 
 /* Results. A call returns EMPM_OK or a negative error. A handler returns
@@ -721,6 +721,15 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
 
 /* A text as the `user` of a route, in both languages. */
 #define EMPM_TEXT(text) ((void *)(uintptr_t)(text))
+
+/* ---------------------------------------------------------------------------
+ * >>types-config -- what can be set
+ *
+ * A program sets what its server is: fields of one struct, or directives of
+ * Apache's by text, which set the same fields. Each comment has the default,
+ * the unit and what a client sees at a limit; bytes are bytes, and times end in
+ * _ms. >>settings has the range of each.
+ * ------------------------------------------------------------------------- */
 
 /* All settings. empm_defaults() makes one; change its fields or call
  * empm_set(), and leave it in place while the server lives. Brackets name the
@@ -1837,26 +1846,26 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   settings values directives check          what can be set, and how
  *   score peer                                counters; the other end's address
  *   handover wheel queue inbox poller         a connection changes hands
- *   route route-search engine-types locations pages
+ *   route route-search engine-types hooks engine-log locations pages
  *                                             patterns; workers, engines
  *   transport io                              bytes in, bytes out
  *   exchange taking accepting moving admission listener
  *                                             accepts, and gives to siblings
  *   head head-lines body                      HTTP in
- *   request request-memory request-values notes
+ *   request request-memory request-values request-pairs notes
  *                                             what a handler holds
- *   protocol response response-head response-calls response-end
+ *   protocol response response-head response-calls response-body response-end
  *                                             what it answers
  *   steps dispatch reading reading-body handling writing conn
  *                                             the life of a connection
- *   engine endpoints endpoint-unix endpoint-sockets limits users logs server
- *                                             threads, sockets, all together
+ *   engine endpoints endpoint-unix endpoint-sockets limits users logs
+ *   server server-calls                       threads, sockets, all together
  *   -- here ends the core --
  *   config-files config-sections answers proxy digest store rate cors auth
  *   sessions forms form-parts events tls fields access files fastcgi status
  *   wings
  *                                             wings, each of them closed
- *   testing                                   requests without a socket
+ *   testing testing-calls                     requests without a socket
  *   signals manager attend identity           one process that serves
  *   generations crash children growth reload upgrade parent program
  *                                             a parent and its children
@@ -1961,7 +1970,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *
  * To add something, edit these places; the test fails while one is missing:
  *
- *   a directive    a field of empm_config in >>types; a row of
+ *   a directive    a field of empm_config in >>types-config; a row of
  *                  empm__directives in >>settings; README's list, if one sets
  *                  it often. Test config.every_directive_from_a_file, with a
  *                  row of its own there
@@ -2024,7 +2033,9 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix poller          poller
  *   prefix route           route routes
  *   prefix route-search    route path
- *   prefix engine-types    wings engine worker
+ *   prefix engine-types    engine
+ *   prefix hooks           wings
+ *   prefix engine-log      engine worker
  *   prefix locations       location locations
  *   prefix pages           budget pool file worker page pages
  *   prefix transport       transport socket plain conn
@@ -2041,10 +2052,12 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix request         request
  *   prefix request-memory  request
  *   prefix request-values  request
+ *   prefix request-pairs   request
  *   prefix notes           request
  *   prefix response        response
  *   prefix response-head   response text
  *   prefix response-calls  response
+ *   prefix response-body   response
  *   prefix response-end    response
  *   prefix steps           step turn
  *   prefix dispatch        dispatch
@@ -2061,14 +2074,17 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix users           identity check
  *   prefix logs            server logs
  *   prefix server          server
+ *   prefix server-calls    server
  *   prefix config-files    loader define load
  *   prefix config-sections loader config
  *   prefix answers         answers
+ *   prefix answers-formats answers
  *   prefix answers-fields  answers
  *   prefix proxy           proxy reading
  *   prefix digest          sha256 hmac secret base64
  *   prefix store           random shared
  *   prefix store-table     sip kv
+ *   prefix store-entries   kv
  *   prefix store-calls     store
  *   prefix rate            rate
  *   prefix cors            cors
@@ -2078,13 +2094,15 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix sessions        session secrets
  *   prefix forms           form
  *   prefix form-parts      forms
- *   prefix events          news channel ear events
+ *   prefix events          news channel ear
+ *   prefix events-streams  events
  *   prefix tls-pem         tls
  *   prefix tls-names       tls
  *   prefix tls-keys        tls
  *   prefix tls-hello       tls
  *   prefix tls-clients     tls
  *   prefix tls-records     tls
+ *   prefix tls-sending     tls
  *   prefix tls-transport   tls
  *   prefix tls-sessions    tls
  *   prefix tls-choice      tls
@@ -2125,6 +2143,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix status-calls    status
  *   prefix wings           wings
  *   prefix testing         test
+ *   prefix testing-calls   test
  *   prefix signals         signals program orders
  *   prefix manager         manager program stop time process
  *   prefix attend          process watchdog program parent attend check
@@ -3025,7 +3044,7 @@ static int empm__chars_all(const empm__chars *t, const char *s, size_t n,
  *
  *   empm__log           for a caller that has only a config
  *   empm__engine_log    the listener; limited
- *   empm__worker_log    a worker; limited           (>>engine-types)
+ *   empm__worker_log    a worker; limited           (>>engine-log)
  *   empm__request_log   ... with a request; limited (>>notes)
  *
  * What load can repeat must not fill the disk: of each number a child writes a
@@ -7660,8 +7679,23 @@ typedef struct empm__location {
     int                cors_credentials, cors_max_age_s;
 } empm__location;
 
-/* A wing is an optional part of the server; this is all that the core knows of
- * it. One that is not built has no hook but `check`. Every hook may be NULL.
+/* Is each answer the last one of its connection, since the server is stopping?
+ * Not if siblings serve on: they get the connection. */
+static int empm__engine_is_closing(const empm__engine *e)
+{
+    return empm__load(&e->stopping) && !EMPM__HANDS_OVER(e);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>hooks -- the wings, as the core calls them
+ *
+ * A wing is an optional part of the server. The core knows a table of hooks of
+ * each and calls them at fixed points of a life: of a server, an engine, a
+ * round, a request. So neither a feature's name nor its switch stands in the
+ * core.
+ * ------------------------------------------------------------------------- */
+
+/* A wing that is not built has no hook but `check`. Every hook may be NULL.
  *
  *   check         says what is wrong with the settings that are the wing's
  *   server_new    makes what it has for each server, or says why it cannot.
@@ -7769,12 +7803,13 @@ static void empm__wings_chore(empm__engine *e)
         (*wing)->chore(e);
 }
 
-/* Is each answer the last one of its connection, since the server is stopping?
- * Not if siblings serve on: they get the connection. */
-static int empm__engine_is_closing(const empm__engine *e)
-{
-    return empm__load(&e->stopping) && !EMPM__HANDS_OVER(e);
-}
+/* ---------------------------------------------------------------------------
+ * >>engine-log -- messages of a child and of its workers
+ *
+ * A client can bring about most of these messages as often as it likes. So each
+ * number has a limit for a minute, kept by the engine for all of its workers,
+ * and what is left out is counted and told.
+ * ------------------------------------------------------------------------- */
 
 static void empm__engine_log(empm__engine *e, enum empm_log_level level,
                              int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
@@ -12013,7 +12048,7 @@ static int empm__request_in_room(empm_request *req, uint32_t most)
 }
 
 /* ---------------------------------------------------------------------------
- * >>request-values -- what the client has sent, by name
+ * >>request-values -- parts, fields and path values, by name
  *
  * A value is found when it is asked for, decoded into memory of the request,
  * and remembered, so that asking again costs a look and gives the same pointer.
@@ -12216,6 +12251,16 @@ EMPM_API const char *empm_host(empm_request *req)
     return req->head.flags & EMPM__H_ABSOLUTE
                ? empm__request_value(req, host, n, EMPM__AS_SENT) : host;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>request-pairs -- queries, forms, cookies, and the body
+ *
+ * Values that have names within one text of the client's: "a=1&b=2" in a query
+ * or a form, "a=1; b=2" in Cookie, offers in Accept. A call by name looks
+ * through the text as it came and decodes the one value; a walk by number
+ * decodes all of them once, so that its cost is not the square of what a client
+ * has sent.
+ * ------------------------------------------------------------------------- */
 
 /* Is `key` of n bytes, decoded, the same as name? They are compared byte by
  * byte on the way: keys that are not asked for cost no memory. One that cannot
@@ -13199,7 +13244,7 @@ static int empm__response_end_chunks(empm_request *req)
 }
 
 /* ---------------------------------------------------------------------------
- * >>response-calls -- what a handler calls to answer
+ * >>response-calls -- status, fields and trailers of an answer
  *
  * Each call checks that the answer may still change, keeps what it is given by
  * copy, and never waits for the client. A call in the wrong order is the
@@ -13521,6 +13566,15 @@ EMPM_API int empm_add_trailer(empm_request *req, const char *name,
     *last = t;
     return EMPM_OK;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>response-body -- the body of an answer, as a handler writes it
+ *
+ * What is written gathers in pages, and is sent when there is enough of it for
+ * one call of the system, or at empm_flush(). Whether the answer has a length
+ * or chunks is decided as late as that: one that ends before has a length,
+ * which costs nothing.
+ * ------------------------------------------------------------------------- */
 
 /* Returns the last page of the body, or a new one, with room for at least one
  * more byte; NULL: no memory. The first page keeps room for the head, and each
@@ -18010,6 +18064,16 @@ static int empm__server_new(empm_config *cfg, int shared,
     return r;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>server-calls -- a server starts, and ends
+ *
+ * A server gets the engines of its process here, one for its endpoints and one
+ * for those of the status alone. empm_start() to empm_free() are that for a
+ * program that serves with its own threads; >>program does it with children. A
+ * stop is a bit that any thread may set, and the end is waited for in one
+ * place.
+ * ------------------------------------------------------------------------- */
+
 EMPM_API int empm_port(const empm_server *s, int i)
 {
     return i >= 0 && i < s->nendpoints ? s->endpoints[i].port : -1;
@@ -18844,16 +18908,7 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
  *
  * A text that a client has sent stays a text in the answer: each character that
  * could end it is escaped, and bytes that are no UTF-8 become U+FFFD, as
- * decoders would have it. Formats are those of printf(), so that compilers
- * check the arguments; a format that would not be JSON is refused before a byte
- * of it is written. So a format is read twice:
- *
- *     format_ok   parse each directive, follow the strings of the format
- *     write       the same, with arguments --> text[512] --> empm_write()
- *
- * Left out, as JSON has no place for it or a call of its own serves better:
- * flags and widths (a number has no zeros before it), %x, %p, %n, long double,
- * wide characters, and a raw %s, through which a client's text could pass.
+ * decoders would have it. The buffer's end never cuts a character in two.
  *
  * source    RFC 8259 7, Unicode 15 3.9 (table 3-7, U+FFFD for each maximal
  *           subpart), HTML 13.1.2
@@ -18959,6 +19014,21 @@ EMPM_API size_t empm_escape_html(char *to, size_t cap, const char *text,
 {
     return empm__answers_escape_all(to, cap, text, len, EMPM__HTML);
 }
+
+/* ---------------------------------------------------------------------------
+ * >>answers-formats -- empm_json() and empm_html()
+ *
+ * Formats are those of printf(), so that compilers check the arguments; one
+ * that would not be JSON is refused before a byte of it is written. So a format
+ * is read twice:
+ *
+ *     format_ok   parse each directive, follow the strings of the format
+ *     write       the same, with arguments --> text[512] --> empm_write()
+ *
+ * Left out, as JSON has no place for it or a call of its own serves better:
+ * flags and widths (a number has no zeros before it), %x, %p, %n, long double,
+ * wide characters, and a raw %s, through which a client's text could pass.
+ * ------------------------------------------------------------------------- */
 
 /* Where a format is, and what it makes gathers for empm_write(). */
 typedef struct empm__answers_out {
@@ -20414,7 +20484,7 @@ static void empm__shared_lock_mended(pthread_mutex_t *m)
  * slots are bytes, so that a shard is small and its lock is held for a few
  * stores. A shard that is full drops what has expired, then the entry of the
  * owner that has most, which expires first. A process that dies while it holds
- * the lock leaves the old value or the new one: the next one mends the lists.
+ * the lock leaves lists that the next one mends.
  * ------------------------------------------------------------------------- */
 
 #define EMPM__KV_SLOTS 255             /* of a shard: a number is a byte */
@@ -20652,6 +20722,15 @@ static int empm__kv_evict(const empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
     empm__kv_remove(kv, sh, victim);
     return EMPM_OK;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>store-entries -- a key is found, and its value read or written
+ *
+ * A call locks the one shard that can have the key, finds its place there, does
+ * its work on copies and unlocks. A value is never changed where it stands: the
+ * new one takes a slot of its own, so a process that dies in the middle leaves
+ * the old value or the new one.
+ * ------------------------------------------------------------------------- */
 
 /* A key's place. A good empm__kv_open() leaves the shard locked. */
 typedef struct empm__kv_at {
@@ -23654,7 +23733,16 @@ static uint32_t empm__ear_take(empm__ear *ear, empm__news **list, uint32_t most,
     return n;
 }
 
-/* --- streams -------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>events-streams -- an answer that lasts, and broadcasts
+ *
+ * A stream is a request that suspends itself as soon as its client has all that
+ * the ring has for it. A broadcast, a client that can take more, the heartbeat
+ * and the stop of the server wake it, and all end in empm__events_go_on(),
+ * which sends what there is and waits again.
+ *
+ * runs on   the worker that owns the request; empm_broadcast() on any thread
+ * ------------------------------------------------------------------------- */
 
 /* Sets the fields of a stream, those that the handler has not set. */
 static void empm__events_head(empm_request *req)
@@ -25494,23 +25582,17 @@ static unsigned char *empm__tls_seal(empm__tls_conn *t, empm__tls_cipher *x,
 }
 
 /* ---------------------------------------------------------------------------
- * >>tls-transport -- the calls of a connection whose keys are known
+ * >>tls-sending -- plaintext goes out as records, and so do alerts
  *
- * The table of >>transport over the records above. A call seals or opens as
- * many records as it may in the scratch memory of its worker, so a connection
- * that does not wait for its client has no memory but its keys.
+ * A call seals as many records as it may in the scratch memory of its worker
+ * and sends them at once. Ciphertext that the socket refuses is kept, since its
+ * numbers are used up, and goes before anything else; until it has gone, the
+ * plaintext that it stands for counts as not sent.
  *
- *     send   vectors, a file --> up to three records in w->wire --> one send()
- *                                     what the socket refuses --> t->out
- *     recv   one recv() --> records in w->wire --> the reader's buffer
- *                                     what it has no room for --> t->in
+ *     vectors, a file --> up to three records in w->wire --> one send()
+ *                               what the socket refuses --> t->out
  *
- * The ends: close_notify from the client is like a FIN, after which it still
- * gets its answer; ours goes out once, with finish(), and what comes behind it
- * is dropped unread. Anything that is forged, out of order or too long ends the
- * connection with the alert that RFC 5246 7.2.2 has for it.
- *
- * runs on   the worker that owns the connection; drop() on the listener, too
+ * runs on   the worker that owns the connection
  * ------------------------------------------------------------------------- */
 
 /* Sends the ciphertext that waits. 1: all of it; else as send() says. It goes
@@ -25711,6 +25793,24 @@ static void empm__tls_fatal(empm__conn *c, empm__tls_conn *t, int alert)
     t->sent_end = 1;
     errno = ECONNRESET;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>tls-transport -- the calls of a connection whose keys are known
+ *
+ * The table of >>transport over the records above. A call opens as many records
+ * as the reader has room for, so a connection that does not wait for its client
+ * has no memory but its keys.
+ *
+ *     recv   one recv() --> records in w->wire --> the reader's buffer
+ *                                     what it has no room for --> t->in
+ *
+ * The ends: close_notify from the client is like a FIN, after which it still
+ * gets its answer; ours goes out once, with finish(), and what comes behind it
+ * is dropped unread. Anything that is forged, out of order or too long ends the
+ * connection with the alert that RFC 5246 7.2.2 has for it.
+ *
+ * runs on   the worker that owns the connection; drop() on the listener, too
+ * ------------------------------------------------------------------------- */
 
 /* A record of n bytes belongs to a handshake: the client asks for new keys, and
  * no engine is there to make them. RFC 5246 7.2.2 has a warning for that, after
@@ -36246,7 +36346,14 @@ EMPM_API empm_server *empm_test_server(empm_test *t)
     return t->s;
 }
 
-/* --- worker and listener in one ------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>testing-calls -- worker and listener in one, and the calls
+ *
+ * The thread that calls plays both: it lets input arrive, runs the connection
+ * as a worker does, then does one round of the listener, until the connection
+ * rests. So a test is as quick as its handlers; only what waits for a time
+ * takes it, and empm_test_patience() bounds that.
+ * ------------------------------------------------------------------------- */
 
 static empm__conn *empm__test_conn(const empm_test *t)
 {

@@ -36,7 +36,7 @@
  *   of reading-body                                in body
  *   of handling                                    in suspend
  *   of writing                                     in linger
- *   of engine engine-types wings                   in server
+ *   of engine engine-types engine-log hooks wings  in server
  *   of endpoints endpoint-unix endpoint-sockets    in listen
  *   of conditions codings file-cache multipart     in files
  *   of error-documents folders assets fields       in files
