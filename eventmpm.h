@@ -2133,6 +2133,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix fastcgi-params  cgi
  *   prefix fastcgi-backends backend
  *   prefix fastcgi         fcgi
+ *   prefix fastcgi-pieces  fcgi
  *   prefix fastcgi-exchange fcgi
  *   prefix fastcgi-routes  backend backends scripts fcgi
  *   prefix fastcgi-wing    backend backends fcgi
@@ -33200,6 +33201,76 @@ static int empm__fcgi_no_wait(empm__fcgi *x)
     return 499;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>fastcgi-pieces -- what is sent, and what the pieces of an answer become
+ *
+ * The parts of an exchange that neither wait nor go on to another part: the
+ * records of a request, and whether they may be sent again; messages, head and
+ * body of the answer, and how much more of it has room. A piece may begin and
+ * end at any byte, so what has come of a line or a head is kept in the request.
+ * ------------------------------------------------------------------------- */
+
+/* How long attempts to connect may take from their beginning. */
+static int empm__fcgi_patience(const empm__fcgi *x)
+{
+    return x->group->connect_ms > 0
+               ? x->group->connect_ms
+               : x->req->w->cfg->proxy_connect_timeout_ms;
+}
+
+/* How much of that is left. */
+static int empm__fcgi_patience_left(const empm__fcgi *x)
+{
+    return empm__time_until(empm__time_after(x->began_ms,
+                                             empm__fcgi_patience(x)),
+                            empm__now_ms());
+}
+
+/* Writes the records before the body: into the scratch, which is enough for
+ * nearly all, else into memory of the request's own. Returns EMPM_OK, or a
+ * status. */
+static int empm__fcgi_prepare(empm__fcgi *x)
+{
+    empm_request *req = x->req;
+    char *to = empm__worker_scratch(req->w);
+    empm__fcgi_writer w;
+    size_t len, cap = to != NULL ? EMPM__SCRATCH : 0;
+    for (;;) {
+        empm__fcgi_begin(&w, to, cap, x->keeps);
+        x->head_len = empm__cgi_params(&w, req, &x->place);
+        if (x->head_len == 0)
+            return 431;
+        if (x->head_len <= cap)
+            break;
+        cap = x->head_len;
+        if ((to = (char *)empm_alloc(req, cap)) == NULL)
+            return 503;
+    }
+    x->head = to;
+    x->sent = 0;
+    empm_body(req, &len);
+    x->all = (int64_t)x->head_len + empm__fcgi_body_bytes((int64_t)len);
+    return EMPM_OK;
+}
+
+/* May the request be sent again, to another back end? Nothing of it has been
+ * done twice then: nothing has been sent, or the method is safe, and nothing of
+ * an answer has come. */
+static int empm__fcgi_may_retry(const empm__fcgi *x)
+{
+    const char *m = empm_method(x->req);
+    return !x->begun && (x->sent == 0 || strcmp(m, "GET") == 0 ||
+                         strcmp(m, "HEAD") == 0 || strcmp(m, "OPTIONS") == 0);
+}
+
+/* The request begins anew at the same back end or at another one. */
+static void empm__fcgi_rewind(empm__fcgi *x)
+{
+    x->sent = 0;
+    x->head_len = 0;                 /* made anew when it is connected */
+    memset(&x->reader, 0, sizeof x->reader);
+}
+
 /* Takes a piece of messages, which may end anywhere: each line of them is a
  * line in the error log. */
 static void empm__fcgi_messages(empm__fcgi *x, const char *s, size_t n)
@@ -33324,6 +33395,35 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
                ? NULL : "";                      /* that has been said */
 }
 
+/* Is all of the answer here, but for the record that ends it? */
+static int empm__fcgi_has_all(const empm__fcgi *x)
+{
+    return x->head_done && x->length >= 0 && x->given == x->length;
+}
+
+/* How much of what the back end sends next has room: what is read is never
+ * lost. A client that does not read shall have no more than half of
+ * LimitResponseSpool, and others the rest of what there is. Without an overflow
+ * there is the memory of EMPM_RESPONSE_BUFFER, unless the overflow has bytes
+ * that go first. */
+static size_t empm__fcgi_room(const empm__fcgi *x)
+{
+    const empm_request *req = x->req;
+    const empm__io *io = &req->io;
+    const int64_t most = req->w->cfg->limit_response_spool;
+    const int64_t waits = io->out_left + (int64_t)req->body_out_bytes;
+    const int spools = io->out_last != NULL && empm__io_has_slice(io->out_last);
+    if (!spools && waits + (int64_t)EMPM__SCRATCH <= EMPM_RESPONSE_BUFFER)
+        return EMPM__SCRATCH;        /* nearly all answers: no look at more */
+    if (io->out_left <= most / 2 &&
+        most - io->out_left >= 2 * (int64_t)EMPM__SCRATCH &&
+        empm__pool_spool_has(req->w, EMPM_TURN_BYTES, io->spool_fd < 0))
+        return EMPM__SCRATCH;
+    if (spools || waits > EMPM_RESPONSE_BUFFER / 2)
+        return 0;
+    return empm__min(EMPM_RESPONSE_BUFFER / 2, EMPM__SCRATCH);
+}
+
 /* ---------------------------------------------------------------------------
  * >>fastcgi-exchange -- connect, send, read the answer
  *
@@ -33357,12 +33457,6 @@ static int empm__fcgi_wait(empm__fcgi *x, int events, int ms)
                : empm__fcgi_no_wait(x);
 }
 
-/* Is all of the answer here, but for the record that ends it? */
-static int empm__fcgi_has_all(const empm__fcgi *x)
-{
-    return x->head_done && x->length >= 0 && x->given == x->length;
-}
-
 /* The back end has taken and given nothing for too long. */
 static int empm__fcgi_too_late(empm__fcgi *x)
 {
@@ -33382,24 +33476,6 @@ static int empm__fcgi_wait_on(empm__fcgi *x)
         return empm__fcgi_too_late(x);
     return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
                                                : EMPM_FD_IN, left_ms);
-}
-
-/* May the request be sent again, to another back end? Nothing of it has been
- * done twice then: nothing has been sent, or the method is safe, and nothing of
- * an answer has come. */
-static int empm__fcgi_may_retry(const empm__fcgi *x)
-{
-    const char *m = empm_method(x->req);
-    return !x->begun && (x->sent == 0 || strcmp(m, "GET") == 0 ||
-                         strcmp(m, "HEAD") == 0 || strcmp(m, "OPTIONS") == 0);
-}
-
-/* The request begins anew at the same back end or at another one. */
-static void empm__fcgi_rewind(empm__fcgi *x)
-{
-    x->sent = 0;
-    x->head_len = 0;                 /* made anew when it is connected */
-    memset(&x->reader, 0, sizeof x->reader);
 }
 
 /* This back end has failed: the next one is tried, each once, or the request
@@ -33467,29 +33543,6 @@ static int empm__fcgi_broken(empm__fcgi *x, const char *why)
         return empm__fcgi_open(x);
     }
     return empm__fcgi_next(x, 502, 5703, why);
-}
-
-/* How much of what the back end sends next has room: what is read is never
- * lost. A client that does not read shall have no more than half of
- * LimitResponseSpool, and others the rest of what there is. Without an overflow
- * there is the memory of EMPM_RESPONSE_BUFFER, unless the overflow has bytes
- * that go first. */
-static size_t empm__fcgi_room(const empm__fcgi *x)
-{
-    const empm_request *req = x->req;
-    const empm__io *io = &req->io;
-    const int64_t most = req->w->cfg->limit_response_spool;
-    const int64_t waits = io->out_left + (int64_t)req->body_out_bytes;
-    const int spools = io->out_last != NULL && empm__io_has_slice(io->out_last);
-    if (!spools && waits + (int64_t)EMPM__SCRATCH <= EMPM_RESPONSE_BUFFER)
-        return EMPM__SCRATCH;        /* nearly all answers: no look at more */
-    if (io->out_left <= most / 2 &&
-        most - io->out_left >= 2 * (int64_t)EMPM__SCRATCH &&
-        empm__pool_spool_has(req->w, EMPM_TURN_BYTES, io->spool_fd < 0))
-        return EMPM__SCRATCH;
-    if (spools || waits > EMPM_RESPONSE_BUFFER / 2)
-        return 0;
-    return empm__min(EMPM_RESPONSE_BUFFER / 2, EMPM__SCRATCH);
 }
 
 /* Waits until the client has read half of what there is for it. The back end
@@ -33627,33 +33680,6 @@ static int empm__fcgi_send(empm__fcgi *x, int first)
     return empm__fcgi_wait_on(x);
 }
 
-/* Writes the records before the body: into the scratch, which is enough for
- * nearly all, else into memory of the request's own. Returns EMPM_OK, or a
- * status. */
-static int empm__fcgi_prepare(empm__fcgi *x)
-{
-    empm_request *req = x->req;
-    char *to = empm__worker_scratch(req->w);
-    empm__fcgi_writer w;
-    size_t len, cap = to != NULL ? EMPM__SCRATCH : 0;
-    for (;;) {
-        empm__fcgi_begin(&w, to, cap, x->keeps);
-        x->head_len = empm__cgi_params(&w, req, &x->place);
-        if (x->head_len == 0)
-            return 431;
-        if (x->head_len <= cap)
-            break;
-        cap = x->head_len;
-        if ((to = (char *)empm_alloc(req, cap)) == NULL)
-            return 503;
-    }
-    x->head = to;
-    x->sent = 0;
-    empm_body(req, &len);
-    x->all = (int64_t)x->head_len + empm__fcgi_body_bytes((int64_t)len);
-    return EMPM_OK;
-}
-
 /* Is connected: the request is sent. */
 static int empm__fcgi_connected(empm__fcgi *x)
 {
@@ -33668,22 +33694,6 @@ static int empm__fcgi_connected(empm__fcgi *x)
     x->req->stays = 1;
     x->req->gathers = !x->group->flushes;
     return empm__fcgi_send(x, 1);
-}
-
-/* How long attempts to connect may take from their beginning. */
-static int empm__fcgi_patience(const empm__fcgi *x)
-{
-    return x->group->connect_ms > 0
-               ? x->group->connect_ms
-               : x->req->w->cfg->proxy_connect_timeout_ms;
-}
-
-/* How much of that is left. */
-static int empm__fcgi_patience_left(const empm__fcgi *x)
-{
-    return empm__time_until(empm__time_after(x->began_ms,
-                                             empm__fcgi_patience(x)),
-                            empm__now_ms());
 }
 
 /* Waits before it connects again to a unix socket whose queue is full: no event
@@ -33810,23 +33820,15 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
     if (x->wait.ticket != 0)         /* whatever the reason: is there a seat? */
         empm__fcgi_begin_at(x, empm__backend_wait_end(req->w, x->group,
                                                       &x->wait));
-    switch (why) {
-    case EMPM_GONE:
+    if (why == EMPM_GONE) {
         empm__fcgi_close(x);
         return 499;
-    case EMPM_STOPPING:
-        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "the server stops");
-    case EMPM_TIMEOUT:
-        if (x->phase == EMPM__FCGI_CONNECTING && x->fd >= 0)
-            return empm__fcgi_next(x, 503, 5704, "cannot be reached in "
-                                   "ProxyConnectTimeout");
-        if (x->phase != EMPM__FCGI_CONNECTING)
-            return empm__fcgi_too_late(x);
-        break;                       /* the pause before another attempt, or
-                                        the wait for a seat */
-    default:
-        break;
     }
+    if (why == EMPM_STOPPING)
+        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "the server stops");
+    /* Time that is over is no case of its own: on a machine that is late the
+     * back end may have got on meanwhile. Whoever finds that it has not, and
+     * would wait again, finds no time left. */
     if (x->fd < 0)
         return x->at != NULL ? empm__fcgi_open(x) : empm__fcgi_connect(x);
     if (x->phase == EMPM__FCGI_CONNECTING)
