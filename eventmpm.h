@@ -150,39 +150,11 @@
  * FORMS  empm_query() and empm_form() find a value by its name, empm_query_at()
  *   and empm_form_at() walk over all of them. EMPM_UPLOAD is a route for forms
  *   with files, which go to disk as they come; no worker waits for a slow one.
- *   A page that takes a firmware, and another one that says how far it is:
- *
- *     static int receive(empm_request *req, enum empm_part_event event,
- *                        empm_part *part, const void *data, size_t len,
- *                        void *user)
- *     {
- *         (void)event; (void)part; (void)data; (void)len; (void)user;
- *         empm_progress(req, empm_query(req, "token"));
- *         return EMPM_OK;                   // or a status, to refuse the rest
- *     }
- *
- *     static int flash(empm_request *req, void *user)
- *     {
- *         empm_part *image = empm_part_find(req, "image");
- *         const char *version = empm_form(req, "version");
- *         (void)user;
- *         if (image == NULL || image->fd < 0 || version == NULL)
- *             return 422;
- *         // image->fd is a file without a name, which ends with the request:
- *         // read it, or take it over with empm_part_take()
- *         empm_printf(req, "%s, %lld bytes, is version %s\n",
- *                     image->safe_name, (long long)image->size, version);
- *         return EMPM_OK;
- *     }
- *
- *     static const empm_route routes[] = {
- *         EMPM_UPLOAD("POST /firmware", flash, NULL, receive, 64 << 20),
- *         EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
- *         EMPM_ROUTES_END
- *     };
- *
- *   With SharedStoreSize set, /progress?token=X tells, in any child, of a POST
- *   to /firmware?token=X: {"received":1048576,"length":4194304}.
+ *   empm_part_save() makes a file of one, empm_part_take() a descriptor of the
+ *   program's. With empm_progress_part, and SharedStoreSize set, the route
+ *   empm_progress_page tells, in any child, how far ?token=X of a POST with
+ *   ?token=X is: {"received":1048576,"length":4194304}. >>firmware at the end
+ *   of this file is a whole program: a page that takes a firmware.
  *
  * BACK ENDS  EMPM_PHP("/", "./www", "unix:/run/php/php-fpm.sock") serves files
  *   and runs the scripts among them in PHP-FPM; EMPM_FASTCGI gives a subtree to
@@ -341,7 +313,8 @@
  * EVENTS  A handler that returns empm_events(req, "news") makes its request a
  *   stream of server-sent events (EventSource in a browser), which holds no
  *   worker; empm_broadcast(server, "news", ...) sends one to all that listen in
- *   this process, from any thread. See >>calls-events.
+ *   this process, from any thread. See >>calls-events; >>dashboard is a whole
+ *   program.
  *
  * TESTS  With EVENTMPM_TEST defined, empm_test_get() and its like run a request
  *   through parser, routes, handler and answer in the thread that calls: so a
@@ -619,7 +592,8 @@ typedef struct empm_part {
     const char *data;             /* in memory, once all are here; else NULL. A
                                      text ends with a NUL */
     int         fd;               /* the file; -1: none. The server closes it
-                                     with the request: empm_part_take() */
+                                     with the request: empm_part_save(),
+                                     empm_part_take() */
     void       *user;             /* yours */
 } empm_part;
 
@@ -1212,6 +1186,31 @@ EMPM_API empm_part *empm_part_find(empm_request *req, const char *name);
  * is read from its begin, and has no name.
  *   returns   the descriptor; -1: it has none */
 EMPM_API int empm_part_take(empm_request *req, empm_part *part);
+
+/* Copies what a part holds, in its file or in memory, to a file with a name,
+ * which is there as a whole or not at all: a new one beside it is written,
+ * forced to the disk, and takes the place of what has been there. A process
+ * that is killed meanwhile may leave "PATH.XXXX.part".
+ *   path      of yours; of a client's words at most safe_name, behind a folder,
+ *             unless it is ""
+ *   returns   EMPM_OK
+ *             EMPM_EINVAL   the part is not whole, or its bytes are not kept
+ *             EMPM_ENOMEM
+ *             EMPM_ESYS     no folder, no right, no room: the log has the
+ *                           reason, and errno is that of the call
+ *   blocks    for the disk */
+EMPM_API int empm_part_save(empm_request *req, empm_part *part,
+                            const char *path);
+
+/* Did no page of another site make the browser send this request? A browser
+ * adds cookies and passwords to what it sends, whatever page has asked for it:
+ * 403 for the others where a request changes something.
+ *   returns   1: a page of this host has made it, its user, or a program that
+ *             is no browser; 0: another page has, of another port included
+ *   note      behind a proxy that changes Host, browsers that do not send
+ *             Sec-Fetch-Site get 0
+ *   source    Fetch Metadata (W3C); RFC 6454 7 */
+EMPM_API int empm_same_origin(empm_request *req);
 
 /* Is the body of that media type? Case and parameters do not count:
  * "application/json" for "Application/JSON; charset=utf-8". */
@@ -1820,6 +1819,12 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   returns   also EMPM_EINVAL: no such token, or NULL
  */
 EMPM_API int empm_progress(empm_request *req, const char *token);
+
+/* An on_part, for EMPM_UPLOAD: notes the progress by the token that ?token=
+ * names, if there is one. */
+EMPM_API int empm_progress_part(empm_request *req, enum empm_part_event event,
+                                empm_part *part, const void *data, size_t len,
+                                void *user);
 
 /* A handler, for GET: {"received":1048576,"length":4194304} of the upload that
  * ?token= names, in bytes of its body; a length that nobody knows is null. 404:
@@ -12509,6 +12514,22 @@ EMPM_API const char *empm_accepts(empm_request *req, const char *field,
     return best != NULL ? empm__request_offer(req, best, best_n) : NULL;
 }
 
+/* Browsers of today say it themselves, over HTTPS and to this host; from others
+ * Origin is compared with Host. A form that a browser posts has one of the two;
+ * a link need not have, and is a GET. */
+EMPM_API int empm_same_origin(empm_request *req)
+{
+    const char *site = empm_header(req, "Sec-Fetch-Site");
+    const char *origin = empm_header(req, "Origin"), *host;
+    if (site != NULL)
+        return empm__text_equal(site, "same-origin") ||
+               empm__text_equal(site, "none");
+    if (origin == NULL)
+        return 1;
+    host = strstr(origin, "://");
+    return host != NULL && empm__text_equal(host + 3, empm_host(req));
+}
+
 EMPM_API const char *empm_cookie(empm_request *req, const char *name)
 {
     const empm__head *h = &req->head;
@@ -21061,6 +21082,19 @@ EMPM_API int empm_progress(empm_request *req, const char *token)
                   : empm_store_put(req->w->s, key, n, seen, sizeof seen, 60000);
 }
 
+EMPM_API int empm_progress_part(empm_request *req, enum empm_part_event event,
+                                empm_part *part, const void *data, size_t len,
+                                void *user)
+{
+    (void)event;
+    (void)part;
+    (void)data;
+    (void)len;
+    (void)user;
+    empm_progress(req, empm_query(req, "token"));
+    return EMPM_OK;
+}
+
 EMPM_API int empm_progress_page(empm_request *req, void *user)
 {
     char key[80], length[24];
@@ -23365,6 +23399,71 @@ EMPM_API int empm_part_take(empm_request *req, empm_part *part)
     p->ours = 0;
     p->spooled = 0;
     return fd;
+}
+
+/* Writes all that a part holds to `fd`, and forces it to the disk. Returns
+ * NULL, or the call that has failed, with errno. */
+static const char *empm__forms_copy(const empm_part *part, int fd)
+{
+    char page[8192];
+    int64_t at = 0;
+    while (at < part->size) {
+        const size_t want = part->size - at > (int64_t)sizeof page
+                                ? sizeof page : (size_t)(part->size - at);
+        const char *from = part->data != NULL ? part->data + at : page;
+        ssize_t n = part->data != NULL ? (ssize_t)want
+                                       : pread(part->fd, page, want, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            errno = n == 0 ? EIO : errno;    /* shorter than what was written */
+            return "pread";
+        }
+        if ((n = write(fd, from, (size_t)n)) < 0 && errno != EINTR)
+            return "write";
+        at += n > 0 ? n : 0;
+    }
+    return fsync(fd) < 0 ? "fsync" : NULL;
+}
+
+EMPM_API int empm_part_save(empm_request *req, empm_part *part,
+                            const char *path)
+{
+    const empm__forms *f = req->forms;
+    const size_t n = strlen(path) + 32;
+    const char *failed = NULL;
+    char *beside;
+    int fd = -1, i, why;
+    if ((part->fd < 0 && part->data == NULL) || *path == '\0' ||
+        (!f->whole && f->reader.state == EMPM__FORM_DATA &&
+         part == &f->parts[f->n - 1]->pub))
+        return EMPM_EINVAL;
+    if ((beside = (char *)empm_alloc(req, n)) == NULL)
+        return EMPM_ENOMEM;
+    for (i = 0; fd < 0 && i < 100; i++) {
+        snprintf(beside, n, "%s.%08lx.part", path,
+                 ((unsigned long)getpid() << 16 ^
+                  (unsigned long)empm__now_us()) & 0xffffffffUL);
+        fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd < 0 && errno != EEXIST)
+            break;
+    }
+    if (fd < 0)
+        failed = "open";
+    else if ((failed = empm__forms_copy(part, fd)) == NULL &&
+             rename(beside, path) < 0)
+        failed = "rename";
+    if (failed == NULL)
+        return close(fd) == 0 ? EMPM_OK : EMPM_ESYS;
+    why = errno;
+    empm__request_log(req, EMPM_LOG_ERROR, 5804, "empm_part_save: %s: %s: %s",
+                      path, failed, strerror(why));
+    if (fd >= 0) {
+        unlink(beside);
+        close(fd);
+    }
+    errno = why;
+    return EMPM_ESYS;
 }
 
 /* --- the wing ------------------------------------------------------------- */
@@ -41422,6 +41521,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5801  Require of a user needs AuthUserFile
  *   5802  AuthUserFile: passwords come over plain HTTP
  *   5803  AuthUserFile cannot be read, or a line of it has no user
+ *   5804  empm_part_save() cannot make the file
  *   5810  RateLimitSize is too small or too large, or there is no such memory
  *   5811  RateLimit: its store does not answer, so nobody is refused
  *   5812  RateLimit is reached: a client gets 429
@@ -41528,6 +41628,155 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *
  * Each worker waits for the disk by itself; more than one child may write. The
  * titles are any text: the database gets them as values, and JSON as strings.
+ * ------------------------------------------------------------------------- */
+
+/* ---------------------------------------------------------------------------
+ * >>firmware -- a whole program: a page of a device that takes its firmware
+ *
+ *     #define EVENTMPM_IMPLEMENTATION       // cc firmware.c
+ *     #include "eventmpm.h"
+ *
+ *     static const char page[] =
+ *         "<!doctype html><title>Firmware</title><form>"
+ *         "<input name=version required placeholder=Version>"
+ *         "<input name=image required type=file><button>Send</button></form>"
+ *         "<progress value=0></progress><pre></pre><script>"
+ *         "let $ = name => document.querySelector(name);"
+ *         "$('form').onsubmit = async event => {"
+ *         "  event.preventDefault();"
+ *         "  let token = Math.random(), look = setInterval(async () => {"
+ *         "    let p = await (await fetch('/progress?token=' + token)).json();"
+ *         "    $('progress').value = p.received / p.length }, 300);"
+ *         "  let answer = await fetch('/firmware?token=' + token, {"
+ *         "    method: 'POST', body: new FormData($('form')) });"
+ *         "  clearInterval(look); $('pre').textContent = await answer.text() }"
+ *         "</script>";
+ *
+ *     static int owner_only(empm_request *req, void *user)
+ *     {
+ *         static const empm_account accounts[] = {
+ *             { "owner", "{PLAIN}change me" },  // or: openssl passwd -5
+ *             { NULL, NULL }
+ *         };
+ *         (void)user;                       // before a byte of it is read
+ *         return empm_same_origin(req)
+ *                    ? empm_authenticate(req, "device", accounts) : 403;
+ *     }
+ *
+ *     static int flash(empm_request *req, void *user)
+ *     {
+ *         empm_part *image = empm_part_find(req, "image");
+ *         const char *version = empm_form(req, "version");
+ *         if (image == NULL || image->fd < 0 || version == NULL)
+ *             return 422;
+ *         // image->fd can be read, to see whether it is one
+ *         if (empm_part_save(req, image, (const char *)user) != EMPM_OK)
+ *             return 503;
+ *         return empm_printf(req, "%s, %lld bytes, is version %s\n",
+ *                            image->safe_name, (long long)image->size,
+ *                            version);
+ *     }
+ *
+ *     int main(int argc, char **argv)
+ *     {
+ *         static const empm_asset assets[] = {
+ *             { "index.html", page, sizeof page - 1, NULL },
+ *             { NULL, NULL, 0, NULL }
+ *         };
+ *         static const empm_route routes[] = {
+ *             EMPM_ASSETS("GET /", assets),
+ *             EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
+ *             EMPM_UPLOAD_FULL("POST /firmware", flash,
+ *                              EMPM_TEXT("firmware.bin"), owner_only,
+ *                              empm_progress_part, 64 << 20, 2),
+ *             EMPM_ROUTES_END
+ *         };
+ *         empm_config cfg = empm_defaults();
+ *         cfg.routes = routes;
+ *         cfg.shared_store_size = 64 << 10; // for the progress
+ *         return empm_main(&cfg, argc, argv);
+ *     }
+ *
+ *     curl -u 'owner:change me' -F version=2 -F image=@FILE \
+ *          localhost:8080/firmware          FILE, 123 bytes, is version 2
+ *
+ * No worker waits for the client, and the image is in no memory: 64 MB of it
+ * need as much as 64 KB do. firmware.bin is the old image or the new one.
+ * ------------------------------------------------------------------------- */
+
+/* ---------------------------------------------------------------------------
+ * >>dashboard -- a whole program: figures that move, in each browser that looks
+ *
+ *     #define EVENTMPM_IMPLEMENTATION       // cc dashboard.c
+ *     #include "eventmpm.h"
+ *     #include <stdlib.h>
+ *
+ *     static const char page[] =
+ *         "<!doctype html><title>Load</title>"
+ *         "<h1 id=load></h1><p><span id=listeners></span> look at this<script>"
+ *         "new EventSource('/events').onmessage = event => {"
+ *         "  for (let [id, value] of Object.entries(JSON.parse(event.data)))"
+ *         "    document.getElementById(id).textContent = value }</script>";
+ *
+ *     static pthread_t feeder;
+ *
+ *     static void *feed(void *server)
+ *     {
+ *         empm_server *s = (empm_server *)server;
+ *         double load = 0;
+ *         char text[80];
+ *         int n, listeners = 0;
+ *         for (; !empm_draining(s); sleep(1)) {
+ *             getloadavg(&load, 1);
+ *             n = snprintf(text, sizeof text, "{\"load\":%.2f,"
+ *                          "\"listeners\":%d}", load, listeners);
+ *             listeners = empm_broadcast(s, "load", NULL, NULL, text,
+ *                                        (size_t)n);
+ *         }
+ *         return NULL;
+ *     }
+ *
+ *     static int feed_start(empm_server *s, void *user)
+ *     {
+ *         (void)user;
+ *         return pthread_create(&feeder, NULL, feed, s);
+ *     }
+ *
+ *     static void feed_stop(empm_server *s, void *user)
+ *     {
+ *         (void)s, (void)user;
+ *         pthread_join(feeder, NULL);
+ *     }
+ *
+ *     static int events(empm_request *req, void *user)
+ *     {
+ *         (void)user;
+ *         return empm_events(req, "load");  // this request listens from now on
+ *     }
+ *
+ *     int main(int argc, char **argv)
+ *     {
+ *         static const empm_asset assets[] = {
+ *             { "index.html", page, sizeof page - 1, NULL },
+ *             { NULL, NULL, 0, NULL }
+ *         };
+ *         static const empm_route routes[] = {
+ *             EMPM_ASSETS("GET /", assets),
+ *             EMPM_ROUTE("GET /events", events, NULL),
+ *             EMPM_ROUTES_END
+ *         };
+ *         empm_config cfg = empm_defaults();
+ *         cfg.routes = routes;
+ *         cfg.processes = 1;                // one feeder, which all hear
+ *         cfg.on_child_start = feed_start;
+ *         cfg.on_child_stop = feed_stop;
+ *         return empm_main(&cfg, argc, argv);
+ *     }
+ *
+ *     curl -N localhost:8080/events         data: {"load":0.42,"listeners":1}
+ *
+ * A listener holds no worker. One that hears nothing gets a comment every
+ * EventHeartbeat; one that is gone comes back by itself, also after a reload.
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------
