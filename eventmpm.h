@@ -37261,7 +37261,7 @@ static int empm__orders_next_byte(const int *fds, int n, int64_t ms,
  * the environment, so that programs of handlers do not speak for the server.
  * Here are also the instants of processes, and how a stop goes on.
  *
- * A unit of its, with PidFile below /run/server and logs below /var/log/server:
+ * A unit for it, with PidFile below /run/server and logs below /var/log/server:
  *
  *     [Service]
  *     Type=notify
