@@ -1358,6 +1358,19 @@ static int cl_line(client *c, char *out, size_t cap, uint64_t end)
     }
 }
 
+/* Waits until the stream has this text, and drops what was up to it. */
+static int cl_hears(client *c, const char *text)
+{
+    const uint64_t end = now_ms() + PATIENCE;
+    size_t at;
+
+    while ((at = find_bytes(&c->in, text, strlen(text))) == (size_t)-1)
+        if (cl_fill(c, end) <= 0)
+            return 0;
+    str_drop(&c->in, at + strlen(text));
+    return 1;
+}
+
 /* Moves n bytes of input to the body. */
 static int cl_body(client *c, size_t n, uint64_t end)
 {
@@ -14440,19 +14453,6 @@ static const empm_route events_routes[] = {
     SERVED_WITH(events, name, flags,                                          \
                 fx_init(f); f->cfg.routes = events_routes, settings)
 
-/* Waits until the stream has this text, and drops what was up to it. */
-static int hears(client *c, const char *text)
-{
-    const uint64_t end = now_ms() + PATIENCE;
-    size_t at;
-
-    while ((at = find_bytes(&c->in, text, strlen(text))) == (size_t)-1)
-        if (cl_fill(c, end) <= 0)
-            return 0;
-    str_drop(&c->in, at + strlen(text));
-    return 1;
-}
-
 /* Begins to listen: the head and the first comment have come. */
 static void listens(client *c, const fixture *f, const char *channel,
                     const char *fields)
@@ -14460,8 +14460,8 @@ static void listens(client *c, const fixture *f, const char *channel,
     CHECK_INT(cl_open(c, f), 0);
     cl_printf(c, "GET /listen/%s HTTP/1.1\r\nHost: a\r\n%s\r\n", channel,
               fields);
-    CHECK(hears(c, "Content-Type: text/event-stream\r\n"));
-    CHECK(hears(c, "\r\n\r\n"));
+    CHECK(cl_hears(c, "Content-Type: text/event-stream\r\n"));
+    CHECK(cl_hears(c, "\r\n\r\n"));
 }
 
 /* How many have been told. */
@@ -14568,15 +14568,15 @@ SERVED_EVENTS(heard_by_all_who_listen, T_LIVE, "EventHeartbeat 60")
     listens(&other, f, "b", "");
     CHECK_INT(says(c, "a", "", "to all"), N);
     for (i = 0; i < N; i++)
-        CHECK(hears(&ear[i], "data: to all\n\n"));
+        CHECK(cl_hears(&ear[i], "data: to all\n\n"));
     CHECK_INT(says(c, "b", "", "mine"), 1);
-    CHECK(hears(&other, "data: mine\n\n"));
+    CHECK(cl_hears(&other, "data: mine\n\n"));
     CHECK_INT(says(c, "nobody", "", "x"), 0);
     for (i = 0; i < N / 2; i++)
         cl_close(&ear[i]);
     CHECK_SOON(says(c, "a", "", "rest") == N / 2, PATIENCE);
     for (; i < N; i++) {
-        CHECK(hears(&ear[i], "data: rest\n\n"));
+        CHECK(cl_hears(&ear[i], "data: rest\n\n"));
         cl_close(&ear[i]);
     }
     CHECK_SOON(says(c, "a", "", "x") == 0, PATIENCE);
@@ -14593,12 +14593,12 @@ SERVED_EVENTS(last_event_id, T_LIVE, NULL)
     CHECK_INT(says(c, "a", "2", "two"), 1);
     CHECK_INT(says(c, "a", "3", "three"), 1);
     listens(&back, f, "a", "Last-Event-ID: 1\r\n");
-    CHECK(hears(&back, "id: 2\ndata: two\n\nid: 3\ndata: three\n\n"));
+    CHECK(cl_hears(&back, "id: 2\ndata: two\n\nid: 3\ndata: three\n\n"));
     listens(&odd, f, "a", "Last-Event-ID: 9\r\n");
     CHECK_INT(says(c, "a", "4", "four"), 3);
-    CHECK(hears(&odd, ":\n\n\r\n"));
-    CHECK(hears(&odd, "id: 4\ndata: four\n\n"));
-    CHECK(hears(&back, "id: 4\ndata: four\n\n"));
+    CHECK(cl_hears(&odd, ":\n\n\r\n"));
+    CHECK(cl_hears(&odd, "id: 4\ndata: four\n\n"));
+    CHECK(cl_hears(&back, "id: 4\ndata: four\n\n"));
     cl_close(&ear);
     cl_close(&back);
     cl_close(&odd);
@@ -14612,10 +14612,10 @@ SERVED_EVENTS(heartbeat, T_LIVE, "EventHeartbeat 40ms")
 
     listens(&ear, f, "a", "");
     for (i = 0; i < 4; i++)
-        CHECK(hears(&ear, ":\n\n"));
+        CHECK(cl_hears(&ear, ":\n\n"));
     CHECK_INT(says(c, "a", "", "x"), 1);
-    CHECK(hears(&ear, "data: x\n\n"));
-    CHECK(hears(&ear, ":\n\n"));
+    CHECK(cl_hears(&ear, "data: x\n\n"));
+    CHECK(cl_hears(&ear, ":\n\n"));
     cl_close(&ear);
 }
 
@@ -14664,10 +14664,10 @@ SERVED_EVENTS(slow_ones_miss_some, T_PLAIN,
     cl_puts(&slow, "GET /listen/a HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(says(c, "a", "", "x") == 1, PATIENCE);
     events_flood(c, "last");
-    CHECK(hears(&slow, "data: last\n\n"));
+    CHECK(cl_hears(&slow, "data: last\n\n"));
     CHECK(fx_log_has(f, "EMPM5062"));
     CHECK_INT(says(c, "a", "", "more"), 1);
-    CHECK(hears(&slow, "data: more\n\n"));
+    CHECK(cl_hears(&slow, "data: more\n\n"));
     cl_close(&slow);
 }
 
@@ -14681,14 +14681,14 @@ SERVED_EVENTS(a_drain_ends_streams, T_LIVE, "GracefulShutdownTimeout 30")
     if (f->forked) {
         f->deaths_ok = 1;
         kill(f->pid, SIGUSR1);
-        CHECK(hears(&ear, "\nretry: "));
-        CHECK(hears(&ear, "\n\n\r\n0\r\n\r\n"));
+        CHECK(cl_hears(&ear, "\nretry: "));
+        CHECK(cl_hears(&ear, "\n\n\r\n0\r\n\r\n"));
         listens(&again, f, "a", "");
         cl_close(&again);
     } else {
         empm_stop_graceful(f->s);
-        CHECK(hears(&ear, "\nretry: "));
-        CHECK(hears(&ear, "\n\n\r\n0\r\n\r\n"));
+        CHECK(cl_hears(&ear, "\nretry: "));
+        CHECK(cl_hears(&ear, "\n\n\r\n0\r\n\r\n"));
         CHECK_FIN(&ear);
     }
     cl_close(&ear);
@@ -14701,8 +14701,8 @@ SERVED_EVENTS(a_stop_ends_streams, T_PLAIN, NULL)
 
     listens(&ear, f, "a", "");
     empm_stop(f->s);
-    CHECK(hears(&ear, "\nretry: "));
-    CHECK(hears(&ear, "\n\n\r\n0\r\n\r\n"));
+    CHECK(cl_hears(&ear, "\nretry: "));
+    CHECK(cl_hears(&ear, "\n\n\r\n0\r\n\r\n"));
     CHECK_FIN(&ear);
     cl_close(&ear);
 }
@@ -14748,7 +14748,7 @@ SERVED_EVENTS(threads_speak_at_once, T_PLAIN, "EventQueue 1048576")
         pthread_join(thread[i], NULL);
     CHECK_INT(says(c, "a", "", "end"), N);
     for (i = 0; i < N; i++) {
-        CHECK(hears(&ear[i], ":\n\n"));
+        CHECK(cl_hears(&ear[i], ":\n\n"));
         while (find_bytes(&ear[i].in, "data: end\n", 10) == (size_t)-1 &&
                cl_fill(&ear[i], now_ms() + PATIENCE) > 0)
             ;
@@ -16411,67 +16411,92 @@ SERVED_WITH(forms, uploads_survive_each_failing_allocation, T_PLAIN,
     str_free(&s);
 }
 
-/* The manual's program for uploads, word by word. */
-#define routes manual_routes
-static int receive(empm_request *req, enum empm_part_event event,
-                   empm_part *part, const void *data, size_t len,
-                   void *user)
-{
-    (void)event; (void)part; (void)data; (void)len; (void)user;
-    empm_progress(req, empm_query(req, "token"));
-    return EMPM_OK;                   // or a status, to refuse the rest
-}
+/* POST /save/{name}: the part f to a file of that name in the folder `user`,
+ * which is no folder for "none/x"; the answer is what the call returns. */
+static char g_save_dir[400];
+static int g_save_early;
 
-static int flash(empm_request *req, void *user)
+static int save_in_time(empm_request *req, enum empm_part_event event,
+                        empm_part *part, const void *data, size_t len,
+                        void *user)
 {
-    empm_part *image = empm_part_find(req, "image");
-    const char *version = empm_form(req, "version");
-    (void)user;
-    if (image == NULL || image->fd < 0 || version == NULL)
-        return 422;
-    // image->fd is a file without a name, which ends with the request:
-    // read it, or take it over with empm_part_take()
-    empm_printf(req, "%s, %lld bytes, is version %s\n",
-                image->safe_name, (long long)image->size, version);
+    (void)user; (void)data; (void)len;
+    if (event == EMPM_PART_PIECE && empm_query(req, "early") != NULL)
+        set_int(&g_save_early, empm_part_save(req, part, g_save_dir));
+    if (event == EMPM_PART_BEGIN && empm_query(req, "keep") != NULL)
+        part->keep = atoi(empm_query(req, "keep"));
     return EMPM_OK;
 }
 
-static const empm_route routes[] = {
-    EMPM_UPLOAD("POST /firmware", flash, NULL, receive, 64 << 20),
-    EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
+static int save_part(empm_request *req, void *user)
+{
+    empm_part *part = empm_part_find(req, "f");
+    char path[600];
+
+    (void)user;
+    snprintf(path, sizeof path, "%s/%s", g_save_dir,
+             empm_path_value(req, "name"));
+    return part == NULL ? 500
+                        : empm_printf(req, "%d", empm_part_save(req, part,
+                                                                path));
+}
+
+static const empm_route save_routes[] = {
+    EMPM_UPLOAD("POST /save/{name...}", save_part, NULL, save_in_time, 1 << 20),
+    EMPM_ROUTE("POST /whole/{name...}", save_part, NULL),
     EMPM_ROUTES_END
 };
-#undef routes
 
-/* What stands there is what is compiled here, and it does what is said. */
-SERVED_WITH(forms, the_manual_takes_a_firmware, T_PLAIN,
-            (fx_init(f), f->cfg.routes = manual_routes,
-             f->cfg.shared_store_size = 65536), NULL)
+/* What a part holds, wherever it is, becomes a file with a name as a whole or
+ * not at all: whoever reads the old one goes on with it, and a call that fails
+ * leaves nothing. */
+SERVED_WITH(forms, part_save, T_PLAIN,
+            (fx_init(f), f->cfg.routes = save_routes, f->count_fds = 1), NULL)
 {
-    static const char form[] = "--B\r\n" CD "version\r\n\r\n2.1\r\n--B\r\n"
-        CD "image; filename=fw.bin\r\n\r\n0123456789\r\n--B--\r\n";
-    char *manual = slurp_path("eventmpm.h"), *here, *p, *q, want[80];
+    static const struct { const char *path; int result; } rows[] = {
+        { "/save/a", 0 }, { "/save/a", 0 }, { "/save/a?keep=0", 0 },
+        { "/whole/a", 0 }, { "/save/b?keep=2", EMPM_EINVAL },
+        { "/save/", EMPM_ESYS }, { "/save/none/b", EMPM_ESYS },
+        { "/whole/a/b", EMPM_ESYS }, { "/save/b?early=1&keep=0", 0 }
+    };
+    char *text, path[500], out[100];
+    str s = STR_EMPTY;
+    size_t len;
+    int old, i, n = 0;
 
-    here = slurp_path("test_eventmpm.c");
-    p = strstr(manual, " *     static int receive(");
-    q = strstr(here, "\nstatic int receive(");
-    for (; CHECK(p != NULL && q++ != NULL) && *q != '#';
-         p = strchr(p, '\n') + 1, q = strchr(q, '\n')) {
-        const size_t n = strcspn(q, "\n"), m = strcspn(p, "\n");
-        if (!CHECK(n == 0 ? m == 2
-                          : m == n + 7 && strncmp(p + 7, q, n) == 0))
-            fprintf(stderr, "%.*s\n%.*s\n", (int)m, p, (int)n, q);
+    tmp_path(g_save_dir, sizeof g_save_dir, "save");
+    CHECK_INT(mkdir(g_save_dir, 0755), 0);
+    snprintf(path, sizeof path, "%s/a", g_save_dir);
+    CHECK((old = open(path, O_RDWR | O_CREAT, 0644)) >= 0 &&
+          write(old, "old", 3) == 3);
+    str_addf(&s, "--B\r\n" CD "f;filename=x\r\n\r\n");
+    len = s.n;
+    for (i = 0; i < 3000; i++)
+        str_addf(&s, "%d\r\n", i);
+    len = s.n - len - 2;
+    str_addf(&s, "--B--\r\n");
+    EACH(rows, k) {
+        context("%s", rows[k].path);
+        CHECK_INT(post_form(c, rows[k].path, s.p, s.n), 200);
+        CHECK_INT(atoi(c->body.p), rows[k].result);
+        if (rows[k].result == EMPM_ESYS)
+            n += CHECK(fx_log_has(f, "EMPM5804: empm_part_save: "));
+        if (rows[k].result != 0)
+            continue;
+        text = slurp_path(path);
+        CHECK(text != NULL && strncmp(text, "0\r\n1\r\n", 6) == 0);
+        CHECK_INT(strlen(text), len);
+        free(text);
     }
-    CHECK(p != NULL && strncmp(p, " *\n *   With SharedStoreSize", 24) == 0);
-    free(manual);
-    free(here);
-    CHECK_INT(post_form(c, "/firmware?token=x", form, sizeof form - 1), 200);
-    CHECK_STR(c->body.p, "fw.bin, 10 bytes, is version 2.1\n");
-    CHECK_INT(cl_get(c, "/progress?token=x"), 200);
-    snprintf(want, sizeof want, "{\"received\":%d,\"length\":%d}\n",
-             (int)sizeof form - 1, (int)sizeof form - 1);
-    CHECK_STR(c->body.p, want);
-    CHECK_INT(post_form(c, "/firmware", two_parts, sizeof two_parts - 1), 422);
+    no_context();
+    CHECK_INT(get_int(&g_save_early), EMPM_EINVAL);
+    CHECK(pread(old, out, 3, 0) == 3 && memcmp(out, "old", 3) == 0);
+    close(old);
+    CHECK_INT(unlink(path), 0);
+    snprintf(path, sizeof path, "%s/b", g_save_dir);
+    CHECK_INT(unlink(path), 0);
+    CHECK_INT(rmdir(g_save_dir), 0);     /* nothing else is left there */
+    str_free(&s);
 }
 
 /* An upload that pauses holds no worker, and one that breaks off leaves
@@ -18841,6 +18866,49 @@ SERVED_WITH(request, the_best_offer, T_LIVE,
                      "Host: a\r\nAccept: a/b;q=0.5\r\nAccept: a/c\r\n\r\n"),
               200);
     CHECK_STR(c->body.p, "a/c");             /* two fields are one list */
+}
+
+static int h_same_origin(empm_request *req, void *user)
+{
+    (void)user;
+    return empm_printf(req, "%d", empm_same_origin(req));
+}
+
+static const empm_route same_origin_routes[] = {
+    EMPM_ROUTE("POST /", h_same_origin, NULL),
+    EMPM_ROUTES_END
+};
+
+/* What a page of another site makes a browser send is told by one of two
+ * fields; a program that is no browser sends neither. */
+TEST(request, same_origin)
+{
+    static const struct { const char *fields; int same; } rows[] = {
+        { "", 1 }, { "Origin: http://a\r\n", 0 }, { "Origin: null\r\n", 0 },
+        { "Origin: http://localhost\r\n", 1 }, { "Origin: \r\n", 0 },
+        { "Origin: https://LOCALHOST\r\n", 1 },
+        { "Origin: http://localhost.a\r\n", 0 },
+        { "Origin: http://localhost:81\r\n", 0 },
+        { "Origin: http://a\r\nSec-Fetch-Site: same-origin\r\n", 1 },
+        { "Sec-Fetch-Site: none\r\n", 1 },
+        { "Sec-Fetch-Site: same-site\r\n", 0 },
+        { "Sec-Fetch-Site: cross-site\r\n", 0 },
+        { "Origin: http://localhost\r\nSec-Fetch-Site: cross-site\r\n", 0 },
+        { "Sec-Fetch-Site: \r\n", 0 }
+    };
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+
+    cfg.routes = same_origin_routes;
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    EACH(rows, i) {
+        context("%s", rows[i].fields);
+        CHECK_INT(empm_test_send(t, "POST", "/", rows[i].fields, "", 0), 200);
+        CHECK_INT(atoi(empm_test_body(t, NULL)), rows[i].same);
+    }
+    no_context();
+    CHECK_INT(empm_test_close(t), EMPM_OK);
 }
 
 /* A media type is compared without case and without its parameters. */
@@ -37568,6 +37636,68 @@ TEST(clients, haproxy_loses_nothing)
     }
 }
 
+/* A program of the header's last sections, as a newcomer gets it: cut out,
+ * compiled and started in a folder of its own. */
+typedef struct printed {
+    char  dir[400];
+    int   port;
+    pid_t pid;
+} printed;
+
+/* Starts the program in section >>`tag`, whose commands to try it begin with
+ * "    curl". Returns 0: it cannot be compiled. */
+static int printed_start(printed *p, const char *tag, const char *options,
+                         const char *processes)
+{
+    char out[2000], where[64];
+    client c;
+    int fd;
+
+    tmp_path(p->dir, sizeof p->dir, tag);
+    CHECK_INT(mkdir(p->dir, 0755), 0);
+    if (!CHECK_INT(shell(out, sizeof out, "awk '/^ \\* >>%s/ { f = 1 } "
+                         "/^ \\*     curl/ { f = 0 } "
+                         "f && sub(/^ \\*(     |$)/, \"\")' eventmpm.h "
+                         ">%s/p.c && cc -Wall -Wextra -I. -o %s/p %s/p.c %s",
+                         tag, p->dir, p->dir, p->dir, options), 0)) {
+        fprintf(stderr, "%s", out);
+        return 0;
+    }
+    fd = listening_socket(&p->port);
+    snprintf(where, sizeof where, "127.0.0.1:%d", p->port);
+    close(fd);
+    fflush(NULL);
+    p->pid = fork();
+    if (p->pid == 0) {
+        fd = open("/dev/null", O_RDWR);
+        dup2(fd, 1);
+        dup2(fd, 2);
+        if (chdir(p->dir) == 0)
+            execl("./p", "p", "-c", processes, "-c", "User root", "-c",
+                  "ThreadsPerChild 2", where, (char *)NULL);
+        _exit(127);
+    }
+    CHECK_SOON(cl_connect_port(&c, p->port, 0) == 0, PATIENCE);
+    cl_close(&c);
+    return 1;
+}
+
+static void printed_stop(printed *p)
+{
+    char out[100];
+    int status;
+
+    CHECK(signal_process(p->pid, SIGINT) == 0);
+    CHECK_INT(waitpid(p->pid, &status, 0), p->pid);
+    CHECK_INT(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
+    CHECK_INT(shell(out, sizeof out, "rm -r %s", p->dir), 0);
+}
+
+#define SKIP_WITHOUT_CC()                                                     \
+    if (access("eventmpm.h", R_OK) != 0 || !installed("cc") ||                \
+        !installed("awk"))                                                    \
+        SKIP("no sources here, no cc or no awk")
+
 /* The program in >>todo is whole and does what it says; a text stays a text on
  * its way through form, database and JSON. */
 TEST(clients, the_program_in_todo)
@@ -37588,42 +37718,17 @@ TEST(clients, the_program_in_todo)
         { "DELETE /todos/1", 204, "" }, { "DELETE /todos/1", 404,
                                           "{\"error\":404}" }
     };
-    char dir[400], out[2000], where[64];
+    printed p;
     client c;
-    pid_t pid;
-    int port, fd, status;
 
-    if (access("eventmpm.h", R_OK) != 0 || !installed("cc") ||
-        !installed("awk") || access("/usr/include/sqlite3.h", R_OK) != 0)
-        SKIP("no sources here, no cc, no awk or no SQLite");
-    tmp_path(dir, sizeof dir, "todo");
-    CHECK_INT(mkdir(dir, 0755), 0);
-    if (!CHECK_INT(shell(out, sizeof out, "awk '/^ \\* >>todo/ { f = 1 } "
-                         "/^ \\*     curl/ { f = 0 } "
-                         "f && sub(/^ \\*(     |$)/, \"\")' eventmpm.h "
-                         ">%s.c && cc -I. -DEVENTMPM_NO_FILES "
-                         "-DEVENTMPM_NO_FASTCGI -DEVENTMPM_NO_STATUS "
-                         "-DEVENTMPM_NO_ACCESS_LOG "
-                         "-DEVENTMPM_NO_AUTH -o %s/todo %s.c -lsqlite3", dir,
-                         dir, dir), 0)) {
-        fprintf(stderr, "%s", out);
+    SKIP_WITHOUT_CC();
+    if (access("/usr/include/sqlite3.h", R_OK) != 0)
+        SKIP("no SQLite");
+    if (!printed_start(&p, "todo", "-DEVENTMPM_NO_FILES -DEVENTMPM_NO_FASTCGI "
+                       "-DEVENTMPM_NO_STATUS -DEVENTMPM_NO_ACCESS_LOG "
+                       "-DEVENTMPM_NO_AUTH -lsqlite3", "Processes 0"))
         return;
-    }
-    fd = listening_socket(&port);
-    snprintf(where, sizeof where, "127.0.0.1:%d", port);
-    close(fd);
-    fflush(NULL);
-    pid = fork();
-    if (pid == 0) {
-        fd = open("/dev/null", O_RDWR);
-        dup2(fd, 1);
-        dup2(fd, 2);
-        if (chdir(dir) == 0)
-            execl("./todo", "todo", "-X", "-c", "User root", "-c",
-                  "ThreadsPerChild 2", where, (char *)NULL);
-        _exit(127);
-    }
-    CHECK_SOON(cl_connect_port(&c, port, 0) == 0, PATIENCE);
+    CHECK_INT(cl_connect_port(&c, p.port, 0), 0);
     EACH(rows, i) {
         const char *form = strstr(rows[i].ask, "title");
         context("%s", rows[i].ask);
@@ -37636,11 +37741,87 @@ TEST(clients, the_program_in_todo)
         CHECK_INT(cl_reply(&c), rows[i].status);
         CHECK_STR(c.body.p, rows[i].body);
     }
+    no_context();
     cl_close(&c);
-    CHECK(signal_process(pid, SIGINT) == 0);
-    CHECK_INT(waitpid(pid, &status, 0), pid);
-    CHECK_INT(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
-    CHECK_INT(shell(out, sizeof out, "rm -r %s %s.c", dir, dir), 0);
+    printed_stop(&p);
+}
+
+#ifndef EVENTMPM_NO_FORMS
+
+/* The program in >>firmware is whole: it shows its page, takes an image of its
+ * owner's and of nobody else's, tells how far it is, and keeps it. */
+TEST(clients, the_program_in_firmware)
+{
+    static const struct { const char *fields; int status; } rows[] = {
+        { "", 401 }, { "Authorization: Basic b3duZXI6\r\n", 401 },
+        { "Authorization: Basic b3duZXI6Y2hhbmdlIG1l\r\n"
+          "Origin: http://evil.example\r\n", 403 },
+        { "Authorization: Basic b3duZXI6Y2hhbmdlIG1l\r\n"
+          "Origin: http://device\r\n", 200 }
+    };
+    static const char form[] = "--B\r\n" CD "version\r\n\r\n2.1\r\n--B\r\n"
+        CD "image; filename=fw.bin\r\n\r\n0123456789\r\n--B--\r\n";
+    char path[500], *text, want[80];
+    printed p;
+    client c;
+
+    SKIP_WITHOUT_CC();
+    if (!printed_start(&p, "firmware", "-DEVENTMPM_NO_FASTCGI "
+                       "-DEVENTMPM_NO_STATUS -DEVENTMPM_NO_ACCESS_LOG",
+                       "Processes 0"))
+        return;
+    CHECK_INT(cl_connect_port(&c, p.port, 0), 0);
+    CHECK_INT(cl_get(&c, "/"), 200);
+    CHECK(strstr(c.body.p, "fetch('/firmware?token=' + token") != NULL);
+    EACH(rows, i) {
+        context("%s", rows[i].fields);
+        cl_close(&c);
+        CHECK_INT(cl_connect_port(&c, p.port, 0), 0);
+        cl_printf(&c, "POST /firmware?token=x HTTP/1.1\r\nHost: device\r\n"
+                  "Content-Type: multipart/form-data; boundary=B\r\n%s"
+                  "Content-Length: %d\r\n\r\n%s", rows[i].fields,
+                  (int)sizeof form - 1, form);
+        CHECK_INT(cl_reply(&c), rows[i].status);
+    }
+    no_context();
+    CHECK_STR(c.body.p, "fw.bin, 10 bytes, is version 2.1\n");
+    CHECK_INT(cl_get(&c, "/progress?token=x"), 200);
+    snprintf(want, sizeof want, "{\"received\":%d,\"length\":%d}\n",
+             (int)sizeof form - 1, (int)sizeof form - 1);
+    CHECK_STR(c.body.p, want);
+    snprintf(path, sizeof path, "%s/firmware.bin", p.dir);
+    text = slurp_path(path);
+    CHECK_STR(text, "0123456789");
+    free(text);
+    cl_close(&c);
+    printed_stop(&p);
+}
+
+#endif
+
+/* The program in >>dashboard is whole: its page and its events come from a
+ * child with one feeder, which ends with it, though somebody still listens. */
+TEST(clients, the_program_in_dashboard)
+{
+    printed p;
+    client c, b;
+
+    SKIP_WITHOUT_CC();
+    if (!printed_start(&p, "dashboard", "-DEVENTMPM_NO_FASTCGI "
+                       "-DEVENTMPM_NO_STATUS -DEVENTMPM_NO_ACCESS_LOG",
+                       "MaxConnectionsPerChild 0"))
+        return;
+    CHECK_INT(cl_connect_port(&c, p.port, 0), 0);
+    CHECK_INT(cl_get(&c, "/"), 200);
+    CHECK(strstr(c.body.p, "new EventSource('/events')") != NULL);
+    CHECK_INT(cl_connect_port(&b, p.port, 0), 0);
+    cl_puts(&b, "GET /events HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(cl_hears(&b, "\r\nContent-Type: text/event-stream\r\n"));
+    CHECK(cl_hears(&b, "data: {\"load\":"));
+    CHECK(cl_hears(&b, ",\"listeners\":1}\n\n"));
+    cl_close(&c);
+    printed_stop(&p);
+    cl_close(&b);
 }
 
 /* README's words to a newcomer are true in a folder that holds nothing else:
