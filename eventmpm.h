@@ -214,9 +214,9 @@
  *   of all. With file=PATTERN behind it, of files whose names fit:
  *     Header set Cache-Control "max-age=31536000, immutable" file=*.????????.*
  *   Require all denied, local (a client on this host), all granted. Admin
- *   endpoints have no locations. A "%2f" is no slash here, but is one in the
- *   PATH_INFO of a FastCGI program: a part of such a program is guarded by the
- *   program, or by a location around all of it.
+ *   endpoints have no locations. A "%2f" is no slash here. For a program it
+ *   would be one, so a path with it is 404 there, and a location guards a part
+ *   of a program as it does a folder.
  *
  *     AuthType Basic                        users of a file: NAME:PASSWORD, as
  *     AuthName "Members"                    `htpasswd -2 -c FILE NAME` makes it
@@ -32481,9 +32481,15 @@ static const char *empm__cgi_head(empm__cgi *cgi, empm_request *req, char *s,
  * source    RFC 3875 4.1
  * ------------------------------------------------------------------------- */
 
-/* Is the path, decoded, free of control characters? No program expects a line
- * break in it: one cuts PATH_INFO short in PHP, and forges lines in its logs.
- * All of it counts, also what a script that stands in for it does not get. */
+/* May a program have the path? No program expects a line break in it: one cuts
+ * PATH_INFO short in PHP, and forges lines in its logs. And a program cannot
+ * tell a "%2f" from the slashes between which locations and routes have
+ * compared: "/app%2fadmin" would be its "/app/admin", past what guards that,
+ * and "..%2f" would lead upwards. All of the path counts, also what a script
+ * that stands in for it does not get, for that reads REQUEST_URI. Apache
+ * refuses the same unless AllowEncodedSlashes is on.
+ *
+ * source    RFC 3875 4.1.5 */
 static int empm__cgi_path_is_plain(const empm_request *req)
 {
     const empm__path *p = &req->path;
@@ -32491,7 +32497,7 @@ static int empm__cgi_path_is_plain(const empm_request *req)
     int i;
     for (i = 0; i < p->n; i++)
         for (s = p->seg[i]; *s != '\0'; s++)
-            if ((unsigned char)*s < ' ' || *s == 127)
+            if ((unsigned char)*s < ' ' || *s == 127 || *s == '/')
                 return 0;
     return 1;
 }
@@ -33939,9 +33945,14 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
 static int empm__fcgi_serve(empm_request *req, empm__backends *group,
                             const empm__script *place)
 {
+    char path[208];
     empm__fcgi *x;
-    if (!empm__cgi_path_is_plain(req))
+    if (!empm__cgi_path_is_plain(req)) {
+        empm__request_log(req, EMPM_LOG_INFO, 5713, "%s: a path with \"%%2f\" "
+                          "or a control character is for no program: 404",
+                          empm__request_path_shown(req, path, sizeof path));
         return 404;
+    }
     if ((x = (empm__fcgi *)empm_alloc(req, sizeof *x + req->fields_len)) ==
         NULL)
         return 503;
@@ -34280,9 +34291,10 @@ static int empm__fcgi_route(empm_request *req, void *user)
     at.name = empm__request_segments(req, 0, first, "");
     at.rest = empm__request_segments(req, first, req->path.n, "");
     at.root = r->backends->root[0] != '\0' ? r->backends->root : NULL;
-    /* a name below a folder that we cannot see: no segment of it leads out */
+    /* a name below a folder that we cannot see, maybe one of Windows: no
+     * segment of it leads out */
     for (i = first; at.root != NULL && i < req->path.n; i++)
-        if (strpbrk(req->path.seg[i], "/\\") != NULL)
+        if (strchr(req->path.seg[i], '\\') != NULL)
             return 404;
     at.file = at.root != NULL && at.rest != NULL ? at.rest + 1 : NULL;
     if (at.name == NULL || at.rest == NULL)
@@ -41517,6 +41529,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5710  a back end's X-Sendfile names no file that may be sent: 404, 403
  *   5711  XSendFilePath is not there
  *   5712  the sources of scripts can be read by the path of another route
+ *   5713  a path that no program is asked for: "%2f" or a control character
  *   5800  an upload cannot be written to the descriptor of on_part
  *   5801  Require of a user needs AuthUserFile
  *   5802  AuthUserFile: passwords come over plain HTTP

@@ -26752,7 +26752,6 @@ LIVE(fastcgi, a_reset_is_asked_elsewhere_if_that_is_safe)
     c.port = f.port;
     for (i = 0; i < 8; i++)
         CHECK_INT(cl_get(&c, "/two/?0"), 200);
-    f.cfg.log_level = f.cfg.log_level;
     for (i = 0; i < 4; i++) {
         const int status = cl_ask(&c, "POST /app/?0 HTTP/1.1\r\nHost: a\r\n"
                                   "Content-Length: 2\r\n\r\nab");
@@ -27831,7 +27830,9 @@ LIVE(fastcgi, urls_of_scripts)
         { "/php/u/s.php?q=%2F&r=a+b?c", 200, "/php/u/s.php", NULL, "u/s.php" },
         { "/php/u/s.php/", 200, "/php/u/s.php", "/", "u/s.php" },
         { "/php/u/s.php/a/b", 200, "/php/u/s.php", "/a/b", "u/s.php" },
-        { "/php/u/s.php/a%2Fb", 200, "/php/u/s.php", "/a/b", "u/s.php" },
+        { "/php/u/s.php/a%2Fb", 404, NULL, NULL, NULL },
+        { "/php/u/s.php/%2F", 404, NULL, NULL, NULL },
+        { "/php/u/s.php/..%2f..%2fx", 404, NULL, NULL, NULL },
         { "/php/u/s.php/a%252Fb", 200, "/php/u/s.php", "/a%2Fb", "u/s.php" },
         { "/php/u/s.php/a%20b+c", 200, "/php/u/s.php", "/a b+c", "u/s.php" },
         { "/php/u/s.php/%C3%A4", 200, "/php/u/s.php", "/\303\244",
@@ -27891,8 +27892,12 @@ LIVE(fastcgi, urls_of_scripts)
         { "/php/../../u/s.php", 400, NULL, NULL, NULL },
         /* a program without files has all that follows its name */
         { "/app/", 200, "/app", "/", NULL },
-        { "/app/a%20b/c%2Fd/%C3%A4/?x=/y", 200, "/app", "/a b/c/d/\303\244/",
-          NULL },
+        { "/app/a%20b/c%252Fd/%C3%A4/?x=/y%2Fz", 200, "/app",
+          "/a b/c%2Fd/\303\244/", NULL },
+        { "/app/a%2Fb", 404, NULL, NULL, NULL },
+        { "/app/a/..%2f..%2fb", 404, NULL, NULL, NULL },
+        { "/app/%2f", 404, NULL, NULL, NULL },
+        { "/app%2fa", 404, NULL, NULL, NULL },
         { "/app//a/../b", 200, "/app", "/b", NULL },
         { "/app/x.php/y", 200, "/app", "/x.php/y", NULL },
         { "/app", 301, NULL, NULL, NULL },
@@ -27914,6 +27919,64 @@ LIVE(fastcgi, urls_of_scripts)
     fb_tree(&f, 0);
 }
 
+/* A path means one thing to a location that guards it and to what answers: no
+ * spelling of a guarded part is another one for the guard, and that part for a
+ * program, a script or a file. What is beside it is not guarded. */
+LIVE(fastcgi, a_guarded_part_has_no_other_spelling)
+{
+    static const struct { const char *target; int status, asks; } rows[] = {
+        { "/app/admin", 403, 0 },            { "/app/admin/x", 403, 0 },
+        { "/app/%61dmin/x", 403, 0 },        { "/app//admin", 403, 0 },
+        { "/app/./admin/", 403, 0 },         { "/app/b/../admin", 403, 0 },
+        { "/app/b/%2e%2e/admin", 403, 0 },   { "/app/admin%2fx", 404, 0 },
+        { "/app/%2fadmin", 404, 0 },         { "/app/.%2fadmin", 404, 0 },
+        { "/app%2fadmin", 404, 0 },          { "/%2fapp/admin", 404, 0 },
+        { "/app/b%2f..%2fadmin", 404, 0 },   { "/app/b/..%2Fadmin", 404, 0 },
+        { "/app/b", 200, 1 },                { "/app/admins", 200, 1 },
+        { "/app/%252fadmin", 200, 1 },       { "/app/b?/app/admin", 200, 1 },
+        { "/php/u/sub/t.php", 403, 0 },      { "/php/u/sub/", 403, 0 },
+        { "/php/u/sub%2ft.php", 404, 0 },    { "/php/u%2fsub/t.php", 404, 0 },
+        { "/php/u/%2fsub/t.php", 404, 0 },   { "/php/u/sub/%2ft.php", 403, 0 },
+        { "/php/u/s.php/in", 403, 0 },       { "/php/u/s.php%2fin", 404, 0 },
+        { "/php/u/s.php/%2fin", 404, 0 },    { "/php/u/s.php/.%2fin", 404, 0 },
+        { "/php/u/s.php/out", 200, 1 },
+        { "/php/none/in", 403, 0 },          { "/php/none%2fin", 404, 0 },
+        { "/php/none/%2fin", 404, 0 },       { "/php/none/out", 200, 1 },
+        { "/u/hostile.file", 403, 0 },       { "/u%2fhostile.file", 404, 0 },
+        { "/u/%2fhostile.file", 403, 0 },    { "/a.txt", 200, 0 }
+    };
+    char handler[400];
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    fb_tree(&f, 1);
+    snprintf(handler, sizeof handler, "\"proxy:%s\" .php", fb_address[0]);
+    f.cfg.add_handler[0] = handler;
+    fx_set(&f, "Location /app/admin Require all denied; "
+               "Location /php/u/sub Require all denied; "
+               "Location /php/u/s.php/in Require all denied; "
+               "Location /php/none/in Require all denied; "
+               "Location /u Require all denied; "
+               "FallbackResource /u/index.php");
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    EACH(rows, i) {
+        const int asked = get_int(&fb_one.conns);
+
+        context("%s", rows[i].target);
+        CHECK_INT(cl_get(&c, rows[i].target), rows[i].status);
+        CHECK_INT(get_int(&fb_one.conns) - asked, rows[i].asks);
+    }
+    no_context();
+    CHECK(fx_log_has(&f, "EMPM5713: /app/%2fadmin: a path with"));
+    cl_close(&c);
+    fb_end(&f);
+    fb_tree(&f, 0);
+}
+
 /* FallbackResource stands in for what is not there: the script of it sees the
  * target and the query as they were sent, no PATH_INFO, and no path with
  * control characters either. */
@@ -27925,7 +27988,9 @@ LIVE(fastcgi, urls_of_a_fallback)
           "u/index.php" },
         { "/php/a-post?p=1&q=%20", 200, "/php/u/index.php", NULL,
           "u/index.php" },
-        { "/php/%C3%BCber/%2F", 200, "/php/u/index.php", NULL, "u/index.php" },
+        { "/php/%C3%BCber/%252F", 200, "/php/u/index.php", NULL,
+          "u/index.php" },
+        { "/php/%C3%BCber/%2F", 404, NULL, NULL, NULL },
         { "/php/none.php/x", 200, "/php/u/index.php", NULL, "u/index.php" },
         { "/php/u/hostile.file/fake.php", 200, "/php/u/index.php", NULL,
           "u/index.php" },
@@ -28520,7 +28585,7 @@ SERVED_WITH(fastcgi, php_fpm_sees_urls, T_PLAIN,
         "dirname(__DIR__) ? 'root' : 'other', '|', $_SERVER['REQUEST_URI'];";
     static const struct { const char *target, *seen; } rows[] = {
         { "/php/u/s.php", "/php/u/s.php|-|/php/u/s.php||s.php|root|" },
-        { "/php/u/s.php/a%2Fb/%C3%A4?q=%20", "/php/u/s.php|/a/b/\303\244|"
+        { "/php/u/s.php/a/b/%C3%A4?q=%20", "/php/u/s.php|/a/b/\303\244|"
           "/php/u/s.php/a/b/\303\244|q=%20|s.php|root|" },
         { "//php//u/./s.php//x/", "/php/u/s.php|/x/|/php/u/s.php/x/||s.php|"
           "root|" },
