@@ -1503,8 +1503,9 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket);
 EMPM_API int empm_should_stop(const empm_request *req);
 
 /* Returns 1 once this process is about to end, gracefully or not, and accepts
- * no connection. Running requests may go on; a stream without an end can end at
- * a good moment, so that its client comes back to the new children.
+ * no connection; so it is in on_child_stop. Running requests may go on; a
+ * stream without an end can end at a good moment, so that its client comes back
+ * to the new children.
  *   thread    any */
 EMPM_API int empm_draining(const empm_server *s);
 
@@ -4957,6 +4958,10 @@ enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
            0, "PROXY headers that were bad, or from a peer not trusted")       \
     WORKER(uint32_t, rate_refused, "refused_rates_total", "RatesRefused", 0,   \
            "Requests refused for a RateLimit")                                 \
+    WORKER(uint64_t, events_sent, "events_sent_total", "EventsSent", 0,        \
+           "Events of empm_broadcast() that were sent, for each listener")     \
+    WORKER(uint64_t, events_lost, "events_lost_total", "EventsLost", 0,        \
+           "Events that a listener was too slow for")                          \
     CHILD(uint32_t, culled, "culled_connections_total", "ConnsCulled", 0,      \
           "Idle connections closed to make room")                              \
     CHILD(uint32_t, expired, "expired_connections_total", "ConnsExpired", 0,   \
@@ -4982,6 +4987,8 @@ enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
 typedef struct empm__score_worker {        /* written by that worker alone */
     uint32_t status;                       /* Apache's letter: _ R W K C . */
     uint32_t parked[EMPM__STATES];         /* wrap: only differences count */
+    uint32_t listeners;                    /* of events: begun here, less those
+                                              that ended here; wraps */
     EMPM__COUNTER_LIST(EMPM__COUNTER_NONE, EMPM__COUNTER_FIELD)
     uint64_t accesses_before;              /* by the slot's last tenants */
     uint64_t began_us;                     /* the turn or request; 0: never */
@@ -5198,8 +5205,10 @@ static void empm__score_gauges(const empm__score *sb, int slot)
         for (t = 0; t < sb->threads; t++)
             empm__store(&empm__score_worker_at(sb, slot, t)->parked[k], 0u);
     }
-    for (t = 0; t < sb->threads; t++)
+    for (t = 0; t < sb->threads; t++) {
         empm__store(&empm__score_worker_at(sb, slot, t)->route, 0u);
+        empm__store(&empm__score_worker_at(sb, slot, t)->listeners, 0u);
+    }
     empm__store(&ch->crashed, (uint32_t)EMPM__CRASHED_UNKNOWN);
     empm__store(&ch->created, 0u);
     empm__store(&ch->connections, 0u);
@@ -18145,6 +18154,9 @@ static int empm__server_engine_new(empm_server *s, empm__engine *e, int slot,
         r = EMPM_ESYS;
     } else if (r == EMPM_OK) {
         r = empm__engine_start(e);
+        /* what the start hook has begun may end by empm_draining() */
+        if (r < 0)
+            empm__store(&e->stopping, (uint32_t)EMPM__ORDER_STOP);
         if (r < 0 && !admin && cfg->on_child_stop != NULL)
             cfg->on_child_stop(s, cfg->user);
     }
@@ -23590,6 +23602,7 @@ typedef struct empm__news {            /* an event; it never changes */
 typedef struct empm__ear {             /* a listener */
     struct empm__channels *all;        /* fixed */
     struct empm__channel *channel;     /* fixed */
+    empm_request *req;                 /* fixed: in whose memory it is */
     uint64_t    at;                    /* the event that it wants next; its
                                           worker writes it, under the lock */
     /* the lock */
@@ -23820,6 +23833,7 @@ static int empm__ear_join(empm__ear *ear, const char *name,
     ear->channel->listeners++;
     ear->at = empm__channel_after_locked(ear->channel, last_id);
     pthread_mutex_unlock(lock);
+    empm__bump(&ear->req->w->score->listeners, 1u);
     EMPM_FREE(made);
     return EMPM_OK;
 }
@@ -23833,6 +23847,7 @@ static void empm__ear_leave(void *p)
     pthread_mutex_t *lock = empm__channel_lock(all, c->hash);
     empm__news *gone = NULL;
     int last;
+    empm__bump(&ear->req->w->score->listeners, (uint32_t)-1);
     pthread_mutex_lock(lock);
     if (ear->waits)
         empm__channel_unlink_locked(c, ear);
@@ -23954,6 +23969,7 @@ static int empm__events_send(empm_request *req, empm__ear *ear, int *wrote)
             return 1;
         n = empm__ear_take(ear, list, (uint32_t)EMPM__COUNT(list), room, &lost);
         if (lost > 0) {
+            empm__bump(&req->w->score->events_lost, lost);
             empm__request_log(req, EMPM_LOG_INFO, 5062, "is too slow for "
                               "EventQueue of %lld: has lost %llu events%s",
                               (long long)req->w->cfg->event_queue_bytes,
@@ -23962,8 +23978,9 @@ static int empm__events_send(empm_request *req, empm__ear *ear, int *wrote)
             r = req->w->cfg->event_skip ? r : -1;
         }
         for (i = 0; i < n; i++) {
-            if (r == 0)
-                r = empm_write(req, empm__news_text(list[i]), list[i]->len);
+            if (r == 0 && (r = empm_write(req, empm__news_text(list[i]),
+                                          list[i]->len)) == EMPM_OK)
+                empm__bump(&req->w->score->events_sent, 1u);
             empm__news_unref(list[i]);
             *wrote = 1;
         }
@@ -24029,6 +24046,7 @@ EMPM_API int empm_events(empm_request *req, const char *channel)
         return 503;
     memset(ear, 0, sizeof *ear);
     ear->all = req->w->engine->channels;
+    ear->req = req;
     if (empm__ear_join(ear, channel, empm_header(req, "Last-Event-ID")) < 0)
         return 503;
     if (empm_defer(req, empm__ear_leave, ear) != EMPM_OK) {
@@ -34868,6 +34886,7 @@ typedef struct empm__snapshot {
     uint64_t generation, reloads, failed_reloads, died;
     uint64_t crashes, routes_closed, nroutes;
     uint64_t serving, stopping;        /* children */
+    uint64_t listeners;                /* of events, in all children */
     uint64_t wait_us, load_percent[3], cpu_us[4], cpu_all_us;
     EMPM__COUNTER_LIST(EMPM__SNAPSHOT_TOTAL, EMPM__SNAPSHOT_TOTAL)
     empm__snapshot_child   all, *children;
@@ -34936,7 +34955,7 @@ static void empm__snapshot_child_take(const empm_server *s,
 {
     const empm__score_child *ch = empm__score_at(&s->score, to->slot);
     const uint64_t now_us = empm__now_us();
-    uint32_t by_state[EMPM__STATES];
+    uint32_t by_state[EMPM__STATES], listeners = 0;
     int t, k;
     to->leaving |= empm__load(&ch->stopping) != 0;
     to->paused = (empm__load(&ch->paused) & ~(uint32_t)EMPM__PAUSE_TURN) != 0;
@@ -34961,6 +34980,7 @@ static void empm__snapshot_child_take(const empm_server *s,
         empm__snapshot_worker *sw = &seen->workers[seen->all.nworkers];
         for (k = 0; k < EMPM__STATES; k++)
             by_state[k] += empm__load(&w->parked[k]);
+        listeners += empm__load(&w->listeners);
         /* a place beyond ThreadsPerChild that no worker has */
         if (at == NULL && t >= s->cfg->threads_per_child)
             continue;
@@ -34980,6 +35000,7 @@ static void empm__snapshot_child_take(const empm_server *s,
     /* differences of counters that others write meanwhile */
     for (k = 0; k < EMPM__STATES; k++)
         to->by_state[k] = (int32_t)by_state[k] > 0 ? by_state[k] : 0;
+    seen->listeners += (int32_t)listeners > 0 ? listeners : 0;
 }
 
 /* Adds the totals of a slot. They stay there from one child to the next (those
@@ -35262,6 +35283,8 @@ static const empm__metric empm__metrics[] = {
                 "Connections that are ready and wait for a worker"),
     EMPM__SECONDS("queue_wait_seconds", "QueueWait", wait_us,
                   "How long the oldest of them has waited, about"),
+    EMPM__GAUGE("event_streams", "EventStreams", listeners,
+                "Listeners of events (empm_events) that are connected"),
     EMPM__COUNTER_LIST(EMPM__COUNTER_ROW, EMPM__COUNTER_ROW)
     EMPM__CPU("user", 0, "Processor time: of the parent, or of all if there is "
               "none, and of its children"),
@@ -36152,6 +36175,10 @@ static void empm__status_show_cards(empm_request *req,
                                                       seen->load_percent[0],
                                                       100, 2),
                            "load of the host");
+    if (seen->listeners > 0 || seen->events_sent > 0) {
+        text[empm__format_u64(text, seen->listeners)] = '\0';
+        empm__status_show_card(req, text, "listen to events");
+    }
     empm_printf(req, "</div>\n");
 }
 

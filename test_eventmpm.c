@@ -29163,6 +29163,60 @@ TEST(status, every_counter_is_told_everywhere)
     fx_down(&f);
 }
 
+#ifndef EVENTMPM_NO_EVENTS
+
+static const empm_route status_events[] = {
+    EMPM_ROUTE("GET /listen/{channel}", events_listen,    NULL),
+    EMPM_ROUTE("POST /say/{channel}",   events_say,       NULL),
+    EMPM_ROUTE("GET /server-status",    empm_status_page, NULL),
+    EMPM_ROUTES_END
+};
+
+/* The status tells how many listen to events, how many events they got and how
+ * many they were too slow for; a listener that goes is counted no more, also if
+ * its child has gone with it. */
+SERVED_WITH(status, events, T_LIVE,
+            (fx_init(f), f->cfg.routes = status_events),
+            "EventQueue 8192; EventSkip On; SendBufferSize 4096")
+{
+    client ear[2], slow;
+    char *text;
+    long kids[16];
+
+    listens(&ear[0], f, "a", "");
+    listens(&ear[1], f, "b", "");
+    CHECK_INT(says(c, "a", "", "one"), 1);
+    CHECK(cl_hears(&ear[0], "data: one\n\n"));
+    CHECK_SOON(status_number(f, "EventsSent") == 1, PATIENCE);
+    CHECK_INT(status_number(f, "EventStreams"), 2);
+    CHECK_INT(status_number(f, "EventsLost"), 0);
+    text = status_page(f, "/server-status", "text/html; charset=utf-8");
+    CHECK(strstr(text, "<b>2</b><span>listen to events</span>") != NULL);
+    free(text);
+    cl_close(&ear[0]);
+    CHECK_SOON(status_number(f, "EventStreams") == 1, PATIENCE);
+    CHECK_INT(cl_connect_port(&slow, f->port, 4096), 0);
+    cl_puts(&slow, "GET /listen/a HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(says(c, "a", "", "x") == 1, PATIENCE);
+    events_flood(c, "last");
+    CHECK(cl_hears(&slow, "data: last\n\n"));
+    CHECK(status_number(f, "EventsLost") > 0);
+    CHECK_IN(status_number(f, "EventsLost") + status_number(f, "EventsSent"),
+             202, 204);
+    if (f->forked && CHECK_INT(children_of(f->pid, kids, 16), 1)) {
+        f->deaths_ok = 1;
+        signal_process((pid_t)kids[0], SIGKILL);
+        cl_close(c);
+        CHECK_SOON(cl_get(c, "/server-status?auto") == 200 &&
+                   status_number(f, "EventStreams") == 0, PATIENCE);
+        CHECK_IN(status_number(f, "EventsSent"), 3, 204);
+    }
+    cl_close(&slow);
+    cl_close(&ear[1]);
+}
+
+#endif
+
 /* Every request is counted once, whether a handler or the server has answered
  * it. */
 LIVE(status, totals_are_the_requests_made)
@@ -30823,9 +30877,9 @@ static void hk_thread_stop(empm_server *s, void *data, void *user)
 
 static void hk_child_stop(empm_server *s, void *user)
 {
-    (void)s;
     (void)user;
-    add_int(&shm->child_stops, 1);
+    /* a thread of the program's may wait for that: it is joined here */
+    add_int(&shm->child_stops, empm_draining(s));
 }
 
 /* Each start and stop hook runs once per child and once per thread. */
