@@ -24607,9 +24607,11 @@ static void empm__link_end(empm__worker *w, empm_link *l)
     empm__pieces_free(l->box);
     l->out = l->box = NULL;
     l->w = w;
+    empm__turn_call_begins(w, l->route);
     w->calling = EMPM__CALL_OTHER;
     empm__link_kind_of(l)->closed(w, l);
     w->calling = calling;
+    empm__turn_call_ends(w, l->route);
     if (l->hold != NULL)
         EMPM_FREE(l->hold->rest);
     EMPM_FREE(l->hold);
