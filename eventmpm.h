@@ -324,7 +324,9 @@
  *   These end a whole child: a crash, exit(), pthread_exit(), pthread_cancel()
  *   in a handler, a C++ exception that leaves one. The log then says what its
  *   workers were running. A route that has ended CrashLimit children within
- *   CrashWindow answers 503; a minute later one request tries it.
+ *   CrashWindow answers 503; a minute later one request tries it. In a program
+ *   with a SIGSEGV handler of its own a crash counts only if no other request
+ *   ran in the child.
  *
  * ANSWERS  empm_json() and empm_html() take formats of printf(), whose texts
  *   they escape; empm_redirect() stays on this server, whatever text it gets;
@@ -345,8 +347,8 @@
  *   on_open may refuse, and on_message gets whole messages; both may block. A
  *   socket that rests holds no worker and some 190 bytes. empm_ws_send() by a
  *   ticket, from any thread. Pages of other hosts may not connect, silent peers
- *   are asked and dropped, and a drain tells all to go elsewhere. empm_upgrade()
- *   gives a connection to another protocol. See >>calls-websocket.
+ *   are asked and dropped, and a drain tells all to go elsewhere. With
+ *   empm_upgrade() a connection has another protocol. See >>calls-websocket.
  *
  * TESTS  With EVENTMPM_TEST defined, empm_test_get() and its like run a request
  *   through parser, routes, handler and answer in the thread that calls: so a
@@ -524,7 +526,7 @@ extern "C" {
 #endif
 
 /* ---------------------------------------------------------------------------
- * >>types -- results, routes, configuration
+ * >>types -- results and routes
  * ------------------------------------------------------------------------- */
 
 /* Results. A call returns EMPM_OK or a negative error. A handler returns
@@ -729,6 +731,15 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
 
 /* A text as the `user` of a route, in both languages. */
 #define EMPM_TEXT(text) ((void *)(uintptr_t)(text))
+
+/* ---------------------------------------------------------------------------
+ * >>types-config -- what can be set
+ *
+ * A program sets what its server is: fields of one struct, or directives of
+ * Apache's by text, which set the same fields. Each comment has the default,
+ * the unit and what a client sees at a limit; bytes are bytes, and times end in
+ * _ms. >>settings has the range of each.
+ * ------------------------------------------------------------------------- */
 
 /* All settings. empm_defaults() makes one; change its fields or call
  * empm_set(), and leave it in place while the server lives. Brackets name the
@@ -2002,26 +2013,26 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   settings values directives check          what can be set, and how
  *   score peer                                counters; the other end's address
  *   handover wheel queue inbox poller         a connection changes hands
- *   route route-search engine-types locations pages
+ *   route route-search engine-types hooks engine-log locations pages
  *                                             patterns; workers, engines
  *   transport io                              bytes in, bytes out
  *   exchange taking accepting moving admission listener
  *                                             accepts, and gives to siblings
  *   head head-lines body                      HTTP in
- *   request request-memory request-values notes
+ *   request request-memory request-values request-pairs notes
  *                                             what a handler holds
- *   protocol response response-head response-calls response-end
+ *   protocol response response-head response-calls response-body response-end
  *                                             what it answers
  *   steps dispatch reading reading-body handling writing conn
  *                                             the life of a connection
- *   engine endpoints endpoint-unix endpoint-sockets limits users logs server
- *                                             threads, sockets, all together
+ *   engine endpoints endpoint-unix endpoint-sockets limits users logs
+ *   server server-calls                       threads, sockets, all together
  *   -- here ends the core --
  *   config-files config-sections answers proxy digest store rate cors auth
  *   sessions forms form-parts events links link-state upgrade websocket-bytes
  *   websocket-frames websocket tls fields access files fastcgi status wings
  *                                             wings, each of them closed
- *   testing                                   requests without a socket
+ *   testing testing-calls                     requests without a socket
  *   signals manager attend identity           one process that serves
  *   generations crash children growth reload upgrade parent program
  *                                             a parent and its children
@@ -2127,7 +2138,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *
  * To add something, edit these places; the test fails while one is missing:
  *
- *   a directive    a field of empm_config in >>types; a row of
+ *   a directive    a field of empm_config in >>types-config; a row of
  *                  empm__directives in >>settings; README's list, if one sets
  *                  it often. Test config.every_directive_from_a_file, with a
  *                  row of its own there
@@ -2191,7 +2202,9 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix poller          poller
  *   prefix route           route routes
  *   prefix route-search    route path
- *   prefix engine-types    wings engine worker
+ *   prefix engine-types    engine
+ *   prefix hooks           wings
+ *   prefix engine-log      engine worker
  *   prefix locations       location locations
  *   prefix pages           budget pool file worker page pages
  *   prefix transport       transport socket plain conn
@@ -2208,10 +2221,12 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix request         request
  *   prefix request-memory  request
  *   prefix request-values  request
+ *   prefix request-pairs   request
  *   prefix notes           request
  *   prefix response        response
  *   prefix response-head   response text
  *   prefix response-calls  response
+ *   prefix response-body   response
  *   prefix response-end    response
  *   prefix steps           step turn
  *   prefix dispatch        dispatch
@@ -2228,14 +2243,17 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix users           identity check
  *   prefix logs            server logs
  *   prefix server          server
+ *   prefix server-calls    server
  *   prefix config-files    loader define load
  *   prefix config-sections loader config
  *   prefix answers         answers
+ *   prefix answers-formats answers
  *   prefix answers-fields  answers
  *   prefix proxy           proxy reading
  *   prefix digest          sha256 hmac secret base64
  *   prefix store           random shared
  *   prefix store-table     sip kv
+ *   prefix store-entries   kv
  *   prefix store-calls     store
  *   prefix rate            rate
  *   prefix cors            cors
@@ -2245,7 +2263,8 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix sessions        session secrets
  *   prefix forms           form
  *   prefix form-parts      forms
- *   prefix events          news channel ear events
+ *   prefix events          news channel ear
+ *   prefix events-streams  events
  *   prefix links           piece pieces link links
  *   prefix link-state      link do
  *   prefix upgrade         link links raw
@@ -2258,6 +2277,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix tls-hello       tls
  *   prefix tls-clients     tls
  *   prefix tls-records     tls
+ *   prefix tls-sending     tls
  *   prefix tls-transport   tls
  *   prefix tls-sessions    tls
  *   prefix tls-choice      tls
@@ -2286,6 +2306,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix fastcgi-params  cgi
  *   prefix fastcgi-backends backend
  *   prefix fastcgi         fcgi
+ *   prefix fastcgi-pieces  fcgi
  *   prefix fastcgi-exchange fcgi
  *   prefix fastcgi-routes  backend backends scripts fcgi
  *   prefix fastcgi-wing    backend backends fcgi
@@ -2298,6 +2319,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix status-calls    status
  *   prefix wings           wings protocol
  *   prefix testing         test
+ *   prefix testing-calls   test
  *   prefix signals         signals program orders
  *   prefix manager         manager program stop time process
  *   prefix attend          process watchdog program parent attend check
@@ -3198,7 +3220,7 @@ static int empm__chars_all(const empm__chars *t, const char *s, size_t n,
  *
  *   empm__log           for a caller that has only a config
  *   empm__engine_log    the listener; limited
- *   empm__worker_log    a worker; limited           (>>engine-types)
+ *   empm__worker_log    a worker; limited           (>>engine-log)
  *   empm__request_log   ... with a request; limited (>>notes)
  *
  * What load can repeat must not fill the disk: of each number a child writes a
@@ -7868,8 +7890,23 @@ typedef struct empm__location {
     int                cors_credentials, cors_max_age_s;
 } empm__location;
 
-/* A wing is an optional part of the server; this is all that the core knows of
- * it. One that is not built has no hook but `check`. Every hook may be NULL.
+/* Is each answer the last one of its connection, since the server is stopping?
+ * Not if siblings serve on: they get the connection. */
+static int empm__engine_is_closing(const empm__engine *e)
+{
+    return empm__load(&e->stopping) && !EMPM__HANDS_OVER(e);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>hooks -- the wings, as the core calls them
+ *
+ * A wing is an optional part of the server. The core knows a table of hooks of
+ * each and calls them at fixed points of a life: of a server, an engine, a
+ * round, a request. So neither a feature's name nor its switch stands in the
+ * core.
+ * ------------------------------------------------------------------------- */
+
+/* A wing that is not built has no hook but `check`. Every hook may be NULL.
  *
  *   check         says what is wrong with the settings that are the wing's
  *   server_new    makes what it has for each server, or says why it cannot.
@@ -7977,12 +8014,13 @@ static void empm__wings_chore(empm__engine *e)
         (*wing)->chore(e);
 }
 
-/* Is each answer the last one of its connection, since the server is stopping?
- * Not if siblings serve on: they get the connection. */
-static int empm__engine_is_closing(const empm__engine *e)
-{
-    return empm__load(&e->stopping) && !EMPM__HANDS_OVER(e);
-}
+/* ---------------------------------------------------------------------------
+ * >>engine-log -- messages of a child and of its workers
+ *
+ * A client can bring about most of these messages as often as it likes. So each
+ * number has a limit for a minute, kept by the engine for all of its workers,
+ * and what is left out is counted and told.
+ * ------------------------------------------------------------------------- */
 
 static void empm__engine_log(empm__engine *e, enum empm_log_level level,
                              int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
@@ -12229,7 +12267,7 @@ static int empm__request_in_room(empm_request *req, uint32_t most)
 }
 
 /* ---------------------------------------------------------------------------
- * >>request-values -- what the client has sent, by name
+ * >>request-values -- parts, fields and path values, by name
  *
  * A value is found when it is asked for, decoded into memory of the request,
  * and remembered, so that asking again costs a look and gives the same pointer.
@@ -12432,6 +12470,16 @@ EMPM_API const char *empm_host(empm_request *req)
     return req->head.flags & EMPM__H_ABSOLUTE
                ? empm__request_value(req, host, n, EMPM__AS_SENT) : host;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>request-pairs -- queries, forms, cookies, and the body
+ *
+ * Values that have names within one text of the client's: "a=1&b=2" in a query
+ * or a form, "a=1; b=2" in Cookie, offers in Accept. A call by name looks
+ * through the text as it came and decodes the one value; a walk by number
+ * decodes all of them once, so that its cost is not the square of what a client
+ * has sent.
+ * ------------------------------------------------------------------------- */
 
 /* Is `key` of n bytes, decoded, the same as name? They are compared byte by
  * byte on the way: keys that are not asked for cost no memory. One that cannot
@@ -13420,7 +13468,7 @@ static int empm__response_end_chunks(empm_request *req)
 }
 
 /* ---------------------------------------------------------------------------
- * >>response-calls -- what a handler calls to answer
+ * >>response-calls -- status, fields and trailers of an answer
  *
  * Each call checks that the answer may still change, keeps what it is given by
  * copy, and never waits for the client. A call in the wrong order is the
@@ -13742,6 +13790,15 @@ EMPM_API int empm_add_trailer(empm_request *req, const char *name,
     *last = t;
     return EMPM_OK;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>response-body -- the body of an answer, as a handler writes it
+ *
+ * What is written gathers in pages, and is sent when there is enough of it for
+ * one call of the system, or at empm_flush(). Whether the answer has a length
+ * or chunks is decided as late as that: one that ends before has a length,
+ * which costs nothing.
+ * ------------------------------------------------------------------------- */
 
 /* Returns the last page of the body, or a new one, with room for at least one
  * more byte; NULL: no memory. The first page keeps room for the head, and each
@@ -18243,6 +18300,16 @@ static int empm__server_new(empm_config *cfg, int shared,
     return r;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>server-calls -- a server starts, and ends
+ *
+ * A server gets the engines of its process here, one for its endpoints and one
+ * for those of the status alone. empm_start() to empm_free() are that for a
+ * program that serves with its own threads; >>program does it with children. A
+ * stop is a bit that any thread may set, and the end is waited for in one
+ * place.
+ * ------------------------------------------------------------------------- */
+
 EMPM_API int empm_port(const empm_server *s, int i)
 {
     return i >= 0 && i < s->nendpoints ? s->endpoints[i].port : -1;
@@ -19077,16 +19144,7 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
  *
  * A text that a client has sent stays a text in the answer: each character that
  * could end it is escaped, and bytes that are no UTF-8 become U+FFFD, as
- * decoders would have it. Formats are those of printf(), so that compilers
- * check the arguments; a format that would not be JSON is refused before a byte
- * of it is written. So a format is read twice:
- *
- *     format_ok   parse each directive, follow the strings of the format
- *     write       the same, with arguments --> text[512] --> empm_write()
- *
- * Left out, as JSON has no place for it or a call of its own serves better:
- * flags and widths (a number has no zeros before it), %x, %p, %n, long double,
- * wide characters, and a raw %s, through which a client's text could pass.
+ * decoders would have it. The buffer's end never cuts a character in two.
  *
  * source    RFC 8259 7, Unicode 15 3.9 (table 3-7, U+FFFD for each maximal
  *           subpart), HTML 13.1.2
@@ -19192,6 +19250,21 @@ EMPM_API size_t empm_escape_html(char *to, size_t cap, const char *text,
 {
     return empm__answers_escape_all(to, cap, text, len, EMPM__HTML);
 }
+
+/* ---------------------------------------------------------------------------
+ * >>answers-formats -- empm_json() and empm_html()
+ *
+ * Formats are those of printf(), so that compilers check the arguments; one
+ * that would not be JSON is refused before a byte of it is written. So a format
+ * is read twice:
+ *
+ *     format_ok   parse each directive, follow the strings of the format
+ *     write       the same, with arguments --> text[512] --> empm_write()
+ *
+ * Left out, as JSON has no place for it or a call of its own serves better:
+ * flags and widths (a number has no zeros before it), %x, %p, %n, long double,
+ * wide characters, and a raw %s, through which a client's text could pass.
+ * ------------------------------------------------------------------------- */
 
 /* Where a format is, and what it makes gathers for empm_write(). */
 typedef struct empm__answers_out {
@@ -20254,6 +20327,7 @@ typedef struct empm__sha256 {
     unsigned char block[64];       /* the last bytes % 64 of them */
 } empm__sha256;
 
+/* Words of 32 bits, big-endian in the message; sums wrap, as they must. */
 #define EMPM__SHA_TURN(x, n) ((x) >> (n) | (x) << (32 - (n)))
 #define EMPM__SHA_MIX(x, i, j, more) \
     (EMPM__SHA_TURN(x, i) ^ EMPM__SHA_TURN(x, j) ^ (more))
@@ -20267,7 +20341,11 @@ typedef struct empm__sha256 {
      h += ((a & b) | (c & (a | b))) +                                          \
           EMPM__SHA_MIX(a, 2, 13, EMPM__SHA_TURN(a, 22)))
 
-/* Takes one block of 64 bytes. The message schedule is a ring of 16 words. */
+/* Takes one block of 64 bytes (FIPS 180-4 6.2.2). The message schedule is a
+ * ring of 16 words, each replaced when the last round that reads it is over: 64
+ * bytes of the stack, where the text of the standard has 256. Eight rounds are
+ * written out, since after eight the words have their own names again; k holds
+ * the cube roots of primes. */
 static void empm__sha256_block(uint32_t h[8], const unsigned char *p)
 {
     static const uint32_t k[64] = {
@@ -20350,6 +20428,8 @@ static void empm__sha256_end(empm__sha256 *s, unsigned char out[32])
     unsigned char tail[72];
     int i;
     const size_t n = (at < 56 ? 56 : 120) - at;
+    /* up to the next 56 of 64, so that the length ends a block; a message that
+     * leaves no room for it gets one block more */
     memset(tail, 0, sizeof tail);
     tail[0] = 0x80;
     for (i = 0; i < 8; i++)
@@ -20359,7 +20439,9 @@ static void empm__sha256_end(empm__sha256 *s, unsigned char out[32])
         out[i] = (unsigned char)(s->h[i / 4] >> (24 - 8 * (i % 4)));
 }
 
-/* HMAC-SHA-256: a hash of the message within a hash. */
+/* HMAC-SHA-256: a hash of the message within a hash, each begun with a block of
+ * the key. A hash of key and message alone could be prolonged by anybody who
+ * knows one code and the length of its message. */
 typedef struct empm__hmac {
     empm__sha256  inner;
     unsigned char key[64];
@@ -20409,7 +20491,8 @@ static void empm__hmac_end(empm__hmac *m, unsigned char out[32])
     empm__sha256_end(&m->inner, out);
 }
 
-/* Are n bytes the same? The time tells nothing of where they differ. */
+/* Are n bytes the same? The time tells nothing of where they differ: `volatile`
+ * keeps the compiler from ending the loop at the first that does. */
 static int empm__secret_equal(const void *a, const void *b, size_t n)
 {
     const volatile unsigned char *p = (const volatile unsigned char *)a;
@@ -20421,7 +20504,9 @@ static int empm__secret_equal(const void *a, const void *b, size_t n)
     return differ == 0;
 }
 
-/* The value of a digit of base64, or -1. `url`: '-' and '_' for '+' and '/'. */
+/* The value of a digit of base64, or -1. `url`: '-' and '_' for '+' and '/',
+ * which a cookie or a path would have to escape. Comparisons serve: decoding is
+ * once a request, of some 40 bytes. */
 static int empm__base64_digit(int ch, int url)
 {
     return ch >= 'A' && ch <= 'Z' ? ch - 'A'
@@ -20647,7 +20732,7 @@ static void empm__shared_lock_mended(pthread_mutex_t *m)
  * slots are bytes, so that a shard is small and its lock is held for a few
  * stores. A shard that is full drops what has expired, then the entry of the
  * owner that has most, which expires first. A process that dies while it holds
- * the lock leaves the old value or the new one: the next one mends the lists.
+ * the lock leaves lists that the next one mends.
  * ------------------------------------------------------------------------- */
 
 #define EMPM__KV_SLOTS 255             /* of a shard: a number is a byte */
@@ -20885,6 +20970,15 @@ static int empm__kv_evict(const empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
     empm__kv_remove(kv, sh, victim);
     return EMPM_OK;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>store-entries -- a key is found, and its value read or written
+ *
+ * A call locks the one shard that can have the key, finds its place there, does
+ * its work on copies and unlocks. A value is never changed where it stands: the
+ * new one takes a slot of its own, so a process that dies in the middle leaves
+ * the old value or the new one.
+ * ------------------------------------------------------------------------- */
 
 /* A key's place. A good empm__kv_open() leaves the shard locked. */
 typedef struct empm__kv_at {
@@ -21366,6 +21460,8 @@ static int64_t empm__rate_take(empm__kv *kv, const empm__location *l,
     size_t network, n = empm__rate_address(p, &network);
     int64_t r = 0;
     empm__kv_at at;
+    /* the limit, the family, the client's part of the address: two limits never
+     * share a count, nor do addresses of two kinds */
     memcpy(key, &l->rate_key, 8);
     key[8] = p->family;
     memcpy(key + 9, p->addr, n);
@@ -21374,6 +21470,8 @@ static int64_t empm__rate_take(empm__kv *kv, const empm__location *l,
         return r;
     if (at.slot != NULL && at.slot->len == sizeof even)
         memcpy(&even, at.value, sizeof even);
+    /* a request that is refused moves nothing: a client that keeps asking is
+     * let in as soon as one that waits */
     if (even > now_us + ahead)
         r = (int64_t)(even - now_us - ahead);
     else {
@@ -21395,6 +21493,7 @@ static const char *empm__rate_locate(empm_server *s, empm__location *l,
                                                : empm__location_unknown;
 }
 
+/* Also if no location has a limit yet: a number must make sense where it is. */
 static void empm__rate_check(const empm_config *cfg, const empm__chars *chars,
                              empm__report *rep)
 {
@@ -21455,6 +21554,8 @@ static int empm__rate_server_new(empm_server *s, const empm_server *old,
     return EMPM_OK;
 }
 
+/* The last of the servers that share the store frees it: during a reload the
+ * one before still counts in it. */
 static void empm__rate_server_free(empm_server *s)
 {
     if (s->rates == NULL || --s->rates->servers > 0)
@@ -21515,7 +21616,8 @@ static const empm__wing empm__rate_wing = EMPM__WING_OFF(NULL);
 
 #ifndef EVENTMPM_NO_CORS
 
-/* The next word of a list with blanks or commas between them; 0: the end. */
+/* The next word of a list with blanks or commas between them; 0: the end. In
+ * quotes a line of the file has several words as one value. */
 static int empm__cors_word(const char **list, const char **word, size_t *n)
 {
     const char *s = *list + strspn(*list, " \t,\"");
@@ -21630,13 +21732,16 @@ static void empm__cors_look(const empm__location *l, empm__report *rep)
                          l->path);
 }
 
+/* Each location is looked at when all of its lines have been taken. */
 static void empm__cors_check(const empm_config *cfg, const empm__chars *chars,
                              empm__report *rep)
 {
     empm__locations_look(cfg, chars, rep, empm__cors_look);
 }
 
-/* Sets a field to a list, with commas between its words. */
+/* Sets a field to a list, with commas between its words. empm__cors_list() has
+ * seen that it has at most 500 bytes: with a comma and a blank for each blank
+ * it cannot reach the end of `text`. */
 static void empm__cors_field(empm_request *req, const char *name,
                              const char *list)
 {
@@ -21671,7 +21776,9 @@ static const char *empm__cors_allowed(const empm_request *req)
                                                                    : NULL;
 }
 
-/* A preflight is answered here: no user is asked for, and no handler runs. */
+/* A preflight is answered here: no user is asked for, and no handler runs,
+ * since a browser sends neither password nor cookie with it (Fetch 4.8).
+ * OPTIONS without the two fields is a request like any other. */
 static int empm__cors_enter(empm_request *req)
 {
     const empm__location *l = req->location;
@@ -21998,6 +22105,8 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
     return EMPM_OK;
 }
 
+/* May take some milliseconds, as a hash of passwords must; what it has found is
+ * remembered (>>auth-passwords). */
 EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept)
 {
@@ -22030,6 +22139,7 @@ static const empm_account *empm__auth_find(struct empm__auth *auth,
 static int empm__auth_challenge(empm_request *req, const char *realm)
 {
     char text[300], *at = EMPM__ADD(text, "Basic realm=\"");
+    /* a quoted string: two bytes at most for each of the realm's */
     for (; *realm != '\0' && at < text + 240; realm++) {
         if (*realm == '"' || *realm == '\\')
             *at++ = '\\';
@@ -22065,6 +22175,11 @@ EMPM_API int empm_authenticate(empm_request *req, const char *realm,
  * AuthUserFile is a file of htpasswd's form: NAME:PASSWORD, one a line, what
  * begins with '#' and empty lines left out. It is read once, with the rights of
  * the user that starts the server, and becomes a table as a program has it.
+ *
+ * owner   of a table: the server, whose locations point into it; children have
+ *         copies since the fork. A user that is added or removed counts from
+ *         the next reload on, whose server reads the files anew
+ * shape   what is wrong with a file is said by its line, all of it in one start
  * ------------------------------------------------------------------------- */
 
 typedef struct empm__auth_file {
@@ -22099,7 +22214,8 @@ static const char *empm__auth_line_parse(char *line, empm_account *row)
     return NULL;
 }
 
-/* NULL, and half of one, are allowed. */
+/* NULL, and half of one, are allowed. The passwords in it are hashes, or are
+ * readable in the file: there is nothing to wipe. */
 static void empm__auth_file_free(empm__auth_file *f)
 {
     if (f != NULL) {
@@ -22109,7 +22225,10 @@ static void empm__auth_file_free(empm__auth_file *f)
     EMPM_FREE(f);
 }
 
-/* Makes a table of a file. NULL: it is said why, or rep->result is ENOMEM. */
+/* Makes a table of a file. NULL: it is said why, or rep->result is ENOMEM. The
+ * file has at most a row for each line, and one that ends the table: the first
+ * pass counts, so a row never moves. The table keeps the text, which the names
+ * and passwords lie in. */
 static empm__auth_file *empm__auth_file_new(const empm_config *cfg,
                                             const char *value,
                                             empm__report *rep)
@@ -22157,7 +22276,8 @@ static empm__auth_file *empm__auth_file_new(const empm_config *cfg,
     return NULL;
 }
 
-/* Is one of the names of `Require user` the user's? "": any is. */
+/* Is one of the names of `Require user` the user's? "": any is, which is what
+ * `Require valid-user` has left there. Names differ by case, as in Apache. */
 static int empm__auth_is_wanted(const char *users, const char *name)
 {
     char word[EMPM__ARGUMENT];
@@ -22171,7 +22291,8 @@ static int empm__auth_is_wanted(const char *users, const char *name)
 
 /* --- the wing ------------------------------------------------------------- */
 
-/* The texts stay where they are, in cfg. */
+/* The texts stay where they are, in cfg. A Require that is not about users is
+ * another's: `all granted` and its like belong to >>locations. */
 static const char *empm__auth_locate(empm_server *s, empm__location *l,
                                      const char *name, const char *value)
 {
@@ -22255,7 +22376,9 @@ static void empm__auth_check(const empm_config *cfg, const empm__chars *chars,
                          "Listen has no tls");
 }
 
-/* Reads the file of each location, and each file once. */
+/* Reads the file of each location, and each file once: two locations that name
+ * it have one table. They are compared by the text of the directive, so two
+ * spellings of one path cost memory and nothing else. */
 static int empm__auth_files_load(empm_server *s, empm__report *rep)
 {
     uint32_t i;
@@ -22277,7 +22400,9 @@ static int empm__auth_files_load(empm_server *s, empm__report *rep)
     return EMPM_OK;
 }
 
-/* The secret is of this start: what is remembered with it, processes forget. */
+/* The secret is of this server, and so are the passwords that are remembered
+ * with it: after a reload each is hashed once more, as its file may have
+ * changed. Without chance in the system nothing is remembered. */
 static int empm__auth_server_new(empm_server *s, const empm_server *old,
                                  empm__report *rep)
 {
@@ -22360,12 +22485,14 @@ static const empm__wing empm__auth_wing = EMPM__WING_OFF(NULL);
 #define EMPM__SESSION_SECRETS 4u
 
 struct empm__secrets {                 /* fixed; the first one signs */
-    unsigned n;
+    unsigned n;                        /* 0: there is no chance to be had */
     unsigned char key[EMPM__SESSION_SECRETS][32];
 };
 
-typedef struct empm__login {           /* a session, taken apart */
-    unsigned char chance[16];
+typedef struct empm__login {           /* a session, taken apart; in memory of
+                                          its request */
+    unsigned char chance[16];          /* its name in the store; new with each
+                                          login, so nobody can prepare one */
     int64_t       started_s, seen_s;
     char          value[EMPM__SESSION_VALUE + 1];
     int           valid;               /* else the rest says nothing */
@@ -22437,6 +22564,8 @@ static void empm__session_read(const struct empm__secrets *secrets,
             (long)EMPM__SESSION_HEAD + 32)
         return;
     n = (size_t)got - 32;
+    /* all secrets are tried, whether one has fitted or not: the time does not
+     * tell which one it was */
     for (i = 0; i < secrets->n; i++) {
         empm__session_sign(secrets->key[i], cfg->session_cookie_name, p, n,
                            mac);
@@ -22455,7 +22584,8 @@ static void empm__session_read(const struct empm__secrets *secrets,
                 now_s - l->seen_s < cfg->session_idle_timeout_ms / 1000);
 }
 
-/* For how many seconds the session may still be used. */
+/* For how many seconds the session may still be used. The browser drops the
+ * cookie then; that it does is a courtesy, the server looks at the times. */
 static int64_t empm__session_left(const empm_config *cfg, const empm__login *l,
                                   int64_t now_s)
 {
@@ -22474,7 +22604,10 @@ static void empm__session_key(const empm__login *l, unsigned char key[32])
 }
 #endif
 
-/* Has the session been logged out? What is not known counts as yes. */
+/* Has the session been logged out? What is not known counts as yes: a store
+ * that cannot be asked must not bring back what somebody has ended. Without a
+ * store a cookie that was copied lives on after the logout, until its time is
+ * over. */
 static int empm__session_is_out(const empm_server *s, const empm__login *l)
 {
 #ifndef EVENTMPM_NO_STORE
@@ -22507,6 +22640,8 @@ static void empm__session_log_out(empm_request *req, const empm__login *l)
     empm__session_key(l, key);
     if (req->w->s->store == NULL || left_s <= 0)
         return;
+    /* a minute more, by which the clocks of machines may differ, and a second
+     * for what is lost of fractions */
     r = empm__kv_put(req->w->s->store, key, sizeof key, NULL, NULL, 0,
                      left_s * 1000 + 61000, empm__store_now_ms());
     if (r < 0)
@@ -22560,7 +22695,9 @@ static int empm__session_send(empm_request *req, const empm__login *l)
     return r < 0 ? r : empm_set_header(req, "Cache-Control", "no-store");
 }
 
-/* The session of the request, which is read once; NULL: no memory. */
+/* The session of the request, which is read once; NULL: no memory. One that is
+ * in use is sent anew now and then, so that it does not idle out; not with each
+ * answer, as no cache could keep any of them. */
 static empm__login *empm__session_of(empm_request *req)
 {
     const empm_config *cfg = req->w->cfg;
@@ -22604,6 +22741,8 @@ EMPM_API int empm_session_start(empm_request *req, const char *value)
     if (l == NULL)
         return EMPM_ENOMEM;
     before = *l;
+    /* new chance for each login: the cookie from before it is worth nothing
+     * after it, whoever has set it (session fixation) */
     if (req->w->s->secrets->n == 0 ||
         empm__random_bytes(l->chance, sizeof l->chance) < 0) {
         *l = before;
@@ -22615,7 +22754,7 @@ EMPM_API int empm_session_start(empm_request *req, const char *value)
     memcpy(l->value, value, strlen(value) + 1);
     l->valid = 1;
     if ((r = empm__session_send(req, l)) < 0)
-        *l = before;
+        *l = before;                   /* no cookie, no session */
     else if (before.valid)             /* a login that this one replaces */
         empm__session_log_out(req, &before);
     return r;
@@ -22635,7 +22774,8 @@ EMPM_API int empm_session_end(empm_request *req)
 /* --- the wing ------------------------------------------------------------- */
 
 /* Takes the lines of SessionSecretFile. A key is made of each, for sessions
- * alone. Returns EMPM_OK, or it is said why. */
+ * alone: a file that serves for something else, too, gives nothing away.
+ * Returns EMPM_OK, or it is said why. */
 static int empm__secrets_load(struct empm__secrets *secrets,
                               const empm_config *cfg, empm__report *rep)
 {
@@ -23887,9 +24027,19 @@ static uint32_t empm__ear_take(empm__ear *ear, empm__news **list, uint32_t most,
     return n;
 }
 
-/* --- streams -------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>events-streams -- an answer that lasts, and broadcasts
+ *
+ * A stream is a request that suspends itself as soon as its client has all that
+ * the ring has for it. A broadcast, a client that can take more, the heartbeat
+ * and the stop of the server wake it, and all end in empm__events_go_on(),
+ * which sends what there is and waits again.
+ *
+ * runs on   the worker that owns the request; empm_broadcast() on any thread
+ * ------------------------------------------------------------------------- */
 
-/* Sets the fields of a stream, those that the handler has not set. */
+/* Sets the fields of a stream, those that the handler has not set. Nothing may
+ * keep it on its way, or give it to another client. */
 static void empm__events_head(empm_request *req)
 {
     char *end;
@@ -23904,7 +24054,9 @@ static void empm__events_head(empm_request *req)
     empm_set_header(req, "X-Accel-Buffering", "no");
 }
 
-/* The last words: clients come back, but not all at once. */
+/* The last words: clients come back, but not all at once. Each gets a time of
+ * its own, from 0.5 to 2.5 seconds, made of the address of its request: chance
+ * is not needed, only that streams which end together differ. */
 static int empm__events_end(empm_request *req)
 {
     const uint32_t some = (uint32_t)((uintptr_t)req / 64) * 2654435761u +
@@ -23927,6 +24079,8 @@ static int empm__events_send(empm_request *req, empm__ear *ear, int *wrote)
     uint64_t lost;
     uint32_t n, i;
     int r = 0;
+    /* a reference to each event is held without the lock: the ring may drop it
+     * meanwhile. After an error the rest of the portion is only given back */
     for (;;) {
         const int64_t room = EMPM__EVENTS_AHEAD - req->io.out_left -
                              (int64_t)req->body_out_bytes;
@@ -23970,6 +24124,8 @@ static int empm__events_go_on(empm_request *req, empm__ear *ear, int beat)
                               ear);
     if (ticket == 0)
         return empm__events_end(req);
+    /* one that is ahead of its client waits for room, and not in the list: a
+     * broadcast has nothing to tell it */
     req->room_at = more ? EMPM__EVENTS_AHEAD / 2 : 0;
     if (!more && !empm__ear_wait(ear, ticket))
         empm_resume(req->w->s, ticket);      /* one has come meanwhile */
@@ -23988,6 +24144,8 @@ static int empm__events_wake(empm_request *req, enum empm_why why, void *user)
     return empm__events_go_on(req, (empm__ear *)user, why == EMPM_TIMEOUT);
 }
 
+/* The listener is in memory of its request, so the cleanup that takes it out of
+ * its channel runs before that memory goes. HEAD gets the fields alone. */
 EMPM_API int empm_events(empm_request *req, const char *channel)
 {
     empm__ear *ear;
@@ -24011,10 +24169,13 @@ EMPM_API int empm_events(empm_request *req, const char *channel)
         empm__ear_leave(ear);
         return 503;
     }
+    /* a graceful stop ends it rather than wait for it. A comment opens it if no
+     * event waits, so that the client sees that its stream is there */
     req->drains = 1;
     return empm__events_go_on(req, ear, 1);
 }
 
+/* For this client alone, and before the channel's: no lock, no ring. */
 EMPM_API int empm_event(empm_request *req, const char *event, const char *id,
                         const void *data, size_t len)
 {
@@ -24053,6 +24214,11 @@ static uint32_t empm__events_tell(empm__engine *e, const char *name,
     return n;
 }
 
+/* The event is made before the lock is taken, and the ones that leave the ring
+ * are freed after it. Without a channel nobody listens: then nothing is kept,
+ * and so nobody can fill memory by broadcasts to names that nobody reads. The
+ * listeners are told in portions, with the lock free between them; those that
+ * join meanwhile have seen the event in the ring, and `seen` ends the loop. */
 EMPM_API int empm_broadcast(empm_server *s, const char *channel,
                             const char *event, const char *id,
                             const void *data, size_t len)
@@ -24103,6 +24269,7 @@ static int empm__events_engine_new(empm__engine *e)
     if (e->channels == NULL)
         return EMPM_ENOMEM;
     memset(e->channels, 0, sizeof *e->channels);
+    /* no secret, but a client cannot choose names that meet in one bucket */
     e->channels->seed = ((uint32_t)empm__now_us() ^ (uint32_t)e->pid << 16) *
                         2654435761u | 1u;
     for (i = 0; i < EMPM__EVENTS_LOCKS; i++)
@@ -27635,23 +27802,17 @@ static unsigned char *empm__tls_seal(empm__tls_conn *t, empm__tls_cipher *x,
 }
 
 /* ---------------------------------------------------------------------------
- * >>tls-transport -- the calls of a connection whose keys are known
+ * >>tls-sending -- plaintext goes out as records, and so do alerts
  *
- * The table of >>transport over the records above. A call seals or opens as
- * many records as it may in the scratch memory of its worker, so a connection
- * that does not wait for its client has no memory but its keys.
+ * A call seals as many records as it may in the scratch memory of its worker
+ * and sends them at once. Ciphertext that the socket refuses is kept, since its
+ * numbers are used up, and goes before anything else; until it has gone, the
+ * plaintext that it stands for counts as not sent.
  *
- *     send   vectors, a file --> up to three records in w->wire --> one send()
- *                                     what the socket refuses --> t->out
- *     recv   one recv() --> records in w->wire --> the reader's buffer
- *                                     what it has no room for --> t->in
+ *     vectors, a file --> up to three records in w->wire --> one send()
+ *                               what the socket refuses --> t->out
  *
- * The ends: close_notify from the client is like a FIN, after which it still
- * gets its answer; ours goes out once, with finish(), and what comes behind it
- * is dropped unread. Anything that is forged, out of order or too long ends the
- * connection with the alert that RFC 5246 7.2.2 has for it.
- *
- * runs on   the worker that owns the connection; drop() on the listener, too
+ * runs on   the worker that owns the connection
  * ------------------------------------------------------------------------- */
 
 /* Sends the ciphertext that waits. 1: all of it; else as send() says. It goes
@@ -27852,6 +28013,24 @@ static void empm__tls_fatal(empm__conn *c, empm__tls_conn *t, int alert)
     t->sent_end = 1;
     errno = ECONNRESET;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>tls-transport -- the calls of a connection whose keys are known
+ *
+ * The table of >>transport over the records above. A call opens as many records
+ * as the reader has room for, so a connection that does not wait for its client
+ * has no memory but its keys.
+ *
+ *     recv   one recv() --> records in w->wire --> the reader's buffer
+ *                                     what it has no room for --> t->in
+ *
+ * The ends: close_notify from the client is like a FIN, after which it still
+ * gets its answer; ours goes out once, with finish(), and what comes behind it
+ * is dropped unread. Anything that is forged, out of order or too long ends the
+ * connection with the alert that RFC 5246 7.2.2 has for it.
+ *
+ * runs on   the worker that owns the connection; drop() on the listener, too
+ * ------------------------------------------------------------------------- */
 
 /* A record of n bytes belongs to a handshake: the client asks for new keys, and
  * no engine is there to make them. RFC 5246 7.2.2 has a warning for that, after
@@ -35163,6 +35342,76 @@ static int empm__fcgi_no_wait(empm__fcgi *x)
     return 499;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>fastcgi-pieces -- what is sent, and what the pieces of an answer become
+ *
+ * The parts of an exchange that neither wait nor go on to another part: the
+ * records of a request, and whether they may be sent again; messages, head and
+ * body of the answer, and how much more of it has room. A piece may begin and
+ * end at any byte, so what has come of a line or a head is kept in the request.
+ * ------------------------------------------------------------------------- */
+
+/* How long attempts to connect may take from their beginning. */
+static int empm__fcgi_patience(const empm__fcgi *x)
+{
+    return x->group->connect_ms > 0
+               ? x->group->connect_ms
+               : x->req->w->cfg->proxy_connect_timeout_ms;
+}
+
+/* How much of that is left. */
+static int empm__fcgi_patience_left(const empm__fcgi *x)
+{
+    return empm__time_until(empm__time_after(x->began_ms,
+                                             empm__fcgi_patience(x)),
+                            empm__now_ms());
+}
+
+/* Writes the records before the body: into the scratch, which is enough for
+ * nearly all, else into memory of the request's own. Returns EMPM_OK, or a
+ * status. */
+static int empm__fcgi_prepare(empm__fcgi *x)
+{
+    empm_request *req = x->req;
+    char *to = empm__worker_scratch(req->w);
+    empm__fcgi_writer w;
+    size_t len, cap = to != NULL ? EMPM__SCRATCH : 0;
+    for (;;) {
+        empm__fcgi_begin(&w, to, cap, x->keeps);
+        x->head_len = empm__cgi_params(&w, req, &x->place);
+        if (x->head_len == 0)
+            return 431;
+        if (x->head_len <= cap)
+            break;
+        cap = x->head_len;
+        if ((to = (char *)empm_alloc(req, cap)) == NULL)
+            return 503;
+    }
+    x->head = to;
+    x->sent = 0;
+    empm_body(req, &len);
+    x->all = (int64_t)x->head_len + empm__fcgi_body_bytes((int64_t)len);
+    return EMPM_OK;
+}
+
+/* May the request be sent again, to another back end? Nothing of it has been
+ * done twice then: nothing has been sent, or the method is safe, and nothing of
+ * an answer has come. */
+static int empm__fcgi_may_retry(const empm__fcgi *x)
+{
+    const char *m = empm_method(x->req);
+    return !x->begun && (x->sent == 0 || strcmp(m, "GET") == 0 ||
+                         strcmp(m, "HEAD") == 0 || strcmp(m, "OPTIONS") == 0);
+}
+
+/* The request begins anew at the same back end or at another one. */
+static void empm__fcgi_rewind(empm__fcgi *x)
+{
+    x->sent = 0;
+    x->head_len = 0;                 /* made anew when it is connected */
+    memset(&x->reader, 0, sizeof x->reader);
+}
+
 /* Takes a piece of messages, which may end anywhere: each line of them is a
  * line in the error log. */
 static void empm__fcgi_messages(empm__fcgi *x, const char *s, size_t n)
@@ -35287,6 +35536,35 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
                ? NULL : "";                      /* that has been said */
 }
 
+/* Is all of the answer here, but for the record that ends it? */
+static int empm__fcgi_has_all(const empm__fcgi *x)
+{
+    return x->head_done && x->length >= 0 && x->given == x->length;
+}
+
+/* How much of what the back end sends next has room: what is read is never
+ * lost. A client that does not read shall have no more than half of
+ * LimitResponseSpool, and others the rest of what there is. Without an overflow
+ * there is the memory of EMPM_RESPONSE_BUFFER, unless the overflow has bytes
+ * that go first. */
+static size_t empm__fcgi_room(const empm__fcgi *x)
+{
+    const empm_request *req = x->req;
+    const empm__io *io = &req->io;
+    const int64_t most = req->w->cfg->limit_response_spool;
+    const int64_t waits = io->out_left + (int64_t)req->body_out_bytes;
+    const int spools = io->out_last != NULL && empm__io_has_slice(io->out_last);
+    if (!spools && waits + (int64_t)EMPM__SCRATCH <= EMPM_RESPONSE_BUFFER)
+        return EMPM__SCRATCH;        /* nearly all answers: no look at more */
+    if (io->out_left <= most / 2 &&
+        most - io->out_left >= 2 * (int64_t)EMPM__SCRATCH &&
+        empm__pool_spool_has(req->w, EMPM_TURN_BYTES, io->spool_fd < 0))
+        return EMPM__SCRATCH;
+    if (spools || waits > EMPM_RESPONSE_BUFFER / 2)
+        return 0;
+    return empm__min(EMPM_RESPONSE_BUFFER / 2, EMPM__SCRATCH);
+}
+
 /* ---------------------------------------------------------------------------
  * >>fastcgi-exchange -- connect, send, read the answer
  *
@@ -35320,12 +35598,6 @@ static int empm__fcgi_wait(empm__fcgi *x, int events, int ms)
                : empm__fcgi_no_wait(x);
 }
 
-/* Is all of the answer here, but for the record that ends it? */
-static int empm__fcgi_has_all(const empm__fcgi *x)
-{
-    return x->head_done && x->length >= 0 && x->given == x->length;
-}
-
 /* The back end has taken and given nothing for too long. */
 static int empm__fcgi_too_late(empm__fcgi *x)
 {
@@ -35345,24 +35617,6 @@ static int empm__fcgi_wait_on(empm__fcgi *x)
         return empm__fcgi_too_late(x);
     return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
                                                : EMPM_FD_IN, left_ms);
-}
-
-/* May the request be sent again, to another back end? Nothing of it has been
- * done twice then: nothing has been sent, or the method is safe, and nothing of
- * an answer has come. */
-static int empm__fcgi_may_retry(const empm__fcgi *x)
-{
-    const char *m = empm_method(x->req);
-    return !x->begun && (x->sent == 0 || strcmp(m, "GET") == 0 ||
-                         strcmp(m, "HEAD") == 0 || strcmp(m, "OPTIONS") == 0);
-}
-
-/* The request begins anew at the same back end or at another one. */
-static void empm__fcgi_rewind(empm__fcgi *x)
-{
-    x->sent = 0;
-    x->head_len = 0;                 /* made anew when it is connected */
-    memset(&x->reader, 0, sizeof x->reader);
 }
 
 /* This back end has failed: the next one is tried, each once, or the request
@@ -35430,29 +35684,6 @@ static int empm__fcgi_broken(empm__fcgi *x, const char *why)
         return empm__fcgi_open(x);
     }
     return empm__fcgi_next(x, 502, 5703, why);
-}
-
-/* How much of what the back end sends next has room: what is read is never
- * lost. A client that does not read shall have no more than half of
- * LimitResponseSpool, and others the rest of what there is. Without an overflow
- * there is the memory of EMPM_RESPONSE_BUFFER, unless the overflow has bytes
- * that go first. */
-static size_t empm__fcgi_room(const empm__fcgi *x)
-{
-    const empm_request *req = x->req;
-    const empm__io *io = &req->io;
-    const int64_t most = req->w->cfg->limit_response_spool;
-    const int64_t waits = io->out_left + (int64_t)req->body_out_bytes;
-    const int spools = io->out_last != NULL && empm__io_has_slice(io->out_last);
-    if (!spools && waits + (int64_t)EMPM__SCRATCH <= EMPM_RESPONSE_BUFFER)
-        return EMPM__SCRATCH;        /* nearly all answers: no look at more */
-    if (io->out_left <= most / 2 &&
-        most - io->out_left >= 2 * (int64_t)EMPM__SCRATCH &&
-        empm__pool_spool_has(req->w, EMPM_TURN_BYTES, io->spool_fd < 0))
-        return EMPM__SCRATCH;
-    if (spools || waits > EMPM_RESPONSE_BUFFER / 2)
-        return 0;
-    return empm__min(EMPM_RESPONSE_BUFFER / 2, EMPM__SCRATCH);
 }
 
 /* Waits until the client has read half of what there is for it. The back end
@@ -35590,33 +35821,6 @@ static int empm__fcgi_send(empm__fcgi *x, int first)
     return empm__fcgi_wait_on(x);
 }
 
-/* Writes the records before the body: into the scratch, which is enough for
- * nearly all, else into memory of the request's own. Returns EMPM_OK, or a
- * status. */
-static int empm__fcgi_prepare(empm__fcgi *x)
-{
-    empm_request *req = x->req;
-    char *to = empm__worker_scratch(req->w);
-    empm__fcgi_writer w;
-    size_t len, cap = to != NULL ? EMPM__SCRATCH : 0;
-    for (;;) {
-        empm__fcgi_begin(&w, to, cap, x->keeps);
-        x->head_len = empm__cgi_params(&w, req, &x->place);
-        if (x->head_len == 0)
-            return 431;
-        if (x->head_len <= cap)
-            break;
-        cap = x->head_len;
-        if ((to = (char *)empm_alloc(req, cap)) == NULL)
-            return 503;
-    }
-    x->head = to;
-    x->sent = 0;
-    empm_body(req, &len);
-    x->all = (int64_t)x->head_len + empm__fcgi_body_bytes((int64_t)len);
-    return EMPM_OK;
-}
-
 /* Is connected: the request is sent. */
 static int empm__fcgi_connected(empm__fcgi *x)
 {
@@ -35631,22 +35835,6 @@ static int empm__fcgi_connected(empm__fcgi *x)
     x->req->stays = 1;
     x->req->gathers = !x->group->flushes;
     return empm__fcgi_send(x, 1);
-}
-
-/* How long attempts to connect may take from their beginning. */
-static int empm__fcgi_patience(const empm__fcgi *x)
-{
-    return x->group->connect_ms > 0
-               ? x->group->connect_ms
-               : x->req->w->cfg->proxy_connect_timeout_ms;
-}
-
-/* How much of that is left. */
-static int empm__fcgi_patience_left(const empm__fcgi *x)
-{
-    return empm__time_until(empm__time_after(x->began_ms,
-                                             empm__fcgi_patience(x)),
-                            empm__now_ms());
 }
 
 /* Waits before it connects again to a unix socket whose queue is full: no event
@@ -35773,23 +35961,15 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
     if (x->wait.ticket != 0)         /* whatever the reason: is there a seat? */
         empm__fcgi_begin_at(x, empm__backend_wait_end(req->w, x->group,
                                                       &x->wait));
-    switch (why) {
-    case EMPM_GONE:
+    if (why == EMPM_GONE) {
         empm__fcgi_close(x);
         return 499;
-    case EMPM_STOPPING:
-        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "the server stops");
-    case EMPM_TIMEOUT:
-        if (x->phase == EMPM__FCGI_CONNECTING && x->fd >= 0)
-            return empm__fcgi_next(x, 503, 5704, "cannot be reached in "
-                                   "ProxyConnectTimeout");
-        if (x->phase != EMPM__FCGI_CONNECTING)
-            return empm__fcgi_too_late(x);
-        break;                       /* the pause before another attempt, or
-                                        the wait for a seat */
-    default:
-        break;
     }
+    if (why == EMPM_STOPPING)
+        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "the server stops");
+    /* Time that is over is no case of its own: on a machine that is late the
+     * back end may have got on meanwhile. Whoever finds that it has not, and
+     * would wait again, finds no time left. */
     if (x->fd < 0)
         return x->at != NULL ? empm__fcgi_open(x) : empm__fcgi_connect(x);
     if (x->phase == EMPM__FCGI_CONNECTING)
@@ -38167,7 +38347,8 @@ struct empm_test {
     uint32_t      index;         /* of the connection; NIL: there is none */
     int           patience_ms;
     size_t        piece;         /* 0: input arrives at once */
-    char         *in;
+    char         *in;            /* requests, as in the picture above: no copy
+                                    is made of what recv() has given */
     size_t        in_at, in_here, in_len;
     int           in_ended;      /* the client has sent its last */
     char         *out;           /* answers, since the last request was sent */
@@ -38188,6 +38369,10 @@ static empm_test *empm__test_of(const empm__conn *c)
 
 /* --- the transport -------------------------------------------------------- */
 
+/* Has the shortcomings of a socket, which code must stand: it gives no more
+ * than has arrived, says that only an event can bring more, and the end of the
+ * client's words is a read of 0 bytes. The flag is cleared first, since input
+ * that arrives later sets it anew. */
 static ssize_t empm__test_recv(empm__worker *w, empm__conn *c, void *buf,
                                size_t n)
 {
@@ -38226,6 +38411,9 @@ static char *empm__test_room(empm_test *t, size_t n)
     return t->out + t->out_len;
 }
 
+/* Takes everything at once: a client that reads slowly is no matter of a
+ * handler's, and the answer is kept whole for the checks of the caller. What is
+ * beyond EMPM_TEST_ANSWER is a connection lost, so an endless stream ends. */
 static ssize_t empm__test_send(empm__worker *w, empm__conn *c,
                                const struct iovec *v, int n, int more,
                                int64_t *wire)
@@ -38248,6 +38436,8 @@ static ssize_t empm__test_send(empm__worker *w, empm__conn *c,
     return sum;
 }
 
+/* A file without sendfile(). One that is shorter than it was gives 0, as a
+ * socket's transport does. */
 static ssize_t empm__test_file(empm__worker *w, empm__conn *c, int fd,
                                int64_t *off, size_t n, int64_t *wire)
 {
@@ -38268,12 +38458,14 @@ static ssize_t empm__test_file(empm__worker *w, empm__conn *c, int fd,
     return r;
 }
 
+/* No event announces input that has arrived and is not read. */
 static int empm__test_pending(const empm__conn *c)
 {
     const empm_test *t = empm__test_of(c);
     return t->in_here > t->in_at;
 }
 
+/* The client sees the end by the record, which is free afterwards. */
 static void empm__test_finish(empm__worker *w, empm__conn *c, int closing)
 {
     (void)w; (void)c; (void)closing;
@@ -38320,6 +38512,8 @@ static int empm__test_read_chunks(empm_test *t, char *in, size_t n)
     int r;
     memset(&k, 0, sizeof k);
     empm__head_init(&trailers, fields, (int)EMPM__COUNT(fields), 0);
+    /* the parser of requests, since the grammar is the same; t->text has room
+     * for all n bytes, of which chunks are only a part */
     while ((r = empm__chunk_parse(&k, &t->cfg, &t->s->chars, &trailers, in, &at,
                                   (uint32_t)n)) == EMPM__DATA) {
         const size_t have = empm__min(n - at, (size_t)k.left);
@@ -38343,6 +38537,7 @@ static int empm__test_read(empm_test *t)
     char *at;
     t->status = 0;
     t->head_len = t->body_len = 0;
+    /* a head is longer than "HTTP/1.1 200", so the status can be read there */
     while ((head = empm__test_head_end(t->out + from,
                                        t->out_len - from)) > 12) {
         t->status = atoi(t->out + from + 9);
@@ -38363,6 +38558,7 @@ static int empm__test_read(empm_test *t)
         if (*at == '\r' || *at == '\n')
             *at = '\0';
     from += head;
+    /* RFC 9112 6.3: no body, chunks, a length, or all until the end */
     if (t->head_only || t->status == 204 || t->status == 304)
         ;
     else if (empm_test_header(t, "Transfer-Encoding") != NULL)
@@ -38404,8 +38600,20 @@ EMPM_API empm_server *empm_test_server(empm_test *t)
     return t->s;
 }
 
-/* --- worker and listener in one ------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>testing-calls -- worker and listener in one, and the calls
+ *
+ * The thread that calls plays both: it lets input arrive, runs the connection
+ * as a worker does, then does one round of the listener, until the connection
+ * rests. So a test is as quick as its handlers; only what waits for a time
+ * takes it, and empm_test_patience() bounds that.
+ *
+ * shape   a call of >>calls-test puts in input or an event, then runs; what it
+ *         returns is told there
+ * ------------------------------------------------------------------------- */
 
+/* NULL: there is no connection, since none has begun or the last one has ended.
+ * The next request then begins one, as a client would. */
 static empm__conn *empm__test_conn(const empm_test *t)
 {
     return t->index == EMPM__NIL ? NULL
@@ -38443,8 +38651,9 @@ static void empm__test_offer(empm_test *t, uint32_t ready)
 }
 
 /* One round of the listener, which waits until `until_ms` at most, and the jobs
- * that come of it: none of what concerns siblings, accepting and other
- * threads. */
+ * that come of it: none of what concerns siblings, accepting and other threads.
+ * The order is that of empm__listener_round(): posts first, then events, then
+ * deadlines, so that a ticket that has been resumed in time is not too late. */
 static void empm__test_round(empm_test *t, uint32_t until_ms)
 {
     empm__engine *e = &t->s->engine;
@@ -38470,11 +38679,13 @@ static void empm__test_round(empm_test *t, uint32_t until_ms)
     empm__listener_timers(e, &b);
     if (empm__time_is_late(empm__wings_chore_at(e), b.now_ms))
         empm__wings_chore(e);
+    /* the link is read first: a job owns its record while it runs */
     while (b.head != EMPM__NIL) {
         const uint32_t job = b.head;
         b.head = empm__slab_conn(&e->slab, job)->queue_next;
         empm__conn_run(&e->workers[0], job);
     }
+    /* the record has gone back to the slab, and could be another's */
     if (t->index != EMPM__NIL &&
         empm__load(&empm__test_conn(t)->protocol) == EMPM__FREE)
         t->index = EMPM__NIL;
@@ -38499,7 +38710,9 @@ static int empm__test_arrive(empm_test *t)
     return 1;
 }
 
-/* Does the connection wait for the client's next word, and for nothing else? */
+/* Does the connection wait for the client's next word, and for nothing else?
+ * Only then may a request begin: in all other states something of the server is
+ * still under way, and time alone can bring it on. */
 static int empm__test_rests(const empm__conn *c)
 {
     return c->state == EMPM__KEEPALIVE || c->state == EMPM__READ_HEAD ||
@@ -38507,7 +38720,9 @@ static int empm__test_rests(const empm__conn *c)
 }
 
 /* Runs until the connection rests or has ended, at most ms; and reads the
- * answer. Returns as the public calls do. */
+ * answer. Returns as the public calls do: the status of a whole answer, or why
+ * there is none: no room for it, the connection's end, a request that is not
+ * whole itself, or a handler that has not answered within the time. */
 static int empm__test_run(empm_test *t, int ms)
 {
     const uint32_t until_ms = empm__time_after(empm__now_ms(), ms);
@@ -38546,13 +38761,17 @@ static char *empm__test_input(empm_test *t, size_t n)
         memcpy(in, t->in + t->in_at, left);
     EMPM_FREE(t->in);
     t->in = in;
+    /* what recv() has given is dropped here, so input does not grow */
     t->in_here -= t->in_at;
     t->in_at = 0;
     t->in_len = left + n;
     return in + left;
 }
 
-/* Begins a request, or goes on with one that was not whole. */
+/* Begins a request, or goes on with one that was not whole: then the answers so
+ * far stay, since an interim one may be among them. A connection without an io
+ * has nothing in flight. Returns EMPM_OK, EMPM_ENOMEM, or EMPM_EMISUSE: a
+ * request has not ended, and a second one would wait behind it. */
 static int empm__test_begin(empm_test *t)
 {
     const empm__conn *c = empm__test_conn(t);
@@ -38630,11 +38849,15 @@ EMPM_API int empm_test_time_out(empm_test *t)
     const empm__conn *c = empm__test_conn(t);
     if (c == NULL || c->state != EMPM__SUSPENDED)
         return EMPM_EMISUSE;
+    /* as if its time had passed: the wheel need not turn for that */
     empm__request_of(c)->wake_deadline = empm__now_ms();
     empm__test_offer(t, EMPM__READY_TIMEOUT);
     return empm__test_run(t, t->patience_ms);
 }
 
+/* A socket that is closed at the other end can be read, be written to, and
+ * stays so. The request sees that at its next call or wait, and gets to its
+ * end. */
 EMPM_API void empm_test_hang_up(empm_test *t)
 {
     t->in_ended = 1;
@@ -38686,6 +38909,8 @@ EMPM_API empm_test *empm_test_open(const empm_config *cfg)
     t->session.of = &empm__test_transport;
     t->index = EMPM__NIL;
     t->patience_ms = 5000;
+    /* a copy, without what a test must not touch: ports, processes, logs, and
+     * rights, which only root could change. Its texts stay the caller's */
     t->cfg = *cfg;
     t->cfg.processes = 0;
     t->cfg.threads_per_child = 1;
@@ -38711,7 +38936,10 @@ EMPM_API empm_test *empm_test_open(const empm_config *cfg)
     return NULL;
 }
 
-/* The last look: a request that waits, and what requests have left behind. */
+/* The last look: a request that waits, and what requests have left behind. A
+ * suspended one is told first, by its name, as its end would hide it; after the
+ * client has gone every counter of what requests hold must be 0. Returns
+ * EMPM_OK or EMPM_EMISUSE, with a line in the log for each fault. */
 static int empm__test_leaks(empm_test *t)
 {
     const empm__pool *pool = &t->s->engine.pool;
@@ -38751,6 +38979,7 @@ EMPM_API int empm_test_close(empm_test *t)
             cfg->on_thread_stop(t->s, e->workers[0].thread_data, cfg->user);
         if (t->hooked >= 1 && cfg->on_child_stop != NULL)
             cfg->on_child_stop(t->s, cfg->user);
+        /* what a worker's thread frees at its end: there was no thread */
         if (e->workers != NULL) {
             empm__pages_free(e->workers[0].pages);
             EMPM_FREE(e->workers[0].scratch);
@@ -39083,6 +39312,18 @@ static int empm__orders_next_byte(const int *fds, int n, int64_t ms,
  * answered only as long as the engine answers. Its variables are taken out of
  * the environment, so that programs of handlers do not speak for the server.
  * Here are also the instants of processes, and how a stop goes on.
+ *
+ * A unit of its, with PidFile below /run/server and logs below /var/log/server:
+ *
+ *     [Service]
+ *     Type=notify
+ *     NotifyAccess=all
+ *     ExecStart=/usr/local/bin/server -f /etc/server.conf
+ *     ExecReload=/bin/kill -USR1 $MAINPID
+ *     KillMode=mixed
+ *     WatchdogSec=30
+ *     RuntimeDirectory=server
+ *     LogsDirectory=server
  * ------------------------------------------------------------------------- */
 
 typedef struct empm__manager {       /* none: path and usec are "" */
