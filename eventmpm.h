@@ -2035,8 +2035,9 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   server server-calls                       threads, sockets, all together
  *   -- here ends the core --
  *   config-files config-sections answers proxy digest store rate cors auth
- *   sessions forms form-parts events links link-state upgrade websocket-bytes
- *   websocket-frames websocket tls fields access files fastcgi status wings
+ *   sessions forms form-parts form-calls events links link-state upgrade
+ *   websocket-bytes websocket-frames websocket tls fields access files fastcgi
+ *   status wings
  *                                             wings, each of them closed
  *   testing testing-calls                     requests without a socket
  *   signals manager attend identity           one process that serves
@@ -2269,6 +2270,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix sessions        session secrets
  *   prefix forms           form
  *   prefix form-parts      forms
+ *   prefix form-calls      forms
  *   prefix events          news channel ear
  *   prefix events-streams  events
  *   prefix links           piece pieces link links
@@ -23622,6 +23624,17 @@ static empm__forms *empm__forms_of(empm_request *req)
         f->n = f->pairs.n = 0;
     return f;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>form-calls -- the parts of a form, as a handler asks for them
+ *
+ * A handler of EMPM_UPLOAD has a form that is complete, any other one the form
+ * of its whole body, which is read at the first question. What a handler takes
+ * over is no longer the request's; a file that it saves is in its folder whole
+ * or not at all. The wing's hooks and the functions of such a route stand here.
+ *
+ * runs on   the worker that runs the request
+ * ------------------------------------------------------------------------- */
 
 EMPM_API int empm_part_at(empm_request *req, int i, empm_part **part)
 {

@@ -21,7 +21,7 @@
  *   of platform descriptors                        in tools
  *   of settings values directives check            in config
  *   of limits users                                in config
- *   of form-parts                                  in forms
+ *   of form-parts form-calls                       in forms
  *   of logs                                        in log
  *   of score metrics page                          in status
  *   of inbox poller steps                          in conn
