@@ -3000,6 +3000,7 @@ static int empm__text_unhex(const char *s)
 
 /* Returns how many bytes the character at `s` has, if it is well-formed UTF-8
  * and no control, else 0 (RFC 3629). */
+EMPM__OPTIONAL
 static size_t empm__text_utf8(const char *s)
 {
     const unsigned char *u = (const unsigned char *)s;
@@ -3243,8 +3244,8 @@ static void empm__log_tame(char *line)
             *line = '?';
 }
 
-#if !defined(EVENTMPM_NO_STATUS) || !defined(EVENTMPM_NO_ACCESS_LOG)
 /* The name alone of "[scheme://]name[:port]", or what the host calls itself. */
+EMPM__OPTIONAL
 static void empm__log_name_alone(const empm_config *cfg, char *to, size_t n)
 {
     const char *name = cfg->server_name, *end;
@@ -3261,7 +3262,6 @@ static void empm__log_name_alone(const empm_config *cfg, char *to, size_t n)
     }
     empm__log_tame(to);
 }
-#endif
 
 static const char *empm__log_level_name(enum empm_log_level level)
 {
@@ -11210,6 +11210,7 @@ static int empm__list_fits(const empm__chars *t, const char *range, size_t n,
  * take it; -1, there is no such field, and it has not said. "identity", an
  * answer that is not coded, is the last resort unless it is excluded (RFC 9110
  * 12.5.3). */
+EMPM__OPTIONAL
 static int empm__list_accepts(const empm__chars *t, const empm__head *h,
                               const char *text, const char *name,
                               const char *offer, size_t m)
@@ -22660,7 +22661,6 @@ static void empm__session_key(const empm__login *l, unsigned char key[32])
     memcpy(key, "\0empm logged out", 16);
     memcpy(key + 16, l->chance, sizeof l->chance);
 }
-#endif
 
 /* Has the session been logged out? What is not known counts as yes: a store
  * that cannot be asked must not bring back what somebody has ended. Without a
@@ -22668,7 +22668,6 @@ static void empm__session_key(const empm__login *l, unsigned char key[32])
  * over. */
 static int empm__session_is_out(const empm_server *s, const empm__login *l)
 {
-#ifndef EVENTMPM_NO_STORE
     unsigned char key[32], none[1];
     size_t len;
     int r;
@@ -22678,18 +22677,12 @@ static int empm__session_is_out(const empm_server *s, const empm__login *l)
     r = empm__kv_get(s->store, key, sizeof key, none, sizeof none, &len, NULL,
                      empm__store_now_ms());
     return r != EMPM_EGONE;
-#else
-    (void)s;
-    (void)l;
-    return 0;
-#endif
 }
 
 /* Remembers in the store that the session is over, for as long as its cookie
  * would be good. */
 static void empm__session_log_out(empm_request *req, const empm__login *l)
 {
-#ifndef EVENTMPM_NO_STORE
     const empm_config *cfg = req->w->cfg;
     const int64_t left_s = l->started_s + cfg->session_max_age_ms / 1000 -
                            (int64_t)time(NULL);
@@ -22706,11 +22699,24 @@ static void empm__session_log_out(empm_request *req, const empm__login *l)
         empm__request_log(req, EMPM_LOG_WARN, 5832, "the shared store does not "
                           "take that a session is logged out: its cookie works "
                           "for %lld s", (long long)left_s);
+}
+
 #else
+
+static int empm__session_is_out(const empm_server *s, const empm__login *l)
+{
+    (void)s;
+    (void)l;
+    return 0;
+}
+
+static void empm__session_log_out(empm_request *req, const empm__login *l)
+{
     (void)req;
     (void)l;
-#endif
 }
+
+#endif
 
 /* Sets the cookie to a text that is good for so many seconds; 0: deletes it.
  * A cookie whose name promises it is Secure is that also behind a proxy. */
@@ -34197,6 +34203,9 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
     if (cfg->alias[0] != NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5143, "Alias: built without "
                          "files");
+    if (cfg->x_send_file)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile: built without "
+                         "files");
     for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
          i++)
         if (cfg->routes[i].kind == EMPM__ROUTE_FILES ||
@@ -36632,10 +36641,6 @@ static void empm__fcgi_check_send_file(const empm_config *cfg,
     struct stat st;
     if (!cfg->x_send_file)
         return;
-#ifdef EVENTMPM_NO_FILES
-    empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile: built without "
-                     "files");
-#endif
     if (dir == NULL) {
         empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile wants "
                          "XSendFilePath, the folder of the files");
@@ -39341,9 +39346,9 @@ static void empm__signals_restore(empm__signal_set *set)
     set->taken = 0;
 }
 
-#ifndef EVENTMPM_NO_FORK
 /* In a forked process: the defaults of all signals that `set` has taken.
  * `keep`: those that the starter of the server ignored stay ignored. */
+EMPM__OPTIONAL
 static void empm__signals_default(const empm__signal_set *set, int keep)
 {
     size_t i;
@@ -39351,7 +39356,6 @@ static void empm__signals_default(const empm__signal_set *set, int keep)
         signal(empm__signals_at(set, i),
                keep && set->old[i].sa_handler == SIG_IGN ? SIG_IGN : SIG_DFL);
 }
-#endif
 
 typedef struct empm__source {        /* where configurations come from */
     const empm_config *base;         /* as the program has set it */
