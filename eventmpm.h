@@ -316,7 +316,7 @@
  *   this process, from any thread. See >>calls-events; >>dashboard is a whole
  *   program.
  *
- * WEBSOCKET  EMPM_WEBSOCKET("GET /chat", &chat, NULL) is a route of WebSockets:
+ * WEBSOCKET  EMPM_WEBSOCKET("GET /chat", &chat, NULL) is a route for them:
  *   on_open may refuse, and on_message gets whole messages; both may block. A
  *   socket that rests holds no worker and some 190 bytes. empm_ws_send() by a
  *   ticket, from any thread. Pages of other hosts may not connect, silent peers
