@@ -6135,10 +6135,11 @@ static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
  *              woken, last in, first out: warm caches, long sleeps. Few are
  *              "searching" (woken, not yet at work) at a time: one, or four
  *              when jobs wait behind slow handlers.
- *   standby    the child's own thread. It listens when no worker can, and while
- *              others run it looks every millisecond whether one that seemed to
- *              be quick is stuck; that worker does not count as running then.
- *              When there is nothing to run it sleeps without limit.
+ *   standby    the child's own thread. It listens when no worker can, until one
+ *              is back and there is work for it. While others run it looks
+ *              every millisecond whether one that seemed to be quick is stuck;
+ *              that worker does not count as running then. When there is
+ *              nothing to run it sleeps without limit.
  *   a chore    is maintenance that may wait for a disk. When one is due, the
  *              listener ends its round, and the next worker runs it instead of
  *              a job; if the standby has been listening, it runs it itself.
@@ -6217,6 +6218,13 @@ static int empm__queue_init(empm__queue *q, empm__slab *sl, empm__sleeper *sp,
 static uint32_t empm__queue_idle_locked(const empm__queue *q)
 {
     return q->idle_count + q->searching + (q->listening >= 0);
+}
+
+/* Is every worker in a handler that may take long? Nobody takes a job, or the
+ * listener's role, before one of them comes back. */
+static int empm__queue_all_gone_locked(const empm__queue *q)
+{
+    return q->running + q->searching + q->idle_count == 0;
 }
 
 static void empm__queue_publish_locked(empm__queue *q)
@@ -6328,8 +6336,7 @@ static void empm__queue_settle(empm__queue *q, uint32_t most)
         wake[n++] = &sp->parker;
     }
     if (nobody && q->standby_state != EMPM__AWAKE &&
-        (q->standby_state == EMPM__SLEEPS ||
-         q->running + q->searching + q->idle_count == 0)) {
+        (q->standby_state == EMPM__SLEEPS || empm__queue_all_gone_locked(q))) {
         q->standby_state = EMPM__AWAKE;
         wake[n++] = &q->standby;
     }
@@ -6461,8 +6468,7 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
     pthread_mutex_lock(&q->lock);
     while (!q->closed) {
         int quiet, woken;
-        if (q->listening == EMPM__NOBODY &&
-            q->running + q->searching + q->idle_count == 0)
+        if (q->listening == EMPM__NOBODY && empm__queue_all_gone_locked(q))
             empm__store(&q->listening, EMPM__STANDBY);
         if (q->listening == EMPM__STANDBY) {
             pthread_mutex_unlock(&q->lock);
@@ -10542,7 +10548,8 @@ static void empm__listener_tell_few(empm__engine *e, uint32_t idle,
 
 /* The batch goes to the queue. The gate closes when nobody has had time for a
  * while. Apache's formula: queued < (1 + factor) * idle. Returns 1 if the role
- * is given back, as there is work. */
+ * is given back, as there is work, and a worker that may do it: the standby
+ * would only get it back, to look at once at what it has just looked at. */
 static int empm__listener_end_round(empm__engine *e, empm__batch *b)
 {
     empm__queue *q = &e->queue;
@@ -10576,7 +10583,8 @@ static int empm__listener_end_round(empm__engine *e, empm__batch *b)
     pthread_mutex_lock(&q->lock);
     if (empm__time_is_late(empm__wings_chore_at(e), b->now_ms))
         q->chore = 1;
-    given = q->count > 0 || q->chore;
+    given = q->chore || (q->count > 0 && (q->listening >= 0 ||
+                                          !empm__queue_all_gone_locked(q)));
     if (given)
         empm__queue_end_round_locked(q);
     empm__queue_settle(q, old ? 2 : 1);

@@ -7251,6 +7251,7 @@ TEST(transport, one_that_does_all_it_may)
  *   EMPTY_FIRST             QUEUE: listen when the batch is taken, not the
  *                           queue
  *   NO_TICK                 QUEUE: who is stuck does not count as running
+ *   ROLE_KEPT               QUEUE: the standby leaves the role to who is back
  *   NO_RING                 MOVE: who stops looking rings
  *   NO_LOOK                 MOVE: who looks again sees what waits
  *   NO_TICK                 MOVE: jobs behind a busy worker are given away
@@ -7334,6 +7335,7 @@ TEST(transport, one_that_does_all_it_may)
  *   FAIL safe -DQUEUE -DMUT_STANDBY_NOT_WOKEN
  *   FAIL safe -DQUEUE -DMUT_NO_TICK
  *   FAIL safe -DQUEUE -DMUT_EMPTY_FIRST
+ *   FAIL safe -DQUEUE -DMUT_ROLE_KEPT
  *   ok   safe -DMOVE -DREQS=2
  *   ok   safe -DMOVE -DREQS=2 -DDEATHS=1
  *   FAIL safe -DMOVE -DMUT_NO_RING
@@ -7665,9 +7667,10 @@ inline stop_running(who)
 inline round(me)                    /* empm__listener_run() */
 {
     d_step { (events > 0 || (me != STANDBY && queued > 0)) ->
-        queued = queued + events; events = 0; batch = queued; waited = 0;
+        queued = queued + events; events = 0; waited = 0;
         IF(me != STANDBY, seeks[me] = 1; searching++);
-        listening = NOBODY;
+        IF(me != STANDBY || (!NO_ONE_RUNS && !ON(MUT_ROLE_KEPT)),
+           batch = queued; listening = NOBODY);
         unlock_queue(1) }
 }
 
@@ -34732,6 +34735,56 @@ static void lone_sibling(const lone_child *l)
     empm__store(&empm__score_at(&l->s->score, 1)->idle_workers, 1u);
     empm__store(&empm__score_slot_at(&l->s->score, 1)->pid, 1u);
     empm__store(&empm__score_server_at(&l->s->score)->top, 2u);
+}
+
+/* How often the servers of all processes have waited, since counting began. */
+static int waits_counted(void)
+{
+    int i, n = 0;
+
+    for (i = 0; i < FAULT_CALLS; i++)
+        if (strcmp(fault_calls[i].call, "epoll_wait") == 0 ||
+            strncmp(fault_calls[i].call, "poll", 4) == 0)
+            n += __atomic_load_n(&g_faults->calls[i], __ATOMIC_RELAXED);
+    return n;
+}
+
+/* While all workers are blocked, jobs wait, and no sibling has time, there is
+ * nothing to do: the standby sleeps from one look at its siblings to the next.
+ */
+TEST(exchange, a_blocked_child_rests)
+{
+    enum { N = 6, WORKERS = 4 };
+    lone_child l;
+    client c[N];
+    int i, before;
+
+    if (!lone_up(&l))
+        return;
+    for (i = 0; i < N; i++) {
+        cl_open(&c[i], &l.f);
+        CHECK_INT(cl_get(&c[i], "/hello"), 200);
+    }
+    set_int(&shm->gate, 0);
+    for (i = 0; i < N; i++) {
+        cl_puts(&c[i], i < WORKERS ? "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n"
+                                   : GET1 "\r\n");
+        if (i < WORKERS)
+            CHECK_SOON(get_int(&shm->at_gate) == i + 1, 2000);
+    }
+    nap(50);
+    memset(g_faults, 0, sizeof *g_faults);
+    g_faults->state = FAULTS_COUNT;
+    before = waits_counted();
+    nap(100);
+    CHECK(waits_counted() - before < 50);
+    g_faults->state = FAULTS_OFF;
+    set_int(&shm->gate, 1);
+    for (i = 0; i < N; i++) {
+        CHECK_INT(cl_reply(&c[i]), 200);
+        cl_close(&c[i]);
+    }
+    lone_down(&l);
 }
 
 /* What a drain has given and nobody has taken is its own again when it learns
