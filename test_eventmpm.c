@@ -83,7 +83,10 @@ static void  test_free(void *p);
 /* Sanitizers make frames larger. */
 #define EMPM__STACK_LEAST 65536
 
-/* Files are kept at once, and for half a second. */
+/* Files are kept at once, and for half a second. A test says for how long one
+ * is not looked at; the others change files and ask at once. */
+static int g_file_same_ms;
+#define EMPM__FILE_SAME_MS (uint32_t)empm__load(&g_file_same_ms)
 #define EMPM__FILE_REST_S  -5
 #define EMPM__FILE_KEEP_MS 500
 #define EMPM__FILE_ABSENT_MS 40
@@ -23679,6 +23682,30 @@ TEST(files, kept_below_a_directory)
     empm__file_unref(was);
     cl_close(&c);
     fx_down(&f);
+}
+
+/* A file that has just been looked at is believed to be the same for a moment,
+ * and not longer: what has been changed is served then. */
+SERVED_WITH(files, believed_for_a_moment, T_PLAIN,
+            fx_init(f); f->cfg.routes = file_routes, NULL)
+{
+    static const struct { const char *name; int ms; const char *then; } rows[] =
+        { { "/looked.1", 60000, "one" }, { "/looked.2", 1, "other" } };
+
+    EACH(rows, i) {
+        char path[512], name[40];
+        snprintf(name, sizeof name, "www%s", rows[i].name);
+        write_file(tmp_path(path, sizeof path, name), "one", 3);
+        empm__store(&g_file_same_ms, rows[i].ms);
+        CHECK_INT(cl_get(c, rows[i].name), 200);
+        unlink(path);
+        write_file(path, "other", 5);
+        nap(5);
+        CHECK_INT(cl_get(c, rows[i].name), 200);
+        CHECK_STR(c->body.p, rows[i].then);
+        unlink(path);
+    }
+    empm__store(&g_file_same_ms, 0);
 }
 
 /* The table of types is in order, as its search needs. Small and capital
