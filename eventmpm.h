@@ -896,7 +896,9 @@ typedef struct empm_config {
     int64_t max_mem_free;              /* idle buffers kept per child: 2 MiB; 0:
                                           all of them */
     int    open_file_cache;            /* files kept per child: 64, at most a
-                                          quarter of max_open_files; 0: none */
+                                          quarter of max_open_files; what has
+                                          changed is served 1 ms later; 0:
+                                          none, and at once */
 
     /* time, in milliseconds; directives take seconds, or 100ms */
     int    timeout_ms;                 /* no progress in writing: 60000 */
@@ -7652,8 +7654,8 @@ typedef struct empm__file {
     uint32_t    absent;                /* atomic: bits of codings of which it
                                           has no coded file, */
     uint32_t    absent_until_ms;       /* atomic: believed so long */
-    uint32_t    there_until_ms;        /* atomic: a script, which is believed to
-                                          be there */
+    uint32_t    same_until_ms;         /* atomic: its path is believed to lead
+                                          to it so long */
     uint64_t    stat_key[5];           /* device, inode, size, mtime, ctime */
     int64_t     modified_s;            /* -1: unknown, and `modified` is "" */
     const char *type;
@@ -8866,6 +8868,11 @@ static ssize_t empm__io_send_spooled(empm__worker *w, empm__conn *c,
                                        &io->wire);
 }
 
+/* Of a file in one call: more than a turn's, since the socket refers to the
+ * pages of the file, and copies none. A socket whose buffer is full sends from
+ * the client's acknowledgements, at no cost for us. */
+#define EMPM__SLICE_BYTES (2 << 20)
+
 /* Sends from the slice that is the first in the queue. */
 static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
 {
@@ -8874,8 +8881,8 @@ static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
     int64_t at = p->at, n = p->stop - at;
     struct iovec v;
     ssize_t r;
-    if (n > EMPM_TURN_BYTES)
-        n = EMPM_TURN_BYTES;
+    if (n > EMPM__SLICE_BYTES)
+        n = EMPM__SLICE_BYTES;
     if (p->file == NULL) {
         at %= ring;
         return empm__io_send_spooled(w, c, io, at,
@@ -32315,8 +32322,10 @@ static void empm__coding_accepted(const empm_request *req,
  * >>file-cache -- files that are kept open
  *
  * A file that is asked for again is found by its path, and is looked at with
- * stat() before it is used, so no answer is older than its request.
- * References keep a file open until the last answer has left.
+ * stat() before it is used, but not more often than once a millisecond: a file
+ * that everybody asks for costs no system call, and no answer shows what has
+ * been changed a moment before its request. References keep a file open until
+ * the last answer has left.
  * ------------------------------------------------------------------------- */
 
 #ifndef EMPM__FILE_REST_S          /* the tests have no time for this */
@@ -32324,6 +32333,7 @@ static void empm__coding_accepted(const empm_request *req,
 #  define EMPM__FILE_KEEP_MS 10000   /* kept so long after its last use */
 #  define EMPM__FILE_ABSENT_MS 1000  /* a coded file was not there */
 #  define EMPM__FILE_SCRIPT_MS 1000  /* a script that was there */
+#  define EMPM__FILE_SAME_MS 1       /* another file that was the same */
 #endif
 
 /* Fills in the numbers by which a file is known to be still the same. */
@@ -32354,6 +32364,14 @@ static uint64_t empm__file_scatter(uint64_t h) /* every bit by every bit */
  * EMPM__FILE_SCRIPT_MS says, since the back end, which reads it, finds for
  * itself what has changed. */
 #define EMPM__FILE_SCRIPT (-1)
+
+/* A look at the disk has found `f` at its path just now. */
+static void empm__file_believe(empm__file *f, uint32_t now_ms)
+{
+    const uint32_t ms = f->coding == EMPM__FILE_SCRIPT ? EMPM__FILE_SCRIPT_MS
+                                                       : EMPM__FILE_SAME_MS;
+    empm__store(&f->same_until_ms, empm__time_after(now_ms, ms));
+}
 
 /* Makes the ETag: a size and a hash of time and inode, and the coding, so that
  * no variant has that of another. The inode's number is a thing of ours, so it
@@ -32435,7 +32453,7 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     f->varies = coding > 0 || (root_fd >= 0 && w->s->codings[0] != 0 &&
                                !empm__coding_is_coded(path));
     f->absent = f->absent_until_ms = 0;
-    f->there_until_ms = empm__time_after(w->now_ms, EMPM__FILE_SCRIPT_MS);
+    empm__file_believe(f, w->now_ms);
     f->modified_s = (int64_t)st->st_mtime;
     if (f->modified_s > now)         /* RFC 9110 8.8.2.1 */
         f->modified_s = now;
@@ -32669,13 +32687,11 @@ static int empm__file_same(const empm__file *f)
 /* Is a file of the cache still the one of its path? */
 static int empm__file_stays(empm__file *f, uint32_t now_ms)
 {
-    if (f->coding == EMPM__FILE_SCRIPT &&
-        empm__time_until(empm__load(&f->there_until_ms), now_ms) > 0)
+    if (empm__time_until(empm__load(&f->same_until_ms), now_ms) > 0)
         return 1;
     if (!empm__file_same(f))
         return 0;
-    empm__store(&f->there_until_ms,
-                empm__time_after(now_ms, EMPM__FILE_SCRIPT_MS));
+    empm__file_believe(f, now_ms);
     return 1;
 }
 
