@@ -7890,6 +7890,7 @@ enum empm__require { EMPM__REQUIRE_GRANTED, EMPM__REQUIRE_DENIED,
  * are 0. Nothing changes it while the server lives. */
 typedef struct empm__location {
     const char        *path;           /* as it was given */
+    const struct empm__location *below;  /* "/a/", of "/a", if both are there */
     enum empm__require require;
     int                listing;        /* of folders: Options Indexes */
     struct empm__field_rule *fields;   /* Header; or NULL (>>fields) */
@@ -8124,7 +8125,11 @@ static const char *empm__location_set(empm_server *s, empm__location *l,
 static int empm__location_holds(const empm__locations *t, uint32_t a,
                                 uint32_t b)
 {
+    const empm__location *below = t->list[a].below;
     uint32_t i, k;
+    if (below != NULL &&
+        empm__location_holds(t, (uint32_t)(below - t->list), b))
+        return 1;
     for (i = 0; i < t->tree.n; i++)
         for (k = 0; k < t->tree.n; k++)
             if (t->tree.list[i].user->user == &t->list[a] &&
@@ -8160,6 +8165,23 @@ static uint32_t empm__location_of(empm__locations *t, const char *path,
     }
     t->list[t->n++].path = t->rows[*rows - 1u - (uint32_t)both].pattern;
     return k;
+}
+
+/* Where there are both, what is below "/a" is of the location "/a/", which is
+ * within that of "/a". Returns how many rows are left. */
+static uint32_t empm__locations_join(empm__locations *t, uint32_t rows)
+{
+    uint32_t i, k, n = 0;
+    for (i = 0; i < rows; i++) {
+        empm__location *l = (empm__location *)t->rows[i].user;
+        const int second = t->rows[i].pattern != l->path;
+        for (k = 0; second && k < t->n; k++)
+            if (strcmp(t->list[k].path, t->rows[i].pattern) == 0)
+                l->below = &t->list[k];
+        if (!second || l->below == NULL)
+            t->rows[n++] = t->rows[i];
+    }
+    return n;
 }
 
 static void empm__locations_free(empm__locations *t)
@@ -8242,6 +8264,7 @@ static int empm__locations_init(empm__locations *t, empm_server *s,
                              "path, a directive and its value",
                              cfg->location[i]);
     }
+    rows = empm__locations_join(t, rows);
     t->rows[rows] = end;
     if (rep->errors == before &&
         empm__routes_init(&t->tree, t->rows, chars, rep) == EMPM_OK)

@@ -8520,6 +8520,36 @@ SERVED(route, locations, "Location / Require all granted; "
     }
 }
 
+/* "/a" and "/a/" may both be locations: what is below is in the second, which
+ * is within the first, wherever the two stand. */
+LIVE(route, locations_of_a_folder_and_what_is_below)
+{
+    static const struct { const char *lines; int statuses[3]; } rows[] = {
+        { "Location /hello Require all denied; "
+          "Location /hello/ Require all granted", { 403, 200, 200 } },
+        { "Location /hello/ Require all granted; "
+          "Location /hello Require all denied", { 403, 403, 403 } },
+        { "Location /hello/ Require all denied; "
+          "Location /hello Require all granted; "
+          "Location /hello/b Require all denied", { 200, 200, 403 } },
+        { "Location /hello/b Require all granted; "
+          "Location /hello Require all denied; "
+          "Location /hello/ Require all granted", { 403, 200, 200 } }
+    };
+
+    EACH(rows, i) {
+        fixture f;
+        fx_init(&f);
+        context("%s", rows[i].lines);
+        if (!fx_set(&f, rows[i].lines) || !fx_up(&f))
+            return;
+        CHECK_INT(get_status(&f, "/hello"), rows[i].statuses[0]);
+        CHECK_INT(get_status(&f, "/hello/a"), rows[i].statuses[1]);
+        CHECK_INT(get_status(&f, "/hello/b"), rows[i].statuses[2]);
+        fx_down(&f);
+    }
+}
+
 /* A client from elsewhere is not local, however it reached us. */
 SERVED(route, location_of_this_host, "Location / Require local; "
                                      "RemoteIPHeader X-Forwarded-For; "
