@@ -74,7 +74,8 @@
  *   one is seen within a second.
  *     ErrorDocument 404 /404.html, or 503 "a text": what an error shows that
  *   has no body of its own, also one of the server's, such as 408 or 431. A
- *   file keeps the status, and has at most EMPM_RESPONSE_BUFFER bytes.
+ *   file, or one that is compiled in, keeps the status, and has at most
+ *   EMPM_RESPONSE_BUFFER bytes.
  *     FallbackResource /index.html is the page of an application whose paths
  *   are no files. Clients that want a page get it, those that name text/html
  *   for any path and others for one without an extension; a script, an image or
@@ -7908,6 +7909,7 @@ enum empm__require { EMPM__REQUIRE_GRANTED, EMPM__REQUIRE_DENIED,
  * are 0. Nothing changes it while the server lives. */
 typedef struct empm__location {
     const char        *path;           /* as it was given */
+    const struct empm__location *below;  /* "/a/", of "/a", if both are there */
     enum empm__require require;
     int                listing;        /* of folders: Options Indexes */
     struct empm__field_rule *fields;   /* Header; or NULL (>>fields) */
@@ -8142,7 +8144,11 @@ static const char *empm__location_set(empm_server *s, empm__location *l,
 static int empm__location_holds(const empm__locations *t, uint32_t a,
                                 uint32_t b)
 {
+    const empm__location *below = t->list[a].below;
     uint32_t i, k;
+    if (below != NULL &&
+        empm__location_holds(t, (uint32_t)(below - t->list), b))
+        return 1;
     for (i = 0; i < t->tree.n; i++)
         for (k = 0; k < t->tree.n; k++)
             if (t->tree.list[i].user->user == &t->list[a] &&
@@ -8178,6 +8184,23 @@ static uint32_t empm__location_of(empm__locations *t, const char *path,
     }
     t->list[t->n++].path = t->rows[*rows - 1u - (uint32_t)both].pattern;
     return k;
+}
+
+/* Where there are both, what is below "/a" is of the location "/a/", which is
+ * within that of "/a". Returns how many rows are left. */
+static uint32_t empm__locations_join(empm__locations *t, uint32_t rows)
+{
+    uint32_t i, k, n = 0;
+    for (i = 0; i < rows; i++) {
+        empm__location *l = (empm__location *)t->rows[i].user;
+        const int second = t->rows[i].pattern != l->path;
+        for (k = 0; second && k < t->n; k++)
+            if (strcmp(t->list[k].path, t->rows[i].pattern) == 0)
+                l->below = &t->list[k];
+        if (!second || l->below == NULL)
+            t->rows[n++] = t->rows[i];
+    }
+    return n;
 }
 
 static void empm__locations_free(empm__locations *t)
@@ -8260,6 +8283,7 @@ static int empm__locations_init(empm__locations *t, empm_server *s,
                              "path, a directive and its value",
                              cfg->location[i]);
     }
+    rows = empm__locations_join(t, rows);
     t->rows[rows] = end;
     if (rep->errors == before &&
         empm__routes_init(&t->tree, t->rows, chars, rep) == EMPM_OK)
@@ -33174,6 +33198,7 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
 typedef struct empm__error_document {
     int                status;
     const empm__route *route;        /* of the file; NULL: there is none */
+    empm__file        *asset;        /* the file, if it is compiled in */
     const char        *text;         /* or the path below its folder; NULL: the
                                         line of text */
 } empm__error_document;
@@ -33218,7 +33243,8 @@ static int empm__errors_find(const empm__routes *t, empm__error_document *d,
     }
     if (ok)
         d->route = empm__route_search(t, 0, &p, 0, "GET", NULL);
-    if (d->route == NULL || d->route->user->kind != EMPM__ROUTE_FILES)
+    if (d->route == NULL || (d->route->user->kind != EMPM__ROUTE_FILES &&
+                             d->route->user->kind != EMPM__ROUTE_ASSETS))
         ok = 0;
     for (i = ok ? d->route->nsegs - 1 : 0; ok && i < p.n; i++) {
         ok = empm__file_segment_is_name(p.seg[i], p.len[i]);
@@ -33290,10 +33316,15 @@ static int empm__errors_file(empm_request *req, const empm__error_document *d)
     script = req->w->s->run_script != NULL &&
              req->w->s->run_script(req, NULL, d->text);
     req->route = own;
-    if (script || d->route->root_fd < 0)
+    if (script || (d->route->root_fd < 0 && d->asset == NULL))
         return empm__errors_fault(req, d->text, script ? "is a script"
-                                                       : "has no folder");
-    f = empm__file_open(req, d->route->root_fd, d->text, 0, &status);
+                                  : d->route->assets != NULL
+                                      ? "is not among the assets"
+                                      : "has no folder");
+    if ((f = d->asset) != NULL)
+        __atomic_add_fetch(&f->refs, 1u, __ATOMIC_RELAXED);
+    else
+        f = empm__file_open(req, d->route->root_fd, d->text, 0, &status);
     if (f == NULL)
         return status == 0 ||
                empm__errors_fault(req, d->text, "is no file that can be read");
@@ -33356,7 +33387,7 @@ static int empm__errors_new(empm_server *s, empm__report *rep)
         if (*is == '/' && !empm__errors_find(&s->routes, d, text)) {
             empm__report_say(rep, empm__config_correction_level(s->cfg), 5141,
                              "ErrorDocument %s: is no file that a route of "
-                             "EMPM_FILES can serve", rows[i]);
+                             "EMPM_FILES or EMPM_ASSETS can serve", rows[i]);
             d->text = NULL;
         }
         text += strlen(rows[i]) + 1;
@@ -33714,14 +33745,15 @@ static int empm__assets_make(empm__file *f, const empm_asset *a,
 /* Makes file i a variant of the one whose name it has with the extension of a
  * coding, if Precompressed has that: the same bytes, as another representation
  * of that file. Returns as above. */
-static int empm__assets_pair(const empm_server *s, struct empm__assets *t,
-                             size_t i, const char *cache_control)
+static int empm__assets_pair(const unsigned char *codings,
+                             struct empm__assets *t, size_t i,
+                             const char *cache_control)
 {
     const empm__file *is = &t->list[i];
     const int coding = empm__coding_is_coded(is->path);
     empm__file *of, *coded = &t->list[t->n + i];
     size_t n, at;
-    if (coding == 0 || strchr((const char *)s->codings, coding) == NULL)
+    if (coding == 0 || strchr((const char *)codings, coding) == NULL)
         return 1;
     n = strlen(is->path) - strlen(empm__coding_names[coding].ext);
     at = empm__assets_place(t, is->path, n, '\0');
@@ -33740,34 +33772,36 @@ static int empm__assets_pair(const empm_server *s, struct empm__assets *t,
            empm__assets_fields(coded, cache_control);
 }
 
-/* Makes the files of a route. Returns EMPM_OK, EMPM_ENOMEM, or EMPM_EINVAL: a
- * row that is wrong has been said. */
-static int empm__assets_new(empm_server *s, empm__route *route,
-                            empm__report *rep)
+/* Makes the files of a route; *out is the caller's to free, after a fault, too.
+ * Returns EMPM_OK, EMPM_ENOMEM, or EMPM_EINVAL: a row that is wrong has been
+ * said. */
+static int empm__assets_new(struct empm__assets **out, const empm_route *route,
+                            const empm__chars *chars,
+                            const struct empm__types *types,
+                            const unsigned char *codings, empm__report *rep)
 {
     static const char long_fields[] = "its type and Cache-Control are no field "
                                       "values of 200 bytes together";
-    const empm_asset *table = (const empm_asset *)route->user->user;
-    const char *cache = route->user->root, *why = NULL, *path = "";
+    const empm_asset *table = (const empm_asset *)route->user;
+    const char *cache = route->root, *why = NULL, *path = "";
     struct empm__assets *t;
     size_t n = 0, i;
     while (table[n].path != NULL)
         n++;
     t = (struct empm__assets *)EMPM_MALLOC(sizeof *t + 2 * n * sizeof *t->list);
+    *out = t;
     if (t == NULL)
         return EMPM_ENOMEM;
     t->n = n;
     t->list = (empm__file *)(void *)(t + 1);
-    route->assets = t;
     for (i = 0; i < n && why == NULL; i++) {
         const char *type = table[i].type != NULL ? table[i].type : "";
         path = table[i].path;
         if (*path == '\0' || *path == '/')
             why = "has no path below the route";
-        else if (!empm__chars_all(&s->chars, cache, strlen(cache),
-                                  EMPM__VCHAR) ||
-                 !empm__chars_all(&s->chars, type, strlen(type), EMPM__VCHAR) ||
-                 !empm__assets_make(&t->list[i], &table[i], cache, s->types))
+        else if (!empm__chars_all(chars, cache, strlen(cache), EMPM__VCHAR) ||
+                 !empm__chars_all(chars, type, strlen(type), EMPM__VCHAR) ||
+                 !empm__assets_make(&t->list[i], &table[i], cache, types))
             why = long_fields;
     }
     if (why == NULL) {
@@ -33776,7 +33810,7 @@ static int empm__assets_new(empm_server *s, empm__route *route,
             if (strcmp(t->list[i - 1].path, path = t->list[i].path) == 0)
                 why = "is there twice";
         for (i = 0; i < n && why == NULL; i++)
-            if (!empm__assets_pair(s, t, i, cache)) {
+            if (!empm__assets_pair(codings, t, i, cache)) {
                 path = t->list[i].path;
                 why = long_fields;
             }
@@ -33784,8 +33818,16 @@ static int empm__assets_new(empm_server *s, empm__route *route,
     if (why == NULL)
         return EMPM_OK;
     empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": asset \"%s\": "
-                     "%s", route->user->pattern, path, why);
+                     "%s", route->pattern, path, why);
     return EMPM_EINVAL;
+}
+
+/* Returns the file of this path, or NULL. */
+static empm__file *empm__assets_find(const struct empm__assets *t,
+                                     const char *path)
+{
+    const size_t i = empm__assets_place(t, path, strlen(path), '\0');
+    return i < t->n && strcmp(t->list[i].path, path) == 0 ? &t->list[i] : NULL;
 }
 
 /* As empm__file_open(): a file with a reference, or NULL and *status, which is
@@ -33795,9 +33837,9 @@ static empm__file *empm__assets_open(empm_request *req, const char *path,
 {
     const struct empm__assets *t = req->route->assets;
     const size_t n = strlen(path);
-    size_t i = empm__assets_place(t, path, n, '\0');
-    if (i < t->n && strcmp(t->list[i].path, path) == 0) {
-        empm__file *f = &t->list[i];
+    empm__file *f = empm__assets_find(t, path);
+    size_t i;
+    if (f != NULL) {
         char *end;
         /* what others have set goes first, and the fields of the file are then
          * set one by one: this one is not among them */
@@ -34089,6 +34131,23 @@ static void empm__files_check_folders(const empm_config *cfg,
                                                        sizeof full), rep);
 }
 
+/* Says what is wrong with tables of EMPM_ASSETS, by making their files. */
+static void empm__files_check_assets(const empm_config *cfg,
+                                     const empm__chars *chars,
+                                     const struct empm__types *types,
+                                     const unsigned char *codings,
+                                     empm__report *rep)
+{
+    size_t i;
+    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
+         i++) {
+        struct empm__assets *t = NULL;
+        if (cfg->routes[i].kind == EMPM__ROUTE_ASSETS)
+            empm__assets_new(&t, &cfg->routes[i], chars, types, codings, rep);
+        EMPM_FREE(t);
+    }
+}
+
 /* Says what is wrong with folders, names and settings. */
 static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
@@ -34097,13 +34156,25 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
     struct empm__types *types;
     empm__files_check_folders(cfg, rep);
     empm__files_check_names(cfg, rep);
-    if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK)
-        EMPM_FREE(types);
     empm__errors_check(cfg, rep);
     if (empm__coding_order(cfg->precompressed, order) < 0)
         empm__report_say(rep, EMPM_LOG_ERROR, 5140, "Precompressed %.200s: "
                          "takes br, zstd and gzip, each once",
                          cfg->precompressed);
+    if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK) {
+        empm__files_check_assets(cfg, chars, types, order, rep);
+        EMPM_FREE(types);
+    }
+}
+
+/* Finds the files of ErrorDocument that are compiled in. */
+static void empm__files_find_errors(struct empm__errors *e)
+{
+    int i;
+    for (i = 0; i < e->n; i++)
+        if (e->list[i].route != NULL && e->list[i].route->assets != NULL)
+            e->list[i].asset = empm__assets_find(e->list[i].route->assets,
+                                                 e->list[i].text);
 }
 
 /* Opens the folder of each route that serves files, and puts its handler in.
@@ -34123,7 +34194,8 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
         const char *dir = route->user->root;
         if (route->user->kind == EMPM__ROUTE_ASSETS) {
             route->handler = empm__files_serve;
-            if ((r = empm__assets_new(s, route, rep)) < 0)
+            if ((r = empm__assets_new(&route->assets, route->user, &s->chars,
+                                      s->types, s->codings, rep)) < 0)
                 return r;
         }
         if (route->user->kind != EMPM__ROUTE_FILES)
@@ -34143,7 +34215,10 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
         }
     }
     s->send_below = empm__files_send_below;
-    return r == EMPM_OK ? empm__errors_new(s, rep) : r;
+    if (r == EMPM_OK && (r = empm__errors_new(s, rep)) == EMPM_OK &&
+        s->errors != NULL)
+        empm__files_find_errors(s->errors);
+    return r;
 }
 
 /* Folders are closed with their routes. */

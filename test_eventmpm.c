@@ -8523,6 +8523,36 @@ SERVED(route, locations, "Location / Require all granted; "
     }
 }
 
+/* "/a" and "/a/" may both be locations: what is below is in the second, which
+ * is within the first, wherever the two stand. */
+LIVE(route, locations_of_a_folder_and_what_is_below)
+{
+    static const struct { const char *lines; int statuses[3]; } rows[] = {
+        { "Location /hello Require all denied; "
+          "Location /hello/ Require all granted", { 403, 200, 200 } },
+        { "Location /hello/ Require all granted; "
+          "Location /hello Require all denied", { 403, 403, 403 } },
+        { "Location /hello/ Require all denied; "
+          "Location /hello Require all granted; "
+          "Location /hello/b Require all denied", { 200, 200, 403 } },
+        { "Location /hello/b Require all granted; "
+          "Location /hello Require all denied; "
+          "Location /hello/ Require all granted", { 403, 200, 200 } }
+    };
+
+    EACH(rows, i) {
+        fixture f;
+        fx_init(&f);
+        context("%s", rows[i].lines);
+        if (!fx_set(&f, rows[i].lines) || !fx_up(&f))
+            return;
+        CHECK_INT(get_status(&f, "/hello"), rows[i].statuses[0]);
+        CHECK_INT(get_status(&f, "/hello/a"), rows[i].statuses[1]);
+        CHECK_INT(get_status(&f, "/hello/b"), rows[i].statuses[2]);
+        fx_down(&f);
+    }
+}
+
 /* A client from elsewhere is not local, however it reached us. */
 SERVED(route, location_of_this_host, "Location / Require local; "
                                      "RemoteIPHeader X-Forwarded-For; "
@@ -25363,6 +25393,37 @@ SERVED_WITH(files, error_document_of_some_pages, T_LIVE,
     free(big);
 }
 
+/* An ErrorDocument may be compiled in. What its route says of caching is not
+ * for the error; one that is not in the table is said, and a line of text. */
+TEST(files, error_document_of_assets)
+{
+    static const empm_asset assets[] = {
+        { "deep/404.html", "<p>none", 7, NULL }, { NULL, NULL, 0, NULL }
+    };
+    static const empm_route routes[] = {
+        EMPM_ASSETS_WITH("GET /a/", assets, "max-age=9"), EMPM_ROUTES_END
+    };
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+
+    cfg.routes = routes;
+    cfg.log = testing_log;
+    cfg.error_document[0] = "404 /a/deep/404.html";
+    cfg.error_document[1] = "405 /a/deep";
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    CHECK_INT(empm_test_send(t, "GET", "/a/x", "", NULL, 0), 404);
+    CHECK_STR(empm_test_body(t, NULL), "<p>none");
+    CHECK_STR(empm_test_header(t, "Content-Type"), "text/html; charset=utf-8");
+    CHECK(empm_test_header(t, "Cache-Control") == NULL);
+    CHECK(empm_test_header(t, "ETag") == NULL);
+    CHECK_INT(empm_test_send(t, "POST", "/a/deep/404.html", "", NULL, 0), 405);
+    CHECK(strstr(empm_test_body(t, NULL), "<p>none") == NULL);
+    CHECK(strstr(g_testing_log, "EMPM5142: ErrorDocument deep: is not among") !=
+          NULL);
+    empm_test_close(t);
+}
+
 /* What cannot be an ErrorDocument is refused at a start. */
 TEST(files, error_documents_that_are_none)
 {
@@ -25765,12 +25826,15 @@ TEST(files, assets_that_cannot_be)
             EMPM_ASSETS("GET /", NULL), EMPM_ROUTES_END
         };
         empm_config cfg = empm_defaults();
+        empm__report rep;
         routes[0].user = EMPM_TEXT(tables[i]);
         cfg.routes = routes;
         cfg.log = testing_log;
         CHECK(empm_test_open(&cfg) == NULL);
         CHECK(strstr(g_testing_log, "EMPM5105: route \"GET /\": asset \"") !=
               NULL);
+        memset(&rep, 0, sizeof rep);     /* so says -t, which makes nothing */
+        CHECK_INT(empm__check_all(&cfg, NULL, &rep), EMPM_EINVAL);
     }
 }
 
