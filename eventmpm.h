@@ -1794,8 +1794,9 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
  *                       (SharedStoreSize) no copy of it works any more; without
  *                       one a copy works until its time is over
  *   value               at most 512 bytes, and no secret to the client
- *   returns             EMPM_OK, EMPM_EINVAL (too long), EMPM_EMISUSE (the head
- *                       has left), EMPM_ENOMEM, EMPM_EFULL, EMPM_ESYS
+ *   returns             EMPM_OK; EMPM_EINVAL (NULL or too long), EMPM_EMISUSE
+ *                       (the head has left), EMPM_ENOMEM, EMPM_EFULL, EMPM_ESYS:
+ *                       no session has begun
  *   note                SameSite=Lax keeps forms and scripts of other sites
  *                       from using a session. It does not keep links from it: a
  *                       GET changes nothing. Nor does it keep pages of the same
@@ -22478,20 +22479,25 @@ static int empm__session_cookie_set(empm_request *req, const char *text,
                        strncmp(name, "__Secure-", 9) == 0;
     const size_t n = strlen(name);
     char field[EMPM__SESSION_MOST * 2 + 200];
-    char *at = req->fields, *next;
+    char *at, *next;
+    int r;
     snprintf(field, sizeof field, "%.64s=%s; Path=/; Max-Age=%lld; HttpOnly; "
              "SameSite=Lax%s", name, text, (long long)max_age_s,
              secure ? "; Secure" : "");
-    /* one that was set before for this answer goes: others of a program stay */
+    if ((r = empm_add_header(req, "Set-Cookie", field)) < 0)
+        return r;
+    /* one that was set before for this answer goes, now that there is another;
+     * those of the program's own stay */
+    at = req->fields;
     while ((at = empm__response_field_line(req, at, "set-cookie", 10, &next)) !=
-           NULL) {
+           NULL && next != req->fields + req->fields_len) {
         if (strncmp(at + 12, name, n) == 0 && at[12 + n] == '=') {
             memmove(at, next, (size_t)(req->fields + req->fields_len - next));
             req->fields_len -= (uint32_t)(next - at);
         } else
             at = next;
     }
-    return empm_add_header(req, "Set-Cookie", field);
+    return r;
 }
 
 /* Makes the cookie of a session and sends it. No cache may keep that answer,
@@ -22549,7 +22555,7 @@ EMPM_API int empm_session_start(empm_request *req, const char *value)
 {
     empm__login *l = empm__session_of(req), before;
     int r;
-    if (strlen(value) > EMPM__SESSION_VALUE)
+    if (value == NULL || strlen(value) > EMPM__SESSION_VALUE)
         return EMPM_EINVAL;
     if (l == NULL)
         return EMPM_ENOMEM;

@@ -15557,6 +15557,47 @@ TEST(sessions, end_in_time)
     empm_config_free(&cfg);
 }
 
+/* A login that finds no room for its cookie. */
+static int h_session_full(empm_request *req, void *user)
+{
+    char field[200];
+    int i;
+
+    (void)user;
+    memset(field, 'x', sizeof field);
+    field[sizeof field - 1] = '\0';
+    CHECK_INT(empm_session_start(req, NULL), EMPM_EINVAL);
+    CHECK_INT(empm_session_start(req, "anna"), EMPM_OK);
+    for (i = 0; empm_add_header(req, "X-A", field) == EMPM_OK; i++)
+        ;
+    CHECK(i > 3);
+    CHECK_INT(empm_session_start(req, "berta"), EMPM_EFULL);
+    CHECK_STR(empm_session(req), "anna");
+    CHECK_INT(empm_flush(req), EMPM_OK);
+    CHECK_INT(empm_session_start(req, "berta"), EMPM_EMISUSE);
+    return EMPM_OK;
+}
+
+static const empm_route session_full_routes[] = {
+    EMPM_ROUTE("GET /", h_session_full, NULL),
+    EMPM_ROUTES_END
+};
+
+/* A login that fails leaves the one before as it was, with its cookie. */
+TEST(sessions, a_login_that_fails_changes_nothing)
+{
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+
+    cfg.routes = session_full_routes;
+    cfg.log = testing_log;
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    CHECK_INT(empm_test_get(t, "/"), 200);
+    CHECK(empm_test_header(t, "Set-Cookie") != NULL);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
 static int h_session(empm_request *req, void *user)
 {
     const char *who = empm_query(req, "u"), *now;
