@@ -774,8 +774,8 @@ typedef struct empm_config {
                                           "/app/ fcgi://127.0.0.1:9000/" */
     const char *location[EMPM_MAX_LOCATION]; /* settings of a part of the paths,
                                           a path and a directive in each, see
-                                          LOCATIONS: "/private/ Require local"
-                                          */
+                                          LOCATIONS: "/private/ Require local",
+                                          "POST /login RateLimit 5/hour" */
     int         cgi_pass_auth;         /* 1: programs get Authorization, and can
                                           ask for passwords: 1 */
     int         x_send_file;           /* an answer of a program may name a file
@@ -1887,8 +1887,8 @@ EMPM_API int empm_test_time_out(empm_test *t);
 EMPM_API void empm_test_hang_up(empm_test *t);
 
 /* The answer, as far as it has come: its status, 0 without one; the first field
- * called `name`, or NULL; the body, without chunks, with a NUL behind its n
- * bytes (n may be NULL); all bytes since the last request was sent. */
+ * called `name`, or NULL; the body, without chunks; all bytes since the last
+ * request was sent. Both have a NUL behind their n bytes (n may be NULL). */
 EMPM_API int         empm_test_status(const empm_test *t);
 EMPM_API const char *empm_test_header(const empm_test *t, const char *name);
 EMPM_API const char *empm_test_body(const empm_test *t, size_t *n);
@@ -1960,8 +1960,7 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
  *                       one a copy works until its time is over
  *   value               at most 512 bytes, and no secret to the client
  *   returns             EMPM_OK; EMPM_EINVAL (NULL or too long), EMPM_EMISUSE
- *                       (the head has left), EMPM_ENOMEM, EMPM_EFULL, EMPM_ESYS:
- *                       no session has begun
+ *                       (the head has left), EMPM_ENOMEM, EMPM_EFULL, EMPM_ESYS
  *   note                SameSite=Lax keeps forms and scripts of other sites
  *                       from using a session. It does not keep links from it: a
  *                       GET changes nothing. Nor does it keep pages of the same
@@ -8169,8 +8168,9 @@ static void empm__locations_free(empm__locations *t)
     memset(t, 0, sizeof *t);
 }
 
-/* Splits a line into path, directive and value, which is what is left of it.
- * Returns the value, or NULL: it is none. */
+/* Splits a line into path, directive and value, which is what is left of it. A
+ * method before the path is part of it, in quotes or not. Returns the value, or
+ * NULL: it is none. */
 static const char *empm__location_line(const char *line,
                                        char path[EMPM__ARGUMENT],
                                        char name[EMPM__ARGUMENT])
@@ -8178,6 +8178,15 @@ static const char *empm__location_line(const char *line,
     if (empm__text_word(&line, path, EMPM__ARGUMENT) <= 0 ||
         empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
         return NULL;
+    if (*path != '/' && *name == '/') {
+        const size_t n = strlen(path);
+        if (n + 1 + strlen(name) >= EMPM__ARGUMENT)
+            return NULL;
+        path[n] = ' ';
+        memcpy(path + n + 1, name, strlen(name) + 1);
+        if (empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
+            return NULL;
+    }
     return line + strspn(line, " \t");
 }
 
@@ -38532,7 +38541,8 @@ static ssize_t empm__test_recv(empm__worker *w, empm__conn *c, void *buf,
     return n > 0 || t->in_ended ? (ssize_t)n : (ssize_t)EMPM__WANTS_IN;
 }
 
-/* Returns where n more bytes of output go; NULL: there is no room for them. */
+/* Returns where n more bytes of output go, and a NUL behind them; NULL: there
+ * is no room for them. */
 static char *empm__test_room(empm_test *t, size_t n)
 {
     size_t cap = t->out_cap > 0 ? t->out_cap : 4096;
@@ -38541,7 +38551,7 @@ static char *empm__test_room(empm_test *t, size_t n)
         t->overflown = EMPM_EFULL;
         return NULL;
     }
-    while (cap - t->out_len < n)
+    while (cap - t->out_len <= n)
         cap *= 2;
     if (cap != t->out_cap) {
         more = (char *)EMPM_REALLOC(t->out, cap);
@@ -38574,6 +38584,7 @@ static ssize_t empm__test_send(empm__worker *w, empm__conn *c,
         }
         memcpy(to, v[i].iov_base, v[i].iov_len);
         t->out_len += v[i].iov_len;
+        t->out[t->out_len] = '\0';
         sum += (ssize_t)v[i].iov_len;
     }
     *wire += sum;
@@ -38597,6 +38608,7 @@ static ssize_t empm__test_file(empm__worker *w, empm__conn *c, int fd,
     if (r <= 0)
         return r < 0 ? (ssize_t)EMPM__LOST : 0;
     t->out_len += (size_t)r;
+    t->out[t->out_len] = '\0';
     *off += r;
     *wire += r;
     return r;
@@ -39121,6 +39133,7 @@ EMPM_API int empm_test_close(empm_test *t)
             r = empm__test_leaks(t);
         if (t->hooked == 2 && cfg->on_thread_stop != NULL)
             cfg->on_thread_stop(t->s, e->workers[0].thread_data, cfg->user);
+        empm__store(&e->stopping, (uint32_t)EMPM__ORDER_STOP);
         if (t->hooked >= 1 && cfg->on_child_stop != NULL)
             cfg->on_child_stop(t->s, cfg->user);
         /* what a worker's thread frees at its end: there was no thread */

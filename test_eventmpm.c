@@ -5889,6 +5889,9 @@ TEST(config, locations)
         { "/{x Require local", 5105, "location \"/{x\" in row 2" },
         { "/a/ Timeout 5", 5125, "Timeout cannot be set for a location" },
         { "/a/ Require wisdom", 5123, "Require wisdom: must be all granted" },
+        { "PUT /a/", 5123, "wants a path, a directive" },
+        { "PUT /a/ Timeout 5", 5125, "Location PUT /a/: Timeout cannot" },
+        { "PUT /a/{$} Require local", 0, NULL },
         { "/a Require local", 0, NULL }, { "\"PUT /a/{$}\" Require local", 0,
                                            NULL }
     };
@@ -17350,7 +17353,8 @@ static const empm_route save_routes[] = {
  * not at all: whoever reads the old one goes on with it, and a call that fails
  * leaves nothing. */
 SERVED_WITH(forms, part_save, T_PLAIN,
-            (fx_init(f), f->cfg.routes = save_routes, f->count_fds = 1), NULL)
+            (fx_init(f), f->cfg.routes = save_routes, f->count_fds = 1,
+             tmp_path(g_save_dir, sizeof g_save_dir, "save")), NULL)
 {
     static const struct { const char *path; int result; } rows[] = {
         { "/save/a", 0 }, { "/save/a", 0 }, { "/save/a?keep=0", 0 },
@@ -17363,7 +17367,6 @@ SERVED_WITH(forms, part_save, T_PLAIN,
     size_t len;
     int old, i, n = 0;
 
-    tmp_path(g_save_dir, sizeof g_save_dir, "save");
     CHECK_INT(mkdir(g_save_dir, 0755), 0);
     snprintf(path, sizeof path, "%s/a", g_save_dir);
     CHECK((old = open(path, O_RDWR | O_CREAT, 0644)) >= 0 &&
@@ -32012,8 +32015,8 @@ static int testing_start(empm_server *s, void *user)
 
 static void testing_stop(empm_server *s, void *user)
 {
-    (void)s; (void)user;
-    g_testing_hooks--;
+    (void)user;
+    g_testing_hooks -= empm_draining(s);
 }
 
 static int testing_thread(empm_server *s, void **data, void *user)
@@ -32113,6 +32116,7 @@ TEST(testing, answers_are_what_a_client_gets)
     CHECK_STR(empm_test_body(t, NULL), "abc");
     CHECK_INT(empm_test_get(t, "/chunks?q"), 200);
     CHECK(strstr(empm_test_raw(t, &n), "\r\n4\r\none,\r\n") != NULL);
+    CHECK_INT(strlen(empm_test_raw(t, NULL)), n);    /* after a longer one */
     CHECK(empm_test_header(t, "X-None") == NULL);
     CHECK_INT(empm_test_close(t), EMPM_OK);
     CHECK_INT(g_testing_hooks, 0);
