@@ -1210,7 +1210,7 @@ EMPM_API empm_part *empm_part_find(empm_request *req, const char *name);
 /* Takes the file of a part over: the descriptor is yours to close, and counts
  * no more for max_open_files and max_spool_bytes. One that the server has made
  * is read from its begin, and has no name.
- *   returns   the descriptor; -1: it has none */
+ *   returns   the descriptor; -1: it has none, or part is NULL */
 EMPM_API int empm_part_take(empm_request *req, empm_part *part);
 
 /* Copies what a part holds, in its file or in memory, to a file with a name,
@@ -1220,7 +1220,7 @@ EMPM_API int empm_part_take(empm_request *req, empm_part *part);
  *   path      of yours; of a client's words at most safe_name, behind a folder,
  *             unless it is ""
  *   returns   EMPM_OK
- *             EMPM_EINVAL   the part is not whole, or its bytes are not kept
+ *             EMPM_EINVAL   part is NULL, not whole, or its bytes are not kept
  *             EMPM_ENOMEM
  *             EMPM_ESYS     no folder, no right, no room: the log has the
  *                           reason, and errno is that of the call
@@ -1976,8 +1976,8 @@ EMPM_API int empm_session_start(empm_request *req, const char *value);
 EMPM_API int empm_session_end(empm_request *req);
 
 /* Returns 1 if `password`, which a client has sent, is the one that is kept as
- * empm_account has it; 0: it is not, is longer than 128 bytes, or `kept` has no
- * such form. Costs as much as empm_authenticate().
+ * empm_account has it; 0: it is not, is longer than 128 bytes, `kept` has no
+ * such form, or one of them is NULL. Costs as much as empm_authenticate().
  *   thread    any */
 EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept);
@@ -22169,7 +22169,8 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
 EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept)
 {
-    return empm__auth_password_is(s->auth, password, kept);
+    return password != NULL && kept != NULL &&
+           empm__auth_password_is(s->auth, password, kept);
 }
 
 /* Finds the user. The whole table is read, and a password is compared even if
@@ -23654,7 +23655,10 @@ EMPM_API int empm_part_take(empm_request *req, empm_part *part)
 {
     empm__pool *pool = &req->w->engine->pool;
     empm__form_part *p = (empm__form_part *)(void *)part;
-    const int fd = part->fd;
+    int fd;
+    if (part == NULL)
+        return -1;
+    fd = part->fd;
     part->fd = -1;
     if (p->ours)
         empm__pool_fd_release(pool, EMPM__FOR_BODIES);
@@ -23693,11 +23697,11 @@ EMPM_API int empm_part_save(empm_request *req, empm_part *part,
                             const char *path)
 {
     const empm__forms *f = req->forms;
-    const size_t n = strlen(path) + 32;
+    const size_t n = path != NULL ? strlen(path) + 32 : 0;
     const char *failed = NULL;
     char *beside;
     int fd = -1, i, why;
-    if ((part->fd < 0 && part->data == NULL) || *path == '\0' ||
+    if (part == NULL || n <= 32 || (part->fd < 0 && part->data == NULL) ||
         (!f->whole && f->reader.state == EMPM__FORM_DATA &&
          part == &f->parts[f->n - 1]->pub))
         return EMPM_EINVAL;

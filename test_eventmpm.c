@@ -16132,6 +16132,9 @@ TEST(auth, only_right_passwords_are_remembered)
     memset(&auth, 0, sizeof auth);
     memset(none, 0, sizeof none);
     auth.remembers = 1;
+    /* a form without the field, or a user that there is not */
+    CHECK_INT(empm_password_is(NULL, NULL, kept), 0);
+    CHECK_INT(empm_password_is(NULL, "demo", NULL), 0);
     CHECK_INT(empm__auth_password_is(&auth, "demon", kept), 0);
     CHECK(memcmp(auth.seen, none, sizeof none) == 0);
     CHECK_INT(empm__auth_password_is(&auth, "demo", kept), 1);
@@ -17338,9 +17341,12 @@ static int save_part(empm_request *req, void *user)
     (void)user;
     snprintf(path, sizeof path, "%s/%s", g_save_dir,
              empm_path_value(req, "name"));
-    return part == NULL ? 500
-                        : empm_printf(req, "%d", empm_part_save(req, part,
-                                                                path));
+    if (part == NULL || empm_part_save(req, part, NULL) != EMPM_EINVAL ||
+        empm_part_save(req, part, "") != EMPM_EINVAL ||
+        empm_part_save(req, NULL, path) != EMPM_EINVAL ||
+        empm_part_take(req, NULL) != -1)
+        return 500;
+    return empm_printf(req, "%d", empm_part_save(req, part, path));
 }
 
 static const empm_route save_routes[] = {
