@@ -394,7 +394,7 @@
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
  *   EVENTMPM_NO_FASTCGI      2540 lines 27000 bytes FastCGI back ends: PHP
- *   EVENTMPM_NO_FORMS         720 lines  4900 bytes uploads, multipart forms
+ *   EVENTMPM_NO_FORMS         830 lines  6200 bytes uploads, multipart forms
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
  *   EVENTMPM_NO_WEBSOCKET    1930 lines 12300 bytes WebSocket, empm_upgrade()
  *   EVENTMPM_NO_ANSWERS       690 lines  6600 bytes JSON, HTML, redirects and
