@@ -317,7 +317,7 @@
  *   this process, from any thread. See >>calls-events; >>dashboard is a whole
  *   program.
  *
- * WEBSOCKET  EMPM_WEBSOCKET("GET /chat", &chat, NULL) is a route of WebSockets:
+ * WEBSOCKET  EMPM_WEBSOCKET("GET /chat", &chat, NULL) is a route for them:
  *   on_open may refuse, and on_message gets whole messages; both may block. A
  *   socket that rests holds no worker and some 190 bytes. empm_ws_send() by a
  *   ticket, from any thread. Pages of other hosts may not connect, silent peers
@@ -899,7 +899,9 @@ typedef struct empm_config {
     int64_t max_mem_free;              /* idle buffers kept per child: 2 MiB; 0:
                                           all of them */
     int    open_file_cache;            /* files kept per child: 64, at most a
-                                          quarter of max_open_files; 0: none */
+                                          quarter of max_open_files; what has
+                                          changed is served 1 ms later; 0:
+                                          none, and at once */
 
     /* time, in milliseconds; directives take seconds, or 100ms */
     int    timeout_ms;                 /* no progress in writing: 60000 */
@@ -6138,10 +6140,11 @@ static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
  *              woken, last in, first out: warm caches, long sleeps. Few are
  *              "searching" (woken, not yet at work) at a time: one, or four
  *              when jobs wait behind slow handlers.
- *   standby    the child's own thread. It listens when no worker can, and while
- *              others run it looks every millisecond whether one that seemed to
- *              be quick is stuck; that worker does not count as running then.
- *              When there is nothing to run it sleeps without limit.
+ *   standby    the child's own thread. It listens when no worker can, until one
+ *              is back and there is work for it. While others run it looks
+ *              every millisecond whether one that seemed to be quick is stuck;
+ *              that worker does not count as running then. When there is
+ *              nothing to run it sleeps without limit.
  *   a chore    is maintenance that may wait for a disk. When one is due, the
  *              listener ends its round, and the next worker runs it instead of
  *              a job; if the standby has been listening, it runs it itself.
@@ -6220,6 +6223,13 @@ static int empm__queue_init(empm__queue *q, empm__slab *sl, empm__sleeper *sp,
 static uint32_t empm__queue_idle_locked(const empm__queue *q)
 {
     return q->idle_count + q->searching + (q->listening >= 0);
+}
+
+/* Is every worker in a handler that may take long? Nobody takes a job, or the
+ * listener's role, before one of them comes back. */
+static int empm__queue_all_gone_locked(const empm__queue *q)
+{
+    return q->running + q->searching + q->idle_count == 0;
 }
 
 static void empm__queue_publish_locked(empm__queue *q)
@@ -6331,8 +6341,7 @@ static void empm__queue_settle(empm__queue *q, uint32_t most)
         wake[n++] = &sp->parker;
     }
     if (nobody && q->standby_state != EMPM__AWAKE &&
-        (q->standby_state == EMPM__SLEEPS ||
-         q->running + q->searching + q->idle_count == 0)) {
+        (q->standby_state == EMPM__SLEEPS || empm__queue_all_gone_locked(q))) {
         q->standby_state = EMPM__AWAKE;
         wake[n++] = &q->standby;
     }
@@ -6464,8 +6473,7 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
     pthread_mutex_lock(&q->lock);
     while (!q->closed) {
         int quiet, woken;
-        if (q->listening == EMPM__NOBODY &&
-            q->running + q->searching + q->idle_count == 0)
+        if (q->listening == EMPM__NOBODY && empm__queue_all_gone_locked(q))
             empm__store(&q->listening, EMPM__STANDBY);
         if (q->listening == EMPM__STANDBY) {
             pthread_mutex_unlock(&q->lock);
@@ -7649,8 +7657,8 @@ typedef struct empm__file {
     uint32_t    absent;                /* atomic: bits of codings of which it
                                           has no coded file, */
     uint32_t    absent_until_ms;       /* atomic: believed so long */
-    uint32_t    there_until_ms;        /* atomic: a script, which is believed to
-                                          be there */
+    uint32_t    same_until_ms;         /* atomic: its path is believed to lead
+                                          to it so long */
     uint64_t    stat_key[5];           /* device, inode, size, mtime, ctime */
     int64_t     modified_s;            /* -1: unknown, and `modified` is "" */
     const char *type;
@@ -8873,6 +8881,11 @@ static ssize_t empm__io_send_spooled(empm__worker *w, empm__conn *c,
                                        &io->wire);
 }
 
+/* Of a file in one call: more than a turn's, since the socket refers to the
+ * pages of the file, and copies none. A socket whose buffer is full sends from
+ * the client's acknowledgements, at no cost for us. */
+#define EMPM__SLICE_BYTES (2 << 20)
+
 /* Sends from the slice that is the first in the queue. */
 static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
 {
@@ -8881,8 +8894,8 @@ static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
     int64_t at = p->at, n = p->stop - at;
     struct iovec v;
     ssize_t r;
-    if (n > EMPM_TURN_BYTES)
-        n = EMPM_TURN_BYTES;
+    if (n > EMPM__SLICE_BYTES)
+        n = EMPM__SLICE_BYTES;
     if (p->file == NULL) {
         at %= ring;
         return empm__io_send_spooled(w, c, io, at,
@@ -10555,7 +10568,8 @@ static void empm__listener_tell_few(empm__engine *e, uint32_t idle,
 
 /* The batch goes to the queue. The gate closes when nobody has had time for a
  * while. Apache's formula: queued < (1 + factor) * idle. Returns 1 if the role
- * is given back, as there is work. */
+ * is given back, as there is work, and a worker that may do it: the standby
+ * would only get it back, to look at once at what it has just looked at. */
 static int empm__listener_end_round(empm__engine *e, empm__batch *b)
 {
     empm__queue *q = &e->queue;
@@ -10589,7 +10603,8 @@ static int empm__listener_end_round(empm__engine *e, empm__batch *b)
     pthread_mutex_lock(&q->lock);
     if (empm__time_is_late(empm__wings_chore_at(e), b->now_ms))
         q->chore = 1;
-    given = q->count > 0 || q->chore;
+    given = q->chore || (q->count > 0 && (q->listening >= 0 ||
+                                          !empm__queue_all_gone_locked(q)));
     if (given)
         empm__queue_end_round_locked(q);
     empm__queue_settle(q, old ? 2 : 1);
@@ -32329,8 +32344,10 @@ static void empm__coding_accepted(const empm_request *req,
  * >>file-cache -- files that are kept open
  *
  * A file that is asked for again is found by its path, and is looked at with
- * stat() before it is used, so no answer is older than its request.
- * References keep a file open until the last answer has left.
+ * stat() before it is used, but not more often than once a millisecond: a file
+ * that everybody asks for costs no system call, and no answer shows what has
+ * been changed a moment before its request. References keep a file open until
+ * the last answer has left.
  * ------------------------------------------------------------------------- */
 
 #ifndef EMPM__FILE_REST_S          /* the tests have no time for this */
@@ -32338,6 +32355,7 @@ static void empm__coding_accepted(const empm_request *req,
 #  define EMPM__FILE_KEEP_MS 10000   /* kept so long after its last use */
 #  define EMPM__FILE_ABSENT_MS 1000  /* a coded file was not there */
 #  define EMPM__FILE_SCRIPT_MS 1000  /* a script that was there */
+#  define EMPM__FILE_SAME_MS 1       /* another file that was the same */
 #endif
 
 /* Fills in the numbers by which a file is known to be still the same. */
@@ -32368,6 +32386,14 @@ static uint64_t empm__file_scatter(uint64_t h) /* every bit by every bit */
  * EMPM__FILE_SCRIPT_MS says, since the back end, which reads it, finds for
  * itself what has changed. */
 #define EMPM__FILE_SCRIPT (-1)
+
+/* A look at the disk has found `f` at its path just now. */
+static void empm__file_believe(empm__file *f, uint32_t now_ms)
+{
+    const uint32_t ms = f->coding == EMPM__FILE_SCRIPT ? EMPM__FILE_SCRIPT_MS
+                                                       : EMPM__FILE_SAME_MS;
+    empm__store(&f->same_until_ms, empm__time_after(now_ms, ms));
+}
 
 /* Makes the ETag: a size and a hash of time and inode, and the coding, so that
  * no variant has that of another. The inode's number is a thing of ours, so it
@@ -32449,7 +32475,7 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     f->varies = coding > 0 || (root_fd >= 0 && w->s->codings[0] != 0 &&
                                !empm__coding_is_coded(path));
     f->absent = f->absent_until_ms = 0;
-    f->there_until_ms = empm__time_after(w->now_ms, EMPM__FILE_SCRIPT_MS);
+    empm__file_believe(f, w->now_ms);
     f->modified_s = (int64_t)st->st_mtime;
     if (f->modified_s > now)         /* RFC 9110 8.8.2.1 */
         f->modified_s = now;
@@ -32683,13 +32709,11 @@ static int empm__file_same(const empm__file *f)
 /* Is a file of the cache still the one of its path? */
 static int empm__file_stays(empm__file *f, uint32_t now_ms)
 {
-    if (f->coding == EMPM__FILE_SCRIPT &&
-        empm__time_until(empm__load(&f->there_until_ms), now_ms) > 0)
+    if (empm__time_until(empm__load(&f->same_until_ms), now_ms) > 0)
         return 1;
     if (!empm__file_same(f))
         return 0;
-    empm__store(&f->there_until_ms,
-                empm__time_after(now_ms, EMPM__FILE_SCRIPT_MS));
+    empm__file_believe(f, now_ms);
     return 1;
 }
 

@@ -85,7 +85,10 @@ static void  test_free(void *p);
 /* Sanitizers make frames larger. */
 #define EMPM__STACK_LEAST 65536
 
-/* Files are kept at once, and for half a second. */
+/* Files are kept at once, and for half a second. A test says for how long one
+ * is not looked at; the others change files and ask at once. */
+static int g_file_same_ms;
+#define EMPM__FILE_SAME_MS (uint32_t)empm__load(&g_file_same_ms)
 #define EMPM__FILE_REST_S  -5
 #define EMPM__FILE_KEEP_MS 500
 #define EMPM__FILE_ABSENT_MS 40
@@ -7254,6 +7257,7 @@ TEST(transport, one_that_does_all_it_may)
  *   EMPTY_FIRST             QUEUE: listen when the batch is taken, not the
  *                           queue
  *   NO_TICK                 QUEUE: who is stuck does not count as running
+ *   ROLE_KEPT               QUEUE: the standby leaves the role to who is back
  *   NO_RING                 MOVE: who stops looking rings
  *   NO_LOOK                 MOVE: who looks again sees what waits
  *   NO_TICK                 MOVE: jobs behind a busy worker are given away
@@ -7337,6 +7341,7 @@ TEST(transport, one_that_does_all_it_may)
  *   FAIL safe -DQUEUE -DMUT_STANDBY_NOT_WOKEN
  *   FAIL safe -DQUEUE -DMUT_NO_TICK
  *   FAIL safe -DQUEUE -DMUT_EMPTY_FIRST
+ *   FAIL safe -DQUEUE -DMUT_ROLE_KEPT
  *   ok   safe -DMOVE -DREQS=2
  *   ok   safe -DMOVE -DREQS=2 -DDEATHS=1
  *   FAIL safe -DMOVE -DMUT_NO_RING
@@ -7668,9 +7673,10 @@ inline stop_running(who)
 inline round(me)                    /* empm__listener_run() */
 {
     d_step { (events > 0 || (me != STANDBY && queued > 0)) ->
-        queued = queued + events; events = 0; batch = queued; waited = 0;
+        queued = queued + events; events = 0; waited = 0;
         IF(me != STANDBY, seeks[me] = 1; searching++);
-        listening = NOBODY;
+        IF(me != STANDBY || (!NO_ONE_RUNS && !ON(MUT_ROLE_KEPT)),
+           batch = queued; listening = NOBODY);
         unlock_queue(1) }
 }
 
@@ -24657,6 +24663,30 @@ TEST(files, kept_below_a_directory)
     fx_down(&f);
 }
 
+/* A file that has just been looked at is believed to be the same for a moment,
+ * and not longer: what has been changed is served then. */
+SERVED_WITH(files, believed_for_a_moment, T_PLAIN,
+            fx_init(f); f->cfg.routes = file_routes, NULL)
+{
+    static const struct { const char *name; int ms; const char *then; } rows[] =
+        { { "/looked.1", 60000, "one" }, { "/looked.2", 1, "other" } };
+
+    EACH(rows, i) {
+        char path[512], name[40];
+        snprintf(name, sizeof name, "www%s", rows[i].name);
+        write_file(tmp_path(path, sizeof path, name), "one", 3);
+        empm__store(&g_file_same_ms, rows[i].ms);
+        CHECK_INT(cl_get(c, rows[i].name), 200);
+        unlink(path);
+        write_file(path, "other", 5);
+        nap(5);
+        CHECK_INT(cl_get(c, rows[i].name), 200);
+        CHECK_STR(c->body.p, rows[i].then);
+        unlink(path);
+    }
+    empm__store(&g_file_same_ms, 0);
+}
+
 /* The table of types is in order, as its search needs. Small and capital
  * letters are the same in any locale, and the types of common sites are
  * known. */
@@ -34785,6 +34815,56 @@ static void lone_sibling(const lone_child *l)
     empm__store(&empm__score_server_at(&l->s->score)->top, 2u);
 }
 
+/* How often the servers of all processes have waited, since counting began. */
+static int waits_counted(void)
+{
+    int i, n = 0;
+
+    for (i = 0; i < FAULT_CALLS; i++)
+        if (strcmp(fault_calls[i].call, "epoll_wait") == 0 ||
+            strncmp(fault_calls[i].call, "poll", 4) == 0)
+            n += __atomic_load_n(&g_faults->calls[i], __ATOMIC_RELAXED);
+    return n;
+}
+
+/* While all workers are blocked, jobs wait, and no sibling has time, there is
+ * nothing to do: the standby sleeps from one look at its siblings to the next.
+ */
+TEST(exchange, a_blocked_child_rests)
+{
+    enum { N = 6, WORKERS = 4 };
+    lone_child l;
+    client c[N];
+    int i, before;
+
+    if (!lone_up(&l))
+        return;
+    for (i = 0; i < N; i++) {
+        cl_open(&c[i], &l.f);
+        CHECK_INT(cl_get(&c[i], "/hello"), 200);
+    }
+    set_int(&shm->gate, 0);
+    for (i = 0; i < N; i++) {
+        cl_puts(&c[i], i < WORKERS ? "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n"
+                                   : GET1 "\r\n");
+        if (i < WORKERS)
+            CHECK_SOON(get_int(&shm->at_gate) == i + 1, 2000);
+    }
+    nap(50);
+    memset(g_faults, 0, sizeof *g_faults);
+    g_faults->state = FAULTS_COUNT;
+    before = waits_counted();
+    nap(100);
+    CHECK(waits_counted() - before < 50);
+    g_faults->state = FAULTS_OFF;
+    set_int(&shm->gate, 1);
+    for (i = 0; i < N; i++) {
+        CHECK_INT(cl_reply(&c[i]), 200);
+        cl_close(&c[i]);
+    }
+    lone_down(&l);
+}
+
 /* What a drain has given and nobody has taken is its own again when it learns
  * that nobody serves on: it has its answer, and is not left in the exchange.
  * (asks: before the stop, or after it.) */
@@ -38311,6 +38391,48 @@ TEST(clients, axel)
     fetch_down(&f, root);
 }
 
+/* wget goes on with what it has: from the byte behind it, with nothing to do
+ * where that is all (416), and with other bytes of a file that has grown. */
+TEST(clients, wget)
+{
+    fixture f;
+    char out[8192], root[400];
+
+    if (!installed("wget"))
+        SKIP("wget is not installed");
+    if (!fetch_up(&f, root, sizeof root))
+        return;
+    CHECK_INT(shell(out, sizeof out, "cd %s && cp %s/www/big.bin b && mkdir got"
+        " && cd got && head -c 70001 ../b >b && w='wget -nv -c --tries=1 "
+        "--timeout=20 http://127.0.0.1:%d/b' && $w && cmp b ../b && $w && "
+        "cmp b ../b && echo more >>../b && $w && cmp b ../b", root, g_tmp,
+        f.port), 0);
+    if (get_int(&g_failures) != 0)
+        printf("%s\n", out);
+    fetch_down(&f, root);
+}
+
+/* aria2c fetches the parts of a file over several connections, and goes on
+ * after an end in the middle. */
+TEST(clients, aria2c)
+{
+    fixture f;
+    char out[8192], root[400];
+
+    if (!installed("aria2c"))
+        SKIP("aria2c is not installed");
+    if (!fetch_up(&f, root, sizeof root))
+        return;
+    /* a part has 1 MiB at least */
+    CHECK_INT(shell(out, sizeof out, "cd %s && head -c 5000000 /dev/urandom >b "
+        "&& mkdir got && a='timeout 30 aria2c -q --no-conf --max-tries=1 "
+        "-d got -x4 -s4 -k1M http://127.0.0.1:%d/b' && $a && cmp got/b b && "
+        "head -c 1500000 b >got/b && $a -c && cmp got/b b", root, f.port), 0);
+    if (get_int(&g_failures) != 0)
+        printf("%s\n", out);
+    fetch_down(&f, root);
+}
+
 /* PHP's streams follow the redirect of a folder, and send dot segments as they
  * are. */
 TEST(clients, php_streams)
@@ -38998,6 +39120,123 @@ SERVED_WITH(clients, event_source, T_PLAIN,
           "http://127.0.0.1:%d/ 2>/dev/null", g_tmp, g_tmp, f->port);
     CHECK_INT(cl_get(c, "/said"), 200);
     CHECK_STR(c->body.p, "1%22a%5Cnb%C3%A4%22%2C2%22%22%2C3%22%20c%22");
+    shell(out, sizeof out, "rm -rf %s/chromium %s/.config %s/.cache %s/.pki",
+          g_tmp, g_tmp, g_tmp, g_tmp);
+}
+
+static int media_page(empm_request *req, void *user)
+{
+    (void)user;
+    empm_set_header(req, "Content-Type", "text/html");
+    return empm_printf(req, "<!doctype html><audio id=a preload=auto src="
+        "/media.wav></audio><script>\n"
+        "const tell = (...said) => fetch('/heard?' + said.join());\n"
+        "a.onerror = () => tell('error');\n"
+        "a.onloadedmetadata = () => a.currentTime = a.duration - 2;\n"
+        "a.onseeked = () => {\n"
+        "    const x = new XMLHttpRequest(), at = Math.round(a.currentTime);\n"
+        "    let sent = 0;\n"
+        "    x.upload.onprogress = e => sent = e.loaded;\n"
+        "    x.onload = async () => tell(Math.round(a.duration), at, sent, "
+        "x.responseText,\n"
+        "        await (await fetch('/progress?token=t')).text());\n"
+        "    x.open('POST', '/up');\n"
+        "    x.send(new Uint8Array(3000000));\n"
+        "};\n"
+        "</script><img src=/hold>");
+}
+
+/* A piece of an upload: notes how far it is. */
+static int media_piece(empm_request *req, const void *data, size_t n,
+                       void *user)
+{
+    (void)data; (void)n; (void)user;
+    empm_progress(req, "t");
+    return EMPM_OK;
+}
+
+static int media_up(empm_request *req, void *user)
+{
+    int64_t of;
+    (void)user;
+    return empm_printf(req, "%ld", (long)empm_body_received(req, &of));
+}
+
+static const empm_route media_routes[] = {
+    EMPM_ROUTE_WITH("POST /up", media_up, NULL, NULL, media_piece, 0, 0, 0),
+    EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
+    EMPM_ROUTE("GET /hold",     events_hold,        NULL),
+    EMPM_ROUTE("GET /heard",    events_heard,       NULL),
+    EMPM_ROUTE("GET /said",     events_said,        NULL),
+    EMPM_ROUTE("GET /page",     media_page,         NULL),
+    EMPM_FILES("GET /",         NULL),
+    EMPM_ROUTES_END
+};
+
+/* A minute of silence, at 176,400 bytes a second: a hole behind a head. */
+static void media_write(const char *path)
+{
+    const uint32_t of[11] = { 0x46464952, 60 * 176400 + 36, 0x45564157,
+                              0x20746d66, 16, 1 | 2 << 16, 44100, 176400,
+                              4 | 16 << 16, 0x61746164, 60 * 176400 };
+    write_file(path, (const char *)of, sizeof of);
+    CHECK_INT(truncate(path, 60 * 176400 + 44), 0);
+}
+
+/* What Chromium's media element sends when its user seeks: all, of which it
+ * soon wants no more; then, with If-Range, where it goes on; after the file has
+ * been replaced that is all of the other one. */
+SERVED_WITH(clients, as_chromium_seeks, T_PLAIN,
+            fx_init(f); f->cfg.routes = media_routes, NULL)
+{
+    static const char head[] = "GET /media.wav HTTP/1.1\r\nHost: a\r\n"
+        "Connection: keep-alive\r\nAccept: */*\r\nSec-Fetch-Mode: no-cors\r\n"
+        "Sec-Fetch-Dest: audio\r\nAccept-Encoding: identity\r\n"
+        "Accept-Language: en-US,en;q=0.9\r\nRange: bytes=";
+    char path[400], tag[64];
+    client first = client_of(f);
+
+    media_write(tmp_path(path, sizeof path, "www/media.wav"));
+    cl_open(&first, f);
+    cl_printf(&first, "%s0-\r\n\r\n", head);
+    cl_readable(&first, 10000);
+    cl_close(&first);
+    cl_open(c, f);
+    cl_printf(c, "%s10584000-10584043\r\n\r\n", head);
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(cl_header(c, "Content-Type"), "audio/wav");
+    snprintf(tag, sizeof tag, "%.60s", cl_header(c, "ETag") ? c->value : "-");
+    cl_printf(c, "%s10223616-10584043\r\nIf-Range: %s\r\n\r\n", head, tag);
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(cl_header(c, "Content-Range"),
+              "bytes 10223616-10584043/10584044");
+    CHECK_INT((int)c->body.n, 360428);
+    unlink(path);
+    write_file(path, "other", 5);
+    cl_printf(c, "%s10223616-10584043\r\nIf-Range: %s\r\n\r\n", head, tag);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "other");
+    unlink(path);
+}
+
+/* A browser's media element finds the end of a long file by ranges, and its
+ * upload shows progress, on its side and on ours. */
+SERVED_WITH(clients, chromium_plays_and_sends, T_PLAIN,
+            fx_init(f); f->cfg.routes = media_routes,
+            "SharedStoreSize 65536")
+{
+    char out[16384], path[400];
+
+    if (!installed("chromium"))
+        SKIP("chromium is not installed");
+    media_write(tmp_path(path, sizeof path, "www/media.wav"));
+    shell(out, sizeof out, "HOME=%s timeout 40 chromium --headless "
+          "--no-sandbox --disable-gpu --user-data-dir=%s/chromium --dump-dom "
+          "http://127.0.0.1:%d/page 2>/dev/null", g_tmp, g_tmp, f->port);
+    CHECK_INT(cl_get(c, "/said"), 200);
+    CHECK_STR(c->body.p, "60,58,3000000,3000000,{%22received%22:3000000,"
+              "%22length%22:3000000}");
+    unlink(path);
     shell(out, sizeof out, "rm -rf %s/chromium %s/.config %s/.cache %s/.pki",
           g_tmp, g_tmp, g_tmp, g_tmp);
 }
