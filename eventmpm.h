@@ -305,7 +305,8 @@
  *   they escape; empm_redirect() stays on this server, whatever text it gets;
  *   empm_set_cookie() sets a closed cookie unless told otherwise;
  *   empm_early_hints() goes ahead of an answer, empm_add_trailer() behind it.
- *   >>todo at the end of this file is a whole program: JSON from a database.
+ *   JSON of a client is text: empm_body(), for a parser of yours. >>todo at the
+ *   end of this file is a whole program: JSON from a database.
  *
  * LIMITS  HTTP/1.1 and 1.0 on TCP and unix sockets: no HTTP/2.
  *   Linux (epoll), or any POSIX system (poll). Each limit is a field of
@@ -332,7 +333,9 @@
  *   (Basic), and so does empm_authenticate() from an on_head. empm_user() is
  *   the name, also in access logs (%u) and for FastCGI programs (REMOTE_USER,
  *   AUTH_TYPE). empm_session_start() gives a client a signed cookie that lasts:
- *   for logins by a form.
+ *   for logins by a form, whose password empm_password_is() compares. Where
+ *   such a client changes something, 403 unless empm_same_origin(); a location
+ *   with "POST /login RateLimit 5/minute" slows guesses.
  *
  * STATUS  empm_status_page, as a route's handler or on Listen "127.0.0.1:9000
  *   admin", which answers even when every worker is busy: a page for people;
@@ -392,7 +395,7 @@
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
  *   EVENTMPM_NO_FASTCGI      2540 lines 27000 bytes FastCGI back ends: PHP
- *   EVENTMPM_NO_FORMS         720 lines  4900 bytes uploads, multipart forms
+ *   EVENTMPM_NO_FORMS         830 lines  6200 bytes uploads, multipart forms
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
  *   EVENTMPM_NO_WEBSOCKET    1930 lines 12300 bytes WebSocket, empm_upgrade()
  *   EVENTMPM_NO_ANSWERS       810 lines  8400 bytes JSON, HTML, redirects,
@@ -775,8 +778,8 @@ typedef struct empm_config {
                                           "/app/ fcgi://127.0.0.1:9000/" */
     const char *location[EMPM_MAX_LOCATION]; /* settings of a part of the paths,
                                           a path and a directive in each, see
-                                          LOCATIONS: "/private/ Require local"
-                                          */
+                                          LOCATIONS: "/private/ Require local",
+                                          "POST /login RateLimit 5/hour" */
     int         cgi_pass_auth;         /* 1: programs get Authorization, and can
                                           ask for passwords: 1 */
     int         x_send_file;           /* an answer of a program may name a file
@@ -1210,7 +1213,7 @@ EMPM_API empm_part *empm_part_find(empm_request *req, const char *name);
 /* Takes the file of a part over: the descriptor is yours to close, and counts
  * no more for max_open_files and max_spool_bytes. One that the server has made
  * is read from its begin, and has no name.
- *   returns   the descriptor; -1: it has none */
+ *   returns   the descriptor; -1: it has none, or part is NULL */
 EMPM_API int empm_part_take(empm_request *req, empm_part *part);
 
 /* Copies what a part holds, in its file or in memory, to a file with a name,
@@ -1220,7 +1223,7 @@ EMPM_API int empm_part_take(empm_request *req, empm_part *part);
  *   path      of yours; of a client's words at most safe_name, behind a folder,
  *             unless it is ""
  *   returns   EMPM_OK
- *             EMPM_EINVAL   the part is not whole, or its bytes are not kept
+ *             EMPM_EINVAL   part is NULL, not whole, or its bytes are not kept
  *             EMPM_ENOMEM
  *             EMPM_ESYS     no folder, no right, no room: the log has the
  *                           reason, and errno is that of the call
@@ -1890,8 +1893,8 @@ EMPM_API int empm_test_time_out(empm_test *t);
 EMPM_API void empm_test_hang_up(empm_test *t);
 
 /* The answer, as far as it has come: its status, 0 without one; the first field
- * called `name`, or NULL; the body, without chunks, with a NUL behind its n
- * bytes (n may be NULL); all bytes since the last request was sent. */
+ * called `name`, or NULL; the body, without chunks; all bytes since the last
+ * request was sent. Both have a NUL behind their n bytes (n may be NULL). */
 EMPM_API int         empm_test_status(const empm_test *t);
 EMPM_API const char *empm_test_header(const empm_test *t, const char *name);
 EMPM_API const char *empm_test_body(const empm_test *t, size_t *n);
@@ -1962,8 +1965,8 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
  *                       (SharedStoreSize) no copy of it works any more; without
  *                       one a copy works until its time is over
  *   value               at most 512 bytes, and no secret to the client
- *   returns             EMPM_OK, EMPM_EINVAL (too long), EMPM_EMISUSE (the head
- *                       has left), EMPM_ENOMEM, EMPM_EFULL, EMPM_ESYS
+ *   returns             EMPM_OK; EMPM_EINVAL (NULL or too long), EMPM_EMISUSE
+ *                       (the head has left), EMPM_ENOMEM, EMPM_EFULL, EMPM_ESYS
  *   note                SameSite=Lax keeps forms and scripts of other sites
  *                       from using a session. It does not keep links from it: a
  *                       GET changes nothing. Nor does it keep pages of the same
@@ -1976,8 +1979,8 @@ EMPM_API int empm_session_start(empm_request *req, const char *value);
 EMPM_API int empm_session_end(empm_request *req);
 
 /* Returns 1 if `password`, which a client has sent, is the one that is kept as
- * empm_account has it; 0: it is not, is longer than 128 bytes, or `kept` has no
- * such form. Costs as much as empm_authenticate().
+ * empm_account has it; 0: it is not, is longer than 128 bytes, `kept` has no
+ * such form, or one of them is NULL. Costs as much as empm_authenticate().
  *   thread    any */
 EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept);
@@ -8212,8 +8215,9 @@ static void empm__locations_free(empm__locations *t)
     memset(t, 0, sizeof *t);
 }
 
-/* Splits a line into path, directive and value, which is what is left of it.
- * Returns the value, or NULL: it is none. */
+/* Splits a line into path, directive and value, which is what is left of it. A
+ * method before the path is part of it, in quotes or not. Returns the value, or
+ * NULL: it is none. */
 static const char *empm__location_line(const char *line,
                                        char path[EMPM__ARGUMENT],
                                        char name[EMPM__ARGUMENT])
@@ -8221,6 +8225,15 @@ static const char *empm__location_line(const char *line,
     if (empm__text_word(&line, path, EMPM__ARGUMENT) <= 0 ||
         empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
         return NULL;
+    if (*path != '/' && *name == '/') {
+        const size_t n = strlen(path);
+        if (n + 1 + strlen(name) >= EMPM__ARGUMENT)
+            return NULL;
+        path[n] = ' ';
+        memcpy(path + n + 1, name, strlen(name) + 1);
+        if (empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
+            return NULL;
+    }
     return line + strspn(line, " \t");
 }
 
@@ -22208,7 +22221,8 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
 EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept)
 {
-    return empm__auth_password_is(s->auth, password, kept);
+    return password != NULL && kept != NULL &&
+           empm__auth_password_is(s->auth, password, kept);
 }
 
 /* Finds the user. The whole table is read, and a password is compared even if
@@ -22768,20 +22782,25 @@ static int empm__session_cookie_set(empm_request *req, const char *text,
                        strncmp(name, "__Secure-", 9) == 0;
     const size_t n = strlen(name);
     char field[EMPM__SESSION_MOST * 2 + 200];
-    char *at = req->fields, *next;
+    char *at, *next;
+    int r;
     snprintf(field, sizeof field, "%.64s=%s; Path=/; Max-Age=%lld; HttpOnly; "
              "SameSite=Lax%s", name, text, (long long)max_age_s,
              secure ? "; Secure" : "");
-    /* one that was set before for this answer goes: others of a program stay */
+    if ((r = empm_add_header(req, "Set-Cookie", field)) < 0)
+        return r;
+    /* one that was set before for this answer goes, now that there is another;
+     * those of the program's own stay */
+    at = req->fields;
     while ((at = empm__response_field_line(req, at, "set-cookie", 10, &next)) !=
-           NULL) {
+           NULL && next != req->fields + req->fields_len) {
         if (strncmp(at + 12, name, n) == 0 && at[12 + n] == '=') {
             memmove(at, next, (size_t)(req->fields + req->fields_len - next));
             req->fields_len -= (uint32_t)(next - at);
         } else
             at = next;
     }
-    return empm_add_header(req, "Set-Cookie", field);
+    return r;
 }
 
 /* Makes the cookie of a session and sends it. No cache may keep that answer,
@@ -22839,7 +22858,7 @@ EMPM_API int empm_session_start(empm_request *req, const char *value)
 {
     empm__login *l = empm__session_of(req), before;
     int r;
-    if (strlen(value) > EMPM__SESSION_VALUE)
+    if (value == NULL || strlen(value) > EMPM__SESSION_VALUE)
         return EMPM_EINVAL;
     if (l == NULL)
         return EMPM_ENOMEM;
@@ -23704,7 +23723,10 @@ EMPM_API int empm_part_take(empm_request *req, empm_part *part)
 {
     empm__pool *pool = &req->w->engine->pool;
     empm__form_part *p = (empm__form_part *)(void *)part;
-    const int fd = part->fd;
+    int fd;
+    if (part == NULL)
+        return -1;
+    fd = part->fd;
     part->fd = -1;
     if (p->ours)
         empm__pool_fd_release(pool, EMPM__FOR_BODIES);
@@ -23743,11 +23765,11 @@ EMPM_API int empm_part_save(empm_request *req, empm_part *part,
                             const char *path)
 {
     const empm__forms *f = req->forms;
-    const size_t n = strlen(path) + 32;
+    const size_t n = path != NULL ? strlen(path) + 32 : 0;
     const char *failed = NULL;
     char *beside;
     int fd = -1, i, why;
-    if ((part->fd < 0 && part->data == NULL) || *path == '\0' ||
+    if (part == NULL || n <= 32 || (part->fd < 0 && part->data == NULL) ||
         (!f->whole && f->reader.state == EMPM__FORM_DATA &&
          part == &f->parts[f->n - 1]->pub))
         return EMPM_EINVAL;
@@ -38653,7 +38675,8 @@ static ssize_t empm__test_recv(empm__worker *w, empm__conn *c, void *buf,
     return n > 0 || t->in_ended ? (ssize_t)n : (ssize_t)EMPM__WANTS_IN;
 }
 
-/* Returns where n more bytes of output go; NULL: there is no room for them. */
+/* Returns where n more bytes of output go, and a NUL behind them; NULL: there
+ * is no room for them. */
 static char *empm__test_room(empm_test *t, size_t n)
 {
     size_t cap = t->out_cap > 0 ? t->out_cap : 4096;
@@ -38662,7 +38685,7 @@ static char *empm__test_room(empm_test *t, size_t n)
         t->overflown = EMPM_EFULL;
         return NULL;
     }
-    while (cap - t->out_len < n)
+    while (cap - t->out_len <= n)
         cap *= 2;
     if (cap != t->out_cap) {
         more = (char *)EMPM_REALLOC(t->out, cap);
@@ -38695,6 +38718,7 @@ static ssize_t empm__test_send(empm__worker *w, empm__conn *c,
         }
         memcpy(to, v[i].iov_base, v[i].iov_len);
         t->out_len += v[i].iov_len;
+        t->out[t->out_len] = '\0';
         sum += (ssize_t)v[i].iov_len;
     }
     *wire += sum;
@@ -38718,6 +38742,7 @@ static ssize_t empm__test_file(empm__worker *w, empm__conn *c, int fd,
     if (r <= 0)
         return r < 0 ? (ssize_t)EMPM__LOST : 0;
     t->out_len += (size_t)r;
+    t->out[t->out_len] = '\0';
     *off += r;
     *wire += r;
     return r;
@@ -39242,6 +39267,7 @@ EMPM_API int empm_test_close(empm_test *t)
             r = empm__test_leaks(t);
         if (t->hooked == 2 && cfg->on_thread_stop != NULL)
             cfg->on_thread_stop(t->s, e->workers[0].thread_data, cfg->user);
+        empm__store(&e->stopping, (uint32_t)EMPM__ORDER_STOP);
         if (t->hooked >= 1 && cfg->on_child_stop != NULL)
             cfg->on_child_stop(t->s, cfg->user);
         /* what a worker's thread frees at its end: there was no thread */

@@ -5892,6 +5892,9 @@ TEST(config, locations)
         { "/{x Require local", 5105, "location \"/{x\" in row 2" },
         { "/a/ Timeout 5", 5125, "Timeout cannot be set for a location" },
         { "/a/ Require wisdom", 5123, "Require wisdom: must be all granted" },
+        { "PUT /a/", 5123, "wants a path, a directive" },
+        { "PUT /a/ Timeout 5", 5125, "Location PUT /a/: Timeout cannot" },
+        { "PUT /a/{$} Require local", 0, NULL },
         { "/a Require local", 0, NULL }, { "\"PUT /a/{$}\" Require local", 0,
                                            NULL }
     };
@@ -16165,6 +16168,9 @@ TEST(auth, only_right_passwords_are_remembered)
     memset(&auth, 0, sizeof auth);
     memset(none, 0, sizeof none);
     auth.remembers = 1;
+    /* a form without the field, or a user that there is not */
+    CHECK_INT(empm_password_is(NULL, NULL, kept), 0);
+    CHECK_INT(empm_password_is(NULL, "demo", NULL), 0);
     CHECK_INT(empm__auth_password_is(&auth, "demon", kept), 0);
     CHECK(memcmp(auth.seen, none, sizeof none) == 0);
     CHECK_INT(empm__auth_password_is(&auth, "demo", kept), 1);
@@ -16449,6 +16455,47 @@ TEST(sessions, end_in_time)
         CHECK_INT(empm__session_left(&cfg, &back, 5000), 100);
     }
     empm_config_free(&cfg);
+}
+
+/* A login that finds no room for its cookie. */
+static int h_session_full(empm_request *req, void *user)
+{
+    char field[200];
+    int i;
+
+    (void)user;
+    memset(field, 'x', sizeof field);
+    field[sizeof field - 1] = '\0';
+    CHECK_INT(empm_session_start(req, NULL), EMPM_EINVAL);
+    CHECK_INT(empm_session_start(req, "anna"), EMPM_OK);
+    for (i = 0; empm_add_header(req, "X-A", field) == EMPM_OK; i++)
+        ;
+    CHECK(i > 3);
+    CHECK_INT(empm_session_start(req, "berta"), EMPM_EFULL);
+    CHECK_STR(empm_session(req), "anna");
+    CHECK_INT(empm_flush(req), EMPM_OK);
+    CHECK_INT(empm_session_start(req, "berta"), EMPM_EMISUSE);
+    return EMPM_OK;
+}
+
+static const empm_route session_full_routes[] = {
+    EMPM_ROUTE("GET /", h_session_full, NULL),
+    EMPM_ROUTES_END
+};
+
+/* A login that fails leaves the one before as it was, with its cookie. */
+TEST(sessions, a_login_that_fails_changes_nothing)
+{
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+
+    cfg.routes = session_full_routes;
+    cfg.log = testing_log;
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    CHECK_INT(empm_test_get(t, "/"), 200);
+    CHECK(empm_test_header(t, "Set-Cookie") != NULL);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
 }
 
 static int h_session(empm_request *req, void *user)
@@ -17330,9 +17377,12 @@ static int save_part(empm_request *req, void *user)
     (void)user;
     snprintf(path, sizeof path, "%s/%s", g_save_dir,
              empm_path_value(req, "name"));
-    return part == NULL ? 500
-                        : empm_printf(req, "%d", empm_part_save(req, part,
-                                                                path));
+    if (part == NULL || empm_part_save(req, part, NULL) != EMPM_EINVAL ||
+        empm_part_save(req, part, "") != EMPM_EINVAL ||
+        empm_part_save(req, NULL, path) != EMPM_EINVAL ||
+        empm_part_take(req, NULL) != -1)
+        return 500;
+    return empm_printf(req, "%d", empm_part_save(req, part, path));
 }
 
 static const empm_route save_routes[] = {
@@ -17345,7 +17395,8 @@ static const empm_route save_routes[] = {
  * not at all: whoever reads the old one goes on with it, and a call that fails
  * leaves nothing. */
 SERVED_WITH(forms, part_save, T_PLAIN,
-            (fx_init(f), f->cfg.routes = save_routes, f->count_fds = 1), NULL)
+            (fx_init(f), f->cfg.routes = save_routes, f->count_fds = 1,
+             tmp_path(g_save_dir, sizeof g_save_dir, "save")), NULL)
 {
     static const struct { const char *path; int result; } rows[] = {
         { "/save/a", 0 }, { "/save/a", 0 }, { "/save/a?keep=0", 0 },
@@ -17358,7 +17409,6 @@ SERVED_WITH(forms, part_save, T_PLAIN,
     size_t len;
     int old, i, n = 0;
 
-    tmp_path(g_save_dir, sizeof g_save_dir, "save");
     CHECK_INT(mkdir(g_save_dir, 0755), 0);
     snprintf(path, sizeof path, "%s/a", g_save_dir);
     CHECK((old = open(path, O_RDWR | O_CREAT, 0644)) >= 0 &&
@@ -32065,8 +32115,8 @@ static int testing_start(empm_server *s, void *user)
 
 static void testing_stop(empm_server *s, void *user)
 {
-    (void)s; (void)user;
-    g_testing_hooks--;
+    (void)user;
+    g_testing_hooks -= empm_draining(s);
 }
 
 static int testing_thread(empm_server *s, void **data, void *user)
@@ -32166,6 +32216,7 @@ TEST(testing, answers_are_what_a_client_gets)
     CHECK_STR(empm_test_body(t, NULL), "abc");
     CHECK_INT(empm_test_get(t, "/chunks?q"), 200);
     CHECK(strstr(empm_test_raw(t, &n), "\r\n4\r\none,\r\n") != NULL);
+    CHECK_INT(strlen(empm_test_raw(t, NULL)), n);    /* after a longer one */
     CHECK(empm_test_header(t, "X-None") == NULL);
     CHECK_INT(empm_test_close(t), EMPM_OK);
     CHECK_INT(g_testing_hooks, 0);
