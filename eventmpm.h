@@ -1587,7 +1587,8 @@ EMPM_API int empm_health_page(empm_request *req, void *user);
  * value together: 1 MiB holds 1,900 of them. Keys are hashed into parts of the
  * store; one part can be full when the store as a whole is 80 % full. The store
  * outlives the children, not the parent. A child that dies in a call leaves the
- * old value or the new one, never anything else.
+ * old value or the new one, never anything else; if it has written anywhere in
+ * the store's memory, the part that it has damaged starts again empty.
  *
  *   s             a handler has it from empm_server_of()
  *   key, key_len  any bytes, at least one
@@ -20730,6 +20731,11 @@ static char *empm__secret_file_read(const char *directive, const char *path,
  * those after it do not, however the processor has ordered its stores; so it is
  * only the compiler that has to keep them in order (empm__kv_link).
  *
+ * A process that crashes may also have written anywhere. So no call follows a
+ * list that it has not looked at under the lock: numbers in range, no slot
+ * twice, lengths that fit. A shard with a list that is damaged starts again
+ * empty; where that memory is, and how it is cut, each process knows by itself.
+ *
  * An entry that has expired goes, and is wiped, when its list is looked at or
  * its shard is full; sessions of TLS also when nobody looks (>>tls). An entry
  * has an owner, one of 256. In a shard that is full
@@ -20830,7 +20836,8 @@ static void empm__shared_lock_mended(pthread_mutex_t *m)
  * slots are bytes, so that a shard is small and its lock is held for a few
  * stores. A shard that is full drops what has expired, then the entry of the
  * owner that has most, which expires first. A process that dies while it holds
- * the lock leaves lists that the next one mends.
+ * the lock leaves lists that the next one mends; a list that makes no sense is
+ * found before it is followed.
  * ------------------------------------------------------------------------- */
 
 #define EMPM__KV_SLOTS 255             /* of a shard: a number is a byte */
@@ -20839,8 +20846,8 @@ typedef struct empm__kv_slot {
     uint64_t version;                  /* no other write has had it */
     uint64_t expires_ms;               /* there until that one is over, never
                                           early; 0: for ever */
-    uint32_t hash;
-    uint16_t key_len, len;
+    uint32_t hash;                     /* its low byte: in which list */
+    uint16_t key_len, len;             /* key_len 0: the slot is free */
     uint8_t  next;
     uint8_t  owner;                    /* who gives way if the shard is full */
 } empm__kv_slot;
@@ -20853,16 +20860,21 @@ typedef struct empm__kv_shard {
     empm__kv_slot   slots[EMPM__KV_SLOTS + 1];   /* 0 ends a list */
 } __attribute__((aligned(64))) empm__kv_shard;   /* then its keys and values */
 
-typedef struct empm__kv {              /* fixed; the shards follow */
+/* Each process has a copy of its own, so no other one can damage it. */
+typedef struct empm__kv {
+    unsigned char *shared;             /* the shards; of all processes */
+    size_t   bytes, shard_bytes;
     uint64_t seed[2];
-    size_t   shard_bytes;
     uint32_t shards, slots;            /* slots: of each shard */
     uint32_t room;                     /* for a key and its value */
-} __attribute__((aligned(64))) empm__kv;
+    uint32_t damaged;                  /* atomic: shards found so by us */
+    const empm_config *cfg;            /* where that is told; NULL: nowhere */
+    const char *setting;               /* of whose memory it is */
+} empm__kv;
 
 /* The least memory: two slots, one of which is the last free one. */
 #define EMPM__KV_LEAST(room) \
-    (sizeof(empm__kv) + sizeof(empm__kv_shard) + 64 + 2 * (size_t)(room))
+    (sizeof(empm__kv_shard) + 64 + 2 * (size_t)(room))
 
 EMPM__ASSERT_STATIC(EMPM_STORE_ITEM >= 64 && EMPM_STORE_ITEM <= 65535,
                     store_item_does_not_fit);
@@ -20913,10 +20925,9 @@ static uint64_t empm__sip_hash(const uint64_t seed[2], const void *data,
     return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
-static empm__kv_shard *empm__kv_shard_at(empm__kv *kv, uint32_t i)
+static empm__kv_shard *empm__kv_shard_at(const empm__kv *kv, uint32_t i)
 {
-    return (empm__kv_shard *)(void *)((unsigned char *)(kv + 1) +
-                                      i * kv->shard_bytes);
+    return (empm__kv_shard *)(void *)(kv->shared + i * kv->shard_bytes);
 }
 
 static unsigned char *empm__kv_data(const empm__kv *kv, empm__kv_shard *sh,
@@ -20934,30 +20945,25 @@ static void empm__kv_link(uint8_t *link, uint8_t to)
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
-/* `slot` is not in a chain any more. */
-static void empm__kv_drop(empm__kv_shard *sh, uint8_t slot)
+/* `slot` is in no list any more. What it had is wiped, n bytes: they may be a
+ * secret. */
+static void empm__kv_free_slot(const empm__kv *kv, empm__kv_shard *sh,
+                               uint8_t slot, size_t n)
 {
-    sh->slots[slot].next = sh->free;
+    empm__kv_slot *s = &sh->slots[slot];
+    memset(empm__kv_data(kv, sh, slot), 0, n);
+    s->key_len = 0;
+    s->next = sh->free;
     sh->free = slot;
-}
-
-/* The same, and wipes what it had, which may be a secret. (Its lengths may have
- * been written by a process that does as it likes.) */
-static void empm__kv_forget(const empm__kv *kv, empm__kv_shard *sh,
-                            uint8_t slot)
-{
-    const empm__kv_slot *s = &sh->slots[slot];
-    memset(empm__kv_data(kv, sh, slot), 0,
-           empm__min((size_t)s->key_len + s->len, kv->room));
-    empm__kv_drop(sh, slot);
 }
 
 static void empm__kv_remove(const empm__kv *kv, empm__kv_shard *sh,
                             uint8_t *link)
 {
     const uint8_t slot = *link;
-    empm__kv_link(link, sh->slots[slot].next);
-    empm__kv_forget(kv, sh, slot);
+    const empm__kv_slot *s = &sh->slots[slot];
+    empm__kv_link(link, s->next);
+    empm__kv_free_slot(kv, sh, slot, (size_t)s->key_len + s->len);
 }
 
 /* Removes what has expired from the list at `link`. Returns how many went. */
@@ -20976,33 +20982,118 @@ static uint32_t empm__kv_sweep(const empm__kv *kv, empm__kv_shard *sh,
     return n;
 }
 
-/* Brings a shard in order, a new one or one whose lock's holder has died. */
-static void empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
+/* Marks the slots of list h in used[]. Returns how many they are; -1: what
+ * stands there cannot be a list. */
+static int empm__kv_follow(const empm__kv *kv, const empm__kv_shard *sh,
+                           uint32_t h, uint8_t used[256])
+{
+    uint8_t slot = sh->heads[h];
+    int n = 0;
+    for (; slot != 0; slot = sh->slots[slot].next, n++) {
+        const empm__kv_slot *s = &sh->slots[slot];
+        if (slot > kv->slots || used[slot] || (s->hash & 255) != h ||
+            s->key_len == 0 || (uint32_t)s->key_len + s->len > kv->room)
+            return -1;
+        used[slot] = 1;
+    }
+    return n;
+}
+
+/* Marks in used[] the slots of all lists with 1, the free ones with 2. Returns
+ * 1: that is all of them; 0: the free list is wrong; -1: another one is. */
+static int empm__kv_look(const empm__kv *kv, const empm__kv_shard *sh,
+                         uint8_t used[256])
+{
+    uint32_t i, n = 0;
+    uint8_t slot;
+    int k = 0;
+    memset(used, 0, 256);
+    for (i = 0; i < 256 && k >= 0; i++, n += (uint32_t)k)
+        k = empm__kv_follow(kv, sh, i, used);
+    if (k < 0)
+        return -1;
+    for (slot = sh->free; slot != 0 && slot <= kv->slots && !used[slot] &&
+                          sh->slots[slot].key_len == 0; n++) {
+        used[slot] = 2;
+        slot = sh->slots[slot].next;
+    }
+    return slot == 0 && n == kv->slots;
+}
+
+/* Looks at all lists, and mends them: what no list of heads[] has is free. A
+ * list that is damaged may lead into any other one, so that all of them start
+ * again empty. Returns what was found, as empm__kv_look(). */
+static int empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
 {
     uint8_t used[256];
     uint32_t i;
-    memset(used, 0, sizeof used);
-    for (i = 0; i < 256; i++) {
-        uint8_t slot = sh->heads[i];
-        for (; slot != 0; slot = sh->slots[slot].next)
-            used[slot] = 1;
+    const int found = empm__kv_look(kv, sh, used);
+    if (found == 1)
+        return 1;
+    if (found < 0) {
+        memset(used, 0, sizeof used);
+        memset(sh->heads, 0, sizeof sh->heads);
+        memset(empm__kv_data(kv, sh, 1), 0, (size_t)kv->slots * kv->room);
+        empm__random_fill(&sh->version, sizeof sh->version);
+        sh->version >>= 1;             /* none that has been there, probably */
     }
     sh->free = 0;
-    for (i = kv->slots; i > 0; i--)
-        if (!used[i])
-            empm__kv_drop(sh, (uint8_t)i);
-    sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
+    for (i = kv->slots; i > 0; i--)    /* a new one has nothing to wipe */
+        if (used[i] != 1)
+            empm__kv_free_slot(kv, sh, (uint8_t)i,
+                               sh->slots[i].key_len > 0 ? kv->room : 0);
+    return found;
 }
 
-/* Locks a shard, and mends it if its last holder has died. EMPM_OK, or as
- * empm__shared_lock(). */
-static int empm__kv_lock(const empm__kv *kv, empm__kv_shard *sh)
+/* Says that somebody has written to a shard without its lock, and less often if
+ * that goes on. */
+static void empm__kv_tell(empm__kv *kv, int found)
+{
+    const uint32_t times = __atomic_add_fetch(&kv->damaged, 1u,
+                                              __ATOMIC_RELAXED);
+    if (kv->cfg != NULL && (times & (times - 1)) == 0)
+        empm__log(kv->cfg, EMPM_LOG_ERROR, 5504, "%s: a process has damaged "
+                  "this memory: one of its %lu parts %s (found %lu times by "
+                  "this process)", kv->setting, (unsigned long)kv->shards,
+                  found < 0 ? "starts again empty" : "was mended",
+                  (unsigned long)times);
+}
+
+/* Mends a shard that is locked. 1: it was whole. */
+static int empm__kv_check(empm__kv *kv, empm__kv_shard *sh)
+{
+    const int found = empm__kv_mend(kv, sh);
+    if (found < 1)
+        empm__kv_tell(kv, found);
+    return found;
+}
+
+/* Locks a shard, and mends it if its last holder has died: then the free list
+ * may be wrong, but no other one. EMPM_OK, or as empm__shared_lock(). */
+static int empm__kv_lock(empm__kv *kv, empm__kv_shard *sh)
 {
     const int r = empm__shared_lock(&sh->lock);
     if (r != EMPM__ORPHANED)
         return r;
-    empm__kv_mend(kv, sh);
+    if (empm__kv_mend(kv, sh) < 0)
+        empm__kv_tell(kv, -1);
+    sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
     empm__shared_lock_mended(&sh->lock);
+    return EMPM_OK;
+}
+
+/* The same for a call that uses list h and the first free slot: they are looked
+ * at, so that it can follow them. */
+static int empm__kv_lock_list(empm__kv *kv, empm__kv_shard *sh, uint32_t h)
+{
+    uint8_t used[256];
+    const int r = empm__kv_lock(kv, sh);
+    if (r < 0)
+        return r;
+    memset(used, 0, sizeof used);
+    if (empm__kv_follow(kv, sh, h, used) < 0 || sh->free == 0 ||
+        sh->free > kv->slots || sh->slots[sh->free].key_len != 0)
+        empm__kv_check(kv, sh);
     return EMPM_OK;
 }
 
@@ -21017,6 +21108,7 @@ static uint64_t empm__kv_sweep_shard(empm__kv *kv, uint32_t i, uint64_t now_ms)
     uint8_t slot;
     if (empm__kv_lock(kv, sh) < 0)
         return 1;                      /* its holder stands still */
+    empm__kv_check(kv, sh);
     for (h = 0; h < 256; h++) {
         empm__kv_sweep(kv, sh, &sh->heads[h], now_ms);
         for (slot = sh->heads[h]; slot != 0; slot = sh->slots[slot].next)
@@ -21032,8 +21124,9 @@ static uint64_t empm__kv_sweep_shard(empm__kv *kv, uint32_t i, uint64_t now_ms)
 
 /* Makes room for an entry of `owner`: all that has expired goes. If nothing
  * has, that of the owner with most of them goes which ends first. A key without
- * an end stays. EMPM_EFULL: none has one. */
-static int empm__kv_evict(const empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
+ * an end stays. EMPM_EFULL: none has one. (A shard that is not whole has lost
+ * slots, if not all, and finds them again.) */
+static int empm__kv_evict(empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
                           uint64_t now_ms)
 {
     uint16_t count[256];
@@ -21041,6 +21134,8 @@ static int empm__kv_evict(const empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
     uint64_t first = UINT64_MAX;
     uint32_t i, most = 0, expired = 0;
     int pass;
+    if (empm__kv_check(kv, sh) < 1)
+        return EMPM_OK;
     for (i = 0; i < 256; i++)
         expired += empm__kv_sweep(kv, sh, &sh->heads[i], now_ms);
     if (expired > 0)
@@ -21078,7 +21173,8 @@ static int empm__kv_evict(const empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
  * the old value or the new one.
  * ------------------------------------------------------------------------- */
 
-/* A key's place. A good empm__kv_open() leaves the shard locked. */
+/* A key's place, from a good empm__kv_open(), which leaves the shard locked, to
+ * the unlocking of `sh`; one write at most comes between them. */
 typedef struct empm__kv_at {
     empm__kv       *kv;
     empm__kv_shard *sh;
@@ -21089,11 +21185,14 @@ typedef struct empm__kv_at {
     uint8_t         owner;             /* of what is written; 0, unless set */
     uint8_t        *link;              /* to its slot, or its chain's end */
     empm__kv_slot  *slot;              /* NULL: absent */
-    unsigned char  *value;
+    unsigned char  *value;             /* behind the key, in shared memory */
 } empm__kv_at;
 
 /* Finds a key and leaves its shard locked, if it returns EMPM_OK. What has
- * expired in its list is removed first. */
+ * expired in its list is removed first. The high half of the hash chooses the
+ * shard, the low byte the list in it. Other results: EMPM_EMISUSE without a
+ * store, EMPM_EINVAL for a key that can be none, EMPM_ETIMEDOUT if the holder
+ * of the lock stands still, EMPM_ESYS if the lock is damaged. */
 static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
                          size_t key_len, uint64_t now_ms)
 {
@@ -21106,7 +21205,7 @@ static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
         return EMPM_EINVAL;
     hash = empm__sip_hash(kv->seed, key, key_len);
     sh = empm__kv_shard_at(kv, (uint32_t)((hash >> 32) * kv->shards >> 32));
-    if ((r = empm__kv_lock(kv, sh)) < 0)
+    if ((r = empm__kv_lock_list(kv, sh, (uint32_t)hash & 255)) < 0)
         return r;
     at->kv = kv;
     at->sh = sh;
@@ -21131,8 +21230,11 @@ static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
     return EMPM_OK;
 }
 
-/* Writes an entry into a free slot, and makes it visible by one byte. A reader
- * in a process that dies here sees the old value or the new one. */
+/* Writes an entry into a free slot, and makes it visible by one byte: whoever
+ * looks after a death here sees the old value or the new one. The last free
+ * slot is for replacing, which needs no room in the end. EMPM_EINVAL: key and
+ * value are longer than the room of a slot. EMPM_EFULL: nothing can give way.
+ */
 static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
                           uint64_t expires_ms)
 {
@@ -21142,7 +21244,7 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
     unsigned char *data;
     if (len > at->kv->room - at->key_len)
         return EMPM_EINVAL;
-    if (old == 0) {
+    if (old == 0) {                    /* what gives way may be `link`'s */
         if (sh->slots[sh->free].next == 0 &&
             empm__kv_evict(at->kv, sh, at->owner, at->now_ms) < 0)
             return EMPM_EFULL;
@@ -21164,11 +21266,12 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
         memcpy(data + at->key_len, value, len);
     empm__kv_link(link, slot);
     if (old != 0)
-        empm__kv_forget(at->kv, sh, old);
+        empm__kv_free_slot(at->kv, sh, old, at->key_len + at->slot->len);
     return EMPM_OK;
 }
 
-/* Copies the value out under the lock. EMPM_EGONE: there is none. */
+/* Copies the value out under the lock; `len` and `version` may be NULL.
+ * EMPM_EGONE: there is none. EMPM_EFULL: it has more than `cap` bytes, *len. */
 EMPM__OPTIONAL
 static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
                         void *value, size_t cap, size_t *len, uint64_t *version,
@@ -21178,8 +21281,8 @@ static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
     int r = empm__kv_open(&at, kv, key, key_len, now_ms);
     if (r < 0)
         return r;
-    if (at.slot == NULL || at.slot->len > kv->room - key_len) {
-        r = EMPM_EGONE;      /* or damaged, by a process that has crashed */
+    if (at.slot == NULL) {
+        r = EMPM_EGONE;
     } else {
         if (len != NULL)
             *len = at.slot->len;
@@ -21194,7 +21297,10 @@ static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
     return r;
 }
 
-/* if_version: NULL: whatever is there; 0: only if nothing is; or only that. */
+/* Sets a value for ttl_ms, 0: for ever. if_version: NULL: whatever is there; 0:
+ * only if nothing is; or only that, else EMPM_EGONE: somebody was quicker. It
+ * is compared under the lock of the write: of two that have read the same
+ * version, one fails. */
 EMPM__OPTIONAL
 static int empm__kv_put_of(uint8_t owner, empm__kv *kv, const void *key,
                            size_t key_len, const uint64_t *if_version,
@@ -21220,7 +21326,8 @@ static int empm__kv_put_of(uint8_t owner, empm__kv *kv, const void *key,
 
 #ifndef EVENTMPM_NO_STORE            /* what others do not need */
 
-/* The same where all entries have one owner: the first that ends gives way. */
+/* The same where all entries have one owner, the program: in a full shard the
+ * first one that ends gives way. */
 static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
                         const uint64_t *if_version, const void *value,
                         size_t len, int64_t ttl_ms, uint64_t now_ms)
@@ -21229,6 +21336,7 @@ static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
                            now_ms);
 }
 
+/* Removes a key, and wipes its value. EMPM_EGONE: nothing was there. */
 static int empm__kv_delete(empm__kv *kv, const void *key, size_t key_len,
                            uint64_t now_ms)
 {
@@ -21243,8 +21351,10 @@ static int empm__kv_delete(empm__kv *kv, const void *key, size_t key_len,
     return r;
 }
 
-/* Adds to a number, which is 0 if there is none. An overflow changes nothing.
- */
+/* Adds to a number, which is 0 if there is none, and lives for ttl_ms then:
+ * more adds do not prolong it, so that a count of events in a minute ends with
+ * the minute. EMPM_EINVAL: the value is no number, or the sum would overflow;
+ * nothing has changed. `result` may be NULL. */
 static int empm__kv_add(empm__kv *kv, const void *key, size_t key_len,
                         int64_t delta, int64_t ttl_ms, int64_t *result,
                         uint64_t now_ms)
@@ -21276,40 +21386,64 @@ static int empm__kv_add(empm__kv *kv, const void *key, size_t key_len,
 
 #endif /* EVENTMPM_NO_STORE */
 
-/* A store for the processes to come, in `bytes`; `room` for each key with its
- * value, 64 to 65535. */
+/* Unmaps it for this process: by its own numbers, whatever others have written
+ * into the memory. */
+static void empm__kv_free(empm__kv *kv)
+{
+    if (kv != NULL)
+        munmap(kv->shared, kv->bytes);
+    EMPM_FREE(kv);
+}
+
+/* A store for the processes to come, in `bytes` of memory that they share;
+ * `room` for each key with its value, 64 to 65535. It has as many shards as are
+ * needed for their slots to be numbered by bytes, all of one size. EMPM_OK,
+ * EMPM_ENOMEM or EMPM_ESYS. */
 static int empm__kv_new(empm__kv **out, size_t bytes, uint32_t room)
 {
     const size_t most = sizeof(empm__kv_shard) + EMPM__KV_SLOTS * (size_t)room;
-    empm__kv *kv = (empm__kv *)mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                                    MAP_ANONYMOUS | MAP_SHARED, -1, 0);
+    empm__kv *kv = (empm__kv *)EMPM_MALLOC(sizeof *kv);
+    void *shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_ANONYMOUS | MAP_SHARED, -1, 0);
     uint32_t i;
-    if ((void *)kv == MAP_FAILED)
+    int r = EMPM_OK;
+    if (shared == MAP_FAILED || kv == NULL) {
+        if (shared != MAP_FAILED)
+            munmap(shared, bytes);
+        EMPM_FREE(kv);
         return EMPM_ENOMEM;
+    }
+    memset(kv, 0, sizeof *kv);
+    kv->shared = (unsigned char *)shared;
+    kv->bytes = bytes;
     empm__random_fill(kv->seed, sizeof kv->seed);
     kv->room = room;
-    kv->shards = (uint32_t)((bytes - sizeof *kv + most - 1) / most);
-    kv->shard_bytes = (bytes - sizeof *kv) / kv->shards & ~(size_t)63;
+    kv->shards = (uint32_t)((bytes + most - 1) / most);
+    kv->shard_bytes = bytes / kv->shards & ~(size_t)63;
     kv->slots = (uint32_t)empm__min(
         (kv->shard_bytes - sizeof(empm__kv_shard)) / room, EMPM__KV_SLOTS);
-    for (i = 0; i < kv->shards; i++) {
+    for (i = 0; i < kv->shards && r == EMPM_OK; i++) {
         empm__kv_shard *sh = empm__kv_shard_at(kv, i);
-        if (empm__shared_lock_init(&sh->lock) < 0) {
-            munmap(kv, bytes);
-            return EMPM_ESYS;
-        }
+        r = empm__shared_lock_init(&sh->lock);
         empm__kv_mend(kv, sh);
     }
-    *out = kv;
-    return EMPM_OK;
+    if (r < 0)
+        empm__kv_free(kv);
+    else
+        *out = kv;
+    return r;
 }
 
-/* `bytes` is the caller's own number: any child may have written to the
- * store. */
-static void empm__kv_free(empm__kv *kv, size_t bytes)
+/* A child begins to serve: it tells by `cfg` of damage that it finds, in the
+ * memory of `setting`. `cfg` is of the child's generation, which the store
+ * outlives. NULL: there is no store. */
+static void empm__kv_serve(empm__kv *kv, const empm_config *cfg,
+                           const char *setting)
 {
-    if (kv != NULL)
-        munmap(kv, bytes);
+    if (kv == NULL)
+        return;
+    kv->cfg = cfg;
+    kv->setting = setting;
 }
 
 #endif /* EVENTMPM_NO_STORE, no sessions of TLS and no RateLimit */
@@ -21457,12 +21591,19 @@ static int empm__store_server_new(empm_server *s, const empm_server *old,
 static void empm__store_server_free(empm_server *s)
 {
     if (!s->borrows)
-        empm__kv_free(s->store, (size_t)s->cfg->shared_store_size);
+        empm__kv_free(s->store);
+}
+
+static int empm__store_engine_new(empm__engine *e)
+{
+    empm__kv_serve(e->s->store, e->s->cfg, "SharedStoreSize");
+    return EMPM_OK;
 }
 
 static const empm__wing empm__store_wing = {
     empm__store_check, empm__store_server_new, empm__store_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    empm__store_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL, NULL, NULL
 };
 
 #else
@@ -21671,8 +21812,15 @@ static void empm__rate_server_free(empm_server *s)
 {
     if (s->rates == NULL || --s->rates->servers > 0)
         return;
-    empm__kv_free(s->rates->kv, s->rates->bytes);
+    empm__kv_free(s->rates->kv);
     EMPM_FREE(s->rates);
+}
+
+static int empm__rate_engine_new(empm__engine *e)
+{
+    if (e->s->rates != NULL)
+        empm__kv_serve(e->s->rates->kv, e->s->cfg, "RateLimitSize");
+    return EMPM_OK;
 }
 
 /* A store that does not answer lets everybody in: that is said. */
@@ -21701,7 +21849,7 @@ static int empm__rate_enter(empm_request *req)
 
 static const empm__wing empm__rate_wing = {
     empm__rate_check, empm__rate_server_new, empm__rate_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    empm__rate_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
     empm__rate_locate, empm__rate_enter, NULL
 };
 
@@ -27169,8 +27317,6 @@ static const struct {
 
 typedef struct empm__tls_sessions {    /* handed on by reloads */
     empm__kv *kv;
-    size_t    bytes;                   /* SSLSessionCacheSize */
-    uint32_t  room;                    /* of a key and an entry */
     int       servers;                 /* of this process, that have it */
 } empm__tls_sessions;
 
@@ -28554,7 +28700,8 @@ typedef struct empm__tls_entry {       /* a session in the store */
 #define EMPM__TLS_ENTRY_LEAST \
     (offsetof(empm__tls_entry, client) + offsetof(empm__tls_client, text))
 
-/* Room for a key and an entry; `asks`: clients may have certificates. */
+/* Room for a key and an entry; `asks`: clients may have certificates, of which
+ * an entry tells. */
 static uint32_t empm__tls_entry_room(int asks)
 {
     return (uint32_t)(33 + (asks ? sizeof(empm__tls_entry)
@@ -29964,8 +30111,8 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
     empm__tls_sessions *x;
     if (bytes == 0)
         return EMPM_OK;
-    if (old != NULL && old->sessions != NULL && old->sessions->bytes == bytes &&
-        old->sessions->room == room) {
+    if (old != NULL && old->sessions != NULL &&
+        old->sessions->kv->bytes == bytes && old->sessions->kv->room == room) {
         tls->sessions = old->sessions;
         tls->sessions->servers++;
         return EMPM_OK;
@@ -29973,8 +30120,6 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
     x = (empm__tls_sessions *)EMPM_MALLOC(sizeof *x);
     if (x == NULL)
         return EMPM_ENOMEM;
-    x->bytes = bytes;
-    x->room = room;                    /* larger with certificates of clients */
     x->servers = 1;
     if (empm__kv_new(&x->kv, bytes, room) < 0) {
         EMPM_FREE(x);
@@ -29982,7 +30127,7 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
                          "memory of that size to share");
         return EMPM_ESYS;
     }
-    empm__process_hide(x->kv, bytes);    /* it has master secrets */
+    empm__process_hide(x->kv->shared, bytes);    /* master secrets */
     tls->sessions = x;
     return EMPM_OK;
 }
@@ -29993,7 +30138,7 @@ static void empm__tls_sessions_drop(empm__tls_sessions *x)
 {
     if (x == NULL || --x->servers > 0)
         return;
-    empm__kv_free(x->kv, x->bytes);
+    empm__kv_free(x->kv);
     EMPM_FREE(x);
 }
 
@@ -30061,10 +30206,12 @@ static int empm__tls_engine_new(empm__engine *e)
     int i;
     for (i = 0; tls != NULL && i < tls->npairs; i++)
         empm__process_hide(tls->pairs[i].key, EMPM__TLS_KEY_BYTES);
-    if (tls != NULL && tls->sessions != NULL)
+    if (tls != NULL && tls->sessions != NULL) {
+        empm__kv_serve(tls->sessions->kv, tls->cfg, "SSLSessionCacheSize");
         empm__tls_sweep_by(tls, empm__time_after(
                                     empm__now_ms(),
                                     tls->cfg->ssl_session_timeout_ms + 1));
+    }
     return EMPM_OK;
 }
 
@@ -43829,6 +43976,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5501  SharedStoreSize is set, and this build has no store
  *   5502  no memory for the shared store
  *   5503  SharedStoreSize cannot change in a reload
+ *   5504  a process has damaged memory that it shares with others
  *   5600  a Listen has tls, and this build or the settings have not
  *   5601  SSLCertificateFile or SSLCertificateKeyFile cannot be used
  *   5602  SSLCertificateFile has no certificate that can be read
