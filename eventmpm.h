@@ -2316,6 +2316,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix folders         folder
  *   prefix assets          assets
  *   prefix files-routes    files
+ *   prefix files-wing      files
  *   prefix fastcgi-records fcgi
  *   prefix fastcgi-answer  cgi
  *   prefix fastcgi-params  cgi
@@ -34209,7 +34210,14 @@ static int empm__files_serve_else(empm_request *req, void *user)
     return status == 404 ? req->route->user->handler(req, user) : status;
 }
 
-/* --- the wing ------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>files-wing -- what is wrong with settings of files, and the hooks
+ *
+ * Folders, names and tables are looked at before a server has them, by the
+ * functions that then make them: so -t, a start and a reload say the same. A
+ * build without files names each setting that would need them, rather than
+ * serve without it.
+ * ------------------------------------------------------------------------- */
 
 /* Says what is wrong with the names of DirectoryIndex and FallbackResource:
  * they are put behind a folder's path as they are, and must not leave it. */
