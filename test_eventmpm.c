@@ -16177,8 +16177,8 @@ TEST(auth, only_right_passwords_are_remembered)
     CHECK_INT(empm__auth_password_is(&auth, NULL, "demon", kept), 0);
 }
 
-/* Nobody counts on a worker that hashes a password; one that is remembered takes
- * no time. */
+/* Nobody counts on a worker that hashes a password; one that is remembered
+ * takes no time. */
 TEST(auth, a_worker_that_hashes_is_not_counted_on)
 {
     static const char kept[] =
@@ -18765,8 +18765,8 @@ TEST(body, continue_is_whole_or_not_there)
         page->end = EMPM__PAGE_ROOM - room;
         empm__io_link(&all.io, page);
         set_int(&a_fail_at, 1);
-        CHECK_INT(empm__io_copy(&all.w, &all.io, "HTTP/1.1 100 Continue\r\n\r\n",
-                                25), fits ? EMPM_OK : EMPM_ENOMEM);
+        CHECK_INT(empm__io_copy(&all.w, &all.io, "HTTP/1.1 100 Continue\r\n"
+                                "\r\n", 25), fits ? EMPM_OK : EMPM_ENOMEM);
         set_int(&a_fail_at, 0);
         CHECK_INT(page->end, EMPM__PAGE_ROOM - room + (fits ? 25u : 0u));
         CHECK_INT(all.io.out_left, page->end);
