@@ -8845,14 +8845,16 @@ static uint32_t empm__io_room(const empm__io *io)
     return p == NULL || empm__io_has_slice(p) ? 0 : EMPM__PAGE_ROOM - p->end;
 }
 
-/* Appends bytes, to the last page if they fit there. */
+/* Appends bytes, to the last page if they fit there. Without memory nothing of
+ * what a page can hold is there: half a line would spoil what follows. */
 static int empm__io_copy(empm__worker *w, empm__io *io, const char *data,
                          size_t n)
 {
     while (n > 0) {
         empm__page *p;
         size_t take;
-        if (empm__io_room(io) == 0) {
+        const uint32_t room = empm__io_room(io);
+        if (room == 0 || (n > room && n <= EMPM__PAGE_ROOM)) {
             if ((p = empm__page_borrow(w)) == NULL)
                 return EMPM_ENOMEM;
             empm__io_link(io, p);
@@ -20818,10 +20820,10 @@ static int empm__shared_lock_init(pthread_mutex_t *m)
     return r == 0 ? EMPM_OK : EMPM_ESYS;
 }
 
-/* EMPM_OK, EMPM__ORPHANED, or EMPM_ETIMEDOUT after a second. Tries and naps:
- * the clock of pthread_mutex_timedlock() can be set, and not all systems have
- * that call. */
-static int empm__shared_lock(pthread_mutex_t *m)
+/* EMPM_OK, EMPM__ORPHANED, or EMPM_ETIMEDOUT after so long. Tries and naps: the
+ * clock of pthread_mutex_timedlock() can be set, and not all systems have that
+ * call. */
+static int empm__shared_lock(pthread_mutex_t *m, uint32_t patience_us)
 {
     struct timespec rest = { 0, 1000 };
     uint64_t until = 0;
@@ -20832,8 +20834,10 @@ static int empm__shared_lock(pthread_mutex_t *m)
                 sched_yield();
             continue;
         }
+        if (patience_us == 0)
+            return EMPM_ETIMEDOUT;
         if (until == 0)
-            until = empm__now_us() + 1000000u;
+            until = empm__now_us() + patience_us;
         else if (empm__now_us() > until)
             return EMPM_ETIMEDOUT;
         nanosleep(&rest, NULL);
@@ -20880,6 +20884,7 @@ typedef struct empm__kv_shard {
                                           mend it or to choose a victim */
     uint64_t        version;           /* the last one given */
     uint8_t         heads[256], free;
+    uint32_t        stuck;             /* atomic: its holder stands still */
     empm__kv_slot   slots[EMPM__KV_SLOTS + 1];   /* 0 ends a list */
 } __attribute__((aligned(64))) empm__kv_shard;   /* then its keys and values */
 
@@ -20890,6 +20895,7 @@ typedef struct empm__kv {
     uint64_t seed[2];
     uint32_t shards, slots;            /* slots: of each shard */
     uint32_t room;                     /* for a key and its value */
+    uint32_t patience_us;              /* so long a call waits for a lock */
     uint32_t damaged;                  /* atomic: shards found so by us */
     const empm_config *cfg;            /* where that is told; NULL: nowhere */
     const char *setting;               /* of whose memory it is */
@@ -21092,10 +21098,15 @@ static int empm__kv_check(empm__kv *kv, empm__kv_shard *sh)
 }
 
 /* Locks a shard, and mends it if its last holder has died: then the free list
- * may be wrong, but no other one. EMPM_OK, or as empm__shared_lock(). */
+ * may be wrong, but no other one. EMPM_OK, or as empm__shared_lock(). A holder
+ * that has been stopped costs one call its time: until somebody gets the lock
+ * again, the others hardly wait. */
 static int empm__kv_lock(empm__kv *kv, empm__kv_shard *sh)
 {
-    const int r = empm__shared_lock(&sh->lock);
+    const int was_stuck = empm__load(&sh->stuck) != 0;
+    const int r = empm__shared_lock(&sh->lock, was_stuck ? 0 : kv->patience_us);
+    if ((r == EMPM_ETIMEDOUT) != was_stuck)
+        empm__store(&sh->stuck, (uint32_t)!was_stuck);
     if (r != EMPM__ORPHANED)
         return r;
     if (empm__kv_mend(kv, sh) < 0)
@@ -21441,6 +21452,7 @@ static int empm__kv_new(empm__kv **out, size_t bytes, uint32_t room)
     kv->bytes = bytes;
     empm__random_fill(kv->seed, sizeof kv->seed);
     kv->room = room;
+    kv->patience_us = 1000000;
     kv->shards = (uint32_t)((bytes + most - 1) / most);
     kv->shard_bytes = bytes / kv->shards & ~(size_t)63;
     kv->slots = (uint32_t)empm__min(
@@ -21667,6 +21679,7 @@ static const empm__wing empm__store_wing = EMPM__WING_OFF(empm__store_check);
 #ifndef EVENTMPM_NO_RATE_LIMIT
 
 #define EMPM__RATE_ROOM 64u            /* of an entry: the least */
+#define EMPM__RATE_PATIENCE_US 20000u  /* then a request is let in */
 
 /* Servers that follow each other in one process share it. */
 struct empm__rates {
@@ -21803,6 +21816,7 @@ static int empm__rate_store_take(empm_server *s, const empm_server *old,
                          "of that size to share");
         return r;
     }
+    s->rates->kv->patience_us = EMPM__RATE_PATIENCE_US;
     return EMPM_OK;
 }
 
@@ -22294,9 +22308,10 @@ static uint32_t *empm__auth_seen(struct empm__auth *auth, const uint32_t sum[8],
 }
 
 /* Is the password the one that is kept? Takes the same time for each wrong
- * one of a length. `auth` remembers the right ones. */
-static int empm__auth_password_is(struct empm__auth *auth, const char *password,
-                                  const char *kept)
+ * one of a length. `auth` remembers the right ones. Nobody counts on worker `w`,
+ * or NULL, while it hashes. */
+static int empm__auth_password_is(struct empm__auth *auth, empm__worker *w,
+                                  const char *password, const char *kept)
 {
     const size_t n = strlen(password);
     char sum[EMPM__AUTH_SUM + 1];
@@ -22317,6 +22332,8 @@ static int empm__auth_password_is(struct empm__auth *auth, const char *password,
         if (is)
             return 1;
     }
+    if (w != NULL)
+        empm__queue_leave(&w->engine->queue, w->number);
     empm__auth_crypt(&k, password, n, sum);
     is = empm__secret_equal(sum, k.sum, EMPM__AUTH_SUM);
     for (i = 0; is && seen != NULL && i < 4; i++)
@@ -22393,17 +22410,18 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept)
 {
     return password != NULL && kept != NULL &&
-           empm__auth_password_is(s->auth, password, kept);
+           empm__auth_password_is(s->auth, NULL, password, kept);
 }
 
 /* Finds the user. The whole table is read, and a password is compared even if
  * there is no such name: with the first one that is hashed, for nothing. So the
  * time does not tell which names there are. */
-static const empm_account *empm__auth_find(struct empm__auth *auth,
+static const empm_account *empm__auth_find(empm__worker *w,
                                            const empm_account *accounts,
                                            const char *user,
                                            const char *password)
 {
+    struct empm__auth *auth = w->s->auth;
     const empm_account *row, *found = NULL, *other = NULL;
     for (row = accounts; row->name != NULL; row++) {
         if (found == NULL && strcmp(row->name, user) == 0)
@@ -22412,10 +22430,10 @@ static const empm_account *empm__auth_find(struct empm__auth *auth,
             other = row;
     }
     if (found == NULL && other != NULL)
-        empm__auth_password_is(auth, password, other->password);
+        empm__auth_password_is(auth, w, password, other->password);
     return found != NULL &&
-           empm__auth_password_is(auth, password, found->password) ? found
-                                                                   : NULL;
+           empm__auth_password_is(auth, w, password, found->password) ? found
+                                                                      : NULL;
 }
 
 /* 401, with what the client has to send. */
@@ -22442,7 +22460,7 @@ EMPM_API int empm_authenticate(empm_request *req, const char *realm,
     if (r == EMPM_ENOMEM)
         return 503;
     if (r == EMPM_OK)
-        found = empm__auth_find(req->w->s->auth, accounts, user, password);
+        found = empm__auth_find(req->w, accounts, user, password);
     if (r == EMPM_OK && found == NULL)
         empm__request_log(req, EMPM_LOG_WARN, 1617, "user %.64s: wrong name or "
                           "password: 401", user);
