@@ -400,7 +400,7 @@
  *   EVENTMPM_NO_WEBSOCKET    1930 lines 12300 bytes WebSocket, empm_upgrade()
  *   EVENTMPM_NO_ANSWERS       810 lines  8400 bytes JSON, HTML, redirects,
  *                                                   cookies, empm_accepts()
- *   EVENTMPM_NO_STORE         720 lines  2300 bytes the shared store
+ *   EVENTMPM_NO_STORE         900 lines  2900 bytes the shared store
  *   EVENTMPM_NO_AUTH          800 lines  5500 bytes users and passwords
  *   EVENTMPM_NO_SESSIONS      380 lines  3900 bytes sessions
  *   EVENTMPM_NO_RATE_LIMIT    210 lines  1800 bytes RateLimit
