@@ -405,6 +405,8 @@
  *   EVENTMPM_NO_SESSIONS      380 lines  3900 bytes sessions
  *   EVENTMPM_NO_RATE_LIMIT    210 lines  1800 bytes RateLimit
  *   EVENTMPM_NO_CORS          210 lines  2700 bytes CORS
+ *   EVENTMPM_NO_LOCATIONS     310 lines  3500 bytes <Location>: what is set for
+ *                                                   a part of the paths
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
  *   EVENTMPM_NO_CONFIG_FILES  640 lines 12400 bytes empm_load() and -f
  *   EVENTMPM_NO_MAIN          790 lines 13200 bytes the command line
@@ -2316,6 +2318,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix folders         folder
  *   prefix assets          assets
  *   prefix files-routes    files
+ *   prefix files-wing      files
  *   prefix fastcgi-records fcgi
  *   prefix fastcgi-answer  cgi
  *   prefix fastcgi-params  cgi
@@ -8120,6 +8123,40 @@ static void empm__engine_log_rest(empm__engine *e)
 /* Compared by address: the setting is of another wing. */
 static const char empm__location_unknown[] = "can it not be set for a location";
 
+static void empm__locations_free(empm__locations *t)
+{
+    empm__routes_free(&t->tree);
+    EMPM_FREE(t->list);
+    EMPM_FREE(t->rows);
+    EMPM_FREE(t->text);
+    memset(t, 0, sizeof *t);
+}
+
+/* Splits a line into path, directive and value, which is what is left of it. A
+ * method before the path is part of it, in quotes or not. Returns the value, or
+ * NULL: it is none. */
+EMPM__OPTIONAL
+static const char *empm__location_line(const char *line,
+                                       char path[EMPM__ARGUMENT],
+                                       char name[EMPM__ARGUMENT])
+{
+    if (empm__text_word(&line, path, EMPM__ARGUMENT) <= 0 ||
+        empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
+        return NULL;
+    if (*path != '/' && *name == '/') {
+        const size_t n = strlen(path);
+        if (n + 1 + strlen(name) >= EMPM__ARGUMENT)
+            return NULL;
+        path[n] = ' ';
+        memcpy(path + n + 1, name, strlen(name) + 1);
+        if (empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
+            return NULL;
+    }
+    return line + strspn(line, " \t");
+}
+
+#ifndef EVENTMPM_NO_LOCATIONS
+
 /* Sets one thing that the core itself looks at, or asks the wings. Returns NULL
  * or what is wrong. */
 static const char *empm__location_set(empm_server *s, empm__location *l,
@@ -8207,37 +8244,6 @@ static uint32_t empm__locations_join(empm__locations *t, uint32_t rows)
     return n;
 }
 
-static void empm__locations_free(empm__locations *t)
-{
-    empm__routes_free(&t->tree);
-    EMPM_FREE(t->list);
-    EMPM_FREE(t->rows);
-    EMPM_FREE(t->text);
-    memset(t, 0, sizeof *t);
-}
-
-/* Splits a line into path, directive and value, which is what is left of it. A
- * method before the path is part of it, in quotes or not. Returns the value, or
- * NULL: it is none. */
-static const char *empm__location_line(const char *line,
-                                       char path[EMPM__ARGUMENT],
-                                       char name[EMPM__ARGUMENT])
-{
-    if (empm__text_word(&line, path, EMPM__ARGUMENT) <= 0 ||
-        empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
-        return NULL;
-    if (*path != '/' && *name == '/') {
-        const size_t n = strlen(path);
-        if (n + 1 + strlen(name) >= EMPM__ARGUMENT)
-            return NULL;
-        path[n] = ' ';
-        memcpy(path + n + 1, name, strlen(name) + 1);
-        if (empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
-            return NULL;
-    }
-    return line + strspn(line, " \t");
-}
-
 /* Sets line i for all locations within its path; faults are said once. */
 static void empm__locations_apply(empm_server *s, empm__locations *t,
                                   const char *line, uint32_t of,
@@ -8305,6 +8311,23 @@ static int empm__locations_init(empm__locations *t, empm_server *s,
             empm__locations_apply(s, t, cfg->location[i], of[i], rep);
     return rep->errors == before ? EMPM_OK : rep->result;
 }
+
+#else
+
+static int empm__locations_init(empm__locations *t, empm_server *s,
+                                const empm_config *cfg,
+                                const empm__chars *chars, empm__report *rep)
+{
+    (void)s; (void)chars;
+    memset(t, 0, sizeof *t);
+    if (cfg->location[0] == NULL)
+        return EMPM_OK;
+    empm__report_say(rep, EMPM_LOG_ERROR, 5123, "Location %s: built without "
+                     "locations", cfg->location[0]);
+    return rep->result;
+}
+
+#endif
 
 /* Calls `look` with each location as a server would have it, for what is wrong
  * with several lines together. What is wrong with one of them is said by the
@@ -30308,6 +30331,8 @@ static const empm__wing empm__tls_wing = EMPM__WING_OFF(empm__tls_check);
  * source    mod_headers; RFC 9110 5.3 (lines of one name), 15.4.5 (304)
  * ------------------------------------------------------------------------- */
 
+#ifndef EVENTMPM_NO_LOCATIONS
+
 enum empm__field_action { EMPM__FIELD_SET, EMPM__FIELD_APPEND, EMPM__FIELD_ADD,
                           EMPM__FIELD_SETIFEMPTY, EMPM__FIELD_UNSET };
 
@@ -30476,6 +30501,12 @@ static const empm__wing empm__fields_wing = {
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "headers",
     empm__fields_locate, NULL, empm__fields_leave
 };
+
+#else
+
+static const empm__wing empm__fields_wing = EMPM__WING_OFF(NULL);
+
+#endif
 
 /* ---------------------------------------------------------------------------
  * >>access -- CustomLog: a line for each request
@@ -34216,7 +34247,14 @@ static int empm__files_serve_else(empm_request *req, void *user)
     return status == 404 ? req->route->user->handler(req, user) : status;
 }
 
-/* --- the wing ------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>files-wing -- what is wrong with settings of files, and the hooks
+ *
+ * Folders, names and tables are looked at before a server has them, by the
+ * functions that then make them: so -t, a start and a reload say the same. A
+ * build without files names each setting that would need them, rather than
+ * serve without it.
+ * ------------------------------------------------------------------------- */
 
 /* Says what is wrong with the names of DirectoryIndex and FallbackResource:
  * they are put behind a folder's path as they are, and must not leave it. */
