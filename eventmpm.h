@@ -400,7 +400,7 @@
  *   EVENTMPM_NO_WEBSOCKET    1930 lines 12300 bytes WebSocket, empm_upgrade()
  *   EVENTMPM_NO_ANSWERS       810 lines  8400 bytes JSON, HTML, redirects,
  *                                                   cookies, empm_accepts()
- *   EVENTMPM_NO_STORE         720 lines  2300 bytes the shared store
+ *   EVENTMPM_NO_STORE         900 lines  2900 bytes the shared store
  *   EVENTMPM_NO_AUTH          800 lines  5500 bytes users and passwords
  *   EVENTMPM_NO_SESSIONS      380 lines  3900 bytes sessions
  *   EVENTMPM_NO_RATE_LIMIT    210 lines  1800 bytes RateLimit
@@ -21596,6 +21596,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user)
 static void empm__store_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
 {
+    size_t i;
     (void)chars;
     if (cfg->shared_store_size > 0 &&
         ((uint64_t)cfg->shared_store_size < EMPM__KV_LEAST(EMPM_STORE_ITEM) ||
@@ -21604,6 +21605,12 @@ static void empm__store_check(const empm_config *cfg, const empm__chars *chars,
                          "from %lu to %lu, or 0 for none",
                          (unsigned long)EMPM__KV_LEAST(EMPM_STORE_ITEM),
                          (unsigned long)(SIZE_MAX / 2));
+    for (i = 0; cfg->shared_store_size == 0 && cfg->routes != NULL &&
+                cfg->routes[i].kind != EMPM__ROUTE_END; i++)
+        if (cfg->routes[i].handler == empm_progress_page)
+            empm__report_say(rep, EMPM_LOG_WARN, 5505, "route \"%s\": without "
+                             "SharedStoreSize no upload has a progress",
+                             cfg->routes[i].pattern);
 }
 
 /* A reload takes the store of the server before it: entries outlive
@@ -44033,6 +44040,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5502  no memory for the shared store
  *   5503  SharedStoreSize cannot change in a reload
  *   5504  a process has damaged memory that it shares with others
+ *   5505  a route of empm_progress_page, and no SharedStoreSize: it is 404
  *   5600  a Listen has tls, and this build or the settings have not
  *   5601  SSLCertificateFile or SSLCertificateKeyFile cannot be used
  *   5602  SSLCertificateFile has no certificate that can be read

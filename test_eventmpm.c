@@ -14686,6 +14686,27 @@ SERVED(store, without_a_size_is_misuse, NULL)
     CHECK_STR(c->body.p, "-6 -6 -6 -6 -6\n");
 }
 
+/* A page of progress that can never know of any is told at the start. */
+TEST(store, a_page_of_progress_needs_it)
+{
+    static const empm_route with[] = {
+        EMPM_ROUTE("GET /progress", empm_progress_page, NULL), EMPM_ROUTES_END
+    };
+    empm_config cfg = empm_defaults();
+    empm__report rep;
+    int i;
+
+    cfg.routes = with;
+    for (i = 0; i < 2; i++) {
+        cfg.shared_store_size = i * 65536;
+        rep = hearing();
+        empm__check_all(&cfg, NULL, &rep);
+        CHECK_INT(rep.errors, 0);
+        CHECK_INT(heard(EMPM_LOG_WARN, 5505), !i);
+    }
+    str_free(&g_heard);
+}
+
 /* A SharedStoreSize that is too small is an error of the configuration; one
  * that the system cannot give ends the start. */
 TEST(store, size_is_checked)
