@@ -7207,7 +7207,8 @@ TEST(transport, one_that_does_all_it_may)
  *   CLEAR_AFTER_READ        rule 3: clear READY_IN before read()
  *   SHORT_READ_IGNORES_FIN  3: short read is drained only if no...
  *   FIN_CHECK_BEFORE_CLEAR  3: ...RDHUP, seen AFTER the clear
- *   DRAINED_ACROSS_PARK     "drained" is forgotten by a release
+ *   DRAINED_ACROSS_PARK     "drained" is forgotten by a take for IN or a
+ *                           hang-up
  *   RDHUP_NOT_STICKY        1: a take leaves RDHUP set
  *   RELEASE_IGNORES_READY   2: release fails if READY & WANT
  *   OFFER_NO_CAS            1: load and store instead of CAS
@@ -7801,7 +7802,7 @@ init
 
 /* The records: what many touch, the owner's fields, the listener's fields. */
 WORD w[N]; byte serial[N], next[N], dl[N], head; bool sleeping, efd, paused;
-WORD why[N]; byte st[N];
+WORD why[N]; byte st[N]; bool dry[N];
 byte gen32[N], place[N]; bool isfree[N] = 1;
 #define FRESH 0                     /* st: the handler may suspend */
 #define SUSP  1                     /* has suspended */
@@ -7935,7 +7936,7 @@ inline close_fd(c)
 {
     d_step { assert(own[c] == me);                          /* P1 P3 */
         open[c] = 0; rx[c] = 0; fin[c] = 0; sent[c] = 0; err[c] = 0;
-        ep[c] = 0; tmo[c] = 0; st[c] = 0;
+        ep[c] = 0; tmo[c] = 0; st[c] = 0; dry[c] = 0;
         WHEN(AUX, assert(!ON(FD) || !areg[c]); close_aux(c); unreg[c] = 0;)
         zombie[c] = (ON(FORK) -> gen32[c] + 1 : 0) }
 }
@@ -8076,7 +8077,9 @@ sleep:
     atomic { c = 0; n = 0; t = 0; d = 0; want = 0; clr = 0 }
     atomic { queue ? c; assert(own[c] == QUEUED); own[c] = me;      /* P1 */
         WHEN(AUX, t = (why[c] & R_AUX) != 0;)
-        n = why[c] & 255; why[c] = 0 }
+        n = why[c] & 255; why[c] = 0;
+        IF(n & (R_IN | R_RDHUP | R_HUP) && !ON(MUT_DRAINED_ACROSS_PARK),
+           dry[c] = 0) }
     if
     :: st[c] == SUSP -> goto woken
     :: st[c] != SUSP && (n & R_TMO) -> goto closing
@@ -8088,6 +8091,7 @@ reading:                                                    /* rule 3 */
     WHEN(MUT_FIN_CHECK_BEFORE_CLEAR, want = w[c] & (R_RDHUP | R_HUP);)
     UNLESS(MUT_CLEAR_AFTER_READ, w[c] = w[c] & ~(R_IN | clr);)
     d_step { assert(own[c] == me && open[c]);               /* P1 P3 */
+        dry[c] = 0;
         n = (fin[c] == 2 -> 0 : (rx[c] > BUF -> BUF : rx[c]));
         rx[c] = rx[c] - n;
         t = (fin[c] == 2 || (!n && fin[c])) }
@@ -8099,7 +8103,8 @@ reading:                                                    /* rule 3 */
         clr = (ON(MUT_HUP_NOT_CLEARED) -> 0 : R_HUP); want = W_IN; goto park
     :: n == BUF -> goto reading
     :: n == BUF -> d_step { own[c] = QUEUED; queue ! c } goto sleep /* yield */
-    WHEN(SUSPEND, :: n && st[c] == FRESH -> goto suspend)
+    WHEN(SUSPEND, :: n && st[c] == FRESH ->
+        dry[c] = n < BUF && !(w[c] & (R_RDHUP | R_HUP)); goto suspend)
     :: n && n < BUF ->              /* short: drained, if no FIN is noted */
         UNLESS(MUT_FIN_CHECK_BEFORE_CLEAR, want = w[c] & (R_RDHUP | R_HUP);)
         if
@@ -8194,8 +8199,10 @@ aux_reading:
     /* resumed, timed out or gone, or all of AUX is read: run fn */
     new_serial(c);
     st[c] = DONE;
-    WHEN(MUT_DRAINED_ACROSS_PARK, want = W_IN; goto park;)
-    goto reading;
+    if
+    :: dry[c] -> dry[c] = 0; want = W_IN; goto park
+    :: else -> goto reading
+    fi;
 
 closing:
     retire(c);
