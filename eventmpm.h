@@ -8670,6 +8670,7 @@ static ssize_t empm__socket_recv(empm__conn *c, void *buf, size_t n)
     } while (r < 0 && empm__socket_again(c, EMPM__STICKY, &tried));
     if (r < 0)
         r = empm__socket_failed(EMPM__WANTS_IN);
+    c->flags &= (uint8_t)~EMPM__F_DRAINED;
     if (r == EMPM__WANTS_IN ||
         (r > 0 && (size_t)r < n && !empm__conn_noted(c, EMPM__STICKY)))
         c->flags |= EMPM__F_DRAINED;
@@ -16207,7 +16208,11 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
     empm__store(&w->score->route, 0u);
     if (c->io != NULL)
         empm__protocol_of(c)->taken(w, c);
-    c->flags &= (uint8_t)~(EMPM__F_DRAINED | EMPM__F_MOVED);
+    c->flags &= (uint8_t)~EMPM__F_MOVED;
+    /* a suspension ends for other reasons, too: then a read finds nothing */
+    if (c->state != EMPM__SUSPENDED ||
+        (c->why & (EMPM__READY_IN | EMPM__STICKY)))
+        c->flags &= (uint8_t)~EMPM__F_DRAINED;
     if (c->flags & EMPM__F_CLOSED)
         empm__conn_enter(w, c, empm__protocol_of(c)->cut(c));
     for (;;) {

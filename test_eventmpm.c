@@ -274,6 +274,18 @@ static int fault_at(const char *call)
     return 1;
 }
 
+/* How often the server has made the calls whose names begin so, in all of its
+ * processes, since FAULTS_COUNT. */
+static int calls_counted(const char *name)
+{
+    int i, n = 0;
+
+    for (i = 0; i < FAULT_CALLS; i++)
+        if (strncmp(fault_calls[i].call, name, strlen(name)) == 0)
+            n += __atomic_load_n(&g_faults->calls[i], __ATOMIC_RELAXED);
+    return n;
+}
+
 static int fault_fails(void) { return -1; }
 static int fault_error(void) { return g_faults->error; }
 static struct passwd *fault_nobody(void) { return NULL; }
@@ -7213,7 +7225,8 @@ TEST(transport, one_that_does_all_it_may)
  *   CLEAR_AFTER_READ        rule 3: clear READY_IN before read()
  *   SHORT_READ_IGNORES_FIN  3: short read is drained only if no...
  *   FIN_CHECK_BEFORE_CLEAR  3: ...RDHUP, seen AFTER the clear
- *   DRAINED_ACROSS_PARK     "drained" is forgotten by a release
+ *   DRAINED_ACROSS_PARK     "drained" is forgotten by a take for IN or a
+ *                           hang-up
  *   RDHUP_NOT_STICKY        1: a take leaves RDHUP set
  *   RELEASE_IGNORES_READY   2: release fails if READY & WANT
  *   OFFER_NO_CAS            1: load and store instead of CAS
@@ -7807,7 +7820,7 @@ init
 
 /* The records: what many touch, the owner's fields, the listener's fields. */
 WORD w[N]; byte serial[N], next[N], dl[N], head; bool sleeping, efd, paused;
-WORD why[N]; byte st[N];
+WORD why[N]; byte st[N]; bool dry[N];
 byte gen32[N], place[N]; bool isfree[N] = 1;
 #define FRESH 0                     /* st: the handler may suspend */
 #define SUSP  1                     /* has suspended */
@@ -7941,7 +7954,7 @@ inline close_fd(c)
 {
     d_step { assert(own[c] == me);                          /* P1 P3 */
         open[c] = 0; rx[c] = 0; fin[c] = 0; sent[c] = 0; err[c] = 0;
-        ep[c] = 0; tmo[c] = 0; st[c] = 0;
+        ep[c] = 0; tmo[c] = 0; st[c] = 0; dry[c] = 0;
         WHEN(AUX, assert(!ON(FD) || !areg[c]); close_aux(c); unreg[c] = 0;)
         zombie[c] = (ON(FORK) -> gen32[c] + 1 : 0) }
 }
@@ -8082,7 +8095,9 @@ sleep:
     atomic { c = 0; n = 0; t = 0; d = 0; want = 0; clr = 0 }
     atomic { queue ? c; assert(own[c] == QUEUED); own[c] = me;      /* P1 */
         WHEN(AUX, t = (why[c] & R_AUX) != 0;)
-        n = why[c] & 255; why[c] = 0 }
+        n = why[c] & 255; why[c] = 0;
+        IF(n & (R_IN | R_RDHUP | R_HUP) && !ON(MUT_DRAINED_ACROSS_PARK),
+           dry[c] = 0) }
     if
     :: st[c] == SUSP -> goto woken
     :: st[c] != SUSP && (n & R_TMO) -> goto closing
@@ -8094,6 +8109,7 @@ reading:                                                    /* rule 3 */
     WHEN(MUT_FIN_CHECK_BEFORE_CLEAR, want = w[c] & (R_RDHUP | R_HUP);)
     UNLESS(MUT_CLEAR_AFTER_READ, w[c] = w[c] & ~(R_IN | clr);)
     d_step { assert(own[c] == me && open[c]);               /* P1 P3 */
+        dry[c] = 0;
         n = (fin[c] == 2 -> 0 : (rx[c] > BUF -> BUF : rx[c]));
         rx[c] = rx[c] - n;
         t = (fin[c] == 2 || (!n && fin[c])) }
@@ -8105,7 +8121,8 @@ reading:                                                    /* rule 3 */
         clr = (ON(MUT_HUP_NOT_CLEARED) -> 0 : R_HUP); want = W_IN; goto park
     :: n == BUF -> goto reading
     :: n == BUF -> d_step { own[c] = QUEUED; queue ! c } goto sleep /* yield */
-    WHEN(SUSPEND, :: n && st[c] == FRESH -> goto suspend)
+    WHEN(SUSPEND, :: n && st[c] == FRESH ->
+        dry[c] = n < BUF && !(w[c] & (R_RDHUP | R_HUP)); goto suspend)
     :: n && n < BUF ->              /* short: drained, if no FIN is noted */
         UNLESS(MUT_FIN_CHECK_BEFORE_CLEAR, want = w[c] & (R_RDHUP | R_HUP);)
         if
@@ -8200,8 +8217,10 @@ aux_reading:
     /* resumed, timed out or gone, or all of AUX is read: run fn */
     new_serial(c);
     st[c] = DONE;
-    WHEN(MUT_DRAINED_ACROSS_PARK, want = W_IN; goto park;)
-    goto reading;
+    if
+    :: dry[c] -> dry[c] = 0; want = W_IN; goto park
+    :: else -> goto reading
+    fi;
 
 closing:
     retire(c);
@@ -23227,6 +23246,35 @@ SERVED_HERE(linger, plain_close_when_nothing_is_unread, NULL)
  * >>suspend -- waiting without a worker; tickets
  * ------------------------------------------------------------------------- */
 
+/* A request that has waited costs one read, as any other: what was drained
+ * before is so still, unless an event has said otherwise. */
+TEST(suspend, the_end_of_a_wait_reads_nothing_in_vain)
+{
+    enum { N = 5 };
+    fixture f;
+    client c;
+    int i, before = 0;
+
+    memset(g_faults, 0, sizeof *g_faults);
+    g_faults->state = FAULTS_COUNT;
+    fx_init(&f);
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    for (i = 0; i < N; i++) {
+        if (i == 1)
+            before = calls_counted("recv");
+        CHECK_INT(cl_get(&c, "/park?slot=1&ms=10"), 200);
+        nap(SCALED(5));              /* it would be read for the next one */
+    }
+    CHECK_INT(calls_counted("recv") - before, N - 1);
+    check_in_step(&c);
+    cl_close(&c);
+    fx_down(&f);
+    g_faults->state = FAULTS_OFF;
+}
+
 /* A suspended request is called once per reason: resumed, timed out,
  * half-closed, gone. A used ticket is EMPM_EGONE. */
 SERVED(suspend, every_reason, LONG_TIMES)
@@ -35227,18 +35275,6 @@ static void lone_sibling(const lone_child *l)
     empm__store(&empm__score_server_at(&l->s->score)->top, 2u);
 }
 
-/* How often the servers of all processes have waited, since counting began. */
-static int waits_counted(void)
-{
-    int i, n = 0;
-
-    for (i = 0; i < FAULT_CALLS; i++)
-        if (strcmp(fault_calls[i].call, "epoll_wait") == 0 ||
-            strncmp(fault_calls[i].call, "poll", 4) == 0)
-            n += __atomic_load_n(&g_faults->calls[i], __ATOMIC_RELAXED);
-    return n;
-}
-
 /* While all workers are blocked, jobs wait, and no sibling has time, there is
  * nothing to do: the standby sleeps from one look at its siblings to the next.
  */
@@ -35247,7 +35283,7 @@ TEST(exchange, a_blocked_child_rests)
     enum { N = 6, WORKERS = 4 };
     lone_child l;
     client c[N];
-    int i, before;
+    int i, before, n;
 
     memset(g_faults, 0, sizeof *g_faults);
     g_faults->state = FAULTS_COUNT;
@@ -35265,10 +35301,10 @@ TEST(exchange, a_blocked_child_rests)
             CHECK_SOON(get_int(&shm->at_gate) == i + 1, 2000);
     }
     nap(50);
-    before = waits_counted();
+    before = calls_counted("epoll_wait") + calls_counted("poll");
     nap(100);
-    CHECK(waits_counted() > before);     /* this does count */
-    CHECK(waits_counted() - before < 50);
+    n = calls_counted("epoll_wait") + calls_counted("poll") - before;
+    CHECK(n > 0 && n < 50);
     set_int(&shm->gate, 1);
     for (i = 0; i < N; i++) {
         CHECK_INT(cl_reply(&c[i]), 200);
