@@ -74,7 +74,8 @@
  *   one is seen within a second.
  *     ErrorDocument 404 /404.html, or 503 "a text": what an error shows that
  *   has no body of its own, also one of the server's, such as 408 or 431. A
- *   file keeps the status, and has at most EMPM_RESPONSE_BUFFER bytes.
+ *   file, or one that is compiled in, keeps the status, and has at most
+ *   EMPM_RESPONSE_BUFFER bytes.
  *     FallbackResource /index.html is the page of an application whose paths
  *   are no files. Clients that want a page get it, those that name text/html
  *   for any path and others for one without an extension; a script, an image or
@@ -150,39 +151,11 @@
  * FORMS  empm_query() and empm_form() find a value by its name, empm_query_at()
  *   and empm_form_at() walk over all of them. EMPM_UPLOAD is a route for forms
  *   with files, which go to disk as they come; no worker waits for a slow one.
- *   A page that takes a firmware, and another one that says how far it is:
- *
- *     static int receive(empm_request *req, enum empm_part_event event,
- *                        empm_part *part, const void *data, size_t len,
- *                        void *user)
- *     {
- *         (void)event; (void)part; (void)data; (void)len; (void)user;
- *         empm_progress(req, empm_query(req, "token"));
- *         return EMPM_OK;                   // or a status, to refuse the rest
- *     }
- *
- *     static int flash(empm_request *req, void *user)
- *     {
- *         empm_part *image = empm_part_find(req, "image");
- *         const char *version = empm_form(req, "version");
- *         (void)user;
- *         if (image == NULL || image->fd < 0 || version == NULL)
- *             return 422;
- *         // image->fd is a file without a name, which ends with the request:
- *         // read it, or take it over with empm_part_take()
- *         empm_printf(req, "%s, %lld bytes, is version %s\n",
- *                     image->safe_name, (long long)image->size, version);
- *         return EMPM_OK;
- *     }
- *
- *     static const empm_route routes[] = {
- *         EMPM_UPLOAD("POST /firmware", flash, NULL, receive, 64 << 20),
- *         EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
- *         EMPM_ROUTES_END
- *     };
- *
- *   With SharedStoreSize set, /progress?token=X tells, in any child, of a POST
- *   to /firmware?token=X: {"received":1048576,"length":4194304}.
+ *   empm_part_save() makes a file of one, empm_part_take() a descriptor of the
+ *   program's. With empm_progress_part, and SharedStoreSize set, the route
+ *   empm_progress_page tells, in any child, how far ?token=X of a POST with
+ *   ?token=X is: {"received":1048576,"length":4194304}. >>firmware at the end
+ *   of this file is a whole program: a page that takes a firmware.
  *
  * BACK ENDS  EMPM_PHP("/", "./www", "unix:/run/php/php-fpm.sock") serves files
  *   and runs the scripts among them in PHP-FPM; EMPM_FASTCGI gives a subtree to
@@ -242,9 +215,9 @@
  *   of all. With file=PATTERN behind it, of files whose names fit:
  *     Header set Cache-Control "max-age=31536000, immutable" file=*.????????.*
  *   Require all denied, local (a client on this host), all granted. Admin
- *   endpoints have no locations. A "%2f" is no slash here, but is one in the
- *   PATH_INFO of a FastCGI program: a part of such a program is guarded by the
- *   program, or by a location around all of it.
+ *   endpoints have no locations. A "%2f" is no slash here. For a program it
+ *   would be one, so a path with it is 404 there, and a location guards a part
+ *   of a program as it does a folder.
  *
  *     AuthType Basic                        users of a file: NAME:PASSWORD, as
  *     AuthName "Members"                    `htpasswd -2 -c FILE NAME` makes it
@@ -324,22 +297,33 @@
  *   These end a whole child: a crash, exit(), pthread_exit(), pthread_cancel()
  *   in a handler, a C++ exception that leaves one. The log then says what its
  *   workers were running. A route that has ended CrashLimit children within
- *   CrashWindow answers 503; a minute later one request tries it.
+ *   CrashWindow answers 503; a minute later one request tries it. In a program
+ *   with a SIGSEGV handler of its own a crash counts only if no other request
+ *   ran in the child.
  *
  * ANSWERS  empm_json() and empm_html() take formats of printf(), whose texts
  *   they escape; empm_redirect() stays on this server, whatever text it gets;
  *   empm_set_cookie() sets a closed cookie unless told otherwise;
  *   empm_early_hints() goes ahead of an answer, empm_add_trailer() behind it.
- *   >>todo at the end of this file is a whole program: JSON from a database.
+ *   JSON of a client is text: empm_body(), for a parser of yours. >>todo at the
+ *   end of this file is a whole program: JSON from a database.
  *
- * LIMITS  HTTP/1.1 and 1.0 on TCP and unix sockets: no HTTP/2, no WebSocket.
+ * LIMITS  HTTP/1.1 and 1.0 on TCP and unix sockets: no HTTP/2.
  *   Linux (epoll), or any POSIX system (poll). Each limit is a field of
  *   empm_config; its comment has the default and the client's status.
  *
  * EVENTS  A handler that returns empm_events(req, "news") makes its request a
  *   stream of server-sent events (EventSource in a browser), which holds no
  *   worker; empm_broadcast(server, "news", ...) sends one to all that listen in
- *   this process, from any thread. See >>calls-events.
+ *   this process, from any thread. See >>calls-events; >>dashboard is a whole
+ *   program.
+ *
+ * WEBSOCKET  EMPM_WEBSOCKET("GET /chat", &chat, NULL) is a route for them:
+ *   on_open may refuse, and on_message gets whole messages; both may block. A
+ *   socket that rests holds no worker and some 190 bytes. empm_ws_send() by a
+ *   ticket, from any thread. Pages of other hosts may not connect, silent peers
+ *   are asked and dropped, and a drain tells all to go elsewhere. With
+ *   empm_upgrade() a connection has another protocol. See >>calls-websocket.
  *
  * TESTS  With EVENTMPM_TEST defined, empm_test_get() and its like run a request
  *   through parser, routes, handler and answer in the thread that calls: so a
@@ -349,7 +333,9 @@
  *   (Basic), and so does empm_authenticate() from an on_head. empm_user() is
  *   the name, also in access logs (%u) and for FastCGI programs (REMOTE_USER,
  *   AUTH_TYPE). empm_session_start() gives a client a signed cookie that lasts:
- *   for logins by a form.
+ *   for logins by a form, whose password empm_password_is() compares. Where
+ *   such a client changes something, 403 unless empm_same_origin(); a location
+ *   with "POST /login RateLimit 5/minute" slows guesses.
  *
  * STATUS  empm_status_page, as a route's handler or on Listen "127.0.0.1:9000
  *   admin", which answers even when every worker is busy: a page for people;
@@ -409,17 +395,18 @@
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
  *   EVENTMPM_NO_FASTCGI      2540 lines 27000 bytes FastCGI back ends: PHP
- *   EVENTMPM_NO_FORMS         720 lines  4900 bytes uploads, multipart forms
+ *   EVENTMPM_NO_FORMS         830 lines  6200 bytes uploads, multipart forms
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
- *   EVENTMPM_NO_ANSWERS       690 lines  6600 bytes JSON, HTML, redirects and
- *                                                   cookies
+ *   EVENTMPM_NO_WEBSOCKET    1930 lines 12300 bytes WebSocket, empm_upgrade()
+ *   EVENTMPM_NO_ANSWERS       810 lines  8400 bytes JSON, HTML, redirects,
+ *                                                   cookies, empm_accepts()
  *   EVENTMPM_NO_STORE         720 lines  2300 bytes the shared store
  *   EVENTMPM_NO_AUTH          800 lines  5500 bytes users and passwords
  *   EVENTMPM_NO_SESSIONS      380 lines  3900 bytes sessions
  *   EVENTMPM_NO_RATE_LIMIT    210 lines  1800 bytes RateLimit
  *   EVENTMPM_NO_CORS          210 lines  2700 bytes CORS
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
- *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
+ *   EVENTMPM_NO_CONFIG_FILES  640 lines 12400 bytes empm_load() and -f
  *   EVENTMPM_NO_MAIN          790 lines 13200 bytes the command line
  * ------------------------------------------------------------------------- */
 
@@ -516,7 +503,7 @@ extern "C" {
 #endif
 
 /* ---------------------------------------------------------------------------
- * >>types -- results, routes, configuration
+ * >>types -- results and routes
  * ------------------------------------------------------------------------- */
 
 /* Results. A call returns EMPM_OK or a negative error. A handler returns
@@ -617,7 +604,8 @@ typedef struct empm_part {
     const char *data;             /* in memory, once all are here; else NULL. A
                                      text ends with a NUL */
     int         fd;               /* the file; -1: none. The server closes it
-                                     with the request: empm_part_take() */
+                                     with the request: empm_part_save(),
+                                     empm_part_take() */
     void       *user;             /* yours */
 } empm_part;
 
@@ -722,6 +710,15 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
 /* A text as the `user` of a route, in both languages. */
 #define EMPM_TEXT(text) ((void *)(uintptr_t)(text))
 
+/* ---------------------------------------------------------------------------
+ * >>types-config -- what can be set
+ *
+ * A program sets what its server is: fields of one struct, or directives of
+ * Apache's by text, which set the same fields. Each comment has the default,
+ * the unit and what a client sees at a limit; bytes are bytes, and times end in
+ * _ms. >>settings has the range of each.
+ * ------------------------------------------------------------------------- */
+
 /* All settings. empm_defaults() makes one; change its fields or call
  * empm_set(), and leave it in place while the server lives. Brackets name the
  * directive where its name differs by more than its spelling.
@@ -781,8 +778,8 @@ typedef struct empm_config {
                                           "/app/ fcgi://127.0.0.1:9000/" */
     const char *location[EMPM_MAX_LOCATION]; /* settings of a part of the paths,
                                           a path and a directive in each, see
-                                          LOCATIONS: "/private/ Require local"
-                                          */
+                                          LOCATIONS: "/private/ Require local",
+                                          "POST /login RateLimit 5/hour" */
     int         cgi_pass_auth;         /* 1: programs get Authorization, and can
                                           ask for passwords: 1 */
     int         x_send_file;           /* an answer of a program may name a file
@@ -903,7 +900,9 @@ typedef struct empm_config {
     int64_t max_mem_free;              /* idle buffers kept per child: 2 MiB; 0:
                                           all of them */
     int    open_file_cache;            /* files kept per child: 64, at most a
-                                          quarter of max_open_files; 0: none */
+                                          quarter of max_open_files; what has
+                                          changed is served 1 ms later; 0:
+                                          none, and at once */
 
     /* time, in milliseconds; directives take seconds, or 100ms */
     int    timeout_ms;                 /* no progress in writing: 60000 */
@@ -913,6 +912,13 @@ typedef struct empm_config {
                                           */
     int    event_heartbeat_ms;         /* a comment to each listener of events
                                           that has had none: 15000; 0: none */
+    int    websocket_ping_interval_ms; /* a WebSocket that is silent for so long
+                                          gets a ping, and after as long again
+                                          its end: 30000; 0: neither */
+    int    websocket_drain_ms;         /* a drain tells upgraded connections to
+                                          go within this time, one after the
+                                          other; 0: a tenth of its limit, at
+                                          most 30000 */
     int    response_min_rate;          /* bytes/s that a client must take, over
                                           each timeout_ms of waiting for it:
                                           100; 0: none */
@@ -970,6 +976,14 @@ typedef struct empm_config {
                                           behind: 64 KiB; beyond, they are
                                           closed and come back or, */
     int     event_skip;                /* if it is 1, miss events: 0 */
+    int64_t limit_websocket_message;   /* with all its fragments: 1 MiB, else
+                                          the socket is closed with 1009 */
+    int64_t websocket_queue_bytes;     /* that wait for an upgraded connection:
+                                          64 KiB, or one message: else a send is
+                                          EMPM_EFULL */
+    int64_t websocket_max_queued;      /* ... of all of a child: 256 MiB */
+    int     max_websockets;            /* upgraded connections of a child, else
+                                          503; 0: max_open_connections */
     int64_t limit_linger_bytes;        /* 0: no limit but linger_timeout_ms,
                                           which no client can prolong */
 
@@ -1199,8 +1213,33 @@ EMPM_API empm_part *empm_part_find(empm_request *req, const char *name);
 /* Takes the file of a part over: the descriptor is yours to close, and counts
  * no more for max_open_files and max_spool_bytes. One that the server has made
  * is read from its begin, and has no name.
- *   returns   the descriptor; -1: it has none */
+ *   returns   the descriptor; -1: it has none, or part is NULL */
 EMPM_API int empm_part_take(empm_request *req, empm_part *part);
+
+/* Copies what a part holds, in its file or in memory, to a file with a name,
+ * which is there as a whole or not at all: a new one beside it is written,
+ * forced to the disk, and takes the place of what has been there. A process
+ * that is killed meanwhile may leave "PATH.XXXX.part".
+ *   path      of yours; of a client's words at most safe_name, behind a folder,
+ *             unless it is ""
+ *   returns   EMPM_OK
+ *             EMPM_EINVAL   part is NULL, not whole, or its bytes are not kept
+ *             EMPM_ENOMEM
+ *             EMPM_ESYS     no folder, no right, no room: the log has the
+ *                           reason, and errno is that of the call
+ *   blocks    for the disk */
+EMPM_API int empm_part_save(empm_request *req, empm_part *part,
+                            const char *path);
+
+/* Did no page of another site make the browser send this request? A browser
+ * adds cookies and passwords to what it sends, whatever page has asked for it:
+ * 403 for the others where a request changes something.
+ *   returns   1: a page of this host has made it, its user, or a program that
+ *             is no browser; 0: another page has, of another port included
+ *   note      behind a proxy that changes Host, browsers that do not send
+ *             Sec-Fetch-Site get 0
+ *   source    Fetch Metadata (W3C); RFC 6454 7 */
+EMPM_API int empm_same_origin(empm_request *req);
 
 /* Is the body of that media type? Case and parameters do not count:
  * "application/json" for "Application/JSON; charset=utf-8". */
@@ -1493,8 +1532,9 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket);
 EMPM_API int empm_should_stop(const empm_request *req);
 
 /* Returns 1 once this process is about to end, gracefully or not, and accepts
- * no connection. Running requests may go on; a stream without an end can end at
- * a good moment, so that its client comes back to the new children.
+ * no connection; so it is in on_child_stop. Running requests may go on; a
+ * stream without an end can end at a good moment, so that its client comes back
+ * to the new children.
  *   thread    any */
 EMPM_API int empm_draining(const empm_server *s);
 
@@ -1647,6 +1687,148 @@ EMPM_API int empm_broadcast(empm_server *s, const char *channel,
 
 #endif
 
+/* ---------------------------------------------------------------------------
+ * >>calls-websocket -- WebSockets, and other protocols behind a 101
+ *
+ * A socket holds no worker and no page while nothing happens. Its callbacks run
+ * on workers, may block, and are called in order, one at a time for each
+ * socket. Whatever is not a callback has a ticket, a number that names the
+ * socket: any thread may send by it, and one whose socket has gone does no
+ * harm. Sending copies, and never waits.
+ *
+ *     static int on_open(empm_request *req, empm_ws *ws, void *user)
+ *     {
+ *         return empm_cookie(req, "session") == NULL ? 401 : EMPM_OK;
+ *     }
+ *     static void on_message(empm_ws *ws, int type, const char *data,
+ *                            size_t len, void *user)
+ *     {
+ *         empm_ws_send(empm_ws_server(ws), empm_ws_ticket(ws), type, data,
+ *                      len);
+ *     }
+ *     static const empm_websocket echo = { on_open, on_message, NULL, NULL,
+ *                                          NULL, 0 };
+ *         EMPM_WEBSOCKET("GET /echo", &echo, NULL),
+ *
+ * A peer that sends faster than it reads is not read while more than
+ * websocket_queue_bytes wait for it: so a callback that answers each message
+ * with one that is no longer never meets EMPM_EFULL.
+ *
+ *   source    RFC 6455, RFC 9110 7.8 (Upgrade). No extensions
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+/* An upgraded connection: good in the callback that it is given to. */
+typedef struct empm_link empm_link;
+typedef struct empm_link empm_ws;           /* one that is a WebSocket */
+
+enum { EMPM_WS_TEXT = 1, EMPM_WS_BINARY = 2 };
+
+/* What a route's WebSockets do; it must stay. Each call may be NULL.
+ *
+ *   on_open     before the 101, with the request: cookies, path values, and
+ *               fields of the answer. EMPM_OK, or the status that refuses. What
+ *               it sends leaves behind the 101
+ *   on_message  a whole message, with a NUL behind it, until it returns
+ *   on_close    the last call, once for each on_open that has returned EMPM_OK.
+ *               code: the peer's close code; 1005: it had none; 1006: there
+ *               was no close; ours, if the peer has broken the protocol
+ *   origins     the pages that may connect, as "https://a.example" with commas
+ *               between; NULL: those of the same host and port; "*": all.
+ *               Programs, which send no Origin, may always: 403
+ *   protocols   subprotocols, the best first: "v2.chat,v1.chat"; or NULL
+ *   limit       bytes of a message; 0: limit_websocket_message
+ */
+typedef struct empm_websocket {
+    int  (*on_open)(empm_request *req, empm_ws *ws, void *user);
+    void (*on_message)(empm_ws *ws, int type, const char *data, size_t len,
+                       void *user);
+    void (*on_close)(empm_ws *ws, int code, void *user);
+    const char *origins;
+    const char *protocols;
+    int64_t     limit;
+} empm_websocket;
+
+/* A route of WebSockets, with `user` for its callbacks. */
+#define EMPM_WEBSOCKET(pattern, websocket, user) \
+    { pattern, empm_websocket_open, user, NULL, NULL, NULL, \
+      (const char *)EMPM_TEXT(websocket), NULL, -1, 0, 0, 0, \
+      EMPM__ROUTE_HANDLER }
+
+/* The handler of such a route, and of no other. */
+EMPM_API int empm_websocket_open(empm_request *req, void *user);
+
+/* In a callback: the ticket for everybody else, the same from on_open to
+ * on_close; the server; the subprotocol, or NULL; a pointer of yours, which
+ * on_close may free. empm_ws_client() writes the peer's address. */
+EMPM_API empm_ticket  empm_ws_ticket(const empm_ws *ws);
+EMPM_API empm_server *empm_ws_server(const empm_ws *ws);
+EMPM_API const char  *empm_ws_protocol(const empm_ws *ws);
+EMPM_API void         empm_ws_set_data(empm_ws *ws, void *data);
+EMPM_API void        *empm_ws_data(const empm_ws *ws);
+EMPM_API const char  *empm_ws_client(const empm_ws *ws, char *buf, size_t n);
+
+/* Sends a message: copies it to what waits for the socket.
+ *   type      EMPM_WS_TEXT, EMPM_WS_BINARY
+ *   returns   EMPM_OK
+ *             EMPM_EGONE   the socket has gone, or is closing
+ *             EMPM_EFULL   websocket_queue_bytes or _max_queued is reached:
+ *                          nothing is queued. An empty queue takes any message
+ *             EMPM_EINVAL  another type; a text that is no UTF-8
+ *             EMPM_ENOMEM
+ *   thread    any, until empm_free() or on_child_stop
+ *   blocks    never on a client
+ */
+EMPM_API int empm_ws_send(empm_server *s, empm_ticket ticket, int type,
+                          const void *data, size_t len);
+
+/* Closes the socket, behind what is queued.
+ *   code      1000 to 1003, 1007 to 1014, 3000 to 4999; 0: none
+ *   reason    UTF-8, at most 123 bytes; or NULL
+ *   returns   EMPM_OK, once; EMPM_EGONE; EMPM_EINVAL; EMPM_ENOMEM */
+EMPM_API int empm_ws_close(empm_server *s, empm_ticket ticket, int code,
+                           const char *reason);
+
+/* Returns how many bytes wait for the socket; -1: it has gone. Any thread. */
+EMPM_API int64_t empm_ws_queued(empm_server *s, empm_ticket ticket);
+
+/* A protocol of your own behind a 101.
+ *
+ *   on_data     what has arrived, len bytes with room for a NUL behind them:
+ *               they are gone when it returns. EMPM_OK to go on; anything else:
+ *               the connection ends when what has been sent is out
+ *   on_close    the last call, once for each empm_upgrade() that was EMPM_OK
+ *   silence_ms  ends a connection from which nothing comes for so long; 0:
+ *               never
+ */
+typedef struct empm_upgraded {
+    int  (*on_data)(empm_link *link, char *data, size_t len, void *user);
+    void (*on_close)(empm_link *link, void *user);
+    int    silence_ms;
+} empm_upgraded;
+
+/* Answers 101 from a handler, and hands the connection to `calls`, with bytes
+ * that have come behind the request. The client must have asked for `protocol`
+ * in its Upgrade. While the server drains, it is told to come again.
+ *   calls     must stay
+ *   ticket    gets the ticket: what is sent leaves behind the 101; or NULL
+ *   returns   what the handler has to return: EMPM_OK; 426, 503
+ */
+EMPM_API int empm_upgrade(empm_request *req, const char *protocol,
+                          const empm_upgraded *calls, void *user,
+                          empm_ticket *ticket);
+
+/* As the calls of a WebSocket above. */
+EMPM_API int empm_link_send(empm_server *s, empm_ticket ticket,
+                            const void *data, size_t len);
+EMPM_API int empm_link_close(empm_server *s, empm_ticket ticket);
+EMPM_API int64_t      empm_link_queued(empm_server *s, empm_ticket ticket);
+EMPM_API empm_ticket  empm_link_ticket(const empm_link *link);
+EMPM_API empm_server *empm_link_server(const empm_link *link);
+
+#endif
+
 #ifdef EVENTMPM_TEST
 
 /* ---------------------------------------------------------------------------
@@ -1712,8 +1894,8 @@ EMPM_API int empm_test_time_out(empm_test *t);
 EMPM_API void empm_test_hang_up(empm_test *t);
 
 /* The answer, as far as it has come: its status, 0 without one; the first field
- * called `name`, or NULL; the body, without chunks, with a NUL behind its n
- * bytes (n may be NULL); all bytes since the last request was sent. */
+ * called `name`, or NULL; the body, without chunks; all bytes since the last
+ * request was sent. Both have a NUL behind their n bytes (n may be NULL). */
 EMPM_API int         empm_test_status(const empm_test *t);
 EMPM_API const char *empm_test_header(const empm_test *t, const char *name);
 EMPM_API const char *empm_test_body(const empm_test *t, size_t *n);
@@ -1784,8 +1966,8 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
  *                       (SharedStoreSize) no copy of it works any more; without
  *                       one a copy works until its time is over
  *   value               at most 512 bytes, and no secret to the client
- *   returns             EMPM_OK, EMPM_EINVAL (too long), EMPM_EMISUSE (the head
- *                       has left), EMPM_ENOMEM, EMPM_EFULL, EMPM_ESYS
+ *   returns             EMPM_OK; EMPM_EINVAL (NULL or too long), EMPM_EMISUSE
+ *                       (the head has left), EMPM_ENOMEM, EMPM_EFULL, EMPM_ESYS
  *   note                SameSite=Lax keeps forms and scripts of other sites
  *                       from using a session. It does not keep links from it: a
  *                       GET changes nothing. Nor does it keep pages of the same
@@ -1798,8 +1980,8 @@ EMPM_API int empm_session_start(empm_request *req, const char *value);
 EMPM_API int empm_session_end(empm_request *req);
 
 /* Returns 1 if `password`, which a client has sent, is the one that is kept as
- * empm_account has it; 0: it is not, is longer than 128 bytes, or `kept` has no
- * such form. Costs as much as empm_authenticate().
+ * empm_account has it; 0: it is not, is longer than 128 bytes, `kept` has no
+ * such form, or one of them is NULL. Costs as much as empm_authenticate().
  *   thread    any */
 EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept);
@@ -1810,6 +1992,12 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   returns   also EMPM_EINVAL: no such token, or NULL
  */
 EMPM_API int empm_progress(empm_request *req, const char *token);
+
+/* An on_part, for EMPM_UPLOAD: notes the progress by the token that ?token=
+ * names, if there is one. */
+EMPM_API int empm_progress_part(empm_request *req, enum empm_part_event event,
+                                empm_part *part, const void *data, size_t len,
+                                void *user);
 
 /* A handler, for GET: {"received":1048576,"length":4194304} of the upload that
  * ?token= names, in bytes of its body; a length that nobody knows is null. 404:
@@ -1838,26 +2026,27 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   settings values directives check          what can be set, and how
  *   score peer                                counters; the other end's address
  *   handover wheel queue inbox poller         a connection changes hands
- *   route route-search engine-types locations pages
+ *   route route-search engine-types hooks engine-log locations pages
  *                                             patterns; workers, engines
  *   transport io                              bytes in, bytes out
  *   exchange taking accepting moving admission listener
  *                                             accepts, and gives to siblings
  *   head head-lines body                      HTTP in
- *   request request-memory request-values notes
+ *   request request-memory request-values request-pairs notes
  *                                             what a handler holds
- *   protocol response response-head response-calls response-end
+ *   protocol response response-head response-calls response-body response-end
  *                                             what it answers
  *   steps dispatch reading reading-body handling writing conn
  *                                             the life of a connection
- *   engine endpoints endpoint-unix endpoint-sockets limits users logs server
- *                                             threads, sockets, all together
+ *   engine endpoints endpoint-unix endpoint-sockets limits users logs
+ *   server server-calls                       threads, sockets, all together
  *   -- here ends the core --
  *   config-files config-sections answers proxy digest store rate cors auth
- *   sessions forms form-parts events tls fields access files fastcgi status
- *   wings
+ *   sessions forms form-parts form-calls events links link-state upgrade
+ *   websocket-bytes websocket-frames websocket tls fields access files fastcgi
+ *   status wings
  *                                             wings, each of them closed
- *   testing                                   requests without a socket
+ *   testing testing-calls                     requests without a socket
  *   signals manager attend identity           one process that serves
  *   generations crash children growth reload upgrade parent program
  *                                             a parent and its children
@@ -1895,8 +2084,8 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *                 |     +-----------|------+ |
  *                 |     |  refused  |        v
  *                 |     +-----------+----> WRITE ----> LINGER ----> CLOSED
- *                 |                          |                        ^
- *                 +------- KEEPALIVE <-------+      each of them -----+
+ *                 |                        |   |         ^            ^
+ *                 +------- KEEPALIVE <-----+   +-> UPGRADED    each --+
  *
  * Locks, in the order in which they may be taken; none is held over a user's
  * function or over a call that can wait:
@@ -1909,6 +2098,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   shard.lock        a part of the shared store, with no other; of all
  *                     processes
  *   channels.locks    channels of events and their listeners, with no other
+ *   links.locks       what is left for upgraded connections, with no other
  *
  * Time. Instants are of the clock that only goes forward, in 64 bits of
  * microseconds (_at_us) or in 32 bits of milliseconds (_at_ms, a deadline),
@@ -1962,7 +2152,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *
  * To add something, edit these places; the test fails while one is missing:
  *
- *   a directive    a field of empm_config in >>types; a row of
+ *   a directive    a field of empm_config in >>types-config; a row of
  *                  empm__directives in >>settings; README's list, if one sets
  *                  it often. Test config.every_directive_from_a_file, with a
  *                  row of its own there
@@ -1988,18 +2178,19 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *                  transport.one_that_does_all_it_may
  *   a protocol     a table such as empm__http1 in >>conn; a number beside
  *                  EMPM__HTTP1 in >>handover; a row of empm__protocol_of in
- *                  >>conn
+ *                  >>wings
  *   a public call  its declaration in >>calls-server, >>calls-request or
  *                  >>calls-response, with the comment that is its manual
  *   a section      its place above, and a line `prefix` below. Check .ci/text
  *   a test         see the top of test_eventmpm.c; then `sh .ci/text`
  *
- * Four calls go up, since the lower side begins what only the upper can do:
+ * Five calls go up, since the lower side begins what only the upper can do:
  *
  *   up empm__loader_file           Include: a file within a file
  *   up empm__listener_run          a worker that has nothing to do listens
  *   up empm__wings                 the core calls its wings, whose list stands
  *                                  behind them
+ *   up empm__link_kind_of          a link is of a kind that stands behind it
  *   up empm__protocol_of           an answer is framed as its protocol has it,
  *                                  whose table names the steps behind it
  *
@@ -2025,7 +2216,9 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix poller          poller
  *   prefix route           route routes
  *   prefix route-search    route path
- *   prefix engine-types    wings engine worker
+ *   prefix engine-types    engine
+ *   prefix hooks           wings
+ *   prefix engine-log      engine worker
  *   prefix locations       location locations
  *   prefix pages           budget pool file worker page pages
  *   prefix transport       transport socket plain conn
@@ -2042,10 +2235,12 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix request         request
  *   prefix request-memory  request
  *   prefix request-values  request
+ *   prefix request-pairs   request
  *   prefix notes           request
  *   prefix response        response
  *   prefix response-head   response text
  *   prefix response-calls  response
+ *   prefix response-body   response
  *   prefix response-end    response
  *   prefix steps           step turn
  *   prefix dispatch        dispatch
@@ -2053,7 +2248,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix reading-body    body do
  *   prefix handling        handling do
  *   prefix writing         writing do
- *   prefix conn            http1 protocol conn worker
+ *   prefix conn            http1 conn worker
  *   prefix engine          engine
  *   prefix endpoints       endpoint inherited
  *   prefix endpoint-unix   endpoint
@@ -2062,9 +2257,11 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix users           identity check
  *   prefix logs            server logs
  *   prefix server          server
+ *   prefix server-calls    server
  *   prefix config-files    loader define load
  *   prefix config-sections loader config
  *   prefix answers         answers
+ *   prefix answers-formats answers
  *   prefix answers-fields  answers
  *   prefix proxy           proxy reading
  *   prefix digest          sha256 hmac secret base64
@@ -2080,7 +2277,15 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix sessions        session secrets
  *   prefix forms           form
  *   prefix form-parts      forms
- *   prefix events          news channel ear events
+ *   prefix form-calls      forms
+ *   prefix events          news channel ear
+ *   prefix events-streams  events
+ *   prefix links           piece pieces link links
+ *   prefix link-state      link do
+ *   prefix upgrade         link links raw
+ *   prefix websocket-bytes ws
+ *   prefix websocket-frames ws
+ *   prefix websocket       ws link
  *   prefix tls-pem         tls
  *   prefix tls-names       tls
  *   prefix tls-keys        tls
@@ -2116,6 +2321,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix fastcgi-params  cgi
  *   prefix fastcgi-backends backend
  *   prefix fastcgi         fcgi
+ *   prefix fastcgi-pieces  fcgi
  *   prefix fastcgi-exchange fcgi
  *   prefix fastcgi-routes  backend backends scripts fcgi
  *   prefix fastcgi-wing    backend backends fcgi
@@ -2126,8 +2332,9 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix page            status
  *   prefix status-head     status
  *   prefix status-calls    status
- *   prefix wings           wings
+ *   prefix wings           wings protocol
  *   prefix testing         test
+ *   prefix testing-calls   test
  *   prefix signals         signals program orders
  *   prefix manager         manager program stop time process
  *   prefix attend          process watchdog program parent attend check
@@ -2800,6 +3007,7 @@ static int empm__text_unhex(const char *s)
 
 /* Returns how many bytes the character at `s` has, if it is well-formed UTF-8
  * and no control, else 0 (RFC 3629). */
+EMPM__OPTIONAL
 static size_t empm__text_utf8(const char *s)
 {
     const unsigned char *u = (const unsigned char *)s;
@@ -3028,7 +3236,7 @@ static int empm__chars_all(const empm__chars *t, const char *s, size_t n,
  *
  *   empm__log           for a caller that has only a config
  *   empm__engine_log    the listener; limited
- *   empm__worker_log    a worker; limited           (>>engine-types)
+ *   empm__worker_log    a worker; limited           (>>engine-log)
  *   empm__request_log   ... with a request; limited (>>notes)
  *
  * What load can repeat must not fill the disk: of each number a child writes a
@@ -3043,8 +3251,8 @@ static void empm__log_tame(char *line)
             *line = '?';
 }
 
-#if !defined(EVENTMPM_NO_STATUS) || !defined(EVENTMPM_NO_ACCESS_LOG)
 /* The name alone of "[scheme://]name[:port]", or what the host calls itself. */
+EMPM__OPTIONAL
 static void empm__log_name_alone(const empm_config *cfg, char *to, size_t n)
 {
     const char *name = cfg->server_name, *end;
@@ -3061,7 +3269,6 @@ static void empm__log_name_alone(const empm_config *cfg, char *to, size_t n)
     }
     empm__log_tame(to);
 }
-#endif
 
 static const char *empm__log_level_name(enum empm_log_level level)
 {
@@ -3676,6 +3883,10 @@ static const empm__directive empm__directives[] = {
               "bytes/s that a client takes in each Timeout; 0: any"),
     EMPM__SET("EventHeartbeat", event_heartbeat_ms, MS, 0, INT_MAX, "15",
               "between two signs of life of a stream of events; 0: none"),
+    EMPM__SET("WebSocketPingInterval", websocket_ping_interval_ms, MS, 0,
+              INT_MAX, "30", "a silent socket is asked, then dropped; 0: not"),
+    EMPM__SET("WebSocketDrain", websocket_drain_ms, MS, 0, INT_MAX, "0",
+              "a drain tells sockets within it; 0: a tenth of its limit"),
     EMPM__SET("KeepAlive", keep_alive, BOOL, 0, 1, "On",
               "a connection may carry several requests"),
     EMPM__SET("KeepAliveTimeout", keep_alive_timeout_ms, MS, 0, INT_MAX, "5",
@@ -3732,6 +3943,14 @@ static const empm__directive empm__directives[] = {
               "bytes of events that a channel keeps for slow listeners"),
     EMPM__SET("EventSkip", event_skip, BOOL, 0, 1, "Off",
               "slow listeners miss events; else they are closed"),
+    EMPM__SET("LimitWebSocketMessage", limit_websocket_message, I64, 1,
+              1 << 30, "1048576", "bytes; else the socket is closed with 1009"),
+    EMPM__SET("WebSocketQueue", websocket_queue_bytes, I64, 1024, 1 << 30,
+              "65536", "bytes that wait for a socket, then a send fails"),
+    EMPM__SET("WebSocketMaxQueued", websocket_max_queued, I64, 65536, INT64_MAX,
+              "268435456", "bytes that wait for all sockets of a child"),
+    EMPM__SET("MaxWebSockets", max_websockets, INT, 0, INT_MAX, "0",
+              "upgraded connections of a child; else 503; 0: any"),
     EMPM__SET("LimitLingerBytes", limit_linger_bytes, I64, 0, INT64_MAX, "0",
               "bytes that a lingering connection reads; 0: no limit"),
     EMPM__SET("LogLevel", log_level, LEVEL, 0, EMPM_LOG_DEBUG, "warn",
@@ -4287,6 +4506,8 @@ EMPM_API empm_config empm_defaults(void)
  * proposed.
  * ------------------------------------------------------------------------- */
 
+#ifndef EVENTMPM_NO_CONFIG_FILES         /* such names come in Apache's files */
+
 /* Directives of Apache's that have no meaning here: accepted, so that its files
  * load, and said. */
 static const char empm__meaningless[] =
@@ -4404,6 +4625,15 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "MergeSlashes RegexDefaultOptions StrictHostCheck UnsafeAllow3F",
       "there is one way here: leave it out" }
 };
+
+#else
+
+static const char empm__meaningless[] = "-";
+static const struct { const char *names, *instead; } empm__apaches[] = {
+    { "-", "" }
+};
+
+#endif
 
 /* Is `name` one of `list`, whose names stand between single spaces? A name that
  * ends with '*' stands for all that begin so. An empty list is not allowed. The
@@ -4877,6 +5107,7 @@ static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
     WAITS(SUSPENDED, 'W', "suspended", "suspended", "ConnsAsyncSuspended") \
     WAITS(WRITE, 'W', "writing", "write", NULL) \
     WAITS(KEEPALIVE, 'K', "keep-alive", "keepalive", NULL) \
+    WAITS(UPGRADED, 'W', "upgraded", "upgraded", NULL) \
     WAITS(LINGER, 'C', "closing", "closing", NULL) \
     RUNS(CLOSED, 'C')
 
@@ -4933,6 +5164,10 @@ enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
            0, "PROXY headers that were bad, or from a peer not trusted")       \
     WORKER(uint32_t, rate_refused, "refused_rates_total", "RatesRefused", 0,   \
            "Requests refused for a RateLimit")                                 \
+    WORKER(uint64_t, events_sent, "events_sent_total", "EventsSent", 0,        \
+           "Events of empm_broadcast() that were sent, for each listener")     \
+    WORKER(uint64_t, events_lost, "events_lost_total", "EventsLost", 0,        \
+           "Events that a listener was too slow for")                          \
     CHILD(uint32_t, culled, "culled_connections_total", "ConnsCulled", 0,      \
           "Idle connections closed to make room")                              \
     CHILD(uint32_t, expired, "expired_connections_total", "ConnsExpired", 0,   \
@@ -4945,6 +5180,10 @@ enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
            "TLS handshakes that resumed a session")                            \
     WORKER(uint32_t, tls_refused, "tls_refused_total", "TLSRefused", 0,        \
            "TLS handshakes that were refused, or broken off")                  \
+    WORKER(uint32_t, upgraded, "upgraded_connections_total", "ConnsUpgraded",  \
+           0, "Connections that a 101 has given to another protocol")          \
+    WORKER(uint64_t, ws_messages, "websocket_messages_total", "WSMessages", 0, \
+           "WebSocket messages that have arrived")                             \
     WORKER(uint32_t, timeouts, "timeouts_total", "Timeouts", 0,                \
            "Clients that were too slow in a request or a response")            \
     WORKER(uint64_t, accesses, "requests_total", NULL, 0, "Requests answered") \
@@ -4958,6 +5197,8 @@ enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
 typedef struct empm__score_worker {        /* written by that worker alone */
     uint32_t status;                       /* Apache's letter: _ R W K C . */
     uint32_t parked[EMPM__STATES];         /* wrap: only differences count */
+    uint32_t listeners;                    /* of events: begun here, less those
+                                              that ended here; wraps */
     EMPM__COUNTER_LIST(EMPM__COUNTER_NONE, EMPM__COUNTER_FIELD)
     uint64_t accesses_before;              /* by the slot's last tenants */
     uint64_t began_us;                     /* the turn or request; 0: never */
@@ -5174,8 +5415,10 @@ static void empm__score_gauges(const empm__score *sb, int slot)
         for (t = 0; t < sb->threads; t++)
             empm__store(&empm__score_worker_at(sb, slot, t)->parked[k], 0u);
     }
-    for (t = 0; t < sb->threads; t++)
+    for (t = 0; t < sb->threads; t++) {
         empm__store(&empm__score_worker_at(sb, slot, t)->route, 0u);
+        empm__store(&empm__score_worker_at(sb, slot, t)->listeners, 0u);
+    }
     empm__store(&ch->crashed, (uint32_t)EMPM__CRASHED_UNKNOWN);
     empm__store(&ch->created, 0u);
     empm__store(&ch->connections, 0u);
@@ -5435,11 +5678,18 @@ static char *empm__peer_text(const empm__peer *p, int port, char *to, size_t n)
  * writes, and waits for it after EAGAIN only, never after a short read; or it
  * registers the descriptor anew for each wait, which looks (>>handling).
  *
- * No bit of the word is free. Streams (HTTP/2) will need a READY bit by which
- * their workers tell a connection of output: a connection that has streams has
- * no second descriptor, so an AUX bit can be it. A stream's record will have no
- * descriptor: `fd` is free for the index of its connection, and so are the
- * flags of accepting and of the poller.
+ * No bit of the word is free. A connection for which others leave output (it
+ * is upgraded) has no second descriptor: OUTBOX, which tells its owner of that,
+ * is an AUX bit. They leave the output first, and kick second; the owner clears
+ * the bit first, and looks second. So a kick that comes between its look and
+ * its release makes the release fail.
+ *
+ *   kick     anybody who has left output: notes OUTBOX if the ticket's
+ *            generation is the word's. It must be compared: the owner may have
+ *            taken that output already, and ended the record.
+ *
+ * A stream's record (HTTP/2) will have no descriptor: `fd` is free for the
+ * index of its connection, and so are the flags of accepting and of the poller.
  *
  * Records live in slabs that are never unmapped and are named by 32-bit
  * indices; the listener alone makes and frees them.
@@ -5459,6 +5709,7 @@ enum {
     EMPM__READY_AUX_IN  = 1u << 10,    /* of the second descriptor */
     EMPM__READY_AUX_OUT = 1u << 11,
     EMPM__READY_AUX     = (1u << 10) | (1u << 11),
+    EMPM__READY_OUTBOX  = 1u << 10,    /* others have left output for it */
     EMPM__AUX_SHIFT     = 7,           /* from READY_IN, READY_OUT */
     EMPM__READY_ALL     = 0x1ffu << 3,
     EMPM__STICKY        = (1u << 5) | (1u << 6),
@@ -5494,8 +5745,8 @@ typedef struct empm__conn {
     uint32_t      place;         /* EMPM__NEVER: not on the wheel */
     uint16_t      gen;           /* in the poller's data; not the word's */
     uint8_t       endpoint;      /* fixed at accept, read by anyone */
-    uint8_t       protocol;      /* whose steps it takes; EMPM__FREE: a free
-                                    record */
+    uint8_t       protocol;      /* atomic: whose steps it takes; EMPM__FREE: a
+                                    free record. The owner may change it */
 #if !EMPM__EPOLL
     uint32_t      poll_slot;     /* the listener only; 0: not in the set */
     uint32_t      aux_slot;      /* of aux_fd, likewise */
@@ -5509,7 +5760,7 @@ EMPM__ASSERT_STATIC(sizeof(empm__conn) + sizeof(empm__peer) <= 128,
 EMPM__ASSERT_STATIC(sizeof(empm__conn) == 64, one_cache_line_per_connection);
 #endif
 
-enum { EMPM__FREE, EMPM__HTTP1, EMPM__PROTOCOLS };
+enum { EMPM__FREE, EMPM__HTTP1, EMPM__LINK, EMPM__PROTOCOLS };
 
 enum {
     EMPM__F_DRAINED   = 1,       /* the last read left nothing behind */
@@ -5605,19 +5856,24 @@ static void empm__conn_next_serial(empm__conn *c)
     c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_RESUME);
 }
 
-/* Notes RESUME for the suspension `serial` and no other. 0: it is over; 1: its
- * owner will see it; 2: it waits, the caller has to post it. */
-static int empm__conn_resume(empm__conn *c, uint32_t serial)
+/* Notes `ready` if the record's serial is this one. 0: it is not; 1: its owner
+ * will see it; 2: it waits, the caller has to post it. */
+static int empm__conn_tell(empm__conn *c, uint32_t serial, uint32_t ready)
 {
     uint32_t w = empm__load_acq(&c->word);
     do {
         if ((w & EMPM__GEN_MASK) != serial << EMPM__GEN_SHIFT ||
             empm__load(&c->serial) != serial)
             return 0;
-    } while (!__atomic_compare_exchange_n(&c->word, &w,
-                                          w | EMPM__READY_RESUME, 1,
+    } while (!__atomic_compare_exchange_n(&c->word, &w, w | ready, 1,
                                           __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
     return w & EMPM__OWNED ? 1 : 2;
+}
+
+/* The same for the suspension `serial`. */
+static int empm__conn_resume(empm__conn *c, uint32_t serial)
+{
+    return empm__conn_tell(c, serial, EMPM__READY_RESUME);
 }
 
 /* The slabs. Chunks are made by the listener and live as long as the child;
@@ -5899,10 +6155,11 @@ static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
  *              woken, last in, first out: warm caches, long sleeps. Few are
  *              "searching" (woken, not yet at work) at a time: one, or four
  *              when jobs wait behind slow handlers.
- *   standby    the child's own thread. It listens when no worker can, and while
- *              others run it looks every millisecond whether one that seemed to
- *              be quick is stuck; that worker does not count as running then.
- *              When there is nothing to run it sleeps without limit.
+ *   standby    the child's own thread. It listens when no worker can, until one
+ *              is back and there is work for it. While others run it looks
+ *              every millisecond whether one that seemed to be quick is stuck;
+ *              that worker does not count as running then. When there is
+ *              nothing to run it sleeps without limit.
  *   a chore    is maintenance that may wait for a disk. When one is due, the
  *              listener ends its round, and the next worker runs it instead of
  *              a job; if the standby has been listening, it runs it itself.
@@ -5981,6 +6238,13 @@ static int empm__queue_init(empm__queue *q, empm__slab *sl, empm__sleeper *sp,
 static uint32_t empm__queue_idle_locked(const empm__queue *q)
 {
     return q->idle_count + q->searching + (q->listening >= 0);
+}
+
+/* Is every worker in a handler that may take long? Nobody takes a job, or the
+ * listener's role, before one of them comes back. */
+static int empm__queue_all_gone_locked(const empm__queue *q)
+{
+    return q->running + q->searching + q->idle_count == 0;
 }
 
 static void empm__queue_publish_locked(empm__queue *q)
@@ -6092,8 +6356,7 @@ static void empm__queue_settle(empm__queue *q, uint32_t most)
         wake[n++] = &sp->parker;
     }
     if (nobody && q->standby_state != EMPM__AWAKE &&
-        (q->standby_state == EMPM__SLEEPS ||
-         q->running + q->searching + q->idle_count == 0)) {
+        (q->standby_state == EMPM__SLEEPS || empm__queue_all_gone_locked(q))) {
         q->standby_state = EMPM__AWAKE;
         wake[n++] = &q->standby;
     }
@@ -6225,8 +6488,7 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
     pthread_mutex_lock(&q->lock);
     while (!q->closed) {
         int quiet, woken;
-        if (q->listening == EMPM__NOBODY &&
-            q->running + q->searching + q->idle_count == 0)
+        if (q->listening == EMPM__NOBODY && empm__queue_all_gone_locked(q))
             empm__store(&q->listening, EMPM__STANDBY);
         if (q->listening == EMPM__STANDBY) {
             pthread_mutex_unlock(&q->lock);
@@ -6693,7 +6955,8 @@ static void empm__poller_arm(empm__poller *p, uint32_t i)
     empm__conn *c = empm__slab_conn(p->slab, i);
     uint32_t w = empm__load_acq(&c->word);
     short events = 0;
-    if ((w & (EMPM__OWNED | EMPM__RETIRED)) || c->protocol == EMPM__FREE)
+    if ((w & (EMPM__OWNED | EMPM__RETIRED)) ||
+        empm__load(&c->protocol) == EMPM__FREE)
         return;
     if (w & EMPM__WANT(EMPM__READY_IN))
         events |= POLLIN;
@@ -7409,8 +7672,8 @@ typedef struct empm__file {
     uint32_t    absent;                /* atomic: bits of codings of which it
                                           has no coded file, */
     uint32_t    absent_until_ms;       /* atomic: believed so long */
-    uint32_t    there_until_ms;        /* atomic: a script, which is believed to
-                                          be there */
+    uint32_t    same_until_ms;         /* atomic: its path is believed to lead
+                                          to it so long */
     uint64_t    stat_key[5];           /* device, inode, size, mtime, ctime */
     int64_t     modified_s;            /* -1: unknown, and `modified` is "" */
     const char *type;
@@ -7469,6 +7732,7 @@ typedef struct empm__engine {
     empm__pool          pool;
     struct empm__files *files;         /* those that are kept (>>files) */
     struct empm__channels *channels;   /* (>>events) */
+    struct empm__links *links;         /* (>>links) */
     empm__log_limit     log_limits[EMPM__LOG_CODES];
     uint32_t            lines_due_at_ms; /* atomic: lines of access logs have to
                                           be written; or NEVER */
@@ -7624,6 +7888,9 @@ struct empm_server {
     /* The texts of a form that is not in the coding of queries; NULL: there is
      * none. */
     const struct empm__pairs *(*form_pairs)(empm_request *req);
+    /* The answer that switches protocols has been sent, or will never be.
+     * Returns the state of the connection in its new one. */
+    enum empm__state (*switch_to)(empm_request *req, int sent);
     /* Shows the k-th back end. 0: there are no more. */
     int            (*see_backend)(const empm_server *s, int k,
                                   struct empm__backend_seen *seen);
@@ -7646,6 +7913,7 @@ enum empm__require { EMPM__REQUIRE_GRANTED, EMPM__REQUIRE_DENIED,
  * are 0. Nothing changes it while the server lives. */
 typedef struct empm__location {
     const char        *path;           /* as it was given */
+    const struct empm__location *below;  /* "/a/", of "/a", if both are there */
     enum empm__require require;
     int                listing;        /* of folders: Options Indexes */
     struct empm__field_rule *fields;   /* Header; or NULL (>>fields) */
@@ -7663,8 +7931,23 @@ typedef struct empm__location {
     int                cors_credentials, cors_max_age_s;
 } empm__location;
 
-/* A wing is an optional part of the server; this is all that the core knows of
- * it. One that is not built has no hook but `check`. Every hook may be NULL.
+/* Is each answer the last one of its connection, since the server is stopping?
+ * Not if siblings serve on: they get the connection. */
+static int empm__engine_is_closing(const empm__engine *e)
+{
+    return empm__load(&e->stopping) && !EMPM__HANDS_OVER(e);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>hooks -- the wings, as the core calls them
+ *
+ * A wing is an optional part of the server. The core knows a table of hooks of
+ * each and calls them at fixed points of a life: of a server, an engine, a
+ * round, a request. So neither a feature's name nor its switch stands in the
+ * core.
+ * ------------------------------------------------------------------------- */
+
+/* A wing that is not built has no hook but `check`. Every hook may be NULL.
  *
  *   check         says what is wrong with the settings that are the wing's
  *   server_new    makes what it has for each server, or says why it cannot.
@@ -7772,12 +8055,13 @@ static void empm__wings_chore(empm__engine *e)
         (*wing)->chore(e);
 }
 
-/* Is each answer the last one of its connection, since the server is stopping?
- * Not if siblings serve on: they get the connection. */
-static int empm__engine_is_closing(const empm__engine *e)
-{
-    return empm__load(&e->stopping) && !EMPM__HANDS_OVER(e);
-}
+/* ---------------------------------------------------------------------------
+ * >>engine-log -- messages of a child and of its workers
+ *
+ * A client can bring about most of these messages as often as it likes. So each
+ * number has a limit for a minute, kept by the engine for all of its workers,
+ * and what is left out is counted and told.
+ * ------------------------------------------------------------------------- */
 
 static void empm__engine_log(empm__engine *e, enum empm_log_level level,
                              int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
@@ -7864,7 +8148,11 @@ static const char *empm__location_set(empm_server *s, empm__location *l,
 static int empm__location_holds(const empm__locations *t, uint32_t a,
                                 uint32_t b)
 {
+    const empm__location *below = t->list[a].below;
     uint32_t i, k;
+    if (below != NULL &&
+        empm__location_holds(t, (uint32_t)(below - t->list), b))
+        return 1;
     for (i = 0; i < t->tree.n; i++)
         for (k = 0; k < t->tree.n; k++)
             if (t->tree.list[i].user->user == &t->list[a] &&
@@ -7902,6 +8190,23 @@ static uint32_t empm__location_of(empm__locations *t, const char *path,
     return k;
 }
 
+/* Where there are both, what is below "/a" is of the location "/a/", which is
+ * within that of "/a". Returns how many rows are left. */
+static uint32_t empm__locations_join(empm__locations *t, uint32_t rows)
+{
+    uint32_t i, k, n = 0;
+    for (i = 0; i < rows; i++) {
+        empm__location *l = (empm__location *)t->rows[i].user;
+        const int second = t->rows[i].pattern != l->path;
+        for (k = 0; second && k < t->n; k++)
+            if (strcmp(t->list[k].path, t->rows[i].pattern) == 0)
+                l->below = &t->list[k];
+        if (!second || l->below == NULL)
+            t->rows[n++] = t->rows[i];
+    }
+    return n;
+}
+
 static void empm__locations_free(empm__locations *t)
 {
     empm__routes_free(&t->tree);
@@ -7911,8 +8216,9 @@ static void empm__locations_free(empm__locations *t)
     memset(t, 0, sizeof *t);
 }
 
-/* Splits a line into path, directive and value, which is what is left of it.
- * Returns the value, or NULL: it is none. */
+/* Splits a line into path, directive and value, which is what is left of it. A
+ * method before the path is part of it, in quotes or not. Returns the value, or
+ * NULL: it is none. */
 static const char *empm__location_line(const char *line,
                                        char path[EMPM__ARGUMENT],
                                        char name[EMPM__ARGUMENT])
@@ -7920,6 +8226,15 @@ static const char *empm__location_line(const char *line,
     if (empm__text_word(&line, path, EMPM__ARGUMENT) <= 0 ||
         empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
         return NULL;
+    if (*path != '/' && *name == '/') {
+        const size_t n = strlen(path);
+        if (n + 1 + strlen(name) >= EMPM__ARGUMENT)
+            return NULL;
+        path[n] = ' ';
+        memcpy(path + n + 1, name, strlen(name) + 1);
+        if (empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
+            return NULL;
+    }
     return line + strspn(line, " \t");
 }
 
@@ -7982,6 +8297,7 @@ static int empm__locations_init(empm__locations *t, empm_server *s,
                              "path, a directive and its value",
                              cfg->location[i]);
     }
+    rows = empm__locations_join(t, rows);
     t->rows[rows] = end;
     if (rep->errors == before &&
         empm__routes_init(&t->tree, t->rows, chars, rep) == EMPM_OK)
@@ -8617,6 +8933,11 @@ static ssize_t empm__io_send_spooled(empm__worker *w, empm__conn *c,
                                        &io->wire);
 }
 
+/* Of a file in one call: more than a turn's, since the socket refers to the
+ * pages of the file, and copies none. A socket whose buffer is full sends from
+ * the client's acknowledgements, at no cost for us. */
+#define EMPM__SLICE_BYTES (2 << 20)
+
 /* Sends from the slice that is the first in the queue. */
 static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
 {
@@ -8625,8 +8946,8 @@ static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
     int64_t at = p->at, n = p->stop - at;
     struct iovec v;
     ssize_t r;
-    if (n > EMPM_TURN_BYTES)
-        n = EMPM_TURN_BYTES;
+    if (n > EMPM__SLICE_BYTES)
+        n = EMPM__SLICE_BYTES;
     if (p->file == NULL) {
         at %= ring;
         return empm__io_send_spooled(w, c, io, at,
@@ -9073,7 +9394,7 @@ static void empm__listener_record_free(empm__engine *e, uint32_t i)
     if (empm__listener_limits_peers(e, c->endpoint))
         empm__counts_drop(&e->counts, empm__slab_peer(&e->slab, i));
     c->gen++;
-    c->protocol = EMPM__FREE;
+    empm__store(&c->protocol, (uint8_t)EMPM__FREE);
     empm__slab_return(&e->slab, i);
     empm__store(&e->score->connections, e->slab.in_use);
     if (e->paused & (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS))
@@ -9144,7 +9465,7 @@ static void empm__listener_drain_inbox(empm__engine *e, empm__batch *b)
         const uint32_t next = empm__load(&c->inbox_next);
         const uint32_t w = __atomic_fetch_and(
             &c->word, ~(uint32_t)EMPM__POSTED, __ATOMIC_ACQ_REL);
-        if (c->protocol == EMPM__FREE)
+        if (empm__load(&c->protocol) == EMPM__FREE)
             ;                        /* a late hint */
         else if (w & EMPM__RETIRED)
             empm__listener_record_free(e, i);
@@ -9457,7 +9778,7 @@ static void empm__listener_record_begin(empm__engine *e, uint32_t i, int fd,
                              ? (uint32_t)EMPM__HANDSHAKE
                              : (uint32_t)EMPM__READ_HEAD);
     c->endpoint = (uint8_t)k;
-    c->protocol = EMPM__HTTP1;
+    empm__store(&c->protocol, (uint8_t)EMPM__HTTP1);
     c->place = EMPM__NEVER;
     if (c->serial == 0)
         c->serial = 1;
@@ -9991,7 +10312,7 @@ static void empm__listener_sweep(empm__engine *e, empm__batch *b,
     for (i = 0; i < e->slab.made; i++) {
         const empm__conn *c = empm__slab_conn(&e->slab, i);
         const uint32_t w = empm__load(&c->word);
-        if (c->protocol == EMPM__FREE ||
+        if (empm__load(&c->protocol) == EMPM__FREE ||
             (only_idle && !(w & (EMPM__IDLE | EMPM__OWNED))))
             continue;
         if (!empm__listener_take(e, i, ready, b->now_ms))
@@ -10104,7 +10425,8 @@ static int empm__move_take_waiting(empm__engine *e, uint32_t i,
 {
     empm__conn *c = empm__slab_conn(&e->slab, i);
     const uint32_t w = empm__load(&c->word);
-    if (c->protocol == EMPM__FREE || (w & EMPM__OWNED) || !(w & EMPM__IDLE) ||
+    if (empm__load(&c->protocol) == EMPM__FREE || (w & EMPM__OWNED) ||
+        !(w & EMPM__IDLE) ||
         !empm__listener_take(e, i, EMPM__READY_TIMEOUT, now_ms))
         return 0;
     c->why = (uint16_t)(c->why & ~(unsigned)(EMPM__READY_TIMEOUT |
@@ -10239,7 +10561,9 @@ static void empm__listener_expire(empm__engine *e, empm__batch *b)
                              empm__time_after(now, e->horizon_ms));
             if (empm__listener_take(e, i, EMPM__READY_TIMEOUT, now)) {
                 empm__bump(&e->score->expired, 1u);
-                empm__listener_end_taken(e, b, i, stuck);
+                /* an upgraded one may only be due to be looked after */
+                empm__listener_end_taken(e, b, i,
+                                         stuck && c->state != EMPM__UPGRADED);
             }
         }
     }
@@ -10298,7 +10622,8 @@ static void empm__listener_tell_few(empm__engine *e, uint32_t idle,
 
 /* The batch goes to the queue. The gate closes when nobody has had time for a
  * while. Apache's formula: queued < (1 + factor) * idle. Returns 1 if the role
- * is given back, as there is work. */
+ * is given back, as there is work, and a worker that may do it: the standby
+ * would only get it back, to look at once at what it has just looked at. */
 static int empm__listener_end_round(empm__engine *e, empm__batch *b)
 {
     empm__queue *q = &e->queue;
@@ -10332,7 +10657,8 @@ static int empm__listener_end_round(empm__engine *e, empm__batch *b)
     pthread_mutex_lock(&q->lock);
     if (empm__time_is_late(empm__wings_chore_at(e), b->now_ms))
         q->chore = 1;
-    given = q->count > 0 || q->chore;
+    given = q->chore || (q->count > 0 && (q->listening >= 0 ||
+                                          !empm__queue_all_gone_locked(q)));
     if (given)
         empm__queue_end_round_locked(q);
     empm__queue_settle(q, old ? 2 : 1);
@@ -10448,7 +10774,7 @@ static void empm__listener_event(empm__engine *e, empm__batch *b,
                                  const empm__event *event)
 {
     const empm__conn *c = empm__slab_conn(&e->slab, event->index);
-    if (c->protocol == EMPM__FREE || c->gen != event->gen)
+    if (empm__load(&c->protocol) == EMPM__FREE || c->gen != event->gen)
         return;
     if (empm__listener_take(e, event->index, event->ready, b->now_ms) &&
         !((event->ready & EMPM__STICKY) && empm__listener_is_tight(e) &&
@@ -10953,6 +11279,7 @@ static int empm__list_fits(const empm__chars *t, const char *range, size_t n,
  * take it; -1, there is no such field, and it has not said. "identity", an
  * answer that is not coded, is the last resort unless it is excluded (RFC 9110
  * 12.5.3). */
+EMPM__OPTIONAL
 static int empm__list_accepts(const empm__chars *t, const empm__head *h,
                               const char *text, const char *name,
                               const char *offer, size_t m)
@@ -11536,7 +11863,8 @@ enum empm__ending {
     EMPM__STAYS,
     EMPM__CLOSES,                 /* and the client may have sent more by now */
     EMPM__CLOSES_ASKED,           /* the client sends no more: it has said so */
-    EMPM__CLOSES_UNREAD           /* there is input that nobody will read */
+    EMPM__CLOSES_UNREAD,          /* there is input that nobody will read */
+    EMPM__SWITCHES                /* another protocol follows: req->link */
 };
 
 /* The cause that has put an end to a request that is refused. */
@@ -11677,6 +12005,8 @@ struct empm_request {             /* owner: the connection's */
     int           aux_fd;         /* the user's; -1: ready as it cannot wait */
     uint32_t      aux_kept;       /* READY_AUX bits for which a descriptor of
                                      our own stays registered; or 0 */
+    struct empm_link *link;       /* what the connection becomes when the answer
+                                     has been sent; or NULL (>>links) */
 
     /* not cleared */
     empm__path    path;
@@ -11832,6 +12162,8 @@ static void empm__request_end(empm_request *req)
     empm__worker *w = req->w;
     empm__request_release(req);
     empm__request_file_drop(req);
+    if (req->link != NULL)
+        w->s->switch_to(req, 0);
     if (req->counted)
         __atomic_sub_fetch(&req->route->requests, 1u, __ATOMIC_RELAXED);
     if (EMPM__FORKS && req->trial != 0)
@@ -12032,7 +12364,7 @@ static int empm__request_in_room(empm_request *req, uint32_t most)
 }
 
 /* ---------------------------------------------------------------------------
- * >>request-values -- what the client has sent, by name
+ * >>request-values -- parts, fields and path values, by name
  *
  * A value is found when it is asked for, decoded into memory of the request,
  * and remembered, so that asking again costs a look and gives the same pointer.
@@ -12235,6 +12567,15 @@ EMPM_API const char *empm_host(empm_request *req)
     return req->head.flags & EMPM__H_ABSOLUTE
                ? empm__request_value(req, host, n, EMPM__AS_SENT) : host;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>request-pairs -- queries, forms, cookies, and the body
+ *
+ * Values that have names within one text of the client's: "a=1&b=2" in a query
+ * or a form, "a=1; b=2" in Cookie. A call by name looks through the text as it
+ * came and decodes the one value; a walk by number decodes all of them once, so
+ * that its cost is not the square of what a client has sent.
+ * ------------------------------------------------------------------------- */
 
 /* Is `key` of n bytes, decoded, the same as name? They are compared byte by
  * byte on the way: keys that are not asked for cost no memory. One that cannot
@@ -12440,44 +12781,20 @@ EMPM_API int empm_form_at(empm_request *req, int i, const char **name,
     return empm__request_pair_at(req->form_pairs, i, name, value);
 }
 
-/* The copy of an offer that was chosen: one, however often. */
-static const char *empm__request_offer(empm_request *req, const char *s,
-                                       size_t n)
+/* Browsers of today say it themselves, over HTTPS and to this host; from others
+ * Origin is compared with Host. A form that a browser posts has one of the two;
+ * a link need not have, and is a GET. */
+EMPM_API int empm_same_origin(empm_request *req)
 {
-    struct empm__value *v = req->values;
-    for (; v != NULL; v = v->next)
-        if (v->how == (int)EMPM__OFFER && strlen(v->text) == n &&
-            memcmp(v->text, s, n) == 0)
-            return v->text;
-    v = (struct empm__value *)empm_alloc(req, sizeof *v);
-    if (v == NULL || (v->text = empm__request_strndup(req, s, n)) == NULL)
-        return NULL;
-    v->from = NULL;
-    v->how = (int)EMPM__OFFER;
-    v->next = req->values;
-    req->values = v;
-    return v->text;
-}
-
-EMPM_API const char *empm_accepts(empm_request *req, const char *field,
-                                  const char *offers)
-{
-    const char *best = NULL;
-    size_t best_n = 0;
-    int weight = 0;
-    empm__list list;
-    empm__list_of_value(&list, offers);
-    while (empm__list_next(&list)) {
-        int q = empm__list_accepts(&req->w->s->chars, &req->head, req->text,
-                                   field, list.item, list.n);
-        q = q < 0 ? 1000 : q;            /* it has not said: all are equal */
-        if (q > weight) {
-            weight = q;
-            best = list.item;
-            best_n = list.n;
-        }
-    }
-    return best != NULL ? empm__request_offer(req, best, best_n) : NULL;
+    const char *site = empm_header(req, "Sec-Fetch-Site");
+    const char *origin = empm_header(req, "Origin"), *host;
+    if (site != NULL)
+        return empm__text_equal(site, "same-origin") ||
+               empm__text_equal(site, "none");
+    if (origin == NULL)
+        return 1;
+    host = strstr(origin, "://");
+    return host != NULL && empm__text_equal(host + 3, empm_host(req));
 }
 
 EMPM_API const char *empm_cookie(empm_request *req, const char *name)
@@ -12807,6 +13124,7 @@ typedef struct empm__wait {
     uint32_t want;                 /* WANT bits, IDLE, KEEP */
     uint32_t deadline_ms;
     int      turn_over;            /* not waiting: others first */
+    int      post;                 /* the wheel may look too late: tell it */
 } empm__wait;
 
 typedef enum empm__state empm__step(empm__worker *w, empm__conn *c,
@@ -12955,11 +13273,13 @@ static int empm__response_emit_body(empm_request *req)
  * worker.
  * ------------------------------------------------------------------------- */
 
-/* Returns the phrase of a status: of each from 200 on that IANA has registered,
- * else of its class. Clients do not read it (RFC 9112 4); people do. */
+/* Returns the phrase of a status: of 101, and of each from 200 on that IANA has
+ * registered, else of its class. Clients do not read it (RFC 9112 4); people
+ * do. */
 static const char *empm__response_reason(int status)
 {
     static const struct { int status; const char *text; } list[] = {
+        { 101, "Switching Protocols" },
         { 200, "OK" }, { 201, "Created" }, { 202, "Accepted" },
         { 203, "Non-Authoritative Information" }, { 204, "No Content" },
         { 205, "Reset Content" }, { 206, "Partial Content" },
@@ -13027,7 +13347,7 @@ static char *empm__text_append(char *at, const char *s, size_t n)
 /* Has an answer with this status no Content-Length? RFC 9110 8.6. */
 static int empm__response_is_lengthless(int status)
 {
-    return status == 204 || status == 304;
+    return status == 204 || status == 304 || status == 101;
 }
 
 /* ... and no body? RFC 9110 6.4.1, 15.3.6. */
@@ -13077,7 +13397,9 @@ static size_t empm__response_head_write(empm_request *req, char *to,
         at = EMPM__ADD(at, "\r\n");
     } else if (req->framing == EMPM__BY_CHUNKS)
         at = EMPM__ADD(at, "Transfer-Encoding: chunked\r\n");
-    if (req->ending != EMPM__STAYS)
+    if (req->ending == EMPM__SWITCHES)
+        ;                                /* its fields say how it goes on */
+    else if (req->ending != EMPM__STAYS)
         at = EMPM__ADD(at, "Connection: close\r\n");
     else if (req->head.flags & EMPM__H_KEEP)
         at = empm__response_keep_alive_write(req, at);
@@ -13218,7 +13540,7 @@ static int empm__response_end_chunks(empm_request *req)
 }
 
 /* ---------------------------------------------------------------------------
- * >>response-calls -- what a handler calls to answer
+ * >>response-calls -- status, fields and trailers of an answer
  *
  * Each call checks that the answer may still change, keeps what it is given by
  * copy, and never waits for the client. A call in the wrong order is the
@@ -13380,60 +13702,6 @@ EMPM_API int empm_add_header(empm_request *req, const char *name,
     return empm__response_field_add(req, name, value, 0);
 }
 
-/* Writes the character `s` of n bytes as RFC 8187 3.2.1 has it. Returns the
- * end. */
-static char *empm__response_extended(char *at, const char *s, size_t n)
-{
-    for (; n > 0; n--, s++) {
-        const int ch = (unsigned char)*s;
-        if (ch < 127 && (empm__ascii_is_digit(ch) ||
-                         (empm__ascii_lower(ch) >= 'a' &&
-                          empm__ascii_lower(ch) <= 'z') ||
-                         strchr("!#$&+-.^_`|~", ch) != NULL))
-            *at++ = *s;
-        else {
-            *at++ = '%';
-            *at++ = "0123456789ABCDEF"[ch >> 4];
-            *at++ = "0123456789ABCDEF"[ch & 15];
-        }
-    }
-    return at;
-}
-
-/* The plain form has nothing that any browser reads in another way: '"' and
- * '\' of a quoted string, and '%', which some decode, are '_' there. Where
- * that changes the name, the second form has it. */
-EMPM_API int empm_set_download(empm_request *req, const char *name)
-{
-    char value[64 + 4 * 256], extended[3 * 256 + 1];
-    char *at = value, *to = extended;
-    const char *s = name;
-    int same = 1, first = 1;
-    if (name == NULL || strlen(name) > 255)
-        return EMPM_EINVAL;
-    for (; *s != '\0'; s++)
-        if (*s == '/' || *s == '\\')
-            name = s + 1;
-    if (*name == '\0')
-        name = "download";
-    at = EMPM__ADD(at, "attachment; filename=\"");
-    for (s = name; *s != '\0'; first = 0) {
-        const size_t n = empm__text_utf8(s);
-        const int bad = n == 0 || (first && *s == '.');
-        const int plain = !bad && n == 1 && *s != '"' && *s != '%';
-        *at++ = plain ? *s : '_';
-        to = empm__response_extended(to, bad ? "_" : s, bad ? 1 : n);
-        same &= plain || bad;
-        s += n + (n == 0);
-    }
-    *at++ = '"';
-    *to = *at = '\0';
-    if (!same)
-        snprintf(at, (size_t)(value + sizeof value - at),
-                 "; filename*=UTF-8''%s", extended);
-    return empm_set_header(req, "Content-Disposition", value);
-}
-
 /* Sent at once, behind the answers before it: it is worth something only while
  * the handler is busy. A page of its own, so that it goes whole or not at all,
  * and within LimitResponseSpool. */
@@ -13540,6 +13808,15 @@ EMPM_API int empm_add_trailer(empm_request *req, const char *name,
     *last = t;
     return EMPM_OK;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>response-body -- the body of an answer, as a handler writes it
+ *
+ * What is written gathers in pages, and is sent when there is enough of it for
+ * one call of the system, or at empm_flush(). Whether the answer has a length
+ * or chunks is decided as late as that: one that ends before has a length,
+ * which costs nothing.
+ * ------------------------------------------------------------------------- */
 
 /* Returns the last page of the body, or a new one, with room for at least one
  * more byte; NULL: no memory. The first page keeps room for the head, and each
@@ -14076,6 +14353,30 @@ static void empm__turn_may_block(empm__worker *w, const empm__route *r)
 {
     if (empm__load(&r->quick) < EMPM__QUICK)
         empm__queue_leave(&w->engine->queue, w->number);
+}
+
+/* The same, where the function that is called has credit of its own: while it
+ * uses that up, the standby sees it. */
+static void empm__turn_call_begins(empm__worker *w, empm__route *r)
+{
+    if (empm__load(&r->quick) < EMPM__QUICK)
+        empm__queue_leave(&w->engine->queue, w->number);
+    else
+        empm__store(&w->engine->sleepers[w->number].quick, &r->quick);
+}
+
+/* It has returned: how long it has taken goes to the credit of its route. */
+static void empm__turn_call_ends(empm__worker *w, empm__route *r)
+{
+    const uint64_t before = w->turn_us, after = empm__now_us();
+    const uint32_t credit = empm__load(&r->quick);
+    w->now_ms = empm__time_us_to_ms(after);
+    w->turn_us = after;
+    if (after - before > 100)
+        empm__store(&r->quick, after - before > 1000 || credit < 4
+                                   ? 0 : credit - 4);
+    else if (credit < 16)
+        empm__store(&r->quick, credit + 1);
 }
 
 /* A connection has the worker from here: nothing of its share is used yet. */
@@ -15335,8 +15636,6 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c,
     empm_request *req = empm__request_of(c);
     empm__route *r = req->route;
     const empm_route *u = r->user;
-    uint64_t before, after;
-    uint32_t credit;
     const int first = req->suspension != EMPM__SUSP_DUE;
     int rc;
     (void)wait;                      /* it never waits */
@@ -15356,26 +15655,14 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c,
         empm__response_finish(req, 503);
         return EMPM__WRITE;
     }
-    if (empm__load(&r->quick) < EMPM__QUICK)
-        empm__queue_leave(&w->engine->queue, w->number);
-    else
-        empm__store(&w->engine->sleepers[w->number].quick, &r->quick);
-    before = w->turn_us;
+    empm__turn_call_begins(w, r);
     w->calling = EMPM__CALL_HANDLER;
     req->called = 1;
     rc = first ? r->handler(req, u->user) : empm__handling_wake_call(req);
     w->calling = EMPM__CALL_NONE;
     if (u->max_workers > 0)
         __atomic_sub_fetch(&r->running, 1u, __ATOMIC_RELAXED);
-    after = empm__now_us();
-    w->now_ms = empm__time_us_to_ms(after);
-    w->turn_us = after;
-    credit = empm__load(&r->quick);
-    if (after - before > 100)
-        empm__store(&r->quick, after - before > 1000 || credit < 4
-                                   ? 0 : credit - 4);
-    else if (credit < 16)
-        empm__store(&r->quick, credit + 1);
+    empm__turn_call_ends(w, r);
     if (!first)                      /* a wake is as much work as a request */
         w->turn_requests++;
     return empm__handling_after_call(req, rc);
@@ -15505,6 +15792,8 @@ static enum empm__state empm__writing_after(empm__worker *w, empm__conn *c,
             return EMPM__CLOSED;
         c->flags &= (uint8_t)~EMPM__F_RESET;
     }
+    if (req->link != NULL && !req->failed)
+        return w->s->switch_to(req, 1);
     if (req->ending != EMPM__STAYS || req->body_open) {
         int linger = req->ending == EMPM__CLOSES_UNREAD || req->body_open ||
                      more;
@@ -15678,6 +15967,8 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
  *      |                  |         |
  *      +---- failed ------+----->  CLOSED
  *
+ *                         WRITE --101 sent--> UPGRADED ----> LINGER
+ *
  *   from       to         by                   when
  *   HANDSHAKE  READ_HEAD  empm__do_handshake   PROXY header, handshake complete
  *   HANDSHAKE  LINGER     empm__do_handshake   the handshake is refused
@@ -15693,6 +15984,8 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
  *   WRITE      READ_HEAD  empm__do_write       pipelined input is in hand
  *   WRITE      KEEPALIVE  empm__do_write       all sent, nothing in hand
  *   WRITE      LINGER     empm__do_write       closing, unread input possible
+ *   WRITE      UPGRADED   empm__do_write       a 101 is sent (>>links)
+ *   UPGRADED   LINGER     empm__do_upgraded    its protocol has ended it
  *   KEEPALIVE  READ_HEAD  empm__do_keepalive   bytes have arrived
  *   any        CLOSED     its own step         failed, late, or done
  *
@@ -15740,6 +16033,9 @@ static const char *empm__http1_fault(const empm__worker *w,
 {
     const empm_request *req = empm__request_of(c);
     const int idle = to == EMPM__KEEPALIVE || to == EMPM__LINGER;
+    if (empm__load(&c->protocol) != EMPM__HTTP1)
+        return to == EMPM__UPGRADED || to == EMPM__CLOSED
+                   ? NULL : "a state of another protocol";
     if (w->calling != EMPM__CALL_NONE)
         return "no function of the user's runs between two steps";
     if (req == NULL)
@@ -15773,19 +16069,10 @@ static const empm__protocol empm__http1 = {
     "http/1.1",
     { empm__do_handshake, empm__do_read_head, empm__do_read_body,
       empm__do_handle, empm__do_suspended, empm__do_write, empm__do_keepalive,
-      empm__do_linger, NULL },
+      NULL, empm__do_linger, NULL },
     empm__http1_taken, empm__http1_cut, empm__http1_retire,
     empm__response_head_write, empm__response_chunk, empm__response_end_chunks
 };
-
-/* What the records' field `protocol` means; no record that runs has FREE. */
-static const empm__protocol *empm__protocol_of(const empm__conn *c)
-{
-    static const empm__protocol *const list[EMPM__PROTOCOLS] = {
-        &empm__http1, &empm__http1
-    };
-    return list[c->protocol];
-}
 
 /* Does the picture have this way? From any state there is one to CLOSED. */
 static int empm__conn_transition_ok(int from, int to)
@@ -15798,8 +16085,9 @@ static int empm__conn_transition_ok(int from, int to)
         /* HANDLE    */ 1 << EMPM__SUSPENDED | 1 << EMPM__WRITE,
         /* SUSPENDED */ 1 << EMPM__HANDLE,
         /* WRITE     */ 1 << EMPM__READ_HEAD | 1 << EMPM__KEEPALIVE |
-                        1 << EMPM__LINGER,
+                        1 << EMPM__LINGER | 1 << EMPM__UPGRADED,
         /* KEEPALIVE */ 1 << EMPM__READ_HEAD,
+        /* UPGRADED  */ 1 << EMPM__LINGER,
         /* LINGER    */ 0,
         /* CLOSED    */ 0
     };
@@ -15884,7 +16172,7 @@ static int empm__conn_release(empm__worker *w, empm__conn *c,
      * left. The clock is read now, not before: see `time` in the model. (Two
      * horizons left when we last looked are one at least, or we stood still
      * for longer.) */
-    if (!EMPM__EPOLL ||
+    if (!EMPM__EPOLL || wait->post ||
         (deadline != EMPM__NEVER &&
          empm__time_until(deadline, w->now_ms) < 2 * (int32_t)e->horizon_ms &&
          empm__time_until(deadline, empm__now_ms()) <
@@ -15906,19 +16194,19 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
 {
     empm__engine *e = w->engine;
     empm__conn *c = empm__slab_conn(&e->slab, index);
-    const empm__protocol *protocol = empm__protocol_of(c);
     w->index = index;
     empm__turn_begin(w);
     empm__store(&w->score->status, (uint32_t)empm__states[c->state].letter);
     empm__store(&w->score->route, 0u);
     if (c->io != NULL)
-        protocol->taken(w, c);
+        empm__protocol_of(c)->taken(w, c);
     c->flags &= (uint8_t)~(EMPM__F_DRAINED | EMPM__F_MOVED);
     if (c->flags & EMPM__F_CLOSED)
-        empm__conn_enter(w, c, protocol->cut(c));
+        empm__conn_enter(w, c, empm__protocol_of(c)->cut(c));
     for (;;) {
+        const empm__protocol *protocol = empm__protocol_of(c);
         enum empm__state next;
-        empm__wait wait = { 0, EMPM__NEVER, 0 };
+        empm__wait wait = { 0, EMPM__NEVER, 0, 0 };
         if (c->state == EMPM__CLOSED) {
             empm__conn_retire(w, c);
             return;
@@ -16064,7 +16352,8 @@ static uint32_t empm__engine_horizon(const empm_config *cfg)
     const int waits[] = { cfg->timeout_ms, cfg->keep_alive_timeout_ms,
                           cfg->handshake_timeout_ms, cfg->header_timeout_ms,
                           cfg->body_timeout_ms,
-                          cfg->linger_timeout_ms, cfg->linger_short_ms };
+                          cfg->linger_timeout_ms, cfg->linger_short_ms,
+                          cfg->websocket_ping_interval_ms };
     int h = 2000;
     size_t i;
     for (i = 0; i < EMPM__COUNT(waits); i++)
@@ -18031,6 +18320,16 @@ static int empm__server_new(empm_config *cfg, int shared,
     return r;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>server-calls -- a server starts, and ends
+ *
+ * A server gets the engines of its process here, one for its endpoints and one
+ * for those of the status alone. empm_start() to empm_free() are that for a
+ * program that serves with its own threads; >>program does it with children. A
+ * stop is a bit that any thread may set, and the end is waited for in one
+ * place.
+ * ------------------------------------------------------------------------- */
+
 EMPM_API int empm_port(const empm_server *s, int i)
 {
     return i >= 0 && i < s->nendpoints ? s->endpoints[i].port : -1;
@@ -18078,6 +18377,9 @@ static int empm__server_engine_new(empm_server *s, empm__engine *e, int slot,
         r = EMPM_ESYS;
     } else if (r == EMPM_OK) {
         r = empm__engine_start(e);
+        /* what the start hook has begun may end by empm_draining() */
+        if (r < 0)
+            empm__store(&e->stopping, (uint32_t)EMPM__ORDER_STOP);
         if (r < 0 && !admin && cfg->on_child_stop != NULL)
             cfg->on_child_stop(s, cfg->user);
     }
@@ -18865,16 +19167,7 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
  *
  * A text that a client has sent stays a text in the answer: each character that
  * could end it is escaped, and bytes that are no UTF-8 become U+FFFD, as
- * decoders would have it. Formats are those of printf(), so that compilers
- * check the arguments; a format that would not be JSON is refused before a byte
- * of it is written. So a format is read twice:
- *
- *     format_ok   parse each directive, follow the strings of the format
- *     write       the same, with arguments --> text[512] --> empm_write()
- *
- * Left out, as JSON has no place for it or a call of its own serves better:
- * flags and widths (a number has no zeros before it), %x, %p, %n, long double,
- * wide characters, and a raw %s, through which a client's text could pass.
+ * decoders would have it. The buffer's end never cuts a character in two.
  *
  * source    RFC 8259 7, Unicode 15 3.9 (table 3-7, U+FFFD for each maximal
  *           subpart), HTML 13.1.2
@@ -18980,6 +19273,21 @@ EMPM_API size_t empm_escape_html(char *to, size_t cap, const char *text,
 {
     return empm__answers_escape_all(to, cap, text, len, EMPM__HTML);
 }
+
+/* ---------------------------------------------------------------------------
+ * >>answers-formats -- empm_json() and empm_html()
+ *
+ * Formats are those of printf(), so that compilers check the arguments; one
+ * that would not be JSON is refused before a byte of it is written. So a format
+ * is read twice:
+ *
+ *     format_ok   parse each directive, follow the strings of the format
+ *     write       the same, with arguments --> text[512] --> empm_write()
+ *
+ * Left out, as JSON has no place for it or a call of its own serves better:
+ * flags and widths (a number has no zeros before it), %x, %p, %n, long double,
+ * wide characters, and a raw %s, through which a client's text could pass.
+ * ------------------------------------------------------------------------- */
 
 /* Where a format is, and what it makes gathers for empm_write(). */
 typedef struct empm__answers_out {
@@ -19318,7 +19626,7 @@ EMPM_API int empm_html(empm_request *req, const char *fmt, ...)
 }
 
 /* ---------------------------------------------------------------------------
- * >>answers-fields -- redirects and cookies
+ * >>answers-fields -- redirects, cookies, downloads, and what a client takes
  *
  * What stands in a field of the answer goes by the grammar of its reader, the
  * browser, which forgives more than RFCs do: so a target is a path of this
@@ -19566,6 +19874,100 @@ EMPM_API int empm_set_cookie(empm_request *req, const char *name,
     if (r == EMPM_OK)
         empm__answers_cookie_last(req, name);
     return r;
+}
+
+/* The copy of an offer that was chosen: one, however often. */
+static const char *empm__answers_offer(empm_request *req, const char *s,
+                                       size_t n)
+{
+    struct empm__value *v = req->values;
+    for (; v != NULL; v = v->next)
+        if (v->how == (int)EMPM__OFFER && strlen(v->text) == n &&
+            memcmp(v->text, s, n) == 0)
+            return v->text;
+    v = (struct empm__value *)empm_alloc(req, sizeof *v);
+    if (v == NULL || (v->text = empm__request_strndup(req, s, n)) == NULL)
+        return NULL;
+    v->from = NULL;
+    v->how = (int)EMPM__OFFER;
+    v->next = req->values;
+    req->values = v;
+    return v->text;
+}
+
+EMPM_API const char *empm_accepts(empm_request *req, const char *field,
+                                  const char *offers)
+{
+    const char *best = NULL;
+    size_t best_n = 0;
+    int weight = 0;
+    empm__list list;
+    empm__list_of_value(&list, offers);
+    while (empm__list_next(&list)) {
+        int q = empm__list_accepts(&req->w->s->chars, &req->head, req->text,
+                                   field, list.item, list.n);
+        q = q < 0 ? 1000 : q;            /* it has not said: all are equal */
+        if (q > weight) {
+            weight = q;
+            best = list.item;
+            best_n = list.n;
+        }
+    }
+    return best != NULL ? empm__answers_offer(req, best, best_n) : NULL;
+}
+
+/* Writes the character `s` of n bytes as RFC 8187 3.2.1 has it. Returns the
+ * end. */
+static char *empm__answers_extended(char *at, const char *s, size_t n)
+{
+    for (; n > 0; n--, s++) {
+        const int ch = (unsigned char)*s;
+        if (ch < 127 && (empm__ascii_is_digit(ch) ||
+                         (empm__ascii_lower(ch) >= 'a' &&
+                          empm__ascii_lower(ch) <= 'z') ||
+                         strchr("!#$&+-.^_`|~", ch) != NULL))
+            *at++ = *s;
+        else {
+            *at++ = '%';
+            *at++ = "0123456789ABCDEF"[ch >> 4];
+            *at++ = "0123456789ABCDEF"[ch & 15];
+        }
+    }
+    return at;
+}
+
+/* The plain form has nothing that any browser reads in another way: '"' and
+ * '\' of a quoted string, and '%', which some decode, are '_' there. Where
+ * that changes the name, the second form has it. */
+EMPM_API int empm_set_download(empm_request *req, const char *name)
+{
+    char value[64 + 4 * 256], extended[3 * 256 + 1];
+    char *at = value, *to = extended;
+    const char *s = name;
+    int same = 1, first = 1;
+    if (name == NULL || strlen(name) > 255)
+        return EMPM_EINVAL;
+    for (; *s != '\0'; s++)
+        if (*s == '/' || *s == '\\')
+            name = s + 1;
+    if (*name == '\0')
+        name = "download";
+    at = EMPM__ADD(at, "attachment; filename=\"");
+    for (s = name; *s != '\0'; first = 0) {
+        const size_t n = empm__text_utf8(s);
+        const int bad = n == 0 || (first && *s == '.');
+        const int plain = !bad && n == 1 && *s != '"' && *s != '%';
+        *at++ = plain ? *s : '_';
+        to = empm__answers_extended(to, bad ? "_" : s, bad ? 1 : n);
+        same &= plain || bad;
+        s += n + (n == 0);
+    }
+    *at++ = '"';
+    *to = *at = '\0';
+    if (!same)
+        snprintf(at, (size_t)(value + sizeof value - at),
+                 "; filename*=UTF-8''%s", extended);
+    return empm_set_header(req, "Content-Disposition", value);
 }
 
 #endif /* EVENTMPM_NO_ANSWERS */
@@ -20042,6 +20444,7 @@ typedef struct empm__sha256 {
     unsigned char block[64];       /* the last bytes % 64 of them */
 } empm__sha256;
 
+/* Words of 32 bits, big-endian in the message; sums wrap, as they must. */
 #define EMPM__SHA_TURN(x, n) ((x) >> (n) | (x) << (32 - (n)))
 #define EMPM__SHA_MIX(x, i, j, more) \
     (EMPM__SHA_TURN(x, i) ^ EMPM__SHA_TURN(x, j) ^ (more))
@@ -20055,7 +20458,11 @@ typedef struct empm__sha256 {
      h += ((a & b) | (c & (a | b))) +                                          \
           EMPM__SHA_MIX(a, 2, 13, EMPM__SHA_TURN(a, 22)))
 
-/* Takes one block of 64 bytes. The message schedule is a ring of 16 words. */
+/* Takes one block of 64 bytes (FIPS 180-4 6.2.2). The message schedule is a
+ * ring of 16 words, each replaced when the last round that reads it is over: 64
+ * bytes of the stack, where the text of the standard has 256. Eight rounds are
+ * written out, since after eight the words have their own names again; k holds
+ * the cube roots of primes. */
 static void empm__sha256_block(uint32_t h[8], const unsigned char *p)
 {
     static const uint32_t k[64] = {
@@ -20138,6 +20545,8 @@ static void empm__sha256_end(empm__sha256 *s, unsigned char out[32])
     unsigned char tail[72];
     int i;
     const size_t n = (at < 56 ? 56 : 120) - at;
+    /* up to the next 56 of 64, so that the length ends a block; a message that
+     * leaves no room for it gets one block more */
     memset(tail, 0, sizeof tail);
     tail[0] = 0x80;
     for (i = 0; i < 8; i++)
@@ -20147,7 +20556,9 @@ static void empm__sha256_end(empm__sha256 *s, unsigned char out[32])
         out[i] = (unsigned char)(s->h[i / 4] >> (24 - 8 * (i % 4)));
 }
 
-/* HMAC-SHA-256: a hash of the message within a hash. */
+/* HMAC-SHA-256: a hash of the message within a hash, each begun with a block of
+ * the key. A hash of key and message alone could be prolonged by anybody who
+ * knows one code and the length of its message. */
 typedef struct empm__hmac {
     empm__sha256  inner;
     unsigned char key[64];
@@ -20197,7 +20608,8 @@ static void empm__hmac_end(empm__hmac *m, unsigned char out[32])
     empm__sha256_end(&m->inner, out);
 }
 
-/* Are n bytes the same? The time tells nothing of where they differ. */
+/* Are n bytes the same? The time tells nothing of where they differ: `volatile`
+ * keeps the compiler from ending the loop at the first that does. */
 static int empm__secret_equal(const void *a, const void *b, size_t n)
 {
     const volatile unsigned char *p = (const volatile unsigned char *)a;
@@ -20209,7 +20621,9 @@ static int empm__secret_equal(const void *a, const void *b, size_t n)
     return differ == 0;
 }
 
-/* The value of a digit of base64, or -1. `url`: '-' and '_' for '+' and '/'. */
+/* The value of a digit of base64, or -1. `url`: '-' and '_' for '+' and '/',
+ * which a cookie or a path would have to escape. Comparisons serve: decoding is
+ * once a request, of some 40 bytes. */
 static int empm__base64_digit(int ch, int url)
 {
     return ch >= 'A' && ch <= 'Z' ? ch - 'A'
@@ -21130,6 +21544,19 @@ EMPM_API int empm_progress(empm_request *req, const char *token)
                   : empm_store_put(req->w->s, key, n, seen, sizeof seen, 60000);
 }
 
+EMPM_API int empm_progress_part(empm_request *req, enum empm_part_event event,
+                                empm_part *part, const void *data, size_t len,
+                                void *user)
+{
+    (void)event;
+    (void)part;
+    (void)data;
+    (void)len;
+    (void)user;
+    empm_progress(req, empm_query(req, "token"));
+    return EMPM_OK;
+}
+
 EMPM_API int empm_progress_page(empm_request *req, void *user)
 {
     char key[80], length[24];
@@ -21303,6 +21730,8 @@ static int64_t empm__rate_take(empm__kv *kv, const empm__location *l,
     size_t network, n = empm__rate_address(p, &network);
     int64_t r = 0;
     empm__kv_at at;
+    /* the limit, the family, the client's part of the address: two limits never
+     * share a count, nor do addresses of two kinds */
     memcpy(key, &l->rate_key, 8);
     key[8] = p->family;
     memcpy(key + 9, p->addr, n);
@@ -21311,6 +21740,8 @@ static int64_t empm__rate_take(empm__kv *kv, const empm__location *l,
         return r;
     if (at.slot != NULL && at.slot->len == sizeof even)
         memcpy(&even, at.value, sizeof even);
+    /* a request that is refused moves nothing: a client that keeps asking is
+     * let in as soon as one that waits */
     if (even > now_us + ahead)
         r = (int64_t)(even - now_us - ahead);
     else {
@@ -21332,6 +21763,7 @@ static const char *empm__rate_locate(empm_server *s, empm__location *l,
                                                : empm__location_unknown;
 }
 
+/* Also if no location has a limit yet: a number must make sense where it is. */
 static void empm__rate_check(const empm_config *cfg, const empm__chars *chars,
                              empm__report *rep)
 {
@@ -21392,6 +21824,8 @@ static int empm__rate_server_new(empm_server *s, const empm_server *old,
     return EMPM_OK;
 }
 
+/* The last of the servers that share the store frees it: during a reload the
+ * one before still counts in it. */
 static void empm__rate_server_free(empm_server *s)
 {
     if (s->rates == NULL || --s->rates->servers > 0)
@@ -21459,7 +21893,8 @@ static const empm__wing empm__rate_wing = EMPM__WING_OFF(NULL);
 
 #ifndef EVENTMPM_NO_CORS
 
-/* The next word of a list with blanks or commas between them; 0: the end. */
+/* The next word of a list with blanks or commas between them; 0: the end. In
+ * quotes a line of the file has several words as one value. */
 static int empm__cors_word(const char **list, const char **word, size_t *n)
 {
     const char *s = *list + strspn(*list, " \t,\"");
@@ -21574,13 +22009,16 @@ static void empm__cors_look(const empm__location *l, empm__report *rep)
                          l->path);
 }
 
+/* Each location is looked at when all of its lines have been taken. */
 static void empm__cors_check(const empm_config *cfg, const empm__chars *chars,
                              empm__report *rep)
 {
     empm__locations_look(cfg, chars, rep, empm__cors_look);
 }
 
-/* Sets a field to a list, with commas between its words. */
+/* Sets a field to a list, with commas between its words. empm__cors_list() has
+ * seen that it has at most 500 bytes: with a comma and a blank for each blank
+ * it cannot reach the end of `text`. */
 static void empm__cors_field(empm_request *req, const char *name,
                              const char *list)
 {
@@ -21615,7 +22053,9 @@ static const char *empm__cors_allowed(const empm_request *req)
                                                                    : NULL;
 }
 
-/* A preflight is answered here: no user is asked for, and no handler runs. */
+/* A preflight is answered here: no user is asked for, and no handler runs,
+ * since a browser sends neither password nor cookie with it (Fetch 4.8).
+ * OPTIONS without the two fields is a request like any other. */
 static int empm__cors_enter(empm_request *req)
 {
     const empm__location *l = req->location;
@@ -21942,10 +22382,13 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
     return EMPM_OK;
 }
 
+/* May take some milliseconds, as a hash of passwords must; what it has found is
+ * remembered (>>auth-passwords). */
 EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept)
 {
-    return empm__auth_password_is(s->auth, password, kept);
+    return password != NULL && kept != NULL &&
+           empm__auth_password_is(s->auth, password, kept);
 }
 
 /* Finds the user. The whole table is read, and a password is compared even if
@@ -21974,6 +22417,7 @@ static const empm_account *empm__auth_find(struct empm__auth *auth,
 static int empm__auth_challenge(empm_request *req, const char *realm)
 {
     char text[300], *at = EMPM__ADD(text, "Basic realm=\"");
+    /* a quoted string: two bytes at most for each of the realm's */
     for (; *realm != '\0' && at < text + 240; realm++) {
         if (*realm == '"' || *realm == '\\')
             *at++ = '\\';
@@ -22009,6 +22453,11 @@ EMPM_API int empm_authenticate(empm_request *req, const char *realm,
  * AuthUserFile is a file of htpasswd's form: NAME:PASSWORD, one a line, what
  * begins with '#' and empty lines left out. It is read once, with the rights of
  * the user that starts the server, and becomes a table as a program has it.
+ *
+ * owner   of a table: the server, whose locations point into it; children have
+ *         copies since the fork. A user that is added or removed counts from
+ *         the next reload on, whose server reads the files anew
+ * shape   what is wrong with a file is said by its line, all of it in one start
  * ------------------------------------------------------------------------- */
 
 typedef struct empm__auth_file {
@@ -22043,7 +22492,8 @@ static const char *empm__auth_line_parse(char *line, empm_account *row)
     return NULL;
 }
 
-/* NULL, and half of one, are allowed. */
+/* NULL, and half of one, are allowed. The passwords in it are hashes, or are
+ * readable in the file: there is nothing to wipe. */
 static void empm__auth_file_free(empm__auth_file *f)
 {
     if (f != NULL) {
@@ -22053,7 +22503,10 @@ static void empm__auth_file_free(empm__auth_file *f)
     EMPM_FREE(f);
 }
 
-/* Makes a table of a file. NULL: it is said why, or rep->result is ENOMEM. */
+/* Makes a table of a file. NULL: it is said why, or rep->result is ENOMEM. The
+ * file has at most a row for each line, and one that ends the table: the first
+ * pass counts, so a row never moves. The table keeps the text, which the names
+ * and passwords lie in. */
 static empm__auth_file *empm__auth_file_new(const empm_config *cfg,
                                             const char *value,
                                             empm__report *rep)
@@ -22101,7 +22554,8 @@ static empm__auth_file *empm__auth_file_new(const empm_config *cfg,
     return NULL;
 }
 
-/* Is one of the names of `Require user` the user's? "": any is. */
+/* Is one of the names of `Require user` the user's? "": any is, which is what
+ * `Require valid-user` has left there. Names differ by case, as in Apache. */
 static int empm__auth_is_wanted(const char *users, const char *name)
 {
     char word[EMPM__ARGUMENT];
@@ -22115,7 +22569,8 @@ static int empm__auth_is_wanted(const char *users, const char *name)
 
 /* --- the wing ------------------------------------------------------------- */
 
-/* The texts stay where they are, in cfg. */
+/* The texts stay where they are, in cfg. A Require that is not about users is
+ * another's: `all granted` and its like belong to >>locations. */
 static const char *empm__auth_locate(empm_server *s, empm__location *l,
                                      const char *name, const char *value)
 {
@@ -22199,7 +22654,9 @@ static void empm__auth_check(const empm_config *cfg, const empm__chars *chars,
                          "Listen has no tls");
 }
 
-/* Reads the file of each location, and each file once. */
+/* Reads the file of each location, and each file once: two locations that name
+ * it have one table. They are compared by the text of the directive, so two
+ * spellings of one path cost memory and nothing else. */
 static int empm__auth_files_load(empm_server *s, empm__report *rep)
 {
     uint32_t i;
@@ -22221,7 +22678,9 @@ static int empm__auth_files_load(empm_server *s, empm__report *rep)
     return EMPM_OK;
 }
 
-/* The secret is of this start: what is remembered with it, processes forget. */
+/* The secret is of this server, and so are the passwords that are remembered
+ * with it: after a reload each is hashed once more, as its file may have
+ * changed. Without chance in the system nothing is remembered. */
 static int empm__auth_server_new(empm_server *s, const empm_server *old,
                                  empm__report *rep)
 {
@@ -22304,12 +22763,14 @@ static const empm__wing empm__auth_wing = EMPM__WING_OFF(NULL);
 #define EMPM__SESSION_SECRETS 4u
 
 struct empm__secrets {                 /* fixed; the first one signs */
-    unsigned n;
+    unsigned n;                        /* 0: there is no chance to be had */
     unsigned char key[EMPM__SESSION_SECRETS][32];
 };
 
-typedef struct empm__login {           /* a session, taken apart */
-    unsigned char chance[16];
+typedef struct empm__login {           /* a session, taken apart; in memory of
+                                          its request */
+    unsigned char chance[16];          /* its name in the store; new with each
+                                          login, so nobody can prepare one */
     int64_t       started_s, seen_s;
     char          value[EMPM__SESSION_VALUE + 1];
     int           valid;               /* else the rest says nothing */
@@ -22381,6 +22842,8 @@ static void empm__session_read(const struct empm__secrets *secrets,
             (long)EMPM__SESSION_HEAD + 32)
         return;
     n = (size_t)got - 32;
+    /* all secrets are tried, whether one has fitted or not: the time does not
+     * tell which one it was */
     for (i = 0; i < secrets->n; i++) {
         empm__session_sign(secrets->key[i], cfg->session_cookie_name, p, n,
                            mac);
@@ -22399,7 +22862,8 @@ static void empm__session_read(const struct empm__secrets *secrets,
                 now_s - l->seen_s < cfg->session_idle_timeout_ms / 1000);
 }
 
-/* For how many seconds the session may still be used. */
+/* For how many seconds the session may still be used. The browser drops the
+ * cookie then; that it does is a courtesy, the server looks at the times. */
 static int64_t empm__session_left(const empm_config *cfg, const empm__login *l,
                                   int64_t now_s)
 {
@@ -22416,12 +22880,13 @@ static void empm__session_key(const empm__login *l, unsigned char key[32])
     memcpy(key, "\0empm logged out", 16);
     memcpy(key + 16, l->chance, sizeof l->chance);
 }
-#endif
 
-/* Has the session been logged out? What is not known counts as yes. */
+/* Has the session been logged out? What is not known counts as yes: a store
+ * that cannot be asked must not bring back what somebody has ended. Without a
+ * store a cookie that was copied lives on after the logout, until its time is
+ * over. */
 static int empm__session_is_out(const empm_server *s, const empm__login *l)
 {
-#ifndef EVENTMPM_NO_STORE
     unsigned char key[32], none[1];
     size_t len;
     int r;
@@ -22431,18 +22896,12 @@ static int empm__session_is_out(const empm_server *s, const empm__login *l)
     r = empm__kv_get(s->store, key, sizeof key, none, sizeof none, &len, NULL,
                      empm__store_now_ms());
     return r != EMPM_EGONE;
-#else
-    (void)s;
-    (void)l;
-    return 0;
-#endif
 }
 
 /* Remembers in the store that the session is over, for as long as its cookie
  * would be good. */
 static void empm__session_log_out(empm_request *req, const empm__login *l)
 {
-#ifndef EVENTMPM_NO_STORE
     const empm_config *cfg = req->w->cfg;
     const int64_t left_s = l->started_s + cfg->session_max_age_ms / 1000 -
                            (int64_t)time(NULL);
@@ -22451,17 +22910,32 @@ static void empm__session_log_out(empm_request *req, const empm__login *l)
     empm__session_key(l, key);
     if (req->w->s->store == NULL || left_s <= 0)
         return;
+    /* a minute more, by which the clocks of machines may differ, and a second
+     * for what is lost of fractions */
     r = empm__kv_put(req->w->s->store, key, sizeof key, NULL, NULL, 0,
                      left_s * 1000 + 61000, empm__store_now_ms());
     if (r < 0)
         empm__request_log(req, EMPM_LOG_WARN, 5832, "the shared store does not "
                           "take that a session is logged out: its cookie works "
                           "for %lld s", (long long)left_s);
+}
+
 #else
+
+static int empm__session_is_out(const empm_server *s, const empm__login *l)
+{
+    (void)s;
+    (void)l;
+    return 0;
+}
+
+static void empm__session_log_out(empm_request *req, const empm__login *l)
+{
     (void)req;
     (void)l;
-#endif
 }
+
+#endif
 
 /* Sets the cookie to a text that is good for so many seconds; 0: deletes it.
  * A cookie whose name promises it is Secure is that also behind a proxy. */
@@ -22474,20 +22948,25 @@ static int empm__session_cookie_set(empm_request *req, const char *text,
                        strncmp(name, "__Secure-", 9) == 0;
     const size_t n = strlen(name);
     char field[EMPM__SESSION_MOST * 2 + 200];
-    char *at = req->fields, *next;
+    char *at, *next;
+    int r;
     snprintf(field, sizeof field, "%.64s=%s; Path=/; Max-Age=%lld; HttpOnly; "
              "SameSite=Lax%s", name, text, (long long)max_age_s,
              secure ? "; Secure" : "");
-    /* one that was set before for this answer goes: others of a program stay */
+    if ((r = empm_add_header(req, "Set-Cookie", field)) < 0)
+        return r;
+    /* one that was set before for this answer goes, now that there is another;
+     * those of the program's own stay */
+    at = req->fields;
     while ((at = empm__response_field_line(req, at, "set-cookie", 10, &next)) !=
-           NULL) {
+           NULL && next != req->fields + req->fields_len) {
         if (strncmp(at + 12, name, n) == 0 && at[12 + n] == '=') {
             memmove(at, next, (size_t)(req->fields + req->fields_len - next));
             req->fields_len -= (uint32_t)(next - at);
         } else
             at = next;
     }
-    return empm_add_header(req, "Set-Cookie", field);
+    return r;
 }
 
 /* Makes the cookie of a session and sends it. No cache may keep that answer,
@@ -22504,7 +22983,9 @@ static int empm__session_send(empm_request *req, const empm__login *l)
     return r < 0 ? r : empm_set_header(req, "Cache-Control", "no-store");
 }
 
-/* The session of the request, which is read once; NULL: no memory. */
+/* The session of the request, which is read once; NULL: no memory. One that is
+ * in use is sent anew now and then, so that it does not idle out; not with each
+ * answer, as no cache could keep any of them. */
 static empm__login *empm__session_of(empm_request *req)
 {
     const empm_config *cfg = req->w->cfg;
@@ -22543,11 +23024,13 @@ EMPM_API int empm_session_start(empm_request *req, const char *value)
 {
     empm__login *l = empm__session_of(req), before;
     int r;
-    if (strlen(value) > EMPM__SESSION_VALUE)
+    if (value == NULL || strlen(value) > EMPM__SESSION_VALUE)
         return EMPM_EINVAL;
     if (l == NULL)
         return EMPM_ENOMEM;
     before = *l;
+    /* new chance for each login: the cookie from before it is worth nothing
+     * after it, whoever has set it (session fixation) */
     if (req->w->s->secrets->n == 0 ||
         empm__random_bytes(l->chance, sizeof l->chance) < 0) {
         *l = before;
@@ -22559,7 +23042,7 @@ EMPM_API int empm_session_start(empm_request *req, const char *value)
     memcpy(l->value, value, strlen(value) + 1);
     l->valid = 1;
     if ((r = empm__session_send(req, l)) < 0)
-        *l = before;
+        *l = before;                   /* no cookie, no session */
     else if (before.valid)             /* a login that this one replaces */
         empm__session_log_out(req, &before);
     return r;
@@ -22579,7 +23062,8 @@ EMPM_API int empm_session_end(empm_request *req)
 /* --- the wing ------------------------------------------------------------- */
 
 /* Takes the lines of SessionSecretFile. A key is made of each, for sessions
- * alone. Returns EMPM_OK, or it is said why. */
+ * alone: a file that serves for something else, too, gives nothing away.
+ * Returns EMPM_OK, or it is said why. */
 static int empm__secrets_load(struct empm__secrets *secrets,
                               const empm_config *cfg, empm__report *rep)
 {
@@ -23371,6 +23855,17 @@ static empm__forms *empm__forms_of(empm_request *req)
     return f;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>form-calls -- the parts of a form, as a handler asks for them
+ *
+ * A handler of EMPM_UPLOAD has a form that is complete, any other one the form
+ * of its whole body, which is read at the first question. What a handler takes
+ * over is no longer the request's; a file that it saves is in its folder whole
+ * or not at all. The wing's hooks and the functions of such a route stand here.
+ *
+ * runs on   the worker that runs the request
+ * ------------------------------------------------------------------------- */
+
 EMPM_API int empm_part_at(empm_request *req, int i, empm_part **part)
 {
     const empm__forms *f = empm__forms_of(req);
@@ -23394,7 +23889,10 @@ EMPM_API int empm_part_take(empm_request *req, empm_part *part)
 {
     empm__pool *pool = &req->w->engine->pool;
     empm__form_part *p = (empm__form_part *)(void *)part;
-    const int fd = part->fd;
+    int fd;
+    if (part == NULL)
+        return -1;
+    fd = part->fd;
     part->fd = -1;
     if (p->ours)
         empm__pool_fd_release(pool, EMPM__FOR_BODIES);
@@ -23402,6 +23900,71 @@ EMPM_API int empm_part_take(empm_request *req, empm_part *part)
     p->ours = 0;
     p->spooled = 0;
     return fd;
+}
+
+/* Writes all that a part holds to `fd`, and forces it to the disk. Returns
+ * NULL, or the call that has failed, with errno. */
+static const char *empm__forms_copy(const empm_part *part, int fd)
+{
+    char page[8192];
+    int64_t at = 0;
+    while (at < part->size) {
+        const size_t want = part->size - at > (int64_t)sizeof page
+                                ? sizeof page : (size_t)(part->size - at);
+        const char *from = part->data != NULL ? part->data + at : page;
+        ssize_t n = part->data != NULL ? (ssize_t)want
+                                       : pread(part->fd, page, want, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            errno = n == 0 ? EIO : errno;    /* shorter than what was written */
+            return "pread";
+        }
+        if ((n = write(fd, from, (size_t)n)) < 0 && errno != EINTR)
+            return "write";
+        at += n > 0 ? n : 0;
+    }
+    return fsync(fd) < 0 ? "fsync" : NULL;
+}
+
+EMPM_API int empm_part_save(empm_request *req, empm_part *part,
+                            const char *path)
+{
+    const empm__forms *f = req->forms;
+    const size_t n = path != NULL ? strlen(path) + 32 : 0;
+    const char *failed = NULL;
+    char *beside;
+    int fd = -1, i, why;
+    if (part == NULL || n <= 32 || (part->fd < 0 && part->data == NULL) ||
+        (!f->whole && f->reader.state == EMPM__FORM_DATA &&
+         part == &f->parts[f->n - 1]->pub))
+        return EMPM_EINVAL;
+    if ((beside = (char *)empm_alloc(req, n)) == NULL)
+        return EMPM_ENOMEM;
+    for (i = 0; fd < 0 && i < 100; i++) {
+        snprintf(beside, n, "%s.%08lx.part", path,
+                 ((unsigned long)getpid() << 16 ^
+                  (unsigned long)empm__now_us()) & 0xffffffffUL);
+        fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd < 0 && errno != EEXIST)
+            break;
+    }
+    if (fd < 0)
+        failed = "open";
+    else if ((failed = empm__forms_copy(part, fd)) == NULL &&
+             rename(beside, path) < 0)
+        failed = "rename";
+    if (failed == NULL)
+        return close(fd) == 0 ? EMPM_OK : EMPM_ESYS;
+    why = errno;
+    empm__request_log(req, EMPM_LOG_ERROR, 5804, "empm_part_save: %s: %s: %s",
+                      path, failed, strerror(why));
+    if (fd >= 0) {
+        unlink(beside);
+        close(fd);
+    }
+    errno = why;
+    return EMPM_ESYS;
 }
 
 /* --- the wing ------------------------------------------------------------- */
@@ -23528,6 +24091,7 @@ typedef struct empm__news {            /* an event; it never changes */
 typedef struct empm__ear {             /* a listener */
     struct empm__channels *all;        /* fixed */
     struct empm__channel *channel;     /* fixed */
+    empm_request *req;                 /* fixed: in whose memory it is */
     uint64_t    at;                    /* the event that it wants next; its
                                           worker writes it, under the lock */
     /* the lock */
@@ -23758,6 +24322,7 @@ static int empm__ear_join(empm__ear *ear, const char *name,
     ear->channel->listeners++;
     ear->at = empm__channel_after_locked(ear->channel, last_id);
     pthread_mutex_unlock(lock);
+    empm__bump(&ear->req->w->score->listeners, 1u);
     EMPM_FREE(made);
     return EMPM_OK;
 }
@@ -23771,6 +24336,7 @@ static void empm__ear_leave(void *p)
     pthread_mutex_t *lock = empm__channel_lock(all, c->hash);
     empm__news *gone = NULL;
     int last;
+    empm__bump(&ear->req->w->score->listeners, (uint32_t)-1);
     pthread_mutex_lock(lock);
     if (ear->waits)
         empm__channel_unlink_locked(c, ear);
@@ -23831,9 +24397,19 @@ static uint32_t empm__ear_take(empm__ear *ear, empm__news **list, uint32_t most,
     return n;
 }
 
-/* --- streams -------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>events-streams -- an answer that lasts, and broadcasts
+ *
+ * A stream is a request that suspends itself as soon as its client has all that
+ * the ring has for it. A broadcast, a client that can take more, the heartbeat
+ * and the stop of the server wake it, and all end in empm__events_go_on(),
+ * which sends what there is and waits again.
+ *
+ * runs on   the worker that owns the request; empm_broadcast() on any thread
+ * ------------------------------------------------------------------------- */
 
-/* Sets the fields of a stream, those that the handler has not set. */
+/* Sets the fields of a stream, those that the handler has not set. Nothing may
+ * keep it on its way, or give it to another client. */
 static void empm__events_head(empm_request *req)
 {
     char *end;
@@ -23848,7 +24424,9 @@ static void empm__events_head(empm_request *req)
     empm_set_header(req, "X-Accel-Buffering", "no");
 }
 
-/* The last words: clients come back, but not all at once. */
+/* The last words: clients come back, but not all at once. Each gets a time of
+ * its own, from 0.5 to 2.5 seconds, made of the address of its request: chance
+ * is not needed, only that streams which end together differ. */
 static int empm__events_end(empm_request *req)
 {
     const uint32_t some = (uint32_t)((uintptr_t)req / 64) * 2654435761u +
@@ -23871,6 +24449,8 @@ static int empm__events_send(empm_request *req, empm__ear *ear, int *wrote)
     uint64_t lost;
     uint32_t n, i;
     int r = 0;
+    /* a reference to each event is held without the lock: the ring may drop it
+     * meanwhile. After an error the rest of the portion is only given back */
     for (;;) {
         const int64_t room = EMPM__EVENTS_AHEAD - req->io.out_left -
                              (int64_t)req->body_out_bytes;
@@ -23878,6 +24458,7 @@ static int empm__events_send(empm_request *req, empm__ear *ear, int *wrote)
             return 1;
         n = empm__ear_take(ear, list, (uint32_t)EMPM__COUNT(list), room, &lost);
         if (lost > 0) {
+            empm__bump(&req->w->score->events_lost, lost);
             empm__request_log(req, EMPM_LOG_INFO, 5062, "is too slow for "
                               "EventQueue of %lld: has lost %llu events%s",
                               (long long)req->w->cfg->event_queue_bytes,
@@ -23886,8 +24467,9 @@ static int empm__events_send(empm_request *req, empm__ear *ear, int *wrote)
             r = req->w->cfg->event_skip ? r : -1;
         }
         for (i = 0; i < n; i++) {
-            if (r == 0)
-                r = empm_write(req, empm__news_text(list[i]), list[i]->len);
+            if (r == 0 && (r = empm_write(req, empm__news_text(list[i]),
+                                          list[i]->len)) == EMPM_OK)
+                empm__bump(&req->w->score->events_sent, 1u);
             empm__news_unref(list[i]);
             *wrote = 1;
         }
@@ -23914,6 +24496,8 @@ static int empm__events_go_on(empm_request *req, empm__ear *ear, int beat)
                               ear);
     if (ticket == 0)
         return empm__events_end(req);
+    /* one that is ahead of its client waits for room, and not in the list: a
+     * broadcast has nothing to tell it */
     req->room_at = more ? EMPM__EVENTS_AHEAD / 2 : 0;
     if (!more && !empm__ear_wait(ear, ticket))
         empm_resume(req->w->s, ticket);      /* one has come meanwhile */
@@ -23932,6 +24516,8 @@ static int empm__events_wake(empm_request *req, enum empm_why why, void *user)
     return empm__events_go_on(req, (empm__ear *)user, why == EMPM_TIMEOUT);
 }
 
+/* The listener is in memory of its request, so the cleanup that takes it out of
+ * its channel runs before that memory goes. HEAD gets the fields alone. */
 EMPM_API int empm_events(empm_request *req, const char *channel)
 {
     empm__ear *ear;
@@ -23949,16 +24535,20 @@ EMPM_API int empm_events(empm_request *req, const char *channel)
         return 503;
     memset(ear, 0, sizeof *ear);
     ear->all = req->w->engine->channels;
+    ear->req = req;
     if (empm__ear_join(ear, channel, empm_header(req, "Last-Event-ID")) < 0)
         return 503;
     if (empm_defer(req, empm__ear_leave, ear) != EMPM_OK) {
         empm__ear_leave(ear);
         return 503;
     }
+    /* a graceful stop ends it rather than wait for it. A comment opens it if no
+     * event waits, so that the client sees that its stream is there */
     req->drains = 1;
     return empm__events_go_on(req, ear, 1);
 }
 
+/* For this client alone, and before the channel's: no lock, no ring. */
 EMPM_API int empm_event(empm_request *req, const char *event, const char *id,
                         const void *data, size_t len)
 {
@@ -23997,6 +24587,11 @@ static uint32_t empm__events_tell(empm__engine *e, const char *name,
     return n;
 }
 
+/* The event is made before the lock is taken, and the ones that leave the ring
+ * are freed after it. Without a channel nobody listens: then nothing is kept,
+ * and so nobody can fill memory by broadcasts to names that nobody reads. The
+ * listeners are told in portions, with the lock free between them; those that
+ * join meanwhile have seen the event in the ring, and `seen` ends the loop. */
 EMPM_API int empm_broadcast(empm_server *s, const char *channel,
                             const char *event, const char *id,
                             const void *data, size_t len)
@@ -24047,6 +24642,7 @@ static int empm__events_engine_new(empm__engine *e)
     if (e->channels == NULL)
         return EMPM_ENOMEM;
     memset(e->channels, 0, sizeof *e->channels);
+    /* no secret, but a client cannot choose names that meet in one bucket */
     e->channels->seed = ((uint32_t)empm__now_us() ^ (uint32_t)e->pid << 16) *
                         2654435761u | 1u;
     for (i = 0; i < EMPM__EVENTS_LOCKS; i++)
@@ -24074,6 +24670,1914 @@ static const empm__wing empm__events_wing = {
 static const empm__wing empm__events_wing = EMPM__WING_OFF(NULL);
 
 #endif /* EVENTMPM_NO_EVENTS */
+
+/* ---------------------------------------------------------------------------
+ * >>links -- connections behind a 101: bytes in, pieces out
+ *
+ * An upgraded connection is a link, which stands where its request was: a small
+ * struct and no page. Its owner reads, and hands the bytes to the link's kind;
+ * anybody leaves output for it by its ticket, and never touches the socket.
+ *
+ *     any thread   piece --lock--> box, then kick
+ *     owner        box --lock--> out --sendmsg()--> socket --recv()--> take()
+ *
+ *   OPEN      reads, and takes what is sent
+ *   CLOSING   has said that it closes, and reads until its peer says so, too
+ *   LAST      sends what is queued, then ends; reads no more
+ *   OVER      ends at once
+ *
+ * owner   of the connection's record, but for what is the lock's
+ * lock    links.locks[i % 64]: slot i, and box, box_ends and lives of its link;
+ *         some stores long, with no other. Nothing is freed under it
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+#define EMPM__LINKS_LOCKS  64u
+#define EMPM__PIECES       16          /* in one sendmsg() */
+#define EMPM__PIECE_MOST   (1u << 30)  /* bytes */
+
+enum empm__link_phase { EMPM__LINK_OPEN, EMPM__LINK_CLOSING,
+                        EMPM__LINK_LAST, EMPM__LINK_OVER };
+
+enum empm__piece_kind {
+    EMPM__PIECE_DATA,                  /* bounded by WebSocketQueue */
+    EMPM__PIECE_SIGN,                  /* of life: goes out at any bound, */
+    EMPM__PIECE_PONG,                  /* ... and only the latest does */
+    EMPM__PIECE_END                    /* nothing follows it */
+};
+
+typedef struct empm__piece {           /* output; its bytes follow */
+    struct empm__piece *next;
+    uint32_t len, sent;
+    uint32_t kind;                     /* enum empm__piece_kind */
+    uint32_t unacked;                  /* when the wait to send it began */
+} empm__piece;
+
+/* Input that has not been dealt with; a kind may have more behind it. */
+typedef struct empm__hold {
+    char    *rest;                     /* EMPM_MALLOC, or NULL */
+    uint32_t at, end;                  /* of it */
+    int      ready;                    /* take() goes on without new bytes */
+} empm__hold;
+
+/* take     deals with n bytes, behind which is room for one more. Returns how
+ *          many it has taken: fewer if output waits or the turn is over
+ * due      returns when it wants to be called next; it may set the phase
+ * leave    says goodbye, as the server stops
+ * closed   the last call of the user's; frees what `hold` has beside rest */
+typedef struct empm__link_kind {
+    size_t   (*take)(empm__worker *w, empm_link *l, char *data, size_t n);
+    uint32_t (*due)(empm__worker *w, empm_link *l, uint32_t now_ms);
+    void     (*leave)(empm__worker *w, empm_link *l);
+    void     (*closed)(empm__worker *w, empm_link *l);
+    size_t   hold_bytes;               /* of what `hold` points to */
+} empm__link_kind;
+
+struct empm_link {
+    empm__route  *route;               /* fixed */
+    empm__worker *w;                   /* that runs it, or has run it last */
+    void         *data;                /* the user's */
+    empm__hold   *hold;                /* NULL: nothing waits */
+    empm__piece  *out;                 /* the oldest first */
+    struct empm__member *groups;       /* that it is in; or NULL */
+    empm__piece  *box;                 /* atomic; lock: the latest first */
+    uint32_t      index, serial;       /* fixed: the ticket */
+    uint32_t      queued;              /* atomic: bytes in box and out */
+    uint32_t      heard_at_ms;
+    uint32_t      write_by_ms;         /* NEVER: no wait for the socket */
+    uint16_t      code;                /* for on_close */
+    uint16_t      signs_s;             /* the second in which the peer has sent
+                                          so many signs of life */
+    uint8_t       signs;
+    uint8_t       kind;                /* fixed: EMPM__RAW, EMPM__WS */
+    uint8_t       phase;               /* enum empm__link_phase */
+    uint8_t       flags;               /* EMPM__LINK_* */
+    uint8_t       box_ends;            /* atomic; lock: END is, or was, there */
+    uint8_t       lives;               /* lock: the 101 has been sent */
+};
+
+#if __SIZEOF_POINTER__ == 8
+/* so with glibc, its slot and its record it takes 96 + 8 + 84 bytes */
+EMPM__ASSERT_STATIC(sizeof(empm_link) <= 88, an_idle_socket_is_small);
+#endif
+
+enum { EMPM__RAW, EMPM__WS };
+
+enum {
+    EMPM__LINK_ASKED = 1,              /* a ping is out */
+    EMPM__LINK_NAMED = 2,              /* a subprotocol follows the struct */
+    EMPM__LINK_LEFT  = 4,              /* goodbye has been said */
+    EMPM__LINK_HASTE = 8               /* the wheel may look too late */
+};
+
+struct empm__links {
+    pthread_mutex_t locks[EMPM__LINKS_LOCKS];
+    empm_link     **slots;             /* lock: by index of the record */
+    size_t          bytes;             /* fixed: of these */
+    int64_t         queued;            /* atomic: of all links */
+    int64_t         count;             /* atomic: of links */
+    uint32_t        bye_from_ms;       /* atomic: a drain has begun; or NEVER */
+};
+typedef struct empm__links empm__links;
+
+static const empm__link_kind *empm__link_kind_of(const empm_link *l);
+
+static empm_link *empm__link_of(const empm__conn *c)
+{
+    return (empm_link *)(void *)c->io;
+}
+
+static char *empm__piece_bytes(empm__piece *p)
+{
+    return (char *)(p + 1);
+}
+
+/* --- output --------------------------------------------------------------- */
+
+/* Returns a piece of h and n bytes, or NULL: no memory. */
+static empm__piece *empm__piece_new(enum empm__piece_kind kind,
+                                    const void *head, size_t h,
+                                    const void *data, size_t n)
+{
+    empm__piece *p = (empm__piece *)EMPM_MALLOC(sizeof *p + h + n);
+    if (p == NULL)
+        return NULL;
+    p->next = NULL;
+    p->len = (uint32_t)(h + n);
+    p->sent = 0;
+    p->kind = kind;
+    if (h > 0)
+        memcpy(empm__piece_bytes(p), head, h);
+    if (n > 0)
+        memcpy(empm__piece_bytes(p) + h, data, n);
+    return p;
+}
+
+static void empm__pieces_free(empm__piece *p)
+{
+    while (p != NULL) {
+        empm__piece *next = p->next;
+        EMPM_FREE(p);
+        p = next;
+    }
+}
+
+static pthread_mutex_t *empm__links_lock(empm__links *all, uint32_t i)
+{
+    return &all->locks[i % EMPM__LINKS_LOCKS];
+}
+
+/* Returns the link of a ticket; NULL: there is none any more. */
+static empm_link *empm__links_find_locked(const empm__engine *e,
+                                          empm_ticket ticket)
+{
+    empm_link *l = e->links->slots[(uint32_t)ticket];
+    return l != NULL && l->serial == (uint32_t)(ticket >> 32) ? l : NULL;
+}
+
+/* Can a ticket name a link here at all? */
+static int empm__links_know(const empm__engine *e, empm_ticket ticket)
+{
+    return e->links != NULL && ticket != 0 &&
+           (uint32_t)ticket < e->slab.limit;
+}
+
+/* Takes a pong out of the box that has not left: the latest one is an answer to
+ * all pings before it (RFC 6455 5.5.3). Returns it, or NULL. */
+static empm__piece *empm__link_unbox_pong_locked(empm_link *l)
+{
+    empm__piece *p = l->box, *before = NULL;
+    for (; p != NULL && p->kind != EMPM__PIECE_PONG; p = p->next)
+        before = p;
+    if (p != NULL && before != NULL)
+        before->next = p->next;
+    else if (p != NULL)
+        empm__store(&l->box, p->next);
+    if (p != NULL)
+        p->next = NULL;
+    return p;
+}
+
+/* Is there no room for n bytes more? A single one may be as long as it is. */
+static int empm__link_is_full(const empm__engine *e, const empm_link *l,
+                              size_t n)
+{
+    const uint32_t queued = empm__load(&l->queued);
+    return queued > 0 && queued + (uint64_t)n >
+                             (uint64_t)e->cfg->websocket_queue_bytes;
+}
+
+/* Has somebody said that it ends? */
+static int empm__link_ends(const empm_link *l)
+{
+    return empm__load(&l->box_ends);
+}
+
+/* Puts a piece into the box; the lock of the link is the caller's. Returns
+ * EMPM_OK, EMPM_EGONE or EMPM_EFULL; *spare: a piece to be freed. */
+static int empm__link_box_locked(empm__engine *e, empm_link *l, empm__piece *p,
+                                 empm__piece **spare)
+{
+    *spare = p;
+    if (l == NULL || empm__link_ends(l))
+        return EMPM_EGONE;
+    if (p->kind == EMPM__PIECE_DATA &&
+        (empm__link_is_full(e, l, p->len) ||
+         empm__load(&e->links->queued) + (int64_t)p->len >
+             e->cfg->websocket_max_queued))
+        return EMPM_EFULL;
+    *spare = p->kind == EMPM__PIECE_PONG ? empm__link_unbox_pong_locked(l)
+                                         : NULL;
+    if (*spare == NULL) {
+        __atomic_add_fetch(&l->queued, p->len, __ATOMIC_RELAXED);
+        __atomic_add_fetch(&e->links->queued, (int64_t)p->len,
+                           __ATOMIC_RELAXED);
+    } else {                             /* it has counted, up to now */
+        const uint32_t more = p->len - (*spare)->len;    /* may wrap */
+        __atomic_add_fetch(&l->queued, more, __ATOMIC_RELAXED);
+        __atomic_add_fetch(&e->links->queued, (int64_t)(int32_t)more,
+                           __ATOMIC_RELAXED);
+    }
+    empm__store(&l->box_ends, (uint8_t)(p->kind == EMPM__PIECE_END));
+    p->next = l->box;
+    empm__store(&l->box, p);
+    return EMPM_OK;
+}
+
+/* Leaves a piece for the link of a ticket, which is of that kind; it is the
+ * caller's no more, whatever comes of it. NULL: there was no memory for it. Any
+ * thread. Returns EMPM_OK, EMPM_EGONE, EMPM_EFULL or EMPM_ENOMEM. */
+static int empm__link_put(empm__engine *e, empm_ticket ticket, int kind,
+                          empm__piece *p)
+{
+    const uint32_t i = (uint32_t)ticket;
+    empm__piece *spare = p;
+    empm_link *l;
+    pthread_mutex_t *lock;
+    int r = EMPM_EGONE, lives = 0;
+    if (p == NULL)
+        return EMPM_ENOMEM;
+    if (empm__links_know(e, ticket)) {
+        lock = empm__links_lock(e->links, i);
+        pthread_mutex_lock(lock);
+        l = empm__links_find_locked(e, ticket);
+        if (l != NULL && l->kind == kind)
+            r = empm__link_box_locked(e, l, p, &spare);
+        lives = r == EMPM_OK && l->lives;
+        pthread_mutex_unlock(lock);
+    }
+    empm__pieces_free(spare);
+    if (lives && empm__conn_tell(empm__slab_conn(&e->slab, i),
+                                 (uint32_t)(ticket >> 32),
+                                 EMPM__READY_OUTBOX) == 2) {
+        empm__poller_post(&e->poller, i);
+        empm__poller_wake(&e->poller);
+    }
+    return r;
+}
+
+static empm_ticket empm__link_ticket(const empm_link *l)
+{
+    return (uint64_t)l->serial << 32 | l->index;
+}
+
+/* The same by the owner, for a link of its own: it says what the peer did, or
+ * what a time has brought. What does not fit in memory does not leave. */
+static void empm__link_say(empm__worker *w, const empm_link *l, empm__piece *p)
+{
+    empm__link_put(w->engine, empm__link_ticket(l), l->kind, p);
+}
+
+/* Moves what is in the box behind the output, in order. */
+static void empm__link_unbox(empm__engine *e, empm_link *l)
+{
+    pthread_mutex_t *lock = empm__links_lock(e->links, l->index);
+    empm__piece *p, *next;
+    if (empm__load(&l->box) == NULL)
+        return;
+    pthread_mutex_lock(lock);
+    p = l->box;
+    empm__store(&l->box, (empm__piece *)NULL);
+    pthread_mutex_unlock(lock);
+    for (; p != NULL; p = next) {    /* out is empty: the latest is its last */
+        next = p->next;
+        p->next = l->out;
+        l->out = p;
+    }
+}
+
+/* n bytes have left. */
+static void empm__link_sent(empm__worker *w, empm_link *l, uint32_t n)
+{
+    __atomic_sub_fetch(&l->queued, n, __ATOMIC_RELAXED);
+    __atomic_sub_fetch(&w->engine->links->queued, (int64_t)n,
+                       __ATOMIC_RELAXED);
+    while (l->out != NULL) {             /* also those that have no bytes */
+        empm__piece *p = l->out;
+        const uint32_t some = (uint32_t)empm__min(n, p->len - p->sent);
+        p->sent += some;
+        n -= some;
+        if (p->sent < p->len)
+            return;
+        l->out = p->next;
+        if (p->kind == EMPM__PIECE_END && l->phase == EMPM__LINK_OPEN) {
+            l->phase = EMPM__LINK_CLOSING;
+            l->write_by_ms = empm__time_after(empm__step_clock(w),
+                                              w->cfg->linger_short_ms);
+        }
+        EMPM_FREE(p);
+    }
+}
+
+/* Sends what is queued; *direction: what it waits for, if it is BLOCKED. */
+static enum empm__flushed empm__link_flush(empm__worker *w, empm__conn *c,
+                                           empm_link *l, ssize_t *direction)
+{
+    int64_t wire = 0;
+    for (;;) {
+        struct iovec v[EMPM__PIECES];
+        empm__piece *p;
+        int k = 0;
+        ssize_t n;
+        if (l->out == NULL)
+            empm__link_unbox(w->engine, l);
+        empm__link_sent(w, l, 0);
+        if (l->out == NULL) {
+            if (empm__load(&l->box) != NULL)
+                continue;
+            return EMPM__SENT;
+        }
+        if (w->turn_bytes >= EMPM_TURN_BYTES)
+            return EMPM__TURN_OVER;
+        for (p = l->out; p != NULL && k < EMPM__PIECES; p = p->next, k++) {
+            v[k].iov_base = empm__piece_bytes(p) + p->sent;
+            v[k].iov_len = p->len - p->sent;
+        }
+        n = empm__transport_of(c)->send(w, c, v, k, p != NULL, &wire);
+        if (n == EMPM__LOST)
+            return EMPM__CUT;
+        if (n < 0) {
+            *direction = n;
+            return EMPM__BLOCKED;
+        }
+        w->turn_bytes += (uint32_t)n;
+        if (l->phase != EMPM__LINK_CLOSING)
+            l->write_by_ms = EMPM__NEVER;
+        empm__bump(&w->score->bytes, (uint64_t)n);
+        empm__link_sent(w, l, (uint32_t)n);
+    }
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
+ * >>link-state -- the step UPGRADED
+ *
+ * The owner sends what is queued, deals with what arrives and looks at the
+ * time, in turn, until there is nothing to do but wait. It waits for input, for
+ * what others leave (OUTBOX), for room in the socket if output is left, for a
+ * stop, and until the next of its times. While a peer takes nothing of what
+ * waits for it, what it sends stays in the socket: no peer makes the server
+ * hoard.
+ *
+ * runs on   a worker that owns the connection
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+#define EMPM__BYE_MS    30000          /* a drain's farewells take so long, */
+#define EMPM__BYE_SHARE 10             /* or this part of its limit */
+
+/* --- input ---------------------------------------------------------------- */
+
+/* Keeps n bytes for later; `hold` is made if there is none. Returns 0, or -1:
+ * no memory. */
+static int empm__link_keep(empm__worker *w, empm_link *l, const char *data,
+                           size_t n)
+{
+    empm__hold *h = l->hold;
+    char *rest;
+    if (n == 0)
+        return 0;
+    if (h == NULL) {
+        const size_t bytes = empm__link_kind_of(l)->hold_bytes;
+        h = (empm__hold *)empm__worker_memory(w, NULL, bytes);
+        if (h == NULL)
+            return -1;
+        memset(h, 0, bytes);
+        l->hold = h;
+    }
+    rest = (char *)empm__worker_memory(w, NULL, n + 1);
+    if (rest == NULL)
+        return -1;
+    memcpy(rest, data, n);
+    h->rest = rest;
+    h->at = 0;
+    h->end = (uint32_t)n;
+    return 0;
+}
+
+/* Does something wait that has been read? */
+static int empm__link_holds(const empm_link *l)
+{
+    return l->hold != NULL && (l->hold->rest != NULL || l->hold->ready);
+}
+
+/* Deals with what is held, or reads. Returns 1: go on; 0: nothing more is here,
+ * *direction is waited for; -1: the connection is lost. */
+static int empm__link_read(empm__worker *w, empm__conn *c, empm_link *l,
+                           ssize_t *direction)
+{
+    const empm__link_kind *kind = empm__link_kind_of(l);
+    char *rest, *scratch;
+    uint32_t at, end;
+    ssize_t n;
+    size_t took;
+    if (empm__link_holds(l)) {
+        rest = l->hold->rest;            /* take() may do away with hold */
+        at = l->hold->at;
+        end = l->hold->end;
+        l->hold->rest = NULL;
+        l->hold->at = l->hold->end = 0;
+        took = kind->take(w, l, rest != NULL ? rest + at : NULL, end - at);
+        n = took < end - at ? empm__link_keep(w, l, rest + at + took,
+                                              end - at - took) : 0;
+        EMPM_FREE(rest);
+        return n < 0 ? -1 : 1;
+    }
+    if (c->flags & EMPM__F_DRAINED)
+        return 0;
+    if ((scratch = empm__worker_scratch(w)) == NULL)
+        return -1;
+    n = empm__transport_of(c)->recv(w, c, scratch, EMPM__SCRATCH);
+    if (n == EMPM__LOST)
+        return -1;
+    if (n < 0) {
+        *direction = n;
+        return 0;
+    }
+    if (n == 0) {                        /* its last: ours leaves, too */
+        l->phase = EMPM__LINK_LAST;
+        return 1;
+    }
+    w->turn_bytes += (uint32_t)n;
+    l->heard_at_ms = empm__time_after(w->now_ms, 0);
+    l->flags &= (uint8_t)~EMPM__LINK_ASKED;
+    took = kind->take(w, l, scratch, (size_t)n);
+    return took < (size_t)n && l->phase < EMPM__LINK_LAST &&
+           empm__link_keep(w, l, scratch + took, (size_t)n - took) < 0 ? -1 : 1;
+}
+
+/* --- the state ------------------------------------------------------------ */
+
+/* Ends the link: its ticket is stale from here, and its user is told. */
+static void empm__link_end(empm__worker *w, empm_link *l)
+{
+    empm__engine *e = w->engine;
+    pthread_mutex_t *lock = empm__links_lock(e->links, l->index);
+    const enum empm__call calling = w->calling;
+    pthread_mutex_lock(lock);
+    e->links->slots[l->index] = NULL;
+    pthread_mutex_unlock(lock);
+    empm__conn_next_serial(empm__slab_conn(&e->slab, l->index));
+    __atomic_sub_fetch(&e->links->queued, (int64_t)empm__load(&l->queued),
+                       __ATOMIC_RELAXED);
+    empm__pieces_free(l->out);
+    empm__pieces_free(l->box);
+    l->out = l->box = NULL;
+    l->w = w;
+    empm__turn_call_begins(w, l->route);
+    w->calling = EMPM__CALL_OTHER;
+    empm__link_kind_of(l)->closed(w, l);
+    w->calling = calling;
+    empm__turn_call_ends(w, l->route);
+    if (l->hold != NULL)
+        EMPM_FREE(l->hold->rest);
+    EMPM_FREE(l->hold);
+    EMPM_FREE(l);
+    __atomic_sub_fetch(&e->links->count, 1, __ATOMIC_RELAXED);
+}
+
+/* All is sent, and the peer has nothing more to say that counts. */
+static enum empm__state empm__link_finish(empm__worker *w, empm__conn *c,
+                                          empm_link *l)
+{
+    empm__link_end(w, l);
+    c->io = NULL;
+    empm__store(&c->protocol, (uint8_t)EMPM__HTTP1);
+    c->flags |= EMPM__F_SHORT;
+    return empm__step_finish(w, c, 1);
+}
+
+/* When does a stop that is under way end this link? A drain tells one after the
+ * other, so that not all clients come back in the same second. */
+static uint32_t empm__link_bye_at_ms(empm__worker *w, const empm_link *l,
+                                     uint32_t now_ms)
+{
+    empm__engine *e = w->engine;
+    uint32_t from = empm__load(&e->links->bye_from_ms), none = EMPM__NEVER;
+    const int drain_ms = empm__load(&e->drain_ms);
+    int spread = w->cfg->websocket_drain_ms;
+    if (empm__step_closes_idle(w))
+        return now_ms;
+    if (spread == 0)
+        spread = drain_ms > 0 && drain_ms / EMPM__BYE_SHARE < EMPM__BYE_MS
+                     ? drain_ms / EMPM__BYE_SHARE : EMPM__BYE_MS;
+    if (from == EMPM__NEVER &&
+        __atomic_compare_exchange_n(&e->links->bye_from_ms, &none,
+                                    empm__time_after(now_ms, 0), 0,
+                                    __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        from = empm__time_after(now_ms, 0);
+    else if (from == EMPM__NEVER)
+        from = none;                     /* somebody else was first */
+    return empm__time_after(from, (int64_t)(l->index * 2654435761u >> 16) *
+                                      spread >> 16);
+}
+
+/* Looks at the times of a link. Returns the next one; it may set the phase. */
+static uint32_t empm__link_times(empm__worker *w, empm__conn *c, empm_link *l,
+                                 int blocked, uint32_t now)
+{
+    uint32_t at = EMPM__NEVER, bye;
+    if (l->phase < EMPM__LINK_LAST)
+        at = empm__link_kind_of(l)->due(w, l, now);
+    if (empm__load(&w->engine->stopping) && !(l->flags & EMPM__LINK_LEFT)) {
+        bye = empm__link_bye_at_ms(w, l, now);
+        if (!empm__time_is_late(bye, now))
+            at = empm__time_earlier(at, bye);
+        else if (l->phase == EMPM__LINK_OPEN)
+            empm__link_kind_of(l)->leave(w, l);
+        if (empm__time_is_late(bye, now))
+            l->flags |= EMPM__LINK_LEFT;
+    }
+    if (l->phase == EMPM__LINK_CLOSING) {
+        if (empm__time_is_late(l->write_by_ms, now))
+            l->phase = EMPM__LINK_OVER;
+    } else if (!blocked) {
+        l->write_by_ms = EMPM__NEVER;
+    } else if (l->write_by_ms == EMPM__NEVER ||
+               empm__time_is_late(l->write_by_ms, now)) {
+        /* EPOLLOUT alone would not tell that the peer reads on */
+        const int unacked = empm__fd_unacked(c->fd);
+        if (l->write_by_ms != EMPM__NEVER &&
+            (unacked < 0 || (uint32_t)unacked >= l->out->unacked)) {
+            empm__bump(&w->score->timeouts, 1u);
+            l->phase = EMPM__LINK_OVER;
+        }
+        l->out->unacked = unacked > 0 ? (uint32_t)unacked : 0;
+        l->write_by_ms = empm__time_after(now, l->phase == EMPM__LINK_LAST
+                                                   ? w->cfg->linger_short_ms
+                                                   : w->cfg->timeout_ms);
+    }
+    return empm__time_earlier(at, l->write_by_ms);
+}
+
+/* Parks the link, until `at_ms` at the latest. Its place on the wheel may be as
+ * late as the deadline that it had before. */
+static enum empm__state empm__link_park(empm__worker *w, empm__conn *c,
+                                        empm__wait *wait, ssize_t reads,
+                                        ssize_t writes, uint32_t at_ms)
+{
+    empm_link *l = empm__link_of(c);
+    const uint32_t before = empm__load(&c->deadline_ms);
+    wait->want |= EMPM__WANT(EMPM__READY_OUTBOX | EMPM__READY_STOP);
+    if ((reads != 0 && empm__step_wait(w, c, wait, reads, at_ms) < 0) ||
+        (writes != 0 && empm__step_wait(w, c, wait, writes, at_ms) < 0))
+        return EMPM__CLOSED;
+    wait->deadline_ms = at_ms;
+    if (at_ms != EMPM__NEVER && empm__time_earlier(at_ms, before) != before)
+        l->flags |= EMPM__LINK_HASTE;
+    wait->post = (l->flags & EMPM__LINK_HASTE) != 0;
+    return EMPM__UPGRADED;
+}
+
+/* UPGRADED: sends what is queued, deals with what arrives, looks at the time,
+ * in turn, until neither is to be done. While a peer does not take what waits
+ * for it, what it sends is left in the socket. */
+static enum empm__state empm__do_upgraded(empm__worker *w, empm__conn *c,
+                                          empm__wait *wait)
+{
+    empm_link *l = empm__link_of(c);
+    for (;;) {
+        ssize_t reads = EMPM__WANTS_IN, writes = 0;
+        enum empm__flushed r;
+        uint32_t at;
+        int more = 0;
+        empm__conn_clear(c, EMPM__READY_OUTBOX);  /* before the box is looked
+                                                     into */
+        r = empm__link_flush(w, c, l, &writes);
+        if (r == EMPM__CUT)
+            return EMPM__CLOSED;
+        if (r == EMPM__SENT && l->phase == EMPM__LINK_LAST)
+            return empm__link_finish(w, c, l);
+        if (l->phase >= EMPM__LINK_LAST ||
+            (r == EMPM__BLOCKED && (empm__link_holds(l) ||
+                                    empm__link_is_full(w->engine, l, 1))))
+            reads = 0;
+        else
+            more = empm__link_read(w, c, l, &reads);
+        if (more < 0)
+            return EMPM__CLOSED;
+        if (more > 0 || r == EMPM__TURN_OVER) {
+            if (r != EMPM__TURN_OVER && !empm__turn_is_over(w))
+                continue;
+            wait->turn_over = 1;
+            return EMPM__UPGRADED;
+        }
+        at = empm__link_times(w, c, l, r == EMPM__BLOCKED, empm__step_clock(w));
+        if (l->phase == EMPM__LINK_OVER)
+            return EMPM__CLOSED;
+        if (l->phase != EMPM__LINK_LAST || r == EMPM__BLOCKED)
+            return empm__link_park(w, c, wait, reads, writes, at);
+    }
+}
+
+static void empm__link_taken(empm__worker *w, empm__conn *c)
+{
+    empm_link *l = empm__link_of(c);
+    l->w = w;
+    l->flags &= (uint8_t)~EMPM__LINK_HASTE;
+    empm__store(&w->score->route, l->route->key);
+}
+
+static enum empm__state empm__link_cut(empm__conn *c)
+{
+    (void)c;
+    return EMPM__CLOSED;                 /* retire() tells its user */
+}
+
+static void empm__link_retire(empm__worker *w, empm__conn *c)
+{
+    if (c->io != NULL)
+        empm__link_end(w, empm__link_of(c));
+    c->io = NULL;
+}
+
+static const empm__protocol empm__link_protocol = {
+    "upgraded",
+    { NULL, NULL, NULL, NULL, NULL, NULL, NULL, empm__do_upgraded, NULL, NULL },
+    empm__link_taken, empm__link_cut, empm__link_retire, NULL, NULL, NULL
+};
+#define EMPM__LINK_PROTOCOL empm__link_protocol
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
+ * >>upgrade -- from a request to a link, and protocols of the user's
+ *
+ * A handler makes the link while it has the request, so that what is sent by
+ * its ticket from then on waits for it. The request answers 101 as it would
+ * answer anything, behind earlier answers and at the client's pace; when all is
+ * sent it gives its place to the link, with the bytes that have come behind it.
+ * A link that does not get that far is told so: its last call is owed.
+ *
+ * source    RFC 9110 7.8 (Upgrade), 15.2.2 (101), 15.5.22 (426)
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+/* The 101 has been sent, and nothing of the request is needed any more; or it
+ * never will be. */
+static enum empm__state empm__link_switch(empm_request *req, int sent)
+{
+    empm__worker *w = req->w;
+    empm__conn *c = req->c;
+    empm_link *l = req->link;
+    pthread_mutex_t *lock = empm__links_lock(w->engine->links, l->index);
+    int r = -1;
+    req->link = NULL;
+    l->w = w;
+    if (sent)
+        r = empm__link_keep(w, l, req->io.in + req->io.in_start,
+                            req->io.in_end - req->io.in_start);
+    if (r < 0) {
+        empm__link_end(w, l);
+        return EMPM__CLOSED;
+    }
+    empm__request_flight_end(w, c);
+    c->io = (empm__io *)(void *)l;
+    empm__store(&c->protocol, (uint8_t)EMPM__LINK);
+    l->heard_at_ms = empm__time_after(empm__step_clock(w), 0);
+    pthread_mutex_lock(lock);
+    l->lives = 1;
+    pthread_mutex_unlock(lock);
+    empm__bump(&w->score->upgraded, 1u);
+    return EMPM__UPGRADED;
+}
+
+/* Has the list of the fields called `name` this element? */
+static int empm__link_has_token(const empm_request *req, const char *name,
+                                const char *token)
+{
+    empm__list list;
+    empm__list_of_fields(&list, &req->head, req->text, name, '\\');
+    while (empm__list_next(&list))
+        if (empm__text_same(list.item, list.n, token, strlen(token)))
+            return 1;
+    return 0;
+}
+
+/* Adds the two fields of an upgrade, which are not a handler's to set. Returns
+ * EMPM_OK, EMPM_ENOMEM or EMPM_EFULL. */
+static int empm__link_fields(empm_request *req, const char *protocol)
+{
+    const size_t n = strlen(protocol);
+    char *at;
+    int r = empm__response_fields_reserve(req, n + 40);
+    if (r < 0)
+        return r;
+    at = EMPM__ADD(req->fields + req->fields_len, "Upgrade: ");
+    at = empm__text_append(at, protocol, n);
+    at = EMPM__ADD(at, "\r\nConnection: Upgrade\r\n");
+    req->fields_len = (uint32_t)(at - req->fields);
+    return EMPM_OK;
+}
+
+/* May the request become a link? Returns EMPM_OK, or the status that refuses:
+ * 426 to a client that has not asked for it, 503 while the server drains. */
+static int empm__link_may(empm_request *req, const char *protocol)
+{
+    empm__engine *e = req->w->engine;
+    const int most = req->w->cfg->max_websockets;
+    if (req->head.minor == 0 || !empm__link_has_token(req, "Upgrade", protocol)
+        || !empm__link_has_token(req, "Connection", "upgrade"))
+        return empm__link_fields(req, protocol) < 0 ? 500 : 426;
+    if (empm__load(&e->stopping)) {      /* another process lets it in */
+        empm__request_closes(req, EMPM__CLOSES);
+        return 503;
+    }
+    /* a test without sockets has nothing to hand over */
+    return req->c->fd < 0 || e->links == NULL ||
+           (most > 0 && __atomic_load_n(&e->links->count, __ATOMIC_RELAXED) >=
+                            most) ? 503 : EMPM_OK;
+}
+
+/* Makes the link of a request, of n bytes; from here its ticket is good. NULL:
+ * no memory. */
+static empm_link *empm__link_new(empm_request *req, int kind, size_t n)
+{
+    empm__engine *e = req->w->engine;
+    const uint32_t i = req->w->index;
+    pthread_mutex_t *lock = empm__links_lock(e->links, i);
+    empm_link *l = (empm_link *)empm__worker_memory(req->w, NULL, n);
+    if (l == NULL)
+        return NULL;
+    memset(l, 0, n);
+    empm__conn_next_serial(req->c);
+    l->route = req->route;
+    l->w = req->w;
+    l->index = i;
+    l->serial = empm__load(&req->c->serial);
+    l->write_by_ms = EMPM__NEVER;
+    l->kind = (uint8_t)kind;
+    l->code = 1006;
+    pthread_mutex_lock(lock);
+    e->links->slots[i] = l;
+    pthread_mutex_unlock(lock);
+    __atomic_add_fetch(&e->links->count, 1, __ATOMIC_RELAXED);
+    return l;
+}
+
+/* Forgets a link whose user has refused it: it is told nothing. */
+static void empm__link_forget(empm_request *req, empm_link *l)
+{
+    empm__engine *e = req->w->engine;
+    pthread_mutex_t *lock = empm__links_lock(e->links, l->index);
+    pthread_mutex_lock(lock);
+    e->links->slots[l->index] = NULL;
+    pthread_mutex_unlock(lock);
+    empm__conn_next_serial(req->c);
+    __atomic_sub_fetch(&e->links->queued, (int64_t)empm__load(&l->queued),
+                       __ATOMIC_RELAXED);
+    __atomic_sub_fetch(&e->links->count, 1, __ATOMIC_RELAXED);
+    empm__pieces_free(l->box);
+    EMPM_FREE(l);
+}
+
+/* The answer is a 101, and the link follows it. Returns EMPM_OK, or 500, and
+ * the link is forgotten. */
+static int empm__link_answer(empm_request *req, empm_link *l,
+                             const char *protocol)
+{
+    if (empm__link_fields(req, protocol) < 0) {
+        empm__link_forget(req, l);
+        return 500;
+    }
+    empm__response_body_forget(req);
+    req->status = 101;
+    req->link = l;
+    empm__request_closes(req, EMPM__SWITCHES);
+    empm__request_answered(req, EMPM__BEGUN);
+    return EMPM_OK;
+}
+
+/* --- a protocol of the user's --------------------------------------------- */
+
+typedef struct empm__raw {
+    empm_link            link;         /* first */
+    const empm_upgraded *calls;
+    void                *user;
+} empm__raw;
+
+/* No more is taken for the link: it ends with what it has. */
+static void empm__raw_last(empm__worker *w, empm_link *l)
+{
+    pthread_mutex_t *lock = empm__links_lock(w->engine->links, l->index);
+    pthread_mutex_lock(lock);
+    empm__store(&l->box_ends, (uint8_t)1);
+    pthread_mutex_unlock(lock);
+    l->phase = EMPM__LINK_LAST;
+}
+
+static size_t empm__raw_take(empm__worker *w, empm_link *l, char *data,
+                             size_t n)
+{
+    const empm__raw *raw = (const empm__raw *)(const void *)l;
+    int r = EMPM_OK;
+    if (n > 0 && empm__link_is_full(w->engine, l, 1))
+        return 0;
+    if (n > 0 && raw->calls->on_data != NULL &&
+        l->phase == EMPM__LINK_OPEN) {
+        empm__turn_call_begins(w, l->route);
+        w->calling = EMPM__CALL_OTHER;
+        r = raw->calls->on_data(l, data, n, raw->user);
+        w->calling = EMPM__CALL_NONE;
+        empm__turn_call_ends(w, l->route);
+        w->turn_requests++;
+    }
+    if (r != EMPM_OK)
+        empm__raw_last(w, l);
+    if (l->hold != NULL && l->hold->rest == NULL) {
+        EMPM_FREE(l->hold);
+        l->hold = NULL;
+    }
+    return n;
+}
+
+static uint32_t empm__raw_due(empm__worker *w, empm_link *l, uint32_t now_ms)
+{
+    const empm__raw *raw = (const empm__raw *)(const void *)l;
+    uint32_t at;
+    if (l->phase == EMPM__LINK_CLOSING)      /* END has left: no answer to it */
+        l->phase = EMPM__LINK_LAST;
+    if (raw->calls->silence_ms <= 0)
+        return EMPM__NEVER;
+    at = empm__time_after(l->heard_at_ms, raw->calls->silence_ms);
+    if (empm__time_is_late(at, now_ms))
+        empm__raw_last(w, l);
+    return at;
+}
+
+/* A protocol of which nothing is known has no last words. */
+static void empm__raw_leave(empm__worker *w, empm_link *l)
+{
+    empm__raw_last(w, l);
+}
+
+static void empm__raw_closed(empm__worker *w, empm_link *l)
+{
+    const empm__raw *raw = (const empm__raw *)(const void *)l;
+    (void)w;
+    if (raw->calls->on_close != NULL)
+        raw->calls->on_close(l, raw->user);
+}
+
+EMPM_API int empm_upgrade(empm_request *req, const char *protocol,
+                          const empm_upgraded *calls, void *user,
+                          empm_ticket *ticket)
+{
+    empm_link *l;
+    int r;
+    if (protocol == NULL || calls == NULL ||
+        !empm__chars_all(&req->w->s->chars, protocol, strlen(protocol),
+                         EMPM__VCHAR))
+        return EMPM_EINVAL;
+    if (req->w->calling != EMPM__CALL_HANDLER || req->link != NULL ||
+        req->suspension != EMPM__SUSP_NONE || req->body_open ||
+        !empm__request_head_is_open(req))
+        return EMPM_EMISUSE;
+    if ((r = empm__link_may(req, protocol)) != EMPM_OK)
+        return r;
+    if ((l = empm__link_new(req, EMPM__RAW, sizeof(empm__raw))) == NULL)
+        return 503;
+    ((empm__raw *)(void *)l)->calls = calls;
+    ((empm__raw *)(void *)l)->user = user;
+    if (ticket != NULL)
+        *ticket = empm__link_ticket(l);
+    return empm__link_answer(req, l, protocol);
+}
+
+/* --- calls ---------------------------------------------------------------- */
+
+/* The bytes that wait for a link; -1: it has gone. */
+static int64_t empm__links_queued(empm__engine *e, empm_ticket ticket)
+{
+    pthread_mutex_t *lock;
+    const empm_link *l;
+    int64_t n;
+    if (!empm__links_know(e, ticket))
+        return -1;
+    lock = empm__links_lock(e->links, (uint32_t)ticket);
+    pthread_mutex_lock(lock);
+    l = empm__links_find_locked(e, ticket);
+    n = l == NULL ? -1 : (int64_t)empm__load(&l->queued);
+    pthread_mutex_unlock(lock);
+    return n;
+}
+
+EMPM_API int64_t empm_link_queued(empm_server *s, empm_ticket ticket)
+{
+    return empm__links_queued(&s->engine, ticket);
+}
+
+EMPM_API empm_ticket empm_link_ticket(const empm_link *link)
+{
+    return empm__link_ticket(link);
+}
+
+EMPM_API empm_server *empm_link_server(const empm_link *link)
+{
+    return link->w->s;
+}
+
+EMPM_API int empm_link_send(empm_server *s, empm_ticket ticket,
+                            const void *data, size_t len)
+{
+    if (len >= EMPM__PIECE_MOST)
+        return EMPM_EFULL;
+    if (data == NULL && len > 0)
+        return EMPM_EINVAL;
+    return empm__link_put(&s->engine, ticket, EMPM__RAW,
+                          empm__piece_new(EMPM__PIECE_DATA, NULL, 0, data,
+                                          len));
+}
+
+EMPM_API int empm_link_close(empm_server *s, empm_ticket ticket)
+{
+    return empm__link_put(&s->engine, ticket, EMPM__RAW,
+                          empm__piece_new(EMPM__PIECE_END, NULL, 0, NULL, 0));
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
+ * >>websocket-bytes -- UTF-8 as it comes, and the answer to a key
+ *
+ * A text may be cut anywhere, between frames and within a character, and is
+ * refused at its first bad byte: so the check keeps a state of one byte. SHA-1
+ * is here because RFC 6455 shows by it that a server knows the protocol; it
+ * protects nothing.
+ *
+ * source    RFC 3629 4 (UTF-8), FIPS 180-4 (SHA-1), RFC 6455 4.2.2
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+/* --- UTF-8, as it comes --------------------------------------------------- */
+
+#define EMPM__UTF8_BAD 255u
+
+/* Goes on with n bytes of a text. A state is what may come next: 0, a
+ * character; 1 to 3, so many bytes of one; 4 to 7, its second byte, of which
+ * some would be another spelling, a surrogate or no character. Returns the new
+ * state, or UTF8_BAD. */
+static unsigned empm__ws_utf8(unsigned state, const char *s, size_t n)
+{
+    static const uint8_t from[8] = { 0, 0x80, 0x80, 0x80, 0xa0, 0x80, 0x90,
+                                     0x80 };
+    static const uint8_t to[8] = { 0, 0xbf, 0xbf, 0xbf, 0xbf, 0x9f, 0xbf,
+                                   0x8f };
+    static const uint8_t next[8] = { 0, 0, 1, 2, 1, 1, 2, 2 };
+    size_t i = 0;
+    while (i < n) {
+        const unsigned ch = (unsigned char)s[i];
+        uint64_t eight;
+        if (state == 0 && ch < 0x80 && n - i >= 8) {
+            memcpy(&eight, s + i, 8);
+            i += (eight & UINT64_C(0x8080808080808080)) == 0 ? 8 : 1;
+            continue;
+        }
+        i++;
+        if (state != 0)
+            state = ch >= from[state] && ch <= to[state] ? next[state]
+                                                         : EMPM__UTF8_BAD;
+        else if (ch >= 0x80)
+            state = ch < 0xc2 ? EMPM__UTF8_BAD : ch < 0xe0 ? 1
+                  : ch == 0xe0 ? 4 : ch == 0xed ? 5 : ch < 0xf0 ? 2
+                  : ch == 0xf0 ? 6 : ch < 0xf4 ? 3 : ch == 0xf4 ? 7
+                  : EMPM__UTF8_BAD;
+        if (state == EMPM__UTF8_BAD)
+            return state;
+    }
+    return state;
+}
+
+/* --- the answer to a key -------------------------------------------------- */
+
+#define EMPM__SHA1_TURN(x, n) ((x) << (n) | (x) >> (32 - (n)))
+
+/* Takes a block of 64 bytes. The schedule is a ring of 16 words. */
+static void empm__ws_sha1_block(uint32_t h[5], const unsigned char *p)
+{
+    uint32_t w[16], a = h[0], b = h[1], c = h[2], d = h[3], e = h[4], f, t;
+    int i;
+    for (i = 0; i < 16; i++, p += 4)
+        w[i] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 |
+               (uint32_t)p[2] << 8 | p[3];
+    for (i = 0; i < 80; i++) {
+        if (i >= 16) {
+            t = w[(i + 13) & 15] ^ w[(i + 8) & 15] ^ w[(i + 2) & 15] ^
+                w[i & 15];
+            w[i & 15] = EMPM__SHA1_TURN(t, 1);
+        }
+        f = i < 20   ? ((b & c) | (~b & d)) + 0x5a827999u
+            : i < 40 ? (b ^ c ^ d) + 0x6ed9eba1u
+            : i < 60 ? ((b & c) | (d & (b | c))) + 0x8f1bbcdcu
+                     : (b ^ c ^ d) + 0xca62c1d6u;
+        t = EMPM__SHA1_TURN(a, 5) + f + e + w[i & 15];
+        e = d;
+        d = c;
+        c = EMPM__SHA1_TURN(b, 30);
+        b = a;
+        a = t;
+    }
+    h[0] += a;
+    h[1] += b;
+    h[2] += c;
+    h[3] += d;
+    h[4] += e;
+}
+
+/* The SHA-1 of at most 119 bytes. */
+static void empm__ws_sha1(unsigned char out[20], const char *s, size_t n)
+{
+    uint32_t h[5] = { 0x67452301u, 0xefcdab89u, 0x98badcfeu, 0x10325476u,
+                      0xc3d2e1f0u };
+    unsigned char block[128];
+    const size_t end = n < 56 ? 64 : 128;
+    size_t i;
+    memset(block, 0, sizeof block);
+    memcpy(block, s, n);
+    block[n] = 0x80;
+    block[end - 2] = (unsigned char)(n >> 5);        /* the length in bits */
+    block[end - 1] = (unsigned char)(n << 3);
+    for (i = 0; i < end; i += 64)
+        empm__ws_sha1_block(h, block + i);
+    for (i = 0; i < 20; i++)
+        out[i] = (unsigned char)(h[i / 4] >> 8 * (3 - i % 4));
+}
+
+/* Sec-WebSocket-Accept for a key of 24 characters: 28 and a NUL. */
+static void empm__ws_accept(char to[29], const char *key)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop"
+                                 "qrstuvwxyz0123456789+/";
+    static const char guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    unsigned char sum[21];
+    char text[24 + sizeof guid];
+    int i;
+    memcpy(text, key, 24);
+    memcpy(text + 24, guid, sizeof guid);
+    empm__ws_sha1(sum, text, sizeof text - 1);
+    sum[20] = 0;
+    for (i = 0; i < 28; i++) {
+        const unsigned char *p = sum + i / 4 * 3;
+        const uint32_t v = (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2];
+        to[i] = digits[v >> 6 * (3 - i % 4) & 63];
+    }
+    to[27] = '=';
+    to[28] = '\0';
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
+ * >>websocket-frames -- frames in and out, and what is wrong with them
+ *
+ * A message whose one frame has come whole is unmasked where it stands and goes
+ * to the user from there; any other is gathered, piece by piece as it comes, in
+ * memory that it has until it is whole. Every length is compared before it is
+ * added or cast.
+ *
+ *    0       1         2                                   payload
+ *   +-------+---------+-----------------------+-----------+---------
+ *   |FIN op |MASK len | len 126: 2, 127: 8    | mask: 4   | ...
+ *   +-------+---------+-----------------------+-----------+---------
+ *
+ * source    RFC 6455 5 (frames), 7.4 (close codes)
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+#define EMPM__WS_CONTROL   125u        /* bytes of a control frame's payload */
+#define EMPM__WS_SMALL     64u         /* bytes of a small fragment, of which */
+#define EMPM__WS_FRAGMENTS 1024u       /* ... a message may have so many */
+#define EMPM__WS_SIGNS     100u        /* control frames in a second */
+#define EMPM__WS_GATHERS   65536u      /* bytes of a message; more are reserved
+                                          of MaxBodyMemory */
+
+enum { EMPM__WS_MORE, EMPM__WS_TEXT, EMPM__WS_BINARY, EMPM__WS_CLOSE = 8,
+       EMPM__WS_PING, EMPM__WS_PONG };         /* opcodes */
+
+typedef struct empm__ws_in {           /* while a message is not whole */
+    empm__hold    hold;                /* first */
+    uint64_t      left;                /* bytes of the frame that are to come */
+    char         *bytes;               /* of the message; EMPM_MALLOC */
+    size_t        len, cap;
+    int64_t       reserved;            /* of pool.body_memory */
+    uint32_t      began_ms;            /* its first byte came */
+    uint32_t      got;                 /* bytes of it, frames included */
+    uint32_t      small;               /* small fragments */
+    uint8_t       type;                /* of the message; 0: none has begun */
+    uint8_t       utf8;
+    uint8_t       in_frame;            /* its head is complete */
+    uint8_t       head_len, control_len;
+    uint8_t       head[14];
+    char          control[EMPM__WS_CONTROL];
+} empm__ws_in;
+
+/* --- out ------------------------------------------------------------------ */
+
+/* Writes the head of a frame that is a whole message, at most 10 bytes; returns
+ * how many. A server's frames are not masked. */
+static size_t empm__ws_head_write(unsigned char to[10], int opcode, uint64_t n)
+{
+    size_t k = n < 126 ? 0 : n < 65536 ? 2 : 8, i;
+    to[0] = (unsigned char)(0x80 | opcode);
+    to[1] = (unsigned char)(k == 0 ? n : k == 2 ? 126 : 127);
+    for (i = 0; i < k; i++)
+        to[2 + i] = (unsigned char)(n >> 8 * (k - 1 - i));
+    return 2 + k;
+}
+
+/* Returns a frame, or NULL: no memory. */
+static empm__piece *empm__ws_frame(enum empm__piece_kind kind, int opcode,
+                                   const void *data, size_t n)
+{
+    unsigned char head[10];
+    return empm__piece_new(kind, head, empm__ws_head_write(head, opcode, n),
+                           data, n);
+}
+
+/* Returns a close frame; code 0 or 1005: one that is empty. */
+static empm__piece *empm__ws_close_frame(int code, const char *reason, size_t n)
+{
+    char text[EMPM__WS_CONTROL];
+    if (code == 0 || code == 1005)
+        return empm__ws_frame(EMPM__PIECE_END, EMPM__WS_CLOSE, NULL, 0);
+    text[0] = (char)(code >> 8);
+    text[1] = (char)(code & 255);
+    if (n > 0)
+        memcpy(text + 2, reason, n);
+    return empm__ws_frame(EMPM__PIECE_END, EMPM__WS_CLOSE, text, n + 2);
+}
+
+/* May a peer, or a program, send this code? The others are for the ends of
+ * connections that nobody has closed, or for nobody (RFC 6455 7.4). */
+static int empm__ws_code_is_good(int code)
+{
+    return (code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) ||
+           (code >= 3000 && code <= 4999);
+}
+
+/* The peer has broken a rule: it is told, and nothing of it is read again. */
+static void empm__ws_fail(empm__worker *w, empm_link *l, int code)
+{
+    l->code = (uint16_t)code;
+    empm__worker_log(w, EMPM_LOG_INFO, 6002, "a WebSocket of %s: %s: closed "
+                     "with %d", l->route->user->pattern,
+                     code == 1007 ? "a text that is no UTF-8"
+                     : code == 1008 ? "too many or too slow frames"
+                     : code == 1009 ? "a message longer than "
+                                      "LimitWebSocketMessage"
+                     : code == 1013 ? "MaxBodyMemory is reached, or no memory"
+                     : "a frame that breaks the protocol", code);
+    empm__link_say(w, l, empm__ws_close_frame(code, NULL, 0));
+    l->phase = EMPM__LINK_LAST;
+}
+
+/* --- heads ---------------------------------------------------------------- */
+
+/* Unmasks n bytes, of which the first is masked with mask[at % 4]. */
+static void empm__ws_unmask(char *p, size_t n, const uint8_t mask[4],
+                            unsigned at)
+{
+    char key[8];
+    uint64_t k, x;
+    size_t i;
+    for (i = 0; i < 8; i++)
+        key[i] = (char)mask[(at + i) % 4];
+    memcpy(&k, key, 8);
+    for (; n >= 8; n -= 8, p += 8) {
+        memcpy(&x, p, 8);
+        x ^= k;
+        memcpy(p, &x, 8);
+    }
+    for (i = 0; i < n; i++)
+        p[i] = (char)(p[i] ^ key[i]);
+}
+
+/* Returns the bytes of a head, by its second one. */
+static size_t empm__ws_head_bytes(unsigned second)
+{
+    return 6 + ((second & 127) == 126 ? 2u : (second & 127) == 127 ? 8u : 0u);
+}
+
+static int empm__ws_opcode(const empm__ws_in *in)
+{
+    return in->head[0] & 15;
+}
+
+/* Judges the first two bytes of a head. Returns 0, or the close code. */
+static int empm__ws_judge(const empm__ws_in *in)
+{
+    const int opcode = empm__ws_opcode(in), fin = in->head[0] & 0x80;
+    if ((in->head[0] & 0x70) != 0 || !(in->head[1] & 0x80))
+        return 1002;                     /* an extension; not masked */
+    if (opcode >= EMPM__WS_CLOSE)
+        return opcode > EMPM__WS_PONG || !fin ||
+               (in->head[1] & 127u) > EMPM__WS_CONTROL ? 1002 : 0;
+    if (opcode > EMPM__WS_BINARY)
+        return 1002;
+    return (opcode == EMPM__WS_MORE) != (in->type != 0) ? 1002 : 0;
+}
+
+/* The head of a frame is whole. Returns 0, or the close code. `most`: bytes of
+ * a message. */
+static int empm__ws_frame_begins(empm__ws_in *in, uint64_t most)
+{
+    const size_t k = empm__ws_head_bytes(in->head[1]) - 6;
+    uint64_t n = k == 0 ? in->head[1] & 127u : 0;
+    size_t i;
+    for (i = 0; i < k; i++)
+        n = n << 8 | in->head[2 + i];
+    if ((k == 2 && n < 126) || (k == 8 && (n < 65536 || n >> 63 != 0)))
+        return 1002;                     /* not its shortest form */
+    in->left = n;
+    in->in_frame = 1;
+    in->control_len = 0;
+    if (empm__ws_opcode(in) >= EMPM__WS_CLOSE)
+        return 0;
+    if (n > most - in->len)              /* the sum of all that came before */
+        return 1009;
+    if (n < EMPM__WS_SMALL &&
+        (in->type != 0 || !(in->head[0] & 0x80)) &&
+        ++in->small > EMPM__WS_FRAGMENTS)
+        return 1008;
+    if (in->type == 0)
+        in->type = (uint8_t)empm__ws_opcode(in);
+    return 0;
+}
+
+/* Takes bytes of a head. Returns -1: they are not all here; 0; or the code. */
+static int empm__ws_head(empm__ws_in *in, char **data, size_t *n,
+                         uint64_t most)
+{
+    for (;;) {
+        const size_t whole = in->head_len < 2
+                                 ? 2 : empm__ws_head_bytes(in->head[1]);
+        const size_t some = empm__min(*n, whole - in->head_len);
+        int code;
+        memcpy(in->head + in->head_len, *data, some);
+        in->head_len = (uint8_t)(in->head_len + some);
+        *data += some;
+        *n -= some;
+        if (in->head_len < whole)
+            return -1;
+        if (whole > 2)
+            return empm__ws_frame_begins(in, most);
+        if ((code = empm__ws_judge(in)) != 0)
+            return code;
+    }
+}
+
+/* --- messages ------------------------------------------------------------- */
+
+/* Appends to the message. Returns 0, or the close code: 1013. */
+static int empm__ws_gather(empm__worker *w, empm__ws_in *in, const char *data,
+                           size_t n)
+{
+    empm__pool *pool = &w->engine->pool;
+    size_t cap = in->cap;
+    char *more;
+    if (in->len + n + 1 > cap) {         /* the message is bounded: no overflow,
+                                            and a NUL fits */
+        cap = empm__min(in->cap * 2, in->len + n + (size_t)in->left + 1);
+        if (cap < in->len + n + 1)
+            cap = in->len + n + 1;
+        if (cap > EMPM__WS_GATHERS) {
+            if (!empm__budget_reserve(&pool->body_memory,
+                                      (int64_t)cap - in->reserved,
+                                      w->cfg->max_body_memory))
+                return 1013;
+            in->reserved = (int64_t)cap;
+        }
+        more = (char *)empm__worker_memory(w, in->bytes, cap);
+        if (more == NULL)
+            return 1013;
+        in->bytes = more;
+        in->cap = cap;
+    }
+    if (n > 0)
+        memcpy(in->bytes + in->len, data, n);
+    in->len += n;
+    return 0;
+}
+
+/* Gives back what a message was gathered in. */
+static void empm__ws_drop(empm__worker *w, empm__ws_in *in)
+{
+    empm__budget_release(&w->engine->pool.body_memory, in->reserved);
+    EMPM_FREE(in->bytes);
+    in->bytes = NULL;
+    in->len = in->cap = 0;
+    in->reserved = 0;
+    in->type = in->utf8 = 0;
+    in->small = in->got = 0;
+    in->hold.ready = 0;
+}
+
+static const empm_websocket *empm__ws_calls(const empm_link *l)
+{
+    return (const empm_websocket *)(const void *)l->route->user->root;
+}
+
+/* Gives a message to the user. There is room for a byte behind it, which is
+ * another frame's and stays. Once a close is on its way nobody wants it. */
+static void empm__ws_deliver(empm__worker *w, empm_link *l, int type,
+                             char *data, size_t n)
+{
+    const empm_websocket *calls = empm__ws_calls(l);
+    const char behind = data[n];
+    empm__bump(&w->score->ws_messages, 1u);
+    w->turn_requests++;
+    if (calls->on_message == NULL || empm__link_ends(l))
+        return;
+    data[n] = '\0';
+    __atomic_add_fetch(&l->route->running, 1u, __ATOMIC_RELAXED);
+    empm__turn_call_begins(w, l->route);
+    w->calling = EMPM__CALL_OTHER;
+    calls->on_message(l, type, data, n, l->route->user->user);
+    w->calling = EMPM__CALL_NONE;
+    empm__turn_call_ends(w, l->route);
+    __atomic_sub_fetch(&l->route->running, 1u, __ATOMIC_RELAXED);
+    data[n] = behind;
+}
+
+/* The peer closes. The first close of either side is answered by the other, and
+ * then the server ends the connection (RFC 6455 5.5.1, 7.1.1). */
+static int empm__ws_closes(empm__worker *w, empm_link *l, const empm__ws_in *in)
+{
+    const unsigned char *p = (const unsigned char *)in->control;
+    const int code = in->control_len >= 2 ? p[0] << 8 | p[1] : 1005;
+    if (in->control_len == 1 ||
+        (in->control_len >= 2 && !empm__ws_code_is_good(code)))
+        return 1002;
+    if (in->control_len > 2 &&
+        empm__ws_utf8(0, in->control + 2, in->control_len - 2u) != 0)
+        return 1007;
+    l->code = (uint16_t)code;
+    empm__link_say(w, l, empm__ws_close_frame(code, NULL, 0));  /* or is said */
+    l->phase = EMPM__LINK_LAST;
+    return 0;
+}
+
+/* A control frame is whole. Returns 0, or the close code. */
+static int empm__ws_control(empm__worker *w, empm_link *l,
+                            const empm__ws_in *in)
+{
+    const uint16_t second = (uint16_t)(w->now_ms / 1000);
+    if (l->signs_s != second) {
+        l->signs_s = second;
+        l->signs = 0;
+    }
+    if (empm__ws_opcode(in) == EMPM__WS_CLOSE)
+        return empm__ws_closes(w, l, in);
+    if (++l->signs > EMPM__WS_SIGNS)
+        return 1008;
+    if (empm__ws_opcode(in) == EMPM__WS_PING)
+        empm__link_say(w, l, empm__ws_frame(EMPM__PIECE_PONG, EMPM__WS_PONG,
+                                            in->control, in->control_len));
+    return 0;
+}
+
+/* n bytes of a data frame's payload, unmasked; it may be all of it. Returns 0,
+ * or the close code. */
+static int empm__ws_payload(empm__worker *w, empm_link *l, empm__ws_in *in,
+                            char *data, size_t n)
+{
+    const int last = in->left == 0 && (in->head[0] & 0x80) != 0;
+    int code;
+    if (in->type == EMPM__WS_TEXT) {
+        const unsigned state = empm__ws_utf8(in->utf8, data, n);
+        if (state == EMPM__UTF8_BAD || (last && state != 0))
+            return 1007;
+        in->utf8 = (uint8_t)state;
+    }
+    /* what the callback may answer has room, or the message waits */
+    if (last && in->len == 0 && !empm__link_is_full(w->engine, l, n)) {
+        const int type = in->type;
+        empm__ws_drop(w, in);
+        empm__ws_deliver(w, l, type, data, n);
+        return 0;
+    }
+    if ((code = empm__ws_gather(w, in, data, n)) != 0)
+        return code;
+    in->hold.ready = last;
+    return 0;
+}
+
+/* Gives out a message that was gathered, if what waits for the peer allows it.
+ * Returns 1 if none waits any more. */
+static int empm__ws_ready(empm__worker *w, empm_link *l, empm__ws_in *in)
+{
+    if (!in->hold.ready)
+        return 1;
+    if (empm__link_is_full(w->engine, l, in->len))
+        return 0;
+    in->hold.ready = 0;
+    empm__ws_deliver(w, l, in->type, in->bytes, in->len);
+    empm__ws_drop(w, in);
+    return 1;
+}
+
+/* Takes a part of a frame: of its head, or of its payload. Returns 0, or the
+ * close code. */
+static int empm__ws_part(empm__worker *w, empm_link *l, empm__ws_in *in,
+                         char **data, size_t *n)
+{
+    const empm_websocket *calls = empm__ws_calls(l);
+    const uint64_t most = empm__min((size_t)EMPM__PIECE_MOST, (size_t)(
+        calls->limit > 0 ? calls->limit : w->cfg->limit_websocket_message));
+    int code;
+    size_t some;
+    uint8_t *mask;
+    char *at;
+    if (!in->in_frame && (code = empm__ws_head(in, data, n, most)) != 0)
+        return code < 0 ? 0 : code;
+    mask = in->head + in->head_len - 4;
+    at = *data;
+    some = in->left < *n ? (size_t)in->left : *n;
+    if (some > 0)
+        empm__ws_unmask(at, some, mask, 0);
+    in->left -= some;
+    if (some % 4 != 0 && in->left > 0) {     /* turn the mask, for the rest */
+        uint8_t turned[4];
+        size_t i;
+        for (i = 0; i < 4; i++)
+            turned[i] = mask[(some + i) % 4];
+        memcpy(mask, turned, 4);
+    }
+    *data += some;
+    *n -= some;
+    if (empm__ws_opcode(in) >= EMPM__WS_CLOSE) {
+        if (some > 0)
+            memcpy(in->control + in->control_len, at, some);
+        in->control_len = (uint8_t)(in->control_len + some);
+        code = in->left == 0 ? empm__ws_control(w, l, in) : 0;
+    } else
+        code = some > 0 || in->left == 0
+                   ? empm__ws_payload(w, l, in, at, some) : 0;
+    if (in->left == 0)
+        in->in_frame = in->head_len = 0;
+    return code;
+}
+
+/* Is nothing here of a message? */
+static int empm__ws_is_between(const empm__ws_in *in)
+{
+    return in->head_len == 0 && in->type == 0;
+}
+
+/* Takes input: see empm__link_kind. What lasts until there is more of it is
+ * kept on the heap; most messages come and go within one call. */
+static size_t empm__ws_take(empm__worker *w, empm_link *l, char *data, size_t n)
+{
+    empm__ws_in local, *in = (empm__ws_in *)(void *)l->hold;
+    char nothing[1], *at = data != NULL ? data : nothing;
+    size_t left = n, before;
+    int code = 0;
+    if (in == NULL)
+        memset(in = &local, 0, offsetof(empm__ws_in, control));
+    while (code == 0 && l->phase < EMPM__LINK_LAST &&
+           empm__ws_ready(w, l, in) && left > 0 &&
+           (left == n || !empm__turn_is_over(w))) {
+        if (empm__ws_is_between(in))
+            in->began_ms = empm__time_after(w->now_ms, 0);
+        before = left;
+        code = empm__ws_part(w, l, in, &at, &left);
+        in->got += (uint32_t)(before - left);
+    }
+    if (code == 0 && in == &local && l->phase < EMPM__LINK_LAST &&
+        !empm__ws_is_between(in)) {
+        in = (empm__ws_in *)empm__worker_memory(w, NULL, sizeof *in);
+        if (in != NULL)
+            memcpy(in, &local, sizeof local);
+        else
+            code = 1013;
+        l->hold = (empm__hold *)(void *)in;
+        in = in != NULL ? in : &local;
+    }
+    if (code != 0)
+        empm__ws_fail(w, l, code);
+    if (l->phase >= EMPM__LINK_LAST || empm__ws_is_between(in)) {
+        empm__ws_drop(w, in);
+        EMPM_FREE(l->hold);              /* its rest is the caller's */
+        l->hold = NULL;
+    }
+    return l->phase >= EMPM__LINK_LAST ? n : n - left;
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
+ * >>websocket -- the handshake, the times of a socket, and its calls
+ *
+ * The request of a handshake is judged and shown to on_open before anything is
+ * answered, so a refusal is an answer like any other. After that a socket is a
+ * link (>>links), whose kind reads frames. A peer that is silent is asked for a
+ * sign of life, and one that gives none is dropped: browsers cannot ask, and
+ * proxies cut what is silent for a minute.
+ *
+ *   GET, no body                            405, 400
+ *   Upgrade and Connection ask for it       426
+ *   Sec-WebSocket-Version is 13             426
+ *   one Sec-WebSocket-Key of 16 bytes       400
+ *   Origin is allowed                       403
+ *   the server does not drain, has room     503
+ *   on_open                                 its status
+ *
+ * source    RFC 6455 4.2 (handshake), 7.1 (ends)
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+/* --- the request ---------------------------------------------------------- */
+
+/* Returns the value of the only field called `name`; NULL: there is none, or
+ * *many: there are several. */
+static const char *empm__ws_only(const empm_request *req, const char *name,
+                                 int *many)
+{
+    const empm__head *h = &req->head;
+    const size_t n = strlen(name);
+    const uint32_t i = empm__head_find(h, req->text, name, n, 0);
+    *many = i < h->nfields &&
+            empm__head_find(h, req->text, name, n, i + 1) < h->nfields;
+    return i < h->nfields && !*many ? req->text + h->fields[i].value : NULL;
+}
+
+/* Is it 16 bytes in base64? Their last digit has two bits of the last byte. */
+static int empm__ws_key_is_good(const char *key)
+{
+    size_t i;
+    if (key == NULL || strlen(key) != 24 || strcmp(key + 22, "==") != 0 ||
+        strchr("AQgw", key[21]) == NULL)
+        return 0;
+    for (i = 0; i < 22; i++) {
+        const char lower = (char)(key[i] | 32);
+        if (!empm__ascii_is_digit((unsigned char)key[i]) && key[i] != '+' &&
+            key[i] != '/' && (lower < 'a' || lower > 'z'))
+            return 0;
+    }
+    return 1;
+}
+
+/* May a page of this origin connect? `list` NULL: one of the same host and port
+ * as the request. Schemes are not compared then: TLS may end at a proxy.
+ * Nothing is compared in part: "https://a.example.evil" is no
+ * "https://a.example". */
+static int empm__ws_origin_is_good(empm_request *req, const char *list,
+                                   const char *origin)
+{
+    const char *host = empm_host(req), *at = strstr(origin, "://");
+    empm__list l;
+    if (list != NULL) {
+        empm__list_of_value(&l, list);
+        while (empm__list_next(&l))
+            if ((l.n == 1 && *l.item == '*') ||
+                empm__text_same(l.item, l.n, origin, strlen(origin)))
+                return 1;
+        return 0;
+    }
+    return at != NULL && at > origin && *host != '\0' &&
+           empm__text_same(at + 3, strlen(at + 3), host, strlen(host));
+}
+
+/* Returns the first of our subprotocols that the client has offered, n bytes;
+ * NULL: none. */
+static const char *empm__ws_choose(const empm_request *req, const char *ours,
+                                   size_t *n)
+{
+    empm__list mine, theirs;
+    if (ours == NULL)
+        return NULL;
+    empm__list_of_value(&mine, ours);
+    while (empm__list_next(&mine)) {
+        empm__list_of_fields(&theirs, &req->head, req->text,
+                             "Sec-WebSocket-Protocol", '\\');
+        while (empm__list_next(&theirs))
+            if (theirs.n == mine.n &&
+                memcmp(theirs.item, mine.item, mine.n) == 0) {
+                *n = mine.n;
+                return mine.item;
+            }
+    }
+    return NULL;
+}
+
+/* Judges the handshake. Returns EMPM_OK, or the status that refuses it. */
+static int empm__ws_judge_request(empm_request *req,
+                                  const empm_websocket *calls)
+{
+    const char *version, *origin;
+    char path[208];
+    int many, r;
+    if (strcmp(empm_method(req), "GET") != 0) {
+        empm_set_header(req, "Allow", "GET");
+        return 405;
+    }
+    if (req->body_len > 0 || (req->head.flags & EMPM__H_CHUNKED) != 0)
+        return 400;
+    if ((r = empm__link_may(req, "websocket")) != EMPM_OK)
+        return r;
+    version = empm__ws_only(req, "Sec-WebSocket-Version", &many);
+    if (version == NULL || strcmp(version, "13") != 0) {
+        empm_set_header(req, "Sec-WebSocket-Version", "13");
+        return empm__link_fields(req, "websocket") < 0 ? 500 : 426;
+    }
+    if (!empm__ws_key_is_good(empm__ws_only(req, "Sec-WebSocket-Key", &many)))
+        return 400;
+    origin = empm__ws_only(req, "Origin", &many);
+    if (many || (origin != NULL &&
+                 !empm__ws_origin_is_good(req, calls->origins, origin))) {
+        empm__request_log(req, EMPM_LOG_INFO, 6001, "%s: a page of %.200s may "
+                          "not connect: 403",
+                          empm__request_path_shown(req, path, sizeof path),
+                          origin != NULL ? origin : "several origins");
+        return 403;
+    }
+    return EMPM_OK;
+}
+
+/* Makes the socket of a request, and asks the user. */
+EMPM_API int empm_websocket_open(empm_request *req, void *user)
+{
+    const empm_websocket *calls =
+        (const empm_websocket *)(const void *)req->route->user->root;
+    char accept[29], *name;
+    const char *protocol;
+    empm_link *l;
+    size_t n = 0;
+    int many, r = EMPM_OK;
+    if (calls == NULL || req->link != NULL ||
+        req->w->calling != EMPM__CALL_HANDLER)
+        return EMPM_EMISUSE;
+    if ((r = empm__ws_judge_request(req, calls)) != EMPM_OK)
+        return r;
+    protocol = empm__ws_choose(req, calls->protocols, &n);
+    l = empm__link_new(req, EMPM__WS, sizeof *l + n + 1);
+    if (l == NULL)
+        return 503;
+    name = (char *)(l + 1);
+    if (protocol != NULL) {
+        memcpy(name, protocol, n);
+        l->flags |= EMPM__LINK_NAMED;
+        r = empm_set_header(req, "Sec-WebSocket-Protocol", name);
+    }
+    empm__ws_accept(accept, empm__ws_only(req, "Sec-WebSocket-Key", &many));
+    if (r == EMPM_OK)
+        r = empm_set_header(req, "Sec-WebSocket-Accept", accept);
+    if (r == EMPM_OK && calls->on_open != NULL) {
+        req->w->calling = EMPM__CALL_OTHER;
+        r = calls->on_open(req, l, user);
+        req->w->calling = EMPM__CALL_HANDLER;
+    } else if (r != EMPM_OK)
+        r = 500;
+    if (r == EMPM_OK && empm__request_head_is_open(req))
+        return empm__link_answer(req, l, "websocket");
+    empm__link_forget(req, l);
+    empm__response_field_remove(req, "sec-websocket-accept", 20);
+    empm__response_field_remove(req, "sec-websocket-protocol", 22);
+    return r;
+}
+
+/* --- times ---------------------------------------------------------------- */
+
+/* Until when a message has to be whole: RequestReadTimeout's body=, from its
+ * first byte. NEVER: none has begun, or it is we that let it wait. */
+static uint32_t empm__ws_message_by_ms(const empm__worker *w,
+                                       const empm_link *l)
+{
+    const empm__ws_in *in = (const empm__ws_in *)(const void *)l->hold;
+    const empm_config *cfg = w->cfg;
+    int64_t ms = cfg->body_timeout_ms;
+    if (in == NULL || ms == 0 || empm__link_holds(l))
+        return EMPM__NEVER;
+    if (cfg->body_min_rate > 0)
+        ms += (int64_t)in->got * 1000 / cfg->body_min_rate;
+    if (cfg->body_timeout_max_ms > 0 && ms > cfg->body_timeout_max_ms)
+        ms = cfg->body_timeout_max_ms;
+    return empm__time_after(in->began_ms, ms);
+}
+
+static uint32_t empm__ws_due(empm__worker *w, empm_link *l, uint32_t now_ms)
+{
+    const int ask_ms = w->cfg->websocket_ping_interval_ms;
+    const uint32_t by = empm__ws_message_by_ms(w, l);
+    uint32_t at;
+    /* so that those that have come together are not asked together */
+    const int early_ms = (int)((l->index * 2654435761u >> 16) *
+                               (uint64_t)(ask_ms / 10) >> 16);
+    if (l->phase == EMPM__LINK_CLOSING)
+        return EMPM__NEVER;              /* it has its own time */
+    if (by != EMPM__NEVER && empm__time_is_late(by, now_ms)) {
+        empm__bump(&w->score->timeouts, 1u);
+        empm__ws_fail(w, l, 1008);
+        return EMPM__NEVER;
+    }
+    if (ask_ms == 0)
+        return by;
+    at = empm__time_after(l->heard_at_ms, ask_ms - early_ms);
+    if (empm__time_is_late(at, now_ms) && !(l->flags & EMPM__LINK_ASKED)) {
+        l->flags |= EMPM__LINK_ASKED;
+        empm__link_say(w, l, empm__ws_frame(EMPM__PIECE_SIGN, EMPM__WS_PING,
+                                            NULL, 0));
+    }
+    if (l->flags & EMPM__LINK_ASKED) {
+        at = empm__time_after(l->heard_at_ms, (int64_t)ask_ms * 2 - early_ms);
+        if (empm__time_is_late(at, now_ms)) {
+            empm__bump(&w->score->timeouts, 1u);
+            empm__worker_log(w, EMPM_LOG_INFO, 6003, "a WebSocket of %s has "
+                             "been silent for two WebSocketPingInterval of %d "
+                             "ms: dropped", l->route->user->pattern, ask_ms);
+            l->phase = EMPM__LINK_OVER;
+        }
+    }
+    return empm__time_earlier(at, by);
+}
+
+static void empm__ws_leave(empm__worker *w, empm_link *l)
+{
+    l->code = 1001;
+    empm__link_say(w, l, empm__ws_close_frame(1001, NULL, 0));
+}
+
+static void empm__ws_closed(empm__worker *w, empm_link *l)
+{
+    const empm_websocket *calls = empm__ws_calls(l);
+    if (l->hold != NULL)
+        empm__ws_drop(w, (empm__ws_in *)(void *)l->hold);
+    if (calls->on_close != NULL)
+        calls->on_close(l, l->code, l->route->user->user);
+}
+
+static const empm__link_kind *empm__link_kind_of(const empm_link *l)
+{
+    static const empm__link_kind kinds[] = {
+        { empm__raw_take, empm__raw_due, empm__raw_leave, empm__raw_closed,
+          sizeof(empm__hold) },
+        { empm__ws_take, empm__ws_due, empm__ws_leave, empm__ws_closed,
+          sizeof(empm__ws_in) }
+    };
+    return &kinds[l->kind];
+}
+
+/* --- calls ---------------------------------------------------------------- */
+
+EMPM_API empm_ticket empm_ws_ticket(const empm_ws *ws)
+{
+    return empm__link_ticket(ws);
+}
+
+EMPM_API empm_server *empm_ws_server(const empm_ws *ws)
+{
+    return ws->w->s;
+}
+
+EMPM_API const char *empm_ws_protocol(const empm_ws *ws)
+{
+    return ws->flags & EMPM__LINK_NAMED ? (const char *)(ws + 1) : NULL;
+}
+
+EMPM_API void empm_ws_set_data(empm_ws *ws, void *data)
+{
+    ws->data = data;
+}
+
+EMPM_API void *empm_ws_data(const empm_ws *ws)
+{
+    return ws->data;
+}
+
+EMPM_API const char *empm_ws_client(const empm_ws *ws, char *buf, size_t n)
+{
+    const uint32_t index = ws->w->index;
+    ws->w->index = ws->index;
+    empm__peer_text(empm__request_peer_of(ws->w), 1, buf, n);
+    ws->w->index = index;
+    return buf;
+}
+
+EMPM_API int empm_ws_send(empm_server *s, empm_ticket ticket, int type,
+                          const void *data, size_t len)
+{
+    if ((type != EMPM_WS_TEXT && type != EMPM_WS_BINARY) ||
+        (data == NULL && len > 0) ||
+        (type == EMPM_WS_TEXT &&
+         empm__ws_utf8(0, (const char *)data, len) != 0))
+        return EMPM_EINVAL;
+    if (len >= EMPM__PIECE_MOST)
+        return EMPM_EFULL;
+    return empm__link_put(&s->engine, ticket, EMPM__WS,
+                          empm__ws_frame(EMPM__PIECE_DATA, type, data, len));
+}
+
+EMPM_API int empm_ws_close(empm_server *s, empm_ticket ticket, int code,
+                           const char *reason)
+{
+    const size_t n = reason != NULL ? strlen(reason) : 0;
+    if ((code != 0 && !empm__ws_code_is_good(code)) || (code == 0 && n > 0) ||
+        n > EMPM__WS_CONTROL - 2 || empm__ws_utf8(0, reason, n) != 0) {
+        empm__log(s->cfg, EMPM_LOG_ERROR, 6004, "empm_ws_close(%d): no code "
+                  "that may be sent, or a reason that is longer than 123 bytes "
+                  "or no UTF-8", code);
+        return EMPM_EINVAL;
+    }
+    return empm__link_put(&s->engine, ticket, EMPM__WS,
+                          empm__ws_close_frame(code, reason, n));
+}
+
+EMPM_API int64_t empm_ws_queued(empm_server *s, empm_ticket ticket)
+{
+    return empm_link_queued(s, ticket);
+}
+
+/* --- the wing ------------------------------------------------------------- */
+
+static int empm__ws_server_new(empm_server *s, const empm_server *old,
+                                  empm__report *rep)
+{
+    (void)old;
+    (void)rep;
+    s->switch_to = empm__link_switch;
+    return EMPM_OK;
+}
+
+/* An engine for the status has no links. Slots cost memory as they are used.
+ * Returns EMPM_OK or EMPM_ENOMEM. */
+static int empm__ws_engine_new(empm__engine *e)
+{
+    empm__links *all;
+    void *slots;
+    uint32_t i;
+    if (e->admin)
+        return EMPM_OK;
+    all = (empm__links *)EMPM_MALLOC(sizeof *all);
+    if (all == NULL)
+        return EMPM_ENOMEM;
+    memset(all, 0, sizeof *all);
+    all->bytes = e->slab.limit * sizeof *all->slots;
+    slots = mmap(NULL, all->bytes, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (slots == MAP_FAILED) {
+        EMPM_FREE(all);
+        return EMPM_ENOMEM;
+    }
+    all->slots = (empm_link **)slots;
+    all->bye_from_ms = EMPM__NEVER;
+    for (i = 0; i < EMPM__LINKS_LOCKS; i++)
+        pthread_mutex_init(&all->locks[i], NULL);
+    e->links = all;
+    return EMPM_OK;
+}
+
+/* No worker runs any more: all links have ended. */
+static void empm__ws_engine_free(empm__engine *e)
+{
+    uint32_t i;
+    if (e->links == NULL)
+        return;
+    for (i = 0; i < EMPM__LINKS_LOCKS; i++)
+        pthread_mutex_destroy(&e->links->locks[i]);
+    munmap((void *)e->links->slots, e->links->bytes);
+    EMPM_FREE(e->links);
+    e->links = NULL;
+}
+
+static const empm__wing empm__ws_wing = {
+    NULL, empm__ws_server_new, NULL, empm__ws_engine_new,
+    empm__ws_engine_free, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL, NULL
+};
+
+#else
+
+#define EMPM__LINK_PROTOCOL empm__http1
+static const empm__wing empm__ws_wing = EMPM__WING_OFF(NULL);
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
 
 /* ---------------------------------------------------------------------------
  * >>tls-pem -- files of certificates and keys
@@ -30077,8 +32581,10 @@ static void empm__coding_accepted(const empm_request *req,
  * >>file-cache -- files that are kept open
  *
  * A file that is asked for again is found by its path, and is looked at with
- * stat() before it is used, so no answer is older than its request.
- * References keep a file open until the last answer has left.
+ * stat() before it is used, but not more often than once a millisecond: a file
+ * that everybody asks for costs no system call, and no answer shows what has
+ * been changed a moment before its request. References keep a file open until
+ * the last answer has left.
  * ------------------------------------------------------------------------- */
 
 #ifndef EMPM__FILE_REST_S          /* the tests have no time for this */
@@ -30086,6 +32592,7 @@ static void empm__coding_accepted(const empm_request *req,
 #  define EMPM__FILE_KEEP_MS 10000   /* kept so long after its last use */
 #  define EMPM__FILE_ABSENT_MS 1000  /* a coded file was not there */
 #  define EMPM__FILE_SCRIPT_MS 1000  /* a script that was there */
+#  define EMPM__FILE_SAME_MS 1       /* another file that was the same */
 #endif
 
 /* Fills in the numbers by which a file is known to be still the same. */
@@ -30116,6 +32623,14 @@ static uint64_t empm__file_scatter(uint64_t h) /* every bit by every bit */
  * EMPM__FILE_SCRIPT_MS says, since the back end, which reads it, finds for
  * itself what has changed. */
 #define EMPM__FILE_SCRIPT (-1)
+
+/* A look at the disk has found `f` at its path just now. */
+static void empm__file_believe(empm__file *f, uint32_t now_ms)
+{
+    const uint32_t ms = f->coding == EMPM__FILE_SCRIPT ? EMPM__FILE_SCRIPT_MS
+                                                       : EMPM__FILE_SAME_MS;
+    empm__store(&f->same_until_ms, empm__time_after(now_ms, ms));
+}
 
 /* Makes the ETag: a size and a hash of time and inode, and the coding, so that
  * no variant has that of another. The inode's number is a thing of ours, so it
@@ -30197,7 +32712,7 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     f->varies = coding > 0 || (root_fd >= 0 && w->s->codings[0] != 0 &&
                                !empm__coding_is_coded(path));
     f->absent = f->absent_until_ms = 0;
-    f->there_until_ms = empm__time_after(w->now_ms, EMPM__FILE_SCRIPT_MS);
+    empm__file_believe(f, w->now_ms);
     f->modified_s = (int64_t)st->st_mtime;
     if (f->modified_s > now)         /* RFC 9110 8.8.2.1 */
         f->modified_s = now;
@@ -30431,13 +32946,11 @@ static int empm__file_same(const empm__file *f)
 /* Is a file of the cache still the one of its path? */
 static int empm__file_stays(empm__file *f, uint32_t now_ms)
 {
-    if (f->coding == EMPM__FILE_SCRIPT &&
-        empm__time_until(empm__load(&f->there_until_ms), now_ms) > 0)
+    if (empm__time_until(empm__load(&f->same_until_ms), now_ms) > 0)
         return 1;
     if (!empm__file_same(f))
         return 0;
-    empm__store(&f->there_until_ms,
-                empm__time_after(now_ms, EMPM__FILE_SCRIPT_MS));
+    empm__file_believe(f, now_ms);
     return 1;
 }
 
@@ -30891,6 +33404,7 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
 typedef struct empm__error_document {
     int                status;
     const empm__route *route;        /* of the file; NULL: there is none */
+    empm__file        *asset;        /* the file, if it is compiled in */
     const char        *text;         /* or the path below its folder; NULL: the
                                         line of text */
 } empm__error_document;
@@ -30935,7 +33449,8 @@ static int empm__errors_find(const empm__routes *t, empm__error_document *d,
     }
     if (ok)
         d->route = empm__route_search(t, 0, &p, 0, "GET", NULL);
-    if (d->route == NULL || d->route->user->kind != EMPM__ROUTE_FILES)
+    if (d->route == NULL || (d->route->user->kind != EMPM__ROUTE_FILES &&
+                             d->route->user->kind != EMPM__ROUTE_ASSETS))
         ok = 0;
     for (i = ok ? d->route->nsegs - 1 : 0; ok && i < p.n; i++) {
         ok = empm__file_segment_is_name(p.seg[i], p.len[i]);
@@ -31007,10 +33522,15 @@ static int empm__errors_file(empm_request *req, const empm__error_document *d)
     script = req->w->s->run_script != NULL &&
              req->w->s->run_script(req, NULL, d->text);
     req->route = own;
-    if (script || d->route->root_fd < 0)
+    if (script || (d->route->root_fd < 0 && d->asset == NULL))
         return empm__errors_fault(req, d->text, script ? "is a script"
-                                                       : "has no folder");
-    f = empm__file_open(req, d->route->root_fd, d->text, 0, &status);
+                                  : d->route->assets != NULL
+                                      ? "is not among the assets"
+                                      : "has no folder");
+    if ((f = d->asset) != NULL)
+        __atomic_add_fetch(&f->refs, 1u, __ATOMIC_RELAXED);
+    else
+        f = empm__file_open(req, d->route->root_fd, d->text, 0, &status);
     if (f == NULL)
         return status == 0 ||
                empm__errors_fault(req, d->text, "is no file that can be read");
@@ -31073,7 +33593,7 @@ static int empm__errors_new(empm_server *s, empm__report *rep)
         if (*is == '/' && !empm__errors_find(&s->routes, d, text)) {
             empm__report_say(rep, empm__config_correction_level(s->cfg), 5141,
                              "ErrorDocument %s: is no file that a route of "
-                             "EMPM_FILES can serve", rows[i]);
+                             "EMPM_FILES or EMPM_ASSETS can serve", rows[i]);
             d->text = NULL;
         }
         text += strlen(rows[i]) + 1;
@@ -31431,14 +33951,15 @@ static int empm__assets_make(empm__file *f, const empm_asset *a,
 /* Makes file i a variant of the one whose name it has with the extension of a
  * coding, if Precompressed has that: the same bytes, as another representation
  * of that file. Returns as above. */
-static int empm__assets_pair(const empm_server *s, struct empm__assets *t,
-                             size_t i, const char *cache_control)
+static int empm__assets_pair(const unsigned char *codings,
+                             struct empm__assets *t, size_t i,
+                             const char *cache_control)
 {
     const empm__file *is = &t->list[i];
     const int coding = empm__coding_is_coded(is->path);
     empm__file *of, *coded = &t->list[t->n + i];
     size_t n, at;
-    if (coding == 0 || strchr((const char *)s->codings, coding) == NULL)
+    if (coding == 0 || strchr((const char *)codings, coding) == NULL)
         return 1;
     n = strlen(is->path) - strlen(empm__coding_names[coding].ext);
     at = empm__assets_place(t, is->path, n, '\0');
@@ -31457,34 +33978,36 @@ static int empm__assets_pair(const empm_server *s, struct empm__assets *t,
            empm__assets_fields(coded, cache_control);
 }
 
-/* Makes the files of a route. Returns EMPM_OK, EMPM_ENOMEM, or EMPM_EINVAL: a
- * row that is wrong has been said. */
-static int empm__assets_new(empm_server *s, empm__route *route,
-                            empm__report *rep)
+/* Makes the files of a route; *out is the caller's to free, after a fault, too.
+ * Returns EMPM_OK, EMPM_ENOMEM, or EMPM_EINVAL: a row that is wrong has been
+ * said. */
+static int empm__assets_new(struct empm__assets **out, const empm_route *route,
+                            const empm__chars *chars,
+                            const struct empm__types *types,
+                            const unsigned char *codings, empm__report *rep)
 {
     static const char long_fields[] = "its type and Cache-Control are no field "
                                       "values of 200 bytes together";
-    const empm_asset *table = (const empm_asset *)route->user->user;
-    const char *cache = route->user->root, *why = NULL, *path = "";
+    const empm_asset *table = (const empm_asset *)route->user;
+    const char *cache = route->root, *why = NULL, *path = "";
     struct empm__assets *t;
     size_t n = 0, i;
     while (table[n].path != NULL)
         n++;
     t = (struct empm__assets *)EMPM_MALLOC(sizeof *t + 2 * n * sizeof *t->list);
+    *out = t;
     if (t == NULL)
         return EMPM_ENOMEM;
     t->n = n;
     t->list = (empm__file *)(void *)(t + 1);
-    route->assets = t;
     for (i = 0; i < n && why == NULL; i++) {
         const char *type = table[i].type != NULL ? table[i].type : "";
         path = table[i].path;
         if (*path == '\0' || *path == '/')
             why = "has no path below the route";
-        else if (!empm__chars_all(&s->chars, cache, strlen(cache),
-                                  EMPM__VCHAR) ||
-                 !empm__chars_all(&s->chars, type, strlen(type), EMPM__VCHAR) ||
-                 !empm__assets_make(&t->list[i], &table[i], cache, s->types))
+        else if (!empm__chars_all(chars, cache, strlen(cache), EMPM__VCHAR) ||
+                 !empm__chars_all(chars, type, strlen(type), EMPM__VCHAR) ||
+                 !empm__assets_make(&t->list[i], &table[i], cache, types))
             why = long_fields;
     }
     if (why == NULL) {
@@ -31493,7 +34016,7 @@ static int empm__assets_new(empm_server *s, empm__route *route,
             if (strcmp(t->list[i - 1].path, path = t->list[i].path) == 0)
                 why = "is there twice";
         for (i = 0; i < n && why == NULL; i++)
-            if (!empm__assets_pair(s, t, i, cache)) {
+            if (!empm__assets_pair(codings, t, i, cache)) {
                 path = t->list[i].path;
                 why = long_fields;
             }
@@ -31501,8 +34024,16 @@ static int empm__assets_new(empm_server *s, empm__route *route,
     if (why == NULL)
         return EMPM_OK;
     empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": asset \"%s\": "
-                     "%s", route->user->pattern, path, why);
+                     "%s", route->pattern, path, why);
     return EMPM_EINVAL;
+}
+
+/* Returns the file of this path, or NULL. */
+static empm__file *empm__assets_find(const struct empm__assets *t,
+                                     const char *path)
+{
+    const size_t i = empm__assets_place(t, path, strlen(path), '\0');
+    return i < t->n && strcmp(t->list[i].path, path) == 0 ? &t->list[i] : NULL;
 }
 
 /* As empm__file_open(): a file with a reference, or NULL and *status, which is
@@ -31512,9 +34043,9 @@ static empm__file *empm__assets_open(empm_request *req, const char *path,
 {
     const struct empm__assets *t = req->route->assets;
     const size_t n = strlen(path);
-    size_t i = empm__assets_place(t, path, n, '\0');
-    if (i < t->n && strcmp(t->list[i].path, path) == 0) {
-        empm__file *f = &t->list[i];
+    empm__file *f = empm__assets_find(t, path);
+    size_t i;
+    if (f != NULL) {
         char *end;
         /* what others have set goes first, and the fields of the file are then
          * set one by one: this one is not among them */
@@ -31806,6 +34337,23 @@ static void empm__files_check_folders(const empm_config *cfg,
                                                        sizeof full), rep);
 }
 
+/* Says what is wrong with tables of EMPM_ASSETS, by making their files. */
+static void empm__files_check_assets(const empm_config *cfg,
+                                     const empm__chars *chars,
+                                     const struct empm__types *types,
+                                     const unsigned char *codings,
+                                     empm__report *rep)
+{
+    size_t i;
+    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
+         i++) {
+        struct empm__assets *t = NULL;
+        if (cfg->routes[i].kind == EMPM__ROUTE_ASSETS)
+            empm__assets_new(&t, &cfg->routes[i], chars, types, codings, rep);
+        EMPM_FREE(t);
+    }
+}
+
 /* Says what is wrong with folders, names and settings. */
 static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
@@ -31814,13 +34362,25 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
     struct empm__types *types;
     empm__files_check_folders(cfg, rep);
     empm__files_check_names(cfg, rep);
-    if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK)
-        EMPM_FREE(types);
     empm__errors_check(cfg, rep);
     if (empm__coding_order(cfg->precompressed, order) < 0)
         empm__report_say(rep, EMPM_LOG_ERROR, 5140, "Precompressed %.200s: "
                          "takes br, zstd and gzip, each once",
                          cfg->precompressed);
+    if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK) {
+        empm__files_check_assets(cfg, chars, types, order, rep);
+        EMPM_FREE(types);
+    }
+}
+
+/* Finds the files of ErrorDocument that are compiled in. */
+static void empm__files_find_errors(struct empm__errors *e)
+{
+    int i;
+    for (i = 0; i < e->n; i++)
+        if (e->list[i].route != NULL && e->list[i].route->assets != NULL)
+            e->list[i].asset = empm__assets_find(e->list[i].route->assets,
+                                                 e->list[i].text);
 }
 
 /* Opens the folder of each route that serves files, and puts its handler in.
@@ -31840,7 +34400,8 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
         const char *dir = route->user->root;
         if (route->user->kind == EMPM__ROUTE_ASSETS) {
             route->handler = empm__files_serve;
-            if ((r = empm__assets_new(s, route, rep)) < 0)
+            if ((r = empm__assets_new(&route->assets, route->user, &s->chars,
+                                      s->types, s->codings, rep)) < 0)
                 return r;
         }
         if (route->user->kind != EMPM__ROUTE_FILES)
@@ -31860,7 +34421,10 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
         }
     }
     s->send_below = empm__files_send_below;
-    return r == EMPM_OK ? empm__errors_new(s, rep) : r;
+    if (r == EMPM_OK && (r = empm__errors_new(s, rep)) == EMPM_OK &&
+        s->errors != NULL)
+        empm__files_find_errors(s->errors);
+    return r;
 }
 
 /* Folders are closed with their routes. */
@@ -31943,6 +34507,9 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                          "without files");
     if (cfg->alias[0] != NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5143, "Alias: built without "
+                         "files");
+    if (cfg->x_send_file)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile: built without "
                          "files");
     for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
          i++)
@@ -32410,9 +34977,15 @@ static const char *empm__cgi_head(empm__cgi *cgi, empm_request *req, char *s,
  * source    RFC 3875 4.1
  * ------------------------------------------------------------------------- */
 
-/* Is the path, decoded, free of control characters? No program expects a line
- * break in it: one cuts PATH_INFO short in PHP, and forges lines in its logs.
- * All of it counts, also what a script that stands in for it does not get. */
+/* May a program have the path? No program expects a line break in it: one cuts
+ * PATH_INFO short in PHP, and forges lines in its logs. And a program cannot
+ * tell a "%2f" from the slashes between which locations and routes have
+ * compared: "/app%2fadmin" would be its "/app/admin", past what guards that,
+ * and "..%2f" would lead upwards. All of the path counts, also what a script
+ * that stands in for it does not get, for that reads REQUEST_URI. Apache
+ * refuses the same unless AllowEncodedSlashes is on.
+ *
+ * source    RFC 3875 4.1.5 */
 static int empm__cgi_path_is_plain(const empm_request *req)
 {
     const empm__path *p = &req->path;
@@ -32420,7 +34993,7 @@ static int empm__cgi_path_is_plain(const empm_request *req)
     int i;
     for (i = 0; i < p->n; i++)
         for (s = p->seg[i]; *s != '\0'; s++)
-            if ((unsigned char)*s < ' ' || *s == 127)
+            if ((unsigned char)*s < ' ' || *s == 127 || *s == '/')
                 return 0;
     return 1;
 }
@@ -33229,6 +35802,76 @@ static int empm__fcgi_no_wait(empm__fcgi *x)
     return 499;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>fastcgi-pieces -- what is sent, and what the pieces of an answer become
+ *
+ * The parts of an exchange that neither wait nor go on to another part: the
+ * records of a request, and whether they may be sent again; messages, head and
+ * body of the answer, and how much more of it has room. A piece may begin and
+ * end at any byte, so what has come of a line or a head is kept in the request.
+ * ------------------------------------------------------------------------- */
+
+/* How long attempts to connect may take from their beginning. */
+static int empm__fcgi_patience(const empm__fcgi *x)
+{
+    return x->group->connect_ms > 0
+               ? x->group->connect_ms
+               : x->req->w->cfg->proxy_connect_timeout_ms;
+}
+
+/* How much of that is left. */
+static int empm__fcgi_patience_left(const empm__fcgi *x)
+{
+    return empm__time_until(empm__time_after(x->began_ms,
+                                             empm__fcgi_patience(x)),
+                            empm__now_ms());
+}
+
+/* Writes the records before the body: into the scratch, which is enough for
+ * nearly all, else into memory of the request's own. Returns EMPM_OK, or a
+ * status. */
+static int empm__fcgi_prepare(empm__fcgi *x)
+{
+    empm_request *req = x->req;
+    char *to = empm__worker_scratch(req->w);
+    empm__fcgi_writer w;
+    size_t len, cap = to != NULL ? EMPM__SCRATCH : 0;
+    for (;;) {
+        empm__fcgi_begin(&w, to, cap, x->keeps);
+        x->head_len = empm__cgi_params(&w, req, &x->place);
+        if (x->head_len == 0)
+            return 431;
+        if (x->head_len <= cap)
+            break;
+        cap = x->head_len;
+        if ((to = (char *)empm_alloc(req, cap)) == NULL)
+            return 503;
+    }
+    x->head = to;
+    x->sent = 0;
+    empm_body(req, &len);
+    x->all = (int64_t)x->head_len + empm__fcgi_body_bytes((int64_t)len);
+    return EMPM_OK;
+}
+
+/* May the request be sent again, to another back end? Nothing of it has been
+ * done twice then: nothing has been sent, or the method is safe, and nothing of
+ * an answer has come. */
+static int empm__fcgi_may_retry(const empm__fcgi *x)
+{
+    const char *m = empm_method(x->req);
+    return !x->begun && (x->sent == 0 || strcmp(m, "GET") == 0 ||
+                         strcmp(m, "HEAD") == 0 || strcmp(m, "OPTIONS") == 0);
+}
+
+/* The request begins anew at the same back end or at another one. */
+static void empm__fcgi_rewind(empm__fcgi *x)
+{
+    x->sent = 0;
+    x->head_len = 0;                 /* made anew when it is connected */
+    memset(&x->reader, 0, sizeof x->reader);
+}
+
 /* Takes a piece of messages, which may end anywhere: each line of them is a
  * line in the error log. */
 static void empm__fcgi_messages(empm__fcgi *x, const char *s, size_t n)
@@ -33353,6 +35996,35 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
                ? NULL : "";                      /* that has been said */
 }
 
+/* Is all of the answer here, but for the record that ends it? */
+static int empm__fcgi_has_all(const empm__fcgi *x)
+{
+    return x->head_done && x->length >= 0 && x->given == x->length;
+}
+
+/* How much of what the back end sends next has room: what is read is never
+ * lost. A client that does not read shall have no more than half of
+ * LimitResponseSpool, and others the rest of what there is. Without an overflow
+ * there is the memory of EMPM_RESPONSE_BUFFER, unless the overflow has bytes
+ * that go first. */
+static size_t empm__fcgi_room(const empm__fcgi *x)
+{
+    const empm_request *req = x->req;
+    const empm__io *io = &req->io;
+    const int64_t most = req->w->cfg->limit_response_spool;
+    const int64_t waits = io->out_left + (int64_t)req->body_out_bytes;
+    const int spools = io->out_last != NULL && empm__io_has_slice(io->out_last);
+    if (!spools && waits + (int64_t)EMPM__SCRATCH <= EMPM_RESPONSE_BUFFER)
+        return EMPM__SCRATCH;        /* nearly all answers: no look at more */
+    if (io->out_left <= most / 2 &&
+        most - io->out_left >= 2 * (int64_t)EMPM__SCRATCH &&
+        empm__pool_spool_has(req->w, EMPM_TURN_BYTES, io->spool_fd < 0))
+        return EMPM__SCRATCH;
+    if (spools || waits > EMPM_RESPONSE_BUFFER / 2)
+        return 0;
+    return empm__min(EMPM_RESPONSE_BUFFER / 2, EMPM__SCRATCH);
+}
+
 /* ---------------------------------------------------------------------------
  * >>fastcgi-exchange -- connect, send, read the answer
  *
@@ -33386,12 +36058,6 @@ static int empm__fcgi_wait(empm__fcgi *x, int events, int ms)
                : empm__fcgi_no_wait(x);
 }
 
-/* Is all of the answer here, but for the record that ends it? */
-static int empm__fcgi_has_all(const empm__fcgi *x)
-{
-    return x->head_done && x->length >= 0 && x->given == x->length;
-}
-
 /* The back end has taken and given nothing for too long. */
 static int empm__fcgi_too_late(empm__fcgi *x)
 {
@@ -33411,24 +36077,6 @@ static int empm__fcgi_wait_on(empm__fcgi *x)
         return empm__fcgi_too_late(x);
     return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
                                                : EMPM_FD_IN, left_ms);
-}
-
-/* May the request be sent again, to another back end? Nothing of it has been
- * done twice then: nothing has been sent, or the method is safe, and nothing of
- * an answer has come. */
-static int empm__fcgi_may_retry(const empm__fcgi *x)
-{
-    const char *m = empm_method(x->req);
-    return !x->begun && (x->sent == 0 || strcmp(m, "GET") == 0 ||
-                         strcmp(m, "HEAD") == 0 || strcmp(m, "OPTIONS") == 0);
-}
-
-/* The request begins anew at the same back end or at another one. */
-static void empm__fcgi_rewind(empm__fcgi *x)
-{
-    x->sent = 0;
-    x->head_len = 0;                 /* made anew when it is connected */
-    memset(&x->reader, 0, sizeof x->reader);
 }
 
 /* This back end has failed: the next one is tried, each once, or the request
@@ -33496,29 +36144,6 @@ static int empm__fcgi_broken(empm__fcgi *x, const char *why)
         return empm__fcgi_open(x);
     }
     return empm__fcgi_next(x, 502, 5703, why);
-}
-
-/* How much of what the back end sends next has room: what is read is never
- * lost. A client that does not read shall have no more than half of
- * LimitResponseSpool, and others the rest of what there is. Without an overflow
- * there is the memory of EMPM_RESPONSE_BUFFER, unless the overflow has bytes
- * that go first. */
-static size_t empm__fcgi_room(const empm__fcgi *x)
-{
-    const empm_request *req = x->req;
-    const empm__io *io = &req->io;
-    const int64_t most = req->w->cfg->limit_response_spool;
-    const int64_t waits = io->out_left + (int64_t)req->body_out_bytes;
-    const int spools = io->out_last != NULL && empm__io_has_slice(io->out_last);
-    if (!spools && waits + (int64_t)EMPM__SCRATCH <= EMPM_RESPONSE_BUFFER)
-        return EMPM__SCRATCH;        /* nearly all answers: no look at more */
-    if (io->out_left <= most / 2 &&
-        most - io->out_left >= 2 * (int64_t)EMPM__SCRATCH &&
-        empm__pool_spool_has(req->w, EMPM_TURN_BYTES, io->spool_fd < 0))
-        return EMPM__SCRATCH;
-    if (spools || waits > EMPM_RESPONSE_BUFFER / 2)
-        return 0;
-    return empm__min(EMPM_RESPONSE_BUFFER / 2, EMPM__SCRATCH);
 }
 
 /* Waits until the client has read half of what there is for it. The back end
@@ -33656,33 +36281,6 @@ static int empm__fcgi_send(empm__fcgi *x, int first)
     return empm__fcgi_wait_on(x);
 }
 
-/* Writes the records before the body: into the scratch, which is enough for
- * nearly all, else into memory of the request's own. Returns EMPM_OK, or a
- * status. */
-static int empm__fcgi_prepare(empm__fcgi *x)
-{
-    empm_request *req = x->req;
-    char *to = empm__worker_scratch(req->w);
-    empm__fcgi_writer w;
-    size_t len, cap = to != NULL ? EMPM__SCRATCH : 0;
-    for (;;) {
-        empm__fcgi_begin(&w, to, cap, x->keeps);
-        x->head_len = empm__cgi_params(&w, req, &x->place);
-        if (x->head_len == 0)
-            return 431;
-        if (x->head_len <= cap)
-            break;
-        cap = x->head_len;
-        if ((to = (char *)empm_alloc(req, cap)) == NULL)
-            return 503;
-    }
-    x->head = to;
-    x->sent = 0;
-    empm_body(req, &len);
-    x->all = (int64_t)x->head_len + empm__fcgi_body_bytes((int64_t)len);
-    return EMPM_OK;
-}
-
 /* Is connected: the request is sent. */
 static int empm__fcgi_connected(empm__fcgi *x)
 {
@@ -33697,22 +36295,6 @@ static int empm__fcgi_connected(empm__fcgi *x)
     x->req->stays = 1;
     x->req->gathers = !x->group->flushes;
     return empm__fcgi_send(x, 1);
-}
-
-/* How long attempts to connect may take from their beginning. */
-static int empm__fcgi_patience(const empm__fcgi *x)
-{
-    return x->group->connect_ms > 0
-               ? x->group->connect_ms
-               : x->req->w->cfg->proxy_connect_timeout_ms;
-}
-
-/* How much of that is left. */
-static int empm__fcgi_patience_left(const empm__fcgi *x)
-{
-    return empm__time_until(empm__time_after(x->began_ms,
-                                             empm__fcgi_patience(x)),
-                            empm__now_ms());
 }
 
 /* Waits before it connects again to a unix socket whose queue is full: no event
@@ -33839,23 +36421,15 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
     if (x->wait.ticket != 0)         /* whatever the reason: is there a seat? */
         empm__fcgi_begin_at(x, empm__backend_wait_end(req->w, x->group,
                                                       &x->wait));
-    switch (why) {
-    case EMPM_GONE:
+    if (why == EMPM_GONE) {
         empm__fcgi_close(x);
         return 499;
-    case EMPM_STOPPING:
-        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "the server stops");
-    case EMPM_TIMEOUT:
-        if (x->phase == EMPM__FCGI_CONNECTING && x->fd >= 0)
-            return empm__fcgi_next(x, 503, 5704, "cannot be reached in "
-                                   "ProxyConnectTimeout");
-        if (x->phase != EMPM__FCGI_CONNECTING)
-            return empm__fcgi_too_late(x);
-        break;                       /* the pause before another attempt, or
-                                        the wait for a seat */
-    default:
-        break;
     }
+    if (why == EMPM_STOPPING)
+        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "the server stops");
+    /* Time that is over is no case of its own: on a machine that is late the
+     * back end may have got on meanwhile. Whoever finds that it has not, and
+     * would wait again, finds no time left. */
     if (x->fd < 0)
         return x->at != NULL ? empm__fcgi_open(x) : empm__fcgi_connect(x);
     if (x->phase == EMPM__FCGI_CONNECTING)
@@ -33867,9 +36441,14 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
 static int empm__fcgi_serve(empm_request *req, empm__backends *group,
                             const empm__script *place)
 {
+    char path[208];
     empm__fcgi *x;
-    if (!empm__cgi_path_is_plain(req))
+    if (!empm__cgi_path_is_plain(req)) {
+        empm__request_log(req, EMPM_LOG_INFO, 5713, "%s: a path with \"%%2f\" "
+                          "or a control character is for no program: 404",
+                          empm__request_path_shown(req, path, sizeof path));
         return 404;
+    }
     if ((x = (empm__fcgi *)empm_alloc(req, sizeof *x + req->fields_len)) ==
         NULL)
         return 503;
@@ -34208,9 +36787,10 @@ static int empm__fcgi_route(empm_request *req, void *user)
     at.name = empm__request_segments(req, 0, first, "");
     at.rest = empm__request_segments(req, first, req->path.n, "");
     at.root = r->backends->root[0] != '\0' ? r->backends->root : NULL;
-    /* a name below a folder that we cannot see: no segment of it leads out */
+    /* a name below a folder that we cannot see, maybe one of Windows: no
+     * segment of it leads out */
     for (i = first; at.root != NULL && i < req->path.n; i++)
-        if (strpbrk(req->path.seg[i], "/\\") != NULL)
+        if (strchr(req->path.seg[i], '\\') != NULL)
             return 404;
     at.file = at.root != NULL && at.rest != NULL ? at.rest + 1 : NULL;
     if (at.name == NULL || at.rest == NULL)
@@ -34366,10 +36946,6 @@ static void empm__fcgi_check_send_file(const empm_config *cfg,
     struct stat st;
     if (!cfg->x_send_file)
         return;
-#ifdef EVENTMPM_NO_FILES
-    empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile: built without "
-                     "files");
-#endif
     if (dir == NULL) {
         empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile wants "
                          "XSendFilePath, the folder of the files");
@@ -34784,6 +37360,7 @@ typedef struct empm__snapshot {
     uint64_t generation, reloads, failed_reloads, died;
     uint64_t crashes, routes_closed, nroutes;
     uint64_t serving, stopping;        /* children */
+    uint64_t listeners;                /* of events, in all children */
     uint64_t wait_us, load_percent[3], cpu_us[4], cpu_all_us;
     EMPM__COUNTER_LIST(EMPM__SNAPSHOT_TOTAL, EMPM__SNAPSHOT_TOTAL)
     empm__snapshot_child   all, *children;
@@ -34852,7 +37429,7 @@ static void empm__snapshot_child_take(const empm_server *s,
 {
     const empm__score_child *ch = empm__score_at(&s->score, to->slot);
     const uint64_t now_us = empm__now_us();
-    uint32_t by_state[EMPM__STATES];
+    uint32_t by_state[EMPM__STATES], listeners = 0;
     int t, k;
     to->leaving |= empm__load(&ch->stopping) != 0;
     to->paused = (empm__load(&ch->paused) & ~(uint32_t)EMPM__PAUSE_TURN) != 0;
@@ -34877,6 +37454,7 @@ static void empm__snapshot_child_take(const empm_server *s,
         empm__snapshot_worker *sw = &seen->workers[seen->all.nworkers];
         for (k = 0; k < EMPM__STATES; k++)
             by_state[k] += empm__load(&w->parked[k]);
+        listeners += empm__load(&w->listeners);
         /* a place beyond ThreadsPerChild that no worker has */
         if (at == NULL && t >= s->cfg->threads_per_child)
             continue;
@@ -34896,6 +37474,7 @@ static void empm__snapshot_child_take(const empm_server *s,
     /* differences of counters that others write meanwhile */
     for (k = 0; k < EMPM__STATES; k++)
         to->by_state[k] = (int32_t)by_state[k] > 0 ? by_state[k] : 0;
+    seen->listeners += (int32_t)listeners > 0 ? listeners : 0;
 }
 
 /* Adds the totals of a slot. They stay there from one child to the next (those
@@ -35178,6 +37757,8 @@ static const empm__metric empm__metrics[] = {
                 "Connections that are ready and wait for a worker"),
     EMPM__SECONDS("queue_wait_seconds", "QueueWait", wait_us,
                   "How long the oldest of them has waited, about"),
+    EMPM__GAUGE("event_streams", "EventStreams", listeners,
+                "Listeners of events (empm_events) that are connected"),
     EMPM__COUNTER_LIST(EMPM__COUNTER_ROW, EMPM__COUNTER_ROW)
     EMPM__CPU("user", 0, "Processor time: of the parent, or of all if there is "
               "none, and of its children"),
@@ -36068,6 +38649,10 @@ static void empm__status_show_cards(empm_request *req,
                                                       seen->load_percent[0],
                                                       100, 2),
                            "load of the host");
+    if (seen->listeners > 0 || seen->events_sent > 0) {
+        text[empm__format_u64(text, seen->listeners)] = '\0';
+        empm__status_show_card(req, text, "listen to events");
+    }
     empm_printf(req, "</div>\n");
 }
 
@@ -36193,9 +38778,18 @@ static const empm__wing *const *empm__wings(void)
         &empm__forms_wing,
         /* a preflight has no user, and a user may only try so often */
         &empm__cors_wing, &empm__rate_wing, &empm__auth_wing,
-        &empm__session_wing, NULL
+        &empm__session_wing, &empm__ws_wing, NULL
     };
     return wings;
+}
+
+/* What the records' field `protocol` means; no record that runs has FREE. */
+static const empm__protocol *empm__protocol_of(const empm__conn *c)
+{
+    static const empm__protocol *const list[EMPM__PROTOCOLS] = {
+        &empm__http1, &empm__http1, &EMPM__LINK_PROTOCOL
+    };
+    return list[empm__load(&c->protocol)];
 }
 
 #ifdef EVENTMPM_TEST
@@ -36224,7 +38818,8 @@ struct empm_test {
     uint32_t      index;         /* of the connection; NIL: there is none */
     int           patience_ms;
     size_t        piece;         /* 0: input arrives at once */
-    char         *in;
+    char         *in;            /* requests, as in the picture above: no copy
+                                    is made of what recv() has given */
     size_t        in_at, in_here, in_len;
     int           in_ended;      /* the client has sent its last */
     char         *out;           /* answers, since the last request was sent */
@@ -36245,6 +38840,10 @@ static empm_test *empm__test_of(const empm__conn *c)
 
 /* --- the transport -------------------------------------------------------- */
 
+/* Has the shortcomings of a socket, which code must stand: it gives no more
+ * than has arrived, says that only an event can bring more, and the end of the
+ * client's words is a read of 0 bytes. The flag is cleared first, since input
+ * that arrives later sets it anew. */
 static ssize_t empm__test_recv(empm__worker *w, empm__conn *c, void *buf,
                                size_t n)
 {
@@ -36260,7 +38859,8 @@ static ssize_t empm__test_recv(empm__worker *w, empm__conn *c, void *buf,
     return n > 0 || t->in_ended ? (ssize_t)n : (ssize_t)EMPM__WANTS_IN;
 }
 
-/* Returns where n more bytes of output go; NULL: there is no room for them. */
+/* Returns where n more bytes of output go, and a NUL behind them; NULL: there
+ * is no room for them. */
 static char *empm__test_room(empm_test *t, size_t n)
 {
     size_t cap = t->out_cap > 0 ? t->out_cap : 4096;
@@ -36269,7 +38869,7 @@ static char *empm__test_room(empm_test *t, size_t n)
         t->overflown = EMPM_EFULL;
         return NULL;
     }
-    while (cap - t->out_len < n)
+    while (cap - t->out_len <= n)
         cap *= 2;
     if (cap != t->out_cap) {
         more = (char *)EMPM_REALLOC(t->out, cap);
@@ -36283,6 +38883,9 @@ static char *empm__test_room(empm_test *t, size_t n)
     return t->out + t->out_len;
 }
 
+/* Takes everything at once: a client that reads slowly is no matter of a
+ * handler's, and the answer is kept whole for the checks of the caller. What is
+ * beyond EMPM_TEST_ANSWER is a connection lost, so an endless stream ends. */
 static ssize_t empm__test_send(empm__worker *w, empm__conn *c,
                                const struct iovec *v, int n, int more,
                                int64_t *wire)
@@ -36299,12 +38902,15 @@ static ssize_t empm__test_send(empm__worker *w, empm__conn *c,
         }
         memcpy(to, v[i].iov_base, v[i].iov_len);
         t->out_len += v[i].iov_len;
+        t->out[t->out_len] = '\0';
         sum += (ssize_t)v[i].iov_len;
     }
     *wire += sum;
     return sum;
 }
 
+/* A file without sendfile(). One that is shorter than it was gives 0, as a
+ * socket's transport does. */
 static ssize_t empm__test_file(empm__worker *w, empm__conn *c, int fd,
                                int64_t *off, size_t n, int64_t *wire)
 {
@@ -36320,17 +38926,20 @@ static ssize_t empm__test_file(empm__worker *w, empm__conn *c, int fd,
     if (r <= 0)
         return r < 0 ? (ssize_t)EMPM__LOST : 0;
     t->out_len += (size_t)r;
+    t->out[t->out_len] = '\0';
     *off += r;
     *wire += r;
     return r;
 }
 
+/* No event announces input that has arrived and is not read. */
 static int empm__test_pending(const empm__conn *c)
 {
     const empm_test *t = empm__test_of(c);
     return t->in_here > t->in_at;
 }
 
+/* The client sees the end by the record, which is free afterwards. */
 static void empm__test_finish(empm__worker *w, empm__conn *c, int closing)
 {
     (void)w; (void)c; (void)closing;
@@ -36377,6 +38986,8 @@ static int empm__test_read_chunks(empm_test *t, char *in, size_t n)
     int r;
     memset(&k, 0, sizeof k);
     empm__head_init(&trailers, fields, (int)EMPM__COUNT(fields), 0);
+    /* the parser of requests, since the grammar is the same; t->text has room
+     * for all n bytes, of which chunks are only a part */
     while ((r = empm__chunk_parse(&k, &t->cfg, &t->s->chars, &trailers, in, &at,
                                   (uint32_t)n)) == EMPM__DATA) {
         const size_t have = empm__min(n - at, (size_t)k.left);
@@ -36400,6 +39011,7 @@ static int empm__test_read(empm_test *t)
     char *at;
     t->status = 0;
     t->head_len = t->body_len = 0;
+    /* a head is longer than "HTTP/1.1 200", so the status can be read there */
     while ((head = empm__test_head_end(t->out + from,
                                        t->out_len - from)) > 12) {
         t->status = atoi(t->out + from + 9);
@@ -36420,6 +39032,7 @@ static int empm__test_read(empm_test *t)
         if (*at == '\r' || *at == '\n')
             *at = '\0';
     from += head;
+    /* RFC 9112 6.3: no body, chunks, a length, or all until the end */
     if (t->head_only || t->status == 204 || t->status == 304)
         ;
     else if (empm_test_header(t, "Transfer-Encoding") != NULL)
@@ -36461,8 +39074,20 @@ EMPM_API empm_server *empm_test_server(empm_test *t)
     return t->s;
 }
 
-/* --- worker and listener in one ------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>testing-calls -- worker and listener in one, and the calls
+ *
+ * The thread that calls plays both: it lets input arrive, runs the connection
+ * as a worker does, then does one round of the listener, until the connection
+ * rests. So a test is as quick as its handlers; only what waits for a time
+ * takes it, and empm_test_patience() bounds that.
+ *
+ * shape   a call of >>calls-test puts in input or an event, then runs; what it
+ *         returns is told there
+ * ------------------------------------------------------------------------- */
 
+/* NULL: there is no connection, since none has begun or the last one has ended.
+ * The next request then begins one, as a client would. */
 static empm__conn *empm__test_conn(const empm_test *t)
 {
     return t->index == EMPM__NIL ? NULL
@@ -36500,8 +39125,9 @@ static void empm__test_offer(empm_test *t, uint32_t ready)
 }
 
 /* One round of the listener, which waits until `until_ms` at most, and the jobs
- * that come of it: none of what concerns siblings, accepting and other
- * threads. */
+ * that come of it: none of what concerns siblings, accepting and other threads.
+ * The order is that of empm__listener_round(): posts first, then events, then
+ * deadlines, so that a ticket that has been resumed in time is not too late. */
 static void empm__test_round(empm_test *t, uint32_t until_ms)
 {
     empm__engine *e = &t->s->engine;
@@ -36527,12 +39153,15 @@ static void empm__test_round(empm_test *t, uint32_t until_ms)
     empm__listener_timers(e, &b);
     if (empm__time_is_late(empm__wings_chore_at(e), b.now_ms))
         empm__wings_chore(e);
+    /* the link is read first: a job owns its record while it runs */
     while (b.head != EMPM__NIL) {
         const uint32_t job = b.head;
         b.head = empm__slab_conn(&e->slab, job)->queue_next;
         empm__conn_run(&e->workers[0], job);
     }
-    if (t->index != EMPM__NIL && empm__test_conn(t)->protocol == EMPM__FREE)
+    /* the record has gone back to the slab, and could be another's */
+    if (t->index != EMPM__NIL &&
+        empm__load(&empm__test_conn(t)->protocol) == EMPM__FREE)
         t->index = EMPM__NIL;
 }
 
@@ -36555,7 +39184,9 @@ static int empm__test_arrive(empm_test *t)
     return 1;
 }
 
-/* Does the connection wait for the client's next word, and for nothing else? */
+/* Does the connection wait for the client's next word, and for nothing else?
+ * Only then may a request begin: in all other states something of the server is
+ * still under way, and time alone can bring it on. */
 static int empm__test_rests(const empm__conn *c)
 {
     return c->state == EMPM__KEEPALIVE || c->state == EMPM__READ_HEAD ||
@@ -36563,7 +39194,9 @@ static int empm__test_rests(const empm__conn *c)
 }
 
 /* Runs until the connection rests or has ended, at most ms; and reads the
- * answer. Returns as the public calls do. */
+ * answer. Returns as the public calls do: the status of a whole answer, or why
+ * there is none: no room for it, the connection's end, a request that is not
+ * whole itself, or a handler that has not answered within the time. */
 static int empm__test_run(empm_test *t, int ms)
 {
     const uint32_t until_ms = empm__time_after(empm__now_ms(), ms);
@@ -36602,13 +39235,17 @@ static char *empm__test_input(empm_test *t, size_t n)
         memcpy(in, t->in + t->in_at, left);
     EMPM_FREE(t->in);
     t->in = in;
+    /* what recv() has given is dropped here, so input does not grow */
     t->in_here -= t->in_at;
     t->in_at = 0;
     t->in_len = left + n;
     return in + left;
 }
 
-/* Begins a request, or goes on with one that was not whole. */
+/* Begins a request, or goes on with one that was not whole: then the answers so
+ * far stay, since an interim one may be among them. A connection without an io
+ * has nothing in flight. Returns EMPM_OK, EMPM_ENOMEM, or EMPM_EMISUSE: a
+ * request has not ended, and a second one would wait behind it. */
 static int empm__test_begin(empm_test *t)
 {
     const empm__conn *c = empm__test_conn(t);
@@ -36686,11 +39323,15 @@ EMPM_API int empm_test_time_out(empm_test *t)
     const empm__conn *c = empm__test_conn(t);
     if (c == NULL || c->state != EMPM__SUSPENDED)
         return EMPM_EMISUSE;
+    /* as if its time had passed: the wheel need not turn for that */
     empm__request_of(c)->wake_deadline = empm__now_ms();
     empm__test_offer(t, EMPM__READY_TIMEOUT);
     return empm__test_run(t, t->patience_ms);
 }
 
+/* A socket that is closed at the other end can be read, be written to, and
+ * stays so. The request sees that at its next call or wait, and gets to its
+ * end. */
 EMPM_API void empm_test_hang_up(empm_test *t)
 {
     t->in_ended = 1;
@@ -36742,6 +39383,8 @@ EMPM_API empm_test *empm_test_open(const empm_config *cfg)
     t->session.of = &empm__test_transport;
     t->index = EMPM__NIL;
     t->patience_ms = 5000;
+    /* a copy, without what a test must not touch: ports, processes, logs, and
+     * rights, which only root could change. Its texts stay the caller's */
     t->cfg = *cfg;
     t->cfg.processes = 0;
     t->cfg.threads_per_child = 1;
@@ -36767,7 +39410,10 @@ EMPM_API empm_test *empm_test_open(const empm_config *cfg)
     return NULL;
 }
 
-/* The last look: a request that waits, and what requests have left behind. */
+/* The last look: a request that waits, and what requests have left behind. A
+ * suspended one is told first, by its name, as its end would hide it; after the
+ * client has gone every counter of what requests hold must be 0. Returns
+ * EMPM_OK or EMPM_EMISUSE, with a line in the log for each fault. */
 static int empm__test_leaks(empm_test *t)
 {
     const empm__pool *pool = &t->s->engine.pool;
@@ -36805,8 +39451,10 @@ EMPM_API int empm_test_close(empm_test *t)
             r = empm__test_leaks(t);
         if (t->hooked == 2 && cfg->on_thread_stop != NULL)
             cfg->on_thread_stop(t->s, e->workers[0].thread_data, cfg->user);
+        empm__store(&e->stopping, (uint32_t)EMPM__ORDER_STOP);
         if (t->hooked >= 1 && cfg->on_child_stop != NULL)
             cfg->on_child_stop(t->s, cfg->user);
+        /* what a worker's thread frees at its end: there was no thread */
         if (e->workers != NULL) {
             empm__pages_free(e->workers[0].pages);
             EMPM_FREE(e->workers[0].scratch);
@@ -37007,9 +39655,9 @@ static void empm__signals_restore(empm__signal_set *set)
     set->taken = 0;
 }
 
-#ifndef EVENTMPM_NO_FORK
 /* In a forked process: the defaults of all signals that `set` has taken.
  * `keep`: those that the starter of the server ignored stay ignored. */
+EMPM__OPTIONAL
 static void empm__signals_default(const empm__signal_set *set, int keep)
 {
     size_t i;
@@ -37017,7 +39665,6 @@ static void empm__signals_default(const empm__signal_set *set, int keep)
         signal(empm__signals_at(set, i),
                keep && set->old[i].sa_handler == SIG_IGN ? SIG_IGN : SIG_DFL);
 }
-#endif
 
 typedef struct empm__source {        /* where configurations come from */
     const empm_config *base;         /* as the program has set it */
@@ -37139,6 +39786,18 @@ static int empm__orders_next_byte(const int *fds, int n, int64_t ms,
  * answered only as long as the engine answers. Its variables are taken out of
  * the environment, so that programs of handlers do not speak for the server.
  * Here are also the instants of processes, and how a stop goes on.
+ *
+ * A unit for it, with PidFile below /run/server and logs below /var/log/server:
+ *
+ *     [Service]
+ *     Type=notify
+ *     NotifyAccess=all
+ *     ExecStart=/usr/local/bin/server -f /etc/server.conf
+ *     ExecReload=/bin/kill -USR1 $MAINPID
+ *     KillMode=mixed
+ *     WatchdogSec=30
+ *     RuntimeDirectory=server
+ *     LogsDirectory=server
  * ------------------------------------------------------------------------- */
 
 typedef struct empm__manager {       /* none: path and usec are "" */
@@ -41385,10 +44044,12 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5710  a back end's X-Sendfile names no file that may be sent: 404, 403
  *   5711  XSendFilePath is not there
  *   5712  the sources of scripts can be read by the path of another route
+ *   5713  a path that no program is asked for: "%2f" or a control character
  *   5800  an upload cannot be written to the descriptor of on_part
  *   5801  Require of a user needs AuthUserFile
  *   5802  AuthUserFile: passwords come over plain HTTP
  *   5803  AuthUserFile cannot be read, or a line of it has no user
+ *   5804  empm_part_save() cannot make the file
  *   5810  RateLimitSize is too small or too large, or there is no such memory
  *   5811  RateLimit: its store does not answer, so nobody is refused
  *   5812  RateLimit is reached: a client gets 429
@@ -41397,6 +44058,10 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5831  SessionCookieName is no token
  *   5832  that a session is logged out cannot be remembered
  *   5833  the system gives no random bytes: no session can begin
+ *   6001  the Origin of a WebSocket is not allowed: 403
+ *   6002  a WebSocket is closed for what it has sent, and the code
+ *   6003  a WebSocket has given no sign of life, and is dropped
+ *   6004  empm_ws_close() has been called with what cannot be sent
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------
@@ -41495,6 +44160,155 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *
  * Each worker waits for the disk by itself; more than one child may write. The
  * titles are any text: the database gets them as values, and JSON as strings.
+ * ------------------------------------------------------------------------- */
+
+/* ---------------------------------------------------------------------------
+ * >>firmware -- a whole program: a page of a device that takes its firmware
+ *
+ *     #define EVENTMPM_IMPLEMENTATION       // cc firmware.c
+ *     #include "eventmpm.h"
+ *
+ *     static const char page[] =
+ *         "<!doctype html><title>Firmware</title><form>"
+ *         "<input name=version required placeholder=Version>"
+ *         "<input name=image required type=file><button>Send</button></form>"
+ *         "<progress value=0></progress><pre></pre><script>"
+ *         "let $ = name => document.querySelector(name);"
+ *         "$('form').onsubmit = async event => {"
+ *         "  event.preventDefault();"
+ *         "  let token = Math.random(), look = setInterval(async () => {"
+ *         "    let p = await (await fetch('/progress?token=' + token)).json();"
+ *         "    $('progress').value = p.received / p.length }, 300);"
+ *         "  let answer = await fetch('/firmware?token=' + token, {"
+ *         "    method: 'POST', body: new FormData($('form')) });"
+ *         "  clearInterval(look); $('pre').textContent = await answer.text() }"
+ *         "</script>";
+ *
+ *     static int owner_only(empm_request *req, void *user)
+ *     {
+ *         static const empm_account accounts[] = {
+ *             { "owner", "{PLAIN}change me" },  // or: openssl passwd -5
+ *             { NULL, NULL }
+ *         };
+ *         (void)user;                       // before a byte of it is read
+ *         return empm_same_origin(req)
+ *                    ? empm_authenticate(req, "device", accounts) : 403;
+ *     }
+ *
+ *     static int flash(empm_request *req, void *user)
+ *     {
+ *         empm_part *image = empm_part_find(req, "image");
+ *         const char *version = empm_form(req, "version");
+ *         if (image == NULL || image->fd < 0 || version == NULL)
+ *             return 422;
+ *         // image->fd can be read, to see whether it is one
+ *         if (empm_part_save(req, image, (const char *)user) != EMPM_OK)
+ *             return 503;
+ *         return empm_printf(req, "%s, %lld bytes, is version %s\n",
+ *                            image->safe_name, (long long)image->size,
+ *                            version);
+ *     }
+ *
+ *     int main(int argc, char **argv)
+ *     {
+ *         static const empm_asset assets[] = {
+ *             { "index.html", page, sizeof page - 1, NULL },
+ *             { NULL, NULL, 0, NULL }
+ *         };
+ *         static const empm_route routes[] = {
+ *             EMPM_ASSETS("GET /", assets),
+ *             EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
+ *             EMPM_UPLOAD_FULL("POST /firmware", flash,
+ *                              EMPM_TEXT("firmware.bin"), owner_only,
+ *                              empm_progress_part, 64 << 20, 2),
+ *             EMPM_ROUTES_END
+ *         };
+ *         empm_config cfg = empm_defaults();
+ *         cfg.routes = routes;
+ *         cfg.shared_store_size = 64 << 10; // for the progress
+ *         return empm_main(&cfg, argc, argv);
+ *     }
+ *
+ *     curl -u 'owner:change me' -F version=2 -F image=@FILE \
+ *          localhost:8080/firmware          FILE, 123 bytes, is version 2
+ *
+ * No worker waits for the client, and the image is in no memory: 64 MB of it
+ * need as much as 64 KB do. firmware.bin is the old image or the new one.
+ * ------------------------------------------------------------------------- */
+
+/* ---------------------------------------------------------------------------
+ * >>dashboard -- a whole program: figures that move, in each browser that looks
+ *
+ *     #define EVENTMPM_IMPLEMENTATION       // cc dashboard.c
+ *     #include "eventmpm.h"
+ *     #include <stdlib.h>
+ *
+ *     static const char page[] =
+ *         "<!doctype html><title>Load</title>"
+ *         "<h1 id=load></h1><p><span id=listeners></span> look at this<script>"
+ *         "new EventSource('/events').onmessage = event => {"
+ *         "  for (let [id, value] of Object.entries(JSON.parse(event.data)))"
+ *         "    document.getElementById(id).textContent = value }</script>";
+ *
+ *     static pthread_t feeder;
+ *
+ *     static void *feed(void *server)
+ *     {
+ *         empm_server *s = (empm_server *)server;
+ *         double load = 0;
+ *         char text[80];
+ *         int n, listeners = 0;
+ *         for (; !empm_draining(s); sleep(1)) {
+ *             getloadavg(&load, 1);
+ *             n = snprintf(text, sizeof text, "{\"load\":%.2f,"
+ *                          "\"listeners\":%d}", load, listeners);
+ *             listeners = empm_broadcast(s, "load", NULL, NULL, text,
+ *                                        (size_t)n);
+ *         }
+ *         return NULL;
+ *     }
+ *
+ *     static int feed_start(empm_server *s, void *user)
+ *     {
+ *         (void)user;
+ *         return pthread_create(&feeder, NULL, feed, s);
+ *     }
+ *
+ *     static void feed_stop(empm_server *s, void *user)
+ *     {
+ *         (void)s, (void)user;
+ *         pthread_join(feeder, NULL);
+ *     }
+ *
+ *     static int events(empm_request *req, void *user)
+ *     {
+ *         (void)user;
+ *         return empm_events(req, "load");  // this request listens from now on
+ *     }
+ *
+ *     int main(int argc, char **argv)
+ *     {
+ *         static const empm_asset assets[] = {
+ *             { "index.html", page, sizeof page - 1, NULL },
+ *             { NULL, NULL, 0, NULL }
+ *         };
+ *         static const empm_route routes[] = {
+ *             EMPM_ASSETS("GET /", assets),
+ *             EMPM_ROUTE("GET /events", events, NULL),
+ *             EMPM_ROUTES_END
+ *         };
+ *         empm_config cfg = empm_defaults();
+ *         cfg.routes = routes;
+ *         cfg.processes = 1;                // one feeder, which all hear
+ *         cfg.on_child_start = feed_start;
+ *         cfg.on_child_stop = feed_stop;
+ *         return empm_main(&cfg, argc, argv);
+ *     }
+ *
+ *     curl -N localhost:8080/events         data: {"load":0.42,"listeners":1}
+ *
+ * A listener holds no worker. One that hears nothing gets a comment every
+ * EventHeartbeat; one that is gone comes back by itself, also after a reload.
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------
