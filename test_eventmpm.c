@@ -823,8 +823,12 @@ static void str_addf(str *s, const char *fmt, ...)
 
 static void str_fill(str *s, char ch, size_t n)
 {
-    while (n-- != 0)
-        str_add(s, &ch, 1);
+    char block[1024];
+
+    memset(block, ch, sizeof block);
+    for (; n > sizeof block; n -= sizeof block)
+        str_add(s, block, sizeof block);
+    str_add(s, block, n);
 }
 
 /* Takes n bytes off the front. */
