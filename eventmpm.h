@@ -8598,6 +8598,11 @@ enum {                           /* returned in place of a number of bytes */
     EMPM__LOST      = -3         /* the connection has failed: errno */
 };
 
+enum {                           /* what comes behind bytes that are sent */
+    EMPM__FOLLOWED = 1,              /* others, at once */
+    EMPM__LAST = 2               /* finish(), and none ever */
+};
+
 /* handshake   goes on with it: 1, it is complete; 0, the client is refused, and
  *             has been told; EMPM__WANTS_*; EMPM__LOST. NULL: there is none
  * recv        like recv(): bytes; 0: the client has sent its last;
@@ -8607,7 +8612,8 @@ enum {                           /* returned in place of a number of bytes */
  * send        like sendmsg(): how many bytes were sent, with all that they are
  *             on the wire; EMPM__WANTS_*; EMPM__LOST. Bytes of which a part
  *             may have left come again, and maybe more behind them. What goes
- *             to the socket is added to *wire. `more`: further bytes follow
+ *             to the socket is added to *wire. `more`: 0, EMPM__FOLLOWED or
+ *             EMPM__LAST, with which a session may send its own end
  * file        sends n bytes of a file from *off on, and moves *off
  * pending     how many bytes have arrived that recv() has not given yet
  * finish      all is sent: tells the client. `closing`: close() comes next
@@ -8692,7 +8698,7 @@ static ssize_t empm__socket_sendv(int fd, const struct iovec *v, int n,
 static ssize_t empm__socket_send(empm__conn *c, const struct iovec *v, int n,
                                  int more, int64_t *wire)
 {
-    const int flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0);
+    const int flags = MSG_NOSIGNAL | (more == EMPM__FOLLOWED ? MSG_MORE : 0);
     int tried = 0;
     ssize_t r;
     do {
@@ -8809,6 +8815,7 @@ typedef struct empm__io {
     int64_t       out_left;       /* all of it, with the slices of files */
     int64_t       out_tried;      /* ... when the socket was full */
     int           blocked;        /* ... EMPM__WANTS_*: what it waits for */
+    int           ends;           /* nothing comes behind `out` any more */
     int           spool_fd;       /* the overflow; -1: there is none */
     int64_t       spool_at, spool_end; /* in it, as bytes since it was empty */
     int64_t       spooled;        /* its size, of pool.spool */
@@ -8924,6 +8931,12 @@ static ssize_t empm__io_fail(empm__io *io, int error, const char *text)
     return EMPM__LOST;
 }
 
+/* What a transport is told with bytes behind which others wait, or none. */
+static int empm__io_more(const empm__io *io, int others)
+{
+    return others ? EMPM__FOLLOWED : io->ends ? EMPM__LAST : 0;
+}
+
 /* Sends from the overflow. Its bytes are copied, since the ring comes round to
  * them before the client has acknowledged them. */
 static ssize_t empm__io_send_spooled(empm__worker *w, empm__conn *c,
@@ -8941,7 +8954,8 @@ static ssize_t empm__io_send_spooled(empm__worker *w, empm__conn *c,
     if (r < 0)
         return empm__io_fail(io, EMPM_ESYS, "the file cannot be read");
     v.iov_len = (size_t)r;
-    return empm__transport_of(c)->send(w, c, &v, 1, io->out_left > r,
+    return empm__transport_of(c)->send(w, c, &v, 1,
+                                       empm__io_more(io, io->out_left > r),
                                        &io->wire);
 }
 
@@ -8968,7 +8982,8 @@ static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
     if (p->file->fd < 0) {           /* all of it is in memory */
         v.iov_base = p->file->bytes + at;
         v.iov_len = (size_t)n;
-        return empm__transport_of(c)->send(w, c, &v, 1, io->out_left > n,
+        return empm__transport_of(c)->send(w, c, &v, 1,
+                                           empm__io_more(io, io->out_left > n),
                                            &io->wire);
     }
     r = empm__transport_of(c)->file(w, c, p->file->fd, &at, (size_t)n,
@@ -8993,7 +9008,8 @@ static ssize_t empm__io_send_pages(empm__worker *w, empm__conn *c, empm__io *io)
         slice = empm__io_has_slice(p);
         p = p->next;
     }
-    return empm__transport_of(c)->send(w, c, v, k, p != NULL || slice,
+    return empm__transport_of(c)->send(w, c, v, k,
+                                       empm__io_more(io, p != NULL || slice),
                                        &io->wire);
 }
 
@@ -15851,6 +15867,8 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
             empm__request_next(req);     /* its answer joins this one */
             return EMPM__READ_HEAD;
         }
+        req->io.ends = req->answer == EMPM__COMPLETE && !req->failed &&
+                       (req->ending != EMPM__STAYS || req->body_open);
         r = empm__step_push(w, req);
         if (r == EMPM__CUT)
             return EMPM__CLOSED;
@@ -28006,7 +28024,7 @@ static int empm__tls_verify_alert(unsigned error)
 #define EMPM__TLS_EMPTIES 32           /* records without data in a row */
 #define EMPM__TLS_RECORD_MOST (5u + EMPM__TLS_PLAIN + 2048u)    /* 6.2.3 */
 
-EMPM__ASSERT_STATIC(EMPM__SCRATCH >= EMPM__TLS_BATCH,
+EMPM__ASSERT_STATIC(EMPM__SCRATCH >= EMPM__TLS_BATCH + EMPM__TLS_OVER + 2,
                     a_batch_of_records_fits_the_scratch);
 
 typedef struct empm__tls_held {
@@ -28291,9 +28309,24 @@ static void empm__tls_look_for_pause(const empm__worker *w, empm__tls_conn *t)
     t->sent_at_ms = w->now_ms;
 }
 
-/* Encrypts records of up to EMPM__TLS_BATCH bytes and sends them in one call.
- * Ciphertext that the socket refuses waits; until it has gone, the bytes that
- * it stands for count as not sent, and come again. */
+/* Says the end of ours in a record behind `out` bytes of others, of which it is
+ * the last. Returns how many bytes there are then. */
+static size_t empm__tls_seal_end(empm__tls_conn *t, empm__tls_cipher *x,
+                                 unsigned char *to, size_t out)
+{
+    unsigned char *plain = to + out + empm__tls_lead(t);
+    size_t len;
+    plain[0] = 1;
+    plain[1] = EMPM__TLS_CLOSE_NOTIFY;
+    empm__tls_seal(t, x, 21, plain, 2, &len);
+    t->sent_end = 1;
+    return out + len;
+}
+
+/* Encrypts records of up to EMPM__TLS_BATCH bytes and sends them in one call,
+ * with close_notify behind the last bytes of the connection. Ciphertext that
+ * the socket refuses waits; until it has gone, the bytes that it stands for
+ * count as not sent, and come again. */
 static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
                               const struct iovec *v, int n, int more,
                               int64_t *wire)
@@ -28333,9 +28366,12 @@ static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
         out += len;
         taken += k;
     }
+    if (i < n)
+        more = EMPM__FOLLOWED;
+    else if (more == EMPM__LAST)
+        out = empm__tls_seal_end(t, &x, to, out);
     empm__tls_cipher_wipe(&x);
-    return empm__tls_send_wire(w, c, &t->out, to, out, taken, more || i < n,
-                               wire);
+    return empm__tls_send_wire(w, c, &t->out, to, out, taken, more, wire);
 }
 
 /* The same from a file: its bytes are read to where they are encrypted. 0: the
@@ -28431,9 +28467,10 @@ static void empm__tls_fatal(empm__conn *c, empm__tls_conn *t, int alert)
  *                                     what it has no room for --> t->in
  *
  * The ends: close_notify from the client is like a FIN, after which it still
- * gets its answer; ours goes out once, with finish(), and what comes behind it
- * is dropped unread. Anything that is forged, out of order or too long ends the
- * connection with the alert that RFC 5246 7.2.2 has for it.
+ * gets its answer; ours goes out once, with the last answer or by finish(), and
+ * what comes behind it is dropped unread. Anything that is forged, out of order
+ * or too long ends the connection with the alert that RFC 5246 7.2.2 has for
+ * it.
  *
  * runs on   the worker that owns the connection; drop() on the listener, too
  * ------------------------------------------------------------------------- */
@@ -28658,9 +28695,9 @@ static int empm__tls_pending(const empm__conn *c)
                          : empm__plain_pending(c);
 }
 
-/* Says close_notify, before the FIN that the plain transport sends. It is one
- * system call more than the close, and clients tell by it that an answer
- * without a length is whole (RFC 5246 7.2.1). */
+/* Says close_notify, unless it has gone out with the last answer, before the
+ * FIN that the plain transport sends. Clients tell by it that an answer without
+ * a length is whole (RFC 5246 7.2.1). */
 static void empm__tls_finish(empm__worker *w, empm__conn *c, int closing)
 {
     empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
