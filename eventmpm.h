@@ -1718,6 +1718,14 @@ typedef struct empm_link empm_ws;           /* one that is a WebSocket */
 
 enum { EMPM_WS_TEXT = 1, EMPM_WS_BINARY = 2 };
 
+/* What becomes of a member that has no room for what is published. */
+enum {
+    EMPM_WS_CLOSE,         /* it is closed with 1013: it comes again, and a
+                              stream without gaps is what it gets */
+    EMPM_WS_DROP,          /* it misses this message */
+    EMPM_WS_LATEST         /* what waits of this group is replaced, always */
+};
+
 /* What a route's WebSockets do; it must stay. Each call may be NULL.
  *
  *   on_open     before the 101, with the request: cookies, path values, and
@@ -1785,6 +1793,26 @@ EMPM_API int empm_ws_close(empm_server *s, empm_ticket ticket, int code,
 
 /* Returns how many bytes wait for the socket; -1: it has gone. Any thread. */
 EMPM_API int64_t empm_ws_queued(empm_server *s, empm_ticket ticket);
+
+/* In a callback: enters a group, which is a name of 1 to 255 bytes, or leaves
+ * it; a socket that ends leaves all.
+ *   returns   EMPM_OK, also if it is in it; EMPM_EFULL: it is in 8;
+ *             EMPM_ENOMEM; EMPM_EINVAL: no such name, or, to leave, not in it
+ */
+EMPM_API int empm_ws_join(empm_ws *ws, const char *group);
+EMPM_API int empm_ws_leave(empm_ws *ws, const char *group);
+
+/* Sends a message to all members of a group in this process: children do not
+ * hear each other, so set processes to 1 or 0, or publish in each. It is copied
+ * once, and what one thread publishes arrives in that order.
+ *   policy    EMPM_WS_CLOSE, _DROP, _LATEST
+ *   returns   EMPM_OK, also if it has none; EMPM_EINVAL; EMPM_EFULL: it is too
+ *             long; EMPM_ENOMEM: some do not get it; EMPM_EMISUSE: this process
+ *             serves nobody
+ *   thread    any, as empm_ws_send()
+ */
+EMPM_API int empm_ws_publish(empm_server *s, const char *group, int type,
+                             const void *data, size_t len, int policy);
 
 /* A protocol of your own behind a 101.
  *
@@ -2030,7 +2058,8 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   -- here ends the core --
  *   config-files config-sections answers proxy digest store rate cors auth
  *   sessions forms form-parts events links link-state upgrade websocket-bytes
- *   websocket-frames websocket tls fields access files fastcgi status wings
+ *   websocket-frames groups websocket tls fields access files fastcgi status
+ *   wings
  *                                             wings, each of them closed
  *   testing testing-calls                     requests without a socket
  *   signals manager attend identity           one process that serves
@@ -2085,6 +2114,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *                     processes
  *   channels.locks    channels of events and their listeners, with no other
  *   links.locks       what is left for upgraded connections, with no other
+ *   links.group_locks groups of these, with no other
  *
  * Time. Instants are of the clock that only goes forward, in 64 bits of
  * microseconds (_at_us) or in 32 bits of milliseconds (_at_ms, a deadline),
@@ -2170,13 +2200,14 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   a section      its place above, and a line `prefix` below. Check .ci/text
  *   a test         see the top of test_eventmpm.c; then `sh .ci/text`
  *
- * Five calls go up, since the lower side begins what only the upper can do:
+ * Six calls go up, since the lower side begins what only the upper can do:
  *
  *   up empm__loader_file           Include: a file within a file
  *   up empm__listener_run          a worker that has nothing to do listens
  *   up empm__wings                 the core calls its wings, whose list stands
  *                                  behind them
  *   up empm__link_kind_of          a link is of a kind that stands behind it
+ *   up empm__groups_leave_all      a link that ends leaves its groups
  *   up empm__protocol_of           an answer is framed as its protocol has it,
  *                                  whose table names the steps behind it
  *
@@ -2265,11 +2296,12 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix form-parts      forms
  *   prefix events          news channel ear
  *   prefix events-streams  events
- *   prefix links           piece pieces link links
+ *   prefix links           piece pieces parcel link links
  *   prefix link-state      link do
  *   prefix upgrade         link links raw
  *   prefix websocket-bytes ws
  *   prefix websocket-frames ws
+ *   prefix groups          groups group piece
  *   prefix websocket       ws link
  *   prefix tls-pem         tls
  *   prefix tls-names       tls
@@ -24334,11 +24366,18 @@ enum empm__piece_kind {
     EMPM__PIECE_END                    /* nothing follows it */
 };
 
-typedef struct empm__piece {           /* output; its bytes follow */
+typedef struct empm__parcel {          /* bytes that many send; they follow */
+    uint32_t refs;                     /* atomic: pieces, and their maker */
+    uint32_t len;
+} empm__parcel;
+
+typedef struct empm__piece {           /* output; its bytes follow, */
     struct empm__piece *next;
+    empm__parcel       *parcel;        /* or are these */
     uint32_t len, sent;
-    uint32_t kind;                     /* enum empm__piece_kind */
+    uint32_t group;                    /* only the latest of it is wanted; 0 */
     uint32_t unacked;                  /* when the wait to send it began */
+    uint32_t kind;                     /* enum empm__piece_kind */
 } empm__piece;
 
 /* Input that has not been dealt with; a kind may have more behind it. */
@@ -24398,8 +24437,14 @@ enum {
     EMPM__LINK_HASTE = 8               /* the wheel may look too late */
 };
 
+#define EMPM__GROUPS_BUCKETS 1024u
+#define EMPM__GROUPS_LOCKS   16u       /* divides the above */
+
 struct empm__links {
     pthread_mutex_t locks[EMPM__LINKS_LOCKS];
+    pthread_mutex_t group_locks[EMPM__GROUPS_LOCKS];
+    struct empm__group *groups[EMPM__GROUPS_BUCKETS];   /* their locks' */
+    uint32_t        seed;              /* fixed: clients may choose names */
     empm_link     **slots;             /* lock: by index of the record */
     size_t          bytes;             /* fixed: of these */
     int64_t         queued;            /* atomic: of all links */
@@ -24409,6 +24454,7 @@ struct empm__links {
 typedef struct empm__links empm__links;
 
 static const empm__link_kind *empm__link_kind_of(const empm_link *l);
+static void empm__groups_leave_all(empm__engine *e, empm_link *l);
 
 static empm_link *empm__link_of(const empm__conn *c)
 {
@@ -24417,7 +24463,13 @@ static empm_link *empm__link_of(const empm__conn *c)
 
 static char *empm__piece_bytes(empm__piece *p)
 {
-    return (char *)(p + 1);
+    return p->parcel != NULL ? (char *)(p->parcel + 1) : (char *)(p + 1);
+}
+
+/* What a piece takes of WebSocketMaxQueued: a parcel is there once for all. */
+static int64_t empm__piece_cost(const empm__piece *p)
+{
+    return p->parcel != NULL ? (int64_t)sizeof *p : (int64_t)p->len;
 }
 
 /* --- output --------------------------------------------------------------- */
@@ -24430,9 +24482,8 @@ static empm__piece *empm__piece_new(enum empm__piece_kind kind,
     empm__piece *p = (empm__piece *)EMPM_MALLOC(sizeof *p + h + n);
     if (p == NULL)
         return NULL;
-    p->next = NULL;
+    memset(p, 0, sizeof *p);
     p->len = (uint32_t)(h + n);
-    p->sent = 0;
     p->kind = kind;
     if (h > 0)
         memcpy(empm__piece_bytes(p), head, h);
@@ -24441,10 +24492,18 @@ static empm__piece *empm__piece_new(enum empm__piece_kind kind,
     return p;
 }
 
+static void empm__parcel_unref(empm__parcel *parcel)
+{
+    if (parcel != NULL &&
+        __atomic_sub_fetch(&parcel->refs, 1u, __ATOMIC_ACQ_REL) == 0)
+        EMPM_FREE(parcel);
+}
+
 static void empm__pieces_free(empm__piece *p)
 {
     while (p != NULL) {
         empm__piece *next = p->next;
+        empm__parcel_unref(p->parcel);
         EMPM_FREE(p);
         p = next;
     }
@@ -24470,20 +24529,28 @@ static int empm__links_know(const empm__engine *e, empm_ticket ticket)
            (uint32_t)ticket < e->slab.limit;
 }
 
-/* Takes a pong out of the box that has not left: the latest one is an answer to
- * all pings before it (RFC 6455 5.5.3). Returns it, or NULL. */
-static empm__piece *empm__link_unbox_pong_locked(empm_link *l)
+/* Takes out of the box what `p` replaces: a pong, since the latest one is an
+ * answer to all pings before it (RFC 6455 5.5.3), or what is older of a group
+ * of which only the latest counts. Returns these. */
+static empm__piece *empm__link_replace_locked(empm__engine *e, empm_link *l,
+                                              const empm__piece *p)
 {
-    empm__piece *p = l->box, *before = NULL;
-    for (; p != NULL && p->kind != EMPM__PIECE_PONG; p = p->next)
-        before = p;
-    if (p != NULL && before != NULL)
-        before->next = p->next;
-    else if (p != NULL)
-        empm__store(&l->box, p->next);
-    if (p != NULL)
-        p->next = NULL;
-    return p;
+    empm__piece *old, *out = NULL, **at = &l->box;
+    if (p->kind != EMPM__PIECE_PONG && p->group == 0)
+        return NULL;
+    while ((old = *at) != NULL) {
+        if (p->kind != old->kind || p->group != old->group) {
+            at = &old->next;
+            continue;
+        }
+        empm__store(at, old->next);
+        __atomic_sub_fetch(&l->queued, old->len, __ATOMIC_RELAXED);
+        __atomic_sub_fetch(&e->links->queued, empm__piece_cost(old),
+                           __ATOMIC_RELAXED);
+        old->next = out;
+        out = old;
+    }
+    return out;
 }
 
 /* Is there no room for n bytes more? A single one may be as long as it is. */
@@ -24502,30 +24569,25 @@ static int empm__link_ends(const empm_link *l)
 }
 
 /* Puts a piece into the box; the lock of the link is the caller's. Returns
- * EMPM_OK, EMPM_EGONE or EMPM_EFULL; *spare: a piece to be freed. */
+ * EMPM_OK, EMPM_EGONE or EMPM_EFULL; *spare: pieces to be freed. */
 static int empm__link_box_locked(empm__engine *e, empm_link *l, empm__piece *p,
                                  empm__piece **spare)
 {
-    *spare = p;
+    empm__piece *old;
     if (l == NULL || empm__link_ends(l))
         return EMPM_EGONE;
+    old = empm__link_replace_locked(e, l, p);
     if (p->kind == EMPM__PIECE_DATA &&
         (empm__link_is_full(e, l, p->len) ||
-         empm__load(&e->links->queued) + (int64_t)p->len >
-             e->cfg->websocket_max_queued))
+         empm__load(&e->links->queued) + empm__piece_cost(p) >
+             e->cfg->websocket_max_queued)) {
+        p->next = old;                   /* a latest one that has no room */
         return EMPM_EFULL;
-    *spare = p->kind == EMPM__PIECE_PONG ? empm__link_unbox_pong_locked(l)
-                                         : NULL;
-    if (*spare == NULL) {
-        __atomic_add_fetch(&l->queued, p->len, __ATOMIC_RELAXED);
-        __atomic_add_fetch(&e->links->queued, (int64_t)p->len,
-                           __ATOMIC_RELAXED);
-    } else {                             /* it has counted, up to now */
-        const uint32_t more = p->len - (*spare)->len;    /* may wrap */
-        __atomic_add_fetch(&l->queued, more, __ATOMIC_RELAXED);
-        __atomic_add_fetch(&e->links->queued, (int64_t)(int32_t)more,
-                           __ATOMIC_RELAXED);
     }
+    *spare = old;
+    __atomic_add_fetch(&l->queued, p->len, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&e->links->queued, empm__piece_cost(p),
+                       __ATOMIC_RELAXED);
     empm__store(&l->box_ends, (uint8_t)(p->kind == EMPM__PIECE_END));
     p->next = l->box;
     empm__store(&l->box, p);
@@ -24534,9 +24596,10 @@ static int empm__link_box_locked(empm__engine *e, empm_link *l, empm__piece *p,
 
 /* Leaves a piece for the link of a ticket, which is of that kind; it is the
  * caller's no more, whatever comes of it. NULL: there was no memory for it. Any
- * thread. Returns EMPM_OK, EMPM_EGONE, EMPM_EFULL or EMPM_ENOMEM. */
-static int empm__link_put(empm__engine *e, empm_ticket ticket, int kind,
-                          empm__piece *p)
+ * thread. Returns EMPM_OK, EMPM_EGONE, EMPM_EFULL or EMPM_ENOMEM; *posted: the
+ * listener has to be woken. */
+static int empm__link_leave(empm__engine *e, empm_ticket ticket, int kind,
+                            empm__piece *p, int *posted)
 {
     const uint32_t i = (uint32_t)ticket;
     empm__piece *spare = p;
@@ -24559,8 +24622,19 @@ static int empm__link_put(empm__engine *e, empm_ticket ticket, int kind,
                                  (uint32_t)(ticket >> 32),
                                  EMPM__READY_OUTBOX) == 2) {
         empm__poller_post(&e->poller, i);
-        empm__poller_wake(&e->poller);
+        *posted = 1;
     }
+    return r;
+}
+
+/* The same, for one. */
+static int empm__link_put(empm__engine *e, empm_ticket ticket, int kind,
+                          empm__piece *p)
+{
+    int posted = 0;
+    const int r = empm__link_leave(e, ticket, kind, p, &posted);
+    if (posted)
+        empm__poller_wake(&e->poller);
     return r;
 }
 
@@ -24594,12 +24668,22 @@ static void empm__link_unbox(empm__engine *e, empm_link *l)
     }
 }
 
+/* Frees pieces that have been in a box. */
+static void empm__links_release(empm__engine *e, empm__piece *p)
+{
+    const empm__piece *each = p;
+    int64_t cost = 0;
+    for (; each != NULL; each = each->next)
+        cost += empm__piece_cost(each);
+    if (cost != 0)
+        __atomic_sub_fetch(&e->links->queued, cost, __ATOMIC_RELAXED);
+    empm__pieces_free(p);
+}
+
 /* n bytes have left. */
 static void empm__link_sent(empm__worker *w, empm_link *l, uint32_t n)
 {
     __atomic_sub_fetch(&l->queued, n, __ATOMIC_RELAXED);
-    __atomic_sub_fetch(&w->engine->links->queued, (int64_t)n,
-                       __ATOMIC_RELAXED);
     while (l->out != NULL) {             /* also those that have no bytes */
         empm__piece *p = l->out;
         const uint32_t some = (uint32_t)empm__min(n, p->len - p->sent);
@@ -24613,7 +24697,8 @@ static void empm__link_sent(empm__worker *w, empm_link *l, uint32_t n)
             l->write_by_ms = empm__time_after(empm__step_clock(w),
                                               w->cfg->linger_short_ms);
         }
-        EMPM_FREE(p);
+        p->next = NULL;
+        empm__links_release(w->engine, p);
     }
 }
 
@@ -24768,11 +24853,10 @@ static void empm__link_end(empm__worker *w, empm_link *l)
     e->links->slots[l->index] = NULL;
     pthread_mutex_unlock(lock);
     empm__conn_next_serial(empm__slab_conn(&e->slab, l->index));
-    __atomic_sub_fetch(&e->links->queued, (int64_t)empm__load(&l->queued),
-                       __ATOMIC_RELAXED);
-    empm__pieces_free(l->out);
-    empm__pieces_free(l->box);
+    empm__links_release(e, l->out);
+    empm__links_release(e, l->box);
     l->out = l->box = NULL;
+    empm__groups_leave_all(e, l);
     l->w = w;
     empm__turn_call_begins(w, l->route);
     w->calling = EMPM__CALL_OTHER;
@@ -25075,10 +25159,9 @@ static void empm__link_forget(empm_request *req, empm_link *l)
     e->links->slots[l->index] = NULL;
     pthread_mutex_unlock(lock);
     empm__conn_next_serial(req->c);
-    __atomic_sub_fetch(&e->links->queued, (int64_t)empm__load(&l->queued),
-                       __ATOMIC_RELAXED);
     __atomic_sub_fetch(&e->links->count, 1, __ATOMIC_RELAXED);
-    empm__pieces_free(l->box);
+    empm__links_release(e, l->box);
+    empm__groups_leave_all(e, l);
     EMPM_FREE(l);
 }
 
@@ -25819,6 +25902,300 @@ static size_t empm__ws_take(empm__worker *w, empm_link *l, char *data, size_t n)
 #endif /* EVENTMPM_NO_WEBSOCKET */
 
 /* ---------------------------------------------------------------------------
+ * >>groups -- sockets that hear the same
+ *
+ * A group is a name and its members, and is there while it has some. A message
+ * to it is one parcel, of which each member gets a piece: a server's frames are
+ * alike for all. The publisher copies the members' tickets under the lock and
+ * leaves the pieces without it, so no member waits for another: one that has
+ * gone meanwhile is a stale ticket, one that comes gets the next message. The
+ * pieces are sent by all workers, as the members' records come to them.
+ *
+ * lock   links.group_locks[i]: groups of each 16th bucket, and their members;
+ *        with no other, while tickets are copied at the longest
+ * owner  of a link's list of groups: its own
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+#define EMPM__GROUPS_MOST 8u           /* of one socket */
+#define EMPM__GROUP_NAME  255u         /* bytes */
+#define EMPM__GROUPS_WAKE 64u          /* members, then the listener begins */
+
+typedef struct empm__group {           /* the lock */
+    struct empm__group   *next;        /* in its bucket */
+    struct empm__member **members;     /* n of cap; EMPM_MALLOC */
+    uint32_t              n, cap, hash;
+    char                  name[EMPM__GROUP_NAME + 1];
+} empm__group;
+
+typedef struct empm__member {
+    struct empm__member *next;         /* of the same link */
+    empm__group *group;                /* fixed */
+    empm_ticket  ticket;               /* fixed */
+    uint32_t     at;                   /* lock: in group->members */
+} empm__member;
+
+static uint32_t empm__groups_hash(const empm__links *all, const char *name)
+{
+    uint32_t h = all->seed;
+    for (; *name != '\0'; name++)
+        h = (h ^ (unsigned char)*name) * 16777619u;
+    h ^= h >> 15;
+    return h != 0 ? h : 1;
+}
+
+static pthread_mutex_t *empm__groups_lock(empm__links *all, uint32_t hash)
+{
+    return &all->group_locks[hash % EMPM__GROUPS_LOCKS];
+}
+
+/* Returns the link that leads to the group, or to NULL. */
+static empm__group **empm__groups_find_locked(empm__links *all,
+                                              const char *name, uint32_t hash)
+{
+    empm__group **at = &all->groups[hash % EMPM__GROUPS_BUCKETS];
+    while (*at != NULL && ((*at)->hash != hash ||
+                           strcmp((*at)->name, name) != 0))
+        at = &(*at)->next;
+    return at;
+}
+
+/* Adds a member; `made` becomes the group if there is none. Returns EMPM_OK or
+ * EMPM_ENOMEM. */
+static int empm__group_add_locked(empm__group **at, empm__group **made,
+                                  empm__member *m)
+{
+    empm__group *g;
+    if (*at == NULL) {
+        *at = *made;
+        *made = NULL;
+    }
+    g = *at;
+    if (g->n == g->cap) {
+        const uint32_t cap = g->cap > 0 ? g->cap * 2 : 4;
+        empm__member **more = (empm__member **)EMPM_REALLOC(
+            (void *)g->members, cap * sizeof *more);
+        if (more == NULL)
+            return EMPM_ENOMEM;
+        g->members = more;
+        g->cap = cap;
+    }
+    m->group = g;
+    m->at = g->n;
+    g->members[g->n++] = m;
+    return EMPM_OK;
+}
+
+/* Takes a group without members out. Returns it, to be freed; or NULL. */
+static empm__group *empm__group_end_locked(empm__group **at)
+{
+    empm__group *g = *at;
+    if (g == NULL || g->n > 0)
+        return NULL;
+    *at = g->next;
+    return g;
+}
+
+static void empm__group_free(empm__group *g)
+{
+    if (g != NULL)
+        EMPM_FREE((void *)g->members);
+    EMPM_FREE(g);
+}
+
+/* Takes a member out of its group, and frees it. */
+static void empm__group_leave(empm__engine *e, empm__member *m)
+{
+    empm__links *all = e->links;
+    empm__group *g = m->group;
+    pthread_mutex_t *lock = empm__groups_lock(all, g->hash);
+    pthread_mutex_lock(lock);
+    g->members[m->at] = g->members[--g->n];
+    g->members[m->at]->at = m->at;
+    g = g->n > 0 ? NULL
+                 : empm__group_end_locked(empm__groups_find_locked(
+                       all, g->name, g->hash));
+    pthread_mutex_unlock(lock);
+    empm__group_free(g);
+    EMPM_FREE(m);
+}
+
+/* A link ends. */
+static void empm__groups_leave_all(empm__engine *e, empm_link *l)
+{
+    while (l->groups != NULL) {
+        empm__member *m = l->groups;
+        l->groups = m->next;
+        empm__group_leave(e, m);
+    }
+}
+
+EMPM_API int empm_ws_join(empm_ws *ws, const char *group)
+{
+    empm__links *all = ws->w->engine->links;
+    const size_t n = group != NULL ? strlen(group) : 0;
+    empm__member *m = ws->groups;
+    empm__group *made, *end;
+    pthread_mutex_t *lock;
+    uint32_t hash, count = 0;
+    int r;
+    if (n == 0 || n > EMPM__GROUP_NAME)
+        return EMPM_EINVAL;
+    for (; m != NULL; m = m->next, count++)
+        if (strcmp(m->group->name, group) == 0)
+            return EMPM_OK;              /* it is in it already */
+    if (count == EMPM__GROUPS_MOST)
+        return EMPM_EFULL;
+    m = (empm__member *)EMPM_MALLOC(sizeof *m);
+    made = (empm__group *)EMPM_MALLOC(sizeof *made);
+    if (m == NULL || made == NULL) {
+        EMPM_FREE(m);
+        EMPM_FREE(made);
+        return EMPM_ENOMEM;
+    }
+    memset(made, 0, sizeof *made);
+    memcpy(made->name, group, n);
+    made->hash = hash = empm__groups_hash(all, group);
+    m->ticket = empm__link_ticket(ws);
+    lock = empm__groups_lock(all, hash);
+    pthread_mutex_lock(lock);
+    r = empm__group_add_locked(empm__groups_find_locked(all, group, hash),
+                               &made, m);
+    end = empm__group_end_locked(empm__groups_find_locked(all, group, hash));
+    pthread_mutex_unlock(lock);
+    empm__group_free(made);
+    empm__group_free(end);
+    if (r < 0) {
+        EMPM_FREE(m);
+        return r;
+    }
+    m->next = ws->groups;
+    ws->groups = m;
+    return EMPM_OK;
+}
+
+EMPM_API int empm_ws_leave(empm_ws *ws, const char *group)
+{
+    empm__member **at = &ws->groups, *m;
+    while (*at != NULL && strcmp((*at)->group->name, group) != 0)
+        at = &(*at)->next;
+    if ((m = *at) == NULL)
+        return EMPM_EINVAL;
+    *at = m->next;
+    empm__group_leave(ws->w->engine, m);
+    return EMPM_OK;
+}
+
+/* Copies the tickets of a group; the caller frees them. Returns how many; -1:
+ * no memory. */
+static long empm__groups_tickets(empm__links *all, const char *name,
+                                 uint32_t hash, empm_ticket **out)
+{
+    pthread_mutex_t *lock = empm__groups_lock(all, hash);
+    const empm__group *g;
+    uint32_t n, i;
+    *out = NULL;
+    pthread_mutex_lock(lock);
+    g = *empm__groups_find_locked(all, name, hash);
+    n = g != NULL ? g->n : 0;
+    pthread_mutex_unlock(lock);
+    if (n == 0)
+        return 0;
+    *out = (empm_ticket *)EMPM_MALLOC(n * sizeof **out);
+    if (*out == NULL)
+        return -1;
+    pthread_mutex_lock(lock);
+    g = *empm__groups_find_locked(all, name, hash);
+    for (i = 0; g != NULL && i < n && i < g->n; i++)
+        (*out)[i] = g->members[i]->ticket;
+    pthread_mutex_unlock(lock);
+    return (long)i;
+}
+
+/* Returns a piece of a parcel, or NULL: no memory. */
+static empm__piece *empm__piece_of(empm__parcel *parcel)
+{
+    empm__piece *p = empm__piece_new(EMPM__PIECE_DATA, NULL, 0, NULL, 0);
+    if (p == NULL)
+        return NULL;
+    __atomic_add_fetch(&parcel->refs, 1u, __ATOMIC_RELAXED);
+    p->parcel = parcel;
+    p->len = parcel->len;
+    return p;
+}
+
+/* Sends a frame to those of a group that are here. Returns EMPM_OK or
+ * EMPM_ENOMEM: some may not get it. */
+static int empm__groups_send(empm__engine *e, const char *name,
+                             empm__parcel *parcel, int policy)
+{
+    const uint32_t hash = empm__groups_hash(e->links, name);
+    empm_ticket *tickets;
+    const long n = empm__groups_tickets(e->links, name, hash, &tickets);
+    int posted = 0, r = n < 0 ? EMPM_ENOMEM : EMPM_OK;
+    long i;
+    for (i = 0; i < n; i++) {
+        empm__piece *p = empm__piece_of(parcel);
+        int got;
+        if (p != NULL && policy == EMPM_WS_LATEST)
+            p->group = hash;
+        got = empm__link_leave(e, tickets[i], EMPM__WS, p, &posted);
+        if (got == EMPM_ENOMEM)
+            r = got;
+        if (got == EMPM_EFULL && policy == EMPM_WS_CLOSE) {
+            empm__engine_log(e, EMPM_LOG_INFO, 6005, "a WebSocket is too slow "
+                             "for WebSocketQueue of %lld in group %.100s: "
+                             "closed with 1013",
+                             (long long)e->cfg->websocket_queue_bytes, name);
+            empm__link_leave(e, tickets[i], EMPM__WS,
+                             empm__ws_close_frame(1013, NULL, 0), &posted);
+        }
+        if (posted && (i % EMPM__GROUPS_WAKE == 0 || i + 1 == n)) {
+            empm__poller_wake(&e->poller);
+            posted = 0;
+        }
+    }
+    EMPM_FREE(tickets);
+    return r;
+}
+
+EMPM_API int empm_ws_publish(empm_server *s, const char *group, int type,
+                             const void *data, size_t len, int policy)
+{
+    empm__engine *e = &s->engine;
+    unsigned char head[10];
+    empm__parcel *parcel;
+    size_t h;
+    int r;
+    if (group == NULL || *group == '\0' || strlen(group) > EMPM__GROUP_NAME ||
+        policy < EMPM_WS_CLOSE || policy > EMPM_WS_LATEST ||
+        (type != EMPM_WS_TEXT && type != EMPM_WS_BINARY) ||
+        (data == NULL && len > 0) ||
+        (type == EMPM_WS_TEXT &&
+         empm__ws_utf8(0, (const char *)data, len) != 0))
+        return EMPM_EINVAL;
+    if (e->links == NULL)
+        return EMPM_EMISUSE;
+    if (len >= EMPM__PIECE_MOST)
+        return EMPM_EFULL;
+    h = empm__ws_head_write(head, type, len);
+    parcel = (empm__parcel *)EMPM_MALLOC(sizeof *parcel + h + len);
+    if (parcel == NULL)
+        return EMPM_ENOMEM;
+    parcel->refs = 1;
+    parcel->len = (uint32_t)(h + len);
+    memcpy(parcel + 1, head, h);
+    if (len > 0)
+        memcpy((char *)(parcel + 1) + h, data, len);
+    r = empm__groups_send(e, group, parcel, policy);
+    empm__parcel_unref(parcel);
+    return r;
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
  * >>websocket -- the handshake, the times of a socket, and its calls
  *
  * The request of a handshake is judged and shown to on_open before anything is
@@ -26174,8 +26551,12 @@ static int empm__ws_engine_new(empm__engine *e)
     }
     all->slots = (empm_link **)slots;
     all->bye_from_ms = EMPM__NEVER;
+    all->seed = ((uint32_t)empm__now_us() ^ (uint32_t)e->pid << 16) *
+                2654435761u | 1u;
     for (i = 0; i < EMPM__LINKS_LOCKS; i++)
         pthread_mutex_init(&all->locks[i], NULL);
+    for (i = 0; i < EMPM__GROUPS_LOCKS; i++)
+        pthread_mutex_init(&all->group_locks[i], NULL);
     e->links = all;
     return EMPM_OK;
 }
@@ -26188,6 +26569,8 @@ static void empm__ws_engine_free(empm__engine *e)
         return;
     for (i = 0; i < EMPM__LINKS_LOCKS; i++)
         pthread_mutex_destroy(&e->links->locks[i]);
+    for (i = 0; i < EMPM__GROUPS_LOCKS; i++)
+        pthread_mutex_destroy(&e->links->group_locks[i]);
     munmap((void *)e->links->slots, e->links->bytes);
     EMPM_FREE(e->links);
     e->links = NULL;
@@ -43585,6 +43968,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   6002  a WebSocket is closed for what it has sent, and the code
  *   6003  a WebSocket has given no sign of life, and is dropped
  *   6004  empm_ws_close() has been called with what cannot be sent
+ *   6005  a WebSocket is too slow for what is published to a group of it
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------
