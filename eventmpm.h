@@ -74,7 +74,8 @@
  *   one is seen within a second.
  *     ErrorDocument 404 /404.html, or 503 "a text": what an error shows that
  *   has no body of its own, also one of the server's, such as 408 or 431. A
- *   file keeps the status, and has at most EMPM_RESPONSE_BUFFER bytes.
+ *   file, or one that is compiled in, keeps the status, and has at most
+ *   EMPM_RESPONSE_BUFFER bytes.
  *     FallbackResource /index.html is the page of an application whose paths
  *   are no files. Clients that want a page get it, those that name text/html
  *   for any path and others for one without an extension; a script, an image or
@@ -150,39 +151,11 @@
  * FORMS  empm_query() and empm_form() find a value by its name, empm_query_at()
  *   and empm_form_at() walk over all of them. EMPM_UPLOAD is a route for forms
  *   with files, which go to disk as they come; no worker waits for a slow one.
- *   A page that takes a firmware, and another one that says how far it is:
- *
- *     static int receive(empm_request *req, enum empm_part_event event,
- *                        empm_part *part, const void *data, size_t len,
- *                        void *user)
- *     {
- *         (void)event; (void)part; (void)data; (void)len; (void)user;
- *         empm_progress(req, empm_query(req, "token"));
- *         return EMPM_OK;                   // or a status, to refuse the rest
- *     }
- *
- *     static int flash(empm_request *req, void *user)
- *     {
- *         empm_part *image = empm_part_find(req, "image");
- *         const char *version = empm_form(req, "version");
- *         (void)user;
- *         if (image == NULL || image->fd < 0 || version == NULL)
- *             return 422;
- *         // image->fd is a file without a name, which ends with the request:
- *         // read it, or take it over with empm_part_take()
- *         empm_printf(req, "%s, %lld bytes, is version %s\n",
- *                     image->safe_name, (long long)image->size, version);
- *         return EMPM_OK;
- *     }
- *
- *     static const empm_route routes[] = {
- *         EMPM_UPLOAD("POST /firmware", flash, NULL, receive, 64 << 20),
- *         EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
- *         EMPM_ROUTES_END
- *     };
- *
- *   With SharedStoreSize set, /progress?token=X tells, in any child, of a POST
- *   to /firmware?token=X: {"received":1048576,"length":4194304}.
+ *   empm_part_save() makes a file of one, empm_part_take() a descriptor of the
+ *   program's. With empm_progress_part, and SharedStoreSize set, the route
+ *   empm_progress_page tells, in any child, how far ?token=X of a POST with
+ *   ?token=X is: {"received":1048576,"length":4194304}. >>firmware at the end
+ *   of this file is a whole program: a page that takes a firmware.
  *
  * BACK ENDS  EMPM_PHP("/", "./www", "unix:/run/php/php-fpm.sock") serves files
  *   and runs the scripts among them in PHP-FPM; EMPM_FASTCGI gives a subtree to
@@ -242,9 +215,9 @@
  *   of all. With file=PATTERN behind it, of files whose names fit:
  *     Header set Cache-Control "max-age=31536000, immutable" file=*.????????.*
  *   Require all denied, local (a client on this host), all granted. Admin
- *   endpoints have no locations. A "%2f" is no slash here, but is one in the
- *   PATH_INFO of a FastCGI program: a part of such a program is guarded by the
- *   program, or by a location around all of it.
+ *   endpoints have no locations. A "%2f" is no slash here. For a program it
+ *   would be one, so a path with it is 404 there, and a location guards a part
+ *   of a program as it does a folder.
  *
  *     AuthType Basic                        users of a file: NAME:PASSWORD, as
  *     AuthName "Members"                    `htpasswd -2 -c FILE NAME` makes it
@@ -332,7 +305,8 @@
  *   they escape; empm_redirect() stays on this server, whatever text it gets;
  *   empm_set_cookie() sets a closed cookie unless told otherwise;
  *   empm_early_hints() goes ahead of an answer, empm_add_trailer() behind it.
- *   >>todo at the end of this file is a whole program: JSON from a database.
+ *   JSON of a client is text: empm_body(), for a parser of yours. >>todo at the
+ *   end of this file is a whole program: JSON from a database.
  *
  * LIMITS  HTTP/1.1 and 1.0 on TCP and unix sockets: no HTTP/2.
  *   Linux (epoll), or any POSIX system (poll). Each limit is a field of
@@ -341,9 +315,10 @@
  * EVENTS  A handler that returns empm_events(req, "news") makes its request a
  *   stream of server-sent events (EventSource in a browser), which holds no
  *   worker; empm_broadcast(server, "news", ...) sends one to all that listen in
- *   this process, from any thread. See >>calls-events.
+ *   this process, from any thread. See >>calls-events; >>dashboard is a whole
+ *   program.
  *
- * WEBSOCKET  EMPM_WEBSOCKET("GET /chat", &chat, NULL) is a route of WebSockets:
+ * WEBSOCKET  EMPM_WEBSOCKET("GET /chat", &chat, NULL) is a route for them:
  *   on_open may refuse, and on_message gets whole messages; both may block. A
  *   socket that rests holds no worker and some 190 bytes. empm_ws_send() by a
  *   ticket, from any thread. Pages of other hosts may not connect, silent peers
@@ -358,7 +333,9 @@
  *   (Basic), and so does empm_authenticate() from an on_head. empm_user() is
  *   the name, also in access logs (%u) and for FastCGI programs (REMOTE_USER,
  *   AUTH_TYPE). empm_session_start() gives a client a signed cookie that lasts:
- *   for logins by a form.
+ *   for logins by a form, whose password empm_password_is() compares. Where
+ *   such a client changes something, 403 unless empm_same_origin(); a location
+ *   with "POST /login RateLimit 5/minute" slows guesses.
  *
  * STATUS  empm_status_page, as a route's handler or on Listen "127.0.0.1:9000
  *   admin", which answers even when every worker is busy: a page for people;
@@ -418,18 +395,18 @@
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
  *   EVENTMPM_NO_FASTCGI      2540 lines 27000 bytes FastCGI back ends: PHP
- *   EVENTMPM_NO_FORMS         720 lines  4900 bytes uploads, multipart forms
+ *   EVENTMPM_NO_FORMS         830 lines  6200 bytes uploads, multipart forms
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
- *   EVENTMPM_NO_WEBSOCKET    1930 lines 12300 bytes WebSocket, empm_upgrade()
- *   EVENTMPM_NO_ANSWERS       690 lines  6600 bytes JSON, HTML, redirects and
- *                                                   cookies
+ *   EVENTMPM_NO_WEBSOCKET    2520 lines 16400 bytes WebSocket, empm_upgrade()
+ *   EVENTMPM_NO_ANSWERS       810 lines  8400 bytes JSON, HTML, redirects,
+ *                                                   cookies, empm_accepts()
  *   EVENTMPM_NO_STORE         720 lines  2300 bytes the shared store
  *   EVENTMPM_NO_AUTH          800 lines  5500 bytes users and passwords
  *   EVENTMPM_NO_SESSIONS      380 lines  3900 bytes sessions
  *   EVENTMPM_NO_RATE_LIMIT    210 lines  1800 bytes RateLimit
  *   EVENTMPM_NO_CORS          210 lines  2700 bytes CORS
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
- *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
+ *   EVENTMPM_NO_CONFIG_FILES  640 lines 12400 bytes empm_load() and -f
  *   EVENTMPM_NO_MAIN          790 lines 13200 bytes the command line
  * ------------------------------------------------------------------------- */
 
@@ -627,7 +604,8 @@ typedef struct empm_part {
     const char *data;             /* in memory, once all are here; else NULL. A
                                      text ends with a NUL */
     int         fd;               /* the file; -1: none. The server closes it
-                                     with the request: empm_part_take() */
+                                     with the request: empm_part_save(),
+                                     empm_part_take() */
     void       *user;             /* yours */
 } empm_part;
 
@@ -800,8 +778,8 @@ typedef struct empm_config {
                                           "/app/ fcgi://127.0.0.1:9000/" */
     const char *location[EMPM_MAX_LOCATION]; /* settings of a part of the paths,
                                           a path and a directive in each, see
-                                          LOCATIONS: "/private/ Require local"
-                                          */
+                                          LOCATIONS: "/private/ Require local",
+                                          "POST /login RateLimit 5/hour" */
     int         cgi_pass_auth;         /* 1: programs get Authorization, and can
                                           ask for passwords: 1 */
     int         x_send_file;           /* an answer of a program may name a file
@@ -922,7 +900,9 @@ typedef struct empm_config {
     int64_t max_mem_free;              /* idle buffers kept per child: 2 MiB; 0:
                                           all of them */
     int    open_file_cache;            /* files kept per child: 64, at most a
-                                          quarter of max_open_files; 0: none */
+                                          quarter of max_open_files; what has
+                                          changed is served 1 ms later; 0:
+                                          none, and at once */
 
     /* time, in milliseconds; directives take seconds, or 100ms */
     int    timeout_ms;                 /* no progress in writing: 60000 */
@@ -1002,6 +982,10 @@ typedef struct empm_config {
                                           64 KiB, or one message: else a send is
                                           EMPM_EFULL */
     int64_t websocket_max_queued;      /* ... of all of a child: 256 MiB */
+    int64_t websocket_bus_bytes;       /* what is published on its way to other
+                                          children: 1 MiB, a message has an
+                                          eighth at most; 0: it stays here. As
+                                          it was at the start */
     int     max_websockets;            /* upgraded connections of a child, else
                                           503; 0: max_open_connections */
     int64_t limit_linger_bytes;        /* 0: no limit but linger_timeout_ms,
@@ -1233,8 +1217,33 @@ EMPM_API empm_part *empm_part_find(empm_request *req, const char *name);
 /* Takes the file of a part over: the descriptor is yours to close, and counts
  * no more for max_open_files and max_spool_bytes. One that the server has made
  * is read from its begin, and has no name.
- *   returns   the descriptor; -1: it has none */
+ *   returns   the descriptor; -1: it has none, or part is NULL */
 EMPM_API int empm_part_take(empm_request *req, empm_part *part);
+
+/* Copies what a part holds, in its file or in memory, to a file with a name,
+ * which is there as a whole or not at all: a new one beside it is written,
+ * forced to the disk, and takes the place of what has been there. A process
+ * that is killed meanwhile may leave "PATH.XXXX.part".
+ *   path      of yours; of a client's words at most safe_name, behind a folder,
+ *             unless it is ""
+ *   returns   EMPM_OK
+ *             EMPM_EINVAL   part is NULL, not whole, or its bytes are not kept
+ *             EMPM_ENOMEM
+ *             EMPM_ESYS     no folder, no right, no room: the log has the
+ *                           reason, and errno is that of the call
+ *   blocks    for the disk */
+EMPM_API int empm_part_save(empm_request *req, empm_part *part,
+                            const char *path);
+
+/* Did no page of another site make the browser send this request? A browser
+ * adds cookies and passwords to what it sends, whatever page has asked for it:
+ * 403 for the others where a request changes something.
+ *   returns   1: a page of this host has made it, its user, or a program that
+ *             is no browser; 0: another page has, of another port included
+ *   note      behind a proxy that changes Host, browsers that do not send
+ *             Sec-Fetch-Site get 0
+ *   source    Fetch Metadata (W3C); RFC 6454 7 */
+EMPM_API int empm_same_origin(empm_request *req);
 
 /* Is the body of that media type? Case and parameters do not count:
  * "application/json" for "Application/JSON; charset=utf-8". */
@@ -1527,8 +1536,9 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket);
 EMPM_API int empm_should_stop(const empm_request *req);
 
 /* Returns 1 once this process is about to end, gracefully or not, and accepts
- * no connection. Running requests may go on; a stream without an end can end at
- * a good moment, so that its client comes back to the new children.
+ * no connection; so it is in on_child_stop. Running requests may go on; a
+ * stream without an end can end at a good moment, so that its client comes back
+ * to the new children.
  *   thread    any */
 EMPM_API int empm_draining(const empm_server *s);
 
@@ -1581,7 +1591,8 @@ EMPM_API int empm_health_page(empm_request *req, void *user);
  * value together: 1 MiB holds 1,900 of them. Keys are hashed into parts of the
  * store; one part can be full when the store as a whole is 80 % full. The store
  * outlives the children, not the parent. A child that dies in a call leaves the
- * old value or the new one, never anything else.
+ * old value or the new one, never anything else; if it has written anywhere in
+ * the store's memory, the part that it has damaged starts again empty.
  *
  *   s             a handler has it from empm_server_of()
  *   key, key_len  any bytes, at least one
@@ -1802,12 +1813,13 @@ EMPM_API int64_t empm_ws_queued(empm_server *s, empm_ticket ticket);
 EMPM_API int empm_ws_join(empm_ws *ws, const char *group);
 EMPM_API int empm_ws_leave(empm_ws *ws, const char *group);
 
-/* Sends a message to all members of a group in this process: children do not
- * hear each other, so set processes to 1 or 0, or publish in each. It is copied
- * once, and what one thread publishes arrives in that order.
+/* Sends a message to all members of a group, in all children. It is copied once
+ * in each, and what one thread publishes arrives in that order. A child that is
+ * websocket_bus_bytes behind the others loses some, and says so in the log.
  *   policy    EMPM_WS_CLOSE, _DROP, _LATEST
  *   returns   EMPM_OK, also if it has none; EMPM_EINVAL; EMPM_EFULL: it is too
- *             long; EMPM_ENOMEM: some do not get it; EMPM_EMISUSE: this process
+ *             long for the other children; EMPM_ENOMEM: some do not get it;
+ *             EMPM_ESYS: a sibling keeps the bus; EMPM_EMISUSE: this process
  *             serves nobody
  *   thread    any, as empm_ws_send()
  */
@@ -1915,8 +1927,8 @@ EMPM_API int empm_test_time_out(empm_test *t);
 EMPM_API void empm_test_hang_up(empm_test *t);
 
 /* The answer, as far as it has come: its status, 0 without one; the first field
- * called `name`, or NULL; the body, without chunks, with a NUL behind its n
- * bytes (n may be NULL); all bytes since the last request was sent. */
+ * called `name`, or NULL; the body, without chunks; all bytes since the last
+ * request was sent. Both have a NUL behind their n bytes (n may be NULL). */
 EMPM_API int         empm_test_status(const empm_test *t);
 EMPM_API const char *empm_test_header(const empm_test *t, const char *name);
 EMPM_API const char *empm_test_body(const empm_test *t, size_t *n);
@@ -1987,8 +1999,8 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
  *                       (SharedStoreSize) no copy of it works any more; without
  *                       one a copy works until its time is over
  *   value               at most 512 bytes, and no secret to the client
- *   returns             EMPM_OK, EMPM_EINVAL (too long), EMPM_EMISUSE (the head
- *                       has left), EMPM_ENOMEM, EMPM_EFULL, EMPM_ESYS
+ *   returns             EMPM_OK; EMPM_EINVAL (NULL or too long), EMPM_EMISUSE
+ *                       (the head has left), EMPM_ENOMEM, EMPM_EFULL, EMPM_ESYS
  *   note                SameSite=Lax keeps forms and scripts of other sites
  *                       from using a session. It does not keep links from it: a
  *                       GET changes nothing. Nor does it keep pages of the same
@@ -2001,8 +2013,8 @@ EMPM_API int empm_session_start(empm_request *req, const char *value);
 EMPM_API int empm_session_end(empm_request *req);
 
 /* Returns 1 if `password`, which a client has sent, is the one that is kept as
- * empm_account has it; 0: it is not, is longer than 128 bytes, or `kept` has no
- * such form. Costs as much as empm_authenticate().
+ * empm_account has it; 0: it is not, is longer than 128 bytes, `kept` has no
+ * such form, or one of them is NULL. Costs as much as empm_authenticate().
  *   thread    any */
 EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept);
@@ -2013,6 +2025,12 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  *   returns   also EMPM_EINVAL: no such token, or NULL
  */
 EMPM_API int empm_progress(empm_request *req, const char *token);
+
+/* An on_part, for EMPM_UPLOAD: notes the progress by the token that ?token=
+ * names, if there is one. */
+EMPM_API int empm_progress_part(empm_request *req, enum empm_part_event event,
+                                empm_part *part, const void *data, size_t len,
+                                void *user);
 
 /* A handler, for GET: {"received":1048576,"length":4194304} of the upload that
  * ?token= names, in bytes of its body; a length that nobody knows is null. 404:
@@ -2057,9 +2075,9 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   server server-calls                       threads, sockets, all together
  *   -- here ends the core --
  *   config-files config-sections answers proxy digest store rate cors auth
- *   sessions forms form-parts events links link-state upgrade websocket-bytes
- *   websocket-frames groups websocket tls fields access files fastcgi status
- *   wings
+ *   sessions forms form-parts form-calls events links link-state upgrade
+ *   websocket-bytes websocket-frames groups bus websocket tls fields access
+ *   files fastcgi status wings
  *                                             wings, each of them closed
  *   testing testing-calls                     requests without a socket
  *   signals manager attend identity           one process that serves
@@ -2112,6 +2130,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   engine.done_lock  that the end has come; a few stores long
  *   shard.lock        a part of the shared store, with no other; of all
  *                     processes
+ *   bus.lock          what is published, with no other; of all processes
  *   channels.locks    channels of events and their listeners, with no other
  *   links.locks       what is left for upgraded connections, with no other
  *   links.group_locks groups of these, with no other
@@ -2294,6 +2313,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix sessions        session secrets
  *   prefix forms           form
  *   prefix form-parts      forms
+ *   prefix form-calls      forms
  *   prefix events          news channel ear
  *   prefix events-streams  events
  *   prefix links           piece pieces parcel link links
@@ -2302,6 +2322,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix websocket-bytes ws
  *   prefix websocket-frames ws
  *   prefix groups          groups group piece
+ *   prefix bus             bus
  *   prefix websocket       ws link
  *   prefix tls-pem         tls
  *   prefix tls-names       tls
@@ -3024,6 +3045,7 @@ static int empm__text_unhex(const char *s)
 
 /* Returns how many bytes the character at `s` has, if it is well-formed UTF-8
  * and no control, else 0 (RFC 3629). */
+EMPM__OPTIONAL
 static size_t empm__text_utf8(const char *s)
 {
     const unsigned char *u = (const unsigned char *)s;
@@ -3267,8 +3289,8 @@ static void empm__log_tame(char *line)
             *line = '?';
 }
 
-#if !defined(EVENTMPM_NO_STATUS) || !defined(EVENTMPM_NO_ACCESS_LOG)
 /* The name alone of "[scheme://]name[:port]", or what the host calls itself. */
+EMPM__OPTIONAL
 static void empm__log_name_alone(const empm_config *cfg, char *to, size_t n)
 {
     const char *name = cfg->server_name, *end;
@@ -3285,7 +3307,6 @@ static void empm__log_name_alone(const empm_config *cfg, char *to, size_t n)
     }
     empm__log_tame(to);
 }
-#endif
 
 static const char *empm__log_level_name(enum empm_log_level level)
 {
@@ -3966,6 +3987,8 @@ static const empm__directive empm__directives[] = {
               "65536", "bytes that wait for a socket, then a send fails"),
     EMPM__SET("WebSocketMaxQueued", websocket_max_queued, I64, 65536, INT64_MAX,
               "268435456", "bytes that wait for all sockets of a child"),
+    EMPM__SET("WebSocketBusSize", websocket_bus_bytes, I64, 0, 1 << 30,
+              "1048576", "bytes of messages between children; 0: none"),
     EMPM__SET("MaxWebSockets", max_websockets, INT, 0, INT_MAX, "0",
               "upgraded connections of a child; else 503; 0: any"),
     EMPM__SET("LimitLingerBytes", limit_linger_bytes, I64, 0, INT64_MAX, "0",
@@ -4523,6 +4546,8 @@ EMPM_API empm_config empm_defaults(void)
  * proposed.
  * ------------------------------------------------------------------------- */
 
+#ifndef EVENTMPM_NO_CONFIG_FILES         /* such names come in Apache's files */
+
 /* Directives of Apache's that have no meaning here: accepted, so that its files
  * load, and said. */
 static const char empm__meaningless[] =
@@ -4640,6 +4665,15 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "MergeSlashes RegexDefaultOptions StrictHostCheck UnsafeAllow3F",
       "there is one way here: leave it out" }
 };
+
+#else
+
+static const char empm__meaningless[] = "-";
+static const struct { const char *names, *instead; } empm__apaches[] = {
+    { "-", "" }
+};
+
+#endif
 
 /* Is `name` one of `list`, whose names stand between single spaces? A name that
  * ends with '*' stands for all that begin so. An empty list is not allowed. The
@@ -5170,6 +5204,10 @@ enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
            0, "PROXY headers that were bad, or from a peer not trusted")       \
     WORKER(uint32_t, rate_refused, "refused_rates_total", "RatesRefused", 0,   \
            "Requests refused for a RateLimit")                                 \
+    WORKER(uint64_t, events_sent, "events_sent_total", "EventsSent", 0,        \
+           "Events of empm_broadcast() that were sent, for each listener")     \
+    WORKER(uint64_t, events_lost, "events_lost_total", "EventsLost", 0,        \
+           "Events that a listener was too slow for")                          \
     CHILD(uint32_t, culled, "culled_connections_total", "ConnsCulled", 0,      \
           "Idle connections closed to make room")                              \
     CHILD(uint32_t, expired, "expired_connections_total", "ConnsExpired", 0,   \
@@ -5199,6 +5237,8 @@ enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
 typedef struct empm__score_worker {        /* written by that worker alone */
     uint32_t status;                       /* Apache's letter: _ R W K C . */
     uint32_t parked[EMPM__STATES];         /* wrap: only differences count */
+    uint32_t listeners;                    /* of events: begun here, less those
+                                              that ended here; wraps */
     EMPM__COUNTER_LIST(EMPM__COUNTER_NONE, EMPM__COUNTER_FIELD)
     uint64_t accesses_before;              /* by the slot's last tenants */
     uint64_t began_us;                     /* the turn or request; 0: never */
@@ -5415,8 +5455,10 @@ static void empm__score_gauges(const empm__score *sb, int slot)
         for (t = 0; t < sb->threads; t++)
             empm__store(&empm__score_worker_at(sb, slot, t)->parked[k], 0u);
     }
-    for (t = 0; t < sb->threads; t++)
+    for (t = 0; t < sb->threads; t++) {
         empm__store(&empm__score_worker_at(sb, slot, t)->route, 0u);
+        empm__store(&empm__score_worker_at(sb, slot, t)->listeners, 0u);
+    }
     empm__store(&ch->crashed, (uint32_t)EMPM__CRASHED_UNKNOWN);
     empm__store(&ch->created, 0u);
     empm__store(&ch->connections, 0u);
@@ -6153,10 +6195,11 @@ static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
  *              woken, last in, first out: warm caches, long sleeps. Few are
  *              "searching" (woken, not yet at work) at a time: one, or four
  *              when jobs wait behind slow handlers.
- *   standby    the child's own thread. It listens when no worker can, and while
- *              others run it looks every millisecond whether one that seemed to
- *              be quick is stuck; that worker does not count as running then.
- *              When there is nothing to run it sleeps without limit.
+ *   standby    the child's own thread. It listens when no worker can, until one
+ *              is back and there is work for it. While others run it looks
+ *              every millisecond whether one that seemed to be quick is stuck;
+ *              that worker does not count as running then. When there is
+ *              nothing to run it sleeps without limit.
  *   a chore    is maintenance that may wait for a disk. When one is due, the
  *              listener ends its round, and the next worker runs it instead of
  *              a job; if the standby has been listening, it runs it itself.
@@ -6235,6 +6278,13 @@ static int empm__queue_init(empm__queue *q, empm__slab *sl, empm__sleeper *sp,
 static uint32_t empm__queue_idle_locked(const empm__queue *q)
 {
     return q->idle_count + q->searching + (q->listening >= 0);
+}
+
+/* Is every worker in a handler that may take long? Nobody takes a job, or the
+ * listener's role, before one of them comes back. */
+static int empm__queue_all_gone_locked(const empm__queue *q)
+{
+    return q->running + q->searching + q->idle_count == 0;
 }
 
 static void empm__queue_publish_locked(empm__queue *q)
@@ -6346,8 +6396,7 @@ static void empm__queue_settle(empm__queue *q, uint32_t most)
         wake[n++] = &sp->parker;
     }
     if (nobody && q->standby_state != EMPM__AWAKE &&
-        (q->standby_state == EMPM__SLEEPS ||
-         q->running + q->searching + q->idle_count == 0)) {
+        (q->standby_state == EMPM__SLEEPS || empm__queue_all_gone_locked(q))) {
         q->standby_state = EMPM__AWAKE;
         wake[n++] = &q->standby;
     }
@@ -6479,8 +6528,7 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
     pthread_mutex_lock(&q->lock);
     while (!q->closed) {
         int quiet, woken;
-        if (q->listening == EMPM__NOBODY &&
-            q->running + q->searching + q->idle_count == 0)
+        if (q->listening == EMPM__NOBODY && empm__queue_all_gone_locked(q))
             empm__store(&q->listening, EMPM__STANDBY);
         if (q->listening == EMPM__STANDBY) {
             pthread_mutex_unlock(&q->lock);
@@ -7664,8 +7712,8 @@ typedef struct empm__file {
     uint32_t    absent;                /* atomic: bits of codings of which it
                                           has no coded file, */
     uint32_t    absent_until_ms;       /* atomic: believed so long */
-    uint32_t    there_until_ms;        /* atomic: a script, which is believed to
-                                          be there */
+    uint32_t    same_until_ms;         /* atomic: its path is believed to lead
+                                          to it so long */
     uint64_t    stat_key[5];           /* device, inode, size, mtime, ctime */
     int64_t     modified_s;            /* -1: unknown, and `modified` is "" */
     const char *type;
@@ -7841,6 +7889,7 @@ struct empm_server {
     struct empm__kv *store;        /* SharedStoreSize; NULL: none (>>store) */
     struct empm__auth *auth;       /* NULL: not built (>>auth-passwords) */
     struct empm__rates *rates;     /* NULL: no location has one (>>rate) */
+    struct empm__bus *bus;         /* NULL: no route is of WebSockets (>>bus) */
     struct empm__secrets *secrets; /* of sessions; NULL: not built */
     struct empm__types *types;     /* AddType; NULL: none (>>files) */
     unsigned char   codings[EMPM__CODINGS + 1];    /* Precompressed; 0 ends */
@@ -7905,6 +7954,7 @@ enum empm__require { EMPM__REQUIRE_GRANTED, EMPM__REQUIRE_DENIED,
  * are 0. Nothing changes it while the server lives. */
 typedef struct empm__location {
     const char        *path;           /* as it was given */
+    const struct empm__location *below;  /* "/a/", of "/a", if both are there */
     enum empm__require require;
     int                listing;        /* of folders: Options Indexes */
     struct empm__field_rule *fields;   /* Header; or NULL (>>fields) */
@@ -8139,7 +8189,11 @@ static const char *empm__location_set(empm_server *s, empm__location *l,
 static int empm__location_holds(const empm__locations *t, uint32_t a,
                                 uint32_t b)
 {
+    const empm__location *below = t->list[a].below;
     uint32_t i, k;
+    if (below != NULL &&
+        empm__location_holds(t, (uint32_t)(below - t->list), b))
+        return 1;
     for (i = 0; i < t->tree.n; i++)
         for (k = 0; k < t->tree.n; k++)
             if (t->tree.list[i].user->user == &t->list[a] &&
@@ -8177,6 +8231,23 @@ static uint32_t empm__location_of(empm__locations *t, const char *path,
     return k;
 }
 
+/* Where there are both, what is below "/a" is of the location "/a/", which is
+ * within that of "/a". Returns how many rows are left. */
+static uint32_t empm__locations_join(empm__locations *t, uint32_t rows)
+{
+    uint32_t i, k, n = 0;
+    for (i = 0; i < rows; i++) {
+        empm__location *l = (empm__location *)t->rows[i].user;
+        const int second = t->rows[i].pattern != l->path;
+        for (k = 0; second && k < t->n; k++)
+            if (strcmp(t->list[k].path, t->rows[i].pattern) == 0)
+                l->below = &t->list[k];
+        if (!second || l->below == NULL)
+            t->rows[n++] = t->rows[i];
+    }
+    return n;
+}
+
 static void empm__locations_free(empm__locations *t)
 {
     empm__routes_free(&t->tree);
@@ -8186,8 +8257,9 @@ static void empm__locations_free(empm__locations *t)
     memset(t, 0, sizeof *t);
 }
 
-/* Splits a line into path, directive and value, which is what is left of it.
- * Returns the value, or NULL: it is none. */
+/* Splits a line into path, directive and value, which is what is left of it. A
+ * method before the path is part of it, in quotes or not. Returns the value, or
+ * NULL: it is none. */
 static const char *empm__location_line(const char *line,
                                        char path[EMPM__ARGUMENT],
                                        char name[EMPM__ARGUMENT])
@@ -8195,6 +8267,15 @@ static const char *empm__location_line(const char *line,
     if (empm__text_word(&line, path, EMPM__ARGUMENT) <= 0 ||
         empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
         return NULL;
+    if (*path != '/' && *name == '/') {
+        const size_t n = strlen(path);
+        if (n + 1 + strlen(name) >= EMPM__ARGUMENT)
+            return NULL;
+        path[n] = ' ';
+        memcpy(path + n + 1, name, strlen(name) + 1);
+        if (empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
+            return NULL;
+    }
     return line + strspn(line, " \t");
 }
 
@@ -8257,6 +8338,7 @@ static int empm__locations_init(empm__locations *t, empm_server *s,
                              "path, a directive and its value",
                              cfg->location[i]);
     }
+    rows = empm__locations_join(t, rows);
     t->rows[rows] = end;
     if (rep->errors == before &&
         empm__routes_init(&t->tree, t->rows, chars, rep) == EMPM_OK)
@@ -8878,6 +8960,11 @@ static ssize_t empm__io_send_spooled(empm__worker *w, empm__conn *c,
                                        &io->wire);
 }
 
+/* Of a file in one call: more than a turn's, since the socket refers to the
+ * pages of the file, and copies none. A socket whose buffer is full sends from
+ * the client's acknowledgements, at no cost for us. */
+#define EMPM__SLICE_BYTES (2 << 20)
+
 /* Sends from the slice that is the first in the queue. */
 static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
 {
@@ -8886,8 +8973,8 @@ static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
     int64_t at = p->at, n = p->stop - at;
     struct iovec v;
     ssize_t r;
-    if (n > EMPM_TURN_BYTES)
-        n = EMPM_TURN_BYTES;
+    if (n > EMPM__SLICE_BYTES)
+        n = EMPM__SLICE_BYTES;
     if (p->file == NULL) {
         at %= ring;
         return empm__io_send_spooled(w, c, io, at,
@@ -10560,7 +10647,8 @@ static void empm__listener_tell_few(empm__engine *e, uint32_t idle,
 
 /* The batch goes to the queue. The gate closes when nobody has had time for a
  * while. Apache's formula: queued < (1 + factor) * idle. Returns 1 if the role
- * is given back, as there is work. */
+ * is given back, as there is work, and a worker that may do it: the standby
+ * would only get it back, to look at once at what it has just looked at. */
 static int empm__listener_end_round(empm__engine *e, empm__batch *b)
 {
     empm__queue *q = &e->queue;
@@ -10594,7 +10682,8 @@ static int empm__listener_end_round(empm__engine *e, empm__batch *b)
     pthread_mutex_lock(&q->lock);
     if (empm__time_is_late(empm__wings_chore_at(e), b->now_ms))
         q->chore = 1;
-    given = q->count > 0 || q->chore;
+    given = q->chore || (q->count > 0 && (q->listening >= 0 ||
+                                          !empm__queue_all_gone_locked(q)));
     if (given)
         empm__queue_end_round_locked(q);
     empm__queue_settle(q, old ? 2 : 1);
@@ -11215,6 +11304,7 @@ static int empm__list_fits(const empm__chars *t, const char *range, size_t n,
  * take it; -1, there is no such field, and it has not said. "identity", an
  * answer that is not coded, is the last resort unless it is excluded (RFC 9110
  * 12.5.3). */
+EMPM__OPTIONAL
 static int empm__list_accepts(const empm__chars *t, const empm__head *h,
                               const char *text, const char *name,
                               const char *offer, size_t m)
@@ -12507,10 +12597,9 @@ EMPM_API const char *empm_host(empm_request *req)
  * >>request-pairs -- queries, forms, cookies, and the body
  *
  * Values that have names within one text of the client's: "a=1&b=2" in a query
- * or a form, "a=1; b=2" in Cookie, offers in Accept. A call by name looks
- * through the text as it came and decodes the one value; a walk by number
- * decodes all of them once, so that its cost is not the square of what a client
- * has sent.
+ * or a form, "a=1; b=2" in Cookie. A call by name looks through the text as it
+ * came and decodes the one value; a walk by number decodes all of them once, so
+ * that its cost is not the square of what a client has sent.
  * ------------------------------------------------------------------------- */
 
 /* Is `key` of n bytes, decoded, the same as name? They are compared byte by
@@ -12717,44 +12806,20 @@ EMPM_API int empm_form_at(empm_request *req, int i, const char **name,
     return empm__request_pair_at(req->form_pairs, i, name, value);
 }
 
-/* The copy of an offer that was chosen: one, however often. */
-static const char *empm__request_offer(empm_request *req, const char *s,
-                                       size_t n)
+/* Browsers of today say it themselves, over HTTPS and to this host; from others
+ * Origin is compared with Host. A form that a browser posts has one of the two;
+ * a link need not have, and is a GET. */
+EMPM_API int empm_same_origin(empm_request *req)
 {
-    struct empm__value *v = req->values;
-    for (; v != NULL; v = v->next)
-        if (v->how == (int)EMPM__OFFER && strlen(v->text) == n &&
-            memcmp(v->text, s, n) == 0)
-            return v->text;
-    v = (struct empm__value *)empm_alloc(req, sizeof *v);
-    if (v == NULL || (v->text = empm__request_strndup(req, s, n)) == NULL)
-        return NULL;
-    v->from = NULL;
-    v->how = (int)EMPM__OFFER;
-    v->next = req->values;
-    req->values = v;
-    return v->text;
-}
-
-EMPM_API const char *empm_accepts(empm_request *req, const char *field,
-                                  const char *offers)
-{
-    const char *best = NULL;
-    size_t best_n = 0;
-    int weight = 0;
-    empm__list list;
-    empm__list_of_value(&list, offers);
-    while (empm__list_next(&list)) {
-        int q = empm__list_accepts(&req->w->s->chars, &req->head, req->text,
-                                   field, list.item, list.n);
-        q = q < 0 ? 1000 : q;            /* it has not said: all are equal */
-        if (q > weight) {
-            weight = q;
-            best = list.item;
-            best_n = list.n;
-        }
-    }
-    return best != NULL ? empm__request_offer(req, best, best_n) : NULL;
+    const char *site = empm_header(req, "Sec-Fetch-Site");
+    const char *origin = empm_header(req, "Origin"), *host;
+    if (site != NULL)
+        return empm__text_equal(site, "same-origin") ||
+               empm__text_equal(site, "none");
+    if (origin == NULL)
+        return 1;
+    host = strstr(origin, "://");
+    return host != NULL && empm__text_equal(host + 3, empm_host(req));
 }
 
 EMPM_API const char *empm_cookie(empm_request *req, const char *name)
@@ -13660,60 +13725,6 @@ EMPM_API int empm_add_header(empm_request *req, const char *name,
                              const char *value)
 {
     return empm__response_field_add(req, name, value, 0);
-}
-
-/* Writes the character `s` of n bytes as RFC 8187 3.2.1 has it. Returns the
- * end. */
-static char *empm__response_extended(char *at, const char *s, size_t n)
-{
-    for (; n > 0; n--, s++) {
-        const int ch = (unsigned char)*s;
-        if (ch < 127 && (empm__ascii_is_digit(ch) ||
-                         (empm__ascii_lower(ch) >= 'a' &&
-                          empm__ascii_lower(ch) <= 'z') ||
-                         strchr("!#$&+-.^_`|~", ch) != NULL))
-            *at++ = *s;
-        else {
-            *at++ = '%';
-            *at++ = "0123456789ABCDEF"[ch >> 4];
-            *at++ = "0123456789ABCDEF"[ch & 15];
-        }
-    }
-    return at;
-}
-
-/* The plain form has nothing that any browser reads in another way: '"' and
- * '\' of a quoted string, and '%', which some decode, are '_' there. Where
- * that changes the name, the second form has it. */
-EMPM_API int empm_set_download(empm_request *req, const char *name)
-{
-    char value[64 + 4 * 256], extended[3 * 256 + 1];
-    char *at = value, *to = extended;
-    const char *s = name;
-    int same = 1, first = 1;
-    if (name == NULL || strlen(name) > 255)
-        return EMPM_EINVAL;
-    for (; *s != '\0'; s++)
-        if (*s == '/' || *s == '\\')
-            name = s + 1;
-    if (*name == '\0')
-        name = "download";
-    at = EMPM__ADD(at, "attachment; filename=\"");
-    for (s = name; *s != '\0'; first = 0) {
-        const size_t n = empm__text_utf8(s);
-        const int bad = n == 0 || (first && *s == '.');
-        const int plain = !bad && n == 1 && *s != '"' && *s != '%';
-        *at++ = plain ? *s : '_';
-        to = empm__response_extended(to, bad ? "_" : s, bad ? 1 : n);
-        same &= plain || bad;
-        s += n + (n == 0);
-    }
-    *at++ = '"';
-    *to = *at = '\0';
-    if (!same)
-        snprintf(at, (size_t)(value + sizeof value - at),
-                 "; filename*=UTF-8''%s", extended);
-    return empm_set_header(req, "Content-Disposition", value);
 }
 
 /* Sent at once, behind the answers before it: it is worth something only while
@@ -18389,6 +18400,9 @@ static int empm__server_engine_new(empm_server *s, empm__engine *e, int slot,
         r = EMPM_ESYS;
     } else if (r == EMPM_OK) {
         r = empm__engine_start(e);
+        /* what the start hook has begun may end by empm_draining() */
+        if (r < 0)
+            empm__store(&e->stopping, (uint32_t)EMPM__ORDER_STOP);
         if (r < 0 && !admin && cfg->on_child_stop != NULL)
             cfg->on_child_stop(s, cfg->user);
     }
@@ -19635,7 +19649,7 @@ EMPM_API int empm_html(empm_request *req, const char *fmt, ...)
 }
 
 /* ---------------------------------------------------------------------------
- * >>answers-fields -- redirects and cookies
+ * >>answers-fields -- redirects, cookies, downloads, and what a client takes
  *
  * What stands in a field of the answer goes by the grammar of its reader, the
  * browser, which forgives more than RFCs do: so a target is a path of this
@@ -19883,6 +19897,100 @@ EMPM_API int empm_set_cookie(empm_request *req, const char *name,
     if (r == EMPM_OK)
         empm__answers_cookie_last(req, name);
     return r;
+}
+
+/* The copy of an offer that was chosen: one, however often. */
+static const char *empm__answers_offer(empm_request *req, const char *s,
+                                       size_t n)
+{
+    struct empm__value *v = req->values;
+    for (; v != NULL; v = v->next)
+        if (v->how == (int)EMPM__OFFER && strlen(v->text) == n &&
+            memcmp(v->text, s, n) == 0)
+            return v->text;
+    v = (struct empm__value *)empm_alloc(req, sizeof *v);
+    if (v == NULL || (v->text = empm__request_strndup(req, s, n)) == NULL)
+        return NULL;
+    v->from = NULL;
+    v->how = (int)EMPM__OFFER;
+    v->next = req->values;
+    req->values = v;
+    return v->text;
+}
+
+EMPM_API const char *empm_accepts(empm_request *req, const char *field,
+                                  const char *offers)
+{
+    const char *best = NULL;
+    size_t best_n = 0;
+    int weight = 0;
+    empm__list list;
+    empm__list_of_value(&list, offers);
+    while (empm__list_next(&list)) {
+        int q = empm__list_accepts(&req->w->s->chars, &req->head, req->text,
+                                   field, list.item, list.n);
+        q = q < 0 ? 1000 : q;            /* it has not said: all are equal */
+        if (q > weight) {
+            weight = q;
+            best = list.item;
+            best_n = list.n;
+        }
+    }
+    return best != NULL ? empm__answers_offer(req, best, best_n) : NULL;
+}
+
+/* Writes the character `s` of n bytes as RFC 8187 3.2.1 has it. Returns the
+ * end. */
+static char *empm__answers_extended(char *at, const char *s, size_t n)
+{
+    for (; n > 0; n--, s++) {
+        const int ch = (unsigned char)*s;
+        if (ch < 127 && (empm__ascii_is_digit(ch) ||
+                         (empm__ascii_lower(ch) >= 'a' &&
+                          empm__ascii_lower(ch) <= 'z') ||
+                         strchr("!#$&+-.^_`|~", ch) != NULL))
+            *at++ = *s;
+        else {
+            *at++ = '%';
+            *at++ = "0123456789ABCDEF"[ch >> 4];
+            *at++ = "0123456789ABCDEF"[ch & 15];
+        }
+    }
+    return at;
+}
+
+/* The plain form has nothing that any browser reads in another way: '"' and
+ * '\' of a quoted string, and '%', which some decode, are '_' there. Where
+ * that changes the name, the second form has it. */
+EMPM_API int empm_set_download(empm_request *req, const char *name)
+{
+    char value[64 + 4 * 256], extended[3 * 256 + 1];
+    char *at = value, *to = extended;
+    const char *s = name;
+    int same = 1, first = 1;
+    if (name == NULL || strlen(name) > 255)
+        return EMPM_EINVAL;
+    for (; *s != '\0'; s++)
+        if (*s == '/' || *s == '\\')
+            name = s + 1;
+    if (*name == '\0')
+        name = "download";
+    at = EMPM__ADD(at, "attachment; filename=\"");
+    for (s = name; *s != '\0'; first = 0) {
+        const size_t n = empm__text_utf8(s);
+        const int bad = n == 0 || (first && *s == '.');
+        const int plain = !bad && n == 1 && *s != '"' && *s != '%';
+        *at++ = plain ? *s : '_';
+        to = empm__answers_extended(to, bad ? "_" : s, bad ? 1 : n);
+        same &= plain || bad;
+        s += n + (n == 0);
+    }
+    *at++ = '"';
+    *to = *at = '\0';
+    if (!same)
+        snprintf(at, (size_t)(value + sizeof value - at),
+                 "; filename*=UTF-8''%s", extended);
+    return empm_set_header(req, "Content-Disposition", value);
 }
 
 #endif /* EVENTMPM_NO_ANSWERS */
@@ -20664,6 +20772,11 @@ static char *empm__secret_file_read(const char *directive, const char *path,
  * those after it do not, however the processor has ordered its stores; so it is
  * only the compiler that has to keep them in order (empm__kv_link).
  *
+ * A process that crashes may also have written anywhere. So no call follows a
+ * list that it has not looked at under the lock: numbers in range, no slot
+ * twice, lengths that fit. A shard with a list that is damaged starts again
+ * empty; where that memory is, and how it is cut, each process knows by itself.
+ *
  * An entry that has expired goes, and is wiped, when its list is looked at or
  * its shard is full; sessions of TLS also when nobody looks (>>tls). An entry
  * has an owner, one of 256. In a shard that is full
@@ -20677,10 +20790,11 @@ static char *empm__secret_file_read(const char *directive, const char *path,
  * ------------------------------------------------------------------------- */
 
 #if !defined(EVENTMPM_NO_STORE) || defined(EVENTMPM_TLS_BEARSSL) || \
-    !defined(EVENTMPM_NO_RATE_LIMIT)
+    !defined(EVENTMPM_NO_RATE_LIMIT) || !defined(EVENTMPM_NO_WEBSOCKET)
 
 /* Fills in n bytes that no client can guess; without any chance in the system,
  * the clock is better than a constant. */
+EMPM__OPTIONAL
 static void empm__random_fill(void *to, size_t n)
 {
     struct timespec t;
@@ -20764,7 +20878,8 @@ static void empm__shared_lock_mended(pthread_mutex_t *m)
  * slots are bytes, so that a shard is small and its lock is held for a few
  * stores. A shard that is full drops what has expired, then the entry of the
  * owner that has most, which expires first. A process that dies while it holds
- * the lock leaves lists that the next one mends.
+ * the lock leaves lists that the next one mends; a list that makes no sense is
+ * found before it is followed.
  * ------------------------------------------------------------------------- */
 
 #define EMPM__KV_SLOTS 255             /* of a shard: a number is a byte */
@@ -20773,8 +20888,8 @@ typedef struct empm__kv_slot {
     uint64_t version;                  /* no other write has had it */
     uint64_t expires_ms;               /* there until that one is over, never
                                           early; 0: for ever */
-    uint32_t hash;
-    uint16_t key_len, len;
+    uint32_t hash;                     /* its low byte: in which list */
+    uint16_t key_len, len;             /* key_len 0: the slot is free */
     uint8_t  next;
     uint8_t  owner;                    /* who gives way if the shard is full */
 } empm__kv_slot;
@@ -20787,16 +20902,21 @@ typedef struct empm__kv_shard {
     empm__kv_slot   slots[EMPM__KV_SLOTS + 1];   /* 0 ends a list */
 } __attribute__((aligned(64))) empm__kv_shard;   /* then its keys and values */
 
-typedef struct empm__kv {              /* fixed; the shards follow */
+/* Each process has a copy of its own, so no other one can damage it. */
+typedef struct empm__kv {
+    unsigned char *shared;             /* the shards; of all processes */
+    size_t   bytes, shard_bytes;
     uint64_t seed[2];
-    size_t   shard_bytes;
     uint32_t shards, slots;            /* slots: of each shard */
     uint32_t room;                     /* for a key and its value */
-} __attribute__((aligned(64))) empm__kv;
+    uint32_t damaged;                  /* atomic: shards found so by us */
+    const empm_config *cfg;            /* where that is told; NULL: nowhere */
+    const char *setting;               /* of whose memory it is */
+} empm__kv;
 
 /* The least memory: two slots, one of which is the last free one. */
 #define EMPM__KV_LEAST(room) \
-    (sizeof(empm__kv) + sizeof(empm__kv_shard) + 64 + 2 * (size_t)(room))
+    (sizeof(empm__kv_shard) + 64 + 2 * (size_t)(room))
 
 EMPM__ASSERT_STATIC(EMPM_STORE_ITEM >= 64 && EMPM_STORE_ITEM <= 65535,
                     store_item_does_not_fit);
@@ -20847,10 +20967,9 @@ static uint64_t empm__sip_hash(const uint64_t seed[2], const void *data,
     return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
-static empm__kv_shard *empm__kv_shard_at(empm__kv *kv, uint32_t i)
+static empm__kv_shard *empm__kv_shard_at(const empm__kv *kv, uint32_t i)
 {
-    return (empm__kv_shard *)(void *)((unsigned char *)(kv + 1) +
-                                      i * kv->shard_bytes);
+    return (empm__kv_shard *)(void *)(kv->shared + i * kv->shard_bytes);
 }
 
 static unsigned char *empm__kv_data(const empm__kv *kv, empm__kv_shard *sh,
@@ -20868,30 +20987,25 @@ static void empm__kv_link(uint8_t *link, uint8_t to)
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
-/* `slot` is not in a chain any more. */
-static void empm__kv_drop(empm__kv_shard *sh, uint8_t slot)
+/* `slot` is in no list any more. What it had is wiped, n bytes: they may be a
+ * secret. */
+static void empm__kv_free_slot(const empm__kv *kv, empm__kv_shard *sh,
+                               uint8_t slot, size_t n)
 {
-    sh->slots[slot].next = sh->free;
+    empm__kv_slot *s = &sh->slots[slot];
+    memset(empm__kv_data(kv, sh, slot), 0, n);
+    s->key_len = 0;
+    s->next = sh->free;
     sh->free = slot;
-}
-
-/* The same, and wipes what it had, which may be a secret. (Its lengths may have
- * been written by a process that does as it likes.) */
-static void empm__kv_forget(const empm__kv *kv, empm__kv_shard *sh,
-                            uint8_t slot)
-{
-    const empm__kv_slot *s = &sh->slots[slot];
-    memset(empm__kv_data(kv, sh, slot), 0,
-           empm__min((size_t)s->key_len + s->len, kv->room));
-    empm__kv_drop(sh, slot);
 }
 
 static void empm__kv_remove(const empm__kv *kv, empm__kv_shard *sh,
                             uint8_t *link)
 {
     const uint8_t slot = *link;
-    empm__kv_link(link, sh->slots[slot].next);
-    empm__kv_forget(kv, sh, slot);
+    const empm__kv_slot *s = &sh->slots[slot];
+    empm__kv_link(link, s->next);
+    empm__kv_free_slot(kv, sh, slot, (size_t)s->key_len + s->len);
 }
 
 /* Removes what has expired from the list at `link`. Returns how many went. */
@@ -20910,33 +21024,118 @@ static uint32_t empm__kv_sweep(const empm__kv *kv, empm__kv_shard *sh,
     return n;
 }
 
-/* Brings a shard in order, a new one or one whose lock's holder has died. */
-static void empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
+/* Marks the slots of list h in used[]. Returns how many they are; -1: what
+ * stands there cannot be a list. */
+static int empm__kv_follow(const empm__kv *kv, const empm__kv_shard *sh,
+                           uint32_t h, uint8_t used[256])
+{
+    uint8_t slot = sh->heads[h];
+    int n = 0;
+    for (; slot != 0; slot = sh->slots[slot].next, n++) {
+        const empm__kv_slot *s = &sh->slots[slot];
+        if (slot > kv->slots || used[slot] || (s->hash & 255) != h ||
+            s->key_len == 0 || (uint32_t)s->key_len + s->len > kv->room)
+            return -1;
+        used[slot] = 1;
+    }
+    return n;
+}
+
+/* Marks in used[] the slots of all lists with 1, the free ones with 2. Returns
+ * 1: that is all of them; 0: the free list is wrong; -1: another one is. */
+static int empm__kv_look(const empm__kv *kv, const empm__kv_shard *sh,
+                         uint8_t used[256])
+{
+    uint32_t i, n = 0;
+    uint8_t slot;
+    int k = 0;
+    memset(used, 0, 256);
+    for (i = 0; i < 256 && k >= 0; i++, n += (uint32_t)k)
+        k = empm__kv_follow(kv, sh, i, used);
+    if (k < 0)
+        return -1;
+    for (slot = sh->free; slot != 0 && slot <= kv->slots && !used[slot] &&
+                          sh->slots[slot].key_len == 0; n++) {
+        used[slot] = 2;
+        slot = sh->slots[slot].next;
+    }
+    return slot == 0 && n == kv->slots;
+}
+
+/* Looks at all lists, and mends them: what no list of heads[] has is free. A
+ * list that is damaged may lead into any other one, so that all of them start
+ * again empty. Returns what was found, as empm__kv_look(). */
+static int empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
 {
     uint8_t used[256];
     uint32_t i;
-    memset(used, 0, sizeof used);
-    for (i = 0; i < 256; i++) {
-        uint8_t slot = sh->heads[i];
-        for (; slot != 0; slot = sh->slots[slot].next)
-            used[slot] = 1;
+    const int found = empm__kv_look(kv, sh, used);
+    if (found == 1)
+        return 1;
+    if (found < 0) {
+        memset(used, 0, sizeof used);
+        memset(sh->heads, 0, sizeof sh->heads);
+        memset(empm__kv_data(kv, sh, 1), 0, (size_t)kv->slots * kv->room);
+        empm__random_fill(&sh->version, sizeof sh->version);
+        sh->version >>= 1;             /* none that has been there, probably */
     }
     sh->free = 0;
-    for (i = kv->slots; i > 0; i--)
-        if (!used[i])
-            empm__kv_drop(sh, (uint8_t)i);
-    sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
+    for (i = kv->slots; i > 0; i--)    /* a new one has nothing to wipe */
+        if (used[i] != 1)
+            empm__kv_free_slot(kv, sh, (uint8_t)i,
+                               sh->slots[i].key_len > 0 ? kv->room : 0);
+    return found;
 }
 
-/* Locks a shard, and mends it if its last holder has died. EMPM_OK, or as
- * empm__shared_lock(). */
-static int empm__kv_lock(const empm__kv *kv, empm__kv_shard *sh)
+/* Says that somebody has written to a shard without its lock, and less often if
+ * that goes on. */
+static void empm__kv_tell(empm__kv *kv, int found)
+{
+    const uint32_t times = __atomic_add_fetch(&kv->damaged, 1u,
+                                              __ATOMIC_RELAXED);
+    if (kv->cfg != NULL && (times & (times - 1)) == 0)
+        empm__log(kv->cfg, EMPM_LOG_ERROR, 5504, "%s: a process has damaged "
+                  "this memory: one of its %lu parts %s (found %lu times by "
+                  "this process)", kv->setting, (unsigned long)kv->shards,
+                  found < 0 ? "starts again empty" : "was mended",
+                  (unsigned long)times);
+}
+
+/* Mends a shard that is locked. 1: it was whole. */
+static int empm__kv_check(empm__kv *kv, empm__kv_shard *sh)
+{
+    const int found = empm__kv_mend(kv, sh);
+    if (found < 1)
+        empm__kv_tell(kv, found);
+    return found;
+}
+
+/* Locks a shard, and mends it if its last holder has died: then the free list
+ * may be wrong, but no other one. EMPM_OK, or as empm__shared_lock(). */
+static int empm__kv_lock(empm__kv *kv, empm__kv_shard *sh)
 {
     const int r = empm__shared_lock(&sh->lock);
     if (r != EMPM__ORPHANED)
         return r;
-    empm__kv_mend(kv, sh);
+    if (empm__kv_mend(kv, sh) < 0)
+        empm__kv_tell(kv, -1);
+    sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
     empm__shared_lock_mended(&sh->lock);
+    return EMPM_OK;
+}
+
+/* The same for a call that uses list h and the first free slot: they are looked
+ * at, so that it can follow them. */
+static int empm__kv_lock_list(empm__kv *kv, empm__kv_shard *sh, uint32_t h)
+{
+    uint8_t used[256];
+    const int r = empm__kv_lock(kv, sh);
+    if (r < 0)
+        return r;
+    memset(used, 0, sizeof used);
+    if (empm__kv_follow(kv, sh, h, used) < 0 || sh->free == 0 ||
+        sh->free > kv->slots || sh->slots[sh->free].key_len != 0)
+        empm__kv_check(kv, sh);
     return EMPM_OK;
 }
 
@@ -20951,6 +21150,7 @@ static uint64_t empm__kv_sweep_shard(empm__kv *kv, uint32_t i, uint64_t now_ms)
     uint8_t slot;
     if (empm__kv_lock(kv, sh) < 0)
         return 1;                      /* its holder stands still */
+    empm__kv_check(kv, sh);
     for (h = 0; h < 256; h++) {
         empm__kv_sweep(kv, sh, &sh->heads[h], now_ms);
         for (slot = sh->heads[h]; slot != 0; slot = sh->slots[slot].next)
@@ -20966,8 +21166,9 @@ static uint64_t empm__kv_sweep_shard(empm__kv *kv, uint32_t i, uint64_t now_ms)
 
 /* Makes room for an entry of `owner`: all that has expired goes. If nothing
  * has, that of the owner with most of them goes which ends first. A key without
- * an end stays. EMPM_EFULL: none has one. */
-static int empm__kv_evict(const empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
+ * an end stays. EMPM_EFULL: none has one. (A shard that is not whole has lost
+ * slots, if not all, and finds them again.) */
+static int empm__kv_evict(empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
                           uint64_t now_ms)
 {
     uint16_t count[256];
@@ -20975,6 +21176,8 @@ static int empm__kv_evict(const empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
     uint64_t first = UINT64_MAX;
     uint32_t i, most = 0, expired = 0;
     int pass;
+    if (empm__kv_check(kv, sh) < 1)
+        return EMPM_OK;
     for (i = 0; i < 256; i++)
         expired += empm__kv_sweep(kv, sh, &sh->heads[i], now_ms);
     if (expired > 0)
@@ -21012,7 +21215,8 @@ static int empm__kv_evict(const empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
  * the old value or the new one.
  * ------------------------------------------------------------------------- */
 
-/* A key's place. A good empm__kv_open() leaves the shard locked. */
+/* A key's place, from a good empm__kv_open(), which leaves the shard locked, to
+ * the unlocking of `sh`; one write at most comes between them. */
 typedef struct empm__kv_at {
     empm__kv       *kv;
     empm__kv_shard *sh;
@@ -21023,11 +21227,14 @@ typedef struct empm__kv_at {
     uint8_t         owner;             /* of what is written; 0, unless set */
     uint8_t        *link;              /* to its slot, or its chain's end */
     empm__kv_slot  *slot;              /* NULL: absent */
-    unsigned char  *value;
+    unsigned char  *value;             /* behind the key, in shared memory */
 } empm__kv_at;
 
 /* Finds a key and leaves its shard locked, if it returns EMPM_OK. What has
- * expired in its list is removed first. */
+ * expired in its list is removed first. The high half of the hash chooses the
+ * shard, the low byte the list in it. Other results: EMPM_EMISUSE without a
+ * store, EMPM_EINVAL for a key that can be none, EMPM_ETIMEDOUT if the holder
+ * of the lock stands still, EMPM_ESYS if the lock is damaged. */
 static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
                          size_t key_len, uint64_t now_ms)
 {
@@ -21040,7 +21247,7 @@ static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
         return EMPM_EINVAL;
     hash = empm__sip_hash(kv->seed, key, key_len);
     sh = empm__kv_shard_at(kv, (uint32_t)((hash >> 32) * kv->shards >> 32));
-    if ((r = empm__kv_lock(kv, sh)) < 0)
+    if ((r = empm__kv_lock_list(kv, sh, (uint32_t)hash & 255)) < 0)
         return r;
     at->kv = kv;
     at->sh = sh;
@@ -21065,8 +21272,11 @@ static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
     return EMPM_OK;
 }
 
-/* Writes an entry into a free slot, and makes it visible by one byte. A reader
- * in a process that dies here sees the old value or the new one. */
+/* Writes an entry into a free slot, and makes it visible by one byte: whoever
+ * looks after a death here sees the old value or the new one. The last free
+ * slot is for replacing, which needs no room in the end. EMPM_EINVAL: key and
+ * value are longer than the room of a slot. EMPM_EFULL: nothing can give way.
+ */
 static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
                           uint64_t expires_ms)
 {
@@ -21076,7 +21286,7 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
     unsigned char *data;
     if (len > at->kv->room - at->key_len)
         return EMPM_EINVAL;
-    if (old == 0) {
+    if (old == 0) {                    /* what gives way may be `link`'s */
         if (sh->slots[sh->free].next == 0 &&
             empm__kv_evict(at->kv, sh, at->owner, at->now_ms) < 0)
             return EMPM_EFULL;
@@ -21098,11 +21308,12 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
         memcpy(data + at->key_len, value, len);
     empm__kv_link(link, slot);
     if (old != 0)
-        empm__kv_forget(at->kv, sh, old);
+        empm__kv_free_slot(at->kv, sh, old, at->key_len + at->slot->len);
     return EMPM_OK;
 }
 
-/* Copies the value out under the lock. EMPM_EGONE: there is none. */
+/* Copies the value out under the lock; `len` and `version` may be NULL.
+ * EMPM_EGONE: there is none. EMPM_EFULL: it has more than `cap` bytes, *len. */
 EMPM__OPTIONAL
 static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
                         void *value, size_t cap, size_t *len, uint64_t *version,
@@ -21112,8 +21323,8 @@ static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
     int r = empm__kv_open(&at, kv, key, key_len, now_ms);
     if (r < 0)
         return r;
-    if (at.slot == NULL || at.slot->len > kv->room - key_len) {
-        r = EMPM_EGONE;      /* or damaged, by a process that has crashed */
+    if (at.slot == NULL) {
+        r = EMPM_EGONE;
     } else {
         if (len != NULL)
             *len = at.slot->len;
@@ -21128,7 +21339,10 @@ static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
     return r;
 }
 
-/* if_version: NULL: whatever is there; 0: only if nothing is; or only that. */
+/* Sets a value for ttl_ms, 0: for ever. if_version: NULL: whatever is there; 0:
+ * only if nothing is; or only that, else EMPM_EGONE: somebody was quicker. It
+ * is compared under the lock of the write: of two that have read the same
+ * version, one fails. */
 EMPM__OPTIONAL
 static int empm__kv_put_of(uint8_t owner, empm__kv *kv, const void *key,
                            size_t key_len, const uint64_t *if_version,
@@ -21154,7 +21368,8 @@ static int empm__kv_put_of(uint8_t owner, empm__kv *kv, const void *key,
 
 #ifndef EVENTMPM_NO_STORE            /* what others do not need */
 
-/* The same where all entries have one owner: the first that ends gives way. */
+/* The same where all entries have one owner, the program: in a full shard the
+ * first one that ends gives way. */
 static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
                         const uint64_t *if_version, const void *value,
                         size_t len, int64_t ttl_ms, uint64_t now_ms)
@@ -21163,6 +21378,7 @@ static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
                            now_ms);
 }
 
+/* Removes a key, and wipes its value. EMPM_EGONE: nothing was there. */
 static int empm__kv_delete(empm__kv *kv, const void *key, size_t key_len,
                            uint64_t now_ms)
 {
@@ -21177,8 +21393,10 @@ static int empm__kv_delete(empm__kv *kv, const void *key, size_t key_len,
     return r;
 }
 
-/* Adds to a number, which is 0 if there is none. An overflow changes nothing.
- */
+/* Adds to a number, which is 0 if there is none, and lives for ttl_ms then:
+ * more adds do not prolong it, so that a count of events in a minute ends with
+ * the minute. EMPM_EINVAL: the value is no number, or the sum would overflow;
+ * nothing has changed. `result` may be NULL. */
 static int empm__kv_add(empm__kv *kv, const void *key, size_t key_len,
                         int64_t delta, int64_t ttl_ms, int64_t *result,
                         uint64_t now_ms)
@@ -21210,40 +21428,64 @@ static int empm__kv_add(empm__kv *kv, const void *key, size_t key_len,
 
 #endif /* EVENTMPM_NO_STORE */
 
-/* A store for the processes to come, in `bytes`; `room` for each key with its
- * value, 64 to 65535. */
+/* Unmaps it for this process: by its own numbers, whatever others have written
+ * into the memory. */
+static void empm__kv_free(empm__kv *kv)
+{
+    if (kv != NULL)
+        munmap(kv->shared, kv->bytes);
+    EMPM_FREE(kv);
+}
+
+/* A store for the processes to come, in `bytes` of memory that they share;
+ * `room` for each key with its value, 64 to 65535. It has as many shards as are
+ * needed for their slots to be numbered by bytes, all of one size. EMPM_OK,
+ * EMPM_ENOMEM or EMPM_ESYS. */
 static int empm__kv_new(empm__kv **out, size_t bytes, uint32_t room)
 {
     const size_t most = sizeof(empm__kv_shard) + EMPM__KV_SLOTS * (size_t)room;
-    empm__kv *kv = (empm__kv *)mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                                    MAP_ANONYMOUS | MAP_SHARED, -1, 0);
+    empm__kv *kv = (empm__kv *)EMPM_MALLOC(sizeof *kv);
+    void *shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_ANONYMOUS | MAP_SHARED, -1, 0);
     uint32_t i;
-    if ((void *)kv == MAP_FAILED)
+    int r = EMPM_OK;
+    if (shared == MAP_FAILED || kv == NULL) {
+        if (shared != MAP_FAILED)
+            munmap(shared, bytes);
+        EMPM_FREE(kv);
         return EMPM_ENOMEM;
+    }
+    memset(kv, 0, sizeof *kv);
+    kv->shared = (unsigned char *)shared;
+    kv->bytes = bytes;
     empm__random_fill(kv->seed, sizeof kv->seed);
     kv->room = room;
-    kv->shards = (uint32_t)((bytes - sizeof *kv + most - 1) / most);
-    kv->shard_bytes = (bytes - sizeof *kv) / kv->shards & ~(size_t)63;
+    kv->shards = (uint32_t)((bytes + most - 1) / most);
+    kv->shard_bytes = bytes / kv->shards & ~(size_t)63;
     kv->slots = (uint32_t)empm__min(
         (kv->shard_bytes - sizeof(empm__kv_shard)) / room, EMPM__KV_SLOTS);
-    for (i = 0; i < kv->shards; i++) {
+    for (i = 0; i < kv->shards && r == EMPM_OK; i++) {
         empm__kv_shard *sh = empm__kv_shard_at(kv, i);
-        if (empm__shared_lock_init(&sh->lock) < 0) {
-            munmap(kv, bytes);
-            return EMPM_ESYS;
-        }
+        r = empm__shared_lock_init(&sh->lock);
         empm__kv_mend(kv, sh);
     }
-    *out = kv;
-    return EMPM_OK;
+    if (r < 0)
+        empm__kv_free(kv);
+    else
+        *out = kv;
+    return r;
 }
 
-/* `bytes` is the caller's own number: any child may have written to the
- * store. */
-static void empm__kv_free(empm__kv *kv, size_t bytes)
+/* A child begins to serve: it tells by `cfg` of damage that it finds, in the
+ * memory of `setting`. `cfg` is of the child's generation, which the store
+ * outlives. NULL: there is no store. */
+static void empm__kv_serve(empm__kv *kv, const empm_config *cfg,
+                           const char *setting)
 {
-    if (kv != NULL)
-        munmap(kv, bytes);
+    if (kv == NULL)
+        return;
+    kv->cfg = cfg;
+    kv->setting = setting;
 }
 
 #endif /* EVENTMPM_NO_STORE, no sessions of TLS and no RateLimit */
@@ -21326,6 +21568,19 @@ EMPM_API int empm_progress(empm_request *req, const char *token)
                   : empm_store_put(req->w->s, key, n, seen, sizeof seen, 60000);
 }
 
+EMPM_API int empm_progress_part(empm_request *req, enum empm_part_event event,
+                                empm_part *part, const void *data, size_t len,
+                                void *user)
+{
+    (void)event;
+    (void)part;
+    (void)data;
+    (void)len;
+    (void)user;
+    empm_progress(req, empm_query(req, "token"));
+    return EMPM_OK;
+}
+
 EMPM_API int empm_progress_page(empm_request *req, void *user)
 {
     char key[80], length[24];
@@ -21378,12 +21633,19 @@ static int empm__store_server_new(empm_server *s, const empm_server *old,
 static void empm__store_server_free(empm_server *s)
 {
     if (!s->borrows)
-        empm__kv_free(s->store, (size_t)s->cfg->shared_store_size);
+        empm__kv_free(s->store);
+}
+
+static int empm__store_engine_new(empm__engine *e)
+{
+    empm__kv_serve(e->s->store, e->s->cfg, "SharedStoreSize");
+    return EMPM_OK;
 }
 
 static const empm__wing empm__store_wing = {
     empm__store_check, empm__store_server_new, empm__store_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    empm__store_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL, NULL, NULL
 };
 
 #else
@@ -21592,8 +21854,15 @@ static void empm__rate_server_free(empm_server *s)
 {
     if (s->rates == NULL || --s->rates->servers > 0)
         return;
-    empm__kv_free(s->rates->kv, s->rates->bytes);
+    empm__kv_free(s->rates->kv);
     EMPM_FREE(s->rates);
+}
+
+static int empm__rate_engine_new(empm__engine *e)
+{
+    if (e->s->rates != NULL)
+        empm__kv_serve(e->s->rates->kv, e->s->cfg, "RateLimitSize");
+    return EMPM_OK;
 }
 
 /* A store that does not answer lets everybody in: that is said. */
@@ -21622,7 +21891,7 @@ static int empm__rate_enter(empm_request *req)
 
 static const empm__wing empm__rate_wing = {
     empm__rate_check, empm__rate_server_new, empm__rate_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    empm__rate_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
     empm__rate_locate, empm__rate_enter, NULL
 };
 
@@ -22142,7 +22411,8 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
 EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept)
 {
-    return empm__auth_password_is(s->auth, password, kept);
+    return password != NULL && kept != NULL &&
+           empm__auth_password_is(s->auth, password, kept);
 }
 
 /* Finds the user. The whole table is read, and a password is compared even if
@@ -22634,7 +22904,6 @@ static void empm__session_key(const empm__login *l, unsigned char key[32])
     memcpy(key, "\0empm logged out", 16);
     memcpy(key + 16, l->chance, sizeof l->chance);
 }
-#endif
 
 /* Has the session been logged out? What is not known counts as yes: a store
  * that cannot be asked must not bring back what somebody has ended. Without a
@@ -22642,7 +22911,6 @@ static void empm__session_key(const empm__login *l, unsigned char key[32])
  * over. */
 static int empm__session_is_out(const empm_server *s, const empm__login *l)
 {
-#ifndef EVENTMPM_NO_STORE
     unsigned char key[32], none[1];
     size_t len;
     int r;
@@ -22652,18 +22920,12 @@ static int empm__session_is_out(const empm_server *s, const empm__login *l)
     r = empm__kv_get(s->store, key, sizeof key, none, sizeof none, &len, NULL,
                      empm__store_now_ms());
     return r != EMPM_EGONE;
-#else
-    (void)s;
-    (void)l;
-    return 0;
-#endif
 }
 
 /* Remembers in the store that the session is over, for as long as its cookie
  * would be good. */
 static void empm__session_log_out(empm_request *req, const empm__login *l)
 {
-#ifndef EVENTMPM_NO_STORE
     const empm_config *cfg = req->w->cfg;
     const int64_t left_s = l->started_s + cfg->session_max_age_ms / 1000 -
                            (int64_t)time(NULL);
@@ -22680,11 +22942,24 @@ static void empm__session_log_out(empm_request *req, const empm__login *l)
         empm__request_log(req, EMPM_LOG_WARN, 5832, "the shared store does not "
                           "take that a session is logged out: its cookie works "
                           "for %lld s", (long long)left_s);
+}
+
 #else
+
+static int empm__session_is_out(const empm_server *s, const empm__login *l)
+{
+    (void)s;
+    (void)l;
+    return 0;
+}
+
+static void empm__session_log_out(empm_request *req, const empm__login *l)
+{
     (void)req;
     (void)l;
-#endif
 }
+
+#endif
 
 /* Sets the cookie to a text that is good for so many seconds; 0: deletes it.
  * A cookie whose name promises it is Secure is that also behind a proxy. */
@@ -22697,20 +22972,25 @@ static int empm__session_cookie_set(empm_request *req, const char *text,
                        strncmp(name, "__Secure-", 9) == 0;
     const size_t n = strlen(name);
     char field[EMPM__SESSION_MOST * 2 + 200];
-    char *at = req->fields, *next;
+    char *at, *next;
+    int r;
     snprintf(field, sizeof field, "%.64s=%s; Path=/; Max-Age=%lld; HttpOnly; "
              "SameSite=Lax%s", name, text, (long long)max_age_s,
              secure ? "; Secure" : "");
-    /* one that was set before for this answer goes: others of a program stay */
+    if ((r = empm_add_header(req, "Set-Cookie", field)) < 0)
+        return r;
+    /* one that was set before for this answer goes, now that there is another;
+     * those of the program's own stay */
+    at = req->fields;
     while ((at = empm__response_field_line(req, at, "set-cookie", 10, &next)) !=
-           NULL) {
+           NULL && next != req->fields + req->fields_len) {
         if (strncmp(at + 12, name, n) == 0 && at[12 + n] == '=') {
             memmove(at, next, (size_t)(req->fields + req->fields_len - next));
             req->fields_len -= (uint32_t)(next - at);
         } else
             at = next;
     }
-    return empm_add_header(req, "Set-Cookie", field);
+    return r;
 }
 
 /* Makes the cookie of a session and sends it. No cache may keep that answer,
@@ -22768,7 +23048,7 @@ EMPM_API int empm_session_start(empm_request *req, const char *value)
 {
     empm__login *l = empm__session_of(req), before;
     int r;
-    if (strlen(value) > EMPM__SESSION_VALUE)
+    if (value == NULL || strlen(value) > EMPM__SESSION_VALUE)
         return EMPM_EINVAL;
     if (l == NULL)
         return EMPM_ENOMEM;
@@ -23599,6 +23879,17 @@ static empm__forms *empm__forms_of(empm_request *req)
     return f;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>form-calls -- the parts of a form, as a handler asks for them
+ *
+ * A handler of EMPM_UPLOAD has a form that is complete, any other one the form
+ * of its whole body, which is read at the first question. What a handler takes
+ * over is no longer the request's; a file that it saves is in its folder whole
+ * or not at all. The wing's hooks and the functions of such a route stand here.
+ *
+ * runs on   the worker that runs the request
+ * ------------------------------------------------------------------------- */
+
 EMPM_API int empm_part_at(empm_request *req, int i, empm_part **part)
 {
     const empm__forms *f = empm__forms_of(req);
@@ -23622,7 +23913,10 @@ EMPM_API int empm_part_take(empm_request *req, empm_part *part)
 {
     empm__pool *pool = &req->w->engine->pool;
     empm__form_part *p = (empm__form_part *)(void *)part;
-    const int fd = part->fd;
+    int fd;
+    if (part == NULL)
+        return -1;
+    fd = part->fd;
     part->fd = -1;
     if (p->ours)
         empm__pool_fd_release(pool, EMPM__FOR_BODIES);
@@ -23630,6 +23924,71 @@ EMPM_API int empm_part_take(empm_request *req, empm_part *part)
     p->ours = 0;
     p->spooled = 0;
     return fd;
+}
+
+/* Writes all that a part holds to `fd`, and forces it to the disk. Returns
+ * NULL, or the call that has failed, with errno. */
+static const char *empm__forms_copy(const empm_part *part, int fd)
+{
+    char page[8192];
+    int64_t at = 0;
+    while (at < part->size) {
+        const size_t want = part->size - at > (int64_t)sizeof page
+                                ? sizeof page : (size_t)(part->size - at);
+        const char *from = part->data != NULL ? part->data + at : page;
+        ssize_t n = part->data != NULL ? (ssize_t)want
+                                       : pread(part->fd, page, want, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            errno = n == 0 ? EIO : errno;    /* shorter than what was written */
+            return "pread";
+        }
+        if ((n = write(fd, from, (size_t)n)) < 0 && errno != EINTR)
+            return "write";
+        at += n > 0 ? n : 0;
+    }
+    return fsync(fd) < 0 ? "fsync" : NULL;
+}
+
+EMPM_API int empm_part_save(empm_request *req, empm_part *part,
+                            const char *path)
+{
+    const empm__forms *f = req->forms;
+    const size_t n = path != NULL ? strlen(path) + 32 : 0;
+    const char *failed = NULL;
+    char *beside;
+    int fd = -1, i, why;
+    if (part == NULL || n <= 32 || (part->fd < 0 && part->data == NULL) ||
+        (!f->whole && f->reader.state == EMPM__FORM_DATA &&
+         part == &f->parts[f->n - 1]->pub))
+        return EMPM_EINVAL;
+    if ((beside = (char *)empm_alloc(req, n)) == NULL)
+        return EMPM_ENOMEM;
+    for (i = 0; fd < 0 && i < 100; i++) {
+        snprintf(beside, n, "%s.%08lx.part", path,
+                 ((unsigned long)getpid() << 16 ^
+                  (unsigned long)empm__now_us()) & 0xffffffffUL);
+        fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd < 0 && errno != EEXIST)
+            break;
+    }
+    if (fd < 0)
+        failed = "open";
+    else if ((failed = empm__forms_copy(part, fd)) == NULL &&
+             rename(beside, path) < 0)
+        failed = "rename";
+    if (failed == NULL)
+        return close(fd) == 0 ? EMPM_OK : EMPM_ESYS;
+    why = errno;
+    empm__request_log(req, EMPM_LOG_ERROR, 5804, "empm_part_save: %s: %s: %s",
+                      path, failed, strerror(why));
+    if (fd >= 0) {
+        unlink(beside);
+        close(fd);
+    }
+    errno = why;
+    return EMPM_ESYS;
 }
 
 /* --- the wing ------------------------------------------------------------- */
@@ -23756,6 +24115,7 @@ typedef struct empm__news {            /* an event; it never changes */
 typedef struct empm__ear {             /* a listener */
     struct empm__channels *all;        /* fixed */
     struct empm__channel *channel;     /* fixed */
+    empm_request *req;                 /* fixed: in whose memory it is */
     uint64_t    at;                    /* the event that it wants next; its
                                           worker writes it, under the lock */
     /* the lock */
@@ -23986,6 +24346,7 @@ static int empm__ear_join(empm__ear *ear, const char *name,
     ear->channel->listeners++;
     ear->at = empm__channel_after_locked(ear->channel, last_id);
     pthread_mutex_unlock(lock);
+    empm__bump(&ear->req->w->score->listeners, 1u);
     EMPM_FREE(made);
     return EMPM_OK;
 }
@@ -23999,6 +24360,7 @@ static void empm__ear_leave(void *p)
     pthread_mutex_t *lock = empm__channel_lock(all, c->hash);
     empm__news *gone = NULL;
     int last;
+    empm__bump(&ear->req->w->score->listeners, (uint32_t)-1);
     pthread_mutex_lock(lock);
     if (ear->waits)
         empm__channel_unlink_locked(c, ear);
@@ -24120,6 +24482,7 @@ static int empm__events_send(empm_request *req, empm__ear *ear, int *wrote)
             return 1;
         n = empm__ear_take(ear, list, (uint32_t)EMPM__COUNT(list), room, &lost);
         if (lost > 0) {
+            empm__bump(&req->w->score->events_lost, lost);
             empm__request_log(req, EMPM_LOG_INFO, 5062, "is too slow for "
                               "EventQueue of %lld: has lost %llu events%s",
                               (long long)req->w->cfg->event_queue_bytes,
@@ -24128,8 +24491,9 @@ static int empm__events_send(empm_request *req, empm__ear *ear, int *wrote)
             r = req->w->cfg->event_skip ? r : -1;
         }
         for (i = 0; i < n; i++) {
-            if (r == 0)
-                r = empm_write(req, empm__news_text(list[i]), list[i]->len);
+            if (r == 0 && (r = empm_write(req, empm__news_text(list[i]),
+                                          list[i]->len)) == EMPM_OK)
+                empm__bump(&req->w->score->events_sent, 1u);
             empm__news_unref(list[i]);
             *wrote = 1;
         }
@@ -24195,6 +24559,7 @@ EMPM_API int empm_events(empm_request *req, const char *channel)
         return 503;
     memset(ear, 0, sizeof *ear);
     ear->all = req->w->engine->channels;
+    ear->req = req;
     if (empm__ear_join(ear, channel, empm_header(req, "Last-Event-ID")) < 0)
         return 503;
     if (empm_defer(req, empm__ear_leave, ear) != EMPM_OK) {
@@ -24445,6 +24810,8 @@ struct empm__links {
     pthread_mutex_t group_locks[EMPM__GROUPS_LOCKS];
     struct empm__group *groups[EMPM__GROUPS_BUCKETS];   /* their locks' */
     uint32_t        seed;              /* fixed: clients may choose names */
+    uint32_t        heard;             /* atomic: up to here, of the bus */
+    uint32_t        hears;             /* atomic: a worker reads it */
     empm_link     **slots;             /* lock: by index of the record */
     size_t          bytes;             /* fixed: of these */
     int64_t         queued;            /* atomic: of all links */
@@ -26160,6 +26527,227 @@ static int empm__groups_send(empm__engine *e, const char *name,
     return r;
 }
 
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
+ * >>bus -- what is published in one child is heard in all
+ *
+ * A ring in memory of all processes, made before the first fork; generations
+ * share it. The publisher appends under a lock and rings the bell (>>exchange);
+ * each child reads at its own pace, without the lock, as a chore of a worker.
+ * Nobody waits for a slow reader: one that is a whole ring behind has lost what
+ * was there, knows it, and says so.
+ *
+ *     head ------> reserved              position % size is the place
+ *     all before it is whole; what is between them is being written
+ *
+ * A reader copies a record, then looks at `reserved`: if that has come round
+ * to the record, the copy is torn. A writer that dies leaves head where it was,
+ * and the next one writes over what it has begun.
+ *
+ * lock   bus.lock: head, reserved and the bytes between them; of all processes
+ * belief none: lengths are compared, and a frame is bytes to clients only
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+#define EMPM__BUS_SHARE   8u           /* a message has this part at most */
+#define EMPM__BUS_LOOK_MS 20           /* where there is no bell */
+
+typedef struct empm__bus {
+    pthread_mutex_t lock;              /* of all processes */
+    uint32_t size;                     /* fixed: a power of two */
+    uint32_t reserved, head;           /* atomic; they wrap */
+} __attribute__((aligned(64))) empm__bus;      /* its bytes follow */
+
+typedef struct empm__bus_head {        /* of a record; name and frame follow */
+    uint32_t len;                      /* of all, a multiple of 8 */
+    uint32_t origin;                   /* the pid of the child */
+    uint32_t policy, name_len, frame_len;
+    uint32_t unused;
+} empm__bus_head;
+
+/* Makes the bus. Returns EMPM_OK or EMPM_ENOMEM. */
+static int empm__bus_new(empm__bus **out, int64_t bytes)
+{
+    uint32_t size = 4096;
+    void *mem;
+    while (size < bytes)
+        size *= 2;
+    mem = mmap(NULL, sizeof(empm__bus) + size, PROT_READ | PROT_WRITE,
+               MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (mem == MAP_FAILED)
+        return EMPM_ENOMEM;
+    *out = (empm__bus *)mem;
+    (*out)->size = size;
+    if (empm__shared_lock_init(&(*out)->lock) == EMPM_OK)
+        return EMPM_OK;
+    munmap(mem, sizeof(empm__bus) + size);
+    *out = NULL;
+    return EMPM_ENOMEM;
+}
+
+/* Copies between the ring, from position `at` on, and memory. */
+static void empm__bus_copy(empm__bus *bus, uint32_t at, void *mem, size_t n,
+                           int out)
+{
+    char *ring = (char *)(bus + 1), *p = (char *)mem;
+    while (n > 0) {
+        const uint32_t place = at % bus->size;
+        const size_t some = empm__min(n, bus->size - place);
+        if (out)
+            memcpy(p, ring + place, some);
+        else
+            memcpy(ring + place, p, some);
+        p += some;
+        at += (uint32_t)some;
+        n -= some;
+    }
+}
+
+/* Appends a frame for a group. Returns EMPM_OK; EMPM_EFULL: it is too long;
+ * EMPM_ESYS: somebody keeps the lock. */
+static int empm__bus_append(empm__engine *e, const char *name,
+                            empm__parcel *parcel, int policy)
+{
+    empm__bus *bus = e->s->bus;
+    const size_t n = strlen(name), all = sizeof(empm__bus_head) + n +
+                                         (size_t)parcel->len;
+    const size_t len = (all + 7) & ~(size_t)7;
+    empm__bus_head h;
+    uint32_t at;
+    int r;
+    if (len > bus->size / EMPM__BUS_SHARE)
+        return EMPM_EFULL;
+    memset(&h, 0, sizeof h);
+    h.len = (uint32_t)len;
+    h.origin = (uint32_t)e->pid;
+    h.policy = (uint32_t)policy;
+    h.name_len = (uint32_t)n;
+    h.frame_len = parcel->len;
+    if ((r = empm__shared_lock(&bus->lock)) == EMPM__ORPHANED)
+        empm__shared_lock_mended(&bus->lock);
+    else if (r != EMPM_OK)
+        return EMPM_ESYS;
+    at = empm__load(&bus->head);
+    empm__store(&bus->reserved, at + (uint32_t)len);
+    empm__fence();                   /* before a byte is overwritten */
+    empm__bus_copy(bus, at, &h, sizeof h, 0);
+    empm__bus_copy(bus, at + (uint32_t)sizeof h, (void *)(uintptr_t)name, n, 0);
+    empm__bus_copy(bus, at + (uint32_t)(sizeof h + n), parcel + 1, parcel->len,
+                   0);
+    empm__store_rel(&bus->head, at + (uint32_t)len);
+    pthread_mutex_unlock(&bus->lock);
+    empm__exchange_ring(&e->s->exchange);
+    return EMPM_OK;
+}
+
+/* Is what was copied from position `at` whole? */
+static int empm__bus_is_whole(const empm__bus *bus, uint32_t at)
+{
+    empm__fence();
+    return empm__load(&bus->reserved) - at <= bus->size;
+}
+
+/* Reads the record at *at, and moves it on. Returns 1: *parcel (or NULL, if it
+ * is our own) is for `name`; 0: there is none; -1: some are lost, and *at is
+ * behind them; EMPM_ENOMEM: this one is lost. */
+static int empm__bus_read(const empm__engine *e, uint32_t *at,
+                          empm__bus_head *h, char name[EMPM__GROUP_NAME + 1],
+                          empm__parcel **parcel)
+{
+    empm__bus *bus = e->s->bus;
+    const uint32_t head = empm__load_acq(&bus->head), from = *at;
+    empm__parcel *p;
+    *parcel = NULL;
+    if (from == head)
+        return 0;
+    *at = head;                      /* if this one cannot be believed */
+    if (head - from > bus->size)
+        return -1;
+    empm__bus_copy(bus, from, h, sizeof *h, 1);
+    if (!empm__bus_is_whole(bus, from) || h->len > head - from ||
+        h->len > bus->size / EMPM__BUS_SHARE || h->len < sizeof *h ||
+        h->name_len > EMPM__GROUP_NAME || h->policy > EMPM_WS_LATEST ||
+        h->frame_len > h->len - sizeof *h ||
+        h->name_len > h->len - sizeof *h - h->frame_len)
+        return -1;
+    *at = from + h->len;
+    if (h->origin == (uint32_t)e->pid)
+        return 1;
+    p = (empm__parcel *)EMPM_MALLOC(sizeof *p + h->frame_len);
+    if (p == NULL)
+        return EMPM_ENOMEM;
+    p->refs = 1;
+    p->len = h->frame_len;
+    empm__bus_copy(bus, from + (uint32_t)sizeof *h, name, h->name_len, 1);
+    name[h->name_len] = '\0';
+    empm__bus_copy(bus, from + (uint32_t)sizeof *h + h->name_len, p + 1,
+                   h->frame_len, 1);
+    if (!empm__bus_is_whole(bus, from)) {
+        EMPM_FREE(p);
+        *at = head;
+        return -1;
+    }
+    *parcel = p;
+    return 1;
+}
+
+/* Sends what siblings have published to the members that are here. */
+static void empm__bus_hear(empm__engine *e)
+{
+    char name[EMPM__GROUP_NAME + 1];
+    empm__bus_head h;
+    empm__parcel *parcel;
+    uint32_t at = empm__load(&e->links->heard);
+    int r;
+    while ((r = empm__bus_read(e, &at, &h, name, &parcel)) != 0) {
+        empm__store(&e->links->heard, at);
+        if (parcel != NULL)
+            empm__groups_send(e, name, parcel, (int)h.policy);
+        else if (r < 0)
+            empm__engine_log(e, EMPM_LOG_WARN, 6006, "this child has lost what "
+                             "siblings have published: see WebSocketBusSize");
+        empm__parcel_unref(parcel);
+    }
+}
+
+/* Does a sibling's message wait, that nobody reads? */
+static int empm__bus_waits(empm__engine *e)
+{
+    return e->links != NULL && e->s->bus != NULL && EMPM__HAS_PARENT(e->s) &&
+           !empm__load(&e->links->hears) &&
+           empm__load_acq(&e->s->bus->head) != empm__load(&e->links->heard);
+}
+
+static uint32_t empm__bus_chore_at(empm__engine *e)
+{
+    return empm__bus_waits(e) ? empm__time_after(empm__now_ms(), 0)
+                              : EMPM__NEVER;
+}
+
+/* One worker reads at a time. What is appended while it ends is seen by it, or
+ * rings behind that. */
+static void empm__bus_chore(empm__engine *e)
+{
+    while (empm__bus_waits(e) &&
+           !__atomic_exchange_n(&e->links->hears, 1u, __ATOMIC_ACQUIRE)) {
+        empm__bus_hear(e);
+        empm__store_rel(&e->links->hears, 0u);
+        empm__fence();
+    }
+}
+
+/* Without a bell the listener looks now and then. */
+static uint32_t empm__bus_expire_at(empm__engine *e)
+{
+    if (e->links == NULL || e->s->bus == NULL || !EMPM__HAS_PARENT(e->s) ||
+        (EMPM__EPOLL && EMPM__SHARES(e)) ||
+        __atomic_load_n(&e->links->count, __ATOMIC_RELAXED) == 0)
+        return EMPM__NEVER;
+    return empm__time_after(empm__now_ms(), EMPM__BUS_LOOK_MS);
+}
+
 EMPM_API int empm_ws_publish(empm_server *s, const char *group, int type,
                              const void *data, size_t len, int policy)
 {
@@ -26189,6 +26777,10 @@ EMPM_API int empm_ws_publish(empm_server *s, const char *group, int type,
     if (len > 0)
         memcpy((char *)(parcel + 1) + h, data, len);
     r = empm__groups_send(e, group, parcel, policy);
+    if (s->bus != NULL && EMPM__HAS_PARENT(s)) {
+        const int told = empm__bus_append(e, group, parcel, policy);
+        r = r == EMPM_OK ? told : r;
+    }
     empm__parcel_unref(parcel);
     return r;
 }
@@ -26523,10 +27115,32 @@ EMPM_API int64_t empm_ws_queued(empm_server *s, empm_ticket ticket)
 static int empm__ws_server_new(empm_server *s, const empm_server *old,
                                   empm__report *rep)
 {
-    (void)old;
-    (void)rep;
+    const empm_route *r = s->cfg->routes;
     s->switch_to = empm__link_switch;
+    if (old != NULL) {
+        s->bus = old->bus;
+        return EMPM_OK;
+    }
+    while (r != NULL && r->kind != EMPM__ROUTE_END &&
+           r->handler != empm_websocket_open)
+        r++;
+    if (r == NULL || r->kind == EMPM__ROUTE_END ||
+        s->cfg->websocket_bus_bytes == 0 || !EMPM__FORKS)
+        return EMPM_OK;
+    if (empm__bus_new(&s->bus, s->cfg->websocket_bus_bytes) < 0) {
+        empm__report_say(rep, EMPM_LOG_ERROR, 6007, "WebSocketBusSize: no "
+                         "memory of that size to share");
+        return EMPM_ENOMEM;
+    }
     return EMPM_OK;
+}
+
+/* A reload leaves the bus to the server that follows. */
+static void empm__ws_server_free(empm_server *s)
+{
+    if (s->bus != NULL && !s->borrows)
+        munmap((void *)s->bus, sizeof(empm__bus) + s->bus->size);
+    s->bus = NULL;
 }
 
 /* An engine for the status has no links. Slots cost memory as they are used.
@@ -26551,6 +27165,7 @@ static int empm__ws_engine_new(empm__engine *e)
     }
     all->slots = (empm_link **)slots;
     all->bye_from_ms = EMPM__NEVER;
+    all->heard = e->s->bus != NULL ? empm__load(&e->s->bus->head) : 0;
     all->seed = ((uint32_t)empm__now_us() ^ (uint32_t)e->pid << 16) *
                 2654435761u | 1u;
     for (i = 0; i < EMPM__LINKS_LOCKS; i++)
@@ -26576,10 +27191,18 @@ static void empm__ws_engine_free(empm__engine *e)
     e->links = NULL;
 }
 
+/* The time is what counts. */
+static void empm__ws_expire(empm__engine *e, uint32_t now_ms)
+{
+    (void)e;
+    (void)now_ms;
+}
+
 static const empm__wing empm__ws_wing = {
-    NULL, empm__ws_server_new, NULL, empm__ws_engine_new,
-    empm__ws_engine_free, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, NULL, NULL
+    NULL, empm__ws_server_new, empm__ws_server_free, empm__ws_engine_new,
+    empm__ws_engine_free, empm__bus_expire_at, empm__ws_expire,
+    empm__bus_chore_at, empm__bus_chore, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL
 };
 
 #else
@@ -27345,8 +27968,6 @@ static const struct {
 
 typedef struct empm__tls_sessions {    /* handed on by reloads */
     empm__kv *kv;
-    size_t    bytes;                   /* SSLSessionCacheSize */
-    uint32_t  room;                    /* of a key and an entry */
     int       servers;                 /* of this process, that have it */
 } empm__tls_sessions;
 
@@ -28730,7 +29351,8 @@ typedef struct empm__tls_entry {       /* a session in the store */
 #define EMPM__TLS_ENTRY_LEAST \
     (offsetof(empm__tls_entry, client) + offsetof(empm__tls_client, text))
 
-/* Room for a key and an entry; `asks`: clients may have certificates. */
+/* Room for a key and an entry; `asks`: clients may have certificates, of which
+ * an entry tells. */
 static uint32_t empm__tls_entry_room(int asks)
 {
     return (uint32_t)(33 + (asks ? sizeof(empm__tls_entry)
@@ -30140,8 +30762,8 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
     empm__tls_sessions *x;
     if (bytes == 0)
         return EMPM_OK;
-    if (old != NULL && old->sessions != NULL && old->sessions->bytes == bytes &&
-        old->sessions->room == room) {
+    if (old != NULL && old->sessions != NULL &&
+        old->sessions->kv->bytes == bytes && old->sessions->kv->room == room) {
         tls->sessions = old->sessions;
         tls->sessions->servers++;
         return EMPM_OK;
@@ -30149,8 +30771,6 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
     x = (empm__tls_sessions *)EMPM_MALLOC(sizeof *x);
     if (x == NULL)
         return EMPM_ENOMEM;
-    x->bytes = bytes;
-    x->room = room;                    /* larger with certificates of clients */
     x->servers = 1;
     if (empm__kv_new(&x->kv, bytes, room) < 0) {
         EMPM_FREE(x);
@@ -30158,7 +30778,7 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
                          "memory of that size to share");
         return EMPM_ESYS;
     }
-    empm__process_hide(x->kv, bytes);    /* it has master secrets */
+    empm__process_hide(x->kv->shared, bytes);    /* master secrets */
     tls->sessions = x;
     return EMPM_OK;
 }
@@ -30169,7 +30789,7 @@ static void empm__tls_sessions_drop(empm__tls_sessions *x)
 {
     if (x == NULL || --x->servers > 0)
         return;
-    empm__kv_free(x->kv, x->bytes);
+    empm__kv_free(x->kv);
     EMPM_FREE(x);
 }
 
@@ -30237,10 +30857,12 @@ static int empm__tls_engine_new(empm__engine *e)
     int i;
     for (i = 0; tls != NULL && i < tls->npairs; i++)
         empm__process_hide(tls->pairs[i].key, EMPM__TLS_KEY_BYTES);
-    if (tls != NULL && tls->sessions != NULL)
+    if (tls != NULL && tls->sessions != NULL) {
+        empm__kv_serve(tls->sessions->kv, tls->cfg, "SSLSessionCacheSize");
         empm__tls_sweep_by(tls, empm__time_after(
                                     empm__now_ms(),
                                     tls->cfg->ssl_session_timeout_ms + 1));
+    }
     return EMPM_OK;
 }
 
@@ -32573,8 +33195,10 @@ static void empm__coding_accepted(const empm_request *req,
  * >>file-cache -- files that are kept open
  *
  * A file that is asked for again is found by its path, and is looked at with
- * stat() before it is used, so no answer is older than its request.
- * References keep a file open until the last answer has left.
+ * stat() before it is used, but not more often than once a millisecond: a file
+ * that everybody asks for costs no system call, and no answer shows what has
+ * been changed a moment before its request. References keep a file open until
+ * the last answer has left.
  * ------------------------------------------------------------------------- */
 
 #ifndef EMPM__FILE_REST_S          /* the tests have no time for this */
@@ -32582,6 +33206,7 @@ static void empm__coding_accepted(const empm_request *req,
 #  define EMPM__FILE_KEEP_MS 10000   /* kept so long after its last use */
 #  define EMPM__FILE_ABSENT_MS 1000  /* a coded file was not there */
 #  define EMPM__FILE_SCRIPT_MS 1000  /* a script that was there */
+#  define EMPM__FILE_SAME_MS 1       /* another file that was the same */
 #endif
 
 /* Fills in the numbers by which a file is known to be still the same. */
@@ -32612,6 +33237,14 @@ static uint64_t empm__file_scatter(uint64_t h) /* every bit by every bit */
  * EMPM__FILE_SCRIPT_MS says, since the back end, which reads it, finds for
  * itself what has changed. */
 #define EMPM__FILE_SCRIPT (-1)
+
+/* A look at the disk has found `f` at its path just now. */
+static void empm__file_believe(empm__file *f, uint32_t now_ms)
+{
+    const uint32_t ms = f->coding == EMPM__FILE_SCRIPT ? EMPM__FILE_SCRIPT_MS
+                                                       : EMPM__FILE_SAME_MS;
+    empm__store(&f->same_until_ms, empm__time_after(now_ms, ms));
+}
 
 /* Makes the ETag: a size and a hash of time and inode, and the coding, so that
  * no variant has that of another. The inode's number is a thing of ours, so it
@@ -32693,7 +33326,7 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     f->varies = coding > 0 || (root_fd >= 0 && w->s->codings[0] != 0 &&
                                !empm__coding_is_coded(path));
     f->absent = f->absent_until_ms = 0;
-    f->there_until_ms = empm__time_after(w->now_ms, EMPM__FILE_SCRIPT_MS);
+    empm__file_believe(f, w->now_ms);
     f->modified_s = (int64_t)st->st_mtime;
     if (f->modified_s > now)         /* RFC 9110 8.8.2.1 */
         f->modified_s = now;
@@ -32927,13 +33560,11 @@ static int empm__file_same(const empm__file *f)
 /* Is a file of the cache still the one of its path? */
 static int empm__file_stays(empm__file *f, uint32_t now_ms)
 {
-    if (f->coding == EMPM__FILE_SCRIPT &&
-        empm__time_until(empm__load(&f->there_until_ms), now_ms) > 0)
+    if (empm__time_until(empm__load(&f->same_until_ms), now_ms) > 0)
         return 1;
     if (!empm__file_same(f))
         return 0;
-    empm__store(&f->there_until_ms,
-                empm__time_after(now_ms, EMPM__FILE_SCRIPT_MS));
+    empm__file_believe(f, now_ms);
     return 1;
 }
 
@@ -33387,6 +34018,7 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
 typedef struct empm__error_document {
     int                status;
     const empm__route *route;        /* of the file; NULL: there is none */
+    empm__file        *asset;        /* the file, if it is compiled in */
     const char        *text;         /* or the path below its folder; NULL: the
                                         line of text */
 } empm__error_document;
@@ -33431,7 +34063,8 @@ static int empm__errors_find(const empm__routes *t, empm__error_document *d,
     }
     if (ok)
         d->route = empm__route_search(t, 0, &p, 0, "GET", NULL);
-    if (d->route == NULL || d->route->user->kind != EMPM__ROUTE_FILES)
+    if (d->route == NULL || (d->route->user->kind != EMPM__ROUTE_FILES &&
+                             d->route->user->kind != EMPM__ROUTE_ASSETS))
         ok = 0;
     for (i = ok ? d->route->nsegs - 1 : 0; ok && i < p.n; i++) {
         ok = empm__file_segment_is_name(p.seg[i], p.len[i]);
@@ -33503,10 +34136,15 @@ static int empm__errors_file(empm_request *req, const empm__error_document *d)
     script = req->w->s->run_script != NULL &&
              req->w->s->run_script(req, NULL, d->text);
     req->route = own;
-    if (script || d->route->root_fd < 0)
+    if (script || (d->route->root_fd < 0 && d->asset == NULL))
         return empm__errors_fault(req, d->text, script ? "is a script"
-                                                       : "has no folder");
-    f = empm__file_open(req, d->route->root_fd, d->text, 0, &status);
+                                  : d->route->assets != NULL
+                                      ? "is not among the assets"
+                                      : "has no folder");
+    if ((f = d->asset) != NULL)
+        __atomic_add_fetch(&f->refs, 1u, __ATOMIC_RELAXED);
+    else
+        f = empm__file_open(req, d->route->root_fd, d->text, 0, &status);
     if (f == NULL)
         return status == 0 ||
                empm__errors_fault(req, d->text, "is no file that can be read");
@@ -33569,7 +34207,7 @@ static int empm__errors_new(empm_server *s, empm__report *rep)
         if (*is == '/' && !empm__errors_find(&s->routes, d, text)) {
             empm__report_say(rep, empm__config_correction_level(s->cfg), 5141,
                              "ErrorDocument %s: is no file that a route of "
-                             "EMPM_FILES can serve", rows[i]);
+                             "EMPM_FILES or EMPM_ASSETS can serve", rows[i]);
             d->text = NULL;
         }
         text += strlen(rows[i]) + 1;
@@ -33927,14 +34565,15 @@ static int empm__assets_make(empm__file *f, const empm_asset *a,
 /* Makes file i a variant of the one whose name it has with the extension of a
  * coding, if Precompressed has that: the same bytes, as another representation
  * of that file. Returns as above. */
-static int empm__assets_pair(const empm_server *s, struct empm__assets *t,
-                             size_t i, const char *cache_control)
+static int empm__assets_pair(const unsigned char *codings,
+                             struct empm__assets *t, size_t i,
+                             const char *cache_control)
 {
     const empm__file *is = &t->list[i];
     const int coding = empm__coding_is_coded(is->path);
     empm__file *of, *coded = &t->list[t->n + i];
     size_t n, at;
-    if (coding == 0 || strchr((const char *)s->codings, coding) == NULL)
+    if (coding == 0 || strchr((const char *)codings, coding) == NULL)
         return 1;
     n = strlen(is->path) - strlen(empm__coding_names[coding].ext);
     at = empm__assets_place(t, is->path, n, '\0');
@@ -33953,34 +34592,36 @@ static int empm__assets_pair(const empm_server *s, struct empm__assets *t,
            empm__assets_fields(coded, cache_control);
 }
 
-/* Makes the files of a route. Returns EMPM_OK, EMPM_ENOMEM, or EMPM_EINVAL: a
- * row that is wrong has been said. */
-static int empm__assets_new(empm_server *s, empm__route *route,
-                            empm__report *rep)
+/* Makes the files of a route; *out is the caller's to free, after a fault, too.
+ * Returns EMPM_OK, EMPM_ENOMEM, or EMPM_EINVAL: a row that is wrong has been
+ * said. */
+static int empm__assets_new(struct empm__assets **out, const empm_route *route,
+                            const empm__chars *chars,
+                            const struct empm__types *types,
+                            const unsigned char *codings, empm__report *rep)
 {
     static const char long_fields[] = "its type and Cache-Control are no field "
                                       "values of 200 bytes together";
-    const empm_asset *table = (const empm_asset *)route->user->user;
-    const char *cache = route->user->root, *why = NULL, *path = "";
+    const empm_asset *table = (const empm_asset *)route->user;
+    const char *cache = route->root, *why = NULL, *path = "";
     struct empm__assets *t;
     size_t n = 0, i;
     while (table[n].path != NULL)
         n++;
     t = (struct empm__assets *)EMPM_MALLOC(sizeof *t + 2 * n * sizeof *t->list);
+    *out = t;
     if (t == NULL)
         return EMPM_ENOMEM;
     t->n = n;
     t->list = (empm__file *)(void *)(t + 1);
-    route->assets = t;
     for (i = 0; i < n && why == NULL; i++) {
         const char *type = table[i].type != NULL ? table[i].type : "";
         path = table[i].path;
         if (*path == '\0' || *path == '/')
             why = "has no path below the route";
-        else if (!empm__chars_all(&s->chars, cache, strlen(cache),
-                                  EMPM__VCHAR) ||
-                 !empm__chars_all(&s->chars, type, strlen(type), EMPM__VCHAR) ||
-                 !empm__assets_make(&t->list[i], &table[i], cache, s->types))
+        else if (!empm__chars_all(chars, cache, strlen(cache), EMPM__VCHAR) ||
+                 !empm__chars_all(chars, type, strlen(type), EMPM__VCHAR) ||
+                 !empm__assets_make(&t->list[i], &table[i], cache, types))
             why = long_fields;
     }
     if (why == NULL) {
@@ -33989,7 +34630,7 @@ static int empm__assets_new(empm_server *s, empm__route *route,
             if (strcmp(t->list[i - 1].path, path = t->list[i].path) == 0)
                 why = "is there twice";
         for (i = 0; i < n && why == NULL; i++)
-            if (!empm__assets_pair(s, t, i, cache)) {
+            if (!empm__assets_pair(codings, t, i, cache)) {
                 path = t->list[i].path;
                 why = long_fields;
             }
@@ -33997,8 +34638,16 @@ static int empm__assets_new(empm_server *s, empm__route *route,
     if (why == NULL)
         return EMPM_OK;
     empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": asset \"%s\": "
-                     "%s", route->user->pattern, path, why);
+                     "%s", route->pattern, path, why);
     return EMPM_EINVAL;
+}
+
+/* Returns the file of this path, or NULL. */
+static empm__file *empm__assets_find(const struct empm__assets *t,
+                                     const char *path)
+{
+    const size_t i = empm__assets_place(t, path, strlen(path), '\0');
+    return i < t->n && strcmp(t->list[i].path, path) == 0 ? &t->list[i] : NULL;
 }
 
 /* As empm__file_open(): a file with a reference, or NULL and *status, which is
@@ -34008,9 +34657,9 @@ static empm__file *empm__assets_open(empm_request *req, const char *path,
 {
     const struct empm__assets *t = req->route->assets;
     const size_t n = strlen(path);
-    size_t i = empm__assets_place(t, path, n, '\0');
-    if (i < t->n && strcmp(t->list[i].path, path) == 0) {
-        empm__file *f = &t->list[i];
+    empm__file *f = empm__assets_find(t, path);
+    size_t i;
+    if (f != NULL) {
         char *end;
         /* what others have set goes first, and the fields of the file are then
          * set one by one: this one is not among them */
@@ -34302,6 +34951,23 @@ static void empm__files_check_folders(const empm_config *cfg,
                                                        sizeof full), rep);
 }
 
+/* Says what is wrong with tables of EMPM_ASSETS, by making their files. */
+static void empm__files_check_assets(const empm_config *cfg,
+                                     const empm__chars *chars,
+                                     const struct empm__types *types,
+                                     const unsigned char *codings,
+                                     empm__report *rep)
+{
+    size_t i;
+    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
+         i++) {
+        struct empm__assets *t = NULL;
+        if (cfg->routes[i].kind == EMPM__ROUTE_ASSETS)
+            empm__assets_new(&t, &cfg->routes[i], chars, types, codings, rep);
+        EMPM_FREE(t);
+    }
+}
+
 /* Says what is wrong with folders, names and settings. */
 static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
@@ -34310,13 +34976,25 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
     struct empm__types *types;
     empm__files_check_folders(cfg, rep);
     empm__files_check_names(cfg, rep);
-    if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK)
-        EMPM_FREE(types);
     empm__errors_check(cfg, rep);
     if (empm__coding_order(cfg->precompressed, order) < 0)
         empm__report_say(rep, EMPM_LOG_ERROR, 5140, "Precompressed %.200s: "
                          "takes br, zstd and gzip, each once",
                          cfg->precompressed);
+    if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK) {
+        empm__files_check_assets(cfg, chars, types, order, rep);
+        EMPM_FREE(types);
+    }
+}
+
+/* Finds the files of ErrorDocument that are compiled in. */
+static void empm__files_find_errors(struct empm__errors *e)
+{
+    int i;
+    for (i = 0; i < e->n; i++)
+        if (e->list[i].route != NULL && e->list[i].route->assets != NULL)
+            e->list[i].asset = empm__assets_find(e->list[i].route->assets,
+                                                 e->list[i].text);
 }
 
 /* Opens the folder of each route that serves files, and puts its handler in.
@@ -34336,7 +35014,8 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
         const char *dir = route->user->root;
         if (route->user->kind == EMPM__ROUTE_ASSETS) {
             route->handler = empm__files_serve;
-            if ((r = empm__assets_new(s, route, rep)) < 0)
+            if ((r = empm__assets_new(&route->assets, route->user, &s->chars,
+                                      s->types, s->codings, rep)) < 0)
                 return r;
         }
         if (route->user->kind != EMPM__ROUTE_FILES)
@@ -34356,7 +35035,10 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
         }
     }
     s->send_below = empm__files_send_below;
-    return r == EMPM_OK ? empm__errors_new(s, rep) : r;
+    if (r == EMPM_OK && (r = empm__errors_new(s, rep)) == EMPM_OK &&
+        s->errors != NULL)
+        empm__files_find_errors(s->errors);
+    return r;
 }
 
 /* Folders are closed with their routes. */
@@ -34439,6 +35121,9 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                          "without files");
     if (cfg->alias[0] != NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5143, "Alias: built without "
+                         "files");
+    if (cfg->x_send_file)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile: built without "
                          "files");
     for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
          i++)
@@ -34906,9 +35591,15 @@ static const char *empm__cgi_head(empm__cgi *cgi, empm_request *req, char *s,
  * source    RFC 3875 4.1
  * ------------------------------------------------------------------------- */
 
-/* Is the path, decoded, free of control characters? No program expects a line
- * break in it: one cuts PATH_INFO short in PHP, and forges lines in its logs.
- * All of it counts, also what a script that stands in for it does not get. */
+/* May a program have the path? No program expects a line break in it: one cuts
+ * PATH_INFO short in PHP, and forges lines in its logs. And a program cannot
+ * tell a "%2f" from the slashes between which locations and routes have
+ * compared: "/app%2fadmin" would be its "/app/admin", past what guards that,
+ * and "..%2f" would lead upwards. All of the path counts, also what a script
+ * that stands in for it does not get, for that reads REQUEST_URI. Apache
+ * refuses the same unless AllowEncodedSlashes is on.
+ *
+ * source    RFC 3875 4.1.5 */
 static int empm__cgi_path_is_plain(const empm_request *req)
 {
     const empm__path *p = &req->path;
@@ -34916,7 +35607,7 @@ static int empm__cgi_path_is_plain(const empm_request *req)
     int i;
     for (i = 0; i < p->n; i++)
         for (s = p->seg[i]; *s != '\0'; s++)
-            if ((unsigned char)*s < ' ' || *s == 127)
+            if ((unsigned char)*s < ' ' || *s == 127 || *s == '/')
                 return 0;
     return 1;
 }
@@ -36364,9 +37055,14 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
 static int empm__fcgi_serve(empm_request *req, empm__backends *group,
                             const empm__script *place)
 {
+    char path[208];
     empm__fcgi *x;
-    if (!empm__cgi_path_is_plain(req))
+    if (!empm__cgi_path_is_plain(req)) {
+        empm__request_log(req, EMPM_LOG_INFO, 5713, "%s: a path with \"%%2f\" "
+                          "or a control character is for no program: 404",
+                          empm__request_path_shown(req, path, sizeof path));
         return 404;
+    }
     if ((x = (empm__fcgi *)empm_alloc(req, sizeof *x + req->fields_len)) ==
         NULL)
         return 503;
@@ -36705,9 +37401,10 @@ static int empm__fcgi_route(empm_request *req, void *user)
     at.name = empm__request_segments(req, 0, first, "");
     at.rest = empm__request_segments(req, first, req->path.n, "");
     at.root = r->backends->root[0] != '\0' ? r->backends->root : NULL;
-    /* a name below a folder that we cannot see: no segment of it leads out */
+    /* a name below a folder that we cannot see, maybe one of Windows: no
+     * segment of it leads out */
     for (i = first; at.root != NULL && i < req->path.n; i++)
-        if (strpbrk(req->path.seg[i], "/\\") != NULL)
+        if (strchr(req->path.seg[i], '\\') != NULL)
             return 404;
     at.file = at.root != NULL && at.rest != NULL ? at.rest + 1 : NULL;
     if (at.name == NULL || at.rest == NULL)
@@ -36863,10 +37560,6 @@ static void empm__fcgi_check_send_file(const empm_config *cfg,
     struct stat st;
     if (!cfg->x_send_file)
         return;
-#ifdef EVENTMPM_NO_FILES
-    empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile: built without "
-                     "files");
-#endif
     if (dir == NULL) {
         empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile wants "
                          "XSendFilePath, the folder of the files");
@@ -37281,6 +37974,7 @@ typedef struct empm__snapshot {
     uint64_t generation, reloads, failed_reloads, died;
     uint64_t crashes, routes_closed, nroutes;
     uint64_t serving, stopping;        /* children */
+    uint64_t listeners;                /* of events, in all children */
     uint64_t wait_us, load_percent[3], cpu_us[4], cpu_all_us;
     EMPM__COUNTER_LIST(EMPM__SNAPSHOT_TOTAL, EMPM__SNAPSHOT_TOTAL)
     empm__snapshot_child   all, *children;
@@ -37349,7 +38043,7 @@ static void empm__snapshot_child_take(const empm_server *s,
 {
     const empm__score_child *ch = empm__score_at(&s->score, to->slot);
     const uint64_t now_us = empm__now_us();
-    uint32_t by_state[EMPM__STATES];
+    uint32_t by_state[EMPM__STATES], listeners = 0;
     int t, k;
     to->leaving |= empm__load(&ch->stopping) != 0;
     to->paused = (empm__load(&ch->paused) & ~(uint32_t)EMPM__PAUSE_TURN) != 0;
@@ -37374,6 +38068,7 @@ static void empm__snapshot_child_take(const empm_server *s,
         empm__snapshot_worker *sw = &seen->workers[seen->all.nworkers];
         for (k = 0; k < EMPM__STATES; k++)
             by_state[k] += empm__load(&w->parked[k]);
+        listeners += empm__load(&w->listeners);
         /* a place beyond ThreadsPerChild that no worker has */
         if (at == NULL && t >= s->cfg->threads_per_child)
             continue;
@@ -37393,6 +38088,7 @@ static void empm__snapshot_child_take(const empm_server *s,
     /* differences of counters that others write meanwhile */
     for (k = 0; k < EMPM__STATES; k++)
         to->by_state[k] = (int32_t)by_state[k] > 0 ? by_state[k] : 0;
+    seen->listeners += (int32_t)listeners > 0 ? listeners : 0;
 }
 
 /* Adds the totals of a slot. They stay there from one child to the next (those
@@ -37675,6 +38371,8 @@ static const empm__metric empm__metrics[] = {
                 "Connections that are ready and wait for a worker"),
     EMPM__SECONDS("queue_wait_seconds", "QueueWait", wait_us,
                   "How long the oldest of them has waited, about"),
+    EMPM__GAUGE("event_streams", "EventStreams", listeners,
+                "Listeners of events (empm_events) that are connected"),
     EMPM__COUNTER_LIST(EMPM__COUNTER_ROW, EMPM__COUNTER_ROW)
     EMPM__CPU("user", 0, "Processor time: of the parent, or of all if there is "
               "none, and of its children"),
@@ -38565,6 +39263,10 @@ static void empm__status_show_cards(empm_request *req,
                                                       seen->load_percent[0],
                                                       100, 2),
                            "load of the host");
+    if (seen->listeners > 0 || seen->events_sent > 0) {
+        text[empm__format_u64(text, seen->listeners)] = '\0';
+        empm__status_show_card(req, text, "listen to events");
+    }
     empm_printf(req, "</div>\n");
 }
 
@@ -38771,7 +39473,8 @@ static ssize_t empm__test_recv(empm__worker *w, empm__conn *c, void *buf,
     return n > 0 || t->in_ended ? (ssize_t)n : (ssize_t)EMPM__WANTS_IN;
 }
 
-/* Returns where n more bytes of output go; NULL: there is no room for them. */
+/* Returns where n more bytes of output go, and a NUL behind them; NULL: there
+ * is no room for them. */
 static char *empm__test_room(empm_test *t, size_t n)
 {
     size_t cap = t->out_cap > 0 ? t->out_cap : 4096;
@@ -38780,7 +39483,7 @@ static char *empm__test_room(empm_test *t, size_t n)
         t->overflown = EMPM_EFULL;
         return NULL;
     }
-    while (cap - t->out_len < n)
+    while (cap - t->out_len <= n)
         cap *= 2;
     if (cap != t->out_cap) {
         more = (char *)EMPM_REALLOC(t->out, cap);
@@ -38813,6 +39516,7 @@ static ssize_t empm__test_send(empm__worker *w, empm__conn *c,
         }
         memcpy(to, v[i].iov_base, v[i].iov_len);
         t->out_len += v[i].iov_len;
+        t->out[t->out_len] = '\0';
         sum += (ssize_t)v[i].iov_len;
     }
     *wire += sum;
@@ -38836,6 +39540,7 @@ static ssize_t empm__test_file(empm__worker *w, empm__conn *c, int fd,
     if (r <= 0)
         return r < 0 ? (ssize_t)EMPM__LOST : 0;
     t->out_len += (size_t)r;
+    t->out[t->out_len] = '\0';
     *off += r;
     *wire += r;
     return r;
@@ -39360,6 +40065,7 @@ EMPM_API int empm_test_close(empm_test *t)
             r = empm__test_leaks(t);
         if (t->hooked == 2 && cfg->on_thread_stop != NULL)
             cfg->on_thread_stop(t->s, e->workers[0].thread_data, cfg->user);
+        empm__store(&e->stopping, (uint32_t)EMPM__ORDER_STOP);
         if (t->hooked >= 1 && cfg->on_child_stop != NULL)
             cfg->on_child_stop(t->s, cfg->user);
         /* what a worker's thread frees at its end: there was no thread */
@@ -39563,9 +40269,9 @@ static void empm__signals_restore(empm__signal_set *set)
     set->taken = 0;
 }
 
-#ifndef EVENTMPM_NO_FORK
 /* In a forked process: the defaults of all signals that `set` has taken.
  * `keep`: those that the starter of the server ignored stay ignored. */
+EMPM__OPTIONAL
 static void empm__signals_default(const empm__signal_set *set, int keep)
 {
     size_t i;
@@ -39573,7 +40279,6 @@ static void empm__signals_default(const empm__signal_set *set, int keep)
         signal(empm__signals_at(set, i),
                keep && set->old[i].sa_handler == SIG_IGN ? SIG_IGN : SIG_DFL);
 }
-#endif
 
 typedef struct empm__source {        /* where configurations come from */
     const empm_config *base;         /* as the program has set it */
@@ -39696,7 +40401,7 @@ static int empm__orders_next_byte(const int *fds, int n, int64_t ms,
  * the environment, so that programs of handlers do not speak for the server.
  * Here are also the instants of processes, and how a stop goes on.
  *
- * A unit of its, with PidFile below /run/server and logs below /var/log/server:
+ * A unit for it, with PidFile below /run/server and logs below /var/log/server:
  *
  *     [Service]
  *     Type=notify
@@ -43922,6 +44627,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5501  SharedStoreSize is set, and this build has no store
  *   5502  no memory for the shared store
  *   5503  SharedStoreSize cannot change in a reload
+ *   5504  a process has damaged memory that it shares with others
  *   5600  a Listen has tls, and this build or the settings have not
  *   5601  SSLCertificateFile or SSLCertificateKeyFile cannot be used
  *   5602  SSLCertificateFile has no certificate that can be read
@@ -43952,10 +44658,12 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5710  a back end's X-Sendfile names no file that may be sent: 404, 403
  *   5711  XSendFilePath is not there
  *   5712  the sources of scripts can be read by the path of another route
+ *   5713  a path that no program is asked for: "%2f" or a control character
  *   5800  an upload cannot be written to the descriptor of on_part
  *   5801  Require of a user needs AuthUserFile
  *   5802  AuthUserFile: passwords come over plain HTTP
  *   5803  AuthUserFile cannot be read, or a line of it has no user
+ *   5804  empm_part_save() cannot make the file
  *   5810  RateLimitSize is too small or too large, or there is no such memory
  *   5811  RateLimit: its store does not answer, so nobody is refused
  *   5812  RateLimit is reached: a client gets 429
@@ -43969,6 +44677,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   6003  a WebSocket has given no sign of life, and is dropped
  *   6004  empm_ws_close() has been called with what cannot be sent
  *   6005  a WebSocket is too slow for what is published to a group of it
+ *   6006  a child has lost what siblings have published to groups
+ *   6007  there is no memory for WebSocketBusSize
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------
@@ -44067,6 +44777,155 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *
  * Each worker waits for the disk by itself; more than one child may write. The
  * titles are any text: the database gets them as values, and JSON as strings.
+ * ------------------------------------------------------------------------- */
+
+/* ---------------------------------------------------------------------------
+ * >>firmware -- a whole program: a page of a device that takes its firmware
+ *
+ *     #define EVENTMPM_IMPLEMENTATION       // cc firmware.c
+ *     #include "eventmpm.h"
+ *
+ *     static const char page[] =
+ *         "<!doctype html><title>Firmware</title><form>"
+ *         "<input name=version required placeholder=Version>"
+ *         "<input name=image required type=file><button>Send</button></form>"
+ *         "<progress value=0></progress><pre></pre><script>"
+ *         "let $ = name => document.querySelector(name);"
+ *         "$('form').onsubmit = async event => {"
+ *         "  event.preventDefault();"
+ *         "  let token = Math.random(), look = setInterval(async () => {"
+ *         "    let p = await (await fetch('/progress?token=' + token)).json();"
+ *         "    $('progress').value = p.received / p.length }, 300);"
+ *         "  let answer = await fetch('/firmware?token=' + token, {"
+ *         "    method: 'POST', body: new FormData($('form')) });"
+ *         "  clearInterval(look); $('pre').textContent = await answer.text() }"
+ *         "</script>";
+ *
+ *     static int owner_only(empm_request *req, void *user)
+ *     {
+ *         static const empm_account accounts[] = {
+ *             { "owner", "{PLAIN}change me" },  // or: openssl passwd -5
+ *             { NULL, NULL }
+ *         };
+ *         (void)user;                       // before a byte of it is read
+ *         return empm_same_origin(req)
+ *                    ? empm_authenticate(req, "device", accounts) : 403;
+ *     }
+ *
+ *     static int flash(empm_request *req, void *user)
+ *     {
+ *         empm_part *image = empm_part_find(req, "image");
+ *         const char *version = empm_form(req, "version");
+ *         if (image == NULL || image->fd < 0 || version == NULL)
+ *             return 422;
+ *         // image->fd can be read, to see whether it is one
+ *         if (empm_part_save(req, image, (const char *)user) != EMPM_OK)
+ *             return 503;
+ *         return empm_printf(req, "%s, %lld bytes, is version %s\n",
+ *                            image->safe_name, (long long)image->size,
+ *                            version);
+ *     }
+ *
+ *     int main(int argc, char **argv)
+ *     {
+ *         static const empm_asset assets[] = {
+ *             { "index.html", page, sizeof page - 1, NULL },
+ *             { NULL, NULL, 0, NULL }
+ *         };
+ *         static const empm_route routes[] = {
+ *             EMPM_ASSETS("GET /", assets),
+ *             EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
+ *             EMPM_UPLOAD_FULL("POST /firmware", flash,
+ *                              EMPM_TEXT("firmware.bin"), owner_only,
+ *                              empm_progress_part, 64 << 20, 2),
+ *             EMPM_ROUTES_END
+ *         };
+ *         empm_config cfg = empm_defaults();
+ *         cfg.routes = routes;
+ *         cfg.shared_store_size = 64 << 10; // for the progress
+ *         return empm_main(&cfg, argc, argv);
+ *     }
+ *
+ *     curl -u 'owner:change me' -F version=2 -F image=@FILE \
+ *          localhost:8080/firmware          FILE, 123 bytes, is version 2
+ *
+ * No worker waits for the client, and the image is in no memory: 64 MB of it
+ * need as much as 64 KB do. firmware.bin is the old image or the new one.
+ * ------------------------------------------------------------------------- */
+
+/* ---------------------------------------------------------------------------
+ * >>dashboard -- a whole program: figures that move, in each browser that looks
+ *
+ *     #define EVENTMPM_IMPLEMENTATION       // cc dashboard.c
+ *     #include "eventmpm.h"
+ *     #include <stdlib.h>
+ *
+ *     static const char page[] =
+ *         "<!doctype html><title>Load</title>"
+ *         "<h1 id=load></h1><p><span id=listeners></span> look at this<script>"
+ *         "new EventSource('/events').onmessage = event => {"
+ *         "  for (let [id, value] of Object.entries(JSON.parse(event.data)))"
+ *         "    document.getElementById(id).textContent = value }</script>";
+ *
+ *     static pthread_t feeder;
+ *
+ *     static void *feed(void *server)
+ *     {
+ *         empm_server *s = (empm_server *)server;
+ *         double load = 0;
+ *         char text[80];
+ *         int n, listeners = 0;
+ *         for (; !empm_draining(s); sleep(1)) {
+ *             getloadavg(&load, 1);
+ *             n = snprintf(text, sizeof text, "{\"load\":%.2f,"
+ *                          "\"listeners\":%d}", load, listeners);
+ *             listeners = empm_broadcast(s, "load", NULL, NULL, text,
+ *                                        (size_t)n);
+ *         }
+ *         return NULL;
+ *     }
+ *
+ *     static int feed_start(empm_server *s, void *user)
+ *     {
+ *         (void)user;
+ *         return pthread_create(&feeder, NULL, feed, s);
+ *     }
+ *
+ *     static void feed_stop(empm_server *s, void *user)
+ *     {
+ *         (void)s, (void)user;
+ *         pthread_join(feeder, NULL);
+ *     }
+ *
+ *     static int events(empm_request *req, void *user)
+ *     {
+ *         (void)user;
+ *         return empm_events(req, "load");  // this request listens from now on
+ *     }
+ *
+ *     int main(int argc, char **argv)
+ *     {
+ *         static const empm_asset assets[] = {
+ *             { "index.html", page, sizeof page - 1, NULL },
+ *             { NULL, NULL, 0, NULL }
+ *         };
+ *         static const empm_route routes[] = {
+ *             EMPM_ASSETS("GET /", assets),
+ *             EMPM_ROUTE("GET /events", events, NULL),
+ *             EMPM_ROUTES_END
+ *         };
+ *         empm_config cfg = empm_defaults();
+ *         cfg.routes = routes;
+ *         cfg.processes = 1;                // one feeder, which all hear
+ *         cfg.on_child_start = feed_start;
+ *         cfg.on_child_stop = feed_stop;
+ *         return empm_main(&cfg, argc, argv);
+ *     }
+ *
+ *     curl -N localhost:8080/events         data: {"load":0.42,"listeners":1}
+ *
+ * A listener holds no worker. One that hears nothing gets a comment every
+ * EventHeartbeat; one that is gone comes back by itself, also after a reload.
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------

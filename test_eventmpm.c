@@ -21,7 +21,7 @@
  *   of platform descriptors                        in tools
  *   of settings values directives check            in config
  *   of limits users                                in config
- *   of form-parts                                  in forms
+ *   of form-parts form-calls                       in forms
  *   of logs                                        in log
  *   of score metrics page                          in status
  *   of inbox poller steps                          in conn
@@ -33,7 +33,7 @@
  *   of notes                                       in request
  *   of protocol                                    in response
  *   of links link-state upgrade websocket-bytes    in websocket
- *   of websocket-frames                            in websocket
+ *   of websocket-frames groups bus                 in websocket
  *   of reading                                     in time
  *   of reading-body                                in body
  *   of handling                                    in suspend
@@ -85,7 +85,10 @@ static void  test_free(void *p);
 /* Sanitizers make frames larger. */
 #define EMPM__STACK_LEAST 65536
 
-/* Files are kept at once, and for half a second. */
+/* Files are kept at once, and for half a second. A test says for how long one
+ * is not looked at; the others change files and ask at once. */
+static int g_file_same_ms;
+#define EMPM__FILE_SAME_MS (uint32_t)empm__load(&g_file_same_ms)
 #define EMPM__FILE_REST_S  -5
 #define EMPM__FILE_KEEP_MS 500
 #define EMPM__FILE_ABSENT_MS 40
@@ -1358,6 +1361,19 @@ static int cl_line(client *c, char *out, size_t cap, uint64_t end)
         if (cl_fill(c, end) <= 0)
             return -1;
     }
+}
+
+/* Waits until the stream has this text, and drops what was up to it. */
+static int cl_hears(client *c, const char *text)
+{
+    const uint64_t end = now_ms() + PATIENCE;
+    size_t at;
+
+    while ((at = find_bytes(&c->in, text, strlen(text))) == (size_t)-1)
+        if (cl_fill(c, end) <= 0)
+            return 0;
+    str_drop(&c->in, at + strlen(text));
+    return 1;
 }
 
 /* Moves n bytes of input to the body. */
@@ -4861,6 +4877,7 @@ TEST(config, every_directive_from_a_file)
         { "WebSocketQueue", "2048", "2048" },
         { "WebSocketMaxQueued", "99999", "99999" },
         { "WebSocketPingInterval", "2", "2000" },
+        { "WebSocketBusSize", "9000", "9000" },
         { "WebSocketDrain", "2", "2000" }, { "MaxWebSockets", "3", "3" },
         { "EventHeartbeat", "2", "2000" }, { "EventQueue", "2048", "2048" },
         { "EventSkip", "On", "1" },
@@ -5876,6 +5893,9 @@ TEST(config, locations)
         { "/{x Require local", 5105, "location \"/{x\" in row 2" },
         { "/a/ Timeout 5", 5125, "Timeout cannot be set for a location" },
         { "/a/ Require wisdom", 5123, "Require wisdom: must be all granted" },
+        { "PUT /a/", 5123, "wants a path, a directive" },
+        { "PUT /a/ Timeout 5", 5125, "Location PUT /a/: Timeout cannot" },
+        { "PUT /a/{$} Require local", 0, NULL },
         { "/a Require local", 0, NULL }, { "\"PUT /a/{$}\" Require local", 0,
                                            NULL }
     };
@@ -7248,6 +7268,7 @@ TEST(transport, one_that_does_all_it_may)
  *   HASTE_FORGOTTEN         LINKS: ... also if its first release has failed
  *   TAKEN_NOT_POSTED        LINKS: whom a sender has taken keeps its place on
  *                           the wheel: an earlier deadline is posted
+ *   ROLE_KEPT               QUEUE: the standby leaves the role to who is back
  *   NO_RING                 MOVE: who stops looking rings
  *   NO_LOOK                 MOVE: who looks again sees what waits
  *   NO_TICK                 MOVE: jobs behind a busy worker are given away
@@ -7340,6 +7361,7 @@ TEST(transport, one_that_does_all_it_may)
  *   FAIL safe -DLINKS -DINPUTS=0 -DMUT_KICK_NO_GEN
  *   FAIL safe -DLINKS -DLIVES=1 -DMUT_PUSH_KEEPS
  *   FAIL safe -DLINKS -DLIVES=1 -DMUT_TAKEN_NOT_POSTED
+ *   FAIL safe -DQUEUE -DMUT_ROLE_KEPT
  *   ok   safe -DMOVE -DREQS=2
  *   ok   safe -DMOVE -DREQS=2 -DDEATHS=1
  *   FAIL safe -DMOVE -DMUT_NO_RING
@@ -7671,9 +7693,10 @@ inline stop_running(who)
 inline round(me)                    /* empm__listener_run() */
 {
     d_step { (events > 0 || (me != STANDBY && queued > 0)) ->
-        queued = queued + events; events = 0; batch = queued; waited = 0;
+        queued = queued + events; events = 0; waited = 0;
         IF(me != STANDBY, seeks[me] = 1; searching++);
-        listening = NOBODY;
+        IF(me != STANDBY || (!NO_ONE_RUNS && !ON(MUT_ROLE_KEPT)),
+           batch = queued; listening = NOBODY);
         unlock_queue(1) }
 }
 
@@ -8712,6 +8735,36 @@ SERVED(route, locations, "Location / Require all granted; "
         cl_open(c, f);
         cl_printf(c, "%s HTTP/1.1\r\nHost: a\r\n\r\n", rows[i].ask);
         CHECK_INT(cl_reply(c), rows[i].status);
+    }
+}
+
+/* "/a" and "/a/" may both be locations: what is below is in the second, which
+ * is within the first, wherever the two stand. */
+LIVE(route, locations_of_a_folder_and_what_is_below)
+{
+    static const struct { const char *lines; int statuses[3]; } rows[] = {
+        { "Location /hello Require all denied; "
+          "Location /hello/ Require all granted", { 403, 200, 200 } },
+        { "Location /hello/ Require all granted; "
+          "Location /hello Require all denied", { 403, 403, 403 } },
+        { "Location /hello/ Require all denied; "
+          "Location /hello Require all granted; "
+          "Location /hello/b Require all denied", { 200, 200, 403 } },
+        { "Location /hello/b Require all granted; "
+          "Location /hello Require all denied; "
+          "Location /hello/ Require all granted", { 403, 200, 200 } }
+    };
+
+    EACH(rows, i) {
+        fixture f;
+        fx_init(&f);
+        context("%s", rows[i].lines);
+        if (!fx_set(&f, rows[i].lines) || !fx_up(&f))
+            return;
+        CHECK_INT(get_status(&f, "/hello"), rows[i].statuses[0]);
+        CHECK_INT(get_status(&f, "/hello/a"), rows[i].statuses[1]);
+        CHECK_INT(get_status(&f, "/hello/b"), rows[i].statuses[2]);
+        fx_down(&f);
     }
 }
 
@@ -13597,9 +13650,9 @@ TEST(store, its_end_believes_nothing_in_it)
 
     if (kv == NULL)
         return;
-    more = (unsigned char *)kv + (KV_BYTES + 4095) / 4096 * 4096;
-    memset((void *)kv, 0x7f, 256);
-    empm__kv_free(kv, KV_BYTES);
+    more = kv->shared + (KV_BYTES + 4095) / 4096 * 4096;
+    memset(kv->shared, 0x7f, KV_BYTES);
+    empm__kv_free(kv);
     at = mmap(more - 4096, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     /* the last page is free again */
     CHECK(at == more - 4096 || g_slow >= 8);
@@ -13732,7 +13785,7 @@ TEST(store, calls_and_their_results)
         kv_check(kv, empm__kv_shard_at(kv, 0));
     }
     no_context();
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* Key and value share the room of an item, and every write has a version that
@@ -13771,7 +13824,20 @@ TEST(store, lengths_and_versions)
     CHECK_INT(empm__kv_put(kv, in, 1, &second, "d", 1, 0, 1), EMPM_EGONE);
     CHECK_INT(empm__kv_put(kv, in, 1, &none, "b", 1, 0, 1), EMPM_OK);
     CHECK_INT(empm__kv_put(kv, in, 1, &second, "d", 1, 0, 1), EMPM_EGONE);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
+}
+
+/* Leaves the lock of a shard to nobody, as a process that is killed. */
+static void kv_orphan(empm__kv *kv)
+{
+    const pid_t pid = fork();
+    int st;
+
+    if (pid == 0) {
+        empm__kv_lock(kv, empm__kv_shard_at(kv, 0));
+        _exit(0);
+    }
+    CHECK(pid > 0 && waitpid(pid, &st, 0) == pid);
 }
 
 /* A version never repeats, even after a writer that was killed while it wrote
@@ -13789,13 +13855,13 @@ TEST(store, versions_never_come_back)
     for (i = 0; kv != NULL && i < EMPM__COUNT(torn); i++) {
         empm__kv_shard *sh = empm__kv_shard_at(kv, 0);
         sh->version = torn[i];
-        empm__kv_mend(kv, sh);
+        kv_orphan(kv);
         CHECK_INT(empm__kv_put(kv, "a", 1, NULL, "1", 1, 0, 1), EMPM_OK);
         CHECK_INT(empm__kv_get(kv, "a", 1, NULL, 0, NULL, &version, 1),
                   EMPM_EFULL);
         CHECK(version > torn[0]);
     }
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* A store of any size stays within its memory and uses at least four fifths of
@@ -13817,7 +13883,7 @@ TEST(store, every_size_uses_its_memory_and_no_more)
             end = (size_t)(empm__kv_data(kv, empm__kv_shard_at(kv,
                                                                kv->shards - 1),
                                          (uint8_t)kv->slots) -
-                           (unsigned char *)kv) + room;
+                           kv->shared) + room;
             CHECK(end <= bytes);
             CHECK(kv->slots >= 2 && kv->slots <= EMPM__KV_SLOTS);
             if (room >= 512 && bytes > 64000)
@@ -13826,7 +13892,7 @@ TEST(store, every_size_uses_its_memory_and_no_more)
                         EMPM_OK; k++)
                 CHECK(k < kv->shards * kv->slots);
             CHECK(k >= kv->shards * (kv->slots - 1) / 3);
-            empm__kv_free(kv, bytes);
+            empm__kv_free(kv);
         }
     no_context();
 }
@@ -13867,7 +13933,7 @@ TEST(store, full_of_what_never_expires)
     for (k = 0; k <= n; k++)
         CHECK_INT(empm__kv_get(kv, &k, sizeof k, NULL, 0, NULL, NULL, 1) ==
                   EMPM_EGONE, k == 0 || k == 7);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* In a full shard the owner that has most of it gives way: one that fills it
@@ -13898,7 +13964,7 @@ TEST(store, a_full_shard_is_shared_fairly)
     for (k = 0; k < 13; k = k == 2 ? 10 : k + 1)
         CHECK_INT(empm__kv_get(kv, &k, sizeof k, NULL, 0, NULL, NULL, now),
                   EMPM_OK);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* What has expired gives way before anything that has not, whoever has it. */
@@ -13921,13 +13987,13 @@ TEST(store, what_has_expired_goes_first)
     while (n-- > 100)
         CHECK_INT(empm__kv_get(kv, &n, sizeof n, NULL, 0, NULL, NULL, 50),
                   EMPM_OK);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* Does the store's memory have these 16 bytes, how often? */
 static int kv_has(const empm__kv *kv, const char *secret)
 {
-    const char *p = (const char *)kv, *end = p + KV_BYTES - 16;
+    const char *p = (const char *)kv->shared, *end = p + KV_BYTES - 16;
     int n = 0;
 
     for (; p <= end; p++)
@@ -13966,7 +14032,7 @@ TEST(store, what_has_gone_is_wiped)
         CHECK_INT(empm__kv_put(kv, &n, sizeof n, NULL, NULL, 0, 1000, 1),
                   EMPM_OK);
     CHECK_INT(kv_has(kv, secrets[3] + 1), 0);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* --- against a plain array ------------------------------------------------ */
@@ -14101,7 +14167,238 @@ TEST(store, does_what_a_plain_array_does)
         kv_check(kv, empm__kv_shard_at(kv, 0));
     }
     no_context();
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
+}
+
+/* --- damage --------------------------------------------------------------- */
+
+/* What is written into a shard that holds three keys of one list, a key of
+ * another list and some free slots, in whose free list nothing has been yet. */
+enum { HURT_HEAD, HURT_NEXT, HURT_LAST_NEXT, HURT_KEY_LEN, HURT_LEN, HURT_HASH,
+       HURT_FREE, HURT_FREE_NEXT, HURT_FREE_KEY_LEN, HURT_OWNER, HURT_VERSION,
+       HURT_VERSIONS, HURT_EXPIRES, HURT_ALL };
+enum { HURT_SELF = -1, HURT_FIRST = -2, HURT_OTHER = -3, HURT_UNUSED = -4,
+       HURT_BEYOND = -5, HURT_USED = -6 };
+
+typedef struct hurt {
+    const char *what;
+    int         field, value;        /* HURT_SELF...: the number of a slot */
+    int         found;
+} hurt;
+
+static const hurt hurts[] = {
+    { "nothing",                         HURT_OWNER, 0, 0 },
+    { "a head beyond the slots",         HURT_HEAD, HURT_BEYOND, 1 },
+    { "the last number as head",         HURT_HEAD, 255, 1 },
+    { "a free slot as head",             HURT_HEAD, HURT_UNUSED, 1 },
+    { "another list as head",            HURT_HEAD, HURT_OTHER, 1 },
+    { "no head: three slots are lost",   HURT_HEAD, 0, 1 },
+    { "a slot that follows itself",      HURT_NEXT, HURT_SELF, 1 },
+    { "a circle of three",               HURT_LAST_NEXT, HURT_FIRST, 1 },
+    { "a list that leads into another",  HURT_LAST_NEXT, HURT_OTHER, 1 },
+    { "a list that leads to free slots", HURT_LAST_NEXT, HURT_UNUSED, 1 },
+    { "a list that leads nowhere",       HURT_LAST_NEXT, HURT_BEYOND, 1 },
+    { "a list that ends early",          HURT_NEXT, 0, 1 },
+    { "no key",                          HURT_KEY_LEN, 0, 1 },
+    { "a key beyond the room",           HURT_KEY_LEN, 513, 1 },
+    { "a key of 65535 bytes",            HURT_KEY_LEN, 65535, 1 },
+    { "a value beyond the room",         HURT_LEN, 512, 1 },
+    { "a value of 65535 bytes",          HURT_LEN, 65535, 1 },
+    { "the hash of another list",        HURT_HASH, 1, 1 },
+    { "another hash",                    HURT_HASH, 256, 0 },
+    { "no free slot",                    HURT_FREE, 0, 1 },
+    { "a free slot beyond them all",     HURT_FREE, HURT_BEYOND, 1 },
+    { "a free slot that is used",        HURT_FREE, HURT_USED, 1 },
+    { "free slots in a circle",          HURT_FREE_NEXT, HURT_SELF, 1 },
+    { "free slots that lead into use",   HURT_FREE_NEXT, HURT_USED, 1 },
+    { "free slots that lead nowhere",    HURT_FREE_NEXT, 255, 1 },
+    { "free slots that end early",       HURT_FREE_NEXT, 0, 1 },
+    { "a free slot with a key",          HURT_FREE_KEY_LEN, 3, 1 },
+    { "an owner",                        HURT_OWNER, 77, 0 },
+    { "a version",                       HURT_VERSION, 1, 0 },
+    { "the last version",                HURT_VERSIONS, 0, 0 },
+    { "an end that is over",             HURT_EXPIRES, 1, 0 },
+    { "ones everywhere",                 HURT_ALL, 0xff, 1 },
+    { "a pattern everywhere",            HURT_ALL, 0x7f, 1 },
+    { "small numbers everywhere",        HURT_ALL, 3, 1 },
+    { "chance everywhere",               HURT_ALL, 256, 1 }
+};
+
+/* Does it to the list of `first`, whose second slot is in the middle. */
+static void hurt_do(empm__kv *kv, const hurt *h, uint32_t list, uint8_t other)
+{
+    empm__kv_shard *sh = empm__kv_shard_at(kv, 0);
+    const uint8_t first = sh->heads[list], middle = sh->slots[first].next;
+    const uint8_t last = sh->slots[middle].next, unused = sh->free;
+    empm__kv_slot *s = &sh->slots[middle];
+    uint32_t seed = 815;
+    size_t i;
+    int to = h->value;
+
+    switch (to) {
+    case HURT_SELF:   to = h->field == HURT_FREE_NEXT ? unused : middle; break;
+    case HURT_FIRST:  to = first;                                        break;
+    case HURT_OTHER:  to = other;                                        break;
+    case HURT_UNUSED: to = unused;                                       break;
+    case HURT_BEYOND: to = (int)kv->slots + 1;                           break;
+    case HURT_USED:   to = last;                                         break;
+    default:                                                             break;
+    }
+    switch (h->field) {
+    case HURT_HEAD:         sh->heads[list] = (uint8_t)to;               break;
+    case HURT_NEXT:         s->next = (uint8_t)to;                       break;
+    case HURT_LAST_NEXT:    sh->slots[last].next = (uint8_t)to;          break;
+    case HURT_KEY_LEN:      s->key_len = (uint16_t)to;                   break;
+    case HURT_LEN:          s->len = (uint16_t)to;                       break;
+    case HURT_HASH:         s->hash ^= (uint32_t)to;                     break;
+    case HURT_FREE:         sh->free = (uint8_t)to;                      break;
+    case HURT_FREE_NEXT:    sh->slots[unused].next = (uint8_t)to;        break;
+    case HURT_FREE_KEY_LEN: sh->slots[unused].key_len = (uint16_t)to;    break;
+    case HURT_OWNER:        s->owner = (uint8_t)to;                      break;
+    case HURT_VERSION:      s->version = (uint64_t)to;                   break;
+    case HURT_VERSIONS:     sh->version = (uint64_t)to;                  break;
+    case HURT_EXPIRES:      s->expires_ms = (uint64_t)to;                break;
+    case HURT_ALL:                       /* but the lock */
+        for (i = sizeof sh->lock; i < KV_BYTES - 64; i++)
+            kv->shared[i] = (unsigned char)(to < 256 ? to
+                                            : (int)model_random(&seed, 256));
+        break;
+    default:
+        break;
+    }
+}
+
+static int g_hurt_lines;
+
+static void hurt_log(enum empm_log_level level, const char *line, void *user)
+{
+    (void)user;
+    if (CHECK_INT(level, EMPM_LOG_ERROR))
+        CHECK(strncmp(line, "EMPM5504: SharedStoreSize: ", 27) == 0);
+    g_hurt_lines++;
+}
+
+/* A key is there with its value, or it has gone; never with another one. */
+static void hurt_check(empm__kv *kv, const int *keys, int n)
+{
+    int k, value;
+    size_t len;
+
+    for (k = 0; k < n; k++) {
+        const int r = empm__kv_get(kv, &keys[k], sizeof keys[k], &value,
+                                   sizeof value, &len, NULL, 10);
+        if (r != EMPM_EGONE && CHECK_INT(r, EMPM_OK))
+            CHECK(len == sizeof value && value == keys[k] * 3);
+    }
+}
+
+/* One damage, which the call `op` is the first to meet. */
+static void hurt_one(const hurt *h, int op)
+{
+    empm_config cfg = empm_defaults();
+    empm__kv *kv = kv_new();
+    empm__kv_shard *sh;
+    int keys[4], n = 0, k, value;
+    uint32_t list = 0;
+    uint8_t other = 0;
+
+    if (kv == NULL)
+        return;
+    sh = empm__kv_shard_at(kv, 0);
+    cfg.log = hurt_log;
+    empm__kv_serve(kv, &cfg, "SharedStoreSize");
+    g_hurt_lines = 0;
+    for (k = 1; n < 4; k++) {            /* three that share a list */
+        const uint32_t at = (uint32_t)empm__sip_hash(kv->seed, &k, sizeof k) &
+                            255;
+        if (n == 0)
+            list = at;
+        if (n < 3 ? at != list : at == list)
+            continue;
+        value = k * 3;
+        CHECK_INT(empm__kv_put(kv, &k, sizeof k, NULL, &value, sizeof value,
+                               1000, 1), EMPM_OK);
+        if (n == 3)
+            other = sh->heads[at];
+        keys[n++] = k;
+    }
+    hurt_do(kv, h, list, other);
+    value = keys[op % 4] * 3;
+    switch (op / 4) {
+    case 0: empm__kv_get(kv, &keys[op % 4], sizeof keys[0], NULL, 0, NULL, NULL,
+                         10);                                            break;
+    case 1: empm__kv_put(kv, &keys[op % 4], sizeof keys[0], NULL, &value,
+                         sizeof value, 1000, 10);                        break;
+    case 2: empm__kv_delete(kv, &keys[op % 4], sizeof keys[0], 10);      break;
+    case 3: empm__kv_add(kv, &keys[op % 4], sizeof keys[0], 1, 0, NULL, 10);
+            empm__kv_delete(kv, &keys[op % 4], sizeof keys[0], 10);      break;
+    default: empm__kv_sweep_shard(kv, 0, 10);                            break;
+    }
+    hurt_check(kv, keys, 4);
+    for (k = -3 * (int)kv->slots; k < 0; k++)
+        CHECK_INT(empm__kv_put(kv, &k, sizeof k, NULL, "x", 1, 2000 + k, 10),
+                  EMPM_OK);
+    hurt_check(kv, keys, 4);
+    CHECK_INT(kv_check(kv, sh), kv->slots - 1);
+    CHECK(empm__kv_sweep_shard(kv, 0, 10) > 0);
+    CHECK_INT(kv_check(kv, sh), kv->slots - 1);
+    CHECK_INT(kv->damaged, h->found);
+    CHECK_INT(g_hurt_lines, h->found);
+    empm__kv_free(kv);
+    empm_config_free(&cfg);
+}
+
+/* A process that crashes may have written anywhere in the table. Whatever that
+ * was, and whoever meets it: each call comes back, within the memory, no key
+ * has the value of another one, all slots are in use afterwards, and the log
+ * has one line. */
+TEST(store, damage_to_any_field_is_found)
+{
+    int op;
+
+    EACH(hurts, i)
+        for (op = 0; op <= 16 && get_int(&g_failures) < 9; op++) {
+            context("%s, call %d", hurts[i].what, op);
+            hurt_one(&hurts[i], op);
+        }
+    no_context();
+}
+
+/* A lock that is none any more is an error of the call. */
+TEST(store, a_damaged_lock_is_an_error)
+{
+    empm__kv *kv = kv_new();
+
+    if (kv == NULL)
+        return;
+#if defined(__GLIBC__) && !defined(__SANITIZE_THREAD__)
+    memset(&empm__kv_shard_at(kv, 0)->lock, 0x7f, sizeof(pthread_mutex_t));
+    CHECK_INT(empm__kv_put(kv, "a", 1, NULL, "1", 1, 0, 1), EMPM_ESYS);
+    CHECK_INT(empm__kv_get(kv, "a", 1, NULL, 0, NULL, NULL, 1), EMPM_ESYS);
+#endif
+    empm__kv_free(kv);
+}
+
+/* One that has died with the lock, in the middle of damage, is told like any
+ * other. */
+TEST(store, damage_by_a_holder_that_died_is_found)
+{
+    empm__kv *kv = kv_new();
+    empm__kv_shard *sh;
+
+    if (kv == NULL)
+        return;
+    sh = empm__kv_shard_at(kv, 0);
+    CHECK_INT(empm__kv_put(kv, "a", 1, NULL, "1", 1, 0, 1), EMPM_OK);
+    sh->slots[sh->heads[(uint32_t)empm__sip_hash(kv->seed, "a", 1) & 255]].next
+        = 255;
+    kv_orphan(kv);
+#if EMPM__ROBUST
+    CHECK_INT(empm__kv_get(kv, "b", 1, NULL, 0, NULL, NULL, 1), EMPM_EGONE);
+    CHECK_INT(kv->damaged, 1);
+    CHECK_INT(kv_check(kv, sh), 0);
+#endif
+    empm__kv_free(kv);
 }
 
 /* --- many at once --------------------------------------------------------- */
@@ -14171,7 +14468,7 @@ TEST(store, sums_are_exact_over_processes_and_threads)
     CHECK_INT(n, CROWD_PROCESSES * CROWD_THREADS * CROWD_ROUNDS);
     CHECK_INT(empm__kv_add(crowd_kv, "swapped", 7, 0, 0, &n, 1), EMPM_OK);
     CHECK_INT(n, CROWD_PROCESSES * CROWD_THREADS * CROWD_ROUNDS);
-    empm__kv_free(crowd_kv, KV_BYTES);
+    empm__kv_free(crowd_kv);
 }
 
 /* --- death ---------------------------------------------------------------- */
@@ -14232,6 +14529,7 @@ static void die_everywhere(int op)
     if (kv == NULL || copy == NULL)
         return;
     context("%s", d->what);
+    memcpy(copy->seed, kv->seed, sizeof copy->seed);
     empm__kv_put(kv, "a", 1, NULL, "1", 1, 0, 100);
     empm__kv_put(kv, "b", 1, NULL, "2", 1, 0, 100);
     empm__kv_put(kv, "old", 3, NULL, "3", 1, 50, 100);
@@ -14262,7 +14560,7 @@ static void die_everywhere(int op)
         int is_old, is_new;
         if (steps++ % g_slow != 0)           /* a sanitizer has many more */
             continue;
-        memcpy(copy, kv, KV_BYTES);
+        memcpy(copy->shared, kv->shared, KV_BYTES);
         if (pthread_mutex_trylock(&sh->lock) == 0) {
             pthread_mutex_unlock(&sh->lock);
         } else {                             /* as the next holder finds it */
@@ -14297,8 +14595,8 @@ static void die_everywhere(int op)
         printf("%s: %d instructions, %d with the lock, %d between\n", d->what,
                steps, held, middle);
     no_context();
-    empm__kv_free(kv, KV_BYTES);
-    empm__kv_free(copy, KV_BYTES);
+    empm__kv_free(kv);
+    empm__kv_free(copy);
 }
 
 /* A process that is killed at any single instruction of a write leaves the
@@ -14460,7 +14758,7 @@ TEST(store, writers_killed_at_any_moment)
         printf("%d killed, %d with the lock; %lld adds\n", kills, orphaned - 1,
                (long long)common);
     munmap(all, sizeof *all * DOOMEDS);
-    empm__kv_free(kv, 48000);
+    empm__kv_free(kv);
 }
 
 /* A process that is stopped with the lock costs others a timeout of a second
@@ -14500,7 +14798,7 @@ TEST(store, stopped_holder_costs_a_second_not_the_server)
     CHECK_INT(n, 42);
     CHECK_IN(now_ms() - t0, 0, AT_ONCE);
     CHECK_INT(empm__kv_get(kv, "n", 1, &n, sizeof n, NULL, NULL, 1), EMPM_OK);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 #endif
 
@@ -14567,6 +14865,27 @@ SERVED_BY(store, outlives_graceful_restarts_and_crashes, 2,
         CHECK_SOON(get_int(&shm->child_starts) >= starts + 3, 3000);
         CHECK_INT(ask_visits(f), ++n);
     }
+}
+
+/* The server goes on when its store is damaged, and says so once. */
+SERVED_HERE(store, a_server_outlives_damage, "SharedStoreSize 65536")
+{
+    uint32_t i;
+
+    CHECK_INT(ask_visits(f), 1);
+    CHECK_INT(ask_visits(f), 2);
+    for (i = 0; i < f->s->store->shards; i++) {
+        empm__kv_shard *sh = empm__kv_shard_at(f->s->store, i);
+        CHECK_INT(empm__shared_lock(&sh->lock), EMPM_OK);
+        memset(sh->heads, 0x55, sizeof sh->heads);
+        memset(sh->slots, 0x55, sizeof sh->slots);
+        pthread_mutex_unlock(&sh->lock);
+    }
+    CHECK_INT(cl_get(c, "/hello"), 200);
+    CHECK_INT(ask_visits(f), 1);
+    CHECK_INT(ask_visits(f), 2);
+    CHECK_INT(fx_log_lines(f, "EMPM5504"), 1);
+    CHECK(fx_log_has(f, "SharedStoreSize: a process has damaged this memory"));
 }
 
 /* Each call of the store without SharedStoreSize returns EMPM_EMISUSE. */
@@ -14658,19 +14977,6 @@ static const empm_route events_routes[] = {
     SERVED_WITH(events, name, flags,                                          \
                 fx_init(f); f->cfg.routes = events_routes, settings)
 
-/* Waits until the stream has this text, and drops what was up to it. */
-static int hears(client *c, const char *text)
-{
-    const uint64_t end = now_ms() + PATIENCE;
-    size_t at;
-
-    while ((at = find_bytes(&c->in, text, strlen(text))) == (size_t)-1)
-        if (cl_fill(c, end) <= 0)
-            return 0;
-    str_drop(&c->in, at + strlen(text));
-    return 1;
-}
-
 /* Begins to listen: the head and the first comment have come. */
 static void listens(client *c, const fixture *f, const char *channel,
                     const char *fields)
@@ -14678,8 +14984,8 @@ static void listens(client *c, const fixture *f, const char *channel,
     CHECK_INT(cl_open(c, f), 0);
     cl_printf(c, "GET /listen/%s HTTP/1.1\r\nHost: a\r\n%s\r\n", channel,
               fields);
-    CHECK(hears(c, "Content-Type: text/event-stream\r\n"));
-    CHECK(hears(c, "\r\n\r\n"));
+    CHECK(cl_hears(c, "Content-Type: text/event-stream\r\n"));
+    CHECK(cl_hears(c, "\r\n\r\n"));
 }
 
 /* How many have been told. */
@@ -14786,15 +15092,15 @@ SERVED_EVENTS(heard_by_all_who_listen, T_LIVE, "EventHeartbeat 60")
     listens(&other, f, "b", "");
     CHECK_INT(says(c, "a", "", "to all"), N);
     for (i = 0; i < N; i++)
-        CHECK(hears(&ear[i], "data: to all\n\n"));
+        CHECK(cl_hears(&ear[i], "data: to all\n\n"));
     CHECK_INT(says(c, "b", "", "mine"), 1);
-    CHECK(hears(&other, "data: mine\n\n"));
+    CHECK(cl_hears(&other, "data: mine\n\n"));
     CHECK_INT(says(c, "nobody", "", "x"), 0);
     for (i = 0; i < N / 2; i++)
         cl_close(&ear[i]);
     CHECK_SOON(says(c, "a", "", "rest") == N / 2, PATIENCE);
     for (; i < N; i++) {
-        CHECK(hears(&ear[i], "data: rest\n\n"));
+        CHECK(cl_hears(&ear[i], "data: rest\n\n"));
         cl_close(&ear[i]);
     }
     CHECK_SOON(says(c, "a", "", "x") == 0, PATIENCE);
@@ -14811,12 +15117,12 @@ SERVED_EVENTS(last_event_id, T_LIVE, NULL)
     CHECK_INT(says(c, "a", "2", "two"), 1);
     CHECK_INT(says(c, "a", "3", "three"), 1);
     listens(&back, f, "a", "Last-Event-ID: 1\r\n");
-    CHECK(hears(&back, "id: 2\ndata: two\n\nid: 3\ndata: three\n\n"));
+    CHECK(cl_hears(&back, "id: 2\ndata: two\n\nid: 3\ndata: three\n\n"));
     listens(&odd, f, "a", "Last-Event-ID: 9\r\n");
     CHECK_INT(says(c, "a", "4", "four"), 3);
-    CHECK(hears(&odd, ":\n\n\r\n"));
-    CHECK(hears(&odd, "id: 4\ndata: four\n\n"));
-    CHECK(hears(&back, "id: 4\ndata: four\n\n"));
+    CHECK(cl_hears(&odd, ":\n\n\r\n"));
+    CHECK(cl_hears(&odd, "id: 4\ndata: four\n\n"));
+    CHECK(cl_hears(&back, "id: 4\ndata: four\n\n"));
     cl_close(&ear);
     cl_close(&back);
     cl_close(&odd);
@@ -14830,10 +15136,10 @@ SERVED_EVENTS(heartbeat, T_LIVE, "EventHeartbeat 40ms")
 
     listens(&ear, f, "a", "");
     for (i = 0; i < 4; i++)
-        CHECK(hears(&ear, ":\n\n"));
+        CHECK(cl_hears(&ear, ":\n\n"));
     CHECK_INT(says(c, "a", "", "x"), 1);
-    CHECK(hears(&ear, "data: x\n\n"));
-    CHECK(hears(&ear, ":\n\n"));
+    CHECK(cl_hears(&ear, "data: x\n\n"));
+    CHECK(cl_hears(&ear, ":\n\n"));
     cl_close(&ear);
 }
 
@@ -14882,10 +15188,10 @@ SERVED_EVENTS(slow_ones_miss_some, T_PLAIN,
     cl_puts(&slow, "GET /listen/a HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(says(c, "a", "", "x") == 1, PATIENCE);
     events_flood(c, "last");
-    CHECK(hears(&slow, "data: last\n\n"));
+    CHECK(cl_hears(&slow, "data: last\n\n"));
     CHECK(fx_log_has(f, "EMPM5062"));
     CHECK_INT(says(c, "a", "", "more"), 1);
-    CHECK(hears(&slow, "data: more\n\n"));
+    CHECK(cl_hears(&slow, "data: more\n\n"));
     cl_close(&slow);
 }
 
@@ -14899,14 +15205,14 @@ SERVED_EVENTS(a_drain_ends_streams, T_LIVE, "GracefulShutdownTimeout 30")
     if (f->forked) {
         f->deaths_ok = 1;
         kill(f->pid, SIGUSR1);
-        CHECK(hears(&ear, "\nretry: "));
-        CHECK(hears(&ear, "\n\n\r\n0\r\n\r\n"));
+        CHECK(cl_hears(&ear, "\nretry: "));
+        CHECK(cl_hears(&ear, "\n\n\r\n0\r\n\r\n"));
         listens(&again, f, "a", "");
         cl_close(&again);
     } else {
         empm_stop_graceful(f->s);
-        CHECK(hears(&ear, "\nretry: "));
-        CHECK(hears(&ear, "\n\n\r\n0\r\n\r\n"));
+        CHECK(cl_hears(&ear, "\nretry: "));
+        CHECK(cl_hears(&ear, "\n\n\r\n0\r\n\r\n"));
         CHECK_FIN(&ear);
     }
     cl_close(&ear);
@@ -14919,8 +15225,8 @@ SERVED_EVENTS(a_stop_ends_streams, T_PLAIN, NULL)
 
     listens(&ear, f, "a", "");
     empm_stop(f->s);
-    CHECK(hears(&ear, "\nretry: "));
-    CHECK(hears(&ear, "\n\n\r\n0\r\n\r\n"));
+    CHECK(cl_hears(&ear, "\nretry: "));
+    CHECK(cl_hears(&ear, "\n\n\r\n0\r\n\r\n"));
     CHECK_FIN(&ear);
     cl_close(&ear);
 }
@@ -14966,7 +15272,7 @@ SERVED_EVENTS(threads_speak_at_once, T_PLAIN, "EventQueue 1048576")
         pthread_join(thread[i], NULL);
     CHECK_INT(says(c, "a", "", "end"), N);
     for (i = 0; i < N; i++) {
-        CHECK(hears(&ear[i], ":\n\n"));
+        CHECK(cl_hears(&ear[i], ":\n\n"));
         while (find_bytes(&ear[i].in, "data: end\n", 10) == (size_t)-1 &&
                cl_fill(&ear[i], now_ms() + PATIENCE) > 0)
             ;
@@ -15820,6 +16126,98 @@ SERVED_WS(a_group, 0, "ThreadsPerChild 3")
     CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
 }
 
+/* Children are one server: what is said in one is heard in all of them, once,
+ * and in order. */
+TEST(websocket, children_hear_each_other)
+{
+    enum { N = 12 };
+    fixture fx, *f = &fx;
+    client cs[N];
+    int i, k;
+
+    fx_init_forked(f, 3);
+    f->cfg.routes = ws_routes;
+    f->cfg.threads_per_child = 2;
+    if (!fx_up(f))
+        return;
+    CHECK_SOON(get_int(&shm->child_starts) == 3, PATIENCE);
+    for (i = 0; i < N; i++)
+        ws_opens(&cs[i], f, "/any?join=room");
+    for (k = 0; k < 60; k++)
+        ws_send_text(&cs[0], k % 2 ? "all:odd" : "all:even");
+    for (i = 0; i < N; i++)
+        for (k = 0; k < 60; k++) {
+            CHECK_INT(ws_next(&cs[i]), 0x81);
+            CHECK_INT(cs[i].body.n, k % 2 ? 3 : 4);
+        }
+    for (i = 0; i < N; i++)
+        CHECK(echoes(&cs[i], "no more"));
+    cl_close_all(cs, N);
+    fx_down(f);
+}
+
+/* A reader of the bus gets whole records or learns that it has lost some: at
+ * each length, across the end of the ring, and a whole ring behind. */
+TEST(websocket, bus)
+{
+    static char bytes[512];
+    empm_server s;
+    static empm__engine mine, other;
+    struct { empm__parcel head; char bytes[600]; } frame;
+    empm__bus_head h;
+    empm__parcel *got;
+    char name[EMPM__GROUP_NAME + 1];
+    uint32_t at, len, lost_at;
+    int i, r, lost = 0;
+
+    memset(&s, 0, sizeof s);
+    s.exchange.bell[0] = s.exchange.bell[1] = -1;
+    mine.s = other.s = &s;
+    mine.pid = 1;
+    other.pid = 2;
+    for (i = 0; i < (int)sizeof bytes; i++)
+        bytes[i] = (char)i;
+    CHECK_INT(empm__bus_new(&s.bus, 5000), EMPM_OK);
+    CHECK_INT(s.bus->size, 8192);
+    /* positions wrap, too */
+    s.bus->head = s.bus->reserved = at = 0u - 4096u;
+    for (len = 0; len < 512; len++) {
+        frame.head.refs = 1;
+        frame.head.len = len;
+        memcpy(frame.bytes, bytes, len);
+        CHECK_INT(empm__bus_append(&mine, len % 2 ? "odd" : "e", &frame.head,
+                                   1), EMPM_OK);
+        CHECK_INT(empm__bus_read(&other, &at, &h, name, &got), 1);
+        if (!CHECK(got != NULL))
+            break;
+        CHECK_STR(name, len % 2 ? "odd" : "e");
+        CHECK_INT(got->len, len);
+        CHECK(memcmp(got + 1, bytes, len) == 0);
+        empm__parcel_unref(got);
+        CHECK_INT(empm__bus_read(&other, &at, &h, name, &got), 0);
+    }
+    /* its own is not for itself */
+    lost_at = at;
+    CHECK_INT(empm__bus_append(&mine, "e", &frame.head, 0), EMPM_OK);
+    CHECK_INT(empm__bus_read(&mine, &lost_at, &h, name, &got), 1);
+    CHECK(got == NULL);
+    /* a ring behind */
+    for (i = 0; i < 40; i++)
+        empm__bus_append(&mine, "e", &frame.head, 0);
+    r = empm__bus_read(&other, &at, &h, name, &got);
+    lost += r == -1;
+    CHECK_INT(lost, 1);
+    CHECK_INT(empm__bus_read(&other, &at, &h, name, &got), 0);
+    /* nonsense is not believed */
+    CHECK_INT(empm__bus_append(&mine, "e", &frame.head, 0), EMPM_OK);
+    memset((char *)(s.bus + 1) + at % s.bus->size, 0xff, 16);
+    CHECK_INT(empm__bus_read(&other, &at, &h, name, &got), -1);
+    CHECK_INT(empm__bus_read(&other, &at, &h, name, &got), 0);
+    frame.head.len = 8192 / EMPM__BUS_SHARE;
+    CHECK_INT(empm__bus_append(&mine, "e", &frame.head, 0), EMPM_EFULL);
+    empm__ws_server_free(&s);
+}
+
 /* Who does not read is closed, misses some, or has the latest, as the publisher
  * says; memory is bounded, and others get all. */
 SERVED_WS(slow_members, T_PLAIN, "WebSocketQueue 8192; SendBufferSize 4096")
@@ -15990,7 +16388,7 @@ TEST(rate, one_interval_each)
     for (k = 0; k < 3; k++)
         CHECK_INT(empm__rate_take(kv, &l, &p, now + 60000000), 0);
     CHECK(empm__rate_take(kv, &l, &p, now + 60000000) > 0);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* In a full store a flood of addresses of one network replaces its own entries:
@@ -16017,7 +16415,7 @@ TEST(rate, a_flood_forgets_nobody_else)
         CHECK_INT(empm__rate_take(kv, &l, &flood, now + k), 0);
     }
     CHECK(empm__rate_take(kv, &l, &p, now + k) > 0);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* All children count together, and a reload goes on counting; 429 says when to
@@ -16426,6 +16824,9 @@ TEST(auth, only_right_passwords_are_remembered)
     memset(&auth, 0, sizeof auth);
     memset(none, 0, sizeof none);
     auth.remembers = 1;
+    /* a form without the field, or a user that there is not */
+    CHECK_INT(empm_password_is(NULL, NULL, kept), 0);
+    CHECK_INT(empm_password_is(NULL, "demo", NULL), 0);
     CHECK_INT(empm__auth_password_is(&auth, "demon", kept), 0);
     CHECK(memcmp(auth.seen, none, sizeof none) == 0);
     CHECK_INT(empm__auth_password_is(&auth, "demo", kept), 1);
@@ -16710,6 +17111,47 @@ TEST(sessions, end_in_time)
         CHECK_INT(empm__session_left(&cfg, &back, 5000), 100);
     }
     empm_config_free(&cfg);
+}
+
+/* A login that finds no room for its cookie. */
+static int h_session_full(empm_request *req, void *user)
+{
+    char field[200];
+    int i;
+
+    (void)user;
+    memset(field, 'x', sizeof field);
+    field[sizeof field - 1] = '\0';
+    CHECK_INT(empm_session_start(req, NULL), EMPM_EINVAL);
+    CHECK_INT(empm_session_start(req, "anna"), EMPM_OK);
+    for (i = 0; empm_add_header(req, "X-A", field) == EMPM_OK; i++)
+        ;
+    CHECK(i > 3);
+    CHECK_INT(empm_session_start(req, "berta"), EMPM_EFULL);
+    CHECK_STR(empm_session(req), "anna");
+    CHECK_INT(empm_flush(req), EMPM_OK);
+    CHECK_INT(empm_session_start(req, "berta"), EMPM_EMISUSE);
+    return EMPM_OK;
+}
+
+static const empm_route session_full_routes[] = {
+    EMPM_ROUTE("GET /", h_session_full, NULL),
+    EMPM_ROUTES_END
+};
+
+/* A login that fails leaves the one before as it was, with its cookie. */
+TEST(sessions, a_login_that_fails_changes_nothing)
+{
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+
+    cfg.routes = session_full_routes;
+    cfg.log = testing_log;
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    CHECK_INT(empm_test_get(t, "/"), 200);
+    CHECK(empm_test_header(t, "Set-Cookie") != NULL);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
 }
 
 static int h_session(empm_request *req, void *user)
@@ -17566,67 +18008,95 @@ SERVED_WITH(forms, uploads_survive_each_failing_allocation, T_PLAIN,
     str_free(&s);
 }
 
-/* The manual's program for uploads, word by word. */
-#define routes manual_routes
-static int receive(empm_request *req, enum empm_part_event event,
-                   empm_part *part, const void *data, size_t len,
-                   void *user)
-{
-    (void)event; (void)part; (void)data; (void)len; (void)user;
-    empm_progress(req, empm_query(req, "token"));
-    return EMPM_OK;                   // or a status, to refuse the rest
-}
+/* POST /save/{name}: the part f to a file of that name in the folder `user`,
+ * which is no folder for "none/x"; the answer is what the call returns. */
+static char g_save_dir[400];
+static int g_save_early;
 
-static int flash(empm_request *req, void *user)
+static int save_in_time(empm_request *req, enum empm_part_event event,
+                        empm_part *part, const void *data, size_t len,
+                        void *user)
 {
-    empm_part *image = empm_part_find(req, "image");
-    const char *version = empm_form(req, "version");
-    (void)user;
-    if (image == NULL || image->fd < 0 || version == NULL)
-        return 422;
-    // image->fd is a file without a name, which ends with the request:
-    // read it, or take it over with empm_part_take()
-    empm_printf(req, "%s, %lld bytes, is version %s\n",
-                image->safe_name, (long long)image->size, version);
+    (void)user; (void)data; (void)len;
+    if (event == EMPM_PART_PIECE && empm_query(req, "early") != NULL)
+        set_int(&g_save_early, empm_part_save(req, part, g_save_dir));
+    if (event == EMPM_PART_BEGIN && empm_query(req, "keep") != NULL)
+        part->keep = atoi(empm_query(req, "keep"));
     return EMPM_OK;
 }
 
-static const empm_route routes[] = {
-    EMPM_UPLOAD("POST /firmware", flash, NULL, receive, 64 << 20),
-    EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
+static int save_part(empm_request *req, void *user)
+{
+    empm_part *part = empm_part_find(req, "f");
+    char path[600];
+
+    (void)user;
+    snprintf(path, sizeof path, "%s/%s", g_save_dir,
+             empm_path_value(req, "name"));
+    if (part == NULL || empm_part_save(req, part, NULL) != EMPM_EINVAL ||
+        empm_part_save(req, part, "") != EMPM_EINVAL ||
+        empm_part_save(req, NULL, path) != EMPM_EINVAL ||
+        empm_part_take(req, NULL) != -1)
+        return 500;
+    return empm_printf(req, "%d", empm_part_save(req, part, path));
+}
+
+static const empm_route save_routes[] = {
+    EMPM_UPLOAD("POST /save/{name...}", save_part, NULL, save_in_time, 1 << 20),
+    EMPM_ROUTE("POST /whole/{name...}", save_part, NULL),
     EMPM_ROUTES_END
 };
-#undef routes
 
-/* What stands there is what is compiled here, and it does what is said. */
-SERVED_WITH(forms, the_manual_takes_a_firmware, T_PLAIN,
-            (fx_init(f), f->cfg.routes = manual_routes,
-             f->cfg.shared_store_size = 65536), NULL)
+/* What a part holds, wherever it is, becomes a file with a name as a whole or
+ * not at all: whoever reads the old one goes on with it, and a call that fails
+ * leaves nothing. */
+SERVED_WITH(forms, part_save, T_PLAIN,
+            (fx_init(f), f->cfg.routes = save_routes, f->count_fds = 1,
+             tmp_path(g_save_dir, sizeof g_save_dir, "save")), NULL)
 {
-    static const char form[] = "--B\r\n" CD "version\r\n\r\n2.1\r\n--B\r\n"
-        CD "image; filename=fw.bin\r\n\r\n0123456789\r\n--B--\r\n";
-    char *manual = slurp_path("eventmpm.h"), *here, *p, *q, want[80];
+    static const struct { const char *path; int result; } rows[] = {
+        { "/save/a", 0 }, { "/save/a", 0 }, { "/save/a?keep=0", 0 },
+        { "/whole/a", 0 }, { "/save/b?keep=2", EMPM_EINVAL },
+        { "/save/", EMPM_ESYS }, { "/save/none/b", EMPM_ESYS },
+        { "/whole/a/b", EMPM_ESYS }, { "/save/b?early=1&keep=0", 0 }
+    };
+    char *text, path[500], out[100];
+    str s = STR_EMPTY;
+    size_t len;
+    int old, i, n = 0;
 
-    here = slurp_path("test_eventmpm.c");
-    p = strstr(manual, " *     static int receive(");
-    q = strstr(here, "\nstatic int receive(");
-    for (; CHECK(p != NULL && q++ != NULL) && *q != '#';
-         p = strchr(p, '\n') + 1, q = strchr(q, '\n')) {
-        const size_t n = strcspn(q, "\n"), m = strcspn(p, "\n");
-        if (!CHECK(n == 0 ? m == 2
-                          : m == n + 7 && strncmp(p + 7, q, n) == 0))
-            fprintf(stderr, "%.*s\n%.*s\n", (int)m, p, (int)n, q);
+    CHECK_INT(mkdir(g_save_dir, 0755), 0);
+    snprintf(path, sizeof path, "%s/a", g_save_dir);
+    CHECK((old = open(path, O_RDWR | O_CREAT, 0644)) >= 0 &&
+          write(old, "old", 3) == 3);
+    str_addf(&s, "--B\r\n" CD "f;filename=x\r\n\r\n");
+    len = s.n;
+    for (i = 0; i < 3000; i++)
+        str_addf(&s, "%d\r\n", i);
+    len = s.n - len - 2;
+    str_addf(&s, "--B--\r\n");
+    EACH(rows, k) {
+        context("%s", rows[k].path);
+        CHECK_INT(post_form(c, rows[k].path, s.p, s.n), 200);
+        CHECK_INT(atoi(c->body.p), rows[k].result);
+        if (rows[k].result == EMPM_ESYS)
+            n += CHECK(fx_log_has(f, "EMPM5804: empm_part_save: "));
+        if (rows[k].result != 0)
+            continue;
+        text = slurp_path(path);
+        CHECK(text != NULL && strncmp(text, "0\r\n1\r\n", 6) == 0);
+        CHECK_INT(strlen(text), len);
+        free(text);
     }
-    CHECK(p != NULL && strncmp(p, " *\n *   With SharedStoreSize", 24) == 0);
-    free(manual);
-    free(here);
-    CHECK_INT(post_form(c, "/firmware?token=x", form, sizeof form - 1), 200);
-    CHECK_STR(c->body.p, "fw.bin, 10 bytes, is version 2.1\n");
-    CHECK_INT(cl_get(c, "/progress?token=x"), 200);
-    snprintf(want, sizeof want, "{\"received\":%d,\"length\":%d}\n",
-             (int)sizeof form - 1, (int)sizeof form - 1);
-    CHECK_STR(c->body.p, want);
-    CHECK_INT(post_form(c, "/firmware", two_parts, sizeof two_parts - 1), 422);
+    no_context();
+    CHECK_INT(get_int(&g_save_early), EMPM_EINVAL);
+    CHECK(pread(old, out, 3, 0) == 3 && memcmp(out, "old", 3) == 0);
+    close(old);
+    CHECK_INT(unlink(path), 0);
+    snprintf(path, sizeof path, "%s/b", g_save_dir);
+    CHECK_INT(unlink(path), 0);
+    CHECK_INT(rmdir(g_save_dir), 0);     /* nothing else is left there */
+    str_free(&s);
 }
 
 /* An upload that pauses holds no worker, and one that breaks off leaves
@@ -19996,6 +20466,49 @@ SERVED_WITH(request, the_best_offer, T_LIVE,
                      "Host: a\r\nAccept: a/b;q=0.5\r\nAccept: a/c\r\n\r\n"),
               200);
     CHECK_STR(c->body.p, "a/c");             /* two fields are one list */
+}
+
+static int h_same_origin(empm_request *req, void *user)
+{
+    (void)user;
+    return empm_printf(req, "%d", empm_same_origin(req));
+}
+
+static const empm_route same_origin_routes[] = {
+    EMPM_ROUTE("POST /", h_same_origin, NULL),
+    EMPM_ROUTES_END
+};
+
+/* What a page of another site makes a browser send is told by one of two
+ * fields; a program that is no browser sends neither. */
+TEST(request, same_origin)
+{
+    static const struct { const char *fields; int same; } rows[] = {
+        { "", 1 }, { "Origin: http://a\r\n", 0 }, { "Origin: null\r\n", 0 },
+        { "Origin: http://localhost\r\n", 1 }, { "Origin: \r\n", 0 },
+        { "Origin: https://LOCALHOST\r\n", 1 },
+        { "Origin: http://localhost.a\r\n", 0 },
+        { "Origin: http://localhost:81\r\n", 0 },
+        { "Origin: http://a\r\nSec-Fetch-Site: same-origin\r\n", 1 },
+        { "Sec-Fetch-Site: none\r\n", 1 },
+        { "Sec-Fetch-Site: same-site\r\n", 0 },
+        { "Sec-Fetch-Site: cross-site\r\n", 0 },
+        { "Origin: http://localhost\r\nSec-Fetch-Site: cross-site\r\n", 0 },
+        { "Sec-Fetch-Site: \r\n", 0 }
+    };
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+
+    cfg.routes = same_origin_routes;
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    EACH(rows, i) {
+        context("%s", rows[i].fields);
+        CHECK_INT(empm_test_send(t, "POST", "/", rows[i].fields, "", 0), 200);
+        CHECK_INT(atoi(empm_test_body(t, NULL)), rows[i].same);
+    }
+    no_context();
+    CHECK_INT(empm_test_close(t), EMPM_OK);
 }
 
 /* A media type is compared without case and without its parameters. */
@@ -24836,6 +25349,30 @@ TEST(files, kept_below_a_directory)
     fx_down(&f);
 }
 
+/* A file that has just been looked at is believed to be the same for a moment,
+ * and not longer: what has been changed is served then. */
+SERVED_WITH(files, believed_for_a_moment, T_PLAIN,
+            fx_init(f); f->cfg.routes = file_routes, NULL)
+{
+    static const struct { const char *name; int ms; const char *then; } rows[] =
+        { { "/looked.1", 60000, "one" }, { "/looked.2", 1, "other" } };
+
+    EACH(rows, i) {
+        char path[512], name[40];
+        snprintf(name, sizeof name, "www%s", rows[i].name);
+        write_file(tmp_path(path, sizeof path, name), "one", 3);
+        empm__store(&g_file_same_ms, rows[i].ms);
+        CHECK_INT(cl_get(c, rows[i].name), 200);
+        unlink(path);
+        write_file(path, "other", 5);
+        nap(5);
+        CHECK_INT(cl_get(c, rows[i].name), 200);
+        CHECK_STR(c->body.p, rows[i].then);
+        unlink(path);
+    }
+    empm__store(&g_file_same_ms, 0);
+}
+
 /* The table of types is in order, as its search needs. Small and capital
  * letters are the same in any locale, and the types of common sites are
  * known. */
@@ -25562,6 +26099,37 @@ SERVED_WITH(files, error_document_of_some_pages, T_LIVE,
     free(big);
 }
 
+/* An ErrorDocument may be compiled in. What its route says of caching is not
+ * for the error; one that is not in the table is said, and a line of text. */
+TEST(files, error_document_of_assets)
+{
+    static const empm_asset assets[] = {
+        { "deep/404.html", "<p>none", 7, NULL }, { NULL, NULL, 0, NULL }
+    };
+    static const empm_route routes[] = {
+        EMPM_ASSETS_WITH("GET /a/", assets, "max-age=9"), EMPM_ROUTES_END
+    };
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+
+    cfg.routes = routes;
+    cfg.log = testing_log;
+    cfg.error_document[0] = "404 /a/deep/404.html";
+    cfg.error_document[1] = "405 /a/deep";
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    CHECK_INT(empm_test_send(t, "GET", "/a/x", "", NULL, 0), 404);
+    CHECK_STR(empm_test_body(t, NULL), "<p>none");
+    CHECK_STR(empm_test_header(t, "Content-Type"), "text/html; charset=utf-8");
+    CHECK(empm_test_header(t, "Cache-Control") == NULL);
+    CHECK(empm_test_header(t, "ETag") == NULL);
+    CHECK_INT(empm_test_send(t, "POST", "/a/deep/404.html", "", NULL, 0), 405);
+    CHECK(strstr(empm_test_body(t, NULL), "<p>none") == NULL);
+    CHECK(strstr(g_testing_log, "EMPM5142: ErrorDocument deep: is not among") !=
+          NULL);
+    empm_test_close(t);
+}
+
 /* What cannot be an ErrorDocument is refused at a start. */
 TEST(files, error_documents_that_are_none)
 {
@@ -25964,12 +26532,15 @@ TEST(files, assets_that_cannot_be)
             EMPM_ASSETS("GET /", NULL), EMPM_ROUTES_END
         };
         empm_config cfg = empm_defaults();
+        empm__report rep;
         routes[0].user = EMPM_TEXT(tables[i]);
         cfg.routes = routes;
         cfg.log = testing_log;
         CHECK(empm_test_open(&cfg) == NULL);
         CHECK(strstr(g_testing_log, "EMPM5105: route \"GET /\": asset \"") !=
               NULL);
+        memset(&rep, 0, sizeof rep);     /* so says -t, which makes nothing */
+        CHECK_INT(empm__check_all(&cfg, NULL, &rep), EMPM_EINVAL);
     }
 }
 
@@ -27839,7 +28410,6 @@ LIVE(fastcgi, a_reset_is_asked_elsewhere_if_that_is_safe)
     c.port = f.port;
     for (i = 0; i < 8; i++)
         CHECK_INT(cl_get(&c, "/two/?0"), 200);
-    f.cfg.log_level = f.cfg.log_level;
     for (i = 0; i < 4; i++) {
         const int status = cl_ask(&c, "POST /app/?0 HTTP/1.1\r\nHost: a\r\n"
                                   "Content-Length: 2\r\n\r\nab");
@@ -28918,7 +29488,9 @@ LIVE(fastcgi, urls_of_scripts)
         { "/php/u/s.php?q=%2F&r=a+b?c", 200, "/php/u/s.php", NULL, "u/s.php" },
         { "/php/u/s.php/", 200, "/php/u/s.php", "/", "u/s.php" },
         { "/php/u/s.php/a/b", 200, "/php/u/s.php", "/a/b", "u/s.php" },
-        { "/php/u/s.php/a%2Fb", 200, "/php/u/s.php", "/a/b", "u/s.php" },
+        { "/php/u/s.php/a%2Fb", 404, NULL, NULL, NULL },
+        { "/php/u/s.php/%2F", 404, NULL, NULL, NULL },
+        { "/php/u/s.php/..%2f..%2fx", 404, NULL, NULL, NULL },
         { "/php/u/s.php/a%252Fb", 200, "/php/u/s.php", "/a%2Fb", "u/s.php" },
         { "/php/u/s.php/a%20b+c", 200, "/php/u/s.php", "/a b+c", "u/s.php" },
         { "/php/u/s.php/%C3%A4", 200, "/php/u/s.php", "/\303\244",
@@ -28978,8 +29550,12 @@ LIVE(fastcgi, urls_of_scripts)
         { "/php/../../u/s.php", 400, NULL, NULL, NULL },
         /* a program without files has all that follows its name */
         { "/app/", 200, "/app", "/", NULL },
-        { "/app/a%20b/c%2Fd/%C3%A4/?x=/y", 200, "/app", "/a b/c/d/\303\244/",
-          NULL },
+        { "/app/a%20b/c%252Fd/%C3%A4/?x=/y%2Fz", 200, "/app",
+          "/a b/c%2Fd/\303\244/", NULL },
+        { "/app/a%2Fb", 404, NULL, NULL, NULL },
+        { "/app/a/..%2f..%2fb", 404, NULL, NULL, NULL },
+        { "/app/%2f", 404, NULL, NULL, NULL },
+        { "/app%2fa", 404, NULL, NULL, NULL },
         { "/app//a/../b", 200, "/app", "/b", NULL },
         { "/app/x.php/y", 200, "/app", "/x.php/y", NULL },
         { "/app", 301, NULL, NULL, NULL },
@@ -29001,6 +29577,64 @@ LIVE(fastcgi, urls_of_scripts)
     fb_tree(&f, 0);
 }
 
+/* A path means one thing to a location that guards it and to what answers: no
+ * spelling of a guarded part is another one for the guard, and that part for a
+ * program, a script or a file. What is beside it is not guarded. */
+LIVE(fastcgi, a_guarded_part_has_no_other_spelling)
+{
+    static const struct { const char *target; int status, asks; } rows[] = {
+        { "/app/admin", 403, 0 },            { "/app/admin/x", 403, 0 },
+        { "/app/%61dmin/x", 403, 0 },        { "/app//admin", 403, 0 },
+        { "/app/./admin/", 403, 0 },         { "/app/b/../admin", 403, 0 },
+        { "/app/b/%2e%2e/admin", 403, 0 },   { "/app/admin%2fx", 404, 0 },
+        { "/app/%2fadmin", 404, 0 },         { "/app/.%2fadmin", 404, 0 },
+        { "/app%2fadmin", 404, 0 },          { "/%2fapp/admin", 404, 0 },
+        { "/app/b%2f..%2fadmin", 404, 0 },   { "/app/b/..%2Fadmin", 404, 0 },
+        { "/app/b", 200, 1 },                { "/app/admins", 200, 1 },
+        { "/app/%252fadmin", 200, 1 },       { "/app/b?/app/admin", 200, 1 },
+        { "/php/u/sub/t.php", 403, 0 },      { "/php/u/sub/", 403, 0 },
+        { "/php/u/sub%2ft.php", 404, 0 },    { "/php/u%2fsub/t.php", 404, 0 },
+        { "/php/u/%2fsub/t.php", 404, 0 },   { "/php/u/sub/%2ft.php", 403, 0 },
+        { "/php/u/s.php/in", 403, 0 },       { "/php/u/s.php%2fin", 404, 0 },
+        { "/php/u/s.php/%2fin", 404, 0 },    { "/php/u/s.php/.%2fin", 404, 0 },
+        { "/php/u/s.php/out", 200, 1 },
+        { "/php/none/in", 403, 0 },          { "/php/none%2fin", 404, 0 },
+        { "/php/none/%2fin", 404, 0 },       { "/php/none/out", 200, 1 },
+        { "/u/hostile.file", 403, 0 },       { "/u%2fhostile.file", 404, 0 },
+        { "/u/%2fhostile.file", 403, 0 },    { "/a.txt", 200, 0 }
+    };
+    char handler[400];
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    fb_tree(&f, 1);
+    snprintf(handler, sizeof handler, "\"proxy:%s\" .php", fb_address[0]);
+    f.cfg.add_handler[0] = handler;
+    fx_set(&f, "Location /app/admin Require all denied; "
+               "Location /php/u/sub Require all denied; "
+               "Location /php/u/s.php/in Require all denied; "
+               "Location /php/none/in Require all denied; "
+               "Location /u Require all denied; "
+               "FallbackResource /u/index.php");
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    EACH(rows, i) {
+        const int asked = get_int(&fb_one.conns);
+
+        context("%s", rows[i].target);
+        CHECK_INT(cl_get(&c, rows[i].target), rows[i].status);
+        CHECK_INT(get_int(&fb_one.conns) - asked, rows[i].asks);
+    }
+    no_context();
+    CHECK(fx_log_has(&f, "EMPM5713: /app/%2fadmin: a path with"));
+    cl_close(&c);
+    fb_end(&f);
+    fb_tree(&f, 0);
+}
+
 /* FallbackResource stands in for what is not there: the script of it sees the
  * target and the query as they were sent, no PATH_INFO, and no path with
  * control characters either. */
@@ -29012,7 +29646,9 @@ LIVE(fastcgi, urls_of_a_fallback)
           "u/index.php" },
         { "/php/a-post?p=1&q=%20", 200, "/php/u/index.php", NULL,
           "u/index.php" },
-        { "/php/%C3%BCber/%2F", 200, "/php/u/index.php", NULL, "u/index.php" },
+        { "/php/%C3%BCber/%252F", 200, "/php/u/index.php", NULL,
+          "u/index.php" },
+        { "/php/%C3%BCber/%2F", 404, NULL, NULL, NULL },
         { "/php/none.php/x", 200, "/php/u/index.php", NULL, "u/index.php" },
         { "/php/u/hostile.file/fake.php", 200, "/php/u/index.php", NULL,
           "u/index.php" },
@@ -29607,7 +30243,7 @@ SERVED_WITH(fastcgi, php_fpm_sees_urls, T_PLAIN,
         "dirname(__DIR__) ? 'root' : 'other', '|', $_SERVER['REQUEST_URI'];";
     static const struct { const char *target, *seen; } rows[] = {
         { "/php/u/s.php", "/php/u/s.php|-|/php/u/s.php||s.php|root|" },
-        { "/php/u/s.php/a%2Fb/%C3%A4?q=%20", "/php/u/s.php|/a/b/\303\244|"
+        { "/php/u/s.php/a/b/%C3%A4?q=%20", "/php/u/s.php|/a/b/\303\244|"
           "/php/u/s.php/a/b/\303\244|q=%20|s.php|root|" },
         { "//php//u/./s.php//x/", "/php/u/s.php|/x/|/php/u/s.php/x/||s.php|"
           "root|" },
@@ -30184,6 +30820,60 @@ TEST(status, every_counter_is_told_everywhere)
         free(text[i]);
     fx_down(&f);
 }
+
+#ifndef EVENTMPM_NO_EVENTS
+
+static const empm_route status_events[] = {
+    EMPM_ROUTE("GET /listen/{channel}", events_listen,    NULL),
+    EMPM_ROUTE("POST /say/{channel}",   events_say,       NULL),
+    EMPM_ROUTE("GET /server-status",    empm_status_page, NULL),
+    EMPM_ROUTES_END
+};
+
+/* The status tells how many listen to events, how many events they got and how
+ * many they were too slow for; a listener that goes is counted no more, also if
+ * its child has gone with it. */
+SERVED_WITH(status, events, T_LIVE,
+            (fx_init(f), f->cfg.routes = status_events),
+            "EventQueue 8192; EventSkip On; SendBufferSize 4096")
+{
+    client ear[2], slow;
+    char *text;
+    long kids[16];
+
+    listens(&ear[0], f, "a", "");
+    listens(&ear[1], f, "b", "");
+    CHECK_INT(says(c, "a", "", "one"), 1);
+    CHECK(cl_hears(&ear[0], "data: one\n\n"));
+    CHECK_SOON(status_number(f, "EventsSent") == 1, PATIENCE);
+    CHECK_INT(status_number(f, "EventStreams"), 2);
+    CHECK_INT(status_number(f, "EventsLost"), 0);
+    text = status_page(f, "/server-status", "text/html; charset=utf-8");
+    CHECK(strstr(text, "<b>2</b><span>listen to events</span>") != NULL);
+    free(text);
+    cl_close(&ear[0]);
+    CHECK_SOON(status_number(f, "EventStreams") == 1, PATIENCE);
+    CHECK_INT(cl_connect_port(&slow, f->port, 4096), 0);
+    cl_puts(&slow, "GET /listen/a HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(says(c, "a", "", "x") == 1, PATIENCE);
+    events_flood(c, "last");
+    CHECK(cl_hears(&slow, "data: last\n\n"));
+    CHECK(status_number(f, "EventsLost") > 0);
+    CHECK_IN(status_number(f, "EventsLost") + status_number(f, "EventsSent"),
+             202, 204);
+    if (f->forked && CHECK_INT(children_of(f->pid, kids, 16), 1)) {
+        f->deaths_ok = 1;
+        signal_process((pid_t)kids[0], SIGKILL);
+        cl_close(c);
+        CHECK_SOON(cl_get(c, "/server-status?auto") == 200 &&
+                   status_number(f, "EventStreams") == 0, PATIENCE);
+        CHECK_IN(status_number(f, "EventsSent"), 3, 204);
+    }
+    cl_close(&slow);
+    cl_close(&ear[1]);
+}
+
+#endif
 
 /* Every request is counted once, whether a handler or the server has answered
  * it. */
@@ -31845,9 +32535,9 @@ static void hk_thread_stop(empm_server *s, void *data, void *user)
 
 static void hk_child_stop(empm_server *s, void *user)
 {
-    (void)s;
     (void)user;
-    add_int(&shm->child_stops, 1);
+    /* a thread of the program's may wait for that: it is joined here */
+    add_int(&shm->child_stops, empm_draining(s));
 }
 
 /* Each start and stop hook runs once per child and once per thread. */
@@ -32081,8 +32771,8 @@ static int testing_start(empm_server *s, void *user)
 
 static void testing_stop(empm_server *s, void *user)
 {
-    (void)s; (void)user;
-    g_testing_hooks--;
+    (void)user;
+    g_testing_hooks -= empm_draining(s);
 }
 
 static int testing_thread(empm_server *s, void **data, void *user)
@@ -32182,6 +32872,7 @@ TEST(testing, answers_are_what_a_client_gets)
     CHECK_STR(empm_test_body(t, NULL), "abc");
     CHECK_INT(empm_test_get(t, "/chunks?q"), 200);
     CHECK(strstr(empm_test_raw(t, &n), "\r\n4\r\none,\r\n") != NULL);
+    CHECK_INT(strlen(empm_test_raw(t, NULL)), n);    /* after a longer one */
     CHECK(empm_test_header(t, "X-None") == NULL);
     CHECK_INT(empm_test_close(t), EMPM_OK);
     CHECK_INT(g_testing_hooks, 0);
@@ -34842,6 +35533,57 @@ static void lone_sibling(const lone_child *l)
     empm__store(&empm__score_at(&l->s->score, 1)->idle_workers, 1u);
     empm__store(&empm__score_slot_at(&l->s->score, 1)->pid, 1u);
     empm__store(&empm__score_server_at(&l->s->score)->top, 2u);
+}
+
+/* How often the servers of all processes have waited, since counting began. */
+static int waits_counted(void)
+{
+    int i, n = 0;
+
+    for (i = 0; i < FAULT_CALLS; i++)
+        if (strcmp(fault_calls[i].call, "epoll_wait") == 0 ||
+            strncmp(fault_calls[i].call, "poll", 4) == 0)
+            n += __atomic_load_n(&g_faults->calls[i], __ATOMIC_RELAXED);
+    return n;
+}
+
+/* While all workers are blocked, jobs wait, and no sibling has time, there is
+ * nothing to do: the standby sleeps from one look at its siblings to the next.
+ */
+TEST(exchange, a_blocked_child_rests)
+{
+    enum { N = 6, WORKERS = 4 };
+    lone_child l;
+    client c[N];
+    int i, before;
+
+    memset(g_faults, 0, sizeof *g_faults);
+    g_faults->state = FAULTS_COUNT;
+    if (!lone_up(&l))
+        return;
+    for (i = 0; i < N; i++) {
+        cl_open(&c[i], &l.f);
+        CHECK_INT(cl_get(&c[i], "/hello"), 200);
+    }
+    set_int(&shm->gate, 0);
+    for (i = 0; i < N; i++) {
+        cl_puts(&c[i], i < WORKERS ? "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n"
+                                   : GET1 "\r\n");
+        if (i < WORKERS)
+            CHECK_SOON(get_int(&shm->at_gate) == i + 1, 2000);
+    }
+    nap(50);
+    before = waits_counted();
+    nap(100);
+    CHECK(waits_counted() > before);     /* this does count */
+    CHECK(waits_counted() - before < 50);
+    set_int(&shm->gate, 1);
+    for (i = 0; i < N; i++) {
+        CHECK_INT(cl_reply(&c[i]), 200);
+        cl_close(&c[i]);
+    }
+    lone_down(&l);
+    g_faults->state = FAULTS_OFF;
 }
 
 /* What a drain has given and nobody has taken is its own again when it learns
@@ -38370,6 +39112,48 @@ TEST(clients, axel)
     fetch_down(&f, root);
 }
 
+/* wget goes on with what it has: from the byte behind it, with nothing to do
+ * where that is all (416), and with other bytes of a file that has grown. */
+TEST(clients, wget)
+{
+    fixture f;
+    char out[8192], root[400];
+
+    if (!installed("wget"))
+        SKIP("wget is not installed");
+    if (!fetch_up(&f, root, sizeof root))
+        return;
+    CHECK_INT(shell(out, sizeof out, "cd %s && cp %s/www/big.bin b && mkdir got"
+        " && cd got && head -c 70001 ../b >b && w='wget -nv -c --tries=1 "
+        "--timeout=20 http://127.0.0.1:%d/b' && $w && cmp b ../b && $w && "
+        "cmp b ../b && echo more >>../b && $w && cmp b ../b", root, g_tmp,
+        f.port), 0);
+    if (get_int(&g_failures) != 0)
+        printf("%s\n", out);
+    fetch_down(&f, root);
+}
+
+/* aria2c fetches the parts of a file over several connections, and goes on
+ * after an end in the middle. */
+TEST(clients, aria2c)
+{
+    fixture f;
+    char out[8192], root[400];
+
+    if (!installed("aria2c"))
+        SKIP("aria2c is not installed");
+    if (!fetch_up(&f, root, sizeof root))
+        return;
+    /* a part has 1 MiB at least */
+    CHECK_INT(shell(out, sizeof out, "cd %s && head -c 5000000 /dev/urandom >b "
+        "&& mkdir got && a='timeout 30 aria2c -q --no-conf --max-tries=1 "
+        "-d got -x4 -s4 -k1M http://127.0.0.1:%d/b' && $a && cmp got/b b && "
+        "head -c 1500000 b >got/b && $a -c && cmp got/b b", root, f.port), 0);
+    if (get_int(&g_failures) != 0)
+        printf("%s\n", out);
+    fetch_down(&f, root);
+}
+
 /* PHP's streams follow the redirect of a folder, and send dot segments as they
  * are. */
 TEST(clients, php_streams)
@@ -38658,6 +39442,68 @@ TEST(clients, haproxy_loses_nothing)
     }
 }
 
+/* A program of the header's last sections, as a newcomer gets it: cut out,
+ * compiled and started in a folder of its own. */
+typedef struct printed {
+    char  dir[400];
+    int   port;
+    pid_t pid;
+} printed;
+
+/* Starts the program in section >>`tag`, whose commands to try it begin with
+ * "    curl". Returns 0: it cannot be compiled. */
+static int printed_start(printed *p, const char *tag, const char *options,
+                         const char *processes)
+{
+    char out[2000], where[64];
+    client c;
+    int fd;
+
+    tmp_path(p->dir, sizeof p->dir, tag);
+    CHECK_INT(mkdir(p->dir, 0755), 0);
+    if (!CHECK_INT(shell(out, sizeof out, "awk '/^ \\* >>%s/ { f = 1 } "
+                         "/^ \\*     curl/ { f = 0 } "
+                         "f && sub(/^ \\*(     |$)/, \"\")' eventmpm.h "
+                         ">%s/p.c && cc -Wall -Wextra -I. -o %s/p %s/p.c %s",
+                         tag, p->dir, p->dir, p->dir, options), 0)) {
+        fprintf(stderr, "%s", out);
+        return 0;
+    }
+    fd = listening_socket(&p->port);
+    snprintf(where, sizeof where, "127.0.0.1:%d", p->port);
+    close(fd);
+    fflush(NULL);
+    p->pid = fork();
+    if (p->pid == 0) {
+        fd = open("/dev/null", O_RDWR);
+        dup2(fd, 1);
+        dup2(fd, 2);
+        if (chdir(p->dir) == 0)
+            execl("./p", "p", "-c", processes, "-c", "User root", "-c",
+                  "ThreadsPerChild 2", where, (char *)NULL);
+        _exit(127);
+    }
+    CHECK_SOON(cl_connect_port(&c, p->port, 0) == 0, PATIENCE);
+    cl_close(&c);
+    return 1;
+}
+
+static void printed_stop(printed *p)
+{
+    char out[100];
+    int status;
+
+    CHECK(signal_process(p->pid, SIGINT) == 0);
+    CHECK_INT(waitpid(p->pid, &status, 0), p->pid);
+    CHECK_INT(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
+    CHECK_INT(shell(out, sizeof out, "rm -r %s", p->dir), 0);
+}
+
+#define SKIP_WITHOUT_CC()                                                     \
+    if (access("eventmpm.h", R_OK) != 0 || !installed("cc") ||                \
+        !installed("awk"))                                                    \
+        SKIP("no sources here, no cc or no awk")
+
 /* The program in >>todo is whole and does what it says; a text stays a text on
  * its way through form, database and JSON. */
 TEST(clients, the_program_in_todo)
@@ -38678,42 +39524,17 @@ TEST(clients, the_program_in_todo)
         { "DELETE /todos/1", 204, "" }, { "DELETE /todos/1", 404,
                                           "{\"error\":404}" }
     };
-    char dir[400], out[2000], where[64];
+    printed p;
     client c;
-    pid_t pid;
-    int port, fd, status;
 
-    if (access("eventmpm.h", R_OK) != 0 || !installed("cc") ||
-        !installed("awk") || access("/usr/include/sqlite3.h", R_OK) != 0)
-        SKIP("no sources here, no cc, no awk or no SQLite");
-    tmp_path(dir, sizeof dir, "todo");
-    CHECK_INT(mkdir(dir, 0755), 0);
-    if (!CHECK_INT(shell(out, sizeof out, "awk '/^ \\* >>todo/ { f = 1 } "
-                         "/^ \\*     curl/ { f = 0 } "
-                         "f && sub(/^ \\*(     |$)/, \"\")' eventmpm.h "
-                         ">%s.c && cc -I. -DEVENTMPM_NO_FILES "
-                         "-DEVENTMPM_NO_FASTCGI -DEVENTMPM_NO_STATUS "
-                         "-DEVENTMPM_NO_ACCESS_LOG "
-                         "-DEVENTMPM_NO_AUTH -o %s/todo %s.c -lsqlite3", dir,
-                         dir, dir), 0)) {
-        fprintf(stderr, "%s", out);
+    SKIP_WITHOUT_CC();
+    if (access("/usr/include/sqlite3.h", R_OK) != 0)
+        SKIP("no SQLite");
+    if (!printed_start(&p, "todo", "-DEVENTMPM_NO_FILES -DEVENTMPM_NO_FASTCGI "
+                       "-DEVENTMPM_NO_STATUS -DEVENTMPM_NO_ACCESS_LOG "
+                       "-DEVENTMPM_NO_AUTH -lsqlite3", "Processes 0"))
         return;
-    }
-    fd = listening_socket(&port);
-    snprintf(where, sizeof where, "127.0.0.1:%d", port);
-    close(fd);
-    fflush(NULL);
-    pid = fork();
-    if (pid == 0) {
-        fd = open("/dev/null", O_RDWR);
-        dup2(fd, 1);
-        dup2(fd, 2);
-        if (chdir(dir) == 0)
-            execl("./todo", "todo", "-X", "-c", "User root", "-c",
-                  "ThreadsPerChild 2", where, (char *)NULL);
-        _exit(127);
-    }
-    CHECK_SOON(cl_connect_port(&c, port, 0) == 0, PATIENCE);
+    CHECK_INT(cl_connect_port(&c, p.port, 0), 0);
     EACH(rows, i) {
         const char *form = strstr(rows[i].ask, "title");
         context("%s", rows[i].ask);
@@ -38726,11 +39547,87 @@ TEST(clients, the_program_in_todo)
         CHECK_INT(cl_reply(&c), rows[i].status);
         CHECK_STR(c.body.p, rows[i].body);
     }
+    no_context();
     cl_close(&c);
-    CHECK(signal_process(pid, SIGINT) == 0);
-    CHECK_INT(waitpid(pid, &status, 0), pid);
-    CHECK_INT(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
-    CHECK_INT(shell(out, sizeof out, "rm -r %s %s.c", dir, dir), 0);
+    printed_stop(&p);
+}
+
+#ifndef EVENTMPM_NO_FORMS
+
+/* The program in >>firmware is whole: it shows its page, takes an image of its
+ * owner's and of nobody else's, tells how far it is, and keeps it. */
+TEST(clients, the_program_in_firmware)
+{
+    static const struct { const char *fields; int status; } rows[] = {
+        { "", 401 }, { "Authorization: Basic b3duZXI6\r\n", 401 },
+        { "Authorization: Basic b3duZXI6Y2hhbmdlIG1l\r\n"
+          "Origin: http://evil.example\r\n", 403 },
+        { "Authorization: Basic b3duZXI6Y2hhbmdlIG1l\r\n"
+          "Origin: http://device\r\n", 200 }
+    };
+    static const char form[] = "--B\r\n" CD "version\r\n\r\n2.1\r\n--B\r\n"
+        CD "image; filename=fw.bin\r\n\r\n0123456789\r\n--B--\r\n";
+    char path[500], *text, want[80];
+    printed p;
+    client c;
+
+    SKIP_WITHOUT_CC();
+    if (!printed_start(&p, "firmware", "-DEVENTMPM_NO_FASTCGI "
+                       "-DEVENTMPM_NO_STATUS -DEVENTMPM_NO_ACCESS_LOG",
+                       "Processes 0"))
+        return;
+    CHECK_INT(cl_connect_port(&c, p.port, 0), 0);
+    CHECK_INT(cl_get(&c, "/"), 200);
+    CHECK(strstr(c.body.p, "fetch('/firmware?token=' + token") != NULL);
+    EACH(rows, i) {
+        context("%s", rows[i].fields);
+        cl_close(&c);
+        CHECK_INT(cl_connect_port(&c, p.port, 0), 0);
+        cl_printf(&c, "POST /firmware?token=x HTTP/1.1\r\nHost: device\r\n"
+                  "Content-Type: multipart/form-data; boundary=B\r\n%s"
+                  "Content-Length: %d\r\n\r\n%s", rows[i].fields,
+                  (int)sizeof form - 1, form);
+        CHECK_INT(cl_reply(&c), rows[i].status);
+    }
+    no_context();
+    CHECK_STR(c.body.p, "fw.bin, 10 bytes, is version 2.1\n");
+    CHECK_INT(cl_get(&c, "/progress?token=x"), 200);
+    snprintf(want, sizeof want, "{\"received\":%d,\"length\":%d}\n",
+             (int)sizeof form - 1, (int)sizeof form - 1);
+    CHECK_STR(c.body.p, want);
+    snprintf(path, sizeof path, "%s/firmware.bin", p.dir);
+    text = slurp_path(path);
+    CHECK_STR(text, "0123456789");
+    free(text);
+    cl_close(&c);
+    printed_stop(&p);
+}
+
+#endif
+
+/* The program in >>dashboard is whole: its page and its events come from a
+ * child with one feeder, which ends with it, though somebody still listens. */
+TEST(clients, the_program_in_dashboard)
+{
+    printed p;
+    client c, b;
+
+    SKIP_WITHOUT_CC();
+    if (!printed_start(&p, "dashboard", "-DEVENTMPM_NO_FASTCGI "
+                       "-DEVENTMPM_NO_STATUS -DEVENTMPM_NO_ACCESS_LOG",
+                       "MaxConnectionsPerChild 0"))
+        return;
+    CHECK_INT(cl_connect_port(&c, p.port, 0), 0);
+    CHECK_INT(cl_get(&c, "/"), 200);
+    CHECK(strstr(c.body.p, "new EventSource('/events')") != NULL);
+    CHECK_INT(cl_connect_port(&b, p.port, 0), 0);
+    cl_puts(&b, "GET /events HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(cl_hears(&b, "\r\nContent-Type: text/event-stream\r\n"));
+    CHECK(cl_hears(&b, "data: {\"load\":"));
+    CHECK(cl_hears(&b, ",\"listeners\":1}\n\n"));
+    cl_close(&c);
+    printed_stop(&p);
+    cl_close(&b);
 }
 
 /* README's words to a newcomer are true in a folder that holds nothing else:
@@ -38944,6 +39841,123 @@ SERVED_WITH(clients, event_source, T_PLAIN,
           "http://127.0.0.1:%d/ 2>/dev/null", g_tmp, g_tmp, f->port);
     CHECK_INT(cl_get(c, "/said"), 200);
     CHECK_STR(c->body.p, "1%22a%5Cnb%C3%A4%22%2C2%22%22%2C3%22%20c%22");
+    shell(out, sizeof out, "rm -rf %s/chromium %s/.config %s/.cache %s/.pki",
+          g_tmp, g_tmp, g_tmp, g_tmp);
+}
+
+static int media_page(empm_request *req, void *user)
+{
+    (void)user;
+    empm_set_header(req, "Content-Type", "text/html");
+    return empm_printf(req, "<!doctype html><audio id=a preload=auto src="
+        "/media.wav></audio><script>\n"
+        "const tell = (...said) => fetch('/heard?' + said.join());\n"
+        "a.onerror = () => tell('error');\n"
+        "a.onloadedmetadata = () => a.currentTime = a.duration - 2;\n"
+        "a.onseeked = () => {\n"
+        "    const x = new XMLHttpRequest(), at = Math.round(a.currentTime);\n"
+        "    let sent = 0;\n"
+        "    x.upload.onprogress = e => sent = e.loaded;\n"
+        "    x.onload = async () => tell(Math.round(a.duration), at, sent, "
+        "x.responseText,\n"
+        "        await (await fetch('/progress?token=t')).text());\n"
+        "    x.open('POST', '/up');\n"
+        "    x.send(new Uint8Array(3000000));\n"
+        "};\n"
+        "</script><img src=/hold>");
+}
+
+/* A piece of an upload: notes how far it is. */
+static int media_piece(empm_request *req, const void *data, size_t n,
+                       void *user)
+{
+    (void)data; (void)n; (void)user;
+    empm_progress(req, "t");
+    return EMPM_OK;
+}
+
+static int media_up(empm_request *req, void *user)
+{
+    int64_t of;
+    (void)user;
+    return empm_printf(req, "%ld", (long)empm_body_received(req, &of));
+}
+
+static const empm_route media_routes[] = {
+    EMPM_ROUTE_WITH("POST /up", media_up, NULL, NULL, media_piece, 0, 0, 0),
+    EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
+    EMPM_ROUTE("GET /hold",     events_hold,        NULL),
+    EMPM_ROUTE("GET /heard",    events_heard,       NULL),
+    EMPM_ROUTE("GET /said",     events_said,        NULL),
+    EMPM_ROUTE("GET /page",     media_page,         NULL),
+    EMPM_FILES("GET /",         NULL),
+    EMPM_ROUTES_END
+};
+
+/* A minute of silence, at 176,400 bytes a second: a hole behind a head. */
+static void media_write(const char *path)
+{
+    const uint32_t of[11] = { 0x46464952, 60 * 176400 + 36, 0x45564157,
+                              0x20746d66, 16, 1 | 2 << 16, 44100, 176400,
+                              4 | 16 << 16, 0x61746164, 60 * 176400 };
+    write_file(path, (const char *)of, sizeof of);
+    CHECK_INT(truncate(path, 60 * 176400 + 44), 0);
+}
+
+/* What Chromium's media element sends when its user seeks: all, of which it
+ * soon wants no more; then, with If-Range, where it goes on; after the file has
+ * been replaced that is all of the other one. */
+SERVED_WITH(clients, as_chromium_seeks, T_PLAIN,
+            fx_init(f); f->cfg.routes = media_routes, NULL)
+{
+    static const char head[] = "GET /media.wav HTTP/1.1\r\nHost: a\r\n"
+        "Connection: keep-alive\r\nAccept: */*\r\nSec-Fetch-Mode: no-cors\r\n"
+        "Sec-Fetch-Dest: audio\r\nAccept-Encoding: identity\r\n"
+        "Accept-Language: en-US,en;q=0.9\r\nRange: bytes=";
+    char path[400], tag[64];
+    client first = client_of(f);
+
+    media_write(tmp_path(path, sizeof path, "www/media.wav"));
+    cl_open(&first, f);
+    cl_printf(&first, "%s0-\r\n\r\n", head);
+    cl_readable(&first, 10000);
+    cl_close(&first);
+    cl_open(c, f);
+    cl_printf(c, "%s10584000-10584043\r\n\r\n", head);
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(cl_header(c, "Content-Type"), "audio/wav");
+    snprintf(tag, sizeof tag, "%.60s", cl_header(c, "ETag") ? c->value : "-");
+    cl_printf(c, "%s10223616-10584043\r\nIf-Range: %s\r\n\r\n", head, tag);
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(cl_header(c, "Content-Range"),
+              "bytes 10223616-10584043/10584044");
+    CHECK_INT((int)c->body.n, 360428);
+    unlink(path);
+    write_file(path, "other", 5);
+    cl_printf(c, "%s10223616-10584043\r\nIf-Range: %s\r\n\r\n", head, tag);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "other");
+    unlink(path);
+}
+
+/* A browser's media element finds the end of a long file by ranges, and its
+ * upload shows progress, on its side and on ours. */
+SERVED_WITH(clients, chromium_plays_and_sends, T_PLAIN,
+            fx_init(f); f->cfg.routes = media_routes,
+            "SharedStoreSize 65536")
+{
+    char out[16384], path[400];
+
+    if (!installed("chromium"))
+        SKIP("chromium is not installed");
+    media_write(tmp_path(path, sizeof path, "www/media.wav"));
+    shell(out, sizeof out, "HOME=%s timeout 40 chromium --headless "
+          "--no-sandbox --disable-gpu --user-data-dir=%s/chromium --dump-dom "
+          "http://127.0.0.1:%d/page 2>/dev/null", g_tmp, g_tmp, f->port);
+    CHECK_INT(cl_get(c, "/said"), 200);
+    CHECK_STR(c->body.p, "60,58,3000000,3000000,{%22received%22:3000000,"
+              "%22length%22:3000000}");
+    unlink(path);
     shell(out, sizeof out, "rm -rf %s/chromium %s/.config %s/.cache %s/.pki",
           g_tmp, g_tmp, g_tmp, g_tmp);
 }
