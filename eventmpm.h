@@ -321,9 +321,10 @@
  * WEBSOCKET  EMPM_WEBSOCKET("GET /chat", &chat, NULL) is a route for them:
  *   on_open may refuse, and on_message gets whole messages; both may block. A
  *   socket that rests holds no worker and some 190 bytes. empm_ws_send() by a
- *   ticket, from any thread. Pages of other hosts may not connect, silent peers
- *   are asked and dropped, and a drain tells all to go elsewhere. With
- *   empm_upgrade() a connection has another protocol. See >>calls-websocket.
+ *   ticket, from any thread; empm_ws_publish() to a group, in all children.
+ *   Pages of other hosts may not connect, silent peers are asked and dropped,
+ *   and a drain tells all to go elsewhere. With empm_upgrade() a connection has
+ *   another protocol. See >>calls-websocket.
  *
  * TESTS  With EVENTMPM_TEST defined, empm_test_get() and its like run a request
  *   through parser, routes, handler and answer in the thread that calls: so a
@@ -26287,7 +26288,7 @@ static size_t empm__ws_take(empm__worker *w, empm_link *l, char *data, size_t n)
 
 #define EMPM__GROUPS_MOST 8u           /* of one socket */
 #define EMPM__GROUP_NAME  255u         /* bytes */
-#define EMPM__GROUPS_WAKE 64u          /* members, then the listener begins */
+#define EMPM__GROUPS_WAKE 64           /* members, then the listener begins */
 
 typedef struct empm__group {           /* the lock */
     struct empm__group   *next;        /* in its bucket */
