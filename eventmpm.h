@@ -34437,6 +34437,936 @@ static const empm__wing empm__fcgi_wing = EMPM__WING_OFF(empm__fcgi_check);
 
 #endif /* EVENTMPM_NO_FASTCGI */
 
+#ifndef EVENTMPM_NO_HTTP2
+
+/* ---------------------------------------------------------------------------
+ * >>h2-hpack -- the fields of HTTP/2, compressed (RFC 7541)
+ *
+ * A block of fields refers to a fixed table and to one of the latest fields,
+ * which the sender's encoder and our decoder keep in step: so each block is
+ * decoded to its end, in the order of arrival, whatever becomes of its request.
+ * In the other direction there is no such table: the encoder refers to the
+ * fixed one alone, so that any thread makes a block whole, and an idle
+ * connection keeps no encoder. That costs some 40 bytes per answer.
+ *
+ *   bytes   | oldest entry | ... | newest entry |        |
+ *           0                                 used     room
+ *   entry   | size 2 | name 2 | name | value | size 2 |
+ *
+ * `size` is that of the entry here, so that the table is read from both ends.
+ * `name` is the length of the name that follows; or it has EMPM__HPACK_FIXED
+ * and is the number of an entry of the fixed table, whose name it has.
+ * ------------------------------------------------------------------------- */
+
+/* The size of the table that a client's encoder may have. It is the initial
+ * value of SETTINGS_HEADER_TABLE_SIZE, so nothing need be announced. */
+#define EMPM__HPACK_TABLE 4096u
+#define EMPM__HPACK_FIXED 0x8000u
+#define EMPM__HPACK_ENTRY 6u           /* of an entry, beside name and value */
+
+typedef struct empm__hpack {           /* owner: the connection's */
+    unsigned char *bytes;              /* EMPM_MALLOC; NULL: no entry so far */
+    uint32_t       used, room;         /* of these, in bytes */
+    uint32_t       count;              /* entries */
+    uint32_t       size;               /* as RFC 7541 4.1 counts: 32 for each */
+    uint32_t       max;                /* of `size`, as the client has set it */
+} empm__hpack;
+
+/* One field of a block. Its texts are valid until the sink returns. A text that
+ * has not fitted into the scratch memory is NULL, but its length is right. */
+typedef struct empm__hpack_field {
+    const char *name, *value;
+    size_t      name_len, value_len;
+    int         index;                 /* of the fixed table, of this name; 0 */
+} empm__hpack_field;
+
+typedef void empm__hpack_sink(void *to, const empm__hpack_field *f);
+
+#define EMPM__ROW(name, value) \
+    { name, value, sizeof name - 1, sizeof value - 1 }
+
+/* The fixed table (RFC 7541, appendix A). Its first entry has the number 1. */
+static const struct empm__hpack_row {
+    const char *name, *value;
+    uint8_t     name_len, value_len;
+} empm__hpack_fixed[] = {
+    EMPM__ROW(":authority", ""), EMPM__ROW(":method", "GET"),
+    EMPM__ROW(":method", "POST"), EMPM__ROW(":path", "/"),
+    EMPM__ROW(":path", "/index.html"), EMPM__ROW(":scheme", "http"),
+    EMPM__ROW(":scheme", "https"), EMPM__ROW(":status", "200"),
+    EMPM__ROW(":status", "204"), EMPM__ROW(":status", "206"),
+    EMPM__ROW(":status", "304"), EMPM__ROW(":status", "400"),
+    EMPM__ROW(":status", "404"), EMPM__ROW(":status", "500"),
+    EMPM__ROW("accept-charset", ""),
+    EMPM__ROW("accept-encoding", "gzip, deflate"),
+    EMPM__ROW("accept-language", ""), EMPM__ROW("accept-ranges", ""),
+    EMPM__ROW("accept", ""), EMPM__ROW("access-control-allow-origin", ""),
+    EMPM__ROW("age", ""), EMPM__ROW("allow", ""),
+    EMPM__ROW("authorization", ""), EMPM__ROW("cache-control", ""),
+    EMPM__ROW("content-disposition", ""), EMPM__ROW("content-encoding", ""),
+    EMPM__ROW("content-language", ""), EMPM__ROW("content-length", ""),
+    EMPM__ROW("content-location", ""), EMPM__ROW("content-range", ""),
+    EMPM__ROW("content-type", ""), EMPM__ROW("cookie", ""),
+    EMPM__ROW("date", ""), EMPM__ROW("etag", ""), EMPM__ROW("expect", ""),
+    EMPM__ROW("expires", ""), EMPM__ROW("from", ""), EMPM__ROW("host", ""),
+    EMPM__ROW("if-match", ""), EMPM__ROW("if-modified-since", ""),
+    EMPM__ROW("if-none-match", ""), EMPM__ROW("if-range", ""),
+    EMPM__ROW("if-unmodified-since", ""), EMPM__ROW("last-modified", ""),
+    EMPM__ROW("link", ""), EMPM__ROW("location", ""),
+    EMPM__ROW("max-forwards", ""), EMPM__ROW("proxy-authenticate", ""),
+    EMPM__ROW("proxy-authorization", ""), EMPM__ROW("range", ""),
+    EMPM__ROW("referer", ""), EMPM__ROW("refresh", ""),
+    EMPM__ROW("retry-after", ""), EMPM__ROW("server", ""),
+    EMPM__ROW("set-cookie", ""), EMPM__ROW("strict-transport-security", ""),
+    EMPM__ROW("transfer-encoding", ""), EMPM__ROW("user-agent", ""),
+    EMPM__ROW("vary", ""), EMPM__ROW("via", ""),
+    EMPM__ROW("www-authenticate", "")
+};
+
+#undef EMPM__ROW
+
+/* The Huffman code (RFC 7541, appendix B) is canonical: its symbols in the
+ * order of their codes' lengths, and then of their values. EOS, 256, is the
+ * last one. */
+static const char empm__hpack_symbols[] =
+    "012aceiost %-./3456789=A_bdfghlmnpru:BCDEFGHIJKLMNOPQRSTUVWYjkqvwxyz"
+    "&*,;XZ!\042()\077'+|#>\000$@[]~^}<`{\134\303\320\200\202\203\242\270"
+    "\302\340\342\231\241\247\254\260\261\263\321\330\331\343\345\346\201"
+    "\204\205\206\210\222\232\234\240\243\244\251\252\255\262\265\271\272"
+    "\273\275\276\304\306\344\350\351\001\207\211\212\213\214\215\217\223"
+    "\225\226\227\230\233\235\236\245\246\250\256\257\264\266\267\274\277"
+    "\305\347\357\011\216\220\221\224\237\253\316\327\341\354\355\307\317"
+    "\352\353\300\301\310\311\312\315\322\325\332\333\356\360\362\363\377"
+    "\313\314\323\324\326\335\336\337\361\364\365\366\367\370\372\373\374"
+    "\375\376\002\003\004\005\006\007\010\013\014\016\017\020\021\022\023"
+    "\024\025\027\030\031\032\033\034\035\036\037\177\334\371\012\015\026";
+
+/* Codes of one length: they begin with `first`, left-aligned in 32 bits, which
+ * is symbol number `at`; `end` follows the last one, 0 meaning 2^32. */
+static const struct {
+    uint32_t end, first;
+    uint8_t  at, length;
+} empm__hpack_codes[] = {
+    { 0x50000000u, 0x00000000u, 0, 5 },
+    { 0xb8000000u, 0x50000000u, 10, 6 },
+    { 0xf8000000u, 0xb8000000u, 36, 7 },
+    { 0xfe000000u, 0xf8000000u, 68, 8 },
+    { 0xff400000u, 0xfe000000u, 74, 10 },
+    { 0xffa00000u, 0xff400000u, 79, 11 },
+    { 0xffc00000u, 0xffa00000u, 82, 12 },
+    { 0xfff00000u, 0xffc00000u, 84, 13 },
+    { 0xfff80000u, 0xfff00000u, 90, 14 },
+    { 0xfffe0000u, 0xfff80000u, 92, 15 },
+    { 0xfffe6000u, 0xfffe0000u, 95, 19 },
+    { 0xfffee000u, 0xfffe6000u, 98, 20 },
+    { 0xffff4800u, 0xfffee000u, 106, 21 },
+    { 0xffffb000u, 0xffff4800u, 119, 22 },
+    { 0xffffea00u, 0xffffb000u, 145, 23 },
+    { 0xfffff600u, 0xffffea00u, 174, 24 },
+    { 0xfffff800u, 0xfffff600u, 186, 25 },
+    { 0xfffffbc0u, 0xfffff800u, 190, 26 },
+    { 0xfffffe20u, 0xfffffbc0u, 205, 27 },
+    { 0xfffffff0u, 0xfffffe20u, 224, 28 },
+    { 0x00000000u, 0xfffffff0u, 253, 30 }
+};
+
+static void empm__hpack_init(empm__hpack *t)
+{
+    memset(t, 0, sizeof *t);
+    t->max = EMPM__HPACK_TABLE;
+}
+
+static void empm__hpack_free(empm__hpack *t)
+{
+    EMPM_FREE(t->bytes);
+    empm__hpack_init(t);
+}
+
+static uint32_t empm__hpack_u16(const unsigned char *p)
+{
+    return (uint32_t)p[0] << 8 | p[1];
+}
+
+static void empm__hpack_set_u16(unsigned char *p, uint32_t v)
+{
+    p[0] = (unsigned char)(v >> 8);
+    p[1] = (unsigned char)v;
+}
+
+/* Reads the entry at `p`. Returns its size here. */
+static uint32_t empm__hpack_entry(const unsigned char *p, empm__hpack_field *f)
+{
+    const uint32_t size = empm__hpack_u16(p), name = empm__hpack_u16(p + 2);
+    const char *text = (const char *)p + 4;
+    if (name & EMPM__HPACK_FIXED) {
+        const struct empm__hpack_row *row =
+            &empm__hpack_fixed[(name & ~EMPM__HPACK_FIXED) - 1];
+        f->index = (int)(name & ~EMPM__HPACK_FIXED);
+        f->name = row->name;
+        f->name_len = row->name_len;
+        f->value = text;
+        f->value_len = size - EMPM__HPACK_ENTRY;
+    } else {
+        f->index = 0;
+        f->name = text;
+        f->name_len = name;
+        f->value = text + name;
+        f->value_len = size - EMPM__HPACK_ENTRY - name;
+    }
+    return size;
+}
+
+/* Finds entry i of both tables. Returns 0: there is none. */
+static int empm__hpack_find(const empm__hpack *t, uint32_t i,
+                            empm__hpack_field *f)
+{
+    const uint32_t fixed = EMPM__COUNT(empm__hpack_fixed);
+    uint32_t at = t->used;
+    if (i == 0 || i > fixed + t->count)
+        return 0;
+    if (i <= fixed) {
+        const struct empm__hpack_row *row = &empm__hpack_fixed[i - 1];
+        f->name = row->name;
+        f->name_len = row->name_len;
+        f->value = row->value;
+        f->value_len = row->value_len;
+        f->index = (int)i;
+        return 1;
+    }
+    /* from the newest one on, which is the first */
+    for (i -= fixed; i > 0; i--)
+        at -= empm__hpack_u16(t->bytes + at - 2);
+    empm__hpack_entry(t->bytes + at, f);
+    return 1;
+}
+
+/* Drops the oldest entries until the size is at most `max`. */
+static void empm__hpack_evict(empm__hpack *t, uint32_t max)
+{
+    empm__hpack_field f;
+    uint32_t cut = 0;
+    while (t->size > max) {
+        cut += empm__hpack_entry(t->bytes + cut, &f);
+        t->size -= (uint32_t)(f.name_len + f.value_len + 32);
+        t->count--;
+    }
+    if (cut > 0)
+        memmove(t->bytes, t->bytes + cut, t->used - cut);
+    t->used -= cut;
+}
+
+/* Makes a field, whose texts lie outside of the table, its newest entry. One
+ * that is larger than the table empties it, which is no error (RFC 7541 4.4).
+ * Returns EMPM_OK or EMPM_ENOMEM. */
+static int empm__hpack_insert(empm__hpack *t, const empm__hpack_field *f)
+{
+    const size_t size = f->name_len + f->value_len + 32;
+    const uint32_t name = f->index > 0 ? 0 : (uint32_t)f->name_len;
+    uint32_t n, room = t->room > 0 ? t->room : 256;
+    unsigned char *p;
+    if (size > t->max) {
+        empm__hpack_evict(t, 0);
+        return EMPM_OK;
+    }
+    empm__hpack_evict(t, t->max - (uint32_t)size);
+    n = EMPM__HPACK_ENTRY + name + (uint32_t)f->value_len;
+    /* at most EMPM__HPACK_TABLE: an entry needs less than is counted for it */
+    while (room < t->used + n)
+        room *= 2;
+    if (room > t->room) {
+        p = (unsigned char *)EMPM_REALLOC(t->bytes, room);
+        if (p == NULL)
+            return EMPM_ENOMEM;
+        t->bytes = p;
+        t->room = room;
+    }
+    p = t->bytes + t->used;
+    empm__hpack_set_u16(p, n);
+    empm__hpack_set_u16(p + 2, f->index > 0
+                                   ? EMPM__HPACK_FIXED | (uint32_t)f->index
+                                   : name);
+    memcpy(p + 4, f->name, name);
+    memcpy(p + 4 + name, f->value, f->value_len);
+    empm__hpack_set_u16(p + n - 2, n);
+    t->used += n;
+    t->size += (uint32_t)size;
+    t->count++;
+    return EMPM_OK;
+}
+
+/* Reads a number whose first byte has `bits` of it (RFC 7541 5.1), of at most
+ * four bytes more. Returns 0: it is cut, or larger. */
+static int empm__hpack_number(const unsigned char **p, const unsigned char *end,
+                              unsigned bits, uint32_t *v)
+{
+    const unsigned most = (1u << bits) - 1;
+    unsigned shift;
+    if (*p == end)
+        return 0;
+    *v = *(*p)++ & most;
+    if (*v < most)
+        return 1;
+    for (shift = 0; shift < 28 && *p < end; shift += 7) {
+        const unsigned char byte = *(*p)++;
+        *v += (uint32_t)(byte & 127) << shift;
+        if (byte < 128)
+            return 1;
+    }
+    return 0;
+}
+
+/* Decodes n bytes of the Huffman code into to[0..room). Returns the length of
+ * the text, of which at most `room` bytes are stored; -1: it has EOS, or does
+ * not end with the first bits of EOS, 7 at most. */
+static long empm__hpack_huffman(const unsigned char *p, size_t n, char *to,
+                                size_t room)
+{
+    uint64_t bits = 0;
+    unsigned have = 0;               /* of these, the low ones */
+    size_t k = 0;
+    for (;;) {
+        uint32_t top, symbol;
+        unsigned i = 0;
+        for (; n > 0 && have <= 32; n--, have += 8)
+            bits = bits << 8 | *p++;
+        if (have == 0)
+            return (long)k;
+        /* the next 32; behind the end they are those of EOS, which are 1 */
+        top = have >= 32 ? (uint32_t)(bits >> (have - 32))
+                         : (uint32_t)(bits << (32 - have)) |
+                               0xffffffffu >> have;
+        while (empm__hpack_codes[i].end != 0 && top >= empm__hpack_codes[i].end)
+            i++;
+        if (empm__hpack_codes[i].length > have)
+            break;
+        symbol = empm__hpack_codes[i].at +
+                 ((top - empm__hpack_codes[i].first) >>
+                  (32 - empm__hpack_codes[i].length));
+        if (symbol == 256)
+            return -1;
+        if (k < room)
+            to[k] = empm__hpack_symbols[symbol];
+        k++;
+        have -= empm__hpack_codes[i].length;
+    }
+    return have < 8 && ((bits + 1) & ((1u << have) - 1)) == 0 ? (long)k : -1;
+}
+
+/* Reads a text into to[0..room) (RFC 7541 5.2). Sets its length, and `text` to
+ * where it is, or to NULL if there is no room for it. Returns 0: it is cut, or
+ * is not coded as it should be. */
+static int empm__hpack_text(const unsigned char **p, const unsigned char *end,
+                            char *to, size_t room, const char **text,
+                            size_t *len)
+{
+    const int coded = *p < end && (**p & 0x80) != 0;
+    uint32_t n;
+    long k;
+    if (!empm__hpack_number(p, end, 7, &n) || n > (size_t)(end - *p))
+        return 0;
+    *text = to;
+    *len = n;
+    if (coded) {
+        if ((k = empm__hpack_huffman(*p, n, to, room)) < 0)
+            return 0;
+        *len = (size_t)k;
+    } else if (n <= room)
+        memcpy(to, *p, n);
+    if (*len > room)
+        *text = NULL;
+    *p += n;
+    return 1;
+}
+
+/* Reads a field that is not in a table whole, whose index has `bits`, and makes
+ * it an entry if `keep` is set (RFC 7541 6.2). `scratch` has room for two texts
+ * as long as the table. Returns EMPM_OK, EMPM_EINVAL or EMPM_ENOMEM. */
+static int empm__hpack_literal(empm__hpack *t, const unsigned char **p,
+                               const unsigned char *end, unsigned bits,
+                               int keep, char *scratch, size_t room,
+                               empm__hpack_sink *sink, void *to)
+{
+    empm__hpack_field f;
+    uint32_t index;
+    if (!empm__hpack_number(p, end, bits, &index))
+        return EMPM_EINVAL;
+    if (index == 0) {
+        f.index = 0;
+        if (!empm__hpack_text(p, end, scratch, room, &f.name, &f.name_len))
+            return EMPM_EINVAL;
+    } else if (!empm__hpack_find(t, index, &f))
+        return EMPM_EINVAL;
+    else if (f.index == 0) {           /* an insertion may move what it is in */
+        memcpy(scratch, f.name, f.name_len);
+        f.name = scratch;
+    }
+    if (f.name == scratch) {
+        scratch += f.name_len;
+        room -= f.name_len;
+    }
+    if (!empm__hpack_text(p, end, scratch, room, &f.value, &f.value_len))
+        return EMPM_EINVAL;
+    sink(to, &f);
+    return keep ? empm__hpack_insert(t, &f) : EMPM_OK;
+}
+
+/* Decodes a block and gives each field of it to `sink`. `scratch`, of `room`
+ * bytes, is memory for texts: at least twice EMPM__HPACK_TABLE, so that what
+ * does not fit is too large for the table. Returns EMPM_OK; EMPM_EINVAL, which
+ * is the connection error COMPRESSION_ERROR; or EMPM_ENOMEM. After an error
+ * the tables are not in step. */
+static int empm__hpack_decode(empm__hpack *t, const unsigned char *p, size_t n,
+                              char *scratch, size_t room,
+                              empm__hpack_sink *sink, void *to)
+{
+    const unsigned char *end = p + n;
+    empm__hpack_field f;
+    int updates = 0, r = EMPM_OK;    /* updates -1: a field has been read */
+    uint32_t v;
+    while (p < end && r == EMPM_OK) {
+        const unsigned byte = *p;
+        if ((byte & 0xe0) == 0x20) {   /* a new size: before all fields */
+            if (updates < 0 || ++updates > 2 ||
+                !empm__hpack_number(&p, end, 5, &v) || v > EMPM__HPACK_TABLE)
+                return EMPM_EINVAL;
+            t->max = v;
+            empm__hpack_evict(t, v);
+            continue;
+        }
+        updates = -1;
+        if ((byte & 0x80) == 0)
+            r = empm__hpack_literal(t, &p, end, byte & 0x40 ? 6 : 4,
+                                    (byte & 0x40) != 0, scratch, room, sink,
+                                    to);
+        else if (empm__hpack_number(&p, end, 7, &v) &&
+                 empm__hpack_find(t, v, &f))
+            sink(to, &f);
+        else
+            return EMPM_EINVAL;
+    }
+    return r;
+}
+
+/* Writes a number, with `first` in the bits before it. Returns its end, at most
+ * 6 bytes on. */
+static unsigned char *empm__hpack_put_number(unsigned char *to, unsigned bits,
+                                             unsigned first, uint32_t v)
+{
+    const uint32_t most = (1u << bits) - 1;
+    if (v < most) {
+        *to++ = (unsigned char)(first | v);
+        return to;
+    }
+    *to++ = (unsigned char)(first | most);
+    for (v -= most; v >= 128; v >>= 7)
+        *to++ = (unsigned char)(v | 128);
+    *to++ = (unsigned char)v;
+    return to;
+}
+
+/* The number of an entry of the fixed table with this name, in any case; or
+ * 0. */
+static uint32_t empm__hpack_index_of(const char *name, size_t n)
+{
+    uint32_t i;
+    for (i = 0; i < EMPM__COUNT(empm__hpack_fixed); i++)
+        if (empm__hpack_fixed[i].name_len == n &&
+            empm__text_same(name, n, empm__hpack_fixed[i].name, n))
+            return i + 1;
+    return 0;
+}
+
+/* Writes the field :status, at most 5 bytes. Returns its end. */
+static unsigned char *empm__hpack_put_status(unsigned char *to, int status)
+{
+    static const int fixed[] = { 200, 204, 206, 304, 400, 404, 500 };
+    uint32_t i;
+    for (i = 0; i < EMPM__COUNT(fixed); i++)
+        if (fixed[i] == status)
+            return empm__hpack_put_number(to, 7, 0x80, i + 8);
+    *to++ = 8;                         /* the name is that of entry 8 */
+    *to++ = 3;
+    *to++ = (unsigned char)('0' + status / 100 % 10);
+    *to++ = (unsigned char)('0' + status / 10 % 10);
+    *to++ = (unsigned char)('0' + status % 10);
+    return to;
+}
+
+/* Writes a field, in lower case, so that no table keeps it; a proxy must not
+ * compress a secret either (RFC 7541 6.2.3). Returns its end, at most
+ * EMPM__HPACK_MORE bytes on beside the two texts. */
+#define EMPM__HPACK_MORE 18
+static unsigned char *empm__hpack_put(unsigned char *to, const char *name,
+                                      size_t name_len, const char *value,
+                                      size_t value_len)
+{
+    const uint32_t index = empm__hpack_index_of(name, name_len);
+    const int secret = empm__text_same(name, name_len, "set-cookie", 10);
+    size_t i;
+    to = empm__hpack_put_number(to, 4, secret ? 0x10 : 0, index);
+    if (index == 0) {
+        to = empm__hpack_put_number(to, 7, 0, (uint32_t)name_len);
+        for (i = 0; i < name_len; i++)
+            *to++ = (unsigned char)empm__ascii_lower((unsigned char)name[i]);
+    }
+    to = empm__hpack_put_number(to, 7, 0, (uint32_t)value_len);
+    memcpy(to, value, value_len);
+    return to + value_len;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>h2-frames -- frames: their heads, and which of them can be (RFC 9113 4, 6)
+ *
+ * All that can be said of a frame by itself is said here: by a row for each
+ * type, before anything is looked up. A fault is that of the connection, which
+ * ends with GOAWAY, or that of one stream, which ends with RST_STREAM; frames
+ * of an unknown type have no faults.
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__H2_FRAME_HEAD 9
+#define EMPM__H2_FRAME_MOST 16384u     /* of a payload: we announce no more */
+#define EMPM__H2_WINDOW_MOST 0x7fffffff
+
+enum empm__h2_type {
+    EMPM__H2_DATA, EMPM__H2_HEADERS, EMPM__H2_PRIORITY, EMPM__H2_RST_STREAM,
+    EMPM__H2_SETTINGS, EMPM__H2_PUSH_PROMISE, EMPM__H2_PING, EMPM__H2_GOAWAY,
+    EMPM__H2_WINDOW_UPDATE, EMPM__H2_CONTINUATION,
+    EMPM__H2_PRIORITY_UPDATE = 16      /* RFC 9218 7.1 */
+};
+
+enum {                                 /* flags of frames */
+    EMPM__H2_END_STREAM = 1, EMPM__H2_ACK = 1, EMPM__H2_END_HEADERS = 4,
+    EMPM__H2_PADDED = 8, EMPM__H2_HAS_PRIORITY = 32
+};
+
+enum {                                 /* error codes, RFC 9113 7 */
+    EMPM__H2_NO_ERROR, EMPM__H2_PROTOCOL_ERROR, EMPM__H2_INTERNAL_ERROR,
+    EMPM__H2_FLOW_CONTROL_ERROR, EMPM__H2_SETTINGS_TIMEOUT,
+    EMPM__H2_STREAM_CLOSED, EMPM__H2_FRAME_SIZE_ERROR, EMPM__H2_REFUSED_STREAM,
+    EMPM__H2_CANCEL, EMPM__H2_COMPRESSION_ERROR, EMPM__H2_CONNECT_ERROR,
+    EMPM__H2_ENHANCE_YOUR_CALM, EMPM__H2_INADEQUATE_SECURITY,
+    EMPM__H2_HTTP_1_1_REQUIRED,
+    EMPM__H2_OF_STREAM = 0x100         /* added: the stream alone ends */
+};
+
+typedef struct empm__h2_frame {
+    uint32_t length;                   /* of the payload */
+    uint32_t stream;                   /* 0: the connection */
+    uint8_t  type, flags;
+} empm__h2_frame;
+
+static uint32_t empm__h2_u32(const unsigned char *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 |
+           p[3];
+}
+
+static void empm__h2_frame_read(empm__h2_frame *f, const unsigned char *p)
+{
+    f->length = empm__h2_u32(p) >> 8;
+    f->type = p[3];
+    f->flags = p[4];
+    f->stream = empm__h2_u32(p + 5) & 0x7fffffff;   /* one bit is reserved */
+}
+
+/* Writes the head of a frame. Returns its end, which is that of its 9 bytes. */
+static unsigned char *empm__h2_frame_write(unsigned char *to, uint32_t length,
+                                           unsigned type, unsigned flags,
+                                           uint32_t stream)
+{
+    to[0] = (unsigned char)(length >> 16);
+    to[1] = (unsigned char)(length >> 8);
+    to[2] = (unsigned char)length;
+    to[3] = (unsigned char)type;
+    to[4] = (unsigned char)flags;
+    to[5] = (unsigned char)(stream >> 24);
+    to[6] = (unsigned char)(stream >> 16);
+    to[7] = (unsigned char)(stream >> 8);
+    to[8] = (unsigned char)stream;
+    return to + EMPM__H2_FRAME_HEAD;
+}
+
+/* Judges a frame by its head. Returns 0, or an error code, perhaps with
+ * EMPM__H2_OF_STREAM. */
+static int empm__h2_frame_judge(const empm__h2_frame *f)
+{
+    enum { CONN = 1, STREAM = 2, EACH = 3 };
+    static const struct {
+        uint8_t type, on;              /* CONN, STREAM or EACH */
+        uint8_t least, only;           /* bytes; only: no other number of */
+        uint8_t of_stream;             /* a wrong size is the stream's fault */
+    } rows[] = {
+        { EMPM__H2_DATA, STREAM, 0, 0, 1 },
+        { EMPM__H2_HEADERS, STREAM, 0, 0, 0 },
+        { EMPM__H2_PRIORITY, STREAM, 5, 1, 1 },
+        { EMPM__H2_RST_STREAM, STREAM, 4, 1, 0 },
+        { EMPM__H2_SETTINGS, CONN, 0, 0, 0 },
+        { EMPM__H2_PUSH_PROMISE, STREAM, 4, 0, 0 },
+        { EMPM__H2_PING, CONN, 8, 1, 0 },
+        { EMPM__H2_GOAWAY, CONN, 8, 0, 0 },
+        { EMPM__H2_WINDOW_UPDATE, EACH, 4, 1, 0 },
+        { EMPM__H2_CONTINUATION, STREAM, 0, 0, 0 },
+        { EMPM__H2_PRIORITY_UPDATE, CONN, 4, 0, 0 }
+    };
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(rows) && rows[i].type != f->type; i++)
+        ;
+    if (i == EMPM__COUNT(rows))
+        return f->length > EMPM__H2_FRAME_MOST ? EMPM__H2_FRAME_SIZE_ERROR : 0;
+    if (!(rows[i].on & (f->stream == 0 ? CONN : STREAM)) ||
+        f->type == EMPM__H2_PUSH_PROMISE)      /* servers alone promise */
+        return EMPM__H2_PROTOCOL_ERROR;
+    if (f->length > EMPM__H2_FRAME_MOST || f->length < rows[i].least ||
+        (rows[i].only && f->length > rows[i].least) ||
+        (f->type == EMPM__H2_SETTINGS &&
+         (f->flags & EMPM__H2_ACK ? f->length > 0 : f->length % 6 != 0)))
+        return EMPM__H2_FRAME_SIZE_ERROR |
+               (rows[i].of_stream ? EMPM__H2_OF_STREAM : 0);
+    return 0;
+}
+
+/* Takes padding, and the priority that RFC 9113 5.3.2 has dropped, away from
+ * the payload of DATA or HEADERS. Returns 0, or an error code. */
+static int empm__h2_frame_strip(const empm__h2_frame *f,
+                                const unsigned char **payload, uint32_t *n)
+{
+    const int weighs = f->type == EMPM__H2_HEADERS &&
+                       (f->flags & EMPM__H2_HAS_PRIORITY);
+    uint32_t padding = 0;
+    *n = f->length;
+    if (f->flags & EMPM__H2_PADDED) {
+        if (*n == 0)
+            return EMPM__H2_FRAME_SIZE_ERROR;
+        padding = *(*payload)++;
+        (*n)--;
+    }
+    if (weighs) {
+        if (*n < 5)
+            return EMPM__H2_FRAME_SIZE_ERROR;
+        if ((empm__h2_u32(*payload) & 0x7fffffff) == f->stream)
+            return EMPM__H2_PROTOCOL_ERROR | EMPM__H2_OF_STREAM;
+        *payload += 5;
+        *n -= 5;
+    }
+    if (padding > *n)
+        return EMPM__H2_PROTOCOL_ERROR;
+    *n -= padding;
+    return 0;
+}
+
+/* What the client has set, RFC 9113 6.5.2. */
+typedef struct empm__h2_settings {
+    uint32_t header_table;             /* of our encoder, which has none */
+    uint32_t window;                   /* with which its streams begin */
+    uint32_t frame;                    /* the largest that it takes */
+    uint32_t headers;                  /* bytes of fields; UINT32_MAX: all */
+} empm__h2_settings;
+
+static void empm__h2_settings_init(empm__h2_settings *s)
+{
+    s->header_table = EMPM__HPACK_TABLE;
+    s->window = 65535;
+    s->frame = EMPM__H2_FRAME_MOST;
+    s->headers = UINT32_MAX;
+}
+
+/* Takes the n bytes of a SETTINGS frame, value by value. Returns 0, or an error
+ * code. */
+static int empm__h2_settings_take(empm__h2_settings *s, const unsigned char *p,
+                                  uint32_t n)
+{
+    for (; n > 0; n -= 6, p += 6) {
+        const uint32_t v = empm__h2_u32(p + 2);
+        switch (p[0] << 8 | p[1]) {
+        case 1:
+            s->header_table = v;
+            break;
+        case 2:                        /* ENABLE_PUSH: we never push */
+        case 8:                        /* ENABLE_CONNECT_PROTOCOL */
+        case 9:                        /* NO_RFC7540_PRIORITIES */
+            if (v > 1)
+                return EMPM__H2_PROTOCOL_ERROR;
+            break;
+        case 4:
+            if (v > EMPM__H2_WINDOW_MOST)
+                return EMPM__H2_FLOW_CONTROL_ERROR;
+            s->window = v;
+            break;
+        case 5:
+            if (v < 16384 || v > 16777215)
+                return EMPM__H2_PROTOCOL_ERROR;
+            s->frame = v;
+            break;
+        case 6:
+            s->headers = v;
+            break;
+        default:                       /* unknown ones are ignored */
+            break;
+        }
+    }
+    return 0;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>h2-head -- from a block of fields to a head as HTTP/1.1 has it
+ *
+ * The decoder gives field after field. Each is judged and written into the
+ * request's text as a line of HTTP/1.1 would stand there, and read by the
+ * reader of those lines: so all that follows, from routes to the access log,
+ * sees no difference. A block that breaks a rule of RFC 9113 8 is read to its
+ * end, since the table needs that, and its stream is reset; one that is larger
+ * than the limits is answered with 431.
+ *
+ *   text   :method NUL :path NUL "HTTP/2.0" NUL ... name NUL value NUL ...
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__H2_CRUMBS 100            /* pieces of a cookie, and pseudo-fields,
+                                          beside LimitRequestFields */
+
+typedef struct empm__h2_head {
+    empm__head        *head;           /* it has places for all fields */
+    const empm_config *cfg;
+    const empm__chars *chars;
+    char              *text;           /* the request's `in` ... */
+    uint32_t           at, room;       /* ... and how far it is used */
+    int                trailers;       /* they are: no pseudo-fields */
+    int                status;         /* the answer to what is too large; 0 */
+    int                fault;          /* an error code; 0 */
+    uint32_t           bytes, fields;  /* as RFC 9113 10.5.1 counts them */
+    int                regular;        /* one has come: no more pseudo-fields */
+    const char        *method, *scheme, *path, *authority, *protocol;
+    uint32_t           cookie;         /* the end of its value in text; 0 */
+} empm__h2_head;
+
+static void empm__h2_head_wrong(empm__h2_head *h)
+{
+    if (h->fault == 0)
+        h->fault = EMPM__H2_PROTOCOL_ERROR | EMPM__H2_OF_STREAM;
+}
+
+/* Copies n bytes and a NUL into the text. Returns where they are; NULL: there
+ * is no room. */
+static char *empm__h2_head_keep(empm__h2_head *h, const char *s, size_t n)
+{
+    char *to = h->text + h->at;
+    if (h->room - h->at < n + 1) {
+        h->status = h->status != 0 ? h->status : 431;
+        return NULL;
+    }
+    memcpy(to, s, n);
+    to[n] = '\0';
+    h->at += (uint32_t)n + 1;
+    return to;
+}
+
+/* Takes a pseudo-field (RFC 9113 8.3): each once, and before all others. */
+static void empm__h2_head_pseudo(empm__h2_head *h, const empm__hpack_field *f)
+{
+    static const char *const names[] = { ":method", ":scheme", ":path",
+                                         ":authority", ":protocol" };
+    const char **const places[] = { &h->method, &h->scheme, &h->path,
+                                    &h->authority, &h->protocol };
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(names); i++)
+        if (strlen(names[i]) == f->name_len &&
+            memcmp(names[i], f->name, f->name_len) == 0)
+            break;
+    if (i == EMPM__COUNT(names) || h->regular || h->trailers ||
+        *places[i] != NULL || memchr(f->value, '\0', f->value_len) != NULL)
+        empm__h2_head_wrong(h);
+    else
+        *places[i] = empm__h2_head_keep(h, f->value, f->value_len);
+}
+
+/* Is it a field that speaks of a connection of HTTP/1.1 (RFC 9113 8.2.2)? */
+static int empm__h2_head_is_of_connection(const empm__hpack_field *f)
+{
+    static const char *const names[] = {
+        "connection", "proxy-connection", "keep-alive", "transfer-encoding",
+        "upgrade"
+    };
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(names); i++)
+        if (empm__text_same(f->name, f->name_len, names[i], strlen(names[i])))
+            return 1;
+    return empm__text_same(f->name, f->name_len, "te", 2) &&
+           !empm__text_same(f->value, f->value_len, "trailers", 8);
+}
+
+/* Are name and value such as RFC 9113 8.2.1 has them? */
+static int empm__h2_head_is_field(const empm__h2_head *h,
+                                  const empm__hpack_field *f)
+{
+    const char *v = f->value;
+    const size_t n = f->value_len;
+    size_t i;
+    for (i = 0; i < f->name_len; i++)
+        if (f->name[i] >= 'A' && f->name[i] <= 'Z')
+            return 0;
+    return f->name_len > 0 && f->name_len <= 65535 &&
+           empm__chars_all(h->chars, f->name, f->name_len, EMPM__TCHAR) &&
+           empm__chars_all(h->chars, v, n, EMPM__VCHAR) &&
+           (n == 0 || (v[0] != ' ' && v[0] != '\t' && v[n - 1] != ' ' &&
+                       v[n - 1] != '\t'));
+}
+
+/* Clients divide a cookie so that its parts are compressed: they are one field
+ * again before anybody sees them (RFC 9113 8.2.3). */
+static void empm__h2_head_crumb(empm__h2_head *h, const empm__hpack_field *f)
+{
+    const uint32_t more = (uint32_t)f->value_len + 2;
+    uint32_t i;
+    char *to = h->text + h->cookie;
+    if (h->room - h->at < more) {
+        h->status = h->status != 0 ? h->status : 431;
+        return;
+    }
+    memmove(to + more, to, h->at - h->cookie);
+    memcpy(to, "; ", 2);
+    memcpy(to + 2, f->value, f->value_len);
+    for (i = 0; i < h->head->nfields; i++)
+        if (h->head->fields[i].name >= h->cookie) {
+            h->head->fields[i].name += more;
+            h->head->fields[i].value += more;
+        }
+    if (h->head->spans[EMPM__PART_HOST].at >= h->cookie)
+        h->head->spans[EMPM__PART_HOST].at += more;
+    h->cookie += more;
+    h->at += more;
+}
+
+/* Writes a field as a line, and lets the reader of lines take it. */
+static void empm__h2_head_line(empm__h2_head *h, const empm__hpack_field *f)
+{
+    const uint32_t at = h->at;
+    int status;
+    if (h->room - at < f->name_len + f->value_len + 2) {
+        h->status = h->status != 0 ? h->status : 431;
+        return;
+    }
+    memcpy(h->text + at, f->name, f->name_len);
+    h->text[at + f->name_len] = ':';
+    memcpy(h->text + at + f->name_len + 1, f->value, f->value_len);
+    h->at += (uint32_t)(f->name_len + f->value_len) + 2;
+    status = empm__head_add_field(h->head, h->cfg, h->chars, h->text, at,
+                                  h->at - 1);
+    if (status == 400)
+        empm__h2_head_wrong(h);
+    else if (status != 0 && h->status == 0)
+        h->status = 431;
+    if (empm__text_same(f->name, f->name_len, "cookie", 6))
+        h->cookie = h->at - 1;
+}
+
+/* The sink of the decoder. */
+static void empm__h2_head_field(void *to, const empm__hpack_field *f)
+{
+    empm__h2_head *h = (empm__h2_head *)to;
+    const size_t bytes = f->name_len + f->value_len + 32;
+    const int is_cookie = f->name != NULL &&
+                          empm__text_same(f->name, f->name_len, "cookie", 6);
+    h->bytes = bytes < UINT32_MAX - h->bytes ? h->bytes + (uint32_t)bytes
+                                             : UINT32_MAX;
+    h->fields++;
+    if (h->bytes > (uint32_t)h->cfg->limit_request_head || f->name == NULL ||
+        f->value == NULL ||
+        f->value_len > (size_t)h->cfg->limit_request_field_size ||
+        (h->fields > EMPM__H2_CRUMBS &&
+         h->fields - EMPM__H2_CRUMBS > empm__head_fields_limit(h->cfg)))
+        h->status = h->status != 0 ? h->status : 431;
+    /* from here on nothing is kept any more */
+    if (h->status != 0 || h->fault != 0)
+        return;
+    if (f->name_len > 0 && f->name[0] == ':') {
+        empm__h2_head_pseudo(h, f);
+        return;
+    }
+    h->regular = 1;
+    if (!empm__h2_head_is_field(h, f) || empm__h2_head_is_of_connection(f))
+        empm__h2_head_wrong(h);
+    else if (is_cookie && h->cookie > 0 && !h->trailers)
+        empm__h2_head_crumb(h, f);
+    else
+        empm__h2_head_line(h, f);
+}
+
+/* Sets a part of the head to a text that is kept. */
+static void empm__h2_head_part(empm__h2_head *h, enum empm__part part,
+                               const char *s)
+{
+    h->head->spans[part].at = (uint32_t)(s - h->text);
+    h->head->spans[part].len = (uint32_t)strlen(s);
+}
+
+/* Judges :authority and Host, which have to agree (RFC 9113 8.3.1). Returns 0
+ * or a status. */
+static int empm__h2_head_host(empm__h2_head *h)
+{
+    empm__span *host = &h->head->spans[EMPM__PART_HOST];
+    const char *a = h->authority;
+    if (a == NULL)
+        return h->head->flags & EMPM__H_HOST ? 0 : 400;
+    if (strchr(a, '@') != NULL || *a == '\0')
+        empm__h2_head_wrong(h);
+    else if (!empm__head_host_valid(h->chars, a, strlen(a)))
+        return 400;
+    else if ((h->head->flags & EMPM__H_HOST) &&
+             !empm__text_same(a, strlen(a), h->text + host->at, host->len))
+        empm__h2_head_wrong(h);
+    empm__h2_head_part(h, EMPM__PART_HOST, a);
+    return 0;
+}
+
+/* The block has ended: judges the head as a whole. `ends`: the stream ends with
+ * it, too. Afterwards h->fault or h->status may be set, in this order. */
+static void empm__h2_head_end(empm__h2_head *h, int ends)
+{
+    empm__head *head = h->head;
+    const char *p = h->path;
+    int status = h->status;
+    if (h->fault != 0 || h->trailers || status != 0)
+        return;
+    if (h->method == NULL || h->protocol != NULL ||
+        !empm__chars_all(h->chars, h->method, strlen(h->method), EMPM__TCHAR)) {
+        empm__h2_head_wrong(h);
+        return;
+    }
+    if (strcmp(h->method, "CONNECT") == 0) {   /* RFC 9113 8.5 */
+        if (h->authority == NULL || h->scheme != NULL || p != NULL)
+            empm__h2_head_wrong(h);
+        h->status = 501;
+        return;
+    }
+    if (h->scheme == NULL || p == NULL ||
+        (*p != '/' && (strcmp(p, "*") != 0 ||
+                       strcmp(h->method, "OPTIONS") != 0)) ||
+        !empm__chars_all(h->chars, p, strlen(p), EMPM__TARGET) ||
+        (ends && head->length > 0)) {
+        empm__h2_head_wrong(h);
+        return;
+    }
+    if (strlen(p) > (size_t)h->cfg->limit_request_line)
+        status = 414;
+    empm__h2_head_part(h, EMPM__PART_METHOD, h->method);
+    empm__h2_head_part(h, EMPM__PART_TARGET, p);
+    head->spans[EMPM__PART_TARGET].len = (uint32_t)strcspn(p, "#");
+    head->spans[EMPM__PART_PATH] = head->spans[EMPM__PART_TARGET];
+    head->spans[EMPM__PART_QUERY].at = head->spans[EMPM__PART_TARGET].at +
+                                       head->spans[EMPM__PART_TARGET].len;
+    head->spans[EMPM__PART_QUERY].len = 0;
+    h->text[head->spans[EMPM__PART_QUERY].at] = '\0';
+    head->minor = 1;
+    head->phase = EMPM__HEAD_DONE;
+    if (status == 0)
+        status = empm__head_parse_target(head, h->chars, h->text);
+    if (status == 0)
+        status = empm__h2_head_host(h);
+    head->line = head->scanned = h->at;
+    h->status = status;
+}
+
+#endif /* EVENTMPM_NO_HTTP2 */
+
 /* ---------------------------------------------------------------------------
  * >>health -- may a balancer send more?
  * ------------------------------------------------------------------------- */

@@ -7163,6 +7163,7 @@ TEST(transport, one_that_does_all_it_may)
  *
  * QUEUE: another model, of who listens and who is woken; see there.
  * MOVE: another one, of children that pass connections on.
+ * STREAMS: another one, of the streams of an HTTP/2 connection.
  *
  * Not here: EPOLLOUT (as IN), STOP and the gate (as RESUME and the inbox).
  *
@@ -7237,6 +7238,15 @@ TEST(transport, one_that_does_all_it_may)
  *   DEATH_UNHEARD           MOVE: a death rings
  *   CLOSE_FIRST             MOVE: send, then close
  *   NO_ROOM                 MOVE: take what a worker has time for
+ *   DRAIN_THEN_CLEAR        STREAMS: clear BOX, then empty the box
+ *   KICK_BEFORE_PUSH        STREAMS: publish, then kick
+ *   RELEASE_IGNORES_BOX     STREAMS: a release wants BOX
+ *   TAKE_NO_CAS             STREAMS: a kick is one CAS
+ *   KICK_NO_GEN             STREAMS: a kick compares the generation
+ *   RETIRE_EARLY            STREAMS: a connection outlives its streams
+ *   FREED_BY_WORKER         STREAMS: the listener frees what it has listed
+ *   GONE_NOT_TOLD           STREAMS: suspended streams hear that it is gone
+ *   NOT_POSTED              STREAMS: a suspension is posted
  *
  * What make test-model runs, and what has to come out (FAIL: spin finds it):
  *
@@ -7322,6 +7332,18 @@ TEST(transport, one_that_does_all_it_may)
  *   FAIL safe -DMOVE -DMUT_DEATH_UNHEARD -DDEATHS=1
  *   FAIL safe -DMOVE -DMUT_CLOSE_FIRST -DCONNS=3 -DREQS=2
  *   FAIL safe -DMOVE -DMUT_NO_ROOM -DREQS=2
+ *   ok   safe -DSTREAMS -DATONCE=1
+ *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DREQS=3
+ *   ok   safe -DSTREAMS -DQUIET -DRESUMES=1
+ *   FAIL safe -DSTREAMS -DMUT_DRAIN_THEN_CLEAR
+ *   FAIL safe -DSTREAMS -DMUT_KICK_BEFORE_PUSH
+ *   FAIL safe -DSTREAMS -DMUT_RELEASE_IGNORES_BOX
+ *   FAIL safe -DSTREAMS -DMUT_TAKE_NO_CAS
+ *   FAIL safe -DSTREAMS -DMUT_KICK_NO_GEN
+ *   FAIL safe -DSTREAMS -DMUT_RETIRE_EARLY
+ *   FAIL safe -DSTREAMS -DMUT_FREED_BY_WORKER
+ *   FAIL safe -DSTREAMS -DMUT_GONE_NOT_TOLD
+ *   FAIL safe -DSTREAMS -DMUT_NOT_POSTED -DQUIET
  */
 #ifndef N
 #define N 1
@@ -7364,6 +7386,293 @@ TEST(transport, one_that_does_all_it_may)
 #define WHEN(x, ...)      CAT(ONLY_, ON(x))(__VA_ARGS__)
 #define UNLESS(x, ...)    CAT(BUT_, ON(x))(__VA_ARGS__)
 
+#ifdef STREAMS
+/* --------------------------------------------------------------------------
+ * Streams.  A model of >>h2: one connection whose REQS requests come, then the
+ * end; N records for its streams, ATONCE of them at work at a time; two
+ * workers, the listener, and a thread that resumes.  DUE deadlines of suspended
+ * streams pass.  QUIET: the end comes only when nothing moves any more.
+ *
+ * A stream belongs to its connection (its turn has not come, or its answer is
+ * in the box), to the queue, to a worker, or to the listener (it is suspended);
+ * but for the last of these its word says OWNED.  A worker that is done with
+ * one puts it into the connection's box, and kicks: takes the connection if it
+ * waits, notes BOX if somebody owns it.
+ * -------------------------------------------------------------------------- */
+#ifndef REQS
+#define REQS 2
+#endif
+#ifndef ATONCE
+#define ATONCE 2
+#endif
+#ifndef DUE
+#define DUE 1
+#endif
+#undef N
+#define N 2
+#define NOBODY   0
+#define LISTENER 3
+#define QUEUED   4
+#define CONN     5
+#define FREE     6
+#define THE_CONN N                  /* in the queue, beside 0 to N - 1 */
+
+/* the connection: bits of its word, its owner, what that alone knows */
+bool c_owned, c_in, c_box, c_retired;
+bit  c_gen;
+byte c_own = NOBODY;
+byte came, opened, refs, running;
+bool fin, gone;
+bool edge;                          /* in the poller */
+/* the box, by stream: it is done; or it has written and goes on */
+bool box_done[N], box_bytes;
+/* the streams: bits of their words, their owners */
+bool s_owned[N], s_resume[N], s_gone[N], s_retired[N], s_posted[N];
+byte s_own[N] = FREE;
+bool alive[N], held[N], suspended[N], told[N];
+bool listed[N], wheel[N];
+byte resumes, dues;
+chan q = [N + 1] of { byte };
+
+inline enqueue(i) { assert(s_own[i] != QUEUED); s_own[i] = QUEUED; q!i }
+
+/* The connection's owner frees a stream: at once, or by the listener, if that
+ * may have it on its wheel. */
+inline free_stream(i)
+{
+    if
+    :: listed[i] && !ON(MUT_FREED_BY_WORKER) ->
+        s_retired[i] = 1; s_posted[i] = 1; s_own[i] = LISTENER
+    :: else -> assert(!wheel[i]); alive[i] = 0; s_own[i] = FREE
+    fi
+}
+
+/* Streams whose turn has come go to the queue. */
+inline dispatch()
+{
+    i = 0;
+    do
+    :: i < N ->
+        IF(held[i] && running < ATONCE && !gone,
+           held[i] = 0; running++; assert(s_own[i] == CONN); enqueue(i));
+        i++
+    :: else -> break
+    od;
+    i = 0
+}
+
+proctype Worker(byte me)
+{
+    byte x, i; bool got, more; bit g;
+next:
+    x = 0; i = 0; got = 0; more = 0;
+end:
+    q?x;
+    if
+    :: x == THE_CONN -> assert(c_own == QUEUED); c_own = me; goto conn
+    :: else -> assert(s_own[x] == QUEUED && alive[x]); s_own[x] = me;
+        g = c_gen                   /* the stream counts: it cannot change */
+    fi;
+    /* the handler, or the function of its suspension */
+    if
+    :: goto answer
+    :: !suspended[x] -> suspended[x] = 1; goto suspend
+    fi;
+suspend:
+    skip; d_step { box_bytes = 1; listed[x] = 1 };
+    d_step {                        /* release */
+        if
+        :: s_resume[x] || s_gone[x] -> s_resume[x] = 0; got = 1
+        :: else -> s_owned[x] = 0; s_own[x] = NOBODY; got = 0
+        fi
+    };
+    IF(got, got = 0; goto answer);
+    UNLESS(MUT_NOT_POSTED, s_posted[x] = 1;)
+    goto kick;
+answer:
+    if
+    :: ON(MUT_KICK_BEFORE_PUSH) ->
+        d_step {
+            if
+            :: !c_owned -> c_owned = 1; c_in = 0; c_own = me; got = 1
+            :: else -> c_box = 1; got = 0
+            fi
+        };
+        d_step { assert(s_own[x] == me); s_own[x] = CONN; box_done[x] = 1 };
+        if :: got -> goto conn :: else -> goto next fi
+    :: else ->                      /* push; from here x is not ours */
+        d_step { assert(s_own[x] == me); s_own[x] = CONN; box_done[x] = 1 }
+    fi;
+kick:
+    if
+    :: ON(MUT_TAKE_NO_CAS) ->
+        got = !c_owned;
+        if
+        :: got -> c_owned = 1; assert(c_own == NOBODY); c_own = me
+        :: else -> c_box = 1
+        fi
+    :: else ->
+        d_step {
+            assert(!c_retired || !ON(MUT_KICK_NO_GEN));
+            if
+            :: g != c_gen && !ON(MUT_KICK_NO_GEN) -> got = 0
+            :: else ->
+                assert(!c_retired);
+                if
+                :: !c_owned -> assert(c_own == NOBODY);
+                    c_owned = 1; c_in = 0; c_own = me; got = 1
+                :: else -> c_box = 1; got = 0
+                fi
+            fi
+        }
+    fi;
+    if :: got -> skip :: else -> goto next fi;
+conn:
+    /* empties the box: clear BOX first, then look */
+    assert(c_own == me);
+    UNLESS(MUT_DRAIN_THEN_CLEAR, c_box = 0;)
+    d_step {
+        box_bytes = 0;
+        i = 0;
+        do
+        :: i < N ->
+            IF(box_done[i], box_done[i] = 0; assert(s_own[i] == CONN);
+                            running--; refs--; free_stream(i));
+            i++
+        :: else -> break
+        od;
+        i = 0
+    };
+    WHEN(MUT_DRAIN_THEN_CLEAR, c_box = 0;)
+    d_step { dispatch() };
+    /* reads */
+    c_in = 0;
+    d_step {
+        more = 0;
+        if
+        :: came > opened && !gone ->
+            i = 0;
+            do :: i < N && s_own[i] != FREE -> i++ :: else -> break od;
+            IF(i < N,
+                s_own[i] = CONN; alive[i] = 1; s_owned[i] = 1; s_resume[i] = 0;
+                s_gone[i] = 0; suspended[i] = 0; listed[i] = 0; told[i] = 0;
+                held[i] = 1; refs++);
+            opened++; more = 1; i = 0    /* without a record it is refused */
+        :: came == opened && fin -> gone = 1
+        :: else
+        fi;
+        dispatch()
+    };
+    IF(more, goto conn);
+    /* gone: what is here is freed, the others hear of it */
+    if
+    :: gone ->
+        i = 0;
+        do
+        :: i < N ->
+            d_step {
+                if
+                :: held[i] -> held[i] = 0; refs--; free_stream(i)
+                :: !held[i] && alive[i] && !told[i] && !box_done[i] &&
+                   !s_retired[i] && s_own[i] != CONN && !ON(MUT_GONE_NOT_TOLD)
+                   -> told[i] = 1;
+                    if
+                    :: !s_owned[i] -> s_owned[i] = 1; enqueue(i)
+                    :: else -> s_gone[i] = 1
+                    fi
+                :: else
+                fi
+            };
+            i++
+        :: else -> break
+        od;
+        i = 0
+    :: else
+    fi;
+    skip;
+    d_step {                        /* retire, or release */
+        if
+        :: gone && (refs == 0 || ON(MUT_RETIRE_EARLY)) ->
+            c_retired = 1; c_gen = 1 - c_gen; c_own = FREE; more = 0
+        :: !gone && c_in || (c_box && !ON(MUT_RELEASE_IGNORES_BOX)) -> more = 1
+        :: else -> c_owned = 0; c_own = NOBODY; more = 0
+        fi
+    };
+    if :: more -> goto conn :: else -> goto next fi
+}
+
+proctype Listener()
+{
+    byte i;
+end:
+    do
+    :: edge ->
+        d_step {
+            edge = 0;
+            if
+            :: c_retired
+            :: !c_retired && !c_owned -> c_owned = 1; assert(c_own == NOBODY);
+                c_own = QUEUED; q!THE_CONN
+            :: else -> c_in = 1
+            fi
+        }
+    :: s_posted[0] || s_posted[N - 1] ->
+        d_step { i = (s_posted[0] -> 0 : N - 1); s_posted[i] = 0 };
+        d_step {
+            if
+            :: s_retired[i] -> s_retired[i] = 0; wheel[i] = 0; alive[i] = 0;
+                assert(s_own[i] == LISTENER); s_own[i] = FREE
+            :: !s_retired[i] && alive[i] && listed[i] -> wheel[i] = 1;
+                IF(!s_owned[i] && s_resume[i],
+                    s_owned[i] = 1; s_resume[i] = 0;
+                    assert(s_own[i] == NOBODY); enqueue(i))
+            :: else                 /* of an earlier life: no harm */
+            fi;
+            i = 0
+        }
+    :: atomic { dues < DUE && wheel[0] && alive[0] && !s_owned[0] &&
+                s_own[0] == NOBODY -> dues++; s_owned[0] = 1; enqueue(0) }
+    od
+}
+
+proctype Resumer()
+{
+end:
+    do
+    :: atomic { resumes < RESUMES && alive[0] && suspended[0] &&
+                !s_retired[0] && s_own[0] != CONN ->
+                resumes++; s_resume[0] = 1;
+                IF(!s_owned[0], s_posted[0] = 1) }
+    od
+}
+
+init
+{
+    byte i;
+    atomic { run Listener(); run Worker(1); run Worker(2); run Resumer() };
+    do
+    :: came < REQS -> atomic { came++; edge = 1 }
+#ifndef QUIET
+    :: came == REQS && !fin -> atomic { fin = 1; edge = 1 }
+#endif
+    :: came == REQS && !fin && timeout ->    /* all is quiet */
+        atomic { assert(s_own[0] != NOBODY || wheel[0]);
+                 assert(!box_bytes && !box_done[0] && !box_done[N - 1]);
+                 fin = 1; edge = 1 }
+    :: fin && timeout -> break
+    od;
+    skip;
+    d_step {
+        assert(c_retired && refs == 0 && running == 0 && len(q) == 0);
+        i = 0;
+        do
+        :: i < N -> assert(s_own[i] == FREE && !wheel[i] && !box_done[i]); i++
+        :: else -> break
+        od
+    }
+}
+
+#else
 #ifdef MOVE
 /* --------------------------------------------------------------------------
  * Children as one server.  A model of >>exchange: KIDS children of one worker
@@ -8235,6 +8544,7 @@ init
     }
 }
 #endif /* MOVE, QUEUE */
+#endif /* STREAMS */
 #endif /* >>model end */
 
 /* ---------------------------------------------------------------------------
@@ -29533,6 +29843,502 @@ LIVE(status, admin_answers_while_all_workers_are_blocked)
         cl_close(&c[i]);
     fx_down(&f);
 }
+
+/* ---------------------------------------------------------------------------
+ * >>h2 -- HTTP/2: fields, frames, streams
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_HTTP2
+
+/* The sink of a test: "name: value" lines. */
+static void hpack_line(void *to, const empm__hpack_field *f)
+{
+    str *s = (str *)to;
+
+    if (f->name == NULL || f->value == NULL)
+        str_addf(s, "%d: %d\n", (int)f->name_len, (int)f->value_len);
+    else {
+        str_add(s, f->name, f->name_len);
+        str_add(s, ": ", 2);
+        str_add(s, f->value, f->value_len);
+        str_add(s, "\n", 1);
+    }
+}
+
+/* Decodes what a text of hexadecimal digits says; the result of the decoder. */
+static int hpack_take(empm__hpack *t, const char *hex, str *lines)
+{
+    static char scratch[65536];
+    unsigned char in[1024];
+    unsigned byte;
+    size_t n = 0;
+
+    for (; sscanf(hex, "%2x", &byte) == 1; hex += 2 + (hex[2] == ' '))
+        in[n++] = (unsigned char)byte;
+    str_free(lines);
+    str_addf(lines, "%s", "");
+    return empm__hpack_decode(t, in, n, scratch, sizeof scratch, hpack_line,
+                              lines);
+}
+
+/* The examples of RFC 7541, appendix C: in each group one table for all. */
+TEST(h2, hpack_examples_of_the_rfc)
+{
+    static const struct { const char *hex, *lines; uint32_t max, size; }
+    rows[] = {
+        /* C.2.1 to C.2.4 */
+        { "400a637573746f6d2d6b65790d637573746f6d2d686561646572",
+          "custom-key: custom-header\n", 4096, 55 },
+        { "040c2f73616d706c652f70617468", ":path: /sample/path\n", 4096, 0 },
+        { "100870617373776f726406736563726574", "password: secret\n", 4096, 0 },
+        { "82", ":method: GET\n", 4096, 0 },
+        /* C.3 */
+        { "828684410f7777772e6578616d706c652e636f6d",
+          ":method: GET\n:scheme: http\n:path: /\n"
+          ":authority: www.example.com\n", 4096, 57 },
+        { "828684be58086e6f2d6361636865",
+          ":method: GET\n:scheme: http\n:path: /\n"
+          ":authority: www.example.com\ncache-control: no-cache\n", 0, 110 },
+        { "828785bf400a637573746f6d2d6b65790c637573746f6d2d76616c7565",
+          ":method: GET\n:scheme: https\n:path: /index.html\n"
+          ":authority: www.example.com\ncustom-key: custom-value\n", 0, 164 },
+        /* C.4: the same in the Huffman code */
+        { "828684418cf1e3c2e5f23a6ba0ab90f4ff",
+          ":method: GET\n:scheme: http\n:path: /\n"
+          ":authority: www.example.com\n", 4096, 57 },
+        { "828684be5886a8eb10649cbf",
+          ":method: GET\n:scheme: http\n:path: /\n"
+          ":authority: www.example.com\ncache-control: no-cache\n", 0, 110 },
+        { "828785bf408825a849e95ba97d7f8925a849e95bb8e8b4bf",
+          ":method: GET\n:scheme: https\n:path: /index.html\n"
+          ":authority: www.example.com\ncustom-key: custom-value\n", 0, 164 },
+        /* C.6: entries are dropped */
+        { "488264025885aec3771a4b6196d07abe941054d444a8200595040b8166e082a62d1b"
+          "ff6e919d29ad171863c78f0b97c8e9ae82ae43d3",
+          ":status: 302\ncache-control: private\n"
+          "date: Mon, 21 Oct 2013 20:13:21 GMT\n"
+          "location: https://www.example.com\n", 256, 222 },
+        { "4883640effc1c0bf",
+          ":status: 307\ncache-control: private\n"
+          "date: Mon, 21 Oct 2013 20:13:21 GMT\n"
+          "location: https://www.example.com\n", 0, 222 },
+        { "88c16196d07abe941054d444a8200595040b8166e084a62d1bffc05a839bd9ab77ad"
+          "94e7821dd7f2e6c7b335dfdfcd5b3960d5af27087f3672c1ab270fb5291f95873160"
+          "65c003ed4ee5b1063d5007",
+          ":status: 200\ncache-control: private\n"
+          "date: Mon, 21 Oct 2013 20:13:22 GMT\n"
+          "location: https://www.example.com\ncontent-encoding: gzip\n"
+          "set-cookie: foo=ASDJKHQKBZXOQWEOPIUAXQWEOIU; max-age=3600; "
+          "version=1\n", 0, 215 }
+    };
+    empm__hpack t;
+    str lines = STR_EMPTY;
+
+    empm__hpack_init(&t);
+    EACH(rows, i) {
+        context("%s", rows[i].hex);
+        if (rows[i].max > 0) {
+            empm__hpack_free(&t);
+            t.max = rows[i].max;
+        }
+        CHECK_INT(hpack_take(&t, rows[i].hex, &lines), EMPM_OK);
+        CHECK_STR(lines.p, rows[i].lines);
+        CHECK_INT(t.size, rows[i].size);
+    }
+    empm__hpack_free(&t);
+    str_free(&lines);
+}
+
+/* What the RFC forbids is an error of the connection, wherever it stands. */
+TEST(h2, hpack_refuses)
+{
+    static const struct { const char *hex; int result; } rows[] = {
+        { "80", EMPM_EINVAL },                /* index 0 */
+        { "be", EMPM_EINVAL },                /* behind the tables */
+        { "7e0161", EMPM_EINVAL }, { "0f310161", EMPM_EINVAL },
+        { "", EMPM_OK }, { "3f", EMPM_EINVAL },    /* a number that is cut */
+        { "3fe11f", EMPM_OK }, { "3fe21f", EMPM_EINVAL },  /* 4096, 4097 */
+        { "2020", EMPM_OK }, { "202020", EMPM_EINVAL },
+        { "8220", EMPM_EINVAL },              /* a new size behind a field */
+        { "ff8080808000", EMPM_EINVAL },      /* a number of five bytes more */
+        { "82ffffffff0f", EMPM_EINVAL },
+        { "40", EMPM_EINVAL }, { "4001", EMPM_EINVAL },
+        { "400161", EMPM_EINVAL }, { "40016101", EMPM_EINVAL },
+        { "4001610161", EMPM_OK }, { "0001610161", EMPM_OK },
+        { "4001617fffffff7f", EMPM_EINVAL },  /* longer than the block */
+        { "00016181ff", EMPM_EINVAL },        /* 8 bits of padding */
+        { "00016184ffffffff", EMPM_EINVAL },  /* EOS */
+        { "0001618118", EMPM_EINVAL },        /* padding with zeros */
+        { "000161811f", EMPM_OK },            /* "a": 00011, and 1s */
+        { "00016180", EMPM_OK }
+    };
+    empm__hpack t;
+    str lines = STR_EMPTY;
+
+    EACH(rows, i) {
+        context("%s", rows[i].hex);
+        empm__hpack_init(&t);
+        CHECK_INT(hpack_take(&t, rows[i].hex, &lines), rows[i].result);
+        empm__hpack_free(&t);
+    }
+    str_free(&lines);
+}
+
+/* Numbers and texts of any size survive the way there and back; what does not
+ * fit is told by its length; a field larger than the table empties it. */
+TEST(h2, hpack_there_and_back)
+{
+    static const size_t sizes[] = { 0, 1, 14, 15, 16, 126, 127, 128, 254, 255,
+                                    4000, 4063, 4064, 4065, 20000, 40000 };
+    static char text[40001], scratch[65536];
+    static unsigned char out[90000];
+    unsigned char *at;
+    empm__hpack t;
+    str lines = STR_EMPTY, want = STR_EMPTY;
+    int status;
+
+    memset(text, 'x', sizeof text - 1);
+    empm__hpack_init(&t);
+    EACH(sizes, i) {
+        const int n = (int)sizes[i];
+        context("%d", n);
+        str_free(&lines);
+        str_free(&want);
+        str_addf(&want, ":status: 200\ncontent-type: ");
+        str_add(&want, text, sizes[i]);
+        str_add(&want, "\n", 1);
+        str_add(&want, text, sizes[i]);
+        str_addf(&want, ": v\n");
+        at = empm__hpack_put_status(out, 200);
+        at = empm__hpack_put(at, "Content-Type", 12, text, sizes[i]);
+        at = empm__hpack_put(at, text, sizes[i], "v", 1);
+        CHECK(at <= out + 2 * n + 1 + 2 * EMPM__HPACK_MORE + 12 + 5);
+        CHECK_INT(empm__hpack_decode(&t, out, (size_t)(at - out), scratch,
+                                     sizeof scratch, hpack_line, &lines),
+                  EMPM_OK);
+        CHECK_STR(lines.p, want.p);
+        /* the same field as an entry */
+        at = empm__hpack_put(out, "Content-Type", 12, text, sizes[i]);
+        out[0] = 0x40 | 31;              /* its index; one byte, not two */
+        memmove(out + 1, out + 2, (size_t)(at - out) - 2);
+        str_free(&lines);
+        CHECK_INT(empm__hpack_decode(&t, out, (size_t)(at - out) - 1, scratch,
+                                     sizeof scratch, hpack_line, &lines),
+                  EMPM_OK);
+        CHECK(t.size <= 4096 && (n <= 4096 - 44 ? t.count > 0 : t.count == 0));
+    }
+    for (status = 100; status < 600; status++) {
+        str_free(&lines);
+        at = empm__hpack_put_status(out, status);
+        CHECK_INT(empm__hpack_decode(&t, out, (size_t)(at - out), scratch,
+                                     sizeof scratch, hpack_line, &lines),
+                  EMPM_OK);
+        str_free(&want);
+        str_addf(&want, ":status: %d\n", status);
+        CHECK_STR(lines.p, want.p);
+    }
+    empm__hpack_free(&t);
+    str_free(&lines);
+    str_free(&want);
+}
+
+/* What a frame cannot be, by its head alone: RFC 9113 4.2 and 6. */
+TEST(h2, frames_by_their_heads)
+{
+    enum { OF = EMPM__H2_OF_STREAM, PROTO = EMPM__H2_PROTOCOL_ERROR,
+           SIZE = EMPM__H2_FRAME_SIZE_ERROR };
+    static const struct { unsigned type, length, flags, stream; int code; }
+    rows[] = {
+        { 0, 0, 1, 1, 0 }, { 0, 16384, 0, 1, 0 }, { 0, 16385, 0, 1, SIZE | OF },
+        { 0, 1, 0, 0, PROTO },
+        { 1, 16384, 4, 3, 0 }, { 1, 16385, 4, 3, SIZE }, { 1, 9, 4, 0, PROTO },
+        { 2, 5, 0, 7, 0 }, { 2, 4, 0, 7, SIZE | OF }, { 2, 6, 0, 7, SIZE | OF },
+        { 2, 5, 0, 0, PROTO },
+        { 3, 4, 0, 1, 0 }, { 3, 4, 0, 0, PROTO }, { 3, 3, 0, 1, SIZE },
+        { 3, 5, 0, 1, SIZE },
+        { 4, 0, 1, 0, 0 }, { 4, 6, 1, 0, SIZE }, { 4, 0, 0, 0, 0 },
+        { 4, 12, 0, 0, 0 }, { 4, 5, 0, 0, SIZE }, { 4, 6, 0, 1, PROTO },
+        { 4, 16386, 0, 0, SIZE },
+        { 5, 8, 4, 1, PROTO }, { 5, 8, 4, 0, PROTO },
+        { 6, 8, 0, 0, 0 }, { 6, 8, 1, 0, 0 }, { 6, 7, 0, 0, SIZE },
+        { 6, 9, 0, 0, SIZE }, { 6, 8, 0, 1, PROTO },
+        { 7, 8, 0, 0, 0 }, { 7, 100, 0, 0, 0 }, { 7, 7, 0, 0, SIZE },
+        { 7, 8, 0, 1, PROTO },
+        { 8, 4, 0, 0, 0 }, { 8, 4, 0, 1, 0 }, { 8, 3, 0, 1, SIZE },
+        { 8, 5, 0, 0, SIZE },
+        { 9, 1, 4, 1, 0 }, { 9, 0, 0, 1, 0 }, { 9, 1, 4, 0, PROTO },
+        { 16, 4, 0, 0, 0 }, { 16, 3, 0, 0, SIZE }, { 16, 4, 0, 1, PROTO },
+        /* unknown ones, up to the size that is announced */
+        { 10, 16384, 255, 0, 0 }, { 255, 0, 0, 77, 0 }, { 11, 16385, 0, 0,
+                                                          SIZE }
+    };
+    unsigned char head[EMPM__H2_FRAME_HEAD];
+    empm__h2_frame f;
+
+    EACH(rows, i) {
+        context("type %u of %u, flags %u, stream %u", rows[i].type,
+                rows[i].length, rows[i].flags, rows[i].stream);
+        empm__h2_frame_write(head, rows[i].length, rows[i].type, rows[i].flags,
+                             rows[i].stream | 0x80000000u);
+        empm__h2_frame_read(&f, head);
+        CHECK_INT(f.stream, rows[i].stream);
+        CHECK_INT(empm__h2_frame_judge(&f), rows[i].code);
+    }
+}
+
+/* Padding and the old priority are no part of what a frame carries. */
+TEST(h2, frames_are_stripped)
+{
+    static const struct { unsigned type, flags; const char *hex, *left;
+                          int code; } rows[] = {
+        { 0, 0, "616263", "abc", 0 }, { 0, 8, "00616263", "abc", 0 },
+        { 0, 8, "0261620000", "ab", 0 }, { 0, 8, "0400000000", "", 0 },
+        { 0, 8, "0500000000", "", EMPM__H2_PROTOCOL_ERROR },
+        { 0, 8, "", "", EMPM__H2_FRAME_SIZE_ERROR },
+        { 1, 0x20, "000000000f6162", "ab", 0 },
+        { 1, 0x28, "01000000000f616200", "ab", 0 },
+        { 1, 0x28, "04000000000f616200", "", EMPM__H2_PROTOCOL_ERROR },
+        { 1, 0x20, "00000000", "", EMPM__H2_FRAME_SIZE_ERROR },
+        { 1, 0x20, "800000050f61", "",   /* it depends on itself */
+          EMPM__H2_PROTOCOL_ERROR | EMPM__H2_OF_STREAM },
+        { 0, 0x20, "800000050f", "\200\0\0\5\17", 0 }   /* no flag of DATA */
+    };
+    EACH(rows, i) {
+        unsigned char in[64];
+        const unsigned char *p = in;
+        const char *hex;
+        unsigned byte;
+        uint32_t n;
+        int code;
+        empm__h2_frame f;
+        memset(&f, 0, sizeof f);
+        context("%s", rows[i].hex);
+        f.stream = 5;
+        f.type = (uint8_t)rows[i].type;
+        f.flags = (uint8_t)rows[i].flags;
+        for (hex = rows[i].hex; sscanf(hex, "%2x", &byte) == 1; hex += 2)
+            in[f.length++] = (unsigned char)byte;
+        code = empm__h2_frame_strip(&f, &p, &n);
+        CHECK_INT(code, rows[i].code);
+        if (code == 0 && rows[i].type == 0 && rows[i].flags == 0x20)
+            CHECK_INT(n, 5);
+        else if (code == 0)
+            CHECK(n == strlen(rows[i].left) && memcmp(p, rows[i].left, n) == 0);
+    }
+}
+
+/* Settings count in the order in which they stand, RFC 9113 6.5. */
+TEST(h2, settings)
+{
+    static const struct { const char *hex; int code; uint32_t window, frame; }
+    rows[] = {
+        { "", 0, 65535, 16384 }, { "000400000007", 0, 7, 16384 },
+        { "000400000007000400000009", 0, 9, 16384 },
+        { "00047fffffff", 0, 0x7fffffff, 16384 },
+        { "000480000000", EMPM__H2_FLOW_CONTROL_ERROR, 65535, 16384 },
+        { "000500004000", 0, 65535, 16384 },
+        { "000500ffffff", 0, 65535, 16777215 },
+        { "000500003fff", EMPM__H2_PROTOCOL_ERROR, 65535, 16384 },
+        { "000501000000", EMPM__H2_PROTOCOL_ERROR, 65535, 16384 },
+        { "000200000002", EMPM__H2_PROTOCOL_ERROR, 65535, 16384 },
+        { "000200000001", 0, 65535, 16384 },
+        { "000800000002", EMPM__H2_PROTOCOL_ERROR, 65535, 16384 },
+        { "000900000002", EMPM__H2_PROTOCOL_ERROR, 65535, 16384 },
+        { "abcdffffffff", 0, 65535, 16384 }
+    };
+    EACH(rows, i) {
+        unsigned char in[64];
+        const char *hex;
+        unsigned byte;
+        uint32_t n = 0;
+        empm__h2_settings set;
+        context("%s", rows[i].hex);
+        for (hex = rows[i].hex; sscanf(hex, "%2x", &byte) == 1; hex += 2)
+            in[n++] = (unsigned char)byte;
+        empm__h2_settings_init(&set);
+        CHECK_INT(empm__h2_settings_take(&set, in, n), rows[i].code);
+        CHECK_INT(set.window, rows[i].window);
+        CHECK_INT(set.frame, rows[i].frame);
+    }
+}
+
+/* Reads a block, given as "name: value" lines, into a head. */
+static void h2_read_head(empm__h2_head *h, empm__head *head, char *text,
+                         uint32_t room, const char *lines, int ends)
+{
+    static empm__field fields[300];
+    static empm__chars chars;
+    static empm_config cfg;
+
+    cfg = empm_defaults();
+    empm__chars_init(&chars);
+    empm__head_init(head, fields, 300, 0);
+    memset(h, 0, sizeof *h);
+    h->head = head;
+    h->cfg = &cfg;
+    h->chars = &chars;
+    h->text = text;
+    h->room = room;
+    while (*lines != '\0') {
+        const char *end = strchr(lines, '\n');
+        const char *colon = strstr(lines, ": ");
+        empm__hpack_field f;
+        f.name = lines;
+        f.name_len = (size_t)(colon - lines);
+        f.value = colon + 2;
+        f.value_len = (size_t)(end - f.value);
+        f.index = 0;
+        empm__h2_head_field(h, &f);
+        lines = end + 1;
+    }
+    empm__h2_head_end(h, ends);
+}
+
+#define H2_GET ":method: GET\n:scheme: http\n:path: /a?b\n:authority: h\n"
+
+/* A block is a head as HTTP/1.1 would have it; or its stream is reset, by RFC
+ * 9113 8; or it is answered by a status. */
+TEST(h2, heads)
+{
+    enum { WRONG = EMPM__H2_PROTOCOL_ERROR | EMPM__H2_OF_STREAM };
+    static const struct { const char *lines; int fault, status, ends; }
+    rows[] = {
+        { H2_GET, 0, 0, 1 }, { H2_GET "a: b\n", 0, 0, 1 },
+        { H2_GET "a: \n", 0, 0, 1 }, { H2_GET "te: trailers\n", 0, 0, 1 },
+        /* names and values */
+        { H2_GET "A: b\n", WRONG, 0, 1 }, { H2_GET ": b\n", WRONG, 0, 1 },
+        { H2_GET "a b: c\n", WRONG, 0, 1 }, { H2_GET "a\x7f: c\n", WRONG, 0,
+                                              1 },
+        { H2_GET "a\xc3: c\n", WRONG, 0, 1 }, { H2_GET "a:b: c\n", WRONG, 0,
+                                                1 },
+        { H2_GET "a:  b\n", WRONG, 0, 1 }, { H2_GET "a: b \n", WRONG, 0, 1 },
+        { H2_GET "a: b\t\n", WRONG, 0, 1 }, { H2_GET "a: b\rc\n", WRONG, 0, 1 },
+        { H2_GET "a: b\xc3\xa4\n", 0, 0, 1 },
+        /* of a connection */
+        { H2_GET "connection: close\n", WRONG, 0, 1 },
+        { H2_GET "proxy-connection: x\n", WRONG, 0, 1 },
+        { H2_GET "keep-alive: x\n", WRONG, 0, 1 },
+        { H2_GET "transfer-encoding: chunked\n", WRONG, 0, 0 },
+        { H2_GET "upgrade: x\n", WRONG, 0, 1 },
+        { H2_GET "te: gzip\n", WRONG, 0, 1 },
+        /* pseudo-fields */
+        { H2_GET ":path: /\n", WRONG, 0, 1 }, { H2_GET ":x: /\n", WRONG, 0, 1 },
+        { H2_GET ":status: 200\n", WRONG, 0, 1 },
+        { "a: b\n" H2_GET, WRONG, 0, 1 },
+        { ":scheme: http\n:path: /\n:authority: h\n", WRONG, 0, 1 },
+        { ":method: GET\n:path: /\n:authority: h\n", WRONG, 0, 1 },
+        { ":method: GET\n:scheme: http\n:authority: h\n", WRONG, 0, 1 },
+        { ":method: GET\n:scheme: http\n:path: \n:authority: h\n", WRONG, 0,
+          1 },
+        { ":method: GET\n:scheme: http\n:path: a\n:authority: h\n", WRONG, 0,
+          1 },
+        { ":method: GET\n:scheme: http\n:path: *\n:authority: h\n", WRONG, 0,
+          1 },
+        { ":method: OPTIONS\n:scheme: http\n:path: *\n:authority: h\n", 0, 0,
+          1 },
+        { ":method: G T\n:scheme: http\n:path: /\n:authority: h\n", WRONG, 0,
+          1 },
+        { ":method: GET\n:scheme: http\n:path: /a b\n:authority: h\n", WRONG,
+          0, 1 },
+        { H2_GET ":protocol: websocket\n", WRONG, 0, 0 },
+        /* hosts */
+        { ":method: GET\n:scheme: http\n:path: /\n", 0, 400, 1 },
+        { ":method: GET\n:scheme: http\n:path: /\nhost: h\n", 0, 0, 1 },
+        { H2_GET "host: h\n", 0, 0, 1 }, { H2_GET "host: i\n", WRONG, 0, 1 },
+        { H2_GET "host: h\nhost: h\n", WRONG, 0, 1 },
+        { ":method: GET\n:scheme: http\n:path: /\n:authority: u@h\n", WRONG, 0,
+          1 },
+        { ":method: GET\n:scheme: http\n:path: /\n:authority: h/\n", 0, 400,
+          1 },
+        /* lengths */
+        { H2_GET "content-length: 5\n", 0, 0, 0 },
+        { H2_GET "content-length: 5\n", WRONG, 0, 1 },
+        { H2_GET "content-length: 0\n", 0, 0, 1 },
+        { H2_GET "content-length: +5\n", WRONG, 0, 0 },
+        { H2_GET "content-length: 5\ncontent-length: 5\n", WRONG, 0, 0 },
+        /* CONNECT */
+        { ":method: CONNECT\n:authority: h:1\n", 0, 501, 0 },
+        { ":method: CONNECT\n", WRONG, 501, 0 },
+        { ":method: CONNECT\n:scheme: http\n:path: /\n:authority: h\n", WRONG,
+          501, 0 }
+    };
+    char text[4096];
+    empm__h2_head h;
+    empm__head head;
+
+    EACH(rows, i) {
+        context("%s", rows[i].lines);
+        h2_read_head(&h, &head, text, sizeof text, rows[i].lines, rows[i].ends);
+        CHECK_INT(h.fault, rows[i].fault);
+        CHECK_INT(h.status, rows[i].status);
+    }
+}
+
+/* All parts of a head are where those of HTTP/1.1 are; a cookie is one. */
+TEST(h2, a_head_is_read_like_one_of_http1)
+{
+    char text[4096];
+    empm__h2_head h;
+    empm__head head;
+    uint32_t i;
+
+    h2_read_head(&h, &head, text, sizeof text,
+                 ":method: POST\n:authority: example.org:81\n:scheme: https\n"
+                 ":path: /a%20b?c=d#e\ncookie: a=b\nx: y\ncookie: c=d\n"
+                 "expect: 100-continue\ncookie: e=f\ncontent-length: 12\n", 0);
+    CHECK_INT(h.fault, 0);
+    CHECK_INT(h.status, 0);
+    CHECK_STR(text + head.spans[EMPM__PART_METHOD].at, "POST");
+    CHECK_STR(text + head.spans[EMPM__PART_TARGET].at, "/a%20b?c=d");
+    CHECK_INT(head.spans[EMPM__PART_PATH].len, 6);
+    CHECK(memcmp(text + head.spans[EMPM__PART_QUERY].at, "c=d", 3) == 0);
+    CHECK_INT(head.spans[EMPM__PART_QUERY].len, 3);
+    CHECK_STR(text + head.spans[EMPM__PART_HOST].at, "example.org:81");
+    CHECK_INT(head.length, 12);
+    CHECK(head.flags & EMPM__H_EXPECT);
+    CHECK_INT(head.nfields, 4);
+    i = empm__head_find(&head, text, "Cookie", 6, 0);
+    CHECK_STR(text + head.fields[i].value, "a=b; c=d; e=f");
+    i = empm__head_find(&head, text, "x", 1, 0);
+    CHECK_STR(text + head.fields[i].value, "y");
+    i = empm__head_find(&head, text, "content-length", 14, 0);
+    CHECK_STR(text + head.fields[i].value, "12");
+}
+
+/* What is too large is read on and answered with 431, whatever is too large. */
+TEST(h2, heads_that_are_too_large)
+{
+    char text[4096];
+    empm__h2_head h;
+    empm__head head;
+    str s = STR_EMPTY;
+    int kind, i;
+
+    for (kind = 0; kind < 4; kind++) {
+        context("%d", kind);
+        str_free(&s);
+        str_addf(&s, H2_GET);
+        for (i = 0; i < (kind == 0 ? 101 : kind == 1 ? 250 : 90); i++)
+            if (kind == 0)
+                str_addf(&s, "a: b\n");
+            else if (kind == 1)
+                str_addf(&s, "cookie: \n");
+            else if (kind == 2)
+                str_addf(&s, "abcdefghijklmnop: qrstuvwxyzabcdefghijklmnopqr"
+                             "stuvwxyz\n");
+        if (kind == 3) {
+            str_addf(&s, "a: ");
+            str_fill(&s, 'b', 8191);
+            str_addf(&s, "\n");
+        }
+        h2_read_head(&h, &head, text, sizeof text, s.p, 1);
+        CHECK_INT(h.fault, 0);
+        CHECK_INT(h.status, 431);
+    }
+    str_free(&s);
+}
+
+#endif
 
 /* ---------------------------------------------------------------------------
  * >>health -- may a balancer send more?
