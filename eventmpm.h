@@ -36613,15 +36613,15 @@ static int empm__h2_body_take(empm__worker *w, empm__h2_slot *slot,
     if (req->body_left >= 0 && (n > req->body_left ||
                                 (ends && n < req->body_left)))
         return EMPM__H2_PROTOCOL_ERROR | EMPM__H2_OF_STREAM;
-    req->body_left -= req->body_left >= 0 ? (int64_t)n : 0;
     req->received += n;
     req->last_byte_ms = empm__time_after(w->now_ms, 0);
     w->index = slot->record;
     req->w = w;
     if (req->body_mode == EMPM__BODY_PIECES)
         empm__turn_may_block(w, req->route);
-    if (n > 0)
+    if (n > 0)                         /* it sees these bytes as to come */
         status = empm__body_put(w, req, (const char *)p, n);
+    req->body_left -= req->body_left >= 0 ? (int64_t)n : 0;
     if (status == 0 && ends)
         status = empm__h2_body_end(w, slot);
     w->index = mine;
