@@ -5536,8 +5536,8 @@ typedef struct empm__conn {
     uint32_t      place;         /* EMPM__NEVER: not on the wheel */
     uint16_t      gen;           /* in the poller's data; not the word's */
     uint8_t       endpoint;      /* fixed at accept, read by anyone */
-    uint8_t       protocol;      /* whose steps it takes; EMPM__FREE: a free
-                                    record */
+    uint8_t       protocol;      /* atomic: whose steps it takes, as the owner
+                                    finds; EMPM__FREE: a free record */
 #if !EMPM__EPOLL
     uint32_t      poll_slot;     /* the listener only; 0: not in the set */
     uint32_t      aux_slot;      /* of aux_fd, likewise */
@@ -6758,7 +6758,7 @@ static void empm__poller_arm(empm__poller *p, uint32_t i)
     empm__conn *c = empm__slab_conn(p->slab, i);
     uint32_t w = empm__load_acq(&c->word);
     short events = 0;
-    if ((w & (EMPM__OWNED | EMPM__RETIRED)) || c->protocol == EMPM__FREE)
+    if ((w & (EMPM__OWNED | EMPM__RETIRED)) || empm__load(&c->protocol) == EMPM__FREE)
         return;
     if (w & EMPM__WANT(EMPM__READY_IN))
         events |= POLLIN;
@@ -9136,7 +9136,7 @@ static void empm__listener_record_free(empm__engine *e, uint32_t i)
     if (empm__listener_limits_peers(e, c->endpoint))
         empm__counts_drop(&e->counts, empm__slab_peer(&e->slab, i));
     c->gen++;
-    c->protocol = EMPM__FREE;
+    empm__store(&c->protocol, (uint8_t)EMPM__FREE);
     empm__slab_return(&e->slab, i);
     empm__store(&e->score->connections, e->slab.in_use);
     if (e->paused & (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS))
@@ -9207,7 +9207,7 @@ static void empm__listener_drain_inbox(empm__engine *e, empm__batch *b)
         const uint32_t next = empm__load(&c->inbox_next);
         const uint32_t w = __atomic_fetch_and(
             &c->word, ~(uint32_t)EMPM__POSTED, __ATOMIC_ACQ_REL);
-        if (c->protocol == EMPM__FREE)
+        if (empm__load(&c->protocol) == EMPM__FREE)
             ;                        /* a late hint */
         else if (w & EMPM__RETIRED)
             empm__listener_record_free(e, i);
@@ -9520,7 +9520,7 @@ static void empm__listener_record_begin(empm__engine *e, uint32_t i, int fd,
                              ? (uint32_t)EMPM__HANDSHAKE
                              : (uint32_t)EMPM__READ_HEAD);
     c->endpoint = (uint8_t)k;
-    c->protocol = EMPM__HTTP1;
+    empm__store(&c->protocol, (uint8_t)EMPM__HTTP1);
     c->place = EMPM__NEVER;
     if (c->serial == 0)
         c->serial = 1;
@@ -10058,7 +10058,7 @@ static void empm__listener_sweep(empm__engine *e, empm__batch *b,
         i = k < e->slab.made ? k : e->slab.streams_at + k - e->slab.made;
         c = empm__slab_conn(&e->slab, i);
         w = empm__load(&c->word);
-        if (c->protocol == EMPM__FREE ||
+        if (empm__load(&c->protocol) == EMPM__FREE ||
             (only_idle && !(w & (EMPM__IDLE | EMPM__OWNED))))
             continue;
         if (!empm__listener_take(e, i, ready, b->now_ms))
@@ -10171,7 +10171,7 @@ static int empm__move_take_waiting(empm__engine *e, uint32_t i,
 {
     empm__conn *c = empm__slab_conn(&e->slab, i);
     const uint32_t w = empm__load(&c->word);
-    if (c->protocol == EMPM__FREE || (w & EMPM__OWNED) || !(w & EMPM__IDLE) ||
+    if (empm__load(&c->protocol) == EMPM__FREE || (w & EMPM__OWNED) || !(w & EMPM__IDLE) ||
         !empm__listener_take(e, i, EMPM__READY_TIMEOUT, now_ms))
         return 0;
     c->why = (uint16_t)(c->why & ~(unsigned)(EMPM__READY_TIMEOUT |
@@ -10515,7 +10515,7 @@ static void empm__listener_event(empm__engine *e, empm__batch *b,
                                  const empm__event *event)
 {
     const empm__conn *c = empm__slab_conn(&e->slab, event->index);
-    if (c->protocol == EMPM__FREE || c->gen != event->gen)
+    if (empm__load(&c->protocol) == EMPM__FREE || c->gen != event->gen)
         return;
     if (empm__listener_take(e, event->index, event->ready, b->now_ms) &&
         !((event->ready & EMPM__STICKY) && empm__listener_is_tight(e) &&
@@ -15879,8 +15879,9 @@ static const empm__protocol empm__http1 = {
 /* What the records' field `protocol` means; no record that runs has FREE. */
 static const empm__protocol *empm__protocol_of(const empm__conn *c)
 {
-    return c->protocol <= EMPM__HTTP1 ? &empm__http1
-                                      : empm__wings_protocol(c->protocol);
+    const int protocol = empm__load(&c->protocol);
+    return protocol <= EMPM__HTTP1 ? &empm__http1
+                                   : empm__wings_protocol(protocol);
 }
 
 /* Does the picture have this way? From any state there is one to CLOSED. */
@@ -37711,7 +37712,7 @@ static int empm__h2_begin(empm__worker *w, empm__conn *c)
     memcpy(scratch, req->io.in + req->io.in_start, n);
     empm__request_flight_end(w, c);
     c->io = &h2->io;
-    c->protocol = EMPM__H2;
+    empm__store(&c->protocol, (uint8_t)EMPM__H2);
     empm__h2_greet(w, h2);
     w->scratch = NULL;                 /* as empm__h2_read() does */
     used = empm__h2_consume(w, h2, scratch, n);
