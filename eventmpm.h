@@ -1256,8 +1256,8 @@ EMPM_API const char  *empm_peer(empm_request *req);  /* "192.0.2.1:4711", ... */
 EMPM_API const char  *empm_client(empm_request *req);
 EMPM_API const char  *empm_scheme(const empm_request *req);  /* "http(s)" */
 /* Of a TLS connection, by mod_ssl's names: HTTPS ("on"), SSL_PROTOCOL,
- * SSL_CIPHER, SSL_TLS_SNI ("": none), SSL_SESSION_RESUMED ("Initial",
- * "Resumed"), SSL_CLIENT_VERIFY ("NONE", "SUCCESS"). Of a client's certificate:
+ * SSL_CIPHER, SSL_TLS_SNI ("": none), SSL_ALPN ("h2", "http/1.1"),
+ * SSL_SESSION_RESUMED ("Initial", "Resumed"), SSL_CLIENT_VERIFY ("NONE", "SUCCESS"). Of a client's certificate:
  * SSL_CLIENT_S_DN_CN, _S_DN_O, _S_DN_OU, SSL_CLIENT_SAN_DNS_0, _SAN_Email_0,
  * the first of each, in UTF-8; SSL_CLIENT_SHA256, of its DER, in 64 digits.
  * NULL: it has none, or one of more than 127 bytes; another name; a plain
@@ -7683,6 +7683,7 @@ struct empm_server {
     /* The record of a stream is free. The listener calls it. */
     void           (*stream_free)(empm__engine *e, uint32_t i);
     uint32_t         streams_most; /* of a child */
+    int              alpn_h2;      /* h2 is served over TLS */
     void           (*find_client)(empm_request *req, empm__peer *peer);
     void           (*log_request)(empm_request *req, int aborted);
     /* Runs the script at `at`; NULL asks only if the name is a script's. The
@@ -24860,7 +24861,8 @@ enum {                                 /* alerts, RFC 5246 7.2, 7301, 7507 */
 typedef struct empm__tls_hello {
     char name[256];                    /* SNI in lower case; "": none */
     uint8_t log_record;                /* records to it: 1 << that, at most */
-    uint8_t alpn;                      /* it offers http/1.1 */
+    uint8_t alpn;                      /* it has the extension */
+    uint8_t offers_http1, offers_h2;
     uint8_t newer;                     /* it offers TLS 1.3 */
 } empm__tls_hello;
 
@@ -24942,18 +24944,20 @@ static int empm__tls_hello_fragment(empm__tls_reader *x, empm__tls_hello *h)
     return 0;
 }
 
-/* Is http/1.1 among the protocols? RFC 7301 3.2. A client without the extension
- * takes what the server speaks; with it, and without ours, it would get what it
- * does not understand. 0, or an alert. */
+/* Which protocols are among those that are offered? RFC 7301 3.2. A client
+ * without the extension speaks HTTP/1.1. 0, or an alert. */
 static int empm__tls_hello_alpn(empm__tls_reader *x, empm__tls_hello *h)
 {
     empm__tls_reader list = empm__tls_vector(x, 2);
     while (list.at < list.end && !list.bad) {
         const empm__tls_reader name = empm__tls_vector(&list, 1);
         if (name.end - name.at == 8 && memcmp(name.at, "http/1.1", 8) == 0)
-            h->alpn = 1;
+            h->offers_http1 = 1;
+        if (name.end - name.at == 2 && memcmp(name.at, "h2", 2) == 0)
+            h->offers_h2 = 1;
     }
-    return list.bad ? EMPM__TLS_DECODE : h->alpn ? 0 : EMPM__TLS_NO_PROTOCOL;
+    h->alpn = 1;
+    return list.bad ? EMPM__TLS_DECODE : 0;
 }
 
 /* Is TLS 1.2 among the versions? RFC 8446 4.2.1: where they are listed the
@@ -25473,6 +25477,7 @@ typedef struct empm__tls_conn {
     uint8_t         got_end, sent_end; /* close_notify */
     uint8_t         resumed;
     uint8_t         known;             /* the client, by its certificate */
+    uint8_t         is_h2;             /* by ALPN */
 } empm__tls_conn;
 
 typedef union empm__tls_cipher {
@@ -26129,6 +26134,8 @@ static const char *empm__tls_variable(const empm__conn *c, const char *name)
         return t->resumed ? "Resumed" : "Initial";
     if (strcmp(name, "SSL_TLS_SNI") == 0)
         return sni;
+    if (strcmp(name, "SSL_ALPN") == 0)
+        return t->is_h2 ? "h2" : "http/1.1";
     for (i = 0; strcmp(name, "SSL_CIPHER") == 0 && i < EMPM__TLS_SUITES; i++)
         if (empm__tls_suites[i].suite == t->suite)
             return empm__tls_suites[i].name;
@@ -26205,6 +26212,7 @@ typedef struct empm__tls_start {
     uint32_t          fed;             /* of `hello`, header and all */
     uint32_t          after;           /* bytes that came after it */
     unsigned char     header[5], header_len;
+    uint8_t           is_h2;           /* that will be spoken: by ALPN */
     uint8_t           loaded;          /* the store has given a session... */
     unsigned char     loaded_id[32];   /* ... which the engine may still decline
                                           to resume */
@@ -26447,8 +26455,8 @@ static int empm__tls_session_load(const br_ssl_session_cache_class **ctx,
             s->verify->client = entry.client;
         s->loaded = 1;
         memcpy(s->loaded_id, p->session_id, sizeof s->loaded_id);
-        /* if http/1.1 is not among the protocols, the engine would write beyond
-         * an array: see >>tls-hello, which refuses that before */
+        /* if ours is not among the protocols, the engine would write beyond an
+         * array: empm__tls_begin() refuses that before */
         if (!s->client.alpn)
             ssl->eng.protocol_names_num = 0;
     }
@@ -26662,7 +26670,7 @@ static void empm__tls_log_refusal(empm__worker *w, const empm__tls_start *s,
                                        "TLS 1.2 is what is served"
                                      : "the client does not offer TLS 1.2")
               : alert == EMPM__TLS_NO_PROTOCOL
-                  ? "the client does not offer http/1.1 (ALPN)"
+                  ? "the client offers no protocol of ours (ALPN)"
               : alert == EMPM__TLS_HANDSHAKE
                   ? "no suite, curve or certificate suits both sides"
               : alert == EMPM__TLS_INTERNAL
@@ -26803,6 +26811,7 @@ static void empm__tls_cut(empm__tls_conn *t, const empm__tls_start *s)
         t->seq_out = eng->out.gcm.seq;
     }
     t->log_record = s->client.log_record;
+    t->is_h2 = s->is_h2;
     t->resumed = s->loaded && memcmp(p.session_id, s->loaded_id,
                                      sizeof s->loaded_id) == 0;
     memcpy(keys, block, key_len);                         /* the client's */
@@ -26912,9 +26921,14 @@ static int empm__tls_engine_begin(empm__tls_start *s)
  * handshake. */
 static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
 {
+    static const char *protocols[] = { "http/1.1", "h2" };
     const int alert = empm__tls_hello_parse(&s->client, s->hello, s->hello_len);
     if (alert != 0)
         return alert;
+    s->is_h2 = w->s->other_protocol != NULL && w->s->alpn_h2 &&
+               s->client.offers_h2;
+    if (s->client.alpn && !s->is_h2 && !s->client.offers_http1)
+        return EMPM__TLS_NO_PROTOCOL;  /* it would not understand us */
     empm__tls_mark(s, w->s->endpoints[c->endpoint].text);
     s->engine = (empm__tls_engine *)empm__tls_memory(w, s->tls,
                                                      sizeof *s->engine);
@@ -26929,6 +26943,9 @@ static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
                          strerror(errno));
         return EMPM__TLS_INTERNAL;
     }
+    /* one name: the choice has been made */
+    br_ssl_engine_set_protocol_names(&s->engine->ssl.eng,
+                                     &protocols[s->is_h2], 1);
     return 0;
 }
 
@@ -37758,6 +37775,7 @@ static int empm__h2_server_new(empm_server *s, const empm_server *old,
         return EMPM_OK;
     s->other_protocol = empm__h2_other_protocol;
     s->stream_free = empm__h2_record_return;
+    s->alpn_h2 = (on & EMPM__P_H2) != 0;
     s->streams_most = cfg->h2_max_streams > 0
                           ? (uint32_t)cfg->h2_max_streams
                           : 64u * (uint32_t)cfg->threads_per_child;
