@@ -150,39 +150,11 @@
  * FORMS  empm_query() and empm_form() find a value by its name, empm_query_at()
  *   and empm_form_at() walk over all of them. EMPM_UPLOAD is a route for forms
  *   with files, which go to disk as they come; no worker waits for a slow one.
- *   A page that takes a firmware, and another one that says how far it is:
- *
- *     static int receive(empm_request *req, enum empm_part_event event,
- *                        empm_part *part, const void *data, size_t len,
- *                        void *user)
- *     {
- *         (void)event; (void)part; (void)data; (void)len; (void)user;
- *         empm_progress(req, empm_query(req, "token"));
- *         return EMPM_OK;                   // or a status, to refuse the rest
- *     }
- *
- *     static int flash(empm_request *req, void *user)
- *     {
- *         empm_part *image = empm_part_find(req, "image");
- *         const char *version = empm_form(req, "version");
- *         (void)user;
- *         if (image == NULL || image->fd < 0 || version == NULL)
- *             return 422;
- *         // image->fd is a file without a name, which ends with the request:
- *         // read it, or take it over with empm_part_take()
- *         empm_printf(req, "%s, %lld bytes, is version %s\n",
- *                     image->safe_name, (long long)image->size, version);
- *         return EMPM_OK;
- *     }
- *
- *     static const empm_route routes[] = {
- *         EMPM_UPLOAD("POST /firmware", flash, NULL, receive, 64 << 20),
- *         EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
- *         EMPM_ROUTES_END
- *     };
- *
- *   With SharedStoreSize set, /progress?token=X tells, in any child, of a POST
- *   to /firmware?token=X: {"received":1048576,"length":4194304}.
+ *   empm_part_save() makes a file of one, empm_part_take() a descriptor of the
+ *   program's. With empm_progress_part, and SharedStoreSize set, the route
+ *   empm_progress_page tells, in any child, how far ?token=X of a POST with
+ *   ?token=X is: {"received":1048576,"length":4194304}. >>firmware at the end
+ *   of this file is a whole program: a page that takes a firmware.
  *
  * BACK ENDS  EMPM_PHP("/", "./www", "unix:/run/php/php-fpm.sock") serves files
  *   and runs the scripts among them in PHP-FPM; EMPM_FASTCGI gives a subtree to
@@ -242,9 +214,9 @@
  *   of all. With file=PATTERN behind it, of files whose names fit:
  *     Header set Cache-Control "max-age=31536000, immutable" file=*.????????.*
  *   Require all denied, local (a client on this host), all granted. Admin
- *   endpoints have no locations. A "%2f" is no slash here, but is one in the
- *   PATH_INFO of a FastCGI program: a part of such a program is guarded by the
- *   program, or by a location around all of it.
+ *   endpoints have no locations. A "%2f" is no slash here. For a program it
+ *   would be one, so a path with it is 404 there, and a location guards a part
+ *   of a program as it does a folder.
  *
  *     AuthType Basic                        users of a file: NAME:PASSWORD, as
  *     AuthName "Members"                    `htpasswd -2 -c FILE NAME` makes it
@@ -324,7 +296,9 @@
  *   These end a whole child: a crash, exit(), pthread_exit(), pthread_cancel()
  *   in a handler, a C++ exception that leaves one. The log then says what its
  *   workers were running. A route that has ended CrashLimit children within
- *   CrashWindow answers 503; a minute later one request tries it.
+ *   CrashWindow answers 503; a minute later one request tries it. In a program
+ *   with a SIGSEGV handler of its own a crash counts only if no other request
+ *   ran in the child.
  *
  * ANSWERS  empm_json() and empm_html() take formats of printf(), whose texts
  *   they escape; empm_redirect() stays on this server, whatever text it gets;
@@ -339,7 +313,8 @@
  * EVENTS  A handler that returns empm_events(req, "news") makes its request a
  *   stream of server-sent events (EventSource in a browser), which holds no
  *   worker; empm_broadcast(server, "news", ...) sends one to all that listen in
- *   this process, from any thread. See >>calls-events.
+ *   this process, from any thread. See >>calls-events; >>dashboard is a whole
+ *   program.
  *
  * TESTS  With EVENTMPM_TEST defined, empm_test_get() and its like run a request
  *   through parser, routes, handler and answer in the thread that calls: so a
@@ -517,7 +492,7 @@ extern "C" {
 #endif
 
 /* ---------------------------------------------------------------------------
- * >>types -- results, routes, configuration
+ * >>types -- results and routes
  * ------------------------------------------------------------------------- */
 
 /* Results. A call returns EMPM_OK or a negative error. A handler returns
@@ -618,7 +593,8 @@ typedef struct empm_part {
     const char *data;             /* in memory, once all are here; else NULL. A
                                      text ends with a NUL */
     int         fd;               /* the file; -1: none. The server closes it
-                                     with the request: empm_part_take() */
+                                     with the request: empm_part_save(),
+                                     empm_part_take() */
     void       *user;             /* yours */
 } empm_part;
 
@@ -722,6 +698,15 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
 
 /* A text as the `user` of a route, in both languages. */
 #define EMPM_TEXT(text) ((void *)(uintptr_t)(text))
+
+/* ---------------------------------------------------------------------------
+ * >>types-config -- what can be set
+ *
+ * A program sets what its server is: fields of one struct, or directives of
+ * Apache's by text, which set the same fields. Each comment has the default,
+ * the unit and what a client sees at a limit; bytes are bytes, and times end in
+ * _ms. >>settings has the range of each.
+ * ------------------------------------------------------------------------- */
 
 /* All settings. empm_defaults() makes one; change its fields or call
  * empm_set(), and leave it in place while the server lives. Brackets name the
@@ -1221,6 +1206,31 @@ EMPM_API empm_part *empm_part_find(empm_request *req, const char *name);
  * is read from its begin, and has no name.
  *   returns   the descriptor; -1: it has none */
 EMPM_API int empm_part_take(empm_request *req, empm_part *part);
+
+/* Copies what a part holds, in its file or in memory, to a file with a name,
+ * which is there as a whole or not at all: a new one beside it is written,
+ * forced to the disk, and takes the place of what has been there. A process
+ * that is killed meanwhile may leave "PATH.XXXX.part".
+ *   path      of yours; of a client's words at most safe_name, behind a folder,
+ *             unless it is ""
+ *   returns   EMPM_OK
+ *             EMPM_EINVAL   the part is not whole, or its bytes are not kept
+ *             EMPM_ENOMEM
+ *             EMPM_ESYS     no folder, no right, no room: the log has the
+ *                           reason, and errno is that of the call
+ *   blocks    for the disk */
+EMPM_API int empm_part_save(empm_request *req, empm_part *part,
+                            const char *path);
+
+/* Did no page of another site make the browser send this request? A browser
+ * adds cookies and passwords to what it sends, whatever page has asked for it:
+ * 403 for the others where a request changes something.
+ *   returns   1: a page of this host has made it, its user, or a program that
+ *             is no browser; 0: another page has, of another port included
+ *   note      behind a proxy that changes Host, browsers that do not send
+ *             Sec-Fetch-Site get 0
+ *   source    Fetch Metadata (W3C); RFC 6454 7 */
+EMPM_API int empm_same_origin(empm_request *req);
 
 /* Is the body of that media type? Case and parameters do not count:
  * "application/json" for "Application/JSON; charset=utf-8". */
@@ -1830,6 +1840,12 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
  */
 EMPM_API int empm_progress(empm_request *req, const char *token);
 
+/* An on_part, for EMPM_UPLOAD: notes the progress by the token that ?token=
+ * names, if there is one. */
+EMPM_API int empm_progress_part(empm_request *req, enum empm_part_event event,
+                                empm_part *part, const void *data, size_t len,
+                                void *user);
+
 /* A handler, for GET: {"received":1048576,"length":4194304} of the upload that
  * ?token= names, in bytes of its body; a length that nobody knows is null. 404:
  * there is no such upload. */
@@ -1857,26 +1873,26 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   settings values directives check          what can be set, and how
  *   score peer                                counters; the other end's address
  *   handover wheel queue inbox poller         a connection changes hands
- *   route route-search engine-types locations pages
+ *   route route-search engine-types hooks engine-log locations pages
  *                                             patterns; workers, engines
  *   transport io                              bytes in, bytes out
  *   exchange taking accepting moving admission listener
  *                                             accepts, and gives to siblings
  *   head head-lines body                      HTTP in
- *   request request-memory request-values notes
+ *   request request-memory request-values request-pairs notes
  *                                             what a handler holds
- *   protocol response response-head response-calls response-end
+ *   protocol response response-head response-calls response-body response-end
  *                                             what it answers
  *   steps dispatch reading reading-body handling writing conn
  *                                             the life of a connection
- *   engine endpoints endpoint-unix endpoint-sockets limits users logs server
- *                                             threads, sockets, all together
+ *   engine endpoints endpoint-unix endpoint-sockets limits users logs
+ *   server server-calls                       threads, sockets, all together
  *   -- here ends the core --
  *   config-files config-sections answers proxy digest store rate cors auth
  *   sessions forms form-parts events tls fields access files fastcgi h2 status
  *   wings
  *                                             wings, each of them closed
- *   testing                                   requests without a socket
+ *   testing testing-calls                     requests without a socket
  *   signals manager attend identity           one process that serves
  *   generations crash children growth reload upgrade parent program
  *                                             a parent and its children
@@ -1981,7 +1997,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *
  * To add something, edit these places; the test fails while one is missing:
  *
- *   a directive    a field of empm_config in >>types; a row of
+ *   a directive    a field of empm_config in >>types-config; a row of
  *                  empm__directives in >>settings; README's list, if one sets
  *                  it often. Test config.every_directive_from_a_file, with a
  *                  row of its own there
@@ -2045,7 +2061,9 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix poller          poller
  *   prefix route           route routes
  *   prefix route-search    route path
- *   prefix engine-types    wings engine worker
+ *   prefix engine-types    engine
+ *   prefix hooks           wings
+ *   prefix engine-log      engine worker
  *   prefix locations       location locations
  *   prefix pages           budget pool file worker page pages
  *   prefix transport       transport socket plain conn
@@ -2062,10 +2080,12 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix request         request
  *   prefix request-memory  request
  *   prefix request-values  request
+ *   prefix request-pairs   request
  *   prefix notes           request
  *   prefix response        response
  *   prefix response-head   response text
  *   prefix response-calls  response
+ *   prefix response-body   response
  *   prefix response-end    response
  *   prefix steps           step turn
  *   prefix dispatch        dispatch
@@ -2082,14 +2102,17 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix users           identity check
  *   prefix logs            server logs
  *   prefix server          server
+ *   prefix server-calls    server
  *   prefix config-files    loader define load
  *   prefix config-sections loader config
  *   prefix answers         answers
+ *   prefix answers-formats answers
  *   prefix answers-fields  answers
  *   prefix proxy           proxy reading
  *   prefix digest          sha256 hmac secret base64
  *   prefix store           random shared
  *   prefix store-table     sip kv
+ *   prefix store-entries   kv
  *   prefix store-calls     store
  *   prefix rate            rate
  *   prefix cors            cors
@@ -2099,13 +2122,15 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix sessions        session secrets
  *   prefix forms           form
  *   prefix form-parts      forms
- *   prefix events          news channel ear events
+ *   prefix events          news channel ear
+ *   prefix events-streams  events
  *   prefix tls-pem         tls
  *   prefix tls-names       tls
  *   prefix tls-keys        tls
  *   prefix tls-hello       tls
  *   prefix tls-clients     tls
  *   prefix tls-records     tls
+ *   prefix tls-sending     tls
  *   prefix tls-transport   tls
  *   prefix tls-sessions    tls
  *   prefix tls-choice      tls
@@ -2134,6 +2159,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix fastcgi-params  cgi
  *   prefix fastcgi-backends backend
  *   prefix fastcgi         fcgi
+ *   prefix fastcgi-pieces  fcgi
  *   prefix fastcgi-exchange fcgi
  *   prefix fastcgi-routes  backend backends scripts fcgi
  *   prefix fastcgi-wing    backend backends fcgi
@@ -2153,6 +2179,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix status-calls    status
  *   prefix wings           wings
  *   prefix testing         test
+ *   prefix testing-calls   test
  *   prefix signals         signals program orders
  *   prefix manager         manager program stop time process
  *   prefix attend          process watchdog program parent attend check
@@ -3053,7 +3080,7 @@ static int empm__chars_all(const empm__chars *t, const char *s, size_t n,
  *
  *   empm__log           for a caller that has only a config
  *   empm__engine_log    the listener; limited
- *   empm__worker_log    a worker; limited           (>>engine-types)
+ *   empm__worker_log    a worker; limited           (>>engine-log)
  *   empm__request_log   ... with a request; limited (>>notes)
  *
  * What load can repeat must not fill the disk: of each number a child writes a
@@ -7738,8 +7765,23 @@ typedef struct empm__location {
     int                cors_credentials, cors_max_age_s;
 } empm__location;
 
-/* A wing is an optional part of the server; this is all that the core knows of
- * it. One that is not built has no hook but `check`. Every hook may be NULL.
+/* Is each answer the last one of its connection, since the server is stopping?
+ * Not if siblings serve on: they get the connection. */
+static int empm__engine_is_closing(const empm__engine *e)
+{
+    return empm__load(&e->stopping) && !EMPM__HANDS_OVER(e);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>hooks -- the wings, as the core calls them
+ *
+ * A wing is an optional part of the server. The core knows a table of hooks of
+ * each and calls them at fixed points of a life: of a server, an engine, a
+ * round, a request. So neither a feature's name nor its switch stands in the
+ * core.
+ * ------------------------------------------------------------------------- */
+
+/* A wing that is not built has no hook but `check`. Every hook may be NULL.
  *
  *   check         says what is wrong with the settings that are the wing's
  *   server_new    makes what it has for each server, or says why it cannot.
@@ -7847,12 +7889,13 @@ static void empm__wings_chore(empm__engine *e)
         (*wing)->chore(e);
 }
 
-/* Is each answer the last one of its connection, since the server is stopping?
- * Not if siblings serve on: they get the connection. */
-static int empm__engine_is_closing(const empm__engine *e)
-{
-    return empm__load(&e->stopping) && !EMPM__HANDS_OVER(e);
-}
+/* ---------------------------------------------------------------------------
+ * >>engine-log -- messages of a child and of its workers
+ *
+ * A client can bring about most of these messages as often as it likes. So each
+ * number has a limit for a minute, kept by the engine for all of its workers,
+ * and what is left out is counted and told.
+ * ------------------------------------------------------------------------- */
 
 static void empm__engine_log(empm__engine *e, enum empm_log_level level,
                              int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
@@ -12100,7 +12143,7 @@ static int empm__request_in_room(empm_request *req, uint32_t most)
 }
 
 /* ---------------------------------------------------------------------------
- * >>request-values -- what the client has sent, by name
+ * >>request-values -- parts, fields and path values, by name
  *
  * A value is found when it is asked for, decoded into memory of the request,
  * and remembered, so that asking again costs a look and gives the same pointer.
@@ -12303,6 +12346,16 @@ EMPM_API const char *empm_host(empm_request *req)
     return req->head.flags & EMPM__H_ABSOLUTE
                ? empm__request_value(req, host, n, EMPM__AS_SENT) : host;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>request-pairs -- queries, forms, cookies, and the body
+ *
+ * Values that have names within one text of the client's: "a=1&b=2" in a query
+ * or a form, "a=1; b=2" in Cookie, offers in Accept. A call by name looks
+ * through the text as it came and decodes the one value; a walk by number
+ * decodes all of them once, so that its cost is not the square of what a client
+ * has sent.
+ * ------------------------------------------------------------------------- */
 
 /* Is `key` of n bytes, decoded, the same as name? They are compared byte by
  * byte on the way: keys that are not asked for cost no memory. One that cannot
@@ -12546,6 +12599,22 @@ EMPM_API const char *empm_accepts(empm_request *req, const char *field,
         }
     }
     return best != NULL ? empm__request_offer(req, best, best_n) : NULL;
+}
+
+/* Browsers of today say it themselves, over HTTPS and to this host; from others
+ * Origin is compared with Host. A form that a browser posts has one of the two;
+ * a link need not have, and is a GET. */
+EMPM_API int empm_same_origin(empm_request *req)
+{
+    const char *site = empm_header(req, "Sec-Fetch-Site");
+    const char *origin = empm_header(req, "Origin"), *host;
+    if (site != NULL)
+        return empm__text_equal(site, "same-origin") ||
+               empm__text_equal(site, "none");
+    if (origin == NULL)
+        return 1;
+    host = strstr(origin, "://");
+    return host != NULL && empm__text_equal(host + 3, empm_host(req));
 }
 
 EMPM_API const char *empm_cookie(empm_request *req, const char *name)
@@ -13320,7 +13389,7 @@ static int empm__response_end_chunks(empm_request *req)
 }
 
 /* ---------------------------------------------------------------------------
- * >>response-calls -- what a handler calls to answer
+ * >>response-calls -- status, fields and trailers of an answer
  *
  * Each call checks that the answer may still change, keeps what it is given by
  * copy, and never waits for the client. A call in the wrong order is the
@@ -13637,6 +13706,15 @@ EMPM_API int empm_add_trailer(empm_request *req, const char *name,
     *last = t;
     return EMPM_OK;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>response-body -- the body of an answer, as a handler writes it
+ *
+ * What is written gathers in pages, and is sent when there is enough of it for
+ * one call of the system, or at empm_flush(). Whether the answer has a length
+ * or chunks is decided as late as that: one that ends before has a length,
+ * which costs nothing.
+ * ------------------------------------------------------------------------- */
 
 /* Returns the last page of the body, or a new one, with room for at least one
  * more byte; NULL: no memory. The first page keeps room for the head, and each
@@ -18162,6 +18240,16 @@ static int empm__server_new(empm_config *cfg, int shared,
     return r;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>server-calls -- a server starts, and ends
+ *
+ * A server gets the engines of its process here, one for its endpoints and one
+ * for those of the status alone. empm_start() to empm_free() are that for a
+ * program that serves with its own threads; >>program does it with children. A
+ * stop is a bit that any thread may set, and the end is waited for in one
+ * place.
+ * ------------------------------------------------------------------------- */
+
 EMPM_API int empm_port(const empm_server *s, int i)
 {
     return i >= 0 && i < s->nendpoints ? s->endpoints[i].port : -1;
@@ -18996,16 +19084,7 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
  *
  * A text that a client has sent stays a text in the answer: each character that
  * could end it is escaped, and bytes that are no UTF-8 become U+FFFD, as
- * decoders would have it. Formats are those of printf(), so that compilers
- * check the arguments; a format that would not be JSON is refused before a byte
- * of it is written. So a format is read twice:
- *
- *     format_ok   parse each directive, follow the strings of the format
- *     write       the same, with arguments --> text[512] --> empm_write()
- *
- * Left out, as JSON has no place for it or a call of its own serves better:
- * flags and widths (a number has no zeros before it), %x, %p, %n, long double,
- * wide characters, and a raw %s, through which a client's text could pass.
+ * decoders would have it. The buffer's end never cuts a character in two.
  *
  * source    RFC 8259 7, Unicode 15 3.9 (table 3-7, U+FFFD for each maximal
  *           subpart), HTML 13.1.2
@@ -19111,6 +19190,21 @@ EMPM_API size_t empm_escape_html(char *to, size_t cap, const char *text,
 {
     return empm__answers_escape_all(to, cap, text, len, EMPM__HTML);
 }
+
+/* ---------------------------------------------------------------------------
+ * >>answers-formats -- empm_json() and empm_html()
+ *
+ * Formats are those of printf(), so that compilers check the arguments; one
+ * that would not be JSON is refused before a byte of it is written. So a format
+ * is read twice:
+ *
+ *     format_ok   parse each directive, follow the strings of the format
+ *     write       the same, with arguments --> text[512] --> empm_write()
+ *
+ * Left out, as JSON has no place for it or a call of its own serves better:
+ * flags and widths (a number has no zeros before it), %x, %p, %n, long double,
+ * wide characters, and a raw %s, through which a client's text could pass.
+ * ------------------------------------------------------------------------- */
 
 /* Where a format is, and what it makes gathers for empm_write(). */
 typedef struct empm__answers_out {
@@ -20173,6 +20267,7 @@ typedef struct empm__sha256 {
     unsigned char block[64];       /* the last bytes % 64 of them */
 } empm__sha256;
 
+/* Words of 32 bits, big-endian in the message; sums wrap, as they must. */
 #define EMPM__SHA_TURN(x, n) ((x) >> (n) | (x) << (32 - (n)))
 #define EMPM__SHA_MIX(x, i, j, more) \
     (EMPM__SHA_TURN(x, i) ^ EMPM__SHA_TURN(x, j) ^ (more))
@@ -20186,7 +20281,11 @@ typedef struct empm__sha256 {
      h += ((a & b) | (c & (a | b))) +                                          \
           EMPM__SHA_MIX(a, 2, 13, EMPM__SHA_TURN(a, 22)))
 
-/* Takes one block of 64 bytes. The message schedule is a ring of 16 words. */
+/* Takes one block of 64 bytes (FIPS 180-4 6.2.2). The message schedule is a
+ * ring of 16 words, each replaced when the last round that reads it is over: 64
+ * bytes of the stack, where the text of the standard has 256. Eight rounds are
+ * written out, since after eight the words have their own names again; k holds
+ * the cube roots of primes. */
 static void empm__sha256_block(uint32_t h[8], const unsigned char *p)
 {
     static const uint32_t k[64] = {
@@ -20269,6 +20368,8 @@ static void empm__sha256_end(empm__sha256 *s, unsigned char out[32])
     unsigned char tail[72];
     int i;
     const size_t n = (at < 56 ? 56 : 120) - at;
+    /* up to the next 56 of 64, so that the length ends a block; a message that
+     * leaves no room for it gets one block more */
     memset(tail, 0, sizeof tail);
     tail[0] = 0x80;
     for (i = 0; i < 8; i++)
@@ -20278,7 +20379,9 @@ static void empm__sha256_end(empm__sha256 *s, unsigned char out[32])
         out[i] = (unsigned char)(s->h[i / 4] >> (24 - 8 * (i % 4)));
 }
 
-/* HMAC-SHA-256: a hash of the message within a hash. */
+/* HMAC-SHA-256: a hash of the message within a hash, each begun with a block of
+ * the key. A hash of key and message alone could be prolonged by anybody who
+ * knows one code and the length of its message. */
 typedef struct empm__hmac {
     empm__sha256  inner;
     unsigned char key[64];
@@ -20328,7 +20431,8 @@ static void empm__hmac_end(empm__hmac *m, unsigned char out[32])
     empm__sha256_end(&m->inner, out);
 }
 
-/* Are n bytes the same? The time tells nothing of where they differ. */
+/* Are n bytes the same? The time tells nothing of where they differ: `volatile`
+ * keeps the compiler from ending the loop at the first that does. */
 static int empm__secret_equal(const void *a, const void *b, size_t n)
 {
     const volatile unsigned char *p = (const volatile unsigned char *)a;
@@ -20340,7 +20444,9 @@ static int empm__secret_equal(const void *a, const void *b, size_t n)
     return differ == 0;
 }
 
-/* The value of a digit of base64, or -1. `url`: '-' and '_' for '+' and '/'. */
+/* The value of a digit of base64, or -1. `url`: '-' and '_' for '+' and '/',
+ * which a cookie or a path would have to escape. Comparisons serve: decoding is
+ * once a request, of some 40 bytes. */
 static int empm__base64_digit(int ch, int url)
 {
     return ch >= 'A' && ch <= 'Z' ? ch - 'A'
@@ -20566,7 +20672,7 @@ static void empm__shared_lock_mended(pthread_mutex_t *m)
  * slots are bytes, so that a shard is small and its lock is held for a few
  * stores. A shard that is full drops what has expired, then the entry of the
  * owner that has most, which expires first. A process that dies while it holds
- * the lock leaves the old value or the new one: the next one mends the lists.
+ * the lock leaves lists that the next one mends.
  * ------------------------------------------------------------------------- */
 
 #define EMPM__KV_SLOTS 255             /* of a shard: a number is a byte */
@@ -20804,6 +20910,15 @@ static int empm__kv_evict(const empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
     empm__kv_remove(kv, sh, victim);
     return EMPM_OK;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>store-entries -- a key is found, and its value read or written
+ *
+ * A call locks the one shard that can have the key, finds its place there, does
+ * its work on copies and unlocks. A value is never changed where it stands: the
+ * new one takes a slot of its own, so a process that dies in the middle leaves
+ * the old value or the new one.
+ * ------------------------------------------------------------------------- */
 
 /* A key's place. A good empm__kv_open() leaves the shard locked. */
 typedef struct empm__kv_at {
@@ -21119,6 +21234,19 @@ EMPM_API int empm_progress(empm_request *req, const char *token)
                   : empm_store_put(req->w->s, key, n, seen, sizeof seen, 60000);
 }
 
+EMPM_API int empm_progress_part(empm_request *req, enum empm_part_event event,
+                                empm_part *part, const void *data, size_t len,
+                                void *user)
+{
+    (void)event;
+    (void)part;
+    (void)data;
+    (void)len;
+    (void)user;
+    empm_progress(req, empm_query(req, "token"));
+    return EMPM_OK;
+}
+
 EMPM_API int empm_progress_page(empm_request *req, void *user)
 {
     char key[80], length[24];
@@ -21285,6 +21413,8 @@ static int64_t empm__rate_take(empm__kv *kv, const empm__location *l,
     size_t network, n = empm__rate_address(p, &network);
     int64_t r = 0;
     empm__kv_at at;
+    /* the limit, the family, the client's part of the address: two limits never
+     * share a count, nor do addresses of two kinds */
     memcpy(key, &l->rate_key, 8);
     key[8] = p->family;
     memcpy(key + 9, p->addr, n);
@@ -21293,6 +21423,8 @@ static int64_t empm__rate_take(empm__kv *kv, const empm__location *l,
         return r;
     if (at.slot != NULL && at.slot->len == sizeof even)
         memcpy(&even, at.value, sizeof even);
+    /* a request that is refused moves nothing: a client that keeps asking is
+     * let in as soon as one that waits */
     if (even > now_us + ahead)
         r = (int64_t)(even - now_us - ahead);
     else {
@@ -21314,6 +21446,7 @@ static const char *empm__rate_locate(empm_server *s, empm__location *l,
                                                : empm__location_unknown;
 }
 
+/* Also if no location has a limit yet: a number must make sense where it is. */
 static void empm__rate_check(const empm_config *cfg, const empm__chars *chars,
                              empm__report *rep)
 {
@@ -21374,6 +21507,8 @@ static int empm__rate_server_new(empm_server *s, const empm_server *old,
     return EMPM_OK;
 }
 
+/* The last of the servers that share the store frees it: during a reload the
+ * one before still counts in it. */
 static void empm__rate_server_free(empm_server *s)
 {
     if (s->rates == NULL || --s->rates->servers > 0)
@@ -21434,7 +21569,8 @@ static const empm__wing empm__rate_wing = EMPM__WING_OFF(NULL);
 
 #ifndef EVENTMPM_NO_CORS
 
-/* The next word of a list with blanks or commas between them; 0: the end. */
+/* The next word of a list with blanks or commas between them; 0: the end. In
+ * quotes a line of the file has several words as one value. */
 static int empm__cors_word(const char **list, const char **word, size_t *n)
 {
     const char *s = *list + strspn(*list, " \t,\"");
@@ -21549,13 +21685,16 @@ static void empm__cors_look(const empm__location *l, empm__report *rep)
                          l->path);
 }
 
+/* Each location is looked at when all of its lines have been taken. */
 static void empm__cors_check(const empm_config *cfg, const empm__chars *chars,
                              empm__report *rep)
 {
     empm__locations_look(cfg, chars, rep, empm__cors_look);
 }
 
-/* Sets a field to a list, with commas between its words. */
+/* Sets a field to a list, with commas between its words. empm__cors_list() has
+ * seen that it has at most 500 bytes: with a comma and a blank for each blank
+ * it cannot reach the end of `text`. */
 static void empm__cors_field(empm_request *req, const char *name,
                              const char *list)
 {
@@ -21590,7 +21729,9 @@ static const char *empm__cors_allowed(const empm_request *req)
                                                                    : NULL;
 }
 
-/* A preflight is answered here: no user is asked for, and no handler runs. */
+/* A preflight is answered here: no user is asked for, and no handler runs,
+ * since a browser sends neither password nor cookie with it (Fetch 4.8).
+ * OPTIONS without the two fields is a request like any other. */
 static int empm__cors_enter(empm_request *req)
 {
     const empm__location *l = req->location;
@@ -21917,6 +22058,8 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
     return EMPM_OK;
 }
 
+/* May take some milliseconds, as a hash of passwords must; what it has found is
+ * remembered (>>auth-passwords). */
 EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept)
 {
@@ -21949,6 +22092,7 @@ static const empm_account *empm__auth_find(struct empm__auth *auth,
 static int empm__auth_challenge(empm_request *req, const char *realm)
 {
     char text[300], *at = EMPM__ADD(text, "Basic realm=\"");
+    /* a quoted string: two bytes at most for each of the realm's */
     for (; *realm != '\0' && at < text + 240; realm++) {
         if (*realm == '"' || *realm == '\\')
             *at++ = '\\';
@@ -21984,6 +22128,11 @@ EMPM_API int empm_authenticate(empm_request *req, const char *realm,
  * AuthUserFile is a file of htpasswd's form: NAME:PASSWORD, one a line, what
  * begins with '#' and empty lines left out. It is read once, with the rights of
  * the user that starts the server, and becomes a table as a program has it.
+ *
+ * owner   of a table: the server, whose locations point into it; children have
+ *         copies since the fork. A user that is added or removed counts from
+ *         the next reload on, whose server reads the files anew
+ * shape   what is wrong with a file is said by its line, all of it in one start
  * ------------------------------------------------------------------------- */
 
 typedef struct empm__auth_file {
@@ -22018,7 +22167,8 @@ static const char *empm__auth_line_parse(char *line, empm_account *row)
     return NULL;
 }
 
-/* NULL, and half of one, are allowed. */
+/* NULL, and half of one, are allowed. The passwords in it are hashes, or are
+ * readable in the file: there is nothing to wipe. */
 static void empm__auth_file_free(empm__auth_file *f)
 {
     if (f != NULL) {
@@ -22028,7 +22178,10 @@ static void empm__auth_file_free(empm__auth_file *f)
     EMPM_FREE(f);
 }
 
-/* Makes a table of a file. NULL: it is said why, or rep->result is ENOMEM. */
+/* Makes a table of a file. NULL: it is said why, or rep->result is ENOMEM. The
+ * file has at most a row for each line, and one that ends the table: the first
+ * pass counts, so a row never moves. The table keeps the text, which the names
+ * and passwords lie in. */
 static empm__auth_file *empm__auth_file_new(const empm_config *cfg,
                                             const char *value,
                                             empm__report *rep)
@@ -22076,7 +22229,8 @@ static empm__auth_file *empm__auth_file_new(const empm_config *cfg,
     return NULL;
 }
 
-/* Is one of the names of `Require user` the user's? "": any is. */
+/* Is one of the names of `Require user` the user's? "": any is, which is what
+ * `Require valid-user` has left there. Names differ by case, as in Apache. */
 static int empm__auth_is_wanted(const char *users, const char *name)
 {
     char word[EMPM__ARGUMENT];
@@ -22090,7 +22244,8 @@ static int empm__auth_is_wanted(const char *users, const char *name)
 
 /* --- the wing ------------------------------------------------------------- */
 
-/* The texts stay where they are, in cfg. */
+/* The texts stay where they are, in cfg. A Require that is not about users is
+ * another's: `all granted` and its like belong to >>locations. */
 static const char *empm__auth_locate(empm_server *s, empm__location *l,
                                      const char *name, const char *value)
 {
@@ -22174,7 +22329,9 @@ static void empm__auth_check(const empm_config *cfg, const empm__chars *chars,
                          "Listen has no tls");
 }
 
-/* Reads the file of each location, and each file once. */
+/* Reads the file of each location, and each file once: two locations that name
+ * it have one table. They are compared by the text of the directive, so two
+ * spellings of one path cost memory and nothing else. */
 static int empm__auth_files_load(empm_server *s, empm__report *rep)
 {
     uint32_t i;
@@ -22196,7 +22353,9 @@ static int empm__auth_files_load(empm_server *s, empm__report *rep)
     return EMPM_OK;
 }
 
-/* The secret is of this start: what is remembered with it, processes forget. */
+/* The secret is of this server, and so are the passwords that are remembered
+ * with it: after a reload each is hashed once more, as its file may have
+ * changed. Without chance in the system nothing is remembered. */
 static int empm__auth_server_new(empm_server *s, const empm_server *old,
                                  empm__report *rep)
 {
@@ -22279,12 +22438,14 @@ static const empm__wing empm__auth_wing = EMPM__WING_OFF(NULL);
 #define EMPM__SESSION_SECRETS 4u
 
 struct empm__secrets {                 /* fixed; the first one signs */
-    unsigned n;
+    unsigned n;                        /* 0: there is no chance to be had */
     unsigned char key[EMPM__SESSION_SECRETS][32];
 };
 
-typedef struct empm__login {           /* a session, taken apart */
-    unsigned char chance[16];
+typedef struct empm__login {           /* a session, taken apart; in memory of
+                                          its request */
+    unsigned char chance[16];          /* its name in the store; new with each
+                                          login, so nobody can prepare one */
     int64_t       started_s, seen_s;
     char          value[EMPM__SESSION_VALUE + 1];
     int           valid;               /* else the rest says nothing */
@@ -22356,6 +22517,8 @@ static void empm__session_read(const struct empm__secrets *secrets,
             (long)EMPM__SESSION_HEAD + 32)
         return;
     n = (size_t)got - 32;
+    /* all secrets are tried, whether one has fitted or not: the time does not
+     * tell which one it was */
     for (i = 0; i < secrets->n; i++) {
         empm__session_sign(secrets->key[i], cfg->session_cookie_name, p, n,
                            mac);
@@ -22374,7 +22537,8 @@ static void empm__session_read(const struct empm__secrets *secrets,
                 now_s - l->seen_s < cfg->session_idle_timeout_ms / 1000);
 }
 
-/* For how many seconds the session may still be used. */
+/* For how many seconds the session may still be used. The browser drops the
+ * cookie then; that it does is a courtesy, the server looks at the times. */
 static int64_t empm__session_left(const empm_config *cfg, const empm__login *l,
                                   int64_t now_s)
 {
@@ -22393,7 +22557,10 @@ static void empm__session_key(const empm__login *l, unsigned char key[32])
 }
 #endif
 
-/* Has the session been logged out? What is not known counts as yes. */
+/* Has the session been logged out? What is not known counts as yes: a store
+ * that cannot be asked must not bring back what somebody has ended. Without a
+ * store a cookie that was copied lives on after the logout, until its time is
+ * over. */
 static int empm__session_is_out(const empm_server *s, const empm__login *l)
 {
 #ifndef EVENTMPM_NO_STORE
@@ -22426,6 +22593,8 @@ static void empm__session_log_out(empm_request *req, const empm__login *l)
     empm__session_key(l, key);
     if (req->w->s->store == NULL || left_s <= 0)
         return;
+    /* a minute more, by which the clocks of machines may differ, and a second
+     * for what is lost of fractions */
     r = empm__kv_put(req->w->s->store, key, sizeof key, NULL, NULL, 0,
                      left_s * 1000 + 61000, empm__store_now_ms());
     if (r < 0)
@@ -22479,7 +22648,9 @@ static int empm__session_send(empm_request *req, const empm__login *l)
     return r < 0 ? r : empm_set_header(req, "Cache-Control", "no-store");
 }
 
-/* The session of the request, which is read once; NULL: no memory. */
+/* The session of the request, which is read once; NULL: no memory. One that is
+ * in use is sent anew now and then, so that it does not idle out; not with each
+ * answer, as no cache could keep any of them. */
 static empm__login *empm__session_of(empm_request *req)
 {
     const empm_config *cfg = req->w->cfg;
@@ -22523,6 +22694,8 @@ EMPM_API int empm_session_start(empm_request *req, const char *value)
     if (l == NULL)
         return EMPM_ENOMEM;
     before = *l;
+    /* new chance for each login: the cookie from before it is worth nothing
+     * after it, whoever has set it (session fixation) */
     if (req->w->s->secrets->n == 0 ||
         empm__random_bytes(l->chance, sizeof l->chance) < 0) {
         *l = before;
@@ -22534,7 +22707,7 @@ EMPM_API int empm_session_start(empm_request *req, const char *value)
     memcpy(l->value, value, strlen(value) + 1);
     l->valid = 1;
     if ((r = empm__session_send(req, l)) < 0)
-        *l = before;
+        *l = before;                   /* no cookie, no session */
     else if (before.valid)             /* a login that this one replaces */
         empm__session_log_out(req, &before);
     return r;
@@ -22554,7 +22727,8 @@ EMPM_API int empm_session_end(empm_request *req)
 /* --- the wing ------------------------------------------------------------- */
 
 /* Takes the lines of SessionSecretFile. A key is made of each, for sessions
- * alone. Returns EMPM_OK, or it is said why. */
+ * alone: a file that serves for something else, too, gives nothing away.
+ * Returns EMPM_OK, or it is said why. */
 static int empm__secrets_load(struct empm__secrets *secrets,
                               const empm_config *cfg, empm__report *rep)
 {
@@ -23379,6 +23553,71 @@ EMPM_API int empm_part_take(empm_request *req, empm_part *part)
     return fd;
 }
 
+/* Writes all that a part holds to `fd`, and forces it to the disk. Returns
+ * NULL, or the call that has failed, with errno. */
+static const char *empm__forms_copy(const empm_part *part, int fd)
+{
+    char page[8192];
+    int64_t at = 0;
+    while (at < part->size) {
+        const size_t want = part->size - at > (int64_t)sizeof page
+                                ? sizeof page : (size_t)(part->size - at);
+        const char *from = part->data != NULL ? part->data + at : page;
+        ssize_t n = part->data != NULL ? (ssize_t)want
+                                       : pread(part->fd, page, want, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            errno = n == 0 ? EIO : errno;    /* shorter than what was written */
+            return "pread";
+        }
+        if ((n = write(fd, from, (size_t)n)) < 0 && errno != EINTR)
+            return "write";
+        at += n > 0 ? n : 0;
+    }
+    return fsync(fd) < 0 ? "fsync" : NULL;
+}
+
+EMPM_API int empm_part_save(empm_request *req, empm_part *part,
+                            const char *path)
+{
+    const empm__forms *f = req->forms;
+    const size_t n = strlen(path) + 32;
+    const char *failed = NULL;
+    char *beside;
+    int fd = -1, i, why;
+    if ((part->fd < 0 && part->data == NULL) || *path == '\0' ||
+        (!f->whole && f->reader.state == EMPM__FORM_DATA &&
+         part == &f->parts[f->n - 1]->pub))
+        return EMPM_EINVAL;
+    if ((beside = (char *)empm_alloc(req, n)) == NULL)
+        return EMPM_ENOMEM;
+    for (i = 0; fd < 0 && i < 100; i++) {
+        snprintf(beside, n, "%s.%08lx.part", path,
+                 ((unsigned long)getpid() << 16 ^
+                  (unsigned long)empm__now_us()) & 0xffffffffUL);
+        fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd < 0 && errno != EEXIST)
+            break;
+    }
+    if (fd < 0)
+        failed = "open";
+    else if ((failed = empm__forms_copy(part, fd)) == NULL &&
+             rename(beside, path) < 0)
+        failed = "rename";
+    if (failed == NULL)
+        return close(fd) == 0 ? EMPM_OK : EMPM_ESYS;
+    why = errno;
+    empm__request_log(req, EMPM_LOG_ERROR, 5804, "empm_part_save: %s: %s: %s",
+                      path, failed, strerror(why));
+    if (fd >= 0) {
+        unlink(beside);
+        close(fd);
+    }
+    errno = why;
+    return EMPM_ESYS;
+}
+
 /* --- the wing ------------------------------------------------------------- */
 
 /* The functions of a route with EMPM_UPLOAD. The program may refuse the request
@@ -23806,9 +24045,19 @@ static uint32_t empm__ear_take(empm__ear *ear, empm__news **list, uint32_t most,
     return n;
 }
 
-/* --- streams -------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>events-streams -- an answer that lasts, and broadcasts
+ *
+ * A stream is a request that suspends itself as soon as its client has all that
+ * the ring has for it. A broadcast, a client that can take more, the heartbeat
+ * and the stop of the server wake it, and all end in empm__events_go_on(),
+ * which sends what there is and waits again.
+ *
+ * runs on   the worker that owns the request; empm_broadcast() on any thread
+ * ------------------------------------------------------------------------- */
 
-/* Sets the fields of a stream, those that the handler has not set. */
+/* Sets the fields of a stream, those that the handler has not set. Nothing may
+ * keep it on its way, or give it to another client. */
 static void empm__events_head(empm_request *req)
 {
     char *end;
@@ -23823,7 +24072,9 @@ static void empm__events_head(empm_request *req)
     empm_set_header(req, "X-Accel-Buffering", "no");
 }
 
-/* The last words: clients come back, but not all at once. */
+/* The last words: clients come back, but not all at once. Each gets a time of
+ * its own, from 0.5 to 2.5 seconds, made of the address of its request: chance
+ * is not needed, only that streams which end together differ. */
 static int empm__events_end(empm_request *req)
 {
     const uint32_t some = (uint32_t)((uintptr_t)req / 64) * 2654435761u +
@@ -23846,6 +24097,8 @@ static int empm__events_send(empm_request *req, empm__ear *ear, int *wrote)
     uint64_t lost;
     uint32_t n, i;
     int r = 0;
+    /* a reference to each event is held without the lock: the ring may drop it
+     * meanwhile. After an error the rest of the portion is only given back */
     for (;;) {
         const int64_t room = EMPM__EVENTS_AHEAD - req->io.out_left -
                              (int64_t)req->body_out_bytes;
@@ -23889,6 +24142,8 @@ static int empm__events_go_on(empm_request *req, empm__ear *ear, int beat)
                               ear);
     if (ticket == 0)
         return empm__events_end(req);
+    /* one that is ahead of its client waits for room, and not in the list: a
+     * broadcast has nothing to tell it */
     req->room_at = more ? EMPM__EVENTS_AHEAD / 2 : 0;
     if (!more && !empm__ear_wait(ear, ticket))
         empm_resume(req->w->s, ticket);      /* one has come meanwhile */
@@ -23907,6 +24162,8 @@ static int empm__events_wake(empm_request *req, enum empm_why why, void *user)
     return empm__events_go_on(req, (empm__ear *)user, why == EMPM_TIMEOUT);
 }
 
+/* The listener is in memory of its request, so the cleanup that takes it out of
+ * its channel runs before that memory goes. HEAD gets the fields alone. */
 EMPM_API int empm_events(empm_request *req, const char *channel)
 {
     empm__ear *ear;
@@ -23930,10 +24187,13 @@ EMPM_API int empm_events(empm_request *req, const char *channel)
         empm__ear_leave(ear);
         return 503;
     }
+    /* a graceful stop ends it rather than wait for it. A comment opens it if no
+     * event waits, so that the client sees that its stream is there */
     req->drains = 1;
     return empm__events_go_on(req, ear, 1);
 }
 
+/* For this client alone, and before the channel's: no lock, no ring. */
 EMPM_API int empm_event(empm_request *req, const char *event, const char *id,
                         const void *data, size_t len)
 {
@@ -23972,6 +24232,11 @@ static uint32_t empm__events_tell(empm__engine *e, const char *name,
     return n;
 }
 
+/* The event is made before the lock is taken, and the ones that leave the ring
+ * are freed after it. Without a channel nobody listens: then nothing is kept,
+ * and so nobody can fill memory by broadcasts to names that nobody reads. The
+ * listeners are told in portions, with the lock free between them; those that
+ * join meanwhile have seen the event in the ring, and `seen` ends the loop. */
 EMPM_API int empm_broadcast(empm_server *s, const char *channel,
                             const char *event, const char *id,
                             const void *data, size_t len)
@@ -24022,6 +24287,7 @@ static int empm__events_engine_new(empm__engine *e)
     if (e->channels == NULL)
         return EMPM_ENOMEM;
     memset(e->channels, 0, sizeof *e->channels);
+    /* no secret, but a client cannot choose names that meet in one bucket */
     e->channels->seed = ((uint32_t)empm__now_us() ^ (uint32_t)e->pid << 16) *
                         2654435761u | 1u;
     for (i = 0; i < EMPM__EVENTS_LOCKS; i++)
@@ -25650,23 +25916,17 @@ static unsigned char *empm__tls_seal(empm__tls_conn *t, empm__tls_cipher *x,
 }
 
 /* ---------------------------------------------------------------------------
- * >>tls-transport -- the calls of a connection whose keys are known
+ * >>tls-sending -- plaintext goes out as records, and so do alerts
  *
- * The table of >>transport over the records above. A call seals or opens as
- * many records as it may in the scratch memory of its worker, so a connection
- * that does not wait for its client has no memory but its keys.
+ * A call seals as many records as it may in the scratch memory of its worker
+ * and sends them at once. Ciphertext that the socket refuses is kept, since its
+ * numbers are used up, and goes before anything else; until it has gone, the
+ * plaintext that it stands for counts as not sent.
  *
- *     send   vectors, a file --> up to three records in w->wire --> one send()
- *                                     what the socket refuses --> t->out
- *     recv   one recv() --> records in w->wire --> the reader's buffer
- *                                     what it has no room for --> t->in
+ *     vectors, a file --> up to three records in w->wire --> one send()
+ *                               what the socket refuses --> t->out
  *
- * The ends: close_notify from the client is like a FIN, after which it still
- * gets its answer; ours goes out once, with finish(), and what comes behind it
- * is dropped unread. Anything that is forged, out of order or too long ends the
- * connection with the alert that RFC 5246 7.2.2 has for it.
- *
- * runs on   the worker that owns the connection; drop() on the listener, too
+ * runs on   the worker that owns the connection
  * ------------------------------------------------------------------------- */
 
 /* Sends the ciphertext that waits. 1: all of it; else as send() says. It goes
@@ -25867,6 +26127,24 @@ static void empm__tls_fatal(empm__conn *c, empm__tls_conn *t, int alert)
     t->sent_end = 1;
     errno = ECONNRESET;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>tls-transport -- the calls of a connection whose keys are known
+ *
+ * The table of >>transport over the records above. A call opens as many records
+ * as the reader has room for, so a connection that does not wait for its client
+ * has no memory but its keys.
+ *
+ *     recv   one recv() --> records in w->wire --> the reader's buffer
+ *                                     what it has no room for --> t->in
+ *
+ * The ends: close_notify from the client is like a FIN, after which it still
+ * gets its answer; ours goes out once, with finish(), and what comes behind it
+ * is dropped unread. Anything that is forged, out of order or too long ends the
+ * connection with the alert that RFC 5246 7.2.2 has for it.
+ *
+ * runs on   the worker that owns the connection; drop() on the listener, too
+ * ------------------------------------------------------------------------- */
 
 /* A record of n bytes belongs to a handshake: the client asks for new keys, and
  * no engine is there to make them. RFC 5246 7.2.2 has a warning for that, after
@@ -32373,9 +32651,15 @@ static const char *empm__cgi_head(empm__cgi *cgi, empm_request *req, char *s,
  * source    RFC 3875 4.1
  * ------------------------------------------------------------------------- */
 
-/* Is the path, decoded, free of control characters? No program expects a line
- * break in it: one cuts PATH_INFO short in PHP, and forges lines in its logs.
- * All of it counts, also what a script that stands in for it does not get. */
+/* May a program have the path? No program expects a line break in it: one cuts
+ * PATH_INFO short in PHP, and forges lines in its logs. And a program cannot
+ * tell a "%2f" from the slashes between which locations and routes have
+ * compared: "/app%2fadmin" would be its "/app/admin", past what guards that,
+ * and "..%2f" would lead upwards. All of the path counts, also what a script
+ * that stands in for it does not get, for that reads REQUEST_URI. Apache
+ * refuses the same unless AllowEncodedSlashes is on.
+ *
+ * source    RFC 3875 4.1.5 */
 static int empm__cgi_path_is_plain(const empm_request *req)
 {
     const empm__path *p = &req->path;
@@ -32383,7 +32667,7 @@ static int empm__cgi_path_is_plain(const empm_request *req)
     int i;
     for (i = 0; i < p->n; i++)
         for (s = p->seg[i]; *s != '\0'; s++)
-            if ((unsigned char)*s < ' ' || *s == 127)
+            if ((unsigned char)*s < ' ' || *s == 127 || *s == '/')
                 return 0;
     return 1;
 }
@@ -33192,6 +33476,76 @@ static int empm__fcgi_no_wait(empm__fcgi *x)
     return 499;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>fastcgi-pieces -- what is sent, and what the pieces of an answer become
+ *
+ * The parts of an exchange that neither wait nor go on to another part: the
+ * records of a request, and whether they may be sent again; messages, head and
+ * body of the answer, and how much more of it has room. A piece may begin and
+ * end at any byte, so what has come of a line or a head is kept in the request.
+ * ------------------------------------------------------------------------- */
+
+/* How long attempts to connect may take from their beginning. */
+static int empm__fcgi_patience(const empm__fcgi *x)
+{
+    return x->group->connect_ms > 0
+               ? x->group->connect_ms
+               : x->req->w->cfg->proxy_connect_timeout_ms;
+}
+
+/* How much of that is left. */
+static int empm__fcgi_patience_left(const empm__fcgi *x)
+{
+    return empm__time_until(empm__time_after(x->began_ms,
+                                             empm__fcgi_patience(x)),
+                            empm__now_ms());
+}
+
+/* Writes the records before the body: into the scratch, which is enough for
+ * nearly all, else into memory of the request's own. Returns EMPM_OK, or a
+ * status. */
+static int empm__fcgi_prepare(empm__fcgi *x)
+{
+    empm_request *req = x->req;
+    char *to = empm__worker_scratch(req->w);
+    empm__fcgi_writer w;
+    size_t len, cap = to != NULL ? EMPM__SCRATCH : 0;
+    for (;;) {
+        empm__fcgi_begin(&w, to, cap, x->keeps);
+        x->head_len = empm__cgi_params(&w, req, &x->place);
+        if (x->head_len == 0)
+            return 431;
+        if (x->head_len <= cap)
+            break;
+        cap = x->head_len;
+        if ((to = (char *)empm_alloc(req, cap)) == NULL)
+            return 503;
+    }
+    x->head = to;
+    x->sent = 0;
+    empm_body(req, &len);
+    x->all = (int64_t)x->head_len + empm__fcgi_body_bytes((int64_t)len);
+    return EMPM_OK;
+}
+
+/* May the request be sent again, to another back end? Nothing of it has been
+ * done twice then: nothing has been sent, or the method is safe, and nothing of
+ * an answer has come. */
+static int empm__fcgi_may_retry(const empm__fcgi *x)
+{
+    const char *m = empm_method(x->req);
+    return !x->begun && (x->sent == 0 || strcmp(m, "GET") == 0 ||
+                         strcmp(m, "HEAD") == 0 || strcmp(m, "OPTIONS") == 0);
+}
+
+/* The request begins anew at the same back end or at another one. */
+static void empm__fcgi_rewind(empm__fcgi *x)
+{
+    x->sent = 0;
+    x->head_len = 0;                 /* made anew when it is connected */
+    memset(&x->reader, 0, sizeof x->reader);
+}
+
 /* Takes a piece of messages, which may end anywhere: each line of them is a
  * line in the error log. */
 static void empm__fcgi_messages(empm__fcgi *x, const char *s, size_t n)
@@ -33316,6 +33670,35 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
                ? NULL : "";                      /* that has been said */
 }
 
+/* Is all of the answer here, but for the record that ends it? */
+static int empm__fcgi_has_all(const empm__fcgi *x)
+{
+    return x->head_done && x->length >= 0 && x->given == x->length;
+}
+
+/* How much of what the back end sends next has room: what is read is never
+ * lost. A client that does not read shall have no more than half of
+ * LimitResponseSpool, and others the rest of what there is. Without an overflow
+ * there is the memory of EMPM_RESPONSE_BUFFER, unless the overflow has bytes
+ * that go first. */
+static size_t empm__fcgi_room(const empm__fcgi *x)
+{
+    const empm_request *req = x->req;
+    const empm__io *io = &req->io;
+    const int64_t most = req->w->cfg->limit_response_spool;
+    const int64_t waits = io->out_left + (int64_t)req->body_out_bytes;
+    const int spools = io->out_last != NULL && empm__io_has_slice(io->out_last);
+    if (!spools && waits + (int64_t)EMPM__SCRATCH <= EMPM_RESPONSE_BUFFER)
+        return EMPM__SCRATCH;        /* nearly all answers: no look at more */
+    if (io->out_left <= most / 2 &&
+        most - io->out_left >= 2 * (int64_t)EMPM__SCRATCH &&
+        empm__pool_spool_has(req->w, EMPM_TURN_BYTES, io->spool_fd < 0))
+        return EMPM__SCRATCH;
+    if (spools || waits > EMPM_RESPONSE_BUFFER / 2)
+        return 0;
+    return empm__min(EMPM_RESPONSE_BUFFER / 2, EMPM__SCRATCH);
+}
+
 /* ---------------------------------------------------------------------------
  * >>fastcgi-exchange -- connect, send, read the answer
  *
@@ -33349,12 +33732,6 @@ static int empm__fcgi_wait(empm__fcgi *x, int events, int ms)
                : empm__fcgi_no_wait(x);
 }
 
-/* Is all of the answer here, but for the record that ends it? */
-static int empm__fcgi_has_all(const empm__fcgi *x)
-{
-    return x->head_done && x->length >= 0 && x->given == x->length;
-}
-
 /* The back end has taken and given nothing for too long. */
 static int empm__fcgi_too_late(empm__fcgi *x)
 {
@@ -33374,24 +33751,6 @@ static int empm__fcgi_wait_on(empm__fcgi *x)
         return empm__fcgi_too_late(x);
     return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
                                                : EMPM_FD_IN, left_ms);
-}
-
-/* May the request be sent again, to another back end? Nothing of it has been
- * done twice then: nothing has been sent, or the method is safe, and nothing of
- * an answer has come. */
-static int empm__fcgi_may_retry(const empm__fcgi *x)
-{
-    const char *m = empm_method(x->req);
-    return !x->begun && (x->sent == 0 || strcmp(m, "GET") == 0 ||
-                         strcmp(m, "HEAD") == 0 || strcmp(m, "OPTIONS") == 0);
-}
-
-/* The request begins anew at the same back end or at another one. */
-static void empm__fcgi_rewind(empm__fcgi *x)
-{
-    x->sent = 0;
-    x->head_len = 0;                 /* made anew when it is connected */
-    memset(&x->reader, 0, sizeof x->reader);
 }
 
 /* This back end has failed: the next one is tried, each once, or the request
@@ -33459,29 +33818,6 @@ static int empm__fcgi_broken(empm__fcgi *x, const char *why)
         return empm__fcgi_open(x);
     }
     return empm__fcgi_next(x, 502, 5703, why);
-}
-
-/* How much of what the back end sends next has room: what is read is never
- * lost. A client that does not read shall have no more than half of
- * LimitResponseSpool, and others the rest of what there is. Without an overflow
- * there is the memory of EMPM_RESPONSE_BUFFER, unless the overflow has bytes
- * that go first. */
-static size_t empm__fcgi_room(const empm__fcgi *x)
-{
-    const empm_request *req = x->req;
-    const empm__io *io = &req->io;
-    const int64_t most = req->w->cfg->limit_response_spool;
-    const int64_t waits = io->out_left + (int64_t)req->body_out_bytes;
-    const int spools = io->out_last != NULL && empm__io_has_slice(io->out_last);
-    if (!spools && waits + (int64_t)EMPM__SCRATCH <= EMPM_RESPONSE_BUFFER)
-        return EMPM__SCRATCH;        /* nearly all answers: no look at more */
-    if (io->out_left <= most / 2 &&
-        most - io->out_left >= 2 * (int64_t)EMPM__SCRATCH &&
-        empm__pool_spool_has(req->w, EMPM_TURN_BYTES, io->spool_fd < 0))
-        return EMPM__SCRATCH;
-    if (spools || waits > EMPM_RESPONSE_BUFFER / 2)
-        return 0;
-    return empm__min(EMPM_RESPONSE_BUFFER / 2, EMPM__SCRATCH);
 }
 
 /* Waits until the client has read half of what there is for it. The back end
@@ -33619,33 +33955,6 @@ static int empm__fcgi_send(empm__fcgi *x, int first)
     return empm__fcgi_wait_on(x);
 }
 
-/* Writes the records before the body: into the scratch, which is enough for
- * nearly all, else into memory of the request's own. Returns EMPM_OK, or a
- * status. */
-static int empm__fcgi_prepare(empm__fcgi *x)
-{
-    empm_request *req = x->req;
-    char *to = empm__worker_scratch(req->w);
-    empm__fcgi_writer w;
-    size_t len, cap = to != NULL ? EMPM__SCRATCH : 0;
-    for (;;) {
-        empm__fcgi_begin(&w, to, cap, x->keeps);
-        x->head_len = empm__cgi_params(&w, req, &x->place);
-        if (x->head_len == 0)
-            return 431;
-        if (x->head_len <= cap)
-            break;
-        cap = x->head_len;
-        if ((to = (char *)empm_alloc(req, cap)) == NULL)
-            return 503;
-    }
-    x->head = to;
-    x->sent = 0;
-    empm_body(req, &len);
-    x->all = (int64_t)x->head_len + empm__fcgi_body_bytes((int64_t)len);
-    return EMPM_OK;
-}
-
 /* Is connected: the request is sent. */
 static int empm__fcgi_connected(empm__fcgi *x)
 {
@@ -33660,22 +33969,6 @@ static int empm__fcgi_connected(empm__fcgi *x)
     x->req->stays = 1;
     x->req->gathers = !x->group->flushes;
     return empm__fcgi_send(x, 1);
-}
-
-/* How long attempts to connect may take from their beginning. */
-static int empm__fcgi_patience(const empm__fcgi *x)
-{
-    return x->group->connect_ms > 0
-               ? x->group->connect_ms
-               : x->req->w->cfg->proxy_connect_timeout_ms;
-}
-
-/* How much of that is left. */
-static int empm__fcgi_patience_left(const empm__fcgi *x)
-{
-    return empm__time_until(empm__time_after(x->began_ms,
-                                             empm__fcgi_patience(x)),
-                            empm__now_ms());
 }
 
 /* Waits before it connects again to a unix socket whose queue is full: no event
@@ -33802,23 +34095,15 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
     if (x->wait.ticket != 0)         /* whatever the reason: is there a seat? */
         empm__fcgi_begin_at(x, empm__backend_wait_end(req->w, x->group,
                                                       &x->wait));
-    switch (why) {
-    case EMPM_GONE:
+    if (why == EMPM_GONE) {
         empm__fcgi_close(x);
         return 499;
-    case EMPM_STOPPING:
-        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "the server stops");
-    case EMPM_TIMEOUT:
-        if (x->phase == EMPM__FCGI_CONNECTING && x->fd >= 0)
-            return empm__fcgi_next(x, 503, 5704, "cannot be reached in "
-                                   "ProxyConnectTimeout");
-        if (x->phase != EMPM__FCGI_CONNECTING)
-            return empm__fcgi_too_late(x);
-        break;                       /* the pause before another attempt, or
-                                        the wait for a seat */
-    default:
-        break;
     }
+    if (why == EMPM_STOPPING)
+        return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "the server stops");
+    /* Time that is over is no case of its own: on a machine that is late the
+     * back end may have got on meanwhile. Whoever finds that it has not, and
+     * would wait again, finds no time left. */
     if (x->fd < 0)
         return x->at != NULL ? empm__fcgi_open(x) : empm__fcgi_connect(x);
     if (x->phase == EMPM__FCGI_CONNECTING)
@@ -33830,9 +34115,14 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
 static int empm__fcgi_serve(empm_request *req, empm__backends *group,
                             const empm__script *place)
 {
+    char path[208];
     empm__fcgi *x;
-    if (!empm__cgi_path_is_plain(req))
+    if (!empm__cgi_path_is_plain(req)) {
+        empm__request_log(req, EMPM_LOG_INFO, 5713, "%s: a path with \"%%2f\" "
+                          "or a control character is for no program: 404",
+                          empm__request_path_shown(req, path, sizeof path));
         return 404;
+    }
     if ((x = (empm__fcgi *)empm_alloc(req, sizeof *x + req->fields_len)) ==
         NULL)
         return 503;
@@ -34171,9 +34461,10 @@ static int empm__fcgi_route(empm_request *req, void *user)
     at.name = empm__request_segments(req, 0, first, "");
     at.rest = empm__request_segments(req, first, req->path.n, "");
     at.root = r->backends->root[0] != '\0' ? r->backends->root : NULL;
-    /* a name below a folder that we cannot see: no segment of it leads out */
+    /* a name below a folder that we cannot see, maybe one of Windows: no
+     * segment of it leads out */
     for (i = first; at.root != NULL && i < req->path.n; i++)
-        if (strpbrk(req->path.seg[i], "/\\") != NULL)
+        if (strchr(req->path.seg[i], '\\') != NULL)
             return 404;
     at.file = at.root != NULL && at.rest != NULL ? at.rest + 1 : NULL;
     if (at.name == NULL || at.rest == NULL)
@@ -39399,7 +39690,8 @@ struct empm_test {
     uint32_t      index;         /* of the connection; NIL: there is none */
     int           patience_ms;
     size_t        piece;         /* 0: input arrives at once */
-    char         *in;
+    char         *in;            /* requests, as in the picture above: no copy
+                                    is made of what recv() has given */
     size_t        in_at, in_here, in_len;
     int           in_ended;      /* the client has sent its last */
     char         *out;           /* answers, since the last request was sent */
@@ -39420,6 +39712,10 @@ static empm_test *empm__test_of(const empm__conn *c)
 
 /* --- the transport -------------------------------------------------------- */
 
+/* Has the shortcomings of a socket, which code must stand: it gives no more
+ * than has arrived, says that only an event can bring more, and the end of the
+ * client's words is a read of 0 bytes. The flag is cleared first, since input
+ * that arrives later sets it anew. */
 static ssize_t empm__test_recv(empm__worker *w, empm__conn *c, void *buf,
                                size_t n)
 {
@@ -39458,6 +39754,9 @@ static char *empm__test_room(empm_test *t, size_t n)
     return t->out + t->out_len;
 }
 
+/* Takes everything at once: a client that reads slowly is no matter of a
+ * handler's, and the answer is kept whole for the checks of the caller. What is
+ * beyond EMPM_TEST_ANSWER is a connection lost, so an endless stream ends. */
 static ssize_t empm__test_send(empm__worker *w, empm__conn *c,
                                const struct iovec *v, int n, int more,
                                int64_t *wire)
@@ -39480,6 +39779,8 @@ static ssize_t empm__test_send(empm__worker *w, empm__conn *c,
     return sum;
 }
 
+/* A file without sendfile(). One that is shorter than it was gives 0, as a
+ * socket's transport does. */
 static ssize_t empm__test_file(empm__worker *w, empm__conn *c, int fd,
                                int64_t *off, size_t n, int64_t *wire)
 {
@@ -39500,12 +39801,14 @@ static ssize_t empm__test_file(empm__worker *w, empm__conn *c, int fd,
     return r;
 }
 
+/* No event announces input that has arrived and is not read. */
 static int empm__test_pending(const empm__conn *c)
 {
     const empm_test *t = empm__test_of(c);
     return t->in_here > t->in_at;
 }
 
+/* The client sees the end by the record, which is free afterwards. */
 static void empm__test_finish(empm__worker *w, empm__conn *c, int closing)
 {
     (void)w; (void)c; (void)closing;
@@ -39552,6 +39855,8 @@ static int empm__test_read_chunks(empm_test *t, char *in, size_t n)
     int r;
     memset(&k, 0, sizeof k);
     empm__head_init(&trailers, fields, (int)EMPM__COUNT(fields), 0);
+    /* the parser of requests, since the grammar is the same; t->text has room
+     * for all n bytes, of which chunks are only a part */
     while ((r = empm__chunk_parse(&k, &t->cfg, &t->s->chars, &trailers, in, &at,
                                   (uint32_t)n)) == EMPM__DATA) {
         const size_t have = empm__min(n - at, (size_t)k.left);
@@ -39575,6 +39880,7 @@ static int empm__test_read(empm_test *t)
     char *at;
     t->status = 0;
     t->head_len = t->body_len = 0;
+    /* a head is longer than "HTTP/1.1 200", so the status can be read there */
     while ((head = empm__test_head_end(t->out + from,
                                        t->out_len - from)) > 12) {
         t->status = atoi(t->out + from + 9);
@@ -39595,6 +39901,7 @@ static int empm__test_read(empm_test *t)
         if (*at == '\r' || *at == '\n')
             *at = '\0';
     from += head;
+    /* RFC 9112 6.3: no body, chunks, a length, or all until the end */
     if (t->head_only || t->status == 204 || t->status == 304)
         ;
     else if (empm_test_header(t, "Transfer-Encoding") != NULL)
@@ -39636,8 +39943,20 @@ EMPM_API empm_server *empm_test_server(empm_test *t)
     return t->s;
 }
 
-/* --- worker and listener in one ------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>testing-calls -- worker and listener in one, and the calls
+ *
+ * The thread that calls plays both: it lets input arrive, runs the connection
+ * as a worker does, then does one round of the listener, until the connection
+ * rests. So a test is as quick as its handlers; only what waits for a time
+ * takes it, and empm_test_patience() bounds that.
+ *
+ * shape   a call of >>calls-test puts in input or an event, then runs; what it
+ *         returns is told there
+ * ------------------------------------------------------------------------- */
 
+/* NULL: there is no connection, since none has begun or the last one has ended.
+ * The next request then begins one, as a client would. */
 static empm__conn *empm__test_conn(const empm_test *t)
 {
     return t->index == EMPM__NIL ? NULL
@@ -39675,8 +39994,9 @@ static void empm__test_offer(empm_test *t, uint32_t ready)
 }
 
 /* One round of the listener, which waits until `until_ms` at most, and the jobs
- * that come of it: none of what concerns siblings, accepting and other
- * threads. */
+ * that come of it: none of what concerns siblings, accepting and other threads.
+ * The order is that of empm__listener_round(): posts first, then events, then
+ * deadlines, so that a ticket that has been resumed in time is not too late. */
 static void empm__test_round(empm_test *t, uint32_t until_ms)
 {
     empm__engine *e = &t->s->engine;
@@ -39702,11 +40022,13 @@ static void empm__test_round(empm_test *t, uint32_t until_ms)
     empm__listener_timers(e, &b);
     if (empm__time_is_late(empm__wings_chore_at(e), b.now_ms))
         empm__wings_chore(e);
+    /* the link is read first: a job owns its record while it runs */
     while (b.head != EMPM__NIL) {
         const uint32_t job = b.head;
         b.head = empm__slab_conn(&e->slab, job)->queue_next;
         empm__conn_run(&e->workers[0], job);
     }
+    /* the record has gone back to the slab, and could be another's */
     if (t->index != EMPM__NIL && empm__test_conn(t)->protocol == EMPM__FREE)
         t->index = EMPM__NIL;
 }
@@ -39730,7 +40052,9 @@ static int empm__test_arrive(empm_test *t)
     return 1;
 }
 
-/* Does the connection wait for the client's next word, and for nothing else? */
+/* Does the connection wait for the client's next word, and for nothing else?
+ * Only then may a request begin: in all other states something of the server is
+ * still under way, and time alone can bring it on. */
 static int empm__test_rests(const empm__conn *c)
 {
     return c->state == EMPM__KEEPALIVE || c->state == EMPM__READ_HEAD ||
@@ -39738,7 +40062,9 @@ static int empm__test_rests(const empm__conn *c)
 }
 
 /* Runs until the connection rests or has ended, at most ms; and reads the
- * answer. Returns as the public calls do. */
+ * answer. Returns as the public calls do: the status of a whole answer, or why
+ * there is none: no room for it, the connection's end, a request that is not
+ * whole itself, or a handler that has not answered within the time. */
 static int empm__test_run(empm_test *t, int ms)
 {
     const uint32_t until_ms = empm__time_after(empm__now_ms(), ms);
@@ -39777,13 +40103,17 @@ static char *empm__test_input(empm_test *t, size_t n)
         memcpy(in, t->in + t->in_at, left);
     EMPM_FREE(t->in);
     t->in = in;
+    /* what recv() has given is dropped here, so input does not grow */
     t->in_here -= t->in_at;
     t->in_at = 0;
     t->in_len = left + n;
     return in + left;
 }
 
-/* Begins a request, or goes on with one that was not whole. */
+/* Begins a request, or goes on with one that was not whole: then the answers so
+ * far stay, since an interim one may be among them. A connection without an io
+ * has nothing in flight. Returns EMPM_OK, EMPM_ENOMEM, or EMPM_EMISUSE: a
+ * request has not ended, and a second one would wait behind it. */
 static int empm__test_begin(empm_test *t)
 {
     const empm__conn *c = empm__test_conn(t);
@@ -39861,11 +40191,15 @@ EMPM_API int empm_test_time_out(empm_test *t)
     const empm__conn *c = empm__test_conn(t);
     if (c == NULL || c->state != EMPM__SUSPENDED)
         return EMPM_EMISUSE;
+    /* as if its time had passed: the wheel need not turn for that */
     empm__request_of(c)->wake_deadline = empm__now_ms();
     empm__test_offer(t, EMPM__READY_TIMEOUT);
     return empm__test_run(t, t->patience_ms);
 }
 
+/* A socket that is closed at the other end can be read, be written to, and
+ * stays so. The request sees that at its next call or wait, and gets to its
+ * end. */
 EMPM_API void empm_test_hang_up(empm_test *t)
 {
     t->in_ended = 1;
@@ -39917,6 +40251,8 @@ EMPM_API empm_test *empm_test_open(const empm_config *cfg)
     t->session.of = &empm__test_transport;
     t->index = EMPM__NIL;
     t->patience_ms = 5000;
+    /* a copy, without what a test must not touch: ports, processes, logs, and
+     * rights, which only root could change. Its texts stay the caller's */
     t->cfg = *cfg;
     t->cfg.processes = 0;
     t->cfg.threads_per_child = 1;
@@ -39942,7 +40278,10 @@ EMPM_API empm_test *empm_test_open(const empm_config *cfg)
     return NULL;
 }
 
-/* The last look: a request that waits, and what requests have left behind. */
+/* The last look: a request that waits, and what requests have left behind. A
+ * suspended one is told first, by its name, as its end would hide it; after the
+ * client has gone every counter of what requests hold must be 0. Returns
+ * EMPM_OK or EMPM_EMISUSE, with a line in the log for each fault. */
 static int empm__test_leaks(empm_test *t)
 {
     const empm__pool *pool = &t->s->engine.pool;
@@ -39982,6 +40321,7 @@ EMPM_API int empm_test_close(empm_test *t)
             cfg->on_thread_stop(t->s, e->workers[0].thread_data, cfg->user);
         if (t->hooked >= 1 && cfg->on_child_stop != NULL)
             cfg->on_child_stop(t->s, cfg->user);
+        /* what a worker's thread frees at its end: there was no thread */
         if (e->workers != NULL) {
             empm__pages_free(e->workers[0].pages);
             EMPM_FREE(e->workers[0].scratch);
@@ -40314,6 +40654,18 @@ static int empm__orders_next_byte(const int *fds, int n, int64_t ms,
  * answered only as long as the engine answers. Its variables are taken out of
  * the environment, so that programs of handlers do not speak for the server.
  * Here are also the instants of processes, and how a stop goes on.
+ *
+ * A unit for it, with PidFile below /run/server and logs below /var/log/server:
+ *
+ *     [Service]
+ *     Type=notify
+ *     NotifyAccess=all
+ *     ExecStart=/usr/local/bin/server -f /etc/server.conf
+ *     ExecReload=/bin/kill -USR1 $MAINPID
+ *     KillMode=mixed
+ *     WatchdogSec=30
+ *     RuntimeDirectory=server
+ *     LogsDirectory=server
  * ------------------------------------------------------------------------- */
 
 typedef struct empm__manager {       /* none: path and usec are "" */
@@ -44559,10 +44911,12 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5710  a back end's X-Sendfile names no file that may be sent: 404, 403
  *   5711  XSendFilePath is not there
  *   5712  the sources of scripts can be read by the path of another route
+ *   5713  a path that no program is asked for: "%2f" or a control character
  *   5800  an upload cannot be written to the descriptor of on_part
  *   5801  Require of a user needs AuthUserFile
  *   5802  AuthUserFile: passwords come over plain HTTP
  *   5803  AuthUserFile cannot be read, or a line of it has no user
+ *   5804  empm_part_save() cannot make the file
  *   5810  RateLimitSize is too small or too large, or there is no such memory
  *   5811  RateLimit: its store does not answer, so nobody is refused
  *   5812  RateLimit is reached: a client gets 429
@@ -44669,6 +45023,155 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *
  * Each worker waits for the disk by itself; more than one child may write. The
  * titles are any text: the database gets them as values, and JSON as strings.
+ * ------------------------------------------------------------------------- */
+
+/* ---------------------------------------------------------------------------
+ * >>firmware -- a whole program: a page of a device that takes its firmware
+ *
+ *     #define EVENTMPM_IMPLEMENTATION       // cc firmware.c
+ *     #include "eventmpm.h"
+ *
+ *     static const char page[] =
+ *         "<!doctype html><title>Firmware</title><form>"
+ *         "<input name=version required placeholder=Version>"
+ *         "<input name=image required type=file><button>Send</button></form>"
+ *         "<progress value=0></progress><pre></pre><script>"
+ *         "let $ = name => document.querySelector(name);"
+ *         "$('form').onsubmit = async event => {"
+ *         "  event.preventDefault();"
+ *         "  let token = Math.random(), look = setInterval(async () => {"
+ *         "    let p = await (await fetch('/progress?token=' + token)).json();"
+ *         "    $('progress').value = p.received / p.length }, 300);"
+ *         "  let answer = await fetch('/firmware?token=' + token, {"
+ *         "    method: 'POST', body: new FormData($('form')) });"
+ *         "  clearInterval(look); $('pre').textContent = await answer.text() }"
+ *         "</script>";
+ *
+ *     static int owner_only(empm_request *req, void *user)
+ *     {
+ *         static const empm_account accounts[] = {
+ *             { "owner", "{PLAIN}change me" },  // or: openssl passwd -5
+ *             { NULL, NULL }
+ *         };
+ *         (void)user;                       // before a byte of it is read
+ *         return empm_same_origin(req)
+ *                    ? empm_authenticate(req, "device", accounts) : 403;
+ *     }
+ *
+ *     static int flash(empm_request *req, void *user)
+ *     {
+ *         empm_part *image = empm_part_find(req, "image");
+ *         const char *version = empm_form(req, "version");
+ *         if (image == NULL || image->fd < 0 || version == NULL)
+ *             return 422;
+ *         // image->fd can be read, to see whether it is one
+ *         if (empm_part_save(req, image, (const char *)user) != EMPM_OK)
+ *             return 503;
+ *         return empm_printf(req, "%s, %lld bytes, is version %s\n",
+ *                            image->safe_name, (long long)image->size,
+ *                            version);
+ *     }
+ *
+ *     int main(int argc, char **argv)
+ *     {
+ *         static const empm_asset assets[] = {
+ *             { "index.html", page, sizeof page - 1, NULL },
+ *             { NULL, NULL, 0, NULL }
+ *         };
+ *         static const empm_route routes[] = {
+ *             EMPM_ASSETS("GET /", assets),
+ *             EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
+ *             EMPM_UPLOAD_FULL("POST /firmware", flash,
+ *                              EMPM_TEXT("firmware.bin"), owner_only,
+ *                              empm_progress_part, 64 << 20, 2),
+ *             EMPM_ROUTES_END
+ *         };
+ *         empm_config cfg = empm_defaults();
+ *         cfg.routes = routes;
+ *         cfg.shared_store_size = 64 << 10; // for the progress
+ *         return empm_main(&cfg, argc, argv);
+ *     }
+ *
+ *     curl -u 'owner:change me' -F version=2 -F image=@FILE \
+ *          localhost:8080/firmware          FILE, 123 bytes, is version 2
+ *
+ * No worker waits for the client, and the image is in no memory: 64 MB of it
+ * need as much as 64 KB do. firmware.bin is the old image or the new one.
+ * ------------------------------------------------------------------------- */
+
+/* ---------------------------------------------------------------------------
+ * >>dashboard -- a whole program: figures that move, in each browser that looks
+ *
+ *     #define EVENTMPM_IMPLEMENTATION       // cc dashboard.c
+ *     #include "eventmpm.h"
+ *     #include <stdlib.h>
+ *
+ *     static const char page[] =
+ *         "<!doctype html><title>Load</title>"
+ *         "<h1 id=load></h1><p><span id=listeners></span> look at this<script>"
+ *         "new EventSource('/events').onmessage = event => {"
+ *         "  for (let [id, value] of Object.entries(JSON.parse(event.data)))"
+ *         "    document.getElementById(id).textContent = value }</script>";
+ *
+ *     static pthread_t feeder;
+ *
+ *     static void *feed(void *server)
+ *     {
+ *         empm_server *s = (empm_server *)server;
+ *         double load = 0;
+ *         char text[80];
+ *         int n, listeners = 0;
+ *         for (; !empm_draining(s); sleep(1)) {
+ *             getloadavg(&load, 1);
+ *             n = snprintf(text, sizeof text, "{\"load\":%.2f,"
+ *                          "\"listeners\":%d}", load, listeners);
+ *             listeners = empm_broadcast(s, "load", NULL, NULL, text,
+ *                                        (size_t)n);
+ *         }
+ *         return NULL;
+ *     }
+ *
+ *     static int feed_start(empm_server *s, void *user)
+ *     {
+ *         (void)user;
+ *         return pthread_create(&feeder, NULL, feed, s);
+ *     }
+ *
+ *     static void feed_stop(empm_server *s, void *user)
+ *     {
+ *         (void)s, (void)user;
+ *         pthread_join(feeder, NULL);
+ *     }
+ *
+ *     static int events(empm_request *req, void *user)
+ *     {
+ *         (void)user;
+ *         return empm_events(req, "load");  // this request listens from now on
+ *     }
+ *
+ *     int main(int argc, char **argv)
+ *     {
+ *         static const empm_asset assets[] = {
+ *             { "index.html", page, sizeof page - 1, NULL },
+ *             { NULL, NULL, 0, NULL }
+ *         };
+ *         static const empm_route routes[] = {
+ *             EMPM_ASSETS("GET /", assets),
+ *             EMPM_ROUTE("GET /events", events, NULL),
+ *             EMPM_ROUTES_END
+ *         };
+ *         empm_config cfg = empm_defaults();
+ *         cfg.routes = routes;
+ *         cfg.processes = 1;                // one feeder, which all hear
+ *         cfg.on_child_start = feed_start;
+ *         cfg.on_child_stop = feed_stop;
+ *         return empm_main(&cfg, argc, argv);
+ *     }
+ *
+ *     curl -N localhost:8080/events         data: {"load":0.42,"listeners":1}
+ *
+ * A listener holds no worker. One that hears nothing gets a comment every
+ * EventHeartbeat; one that is gone comes back by itself, also after a reload.
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------
