@@ -306,7 +306,7 @@
  *   empm_early_hints() goes ahead of an answer, empm_add_trailer() behind it.
  *   >>todo at the end of this file is a whole program: JSON from a database.
  *
- * LIMITS  HTTP/1.1 and 1.0 on TCP and unix sockets: no HTTP/2, no WebSocket.
+ * LIMITS  HTTP/2, 1.1 and 1.0 on TCP and unix sockets: no HTTP/3.
  *   Linux (epoll), or any POSIX system (poll). Each limit is a field of
  *   empm_config; its comment has the default and the client's status.
  *
@@ -315,6 +315,21 @@
  *   worker; empm_broadcast(server, "news", ...) sends one to all that listen in
  *   this process, from any thread. See >>calls-events; >>dashboard is a whole
  *   program.
+ *
+ * HTTP/2  is what a client gets over TLS if it can speak it; "Protocols h2c
+ *   http/1.1" serves it on plain sockets, too, to clients that begin with it
+ *   (a proxy, curl --http2-prior-knowledge). Handlers see no difference. The
+ *   requests of a connection run at once, of routes that have been slow as many
+ *   as H2SessionWorkers; an answer leaves when its handler returns, or when its
+ *   producer has made more. It has no push, no WebSocket, and no upgrade from
+ *   HTTP/1.1.
+ *
+ * WEBSOCKET  EMPM_WEBSOCKET("GET /chat", &chat, NULL) is a route of WebSockets:
+ *   on_open may refuse, and on_message gets whole messages; both may block. A
+ *   socket that rests holds no worker and some 190 bytes. empm_ws_send() by a
+ *   ticket, from any thread. Pages of other hosts may not connect, silent peers
+ *   are asked and dropped, and a drain tells all to go elsewhere. With
+ *   empm_upgrade() a connection has another protocol. See >>calls-websocket.
  *
  * TESTS  With EVENTMPM_TEST defined, empm_test_get() and its like run a request
  *   through parser, routes, handler and answer in the thread that calls: so a
@@ -387,6 +402,7 @@
  *   EVENTMPM_NO_HTTP2        2600 lines 30000 bytes HTTP/2
  *   EVENTMPM_NO_FORMS         720 lines  4900 bytes uploads, multipart forms
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
+ *   EVENTMPM_NO_WEBSOCKET    1930 lines 12300 bytes WebSocket, empm_upgrade()
  *   EVENTMPM_NO_ANSWERS       690 lines  6600 bytes JSON, HTML, redirects and
  *                                                   cookies
  *   EVENTMPM_NO_STORE         720 lines  2300 bytes the shared store
@@ -918,6 +934,13 @@ typedef struct empm_config {
                                           */
     int    event_heartbeat_ms;         /* a comment to each listener of events
                                           that has had none: 15000; 0: none */
+    int    websocket_ping_interval_ms; /* a WebSocket that is silent for so long
+                                          gets a ping, and after as long again
+                                          its end: 30000; 0: neither */
+    int    websocket_drain_ms;         /* a drain tells upgraded connections to
+                                          go within this time, one after the
+                                          other; 0: a tenth of its limit, at
+                                          most 30000 */
     int    response_min_rate;          /* bytes/s that a client must take, over
                                           each timeout_ms of waiting for it:
                                           100; 0: none */
@@ -975,6 +998,14 @@ typedef struct empm_config {
                                           behind: 64 KiB; beyond, they are
                                           closed and come back or, */
     int     event_skip;                /* if it is 1, miss events: 0 */
+    int64_t limit_websocket_message;   /* with all its fragments: 1 MiB, else
+                                          the socket is closed with 1009 */
+    int64_t websocket_queue_bytes;     /* that wait for an upgraded connection:
+                                          64 KiB, or one message: else a send is
+                                          EMPM_EFULL */
+    int64_t websocket_max_queued;      /* ... of all of a child: 256 MiB */
+    int     max_websockets;            /* upgraded connections of a child, else
+                                          503; 0: max_open_connections */
     int64_t limit_linger_bytes;        /* 0: no limit but linger_timeout_ms,
                                           which no client can prolong */
 
@@ -1267,9 +1298,10 @@ EMPM_API const char  *empm_client(empm_request *req);
 EMPM_API const char  *empm_scheme(const empm_request *req);  /* "http(s)" */
 /* Of a TLS connection, by mod_ssl's names: HTTPS ("on"), SSL_PROTOCOL,
  * SSL_CIPHER, SSL_TLS_SNI ("": none), SSL_ALPN ("h2", "http/1.1"),
- * SSL_SESSION_RESUMED ("Initial", "Resumed"), SSL_CLIENT_VERIFY ("NONE", "SUCCESS"). Of a client's certificate:
- * SSL_CLIENT_S_DN_CN, _S_DN_O, _S_DN_OU, SSL_CLIENT_SAN_DNS_0, _SAN_Email_0,
- * the first of each, in UTF-8; SSL_CLIENT_SHA256, of its DER, in 64 digits.
+ * SSL_SESSION_RESUMED ("Initial", "Resumed"), SSL_CLIENT_VERIFY ("NONE",
+ * "SUCCESS"). Of a client's certificate: SSL_CLIENT_S_DN_CN, _S_DN_O, _S_DN_OU,
+ * SSL_CLIENT_SAN_DNS_0, _SAN_Email_0, the first of each, in UTF-8;
+ * SSL_CLIENT_SHA256, of its DER, in 64 digits.
  * NULL: it has none, or one of more than 127 bytes; another name; a plain
  * connection. Lives as long as the request. */
 EMPM_API const char  *empm_ssl(const empm_request *req, const char *name);
@@ -1523,8 +1555,9 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket);
 EMPM_API int empm_should_stop(const empm_request *req);
 
 /* Returns 1 once this process is about to end, gracefully or not, and accepts
- * no connection. Running requests may go on; a stream without an end can end at
- * a good moment, so that its client comes back to the new children.
+ * no connection; so it is in on_child_stop. Running requests may go on; a
+ * stream without an end can end at a good moment, so that its client comes back
+ * to the new children.
  *   thread    any */
 EMPM_API int empm_draining(const empm_server *s);
 
@@ -1673,6 +1706,148 @@ EMPM_API int empm_event(empm_request *req, const char *event, const char *id,
 EMPM_API int empm_broadcast(empm_server *s, const char *channel,
                             const char *event, const char *id,
                             const void *data, size_t len);
+
+#endif
+
+/* ---------------------------------------------------------------------------
+ * >>calls-websocket -- WebSockets, and other protocols behind a 101
+ *
+ * A socket holds no worker and no page while nothing happens. Its callbacks run
+ * on workers, may block, and are called in order, one at a time for each
+ * socket. Whatever is not a callback has a ticket, a number that names the
+ * socket: any thread may send by it, and one whose socket has gone does no
+ * harm. Sending copies, and never waits.
+ *
+ *     static int on_open(empm_request *req, empm_ws *ws, void *user)
+ *     {
+ *         return empm_cookie(req, "session") == NULL ? 401 : EMPM_OK;
+ *     }
+ *     static void on_message(empm_ws *ws, int type, const char *data,
+ *                            size_t len, void *user)
+ *     {
+ *         empm_ws_send(empm_ws_server(ws), empm_ws_ticket(ws), type, data,
+ *                      len);
+ *     }
+ *     static const empm_websocket echo = { on_open, on_message, NULL, NULL,
+ *                                          NULL, 0 };
+ *         EMPM_WEBSOCKET("GET /echo", &echo, NULL),
+ *
+ * A peer that sends faster than it reads is not read while more than
+ * websocket_queue_bytes wait for it: so a callback that answers each message
+ * with one that is no longer never meets EMPM_EFULL.
+ *
+ *   source    RFC 6455, RFC 9110 7.8 (Upgrade). No extensions
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+/* An upgraded connection: good in the callback that it is given to. */
+typedef struct empm_link empm_link;
+typedef struct empm_link empm_ws;           /* one that is a WebSocket */
+
+enum { EMPM_WS_TEXT = 1, EMPM_WS_BINARY = 2 };
+
+/* What a route's WebSockets do; it must stay. Each call may be NULL.
+ *
+ *   on_open     before the 101, with the request: cookies, path values, and
+ *               fields of the answer. EMPM_OK, or the status that refuses. What
+ *               it sends leaves behind the 101
+ *   on_message  a whole message, with a NUL behind it, until it returns
+ *   on_close    the last call, once for each on_open that has returned EMPM_OK.
+ *               code: the peer's close code; 1005: it had none; 1006: there
+ *               was no close; ours, if the peer has broken the protocol
+ *   origins     the pages that may connect, as "https://a.example" with commas
+ *               between; NULL: those of the same host and port; "*": all.
+ *               Programs, which send no Origin, may always: 403
+ *   protocols   subprotocols, the best first: "v2.chat,v1.chat"; or NULL
+ *   limit       bytes of a message; 0: limit_websocket_message
+ */
+typedef struct empm_websocket {
+    int  (*on_open)(empm_request *req, empm_ws *ws, void *user);
+    void (*on_message)(empm_ws *ws, int type, const char *data, size_t len,
+                       void *user);
+    void (*on_close)(empm_ws *ws, int code, void *user);
+    const char *origins;
+    const char *protocols;
+    int64_t     limit;
+} empm_websocket;
+
+/* A route of WebSockets, with `user` for its callbacks. */
+#define EMPM_WEBSOCKET(pattern, websocket, user) \
+    { pattern, empm_websocket_open, user, NULL, NULL, NULL, \
+      (const char *)EMPM_TEXT(websocket), NULL, -1, 0, 0, 0, \
+      EMPM__ROUTE_HANDLER }
+
+/* The handler of such a route, and of no other. */
+EMPM_API int empm_websocket_open(empm_request *req, void *user);
+
+/* In a callback: the ticket for everybody else, the same from on_open to
+ * on_close; the server; the subprotocol, or NULL; a pointer of yours, which
+ * on_close may free. empm_ws_client() writes the peer's address. */
+EMPM_API empm_ticket  empm_ws_ticket(const empm_ws *ws);
+EMPM_API empm_server *empm_ws_server(const empm_ws *ws);
+EMPM_API const char  *empm_ws_protocol(const empm_ws *ws);
+EMPM_API void         empm_ws_set_data(empm_ws *ws, void *data);
+EMPM_API void        *empm_ws_data(const empm_ws *ws);
+EMPM_API const char  *empm_ws_client(const empm_ws *ws, char *buf, size_t n);
+
+/* Sends a message: copies it to what waits for the socket.
+ *   type      EMPM_WS_TEXT, EMPM_WS_BINARY
+ *   returns   EMPM_OK
+ *             EMPM_EGONE   the socket has gone, or is closing
+ *             EMPM_EFULL   websocket_queue_bytes or _max_queued is reached:
+ *                          nothing is queued. An empty queue takes any message
+ *             EMPM_EINVAL  another type; a text that is no UTF-8
+ *             EMPM_ENOMEM
+ *   thread    any, until empm_free() or on_child_stop
+ *   blocks    never on a client
+ */
+EMPM_API int empm_ws_send(empm_server *s, empm_ticket ticket, int type,
+                          const void *data, size_t len);
+
+/* Closes the socket, behind what is queued.
+ *   code      1000 to 1003, 1007 to 1014, 3000 to 4999; 0: none
+ *   reason    UTF-8, at most 123 bytes; or NULL
+ *   returns   EMPM_OK, once; EMPM_EGONE; EMPM_EINVAL; EMPM_ENOMEM */
+EMPM_API int empm_ws_close(empm_server *s, empm_ticket ticket, int code,
+                           const char *reason);
+
+/* Returns how many bytes wait for the socket; -1: it has gone. Any thread. */
+EMPM_API int64_t empm_ws_queued(empm_server *s, empm_ticket ticket);
+
+/* A protocol of your own behind a 101.
+ *
+ *   on_data     what has arrived, len bytes with room for a NUL behind them:
+ *               they are gone when it returns. EMPM_OK to go on; anything else:
+ *               the connection ends when what has been sent is out
+ *   on_close    the last call, once for each empm_upgrade() that was EMPM_OK
+ *   silence_ms  ends a connection from which nothing comes for so long; 0:
+ *               never
+ */
+typedef struct empm_upgraded {
+    int  (*on_data)(empm_link *link, char *data, size_t len, void *user);
+    void (*on_close)(empm_link *link, void *user);
+    int    silence_ms;
+} empm_upgraded;
+
+/* Answers 101 from a handler, and hands the connection to `calls`, with bytes
+ * that have come behind the request. The client must have asked for `protocol`
+ * in its Upgrade. While the server drains, it is told to come again.
+ *   calls     must stay
+ *   ticket    gets the ticket: what is sent leaves behind the 101; or NULL
+ *   returns   what the handler has to return: EMPM_OK; 426, 503
+ */
+EMPM_API int empm_upgrade(empm_request *req, const char *protocol,
+                          const empm_upgraded *calls, void *user,
+                          empm_ticket *ticket);
+
+/* As the calls of a WebSocket above. */
+EMPM_API int empm_link_send(empm_server *s, empm_ticket ticket,
+                            const void *data, size_t len);
+EMPM_API int empm_link_close(empm_server *s, empm_ticket ticket);
+EMPM_API int64_t      empm_link_queued(empm_server *s, empm_ticket ticket);
+EMPM_API empm_ticket  empm_link_ticket(const empm_link *link);
+EMPM_API empm_server *empm_link_server(const empm_link *link);
 
 #endif
 
@@ -1889,7 +2064,8 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   server server-calls                       threads, sockets, all together
  *   -- here ends the core --
  *   config-files config-sections answers proxy digest store rate cors auth
- *   sessions forms form-parts events tls fields access files fastcgi h2 status
+ *   sessions forms form-parts events links link-state upgrade websocket-bytes
+ *   websocket-frames websocket tls fields access files fastcgi h2 status
  *   wings
  *                                             wings, each of them closed
  *   testing testing-calls                     requests without a socket
@@ -1930,8 +2106,8 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *                 |     +-----------|------+ |
  *                 |     |  refused  |        v
  *                 |     +-----------+----> WRITE ----> LINGER ----> CLOSED
- *                 |                          |                        ^
- *                 +------- KEEPALIVE <-------+      each of them -----+
+ *                 |                        |   |         ^            ^
+ *                 +------- KEEPALIVE <-----+   +-> UPGRADED    each --+
  *
  * Locks, in the order in which they may be taken; none is held over a user's
  * function or over a call that can wait:
@@ -1944,6 +2120,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   shard.lock        a part of the shared store, with no other; of all
  *                     processes
  *   channels.locks    channels of events and their listeners, with no other
+ *   links.locks       what is left for upgraded connections, with no other
  *
  * Time. Instants are of the clock that only goes forward, in 64 bits of
  * microseconds (_at_us) or in 32 bits of milliseconds (_at_ms, a deadline),
@@ -2023,21 +2200,21 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *                  transport.one_that_does_all_it_may
  *   a protocol     a table such as empm__http1 in >>conn; a number beside
  *                  EMPM__HTTP1 in >>handover; a row of empm__protocol_of in
- *                  >>conn
+ *                  >>wings
  *   a public call  its declaration in >>calls-server, >>calls-request or
  *                  >>calls-response, with the comment that is its manual
  *   a section      its place above, and a line `prefix` below. Check .ci/text
  *   a test         see the top of test_eventmpm.c; then `sh .ci/text`
  *
- * Five calls go up, since the lower side begins what only the upper can do:
+ * Four calls go up, since the lower side begins what only the upper can do:
  *
  *   up empm__loader_file           Include: a file within a file
  *   up empm__listener_run          a worker that has nothing to do listens
  *   up empm__wings                 the core calls its wings, whose list stands
  *                                  behind them
+ *   up empm__link_kind_of          a link is of a kind that stands behind it
  *   up empm__protocol_of           an answer is framed as its protocol has it,
  *                                  whose table names the steps behind it
- *   up empm__wings_protocol        the tables of protocols that are wings
  *
  * The name of an internal function begins with a prefix of its section. This
  * list and the one of calls that go up are compared with the code by .ci/text,
@@ -2082,6 +2259,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix request-values  request
  *   prefix request-pairs   request
  *   prefix notes           request
+ *   prefix protocol        protocol
  *   prefix response        response
  *   prefix response-head   response text
  *   prefix response-calls  response
@@ -2093,7 +2271,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix reading-body    body do
  *   prefix handling        handling do
  *   prefix writing         writing do
- *   prefix conn            http1 protocol conn worker
+ *   prefix conn            http1 conn worker
  *   prefix engine          engine
  *   prefix endpoints       endpoint inherited
  *   prefix endpoint-unix   endpoint
@@ -2124,6 +2302,12 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix form-parts      forms
  *   prefix events          news channel ear
  *   prefix events-streams  events
+ *   prefix links           piece pieces link links
+ *   prefix link-state      link do
+ *   prefix upgrade         link links raw
+ *   prefix websocket-bytes ws
+ *   prefix websocket-frames ws
+ *   prefix websocket       ws link
  *   prefix tls-pem         tls
  *   prefix tls-names       tls
  *   prefix tls-keys        tls
@@ -2177,7 +2361,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix page            status
  *   prefix status-head     status
  *   prefix status-calls    status
- *   prefix wings           wings
+ *   prefix wings           wings protocol
  *   prefix testing         test
  *   prefix testing-calls   test
  *   prefix signals         signals program orders
@@ -3744,6 +3928,10 @@ static const empm__directive empm__directives[] = {
               "bytes/s that a client takes in each Timeout; 0: any"),
     EMPM__SET("EventHeartbeat", event_heartbeat_ms, MS, 0, INT_MAX, "15",
               "between two signs of life of a stream of events; 0: none"),
+    EMPM__SET("WebSocketPingInterval", websocket_ping_interval_ms, MS, 0,
+              INT_MAX, "30", "a silent socket is asked, then dropped; 0: not"),
+    EMPM__SET("WebSocketDrain", websocket_drain_ms, MS, 0, INT_MAX, "0",
+              "a drain tells sockets within it; 0: a tenth of its limit"),
     EMPM__SET("KeepAlive", keep_alive, BOOL, 0, 1, "On",
               "a connection may carry several requests"),
     EMPM__SET("KeepAliveTimeout", keep_alive_timeout_ms, MS, 0, INT_MAX, "5",
@@ -3800,6 +3988,14 @@ static const empm__directive empm__directives[] = {
               "bytes of events that a channel keeps for slow listeners"),
     EMPM__SET("EventSkip", event_skip, BOOL, 0, 1, "Off",
               "slow listeners miss events; else they are closed"),
+    EMPM__SET("LimitWebSocketMessage", limit_websocket_message, I64, 1,
+              1 << 30, "1048576", "bytes; else the socket is closed with 1009"),
+    EMPM__SET("WebSocketQueue", websocket_queue_bytes, I64, 1024, 1 << 30,
+              "65536", "bytes that wait for a socket, then a send fails"),
+    EMPM__SET("WebSocketMaxQueued", websocket_max_queued, I64, 65536, INT64_MAX,
+              "268435456", "bytes that wait for all sockets of a child"),
+    EMPM__SET("MaxWebSockets", max_websockets, INT, 0, INT_MAX, "0",
+              "upgraded connections of a child; else 503; 0: any"),
     EMPM__SET("LimitLingerBytes", limit_linger_bytes, I64, 0, INT64_MAX, "0",
               "bytes that a lingering connection reads; 0: no limit"),
     EMPM__SET("LogLevel", log_level, LEVEL, 0, EMPM_LOG_DEBUG, "warn",
@@ -4946,6 +5142,7 @@ static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
     WAITS(SUSPENDED, 'W', "suspended", "suspended", "ConnsAsyncSuspended") \
     WAITS(WRITE, 'W', "writing", "write", NULL) \
     WAITS(KEEPALIVE, 'K', "keep-alive", "keepalive", NULL) \
+    WAITS(UPGRADED, 'W', "upgraded", "upgraded", NULL) \
     WAITS(LINGER, 'C', "closing", "closing", NULL) \
     RUNS(CLOSED, 'C')
 
@@ -5002,6 +5199,10 @@ enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
            0, "PROXY headers that were bad, or from a peer not trusted")       \
     WORKER(uint32_t, rate_refused, "refused_rates_total", "RatesRefused", 0,   \
            "Requests refused for a RateLimit")                                 \
+    WORKER(uint64_t, events_sent, "events_sent_total", "EventsSent", 0,        \
+           "Events of empm_broadcast() that were sent, for each listener")     \
+    WORKER(uint64_t, events_lost, "events_lost_total", "EventsLost", 0,        \
+           "Events that a listener was too slow for")                          \
     CHILD(uint32_t, culled, "culled_connections_total", "ConnsCulled", 0,      \
           "Idle connections closed to make room")                              \
     CHILD(uint32_t, expired, "expired_connections_total", "ConnsExpired", 0,   \
@@ -5014,6 +5215,10 @@ enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
            "TLS handshakes that resumed a session")                            \
     WORKER(uint32_t, tls_refused, "tls_refused_total", "TLSRefused", 0,        \
            "TLS handshakes that were refused, or broken off")                  \
+    WORKER(uint32_t, upgraded, "upgraded_connections_total", "ConnsUpgraded",  \
+           0, "Connections that a 101 has given to another protocol")          \
+    WORKER(uint64_t, ws_messages, "websocket_messages_total", "WSMessages", 0, \
+           "WebSocket messages that have arrived")                             \
     WORKER(uint32_t, timeouts, "timeouts_total", "Timeouts", 0,                \
            "Clients that were too slow in a request or a response")            \
     WORKER(uint64_t, accesses, "requests_total", NULL, 0, "Requests answered") \
@@ -5027,6 +5232,8 @@ enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
 typedef struct empm__score_worker {        /* written by that worker alone */
     uint32_t status;                       /* Apache's letter: _ R W K C . */
     uint32_t parked[EMPM__STATES];         /* wrap: only differences count */
+    uint32_t listeners;                    /* of events: begun here, less those
+                                              that ended here; wraps */
     EMPM__COUNTER_LIST(EMPM__COUNTER_NONE, EMPM__COUNTER_FIELD)
     uint64_t accesses_before;              /* by the slot's last tenants */
     uint64_t began_us;                     /* the turn or request; 0: never */
@@ -5243,8 +5450,10 @@ static void empm__score_gauges(const empm__score *sb, int slot)
         for (t = 0; t < sb->threads; t++)
             empm__store(&empm__score_worker_at(sb, slot, t)->parked[k], 0u);
     }
-    for (t = 0; t < sb->threads; t++)
+    for (t = 0; t < sb->threads; t++) {
         empm__store(&empm__score_worker_at(sb, slot, t)->route, 0u);
+        empm__store(&empm__score_worker_at(sb, slot, t)->listeners, 0u);
+    }
     empm__store(&ch->crashed, (uint32_t)EMPM__CRASHED_UNKNOWN);
     empm__store(&ch->created, 0u);
     empm__store(&ch->connections, 0u);
@@ -5504,11 +5713,18 @@ static char *empm__peer_text(const empm__peer *p, int port, char *to, size_t n)
  * writes, and waits for it after EAGAIN only, never after a short read; or it
  * registers the descriptor anew for each wait, which looks (>>handling).
  *
- * No bit of the word is free. Streams (HTTP/2) will need a READY bit by which
- * their workers tell a connection of output: a connection that has streams has
- * no second descriptor, so an AUX bit can be it. A stream's record will have no
- * descriptor: `fd` is free for the index of its connection, and so are the
- * flags of accepting and of the poller.
+ * No bit of the word is free. A connection for which others leave output (it
+ * is upgraded) has no second descriptor: OUTBOX, which tells its owner of that,
+ * is an AUX bit. They leave the output first, and kick second; the owner clears
+ * the bit first, and looks second. So a kick that comes between its look and
+ * its release makes the release fail.
+ *
+ *   kick     anybody who has left output: notes OUTBOX if the ticket's
+ *            generation is the word's. It must be compared: the owner may have
+ *            taken that output already, and ended the record.
+ *
+ * A stream's record (HTTP/2) will have no descriptor: `fd` is free for the
+ * index of its connection, and so are the flags of accepting and of the poller.
  *
  * Records live in slabs that are never unmapped and are named by 32-bit
  * indices; the listener alone makes and frees them.
@@ -5528,6 +5744,7 @@ enum {
     EMPM__READY_AUX_IN  = 1u << 10,    /* of the second descriptor */
     EMPM__READY_AUX_OUT = 1u << 11,
     EMPM__READY_AUX     = (1u << 10) | (1u << 11),
+    EMPM__READY_OUTBOX  = 1u << 10,    /* others have left output for it */
     EMPM__AUX_SHIFT     = 7,           /* from READY_IN, READY_OUT */
     EMPM__READY_ALL     = 0x1ffu << 3,
     EMPM__STICKY        = (1u << 5) | (1u << 6),
@@ -5563,8 +5780,8 @@ typedef struct empm__conn {
     uint32_t      place;         /* EMPM__NEVER: not on the wheel */
     uint16_t      gen;           /* in the poller's data; not the word's */
     uint8_t       endpoint;      /* fixed at accept, read by anyone */
-    uint8_t       protocol;      /* atomic: whose steps it takes, as the owner
-                                    finds; EMPM__FREE: a free record */
+    uint8_t       protocol;      /* atomic: whose steps it takes; EMPM__FREE: a
+                                    free record. The owner may change it */
 #if !EMPM__EPOLL
     uint32_t      poll_slot;     /* the listener only; 0: not in the set */
     uint32_t      aux_slot;      /* of aux_fd, likewise */
@@ -5578,7 +5795,7 @@ EMPM__ASSERT_STATIC(sizeof(empm__conn) + sizeof(empm__peer) <= 128,
 EMPM__ASSERT_STATIC(sizeof(empm__conn) == 64, one_cache_line_per_connection);
 #endif
 
-enum { EMPM__FREE, EMPM__HTTP1, EMPM__H2, EMPM__H2_STREAM,
+enum { EMPM__FREE, EMPM__HTTP1, EMPM__LINK, EMPM__H2, EMPM__H2_STREAM,
        EMPM__PROTOCOLS };
 
 enum {
@@ -5675,19 +5892,24 @@ static void empm__conn_next_serial(empm__conn *c)
     c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_RESUME);
 }
 
-/* Notes RESUME for the suspension `serial` and no other. 0: it is over; 1: its
- * owner will see it; 2: it waits, the caller has to post it. */
-static int empm__conn_resume(empm__conn *c, uint32_t serial)
+/* Notes `ready` if the record's serial is this one. 0: it is not; 1: its owner
+ * will see it; 2: it waits, the caller has to post it. */
+static int empm__conn_tell(empm__conn *c, uint32_t serial, uint32_t ready)
 {
     uint32_t w = empm__load_acq(&c->word);
     do {
         if ((w & EMPM__GEN_MASK) != serial << EMPM__GEN_SHIFT ||
             empm__load(&c->serial) != serial)
             return 0;
-    } while (!__atomic_compare_exchange_n(&c->word, &w,
-                                          w | EMPM__READY_RESUME, 1,
+    } while (!__atomic_compare_exchange_n(&c->word, &w, w | ready, 1,
                                           __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
     return w & EMPM__OWNED ? 1 : 2;
+}
+
+/* The same for the suspension `serial`. */
+static int empm__conn_resume(empm__conn *c, uint32_t serial)
+{
+    return empm__conn_tell(c, serial, EMPM__READY_RESUME);
 }
 
 /* The slabs. Chunks are made by the listener and live as long as the child;
@@ -6785,7 +7007,8 @@ static void empm__poller_arm(empm__poller *p, uint32_t i)
     empm__conn *c = empm__slab_conn(p->slab, i);
     uint32_t w = empm__load_acq(&c->word);
     short events = 0;
-    if ((w & (EMPM__OWNED | EMPM__RETIRED)) || empm__load(&c->protocol) == EMPM__FREE)
+    if ((w & (EMPM__OWNED | EMPM__RETIRED)) ||
+        empm__load(&c->protocol) == EMPM__FREE)
         return;
     if (w & EMPM__WANT(EMPM__READY_IN))
         events |= POLLIN;
@@ -7564,6 +7787,7 @@ typedef struct empm__engine {
     empm__pool          pool;
     struct empm__files *files;         /* those that are kept (>>files) */
     struct empm__channels *channels;   /* (>>events) */
+    struct empm__links *links;         /* (>>links) */
     empm__log_limit     log_limits[EMPM__LOG_CODES];
     uint32_t            lines_due_at_ms; /* atomic: lines of access logs have to
                                           be written; or NEVER */
@@ -7726,6 +7950,9 @@ struct empm_server {
     /* The texts of a form that is not in the coding of queries; NULL: there is
      * none. */
     const struct empm__pairs *(*form_pairs)(empm_request *req);
+    /* The answer that switches protocols has been sent, or will never be.
+     * Returns the state of the connection in its new one. */
+    enum empm__state (*switch_to)(empm_request *req, int sent);
     /* Shows the k-th back end. 0: there are no more. */
     int            (*see_backend)(const empm_server *s, int k,
                                   struct empm__backend_seen *seen);
@@ -10215,7 +10442,8 @@ static int empm__move_take_waiting(empm__engine *e, uint32_t i,
 {
     empm__conn *c = empm__slab_conn(&e->slab, i);
     const uint32_t w = empm__load(&c->word);
-    if (empm__load(&c->protocol) == EMPM__FREE || (w & EMPM__OWNED) || !(w & EMPM__IDLE) ||
+    if (empm__load(&c->protocol) == EMPM__FREE || (w & EMPM__OWNED) ||
+        !(w & EMPM__IDLE) ||
         !empm__listener_take(e, i, EMPM__READY_TIMEOUT, now_ms))
         return 0;
     c->why = (uint16_t)(c->why & ~(unsigned)(EMPM__READY_TIMEOUT |
@@ -10350,7 +10578,9 @@ static void empm__listener_expire(empm__engine *e, empm__batch *b)
                              empm__time_after(now, e->horizon_ms));
             if (empm__listener_take(e, i, EMPM__READY_TIMEOUT, now)) {
                 empm__bump(&e->score->expired, 1u);
-                empm__listener_end_taken(e, b, i, stuck);
+                /* an upgraded one may only be due to be looked after */
+                empm__listener_end_taken(e, b, i,
+                                         stuck && c->state != EMPM__UPGRADED);
             }
         }
     }
@@ -11647,7 +11877,8 @@ enum empm__ending {
     EMPM__STAYS,
     EMPM__CLOSES,                 /* and the client may have sent more by now */
     EMPM__CLOSES_ASKED,           /* the client sends no more: it has said so */
-    EMPM__CLOSES_UNREAD           /* there is input that nobody will read */
+    EMPM__CLOSES_UNREAD,          /* there is input that nobody will read */
+    EMPM__SWITCHES                /* another protocol follows: req->link */
 };
 
 /* The cause that has put an end to a request that is refused. */
@@ -11788,6 +12019,8 @@ struct empm_request {             /* owner: the connection's */
     int           aux_fd;         /* the user's; -1: ready as it cannot wait */
     uint32_t      aux_kept;       /* READY_AUX bits for which a descriptor of
                                      our own stays registered; or 0 */
+    struct empm_link *link;       /* what the connection becomes when the answer
+                                     has been sent; or NULL (>>links) */
 
     /* not cleared */
     empm__path    path;
@@ -11943,6 +12176,8 @@ static void empm__request_end(empm_request *req)
     empm__worker *w = req->w;
     empm__request_release(req);
     empm__request_file_drop(req);
+    if (req->link != NULL)
+        w->s->switch_to(req, 0);
     if (req->counted)
         __atomic_sub_fetch(&req->route->requests, 1u, __ATOMIC_RELAXED);
     if (EMPM__FORKS && req->trial != 0)
@@ -12944,8 +13179,8 @@ typedef struct empm__wait {
     uint32_t want;                 /* WANT bits, IDLE, KEEP */
     uint32_t deadline_ms;
     int      turn_over;            /* not waiting: others first */
+    int      post;                 /* the wheel may look too late: tell it */
     int      given;                /* not waiting: the protocol's given() */
-    int      hasten;               /* its place on the wheel may be later */
     uint32_t next;                 /* once it waits: this worker runs that
                                       record; EMPM__NIL: none */
 } empm__wait;
@@ -12983,11 +13218,10 @@ typedef struct empm__protocol {
 
 /* The protocol of a record; its table stands behind the steps that it names. */
 static const empm__protocol *empm__protocol_of(const empm__conn *c);
-static const empm__protocol *empm__wings_protocol(int protocol);
 
 /* The version of HTTP, as CGI and log lines have it. */
 EMPM__OPTIONAL
-static const char *empm__request_version(const empm_request *req)
+static const char *empm__protocol_version(const empm_request *req)
 {
     const char *other = empm__protocol_of(req->c)->version;
     return other != NULL ? other : req->head.minor ? "HTTP/1.1" : "HTTP/1.0";
@@ -13114,11 +13348,13 @@ static int empm__response_emit_body(empm_request *req)
  * worker.
  * ------------------------------------------------------------------------- */
 
-/* Returns the phrase of a status: of each from 200 on that IANA has registered,
- * else of its class. Clients do not read it (RFC 9112 4); people do. */
+/* Returns the phrase of a status: of 101, and of each from 200 on that IANA has
+ * registered, else of its class. Clients do not read it (RFC 9112 4); people
+ * do. */
 static const char *empm__response_reason(int status)
 {
     static const struct { int status; const char *text; } list[] = {
+        { 101, "Switching Protocols" },
         { 200, "OK" }, { 201, "Created" }, { 202, "Accepted" },
         { 203, "Non-Authoritative Information" }, { 204, "No Content" },
         { 205, "Reset Content" }, { 206, "Partial Content" },
@@ -13186,7 +13422,7 @@ static char *empm__text_append(char *at, const char *s, size_t n)
 /* Has an answer with this status no Content-Length? RFC 9110 8.6. */
 static int empm__response_is_lengthless(int status)
 {
-    return status == 204 || status == 304;
+    return status == 204 || status == 304 || status == 101;
 }
 
 /* ... and no body? RFC 9110 6.4.1, 15.3.6. */
@@ -13236,7 +13472,9 @@ static size_t empm__response_head_write(empm_request *req, char *to,
         at = EMPM__ADD(at, "\r\n");
     } else if (req->framing == EMPM__BY_CHUNKS)
         at = EMPM__ADD(at, "Transfer-Encoding: chunked\r\n");
-    if (req->ending != EMPM__STAYS)
+    if (req->ending == EMPM__SWITCHES)
+        ;                                /* its fields say how it goes on */
+    else if (req->ending != EMPM__STAYS)
         at = EMPM__ADD(at, "Connection: close\r\n");
     else if (req->head.flags & EMPM__H_KEEP)
         at = empm__response_keep_alive_write(req, at);
@@ -14251,6 +14489,30 @@ static void empm__turn_may_block(empm__worker *w, const empm__route *r)
 {
     if (empm__load(&r->quick) < EMPM__QUICK)
         empm__queue_leave(&w->engine->queue, w->number);
+}
+
+/* The same, where the function that is called has credit of its own: while it
+ * uses that up, the standby sees it. */
+static void empm__turn_call_begins(empm__worker *w, empm__route *r)
+{
+    if (empm__load(&r->quick) < EMPM__QUICK)
+        empm__queue_leave(&w->engine->queue, w->number);
+    else
+        empm__store(&w->engine->sleepers[w->number].quick, &r->quick);
+}
+
+/* It has returned: how long it has taken goes to the credit of its route. */
+static void empm__turn_call_ends(empm__worker *w, empm__route *r)
+{
+    const uint64_t before = w->turn_us, after = empm__now_us();
+    const uint32_t credit = empm__load(&r->quick);
+    w->now_ms = empm__time_us_to_ms(after);
+    w->turn_us = after;
+    if (after - before > 100)
+        empm__store(&r->quick, after - before > 1000 || credit < 4
+                                   ? 0 : credit - 4);
+    else if (credit < 16)
+        empm__store(&r->quick, credit + 1);
 }
 
 /* A connection has the worker from here: nothing of its share is used yet. */
@@ -15513,8 +15775,6 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c,
     empm_request *req = empm__request_of(c);
     empm__route *r = req->route;
     const empm_route *u = r->user;
-    uint64_t before, after;
-    uint32_t credit;
     const int first = req->suspension != EMPM__SUSP_DUE;
     int rc;
     (void)wait;                      /* it never waits */
@@ -15534,26 +15794,14 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c,
         empm__response_finish(req, 503);
         return EMPM__WRITE;
     }
-    if (empm__load(&r->quick) < EMPM__QUICK)
-        empm__queue_leave(&w->engine->queue, w->number);
-    else
-        empm__store(&w->engine->sleepers[w->number].quick, &r->quick);
-    before = w->turn_us;
+    empm__turn_call_begins(w, r);
     w->calling = EMPM__CALL_HANDLER;
     req->called = 1;
     rc = first ? r->handler(req, u->user) : empm__handling_wake_call(req);
     w->calling = EMPM__CALL_NONE;
     if (u->max_workers > 0)
         __atomic_sub_fetch(&r->running, 1u, __ATOMIC_RELAXED);
-    after = empm__now_us();
-    w->now_ms = empm__time_us_to_ms(after);
-    w->turn_us = after;
-    credit = empm__load(&r->quick);
-    if (after - before > 100)
-        empm__store(&r->quick, after - before > 1000 || credit < 4
-                                   ? 0 : credit - 4);
-    else if (credit < 16)
-        empm__store(&r->quick, credit + 1);
+    empm__turn_call_ends(w, r);
     if (!first)                      /* a wake is as much work as a request */
         w->turn_requests++;
     return empm__handling_after_call(req, rc);
@@ -15683,6 +15931,8 @@ static enum empm__state empm__writing_after(empm__worker *w, empm__conn *c,
             return EMPM__CLOSED;
         c->flags &= (uint8_t)~EMPM__F_RESET;
     }
+    if (req->link != NULL && !req->failed)
+        return w->s->switch_to(req, 1);
     if (req->ending != EMPM__STAYS || req->body_open) {
         int linger = req->ending == EMPM__CLOSES_UNREAD || req->body_open ||
                      more;
@@ -15854,6 +16104,8 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
  *      |                  |         |
  *      +---- failed ------+----->  CLOSED
  *
+ *                         WRITE --101 sent--> UPGRADED ----> LINGER
+ *
  *   from       to         by                   when
  *   HANDSHAKE  READ_HEAD  empm__do_handshake   PROXY header, handshake complete
  *   HANDSHAKE  LINGER     empm__do_handshake   the handshake is refused
@@ -15869,6 +16121,8 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
  *   WRITE      READ_HEAD  empm__do_write       pipelined input is in hand
  *   WRITE      KEEPALIVE  empm__do_write       all sent, nothing in hand
  *   WRITE      LINGER     empm__do_write       closing, unread input possible
+ *   WRITE      UPGRADED   empm__do_write       a 101 is sent (>>links)
+ *   UPGRADED   LINGER     empm__do_upgraded    its protocol has ended it
  *   KEEPALIVE  READ_HEAD  empm__do_keepalive   bytes have arrived
  *   any        CLOSED     its own step         failed, late, or done
  *
@@ -15916,6 +16170,9 @@ static const char *empm__http1_fault(const empm__worker *w,
 {
     const empm_request *req = empm__request_of(c);
     const int idle = to == EMPM__KEEPALIVE || to == EMPM__LINGER;
+    if (empm__load(&c->protocol) != EMPM__HTTP1)
+        return to == EMPM__UPGRADED || to == EMPM__CLOSED
+                   ? NULL : "a state of another protocol";
     if (w->calling != EMPM__CALL_NONE)
         return "no function of the user's runs between two steps";
     if (req == NULL)
@@ -15949,19 +16206,11 @@ static const empm__protocol empm__http1 = {
     "http/1.1", NULL, 1,
     { empm__do_handshake, empm__do_read_head, empm__do_read_body,
       empm__do_handle, empm__do_suspended, empm__do_write, empm__do_keepalive,
-      empm__do_linger, NULL },
+      NULL, empm__do_linger, NULL },
     empm__http1_taken, empm__http1_cut, empm__http1_retire,
     empm__response_head_write, empm__response_chunk, empm__response_end_chunks,
     empm__response_hint, NULL
 };
-
-/* What the records' field `protocol` means; no record that runs has FREE. */
-static const empm__protocol *empm__protocol_of(const empm__conn *c)
-{
-    const int protocol = empm__load(&c->protocol);
-    return protocol <= EMPM__HTTP1 ? &empm__http1
-                                   : empm__wings_protocol(protocol);
-}
 
 /* Does the picture have this way? From any state there is one to CLOSED. */
 static int empm__conn_transition_ok(int from, int to)
@@ -15974,8 +16223,9 @@ static int empm__conn_transition_ok(int from, int to)
         /* HANDLE    */ 1 << EMPM__SUSPENDED | 1 << EMPM__WRITE,
         /* SUSPENDED */ 1 << EMPM__HANDLE,
         /* WRITE     */ 1 << EMPM__READ_HEAD | 1 << EMPM__KEEPALIVE |
-                        1 << EMPM__LINGER,
+                        1 << EMPM__LINGER | 1 << EMPM__UPGRADED,
         /* KEEPALIVE */ 1 << EMPM__READ_HEAD,
+        /* UPGRADED  */ 1 << EMPM__LINGER,
         /* LINGER    */ 0,
         /* CLOSED    */ 0
     };
@@ -16061,7 +16311,7 @@ static int empm__conn_release(empm__worker *w, empm__conn *c,
      * left. The clock is read now, not before: see `time` in the model. (Two
      * horizons left when we last looked are one at least, or we stood still
      * for longer.) */
-    if (!EMPM__EPOLL || wait->hasten ||
+    if (!EMPM__EPOLL || wait->post ||
         (deadline != EMPM__NEVER &&
          empm__time_until(deadline, w->now_ms) < 2 * (int32_t)e->horizon_ms &&
          empm__time_until(deadline, empm__now_ms()) <
@@ -16092,20 +16342,20 @@ static uint32_t empm__conn_run_one(empm__worker *w, uint32_t index)
 {
     empm__engine *e = w->engine;
     empm__conn *c = empm__slab_conn(&e->slab, index);
-    const empm__protocol *protocol = empm__protocol_of(c);
     w->index = index;
     empm__turn_begin(w);
     empm__store(&w->score->status, (uint32_t)empm__states[c->state].letter);
     empm__store(&w->score->route, 0u);
     if (c->io != NULL)
-        protocol->taken(w, c);
+        empm__protocol_of(c)->taken(w, c);
     c->flags &= (uint8_t)~(EMPM__F_DRAINED | EMPM__F_MOVED);
     if (c->flags & EMPM__F_CLOSED) {
-        const enum empm__state cut = protocol->cut(c);
+        const enum empm__state cut = empm__protocol_of(c)->cut(c);
         if (cut != (enum empm__state)c->state)
             empm__conn_enter(w, c, cut);
     }
     for (;;) {
+        const empm__protocol *protocol = empm__protocol_of(c);
         enum empm__state next;
         empm__wait wait = { 0, EMPM__NEVER, 0, 0, 0, EMPM__NIL };
         if (c->state == EMPM__CLOSED) {
@@ -16115,10 +16365,9 @@ static uint32_t empm__conn_run_one(empm__worker *w, uint32_t index)
         next = protocol->step[c->state](w, c, &wait);
         if (wait.given)
             return protocol->given(w, c);
-        if (protocol != empm__protocol_of(c)) {      /* it has another one */
-            protocol = empm__protocol_of(c);
-            continue;
-        }
+        if (next == (enum empm__state)c->state &&
+            protocol != empm__protocol_of(c))
+            continue;                  /* another one has begun */
         if (next == EMPM__CLOSED ||
             (next == (enum empm__state)c->state && empm__load(&e->abort)))
             next = protocol->cut(c);
@@ -16272,7 +16521,8 @@ static uint32_t empm__engine_horizon(const empm_config *cfg)
     const int waits[] = { cfg->timeout_ms, cfg->keep_alive_timeout_ms,
                           cfg->handshake_timeout_ms, cfg->header_timeout_ms,
                           cfg->body_timeout_ms,
-                          cfg->linger_timeout_ms, cfg->linger_short_ms };
+                          cfg->linger_timeout_ms, cfg->linger_short_ms,
+                          cfg->websocket_ping_interval_ms };
     int h = 2000;
     size_t i;
     for (i = 0; i < EMPM__COUNT(waits); i++)
@@ -18297,6 +18547,9 @@ static int empm__server_engine_new(empm_server *s, empm__engine *e, int slot,
         r = EMPM_ESYS;
     } else if (r == EMPM_OK) {
         r = empm__engine_start(e);
+        /* what the start hook has begun may end by empm_draining() */
+        if (r < 0)
+            empm__store(&e->stopping, (uint32_t)EMPM__ORDER_STOP);
         if (r < 0 && !admin && cfg->on_child_stop != NULL)
             cfg->on_child_stop(s, cfg->user);
     }
@@ -23742,6 +23995,7 @@ typedef struct empm__news {            /* an event; it never changes */
 typedef struct empm__ear {             /* a listener */
     struct empm__channels *all;        /* fixed */
     struct empm__channel *channel;     /* fixed */
+    empm_request *req;                 /* fixed: in whose memory it is */
     uint64_t    at;                    /* the event that it wants next; its
                                           worker writes it, under the lock */
     /* the lock */
@@ -23972,6 +24226,7 @@ static int empm__ear_join(empm__ear *ear, const char *name,
     ear->channel->listeners++;
     ear->at = empm__channel_after_locked(ear->channel, last_id);
     pthread_mutex_unlock(lock);
+    empm__bump(&ear->req->w->score->listeners, 1u);
     EMPM_FREE(made);
     return EMPM_OK;
 }
@@ -23985,6 +24240,7 @@ static void empm__ear_leave(void *p)
     pthread_mutex_t *lock = empm__channel_lock(all, c->hash);
     empm__news *gone = NULL;
     int last;
+    empm__bump(&ear->req->w->score->listeners, (uint32_t)-1);
     pthread_mutex_lock(lock);
     if (ear->waits)
         empm__channel_unlink_locked(c, ear);
@@ -24106,6 +24362,7 @@ static int empm__events_send(empm_request *req, empm__ear *ear, int *wrote)
             return 1;
         n = empm__ear_take(ear, list, (uint32_t)EMPM__COUNT(list), room, &lost);
         if (lost > 0) {
+            empm__bump(&req->w->score->events_lost, lost);
             empm__request_log(req, EMPM_LOG_INFO, 5062, "is too slow for "
                               "EventQueue of %lld: has lost %llu events%s",
                               (long long)req->w->cfg->event_queue_bytes,
@@ -24114,8 +24371,9 @@ static int empm__events_send(empm_request *req, empm__ear *ear, int *wrote)
             r = req->w->cfg->event_skip ? r : -1;
         }
         for (i = 0; i < n; i++) {
-            if (r == 0)
-                r = empm_write(req, empm__news_text(list[i]), list[i]->len);
+            if (r == 0 && (r = empm_write(req, empm__news_text(list[i]),
+                                          list[i]->len)) == EMPM_OK)
+                empm__bump(&req->w->score->events_sent, 1u);
             empm__news_unref(list[i]);
             *wrote = 1;
         }
@@ -24181,6 +24439,7 @@ EMPM_API int empm_events(empm_request *req, const char *channel)
         return 503;
     memset(ear, 0, sizeof *ear);
     ear->all = req->w->engine->channels;
+    ear->req = req;
     if (empm__ear_join(ear, channel, empm_header(req, "Last-Event-ID")) < 0)
         return 503;
     if (empm_defer(req, empm__ear_leave, ear) != EMPM_OK) {
@@ -24315,6 +24574,1915 @@ static const empm__wing empm__events_wing = {
 static const empm__wing empm__events_wing = EMPM__WING_OFF(NULL);
 
 #endif /* EVENTMPM_NO_EVENTS */
+
+/* ---------------------------------------------------------------------------
+ * >>links -- connections behind a 101: bytes in, pieces out
+ *
+ * An upgraded connection is a link, which stands where its request was: a small
+ * struct and no page. Its owner reads, and hands the bytes to the link's kind;
+ * anybody leaves output for it by its ticket, and never touches the socket.
+ *
+ *     any thread   piece --lock--> box, then kick
+ *     owner        box --lock--> out --sendmsg()--> socket --recv()--> take()
+ *
+ *   OPEN      reads, and takes what is sent
+ *   CLOSING   has said that it closes, and reads until its peer says so, too
+ *   LAST      sends what is queued, then ends; reads no more
+ *   OVER      ends at once
+ *
+ * owner   of the connection's record, but for what is the lock's
+ * lock    links.locks[i % 64]: slot i, and box, box_ends and lives of its link;
+ *         some stores long, with no other. Nothing is freed under it
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+#define EMPM__LINKS_LOCKS  64u
+#define EMPM__PIECES       16          /* in one sendmsg() */
+#define EMPM__PIECE_MOST   (1u << 30)  /* bytes */
+
+enum empm__link_phase { EMPM__LINK_OPEN, EMPM__LINK_CLOSING,
+                        EMPM__LINK_LAST, EMPM__LINK_OVER };
+
+enum empm__piece_kind {
+    EMPM__PIECE_DATA,                  /* bounded by WebSocketQueue */
+    EMPM__PIECE_SIGN,                  /* of life: goes out at any bound, */
+    EMPM__PIECE_PONG,                  /* ... and only the latest does */
+    EMPM__PIECE_END                    /* nothing follows it */
+};
+
+typedef struct empm__piece {           /* output; its bytes follow */
+    struct empm__piece *next;
+    uint32_t len, sent;
+    uint32_t kind;                     /* enum empm__piece_kind */
+    uint32_t unacked;                  /* when the wait to send it began */
+} empm__piece;
+
+/* Input that has not been dealt with; a kind may have more behind it. */
+typedef struct empm__hold {
+    char    *rest;                     /* EMPM_MALLOC, or NULL */
+    uint32_t at, end;                  /* of it */
+    int      ready;                    /* take() goes on without new bytes */
+} empm__hold;
+
+/* take     deals with n bytes, behind which is room for one more. Returns how
+ *          many it has taken: fewer if output waits or the turn is over
+ * due      returns when it wants to be called next; it may set the phase
+ * leave    says goodbye, as the server stops
+ * closed   the last call of the user's; frees what `hold` has beside rest */
+typedef struct empm__link_kind {
+    size_t   (*take)(empm__worker *w, empm_link *l, char *data, size_t n);
+    uint32_t (*due)(empm__worker *w, empm_link *l, uint32_t now_ms);
+    void     (*leave)(empm__worker *w, empm_link *l);
+    void     (*closed)(empm__worker *w, empm_link *l);
+    size_t   hold_bytes;               /* of what `hold` points to */
+} empm__link_kind;
+
+struct empm_link {
+    empm__route  *route;               /* fixed */
+    empm__worker *w;                   /* that runs it, or has run it last */
+    void         *data;                /* the user's */
+    empm__hold   *hold;                /* NULL: nothing waits */
+    empm__piece  *out;                 /* the oldest first */
+    struct empm__member *groups;       /* that it is in; or NULL */
+    empm__piece  *box;                 /* atomic; lock: the latest first */
+    uint32_t      index, serial;       /* fixed: the ticket */
+    uint32_t      queued;              /* atomic: bytes in box and out */
+    uint32_t      heard_at_ms;
+    uint32_t      write_by_ms;         /* NEVER: no wait for the socket */
+    uint16_t      code;                /* for on_close */
+    uint16_t      signs_s;             /* the second in which the peer has sent
+                                          so many signs of life */
+    uint8_t       signs;
+    uint8_t       kind;                /* fixed: EMPM__RAW, EMPM__WS */
+    uint8_t       phase;               /* enum empm__link_phase */
+    uint8_t       flags;               /* EMPM__LINK_* */
+    uint8_t       box_ends;            /* atomic; lock: END is, or was, there */
+    uint8_t       lives;               /* lock: the 101 has been sent */
+};
+
+#if __SIZEOF_POINTER__ == 8
+/* so with glibc, its slot and its record it takes 96 + 8 + 84 bytes */
+EMPM__ASSERT_STATIC(sizeof(empm_link) <= 88, an_idle_socket_is_small);
+#endif
+
+enum { EMPM__RAW, EMPM__WS };
+
+enum {
+    EMPM__LINK_ASKED = 1,              /* a ping is out */
+    EMPM__LINK_NAMED = 2,              /* a subprotocol follows the struct */
+    EMPM__LINK_LEFT  = 4,              /* goodbye has been said */
+    EMPM__LINK_HASTE = 8               /* the wheel may look too late */
+};
+
+struct empm__links {
+    pthread_mutex_t locks[EMPM__LINKS_LOCKS];
+    empm_link     **slots;             /* lock: by index of the record */
+    size_t          bytes;             /* fixed: of these */
+    int64_t         queued;            /* atomic: of all links */
+    int64_t         count;             /* atomic: of links */
+    uint32_t        bye_from_ms;       /* atomic: a drain has begun; or NEVER */
+};
+typedef struct empm__links empm__links;
+
+static const empm__link_kind *empm__link_kind_of(const empm_link *l);
+
+static empm_link *empm__link_of(const empm__conn *c)
+{
+    return (empm_link *)(void *)c->io;
+}
+
+static char *empm__piece_bytes(empm__piece *p)
+{
+    return (char *)(p + 1);
+}
+
+/* --- output --------------------------------------------------------------- */
+
+/* Returns a piece of h and n bytes, or NULL: no memory. */
+static empm__piece *empm__piece_new(enum empm__piece_kind kind,
+                                    const void *head, size_t h,
+                                    const void *data, size_t n)
+{
+    empm__piece *p = (empm__piece *)EMPM_MALLOC(sizeof *p + h + n);
+    if (p == NULL)
+        return NULL;
+    p->next = NULL;
+    p->len = (uint32_t)(h + n);
+    p->sent = 0;
+    p->kind = kind;
+    if (h > 0)
+        memcpy(empm__piece_bytes(p), head, h);
+    if (n > 0)
+        memcpy(empm__piece_bytes(p) + h, data, n);
+    return p;
+}
+
+static void empm__pieces_free(empm__piece *p)
+{
+    while (p != NULL) {
+        empm__piece *next = p->next;
+        EMPM_FREE(p);
+        p = next;
+    }
+}
+
+static pthread_mutex_t *empm__links_lock(empm__links *all, uint32_t i)
+{
+    return &all->locks[i % EMPM__LINKS_LOCKS];
+}
+
+/* Returns the link of a ticket; NULL: there is none any more. */
+static empm_link *empm__links_find_locked(const empm__engine *e,
+                                          empm_ticket ticket)
+{
+    empm_link *l = e->links->slots[(uint32_t)ticket];
+    return l != NULL && l->serial == (uint32_t)(ticket >> 32) ? l : NULL;
+}
+
+/* Can a ticket name a link here at all? */
+static int empm__links_know(const empm__engine *e, empm_ticket ticket)
+{
+    return e->links != NULL && ticket != 0 &&
+           (uint32_t)ticket < e->slab.limit;
+}
+
+/* Takes a pong out of the box that has not left: the latest one is an answer to
+ * all pings before it (RFC 6455 5.5.3). Returns it, or NULL. */
+static empm__piece *empm__link_unbox_pong_locked(empm_link *l)
+{
+    empm__piece *p = l->box, *before = NULL;
+    for (; p != NULL && p->kind != EMPM__PIECE_PONG; p = p->next)
+        before = p;
+    if (p != NULL && before != NULL)
+        before->next = p->next;
+    else if (p != NULL)
+        empm__store(&l->box, p->next);
+    if (p != NULL)
+        p->next = NULL;
+    return p;
+}
+
+/* Is there no room for n bytes more? A single one may be as long as it is. */
+static int empm__link_is_full(const empm__engine *e, const empm_link *l,
+                              size_t n)
+{
+    const uint32_t queued = empm__load(&l->queued);
+    return queued > 0 && queued + (uint64_t)n >
+                             (uint64_t)e->cfg->websocket_queue_bytes;
+}
+
+/* Has somebody said that it ends? */
+static int empm__link_ends(const empm_link *l)
+{
+    return empm__load(&l->box_ends);
+}
+
+/* Puts a piece into the box; the lock of the link is the caller's. Returns
+ * EMPM_OK, EMPM_EGONE or EMPM_EFULL; *spare: a piece to be freed. */
+static int empm__link_box_locked(empm__engine *e, empm_link *l, empm__piece *p,
+                                 empm__piece **spare)
+{
+    *spare = p;
+    if (l == NULL || empm__link_ends(l))
+        return EMPM_EGONE;
+    if (p->kind == EMPM__PIECE_DATA &&
+        (empm__link_is_full(e, l, p->len) ||
+         empm__load(&e->links->queued) + (int64_t)p->len >
+             e->cfg->websocket_max_queued))
+        return EMPM_EFULL;
+    *spare = p->kind == EMPM__PIECE_PONG ? empm__link_unbox_pong_locked(l)
+                                         : NULL;
+    if (*spare == NULL) {
+        __atomic_add_fetch(&l->queued, p->len, __ATOMIC_RELAXED);
+        __atomic_add_fetch(&e->links->queued, (int64_t)p->len,
+                           __ATOMIC_RELAXED);
+    } else {                             /* it has counted, up to now */
+        const uint32_t more = p->len - (*spare)->len;    /* may wrap */
+        __atomic_add_fetch(&l->queued, more, __ATOMIC_RELAXED);
+        __atomic_add_fetch(&e->links->queued, (int64_t)(int32_t)more,
+                           __ATOMIC_RELAXED);
+    }
+    empm__store(&l->box_ends, (uint8_t)(p->kind == EMPM__PIECE_END));
+    p->next = l->box;
+    empm__store(&l->box, p);
+    return EMPM_OK;
+}
+
+/* Leaves a piece for the link of a ticket, which is of that kind; it is the
+ * caller's no more, whatever comes of it. NULL: there was no memory for it. Any
+ * thread. Returns EMPM_OK, EMPM_EGONE, EMPM_EFULL or EMPM_ENOMEM. */
+static int empm__link_put(empm__engine *e, empm_ticket ticket, int kind,
+                          empm__piece *p)
+{
+    const uint32_t i = (uint32_t)ticket;
+    empm__piece *spare = p;
+    empm_link *l;
+    pthread_mutex_t *lock;
+    int r = EMPM_EGONE, lives = 0;
+    if (p == NULL)
+        return EMPM_ENOMEM;
+    if (empm__links_know(e, ticket)) {
+        lock = empm__links_lock(e->links, i);
+        pthread_mutex_lock(lock);
+        l = empm__links_find_locked(e, ticket);
+        if (l != NULL && l->kind == kind)
+            r = empm__link_box_locked(e, l, p, &spare);
+        lives = r == EMPM_OK && l->lives;
+        pthread_mutex_unlock(lock);
+    }
+    empm__pieces_free(spare);
+    if (lives && empm__conn_tell(empm__slab_conn(&e->slab, i),
+                                 (uint32_t)(ticket >> 32),
+                                 EMPM__READY_OUTBOX) == 2) {
+        empm__poller_post(&e->poller, i);
+        empm__poller_wake(&e->poller);
+    }
+    return r;
+}
+
+static empm_ticket empm__link_ticket(const empm_link *l)
+{
+    return (uint64_t)l->serial << 32 | l->index;
+}
+
+/* The same by the owner, for a link of its own: it says what the peer did, or
+ * what a time has brought. What does not fit in memory does not leave. */
+static void empm__link_say(empm__worker *w, const empm_link *l, empm__piece *p)
+{
+    empm__link_put(w->engine, empm__link_ticket(l), l->kind, p);
+}
+
+/* Moves what is in the box behind the output, in order. */
+static void empm__link_unbox(empm__engine *e, empm_link *l)
+{
+    pthread_mutex_t *lock = empm__links_lock(e->links, l->index);
+    empm__piece *p, *next;
+    if (empm__load(&l->box) == NULL)
+        return;
+    pthread_mutex_lock(lock);
+    p = l->box;
+    empm__store(&l->box, (empm__piece *)NULL);
+    pthread_mutex_unlock(lock);
+    for (; p != NULL; p = next) {    /* out is empty: the latest is its last */
+        next = p->next;
+        p->next = l->out;
+        l->out = p;
+    }
+}
+
+/* n bytes have left. */
+static void empm__link_sent(empm__worker *w, empm_link *l, uint32_t n)
+{
+    __atomic_sub_fetch(&l->queued, n, __ATOMIC_RELAXED);
+    __atomic_sub_fetch(&w->engine->links->queued, (int64_t)n,
+                       __ATOMIC_RELAXED);
+    while (l->out != NULL) {             /* also those that have no bytes */
+        empm__piece *p = l->out;
+        const uint32_t some = (uint32_t)empm__min(n, p->len - p->sent);
+        p->sent += some;
+        n -= some;
+        if (p->sent < p->len)
+            return;
+        l->out = p->next;
+        if (p->kind == EMPM__PIECE_END && l->phase == EMPM__LINK_OPEN) {
+            l->phase = EMPM__LINK_CLOSING;
+            l->write_by_ms = empm__time_after(empm__step_clock(w),
+                                              w->cfg->linger_short_ms);
+        }
+        EMPM_FREE(p);
+    }
+}
+
+/* Sends what is queued; *direction: what it waits for, if it is BLOCKED. */
+static enum empm__flushed empm__link_flush(empm__worker *w, empm__conn *c,
+                                           empm_link *l, ssize_t *direction)
+{
+    int64_t wire = 0;
+    for (;;) {
+        struct iovec v[EMPM__PIECES];
+        empm__piece *p;
+        int k = 0;
+        ssize_t n;
+        if (l->out == NULL)
+            empm__link_unbox(w->engine, l);
+        empm__link_sent(w, l, 0);
+        if (l->out == NULL) {
+            if (empm__load(&l->box) != NULL)
+                continue;
+            return EMPM__SENT;
+        }
+        if (w->turn_bytes >= EMPM_TURN_BYTES)
+            return EMPM__TURN_OVER;
+        for (p = l->out; p != NULL && k < EMPM__PIECES; p = p->next, k++) {
+            v[k].iov_base = empm__piece_bytes(p) + p->sent;
+            v[k].iov_len = p->len - p->sent;
+        }
+        n = empm__transport_of(c)->send(w, c, v, k, p != NULL, &wire);
+        if (n == EMPM__LOST)
+            return EMPM__CUT;
+        if (n < 0) {
+            *direction = n;
+            return EMPM__BLOCKED;
+        }
+        w->turn_bytes += (uint32_t)n;
+        if (l->phase != EMPM__LINK_CLOSING)
+            l->write_by_ms = EMPM__NEVER;
+        empm__bump(&w->score->bytes, (uint64_t)n);
+        empm__link_sent(w, l, (uint32_t)n);
+    }
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
+ * >>link-state -- the step UPGRADED
+ *
+ * The owner sends what is queued, deals with what arrives and looks at the
+ * time, in turn, until there is nothing to do but wait. It waits for input, for
+ * what others leave (OUTBOX), for room in the socket if output is left, for a
+ * stop, and until the next of its times. While a peer takes nothing of what
+ * waits for it, what it sends stays in the socket: no peer makes the server
+ * hoard.
+ *
+ * runs on   a worker that owns the connection
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+#define EMPM__BYE_MS    30000          /* a drain's farewells take so long, */
+#define EMPM__BYE_SHARE 10             /* or this part of its limit */
+
+/* --- input ---------------------------------------------------------------- */
+
+/* Keeps n bytes for later; `hold` is made if there is none. Returns 0, or -1:
+ * no memory. */
+static int empm__link_keep(empm__worker *w, empm_link *l, const char *data,
+                           size_t n)
+{
+    empm__hold *h = l->hold;
+    char *rest;
+    if (n == 0)
+        return 0;
+    if (h == NULL) {
+        const size_t bytes = empm__link_kind_of(l)->hold_bytes;
+        h = (empm__hold *)empm__worker_memory(w, NULL, bytes);
+        if (h == NULL)
+            return -1;
+        memset(h, 0, bytes);
+        l->hold = h;
+    }
+    rest = (char *)empm__worker_memory(w, NULL, n + 1);
+    if (rest == NULL)
+        return -1;
+    memcpy(rest, data, n);
+    h->rest = rest;
+    h->at = 0;
+    h->end = (uint32_t)n;
+    return 0;
+}
+
+/* Does something wait that has been read? */
+static int empm__link_holds(const empm_link *l)
+{
+    return l->hold != NULL && (l->hold->rest != NULL || l->hold->ready);
+}
+
+/* Deals with what is held, or reads. Returns 1: go on; 0: nothing more is here,
+ * *direction is waited for; -1: the connection is lost. */
+static int empm__link_read(empm__worker *w, empm__conn *c, empm_link *l,
+                           ssize_t *direction)
+{
+    const empm__link_kind *kind = empm__link_kind_of(l);
+    char *rest, *scratch;
+    uint32_t at, end;
+    ssize_t n;
+    size_t took;
+    if (empm__link_holds(l)) {
+        rest = l->hold->rest;            /* take() may do away with hold */
+        at = l->hold->at;
+        end = l->hold->end;
+        l->hold->rest = NULL;
+        l->hold->at = l->hold->end = 0;
+        took = kind->take(w, l, rest != NULL ? rest + at : NULL, end - at);
+        n = took < end - at ? empm__link_keep(w, l, rest + at + took,
+                                              end - at - took) : 0;
+        EMPM_FREE(rest);
+        return n < 0 ? -1 : 1;
+    }
+    if (c->flags & EMPM__F_DRAINED)
+        return 0;
+    if ((scratch = empm__worker_scratch(w)) == NULL)
+        return -1;
+    n = empm__transport_of(c)->recv(w, c, scratch, EMPM__SCRATCH);
+    if (n == EMPM__LOST)
+        return -1;
+    if (n < 0) {
+        *direction = n;
+        return 0;
+    }
+    if (n == 0) {                        /* its last: ours leaves, too */
+        l->phase = EMPM__LINK_LAST;
+        return 1;
+    }
+    w->turn_bytes += (uint32_t)n;
+    l->heard_at_ms = empm__time_after(w->now_ms, 0);
+    l->flags &= (uint8_t)~EMPM__LINK_ASKED;
+    took = kind->take(w, l, scratch, (size_t)n);
+    return took < (size_t)n && l->phase < EMPM__LINK_LAST &&
+           empm__link_keep(w, l, scratch + took, (size_t)n - took) < 0 ? -1 : 1;
+}
+
+/* --- the state ------------------------------------------------------------ */
+
+/* Ends the link: its ticket is stale from here, and its user is told. */
+static void empm__link_end(empm__worker *w, empm_link *l)
+{
+    empm__engine *e = w->engine;
+    pthread_mutex_t *lock = empm__links_lock(e->links, l->index);
+    const enum empm__call calling = w->calling;
+    pthread_mutex_lock(lock);
+    e->links->slots[l->index] = NULL;
+    pthread_mutex_unlock(lock);
+    empm__conn_next_serial(empm__slab_conn(&e->slab, l->index));
+    __atomic_sub_fetch(&e->links->queued, (int64_t)empm__load(&l->queued),
+                       __ATOMIC_RELAXED);
+    empm__pieces_free(l->out);
+    empm__pieces_free(l->box);
+    l->out = l->box = NULL;
+    l->w = w;
+    empm__turn_call_begins(w, l->route);
+    w->calling = EMPM__CALL_OTHER;
+    empm__link_kind_of(l)->closed(w, l);
+    w->calling = calling;
+    empm__turn_call_ends(w, l->route);
+    if (l->hold != NULL)
+        EMPM_FREE(l->hold->rest);
+    EMPM_FREE(l->hold);
+    EMPM_FREE(l);
+    __atomic_sub_fetch(&e->links->count, 1, __ATOMIC_RELAXED);
+}
+
+/* All is sent, and the peer has nothing more to say that counts. */
+static enum empm__state empm__link_finish(empm__worker *w, empm__conn *c,
+                                          empm_link *l)
+{
+    empm__link_end(w, l);
+    c->io = NULL;
+    empm__store(&c->protocol, (uint8_t)EMPM__HTTP1);
+    c->flags |= EMPM__F_SHORT;
+    return empm__step_finish(w, c, 1);
+}
+
+/* When does a stop that is under way end this link? A drain tells one after the
+ * other, so that not all clients come back in the same second. */
+static uint32_t empm__link_bye_at_ms(empm__worker *w, const empm_link *l,
+                                     uint32_t now_ms)
+{
+    empm__engine *e = w->engine;
+    uint32_t from = empm__load(&e->links->bye_from_ms), none = EMPM__NEVER;
+    const int drain_ms = empm__load(&e->drain_ms);
+    int spread = w->cfg->websocket_drain_ms;
+    if (empm__step_closes_idle(w))
+        return now_ms;
+    if (spread == 0)
+        spread = drain_ms > 0 && drain_ms / EMPM__BYE_SHARE < EMPM__BYE_MS
+                     ? drain_ms / EMPM__BYE_SHARE : EMPM__BYE_MS;
+    if (from == EMPM__NEVER &&
+        __atomic_compare_exchange_n(&e->links->bye_from_ms, &none,
+                                    empm__time_after(now_ms, 0), 0,
+                                    __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        from = empm__time_after(now_ms, 0);
+    else if (from == EMPM__NEVER)
+        from = none;                     /* somebody else was first */
+    return empm__time_after(from, (int64_t)(l->index * 2654435761u >> 16) *
+                                      spread >> 16);
+}
+
+/* Looks at the times of a link. Returns the next one; it may set the phase. */
+static uint32_t empm__link_times(empm__worker *w, empm__conn *c, empm_link *l,
+                                 int blocked, uint32_t now)
+{
+    uint32_t at = EMPM__NEVER, bye;
+    if (l->phase < EMPM__LINK_LAST)
+        at = empm__link_kind_of(l)->due(w, l, now);
+    if (empm__load(&w->engine->stopping) && !(l->flags & EMPM__LINK_LEFT)) {
+        bye = empm__link_bye_at_ms(w, l, now);
+        if (!empm__time_is_late(bye, now))
+            at = empm__time_earlier(at, bye);
+        else if (l->phase == EMPM__LINK_OPEN)
+            empm__link_kind_of(l)->leave(w, l);
+        if (empm__time_is_late(bye, now))
+            l->flags |= EMPM__LINK_LEFT;
+    }
+    if (l->phase == EMPM__LINK_CLOSING) {
+        if (empm__time_is_late(l->write_by_ms, now))
+            l->phase = EMPM__LINK_OVER;
+    } else if (!blocked) {
+        l->write_by_ms = EMPM__NEVER;
+    } else if (l->write_by_ms == EMPM__NEVER ||
+               empm__time_is_late(l->write_by_ms, now)) {
+        /* EPOLLOUT alone would not tell that the peer reads on */
+        const int unacked = empm__fd_unacked(c->fd);
+        if (l->write_by_ms != EMPM__NEVER &&
+            (unacked < 0 || (uint32_t)unacked >= l->out->unacked)) {
+            empm__bump(&w->score->timeouts, 1u);
+            l->phase = EMPM__LINK_OVER;
+        }
+        l->out->unacked = unacked > 0 ? (uint32_t)unacked : 0;
+        l->write_by_ms = empm__time_after(now, l->phase == EMPM__LINK_LAST
+                                                   ? w->cfg->linger_short_ms
+                                                   : w->cfg->timeout_ms);
+    }
+    return empm__time_earlier(at, l->write_by_ms);
+}
+
+/* Parks the link, until `at_ms` at the latest. Its place on the wheel may be as
+ * late as the deadline that it had before. */
+static enum empm__state empm__link_park(empm__worker *w, empm__conn *c,
+                                        empm__wait *wait, ssize_t reads,
+                                        ssize_t writes, uint32_t at_ms)
+{
+    empm_link *l = empm__link_of(c);
+    const uint32_t before = empm__load(&c->deadline_ms);
+    wait->want |= EMPM__WANT(EMPM__READY_OUTBOX | EMPM__READY_STOP);
+    if ((reads != 0 && empm__step_wait(w, c, wait, reads, at_ms) < 0) ||
+        (writes != 0 && empm__step_wait(w, c, wait, writes, at_ms) < 0))
+        return EMPM__CLOSED;
+    wait->deadline_ms = at_ms;
+    if (at_ms != EMPM__NEVER && empm__time_earlier(at_ms, before) != before)
+        l->flags |= EMPM__LINK_HASTE;
+    wait->post = (l->flags & EMPM__LINK_HASTE) != 0;
+    return EMPM__UPGRADED;
+}
+
+/* UPGRADED: sends what is queued, deals with what arrives, looks at the time,
+ * in turn, until neither is to be done. While a peer does not take what waits
+ * for it, what it sends is left in the socket. */
+static enum empm__state empm__do_upgraded(empm__worker *w, empm__conn *c,
+                                          empm__wait *wait)
+{
+    empm_link *l = empm__link_of(c);
+    for (;;) {
+        ssize_t reads = EMPM__WANTS_IN, writes = 0;
+        enum empm__flushed r;
+        uint32_t at;
+        int more = 0;
+        empm__conn_clear(c, EMPM__READY_OUTBOX);  /* before the box is looked
+                                                     into */
+        r = empm__link_flush(w, c, l, &writes);
+        if (r == EMPM__CUT)
+            return EMPM__CLOSED;
+        if (r == EMPM__SENT && l->phase == EMPM__LINK_LAST)
+            return empm__link_finish(w, c, l);
+        if (l->phase >= EMPM__LINK_LAST ||
+            (r == EMPM__BLOCKED && (empm__link_holds(l) ||
+                                    empm__link_is_full(w->engine, l, 1))))
+            reads = 0;
+        else
+            more = empm__link_read(w, c, l, &reads);
+        if (more < 0)
+            return EMPM__CLOSED;
+        if (more > 0 || r == EMPM__TURN_OVER) {
+            if (r != EMPM__TURN_OVER && !empm__turn_is_over(w))
+                continue;
+            wait->turn_over = 1;
+            return EMPM__UPGRADED;
+        }
+        at = empm__link_times(w, c, l, r == EMPM__BLOCKED, empm__step_clock(w));
+        if (l->phase == EMPM__LINK_OVER)
+            return EMPM__CLOSED;
+        if (l->phase != EMPM__LINK_LAST || r == EMPM__BLOCKED)
+            return empm__link_park(w, c, wait, reads, writes, at);
+    }
+}
+
+static void empm__link_taken(empm__worker *w, empm__conn *c)
+{
+    empm_link *l = empm__link_of(c);
+    l->w = w;
+    l->flags &= (uint8_t)~EMPM__LINK_HASTE;
+    empm__store(&w->score->route, l->route->key);
+}
+
+static enum empm__state empm__link_cut(empm__conn *c)
+{
+    (void)c;
+    return EMPM__CLOSED;                 /* retire() tells its user */
+}
+
+static void empm__link_retire(empm__worker *w, empm__conn *c)
+{
+    if (c->io != NULL)
+        empm__link_end(w, empm__link_of(c));
+    c->io = NULL;
+}
+
+static const empm__protocol empm__link_protocol = {
+    "upgraded", NULL, 0,
+    { NULL, NULL, NULL, NULL, NULL, NULL, NULL, empm__do_upgraded, NULL, NULL },
+    empm__link_taken, empm__link_cut, empm__link_retire, NULL, NULL, NULL, NULL,
+    NULL
+};
+#define EMPM__LINK_PROTOCOL empm__link_protocol
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
+ * >>upgrade -- from a request to a link, and protocols of the user's
+ *
+ * A handler makes the link while it has the request, so that what is sent by
+ * its ticket from then on waits for it. The request answers 101 as it would
+ * answer anything, behind earlier answers and at the client's pace; when all is
+ * sent it gives its place to the link, with the bytes that have come behind it.
+ * A link that does not get that far is told so: its last call is owed.
+ *
+ * source    RFC 9110 7.8 (Upgrade), 15.2.2 (101), 15.5.22 (426)
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+/* The 101 has been sent, and nothing of the request is needed any more; or it
+ * never will be. */
+static enum empm__state empm__link_switch(empm_request *req, int sent)
+{
+    empm__worker *w = req->w;
+    empm__conn *c = req->c;
+    empm_link *l = req->link;
+    pthread_mutex_t *lock = empm__links_lock(w->engine->links, l->index);
+    int r = -1;
+    req->link = NULL;
+    l->w = w;
+    if (sent)
+        r = empm__link_keep(w, l, req->io.in + req->io.in_start,
+                            req->io.in_end - req->io.in_start);
+    if (r < 0) {
+        empm__link_end(w, l);
+        return EMPM__CLOSED;
+    }
+    empm__request_flight_end(w, c);
+    c->io = (empm__io *)(void *)l;
+    empm__store(&c->protocol, (uint8_t)EMPM__LINK);
+    l->heard_at_ms = empm__time_after(empm__step_clock(w), 0);
+    pthread_mutex_lock(lock);
+    l->lives = 1;
+    pthread_mutex_unlock(lock);
+    empm__bump(&w->score->upgraded, 1u);
+    return EMPM__UPGRADED;
+}
+
+/* Has the list of the fields called `name` this element? */
+static int empm__link_has_token(const empm_request *req, const char *name,
+                                const char *token)
+{
+    empm__list list;
+    empm__list_of_fields(&list, &req->head, req->text, name, '\\');
+    while (empm__list_next(&list))
+        if (empm__text_same(list.item, list.n, token, strlen(token)))
+            return 1;
+    return 0;
+}
+
+/* Adds the two fields of an upgrade, which are not a handler's to set. Returns
+ * EMPM_OK, EMPM_ENOMEM or EMPM_EFULL. */
+static int empm__link_fields(empm_request *req, const char *protocol)
+{
+    const size_t n = strlen(protocol);
+    char *at;
+    int r = empm__response_fields_reserve(req, n + 40);
+    if (r < 0)
+        return r;
+    at = EMPM__ADD(req->fields + req->fields_len, "Upgrade: ");
+    at = empm__text_append(at, protocol, n);
+    at = EMPM__ADD(at, "\r\nConnection: Upgrade\r\n");
+    req->fields_len = (uint32_t)(at - req->fields);
+    return EMPM_OK;
+}
+
+/* May the request become a link? Returns EMPM_OK, or the status that refuses:
+ * 426 to a client that has not asked for it, 503 while the server drains. */
+static int empm__link_may(empm_request *req, const char *protocol)
+{
+    empm__engine *e = req->w->engine;
+    const int most = req->w->cfg->max_websockets;
+    if (req->head.minor == 0 || !empm__link_has_token(req, "Upgrade", protocol)
+        || !empm__link_has_token(req, "Connection", "upgrade"))
+        return empm__link_fields(req, protocol) < 0 ? 500 : 426;
+    if (empm__load(&e->stopping)) {      /* another process lets it in */
+        empm__request_closes(req, EMPM__CLOSES);
+        return 503;
+    }
+    /* a test without sockets has nothing to hand over */
+    return req->c->fd < 0 || e->links == NULL ||
+           (most > 0 && __atomic_load_n(&e->links->count, __ATOMIC_RELAXED) >=
+                            most) ? 503 : EMPM_OK;
+}
+
+/* Makes the link of a request, of n bytes; from here its ticket is good. NULL:
+ * no memory. */
+static empm_link *empm__link_new(empm_request *req, int kind, size_t n)
+{
+    empm__engine *e = req->w->engine;
+    const uint32_t i = req->w->index;
+    pthread_mutex_t *lock = empm__links_lock(e->links, i);
+    empm_link *l = (empm_link *)empm__worker_memory(req->w, NULL, n);
+    if (l == NULL)
+        return NULL;
+    memset(l, 0, n);
+    empm__conn_next_serial(req->c);
+    l->route = req->route;
+    l->w = req->w;
+    l->index = i;
+    l->serial = empm__load(&req->c->serial);
+    l->write_by_ms = EMPM__NEVER;
+    l->kind = (uint8_t)kind;
+    l->code = 1006;
+    pthread_mutex_lock(lock);
+    e->links->slots[i] = l;
+    pthread_mutex_unlock(lock);
+    __atomic_add_fetch(&e->links->count, 1, __ATOMIC_RELAXED);
+    return l;
+}
+
+/* Forgets a link whose user has refused it: it is told nothing. */
+static void empm__link_forget(empm_request *req, empm_link *l)
+{
+    empm__engine *e = req->w->engine;
+    pthread_mutex_t *lock = empm__links_lock(e->links, l->index);
+    pthread_mutex_lock(lock);
+    e->links->slots[l->index] = NULL;
+    pthread_mutex_unlock(lock);
+    empm__conn_next_serial(req->c);
+    __atomic_sub_fetch(&e->links->queued, (int64_t)empm__load(&l->queued),
+                       __ATOMIC_RELAXED);
+    __atomic_sub_fetch(&e->links->count, 1, __ATOMIC_RELAXED);
+    empm__pieces_free(l->box);
+    EMPM_FREE(l);
+}
+
+/* The answer is a 101, and the link follows it. Returns EMPM_OK, or 500, and
+ * the link is forgotten. */
+static int empm__link_answer(empm_request *req, empm_link *l,
+                             const char *protocol)
+{
+    if (empm__link_fields(req, protocol) < 0) {
+        empm__link_forget(req, l);
+        return 500;
+    }
+    empm__response_body_forget(req);
+    req->status = 101;
+    req->link = l;
+    empm__request_closes(req, EMPM__SWITCHES);
+    empm__request_answered(req, EMPM__BEGUN);
+    return EMPM_OK;
+}
+
+/* --- a protocol of the user's --------------------------------------------- */
+
+typedef struct empm__raw {
+    empm_link            link;         /* first */
+    const empm_upgraded *calls;
+    void                *user;
+} empm__raw;
+
+/* No more is taken for the link: it ends with what it has. */
+static void empm__raw_last(empm__worker *w, empm_link *l)
+{
+    pthread_mutex_t *lock = empm__links_lock(w->engine->links, l->index);
+    pthread_mutex_lock(lock);
+    empm__store(&l->box_ends, (uint8_t)1);
+    pthread_mutex_unlock(lock);
+    l->phase = EMPM__LINK_LAST;
+}
+
+static size_t empm__raw_take(empm__worker *w, empm_link *l, char *data,
+                             size_t n)
+{
+    const empm__raw *raw = (const empm__raw *)(const void *)l;
+    int r = EMPM_OK;
+    if (n > 0 && empm__link_is_full(w->engine, l, 1))
+        return 0;
+    if (n > 0 && raw->calls->on_data != NULL &&
+        l->phase == EMPM__LINK_OPEN) {
+        empm__turn_call_begins(w, l->route);
+        w->calling = EMPM__CALL_OTHER;
+        r = raw->calls->on_data(l, data, n, raw->user);
+        w->calling = EMPM__CALL_NONE;
+        empm__turn_call_ends(w, l->route);
+        w->turn_requests++;
+    }
+    if (r != EMPM_OK)
+        empm__raw_last(w, l);
+    if (l->hold != NULL && l->hold->rest == NULL) {
+        EMPM_FREE(l->hold);
+        l->hold = NULL;
+    }
+    return n;
+}
+
+static uint32_t empm__raw_due(empm__worker *w, empm_link *l, uint32_t now_ms)
+{
+    const empm__raw *raw = (const empm__raw *)(const void *)l;
+    uint32_t at;
+    if (l->phase == EMPM__LINK_CLOSING)      /* END has left: no answer to it */
+        l->phase = EMPM__LINK_LAST;
+    if (raw->calls->silence_ms <= 0)
+        return EMPM__NEVER;
+    at = empm__time_after(l->heard_at_ms, raw->calls->silence_ms);
+    if (empm__time_is_late(at, now_ms))
+        empm__raw_last(w, l);
+    return at;
+}
+
+/* A protocol of which nothing is known has no last words. */
+static void empm__raw_leave(empm__worker *w, empm_link *l)
+{
+    empm__raw_last(w, l);
+}
+
+static void empm__raw_closed(empm__worker *w, empm_link *l)
+{
+    const empm__raw *raw = (const empm__raw *)(const void *)l;
+    (void)w;
+    if (raw->calls->on_close != NULL)
+        raw->calls->on_close(l, raw->user);
+}
+
+EMPM_API int empm_upgrade(empm_request *req, const char *protocol,
+                          const empm_upgraded *calls, void *user,
+                          empm_ticket *ticket)
+{
+    empm_link *l;
+    int r;
+    if (protocol == NULL || calls == NULL ||
+        !empm__chars_all(&req->w->s->chars, protocol, strlen(protocol),
+                         EMPM__VCHAR))
+        return EMPM_EINVAL;
+    if (req->w->calling != EMPM__CALL_HANDLER || req->link != NULL ||
+        req->suspension != EMPM__SUSP_NONE || req->body_open ||
+        !empm__request_head_is_open(req))
+        return EMPM_EMISUSE;
+    if ((r = empm__link_may(req, protocol)) != EMPM_OK)
+        return r;
+    if ((l = empm__link_new(req, EMPM__RAW, sizeof(empm__raw))) == NULL)
+        return 503;
+    ((empm__raw *)(void *)l)->calls = calls;
+    ((empm__raw *)(void *)l)->user = user;
+    if (ticket != NULL)
+        *ticket = empm__link_ticket(l);
+    return empm__link_answer(req, l, protocol);
+}
+
+/* --- calls ---------------------------------------------------------------- */
+
+/* The bytes that wait for a link; -1: it has gone. */
+static int64_t empm__links_queued(empm__engine *e, empm_ticket ticket)
+{
+    pthread_mutex_t *lock;
+    const empm_link *l;
+    int64_t n;
+    if (!empm__links_know(e, ticket))
+        return -1;
+    lock = empm__links_lock(e->links, (uint32_t)ticket);
+    pthread_mutex_lock(lock);
+    l = empm__links_find_locked(e, ticket);
+    n = l == NULL ? -1 : (int64_t)empm__load(&l->queued);
+    pthread_mutex_unlock(lock);
+    return n;
+}
+
+EMPM_API int64_t empm_link_queued(empm_server *s, empm_ticket ticket)
+{
+    return empm__links_queued(&s->engine, ticket);
+}
+
+EMPM_API empm_ticket empm_link_ticket(const empm_link *link)
+{
+    return empm__link_ticket(link);
+}
+
+EMPM_API empm_server *empm_link_server(const empm_link *link)
+{
+    return link->w->s;
+}
+
+EMPM_API int empm_link_send(empm_server *s, empm_ticket ticket,
+                            const void *data, size_t len)
+{
+    if (len >= EMPM__PIECE_MOST)
+        return EMPM_EFULL;
+    if (data == NULL && len > 0)
+        return EMPM_EINVAL;
+    return empm__link_put(&s->engine, ticket, EMPM__RAW,
+                          empm__piece_new(EMPM__PIECE_DATA, NULL, 0, data,
+                                          len));
+}
+
+EMPM_API int empm_link_close(empm_server *s, empm_ticket ticket)
+{
+    return empm__link_put(&s->engine, ticket, EMPM__RAW,
+                          empm__piece_new(EMPM__PIECE_END, NULL, 0, NULL, 0));
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
+ * >>websocket-bytes -- UTF-8 as it comes, and the answer to a key
+ *
+ * A text may be cut anywhere, between frames and within a character, and is
+ * refused at its first bad byte: so the check keeps a state of one byte. SHA-1
+ * is here because RFC 6455 shows by it that a server knows the protocol; it
+ * protects nothing.
+ *
+ * source    RFC 3629 4 (UTF-8), FIPS 180-4 (SHA-1), RFC 6455 4.2.2
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+/* --- UTF-8, as it comes --------------------------------------------------- */
+
+#define EMPM__UTF8_BAD 255u
+
+/* Goes on with n bytes of a text. A state is what may come next: 0, a
+ * character; 1 to 3, so many bytes of one; 4 to 7, its second byte, of which
+ * some would be another spelling, a surrogate or no character. Returns the new
+ * state, or UTF8_BAD. */
+static unsigned empm__ws_utf8(unsigned state, const char *s, size_t n)
+{
+    static const uint8_t from[8] = { 0, 0x80, 0x80, 0x80, 0xa0, 0x80, 0x90,
+                                     0x80 };
+    static const uint8_t to[8] = { 0, 0xbf, 0xbf, 0xbf, 0xbf, 0x9f, 0xbf,
+                                   0x8f };
+    static const uint8_t next[8] = { 0, 0, 1, 2, 1, 1, 2, 2 };
+    size_t i = 0;
+    while (i < n) {
+        const unsigned ch = (unsigned char)s[i];
+        uint64_t eight;
+        if (state == 0 && ch < 0x80 && n - i >= 8) {
+            memcpy(&eight, s + i, 8);
+            i += (eight & UINT64_C(0x8080808080808080)) == 0 ? 8 : 1;
+            continue;
+        }
+        i++;
+        if (state != 0)
+            state = ch >= from[state] && ch <= to[state] ? next[state]
+                                                         : EMPM__UTF8_BAD;
+        else if (ch >= 0x80)
+            state = ch < 0xc2 ? EMPM__UTF8_BAD : ch < 0xe0 ? 1
+                  : ch == 0xe0 ? 4 : ch == 0xed ? 5 : ch < 0xf0 ? 2
+                  : ch == 0xf0 ? 6 : ch < 0xf4 ? 3 : ch == 0xf4 ? 7
+                  : EMPM__UTF8_BAD;
+        if (state == EMPM__UTF8_BAD)
+            return state;
+    }
+    return state;
+}
+
+/* --- the answer to a key -------------------------------------------------- */
+
+#define EMPM__SHA1_TURN(x, n) ((x) << (n) | (x) >> (32 - (n)))
+
+/* Takes a block of 64 bytes. The schedule is a ring of 16 words. */
+static void empm__ws_sha1_block(uint32_t h[5], const unsigned char *p)
+{
+    uint32_t w[16], a = h[0], b = h[1], c = h[2], d = h[3], e = h[4], f, t;
+    int i;
+    for (i = 0; i < 16; i++, p += 4)
+        w[i] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 |
+               (uint32_t)p[2] << 8 | p[3];
+    for (i = 0; i < 80; i++) {
+        if (i >= 16) {
+            t = w[(i + 13) & 15] ^ w[(i + 8) & 15] ^ w[(i + 2) & 15] ^
+                w[i & 15];
+            w[i & 15] = EMPM__SHA1_TURN(t, 1);
+        }
+        f = i < 20   ? ((b & c) | (~b & d)) + 0x5a827999u
+            : i < 40 ? (b ^ c ^ d) + 0x6ed9eba1u
+            : i < 60 ? ((b & c) | (d & (b | c))) + 0x8f1bbcdcu
+                     : (b ^ c ^ d) + 0xca62c1d6u;
+        t = EMPM__SHA1_TURN(a, 5) + f + e + w[i & 15];
+        e = d;
+        d = c;
+        c = EMPM__SHA1_TURN(b, 30);
+        b = a;
+        a = t;
+    }
+    h[0] += a;
+    h[1] += b;
+    h[2] += c;
+    h[3] += d;
+    h[4] += e;
+}
+
+/* The SHA-1 of at most 119 bytes. */
+static void empm__ws_sha1(unsigned char out[20], const char *s, size_t n)
+{
+    uint32_t h[5] = { 0x67452301u, 0xefcdab89u, 0x98badcfeu, 0x10325476u,
+                      0xc3d2e1f0u };
+    unsigned char block[128];
+    const size_t end = n < 56 ? 64 : 128;
+    size_t i;
+    memset(block, 0, sizeof block);
+    memcpy(block, s, n);
+    block[n] = 0x80;
+    block[end - 2] = (unsigned char)(n >> 5);        /* the length in bits */
+    block[end - 1] = (unsigned char)(n << 3);
+    for (i = 0; i < end; i += 64)
+        empm__ws_sha1_block(h, block + i);
+    for (i = 0; i < 20; i++)
+        out[i] = (unsigned char)(h[i / 4] >> 8 * (3 - i % 4));
+}
+
+/* Sec-WebSocket-Accept for a key of 24 characters: 28 and a NUL. */
+static void empm__ws_accept(char to[29], const char *key)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop"
+                                 "qrstuvwxyz0123456789+/";
+    static const char guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    unsigned char sum[21];
+    char text[24 + sizeof guid];
+    int i;
+    memcpy(text, key, 24);
+    memcpy(text + 24, guid, sizeof guid);
+    empm__ws_sha1(sum, text, sizeof text - 1);
+    sum[20] = 0;
+    for (i = 0; i < 28; i++) {
+        const unsigned char *p = sum + i / 4 * 3;
+        const uint32_t v = (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2];
+        to[i] = digits[v >> 6 * (3 - i % 4) & 63];
+    }
+    to[27] = '=';
+    to[28] = '\0';
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
+ * >>websocket-frames -- frames in and out, and what is wrong with them
+ *
+ * A message whose one frame has come whole is unmasked where it stands and goes
+ * to the user from there; any other is gathered, piece by piece as it comes, in
+ * memory that it has until it is whole. Every length is compared before it is
+ * added or cast.
+ *
+ *    0       1         2                                   payload
+ *   +-------+---------+-----------------------+-----------+---------
+ *   |FIN op |MASK len | len 126: 2, 127: 8    | mask: 4   | ...
+ *   +-------+---------+-----------------------+-----------+---------
+ *
+ * source    RFC 6455 5 (frames), 7.4 (close codes)
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+#define EMPM__WS_CONTROL   125u        /* bytes of a control frame's payload */
+#define EMPM__WS_SMALL     64u         /* bytes of a small fragment, of which */
+#define EMPM__WS_FRAGMENTS 1024u       /* ... a message may have so many */
+#define EMPM__WS_SIGNS     100u        /* control frames in a second */
+#define EMPM__WS_GATHERS   65536u      /* bytes of a message; more are reserved
+                                          of MaxBodyMemory */
+
+enum { EMPM__WS_MORE, EMPM__WS_TEXT, EMPM__WS_BINARY, EMPM__WS_CLOSE = 8,
+       EMPM__WS_PING, EMPM__WS_PONG };         /* opcodes */
+
+typedef struct empm__ws_in {           /* while a message is not whole */
+    empm__hold    hold;                /* first */
+    uint64_t      left;                /* bytes of the frame that are to come */
+    char         *bytes;               /* of the message; EMPM_MALLOC */
+    size_t        len, cap;
+    int64_t       reserved;            /* of pool.body_memory */
+    uint32_t      began_ms;            /* its first byte came */
+    uint32_t      got;                 /* bytes of it, frames included */
+    uint32_t      small;               /* small fragments */
+    uint8_t       type;                /* of the message; 0: none has begun */
+    uint8_t       utf8;
+    uint8_t       in_frame;            /* its head is complete */
+    uint8_t       head_len, control_len;
+    uint8_t       head[14];
+    char          control[EMPM__WS_CONTROL];
+} empm__ws_in;
+
+/* --- out ------------------------------------------------------------------ */
+
+/* Writes the head of a frame that is a whole message, at most 10 bytes; returns
+ * how many. A server's frames are not masked. */
+static size_t empm__ws_head_write(unsigned char to[10], int opcode, uint64_t n)
+{
+    size_t k = n < 126 ? 0 : n < 65536 ? 2 : 8, i;
+    to[0] = (unsigned char)(0x80 | opcode);
+    to[1] = (unsigned char)(k == 0 ? n : k == 2 ? 126 : 127);
+    for (i = 0; i < k; i++)
+        to[2 + i] = (unsigned char)(n >> 8 * (k - 1 - i));
+    return 2 + k;
+}
+
+/* Returns a frame, or NULL: no memory. */
+static empm__piece *empm__ws_frame(enum empm__piece_kind kind, int opcode,
+                                   const void *data, size_t n)
+{
+    unsigned char head[10];
+    return empm__piece_new(kind, head, empm__ws_head_write(head, opcode, n),
+                           data, n);
+}
+
+/* Returns a close frame; code 0 or 1005: one that is empty. */
+static empm__piece *empm__ws_close_frame(int code, const char *reason, size_t n)
+{
+    char text[EMPM__WS_CONTROL];
+    if (code == 0 || code == 1005)
+        return empm__ws_frame(EMPM__PIECE_END, EMPM__WS_CLOSE, NULL, 0);
+    text[0] = (char)(code >> 8);
+    text[1] = (char)(code & 255);
+    if (n > 0)
+        memcpy(text + 2, reason, n);
+    return empm__ws_frame(EMPM__PIECE_END, EMPM__WS_CLOSE, text, n + 2);
+}
+
+/* May a peer, or a program, send this code? The others are for the ends of
+ * connections that nobody has closed, or for nobody (RFC 6455 7.4). */
+static int empm__ws_code_is_good(int code)
+{
+    return (code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) ||
+           (code >= 3000 && code <= 4999);
+}
+
+/* The peer has broken a rule: it is told, and nothing of it is read again. */
+static void empm__ws_fail(empm__worker *w, empm_link *l, int code)
+{
+    l->code = (uint16_t)code;
+    empm__worker_log(w, EMPM_LOG_INFO, 6002, "a WebSocket of %s: %s: closed "
+                     "with %d", l->route->user->pattern,
+                     code == 1007 ? "a text that is no UTF-8"
+                     : code == 1008 ? "too many or too slow frames"
+                     : code == 1009 ? "a message longer than "
+                                      "LimitWebSocketMessage"
+                     : code == 1013 ? "MaxBodyMemory is reached, or no memory"
+                     : "a frame that breaks the protocol", code);
+    empm__link_say(w, l, empm__ws_close_frame(code, NULL, 0));
+    l->phase = EMPM__LINK_LAST;
+}
+
+/* --- heads ---------------------------------------------------------------- */
+
+/* Unmasks n bytes, of which the first is masked with mask[at % 4]. */
+static void empm__ws_unmask(char *p, size_t n, const uint8_t mask[4],
+                            unsigned at)
+{
+    char key[8];
+    uint64_t k, x;
+    size_t i;
+    for (i = 0; i < 8; i++)
+        key[i] = (char)mask[(at + i) % 4];
+    memcpy(&k, key, 8);
+    for (; n >= 8; n -= 8, p += 8) {
+        memcpy(&x, p, 8);
+        x ^= k;
+        memcpy(p, &x, 8);
+    }
+    for (i = 0; i < n; i++)
+        p[i] = (char)(p[i] ^ key[i]);
+}
+
+/* Returns the bytes of a head, by its second one. */
+static size_t empm__ws_head_bytes(unsigned second)
+{
+    return 6 + ((second & 127) == 126 ? 2u : (second & 127) == 127 ? 8u : 0u);
+}
+
+static int empm__ws_opcode(const empm__ws_in *in)
+{
+    return in->head[0] & 15;
+}
+
+/* Judges the first two bytes of a head. Returns 0, or the close code. */
+static int empm__ws_judge(const empm__ws_in *in)
+{
+    const int opcode = empm__ws_opcode(in), fin = in->head[0] & 0x80;
+    if ((in->head[0] & 0x70) != 0 || !(in->head[1] & 0x80))
+        return 1002;                     /* an extension; not masked */
+    if (opcode >= EMPM__WS_CLOSE)
+        return opcode > EMPM__WS_PONG || !fin ||
+               (in->head[1] & 127u) > EMPM__WS_CONTROL ? 1002 : 0;
+    if (opcode > EMPM__WS_BINARY)
+        return 1002;
+    return (opcode == EMPM__WS_MORE) != (in->type != 0) ? 1002 : 0;
+}
+
+/* The head of a frame is whole. Returns 0, or the close code. `most`: bytes of
+ * a message. */
+static int empm__ws_frame_begins(empm__ws_in *in, uint64_t most)
+{
+    const size_t k = empm__ws_head_bytes(in->head[1]) - 6;
+    uint64_t n = k == 0 ? in->head[1] & 127u : 0;
+    size_t i;
+    for (i = 0; i < k; i++)
+        n = n << 8 | in->head[2 + i];
+    if ((k == 2 && n < 126) || (k == 8 && (n < 65536 || n >> 63 != 0)))
+        return 1002;                     /* not its shortest form */
+    in->left = n;
+    in->in_frame = 1;
+    in->control_len = 0;
+    if (empm__ws_opcode(in) >= EMPM__WS_CLOSE)
+        return 0;
+    if (n > most - in->len)              /* the sum of all that came before */
+        return 1009;
+    if (n < EMPM__WS_SMALL &&
+        (in->type != 0 || !(in->head[0] & 0x80)) &&
+        ++in->small > EMPM__WS_FRAGMENTS)
+        return 1008;
+    if (in->type == 0)
+        in->type = (uint8_t)empm__ws_opcode(in);
+    return 0;
+}
+
+/* Takes bytes of a head. Returns -1: they are not all here; 0; or the code. */
+static int empm__ws_head(empm__ws_in *in, char **data, size_t *n,
+                         uint64_t most)
+{
+    for (;;) {
+        const size_t whole = in->head_len < 2
+                                 ? 2 : empm__ws_head_bytes(in->head[1]);
+        const size_t some = empm__min(*n, whole - in->head_len);
+        int code;
+        memcpy(in->head + in->head_len, *data, some);
+        in->head_len = (uint8_t)(in->head_len + some);
+        *data += some;
+        *n -= some;
+        if (in->head_len < whole)
+            return -1;
+        if (whole > 2)
+            return empm__ws_frame_begins(in, most);
+        if ((code = empm__ws_judge(in)) != 0)
+            return code;
+    }
+}
+
+/* --- messages ------------------------------------------------------------- */
+
+/* Appends to the message. Returns 0, or the close code: 1013. */
+static int empm__ws_gather(empm__worker *w, empm__ws_in *in, const char *data,
+                           size_t n)
+{
+    empm__pool *pool = &w->engine->pool;
+    size_t cap = in->cap;
+    char *more;
+    if (in->len + n + 1 > cap) {         /* the message is bounded: no overflow,
+                                            and a NUL fits */
+        cap = empm__min(in->cap * 2, in->len + n + (size_t)in->left + 1);
+        if (cap < in->len + n + 1)
+            cap = in->len + n + 1;
+        if (cap > EMPM__WS_GATHERS) {
+            if (!empm__budget_reserve(&pool->body_memory,
+                                      (int64_t)cap - in->reserved,
+                                      w->cfg->max_body_memory))
+                return 1013;
+            in->reserved = (int64_t)cap;
+        }
+        more = (char *)empm__worker_memory(w, in->bytes, cap);
+        if (more == NULL)
+            return 1013;
+        in->bytes = more;
+        in->cap = cap;
+    }
+    if (n > 0)
+        memcpy(in->bytes + in->len, data, n);
+    in->len += n;
+    return 0;
+}
+
+/* Gives back what a message was gathered in. */
+static void empm__ws_drop(empm__worker *w, empm__ws_in *in)
+{
+    empm__budget_release(&w->engine->pool.body_memory, in->reserved);
+    EMPM_FREE(in->bytes);
+    in->bytes = NULL;
+    in->len = in->cap = 0;
+    in->reserved = 0;
+    in->type = in->utf8 = 0;
+    in->small = in->got = 0;
+    in->hold.ready = 0;
+}
+
+static const empm_websocket *empm__ws_calls(const empm_link *l)
+{
+    return (const empm_websocket *)(const void *)l->route->user->root;
+}
+
+/* Gives a message to the user. There is room for a byte behind it, which is
+ * another frame's and stays. Once a close is on its way nobody wants it. */
+static void empm__ws_deliver(empm__worker *w, empm_link *l, int type,
+                             char *data, size_t n)
+{
+    const empm_websocket *calls = empm__ws_calls(l);
+    const char behind = data[n];
+    empm__bump(&w->score->ws_messages, 1u);
+    w->turn_requests++;
+    if (calls->on_message == NULL || empm__link_ends(l))
+        return;
+    data[n] = '\0';
+    __atomic_add_fetch(&l->route->running, 1u, __ATOMIC_RELAXED);
+    empm__turn_call_begins(w, l->route);
+    w->calling = EMPM__CALL_OTHER;
+    calls->on_message(l, type, data, n, l->route->user->user);
+    w->calling = EMPM__CALL_NONE;
+    empm__turn_call_ends(w, l->route);
+    __atomic_sub_fetch(&l->route->running, 1u, __ATOMIC_RELAXED);
+    data[n] = behind;
+}
+
+/* The peer closes. The first close of either side is answered by the other, and
+ * then the server ends the connection (RFC 6455 5.5.1, 7.1.1). */
+static int empm__ws_closes(empm__worker *w, empm_link *l, const empm__ws_in *in)
+{
+    const unsigned char *p = (const unsigned char *)in->control;
+    const int code = in->control_len >= 2 ? p[0] << 8 | p[1] : 1005;
+    if (in->control_len == 1 ||
+        (in->control_len >= 2 && !empm__ws_code_is_good(code)))
+        return 1002;
+    if (in->control_len > 2 &&
+        empm__ws_utf8(0, in->control + 2, in->control_len - 2u) != 0)
+        return 1007;
+    l->code = (uint16_t)code;
+    empm__link_say(w, l, empm__ws_close_frame(code, NULL, 0));  /* or is said */
+    l->phase = EMPM__LINK_LAST;
+    return 0;
+}
+
+/* A control frame is whole. Returns 0, or the close code. */
+static int empm__ws_control(empm__worker *w, empm_link *l,
+                            const empm__ws_in *in)
+{
+    const uint16_t second = (uint16_t)(w->now_ms / 1000);
+    if (l->signs_s != second) {
+        l->signs_s = second;
+        l->signs = 0;
+    }
+    if (empm__ws_opcode(in) == EMPM__WS_CLOSE)
+        return empm__ws_closes(w, l, in);
+    if (++l->signs > EMPM__WS_SIGNS)
+        return 1008;
+    if (empm__ws_opcode(in) == EMPM__WS_PING)
+        empm__link_say(w, l, empm__ws_frame(EMPM__PIECE_PONG, EMPM__WS_PONG,
+                                            in->control, in->control_len));
+    return 0;
+}
+
+/* n bytes of a data frame's payload, unmasked; it may be all of it. Returns 0,
+ * or the close code. */
+static int empm__ws_payload(empm__worker *w, empm_link *l, empm__ws_in *in,
+                            char *data, size_t n)
+{
+    const int last = in->left == 0 && (in->head[0] & 0x80) != 0;
+    int code;
+    if (in->type == EMPM__WS_TEXT) {
+        const unsigned state = empm__ws_utf8(in->utf8, data, n);
+        if (state == EMPM__UTF8_BAD || (last && state != 0))
+            return 1007;
+        in->utf8 = (uint8_t)state;
+    }
+    /* what the callback may answer has room, or the message waits */
+    if (last && in->len == 0 && !empm__link_is_full(w->engine, l, n)) {
+        const int type = in->type;
+        empm__ws_drop(w, in);
+        empm__ws_deliver(w, l, type, data, n);
+        return 0;
+    }
+    if ((code = empm__ws_gather(w, in, data, n)) != 0)
+        return code;
+    in->hold.ready = last;
+    return 0;
+}
+
+/* Gives out a message that was gathered, if what waits for the peer allows it.
+ * Returns 1 if none waits any more. */
+static int empm__ws_ready(empm__worker *w, empm_link *l, empm__ws_in *in)
+{
+    if (!in->hold.ready)
+        return 1;
+    if (empm__link_is_full(w->engine, l, in->len))
+        return 0;
+    in->hold.ready = 0;
+    empm__ws_deliver(w, l, in->type, in->bytes, in->len);
+    empm__ws_drop(w, in);
+    return 1;
+}
+
+/* Takes a part of a frame: of its head, or of its payload. Returns 0, or the
+ * close code. */
+static int empm__ws_part(empm__worker *w, empm_link *l, empm__ws_in *in,
+                         char **data, size_t *n)
+{
+    const empm_websocket *calls = empm__ws_calls(l);
+    const uint64_t most = empm__min((size_t)EMPM__PIECE_MOST, (size_t)(
+        calls->limit > 0 ? calls->limit : w->cfg->limit_websocket_message));
+    int code;
+    size_t some;
+    uint8_t *mask;
+    char *at;
+    if (!in->in_frame && (code = empm__ws_head(in, data, n, most)) != 0)
+        return code < 0 ? 0 : code;
+    mask = in->head + in->head_len - 4;
+    at = *data;
+    some = in->left < *n ? (size_t)in->left : *n;
+    if (some > 0)
+        empm__ws_unmask(at, some, mask, 0);
+    in->left -= some;
+    if (some % 4 != 0 && in->left > 0) {     /* turn the mask, for the rest */
+        uint8_t turned[4];
+        size_t i;
+        for (i = 0; i < 4; i++)
+            turned[i] = mask[(some + i) % 4];
+        memcpy(mask, turned, 4);
+    }
+    *data += some;
+    *n -= some;
+    if (empm__ws_opcode(in) >= EMPM__WS_CLOSE) {
+        if (some > 0)
+            memcpy(in->control + in->control_len, at, some);
+        in->control_len = (uint8_t)(in->control_len + some);
+        code = in->left == 0 ? empm__ws_control(w, l, in) : 0;
+    } else
+        code = some > 0 || in->left == 0
+                   ? empm__ws_payload(w, l, in, at, some) : 0;
+    if (in->left == 0)
+        in->in_frame = in->head_len = 0;
+    return code;
+}
+
+/* Is nothing here of a message? */
+static int empm__ws_is_between(const empm__ws_in *in)
+{
+    return in->head_len == 0 && in->type == 0;
+}
+
+/* Takes input: see empm__link_kind. What lasts until there is more of it is
+ * kept on the heap; most messages come and go within one call. */
+static size_t empm__ws_take(empm__worker *w, empm_link *l, char *data, size_t n)
+{
+    empm__ws_in local, *in = (empm__ws_in *)(void *)l->hold;
+    char nothing[1], *at = data != NULL ? data : nothing;
+    size_t left = n, before;
+    int code = 0;
+    if (in == NULL)
+        memset(in = &local, 0, offsetof(empm__ws_in, control));
+    while (code == 0 && l->phase < EMPM__LINK_LAST &&
+           empm__ws_ready(w, l, in) && left > 0 &&
+           (left == n || !empm__turn_is_over(w))) {
+        if (empm__ws_is_between(in))
+            in->began_ms = empm__time_after(w->now_ms, 0);
+        before = left;
+        code = empm__ws_part(w, l, in, &at, &left);
+        in->got += (uint32_t)(before - left);
+    }
+    if (code == 0 && in == &local && l->phase < EMPM__LINK_LAST &&
+        !empm__ws_is_between(in)) {
+        in = (empm__ws_in *)empm__worker_memory(w, NULL, sizeof *in);
+        if (in != NULL)
+            memcpy(in, &local, sizeof local);
+        else
+            code = 1013;
+        l->hold = (empm__hold *)(void *)in;
+        in = in != NULL ? in : &local;
+    }
+    if (code != 0)
+        empm__ws_fail(w, l, code);
+    if (l->phase >= EMPM__LINK_LAST || empm__ws_is_between(in)) {
+        empm__ws_drop(w, in);
+        EMPM_FREE(l->hold);              /* its rest is the caller's */
+        l->hold = NULL;
+    }
+    return l->phase >= EMPM__LINK_LAST ? n : n - left;
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
+ * >>websocket -- the handshake, the times of a socket, and its calls
+ *
+ * The request of a handshake is judged and shown to on_open before anything is
+ * answered, so a refusal is an answer like any other. After that a socket is a
+ * link (>>links), whose kind reads frames. A peer that is silent is asked for a
+ * sign of life, and one that gives none is dropped: browsers cannot ask, and
+ * proxies cut what is silent for a minute.
+ *
+ *   GET, no body                            405, 400
+ *   Upgrade and Connection ask for it       426
+ *   Sec-WebSocket-Version is 13             426
+ *   one Sec-WebSocket-Key of 16 bytes       400
+ *   Origin is allowed                       403
+ *   the server does not drain, has room     503
+ *   on_open                                 its status
+ *
+ * source    RFC 6455 4.2 (handshake), 7.1 (ends)
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+/* --- the request ---------------------------------------------------------- */
+
+/* Returns the value of the only field called `name`; NULL: there is none, or
+ * *many: there are several. */
+static const char *empm__ws_only(const empm_request *req, const char *name,
+                                 int *many)
+{
+    const empm__head *h = &req->head;
+    const size_t n = strlen(name);
+    const uint32_t i = empm__head_find(h, req->text, name, n, 0);
+    *many = i < h->nfields &&
+            empm__head_find(h, req->text, name, n, i + 1) < h->nfields;
+    return i < h->nfields && !*many ? req->text + h->fields[i].value : NULL;
+}
+
+/* Is it 16 bytes in base64? Their last digit has two bits of the last byte. */
+static int empm__ws_key_is_good(const char *key)
+{
+    size_t i;
+    if (key == NULL || strlen(key) != 24 || strcmp(key + 22, "==") != 0 ||
+        strchr("AQgw", key[21]) == NULL)
+        return 0;
+    for (i = 0; i < 22; i++) {
+        const char lower = (char)(key[i] | 32);
+        if (!empm__ascii_is_digit((unsigned char)key[i]) && key[i] != '+' &&
+            key[i] != '/' && (lower < 'a' || lower > 'z'))
+            return 0;
+    }
+    return 1;
+}
+
+/* May a page of this origin connect? `list` NULL: one of the same host and port
+ * as the request. Schemes are not compared then: TLS may end at a proxy.
+ * Nothing is compared in part: "https://a.example.evil" is no
+ * "https://a.example". */
+static int empm__ws_origin_is_good(empm_request *req, const char *list,
+                                   const char *origin)
+{
+    const char *host = empm_host(req), *at = strstr(origin, "://");
+    empm__list l;
+    if (list != NULL) {
+        empm__list_of_value(&l, list);
+        while (empm__list_next(&l))
+            if ((l.n == 1 && *l.item == '*') ||
+                empm__text_same(l.item, l.n, origin, strlen(origin)))
+                return 1;
+        return 0;
+    }
+    return at != NULL && at > origin && *host != '\0' &&
+           empm__text_same(at + 3, strlen(at + 3), host, strlen(host));
+}
+
+/* Returns the first of our subprotocols that the client has offered, n bytes;
+ * NULL: none. */
+static const char *empm__ws_choose(const empm_request *req, const char *ours,
+                                   size_t *n)
+{
+    empm__list mine, theirs;
+    if (ours == NULL)
+        return NULL;
+    empm__list_of_value(&mine, ours);
+    while (empm__list_next(&mine)) {
+        empm__list_of_fields(&theirs, &req->head, req->text,
+                             "Sec-WebSocket-Protocol", '\\');
+        while (empm__list_next(&theirs))
+            if (theirs.n == mine.n &&
+                memcmp(theirs.item, mine.item, mine.n) == 0) {
+                *n = mine.n;
+                return mine.item;
+            }
+    }
+    return NULL;
+}
+
+/* Judges the handshake. Returns EMPM_OK, or the status that refuses it. */
+static int empm__ws_judge_request(empm_request *req,
+                                  const empm_websocket *calls)
+{
+    const char *version, *origin;
+    char path[208];
+    int many, r;
+    if (strcmp(empm_method(req), "GET") != 0) {
+        empm_set_header(req, "Allow", "GET");
+        return 405;
+    }
+    if (req->body_len > 0 || (req->head.flags & EMPM__H_CHUNKED) != 0)
+        return 400;
+    if ((r = empm__link_may(req, "websocket")) != EMPM_OK)
+        return r;
+    version = empm__ws_only(req, "Sec-WebSocket-Version", &many);
+    if (version == NULL || strcmp(version, "13") != 0) {
+        empm_set_header(req, "Sec-WebSocket-Version", "13");
+        return empm__link_fields(req, "websocket") < 0 ? 500 : 426;
+    }
+    if (!empm__ws_key_is_good(empm__ws_only(req, "Sec-WebSocket-Key", &many)))
+        return 400;
+    origin = empm__ws_only(req, "Origin", &many);
+    if (many || (origin != NULL &&
+                 !empm__ws_origin_is_good(req, calls->origins, origin))) {
+        empm__request_log(req, EMPM_LOG_INFO, 6001, "%s: a page of %.200s may "
+                          "not connect: 403",
+                          empm__request_path_shown(req, path, sizeof path),
+                          origin != NULL ? origin : "several origins");
+        return 403;
+    }
+    return EMPM_OK;
+}
+
+/* Makes the socket of a request, and asks the user. */
+EMPM_API int empm_websocket_open(empm_request *req, void *user)
+{
+    const empm_websocket *calls =
+        (const empm_websocket *)(const void *)req->route->user->root;
+    char accept[29], *name;
+    const char *protocol;
+    empm_link *l;
+    size_t n = 0;
+    int many, r = EMPM_OK;
+    if (calls == NULL || req->link != NULL ||
+        req->w->calling != EMPM__CALL_HANDLER)
+        return EMPM_EMISUSE;
+    if ((r = empm__ws_judge_request(req, calls)) != EMPM_OK)
+        return r;
+    protocol = empm__ws_choose(req, calls->protocols, &n);
+    l = empm__link_new(req, EMPM__WS, sizeof *l + n + 1);
+    if (l == NULL)
+        return 503;
+    name = (char *)(l + 1);
+    if (protocol != NULL) {
+        memcpy(name, protocol, n);
+        l->flags |= EMPM__LINK_NAMED;
+        r = empm_set_header(req, "Sec-WebSocket-Protocol", name);
+    }
+    empm__ws_accept(accept, empm__ws_only(req, "Sec-WebSocket-Key", &many));
+    if (r == EMPM_OK)
+        r = empm_set_header(req, "Sec-WebSocket-Accept", accept);
+    if (r == EMPM_OK && calls->on_open != NULL) {
+        req->w->calling = EMPM__CALL_OTHER;
+        r = calls->on_open(req, l, user);
+        req->w->calling = EMPM__CALL_HANDLER;
+    } else if (r != EMPM_OK)
+        r = 500;
+    if (r == EMPM_OK && empm__request_head_is_open(req))
+        return empm__link_answer(req, l, "websocket");
+    empm__link_forget(req, l);
+    empm__response_field_remove(req, "sec-websocket-accept", 20);
+    empm__response_field_remove(req, "sec-websocket-protocol", 22);
+    return r;
+}
+
+/* --- times ---------------------------------------------------------------- */
+
+/* Until when a message has to be whole: RequestReadTimeout's body=, from its
+ * first byte. NEVER: none has begun, or it is we that let it wait. */
+static uint32_t empm__ws_message_by_ms(const empm__worker *w,
+                                       const empm_link *l)
+{
+    const empm__ws_in *in = (const empm__ws_in *)(const void *)l->hold;
+    const empm_config *cfg = w->cfg;
+    int64_t ms = cfg->body_timeout_ms;
+    if (in == NULL || ms == 0 || empm__link_holds(l))
+        return EMPM__NEVER;
+    if (cfg->body_min_rate > 0)
+        ms += (int64_t)in->got * 1000 / cfg->body_min_rate;
+    if (cfg->body_timeout_max_ms > 0 && ms > cfg->body_timeout_max_ms)
+        ms = cfg->body_timeout_max_ms;
+    return empm__time_after(in->began_ms, ms);
+}
+
+static uint32_t empm__ws_due(empm__worker *w, empm_link *l, uint32_t now_ms)
+{
+    const int ask_ms = w->cfg->websocket_ping_interval_ms;
+    const uint32_t by = empm__ws_message_by_ms(w, l);
+    uint32_t at;
+    /* so that those that have come together are not asked together */
+    const int early_ms = (int)((l->index * 2654435761u >> 16) *
+                               (uint64_t)(ask_ms / 10) >> 16);
+    if (l->phase == EMPM__LINK_CLOSING)
+        return EMPM__NEVER;              /* it has its own time */
+    if (by != EMPM__NEVER && empm__time_is_late(by, now_ms)) {
+        empm__bump(&w->score->timeouts, 1u);
+        empm__ws_fail(w, l, 1008);
+        return EMPM__NEVER;
+    }
+    if (ask_ms == 0)
+        return by;
+    at = empm__time_after(l->heard_at_ms, ask_ms - early_ms);
+    if (empm__time_is_late(at, now_ms) && !(l->flags & EMPM__LINK_ASKED)) {
+        l->flags |= EMPM__LINK_ASKED;
+        empm__link_say(w, l, empm__ws_frame(EMPM__PIECE_SIGN, EMPM__WS_PING,
+                                            NULL, 0));
+    }
+    if (l->flags & EMPM__LINK_ASKED) {
+        at = empm__time_after(l->heard_at_ms, (int64_t)ask_ms * 2 - early_ms);
+        if (empm__time_is_late(at, now_ms)) {
+            empm__bump(&w->score->timeouts, 1u);
+            empm__worker_log(w, EMPM_LOG_INFO, 6003, "a WebSocket of %s has "
+                             "been silent for two WebSocketPingInterval of %d "
+                             "ms: dropped", l->route->user->pattern, ask_ms);
+            l->phase = EMPM__LINK_OVER;
+        }
+    }
+    return empm__time_earlier(at, by);
+}
+
+static void empm__ws_leave(empm__worker *w, empm_link *l)
+{
+    l->code = 1001;
+    empm__link_say(w, l, empm__ws_close_frame(1001, NULL, 0));
+}
+
+static void empm__ws_closed(empm__worker *w, empm_link *l)
+{
+    const empm_websocket *calls = empm__ws_calls(l);
+    if (l->hold != NULL)
+        empm__ws_drop(w, (empm__ws_in *)(void *)l->hold);
+    if (calls->on_close != NULL)
+        calls->on_close(l, l->code, l->route->user->user);
+}
+
+static const empm__link_kind *empm__link_kind_of(const empm_link *l)
+{
+    static const empm__link_kind kinds[] = {
+        { empm__raw_take, empm__raw_due, empm__raw_leave, empm__raw_closed,
+          sizeof(empm__hold) },
+        { empm__ws_take, empm__ws_due, empm__ws_leave, empm__ws_closed,
+          sizeof(empm__ws_in) }
+    };
+    return &kinds[l->kind];
+}
+
+/* --- calls ---------------------------------------------------------------- */
+
+EMPM_API empm_ticket empm_ws_ticket(const empm_ws *ws)
+{
+    return empm__link_ticket(ws);
+}
+
+EMPM_API empm_server *empm_ws_server(const empm_ws *ws)
+{
+    return ws->w->s;
+}
+
+EMPM_API const char *empm_ws_protocol(const empm_ws *ws)
+{
+    return ws->flags & EMPM__LINK_NAMED ? (const char *)(ws + 1) : NULL;
+}
+
+EMPM_API void empm_ws_set_data(empm_ws *ws, void *data)
+{
+    ws->data = data;
+}
+
+EMPM_API void *empm_ws_data(const empm_ws *ws)
+{
+    return ws->data;
+}
+
+EMPM_API const char *empm_ws_client(const empm_ws *ws, char *buf, size_t n)
+{
+    const uint32_t index = ws->w->index;
+    ws->w->index = ws->index;
+    empm__peer_text(empm__request_peer_of(ws->w), 1, buf, n);
+    ws->w->index = index;
+    return buf;
+}
+
+EMPM_API int empm_ws_send(empm_server *s, empm_ticket ticket, int type,
+                          const void *data, size_t len)
+{
+    if ((type != EMPM_WS_TEXT && type != EMPM_WS_BINARY) ||
+        (data == NULL && len > 0) ||
+        (type == EMPM_WS_TEXT &&
+         empm__ws_utf8(0, (const char *)data, len) != 0))
+        return EMPM_EINVAL;
+    if (len >= EMPM__PIECE_MOST)
+        return EMPM_EFULL;
+    return empm__link_put(&s->engine, ticket, EMPM__WS,
+                          empm__ws_frame(EMPM__PIECE_DATA, type, data, len));
+}
+
+EMPM_API int empm_ws_close(empm_server *s, empm_ticket ticket, int code,
+                           const char *reason)
+{
+    const size_t n = reason != NULL ? strlen(reason) : 0;
+    if ((code != 0 && !empm__ws_code_is_good(code)) || (code == 0 && n > 0) ||
+        n > EMPM__WS_CONTROL - 2 || empm__ws_utf8(0, reason, n) != 0) {
+        empm__log(s->cfg, EMPM_LOG_ERROR, 6004, "empm_ws_close(%d): no code "
+                  "that may be sent, or a reason that is longer than 123 bytes "
+                  "or no UTF-8", code);
+        return EMPM_EINVAL;
+    }
+    return empm__link_put(&s->engine, ticket, EMPM__WS,
+                          empm__ws_close_frame(code, reason, n));
+}
+
+EMPM_API int64_t empm_ws_queued(empm_server *s, empm_ticket ticket)
+{
+    return empm_link_queued(s, ticket);
+}
+
+/* --- the wing ------------------------------------------------------------- */
+
+static int empm__ws_server_new(empm_server *s, const empm_server *old,
+                                  empm__report *rep)
+{
+    (void)old;
+    (void)rep;
+    s->switch_to = empm__link_switch;
+    return EMPM_OK;
+}
+
+/* An engine for the status has no links. Slots cost memory as they are used.
+ * Returns EMPM_OK or EMPM_ENOMEM. */
+static int empm__ws_engine_new(empm__engine *e)
+{
+    empm__links *all;
+    void *slots;
+    uint32_t i;
+    if (e->admin)
+        return EMPM_OK;
+    all = (empm__links *)EMPM_MALLOC(sizeof *all);
+    if (all == NULL)
+        return EMPM_ENOMEM;
+    memset(all, 0, sizeof *all);
+    all->bytes = e->slab.limit * sizeof *all->slots;
+    slots = mmap(NULL, all->bytes, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (slots == MAP_FAILED) {
+        EMPM_FREE(all);
+        return EMPM_ENOMEM;
+    }
+    all->slots = (empm_link **)slots;
+    all->bye_from_ms = EMPM__NEVER;
+    for (i = 0; i < EMPM__LINKS_LOCKS; i++)
+        pthread_mutex_init(&all->locks[i], NULL);
+    e->links = all;
+    return EMPM_OK;
+}
+
+/* No worker runs any more: all links have ended. */
+static void empm__ws_engine_free(empm__engine *e)
+{
+    uint32_t i;
+    if (e->links == NULL)
+        return;
+    for (i = 0; i < EMPM__LINKS_LOCKS; i++)
+        pthread_mutex_destroy(&e->links->locks[i]);
+    munmap((void *)e->links->slots, e->links->bytes);
+    EMPM_FREE(e->links);
+    e->links = NULL;
+}
+
+static const empm__wing empm__ws_wing = {
+    NULL, empm__ws_server_new, NULL, empm__ws_engine_new,
+    empm__ws_engine_free, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL, NULL
+};
+
+#else
+
+#define EMPM__LINK_PROTOCOL empm__http1
+static const empm__wing empm__ws_wing = EMPM__WING_OFF(NULL);
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
 
 /* ---------------------------------------------------------------------------
  * >>tls-pem -- files of certificates and keys
@@ -28511,7 +30679,7 @@ static char *empm__access_write_line(empm__facts *f, const empm__item *it,
     *at++ = ' ';
     if (empm__protocol_of(f->req->c)->version != NULL)
         return empm__access_write(f, at, end,
-                                  empm__request_version(f->req), 8);
+                                  empm__protocol_version(f->req), 8);
     return empm__access_write(f, at, end, f->in + target->at + target->len + 1,
                               8);
 }
@@ -28846,7 +31014,7 @@ static char *empm__access_write_version(empm__facts *f, const empm__item *it,
     (void)end;
     if (!f->known)
         return EMPM__ADD(at, "-");
-    return empm__text_append(at, empm__request_version(f->req), 8);
+    return empm__text_append(at, empm__protocol_version(f->req), 8);
 }
 
 /* %l, %L: identd and the log's id, which this server does not have. */
@@ -32842,7 +35010,7 @@ static size_t empm__cgi_params(empm__fcgi_writer *w, empm_request *req,
     empm__fcgi_param(w, "GATEWAY_INTERFACE", "CGI/1.1");
     empm__fcgi_param(w, "SERVER_SOFTWARE", "eventmpm/" EMPM_VERSION);
     empm__fcgi_param(w, "SERVER_PROTOCOL",
-                     empm__request_version(req));
+                     empm__protocol_version(req));
     empm__fcgi_param(w, "REQUEST_METHOD", empm_method(req));
     empm__fcgi_param(w, "FCGI_ROLE", "RESPONDER");
     /* php-cgi runs nothing without it: it is there where a server has chosen
@@ -35860,7 +38028,6 @@ static void empm__h2_head_end(empm__h2_head *h, int ends)
  * listener frees it: LISTED. Any other is freed by the connection's owner.
  * ------------------------------------------------------------------------- */
 
-#define EMPM__OUTBOX   EMPM__READY_AUX_IN  /* a connection has no back end */
 #define EMPM__F_LISTED EMPM__F_PROXIED     /* of a stream */
 
 enum {                                 /* of a slot */
@@ -36034,7 +38201,7 @@ static uint32_t empm__h2_kick(empm__worker *w, uint32_t i, uint32_t serial)
         if ((word & EMPM__GEN_MASK) != serial << EMPM__GEN_SHIFT ||
             empm__load(&c->serial) != serial)
             return EMPM__NIL;
-        n = word | EMPM__OUTBOX;
+        n = word | EMPM__READY_OUTBOX;
         taken = EMPM__EPOLL && !(word & EMPM__OWNED) && empm__conn_wanted(n);
         if (taken)
             n = (n & ~((EMPM__READY_ALL & ~EMPM__STICKY) | EMPM__WANT_ALL)) |
@@ -36042,7 +38209,7 @@ static uint32_t empm__h2_kick(empm__worker *w, uint32_t i, uint32_t serial)
     } while (!__atomic_compare_exchange_n(&c->word, &word, n, 1,
                                           __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
     if (taken) {
-        c->why = (uint16_t)((word | EMPM__OUTBOX) & EMPM__READY_ALL);
+        c->why = (uint16_t)((word | EMPM__READY_OUTBOX) & EMPM__READY_ALL);
         empm__bump(&w->score->parked[c->state], (uint32_t)-1);
         return i;
     }
@@ -36513,7 +38680,7 @@ static int empm__h2_send_data(empm__worker *w, empm__h2_slot *slot)
     last = req->answer == EMPM__COMPLETE && !req->failed &&
            io->out_left == n && !empm__h2_has_trailers(req);
     empm__h2_frame_write(head, (uint32_t)n, EMPM__H2_DATA,
-                         last ? EMPM__H2_END_STREAM : 0u, slot->id);
+                         last ? (unsigned)EMPM__H2_END_STREAM : 0u, slot->id);
     r = empm__io_copy(w, &h2->io, (const char *)head, sizeof head);
     if (r == EMPM_OK)
         r = empm__io_copy(w, &h2->io, from, (size_t)n);
@@ -36740,7 +38907,7 @@ static void empm__h2_drain(empm__worker *w, empm__h2 *h2)
 {
     empm__engine *e = w->engine;
     uint32_t i, list = EMPM__NIL;
-    empm__conn_clear(h2->c, EMPM__OUTBOX);
+    empm__conn_clear(h2->c, EMPM__READY_OUTBOX);
     if (empm__load(&h2->outbox) == EMPM__NIL)
         return;
     i = __atomic_exchange_n(&h2->outbox, EMPM__NIL, __ATOMIC_ACQUIRE);
@@ -37525,10 +39692,10 @@ static unsigned empm__h2_protocols(const empm_config *cfg)
     unsigned on = 0;
     while (*(s += strspn(s, " \t")) != '\0') {
         const size_t n = strcspn(s, " \t");
-        on |= empm__text_same(s, n, "http/1.1", 8) ? EMPM__P_HTTP1
-              : empm__text_same(s, n, "h2", 2)     ? EMPM__P_H2
-              : empm__text_same(s, n, "h2c", 3)    ? EMPM__P_H2C
-                                                   : EMPM__P_OTHER;
+        on |= (unsigned)(empm__text_same(s, n, "http/1.1", 8) ? EMPM__P_HTTP1
+                         : empm__text_same(s, n, "h2", 2)     ? EMPM__P_H2
+                         : empm__text_same(s, n, "h2c", 3)    ? EMPM__P_H2C
+                                                            : EMPM__P_OTHER);
         s += n;
     }
     return on;
@@ -37591,7 +39758,7 @@ static enum empm__state empm__h2_stream_cut(empm__conn *c)
 static const empm__protocol empm__h2_stream_protocol = {
     "h2", "HTTP/2.0", 1,
     { NULL, NULL, NULL, empm__do_handle, empm__h2_do_suspended,
-      empm__h2_do_write, NULL, NULL, NULL },
+      empm__h2_do_write, NULL, NULL, NULL, NULL },
     empm__http1_taken, empm__h2_stream_cut, empm__http1_retire,
     empm__h2_head_write, empm__h2_piece, empm__h2_end, empm__h2_hint_write,
     empm__h2_stream_given
@@ -37726,11 +39893,11 @@ static uint32_t empm__h2_watch_slot(empm__worker *w, empm__h2_slot *slot)
 }
 
 /* From here an idle connection has so long. */
-static uint32_t empm__h2_patience_ms(const empm_config *cfg)
+static int empm__h2_patience_ms(const empm_config *cfg)
 {
-    return (uint32_t)(cfg->keep_alive && cfg->keep_alive_timeout_ms > 0
-                          ? cfg->keep_alive_timeout_ms
-                          : empm__listener_patience_ms(cfg, 0));
+    return cfg->keep_alive && cfg->keep_alive_timeout_ms > 0
+               ? cfg->keep_alive_timeout_ms
+               : empm__listener_patience_ms(cfg, 0);
 }
 
 /* Looks at the clock for all that the connection waits for. Returns its
@@ -37740,7 +39907,7 @@ static uint32_t empm__h2_patience_ms(const empm_config *cfg)
 static uint32_t empm__h2_watch(empm__worker *w, empm__h2 *h2)
 {
     const uint32_t now = empm__step_clock(w);
-    uint32_t k, at = empm__time_after(now, (int)empm__h2_patience_ms(w->cfg));
+    uint32_t k, at = empm__time_after(now, empm__h2_patience_ms(w->cfg));
     for (k = 0; k < h2->nslots; k++)
         if (empm__h2_slot_at(h2, k)->id != 0)
             at = empm__time_earlier(
@@ -37764,8 +39931,7 @@ static uint32_t empm__h2_watch(empm__worker *w, empm__h2 *h2)
     }
     if (h2->streams == 0) {
         if (h2->idle_ms == EMPM__NEVER)
-            h2->idle_ms = empm__time_after(now,
-                                           (int)empm__h2_patience_ms(w->cfg));
+            h2->idle_ms = empm__time_after(now, empm__h2_patience_ms(w->cfg));
         if (h2->away == 2)
             h2->ending = 1;
         else if (empm__time_is_late(h2->idle_ms, now)) {
@@ -37890,8 +40056,8 @@ static enum empm__state empm__h2_wait(empm__worker *w, empm__h2 *h2,
                         deadline) < 0)
         h2->gone = h2->ending = 1;
     wait->deadline_ms = empm__time_earlier(wait->deadline_ms, deadline);
-    wait->want |= EMPM__WANT(EMPM__OUTBOX | EMPM__READY_STOP);
-    wait->hasten = empm__time_until(deadline, h2->place_ms) < 0;
+    wait->want |= EMPM__WANT(EMPM__READY_OUTBOX | EMPM__READY_STOP);
+    wait->post = empm__time_until(deadline, h2->place_ms) < 0;
     h2->place_ms = deadline;
     empm__h2_dispatch(w, h2, wait);
     if (h2->streams == 0 && h2->slots != NULL) {
@@ -37924,7 +40090,7 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
         flushed = empm__h2_flush(w, h2);
         if (h2->gone)
             empm__h2_cut_all(w, h2);
-        left = empm__conn_noted(c, EMPM__OUTBOX) ||
+        left = empm__conn_noted(c, EMPM__READY_OUTBOX) ||
                (flushed == EMPM__SENT && empm__h2_choose(h2) != NULL &&
                 !h2->ending);
         if (flushed == EMPM__TURN_OVER || quick ||
@@ -37963,7 +40129,7 @@ static enum empm__state empm__h2_conn_cut(empm__conn *c)
 static const empm__protocol empm__h2_protocol = {
     "h2", NULL, 0,
     { NULL, empm__h2_step, NULL, NULL, NULL, empm__h2_step, empm__h2_step,
-      empm__do_linger, NULL },
+      NULL, empm__do_linger, NULL },
     empm__h2_taken, empm__h2_conn_cut, empm__h2_free, NULL, NULL, NULL, NULL,
     NULL
 };
@@ -38073,11 +40239,8 @@ static int empm__h2_server_new(empm_server *s, const empm_server *old,
     return EMPM_OK;
 }
 
-static const empm__protocol *empm__h2_protocol_of(int protocol)
-{
-    return protocol == EMPM__H2 ? &empm__h2_protocol
-                                : &empm__h2_stream_protocol;
-}
+#  define EMPM__H2_PROTOCOL        empm__h2_protocol
+#  define EMPM__H2_STREAM_PROTOCOL empm__h2_stream_protocol
 
 static const empm__wing empm__h2_wing = {
     empm__h2_check, empm__h2_server_new, NULL, NULL, NULL, NULL, NULL, NULL,
@@ -38095,11 +40258,8 @@ static void empm__h2_check(const empm_config *cfg, const empm__chars *chars,
                          "without HTTP/2", cfg->protocols);
 }
 
-static const empm__protocol *empm__h2_protocol_of(int protocol)
-{
-    (void)protocol;
-    return &empm__http1;
-}
+#  define EMPM__H2_PROTOCOL        empm__http1     /* no record has it */
+#  define EMPM__H2_STREAM_PROTOCOL empm__http1
 
 static const empm__wing empm__h2_wing = EMPM__WING_OFF(empm__h2_check);
 
@@ -38245,6 +40405,7 @@ typedef struct empm__snapshot {
     uint64_t generation, reloads, failed_reloads, died;
     uint64_t crashes, routes_closed, nroutes;
     uint64_t serving, stopping;        /* children */
+    uint64_t listeners;                /* of events, in all children */
     uint64_t wait_us, load_percent[3], cpu_us[4], cpu_all_us;
     EMPM__COUNTER_LIST(EMPM__SNAPSHOT_TOTAL, EMPM__SNAPSHOT_TOTAL)
     empm__snapshot_child   all, *children;
@@ -38313,7 +40474,7 @@ static void empm__snapshot_child_take(const empm_server *s,
 {
     const empm__score_child *ch = empm__score_at(&s->score, to->slot);
     const uint64_t now_us = empm__now_us();
-    uint32_t by_state[EMPM__STATES];
+    uint32_t by_state[EMPM__STATES], listeners = 0;
     int t, k;
     to->leaving |= empm__load(&ch->stopping) != 0;
     to->paused = (empm__load(&ch->paused) & ~(uint32_t)EMPM__PAUSE_TURN) != 0;
@@ -38338,6 +40499,7 @@ static void empm__snapshot_child_take(const empm_server *s,
         empm__snapshot_worker *sw = &seen->workers[seen->all.nworkers];
         for (k = 0; k < EMPM__STATES; k++)
             by_state[k] += empm__load(&w->parked[k]);
+        listeners += empm__load(&w->listeners);
         /* a place beyond ThreadsPerChild that no worker has */
         if (at == NULL && t >= s->cfg->threads_per_child)
             continue;
@@ -38357,6 +40519,7 @@ static void empm__snapshot_child_take(const empm_server *s,
     /* differences of counters that others write meanwhile */
     for (k = 0; k < EMPM__STATES; k++)
         to->by_state[k] = (int32_t)by_state[k] > 0 ? by_state[k] : 0;
+    seen->listeners += (int32_t)listeners > 0 ? listeners : 0;
 }
 
 /* Adds the totals of a slot. They stay there from one child to the next (those
@@ -38639,6 +40802,8 @@ static const empm__metric empm__metrics[] = {
                 "Connections that are ready and wait for a worker"),
     EMPM__SECONDS("queue_wait_seconds", "QueueWait", wait_us,
                   "How long the oldest of them has waited, about"),
+    EMPM__GAUGE("event_streams", "EventStreams", listeners,
+                "Listeners of events (empm_events) that are connected"),
     EMPM__COUNTER_LIST(EMPM__COUNTER_ROW, EMPM__COUNTER_ROW)
     EMPM__CPU("user", 0, "Processor time: of the parent, or of all if there is "
               "none, and of its children"),
@@ -39529,6 +41694,10 @@ static void empm__status_show_cards(empm_request *req,
                                                       seen->load_percent[0],
                                                       100, 2),
                            "load of the host");
+    if (seen->listeners > 0 || seen->events_sent > 0) {
+        text[empm__format_u64(text, seen->listeners)] = '\0';
+        empm__status_show_card(req, text, "listen to events");
+    }
     empm_printf(req, "</div>\n");
 }
 
@@ -39654,14 +41823,19 @@ static const empm__wing *const *empm__wings(void)
         &empm__forms_wing,
         /* a preflight has no user, and a user may only try so often */
         &empm__cors_wing, &empm__rate_wing, &empm__auth_wing,
-        &empm__session_wing, &empm__h2_wing, NULL
+        &empm__session_wing, &empm__ws_wing, &empm__h2_wing, NULL
     };
     return wings;
 }
 
-static const empm__protocol *empm__wings_protocol(int protocol)
+/* What the records' field `protocol` means; no record that runs has FREE. */
+static const empm__protocol *empm__protocol_of(const empm__conn *c)
 {
-    return empm__h2_protocol_of(protocol);
+    static const empm__protocol *const list[EMPM__PROTOCOLS] = {
+        &empm__http1, &empm__http1, &EMPM__LINK_PROTOCOL,
+        &EMPM__H2_PROTOCOL, &EMPM__H2_STREAM_PROTOCOL
+    };
+    return list[empm__load(&c->protocol)];
 }
 
 #ifdef EVENTMPM_TEST
@@ -40029,7 +42203,8 @@ static void empm__test_round(empm_test *t, uint32_t until_ms)
         empm__conn_run(&e->workers[0], job);
     }
     /* the record has gone back to the slab, and could be another's */
-    if (t->index != EMPM__NIL && empm__test_conn(t)->protocol == EMPM__FREE)
+    if (t->index != EMPM__NIL &&
+        empm__load(&empm__test_conn(t)->protocol) == EMPM__FREE)
         t->index = EMPM__NIL;
 }
 
@@ -44925,6 +47100,12 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5831  SessionCookieName is no token
  *   5832  that a session is logged out cannot be remembered
  *   5833  the system gives no random bytes: no session can begin
+ *   5901  an HTTP/2 connection ends with GOAWAY, for what its client has done
+ *   5902  Protocols has a word that is none, or of what is not built
+ *   6001  the Origin of a WebSocket is not allowed: 403
+ *   6002  a WebSocket is closed for what it has sent, and the code
+ *   6003  a WebSocket has given no sign of life, and is dropped
+ *   6004  empm_ws_close() has been called with what cannot be sent
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------

@@ -32,6 +32,8 @@
  *   of listener                                    in load
  *   of notes                                       in request
  *   of protocol                                    in response
+ *   of links link-state upgrade websocket-bytes    in websocket
+ *   of websocket-frames                            in websocket
  *   of reading                                     in time
  *   of reading-body                                in body
  *   of handling                                    in suspend
@@ -4843,6 +4845,11 @@ TEST(config, every_directive_from_a_file)
         { "MaxConnectionsPerPeer", "20", "20" },
         { "SharedStoreSize", "1048576", "1048576" },
         { "RateLimitSize", "65536", "65536" },
+        { "Protocols", "h2 h2c", "h2 h2c" },
+        { "H2MaxSessionStreams", "20", "20" }, { "H2SessionWorkers", "2", "2" },
+        { "H2MaxStreams", "700", "700" }, { "H2WindowSize", "70000", "70000" },
+        { "H2StreamTimeout", "9", "9000" }, { "H2MaxStreamErrors", "3", "3" },
+        { "H2FrameBudget", "50", "50" },
         { "SessionSecretFile", "/x", "/x" },
         { "SessionCookieName", "__Host-s", "__Host-s" },
         { "SessionMaxAge", "5", "5000" }, { "SessionIdleTimeout", "0", "0" },
@@ -4868,6 +4875,11 @@ TEST(config, every_directive_from_a_file)
         { "KeepAlive", "off", "0" }, { "KeepAliveTimeout", "100ms", "100" },
         { "MaxKeepAliveRequests", "0", "0" },
         { "ResponseMinRate", "0", "0" }, { "ResponseMinRate", "9", "9" },
+        { "LimitWebSocketMessage", "2048", "2048" },
+        { "WebSocketQueue", "2048", "2048" },
+        { "WebSocketMaxQueued", "99999", "99999" },
+        { "WebSocketPingInterval", "2", "2000" },
+        { "WebSocketDrain", "2", "2000" }, { "MaxWebSockets", "3", "3" },
         { "EventHeartbeat", "2", "2000" }, { "EventQueue", "2048", "2048" },
         { "EventSkip", "On", "1" },
         { "RequestReadTimeout", "header=7", "7000" },
@@ -15078,6 +15090,857 @@ SERVED_EVENTS(threads_speak_at_once, T_PLAIN, "EventQueue 1048576")
 }
 
 #endif /* EVENTMPM_NO_EVENTS */
+
+/* ---------------------------------------------------------------------------
+ * >>websocket -- links, and WebSockets on them
+ *
+ * A frame of these tests is written by hand: its first byte, then its payload
+ * with a mask that is no zero.
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+#define WS_KEY "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+#define WS_HEAD "Host: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" \
+                "Sec-WebSocket-Version: 13\r\n" WS_KEY
+
+/* rc[0]: on_open - on_close; rc[1]: the last code; rc[2]: closes */
+static int ws_open_ok(empm_request *req, empm_ws *ws, void *user)
+{
+    const char *status = empm_query(req, "refuse");
+
+    (void)ws;
+    (void)user;
+    if (status != NULL)
+        return atoi(status);
+    add_int(&shm->rc[0], 1);
+    if (empm_query(req, "greet") != NULL)
+        empm_ws_send(empm_ws_server(ws), empm_ws_ticket(ws), EMPM_WS_TEXT,
+                     "hello", 5);
+    empm_set_header(req, "X-Own", "1");
+    return EMPM_OK;
+}
+
+static void ws_closed(empm_ws *ws, int code, void *user)
+{
+    (void)user;
+    if (empm_ws_send(empm_ws_server(ws), empm_ws_ticket(ws), EMPM_WS_TEXT, "x",
+                     1) != EMPM_EGONE)
+        add_int(&shm->rc[3], 1);         /* nothing is sent after the end */
+    set_int(&shm->rc[1], code);
+    add_int(&shm->rc[2], 1);
+    add_int(&shm->rc[0], -1);
+}
+
+/* The message back, and some words that do more. */
+static void ws_said(empm_ws *ws, int type, const char *data, size_t len,
+                    void *user)
+{
+    empm_server *s = empm_ws_server(ws);
+    const empm_ticket t = empm_ws_ticket(ws);
+
+    (void)user;
+    if (data[len] != '\0')
+        add_int(&shm->rc[3], 1);
+    if (len == 3 && memcmp(data, "bye", 3) == 0)
+        empm_ws_close(s, t, 4000, "so long");
+    else if (len == 4 && memcmp(data, "name", 4) == 0)
+        empm_ws_send(s, t, type, empm_ws_protocol(ws) != NULL
+                     ? empm_ws_protocol(ws) : "none",
+                     strlen(empm_ws_protocol(ws) != NULL ? empm_ws_protocol(ws)
+                                                         : "none"));
+    else if (len == 5 && memcmp(data, "sleep", 5) == 0)
+        nap(100);
+    else if (empm_ws_send(s, t, type, data, len) == EMPM_EFULL)
+        add_int(&shm->rc[3], 1);         /* an echo always has room */
+}
+
+static const empm_websocket ws_any = { ws_open_ok, ws_said, ws_closed, "*",
+                                       "v2.chat,v1.chat", 0 };
+static const empm_websocket ws_same = { NULL, ws_said, NULL, NULL, NULL, 0 };
+static const empm_websocket ws_list = { NULL, ws_said, NULL,
+                                        "https://a.example, http://b:81", NULL,
+                                        100 };
+
+/* GET /line: each line goes back, "end" ends it. */
+static int line_data(empm_link *l, char *data, size_t len, void *user)
+{
+    (void)user;
+    data[len] = '\0';
+    empm_link_send(empm_link_server(l), empm_link_ticket(l), data, len);
+    return strstr(data, "end") != NULL ? EMPM_ECLOSED : EMPM_OK;
+}
+
+static void line_closed(empm_link *l, void *user)
+{
+    (void)l;
+    (void)user;
+    add_int(&shm->rc[2], 1);
+}
+
+static const empm_upgraded line_calls = { line_data, line_closed, 0 };
+static empm_ticket g_line;
+
+static int line_open(empm_request *req, void *user)
+{
+    empm_ticket t = 0;
+    int r = empm_upgrade(req, "line/1", &line_calls, user, &t);
+
+    if (r == EMPM_OK)
+        empm_link_send(empm_server_of(req), t, "first\n", 6);
+    __atomic_store_n(&g_line, t, __ATOMIC_RELAXED);
+    return r;
+}
+
+static const empm_route ws_routes[] = {
+    EMPM_WEBSOCKET("GET /any",     &ws_any,     NULL),
+    EMPM_WEBSOCKET("GET /same",    &ws_same,    NULL),
+    EMPM_WEBSOCKET("GET /list",    &ws_list,    NULL),
+    EMPM_WEBSOCKET("POST /post",   &ws_same,    NULL),
+    EMPM_ROUTE("GET /line",        line_open,   NULL),
+    EMPM_ROUTE("GET /hello/{name}", h_hello,    NULL),
+    EMPM_ROUTES_END
+};
+
+#define SERVED_WS(name, flags, settings)                                      \
+    SERVED_WITH(websocket, name, flags,                                       \
+                fx_init(f); f->cfg.routes = ws_routes, settings)
+
+/* Appends a frame as a client sends it. */
+static void ws_frame(str *to, int first, const void *data, size_t n)
+{
+    static const unsigned char mask[4] = { 0x37, 0xfa, 0x21, 0x3d };
+    unsigned char head[14];
+    size_t h = empm__ws_head_write(head, 0, n), i;
+    char *at;
+
+    head[0] = (unsigned char)first;
+    head[1] |= 0x80;
+    memcpy(head + h, mask, 4);
+    str_add(to, head, h + 4);
+    str_add(to, data, n);
+    for (at = to->p + to->n - n, i = 0; i < n; i++)
+        at[i] = (char)(at[i] ^ mask[i % 4]);
+}
+
+static void ws_send_text(client *c, const char *text)
+{
+    str s = { 0 };
+
+    ws_frame(&s, 0x81, text, strlen(text));
+    cl_send(c, s.p, s.n);
+    str_free(&s);
+}
+
+/* The next frame: its first byte, and its payload in c->body; -1: the end, or
+ * too late. */
+static int ws_next(client *c)
+{
+    const uint64_t end = now_ms() + (uint64_t)c->patience;
+    const unsigned char *p;
+    size_t n, h;
+    int first;
+
+    str_drop(&c->body, c->body.n);
+    for (;;) {
+        p = (const unsigned char *)c->in.p;
+        h = c->in.n < 2 ? 99 : p[1] == 126 ? 4 : p[1] == 127 ? 10 : 2;
+        if (c->in.n >= h) {
+            n = h == 2 ? p[1] : h == 4 ? (size_t)p[2] << 8 | p[3]
+                : (size_t)p[6] << 24 | (size_t)p[7] << 16 | (size_t)p[8] << 8 |
+                  p[9];
+            if (c->in.n >= h + n)
+                break;
+        }
+        if (cl_fill(c, end) <= 0)
+            return -1;
+    }
+    first = p[0];
+    str_add(&c->body, c->in.p + h, n);
+    str_drop(&c->in, h + n);
+    return first;
+}
+
+/* A line that ends with LF. */
+static int cl_line_lf(client *c, char *out, size_t cap)
+{
+    const uint64_t end = now_ms() + (uint64_t)c->patience;
+    size_t at;
+
+    while ((at = find_bytes(&c->in, "\n", 1)) == (size_t)-1)
+        if (cl_fill(c, end) <= 0)
+            return -1;
+    if (at >= cap)
+        return -1;
+    memcpy(out, c->in.p, at);
+    out[at] = '\0';
+    str_drop(&c->in, at + 1);
+    return 0;
+}
+
+/* The code of the close frame that is next, 1005 if it is empty; -1: none. */
+static int ws_code(client *c)
+{
+    int first;
+
+    while ((first = ws_next(c)) >= 0 && first != 0x88)
+        ;
+    return first < 0 ? -1 : c->body.n < 2 ? 1005
+           : (unsigned char)c->body.p[0] << 8 | (unsigned char)c->body.p[1];
+}
+
+/* Asks for a socket; the status. */
+static int ws_ask(client *c, const char *path, const char *fields)
+{
+    cl_printf(c, "GET %s HTTP/1.1\r\n%s\r\n", path, fields);
+    return cl_reply(c);
+}
+
+static void ws_opens(client *c, const fixture *f, const char *path)
+{
+    *c = client_of(f);
+    CHECK_INT(cl_open(c, f), 0);
+    CHECK_INT(ws_ask(c, path, WS_HEAD), 101);
+}
+
+static int echoes(client *c, const char *text)
+{
+    ws_send_text(c, text);
+    return ws_next(c) == 0x81 && c->body.n == strlen(text) &&
+           memcmp(c->body.p, text, c->body.n) == 0;
+}
+
+/* The sample of RFC 6455 1.3. */
+TEST(websocket, accept_key)
+{
+    char to[29];
+
+    empm__ws_accept(to, "dGhlIHNhbXBsZSBub25jZQ==");
+    CHECK_STR(to, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    CHECK_INT(empm__ws_key_is_good("dGhlIHNhbXBsZSBub25jZQ=="), 1);
+    CHECK_INT(empm__ws_key_is_good("dGhlIHNhbXBsZSBub25jZR=="), 0);
+    CHECK_INT(empm__ws_key_is_good("dGhlIHNhbXBsZSBub25jZQ="), 0);
+    CHECK_INT(empm__ws_key_is_good("dGhlIHNhbXBsZSBub25jZSE="), 0);
+    CHECK_INT(empm__ws_key_is_good("dGhlIHNhbXBsZSB b25jZQ=="), 0);
+    CHECK_INT(empm__ws_key_is_good(""), 0);
+    CHECK_INT(empm__ws_key_is_good(NULL), 0);
+}
+
+/* RFC 3629: no other spelling, no surrogate, nothing above U+10FFFF; wherever a
+ * text is cut, the answer is the same. */
+TEST(websocket, utf8)
+{
+    static const struct { const char *text; int good; } rows[] = {
+        { "", 1 }, { "plain text that is longer than eight", 1 },
+        { "\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5", 1 },
+        { "\x7f", 1 }, { "\xc2\x80", 1 }, { "\xdf\xbf", 1 },
+        { "\xe0\xa0\x80", 1 }, { "\xef\xbf\xbf", 1 }, { "\xf0\x90\x80\x80", 1 },
+        { "\xf4\x8f\xbf\xbf", 1 }, { "\xed\x9f\xbf", 1 }, { "\xee\x80\x80", 1 },
+        { "\xef\xbf\xbd", 1 }, { "12345678\xc3\xa4" "12345678", 1 },
+        { "\xf4\x90\x80\x80", 0 }, { "\xf5\x80\x80\x80", 0 },
+        { "\xf8\x88\x80\x80\x80", 0 }, { "\xfc\x84\x80\x80\x80\x80", 0 },
+        { "\xfe", 0 }, { "\xff", 0 }, { "\x80", 0 }, { "\xbf", 0 },
+        { "\xc0\xaf", 0 }, { "\xc1\xbf", 0 }, { "\xe0\x80\xaf", 0 },
+        { "\xe0\x9f\xbf", 0 }, { "\xf0\x80\x80\xaf", 0 },
+        { "\xf0\x8f\xbf\xbf", 0 }, { "\xed\xa0\x80", 0 }, { "\xed\xbf\xbf", 0 },
+        { "\xed\xa0\x80\xed\xb0\x80", 0 }, { "\xc3", 0 }, { "\xe1\xbd", 0 },
+        { "\xf0\x9f\x98", 0 }, { "\xc3" "a", 0 }, { "\xe1\xbd" "a", 0 },
+        { "1234567\x80" "1234567", 0 }, { "\xce\xba\xed\xa0\x80 edited", 0 }
+    };
+
+    EACH(rows, i) {
+        const size_t n = strlen(rows[i].text);
+        size_t cut;
+        CHECK_INT(empm__ws_utf8(0, rows[i].text, n) == 0, rows[i].good);
+        for (cut = 0; cut <= n; cut++) {
+            const unsigned state = empm__ws_utf8(0, rows[i].text, cut);
+            CHECK_INT(state != EMPM__UTF8_BAD &&
+                      empm__ws_utf8(state, rows[i].text + cut, n - cut) == 0,
+                      rows[i].good);
+        }
+    }
+}
+
+/* A mask that is cut anywhere is the same mask. */
+TEST(websocket, unmask)
+{
+    static const uint8_t mask[4] = { 1, 2, 4, 8 };
+    char whole[40], cut[40];
+    unsigned i, k;
+
+    for (i = 0; i < sizeof whole; i++)
+        whole[i] = (char)(i * 7);
+    memcpy(cut, whole, sizeof whole);
+    for (i = 0; i < sizeof whole; i++)
+        whole[i] = (char)(whole[i] ^ mask[i % 4]);
+    for (k = 0; k < sizeof cut; k++) {
+        char now[40];
+        memcpy(now, cut, sizeof cut);
+        empm__ws_unmask(now, k, mask, 0);
+        empm__ws_unmask(now + k, sizeof now - k, mask, k);
+        CHECK(memcmp(now, whole, sizeof now) == 0);
+    }
+}
+
+/* RFC 6455 4.2: what is asked for wrongly is an HTTP answer. */
+SERVED_WS(handshake, 0, "")
+{
+    static const char common[] = "Host: a\r\nUpgrade: websocket\r\n"
+                                 "Connection: Upgrade\r\n";
+    static const char v13[] = "Sec-WebSocket-Version: 13\r\n";
+    static const struct { const char *line, *fields; int status; } rows[] = {
+        { "GET /same HTTP/1.1", WS_HEAD, 101 },
+        { "GET /same HTTP/1.1", "Host: a\r\nUpgrade: h2c, WebSocket\r\n"
+          "Connection: keep-alive, upgrade\r\nSec-WebSocket-Version: 13\r\n"
+          WS_KEY, 101 },
+        { "GET /same HTTP/1.1", WS_HEAD "Content-Length: 0\r\n", 101 },
+        { "GET /same HTTP/1.1", "Host: a\r\n", 426 },
+        { "GET /same HTTP/1.1", "Host: a\r\nUpgrade: websocket\r\n"
+          "Sec-WebSocket-Version: 13\r\n" WS_KEY, 426 },
+        { "GET /same HTTP/1.1", "Host: a\r\nConnection: Upgrade\r\n"
+          "Sec-WebSocket-Version: 13\r\n" WS_KEY, 426 },
+        { "GET /same HTTP/1.1", "Host: a\r\nUpgrade: websockets\r\n"
+          "Connection: Upgrade\r\n" WS_KEY, 426 },
+        { "GET /same HTTP/1.1", "@" WS_KEY, 426 },
+        { "GET /same HTTP/1.1", "@Sec-WebSocket-Version: 8\r\n" WS_KEY, 426 },
+        { "GET /same HTTP/1.1", WS_HEAD "Sec-WebSocket-Version: 13\r\n", 426 },
+        { "GET /same HTTP/1.1", "@Sec-WebSocket-Version: 13\r\n", 400 },
+        { "GET /same HTTP/1.1", WS_HEAD WS_KEY, 400 },
+        { "GET /same HTTP/1.1", "@Sec-WebSocket-Version: 13\r\n"
+          "Sec-WebSocket-Key: dGhlIHNhbXBsZQ==\r\n", 400 },
+        { "GET /same HTTP/1.1", WS_HEAD "Content-Length: 1\r\n", 400 },
+        { "GET /same HTTP/1.1", WS_HEAD "Transfer-Encoding: chunked\r\n", 400 },
+        { "POST /post HTTP/1.1", WS_HEAD, 405 },
+        { "POST /same HTTP/1.1", WS_HEAD, 405 },
+        { "HEAD /same HTTP/1.1", WS_HEAD, 405 },
+        { "GET /same HTTP/1.0", WS_HEAD, 426 },
+        { "GET /none HTTP/1.1", WS_HEAD, 404 },
+        { "GET /any?refuse=401 HTTP/1.1", WS_HEAD, 401 },
+        { "GET /any?refuse=503 HTTP/1.1", WS_HEAD, 503 },
+        { "GET /any?refuse=7 HTTP/1.1", WS_HEAD, 500 },
+        /* Origin: exact, never a part */
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: http://a\r\n", 101 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: https://A\r\n", 101 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: http://a:81\r\n", 403 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: http://b.a\r\n", 403 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: http://a.b\r\n", 403 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: http://x@a\r\n", 403 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: null\r\n", 403 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: ://a\r\n", 403 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: a\r\n", 403 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: http://a\r\n"
+          "Origin: http://b\r\n", 403 },
+        { "GET /list HTTP/1.1", WS_HEAD "Origin: https://a.example\r\n", 101 },
+        { "GET /list HTTP/1.1", WS_HEAD "Origin: http://b:81\r\n", 101 },
+        { "GET /list HTTP/1.1", WS_HEAD "Origin: http://a.example\r\n", 403 },
+        { "GET /list HTTP/1.1", WS_HEAD "Origin: https://a.example.b\r\n",
+          403 },
+        { "GET /list HTTP/1.1", WS_HEAD, 101 },
+        { "GET /any HTTP/1.1", WS_HEAD "Origin: null\r\n", 101 }
+    };
+
+    EACH(rows, i) {
+        const int is_common = rows[i].fields[0] == '@';
+        cl_close(c);
+        cl_printf(c, "%s\r\n%s%s\r\n%s", rows[i].line, is_common ? common : "",
+                  rows[i].fields + is_common,
+                  strstr(rows[i].fields, "Length: 1") != NULL ? "x"
+                  : strstr(rows[i].fields, "chunked") != NULL ? "0\r\n\r\n"
+                                                              : "");
+        if (strncmp(rows[i].line, "HEAD", 4) == 0)
+            CHECK_INT(cl_reply_with(c, 1), rows[i].status);
+        else if (!CHECK_INT(cl_reply(c), rows[i].status))
+            printf("  %s: %s\n", rows[i].line, rows[i].fields);
+        if (rows[i].status == 426)
+            CHECK_STR(cl_header(c, "Upgrade"), "websocket");
+        if (rows[i].status == 426 && strstr(rows[i].fields, v13) == NULL &&
+            is_common)
+            CHECK_STR(cl_header(c, "Sec-WebSocket-Version"), "13");
+        if (rows[i].status == 101) {
+            CHECK_STR(cl_header(c, "Sec-WebSocket-Accept"),
+                      "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+            CHECK_STR(cl_header(c, "Connection"), "Upgrade");
+            CHECK(cl_header(c, "Content-Length") == NULL);
+        }
+        else
+            CHECK(cl_header(c, "Sec-WebSocket-Accept") == NULL);
+    }
+    cl_close(c);
+    CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[2]), 1);
+}
+
+/* One subprotocol, that the client has offered, and ours that is the best. */
+SERVED_WS(subprotocol, 0, "")
+{
+    static const struct { const char *theirs, *chosen; } rows[] = {
+        { "v1.chat", "v1.chat" }, { "v0, v1.chat, v2.chat", "v2.chat" },
+        { "V1.chat", NULL }, { "v1", NULL }, { "v1.chat.x", NULL }
+    };
+    char fields[400];
+
+    EACH(rows, i) {
+        cl_close(c);
+        snprintf(fields, sizeof fields, "%sSec-WebSocket-Protocol: %s\r\n",
+                 WS_HEAD, rows[i].theirs);
+        CHECK_INT(ws_ask(c, "/any", fields), 101);
+        if (rows[i].chosen == NULL)
+            CHECK(cl_header(c, "Sec-WebSocket-Protocol") == NULL);
+        else
+            CHECK_STR(cl_header(c, "Sec-WebSocket-Protocol"), rows[i].chosen);
+        CHECK_STR(cl_header(c, "X-Own"), "1");
+        ws_send_text(c, "name");
+        CHECK_INT(ws_next(c), 0x81);
+        str_add(&c->body, "", 1);
+        CHECK_STR(c->body.p, rows[i].chosen != NULL ? rows[i].chosen : "none");
+    }
+}
+
+/* Frames in, and what comes back: the frames of the answer, written alike but
+ * without masks, then, if `code` is not 0, a close with that code and FIN. */
+#define WS_CUTS 3                        /* whole, bytewise, in two */
+static const struct ws_row {
+    const char *in;                      /* "81:text 08:..." see ws_parse() */
+    const char *out;
+    int         code;
+} ws_rows[] = {
+    { "81:a", "81:a", 0 }, { "82:a", "82:a", 0 }, { "81:", "81:", 0 },
+    { "81:one 82:two 81:three", "81:one 82:two 81:three", 0 },
+    /* fragments, with control frames between them */
+    { "01:a 80:b", "81:ab", 0 }, { "01:a 00:b 00: 80:c", "81:abc", 0 },
+    { "02:a 89:x 80:b", "8a:x 82:ab", 0 }, { "01: 80:", "81:", 0 },
+    { "01:a 8a:x 80:b", "81:ab", 0 },
+    { "01:\xce 80:\xba", "81:\xce\xba", 0 },
+    /* control frames */
+    { "89:", "8a:", 0 }, { "89:abc", "8a:abc", 0 },
+    { "8a:abc 81:b", "81:b", 0 },
+    { "8a: 89:x", "8a:x", 0 },
+    { "89:%125", "8a:%125", 0 }, { "89:%126", "", 1002 },
+    { "09:a", "", 1002 }, { "08:", "", 1002 }, { "0a:", "", 1002 },
+    /* reserved bits and opcodes */
+    { "c1:a", "", 1002 }, { "a1:a", "", 1002 }, { "91:a", "", 1002 },
+    { "c9:", "", 1002 }, { "83:", "", 1002 }, { "84:", "", 1002 },
+    { "87:", "", 1002 }, { "8b:", "", 1002 }, { "8f:", "", 1002 },
+    { "81:a 83:", "81:a", 1002 },
+    /* fragments that belong to nothing */
+    { "80:a", "", 1002 }, { "00:a", "", 1002 }, { "01:a 81:b", "", 1002 },
+    { "01:a 02:b", "", 1002 }, { "01:a 80:b 80:c", "81:ab", 1002 },
+    /* not masked; lengths that are not their shortest, or too long */
+    { "#8100", "", 1002 }, { "#810161", "", 1002 },
+    { "#81fe000137fa213d56", "", 1002 },
+    { "#82ff000000000000000100000000", "", 1002 },
+    { "#82ff000000000000ffff00000000", "", 1002 },
+    { "#82ff800000000000000000000000", "", 1002 },
+    { "#82ffffffffffffffffff00000000", "", 1002 },
+    { "#82ff000000010000000000000000", "", 1009 },
+    { "#82ff7fffffffffffffff00000000", "", 1009 },
+    { "#82ff000000008000000000000000", "", 1009 },
+    { "02:a #80ff7fffffffffffffff00000000", "", 1009 },
+    { "02:a #80ff000000000010000000000000", "", 1009 },
+    /* UTF-8, as early as can be told */
+    { "81:\xff", "", 1007 }, { "81:\xce", "", 1007 },
+    { "01:\xce\xba\xed\xa0", "", 1007 }, { "01:a 80:\xc0", "", 1007 },
+    { "01:\xf4 00:\x90", "", 1007 }, { "82:\xff\xfe", "82:\xff\xfe", 0 },
+    { "01:\xce 89:x 80:", "8a:x", 1007 },
+    /* closes */
+    { "88:", "", 1005 }, { "88:=1000", "", 1000 }, { "88:=1001bye", "", 1001 },
+    { "88:=3000", "", 3000 }, { "88:=4999", "", 4999 },
+    { "88:=1014", "", 1014 },
+    { "88:x", "", 1002 }, { "88:=0", "", 1002 }, { "88:=999", "", 1002 },
+    { "88:=1004", "", 1002 }, { "88:=1005", "", 1002 },
+    { "88:=1006", "", 1002 },
+    { "88:=1015", "", 1002 }, { "88:=1016", "", 1002 },
+    { "88:=1100", "", 1002 },
+    { "88:=2000", "", 1002 }, { "88:=2999", "", 1002 },
+    { "88:=5000", "", 1002 },
+    { "88:=65535", "", 1002 }, { "88:=1000\xff", "", 1007 },
+    { "88:%126", "", 1002 },
+    { "01:a 88:=1000", "", 1000 }, { "88:=1000 81:a", "", 1000 },
+    { "88:=1000 88:=1001", "", 1000 }, { "81:a 88:", "81:a", 1005 },
+    /* the server closes first: the answer is not answered */
+    { "81:bye 81:lost 88:=4000", "", 4000 }
+};
+
+/* Makes the bytes of a row: "XX:payload" is a frame, in which "%N" is N times
+ * 'a' and "=N" a close code; "#hex" are bytes. */
+static void ws_parse(str *to, const char *p, int masked)
+{
+    while (*p != '\0') {
+        const size_t n = strcspn(p, " ");
+        const char *payload = p + 3, *end = p + n;
+        char text[300];
+        size_t len = 0, i;
+        unsigned first, byte;
+        if (*p == '#') {
+            for (i = 1; i < n; i += 2) {
+                sscanf(p + i, "%2x", &byte);
+                text[len++] = (char)byte;
+            }
+            str_add(to, text, len);
+        } else {
+            sscanf(p, "%2x", &first);
+            if (*payload == '%') {
+                len = (size_t)atoi(payload + 1);
+                memset(text, 'a', len);
+            } else {
+                if (*payload == '=') {
+                    const int code = atoi(payload + 1);
+                    text[0] = (char)(code >> 8);
+                    text[1] = (char)(code & 255);
+                    len = 2;
+                    payload += 1 + strspn(payload + 1, "0123456789");
+                }
+                memcpy(text + len, payload, (size_t)(end - payload));
+                len += (size_t)(end - payload);
+            }
+            if (masked)
+                ws_frame(to, (int)first, text, len);
+            else {
+                unsigned char head[14];
+                i = empm__ws_head_write(head, 0, len);
+                head[0] = (unsigned char)first;
+                str_add(to, head, i);
+                str_add(to, text, len);
+            }
+        }
+        p = *end == '\0' ? end : end + 1;
+    }
+}
+
+/* Sends a row's input, cut, and compares what comes. */
+static void ws_row_holds(client *c, const struct ws_row *row, size_t cut)
+{
+    str in = { 0 }, out = { 0 };
+    size_t i;
+
+    ws_parse(&in, row->in, 1);
+    ws_parse(&out, row->out, 0);
+    if (cut == 0)
+        for (i = 0; i < in.n && cl_send(c, in.p + i, 1) == 0; i++)
+            ;
+    else if (cl_send(c, in.p, cut < in.n ? cut : in.n) == 0 && cut < in.n) {
+        nap(1);
+        cl_send(c, in.p + cut, in.n - cut);
+    }
+    while (c->in.n < out.n && cl_fill(c, now_ms() + PATIENCE) > 0)
+        ;
+    if (!CHECK(c->in.n >= out.n &&
+               (out.n == 0 || memcmp(c->in.p, out.p, out.n) == 0)))
+        printf("  %s, cut at %d\n", row->in, (int)cut);
+    str_drop(&c->in, out.n < c->in.n ? out.n : c->in.n);
+    if (row->code > 0 && !CHECK_INT(ws_code(c), row->code))
+        printf("  %s, cut at %d\n", row->in, (int)cut);
+    if (row->code > 0)
+        CHECK_FIN(c);
+    str_free(&in);
+    str_free(&out);
+}
+
+/* RFC 6455 5: each rule on frames, with the code that its breach is closed
+ * with; whole, byte by byte, and cut in the middle. */
+SERVED_WS(frames, T_PLAIN, "LingerTimeoutShort 1")
+{
+    size_t cut;
+
+    EACH(ws_rows, i)
+        for (cut = 0; cut < WS_CUTS; cut++) {
+            client one;
+            ws_opens(&one, f, "/any");
+            ws_row_holds(&one, &ws_rows[i], cut == 2 ? 1000 : cut == 1 ? 3 : 0);
+            cl_close(&one);
+        }
+    CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[3]), 0);
+    (void)c;
+}
+
+/* A frame that has come with the request is the first one, and what on_open has
+ * sent is the first answer. */
+SERVED_WS(behind_the_head, 0, "")
+{
+    str s = { 0 };
+
+    str_addf(&s, "GET /any?greet=1 HTTP/1.1\r\n%s\r\n", WS_HEAD);
+    ws_frame(&s, 0x81, "early", 5);
+    ws_frame(&s, 0x01, "ha", 2);
+    cl_send(c, s.p, s.n);
+    CHECK_INT(cl_reply(c), 101);
+    CHECK_INT(ws_next(c), 0x81);
+    CHECK(c->body.n == 5 && memcmp(c->body.p, "hello", 5) == 0);
+    CHECK_INT(ws_next(c), 0x81);
+    CHECK(c->body.n == 5 && memcmp(c->body.p, "early", 5) == 0);
+    str_drop(&s, s.n);
+    ws_frame(&s, 0x80, "lf", 2);
+    cl_send(c, s.p, s.n);
+    CHECK_INT(ws_next(c), 0x81);
+    CHECK(c->body.n == 4 && memcmp(c->body.p, "half", 4) == 0);
+    str_free(&s);
+    cl_reset(c);
+    CHECK_SOON(get_int(&shm->rc[2]) == 1, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[1]), 1006);
+    CHECK_INT(get_int(&shm->rc[0]), 0);
+}
+
+/* Earlier answers of the connection come first, and it has been kept alive. */
+SERVED_WS(behind_other_requests, 0, "")
+{
+    cl_printf(c, "GET /hello/a HTTP/1.1\r\nHost: a\r\n\r\n"
+              "GET /any HTTP/1.1\r\n%s\r\n", WS_HEAD);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_INT(cl_reply(c), 101);
+    CHECK(echoes(c, "and on"));
+}
+
+/* Messages of any length, gathered from many reads, come back whole; one more
+ * than the limit is refused by its head alone. */
+SERVED_WS(lengths, 0, "LimitWebSocketMessage 200000; WebSocketQueue 65536")
+{
+    static const size_t lens[] = { 0, 1, 125, 126, 127, 128, 65535, 65536,
+                                   65537, 131072, 199999, 200000 };
+    char *text = (char *)malloc(200001);
+    str s = { 0 };
+    size_t i;
+
+    for (i = 0; i < 200001; i++)
+        text[i] = (char)('a' + i % 23);
+    ws_opens(c, f, "/any");
+    EACH(lens, k) {
+        str_drop(&s, s.n);
+        ws_frame(&s, 0x81, text, lens[k]);
+        cl_send(c, s.p, s.n);
+        CHECK_INT(ws_next(c), 0x81);
+        CHECK_INT(c->body.n, lens[k]);
+        CHECK(memcmp(c->body.p, text, lens[k]) == 0);
+    }
+    str_drop(&s, s.n);
+    ws_frame(&s, 0x81, text, 200001);
+    cl_send(c, s.p, 14);
+    CHECK_INT(ws_code(c), 1009);
+    CHECK_SOON(get_int(&shm->rc[1]) == 1009, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[3]), 0);
+    str_free(&s);
+    free(text);
+}
+
+/* Small fragments are counted, and so are control frames. */
+SERVED_WS(floods, 0, "")
+{
+    static const struct { int first, often, code; } rows[] = {
+        { 0x00, 2000, 1008 }, { 0x89, 200, 1008 }, { 0x8a, 200, 1008 }
+    };
+    int i;
+
+    EACH(rows, k) {
+        str s = { 0 };
+        ws_opens(c, f, "/any");
+        if (rows[k].first == 0)
+            ws_frame(&s, 0x01, "a", 1);
+        for (i = 0; i < rows[k].often; i++)
+            ws_frame(&s, rows[k].first, "a", 1);
+        cl_send(c, s.p, s.n);
+        CHECK_INT(ws_code(c), rows[k].code);
+        str_free(&s);
+        cl_close(c);
+    }
+}
+
+/* Who does not read is not read: many messages wait in the sockets, none is
+ * lost, and a callback that answers each has room each time. */
+SERVED_WS(back_pressure, T_PLAIN, "WebSocketQueue 4096; SendBufferSize 4096")
+{
+    str s = { 0 };
+    char text[1000];
+    int i, sent = 0;
+
+    memset(text, 'x', sizeof text);
+    ws_opens(c, f, "/any");
+    for (i = 0; i < 16; i++)
+        ws_frame(&s, 0x82, text, sizeof text);
+    while (sent < 400) {
+        const ssize_t n = send(c->fd, s.p, s.n, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n < 0)
+            break;
+        sent += 16;
+        if ((size_t)n < s.n) {
+            CHECK(send(c->fd, s.p + n, s.n - (size_t)n, MSG_DONTWAIT) < 0 ||
+                  1);
+            break;
+        }
+    }
+    CHECK(empm__load(&f->s->engine.links->queued) <= 4096 + 1100);
+    for (i = 0; i < sent - 16; i++) {
+        CHECK_INT(ws_next(c), 0x82);
+        CHECK_INT(c->body.n, sizeof text);
+    }
+    CHECK_INT(get_int(&shm->rc[3]), 0);
+    str_free(&s);
+}
+
+/* A peer that is silent is asked, and dropped if it says nothing; one that
+ * answers stays. */
+SERVED_WS(pings, 0, "WebSocketPingInterval 200ms")
+{
+    client quiet = client_of(f);
+    str s = { 0 };
+    int i;
+
+    ws_opens(&quiet, f, "/same");
+    ws_opens(c, f, "/any");
+    for (i = 0; i < 4; i++) {
+        CHECK_INT(ws_next(c), 0x89);
+        str_drop(&s, s.n);
+        ws_frame(&s, 0x8a, c->body.p, c->body.n);
+        cl_send(c, s.p, s.n);
+    }
+    CHECK_INT(get_int(&shm->rc[2]), 0);
+    CHECK_INT(ws_next(&quiet), 0x89);
+    CHECK_INT(ws_next(&quiet), -1);
+    CHECK(quiet.end != 0);
+    CHECK(echoes(c, "still here"));
+    str_free(&s);
+    cl_close(&quiet);
+}
+
+/* A message has RequestReadTimeout's body= from its first byte, however often
+ * bytes of it come. */
+SERVED_WS(dribble, 0, "RequestReadTimeout body=1")
+{
+    int i;
+
+    ws_opens(c, f, "/any");
+    cl_send(c, "\x81", 1);
+    for (i = 0; i < 20 && cl_end(c, 100) == CL_TIMEOUT; i++)
+        cl_send(c, i == 0 ? "\xfe" : "\x01", 1);
+    CHECK(i >= 8);
+    CHECK_INT(ws_code(c), 1008);
+}
+
+/* A stop says goodbye to each, and waits for no answer for long. */
+SERVED_WS(stop_says_goodbye, T_PLAIN, "StopTimeout 5")
+{
+    client two = client_of(f);
+
+    ws_opens(c, f, "/any");
+    ws_opens(&two, f, "/any");
+    CHECK(echoes(c, "a"));
+    empm_stop(f->s);
+    CHECK_INT(ws_code(c), 1001);
+    CHECK_INT(ws_code(&two), 1001);
+    cl_close(c);
+    cl_close(&two);
+    CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
+    CHECK_INT(get_int(&shm->rc[0]), 0);
+    CHECK_INT(get_int(&shm->rc[2]), 2);
+}
+
+/* A drain tells one after the other, and lets nobody in; who is there is served
+ * until then. */
+SERVED_WS(drain_spreads, T_PLAIN, "WebSocketDrain 600ms; ThreadsPerChild 2")
+{
+    enum { N = 12 };
+    client cs[N], late = client_of(f);
+    uint64_t first = 0, last = 0;
+    int i, left = N;
+
+    for (i = 0; i < N; i++)
+        ws_opens(&cs[i], f, "/any");
+    CHECK_INT(cl_open(&late, f), 0);
+    CHECK_INT(cl_get(&late, "/hello/a"), 200);
+    empm_stop_graceful(f->s);
+    CHECK_SOON(empm__load(&f->s->engine.stopping) != 0, PATIENCE);
+    CHECK_INT(ws_ask(&late, "/any", WS_HEAD), 503);
+    CHECK_INT(late.closes, 1);
+    while (left > 0)
+        for (i = 0; i < N; i++)
+            if (cs[i].fd >= 0 && cl_readable(&cs[i], 1)) {
+                CHECK_INT(ws_code(&cs[i]), 1001);
+                cl_close(&cs[i]);
+                last = now_ms();
+                if (left-- == N)
+                    first = last;
+            }
+    CHECK(last - first >= 200);
+    CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
+    CHECK_INT(get_int(&shm->rc[0]), 0);
+    cl_close(&late);
+    (void)c;
+}
+
+/* MaxWebSockets is an answer, and a place that is free again is one. */
+SERVED_WS(so_many, 0, "MaxWebSockets 1; ThreadsPerChild 2")
+{
+    client two = client_of(f);
+
+    ws_opens(c, f, "/any");
+    CHECK_INT(cl_open(&two, f), 0);
+    CHECK_INT(ws_ask(&two, "/any", WS_HEAD), 503);
+    CHECK(cl_header(&two, "Retry-After") != NULL);
+    cl_close(c);
+    CHECK_SOON(ws_ask(&two, "/any", WS_HEAD) == 101, PATIENCE);
+    CHECK(echoes(&two, "in"));
+    cl_close(&two);
+}
+
+/* Another protocol behind a 101: what was sent before it lives comes first, and
+ * what it has said last leaves before the end. */
+SERVED_WS(line_protocol, 0, "")
+{
+    static const char ask[] = "GET /line HTTP/1.1\r\nHost: a\r\nUpgrade: "
+                              "line/1\r\nConnection: Upgrade\r\n\r\nhead\n";
+    char text[64];
+
+    cl_puts(c, ask);
+    CHECK_INT(cl_reply(c), 101);
+    CHECK_STR(cl_header(c, "Upgrade"), "line/1");
+    CHECK_INT(cl_line_lf(c, text, sizeof text), 0);
+    CHECK_STR(text, "first");
+    CHECK_INT(cl_line_lf(c, text, sizeof text), 0);
+    CHECK_STR(text, "head");
+    cl_puts(c, "one\n");
+    CHECK_INT(cl_line_lf(c, text, sizeof text), 0);
+    CHECK_STR(text, "one");
+    cl_puts(c, "end\n");
+    CHECK_INT(cl_line_lf(c, text, sizeof text), 0);
+    CHECK_STR(text, "end");
+    CHECK_FIN(c);
+    CHECK_SOON(get_int(&shm->rc[2]) == 1, PATIENCE);
+    cl_close(c);
+    CHECK_INT(cl_get(c, "/line"), 426);
+    CHECK_STR(cl_header(c, "Upgrade"), "line/1");
+}
+
+/* A ticket is good for one link and one kind, and harmless afterwards. */
+SERVED_WS(tickets, T_PLAIN, "")
+{
+    empm_ticket t;
+    char text[64];
+
+    cl_puts(c, "GET /line HTTP/1.1\r\nHost: a\r\nUpgrade: line/1\r\n"
+            "Connection: Upgrade\r\n\r\n");
+    CHECK_INT(cl_reply(c), 101);
+    t = __atomic_load_n(&g_line, __ATOMIC_RELAXED);
+    CHECK_INT(cl_line_lf(c, text, sizeof text), 0);
+    CHECK_INT(empm_link_send(f->s, t, "x\n", 2), EMPM_OK);
+    CHECK_INT(cl_line_lf(c, text, sizeof text), 0);
+    CHECK_STR(text, "x");
+    CHECK_INT(empm_ws_send(f->s, t, EMPM_WS_TEXT, "x", 1), EMPM_EGONE);
+    CHECK_INT(empm_ws_send(f->s, t, EMPM_WS_TEXT, "\xff", 1), EMPM_EINVAL);
+    CHECK_INT(empm_ws_send(f->s, t, 3, "x", 1), EMPM_EINVAL);
+    CHECK_INT(empm_link_send(f->s, 0, "x", 1), EMPM_EGONE);
+    CHECK_INT(empm_link_send(f->s, t + ((empm_ticket)1 << 32), "x", 1),
+              EMPM_EGONE);
+    CHECK_INT(empm_link_send(f->s, ~(empm_ticket)0, "x", 1), EMPM_EGONE);
+    CHECK_INT(empm_resume(f->s, t), EMPM_OK);    /* of no use, of no harm */
+    CHECK_SOON(empm_link_queued(f->s, t) == 0, PATIENCE);
+    CHECK_INT(empm_ws_close(f->s, t, 1006, NULL), EMPM_EINVAL);
+    CHECK_INT(empm_link_close(f->s, t), EMPM_OK);
+    CHECK_FIN(c);
+    CHECK_SOON(empm_link_queued(f->s, t) == -1, PATIENCE);
+    CHECK_INT(empm_link_close(f->s, t), EMPM_EGONE);
+    CHECK_INT(empm_link_send(f->s, t, "x", 1), EMPM_EGONE);
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
 
 /* ---------------------------------------------------------------------------
  * >>rate -- how often a client may come in
@@ -29473,6 +30336,60 @@ TEST(status, every_counter_is_told_everywhere)
     fx_down(&f);
 }
 
+#ifndef EVENTMPM_NO_EVENTS
+
+static const empm_route status_events[] = {
+    EMPM_ROUTE("GET /listen/{channel}", events_listen,    NULL),
+    EMPM_ROUTE("POST /say/{channel}",   events_say,       NULL),
+    EMPM_ROUTE("GET /server-status",    empm_status_page, NULL),
+    EMPM_ROUTES_END
+};
+
+/* The status tells how many listen to events, how many events they got and how
+ * many they were too slow for; a listener that goes is counted no more, also if
+ * its child has gone with it. */
+SERVED_WITH(status, events, T_LIVE,
+            (fx_init(f), f->cfg.routes = status_events),
+            "EventQueue 8192; EventSkip On; SendBufferSize 4096")
+{
+    client ear[2], slow;
+    char *text;
+    long kids[16];
+
+    listens(&ear[0], f, "a", "");
+    listens(&ear[1], f, "b", "");
+    CHECK_INT(says(c, "a", "", "one"), 1);
+    CHECK(cl_hears(&ear[0], "data: one\n\n"));
+    CHECK_SOON(status_number(f, "EventsSent") == 1, PATIENCE);
+    CHECK_INT(status_number(f, "EventStreams"), 2);
+    CHECK_INT(status_number(f, "EventsLost"), 0);
+    text = status_page(f, "/server-status", "text/html; charset=utf-8");
+    CHECK(strstr(text, "<b>2</b><span>listen to events</span>") != NULL);
+    free(text);
+    cl_close(&ear[0]);
+    CHECK_SOON(status_number(f, "EventStreams") == 1, PATIENCE);
+    CHECK_INT(cl_connect_port(&slow, f->port, 4096), 0);
+    cl_puts(&slow, "GET /listen/a HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(says(c, "a", "", "x") == 1, PATIENCE);
+    events_flood(c, "last");
+    CHECK(cl_hears(&slow, "data: last\n\n"));
+    CHECK(status_number(f, "EventsLost") > 0);
+    CHECK_IN(status_number(f, "EventsLost") + status_number(f, "EventsSent"),
+             202, 204);
+    if (f->forked && CHECK_INT(children_of(f->pid, kids, 16), 1)) {
+        f->deaths_ok = 1;
+        signal_process((pid_t)kids[0], SIGKILL);
+        cl_close(c);
+        CHECK_SOON(cl_get(c, "/server-status?auto") == 200 &&
+                   status_number(f, "EventStreams") == 0, PATIENCE);
+        CHECK_IN(status_number(f, "EventsSent"), 3, 204);
+    }
+    cl_close(&slow);
+    cl_close(&ear[1]);
+}
+
+#endif
+
 /* Every request is counted once, whether a handler or the server has answered
  * it. */
 LIVE(status, totals_are_the_requests_made)
@@ -30635,8 +31552,8 @@ static void h2_begin(client *c, const char *frames)
 
 /* What has to be answered with which code: RFC 9113, by its sections. Each row
  * is sent whole, byte for byte, and cut in two. */
-SERVED(h2, what_is_answered_with_what, "Protocols h2c http/1.1; ThreadsPerChild 2; "
-       LONG_TIMES)
+SERVED(h2, what_is_answered_with_what,
+       "Protocols h2c http/1.1; ThreadsPerChild 2; " LONG_TIMES)
 {
     static const struct { const char *frames, *want; } rows[] = {
         /* 3.4, 4.1, 5.5 */
@@ -31864,9 +32781,9 @@ static void hk_thread_stop(empm_server *s, void *data, void *user)
 
 static void hk_child_stop(empm_server *s, void *user)
 {
-    (void)s;
     (void)user;
-    add_int(&shm->child_stops, 1);
+    /* a thread of the program's may wait for that: it is joined here */
+    add_int(&shm->child_stops, empm_draining(s));
 }
 
 /* Each start and stop hook runs once per child and once per thread. */
