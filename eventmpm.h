@@ -13203,7 +13203,6 @@ typedef enum empm__state empm__step(empm__worker *w, empm__conn *c,
 typedef struct empm__protocol {
     const char       *name;        /* as in ALPN, RFC 7301 */
     const char       *version;     /* as log lines show it; NULL: by the head */
-    int               has_requests;    /* c->io is the io of a request */
     empm__step       *step[EMPM__STATES];    /* NULL: no state of it */
     void            (*taken)(empm__worker *w, empm__conn *c);
     enum empm__state (*cut)(empm__conn *c);
@@ -16170,7 +16169,7 @@ static const char *empm__http1_fault(const empm__worker *w,
 {
     const empm_request *req = empm__request_of(c);
     const int idle = to == EMPM__KEEPALIVE || to == EMPM__LINGER;
-    if (empm__load(&c->protocol) != EMPM__HTTP1)
+    if (empm__load(&c->protocol) == EMPM__LINK)
         return to == EMPM__UPGRADED || to == EMPM__CLOSED
                    ? NULL : "a state of another protocol";
     if (w->calling != EMPM__CALL_NONE)
@@ -16203,7 +16202,7 @@ static const char *empm__http1_fault(const empm__worker *w,
 #endif
 
 static const empm__protocol empm__http1 = {
-    "http/1.1", NULL, 1,
+    "http/1.1", NULL,
     { empm__do_handshake, empm__do_read_head, empm__do_read_body,
       empm__do_handle, empm__do_suspended, empm__do_write, empm__do_keepalive,
       NULL, empm__do_linger, NULL },
@@ -16251,7 +16250,7 @@ static void empm__conn_enter(empm__worker *w, empm__conn *c,
 {
     EMPM__ON_TRANSITION((int)c->state, (int)to);
 #ifdef EMPM__CHECKS
-    if (empm__protocol_of(c)->has_requests &&
+    if (empm__load(&c->protocol) != EMPM__H2 &&
         empm__http1_fault(w, c, to) != NULL) {
         empm__worker_log(w, EMPM_LOG_CRIT, 5006, "from %s to %s: %s",
                          empm__states[c->state].name, empm__states[to].name,
@@ -25219,7 +25218,7 @@ static void empm__link_retire(empm__worker *w, empm__conn *c)
 }
 
 static const empm__protocol empm__link_protocol = {
-    "upgraded", NULL, 0,
+    "upgraded", NULL,
     { NULL, NULL, NULL, NULL, NULL, NULL, NULL, empm__do_upgraded, NULL, NULL },
     empm__link_taken, empm__link_cut, empm__link_retire, NULL, NULL, NULL, NULL,
     NULL
@@ -39756,7 +39755,7 @@ static enum empm__state empm__h2_stream_cut(empm__conn *c)
 }
 
 static const empm__protocol empm__h2_stream_protocol = {
-    "h2", "HTTP/2.0", 1,
+    "h2", "HTTP/2.0",
     { NULL, NULL, NULL, empm__do_handle, empm__h2_do_suspended,
       empm__h2_do_write, NULL, NULL, NULL, NULL },
     empm__http1_taken, empm__h2_stream_cut, empm__http1_retire,
@@ -40127,7 +40126,7 @@ static enum empm__state empm__h2_conn_cut(empm__conn *c)
 }
 
 static const empm__protocol empm__h2_protocol = {
-    "h2", NULL, 0,
+    "h2", NULL,
     { NULL, empm__h2_step, NULL, NULL, NULL, empm__h2_step, empm__h2_step,
       NULL, empm__do_linger, NULL },
     empm__h2_taken, empm__h2_conn_cut, empm__h2_free, NULL, NULL, NULL, NULL,

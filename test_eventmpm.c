@@ -31665,6 +31665,315 @@ SERVED(h2, what_is_answered_with_what,
         }
 }
 
+/* An answer of HTTP/2, as it comes. */
+typedef struct h2_answer {
+    int  status, ended, reset;     /* reset: RST_STREAM's code + 1 */
+    str  body, fields;
+} h2_answer;
+
+static void h2_answer_free(h2_answer *a)
+{
+    str_free(&a->body);
+    str_free(&a->fields);
+    memset(a, 0, sizeof *a);
+}
+
+/* Sends a request on stream `id`; `more` are frames behind it, as above. */
+static void h2_send(client *c, uint32_t id, const char *method,
+                    const char *target, const void *body, size_t n)
+{
+    unsigned char block[1024], *at = block, head[EMPM__H2_FRAME_HEAD];
+    str out = STR_EMPTY;
+
+    at = empm__hpack_put(at, ":method", 7, method, strlen(method));
+    at = empm__hpack_put(at, ":scheme", 7, "http", 4);
+    at = empm__hpack_put(at, ":path", 5, target, strlen(target));
+    at = empm__hpack_put(at, ":authority", 10, "a", 1);
+    empm__h2_frame_write(head, (uint32_t)(at - block), EMPM__H2_HEADERS,
+                         EMPM__H2_END_HEADERS |
+                             (body == NULL ? EMPM__H2_END_STREAM : 0u), id);
+    str_add(&out, (const char *)head, sizeof head);
+    str_add(&out, (const char *)block, (size_t)(at - block));
+    while (body != NULL) {
+        const size_t k = n < 16000 ? n : 16000;
+        empm__h2_frame_write(head, (uint32_t)k, EMPM__H2_DATA,
+                             k == n ? EMPM__H2_END_STREAM : 0u, id);
+        str_add(&out, (const char *)head, sizeof head);
+        str_add(&out, (const char *)body, k);
+        n -= k;
+        body = n > 0 ? (const char *)body + k : NULL;
+    }
+    cl_send(c, out.p, out.n);
+    str_free(&out);
+}
+
+/* Reads until the answer of stream `id` has ended, and gives credit for all
+ * that comes. Others' frames are dropped. Returns its status; 0: none. */
+static int h2_await(client *c, uint32_t id, h2_answer *a)
+{
+    unsigned char head[EMPM__H2_FRAME_HEAD], payload[16384];
+    empm__h2_frame f;
+
+    while (!a->ended && a->reset == 0 && h2_take(c, head, sizeof head)) {
+        empm__h2_frame_read(&f, head);
+        if (f.length > sizeof payload || !h2_take(c, payload, f.length))
+            break;
+        if (f.type == EMPM__H2_DATA && f.length > 0) {
+            char text[80];
+            str out = STR_EMPTY;
+            snprintf(text, sizeof text, "8:0:0:%08x 8:0:%x:%08x", f.length,
+                     f.stream, f.length);
+            h2_frames(&out, text);
+            cl_send(c, out.p, out.n);
+            str_free(&out);
+        }
+        if (f.stream != id)
+            continue;
+        if (f.type == EMPM__H2_HEADERS) {
+            static char scratch[16384];
+            empm__hpack t;
+            empm__hpack_init(&t);
+            CHECK_INT(empm__hpack_decode(&t, payload, f.length, scratch,
+                                         sizeof scratch, hpack_line,
+                                         &a->fields), EMPM_OK);
+            empm__hpack_free(&t);
+            str_add(&a->fields, "", 0);
+            if (a->status < 200)
+                a->status = atoi(a->fields.p + strlen(":status: "));
+        } else if (f.type == EMPM__H2_DATA)
+            str_add(&a->body, (const char *)payload, f.length);
+        else if (f.type == EMPM__H2_RST_STREAM)
+            a->reset = payload[3] + 1;
+        if ((f.type == EMPM__H2_HEADERS || f.type == EMPM__H2_DATA) &&
+            (f.flags & EMPM__H2_END_STREAM))
+            a->ended = 1;
+    }
+    str_add(&a->body, "", 0);
+    return a->status;
+}
+
+/* A handler sees no difference: each answers as it does over HTTP/1.1. All are
+ * asked on one connection, whose windows are those of a client that says
+ * nothing. */
+SERVED(h2, answers_as_http1_has_them,
+       "Protocols h2c http/1.1; ThreadsPerChild 3; LimitRequestBody 50000; "
+       "LimitBodyInMemory 20000; " LONG_TIMES)
+{
+    static const struct { const char *method, *target; int body; } rows[] = {
+        { "GET", "/hello", -1 }, { "HEAD", "/hello", -1 },
+        { "GET", "/hello/you?a=b", -1 }, { "GET", "/nowhere", -1 },
+        { "PUT", "/hello", -1 }, { "OPTIONS", "*", -1 },
+        { "GET", "/big?bytes=0", -1 }, { "GET", "/big?bytes=700000", -1 },
+        { "GET", "/big?bytes=9000&declare=9000", -1 },
+        { "GET", "/produce?bytes=0", -1 }, { "GET", "/produce?bytes=9", -1 },
+        { "GET", "/produce?bytes=700000", -1 },
+        { "GET", "/produce?bytes=70000&declare=70000", -1 },
+        { "GET", "/file/nothing", -1 }, { "GET", "/pipe", -1 },
+        { "GET", "/events?n=3", -1 },
+        { "GET", "/park?slot=1&how=now", -1 },
+        { "GET", "/park?slot=1&ms=20", -1 },
+        { "POST", "/echo", 0 }, { "POST", "/echo", 5 },
+        { "POST", "/sum", 19000 }, { "POST", "/sum", 49000 },
+        { "POST", "/sum", 50001 }, { "POST", "/hello", 100 }
+    };
+    char *body = (char *)malloc(60000);
+    uint32_t id = 1;
+
+    pattern_fill(body, 60000, 0);
+    h2_begin(c, "");
+    EACH(rows, i) {
+        client one = client_of(f);
+        h2_answer two;
+        memset(&two, 0, sizeof two);
+        context("%s %s", rows[i].method, rows[i].target);
+        set_int(&shm->slots[1].wakes, 0);
+        cl_printf(&one, "%s %s HTTP/1.1\r\nHost: a\r\n", rows[i].method,
+                  rows[i].target);
+        if (rows[i].body >= 0)
+            cl_printf(&one, "Content-Length: %d\r\n", rows[i].body);
+        cl_puts(&one, "\r\n");
+        if (rows[i].body > 0)
+            cl_send(&one, body, (size_t)rows[i].body);
+        cl_reply_with(&one, rows[i].method[0] == 'H');
+        set_int(&shm->slots[1].wakes, 0);
+        h2_send(c, id, rows[i].method, rows[i].target,
+                rows[i].body >= 0 ? body : NULL,
+                rows[i].body > 0 ? (size_t)rows[i].body : 0);
+        CHECK_INT(h2_await(c, id, &two), one.status);
+        CHECK(two.ended);
+        CHECK(two.body.n == one.body.n &&
+              memcmp(two.body.p, one.body.p, one.body.n) == 0);
+        h2_answer_free(&two);
+        cl_close(&one);
+        id += 2;
+    }
+    free(body);
+}
+
+/* Streams of a slow route run at once, as many as H2SessionWorkers, and no
+ * stream that can be answered waits for them. */
+SERVED(h2, streams_run_beside_each_other,
+       "Protocols h2c; ThreadsPerChild 4; H2SessionWorkers 2; " LONG_TIMES)
+{
+    h2_answer a;
+    uint32_t id;
+
+    memset(&a, 0, sizeof a);
+    h2_begin(c, "");
+    for (id = 1; id <= 7; id += 2)
+        h2_send(c, id, "GET", "/gate", NULL, 0);
+    CHECK_SOON(get_int(&shm->at_gate) == 2, 3000);
+    nap(SCALED(30));
+    CHECK_INT(get_int(&shm->at_gate), 2);
+    set_int(&shm->gate, 1);
+    for (id = 1; id <= 7; id += 2) {
+        h2_answer_free(&a);
+        CHECK_INT(h2_await(c, id, &a), 200);
+        if (id == 1)                   /* the others' frames were dropped */
+            break;
+    }
+    CHECK_SOON(get_int(&shm->at_gate) == 0, 3000);
+    h2_answer_free(&a);
+    h2_send(c, 9, "GET", "/hello", NULL, 0);
+    CHECK_INT(h2_await(c, 9, &a), 200);
+    h2_answer_free(&a);
+}
+
+/* A suspended stream whose client resets it, or goes away, gets its call with
+ * EMPM_GONE; the connection serves on after the first. */
+SERVED(h2, a_suspended_stream_is_told,
+       "Protocols h2c; ThreadsPerChild 2; " LONG_TIMES)
+{
+    h2_answer a;
+    str out = STR_EMPTY;
+
+    memset(&a, 0, sizeof a);
+    h2_begin(c, "");
+    h2_send(c, 1, "GET", "/park?slot=1", NULL, 0);
+    CHECK_SOON(get_ticket(1) != 0, 3000);
+    nap(SCALED(20));
+    h2_frames(&out, "3:0:1:00000008");
+    cl_send(c, out.p, out.n);
+    str_free(&out);
+    CHECK_SOON(get_int(&shm->slots[1].wakes) == 1, 3000);
+    CHECK_INT(get_int(&shm->slots[1].why), EMPM_GONE);
+    h2_send(c, 3, "GET", "/park?slot=2&how=flush", NULL, 0);
+    h2_send(c, 5, "GET", "/hello", NULL, 0);
+    CHECK_INT(h2_await(c, 5, &a), 200);
+    h2_answer_free(&a);
+    CHECK_SOON(get_ticket(2) != 0, 3000);
+    cl_close(c);
+    CHECK_SOON(get_int(&shm->slots[2].wakes) == 1, 3000);
+    CHECK_INT(get_int(&shm->slots[2].why), EMPM_GONE);
+    h2_begin(c, "");
+    h2_send(c, 1, "GET", "/park?slot=3", NULL, 0);
+    CHECK_SOON(get_ticket(3) != 0, 3000);
+    h2_send(c, 3, "GET", "/unpark?slot=3", NULL, 0);
+    CHECK_INT(h2_await(c, 1, &a), 200);
+    CHECK_INT(get_int(&shm->slots[3].why), EMPM_RESUMED);
+    h2_answer_free(&a);
+}
+
+/* Bytes of a body leave as the windows of both allow, RFC 9113 6.9: also after
+ * a window has become negative. */
+SERVED(h2, windows, "Protocols h2c; ThreadsPerChild 1; " LONG_TIMES)
+{
+    char what[400];
+    str out = STR_EMPTY;
+
+    h2_begin(c, "4:0:0:000400000000");          /* nothing */
+    h2_send(c, 1, "GET", "/big?bytes=30&declare=30", NULL, 0);
+    h2_listen(c, what, sizeof what, "H1");
+    h2_frames(&out, "6:0:0:7a00000000000000");
+    cl_send(c, out.p, out.n);
+    h2_listen(c, what, sizeof what, NULL);
+    CHECK_STR(what, "P");
+    out.n = 0;
+    h2_frames(&out, "8:0:1:0000000a");
+    cl_send(c, out.p, out.n);
+    h2_listen(c, what, sizeof what, "D1");
+    CHECK_STR(what, "D1:10 ");
+    out.n = 0;                         /* 5, then -5 and back by 10 */
+    h2_frames(&out, "4:0:0:000400000005");
+    cl_send(c, out.p, out.n);
+    h2_listen(c, what, sizeof what, "D1");
+    CHECK_STR(what, "D1:5 ");
+    out.n = 0;
+    h2_frames(&out, "4:0:0:000400000000 8:0:1:00000005 6:0:0:7a00000000000000");
+    cl_send(c, out.p, out.n);
+    h2_listen(c, what, sizeof what, NULL);
+    CHECK_STR(what, "P");
+    out.n = 0;
+    h2_frames(&out, "8:0:1:0000000f");
+    cl_send(c, out.p, out.n);
+    h2_listen(c, what, sizeof what, "E1");
+    CHECK_STR(what, "D1:15 E1 ");
+    str_free(&out);
+}
+
+/* What costs us more than it costs a client ends the connection. */
+SERVED(h2, floods, "Protocols h2c; ThreadsPerChild 2; H2FrameBudget 200; "
+                   LONG_TIMES)
+{
+    static const struct { const char *frames; int times; const char *first,
+                          *want; } rows[] = {
+        { "6:0:0:0000000000000000", 900, "", "G11" },
+        { "4:0:0:", 900, "", "G11" },
+        { "2:0:1:0000000000", 900, "", "G11" },
+        { "10:0:0:00000001753d31", 900, "", "G11" },
+        { "8:0:0:00000001", 900, "", "G11" },
+        { "0:0:1:", 900, "1:4:1:" H2_ECHO, "G11" },
+        { "9:0:1:", 20, "1:1:1:8286", "G11" },
+        { "4:0:0:*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6."
+          "*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.", 1, "", "G11" }
+    };
+
+    EACH(rows, i) {
+        str out = STR_EMPTY;
+        char what[400];
+        int k;
+        context("%s", rows[i].frames);
+        h2_begin(c, rows[i].first);
+        for (k = 0; k < rows[i].times; k++)
+            h2_frames(&out, rows[i].frames);
+        cl_send(c, out.p, out.n);
+        str_free(&out);
+        what[0] = '\0';
+        h2_listen(c, what, sizeof what, "G");
+        if (!CHECK(strstr(what, rows[i].want) != NULL))
+            printf("got: %s\n", what);
+    }
+}
+
+/* Streams that end by a fault of their client, one after the other, end the
+ * connection; those that are reset before they are answered cost much. */
+SERVED(h2, resets, "Protocols h2c; ThreadsPerChild 2; H2FrameBudget 200; "
+                   LONG_TIMES)
+{
+    int kind, k;
+
+    for (kind = 0; kind < 2; kind++) {
+        str out = STR_EMPTY;
+        char what[2000];
+        context("%d", kind);
+        h2_begin(c, "");
+        for (k = 0; k < (kind == 0 ? 9 : 900); k++) {
+            char text[200];
+            if (kind == 0)
+                snprintf(text, sizeof text, "1:4:%x:" H2_ECHO
+                         " 8:0:%x:00000000", 2 * k + 1, 2 * k + 1);
+            else
+                snprintf(text, sizeof text, "1:4:%x:" H2_ECHO
+                         " 3:0:%x:00000008", 2 * k + 1, 2 * k + 1);
+            h2_frames(&out, text);
+        }
+        cl_send(c, out.p, out.n);
+        str_free(&out);
+        h2_listen(c, what, sizeof what, "G");
+        CHECK(strstr(what, "G11") != NULL);
+    }
+}
+
 #endif
 
 /* ---------------------------------------------------------------------------
