@@ -39867,11 +39867,11 @@ static uint32_t empm__h2_watch_slot(empm__worker *w, empm__h2_slot *slot)
 {
     const empm_request *req = empm__request_of(slot->c);
     uint32_t at = EMPM__NEVER;
-    const int reads = slot->c->state == EMPM__READ_BODY;
-    if (!(slot->flags & EMPM__H2_HELD) ||
+    int reads;
+    if (!(slot->flags & EMPM__H2_HELD) ||    /* then it is not ours to look */
         (slot->flags & (EMPM__H2_CUT | EMPM__H2_READY)))
         return at;
-    if (reads)
+    if ((reads = slot->c->state == EMPM__READ_BODY))
         at = empm__h2_body_deadline(w, req);
     else if (req->io.out != NULL && !empm__h2_may_send(slot->h2, slot)) {
         if (slot->stalled_ms == EMPM__NEVER)

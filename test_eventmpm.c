@@ -11207,7 +11207,7 @@ static void tls_ask(fixture *f, const char *how);
  * beyond an array in the second case. */
 SERVED_TLS(tls, other_protocols_are_refused_also_when_resuming, NULL)
 {
-    static const char *foreign[] = { "foo", "h2" };
+    static const char *foreign[] = { "foo", "h3" };
     tls_client t;
     tl_init(&t, f);
     CHECK(tl_open(&t, "localhost", 0));
@@ -13599,8 +13599,8 @@ SERVED_TLS(tls, odd_hellos, NULL)
           EXTRA("\0\x2b\0\3\2\3\4"), 0, 0, 0, 70 },
         { "both versions",  1, 0, 0, 0, 0,
           EXTRA("\0\x2b\0\5\4\3\4\3\3"), 0, 0, 0, 0 },
-        { "h2 only",        1, 0, 0, 0, 0,
-          EXTRA("\0\x10\0\5\0\3\2h2"), 0, 0, 0, 120 }
+        { "h3 only",        1, 0, 0, 0, 0,
+          EXTRA("\0\x10\0\5\0\3\2h3"), 0, 0, 0, 120 }
     };
     EACH(rows, i) {
         client k = client_of(f);
@@ -13625,7 +13625,7 @@ SERVED_TLS(tls, odd_hellos, NULL)
 /* The log tells an operator why a handshake was refused, at level info. */
 SERVED_TLS(tls, refusals_are_told_at_info, "LogLevel info")
 {
-    static const char *protocols[] = { "h2" };
+    static const char *protocols[] = { "h3" };
     static const char unknown[] = "\x15\3\3\0\2\2\x30";   /* unknown_ca */
     tls_hello_row row;
     str hello = STR_EMPTY;
@@ -13642,7 +13642,7 @@ SERVED_TLS(tls, refusals_are_told_at_info, "LogLevel info")
     tl_init(&t, f);
     br_ssl_engine_set_protocol_names(&t.ssl.eng, protocols, 1);
     CHECK(!tl_open(&t, "localhost", 0));
-    CHECK_SOON(fx_log_has(f, "http/1.1 (ALPN)"), 2000);
+    CHECK_SOON(fx_log_has(f, "no protocol of ours (ALPN)"), 2000);
     tl_again(&t);
     br_ssl_engine_set_protocol_names(&t.ssl.eng, NULL, 0);
     CHECK(br_ssl_client_reset(&t.ssl, "localhost", 0));
