@@ -403,7 +403,7 @@
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
  *   EVENTMPM_NO_FASTCGI      2540 lines 27000 bytes FastCGI back ends: PHP
- *   EVENTMPM_NO_HTTP2        2600 lines 30000 bytes HTTP/2
+ *   EVENTMPM_NO_HTTP2        3200 lines 24200 bytes HTTP/2
  *   EVENTMPM_NO_FORMS         830 lines  6200 bytes uploads, multipart forms
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
  *   EVENTMPM_NO_WEBSOCKET    1930 lines 12300 bytes WebSocket, empm_upgrade()
@@ -2360,8 +2360,12 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix h2-head         h2
  *   prefix h2-streams      h2
  *   prefix h2-out          h2
+ *   prefix h2-ends         h2
  *   prefix h2-in           h2
+ *   prefix h2-open         h2
+ *   prefix h2-control      h2
  *   prefix h2-conn         h2
+ *   prefix h2-wing         h2
  *   prefix health          health
  *   prefix status          process snapshot status
  *   prefix metrics         metric status
@@ -38989,6 +38993,16 @@ static int empm__h2_send_data(empm__worker *w, empm__h2_slot *slot)
     return 1;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>h2-ends -- how a stream ends, and whose turn it is
+ *
+ * A stream ends with its answer, with a reset of its client's, or with one of
+ * ours; and all of them end with an error of the connection. One that a worker
+ * has is told, and ends when it comes back; one that is suspended has a call to
+ * get before. Of those that have something to be sent the most urgent one has
+ * its turn, for a frame.
+ * ------------------------------------------------------------------------- */
+
 /* Resets a stream. If it is open it is cut: held, it ends here unless a call of
  * its is owed; else it is told. `slot` NULL: it is not open. Errors of a client
  * are counted, whatever they are, until it lets a stream come to its end. */
@@ -39439,6 +39453,15 @@ static int empm__h2_on_data(empm__worker *w, empm__h2 *h2,
                                       : empm__h2_body_take(w, slot, p, n, ends);
 }
 
+/* ---------------------------------------------------------------------------
+ * >>h2-open -- from a block of fields to a stream that is open
+ *
+ * A block may come in several frames, and nothing may come between them. It is
+ * decoded in any case; then it opens a stream, ends one as its trailers, or is
+ * refused. The head that it has made goes through the same dispatch as one of
+ * HTTP/1.1, and the stream is held until its body is whole.
+ * ------------------------------------------------------------------------- */
+
 /* Reads "u=1, i" into a stream's priority (RFC 9218 4); what it does not know
  * it leaves. */
 static void empm__h2_priority(empm__h2_slot *slot, const char *s, size_t n)
@@ -39723,6 +39746,15 @@ static int empm__h2_on_continuation(empm__worker *w, empm__h2 *h2,
     }
     return code;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>h2-control -- frames that are not of requests, and the reader of all
+ *
+ * Settings, windows, resets, pings and priorities: each is checked, acted upon
+ * and forgotten, at the price of the budget. Of a client's dependency tree
+ * nothing is kept. The reader deals with whole frames, and keeps what a read has
+ * left.
+ * ------------------------------------------------------------------------- */
 
 /* SETTINGS: in order, and acknowledged at once. A new window holds for streams
  * that are open, too, and may make theirs negative (RFC 9113 6.9.2). */
@@ -40403,6 +40435,15 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
         return h2->streams > 0 ? EMPM__READ_HEAD : EMPM__KEEPALIVE;
     return empm__h2_wait(w, h2, wait, deadline);
 }
+
+/* ---------------------------------------------------------------------------
+ * >>h2-wing -- how a connection comes to HTTP/2, and what is set up for it
+ *
+ * A connection begins as one of HTTP/1.1. Before its first head is read this
+ * wing is asked whether it is another one, by ALPN or by its first bytes, and
+ * takes it over with what has come. The records of streams are made when the
+ * first ones are needed.
+ * ------------------------------------------------------------------------- */
 
 static void empm__h2_taken(empm__worker *w, empm__conn *c)
 {
