@@ -39752,8 +39752,8 @@ static int empm__h2_on_continuation(empm__worker *w, empm__h2 *h2,
  *
  * Settings, windows, resets, pings and priorities: each is checked, acted upon
  * and forgotten, at the price of the budget. Of a client's dependency tree
- * nothing is kept. The reader deals with whole frames, and keeps what a read has
- * left.
+ * nothing is kept. The reader deals with whole frames, and keeps the rest of a
+ * read.
  * ------------------------------------------------------------------------- */
 
 /* SETTINGS: in order, and acknowledged at once. A new window holds for streams
