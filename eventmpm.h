@@ -308,7 +308,7 @@
  *   JSON of a client is text: empm_body(), for a parser of yours. >>todo at the
  *   end of this file is a whole program: JSON from a database.
  *
- * LIMITS  HTTP/1.1 and 1.0 on TCP and unix sockets: no HTTP/2.
+ * LIMITS  HTTP/2, 1.1 and 1.0 on TCP and unix sockets: no HTTP/3.
  *   Linux (epoll), or any POSIX system (poll). Each limit is a field of
  *   empm_config; its comment has the default and the client's status.
  *
@@ -317,6 +317,14 @@
  *   worker; empm_broadcast(server, "news", ...) sends one to all that listen in
  *   this process, from any thread. See >>calls-events; >>dashboard is a whole
  *   program.
+ *
+ * HTTP/2  is what a client gets over TLS if it can speak it; "Protocols h2c
+ *   http/1.1" serves it on plain sockets, too, to clients that begin with it
+ *   (a proxy, curl --http2-prior-knowledge). Handlers see no difference. The
+ *   requests of a connection run at once, of routes that have been slow as many
+ *   as H2SessionWorkers; an answer leaves when its handler returns, or when its
+ *   producer has made more. It has no push, no WebSocket, and no upgrade from
+ *   HTTP/1.1.
  *
  * WEBSOCKET  EMPM_WEBSOCKET("GET /chat", &chat, NULL) is a route for them:
  *   on_open may refuse, and on_message gets whole messages; both may block. A
@@ -396,6 +404,7 @@
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
  *   EVENTMPM_NO_FASTCGI      2540 lines 27000 bytes FastCGI back ends: PHP
+ *   EVENTMPM_NO_HTTP2        3200 lines 24200 bytes HTTP/2
  *   EVENTMPM_NO_FORMS         830 lines  6200 bytes uploads, multipart forms
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
  *   EVENTMPM_NO_WEBSOCKET    2520 lines 16400 bytes WebSocket, empm_upgrade()
@@ -856,6 +865,25 @@ typedef struct empm_config {
                                           can resume: 524288; full, the address
                                           that has most gives way. 0: none */
     int         ssl_session_timeout_ms; /* and how long they can: 300000 */
+    const char *protocols;             /* what is served, of h2 (HTTP/2 over
+                                          TLS), h2c (without TLS) and http/1.1:
+                                          "h2 http/1.1" */
+    int         h2_max_session_streams; /* requests of an HTTP/2 connection at
+                                          once: 100; more are refused */
+    int         h2_session_workers;    /* ... of slow routes that run at once:
+                                          6 */
+    int         h2_max_streams;        /* requests of all of them, in a child;
+                                          0: 64 for each thread */
+    int         h2_window_size;        /* bytes of a body that a client may send
+                                          unasked: 65535; more for fast uploads
+                                          over long ways */
+    int         h2_stream_timeout_ms;  /* an answer that its client does not
+                                          take ends; 0: after timeout_ms */
+    int         h2_max_stream_errors;  /* faults of a client in a row, then its
+                                          connection ends: 8; 0: no limit */
+    int         h2_frame_budget;       /* frames that cost more than they bring;
+                                          100 more each second: 1000; 0: no
+                                          limit */
     const char *session_secret_file;   /* a line of at least 32 bytes signs the
                                           sessions; those of up to three lines
                                           below it are believed, too. NULL: a
@@ -1282,10 +1310,11 @@ EMPM_API const char  *empm_peer(empm_request *req);  /* "192.0.2.1:4711", ... */
 EMPM_API const char  *empm_client(empm_request *req);
 EMPM_API const char  *empm_scheme(const empm_request *req);  /* "http(s)" */
 /* Of a TLS connection, by mod_ssl's names: HTTPS ("on"), SSL_PROTOCOL,
- * SSL_CIPHER, SSL_TLS_SNI ("": none), SSL_SESSION_RESUMED ("Initial",
- * "Resumed"), SSL_CLIENT_VERIFY ("NONE", "SUCCESS"). Of a client's certificate:
- * SSL_CLIENT_S_DN_CN, _S_DN_O, _S_DN_OU, SSL_CLIENT_SAN_DNS_0, _SAN_Email_0,
- * the first of each, in UTF-8; SSL_CLIENT_SHA256, of its DER, in 64 digits.
+ * SSL_CIPHER, SSL_TLS_SNI ("": none), SSL_ALPN ("h2", "http/1.1"),
+ * SSL_SESSION_RESUMED ("Initial", "Resumed"), SSL_CLIENT_VERIFY ("NONE",
+ * "SUCCESS"). Of a client's certificate: SSL_CLIENT_S_DN_CN, _S_DN_O, _S_DN_OU,
+ * SSL_CLIENT_SAN_DNS_0, _SAN_Email_0, the first of each, in UTF-8;
+ * SSL_CLIENT_SHA256, of its DER, in 64 digits.
  * NULL: it has none, or one of more than 127 bytes; another name; a plain
  * connection. Lives as long as the request. */
 EMPM_API const char  *empm_ssl(const empm_request *req, const char *name);
@@ -2080,7 +2109,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   config-files config-sections answers proxy digest store rate cors auth
  *   sessions forms form-parts form-calls events links link-state upgrade
  *   websocket-bytes websocket-frames groups bus websocket tls fields access
- *   files fastcgi status wings
+ *   files fastcgi h2 status wings
  *                                             wings, each of them closed
  *   testing testing-calls                     requests without a socket
  *   signals manager attend identity           one process that serves
@@ -2276,6 +2305,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix request-values  request
  *   prefix request-pairs   request
  *   prefix notes           request
+ *   prefix protocol        protocol
  *   prefix response        response
  *   prefix response-head   response text
  *   prefix response-calls  response
@@ -2367,6 +2397,17 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix fastcgi-exchange fcgi
  *   prefix fastcgi-routes  backend backends scripts fcgi
  *   prefix fastcgi-wing    backend backends fcgi
+ *   prefix h2-hpack        hpack
+ *   prefix h2-frames       h2
+ *   prefix h2-head         h2
+ *   prefix h2-streams      h2
+ *   prefix h2-out          h2
+ *   prefix h2-ends         h2
+ *   prefix h2-in           h2
+ *   prefix h2-open         h2
+ *   prefix h2-control      h2
+ *   prefix h2-conn         h2
+ *   prefix h2-wing         h2
  *   prefix health          health
  *   prefix status          process snapshot status
  *   prefix metrics         metric status
@@ -3855,6 +3896,22 @@ static const empm__directive empm__directives[] = {
               "524288", "bytes for sessions that are resumed; 0: none"),
     EMPM__SET("SSLSessionCacheTimeout", ssl_session_timeout_ms, MS, 1000,
               INT_MAX, "300", "a session can be resumed for so long"),
+    EMPM__SET("Protocols", protocols, WORDS, 0, 0, "h2 http/1.1",
+              "h2 (with TLS), h2c (without), http/1.1: what is served"),
+    EMPM__SET("H2MaxSessionStreams", h2_max_session_streams, INT, 1, 100,
+              "100", "requests of a connection at once"),
+    EMPM__SET("H2SessionWorkers", h2_session_workers, INT, 1, INT_MAX, "6",
+              "... of slow routes that run at once"),
+    EMPM__SET("H2MaxStreams", h2_max_streams, INT, 0, 1 << 22, "0",
+              "... of all connections of a child; 0: 64 for each thread"),
+    EMPM__SET("H2WindowSize", h2_window_size, INT, 16384, 1 << 30, "65535",
+              "bytes of a body that a client may send unasked"),
+    EMPM__SET("H2StreamTimeout", h2_stream_timeout_ms, MS, 0, INT_MAX, "0",
+              "for a client that takes no more of an answer; 0: Timeout"),
+    EMPM__SET("H2MaxStreamErrors", h2_max_stream_errors, INT, 0, 250, "8",
+              "faults in a row, then the connection ends; 0: no limit"),
+    EMPM__SET("H2FrameBudget", h2_frame_budget, INT, 0, 1 << 20, "1000",
+              "frames of little use, 100 more each second; 0: no limit"),
     EMPM__SET("SessionSecretFile", session_secret_file, TEXT, 0, 0, NULL,
               "lines that sign sessions; none: a secret of this start"),
     EMPM__SET("SessionCookieName", session_cookie_name, TEXT, 0, 0, "session",
@@ -4586,8 +4643,9 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "<MDomainSet",
       "TLS 1.2 is all there is: a proxy in front of a Listen "
       "\"127.0.0.1:8080 proxy\" can do more" },
-    { "H2* Protocols ProtocolsHonorOrder",
-      "HTTP/1.1 is spoken: put a proxy that has HTTP/2 in front" },
+    { "H2MaxDataFrameLen H2MaxHeaderBlockLen H2StreamMaxMemSize H2WebSockets "
+      "ProtocolsHonorOrder",
+      "Protocols, and the directives that begin with H2 in -L" },
     { "Balancer* AllowCONNECT NoProxy ProxyAdd* ProxyB* ProxyD* ProxyE* "
       "ProxyF* ProxyH* ProxyI* ProxyM* ProxyPassI* ProxyPassM* ProxyPassR* "
       "ProxyPr* ProxyR* ProxyS* ProxyV* ProxyW* SetProxy* <Proxy "
@@ -5804,7 +5862,8 @@ EMPM__ASSERT_STATIC(sizeof(empm__conn) + sizeof(empm__peer) <= 128,
 EMPM__ASSERT_STATIC(sizeof(empm__conn) == 64, one_cache_line_per_connection);
 #endif
 
-enum { EMPM__FREE, EMPM__HTTP1, EMPM__LINK, EMPM__PROTOCOLS };
+enum { EMPM__FREE, EMPM__HTTP1, EMPM__LINK, EMPM__H2, EMPM__H2_STREAM,
+       EMPM__PROTOCOLS };
 
 enum {
     EMPM__F_DRAINED   = 1,       /* the last read left nothing behind */
@@ -5921,7 +5980,8 @@ static int empm__conn_resume(empm__conn *c, uint32_t serial)
 }
 
 /* The slabs. Chunks are made by the listener and live as long as the child;
- * empm__slab_conn() may be called with any index by any thread. */
+ * empm__slab_conn() may be called with any index by any thread. Behind the last
+ * connection are the records of streams, which workers make and free (>>h2). */
 #define EMPM__CHUNK 1024u
 #define EMPM__CHUNK_BYTES (EMPM__CHUNK * (sizeof(empm__conn) + \
                                           sizeof(empm__peer)))
@@ -5933,11 +5993,17 @@ typedef struct empm__slab {
     uint32_t     free_head;      /* the listener */
     uint32_t     in_use;         /* the listener */
     uint32_t     seed;           /* first serial: tickets differ by process */
+    uint32_t     streams_at;     /* fixed: the first record of a stream */
+    uint32_t     streams_limit;  /* fixed: such records at most; mostly 0 */
+    uint32_t     streams_made;   /* atomic; of these, in chunks so far */
+    uint32_t     streams_free;   /* of whoever holds the lock of pages */
 } empm__slab;
 
-static int empm__slab_init(empm__slab *sl, uint32_t limit, uint32_t seed)
+static int empm__slab_init(empm__slab *sl, uint32_t limit, uint32_t streams,
+                           uint32_t seed)
 {
-    size_t n = (limit + EMPM__CHUNK - 1) / EMPM__CHUNK;
+    const size_t own = (limit + EMPM__CHUNK - 1) / EMPM__CHUNK;
+    const size_t n = own + (streams + EMPM__CHUNK - 1) / EMPM__CHUNK;
     sl->chunks = (empm__conn **)EMPM_MALLOC(n * sizeof *sl->chunks);
     if (sl->chunks == NULL)
         return EMPM_ENOMEM;
@@ -5946,6 +6012,10 @@ static int empm__slab_init(empm__slab *sl, uint32_t limit, uint32_t seed)
     sl->made = sl->in_use = 0;
     sl->free_head = EMPM__NIL;
     sl->seed = seed;
+    sl->streams_at = (uint32_t)own * EMPM__CHUNK;
+    sl->streams_limit = streams;
+    sl->streams_made = 0;
+    sl->streams_free = EMPM__NIL;
     return EMPM_OK;
 }
 
@@ -5954,6 +6024,9 @@ static void empm__slab_free(empm__slab *sl)
     uint32_t i;
     for (i = 0; i < sl->made; i += EMPM__CHUNK)
         munmap(sl->chunks[i / EMPM__CHUNK], EMPM__CHUNK_BYTES);
+    for (i = 0; i < sl->streams_made; i += EMPM__CHUNK)
+        munmap(sl->chunks[(sl->streams_at + i) / EMPM__CHUNK],
+               EMPM__CHUNK_BYTES);
     EMPM_FREE(sl->chunks);
     sl->chunks = NULL;
 }
@@ -5967,6 +6040,14 @@ static empm__peer *empm__slab_peer(const empm__slab *sl, uint32_t i)
 {
     empm__conn *chunk = empm__load_acq(&sl->chunks[i / EMPM__CHUNK]);
     return (empm__peer *)(void *)(chunk + EMPM__CHUNK) + i % EMPM__CHUNK;
+}
+
+/* Is there a record with this number? */
+static int empm__slab_has(const empm__slab *sl, uint32_t i)
+{
+    return i < empm__load_acq(&sl->made) ||
+           (i >= sl->streams_at &&
+            i - sl->streams_at < empm__load_acq(&sl->streams_made));
 }
 
 /* A free record, or NIL: the limit is reached or there is no memory. */
@@ -7008,7 +7089,8 @@ static void empm__poller_arm(empm__poller *p, uint32_t i)
         events |= POLLOUT;
     if (!(w & EMPM__READY_RDHUP))
         events |= EMPM__POLLRDHUP;
-    empm__poller_set_add(p, i, c->fd, events);
+    if (c->fd >= 0)                  /* a stream has none */
+        empm__poller_set_add(p, i, c->fd, events);
     events = 0;
     if (w & EMPM__WANT(EMPM__READY_AUX_IN))
         events |= POLLIN;
@@ -7022,7 +7104,9 @@ static int empm__poller_add(empm__poller *p, empm__conn *c, uint32_t i)
 {
     c->poll_slot = c->aux_slot = 0;
     c->aux_fd = -1;
-    if (empm__poller_grow(p, 2 + p->endpoints + 2 * p->slab->in_use) < 0)
+    if (empm__poller_grow(p, 2 + p->endpoints +
+                                 2 * (p->slab->in_use +
+                                      p->slab->streams_limit)) < 0)
         return EMPM_ENOMEM;
     empm__poller_arm(p, i);
     return EMPM_OK;
@@ -7918,6 +8002,13 @@ struct empm_server {
     /* what wings do for each connection or request; NULL: nobody does it */
     enum empm__state (*read_proxy)(empm__worker *w, empm__conn *c,
                                    struct empm__wait *wait);
+    /* Has a connection that has served nothing another protocol than HTTP/1.1,
+     * by its transport or its first bytes? Then it has it from here. */
+    int            (*other_protocol)(empm__worker *w, empm__conn *c);
+    /* The record of a stream is free. The listener calls it. */
+    void           (*stream_free)(empm__engine *e, uint32_t i);
+    uint32_t         streams_most; /* of a child */
+    int              alpn_h2;      /* h2 is served over TLS */
     void           (*find_client)(empm_request *req, empm__peer *peer);
     void           (*log_request)(empm_request *req, int aborted);
     /* Runs the script at `at`; NULL asks only if the name is a script's. The
@@ -9459,6 +9550,11 @@ static void empm__listener_record_free(empm__engine *e, uint32_t i)
 {
     empm__conn *c = empm__slab_conn(&e->slab, i);
     empm__wheel_remove(&e->wheel, &e->slab, i);
+    if (i >= e->slab.streams_at) {
+        c->gen++;
+        e->s->stream_free(e, i);
+        return;
+    }
     if (empm__listener_limits_peers(e, c->endpoint))
         empm__counts_drop(&e->counts, empm__slab_peer(&e->slab, i));
     c->gen++;
@@ -9511,7 +9607,7 @@ static void empm__listener_end_taken(empm__engine *e, empm__batch *b,
     if ((!force && empm__listener_part(e, b, i)) ||
         empm__listener_close_idle(e, i))
         return;
-    if (force) {
+    if (force && i < e->slab.made) {
         empm__conn_close(c);
         c->fd = -1;                      /* its number may soon be another's */
         c->flags |= EMPM__F_CLOSED;
@@ -10376,10 +10472,14 @@ static void empm__listener_unpause(empm__engine *e, uint32_t why,
 static void empm__listener_sweep(empm__engine *e, empm__batch *b,
                                  uint32_t ready, int only_idle, int force)
 {
-    uint32_t i;
-    for (i = 0; i < e->slab.made; i++) {
-        const empm__conn *c = empm__slab_conn(&e->slab, i);
-        const uint32_t w = empm__load(&c->word);
+    const uint32_t streams = empm__load_acq(&e->slab.streams_made);
+    uint32_t k, i;
+    for (k = 0; k < e->slab.made + streams; k++) {
+        const empm__conn *c;
+        uint32_t w;
+        i = k < e->slab.made ? k : e->slab.streams_at + k - e->slab.made;
+        c = empm__slab_conn(&e->slab, i);
+        w = empm__load(&c->word);
         if (empm__load(&c->protocol) == EMPM__FREE ||
             (only_idle && !(w & (EMPM__IDLE | EMPM__OWNED))))
             continue;
@@ -13193,6 +13293,9 @@ typedef struct empm__wait {
     uint32_t deadline_ms;
     int      turn_over;            /* not waiting: others first */
     int      post;                 /* the wheel may look too late: tell it */
+    int      given;                /* not waiting: the protocol's given() */
+    uint32_t next;                 /* once it waits: this worker runs that
+                                      record; EMPM__NIL: none */
 } empm__wait;
 
 typedef enum empm__state empm__step(empm__worker *w, empm__conn *c,
@@ -13205,9 +13308,14 @@ typedef enum empm__state empm__step(empm__worker *w, empm__conn *c,
  * head     writes a head, at most EMPM_PAGE_BYTES; `length` -1: it is not known
  * piece    frames a page of a body whose length was not known; it has
  *          EMPM__CHUNK_ROOM before its bytes and EMPM__TAIL_ROOM behind them
- * end      ends such a body. EMPM_OK, or EMPM_E* */
+ * end      ends such a body. EMPM_OK, or EMPM_E*
+ * hint     writes a head of status 103 with one field, at most EMPM_PAGE_BYTES
+ * given    takes over a record whose step says so, which is not touched any
+ *          more. Returns a record that is the worker's now, or EMPM__NIL. NULL:
+ *          no step of it does */
 typedef struct empm__protocol {
     const char       *name;        /* as in ALPN, RFC 7301 */
+    const char       *version;     /* as log lines show it; NULL: by the head */
     empm__step       *step[EMPM__STATES];    /* NULL: no state of it */
     void            (*taken)(empm__worker *w, empm__conn *c);
     enum empm__state (*cut)(empm__conn *c);
@@ -13215,10 +13323,21 @@ typedef struct empm__protocol {
     size_t          (*head)(empm_request *req, char *to, int64_t length);
     void            (*piece)(empm__page *p);
     int             (*end)(empm_request *req);
+    size_t          (*hint)(char *to, const char *name, size_t n,
+                            const char *value, size_t v);
+    uint32_t        (*given)(empm__worker *w, empm__conn *c);
 } empm__protocol;
 
 /* The protocol of a record; its table stands behind the steps that it names. */
 static const empm__protocol *empm__protocol_of(const empm__conn *c);
+
+/* The version of HTTP, as CGI and log lines have it. */
+EMPM__OPTIONAL
+static const char *empm__protocol_version(const empm_request *req)
+{
+    const char *other = empm__protocol_of(req->c)->version;
+    return other != NULL ? other : req->head.minor ? "HTTP/1.1" : "HTTP/1.0";
+}
 
 /* ---------------------------------------------------------------------------
  * >>response -- from a handler's words to bytes in order
@@ -13574,6 +13693,18 @@ static int empm__response_end_body(empm_request *req)
     return r;
 }
 
+/* Writes a whole head of status 103. Returns its size. */
+static size_t empm__response_hint(char *to, const char *name, size_t n,
+                                  const char *value, size_t v)
+{
+    char *at = EMPM__ADD(to, "HTTP/1.1 103 Early Hints\r\n");
+    at = empm__text_append(at, name, n);
+    at = EMPM__ADD(at, ": ");
+    at = empm__text_append(at, value, v);
+    at = EMPM__ADD(at, "\r\n\r\n");
+    return (size_t)(at - to);
+}
+
 /* Makes the page a chunk (RFC 9112 7.1): size and CRLF go before its bytes,
  * from the right to the left, and CRLF behind them. The room is kept by
  * empm__response_body_room(). */
@@ -13779,7 +13910,6 @@ EMPM_API int empm_early_hints(empm_request *req, const char *name,
     const size_t n = name != NULL ? strlen(name) : 0;
     const size_t v = value != NULL ? strlen(value) : 0;
     empm__page *p;
-    char *at;
     int r = req->failed;
     if (r < 0)
         return r;
@@ -13799,12 +13929,8 @@ EMPM_API int empm_early_hints(empm_request *req, const char *name,
         return EMPM_OK;
     if ((p = empm__page_borrow(req->w)) == NULL)
         return EMPM_ENOMEM;
-    at = EMPM__ADD(empm__page_data(p), "HTTP/1.1 103 Early Hints\r\n");
-    at = empm__text_append(at, name, n);
-    at = EMPM__ADD(at, ": ");
-    at = empm__text_append(at, value, v);
-    at = EMPM__ADD(at, "\r\n\r\n");
-    p->end = (uint32_t)(at - empm__page_data(p));
+    p->end = (uint32_t)empm__protocol_of(req->c)->hint(empm__page_data(p), name,
+                                                       n, value, v);
     if ((r = empm__response_emit(req, p)) < 0)
         empm__response_fail_room(req, r);
     else if (empm__response_flush(req) == EMPM__CUT)
@@ -14980,6 +15106,9 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
         return EMPM__CLOSED;
     for (;;) {
         int r;
+        if (c->requests == 0 && w->s->other_protocol != NULL &&
+            w->s->other_protocol(w, c))
+            return EMPM__READ_HEAD;
         if (req->began_us == 0 && req->io.in_end > req->io.in_start) {
             req->began_us = w->turn_us;
             if (w->s->log_request != NULL)   /* none can ask after a reset */
@@ -16101,7 +16230,7 @@ static const char *empm__http1_fault(const empm__worker *w,
 {
     const empm_request *req = empm__request_of(c);
     const int idle = to == EMPM__KEEPALIVE || to == EMPM__LINGER;
-    if (empm__load(&c->protocol) != EMPM__HTTP1)
+    if (empm__load(&c->protocol) == EMPM__LINK)
         return to == EMPM__UPGRADED || to == EMPM__CLOSED
                    ? NULL : "a state of another protocol";
     if (w->calling != EMPM__CALL_NONE)
@@ -16134,12 +16263,13 @@ static const char *empm__http1_fault(const empm__worker *w,
 #endif
 
 static const empm__protocol empm__http1 = {
-    "http/1.1",
+    "http/1.1", NULL,
     { empm__do_handshake, empm__do_read_head, empm__do_read_body,
       empm__do_handle, empm__do_suspended, empm__do_write, empm__do_keepalive,
       NULL, empm__do_linger, NULL },
     empm__http1_taken, empm__http1_cut, empm__http1_retire,
-    empm__response_head_write, empm__response_chunk, empm__response_end_chunks
+    empm__response_head_write, empm__response_chunk, empm__response_end_chunks,
+    empm__response_hint, NULL
 };
 
 /* Does the picture have this way? From any state there is one to CLOSED. */
@@ -16181,7 +16311,8 @@ static void empm__conn_enter(empm__worker *w, empm__conn *c,
 {
     EMPM__ON_TRANSITION((int)c->state, (int)to);
 #ifdef EMPM__CHECKS
-    if (empm__http1_fault(w, c, to) != NULL) {
+    if (empm__load(&c->protocol) != EMPM__H2 &&
+        empm__http1_fault(w, c, to) != NULL) {
         empm__worker_log(w, EMPM_LOG_CRIT, 5006, "from %s to %s: %s",
                          empm__states[c->state].name, empm__states[to].name,
                          empm__http1_fault(w, c, to));
@@ -16252,13 +16383,22 @@ static int empm__conn_release(empm__worker *w, empm__conn *c,
     return 1;
 }
 
+/* Do others wait for this worker, or would nobody listen? */
+static int empm__conn_others_wait(empm__engine *e)
+{
+    return empm__queue_length(&e->queue) > 0 ||
+           empm__load(&e->queue.gate_closed) ||
+           empm__load(&e->queue.listening) == EMPM__NOBODY;
+}
+
 /* Runs the connection until it is closed or has to wait. It is ours on entry
- * and never on return: nothing may touch `c` after this call.
+ * and never on return: nothing may touch `c` after this call. Returns a record
+ * that is ours then, or EMPM__NIL.
  *
  * A step returns the state to go to. Returning its own state means "I must
  * wait": it has met EAGAIN or a short read without hang-up; `wait` says for
  * what and until when, or that the turn is over. */
-static void empm__conn_run(empm__worker *w, uint32_t index)
+static uint32_t empm__conn_run_one(empm__worker *w, uint32_t index)
 {
     empm__engine *e = w->engine;
     empm__conn *c = empm__slab_conn(&e->slab, index);
@@ -16273,35 +16413,56 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
     if (c->state != EMPM__SUSPENDED ||
         (c->why & (EMPM__READY_IN | EMPM__STICKY)))
         c->flags &= (uint8_t)~EMPM__F_DRAINED;
-    if (c->flags & EMPM__F_CLOSED)
-        empm__conn_enter(w, c, empm__protocol_of(c)->cut(c));
+    if (c->flags & EMPM__F_CLOSED) {
+        const enum empm__state cut = empm__protocol_of(c)->cut(c);
+        if (cut != (enum empm__state)c->state)
+            empm__conn_enter(w, c, cut);
+    }
     for (;;) {
         const empm__protocol *protocol = empm__protocol_of(c);
         enum empm__state next;
-        empm__wait wait = { 0, EMPM__NEVER, 0, 0 };
+        empm__wait wait = { 0, EMPM__NEVER, 0, 0, 0, EMPM__NIL };
         if (c->state == EMPM__CLOSED) {
             empm__conn_retire(w, c);
-            return;
+            return EMPM__NIL;
         }
         next = protocol->step[c->state](w, c, &wait);
+        if (wait.given)
+            return protocol->given(w, c);
+        if (next == (enum empm__state)c->state &&
+            protocol != empm__protocol_of(c))
+            continue;                  /* another one has begun */
         if (next == EMPM__CLOSED ||
             (next == (enum empm__state)c->state && empm__load(&e->abort)))
             next = protocol->cut(c);
         if (next != (enum empm__state)c->state) {
             empm__conn_enter(w, c, next);
         } else if (wait.turn_over) {
-            if (empm__queue_length(&e->queue) > 0 ||
-                empm__load(&e->queue.gate_closed) ||
-                empm__load(&e->queue.listening) == EMPM__NOBODY) {
+            if (empm__conn_others_wait(e)) {
                 empm__queue_push(&e->queue, index);
-                return;
+                return EMPM__NIL;
             }
             empm__turn_begin(w);
         } else if (empm__conn_release(w, c, &wait)) {
-            return;
+            return wait.next;
         } else {
+            if (wait.next != EMPM__NIL)
+                empm__queue_push(&e->queue, wait.next);
             c->flags &= (uint8_t)~EMPM__F_DRAINED;
         }
+    }
+}
+
+/* Runs it, and what comes of that, as long as nobody else waits. */
+static void empm__conn_run(empm__worker *w, uint32_t index)
+{
+    index = empm__conn_run_one(w, index);
+    while (index != EMPM__NIL) {
+        if (empm__conn_others_wait(w->engine)) {
+            empm__queue_push(&w->engine->queue, index);
+            return;
+        }
+        index = empm__conn_run_one(w, index);
     }
 }
 
@@ -16577,6 +16738,7 @@ static int empm__engine_init(empm__engine *e, empm_server *s, int slot,
     empm__wheel_init(&e->wheel, empm__now_ms());
     if (empm__engine_workers_init(e) < 0 ||
         empm__slab_init(&e->slab, e->most + EMPM__MOVE_MOST,
+                        admin ? 0 : s->streams_most,
                         (uint32_t)getpid() * 2654435761u) < 0 ||
         (cfg->max_connections_per_peer > 0 && !admin &&
          empm__counts_init(&e->counts, e->slab.limit) < 0))
@@ -16696,7 +16858,7 @@ static int empm__engine_resume(empm__engine *e, empm_ticket ticket)
     const uint32_t i = (uint32_t)ticket, serial = (uint32_t)(ticket >> 32);
     int r;
     /* a ticket may be any number: what it names must have been made */
-    if (serial == 0 || i >= empm__load_acq(&e->slab.made))
+    if (serial == 0 || !empm__slab_has(&e->slab, i))
         return 0;
     r = empm__conn_resume(empm__slab_conn(&e->slab, i), serial);
     if (r == 2)                      /* it waits: the listener has to take it */
@@ -25465,9 +25627,10 @@ static void empm__link_retire(empm__worker *w, empm__conn *c)
 }
 
 static const empm__protocol empm__link_protocol = {
-    "upgraded",
+    "upgraded", NULL,
     { NULL, NULL, NULL, NULL, NULL, NULL, NULL, empm__do_upgraded, NULL, NULL },
-    empm__link_taken, empm__link_cut, empm__link_retire, NULL, NULL, NULL
+    empm__link_taken, empm__link_cut, empm__link_retire, NULL, NULL, NULL, NULL,
+    NULL
 };
 #define EMPM__LINK_PROTOCOL empm__link_protocol
 
@@ -28093,7 +28256,8 @@ enum {                                 /* alerts, RFC 5246 7.2, 7301, 7507 */
 typedef struct empm__tls_hello {
     char name[256];                    /* SNI in lower case; "": none */
     uint8_t log_record;                /* records to it: 1 << that, at most */
-    uint8_t alpn;                      /* it offers http/1.1 */
+    uint8_t alpn;                      /* it has the extension */
+    uint8_t offers_http1, offers_h2;
     uint8_t newer;                     /* it offers TLS 1.3 */
 } empm__tls_hello;
 
@@ -28175,18 +28339,20 @@ static int empm__tls_hello_fragment(empm__tls_reader *x, empm__tls_hello *h)
     return 0;
 }
 
-/* Is http/1.1 among the protocols? RFC 7301 3.2. A client without the extension
- * takes what the server speaks; with it, and without ours, it would get what it
- * does not understand. 0, or an alert. */
+/* Which protocols are among those that are offered? RFC 7301 3.2. A client
+ * without the extension speaks HTTP/1.1. 0, or an alert. */
 static int empm__tls_hello_alpn(empm__tls_reader *x, empm__tls_hello *h)
 {
     empm__tls_reader list = empm__tls_vector(x, 2);
     while (list.at < list.end && !list.bad) {
         const empm__tls_reader name = empm__tls_vector(&list, 1);
         if (name.end - name.at == 8 && memcmp(name.at, "http/1.1", 8) == 0)
-            h->alpn = 1;
+            h->offers_http1 = 1;
+        if (name.end - name.at == 2 && memcmp(name.at, "h2", 2) == 0)
+            h->offers_h2 = 1;
     }
-    return list.bad ? EMPM__TLS_DECODE : h->alpn ? 0 : EMPM__TLS_NO_PROTOCOL;
+    h->alpn = 1;
+    return list.bad ? EMPM__TLS_DECODE : 0;
 }
 
 /* Is TLS 1.2 among the versions? RFC 8446 4.2.1: where they are listed the
@@ -28706,6 +28872,7 @@ typedef struct empm__tls_conn {
     uint8_t         got_end, sent_end; /* close_notify */
     uint8_t         resumed;
     uint8_t         known;             /* the client, by its certificate */
+    uint8_t         is_h2;             /* by ALPN */
 } empm__tls_conn;
 
 typedef union empm__tls_cipher {
@@ -29393,6 +29560,8 @@ static const char *empm__tls_variable(const empm__conn *c, const char *name)
         return t->resumed ? "Resumed" : "Initial";
     if (strcmp(name, "SSL_TLS_SNI") == 0)
         return sni;
+    if (strcmp(name, "SSL_ALPN") == 0)
+        return t->is_h2 ? "h2" : "http/1.1";
     for (i = 0; strcmp(name, "SSL_CIPHER") == 0 && i < EMPM__TLS_SUITES; i++)
         if (empm__tls_suites[i].suite == t->suite)
             return empm__tls_suites[i].name;
@@ -29470,6 +29639,7 @@ typedef struct empm__tls_start {
     uint32_t          fed;             /* of `hello`, header and all */
     uint32_t          after;           /* bytes that came after it */
     unsigned char     header[5], header_len;
+    uint8_t           is_h2;           /* that will be spoken: by ALPN */
     uint8_t           loaded;          /* the store has given a session... */
     unsigned char     loaded_id[32];   /* ... which the engine may still decline
                                           to resume */
@@ -29712,8 +29882,8 @@ static int empm__tls_session_load(const br_ssl_session_cache_class **ctx,
             s->verify->client = entry.client;
         s->loaded = 1;
         memcpy(s->loaded_id, p->session_id, sizeof s->loaded_id);
-        /* if http/1.1 is not among the protocols, the engine would write beyond
-         * an array: see >>tls-hello, which refuses that before */
+        /* if ours is not among the protocols, the engine would write beyond an
+         * array: empm__tls_begin() refuses that before */
         if (!s->client.alpn)
             ssl->eng.protocol_names_num = 0;
     }
@@ -29927,7 +30097,7 @@ static void empm__tls_log_refusal(empm__worker *w, const empm__tls_start *s,
                                        "TLS 1.2 is what is served"
                                      : "the client does not offer TLS 1.2")
               : alert == EMPM__TLS_NO_PROTOCOL
-                  ? "the client does not offer http/1.1 (ALPN)"
+                  ? "the client offers no protocol of ours (ALPN)"
               : alert == EMPM__TLS_HANDSHAKE
                   ? "no suite, curve or certificate suits both sides"
               : alert == EMPM__TLS_INTERNAL
@@ -30068,6 +30238,7 @@ static void empm__tls_cut(empm__tls_conn *t, const empm__tls_start *s)
         t->seq_out = eng->out.gcm.seq;
     }
     t->log_record = s->client.log_record;
+    t->is_h2 = s->is_h2;
     t->resumed = s->loaded && memcmp(p.session_id, s->loaded_id,
                                      sizeof s->loaded_id) == 0;
     memcpy(keys, block, key_len);                         /* the client's */
@@ -30177,9 +30348,14 @@ static int empm__tls_engine_begin(empm__tls_start *s)
  * handshake. */
 static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
 {
+    static const char *protocols[] = { "http/1.1", "h2" };
     const int alert = empm__tls_hello_parse(&s->client, s->hello, s->hello_len);
     if (alert != 0)
         return alert;
+    s->is_h2 = w->s->other_protocol != NULL && w->s->alpn_h2 &&
+               s->client.offers_h2;
+    if (s->client.alpn && !s->is_h2 && !s->client.offers_http1)
+        return EMPM__TLS_NO_PROTOCOL;  /* it would not understand us */
     empm__tls_mark(s, w->s->endpoints[c->endpoint].text);
     s->engine = (empm__tls_engine *)empm__tls_memory(w, s->tls,
                                                      sizeof *s->engine);
@@ -30194,6 +30370,9 @@ static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
                          strerror(errno));
         return EMPM__TLS_INTERNAL;
     }
+    /* one name: the choice has been made */
+    br_ssl_engine_set_protocol_names(&s->engine->ssl.eng,
+                                     &protocols[s->is_h2], 1);
     return 0;
 }
 
@@ -31487,6 +31666,9 @@ static char *empm__access_write_line(empm__facts *f, const empm__item *it,
     *at++ = ' ';
     at = empm__access_write(f, at, end, f->in + target->at, target->len);
     *at++ = ' ';
+    if (empm__protocol_of(f->req->c)->version != NULL)
+        return empm__access_write(f, at, end,
+                                  empm__protocol_version(f->req), 8);
     return empm__access_write(f, at, end, f->in + target->at + target->len + 1,
                               8);
 }
@@ -31821,8 +32003,7 @@ static char *empm__access_write_version(empm__facts *f, const empm__item *it,
     (void)end;
     if (!f->known)
         return EMPM__ADD(at, "-");
-    return f->req->head.minor ? EMPM__ADD(at, "HTTP/1.1")
-                              : EMPM__ADD(at, "HTTP/1.0");
+    return empm__text_append(at, empm__protocol_version(f->req), 8);
 }
 
 /* %l, %L: identd and the log's id, which this server does not have. */
@@ -35888,7 +36069,7 @@ static size_t empm__cgi_params(empm__fcgi_writer *w, empm_request *req,
     empm__fcgi_param(w, "GATEWAY_INTERFACE", "CGI/1.1");
     empm__fcgi_param(w, "SERVER_SOFTWARE", "eventmpm/" EMPM_VERSION);
     empm__fcgi_param(w, "SERVER_PROTOCOL",
-                     empm_minor_version(req) ? "HTTP/1.1" : "HTTP/1.0");
+                     empm__protocol_version(req));
     empm__fcgi_param(w, "REQUEST_METHOD", empm_method(req));
     empm__fcgi_param(w, "FCGI_ROLE", "RESPONDER");
     /* php-cgi runs nothing without it: it is there where a server has chosen
@@ -37940,6 +38121,3242 @@ static const empm__wing empm__fcgi_wing = EMPM__WING_OFF(empm__fcgi_check);
 
 #endif /* EVENTMPM_NO_FASTCGI */
 
+#ifndef EVENTMPM_NO_HTTP2
+
+/* ---------------------------------------------------------------------------
+ * >>h2-hpack -- the fields of HTTP/2, compressed (RFC 7541)
+ *
+ * A block of fields refers to a fixed table and to one of the latest fields,
+ * which the sender's encoder and our decoder keep in step: so each block is
+ * decoded to its end, in the order of arrival, whatever becomes of its request.
+ * In the other direction there is no such table: the encoder refers to the
+ * fixed one alone, so that any thread makes a block whole, and an idle
+ * connection keeps no encoder. That costs some 40 bytes per answer.
+ *
+ *   bytes   | oldest entry | ... | newest entry |        |
+ *           0                                 used     room
+ *   entry   | size 2 | name 2 | name | value | size 2 |
+ *
+ * `size` is that of the entry here, so that the table is read from both ends.
+ * `name` is the length of the name that follows; or it has EMPM__HPACK_FIXED
+ * and is the number of an entry of the fixed table, whose name it has.
+ * ------------------------------------------------------------------------- */
+
+/* The size of the table that a client's encoder may have. It is the initial
+ * value of SETTINGS_HEADER_TABLE_SIZE, so nothing need be announced. */
+#define EMPM__HPACK_TABLE 4096u
+#define EMPM__HPACK_FIXED 0x8000u
+#define EMPM__HPACK_ENTRY 6u           /* of an entry, beside name and value */
+
+typedef struct empm__hpack {           /* owner: the connection's */
+    unsigned char *bytes;              /* EMPM_MALLOC; NULL: no entry so far */
+    uint32_t       used, room;         /* of these, in bytes */
+    uint32_t       count;              /* entries */
+    uint32_t       size;               /* as RFC 7541 4.1 counts: 32 for each */
+    uint32_t       max;                /* of `size`, as the client has set it */
+} empm__hpack;
+
+/* One field of a block. Its texts are valid until the sink returns. A text that
+ * has not fitted into the scratch memory is NULL, but its length is right. */
+typedef struct empm__hpack_field {
+    const char *name, *value;
+    size_t      name_len, value_len;
+    int         index;                 /* of the fixed table, of this name; 0 */
+} empm__hpack_field;
+
+typedef void empm__hpack_sink(void *to, const empm__hpack_field *f);
+
+#define EMPM__ROW(name, value) \
+    { name, value, sizeof name - 1, sizeof value - 1 }
+
+/* The fixed table (RFC 7541, appendix A). Its first entry has the number 1. */
+static const struct empm__hpack_row {
+    const char *name, *value;
+    uint8_t     name_len, value_len;
+} empm__hpack_fixed[] = {
+    EMPM__ROW(":authority", ""), EMPM__ROW(":method", "GET"),
+    EMPM__ROW(":method", "POST"), EMPM__ROW(":path", "/"),
+    EMPM__ROW(":path", "/index.html"), EMPM__ROW(":scheme", "http"),
+    EMPM__ROW(":scheme", "https"), EMPM__ROW(":status", "200"),
+    EMPM__ROW(":status", "204"), EMPM__ROW(":status", "206"),
+    EMPM__ROW(":status", "304"), EMPM__ROW(":status", "400"),
+    EMPM__ROW(":status", "404"), EMPM__ROW(":status", "500"),
+    EMPM__ROW("accept-charset", ""),
+    EMPM__ROW("accept-encoding", "gzip, deflate"),
+    EMPM__ROW("accept-language", ""), EMPM__ROW("accept-ranges", ""),
+    EMPM__ROW("accept", ""), EMPM__ROW("access-control-allow-origin", ""),
+    EMPM__ROW("age", ""), EMPM__ROW("allow", ""),
+    EMPM__ROW("authorization", ""), EMPM__ROW("cache-control", ""),
+    EMPM__ROW("content-disposition", ""), EMPM__ROW("content-encoding", ""),
+    EMPM__ROW("content-language", ""), EMPM__ROW("content-length", ""),
+    EMPM__ROW("content-location", ""), EMPM__ROW("content-range", ""),
+    EMPM__ROW("content-type", ""), EMPM__ROW("cookie", ""),
+    EMPM__ROW("date", ""), EMPM__ROW("etag", ""), EMPM__ROW("expect", ""),
+    EMPM__ROW("expires", ""), EMPM__ROW("from", ""), EMPM__ROW("host", ""),
+    EMPM__ROW("if-match", ""), EMPM__ROW("if-modified-since", ""),
+    EMPM__ROW("if-none-match", ""), EMPM__ROW("if-range", ""),
+    EMPM__ROW("if-unmodified-since", ""), EMPM__ROW("last-modified", ""),
+    EMPM__ROW("link", ""), EMPM__ROW("location", ""),
+    EMPM__ROW("max-forwards", ""), EMPM__ROW("proxy-authenticate", ""),
+    EMPM__ROW("proxy-authorization", ""), EMPM__ROW("range", ""),
+    EMPM__ROW("referer", ""), EMPM__ROW("refresh", ""),
+    EMPM__ROW("retry-after", ""), EMPM__ROW("server", ""),
+    EMPM__ROW("set-cookie", ""), EMPM__ROW("strict-transport-security", ""),
+    EMPM__ROW("transfer-encoding", ""), EMPM__ROW("user-agent", ""),
+    EMPM__ROW("vary", ""), EMPM__ROW("via", ""),
+    EMPM__ROW("www-authenticate", "")
+};
+
+#undef EMPM__ROW
+
+/* The Huffman code (RFC 7541, appendix B) is canonical: its symbols in the
+ * order of their codes' lengths, and then of their values. EOS, 256, is the
+ * last one. */
+static const char empm__hpack_symbols[] =
+    "012aceiost %-./3456789=A_bdfghlmnpru:BCDEFGHIJKLMNOPQRSTUVWYjkqvwxyz"
+    "&*,;XZ!\042()\077'+|#>\000$@[]~^}<`{\134\303\320\200\202\203\242\270"
+    "\302\340\342\231\241\247\254\260\261\263\321\330\331\343\345\346\201"
+    "\204\205\206\210\222\232\234\240\243\244\251\252\255\262\265\271\272"
+    "\273\275\276\304\306\344\350\351\001\207\211\212\213\214\215\217\223"
+    "\225\226\227\230\233\235\236\245\246\250\256\257\264\266\267\274\277"
+    "\305\347\357\011\216\220\221\224\237\253\316\327\341\354\355\307\317"
+    "\352\353\300\301\310\311\312\315\322\325\332\333\356\360\362\363\377"
+    "\313\314\323\324\326\335\336\337\361\364\365\366\367\370\372\373\374"
+    "\375\376\002\003\004\005\006\007\010\013\014\016\017\020\021\022\023"
+    "\024\025\027\030\031\032\033\034\035\036\037\177\334\371\012\015\026";
+
+/* Codes of one length: they begin with `first`, left-aligned in 32 bits, which
+ * is symbol number `at`; `end` follows the last one, 0 meaning 2^32. */
+static const struct {
+    uint32_t end, first;
+    uint8_t  at, length;
+} empm__hpack_codes[] = {
+    { 0x50000000u, 0x00000000u, 0, 5 },
+    { 0xb8000000u, 0x50000000u, 10, 6 },
+    { 0xf8000000u, 0xb8000000u, 36, 7 },
+    { 0xfe000000u, 0xf8000000u, 68, 8 },
+    { 0xff400000u, 0xfe000000u, 74, 10 },
+    { 0xffa00000u, 0xff400000u, 79, 11 },
+    { 0xffc00000u, 0xffa00000u, 82, 12 },
+    { 0xfff00000u, 0xffc00000u, 84, 13 },
+    { 0xfff80000u, 0xfff00000u, 90, 14 },
+    { 0xfffe0000u, 0xfff80000u, 92, 15 },
+    { 0xfffe6000u, 0xfffe0000u, 95, 19 },
+    { 0xfffee000u, 0xfffe6000u, 98, 20 },
+    { 0xffff4800u, 0xfffee000u, 106, 21 },
+    { 0xffffb000u, 0xffff4800u, 119, 22 },
+    { 0xffffea00u, 0xffffb000u, 145, 23 },
+    { 0xfffff600u, 0xffffea00u, 174, 24 },
+    { 0xfffff800u, 0xfffff600u, 186, 25 },
+    { 0xfffffbc0u, 0xfffff800u, 190, 26 },
+    { 0xfffffe20u, 0xfffffbc0u, 205, 27 },
+    { 0xfffffff0u, 0xfffffe20u, 224, 28 },
+    { 0x00000000u, 0xfffffff0u, 253, 30 }
+};
+
+static void empm__hpack_init(empm__hpack *t)
+{
+    memset(t, 0, sizeof *t);
+    t->max = EMPM__HPACK_TABLE;
+}
+
+static void empm__hpack_free(empm__hpack *t)
+{
+    EMPM_FREE(t->bytes);
+    empm__hpack_init(t);
+}
+
+static uint32_t empm__hpack_u16(const unsigned char *p)
+{
+    return (uint32_t)p[0] << 8 | p[1];
+}
+
+static void empm__hpack_set_u16(unsigned char *p, uint32_t v)
+{
+    p[0] = (unsigned char)(v >> 8);
+    p[1] = (unsigned char)v;
+}
+
+/* Reads the entry at `p`. Returns its size here. */
+static uint32_t empm__hpack_entry(const unsigned char *p, empm__hpack_field *f)
+{
+    const uint32_t size = empm__hpack_u16(p), name = empm__hpack_u16(p + 2);
+    const char *text = (const char *)p + 4;
+    if (name & EMPM__HPACK_FIXED) {
+        const struct empm__hpack_row *row =
+            &empm__hpack_fixed[(name & ~EMPM__HPACK_FIXED) - 1];
+        f->index = (int)(name & ~EMPM__HPACK_FIXED);
+        f->name = row->name;
+        f->name_len = row->name_len;
+        f->value = text;
+        f->value_len = size - EMPM__HPACK_ENTRY;
+    } else {
+        f->index = 0;
+        f->name = text;
+        f->name_len = name;
+        f->value = text + name;
+        f->value_len = size - EMPM__HPACK_ENTRY - name;
+    }
+    return size;
+}
+
+/* Finds entry i of both tables. Returns 0: there is none. */
+static int empm__hpack_find(const empm__hpack *t, uint32_t i,
+                            empm__hpack_field *f)
+{
+    const uint32_t fixed = EMPM__COUNT(empm__hpack_fixed);
+    uint32_t at = t->used;
+    if (i == 0 || i > fixed + t->count)
+        return 0;
+    if (i <= fixed) {
+        const struct empm__hpack_row *row = &empm__hpack_fixed[i - 1];
+        f->name = row->name;
+        f->name_len = row->name_len;
+        f->value = row->value;
+        f->value_len = row->value_len;
+        f->index = (int)i;
+        return 1;
+    }
+    /* from the newest one on, which is the first */
+    for (i -= fixed; i > 0; i--)
+        at -= empm__hpack_u16(t->bytes + at - 2);
+    empm__hpack_entry(t->bytes + at, f);
+    return 1;
+}
+
+/* Drops the oldest entries until the size is at most `max`. */
+static void empm__hpack_evict(empm__hpack *t, uint32_t max)
+{
+    empm__hpack_field f;
+    uint32_t cut = 0;
+    while (t->size > max) {
+        cut += empm__hpack_entry(t->bytes + cut, &f);
+        t->size -= (uint32_t)(f.name_len + f.value_len + 32);
+        t->count--;
+    }
+    if (cut > 0)
+        memmove(t->bytes, t->bytes + cut, t->used - cut);
+    t->used -= cut;
+}
+
+/* Makes a field, whose texts lie outside of the table, its newest entry. One
+ * that is larger than the table empties it, which is no error (RFC 7541 4.4).
+ * Returns EMPM_OK or EMPM_ENOMEM. */
+static int empm__hpack_insert(empm__hpack *t, const empm__hpack_field *f)
+{
+    const size_t size = f->name_len + f->value_len + 32;
+    const uint32_t name = f->index > 0 ? 0 : (uint32_t)f->name_len;
+    uint32_t n, room = t->room > 0 ? t->room : 256;
+    unsigned char *p;
+    if (size > t->max) {
+        empm__hpack_evict(t, 0);
+        return EMPM_OK;
+    }
+    empm__hpack_evict(t, t->max - (uint32_t)size);
+    n = EMPM__HPACK_ENTRY + name + (uint32_t)f->value_len;
+    /* at most EMPM__HPACK_TABLE: an entry needs less than is counted for it */
+    while (room < t->used + n)
+        room *= 2;
+    if (room > t->room) {
+        p = (unsigned char *)EMPM_REALLOC(t->bytes, room);
+        if (p == NULL)
+            return EMPM_ENOMEM;
+        t->bytes = p;
+        t->room = room;
+    }
+    p = t->bytes + t->used;
+    empm__hpack_set_u16(p, n);
+    empm__hpack_set_u16(p + 2, f->index > 0
+                                   ? EMPM__HPACK_FIXED | (uint32_t)f->index
+                                   : name);
+    memcpy(p + 4, f->name, name);
+    memcpy(p + 4 + name, f->value, f->value_len);
+    empm__hpack_set_u16(p + n - 2, n);
+    t->used += n;
+    t->size += (uint32_t)size;
+    t->count++;
+    return EMPM_OK;
+}
+
+/* Reads a number whose first byte has `bits` of it (RFC 7541 5.1), of at most
+ * four bytes more. Returns 0: it is cut, or larger. */
+static int empm__hpack_number(const unsigned char **p, const unsigned char *end,
+                              unsigned bits, uint32_t *v)
+{
+    const unsigned most = (1u << bits) - 1;
+    unsigned shift;
+    if (*p == end)
+        return 0;
+    *v = *(*p)++ & most;
+    if (*v < most)
+        return 1;
+    for (shift = 0; shift < 28 && *p < end; shift += 7) {
+        const unsigned char byte = *(*p)++;
+        *v += (uint32_t)(byte & 127) << shift;
+        if (byte < 128)
+            return 1;
+    }
+    return 0;
+}
+
+/* Decodes n bytes of the Huffman code into to[0..room). Returns the length of
+ * the text, of which at most `room` bytes are stored; -1: it has EOS, or does
+ * not end with the first bits of EOS, 7 at most. */
+static long empm__hpack_huffman(const unsigned char *p, size_t n, char *to,
+                                size_t room)
+{
+    uint64_t bits = 0;
+    unsigned have = 0;               /* of these, the low ones */
+    size_t k = 0;
+    for (;;) {
+        uint32_t top, symbol;
+        unsigned i = 0;
+        for (; n > 0 && have <= 32; n--, have += 8)
+            bits = bits << 8 | *p++;
+        if (have == 0)
+            return (long)k;
+        /* the next 32; behind the end they are those of EOS, which are 1 */
+        top = have >= 32 ? (uint32_t)(bits >> (have - 32))
+                         : (uint32_t)(bits << (32 - have)) |
+                               0xffffffffu >> have;
+        while (empm__hpack_codes[i].end != 0 && top >= empm__hpack_codes[i].end)
+            i++;
+        if (empm__hpack_codes[i].length > have)
+            break;
+        symbol = empm__hpack_codes[i].at +
+                 ((top - empm__hpack_codes[i].first) >>
+                  (32 - empm__hpack_codes[i].length));
+        if (symbol == 256)
+            return -1;
+        if (k < room)
+            to[k] = empm__hpack_symbols[symbol];
+        k++;
+        have -= empm__hpack_codes[i].length;
+    }
+    return have < 8 && ((bits + 1) & ((1u << have) - 1)) == 0 ? (long)k : -1;
+}
+
+/* Reads a text into to[0..room) (RFC 7541 5.2). Sets its length, and `text` to
+ * where it is, or to NULL if there is no room for it. Returns 0: it is cut, or
+ * is not coded as it should be. */
+static int empm__hpack_text(const unsigned char **p, const unsigned char *end,
+                            char *to, size_t room, const char **text,
+                            size_t *len)
+{
+    const int coded = *p < end && (**p & 0x80) != 0;
+    uint32_t n;
+    long k;
+    if (!empm__hpack_number(p, end, 7, &n) || n > (size_t)(end - *p))
+        return 0;
+    *text = to;
+    *len = n;
+    if (coded) {
+        if ((k = empm__hpack_huffman(*p, n, to, room)) < 0)
+            return 0;
+        *len = (size_t)k;
+    } else if (n <= room)
+        memcpy(to, *p, n);
+    if (*len > room)
+        *text = NULL;
+    *p += n;
+    return 1;
+}
+
+/* Reads a field that is not in a table whole, whose index has `bits`, and makes
+ * it an entry if `keep` is set (RFC 7541 6.2). `scratch` has room for two texts
+ * as long as the table. Returns EMPM_OK, EMPM_EINVAL or EMPM_ENOMEM. */
+static int empm__hpack_literal(empm__hpack *t, const unsigned char **p,
+                               const unsigned char *end, unsigned bits,
+                               int keep, char *scratch, size_t room,
+                               empm__hpack_sink *sink, void *to)
+{
+    empm__hpack_field f;
+    uint32_t index;
+    if (!empm__hpack_number(p, end, bits, &index))
+        return EMPM_EINVAL;
+    if (index == 0) {
+        f.index = 0;
+        if (!empm__hpack_text(p, end, scratch, room, &f.name, &f.name_len))
+            return EMPM_EINVAL;
+    } else if (!empm__hpack_find(t, index, &f))
+        return EMPM_EINVAL;
+    else if (f.index == 0) {           /* an insertion may move what it is in */
+        memcpy(scratch, f.name, f.name_len);
+        f.name = scratch;
+    }
+    if (f.name == scratch) {
+        scratch += f.name_len;
+        room -= f.name_len;
+    }
+    if (!empm__hpack_text(p, end, scratch, room, &f.value, &f.value_len))
+        return EMPM_EINVAL;
+    sink(to, &f);
+    return keep ? empm__hpack_insert(t, &f) : EMPM_OK;
+}
+
+/* Decodes a block and gives each field of it to `sink`. `scratch`, of `room`
+ * bytes, is memory for texts: at least twice EMPM__HPACK_TABLE, so that what
+ * does not fit is too large for the table. Returns EMPM_OK; EMPM_EINVAL, which
+ * is the connection error COMPRESSION_ERROR; or EMPM_ENOMEM. After an error
+ * the tables are not in step. */
+static int empm__hpack_decode(empm__hpack *t, const unsigned char *p, size_t n,
+                              char *scratch, size_t room,
+                              empm__hpack_sink *sink, void *to)
+{
+    const unsigned char *end = p + n;
+    empm__hpack_field f;
+    int updates = 0, r = EMPM_OK;    /* updates -1: a field has been read */
+    uint32_t v;
+    while (p < end && r == EMPM_OK) {
+        const unsigned byte = *p;
+        if ((byte & 0xe0) == 0x20) {   /* a new size: before all fields */
+            if (updates < 0 || ++updates > 2 ||
+                !empm__hpack_number(&p, end, 5, &v) || v > EMPM__HPACK_TABLE)
+                return EMPM_EINVAL;
+            t->max = v;
+            empm__hpack_evict(t, v);
+            continue;
+        }
+        updates = -1;
+        if ((byte & 0x80) == 0)
+            r = empm__hpack_literal(t, &p, end, byte & 0x40 ? 6 : 4,
+                                    (byte & 0x40) != 0, scratch, room, sink,
+                                    to);
+        else if (empm__hpack_number(&p, end, 7, &v) &&
+                 empm__hpack_find(t, v, &f))
+            sink(to, &f);
+        else
+            return EMPM_EINVAL;
+    }
+    return r;
+}
+
+/* Writes a number, with `first` in the bits before it. Returns its end, at most
+ * 6 bytes on. */
+static unsigned char *empm__hpack_put_number(unsigned char *to, unsigned bits,
+                                             unsigned first, uint32_t v)
+{
+    const uint32_t most = (1u << bits) - 1;
+    if (v < most) {
+        *to++ = (unsigned char)(first | v);
+        return to;
+    }
+    *to++ = (unsigned char)(first | most);
+    for (v -= most; v >= 128; v >>= 7)
+        *to++ = (unsigned char)(v | 128);
+    *to++ = (unsigned char)v;
+    return to;
+}
+
+/* The number of an entry of the fixed table with this name, in any case; or
+ * 0. */
+static uint32_t empm__hpack_index_of(const char *name, size_t n)
+{
+    uint32_t i;
+    for (i = 0; i < EMPM__COUNT(empm__hpack_fixed); i++)
+        if (empm__hpack_fixed[i].name_len == n &&
+            empm__text_same(name, n, empm__hpack_fixed[i].name, n))
+            return i + 1;
+    return 0;
+}
+
+/* Writes the field :status, at most 5 bytes. Returns its end. */
+static unsigned char *empm__hpack_put_status(unsigned char *to, int status)
+{
+    static const int fixed[] = { 200, 204, 206, 304, 400, 404, 500 };
+    uint32_t i;
+    for (i = 0; i < EMPM__COUNT(fixed); i++)
+        if (fixed[i] == status)
+            return empm__hpack_put_number(to, 7, 0x80, i + 8);
+    *to++ = 8;                         /* the name is that of entry 8 */
+    *to++ = 3;
+    *to++ = (unsigned char)('0' + status / 100 % 10);
+    *to++ = (unsigned char)('0' + status / 10 % 10);
+    *to++ = (unsigned char)('0' + status % 10);
+    return to;
+}
+
+/* Writes a field, in lower case, so that no table keeps it; a proxy must not
+ * compress a secret either (RFC 7541 6.2.3). Returns its end, at most
+ * EMPM__HPACK_MORE bytes on beside the two texts. */
+#define EMPM__HPACK_MORE 18
+static unsigned char *empm__hpack_put(unsigned char *to, const char *name,
+                                      size_t name_len, const char *value,
+                                      size_t value_len)
+{
+    const uint32_t index = empm__hpack_index_of(name, name_len);
+    const int secret = empm__text_same(name, name_len, "set-cookie", 10);
+    size_t i;
+    to = empm__hpack_put_number(to, 4, secret ? 0x10 : 0, index);
+    if (index == 0) {
+        to = empm__hpack_put_number(to, 7, 0, (uint32_t)name_len);
+        for (i = 0; i < name_len; i++)
+            *to++ = (unsigned char)empm__ascii_lower((unsigned char)name[i]);
+    }
+    to = empm__hpack_put_number(to, 7, 0, (uint32_t)value_len);
+    memcpy(to, value, value_len);
+    return to + value_len;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>h2-frames -- frames: their heads, and which of them can be (RFC 9113 4, 6)
+ *
+ * All that can be said of a frame by itself is said here: by a row for each
+ * type, before anything is looked up. A fault is that of the connection, which
+ * ends with GOAWAY, or that of one stream, which ends with RST_STREAM; frames
+ * of an unknown type have no faults.
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__H2_FRAME_HEAD 9
+#define EMPM__H2_FRAME_MOST 16384u     /* of a payload: we announce no more */
+#define EMPM__H2_WINDOW_MOST 0x7fffffff
+
+enum empm__h2_type {
+    EMPM__H2_DATA, EMPM__H2_HEADERS, EMPM__H2_PRIORITY, EMPM__H2_RST_STREAM,
+    EMPM__H2_SETTINGS, EMPM__H2_PUSH_PROMISE, EMPM__H2_PING, EMPM__H2_GOAWAY,
+    EMPM__H2_WINDOW_UPDATE, EMPM__H2_CONTINUATION,
+    EMPM__H2_PRIORITY_UPDATE = 16      /* RFC 9218 7.1 */
+};
+
+enum {                                 /* flags of frames */
+    EMPM__H2_END_STREAM = 1, EMPM__H2_ACK = 1, EMPM__H2_END_HEADERS = 4,
+    EMPM__H2_PADDED = 8, EMPM__H2_HAS_PRIORITY = 32
+};
+
+enum {                                 /* error codes, RFC 9113 7 */
+    EMPM__H2_NO_ERROR, EMPM__H2_PROTOCOL_ERROR, EMPM__H2_INTERNAL_ERROR,
+    EMPM__H2_FLOW_CONTROL_ERROR, EMPM__H2_SETTINGS_TIMEOUT,
+    EMPM__H2_STREAM_CLOSED, EMPM__H2_FRAME_SIZE_ERROR, EMPM__H2_REFUSED_STREAM,
+    EMPM__H2_CANCEL, EMPM__H2_COMPRESSION_ERROR, EMPM__H2_CONNECT_ERROR,
+    EMPM__H2_ENHANCE_YOUR_CALM, EMPM__H2_INADEQUATE_SECURITY,
+    EMPM__H2_HTTP_1_1_REQUIRED,
+    EMPM__H2_OF_STREAM = 0x100         /* added: the stream alone ends */
+};
+
+typedef struct empm__h2_frame {
+    uint32_t length;                   /* of the payload */
+    uint32_t stream;                   /* 0: the connection */
+    uint8_t  type, flags;
+} empm__h2_frame;
+
+static uint32_t empm__h2_u32(const unsigned char *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 |
+           p[3];
+}
+
+static void empm__h2_frame_read(empm__h2_frame *f, const unsigned char *p)
+{
+    f->length = empm__h2_u32(p) >> 8;
+    f->type = p[3];
+    f->flags = p[4];
+    f->stream = empm__h2_u32(p + 5) & 0x7fffffff;   /* one bit is reserved */
+}
+
+/* Writes the head of a frame. Returns its end, which is that of its 9 bytes. */
+static unsigned char *empm__h2_frame_write(unsigned char *to, uint32_t length,
+                                           unsigned type, unsigned flags,
+                                           uint32_t stream)
+{
+    to[0] = (unsigned char)(length >> 16);
+    to[1] = (unsigned char)(length >> 8);
+    to[2] = (unsigned char)length;
+    to[3] = (unsigned char)type;
+    to[4] = (unsigned char)flags;
+    to[5] = (unsigned char)(stream >> 24);
+    to[6] = (unsigned char)(stream >> 16);
+    to[7] = (unsigned char)(stream >> 8);
+    to[8] = (unsigned char)stream;
+    return to + EMPM__H2_FRAME_HEAD;
+}
+
+/* Judges a frame by its head. Returns 0, or an error code, perhaps with
+ * EMPM__H2_OF_STREAM. */
+static int empm__h2_frame_judge(const empm__h2_frame *f)
+{
+    enum { CONN = 1, STREAM = 2, EACH = 3 };
+    static const struct {
+        uint8_t type, on;              /* CONN, STREAM or EACH */
+        uint8_t least, only;           /* bytes; only: no other number of */
+        uint8_t of_stream;             /* a wrong size is the stream's fault */
+    } rows[] = {
+        { EMPM__H2_DATA, STREAM, 0, 0, 1 },
+        { EMPM__H2_HEADERS, STREAM, 0, 0, 0 },
+        { EMPM__H2_PRIORITY, STREAM, 5, 1, 1 },
+        { EMPM__H2_RST_STREAM, STREAM, 4, 1, 0 },
+        { EMPM__H2_SETTINGS, CONN, 0, 0, 0 },
+        { EMPM__H2_PUSH_PROMISE, STREAM, 4, 0, 0 },
+        { EMPM__H2_PING, CONN, 8, 1, 0 },
+        { EMPM__H2_GOAWAY, CONN, 8, 0, 0 },
+        { EMPM__H2_WINDOW_UPDATE, EACH, 4, 1, 0 },
+        { EMPM__H2_CONTINUATION, STREAM, 0, 0, 0 },
+        { EMPM__H2_PRIORITY_UPDATE, CONN, 4, 0, 0 }
+    };
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(rows) && rows[i].type != f->type; i++)
+        ;
+    if (i == EMPM__COUNT(rows))
+        return f->length > EMPM__H2_FRAME_MOST ? EMPM__H2_FRAME_SIZE_ERROR : 0;
+    if (!(rows[i].on & (f->stream == 0 ? CONN : STREAM)) ||
+        f->type == EMPM__H2_PUSH_PROMISE)      /* servers alone promise */
+        return EMPM__H2_PROTOCOL_ERROR;
+    if (f->length > EMPM__H2_FRAME_MOST || f->length < rows[i].least ||
+        (rows[i].only && f->length > rows[i].least) ||
+        (f->type == EMPM__H2_SETTINGS &&
+         (f->flags & EMPM__H2_ACK ? f->length > 0 : f->length % 6 != 0)))
+        return EMPM__H2_FRAME_SIZE_ERROR |
+               (rows[i].of_stream ? EMPM__H2_OF_STREAM : 0);
+    return 0;
+}
+
+/* Takes padding, and the priority that RFC 9113 5.3.2 has dropped, away from
+ * the payload of DATA or HEADERS. Returns 0, or an error code. */
+static int empm__h2_frame_strip(const empm__h2_frame *f,
+                                const unsigned char **payload, uint32_t *n)
+{
+    const int weighs = f->type == EMPM__H2_HEADERS &&
+                       (f->flags & EMPM__H2_HAS_PRIORITY);
+    uint32_t padding = 0;
+    *n = f->length;
+    if (f->flags & EMPM__H2_PADDED) {
+        if (*n == 0)
+            return EMPM__H2_FRAME_SIZE_ERROR;
+        padding = *(*payload)++;
+        (*n)--;
+    }
+    if (weighs) {
+        if (*n < 5)
+            return EMPM__H2_FRAME_SIZE_ERROR;
+        if ((empm__h2_u32(*payload) & 0x7fffffff) == f->stream)
+            return EMPM__H2_PROTOCOL_ERROR | EMPM__H2_OF_STREAM;
+        *payload += 5;
+        *n -= 5;
+    }
+    if (padding > *n)
+        return EMPM__H2_PROTOCOL_ERROR;
+    *n -= padding;
+    return 0;
+}
+
+/* What the client has set, RFC 9113 6.5.2. */
+typedef struct empm__h2_settings {
+    uint32_t header_table;             /* of our encoder, which has none */
+    uint32_t window;                   /* with which its streams begin */
+    uint32_t frame;                    /* the largest that it takes */
+    uint32_t headers;                  /* bytes of fields; UINT32_MAX: all */
+} empm__h2_settings;
+
+static void empm__h2_settings_init(empm__h2_settings *s)
+{
+    s->header_table = EMPM__HPACK_TABLE;
+    s->window = 65535;
+    s->frame = EMPM__H2_FRAME_MOST;
+    s->headers = UINT32_MAX;
+}
+
+/* Takes the n bytes of a SETTINGS frame, value by value. Returns 0, or an error
+ * code. */
+static int empm__h2_settings_take(empm__h2_settings *s, const unsigned char *p,
+                                  uint32_t n)
+{
+    for (; n > 0; n -= 6, p += 6) {
+        const uint32_t v = empm__h2_u32(p + 2);
+        switch (p[0] << 8 | p[1]) {
+        case 1:
+            s->header_table = v;
+            break;
+        case 2:                        /* ENABLE_PUSH: we never push */
+        case 8:                        /* ENABLE_CONNECT_PROTOCOL */
+        case 9:                        /* NO_RFC7540_PRIORITIES */
+            if (v > 1)
+                return EMPM__H2_PROTOCOL_ERROR;
+            break;
+        case 4:
+            if (v > EMPM__H2_WINDOW_MOST)
+                return EMPM__H2_FLOW_CONTROL_ERROR;
+            s->window = v;
+            break;
+        case 5:
+            if (v < 16384 || v > 16777215)
+                return EMPM__H2_PROTOCOL_ERROR;
+            s->frame = v;
+            break;
+        case 6:
+            s->headers = v;
+            break;
+        default:                       /* unknown ones are ignored */
+            break;
+        }
+    }
+    return 0;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>h2-head -- from a block of fields to a head as HTTP/1.1 has it
+ *
+ * The decoder gives field after field. Each is judged and written into the
+ * request's text as a line of HTTP/1.1 would stand there, and read by the
+ * reader of those lines: so all that follows, from routes to the access log,
+ * sees no difference. A block that breaks a rule of RFC 9113 8 is read to its
+ * end, since the table needs that, and its stream is reset; one that is larger
+ * than the limits is answered with 431.
+ *
+ *   text   :method NUL :path NUL "HTTP/2.0" NUL ... name NUL value NUL ...
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__H2_CRUMBS 100            /* pieces of a cookie, and pseudo-fields,
+                                          beside LimitRequestFields */
+
+typedef struct empm__h2_head {
+    empm__head        *head;           /* it has places for all fields */
+    const empm_config *cfg;
+    const empm__chars *chars;
+    char              *text;           /* the request's `in` ... */
+    uint32_t           at, room;       /* ... and how far it is used */
+    int                trailers;       /* they are: no pseudo-fields */
+    int                status;         /* the answer to what is too large; 0 */
+    int                fault;          /* an error code; 0 */
+    uint32_t           bytes, fields;  /* as RFC 9113 10.5.1 counts them */
+    int                regular;        /* one has come: no more pseudo-fields */
+    const char        *method, *scheme, *path, *authority, *protocol;
+    uint32_t           cookie;         /* the end of its value in text; 0 */
+} empm__h2_head;
+
+static void empm__h2_head_wrong(empm__h2_head *h)
+{
+    if (h->fault == 0)
+        h->fault = EMPM__H2_PROTOCOL_ERROR | EMPM__H2_OF_STREAM;
+}
+
+/* Copies n bytes and a NUL into the text. Returns where they are; NULL: there
+ * is no room. */
+static char *empm__h2_head_keep(empm__h2_head *h, const char *s, size_t n)
+{
+    char *to = h->text + h->at;
+    if (h->room - h->at < n + 1) {
+        h->status = h->status != 0 ? h->status : 431;
+        return NULL;
+    }
+    memcpy(to, s, n);
+    to[n] = '\0';
+    h->at += (uint32_t)n + 1;
+    return to;
+}
+
+/* Takes a pseudo-field (RFC 9113 8.3): each once, and before all others. */
+static void empm__h2_head_pseudo(empm__h2_head *h, const empm__hpack_field *f)
+{
+    static const char *const names[] = { ":method", ":scheme", ":path",
+                                         ":authority", ":protocol" };
+    const char **const places[] = { &h->method, &h->scheme, &h->path,
+                                    &h->authority, &h->protocol };
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(names); i++)
+        if (strlen(names[i]) == f->name_len &&
+            memcmp(names[i], f->name, f->name_len) == 0)
+            break;
+    if (i == EMPM__COUNT(names) || h->regular || h->trailers ||
+        *places[i] != NULL || memchr(f->value, '\0', f->value_len) != NULL)
+        empm__h2_head_wrong(h);
+    else
+        *places[i] = empm__h2_head_keep(h, f->value, f->value_len);
+}
+
+/* Is it a field that speaks of a connection of HTTP/1.1 (RFC 9113 8.2.2)? */
+static int empm__h2_head_is_of_connection(const empm__hpack_field *f)
+{
+    static const char *const names[] = {
+        "connection", "proxy-connection", "keep-alive", "transfer-encoding",
+        "upgrade"
+    };
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(names); i++)
+        if (empm__text_same(f->name, f->name_len, names[i], strlen(names[i])))
+            return 1;
+    return empm__text_same(f->name, f->name_len, "te", 2) &&
+           !empm__text_same(f->value, f->value_len, "trailers", 8);
+}
+
+/* Are name and value such as RFC 9113 8.2.1 has them? */
+static int empm__h2_head_is_field(const empm__h2_head *h,
+                                  const empm__hpack_field *f)
+{
+    const char *v = f->value;
+    const size_t n = f->value_len;
+    size_t i;
+    for (i = 0; i < f->name_len; i++)
+        if (f->name[i] >= 'A' && f->name[i] <= 'Z')
+            return 0;
+    return f->name_len > 0 && f->name_len <= 65535 &&
+           empm__chars_all(h->chars, f->name, f->name_len, EMPM__TCHAR) &&
+           empm__chars_all(h->chars, v, n, EMPM__VCHAR) &&
+           (n == 0 || (v[0] != ' ' && v[0] != '\t' && v[n - 1] != ' ' &&
+                       v[n - 1] != '\t'));
+}
+
+/* Clients divide a cookie so that its parts are compressed: they are one field
+ * again before anybody sees them (RFC 9113 8.2.3). */
+static void empm__h2_head_crumb(empm__h2_head *h, const empm__hpack_field *f)
+{
+    const uint32_t more = (uint32_t)f->value_len + 2;
+    uint32_t i;
+    char *to = h->text + h->cookie;
+    if (h->room - h->at < more) {
+        h->status = h->status != 0 ? h->status : 431;
+        return;
+    }
+    memmove(to + more, to, h->at - h->cookie);
+    memcpy(to, "; ", 2);
+    memcpy(to + 2, f->value, f->value_len);
+    for (i = 0; i < h->head->nfields; i++)
+        if (h->head->fields[i].name >= h->cookie) {
+            h->head->fields[i].name += more;
+            h->head->fields[i].value += more;
+        }
+    if (h->head->spans[EMPM__PART_HOST].at >= h->cookie)
+        h->head->spans[EMPM__PART_HOST].at += more;
+    h->cookie += more;
+    h->at += more;
+}
+
+/* Writes a field as a line, and lets the reader of lines take it. */
+static void empm__h2_head_line(empm__h2_head *h, const empm__hpack_field *f)
+{
+    const uint32_t at = h->at;
+    int status;
+    if (h->room - at < f->name_len + f->value_len + 2) {
+        h->status = h->status != 0 ? h->status : 431;
+        return;
+    }
+    memcpy(h->text + at, f->name, f->name_len);
+    h->text[at + f->name_len] = ':';
+    memcpy(h->text + at + f->name_len + 1, f->value, f->value_len);
+    h->at += (uint32_t)(f->name_len + f->value_len) + 2;
+    status = empm__head_add_field(h->head, h->cfg, h->chars, h->text, at,
+                                  h->at - 1);
+    if (status == 400)
+        empm__h2_head_wrong(h);
+    else if (status != 0 && h->status == 0)
+        h->status = 431;
+    if (empm__text_same(f->name, f->name_len, "cookie", 6))
+        h->cookie = h->at - 1;
+}
+
+/* The sink of the decoder. */
+static void empm__h2_head_field(void *to, const empm__hpack_field *f)
+{
+    empm__h2_head *h = (empm__h2_head *)to;
+    const size_t bytes = f->name_len + f->value_len + 32;
+    const int is_cookie = f->name != NULL &&
+                          empm__text_same(f->name, f->name_len, "cookie", 6);
+    h->bytes = bytes < UINT32_MAX - h->bytes ? h->bytes + (uint32_t)bytes
+                                             : UINT32_MAX;
+    h->fields++;
+    if (h->bytes > (uint32_t)h->cfg->limit_request_head || f->name == NULL ||
+        f->value == NULL ||
+        f->value_len > (size_t)h->cfg->limit_request_field_size ||
+        (h->fields > EMPM__H2_CRUMBS &&
+         h->fields - EMPM__H2_CRUMBS > empm__head_fields_limit(h->cfg)))
+        h->status = h->status != 0 ? h->status : 431;
+    /* from here on nothing is kept any more */
+    if (h->status != 0 || h->fault != 0)
+        return;
+    if (f->name_len > 0 && f->name[0] == ':') {
+        empm__h2_head_pseudo(h, f);
+        return;
+    }
+    h->regular = 1;
+    if (!empm__h2_head_is_field(h, f) || empm__h2_head_is_of_connection(f))
+        empm__h2_head_wrong(h);
+    else if (is_cookie && h->cookie > 0 && !h->trailers)
+        empm__h2_head_crumb(h, f);
+    else
+        empm__h2_head_line(h, f);
+}
+
+/* Sets a part of the head to a text that is kept. */
+static void empm__h2_head_part(empm__h2_head *h, enum empm__part part,
+                               const char *s)
+{
+    h->head->spans[part].at = (uint32_t)(s - h->text);
+    h->head->spans[part].len = (uint32_t)strlen(s);
+}
+
+/* Judges :authority and Host, which have to agree (RFC 9113 8.3.1). Returns 0
+ * or a status. */
+static int empm__h2_head_host(empm__h2_head *h)
+{
+    empm__span *host = &h->head->spans[EMPM__PART_HOST];
+    const char *a = h->authority;
+    if (a == NULL)
+        return h->head->flags & EMPM__H_HOST ? 0 : 400;
+    if (strchr(a, '@') != NULL || *a == '\0')
+        empm__h2_head_wrong(h);
+    else if (!empm__head_host_valid(h->chars, a, strlen(a)))
+        return 400;
+    else if ((h->head->flags & EMPM__H_HOST) &&
+             !empm__text_same(a, strlen(a), h->text + host->at, host->len))
+        empm__h2_head_wrong(h);
+    empm__h2_head_part(h, EMPM__PART_HOST, a);
+    return 0;
+}
+
+/* The block has ended: judges the head as a whole. `ends`: the stream ends with
+ * it, too. Afterwards h->fault or h->status may be set, in this order. */
+static void empm__h2_head_end(empm__h2_head *h, int ends)
+{
+    empm__head *head = h->head;
+    const char *p = h->path;
+    int status = h->status;
+    if (h->fault != 0 || h->trailers || status != 0)
+        return;
+    if (h->method == NULL || h->protocol != NULL ||
+        !empm__chars_all(h->chars, h->method, strlen(h->method), EMPM__TCHAR)) {
+        empm__h2_head_wrong(h);
+        return;
+    }
+    if (strcmp(h->method, "CONNECT") == 0) {   /* RFC 9113 8.5 */
+        if (h->authority == NULL || h->scheme != NULL || p != NULL)
+            empm__h2_head_wrong(h);
+        h->status = 501;
+        return;
+    }
+    if (h->scheme == NULL || p == NULL ||
+        (*p != '/' && (strcmp(p, "*") != 0 ||
+                       strcmp(h->method, "OPTIONS") != 0)) ||
+        !empm__chars_all(h->chars, p, strlen(p), EMPM__TARGET) ||
+        (ends && head->length > 0)) {
+        empm__h2_head_wrong(h);
+        return;
+    }
+    if (strlen(p) > (size_t)h->cfg->limit_request_line)
+        status = 414;
+    empm__h2_head_part(h, EMPM__PART_METHOD, h->method);
+    empm__h2_head_part(h, EMPM__PART_TARGET, p);
+    head->spans[EMPM__PART_TARGET].len = (uint32_t)strcspn(p, "#");
+    head->spans[EMPM__PART_PATH] = head->spans[EMPM__PART_TARGET];
+    head->spans[EMPM__PART_QUERY].at = head->spans[EMPM__PART_TARGET].at +
+                                       head->spans[EMPM__PART_TARGET].len;
+    head->spans[EMPM__PART_QUERY].len = 0;
+    h->text[head->spans[EMPM__PART_QUERY].at] = '\0';
+    head->minor = 1;
+    head->phase = EMPM__HEAD_DONE;
+    if (status == 0)
+        status = empm__head_parse_target(head, h->chars, h->text);
+    if (status == 0)
+        status = empm__h2_head_host(h);
+    head->line = head->scanned = h->at;
+    h->status = status;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>h2-streams -- records of streams, and how they come back to a connection
+ *
+ * A stream is a record as a connection is one: the same word, steps, tickets
+ * and wheel, but without a descriptor. It runs as HTTP/1.1 has it, and all that
+ * it answers gathers in its own io. Only the owner of the connection's record
+ * reads, writes and decodes; a stream that has something to be sent, or waits,
+ * or is at its end, is given to it:
+ *
+ *      listener --take IN--> queue --> worker owns the connection: reads, opens
+ *          ^                             |  ^    streams, frames, sends
+ *          | waits IN OUTBOX STOP        |  |
+ *          +-----------------------------+  | outbox, then kick
+ *                                        v  |
+ *          stream waits <-- queue or in place: a worker runs the stream
+ *          RESUME AUX STOP
+ *
+ *   held     the connection has the stream; every other one is in the queue,
+ *            with a worker, or suspended with the listener
+ *   outbox   a stack of streams that come back; publish first, kick second
+ *   kick     one CAS on the connection's word: waiting, this worker takes it;
+ *            owned, OUTBOX is noted, which makes its release fail. So the usual
+ *            answer wakes nobody. With poll() it notes, and wakes the listener
+ *   drain    forget OUTBOX, then take the whole stack; never the other way
+ *   end      a connection lives as long as it has streams. A kicker has given
+ *            its own away before it kicks, and so compares the serial, which
+ *            changes when the connection retires
+ *   told     a stream that is not held and whose client is gone has HUP noted:
+ *            a suspended one is taken for that, a running one may look
+ *
+ * A stream that has waited with the listener hangs on its wheel, so the
+ * listener frees it: LISTED. Any other is freed by the connection's owner.
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__F_LISTED EMPM__F_PROXIED     /* of a stream */
+
+enum {                                 /* of a slot */
+    EMPM__H2_HELD = 1, EMPM__H2_READY = 2,     /* a step of it may run */
+    EMPM__H2_HEAD_OUT = 4,             /* the head has been framed */
+    EMPM__H2_ENDED_IN = 8,             /* the client has sent its last */
+    EMPM__H2_CUT = 16,                 /* nothing is sent any more */
+    EMPM__H2_WORKS = 32,               /* it is one of H2SessionWorkers */
+    EMPM__H2_DROPS = 64                /* its body is not wanted */
+};
+
+/* An open stream. Its record's session is this, so each finds the other. */
+typedef struct empm__h2_slot {         /* owner: the connection's */
+    empm__session   session;
+    struct empm__h2 *h2;
+    empm__conn     *c;
+    uint32_t        id;                /* 0: the slot is free */
+    uint32_t        record;
+    int32_t         window;            /* bytes that it may be sent */
+    int32_t         unasked;           /* ... that it may send */
+    uint32_t        credit;            /* ... used here, and not given back */
+    uint32_t        served;            /* when it has had a frame last */
+    uint32_t        stalled_ms;        /* since when it waits for windows */
+    uint8_t         flags, urgency, incremental;
+} empm__h2_slot;
+
+#define EMPM__H2_SLOTS (EMPM__PAGE_ROOM / sizeof(empm__h2_slot))
+
+/* What a connection has for as long as it lives. */
+typedef struct empm__h2 {              /* owner: the connection's */
+    empm__io        io;                /* first: c->io is it */
+    empm__conn     *c;
+    uint32_t        index, serial;     /* of c */
+    uint32_t        outbox;            /* atomic; through queue_next */
+    uint32_t        streams;           /* that are open, or not back yet */
+    uint32_t        working;           /* of them, given to workers by us */
+    uint32_t        nslots;            /* slots beyond have never been used */
+    empm__page     *slots;             /* while there are streams */
+    empm__hpack     hpack;
+    unsigned char  *rest;              /* EMPM_MALLOC: a part of a frame */
+    unsigned char  *block;             /* EMPM_MALLOC: of several frames */
+    uint32_t        rest_len, block_len, block_stream;
+    uint32_t        last;              /* the highest stream that has come */
+    uint64_t        seen, cut;         /* bit k, of stream last - 2 k: it has
+                                          come; its client may still send */
+    uint32_t        served;
+    int32_t         window, unasked;   /* as those of a slot */
+    uint32_t        credit;
+    uint32_t        peer_window, final;    /* final: GOAWAY has named it */
+    int32_t         budget;            /* frames */
+    uint32_t        budget_ms;         /* when it has been filled */
+    uint32_t        place_ms;          /* the deadline of the last release */
+    uint32_t        drain_ms;          /* the second GOAWAY is due; or NEVER */
+    uint32_t        opened_ms;         /* SETTINGS and their ACK are due */
+    uint32_t        frame_ms;          /* the rest of a frame is; or NEVER */
+    uint32_t        idle_ms;           /* it has been idle too long; or NEVER:
+                                          there are streams */
+    uint8_t         block_flags, block_frames, block_fault;
+    uint8_t         errors;            /* streams in a row that we have reset */
+    uint8_t         begun;             /* 1: the preface is here; 2: SETTINGS */
+    uint8_t         acked;             /* our SETTINGS */
+    uint8_t         shrunk;            /* the next block tells: no table */
+    uint8_t         ending;            /* nothing is read any more */
+    uint8_t         gone;              /* ... nor sent */
+    uint8_t         away;              /* GOAWAY: 1 the first, 2 the last one */
+} empm__h2;
+
+static empm__h2 *empm__h2_of(const empm__conn *c)
+{
+    return (empm__h2 *)(void *)c->io;
+}
+
+static empm__h2_slot *empm__h2_slot_of(const empm__conn *stream)
+{
+    return (empm__h2_slot *)(void *)stream->session;
+}
+
+static empm__h2_slot *empm__h2_slot_at(const empm__h2 *h2, uint32_t k)
+{
+    return (empm__h2_slot *)(void *)empm__page_data(h2->slots) + k;
+}
+
+/* The open stream with this number; NULL: there is none. */
+static empm__h2_slot *empm__h2_find(const empm__h2 *h2, uint32_t id)
+{
+    uint32_t k;
+    for (k = 0; k < h2->nslots; k++)
+        if (empm__h2_slot_at(h2, k)->id == id)
+            return empm__h2_slot_at(h2, k);
+    return NULL;
+}
+
+/* Makes a chunk of records that belong to nobody: owned, so that no offer takes
+ * them. The lock of pages is held. */
+static void empm__h2_records_make_locked(empm__slab *sl)
+{
+    const uint32_t left = sl->streams_limit - sl->streams_made;
+    const uint32_t n = left < EMPM__CHUNK ? left : EMPM__CHUNK;
+    const uint32_t from = sl->streams_at + sl->streams_made;
+    void *mem;
+    uint32_t k;
+    if (n == 0)
+        return;
+    mem = mmap(NULL, EMPM__CHUNK_BYTES, PROT_READ | PROT_WRITE,
+               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mem == MAP_FAILED)
+        return;
+    for (k = n; k-- > 0;) {
+        empm__conn *c = (empm__conn *)mem + k;
+        c->serial = (sl->seed + (from + k) * 2654435761u) | 1u;
+        c->word = EMPM__OWNED | c->serial << EMPM__GEN_SHIFT;
+        c->deadline_ms = c->place = EMPM__NEVER;
+        c->protocol = EMPM__H2_STREAM;
+        c->fd = -1;
+#if !EMPM__EPOLL
+        c->aux_fd = -1;
+#endif
+        c->queue_next = sl->streams_free;
+        sl->streams_free = from + k;
+    }
+    empm__store_rel(&sl->chunks[from / EMPM__CHUNK], (empm__conn *)mem);
+    empm__store_rel(&sl->streams_made, sl->streams_made + n);
+}
+
+/* A record for a stream, which is the caller's; NIL: there is none. Events and
+ * posts of its former life may have left bits in its word. */
+static uint32_t empm__h2_record_borrow(empm__engine *e)
+{
+    empm__slab *sl = &e->slab;
+    empm__conn *c;
+    uint32_t i;
+    pthread_mutex_lock(&e->pool.lock);
+    if (sl->streams_free == EMPM__NIL)
+        empm__h2_records_make_locked(sl);
+    if ((i = sl->streams_free) != EMPM__NIL)
+        sl->streams_free = empm__slab_conn(sl, i)->queue_next;
+    pthread_mutex_unlock(&e->pool.lock);
+    if (i == EMPM__NIL)
+        return i;
+    c = empm__slab_conn(sl, i);
+    __atomic_fetch_and(&c->word, ~(uint32_t)(EMPM__READY_ALL | EMPM__RETIRED |
+                                             EMPM__WANT_ALL),
+                       __ATOMIC_ACQ_REL);
+    c->state = EMPM__READ_HEAD;
+    c->flags = 0;
+    c->why = 0;
+    c->requests = 1;
+    c->io = NULL;
+    return i;
+}
+
+static void empm__h2_record_return(empm__engine *e, uint32_t i)
+{
+    empm__slab *sl = &e->slab;
+    pthread_mutex_lock(&e->pool.lock);
+    empm__slab_conn(sl, i)->queue_next = sl->streams_free;
+    sl->streams_free = i;
+    pthread_mutex_unlock(&e->pool.lock);
+}
+
+/* Tells a connection of what is in its outbox, unless it has retired. Returns
+ * the record if it has waited, which is the caller's now; else NIL. The word is
+ * written in any case: so a drain that forgets OUTBOX later sees the outbox. */
+static uint32_t empm__h2_kick(empm__worker *w, uint32_t i, uint32_t serial)
+{
+    empm__engine *e = w->engine;
+    empm__conn *c = empm__slab_conn(&e->slab, i);
+    uint32_t word = empm__load_acq(&c->word), n;
+    int taken;
+    do {
+        if ((word & EMPM__GEN_MASK) != serial << EMPM__GEN_SHIFT ||
+            empm__load(&c->serial) != serial)
+            return EMPM__NIL;
+        n = word | EMPM__READY_OUTBOX;
+        taken = EMPM__EPOLL && !(word & EMPM__OWNED) && empm__conn_wanted(n);
+        if (taken)
+            n = (n & ~((EMPM__READY_ALL & ~EMPM__STICKY) | EMPM__WANT_ALL)) |
+                EMPM__OWNED;
+    } while (!__atomic_compare_exchange_n(&c->word, &word, n, 1,
+                                          __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+    if (taken) {
+        c->why = (uint16_t)((word | EMPM__READY_OUTBOX) & EMPM__READY_ALL);
+        empm__bump(&w->score->parked[c->state], (uint32_t)-1);
+        return i;
+    }
+    if (!EMPM__EPOLL && !(word & EMPM__OWNED)) {
+        empm__poller_post(&e->poller, i);
+        empm__poller_wake(&e->poller);
+    }
+    return EMPM__NIL;
+}
+
+/* A stream comes back: into the outbox, and from then on it is not ours. */
+static uint32_t empm__h2_stream_given(empm__worker *w, empm__conn *c)
+{
+    empm__h2 *h2 = empm__h2_slot_of(c)->h2;
+    const uint32_t at = h2->index, serial = h2->serial;
+    uint32_t head = empm__load(&h2->outbox);
+    do
+        c->queue_next = head;
+    while (!__atomic_compare_exchange_n(&h2->outbox, &head, w->index, 1,
+                                        __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+    return empm__h2_kick(w, at, serial);
+}
+
+/* Tells a stream that is not held that its client is gone. A suspended one is
+ * taken and runs: it has a call to get. */
+static void empm__h2_stream_hup(empm__worker *w, const empm__h2_slot *slot)
+{
+    empm__engine *e = w->engine;
+    empm__conn *c = slot->c;
+    uint32_t word = empm__load(&c->word), n;
+    int taken;
+    do {
+        n = word | EMPM__READY_HUP;
+        taken = EMPM__EPOLL && !(word & EMPM__OWNED);
+        if (taken)
+            n = (n & ~((EMPM__READY_ALL & ~EMPM__STICKY) | EMPM__WANT_ALL)) |
+                EMPM__OWNED;
+    } while (!__atomic_compare_exchange_n(&c->word, &word, n, 1,
+                                          __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+    if (taken) {
+        c->why = (uint16_t)((word | EMPM__READY_HUP) & EMPM__READY_ALL);
+        empm__bump(&w->score->parked[c->state], (uint32_t)-1);
+        empm__queue_push(&e->queue, slot->record);
+    } else if (!EMPM__EPOLL && !(word & EMPM__OWNED)) {
+        empm__poller_post(&e->poller, slot->record);
+        empm__poller_wake(&e->poller);
+    }
+}
+
+/* A stream that is held has ended: its line is written, its memory goes back,
+ * its record is free. `aborted`: its answer did not reach its end. */
+static void empm__h2_stream_free(empm__worker *w, empm__h2_slot *slot,
+                                 int aborted)
+{
+    empm__h2 *h2 = slot->h2;
+    empm__conn *c = slot->c;
+    const uint32_t mine = w->index, i = slot->record;
+    empm_request *req = empm__request_of(c);
+    w->index = i;
+    if (req != NULL) {
+        req->w = w;
+        empm__request_log_line(req, aborted);
+    }
+    empm__request_flight_end(w, c);
+    w->index = mine;
+    empm__conn_next_serial(c);         /* all tickets are stale from here */
+    c->session = NULL;
+    h2->working -= (slot->flags & EMPM__H2_WORKS) != 0;
+    if (!(slot->flags & EMPM__H2_ENDED_IN) && h2->last >= slot->id &&
+        (h2->last - slot->id) / 2 < 64)
+        h2->cut |= (uint64_t)1 << (h2->last - slot->id) / 2;
+    slot->id = 0;
+    h2->streams--;
+    empm__store(&c->deadline_ms, EMPM__NEVER);
+    if (!(c->flags & EMPM__F_LISTED)) {
+        empm__h2_record_return(w->engine, i);
+        return;
+    }
+    __atomic_fetch_or(&c->word, (uint32_t)EMPM__RETIRED, __ATOMIC_ACQ_REL);
+    empm__poller_post(&w->engine->poller, i);
+}
+
+/* Runs the steps of a stream that is held, here and now, until it has something
+ * for its connection. */
+static void empm__h2_stream_run(empm__worker *w, empm__h2_slot *slot)
+{
+    const uint32_t mine = w->index;
+    empm__conn *c = slot->c;
+    const empm__protocol *protocol = empm__protocol_of(c);
+    w->index = slot->record;
+    protocol->taken(w, c);
+    slot->flags &= (uint8_t)~EMPM__H2_READY;
+    for (;;) {
+        empm__wait wait = { 0, EMPM__NEVER, 0, 0, 0, EMPM__NIL };
+        const enum empm__state next = protocol->step[c->state](w, c, &wait);
+        if (wait.given || wait.turn_over) {
+            slot->flags |= wait.turn_over ? EMPM__H2_READY : 0;
+            break;
+        }
+        if (next != (enum empm__state)c->state)
+            empm__conn_enter(w, c, next);
+    }
+    w->index = mine;
+}
+
+/* Lets a suspended stream, which is held and has nothing to send, wait with the
+ * listener. If its reason is here already, it is ready to run. */
+static void empm__h2_stream_wait(empm__worker *w, empm__h2_slot *slot)
+{
+    const uint32_t mine = w->index, i = slot->record;
+    empm__conn *c = slot->c;
+    empm__wait wait = { 0, EMPM__NEVER, 0, 0, 1, EMPM__NIL };
+    enum empm__state next;
+    w->index = i;
+    empm__request_of(c)->w = w;
+    next = empm__do_suspended(w, c, &wait);
+    if (next == EMPM__SUSPENDED && empm__load(&w->engine->abort))
+        next = empm__http1_cut(c);
+    if (next != EMPM__SUSPENDED)
+        empm__conn_enter(w, c, next);
+    if (next != EMPM__SUSPENDED || wait.turn_over)
+        slot->flags |= EMPM__H2_READY;
+    else {
+        c->flags |= EMPM__F_LISTED;
+        slot->flags &= (uint8_t)~EMPM__H2_HELD;
+        if (!empm__conn_release(w, c, &wait))
+            slot->flags |= EMPM__H2_HELD | EMPM__H2_READY;
+    }
+    w->index = mine;
+}
+
+/* A stream sends nothing itself: what it has written gathers. */
+static ssize_t empm__h2_stream_recv(empm__worker *w, empm__conn *c, void *buf,
+                                    size_t n)
+{
+    (void)w;
+    (void)c;
+    (void)buf;
+    (void)n;
+    return EMPM__WANTS_IN;
+}
+
+static ssize_t empm__h2_stream_send(empm__worker *w, empm__conn *c,
+                                    const struct iovec *v, int n, int more,
+                                    int64_t *wire)
+{
+    (void)w;
+    (void)c;
+    (void)v;
+    (void)n;
+    (void)more;
+    (void)wire;
+    return EMPM__WANTS_OUT;
+}
+
+static ssize_t empm__h2_stream_file(empm__worker *w, empm__conn *c, int fd,
+                                    int64_t *off, size_t n, int64_t *wire)
+{
+    (void)fd;
+    (void)off;
+    (void)n;
+    return empm__h2_stream_send(w, c, NULL, 0, 0, wire);
+}
+
+static int empm__h2_stream_pending(const empm__conn *c)
+{
+    (void)c;
+    return 0;
+}
+
+static void empm__h2_stream_finish(empm__worker *w, empm__conn *c, int closing)
+{
+    (void)w;
+    (void)c;
+    (void)closing;
+}
+
+/* What the transport of the connection has to tell. */
+static const char *empm__h2_stream_variable(const empm__conn *c,
+                                            const char *name)
+{
+    const empm__conn *on = empm__h2_slot_of(c)->h2->c;
+    return empm__transport_of(on)->variable == NULL
+               ? NULL : empm__transport_of(on)->variable(on, name);
+}
+
+static const empm__transport empm__h2_plain = {
+    "http", NULL, empm__h2_stream_recv, empm__h2_stream_send,
+    empm__h2_stream_file, empm__h2_stream_pending, empm__h2_stream_finish, NULL,
+    NULL, 0
+};
+
+static const empm__transport empm__h2_secure = {
+    "https", NULL, empm__h2_stream_recv, empm__h2_stream_send,
+    empm__h2_stream_file, empm__h2_stream_pending, empm__h2_stream_finish, NULL,
+    empm__h2_stream_variable, 0
+};
+
+/* ---------------------------------------------------------------------------
+ * >>h2-out -- answers become frames
+ *
+ * An answer waits in the io of its stream: heads, each behind its length in two
+ * bytes, then the body. The connection's owner takes from it what the windows
+ * allow and copies it behind the heads of frames into the connection's own io:
+ * small answers share its pages and leave in one call. It stops at 64 KB that
+ * wait for the socket, so that a frame of control never waits behind more.
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__H2_OUT_MOST 65536
+#define EMPM__H2_BLOCK_FINAL 0x8000u   /* of a length: the body follows */
+
+/* A frame of control, with n bytes. It cannot fail but for memory, and then the
+ * connection is gone. */
+static void empm__h2_control(empm__worker *w, empm__h2 *h2, unsigned type,
+                             unsigned flags, uint32_t stream,
+                             const unsigned char *payload, uint32_t n)
+{
+    unsigned char head[EMPM__H2_FRAME_HEAD];
+    empm__h2_frame_write(head, n, type, flags, stream);
+    if (h2->gone)
+        return;
+    if (empm__io_copy(w, &h2->io, (const char *)head, sizeof head) < 0 ||
+        empm__io_copy(w, &h2->io, (const char *)payload, n) < 0)
+        h2->gone = h2->ending = 1;
+}
+
+static void empm__h2_put_u32(unsigned char *to, uint32_t v)
+{
+    to[0] = (unsigned char)(v >> 24);
+    to[1] = (unsigned char)(v >> 16);
+    to[2] = (unsigned char)(v >> 8);
+    to[3] = (unsigned char)v;
+}
+
+/* A frame whose payload is a number, or two. */
+static void empm__h2_control_u32(empm__worker *w, empm__h2 *h2, unsigned type,
+                                 uint32_t stream, uint32_t v)
+{
+    unsigned char n[4];
+    empm__h2_put_u32(n, v);
+    empm__h2_control(w, h2, type, 0, stream, n, sizeof n);
+}
+
+/* Says which streams are served at most, and why no more. */
+static void empm__h2_goaway(empm__worker *w, empm__h2 *h2, uint32_t last,
+                            unsigned code)
+{
+    unsigned char n[8];
+    empm__h2_put_u32(n, last);
+    empm__h2_put_u32(n + 4, code);
+    h2->away = last == EMPM__H2_WINDOW_MOST ? 1 : 2;
+    h2->final = last;
+    empm__h2_control(w, h2, EMPM__H2_GOAWAY, 0, 0, n, sizeof n);
+}
+
+/* Writes lines "Name: value\r\n" as fields. Returns their end. */
+static unsigned char *empm__h2_put_lines(unsigned char *at, const char *s,
+                                         size_t n)
+{
+    const char *end = s + n;
+    while (s < end) {
+        const char *colon = (const char *)memchr(s, ':', (size_t)(end - s));
+        const char *lf = colon == NULL ? NULL
+                         : (const char *)memchr(colon, '\n',
+                                                (size_t)(end - colon));
+        const char *value;
+        size_t len;
+        if (lf == NULL)
+            break;
+        value = colon + 1 + (colon[1] == ' ');
+        len = (size_t)(lf - value);
+        len -= len > 0 && value[len - 1] == '\r';
+        at = empm__hpack_put(at, s, (size_t)(colon - s), value, len);
+        s = lf + 1;
+    }
+    return at;
+}
+
+/* Ends a block that begins at `to` with room for its length. */
+static size_t empm__h2_block_end(char *to, const unsigned char *at,
+                                 unsigned final)
+{
+    const size_t n = (size_t)(at - (unsigned char *)to);
+    empm__hpack_set_u16((unsigned char *)to, (uint32_t)(n - 2) | final);
+    return n;
+}
+
+/* Writes the head of an answer, as empm__response_head_write() does. A literal
+ * takes at most a byte more than the line of HTTP/1.1, and only if it is long,
+ * so what is kept there for the status line is room enough. */
+static size_t empm__h2_head_write(empm_request *req, char *to, int64_t length)
+{
+    static const char type[] = "text/plain; charset=utf-8";
+    unsigned char *at = empm__hpack_put_status((unsigned char *)to + 2,
+                                               req->status);
+    empm__response_date_update(req->w);
+    at = empm__h2_put_lines(at, req->w->date, req->w->date_len);
+    if (!empm__response_is_lengthless(req->status)) {
+        if (!req->has_type && length != 0)
+            at = empm__hpack_put(at, "content-type", 12, type, sizeof type - 1);
+        if (length >= 0) {
+            char number[24];
+            const size_t n = empm__format_u64(number, (uint64_t)length);
+            at = empm__hpack_put(at, "content-length", 14, number, n);
+        }
+    }
+    at = empm__h2_put_lines(at, req->fields, req->fields_len);
+    return empm__h2_block_end(to, at, EMPM__H2_BLOCK_FINAL);
+}
+
+/* A head of status 103: RFC 8297. */
+static size_t empm__h2_hint_write(char *to, const char *name, size_t n,
+                                  const char *value, size_t v)
+{
+    unsigned char *at = empm__hpack_put_status((unsigned char *)to + 2, 103);
+    at = empm__hpack_put(at, name, n, value, v);
+    return empm__h2_block_end(to, at, 0);
+}
+
+/* A body is framed when it is sent. */
+static void empm__h2_piece(empm__page *p)
+{
+    (void)p;
+}
+
+static int empm__h2_end(empm_request *req)
+{
+    (void)req;
+    return EMPM_OK;
+}
+
+/* Reads from the slice that is the first in the queue. Returns how many bytes
+ * of it, or EMPM__LOST, with io->fault. */
+static ssize_t empm__h2_slice_read(empm__worker *w, empm__io *io, char *to,
+                                   size_t n)
+{
+    const empm__page *p = io->out;
+    const int64_t ring = w->cfg->limit_response_spool;
+    int64_t at = p->at;
+    ssize_t r;
+    n = empm__min(n, (size_t)(p->stop - at));
+    if (p->file != NULL && p->file->fd < 0) {
+        memcpy(to, p->file->bytes + at, n);
+        return (ssize_t)n;
+    }
+    if (p->file == NULL) {
+        at %= ring;
+        n = empm__min(n, (size_t)(ring - at));
+    }
+    do
+        r = pread(p->file != NULL ? p->file->fd : io->spool_fd, to, n,
+                  (off_t)at);
+    while (r < 0 && errno == EINTR);
+    if (r == 0)
+        return empm__io_fail(io, EMPM_EINVAL, "the file has become shorter");
+    return r > 0 ? r : empm__io_fail(io, EMPM_ESYS, "the file cannot be read");
+}
+
+/* Takes the next n bytes, which are a head, off the queue into to[]. */
+static int empm__h2_take(empm__worker *w, empm__io *io, char *to, size_t n)
+{
+    while (n > 0) {
+        const empm__page *p = io->out;
+        ssize_t r;
+        if (p == NULL)
+            return -1;
+        if (p->start < p->end) {
+            r = (ssize_t)empm__min(n, p->end - p->start);
+            memcpy(to, empm__page_data((empm__page *)(uintptr_t)p) + p->start,
+                   (size_t)r);
+        } else if ((r = empm__h2_slice_read(w, io, to, n)) < 0)
+            return -1;
+        empm__io_sent(w, io, r);
+        to += r;
+        n -= (size_t)r;
+    }
+    return 0;
+}
+
+/* Is the answer whole, and all of it framed, but for trailers? */
+static int empm__h2_is_last(const empm_request *req)
+{
+    return req->answer == EMPM__COMPLETE && !req->failed &&
+           req->io.out_left == 0;
+}
+
+static int empm__h2_has_trailers(const empm_request *req)
+{
+    return req->trailers_out != NULL && req->framing == EMPM__BY_CHUNKS;
+}
+
+/* Sends a block of fields, as HEADERS. */
+static void empm__h2_send_block(empm__worker *w, empm__h2_slot *slot, char *at,
+                                size_t n, int ends)
+{
+    empm__h2 *h2 = slot->h2;
+    if (h2->shrunk) {                  /* at[-1] is free: RFC 7541 4.2 */
+        *--at = 0x20;
+        n++;
+        h2->shrunk = 0;
+    }
+    empm__h2_control(w, h2, EMPM__H2_HEADERS,
+                     EMPM__H2_END_HEADERS |
+                         (unsigned)(ends ? EMPM__H2_END_STREAM : 0),
+                     slot->id, (unsigned char *)at, (uint32_t)n);
+}
+
+/* Sends the next head of the answer. Returns 1, or -1: it has failed. */
+static int empm__h2_send_head(empm__worker *w, empm__h2_slot *slot)
+{
+    empm_request *req = empm__request_of(slot->c);
+    char *to = empm__worker_scratch(w);
+    uint32_t n;
+    if (to == NULL || empm__h2_take(w, &req->io, to, 2) < 0)
+        return -1;
+    n = empm__hpack_u16((unsigned char *)to);
+    if (empm__h2_take(w, &req->io, to + 2, n & ~EMPM__H2_BLOCK_FINAL) < 0)
+        return -1;
+    if (n & EMPM__H2_BLOCK_FINAL)
+        slot->flags |= EMPM__H2_HEAD_OUT;
+    empm__h2_send_block(w, slot, to + 2, n & ~EMPM__H2_BLOCK_FINAL,
+                        (n & EMPM__H2_BLOCK_FINAL) && empm__h2_is_last(req) &&
+                            !empm__h2_has_trailers(req));
+    return 1;
+}
+
+/* Sends the trailers, or what tells that the body is whole. */
+static void empm__h2_send_end(empm__worker *w, empm__h2_slot *slot)
+{
+    const empm__trailer *t = empm__request_of(slot->c)->trailers_out;
+    unsigned char *to = (unsigned char *)empm__worker_scratch(w), *at;
+    if (!empm__h2_has_trailers(empm__request_of(slot->c)) || to == NULL) {
+        empm__h2_control(w, slot->h2, EMPM__H2_DATA, EMPM__H2_END_STREAM,
+                         slot->id, NULL, 0);
+        return;
+    }
+    at = ++to;                         /* all fit into a page, as lines */
+    for (; t != NULL; t = t->next)
+        at = empm__h2_put_lines(at, t->line, t->len);
+    empm__h2_send_block(w, slot, (char *)to, (size_t)(at - to), 1);
+}
+
+/* Sends a frame of the body, as long as both windows and `most` allow. Returns
+ * 1; 0: they allow none; -1: the answer cannot go on. */
+static int empm__h2_send_data(empm__worker *w, empm__h2_slot *slot)
+{
+    empm__h2 *h2 = slot->h2;
+    empm_request *req = empm__request_of(slot->c);
+    empm__io *io = &req->io;
+    const int32_t most = slot->window < h2->window ? slot->window : h2->window;
+    const char *from;
+    unsigned char head[EMPM__H2_FRAME_HEAD];
+    ssize_t n = EMPM__H2_FRAME_MOST;
+    int last, r;
+    if (most <= 0)
+        return 0;
+    n = n < most ? n : most;
+    if (io->out->start < io->out->end) {
+        n = (ssize_t)empm__min((size_t)n, io->out->end - io->out->start);
+        from = empm__page_data(io->out) + io->out->start;
+    } else {
+        from = empm__worker_scratch(w);
+        n = from == NULL ? -1 : empm__h2_slice_read(
+                                    w, io, (char *)(uintptr_t)from, (size_t)n);
+        if (n < 0)
+            return -1;
+    }
+    last = req->answer == EMPM__COMPLETE && !req->failed &&
+           io->out_left == n && !empm__h2_has_trailers(req);
+    empm__h2_frame_write(head, (uint32_t)n, EMPM__H2_DATA,
+                         last ? (unsigned)EMPM__H2_END_STREAM : 0u, slot->id);
+    r = empm__io_copy(w, &h2->io, (const char *)head, sizeof head);
+    if (r == EMPM_OK)
+        r = empm__io_copy(w, &h2->io, from, (size_t)n);
+    if (r < 0) {
+        h2->gone = h2->ending = 1;
+        return -1;
+    }
+    empm__io_sent(w, io, n);
+    io->sent += n;
+    slot->window -= (int32_t)n;
+    h2->window -= (int32_t)n;
+    return 1;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>h2-ends -- how a stream ends, and whose turn it is
+ *
+ * A stream ends with its answer, with a reset of its client's, or with one of
+ * ours; and all of them end with an error of the connection. One that a worker
+ * has is told, and ends when it comes back; one that is suspended has a call to
+ * get before. Of those that have something to be sent the most urgent one has
+ * its turn, for a frame.
+ * ------------------------------------------------------------------------- */
+
+/* Resets a stream. If it is open it is cut: held, it ends here unless a call of
+ * its is owed; else it is told. `slot` NULL: it is not open. Errors of a client
+ * are counted, whatever they are, until it lets a stream come to its end. */
+static void empm__h2_cut(empm__worker *w, empm__h2_slot *slot)
+{
+    const int held = slot->flags & EMPM__H2_HELD;
+    empm_request *req;
+    if (slot->flags & EMPM__H2_CUT)
+        return;
+    slot->flags |= EMPM__H2_CUT;
+    slot->flags &= (uint8_t)~EMPM__H2_READY;
+    if (!held) {
+        empm__h2_stream_hup(w, slot);
+        return;
+    }
+    req = empm__request_of(slot->c);
+    if (slot->c->state == EMPM__SUSPENDED) {
+        req->w = w;
+        req->failed = EMPM_ECLOSED;
+        while (req->io.out != NULL)
+            empm__io_pop(w, &req->io);
+        empm__conn_note(slot->c, EMPM__READY_HUP);
+        slot->flags |= EMPM__H2_READY;
+    } else if (req != NULL && req->suspension == EMPM__SUSP_DUE)
+        slot->flags |= EMPM__H2_READY; /* its call comes, and then its end */
+    else
+        empm__h2_stream_free(w, slot, 1);
+}
+
+static void empm__h2_fail(empm__worker *w, empm__h2 *h2, int code);
+
+static void empm__h2_reset(empm__worker *w, empm__h2 *h2, uint32_t id, int code)
+{
+    empm__h2_slot *slot = empm__h2_find(h2, id);
+    empm__h2_control_u32(w, h2, EMPM__H2_RST_STREAM, id, (uint32_t)code);
+    if (slot != NULL)
+        empm__h2_cut(w, slot);
+    if (code != EMPM__H2_NO_ERROR && code != EMPM__H2_INTERNAL_ERROR &&
+        ++h2->errors > w->cfg->h2_max_stream_errors &&
+        w->cfg->h2_max_stream_errors > 0)
+        empm__h2_fail(w, h2, EMPM__H2_ENHANCE_YOUR_CALM);
+}
+
+/* An error of the connection: GOAWAY with its code, and nothing more is read or
+ * answered. */
+static void empm__h2_fail(empm__worker *w, empm__h2 *h2, int code)
+{
+    uint32_t k;
+    if (h2->ending)
+        return;
+    h2->ending = 1;
+    empm__h2_goaway(w, h2, h2->last, (unsigned)code);
+    if (empm__log_wanted(w->cfg, EMPM_LOG_INFO))
+        empm__worker_log(w, EMPM_LOG_INFO, 5901, "HTTP/2: the connection ends "
+                         "with GOAWAY, error %d", code);
+    for (k = 0; k < h2->nslots; k++)
+        if (empm__h2_slot_at(h2, k)->id != 0)
+            empm__h2_cut(w, empm__h2_slot_at(h2, k));
+}
+
+/* Has the answer ended? Then so does its stream; if the client still sends, it
+ * need not (RFC 9113 8.1). */
+static void empm__h2_finish(empm__worker *w, empm__h2_slot *slot)
+{
+    empm__h2 *h2 = slot->h2;
+    const uint32_t id = slot->id;
+    const int ended = slot->flags & EMPM__H2_ENDED_IN;
+    h2->errors = 0;
+    h2->budget += h2->budget < w->cfg->h2_frame_budget;
+    empm__h2_stream_free(w, slot, 0);
+    if (!ended)
+        empm__h2_control_u32(w, h2, EMPM__H2_RST_STREAM, id,
+                             EMPM__H2_NO_ERROR);
+}
+
+/* The answer cannot go on: the client must not take it for a whole one. */
+static void empm__h2_abort(empm__worker *w, empm__h2_slot *slot)
+{
+    empm_request *req = empm__request_of(slot->c);
+    if (!req->failed)
+        empm__response_fail(req, req->io.fault != 0 ? req->io.fault
+                                                    : EMPM_ENOMEM,
+                            req->io.fault_text != NULL
+                                ? req->io.fault_text
+                                : "no memory for the response");
+    empm__h2_reset(w, slot->h2, slot->id, EMPM__H2_INTERNAL_ERROR);
+}
+
+/* Sends what may be sent of a stream now: a head, and a frame of its body.
+ * Returns 1: something has been sent, or has ended; 0: it waits. */
+static int empm__h2_serve(empm__worker *w, empm__h2_slot *slot)
+{
+    empm_request *req = empm__request_of(slot->c);
+    int r = 0;
+    req->w = w;
+    if (req->failed == EMPM_ECLOSED) {
+        empm__h2_reset(w, slot->h2, slot->id, EMPM__H2_INTERNAL_ERROR);
+        return 1;
+    }
+    if (!(slot->flags & EMPM__H2_HEAD_OUT) && req->io.out != NULL) {
+        if ((r = empm__h2_send_head(w, slot)) < 0) {
+            empm__h2_abort(w, slot);
+            return 1;
+        }
+        if (empm__h2_is_last(req) && (slot->flags & EMPM__H2_HEAD_OUT)) {
+            if (empm__h2_has_trailers(req))
+                empm__h2_send_end(w, slot);
+            empm__h2_finish(w, slot);
+            return 1;
+        }
+    }
+    if ((slot->flags & EMPM__H2_HEAD_OUT) && req->io.out != NULL) {
+        const int sent = empm__h2_send_data(w, slot);
+        if (sent < 0) {
+            empm__h2_abort(w, slot);
+            return 1;
+        }
+        r |= sent;
+        if (sent && empm__h2_is_last(req)) {
+            if (empm__h2_has_trailers(req))
+                empm__h2_send_end(w, slot);
+            empm__h2_finish(w, slot);
+            return 1;
+        }
+    } else if (empm__h2_is_last(req) && slot->c->state == EMPM__WRITE) {
+        empm__h2_send_end(w, slot);    /* a producer that had no more */
+        empm__h2_finish(w, slot);
+        return 1;
+    } else if (req->failed && req->io.out == NULL &&
+               slot->c->state == EMPM__WRITE) {
+        empm__h2_abort(w, slot);
+        return 1;
+    }
+    if (r)
+        slot->stalled_ms = EMPM__NEVER;
+    else if (req->io.out != NULL && slot->stalled_ms == EMPM__NEVER)
+        slot->stalled_ms = empm__time_after(w->now_ms, 0);
+    return r;
+}
+
+/* Could this stream send a frame? */
+static int empm__h2_may_send(const empm__h2 *h2, const empm__h2_slot *slot)
+{
+    const empm_request *req;
+    if (slot->id == 0 || (slot->flags & (EMPM__H2_HELD | EMPM__H2_CUT |
+                                         EMPM__H2_READY)) != EMPM__H2_HELD)
+        return 0;
+    req = empm__request_of(slot->c);
+    if (slot->c->state != EMPM__WRITE && req->io.out == NULL)
+        return 0;
+    if (req->io.out == NULL)
+        return req->failed || empm__h2_is_last(req);
+    return !(slot->flags & EMPM__H2_HEAD_OUT) ||
+           (slot->window > 0 && h2->window > 0);
+}
+
+/* Chooses whose turn it is: the most urgent one, of several the oldest, or, of
+ * those that come bit by bit, the one that has waited longest (RFC 9218 10). */
+static empm__h2_slot *empm__h2_choose(const empm__h2 *h2)
+{
+    empm__h2_slot *best = NULL;
+    uint32_t k;
+    for (k = 0; k < h2->nslots; k++) {
+        empm__h2_slot *s = empm__h2_slot_at(h2, k);
+        if (!empm__h2_may_send(h2, s))
+            continue;
+        if (best == NULL || s->urgency < best->urgency ||
+            (s->urgency == best->urgency &&
+             (s->incremental && best->incremental
+                  ? (int32_t)(s->served - best->served) < 0
+                  : s->id < best->id)))
+            best = s;
+    }
+    return best;
+}
+
+/* After each frame: may a producer make more, may a suspended stream wait? */
+static void empm__h2_drained(empm__worker *w, empm__h2_slot *slot)
+{
+    const empm_request *req = empm__request_of(slot->c);
+    if ((slot->flags & (EMPM__H2_HELD | EMPM__H2_READY | EMPM__H2_CUT)) !=
+        EMPM__H2_HELD)
+        return;
+    if (slot->c->state == EMPM__WRITE && req->answer == EMPM__STREAMING &&
+        !req->failed && req->io.out_left < EMPM_RESPONSE_BUFFER / 2)
+        slot->flags |= EMPM__H2_READY;
+    else if (slot->c->state == EMPM__SUSPENDED &&
+             (req->io.out == NULL || req->failed))
+        empm__h2_stream_wait(w, slot);
+}
+
+/* Makes frames of all that may be sent. */
+static void empm__h2_make_frames(empm__worker *w, empm__h2 *h2)
+{
+    while (!h2->ending && h2->io.out_left < EMPM__H2_OUT_MOST) {
+        empm__h2_slot *slot = empm__h2_choose(h2);
+        uint32_t id;
+        if (slot == NULL)
+            return;
+        id = slot->id;
+        slot->served = ++h2->served;
+        empm__h2_serve(w, slot);
+        if (slot->id == id)
+            empm__h2_drained(w, slot);
+    }
+}
+
+/* Takes back all that is in the outbox, in the order in which it has come. */
+static void empm__h2_drain(empm__worker *w, empm__h2 *h2)
+{
+    empm__engine *e = w->engine;
+    uint32_t i, list = EMPM__NIL;
+    empm__conn_clear(h2->c, EMPM__READY_OUTBOX);
+    if (empm__load(&h2->outbox) == EMPM__NIL)
+        return;
+    i = __atomic_exchange_n(&h2->outbox, EMPM__NIL, __ATOMIC_ACQUIRE);
+    while (i != EMPM__NIL) {
+        empm__conn *c = empm__slab_conn(&e->slab, i);
+        const uint32_t next = c->queue_next;
+        c->queue_next = list;
+        list = i;
+        i = next;
+    }
+    while (list != EMPM__NIL) {
+        empm__conn *c = empm__slab_conn(&e->slab, list);
+        empm__h2_slot *slot = empm__h2_slot_of(c);
+        list = c->queue_next;
+        h2->working -= (slot->flags & EMPM__H2_WORKS) != 0;
+        slot->flags &= (uint8_t)~EMPM__H2_WORKS;
+        slot->flags |= EMPM__H2_HELD;
+        empm__request_of(c)->w = w;
+        if (slot->flags & EMPM__H2_CUT) {
+            slot->flags &= (uint8_t)~EMPM__H2_CUT;
+            empm__h2_cut(w, slot);
+        } else
+            empm__h2_drained(w, slot);
+    }
+}
+
+/* ---------------------------------------------------------------------------
+ * >>h2-in -- frames of the client
+ *
+ * The connection's owner reads into its scratch memory and deals with all whole
+ * frames in it before any handler runs; a part of a frame is kept. Each frame
+ * has one function. Every byte of DATA is given back to the connection's window
+ * once, whatever has become of its stream, and to that of its stream when it
+ * has been stored.
+ *
+ *   scratch   | input 0..40K | fields of a head 40K..48K | HPACK 48K..64K |
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__H2_INPUT   40960u
+#define EMPM__H2_FIELDS  8192u
+#define EMPM__H2_TEXTS   16384u
+#define EMPM__H2_CREDIT  1048576       /* of a connection; of it half is kept */
+#define EMPM__H2_BLOCKS  8             /* CONTINUATIONs of a block */
+
+static const char empm__h2_preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/* Takes `cost` of the budget of frames, which time and requests fill. A client
+ * that has used it up works at our expense only. */
+static void empm__h2_charge(empm__worker *w, empm__h2 *h2, int cost)
+{
+    const int most = w->cfg->h2_frame_budget;
+    if (most == 0)
+        return;
+    h2->budget -= cost;
+    if (h2->budget < 0) {
+        const int32_t ms = empm__time_until(w->now_ms, h2->budget_ms);
+        const int64_t more = (int64_t)h2->budget + (int64_t)ms / 10;
+        h2->budget = (int32_t)(more < most ? more : most);
+        h2->budget_ms = w->now_ms;
+        if (h2->budget < 0)
+            empm__h2_fail(w, h2, EMPM__H2_ENHANCE_YOUR_CALM);
+    }
+}
+
+/* Was stream `id`, which is not open, ever? If not, it is idle. */
+static int empm__h2_was(const empm__h2 *h2, uint32_t id)
+{
+    const uint32_t k = (h2->last - id) / 2;
+    return id <= h2->last && (id & 1) &&
+           (k >= 64 || (h2->seen >> k & 1) != 0);
+}
+
+/* Have we closed it while its client might send? Then what comes is late. */
+static int empm__h2_was_cut(const empm__h2 *h2, uint32_t id)
+{
+    const uint32_t k = (h2->last - id) / 2;
+    return k >= 64 || (h2->cut >> k & 1) != 0;
+}
+
+/* Gives n bytes back to the connection's window. */
+static void empm__h2_credit(empm__worker *w, empm__h2 *h2, uint32_t n)
+{
+    h2->credit += n;
+    if (h2->credit < EMPM__H2_CREDIT / 2)
+        return;
+    empm__h2_control_u32(w, h2, EMPM__H2_WINDOW_UPDATE, 0, h2->credit);
+    h2->unasked += (int32_t)h2->credit;
+    h2->credit = 0;
+}
+
+/* ... and to that of a stream, whose client sends on. */
+static void empm__h2_stream_credit(empm__worker *w, empm__h2_slot *slot,
+                                   uint32_t n)
+{
+    slot->credit += n;
+    if (slot->credit < (uint32_t)w->cfg->h2_window_size / 2 ||
+        (slot->flags & EMPM__H2_ENDED_IN))
+        return;
+    empm__h2_control_u32(w, slot->h2, EMPM__H2_WINDOW_UPDATE, slot->id,
+                         slot->credit);
+    slot->unasked += (int32_t)slot->credit;
+    slot->credit = 0;
+}
+
+/* A stream that is held enters the state that a step has returned, or that its
+ * body has led to. */
+static void empm__h2_stream_enter(empm__worker *w, empm__h2_slot *slot,
+                                  enum empm__state next)
+{
+    empm_request *req = empm__request_of(slot->c);
+    if (next != (enum empm__state)slot->c->state)
+        empm__conn_enter(w, slot->c, next);
+    if (next == EMPM__READ_BODY && req->body_mode == EMPM__BODY_DROP) {
+        empm__conn_enter(w, slot->c, EMPM__WRITE);
+        next = EMPM__WRITE;            /* its answer need not wait for that */
+    }
+    if (next == EMPM__READ_BODY)
+        return;
+    slot->flags |= EMPM__H2_DROPS;
+    if (next == EMPM__HANDLE ||
+        (next == EMPM__WRITE && req->answer == EMPM__STREAMING))
+        slot->flags |= EMPM__H2_READY;
+    else if (next == EMPM__WRITE)
+        empm__request_release(req);
+}
+
+/* The body of a stream begins: where it is kept, and 100 Continue. */
+static void empm__h2_body_begin(empm__worker *w, empm__h2_slot *slot)
+{
+    empm_request *req = empm__request_of(slot->c);
+    req->body_mode = req->route->on_body != NULL ? EMPM__BODY_PIECES
+                                                 : EMPM__BODY_MEMORY;
+    empm__head_init(&req->trailers, NULL, 0, 0);
+    req->start_ms = req->last_byte_ms = empm__time_after(w->now_ms, 0);
+    if (req->head.flags & EMPM__H_EXPECT) {
+        unsigned char block[8];
+        unsigned char *end = empm__hpack_put_status(block + 1, 100);
+        empm__h2_send_block(w, slot, (char *)block + 1,
+                            (size_t)(end - block) - 1, 0);
+    }
+}
+
+/* The client has sent the last of a stream. Returns 0, or a status. */
+static int empm__h2_body_end(empm__worker *w, empm__h2_slot *slot)
+{
+    empm_request *req = empm__request_of(slot->c);
+    int status;
+    slot->flags |= EMPM__H2_ENDED_IN;
+    if (!(slot->flags & EMPM__H2_HELD) || slot->c->state != EMPM__READ_BODY)
+        return 0;
+    if ((status = empm__body_end(req)) == 0)
+        empm__h2_stream_enter(w, slot, EMPM__HANDLE);
+    return status;
+}
+
+/* A body is refused: its answer goes out, and what still comes is dropped. */
+static void empm__h2_body_refuse(empm__worker *w, empm__h2_slot *slot,
+                                 int status)
+{
+    const uint32_t mine = w->index;
+    w->index = slot->record;
+    empm__h2_stream_enter(w, slot,
+                          empm__step_refuse(empm__request_of(slot->c), status));
+    w->index = mine;
+}
+
+/* DATA of an open stream, without its padding. Returns 0, or an error code. */
+static int empm__h2_body_take(empm__worker *w, empm__h2_slot *slot,
+                              const unsigned char *p, uint32_t n, int ends)
+{
+    const uint32_t mine = w->index;
+    empm_request *req = empm__request_of(slot->c);
+    int status = 0;
+    if (!(slot->flags & EMPM__H2_HELD) || slot->c->state != EMPM__READ_BODY ||
+        (slot->flags & EMPM__H2_DROPS)) {
+        slot->flags |= ends ? EMPM__H2_ENDED_IN : 0;
+        return 0;
+    }
+    if (req->body_left >= 0 && (n > req->body_left ||
+                                (ends && n < req->body_left)))
+        return EMPM__H2_PROTOCOL_ERROR | EMPM__H2_OF_STREAM;
+    req->received += n;
+    req->last_byte_ms = empm__time_after(w->now_ms, 0);
+    w->index = slot->record;
+    req->w = w;
+    if (req->body_mode == EMPM__BODY_PIECES)
+        empm__turn_may_block(w, req->route);
+    if (n > 0)                         /* it sees these bytes as to come */
+        status = empm__body_put(w, req, (const char *)p, n);
+    req->body_left -= req->body_left >= 0 ? (int64_t)n : 0;
+    if (status == 0 && ends)
+        status = empm__h2_body_end(w, slot);
+    w->index = mine;
+    if (status != 0)
+        empm__h2_body_refuse(w, slot, status);
+    else
+        empm__h2_stream_credit(w, slot, n);
+    if (ends)
+        slot->flags |= EMPM__H2_ENDED_IN;
+    return 0;
+}
+
+static int empm__h2_on_data(empm__worker *w, empm__h2 *h2,
+                            const empm__h2_frame *f, const unsigned char *p)
+{
+    empm__h2_slot *slot = empm__h2_find(h2, f->stream);
+    const int ends = (f->flags & EMPM__H2_END_STREAM) != 0;
+    uint32_t n;
+    int code;
+    if (slot == NULL && !empm__h2_was(h2, f->stream))
+        return h2->away == 2 && f->stream > h2->final
+                   ? 0 : EMPM__H2_PROTOCOL_ERROR;
+    if ((int32_t)f->length > h2->unasked)
+        return EMPM__H2_FLOW_CONTROL_ERROR;
+    h2->unasked -= (int32_t)f->length;
+    h2->budget += (int32_t)(f->length / 1024);
+    if (h2->budget > w->cfg->h2_frame_budget)
+        h2->budget = w->cfg->h2_frame_budget;
+    if (f->length < 64 && !ends)
+        empm__h2_charge(w, h2, 1);
+    code = empm__h2_frame_strip(f, &p, &n);
+    empm__h2_credit(w, h2, f->length);
+    if (code != 0)
+        return code;
+    if (slot == NULL || (slot->flags & EMPM__H2_ENDED_IN)) {
+        empm__h2_charge(w, h2, 1);
+        return slot == NULL && empm__h2_was_cut(h2, f->stream)
+                   ? 0 : EMPM__H2_STREAM_CLOSED | EMPM__H2_OF_STREAM;
+    }
+    if ((int32_t)f->length > slot->unasked)
+        return EMPM__H2_FLOW_CONTROL_ERROR | EMPM__H2_OF_STREAM;
+    slot->unasked -= (int32_t)f->length;
+    empm__h2_stream_credit(w, slot, f->length - n);
+    return slot->flags & EMPM__H2_CUT ? 0
+                                      : empm__h2_body_take(w, slot, p, n, ends);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>h2-open -- from a block of fields to a stream that is open
+ *
+ * A block may come in several frames, and nothing may come between them. It is
+ * decoded in any case; then it opens a stream, ends one as its trailers, or is
+ * refused. The head that it has made goes through the same dispatch as one of
+ * HTTP/1.1, and the stream is held until its body is whole.
+ * ------------------------------------------------------------------------- */
+
+/* Reads "u=1, i" into a stream's priority (RFC 9218 4); what it does not know
+ * it leaves. */
+static void empm__h2_priority(empm__h2_slot *slot, const char *s, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++) {
+        if (i > 0 && s[i - 1] != ' ' && s[i - 1] != ',' && s[i - 1] != '\t')
+            continue;
+        if (s[i] == 'u' && i + 2 < n && s[i + 1] == '=' && s[i + 2] >= '0' &&
+            s[i + 2] <= '7')
+            slot->urgency = (uint8_t)(s[i + 2] - '0');
+        else if (s[i] == 'i')
+            slot->incremental = !(i + 3 < n && s[i + 1] == '=' &&
+                                  s[i + 3] == '0');
+    }
+}
+
+/* A slot for a stream; NULL: as many as we have announced are open, or there is
+ * no memory. */
+static empm__h2_slot *empm__h2_slot_new(empm__worker *w, empm__h2 *h2)
+{
+    empm__h2_slot *slot;
+    uint32_t k;
+    if (h2->streams >= empm__min((size_t)w->cfg->h2_max_session_streams,
+                                 EMPM__H2_SLOTS))
+        return NULL;
+    if (h2->slots == NULL && (h2->slots = empm__page_borrow(w)) == NULL)
+        return NULL;
+    for (k = 0; k < h2->nslots; k++)
+        if (empm__h2_slot_at(h2, k)->id == 0)
+            break;
+    slot = empm__h2_slot_at(h2, k);
+    if (k == h2->nslots)
+        h2->nslots++;
+    memset(slot, 0, sizeof *slot);
+    if ((slot->record = empm__h2_record_borrow(w->engine)) == EMPM__NIL)
+        return NULL;
+    return slot;
+}
+
+/* Makes the head that has been read that of a stream's request: its text, as
+ * long as it is, and its fields. Returns 0: there is no memory. */
+static int empm__h2_head_move(empm_request *req, const empm__head *head,
+                              const char *text, uint32_t n)
+{
+    empm__field *fields = req->inline_fields;
+    uint32_t max = EMPM__INLINE_FIELDS;
+    if (n > req->io.in_cap) {
+        empm__page *big = (empm__page *)empm__worker_memory(
+            req->w, NULL, sizeof *big + n + 1);
+        if (big == NULL)
+            return 0;
+        req->io.in = (char *)(big + 1);
+        req->io.in_cap = n + 1;
+        req->io.in_big = big;
+    }
+    if (head->nfields > max) {
+        max = head->nfields;
+        fields = (empm__field *)empm_alloc(req, max * sizeof *fields);
+        if (fields == NULL)
+            return 0;
+    }
+    memcpy(req->io.in, text, n);
+    memcpy(fields, head->fields, head->nfields * sizeof *fields);
+    req->head = *head;
+    req->head.fields = fields;
+    req->head.max_fields = max;
+    req->io.in_start = req->io.in_end = n;
+    return 1;
+}
+
+/* Opens a stream with the head that has been read. Returns 0, or a code. */
+static int empm__h2_open(empm__worker *w, empm__h2 *h2, uint32_t id, int ends,
+                         empm__h2_head *h)
+{
+    const uint32_t mine = w->index;
+    empm__h2_slot *slot = empm__h2_slot_new(w, h2);
+    const empm__peer *peer = empm__request_peer_of(w);
+    const uint32_t priority = empm__head_find(h->head, h->text, "priority", 8,
+                                              0);
+    empm_request *req;
+    if (slot == NULL)
+        return EMPM__H2_REFUSED_STREAM | EMPM__H2_OF_STREAM;
+    slot->session.of = empm__transport_of(h2->c)->drop != NULL
+                           ? &empm__h2_secure : &empm__h2_plain;
+    slot->h2 = h2;
+    slot->c = empm__slab_conn(&w->engine->slab, slot->record);
+    slot->id = id;
+    slot->window = (int32_t)h2->peer_window;
+    slot->unasked = w->cfg->h2_window_size;
+    slot->urgency = 3;
+    if (priority < h->head->nfields)
+        empm__h2_priority(slot, h->text + h->head->fields[priority].value,
+                          strlen(h->text + h->head->fields[priority].value));
+    slot->stalled_ms = EMPM__NEVER;
+    slot->flags = (uint8_t)(EMPM__H2_HELD | (ends ? EMPM__H2_ENDED_IN : 0));
+    slot->c->session = &slot->session;
+    slot->c->endpoint = h2->c->endpoint;
+    *empm__slab_peer(&w->engine->slab, slot->record) = *peer;
+    h2->streams++;
+    w->index = slot->record;
+    req = empm__request_borrow(w, slot->c);
+    if (req == NULL || !empm__h2_head_move(req, h->head, h->text, h->at)) {
+        w->index = mine;
+        empm__h2_stream_free(w, slot, 1);
+        return EMPM__H2_REFUSED_STREAM | EMPM__H2_OF_STREAM;
+    }
+    req->began_us = w->turn_us;
+    if (!ends && req->head.length < 0)
+        req->head.flags |= EMPM__H_CHUNKED;    /* its length is not known */
+    if (ends)
+        req->head.length = -1;
+    empm__h2_stream_enter(w, slot, h->status != 0
+                                       ? empm__step_refuse(req, h->status)
+                                       : empm__dispatch_request(w, req));
+    w->index = mine;
+    if (slot->id == id && slot->c->state == EMPM__READ_BODY)
+        empm__h2_body_begin(w, slot);
+    return 0;
+}
+
+/* Trailers end a body. Returns 0, or a code. */
+static int empm__h2_trailers(empm__worker *w, empm__h2_slot *slot, int ends,
+                             const empm__h2_head *h)
+{
+    empm_request *req = empm__request_of(slot->c);
+    const empm__head *from = h->head;
+    empm__field *fields;
+    uint32_t i, at;
+    if (slot->flags & EMPM__H2_ENDED_IN)
+        return EMPM__H2_STREAM_CLOSED | EMPM__H2_OF_STREAM;
+    if (!ends || h->fault != 0)
+        return EMPM__H2_PROTOCOL_ERROR | EMPM__H2_OF_STREAM;
+    if ((slot->flags & EMPM__H2_HELD) && slot->c->state == EMPM__READ_BODY &&
+        from->nfields > 0 && h->status == 0) {
+        req->w = w;
+        fields = (empm__field *)empm_alloc(req,
+                                           from->nfields * sizeof *fields);
+        while (fields != NULL && req->io.in_cap - req->io.in_end < h->at) {
+            const uint32_t end = req->io.in_end;
+            req->io.in_end = req->io.in_cap;
+            if (empm__request_in_room(req, end + h->at + 4096) != 0)
+                fields = NULL;
+            req->io.in_end = end;
+        }
+        if (fields != NULL) {
+            at = req->io.in_end;
+            memcpy(req->io.in + at, h->text, h->at);
+            req->io.in_start = req->io.in_end = at + h->at;
+            for (i = 0; i < from->nfields; i++) {
+                fields[i] = from->fields[i];
+                fields[i].name += at;
+                fields[i].value += at;
+            }
+            req->trailers.fields = fields;
+            req->trailers.nfields = req->trailers.max_fields = from->nfields;
+        }
+    }
+    return empm__h2_body_take(w, slot, NULL, 0, 1);
+}
+
+/* A block of fields is whole: decodes it, whatever becomes of its stream, since
+ * the table needs that. Returns 0, or a code. */
+static int empm__h2_on_block(empm__worker *w, empm__h2 *h2, char *scratch,
+                             const unsigned char *p, uint32_t n)
+{
+    const uint32_t id = h2->block_stream;
+    const int ends = (h2->block_flags & EMPM__H2_END_STREAM) != 0;
+    empm__h2_slot *slot = empm__h2_find(h2, id);
+    empm__head head;
+    empm__h2_head h;
+    int r;
+    if (w->wire == NULL)
+        w->wire = (char *)empm__worker_memory(w, NULL, EMPM__SCRATCH);
+    if (w->wire == NULL)
+        return EMPM__H2_INTERNAL_ERROR;
+    memset(&h, 0, sizeof h);
+    empm__head_init(&head, (empm__field *)(void *)(scratch + EMPM__H2_INPUT),
+                    EMPM__H2_FIELDS / sizeof(empm__field), 0);
+    h.head = &head;
+    h.cfg = w->cfg;
+    h.chars = &w->s->chars;
+    h.text = w->wire;
+    h.room = EMPM__SCRATCH;
+    h.trailers = id <= h2->last;
+    r = empm__hpack_decode(&h2->hpack, p, n, scratch + EMPM__H2_INPUT +
+                                                 EMPM__H2_FIELDS,
+                           EMPM__H2_TEXTS, empm__h2_head_field, &h);
+    if (r < 0)
+        return r == EMPM_ENOMEM ? EMPM__H2_INTERNAL_ERROR
+                                : EMPM__H2_COMPRESSION_ERROR;
+    if (h.bytes / 4 > (uint32_t)w->cfg->limit_request_head)
+        return EMPM__H2_ENHANCE_YOUR_CALM;
+    empm__h2_head_end(&h, ends);
+    if (id <= h2->last && slot == NULL)
+        return empm__h2_was_cut(h2, id) ? 0
+               : empm__h2_was(h2, id) ? EMPM__H2_STREAM_CLOSED
+                                      : EMPM__H2_PROTOCOL_ERROR;
+    if (slot != NULL && h2->block_fault == 0)
+        return slot->flags & EMPM__H2_CUT
+                   ? 0 : empm__h2_trailers(w, slot, ends, &h);
+    if (slot == NULL) {
+        if (h2->away == 2)             /* it comes too late: not processed */
+            return 0;
+        r = (int)((id - h2->last) / 2);
+        h2->seen = r < 64 ? h2->seen << r | 1u : 1u;
+        h2->cut = r < 64 ? h2->cut << r : 0;
+        h2->last = id;
+        h2->cut |= !ends;              /* until it is open, or refused */
+    }
+    if (h2->block_fault != 0)
+        return h2->block_fault | EMPM__H2_OF_STREAM;
+    if (h.fault != 0)
+        return h.fault;
+    r = empm__h2_open(w, h2, id, ends, &h);
+    if (r == 0)
+        h2->cut &= ~(uint64_t)1;
+    return r;
+}
+
+/* HEADERS: checks what can be known before the fields are, and gathers those of
+ * several frames. */
+static int empm__h2_on_headers(empm__worker *w, empm__h2 *h2, char *scratch,
+                               const empm__h2_frame *f, const unsigned char *p)
+{
+    uint32_t n;
+    int code = empm__h2_frame_strip(f, &p, &n);
+    if (!(f->stream & 1))
+        return EMPM__H2_PROTOCOL_ERROR;
+    h2->block_fault = 0;
+    if (code & EMPM__H2_OF_STREAM) {   /* its fields count all the same */
+        h2->block_fault = (uint8_t)(code & 0xff);
+        p += 5;
+        n = f->length - 5 - ((f->flags & EMPM__H2_PADDED) != 0);
+        if (f->flags & EMPM__H2_PADDED) {
+            const uint32_t padding = p[-6];
+            if (padding > n)
+                return EMPM__H2_PROTOCOL_ERROR;
+            n -= padding;
+        }
+    } else if (code != 0)
+        return code;
+    h2->block_stream = f->stream;
+    h2->block_flags = f->flags;
+    if (f->flags & EMPM__H2_END_HEADERS) {
+        code = empm__h2_on_block(w, h2, scratch, p, n);
+        h2->block_stream = 0;
+        return code;
+    }
+    h2->block_frames = 0;
+    h2->block_len = n;
+    h2->block = (unsigned char *)empm__worker_memory(w, NULL, (size_t)n + 1);
+    if (h2->block == NULL)
+        return EMPM__H2_INTERNAL_ERROR;
+    memcpy(h2->block, p, n);
+    return 0;
+}
+
+static int empm__h2_on_continuation(empm__worker *w, empm__h2 *h2,
+                                    char *scratch, const empm__h2_frame *f,
+                                    const unsigned char *p)
+{
+    const size_t n = (size_t)h2->block_len + f->length;
+    unsigned char *more;
+    int code = 0;
+    if (h2->block_stream == 0)
+        return EMPM__H2_PROTOCOL_ERROR;
+    if (++h2->block_frames > EMPM__H2_BLOCKS ||
+        n > (size_t)w->cfg->limit_request_head + EMPM__H2_FRAME_MOST)
+        return EMPM__H2_ENHANCE_YOUR_CALM;
+    more = (unsigned char *)empm__worker_memory(w, h2->block, n + 1);
+    if (more == NULL)
+        return EMPM__H2_INTERNAL_ERROR;
+    h2->block = more;
+    memcpy(h2->block + h2->block_len, p, f->length);
+    h2->block_len = (uint32_t)n;
+    if (f->flags & EMPM__H2_END_HEADERS) {
+        code = empm__h2_on_block(w, h2, scratch, h2->block, h2->block_len);
+        EMPM_FREE(h2->block);
+        h2->block = NULL;
+        h2->block_stream = 0;
+    }
+    return code;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>h2-control -- frames that are not of requests, and the reader of all
+ *
+ * Settings, windows, resets, pings and priorities: each is checked, acted upon
+ * and forgotten, at the price of the budget. Of a client's dependency tree
+ * nothing is kept. The reader deals with whole frames, and keeps the rest of a
+ * read.
+ * ------------------------------------------------------------------------- */
+
+/* SETTINGS: in order, and acknowledged at once. A new window holds for streams
+ * that are open, too, and may make theirs negative (RFC 9113 6.9.2). */
+static int empm__h2_on_settings(empm__worker *w, empm__h2 *h2,
+                                const empm__h2_frame *f, const unsigned char *p)
+{
+    empm__h2_settings set;
+    uint32_t k;
+    int code;
+    if (f->flags & EMPM__H2_ACK) {
+        h2->acked = 1;
+        return 0;
+    }
+    empm__h2_settings_init(&set);
+    set.window = h2->peer_window;
+    if (f->length > 32 * 6)
+        return EMPM__H2_ENHANCE_YOUR_CALM;
+    if ((code = empm__h2_settings_take(&set, p, f->length)) != 0)
+        return code;
+    if (set.header_table < EMPM__HPACK_TABLE)
+        h2->shrunk = 1;
+    if (set.window != h2->peer_window) {
+        const int64_t by = (int64_t)set.window - h2->peer_window;
+        empm__h2_charge(w, h2, 10);
+        for (k = 0; k < h2->nslots; k++) {
+            empm__h2_slot *s = empm__h2_slot_at(h2, k);
+            if (s->id == 0)
+                continue;
+            if (s->window + by > EMPM__H2_WINDOW_MOST)
+                return EMPM__H2_FLOW_CONTROL_ERROR;
+            s->window = (int32_t)(s->window + by);
+        }
+        h2->peer_window = set.window;
+    }
+    h2->begun = 2;
+    empm__h2_control(w, h2, EMPM__H2_SETTINGS, EMPM__H2_ACK, 0, NULL, 0);
+    return 0;
+}
+
+static int empm__h2_on_window(empm__worker *w, empm__h2 *h2,
+                              const empm__h2_frame *f, const unsigned char *p)
+{
+    const uint32_t n = empm__h2_u32(p) & 0x7fffffff;
+    empm__h2_slot *slot = NULL;
+    int32_t *window = &h2->window;
+    const int of_stream = f->stream != 0 ? EMPM__H2_OF_STREAM : 0;
+    empm__h2_charge(w, h2, 1);
+    if (f->stream != 0) {
+        slot = empm__h2_find(h2, f->stream);
+        if (slot == NULL && !empm__h2_was(h2, f->stream))
+            return h2->away == 2 && f->stream > h2->final
+                       ? 0 : EMPM__H2_PROTOCOL_ERROR;
+        if (slot == NULL)
+            return 0;
+        window = &slot->window;
+    }
+    if (n == 0)
+        return EMPM__H2_PROTOCOL_ERROR | of_stream;
+    if (*window > 0 && n > (uint32_t)(EMPM__H2_WINDOW_MOST - *window))
+        return EMPM__H2_FLOW_CONTROL_ERROR | of_stream;
+    *window = (int32_t)(*window + (int64_t)n);
+    return 0;
+}
+
+/* The client does not want a stream any more. Before anything of its answer has
+ * left that costs more: it may be a flood. */
+static int empm__h2_on_reset(empm__worker *w, empm__h2 *h2,
+                             const empm__h2_frame *f)
+{
+    empm__h2_slot *slot = empm__h2_find(h2, f->stream);
+    if (slot == NULL)
+        return empm__h2_was(h2, f->stream) ||
+                       (h2->away == 2 && f->stream > h2->final)
+                   ? (empm__h2_charge(w, h2, 1), 0) : EMPM__H2_PROTOCOL_ERROR;
+    empm__h2_charge(w, h2, slot->flags & EMPM__H2_HEAD_OUT ? 1 : 8);
+    slot->flags |= EMPM__H2_ENDED_IN;
+    empm__h2_cut(w, slot);
+    return 0;
+}
+
+/* The old priority is checked and forgotten. RFC 9113 5.3.2. */
+static int empm__h2_on_priority(empm__worker *w, empm__h2 *h2,
+                                const empm__h2_frame *f, const unsigned char *p)
+{
+    empm__h2_charge(w, h2, 1);
+    return (empm__h2_u32(p) & 0x7fffffff) == f->stream
+               ? EMPM__H2_PROTOCOL_ERROR | EMPM__H2_OF_STREAM : 0;
+}
+
+static int empm__h2_on_priority_update(empm__worker *w, empm__h2 *h2,
+                                       const empm__h2_frame *f,
+                                       const unsigned char *p)
+{
+    const uint32_t id = empm__h2_u32(p) & 0x7fffffff;
+    empm__h2_slot *slot = id == 0 ? NULL : empm__h2_find(h2, id);
+    empm__h2_charge(w, h2, 1);
+    if (slot != NULL)
+        empm__h2_priority(slot, (const char *)p + 4, f->length - 4);
+    return id == 0 ? EMPM__H2_PROTOCOL_ERROR : 0;
+}
+
+/* Deals with a whole frame. Returns 0, or an error code. */
+static int empm__h2_on_frame(empm__worker *w, empm__h2 *h2, char *scratch,
+                             const empm__h2_frame *f, const unsigned char *p)
+{
+    if (h2->begun < 2 && (f->type != EMPM__H2_SETTINGS ||
+                          (f->flags & EMPM__H2_ACK)))
+        return EMPM__H2_PROTOCOL_ERROR;
+    if (h2->block_stream != 0 && (f->type != EMPM__H2_CONTINUATION ||
+                                  f->stream != h2->block_stream))
+        return EMPM__H2_PROTOCOL_ERROR;
+    switch (f->type) {
+    case EMPM__H2_DATA:
+        return empm__h2_on_data(w, h2, f, p);
+    case EMPM__H2_HEADERS:
+        return empm__h2_on_headers(w, h2, scratch, f, p);
+    case EMPM__H2_PRIORITY:
+        return empm__h2_on_priority(w, h2, f, p);
+    case EMPM__H2_RST_STREAM:
+        return empm__h2_on_reset(w, h2, f);
+    case EMPM__H2_SETTINGS:
+        empm__h2_charge(w, h2, 1);
+        return empm__h2_on_settings(w, h2, f, p);
+    case EMPM__H2_PING:
+        empm__h2_charge(w, h2, 1);
+        if (!(f->flags & EMPM__H2_ACK))
+            empm__h2_control(w, h2, EMPM__H2_PING, EMPM__H2_ACK, 0, p, 8);
+        else if (h2->away == 1)        /* to ours: it has seen GOAWAY */
+            h2->drain_ms = w->now_ms;
+        return 0;
+    case EMPM__H2_WINDOW_UPDATE:
+        return empm__h2_on_window(w, h2, f, p);
+    case EMPM__H2_CONTINUATION:
+        return empm__h2_on_continuation(w, h2, scratch, f, p);
+    case EMPM__H2_PRIORITY_UPDATE:
+        return empm__h2_on_priority_update(w, h2, f, p);
+    default:                           /* GOAWAY: what is open is served */
+        empm__h2_charge(w, h2, 1);
+        return 0;
+    }
+}
+
+/* Is what has come of the preface right? Returns its length: it is whole; 0:
+ * more is to come, or it is wrong, which has been answered. */
+static size_t empm__h2_on_preface(empm__worker *w, empm__h2 *h2,
+                                  const char *data, size_t n)
+{
+    const size_t all = sizeof empm__h2_preface - 1;
+    if (memcmp(data, empm__h2_preface, empm__min(n, all)) != 0)
+        empm__h2_fail(w, h2, EMPM__H2_PROTOCOL_ERROR);
+    else if (n >= all) {
+        h2->begun = 1;
+        return all;
+    }
+    return 0;
+}
+
+/* Deals with all whole frames in n bytes, which stand in `scratch`. Returns how
+ * many bytes those were. */
+static size_t empm__h2_consume(empm__worker *w, empm__h2 *h2, char *scratch,
+                               size_t n)
+{
+    size_t at = 0;
+    if (h2->begun == 0 && (at = empm__h2_on_preface(w, h2, scratch, n)) == 0)
+        return 0;
+    while (!h2->ending && n - at >= EMPM__H2_FRAME_HEAD) {
+        const unsigned char *p = (const unsigned char *)scratch + at;
+        empm__h2_frame f;
+        int code;
+        empm__h2_frame_read(&f, p);
+        code = empm__h2_frame_judge(&f);
+        if (f.length > EMPM__H2_FRAME_MOST)    /* that is not skipped */
+            code = EMPM__H2_FRAME_SIZE_ERROR;
+        if (h2->begun < 2 && f.type != EMPM__H2_SETTINGS)
+            code = EMPM__H2_PROTOCOL_ERROR;
+        if (code == 0 || (code & EMPM__H2_OF_STREAM)) {
+            if (n - at < EMPM__H2_FRAME_HEAD + f.length)
+                return at;
+            if (code == 0)
+                code = empm__h2_on_frame(w, h2, scratch, &f,
+                                         p + EMPM__H2_FRAME_HEAD);
+            at += EMPM__H2_FRAME_HEAD + f.length;
+        }
+        if (code & EMPM__H2_OF_STREAM)
+            empm__h2_reset(w, h2, f.type == EMPM__H2_CONTINUATION
+                                      ? h2->last : f.stream,
+                           code & 0xff);
+        else if (code != 0)
+            empm__h2_fail(w, h2, code);
+    }
+    return at;
+}
+
+/* Keeps n bytes at p for the next read. */
+static void empm__h2_keep(empm__worker *w, empm__h2 *h2, const char *p,
+                          size_t n)
+{
+    EMPM_FREE(h2->rest);
+    h2->rest = NULL;
+    h2->rest_len = 0;
+    if (n == 0 || h2->ending)
+        return;
+    h2->rest = (unsigned char *)empm__worker_memory(w, NULL, n);
+    if (h2->rest == NULL) {
+        h2->gone = h2->ending = 1;
+        return;
+    }
+    memcpy(h2->rest, p, n);
+    h2->rest_len = (uint32_t)n;
+}
+
+/* Reads once, and deals with it. The scratch is ours meanwhile: on_head and
+ * on_body get another one. Returns as recv() of a transport does. */
+static ssize_t empm__h2_read(empm__worker *w, empm__h2 *h2)
+{
+    char *scratch = empm__worker_scratch(w);
+    size_t n, used;
+    ssize_t r;
+    if (scratch == NULL) {
+        errno = ENOMEM;
+        return EMPM__LOST;
+    }
+    r = empm__transport_of(h2->c)->recv(w, h2->c, scratch + h2->rest_len,
+                                        EMPM__H2_INPUT - h2->rest_len);
+    if (r <= 0)
+        return r;
+    w->turn_bytes += (uint32_t)r;
+    h2->io.got += r;
+    if (h2->rest_len > 0)
+        memcpy(scratch, h2->rest, h2->rest_len);
+    n = h2->rest_len + (size_t)r;
+    w->scratch = NULL;
+    used = empm__h2_consume(w, h2, scratch, n);
+    EMPM_FREE(w->scratch);
+    w->scratch = scratch;
+    empm__h2_keep(w, h2, scratch + used, n - used);
+    return r;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>h2-conn -- the life of a connection of HTTP/2, and of its streams
+ *
+ * A connection has one step: take back what streams have, read, run streams,
+ * make frames, send, until it has to wait. Streams of quick routes run in
+ * place, and their answers leave in one call; of the others this worker runs
+ * the first one when the connection waits, and the queue has the rest, as many
+ * as H2SessionWorkers. Its states are names for the status: READ_HEAD with
+ * streams, KEEPALIVE without, WRITE at its end.
+ *
+ * runs on   a worker that owns the connection
+ * ------------------------------------------------------------------------- */
+
+/* --- which protocols are served ------------------------------------------- */
+
+enum { EMPM__P_HTTP1 = 1, EMPM__P_H2 = 2, EMPM__P_H2C = 4, EMPM__P_OTHER = 8 };
+
+/* The protocols of Protocols, as bits. */
+static unsigned empm__h2_protocols(const empm_config *cfg)
+{
+    const char *s = cfg->protocols != NULL ? cfg->protocols : "";
+    unsigned on = 0;
+    while (*(s += strspn(s, " \t")) != '\0') {
+        const size_t n = strcspn(s, " \t");
+        on |= (unsigned)(empm__text_same(s, n, "http/1.1", 8) ? EMPM__P_HTTP1
+                         : empm__text_same(s, n, "h2", 2)     ? EMPM__P_H2
+                         : empm__text_same(s, n, "h2c", 3)    ? EMPM__P_H2C
+                                                            : EMPM__P_OTHER);
+        s += n;
+    }
+    return on;
+}
+
+static void empm__h2_check(const empm_config *cfg, const empm__chars *chars,
+                           empm__report *rep)
+{
+    const unsigned on = empm__h2_protocols(cfg);
+    (void)chars;
+    if (on == 0 || (on & EMPM__P_OTHER))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5902, "Protocols \"%.80s\": h2, "
+                         "h2c and http/1.1 are what there is",
+                         cfg->protocols != NULL ? cfg->protocols : "");
+}
+
+/* SUSPENDED: what has been written leaves first; and to wait is the
+ * connection's to arrange. */
+static enum empm__state empm__h2_do_suspended(empm__worker *w, empm__conn *c,
+                                              empm__wait *wait)
+{
+    const empm_request *req = empm__request_of(c);
+    enum empm__state next = EMPM__SUSPENDED;
+    if (req->io.out == NULL || req->failed)
+        next = empm__do_suspended(w, c, wait);
+    if (next == EMPM__SUSPENDED && !wait->turn_over)
+        wait->given = 1;
+    return next;
+}
+
+/* WRITE: lets a producer fill the queue; what is in it is the connection's to
+ * send. */
+static enum empm__state empm__h2_do_write(empm__worker *w, empm__conn *c,
+                                          empm__wait *wait)
+{
+    empm_request *req = empm__request_of(c);
+    int error;
+    while (req->answer == EMPM__STREAMING && !req->failed &&
+           req->io.out_left < EMPM_RESPONSE_BUFFER) {
+        if ((error = empm__response_produce(req)) < 0)
+            empm__response_fail(req, error, "the producer has failed");
+        w->turn_us = empm__now_us();
+        if (w->turn_us - w->turn_start_us >= EMPM_TURN_US)
+            break;
+    }
+    if (req->answer == EMPM__COMPLETE || req->failed)
+        empm__request_release(req);
+    wait->given = 1;
+    return EMPM__WRITE;
+}
+
+/* A stream cannot go on: a call that is owed comes first. */
+static enum empm__state empm__h2_stream_cut(empm__conn *c)
+{
+    empm__request_of(c)->failed = EMPM_ECLOSED;
+    return empm__request_of(c)->suspension >= EMPM__SUSP_WAITING
+               ? empm__http1_cut(c) : EMPM__WRITE;
+}
+
+static const empm__protocol empm__h2_stream_protocol = {
+    "h2", "HTTP/2.0",
+    { NULL, NULL, NULL, empm__do_handle, empm__h2_do_suspended,
+      empm__h2_do_write, NULL, NULL, NULL, NULL },
+    empm__http1_taken, empm__h2_stream_cut, empm__http1_retire,
+    empm__h2_head_write, empm__h2_piece, empm__h2_end, empm__h2_hint_write,
+    empm__h2_stream_given
+};
+
+/* --- the connection ------------------------------------------------------- */
+
+/* Is the handler of this stream likely to be quick? */
+static int empm__h2_is_quick(const empm__h2_slot *slot)
+{
+    const empm__route *r = empm__request_of(slot->c)->route;
+    return r == NULL || empm__load(&r->quick) >= EMPM__QUICK;
+}
+
+/* A stream that has run here or elsewhere is held again. */
+static void empm__h2_came_back(empm__worker *w, empm__h2_slot *slot)
+{
+    if (slot->flags & EMPM__H2_READY)
+        return;
+    if (slot->flags & EMPM__H2_CUT) {
+        slot->flags &= (uint8_t)~EMPM__H2_CUT;
+        empm__h2_cut(w, slot);
+    } else
+        empm__h2_drained(w, slot);
+}
+
+/* Runs the streams of quick routes, until the turn is over. Returns 1 if some
+ * are left. */
+static int empm__h2_run(empm__worker *w, empm__h2 *h2)
+{
+    uint32_t k;
+    for (k = 0; k < h2->nslots; k++) {
+        empm__h2_slot *slot = empm__h2_slot_at(h2, k);
+        if (slot->id == 0 || !(slot->flags & EMPM__H2_READY) ||
+            !empm__h2_is_quick(slot))
+            continue;
+        if (empm__turn_is_over(w))
+            return 1;
+        empm__h2_stream_run(w, slot);
+        empm__h2_came_back(w, slot);
+    }
+    return 0;
+}
+
+/* Is there one that the loop could still run? */
+static int empm__h2_has_quick(const empm__h2 *h2)
+{
+    uint32_t k;
+    for (k = 0; k < h2->nslots; k++) {
+        const empm__h2_slot *slot = empm__h2_slot_at(h2, k);
+        if (slot->id != 0 && (slot->flags & EMPM__H2_READY) &&
+            empm__h2_is_quick(slot))
+            return 1;
+    }
+    return 0;
+}
+
+/* Gives the streams of other routes to workers. The first one is this worker's
+ * once the connection waits, if it is going to: `wait`. */
+static void empm__h2_dispatch(empm__worker *w, empm__h2 *h2, empm__wait *wait)
+{
+    const uint32_t most = (uint32_t)w->cfg->h2_session_workers;
+    uint32_t k;
+    for (k = 0; k < h2->nslots && h2->working < most; k++) {
+        empm__h2_slot *slot = empm__h2_slot_at(h2, k);
+        if (slot->id == 0 || !(slot->flags & EMPM__H2_READY) ||
+            empm__h2_is_quick(slot))
+            continue;
+        slot->flags &= (uint8_t)~(EMPM__H2_HELD | EMPM__H2_READY);
+        slot->flags |= EMPM__H2_WORKS;
+        h2->working++;
+        if (wait != NULL && wait->next == EMPM__NIL)
+            wait->next = slot->record;
+        else
+            empm__queue_push(&w->engine->queue, slot->record);
+    }
+}
+
+/* The connection is lost: all streams are. */
+static void empm__h2_cut_all(empm__worker *w, empm__h2 *h2)
+{
+    uint32_t k;
+    for (k = 0; k < h2->nslots; k++)
+        if (empm__h2_slot_at(h2, k)->id != 0)
+            empm__h2_cut(w, empm__h2_slot_at(h2, k));
+}
+
+/* When the body of a stream is late, as empm__reading_on() has it. */
+static uint32_t empm__h2_body_deadline(const empm__worker *w,
+                                       const empm_request *req)
+{
+    const empm_config *cfg = w->cfg;
+    uint32_t at = empm__time_after(req->last_byte_ms, cfg->timeout_ms);
+    int64_t ms = cfg->body_timeout_ms;
+    if (ms <= 0)
+        return at;
+    if (cfg->body_min_rate > 0)
+        ms += req->received * 1000 / cfg->body_min_rate;
+    if (cfg->body_timeout_max_ms > 0 && ms > cfg->body_timeout_max_ms)
+        ms = cfg->body_timeout_max_ms;
+    return empm__time_earlier(at, empm__time_after(req->start_ms, ms));
+}
+
+/* Looks at what a stream waits for: body, or windows. Returns its deadline. One
+ * that is late has ended, or has its answer: EMPM__NEVER. */
+static uint32_t empm__h2_watch_slot(empm__worker *w, empm__h2_slot *slot)
+{
+    const empm_request *req = empm__request_of(slot->c);
+    uint32_t at = EMPM__NEVER;
+    int reads;
+    if (!(slot->flags & EMPM__H2_HELD) ||    /* then it is not ours to look */
+        (slot->flags & (EMPM__H2_CUT | EMPM__H2_READY)))
+        return at;
+    if ((reads = slot->c->state == EMPM__READ_BODY))
+        at = empm__h2_body_deadline(w, req);
+    else if (req->io.out != NULL && !empm__h2_may_send(slot->h2, slot)) {
+        if (slot->stalled_ms == EMPM__NEVER)
+            slot->stalled_ms = empm__time_after(w->now_ms, 0);
+        at = empm__time_after(slot->stalled_ms,
+                              w->cfg->h2_stream_timeout_ms > 0
+                                  ? w->cfg->h2_stream_timeout_ms
+                                  : w->cfg->timeout_ms);
+    }
+    if (at == EMPM__NEVER || !empm__time_is_late(at, w->now_ms))
+        return at;
+    empm__bump(&w->score->timeouts, 1u);
+    if (reads)
+        empm__h2_body_refuse(w, slot, 408);
+    else
+        empm__h2_reset(w, slot->h2, slot->id, EMPM__H2_CANCEL);
+    return EMPM__NEVER;
+}
+
+/* From here an idle connection has so long. */
+static int empm__h2_patience_ms(const empm_config *cfg)
+{
+    return cfg->keep_alive && cfg->keep_alive_timeout_ms > 0
+               ? cfg->keep_alive_timeout_ms
+               : empm__listener_patience_ms(cfg, 0);
+}
+
+/* Looks at the clock for all that the connection waits for. Returns its
+ * deadline. While there are streams it is one that a connection without them
+ * would have: so it hardly ever becomes an earlier one, of which the listener
+ * would have to be told. */
+static uint32_t empm__h2_watch(empm__worker *w, empm__h2 *h2)
+{
+    const uint32_t now = empm__step_clock(w);
+    uint32_t k, at = empm__time_after(now, empm__h2_patience_ms(w->cfg));
+    for (k = 0; k < h2->nslots; k++)
+        if (empm__h2_slot_at(h2, k)->id != 0)
+            at = empm__time_earlier(
+                at, empm__h2_watch_slot(w, empm__h2_slot_at(h2, k)));
+    if (h2->ending)
+        return at;
+    if (h2->begun < 2 || !h2->acked) {
+        if (empm__time_is_late(h2->opened_ms, now))
+            empm__h2_fail(w, h2, EMPM__H2_SETTINGS_TIMEOUT);
+        at = empm__time_earlier(at, h2->opened_ms);
+    }
+    if (h2->frame_ms != EMPM__NEVER) {
+        if (empm__time_is_late(h2->frame_ms, now))
+            empm__h2_fail(w, h2, EMPM__H2_ENHANCE_YOUR_CALM);
+        at = empm__time_earlier(at, h2->frame_ms);
+    }
+    if (h2->away == 1) {
+        if (empm__time_is_late(h2->drain_ms, now))
+            empm__h2_goaway(w, h2, h2->last, EMPM__H2_NO_ERROR);
+        at = empm__time_earlier(at, h2->drain_ms);
+    }
+    if (h2->streams == 0) {
+        if (h2->idle_ms == EMPM__NEVER)
+            h2->idle_ms = empm__time_after(now, empm__h2_patience_ms(w->cfg));
+        if (h2->away == 2)
+            h2->ending = 1;
+        else if (empm__time_is_late(h2->idle_ms, now)) {
+            empm__h2_goaway(w, h2, h2->last, EMPM__H2_NO_ERROR);
+            h2->ending = 1;
+        }
+        at = empm__time_earlier(at, h2->idle_ms);
+    } else
+        h2->idle_ms = EMPM__NEVER;
+    return at;
+}
+
+/* A stop: in two steps, if there is time, so that no request is lost that is on
+ * its way (RFC 9113 6.8). */
+static void empm__h2_stop(empm__worker *w, empm__h2 *h2)
+{
+    static const unsigned char ping[8] = { 'e', 'v', 'e', 'n', 't', 'm', 'p',
+                                           'm' };
+    if (h2->ending || h2->away == 2)
+        return;
+    if (empm__step_closes_idle(w))
+        empm__h2_goaway(w, h2, h2->last, EMPM__H2_NO_ERROR);
+    else if (h2->away == 0) {
+        empm__h2_goaway(w, h2, EMPM__H2_WINDOW_MOST, EMPM__H2_NO_ERROR);
+        empm__h2_control(w, h2, EMPM__H2_PING, 0, 0, ping, sizeof ping);
+        h2->drain_ms = empm__time_after(empm__step_clock(w), 1000);
+    }
+}
+
+/* Gives back all that the connection has, but not its descriptor. */
+static void empm__h2_free(empm__worker *w, empm__conn *c)
+{
+    empm__h2 *h2 = empm__h2_of(c);
+    if (h2 == NULL)
+        return;
+    empm__hpack_free(&h2->hpack);
+    empm__page_return(w, h2->slots);
+    EMPM_FREE(h2->rest);
+    EMPM_FREE(h2->block);
+    empm__io_end(w, &h2->io);
+    c->io = NULL;
+    EMPM_FREE(h2);
+}
+
+/* All streams have ended, and nothing more will come of it. */
+static enum empm__state empm__h2_leave(empm__worker *w, empm__conn *c)
+{
+    const int gone = empm__h2_of(c)->gone;
+    const int calm = empm__h2_of(c)->away == 2;
+    empm__h2_free(w, c);
+    if (calm)
+        c->flags |= EMPM__F_SHORT;
+    return gone ? EMPM__CLOSED : empm__step_finish(w, c, 1);
+}
+
+/* Reads, if that is the time for it: not while the socket is full, since an
+ * answer to what would come had to wait there. Returns 1 if more may come. */
+static int empm__h2_input(empm__worker *w, empm__h2 *h2)
+{
+    ssize_t r;
+    if (h2->ending || h2->io.out != NULL || (h2->c->flags & EMPM__F_DRAINED))
+        return 0;
+    r = empm__h2_read(w, h2);
+    if (r == 0 || r == EMPM__LOST)
+        h2->gone = h2->ending = 1;
+    if (h2->rest_len == 0 && h2->block_stream == 0)
+        h2->frame_ms = EMPM__NEVER;
+    else if (h2->frame_ms == EMPM__NEVER &&
+             (h2->rest_len < 4 || h2->rest[3] != EMPM__H2_DATA))
+        h2->frame_ms = empm__time_after(w->now_ms,
+                                        empm__listener_patience_ms(w->cfg, 0));
+    return r > 0;
+}
+
+/* Sends what is ready. Returns as empm__step_push() does. */
+static enum empm__flushed empm__h2_flush(empm__worker *w, empm__h2 *h2)
+{
+    empm__io *io = &h2->io;
+    enum empm__flushed r;
+    int64_t now;
+    if (h2->gone || io->out == NULL)
+        return EMPM__SENT;
+    r = empm__io_flush(w, h2->c, io);
+    if (r == EMPM__CUT)
+        h2->gone = h2->ending = 1;
+    if (r != EMPM__BLOCKED) {
+        io->write_deadline = EMPM__NEVER;
+        return r;
+    }
+    now = io->wire - (int64_t)empm__fd_unacked(h2->c->fd);
+    if (io->write_deadline != EMPM__NEVER &&
+        empm__time_is_late(io->write_deadline, empm__step_clock(w))) {
+        if (now - io->acked < (int64_t)w->cfg->timeout_ms *
+                                  w->cfg->response_min_rate / 1000 + 1) {
+            empm__bump(&w->score->timeouts, 1u);
+            h2->gone = h2->ending = 1;
+            return EMPM__CUT;
+        }
+        io->write_deadline = EMPM__NEVER;
+    }
+    if (io->write_deadline == EMPM__NEVER) {
+        io->acked = now;
+        io->write_deadline = empm__time_after(empm__step_clock(w),
+                                              w->cfg->timeout_ms);
+    }
+    return r;
+}
+
+/* Arranges what the connection waits for. Returns its state, or CLOSED. */
+static enum empm__state empm__h2_wait(empm__worker *w, empm__h2 *h2,
+                                      empm__wait *wait, uint32_t deadline)
+{
+    empm__conn *c = h2->c;
+    const int blocked = h2->io.out != NULL && !h2->gone;
+    if (h2->gone)                      /* it has done its part */
+        empm__conn_clear(c, EMPM__STICKY);
+    else if (blocked)
+        deadline = empm__time_earlier(deadline, h2->io.write_deadline);
+    if (!h2->gone && (blocked || !h2->ending) &&
+        empm__step_wait(w, c, wait, blocked ? h2->io.blocked
+                                            : (ssize_t)EMPM__WANTS_IN,
+                        deadline) < 0)
+        h2->gone = h2->ending = 1;
+    wait->deadline_ms = empm__time_earlier(wait->deadline_ms, deadline);
+    wait->want |= EMPM__WANT(EMPM__READY_OUTBOX | EMPM__READY_STOP);
+    wait->post = empm__time_until(deadline, h2->place_ms) < 0;
+    h2->place_ms = deadline;
+    empm__h2_dispatch(w, h2, wait);
+    if (h2->streams == 0 && h2->slots != NULL) {
+        empm__page_return(w, h2->slots);
+        h2->slots = NULL;
+        h2->nslots = 0;
+    }
+    return (enum empm__state)c->state;
+}
+
+/* The one step. */
+static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
+                                      empm__wait *wait)
+{
+    empm__h2 *h2 = empm__h2_of(c);
+    enum empm__flushed flushed;
+    uint32_t deadline;
+    int left, more, quick;
+    c->why = 0;
+    do {
+        empm__h2_drain(w, h2);
+        if (empm__load(&w->engine->abort))
+            h2->gone = h2->ending = 1;
+        else if (empm__load(&w->engine->stopping))
+            empm__h2_stop(w, h2);
+        more = empm__h2_input(w, h2);
+        quick = empm__h2_run(w, h2);
+        empm__h2_make_frames(w, h2);
+        deadline = empm__h2_watch(w, h2);
+        flushed = empm__h2_flush(w, h2);
+        if (h2->gone)
+            empm__h2_cut_all(w, h2);
+        left = empm__conn_noted(c, EMPM__READY_OUTBOX) ||
+               (flushed == EMPM__SENT && empm__h2_choose(h2) != NULL &&
+                !h2->ending);
+        if (flushed == EMPM__TURN_OVER || quick ||
+            ((more || left) && empm__turn_is_over(w))) {
+            empm__h2_dispatch(w, h2, NULL);
+            wait->turn_over = 1;
+            return (enum empm__state)c->state;
+        }
+    } while (more || left || empm__h2_has_quick(h2));
+    if (h2->ending && h2->streams == 0 && (h2->io.out == NULL || h2->gone))
+        return c->state == EMPM__WRITE ? empm__h2_leave(w, c)
+               : c->state == EMPM__KEEPALIVE ? EMPM__READ_HEAD : EMPM__WRITE;
+    if (h2->ending && c->state == EMPM__READ_HEAD)
+        return EMPM__WRITE;
+    if (!h2->ending && (h2->streams > 0) != (c->state == EMPM__READ_HEAD))
+        return h2->streams > 0 ? EMPM__READ_HEAD : EMPM__KEEPALIVE;
+    return empm__h2_wait(w, h2, wait, deadline);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>h2-wing -- how a connection comes to HTTP/2, and what is set up for it
+ *
+ * A connection begins as one of HTTP/1.1. Before its first head is read this
+ * wing is asked whether it is another one, by ALPN or by its first bytes, and
+ * takes it over with what has come. The records of streams are made when the
+ * first ones are needed.
+ * ------------------------------------------------------------------------- */
+
+static void empm__h2_taken(empm__worker *w, empm__conn *c)
+{
+    (void)w;
+    (void)c;
+}
+
+/* It ends when its streams have: they are told by its step. */
+static enum empm__state empm__h2_conn_cut(empm__conn *c)
+{
+    empm__h2 *h2 = empm__h2_of(c);
+    if (h2 == NULL)
+        return EMPM__CLOSED;
+    h2->gone = h2->ending = 1;
+    return h2->streams == 0 ? EMPM__CLOSED : EMPM__WRITE;
+}
+
+static const empm__protocol empm__h2_protocol = {
+    "h2", NULL,
+    { NULL, empm__h2_step, NULL, NULL, NULL, empm__h2_step, empm__h2_step,
+      NULL, empm__do_linger, NULL },
+    empm__h2_taken, empm__h2_conn_cut, empm__h2_free, NULL, NULL, NULL, NULL,
+    NULL
+};
+
+/* What we announce, and a window for all streams that no upload fills soon. */
+static void empm__h2_greet(empm__worker *w, empm__h2 *h2)
+{
+    const empm_config *cfg = w->cfg;
+    unsigned char set[24];
+    const uint32_t v[4][2] = {
+        { 3, (uint32_t)empm__min((size_t)cfg->h2_max_session_streams,
+                                 EMPM__H2_SLOTS) },
+        { 4, (uint32_t)cfg->h2_window_size },
+        { 6, (uint32_t)cfg->limit_request_head },
+        { 9, 1 }
+    };
+    size_t i;
+    for (i = 0; i < 4; i++) {
+        empm__hpack_set_u16(set + 6 * i, v[i][0]);
+        empm__h2_put_u32(set + 6 * i + 2, v[i][1]);
+    }
+    empm__h2_control(w, h2, EMPM__H2_SETTINGS, 0, 0, set, sizeof set);
+    empm__h2_control_u32(w, h2, EMPM__H2_WINDOW_UPDATE, 0,
+                         EMPM__H2_CREDIT - 65535);
+}
+
+/* The connection speaks HTTP/2 from here; what has come of it is in the request
+ * that it has. Returns 0: there is no memory. */
+static int empm__h2_begin(empm__worker *w, empm__conn *c)
+{
+    empm_request *req = empm__request_of(c);
+    const size_t n = req->io.in_end - req->io.in_start;
+    char *scratch = empm__worker_scratch(w);
+    empm__h2 *h2 = scratch == NULL ? NULL : (empm__h2 *)empm__worker_memory(
+                                                w, NULL, sizeof *h2);
+    size_t used;
+    if (h2 == NULL)
+        return 0;
+    memset(h2, 0, sizeof *h2);
+    h2->c = c;
+    h2->index = w->index;
+    h2->serial = empm__load(&c->serial);
+    h2->outbox = EMPM__NIL;
+    h2->window = h2->unasked = 65535;
+    h2->unasked = EMPM__H2_CREDIT;
+    h2->peer_window = 65535;
+    h2->budget = w->cfg->h2_frame_budget;
+    h2->budget_ms = w->now_ms;
+    h2->idle_ms = h2->frame_ms = h2->drain_ms = EMPM__NEVER;
+    h2->opened_ms = h2->place_ms = empm__load(&c->deadline_ms);
+    h2->io.spool_fd = -1;
+    h2->io.write_deadline = EMPM__NEVER;
+    empm__hpack_init(&h2->hpack);
+    memcpy(scratch, req->io.in + req->io.in_start, n);
+    empm__request_flight_end(w, c);
+    c->io = &h2->io;
+    empm__store(&c->protocol, (uint8_t)EMPM__H2);
+    empm__h2_greet(w, h2);
+    w->scratch = NULL;                 /* as empm__h2_read() does */
+    used = empm__h2_consume(w, h2, scratch, n);
+    EMPM_FREE(w->scratch);
+    w->scratch = scratch;
+    empm__h2_keep(w, h2, scratch + used, n - used);
+    return 1;
+}
+
+/* By ALPN, or by the first bytes that such a client sends (RFC 9113 3.3). Where
+ * only h2c is served there is nothing to find out. */
+static int empm__h2_other_protocol(empm__worker *w, empm__conn *c)
+{
+    const empm_request *req = empm__request_of(c);
+    const size_t n = req->io.in_end - req->io.in_start;
+    const int secure = empm__transport_of(c)->drop != NULL;
+    const unsigned on = empm__h2_protocols(w->cfg);
+    const char *chosen = secure && empm__transport_of(c)->variable != NULL
+                             ? empm__transport_of(c)->variable(c, "SSL_ALPN")
+                             : NULL;
+    if (w->engine->admin || !(on & (secure ? EMPM__P_H2 : EMPM__P_H2C)))
+        return 0;
+    if (secure ? chosen == NULL || strcmp(chosen, "h2") != 0
+               : (on & EMPM__P_HTTP1) &&
+                     (n < 16 || memcmp(req->io.in + req->io.in_start,
+                                       empm__h2_preface, 16) != 0))
+        return 0;
+    return empm__h2_begin(w, c);
+}
+
+/* --- the wing ------------------------------------------------------------- */
+
+/* Its own records of streams. */
+static int empm__h2_server_new(empm_server *s, const empm_server *old,
+                               empm__report *rep)
+{
+    const empm_config *cfg = s->cfg;
+    const unsigned on = empm__h2_protocols(cfg);
+    (void)old;
+    (void)rep;
+    if (!(on & EMPM__P_H2C) &&
+        (!(on & EMPM__P_H2) || !empm__config_has_tls(cfg)))
+        return EMPM_OK;
+    s->other_protocol = empm__h2_other_protocol;
+    s->stream_free = empm__h2_record_return;
+    s->alpn_h2 = (on & EMPM__P_H2) != 0;
+    s->streams_most = cfg->h2_max_streams > 0
+                          ? (uint32_t)cfg->h2_max_streams
+                          : 64u * (uint32_t)cfg->threads_per_child;
+    return EMPM_OK;
+}
+
+#  define EMPM__H2_PROTOCOL        empm__h2_protocol
+#  define EMPM__H2_STREAM_PROTOCOL empm__h2_stream_protocol
+
+static const empm__wing empm__h2_wing = {
+    empm__h2_check, empm__h2_server_new, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL, NULL, NULL, "http2", NULL, NULL, NULL
+};
+
+#else
+
+static void empm__h2_check(const empm_config *cfg, const empm__chars *chars,
+                           empm__report *rep)
+{
+    (void)chars;
+    if (cfg->protocols != NULL && strstr(cfg->protocols, "h2c") != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5902, "Protocols %.80s: built "
+                         "without HTTP/2", cfg->protocols);
+}
+
+#  define EMPM__H2_PROTOCOL        empm__http1     /* no record has it */
+#  define EMPM__H2_STREAM_PROTOCOL empm__http1
+
+static const empm__wing empm__h2_wing = EMPM__WING_OFF(empm__h2_check);
+
+#endif /* EVENTMPM_NO_HTTP2 */
+
 /* ---------------------------------------------------------------------------
  * >>health -- may a balancer send more?
  * ------------------------------------------------------------------------- */
@@ -39498,7 +42915,7 @@ static const empm__wing *const *empm__wings(void)
         &empm__forms_wing,
         /* a preflight has no user, and a user may only try so often */
         &empm__cors_wing, &empm__rate_wing, &empm__auth_wing,
-        &empm__session_wing, &empm__ws_wing, NULL
+        &empm__session_wing, &empm__ws_wing, &empm__h2_wing, NULL
     };
     return wings;
 }
@@ -39507,7 +42924,8 @@ static const empm__wing *const *empm__wings(void)
 static const empm__protocol *empm__protocol_of(const empm__conn *c)
 {
     static const empm__protocol *const list[EMPM__PROTOCOLS] = {
-        &empm__http1, &empm__http1, &EMPM__LINK_PROTOCOL
+        &empm__http1, &empm__http1, &EMPM__LINK_PROTOCOL,
+        &EMPM__H2_PROTOCOL, &EMPM__H2_STREAM_PROTOCOL
     };
     return list[empm__load(&c->protocol)];
 }
@@ -44779,6 +48197,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5831  SessionCookieName is no token
  *   5832  that a session is logged out cannot be remembered
  *   5833  the system gives no random bytes: no session can begin
+ *   5901  an HTTP/2 connection ends with GOAWAY, for what its client has done
+ *   5902  Protocols has a word that is none, or of what is not built
  *   6001  the Origin of a WebSocket is not allowed: 403
  *   6002  a WebSocket is closed for what it has sent, and the code
  *   6003  a WebSocket has given no sign of life, and is dropped

@@ -4864,6 +4864,11 @@ TEST(config, every_directive_from_a_file)
         { "MaxConnectionsPerPeer", "20", "20" },
         { "SharedStoreSize", "1048576", "1048576" },
         { "RateLimitSize", "65536", "65536" },
+        { "Protocols", "h2 h2c", "h2 h2c" },
+        { "H2MaxSessionStreams", "20", "20" }, { "H2SessionWorkers", "2", "2" },
+        { "H2MaxStreams", "700", "700" }, { "H2WindowSize", "70000", "70000" },
+        { "H2StreamTimeout", "9", "9000" }, { "H2MaxStreamErrors", "3", "3" },
+        { "H2FrameBudget", "50", "50" },
         { "SessionSecretFile", "/x", "/x" },
         { "SessionCookieName", "__Host-s", "__Host-s" },
         { "SessionMaxAge", "5", "5000" }, { "SessionIdleTimeout", "0", "0" },
@@ -6698,7 +6703,7 @@ TEST(handover, the_slab_gives_each_record_once)
     empm__slab sl;
     uint32_t i, k;
     memset(seen, 0, sizeof seen);
-    CHECK_INT(empm__slab_init(&sl, 2500, 1), EMPM_OK);
+    CHECK_INT(empm__slab_init(&sl, 2500, 0, 1), EMPM_OK);
     for (k = 0; k < 2500; k++) {
         i = empm__slab_borrow(&sl);
         CHECK(i < 2500 && !seen[i]);
@@ -7207,6 +7212,7 @@ TEST(transport, one_that_does_all_it_may)
  * QUEUE: another model, of who listens and who is woken; see there.
  * MOVE: another one, of children that pass connections on.
  * LINKS: another one, of output that others leave for a connection.
+ * STREAMS: another one, of the streams of an HTTP/2 connection.
  *
  * Not here: EPOLLOUT (as IN), STOP and the gate (as RESUME and the inbox).
  *
@@ -7292,6 +7298,15 @@ TEST(transport, one_that_does_all_it_may)
  *   DEATH_UNHEARD           MOVE: a death rings
  *   CLOSE_FIRST             MOVE: send, then close
  *   NO_ROOM                 MOVE: take what a worker has time for
+ *   DRAIN_THEN_CLEAR        STREAMS: clear BOX, then empty the box
+ *   KICK_BEFORE_PUSH        STREAMS: publish, then kick
+ *   RELEASE_IGNORES_BOX     STREAMS: a release wants BOX
+ *   TAKE_NO_CAS             STREAMS: a kick is one CAS
+ *   KICK_NO_GEN             STREAMS: a kick compares the generation
+ *   RETIRE_EARLY            STREAMS: a connection outlives its streams
+ *   FREED_BY_WORKER         STREAMS: the listener frees what it has listed
+ *   GONE_NOT_TOLD           STREAMS: suspended streams hear that it is gone
+ *   NOT_POSTED              STREAMS: a suspension is posted
  *
  * What make test-model runs, and what has to come out (FAIL: spin finds it):
  *
@@ -7387,6 +7402,18 @@ TEST(transport, one_that_does_all_it_may)
  *   FAIL safe -DMOVE -DMUT_DEATH_UNHEARD -DDEATHS=1
  *   FAIL safe -DMOVE -DMUT_CLOSE_FIRST -DCONNS=3 -DREQS=2
  *   FAIL safe -DMOVE -DMUT_NO_ROOM -DREQS=2
+ *   ok   safe -DSTREAMS -DATONCE=1
+ *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DREQS=3
+ *   ok   safe -DSTREAMS -DQUIET -DRESUMES=1
+ *   FAIL safe -DSTREAMS -DMUT_DRAIN_THEN_CLEAR
+ *   FAIL safe -DSTREAMS -DMUT_KICK_BEFORE_PUSH
+ *   FAIL safe -DSTREAMS -DMUT_RELEASE_IGNORES_BOX
+ *   FAIL safe -DSTREAMS -DMUT_TAKE_NO_CAS
+ *   FAIL safe -DSTREAMS -DMUT_KICK_NO_GEN
+ *   FAIL safe -DSTREAMS -DMUT_RETIRE_EARLY
+ *   FAIL safe -DSTREAMS -DMUT_FREED_BY_WORKER
+ *   FAIL safe -DSTREAMS -DMUT_GONE_NOT_TOLD
+ *   FAIL safe -DSTREAMS -DMUT_NOT_POSTED -DQUIET
  */
 #ifndef N
 #define N 1
@@ -7429,6 +7456,293 @@ TEST(transport, one_that_does_all_it_may)
 #define WHEN(x, ...)      CAT(ONLY_, ON(x))(__VA_ARGS__)
 #define UNLESS(x, ...)    CAT(BUT_, ON(x))(__VA_ARGS__)
 
+#ifdef STREAMS
+/* --------------------------------------------------------------------------
+ * Streams.  A model of >>h2: one connection whose REQS requests come, then the
+ * end; N records for its streams, ATONCE of them at work at a time; two
+ * workers, the listener, and a thread that resumes.  DUE deadlines of suspended
+ * streams pass.  QUIET: the end comes only when nothing moves any more.
+ *
+ * A stream belongs to its connection (its turn has not come, or its answer is
+ * in the box), to the queue, to a worker, or to the listener (it is suspended);
+ * but for the last of these its word says OWNED.  A worker that is done with
+ * one puts it into the connection's box, and kicks: takes the connection if it
+ * waits, notes BOX if somebody owns it.
+ * -------------------------------------------------------------------------- */
+#ifndef REQS
+#define REQS 2
+#endif
+#ifndef ATONCE
+#define ATONCE 2
+#endif
+#ifndef DUE
+#define DUE 1
+#endif
+#undef N
+#define N 2
+#define NOBODY   0
+#define LISTENER 3
+#define QUEUED   4
+#define CONN     5
+#define FREE     6
+#define THE_CONN N                  /* in the queue, beside 0 to N - 1 */
+
+/* the connection: bits of its word, its owner, what that alone knows */
+bool c_owned, c_in, c_box, c_retired;
+bit  c_gen;
+byte c_own = NOBODY;
+byte came, opened, refs, running;
+bool fin, gone;
+bool edge;                          /* in the poller */
+/* the box, by stream: it is done; or it has written and goes on */
+bool box_done[N], box_bytes;
+/* the streams: bits of their words, their owners */
+bool s_owned[N], s_resume[N], s_gone[N], s_retired[N], s_posted[N];
+byte s_own[N] = FREE;
+bool alive[N], held[N], suspended[N], told[N];
+bool listed[N], wheel[N];
+byte resumes, dues;
+chan q = [N + 1] of { byte };
+
+inline enqueue(i) { assert(s_own[i] != QUEUED); s_own[i] = QUEUED; q!i }
+
+/* The connection's owner frees a stream: at once, or by the listener, if that
+ * may have it on its wheel. */
+inline free_stream(i)
+{
+    if
+    :: listed[i] && !ON(MUT_FREED_BY_WORKER) ->
+        s_retired[i] = 1; s_posted[i] = 1; s_own[i] = LISTENER
+    :: else -> assert(!wheel[i]); alive[i] = 0; s_own[i] = FREE
+    fi
+}
+
+/* Streams whose turn has come go to the queue. */
+inline dispatch()
+{
+    i = 0;
+    do
+    :: i < N ->
+        IF(held[i] && running < ATONCE && !gone,
+           held[i] = 0; running++; assert(s_own[i] == CONN); enqueue(i));
+        i++
+    :: else -> break
+    od;
+    i = 0
+}
+
+proctype Worker(byte me)
+{
+    byte x, i; bool got, more; bit g;
+next:
+    x = 0; i = 0; got = 0; more = 0;
+end:
+    q?x;
+    if
+    :: x == THE_CONN -> assert(c_own == QUEUED); c_own = me; goto conn
+    :: else -> assert(s_own[x] == QUEUED && alive[x]); s_own[x] = me;
+        g = c_gen                   /* the stream counts: it cannot change */
+    fi;
+    /* the handler, or the function of its suspension */
+    if
+    :: goto answer
+    :: !suspended[x] -> suspended[x] = 1; goto suspend
+    fi;
+suspend:
+    skip; d_step { box_bytes = 1; listed[x] = 1 };
+    d_step {                        /* release */
+        if
+        :: s_resume[x] || s_gone[x] -> s_resume[x] = 0; got = 1
+        :: else -> s_owned[x] = 0; s_own[x] = NOBODY; got = 0
+        fi
+    };
+    IF(got, got = 0; goto answer);
+    UNLESS(MUT_NOT_POSTED, s_posted[x] = 1;)
+    goto kick;
+answer:
+    if
+    :: ON(MUT_KICK_BEFORE_PUSH) ->
+        d_step {
+            if
+            :: !c_owned -> c_owned = 1; c_in = 0; c_own = me; got = 1
+            :: else -> c_box = 1; got = 0
+            fi
+        };
+        d_step { assert(s_own[x] == me); s_own[x] = CONN; box_done[x] = 1 };
+        if :: got -> goto conn :: else -> goto next fi
+    :: else ->                      /* push; from here x is not ours */
+        d_step { assert(s_own[x] == me); s_own[x] = CONN; box_done[x] = 1 }
+    fi;
+kick:
+    if
+    :: ON(MUT_TAKE_NO_CAS) ->
+        got = !c_owned;
+        if
+        :: got -> c_owned = 1; assert(c_own == NOBODY); c_own = me
+        :: else -> c_box = 1
+        fi
+    :: else ->
+        d_step {
+            assert(!c_retired || !ON(MUT_KICK_NO_GEN));
+            if
+            :: g != c_gen && !ON(MUT_KICK_NO_GEN) -> got = 0
+            :: else ->
+                assert(!c_retired);
+                if
+                :: !c_owned -> assert(c_own == NOBODY);
+                    c_owned = 1; c_in = 0; c_own = me; got = 1
+                :: else -> c_box = 1; got = 0
+                fi
+            fi
+        }
+    fi;
+    if :: got -> skip :: else -> goto next fi;
+conn:
+    /* empties the box: clear BOX first, then look */
+    assert(c_own == me);
+    UNLESS(MUT_DRAIN_THEN_CLEAR, c_box = 0;)
+    d_step {
+        box_bytes = 0;
+        i = 0;
+        do
+        :: i < N ->
+            IF(box_done[i], box_done[i] = 0; assert(s_own[i] == CONN);
+                            running--; refs--; free_stream(i));
+            i++
+        :: else -> break
+        od;
+        i = 0
+    };
+    WHEN(MUT_DRAIN_THEN_CLEAR, c_box = 0;)
+    d_step { dispatch() };
+    /* reads */
+    c_in = 0;
+    d_step {
+        more = 0;
+        if
+        :: came > opened && !gone ->
+            i = 0;
+            do :: i < N && s_own[i] != FREE -> i++ :: else -> break od;
+            IF(i < N,
+                s_own[i] = CONN; alive[i] = 1; s_owned[i] = 1; s_resume[i] = 0;
+                s_gone[i] = 0; suspended[i] = 0; listed[i] = 0; told[i] = 0;
+                held[i] = 1; refs++);
+            opened++; more = 1; i = 0    /* without a record it is refused */
+        :: came == opened && fin -> gone = 1
+        :: else
+        fi;
+        dispatch()
+    };
+    IF(more, goto conn);
+    /* gone: what is here is freed, the others hear of it */
+    if
+    :: gone ->
+        i = 0;
+        do
+        :: i < N ->
+            d_step {
+                if
+                :: held[i] -> held[i] = 0; refs--; free_stream(i)
+                :: !held[i] && alive[i] && !told[i] && !box_done[i] &&
+                   !s_retired[i] && s_own[i] != CONN && !ON(MUT_GONE_NOT_TOLD)
+                   -> told[i] = 1;
+                    if
+                    :: !s_owned[i] -> s_owned[i] = 1; enqueue(i)
+                    :: else -> s_gone[i] = 1
+                    fi
+                :: else
+                fi
+            };
+            i++
+        :: else -> break
+        od;
+        i = 0
+    :: else
+    fi;
+    skip;
+    d_step {                        /* retire, or release */
+        if
+        :: gone && (refs == 0 || ON(MUT_RETIRE_EARLY)) ->
+            c_retired = 1; c_gen = 1 - c_gen; c_own = FREE; more = 0
+        :: !gone && c_in || (c_box && !ON(MUT_RELEASE_IGNORES_BOX)) -> more = 1
+        :: else -> c_owned = 0; c_own = NOBODY; more = 0
+        fi
+    };
+    if :: more -> goto conn :: else -> goto next fi
+}
+
+proctype Listener()
+{
+    byte i;
+end:
+    do
+    :: edge ->
+        d_step {
+            edge = 0;
+            if
+            :: c_retired
+            :: !c_retired && !c_owned -> c_owned = 1; assert(c_own == NOBODY);
+                c_own = QUEUED; q!THE_CONN
+            :: else -> c_in = 1
+            fi
+        }
+    :: s_posted[0] || s_posted[N - 1] ->
+        d_step { i = (s_posted[0] -> 0 : N - 1); s_posted[i] = 0 };
+        d_step {
+            if
+            :: s_retired[i] -> s_retired[i] = 0; wheel[i] = 0; alive[i] = 0;
+                assert(s_own[i] == LISTENER); s_own[i] = FREE
+            :: !s_retired[i] && alive[i] && listed[i] -> wheel[i] = 1;
+                IF(!s_owned[i] && s_resume[i],
+                    s_owned[i] = 1; s_resume[i] = 0;
+                    assert(s_own[i] == NOBODY); enqueue(i))
+            :: else                 /* of an earlier life: no harm */
+            fi;
+            i = 0
+        }
+    :: atomic { dues < DUE && wheel[0] && alive[0] && !s_owned[0] &&
+                s_own[0] == NOBODY -> dues++; s_owned[0] = 1; enqueue(0) }
+    od
+}
+
+proctype Resumer()
+{
+end:
+    do
+    :: atomic { resumes < RESUMES && alive[0] && suspended[0] &&
+                !s_retired[0] && s_own[0] != CONN ->
+                resumes++; s_resume[0] = 1;
+                IF(!s_owned[0], s_posted[0] = 1) }
+    od
+}
+
+init
+{
+    byte i;
+    atomic { run Listener(); run Worker(1); run Worker(2); run Resumer() };
+    do
+    :: came < REQS -> atomic { came++; edge = 1 }
+#ifndef QUIET
+    :: came == REQS && !fin -> atomic { fin = 1; edge = 1 }
+#endif
+    :: came == REQS && !fin && timeout ->    /* all is quiet */
+        atomic { assert(s_own[0] != NOBODY || wheel[0]);
+                 assert(!box_bytes && !box_done[0] && !box_done[N - 1]);
+                 fin = 1; edge = 1 }
+    :: fin && timeout -> break
+    od;
+    skip;
+    d_step {
+        assert(c_retired && refs == 0 && running == 0 && len(q) == 0);
+        i = 0;
+        do
+        :: i < N -> assert(s_own[i] == FREE && !wheel[i] && !box_done[i]); i++
+        :: else -> break
+        od
+    }
+}
+
+#else
 #ifdef MOVE
 /* --------------------------------------------------------------------------
  * Children as one server.  A model of >>exchange: KIDS children of one worker
@@ -8499,6 +8813,7 @@ init
     }
 }
 #endif /* MOVE, QUEUE, LINKS */
+#endif /* STREAMS */
 #endif /* >>model end */
 
 /* ---------------------------------------------------------------------------
@@ -8517,7 +8832,7 @@ typedef struct wheel_rig {
 /* `n` records, none of which is in the wheel. */
 static void rig_init(wheel_rig *r, uint32_t n, uint32_t now)
 {
-    empm__slab_init(&r->slab, n, 1);
+    empm__slab_init(&r->slab, n, 0, 1);
     while (n-- > 0)
         empm__slab_conn(&r->slab, empm__slab_borrow(&r->slab))->place =
             EMPM__NEVER;
@@ -8679,7 +8994,7 @@ TEST(queue, every_job_runs_once_and_the_queue_rests)
     uint64_t until = empm__now_us() + 10000000u;
     memset(t, 0, sizeof t);
     memset(pushed, 0, sizeof pushed);
-    empm__slab_init(&r->slab, 64, 1);
+    empm__slab_init(&r->slab, 64, 0, 1);
     for (i = 0; i < 64; i++)
         empm__slab_borrow(&r->slab);
     empm__queue_init(&r->q, &r->slab, r->sleepers, QUEUE_THREADS, 2, &r->score);
@@ -11166,7 +11481,7 @@ static void tls_ask(fixture *f, const char *how);
  * beyond an array in the second case. */
 SERVED_TLS(tls, other_protocols_are_refused_also_when_resuming, NULL)
 {
-    static const char *foreign[] = { "foo", "h2" };
+    static const char *foreign[] = { "foo", "h3" };
     tls_client t;
     tl_init(&t, f);
     CHECK(tl_open(&t, "localhost", 0));
@@ -13558,8 +13873,8 @@ SERVED_TLS(tls, odd_hellos, NULL)
           EXTRA("\0\x2b\0\3\2\3\4"), 0, 0, 0, 70 },
         { "both versions",  1, 0, 0, 0, 0,
           EXTRA("\0\x2b\0\5\4\3\4\3\3"), 0, 0, 0, 0 },
-        { "h2 only",        1, 0, 0, 0, 0,
-          EXTRA("\0\x10\0\5\0\3\2h2"), 0, 0, 0, 120 }
+        { "h3 only",        1, 0, 0, 0, 0,
+          EXTRA("\0\x10\0\5\0\3\2h3"), 0, 0, 0, 120 }
     };
     EACH(rows, i) {
         client k = client_of(f);
@@ -13584,7 +13899,7 @@ SERVED_TLS(tls, odd_hellos, NULL)
 /* The log tells an operator why a handshake was refused, at level info. */
 SERVED_TLS(tls, refusals_are_told_at_info, "LogLevel info")
 {
-    static const char *protocols[] = { "h2" };
+    static const char *protocols[] = { "h3" };
     static const char unknown[] = "\x15\3\3\0\2\2\x30";   /* unknown_ca */
     tls_hello_row row;
     str hello = STR_EMPTY;
@@ -13601,7 +13916,7 @@ SERVED_TLS(tls, refusals_are_told_at_info, "LogLevel info")
     tl_init(&t, f);
     br_ssl_engine_set_protocol_names(&t.ssl.eng, protocols, 1);
     CHECK(!tl_open(&t, "localhost", 0));
-    CHECK_SOON(fx_log_has(f, "http/1.1 (ALPN)"), 2000);
+    CHECK_SOON(fx_log_has(f, "no protocol of ours (ALPN)"), 2000);
     tl_again(&t);
     br_ssl_engine_set_protocol_names(&t.ssl.eng, NULL, 0);
     CHECK(br_ssl_client_reset(&t.ssl, "localhost", 0));
@@ -31556,6 +31871,1046 @@ LIVE(status, admin_answers_while_all_workers_are_blocked)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>h2 -- HTTP/2: fields, frames, streams
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_HTTP2
+
+/* The sink of a test: "name: value" lines. */
+static void hpack_line(void *to, const empm__hpack_field *f)
+{
+    str *s = (str *)to;
+
+    if (f->name == NULL || f->value == NULL)
+        str_addf(s, "%d: %d\n", (int)f->name_len, (int)f->value_len);
+    else {
+        str_add(s, f->name, f->name_len);
+        str_add(s, ": ", 2);
+        str_add(s, f->value, f->value_len);
+        str_add(s, "\n", 1);
+    }
+}
+
+/* Decodes what a text of hexadecimal digits says; the result of the decoder. */
+static int hpack_take(empm__hpack *t, const char *hex, str *lines)
+{
+    static char scratch[65536];
+    unsigned char in[1024];
+    unsigned byte;
+    size_t n = 0;
+
+    for (; sscanf(hex, "%2x", &byte) == 1; hex += 2 + (hex[2] == ' '))
+        in[n++] = (unsigned char)byte;
+    str_free(lines);
+    str_addf(lines, "%s", "");
+    return empm__hpack_decode(t, in, n, scratch, sizeof scratch, hpack_line,
+                              lines);
+}
+
+/* The examples of RFC 7541, appendix C: in each group one table for all. */
+TEST(h2, hpack_examples_of_the_rfc)
+{
+    static const struct { const char *hex, *lines; uint32_t max, size; }
+    rows[] = {
+        /* C.2.1 to C.2.4 */
+        { "400a637573746f6d2d6b65790d637573746f6d2d686561646572",
+          "custom-key: custom-header\n", 4096, 55 },
+        { "040c2f73616d706c652f70617468", ":path: /sample/path\n", 4096, 0 },
+        { "100870617373776f726406736563726574", "password: secret\n", 4096, 0 },
+        { "82", ":method: GET\n", 4096, 0 },
+        /* C.3 */
+        { "828684410f7777772e6578616d706c652e636f6d",
+          ":method: GET\n:scheme: http\n:path: /\n"
+          ":authority: www.example.com\n", 4096, 57 },
+        { "828684be58086e6f2d6361636865",
+          ":method: GET\n:scheme: http\n:path: /\n"
+          ":authority: www.example.com\ncache-control: no-cache\n", 0, 110 },
+        { "828785bf400a637573746f6d2d6b65790c637573746f6d2d76616c7565",
+          ":method: GET\n:scheme: https\n:path: /index.html\n"
+          ":authority: www.example.com\ncustom-key: custom-value\n", 0, 164 },
+        /* C.4: the same in the Huffman code */
+        { "828684418cf1e3c2e5f23a6ba0ab90f4ff",
+          ":method: GET\n:scheme: http\n:path: /\n"
+          ":authority: www.example.com\n", 4096, 57 },
+        { "828684be5886a8eb10649cbf",
+          ":method: GET\n:scheme: http\n:path: /\n"
+          ":authority: www.example.com\ncache-control: no-cache\n", 0, 110 },
+        { "828785bf408825a849e95ba97d7f8925a849e95bb8e8b4bf",
+          ":method: GET\n:scheme: https\n:path: /index.html\n"
+          ":authority: www.example.com\ncustom-key: custom-value\n", 0, 164 },
+        /* C.6: entries are dropped */
+        { "488264025885aec3771a4b6196d07abe941054d444a8200595040b8166e082a62d1b"
+          "ff6e919d29ad171863c78f0b97c8e9ae82ae43d3",
+          ":status: 302\ncache-control: private\n"
+          "date: Mon, 21 Oct 2013 20:13:21 GMT\n"
+          "location: https://www.example.com\n", 256, 222 },
+        { "4883640effc1c0bf",
+          ":status: 307\ncache-control: private\n"
+          "date: Mon, 21 Oct 2013 20:13:21 GMT\n"
+          "location: https://www.example.com\n", 0, 222 },
+        { "88c16196d07abe941054d444a8200595040b8166e084a62d1bffc05a839bd9ab77ad"
+          "94e7821dd7f2e6c7b335dfdfcd5b3960d5af27087f3672c1ab270fb5291f95873160"
+          "65c003ed4ee5b1063d5007",
+          ":status: 200\ncache-control: private\n"
+          "date: Mon, 21 Oct 2013 20:13:22 GMT\n"
+          "location: https://www.example.com\ncontent-encoding: gzip\n"
+          "set-cookie: foo=ASDJKHQKBZXOQWEOPIUAXQWEOIU; max-age=3600; "
+          "version=1\n", 0, 215 }
+    };
+    empm__hpack t;
+    str lines = STR_EMPTY;
+
+    empm__hpack_init(&t);
+    EACH(rows, i) {
+        context("%s", rows[i].hex);
+        if (rows[i].max > 0) {
+            empm__hpack_free(&t);
+            t.max = rows[i].max;
+        }
+        CHECK_INT(hpack_take(&t, rows[i].hex, &lines), EMPM_OK);
+        CHECK_STR(lines.p, rows[i].lines);
+        CHECK_INT(t.size, rows[i].size);
+    }
+    empm__hpack_free(&t);
+    str_free(&lines);
+}
+
+/* What the RFC forbids is an error of the connection, wherever it stands. */
+TEST(h2, hpack_refuses)
+{
+    static const struct { const char *hex; int result; } rows[] = {
+        { "80", EMPM_EINVAL },                /* index 0 */
+        { "be", EMPM_EINVAL },                /* behind the tables */
+        { "7e0161", EMPM_EINVAL }, { "0f310161", EMPM_EINVAL },
+        { "", EMPM_OK }, { "3f", EMPM_EINVAL },    /* a number that is cut */
+        { "3fe11f", EMPM_OK }, { "3fe21f", EMPM_EINVAL },  /* 4096, 4097 */
+        { "2020", EMPM_OK }, { "202020", EMPM_EINVAL },
+        { "8220", EMPM_EINVAL },              /* a new size behind a field */
+        { "ff8080808000", EMPM_EINVAL },      /* a number of five bytes more */
+        { "82ffffffff0f", EMPM_EINVAL },
+        { "40", EMPM_EINVAL }, { "4001", EMPM_EINVAL },
+        { "400161", EMPM_EINVAL }, { "40016101", EMPM_EINVAL },
+        { "4001610161", EMPM_OK }, { "0001610161", EMPM_OK },
+        { "4001617fffffff7f", EMPM_EINVAL },  /* longer than the block */
+        { "00016181ff", EMPM_EINVAL },        /* 8 bits of padding */
+        { "00016184ffffffff", EMPM_EINVAL },  /* EOS */
+        { "0001618118", EMPM_EINVAL },        /* padding with zeros */
+        { "000161811f", EMPM_OK },            /* "a": 00011, and 1s */
+        { "00016180", EMPM_OK }
+    };
+    empm__hpack t;
+    str lines = STR_EMPTY;
+
+    EACH(rows, i) {
+        context("%s", rows[i].hex);
+        empm__hpack_init(&t);
+        CHECK_INT(hpack_take(&t, rows[i].hex, &lines), rows[i].result);
+        empm__hpack_free(&t);
+    }
+    str_free(&lines);
+}
+
+/* Numbers and texts of any size survive the way there and back; what does not
+ * fit is told by its length; a field larger than the table empties it. */
+TEST(h2, hpack_there_and_back)
+{
+    static const size_t sizes[] = { 0, 1, 14, 15, 16, 126, 127, 128, 254, 255,
+                                    4000, 4063, 4064, 4065, 20000, 40000 };
+    static char text[40001], scratch[65536];
+    static unsigned char out[90000];
+    unsigned char *at;
+    empm__hpack t;
+    str lines = STR_EMPTY, want = STR_EMPTY;
+    int status;
+
+    memset(text, 'x', sizeof text - 1);
+    empm__hpack_init(&t);
+    EACH(sizes, i) {
+        const int n = (int)sizes[i];
+        context("%d", n);
+        str_free(&lines);
+        str_free(&want);
+        str_addf(&want, ":status: 200\ncontent-type: ");
+        str_add(&want, text, sizes[i]);
+        str_add(&want, "\n", 1);
+        str_add(&want, text, sizes[i]);
+        str_addf(&want, ": v\n");
+        at = empm__hpack_put_status(out, 200);
+        at = empm__hpack_put(at, "Content-Type", 12, text, sizes[i]);
+        at = empm__hpack_put(at, text, sizes[i], "v", 1);
+        CHECK(at <= out + 2 * n + 1 + 2 * EMPM__HPACK_MORE + 12 + 5);
+        CHECK_INT(empm__hpack_decode(&t, out, (size_t)(at - out), scratch,
+                                     sizeof scratch, hpack_line, &lines),
+                  EMPM_OK);
+        CHECK_STR(lines.p, want.p);
+        /* the same field as an entry */
+        at = empm__hpack_put(out, "Content-Type", 12, text, sizes[i]);
+        out[0] = 0x40 | 31;              /* its index; one byte, not two */
+        memmove(out + 1, out + 2, (size_t)(at - out) - 2);
+        str_free(&lines);
+        CHECK_INT(empm__hpack_decode(&t, out, (size_t)(at - out) - 1, scratch,
+                                     sizeof scratch, hpack_line, &lines),
+                  EMPM_OK);
+        CHECK(t.size <= 4096 && (n <= 4096 - 44 ? t.count > 0 : t.count == 0));
+    }
+    for (status = 100; status < 600; status++) {
+        str_free(&lines);
+        at = empm__hpack_put_status(out, status);
+        CHECK_INT(empm__hpack_decode(&t, out, (size_t)(at - out), scratch,
+                                     sizeof scratch, hpack_line, &lines),
+                  EMPM_OK);
+        str_free(&want);
+        str_addf(&want, ":status: %d\n", status);
+        CHECK_STR(lines.p, want.p);
+    }
+    empm__hpack_free(&t);
+    str_free(&lines);
+    str_free(&want);
+}
+
+/* What a frame cannot be, by its head alone: RFC 9113 4.2 and 6. */
+TEST(h2, frames_by_their_heads)
+{
+    enum { OF = EMPM__H2_OF_STREAM, PROTO = EMPM__H2_PROTOCOL_ERROR,
+           SIZE = EMPM__H2_FRAME_SIZE_ERROR };
+    static const struct { unsigned type, length, flags, stream; int code; }
+    rows[] = {
+        { 0, 0, 1, 1, 0 }, { 0, 16384, 0, 1, 0 }, { 0, 16385, 0, 1, SIZE | OF },
+        { 0, 1, 0, 0, PROTO },
+        { 1, 16384, 4, 3, 0 }, { 1, 16385, 4, 3, SIZE }, { 1, 9, 4, 0, PROTO },
+        { 2, 5, 0, 7, 0 }, { 2, 4, 0, 7, SIZE | OF }, { 2, 6, 0, 7, SIZE | OF },
+        { 2, 5, 0, 0, PROTO },
+        { 3, 4, 0, 1, 0 }, { 3, 4, 0, 0, PROTO }, { 3, 3, 0, 1, SIZE },
+        { 3, 5, 0, 1, SIZE },
+        { 4, 0, 1, 0, 0 }, { 4, 6, 1, 0, SIZE }, { 4, 0, 0, 0, 0 },
+        { 4, 12, 0, 0, 0 }, { 4, 5, 0, 0, SIZE }, { 4, 6, 0, 1, PROTO },
+        { 4, 16386, 0, 0, SIZE },
+        { 5, 8, 4, 1, PROTO }, { 5, 8, 4, 0, PROTO },
+        { 6, 8, 0, 0, 0 }, { 6, 8, 1, 0, 0 }, { 6, 7, 0, 0, SIZE },
+        { 6, 9, 0, 0, SIZE }, { 6, 8, 0, 1, PROTO },
+        { 7, 8, 0, 0, 0 }, { 7, 100, 0, 0, 0 }, { 7, 7, 0, 0, SIZE },
+        { 7, 8, 0, 1, PROTO },
+        { 8, 4, 0, 0, 0 }, { 8, 4, 0, 1, 0 }, { 8, 3, 0, 1, SIZE },
+        { 8, 5, 0, 0, SIZE },
+        { 9, 1, 4, 1, 0 }, { 9, 0, 0, 1, 0 }, { 9, 1, 4, 0, PROTO },
+        { 16, 4, 0, 0, 0 }, { 16, 3, 0, 0, SIZE }, { 16, 4, 0, 1, PROTO },
+        /* unknown ones, up to the size that is announced */
+        { 10, 16384, 255, 0, 0 }, { 255, 0, 0, 77, 0 }, { 11, 16385, 0, 0,
+                                                          SIZE }
+    };
+    unsigned char head[EMPM__H2_FRAME_HEAD];
+    empm__h2_frame f;
+
+    EACH(rows, i) {
+        context("type %u of %u, flags %u, stream %u", rows[i].type,
+                rows[i].length, rows[i].flags, rows[i].stream);
+        empm__h2_frame_write(head, rows[i].length, rows[i].type, rows[i].flags,
+                             rows[i].stream | 0x80000000u);
+        empm__h2_frame_read(&f, head);
+        CHECK_INT(f.stream, rows[i].stream);
+        CHECK_INT(empm__h2_frame_judge(&f), rows[i].code);
+    }
+}
+
+/* Padding and the old priority are no part of what a frame carries. */
+TEST(h2, frames_are_stripped)
+{
+    static const struct { unsigned type, flags; const char *hex, *left;
+                          int code; } rows[] = {
+        { 0, 0, "616263", "abc", 0 }, { 0, 8, "00616263", "abc", 0 },
+        { 0, 8, "0261620000", "ab", 0 }, { 0, 8, "0400000000", "", 0 },
+        { 0, 8, "0500000000", "", EMPM__H2_PROTOCOL_ERROR },
+        { 0, 8, "", "", EMPM__H2_FRAME_SIZE_ERROR },
+        { 1, 0x20, "000000000f6162", "ab", 0 },
+        { 1, 0x28, "01000000000f616200", "ab", 0 },
+        { 1, 0x28, "04000000000f616200", "", EMPM__H2_PROTOCOL_ERROR },
+        { 1, 0x20, "00000000", "", EMPM__H2_FRAME_SIZE_ERROR },
+        { 1, 0x20, "800000050f61", "",   /* it depends on itself */
+          EMPM__H2_PROTOCOL_ERROR | EMPM__H2_OF_STREAM },
+        { 0, 0x20, "800000050f", "\200\0\0\5\17", 0 }   /* no flag of DATA */
+    };
+    EACH(rows, i) {
+        unsigned char in[64];
+        const unsigned char *p = in;
+        const char *hex;
+        unsigned byte;
+        uint32_t n;
+        int code;
+        empm__h2_frame f;
+        memset(&f, 0, sizeof f);
+        context("%s", rows[i].hex);
+        f.stream = 5;
+        f.type = (uint8_t)rows[i].type;
+        f.flags = (uint8_t)rows[i].flags;
+        for (hex = rows[i].hex; sscanf(hex, "%2x", &byte) == 1; hex += 2)
+            in[f.length++] = (unsigned char)byte;
+        code = empm__h2_frame_strip(&f, &p, &n);
+        CHECK_INT(code, rows[i].code);
+        if (code == 0 && rows[i].type == 0 && rows[i].flags == 0x20)
+            CHECK_INT(n, 5);
+        else if (code == 0)
+            CHECK(n == strlen(rows[i].left) && memcmp(p, rows[i].left, n) == 0);
+    }
+}
+
+/* Settings count in the order in which they stand, RFC 9113 6.5. */
+TEST(h2, settings)
+{
+    static const struct { const char *hex; int code; uint32_t window, frame; }
+    rows[] = {
+        { "", 0, 65535, 16384 }, { "000400000007", 0, 7, 16384 },
+        { "000400000007000400000009", 0, 9, 16384 },
+        { "00047fffffff", 0, 0x7fffffff, 16384 },
+        { "000480000000", EMPM__H2_FLOW_CONTROL_ERROR, 65535, 16384 },
+        { "000500004000", 0, 65535, 16384 },
+        { "000500ffffff", 0, 65535, 16777215 },
+        { "000500003fff", EMPM__H2_PROTOCOL_ERROR, 65535, 16384 },
+        { "000501000000", EMPM__H2_PROTOCOL_ERROR, 65535, 16384 },
+        { "000200000002", EMPM__H2_PROTOCOL_ERROR, 65535, 16384 },
+        { "000200000001", 0, 65535, 16384 },
+        { "000800000002", EMPM__H2_PROTOCOL_ERROR, 65535, 16384 },
+        { "000900000002", EMPM__H2_PROTOCOL_ERROR, 65535, 16384 },
+        { "abcdffffffff", 0, 65535, 16384 }
+    };
+    EACH(rows, i) {
+        unsigned char in[64];
+        const char *hex;
+        unsigned byte;
+        uint32_t n = 0;
+        empm__h2_settings set;
+        context("%s", rows[i].hex);
+        for (hex = rows[i].hex; sscanf(hex, "%2x", &byte) == 1; hex += 2)
+            in[n++] = (unsigned char)byte;
+        empm__h2_settings_init(&set);
+        CHECK_INT(empm__h2_settings_take(&set, in, n), rows[i].code);
+        CHECK_INT(set.window, rows[i].window);
+        CHECK_INT(set.frame, rows[i].frame);
+    }
+}
+
+/* Reads a block, given as "name: value" lines, into a head. */
+static void h2_read_head(empm__h2_head *h, empm__head *head, char *text,
+                         uint32_t room, const char *lines, int ends)
+{
+    static empm__field fields[300];
+    static empm__chars chars;
+    static empm_config cfg;
+
+    cfg = empm_defaults();
+    empm__chars_init(&chars);
+    empm__head_init(head, fields, 300, 0);
+    memset(h, 0, sizeof *h);
+    h->head = head;
+    h->cfg = &cfg;
+    h->chars = &chars;
+    h->text = text;
+    h->room = room;
+    while (*lines != '\0') {
+        const char *end = strchr(lines, '\n');
+        const char *colon = strstr(lines, ": ");
+        empm__hpack_field f;
+        f.name = lines;
+        f.name_len = (size_t)(colon - lines);
+        f.value = colon + 2;
+        f.value_len = (size_t)(end - f.value);
+        f.index = 0;
+        empm__h2_head_field(h, &f);
+        lines = end + 1;
+    }
+    empm__h2_head_end(h, ends);
+}
+
+#define H2_GET ":method: GET\n:scheme: http\n:path: /a?b\n:authority: h\n"
+
+/* A block is a head as HTTP/1.1 would have it; or its stream is reset, by RFC
+ * 9113 8; or it is answered by a status. */
+TEST(h2, heads)
+{
+    enum { WRONG = EMPM__H2_PROTOCOL_ERROR | EMPM__H2_OF_STREAM };
+    static const struct { const char *lines; int fault, status, ends; }
+    rows[] = {
+        { H2_GET, 0, 0, 1 }, { H2_GET "a: b\n", 0, 0, 1 },
+        { H2_GET "a: \n", 0, 0, 1 }, { H2_GET "te: trailers\n", 0, 0, 1 },
+        /* names and values */
+        { H2_GET "A: b\n", WRONG, 0, 1 }, { H2_GET ": b\n", WRONG, 0, 1 },
+        { H2_GET "a b: c\n", WRONG, 0, 1 }, { H2_GET "a\x7f: c\n", WRONG, 0,
+                                              1 },
+        { H2_GET "a\xc3: c\n", WRONG, 0, 1 }, { H2_GET "a:b: c\n", WRONG, 0,
+                                                1 },
+        { H2_GET "a:  b\n", WRONG, 0, 1 }, { H2_GET "a: b \n", WRONG, 0, 1 },
+        { H2_GET "a: b\t\n", WRONG, 0, 1 }, { H2_GET "a: b\rc\n", WRONG, 0, 1 },
+        { H2_GET "a: b\xc3\xa4\n", 0, 0, 1 },
+        /* of a connection */
+        { H2_GET "connection: close\n", WRONG, 0, 1 },
+        { H2_GET "proxy-connection: x\n", WRONG, 0, 1 },
+        { H2_GET "keep-alive: x\n", WRONG, 0, 1 },
+        { H2_GET "transfer-encoding: chunked\n", WRONG, 0, 0 },
+        { H2_GET "upgrade: x\n", WRONG, 0, 1 },
+        { H2_GET "te: gzip\n", WRONG, 0, 1 },
+        /* pseudo-fields */
+        { H2_GET ":path: /\n", WRONG, 0, 1 }, { H2_GET ":x: /\n", WRONG, 0, 1 },
+        { H2_GET ":status: 200\n", WRONG, 0, 1 },
+        { "a: b\n" H2_GET, WRONG, 0, 1 },
+        { ":scheme: http\n:path: /\n:authority: h\n", WRONG, 0, 1 },
+        { ":method: GET\n:path: /\n:authority: h\n", WRONG, 0, 1 },
+        { ":method: GET\n:scheme: http\n:authority: h\n", WRONG, 0, 1 },
+        { ":method: GET\n:scheme: http\n:path: \n:authority: h\n", WRONG, 0,
+          1 },
+        { ":method: GET\n:scheme: http\n:path: a\n:authority: h\n", WRONG, 0,
+          1 },
+        { ":method: GET\n:scheme: http\n:path: *\n:authority: h\n", WRONG, 0,
+          1 },
+        { ":method: OPTIONS\n:scheme: http\n:path: *\n:authority: h\n", 0, 0,
+          1 },
+        { ":method: G T\n:scheme: http\n:path: /\n:authority: h\n", WRONG, 0,
+          1 },
+        { ":method: GET\n:scheme: http\n:path: /a b\n:authority: h\n", WRONG,
+          0, 1 },
+        { H2_GET ":protocol: websocket\n", WRONG, 0, 0 },
+        /* hosts */
+        { ":method: GET\n:scheme: http\n:path: /\n", 0, 400, 1 },
+        { ":method: GET\n:scheme: http\n:path: /\nhost: h\n", 0, 0, 1 },
+        { H2_GET "host: h\n", 0, 0, 1 }, { H2_GET "host: i\n", WRONG, 0, 1 },
+        { H2_GET "host: h\nhost: h\n", WRONG, 0, 1 },
+        { ":method: GET\n:scheme: http\n:path: /\n:authority: u@h\n", WRONG, 0,
+          1 },
+        { ":method: GET\n:scheme: http\n:path: /\n:authority: h/\n", 0, 400,
+          1 },
+        /* lengths */
+        { H2_GET "content-length: 5\n", 0, 0, 0 },
+        { H2_GET "content-length: 5\n", WRONG, 0, 1 },
+        { H2_GET "content-length: 0\n", 0, 0, 1 },
+        { H2_GET "content-length: +5\n", WRONG, 0, 0 },
+        { H2_GET "content-length: 5\ncontent-length: 5\n", WRONG, 0, 0 },
+        /* CONNECT */
+        { ":method: CONNECT\n:authority: h:1\n", 0, 501, 0 },
+        { ":method: CONNECT\n", WRONG, 501, 0 },
+        { ":method: CONNECT\n:scheme: http\n:path: /\n:authority: h\n", WRONG,
+          501, 0 }
+    };
+    char text[4096];
+    empm__h2_head h;
+    empm__head head;
+
+    EACH(rows, i) {
+        context("%s", rows[i].lines);
+        h2_read_head(&h, &head, text, sizeof text, rows[i].lines, rows[i].ends);
+        CHECK_INT(h.fault, rows[i].fault);
+        CHECK_INT(h.status, rows[i].status);
+    }
+}
+
+/* All parts of a head are where those of HTTP/1.1 are; a cookie is one. */
+TEST(h2, a_head_is_read_like_one_of_http1)
+{
+    char text[4096];
+    empm__h2_head h;
+    empm__head head;
+    uint32_t i;
+
+    h2_read_head(&h, &head, text, sizeof text,
+                 ":method: POST\n:authority: example.org:81\n:scheme: https\n"
+                 ":path: /a%20b?c=d#e\ncookie: a=b\nx: y\ncookie: c=d\n"
+                 "expect: 100-continue\ncookie: e=f\ncontent-length: 12\n", 0);
+    CHECK_INT(h.fault, 0);
+    CHECK_INT(h.status, 0);
+    CHECK_STR(text + head.spans[EMPM__PART_METHOD].at, "POST");
+    CHECK_STR(text + head.spans[EMPM__PART_TARGET].at, "/a%20b?c=d");
+    CHECK_INT(head.spans[EMPM__PART_PATH].len, 6);
+    CHECK(memcmp(text + head.spans[EMPM__PART_QUERY].at, "c=d", 3) == 0);
+    CHECK_INT(head.spans[EMPM__PART_QUERY].len, 3);
+    CHECK_STR(text + head.spans[EMPM__PART_HOST].at, "example.org:81");
+    CHECK_INT(head.length, 12);
+    CHECK(head.flags & EMPM__H_EXPECT);
+    CHECK_INT(head.nfields, 4);
+    i = empm__head_find(&head, text, "Cookie", 6, 0);
+    CHECK_STR(text + head.fields[i].value, "a=b; c=d; e=f");
+    i = empm__head_find(&head, text, "x", 1, 0);
+    CHECK_STR(text + head.fields[i].value, "y");
+    i = empm__head_find(&head, text, "content-length", 14, 0);
+    CHECK_STR(text + head.fields[i].value, "12");
+}
+
+/* What is too large is read on and answered with 431, whatever is too large. */
+TEST(h2, heads_that_are_too_large)
+{
+    char text[4096];
+    empm__h2_head h;
+    empm__head head;
+    str s = STR_EMPTY;
+    int kind, i;
+
+    for (kind = 0; kind < 4; kind++) {
+        context("%d", kind);
+        str_free(&s);
+        str_addf(&s, H2_GET);
+        for (i = 0; i < (kind == 0 ? 101 : kind == 1 ? 250 : 90); i++)
+            if (kind == 0)
+                str_addf(&s, "a: b\n");
+            else if (kind == 1)
+                str_addf(&s, "cookie: \n");
+            else if (kind == 2)
+                str_addf(&s, "abcdefghijklmnop: qrstuvwxyzabcdefghijklmnopqr"
+                             "stuvwxyz\n");
+        if (kind == 3) {
+            str_addf(&s, "a: ");
+            str_fill(&s, 'b', 8191);
+            str_addf(&s, "\n");
+        }
+        h2_read_head(&h, &head, text, sizeof text, s.p, 1);
+        CHECK_INT(h.fault, 0);
+        CHECK_INT(h.status, 431);
+    }
+    str_free(&s);
+}
+
+/* --- a connection of HTTP/2 ---------------------------------------------- */
+
+#define H2_PREFACE "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+#define H2_HELLO   "82860406" "2f68656c6c6f" "010168"     /* GET /hello */
+#define H2_ECHO    "83860405" "2f6563686f" "010168"       /* POST /echo */
+
+static int h2_digit(char c)
+{
+    const char *all = "0123456789abcdef", *at = strchr(all, c);
+    return c == '\0' || at == NULL ? 0 : (int)(at - all);
+}
+
+/* Appends frames "TYPE:FLAGS:STREAM:PAYLOAD", numbers in hex, with blanks
+ * between them. "*N" in a payload is N zeros, N in hex and a '.' behind. */
+static void h2_frames(str *out, const char *text)
+{
+    while (*text != '\0') {
+        unsigned type, flags, stream, zeros;
+        int used = 0;
+        size_t at;
+        str payload = STR_EMPTY;
+        unsigned char head[EMPM__H2_FRAME_HEAD];
+
+        if (sscanf(text, "%x:%x:%x:%n", &type, &flags, &stream, &used) < 3)
+            return;
+        text += used;
+        while (*text != '\0' && *text != ' ') {
+            char byte;
+            if (sscanf(text, "*%x.", &zeros) == 1) {
+                while (zeros-- > 0)
+                    str_add(&payload, "", 1);
+                text = strchr(text, '.') + 1;
+                continue;
+            }
+            byte = (char)(h2_digit(text[0]) << 4 | h2_digit(text[1]));
+            str_add(&payload, &byte, 1);
+            text += 2;
+        }
+        at = payload.n;
+        empm__h2_frame_write(head, (uint32_t)at, type, flags, stream);
+        str_add(out, (const char *)head, sizeof head);
+        if (at > 0)
+            str_add(out, payload.p, at);
+        str_free(&payload);
+        while (*text == ' ')
+            text++;
+    }
+}
+
+/* Reads n bytes; 0: they do not come. */
+static int h2_take(client *c, unsigned char *to, size_t n)
+{
+    while (n > 0) {
+        struct pollfd w;
+        ssize_t k;
+        w.fd = c->fd;
+        w.events = POLLIN;
+        w.revents = 0;
+        if (poll(&w, 1, SCALED(3000)) <= 0)
+            return 0;
+        k = recv(c->fd, to, n, 0);
+        if (k <= 0)
+            return 0;
+        to += k;
+        n -= (size_t)k;
+    }
+    return 1;
+}
+
+/* Reads frames and writes what they say into `what`: "G1" for GOAWAY with code
+ * 1, "R3:8" for RST_STREAM of stream 3, "H1" and "E1" for its head and its end,
+ * "D1:5" for DATA. Ends with the answer to our last PING, "P", or "X" for the
+ * end of the connection, or at `until`. */
+static void h2_listen(client *c, char *what, size_t room, const char *until)
+{
+    unsigned char head[EMPM__H2_FRAME_HEAD], payload[16384];
+    empm__h2_frame f;
+    size_t at = 0;
+
+    *what = '\0';
+    while (at + 40 < room && (until == NULL || strstr(what, until) == NULL)) {
+        if (!h2_take(c, head, sizeof head)) {
+            snprintf(what + at, room - at, "X");
+            return;
+        }
+        empm__h2_frame_read(&f, head);
+        if (f.length > sizeof payload || !h2_take(c, payload, f.length)) {
+            snprintf(what + at, room - at, "?");
+            return;
+        }
+        if (f.type == EMPM__H2_GOAWAY)
+            at += (size_t)sprintf(what + at, "G%u ", payload[7]);
+        else if (f.type == EMPM__H2_RST_STREAM)
+            at += (size_t)sprintf(what + at, "R%u:%u ", f.stream, payload[3]);
+        else if (f.type == EMPM__H2_HEADERS)
+            at += (size_t)sprintf(what + at, "H%u ", f.stream);
+        else if (f.type == EMPM__H2_DATA && f.length > 0)
+            at += (size_t)sprintf(what + at, "D%u:%u ", f.stream, f.length);
+        else if (f.type == EMPM__H2_PING && (f.flags & EMPM__H2_ACK) &&
+                 payload[0] == 'z') {
+            snprintf(what + at, room - at, "P");
+            return;
+        }
+        if ((f.type == EMPM__H2_HEADERS || f.type == EMPM__H2_DATA) &&
+            (f.flags & EMPM__H2_END_STREAM))
+            at += (size_t)sprintf(what + at, "E%u ", f.stream);
+    }
+}
+
+static void h2_begin(client *c, const char *frames)
+{
+    str out = STR_EMPTY;
+    cl_close(c);
+    str_addf(&out, "%s", H2_PREFACE);
+    h2_frames(&out, "4:0:0: 4:1:0:");
+    h2_frames(&out, frames);
+    cl_send(c, out.p, out.n);
+    str_free(&out);
+}
+
+/* What has to be answered with which code: RFC 9113, by its sections. Each row
+ * is sent whole, byte for byte, and cut in two. */
+SERVED(h2, what_is_answered_with_what,
+       "Protocols h2c http/1.1; ThreadsPerChild 2; " LONG_TIMES)
+{
+    static const struct { const char *frames, *want; } rows[] = {
+        /* 3.4, 4.1, 5.5 */
+        { "99:ff:0:00 99:0:7:", "" },
+        { "1:5:80000001:" H2_HELLO, "H1" },
+        { "1:1:1:" H2_HELLO " 99:0:1:", "G1" },
+        /* 4.2 */
+        { "1:5:1:*4001.", "G6" }, { "0:0:0:*4001.", "G6" },
+        { "4:0:0:*4002.", "G6" },
+        /* 4.3, 6.10 */
+        { "1:1:1:8286 0:0:1:", "G1" }, { "1:1:1:8286 9:4:3:84", "G1" },
+        { "9:4:1:84", "G1" },
+        { "1:1:1:8286 9:0:1:0406 9:4:1:2f68656c6c6f010168", "H1" },
+        { "1:5:1:ff", "G9" }, { "1:5:1:8080", "G9" },
+        { "1:5:1:82863fff7f", "G9" },
+        /* 5.1: idle, half closed, closed */
+        { "0:1:1:61", "G1" }, { "3:0:1:00000000", "G1" },
+        { "8:0:1:00000001", "G1" }, { "2:0:1:0000000000", "" },
+        { "1:5:1:" H2_HELLO " 0:1:1:61", "R1:5" },
+        { "1:5:1:" H2_HELLO " 1:5:1:" H2_HELLO, "5" },
+        { "1:5:1:" H2_HELLO " 8:0:1:00000001 3:0:1:00000008 2:0:1:0000000000",
+          "" },
+        { "1:4:1:" H2_ECHO " 3:0:1:00000008 0:1:1:61", "5" },
+        { "1:4:1:" H2_ECHO " 3:0:1:00000008 1:5:1:" H2_ECHO, "G5" },
+        /* 5.1.1 */
+        { "1:5:2:" H2_HELLO, "G1" },
+        { "1:5:5:" H2_HELLO " 1:5:3:" H2_HELLO, "G1" },
+        /* 5.3.1 of RFC 7540 */
+        { "2:0:1:0000000100", "R1:1" }, { "1:25:1:0000000100" H2_HELLO,
+                                          "R1:1" },
+        { "1:25:1:0000000010" H2_HELLO, "H1" },
+        /* 6.1 to 6.3 */
+        { "0:0:0:61", "G1" }, { "1:4:1:" H2_ECHO " 0:8:1:0561", "G1" },
+        { "1:4:1:" H2_ECHO " 0:9:1:02610000", "H1" },
+        { "1:5:0:" H2_HELLO, "G1" }, { "1:d:1:ff8286", "G1" },
+        { "2:0:0:0000000000", "G1" }, { "2:0:1:00000000", "R1:6" },
+        /* 6.4 */
+        { "3:0:0:00000000", "G1" }, { "1:4:1:" H2_ECHO " 3:0:1:000000", "G6" },
+        /* 6.5 */
+        { "4:0:1:", "G1" }, { "4:1:0:00", "G6" }, { "4:0:0:0001", "G6" },
+        { "4:0:0:000200000002", "G1" }, { "4:0:0:000500000001", "G1" },
+        { "4:0:0:0005ffffffff", "G1" }, { "4:0:0:000480000000", "G3" },
+        { "4:0:0:abcd00000001", "" },
+        { "1:4:1:" H2_ECHO " 8:0:1:7fff0000 4:0:0:00047fffffff", "G3" },
+        /* 6.6 to 6.8 */
+        { "5:4:1:00000002", "G1" }, { "6:0:1:0000000000000000", "G1" },
+        { "6:0:0:00", "G6" }, { "6:1:0:0000000000000000", "" },
+        { "7:0:1:0000000000000000", "G1" }, { "7:0:0:00", "G6" },
+        { "7:0:0:0000000000000000", "" },
+        /* 6.9 */
+        { "8:0:0:00000000", "G1" }, { "1:4:1:" H2_ECHO " 8:0:1:00000000",
+                                      "R1:1" },
+        { "8:0:0:0000", "G6" }, { "8:0:0:7fffffff", "G3" },
+        { "1:4:1:" H2_ECHO " 8:0:1:7fffffff", "R1:3" },
+        /* 8.1, 8.1.1 */
+        { "1:4:1:" H2_ECHO " 1:4:1:0001610162", "R1:1" },
+        { "1:4:1:" H2_ECHO " 1:5:1:82", "R1:1" },
+        { "1:4:1:" H2_ECHO " 1:5:1:0001610162", "H1" },
+        { "1:4:1:" H2_ECHO "0f0d0131 0:1:1:6162", "R1:1" },
+        { "1:4:1:" H2_ECHO "0f0d0133 0:1:1:6162", "R1:1" },
+        { "1:4:1:" H2_ECHO "0f0d0132 0:0:1:6162 1:5:1:0001610162", "H1" },
+        { "1:4:1:" H2_ECHO "0f0d0133 0:0:1:6162 1:5:1:0001610162", "R1:1" },
+        { "1:5:1:" H2_ECHO "0f0d0131", "R1:1" },
+        /* 8.2, 8.3 */
+        { "1:5:1:" H2_HELLO "0001410162", "R1:1" },
+        { "1:5:1:" H2_HELLO "000a636f6e6e656374696f6e0162", "R1:1" },
+        { "1:5:1:828604062f68656c6c6f", "H1" },          /* no host: 400 */
+        { "1:5:1:8204062f68656c6c6f010168", "R1:1" },
+        { "1:5:1:" H2_HELLO "82", "R1:1" },
+        { "1:5:1:" H2_HELLO "00033a78780161", "R1:1" },
+        { "1:5:1:02074f5054494f4e53860401" "2a" "010168", "H1" },
+        /* RFC 9218 */
+        { "10:0:1:00000001753d31", "G1" }, { "10:0:0:00000000753d31", "G1" },
+        { "10:0:0:000000", "G6" }, { "10:0:0:00000001753d31", "" },
+        /* a stream that has been refused leaves the next one as it is */
+        { "1:5:1:" H2_HELLO "0001410162 1:5:3:" H2_HELLO, "R1:1" }
+    };
+    int how;
+
+    EACH(rows, i)
+        for (how = 0; how < 3; how++) {
+            char what[2000];
+            str out = STR_EMPTY;
+            size_t k, cut;
+            context("%s (%d)", rows[i].frames, how);
+            cl_close(c);
+            str_addf(&out, "%s", H2_PREFACE);
+            h2_frames(&out, "4:0:0: 4:1:0:");
+            h2_frames(&out, rows[i].frames);
+            h2_frames(&out, "6:0:0:7a00000000000000");
+            cut = how == 0 || (how == 1 && out.n > 500) ? out.n
+                  : how == 1 ? 1 : out.n / 2 + i % 9;
+            for (k = 0; k < out.n; k += cut) {
+                const size_t n = out.n - k < cut ? out.n - k : cut;
+                if (cl_send(c, out.p + k, n) < 0)
+                    break;
+            }
+            h2_listen(c, what, sizeof what, NULL);
+            if (*rows[i].want == '\0')
+                CHECK(strchr(what, 'P') != NULL && strchr(what, 'G') == NULL &&
+                      strchr(what, 'R') == NULL);
+            else if (*rows[i].want == 'H' && strchr(what, 'H') == NULL) {
+                /* another worker may have it: its head comes later */
+                h2_listen(c, what, sizeof what, rows[i].want);
+                CHECK(strstr(what, rows[i].want) != NULL);
+            } else if (!CHECK(strstr(what, rows[i].want) != NULL))
+                printf("got: %s\n", what);
+            str_free(&out);
+        }
+}
+
+/* An answer of HTTP/2, as it comes. */
+typedef struct h2_answer {
+    int  status, ended, reset;     /* reset: RST_STREAM's code + 1 */
+    str  body, fields;
+} h2_answer;
+
+static void h2_answer_free(h2_answer *a)
+{
+    str_free(&a->body);
+    str_free(&a->fields);
+    memset(a, 0, sizeof *a);
+}
+
+/* Sends a request on stream `id`; `more` are frames behind it, as above. */
+static void h2_send(client *c, uint32_t id, const char *method,
+                    const char *target, const void *body, size_t n)
+{
+    unsigned char block[1024], *at = block, head[EMPM__H2_FRAME_HEAD];
+    str out = STR_EMPTY;
+
+    at = empm__hpack_put(at, ":method", 7, method, strlen(method));
+    at = empm__hpack_put(at, ":scheme", 7, "http", 4);
+    at = empm__hpack_put(at, ":path", 5, target, strlen(target));
+    at = empm__hpack_put(at, ":authority", 10, "a", 1);
+    empm__h2_frame_write(head, (uint32_t)(at - block), EMPM__H2_HEADERS,
+                         EMPM__H2_END_HEADERS |
+                             (body == NULL ? EMPM__H2_END_STREAM : 0u), id);
+    str_add(&out, (const char *)head, sizeof head);
+    str_add(&out, (const char *)block, (size_t)(at - block));
+    while (body != NULL) {
+        const size_t k = n < 16000 ? n : 16000;
+        empm__h2_frame_write(head, (uint32_t)k, EMPM__H2_DATA,
+                             k == n ? EMPM__H2_END_STREAM : 0u, id);
+        str_add(&out, (const char *)head, sizeof head);
+        str_add(&out, (const char *)body, k);
+        n -= k;
+        body = n > 0 ? (const char *)body + k : NULL;
+    }
+    cl_send(c, out.p, out.n);
+    str_free(&out);
+}
+
+/* Reads until the answer of stream `id` has ended, and gives credit for all
+ * that comes. Others' frames are dropped. Returns its status; 0: none. */
+static int h2_await(client *c, uint32_t id, h2_answer *a)
+{
+    unsigned char head[EMPM__H2_FRAME_HEAD], payload[16384];
+    empm__h2_frame f;
+
+    while (!a->ended && a->reset == 0 && h2_take(c, head, sizeof head)) {
+        empm__h2_frame_read(&f, head);
+        if (f.length > sizeof payload || !h2_take(c, payload, f.length))
+            break;
+        if (f.type == EMPM__H2_DATA && f.length > 0) {
+            char text[80];
+            str out = STR_EMPTY;
+            snprintf(text, sizeof text, "8:0:0:%08x 8:0:%x:%08x", f.length,
+                     f.stream, f.length);
+            h2_frames(&out, text);
+            cl_send(c, out.p, out.n);
+            str_free(&out);
+        }
+        if (f.stream != id)
+            continue;
+        if (f.type == EMPM__H2_HEADERS) {
+            static char scratch[16384];
+            empm__hpack t;
+            empm__hpack_init(&t);
+            CHECK_INT(empm__hpack_decode(&t, payload, f.length, scratch,
+                                         sizeof scratch, hpack_line,
+                                         &a->fields), EMPM_OK);
+            empm__hpack_free(&t);
+            str_add(&a->fields, "", 0);
+            if (a->status < 200)
+                a->status = atoi(a->fields.p + strlen(":status: "));
+        } else if (f.type == EMPM__H2_DATA)
+            str_add(&a->body, (const char *)payload, f.length);
+        else if (f.type == EMPM__H2_RST_STREAM)
+            a->reset = payload[3] + 1;
+        if ((f.type == EMPM__H2_HEADERS || f.type == EMPM__H2_DATA) &&
+            (f.flags & EMPM__H2_END_STREAM))
+            a->ended = 1;
+    }
+    str_add(&a->body, "", 0);
+    return a->status;
+}
+
+/* A handler sees no difference: each answers as it does over HTTP/1.1. All are
+ * asked on one connection, whose windows are those of a client that says
+ * nothing. */
+SERVED(h2, answers_as_http1_has_them,
+       "Protocols h2c http/1.1; ThreadsPerChild 3; LimitRequestBody 50000; "
+       "LimitBodyInMemory 20000; " LONG_TIMES)
+{
+    static const struct { const char *method, *target; int body; } rows[] = {
+        { "GET", "/hello", -1 }, { "HEAD", "/hello", -1 },
+        { "GET", "/hello/you?a=b", -1 }, { "GET", "/nowhere", -1 },
+        { "PUT", "/hello", -1 }, { "OPTIONS", "*", -1 },
+        { "GET", "/big?bytes=0", -1 }, { "GET", "/big?bytes=700000", -1 },
+        { "GET", "/big?bytes=9000&declare=9000", -1 },
+        { "GET", "/produce?bytes=0", -1 }, { "GET", "/produce?bytes=9", -1 },
+        { "GET", "/produce?bytes=700000", -1 },
+        { "GET", "/produce?bytes=70000&declare=70000", -1 },
+        { "GET", "/file/nothing", -1 }, { "GET", "/pipe", -1 },
+        { "GET", "/events?n=3", -1 },
+        { "GET", "/park?slot=1&how=now", -1 },
+        { "GET", "/park?slot=1&ms=20", -1 },
+        { "POST", "/echo", 0 }, { "POST", "/echo", 5 },
+        { "POST", "/sum", 19000 }, { "POST", "/sum", 49000 },
+        { "POST", "/sum", 50001 }, { "POST", "/hello", 100 }
+    };
+    char *body = (char *)malloc(60000);
+    uint32_t id = 1;
+
+    pattern_fill(body, 60000, 0);
+    h2_begin(c, "");
+    EACH(rows, i) {
+        client one = client_of(f);
+        h2_answer two;
+        memset(&two, 0, sizeof two);
+        context("%s %s", rows[i].method, rows[i].target);
+        set_int(&shm->slots[1].wakes, 0);
+        cl_printf(&one, "%s %s HTTP/1.1\r\nHost: a\r\n", rows[i].method,
+                  rows[i].target);
+        if (rows[i].body >= 0)
+            cl_printf(&one, "Content-Length: %d\r\n", rows[i].body);
+        cl_puts(&one, "\r\n");
+        if (rows[i].body > 0)
+            cl_send(&one, body, (size_t)rows[i].body);
+        cl_reply_with(&one, rows[i].method[0] == 'H');
+        set_int(&shm->slots[1].wakes, 0);
+        h2_send(c, id, rows[i].method, rows[i].target,
+                rows[i].body >= 0 ? body : NULL,
+                rows[i].body > 0 ? (size_t)rows[i].body : 0);
+        CHECK_INT(h2_await(c, id, &two), one.status);
+        CHECK(two.ended);
+        CHECK(two.body.n == one.body.n &&
+              memcmp(two.body.p, one.body.p, one.body.n) == 0);
+        h2_answer_free(&two);
+        cl_close(&one);
+        id += 2;
+    }
+    free(body);
+}
+
+/* Streams of a slow route run at once, as many as H2SessionWorkers, and no
+ * stream that can be answered waits for them. */
+SERVED(h2, streams_run_beside_each_other,
+       "Protocols h2c; ThreadsPerChild 4; H2SessionWorkers 2; " LONG_TIMES)
+{
+    h2_answer a;
+    uint32_t id;
+
+    memset(&a, 0, sizeof a);
+    h2_begin(c, "");
+    for (id = 1; id <= 7; id += 2)
+        h2_send(c, id, "GET", "/gate", NULL, 0);
+    CHECK_SOON(get_int(&shm->at_gate) == 2, 3000);
+    nap(SCALED(30));
+    CHECK_INT(get_int(&shm->at_gate), 2);
+    set_int(&shm->gate, 1);
+    for (id = 1; id <= 7; id += 2) {
+        h2_answer_free(&a);
+        CHECK_INT(h2_await(c, id, &a), 200);
+        if (id == 1)                   /* the others' frames were dropped */
+            break;
+    }
+    CHECK_SOON(get_int(&shm->at_gate) == 0, 3000);
+    h2_answer_free(&a);
+    h2_send(c, 9, "GET", "/hello", NULL, 0);
+    CHECK_INT(h2_await(c, 9, &a), 200);
+    h2_answer_free(&a);
+}
+
+/* A suspended stream whose client resets it, or goes away, gets its call with
+ * EMPM_GONE; the connection serves on after the first. */
+SERVED(h2, a_suspended_stream_is_told,
+       "Protocols h2c; ThreadsPerChild 2; " LONG_TIMES)
+{
+    h2_answer a;
+    str out = STR_EMPTY;
+
+    memset(&a, 0, sizeof a);
+    h2_begin(c, "");
+    h2_send(c, 1, "GET", "/park?slot=1", NULL, 0);
+    CHECK_SOON(get_ticket(1) != 0, 3000);
+    nap(SCALED(20));
+    h2_frames(&out, "3:0:1:00000008");
+    cl_send(c, out.p, out.n);
+    str_free(&out);
+    CHECK_SOON(get_int(&shm->slots[1].wakes) == 1, 3000);
+    CHECK_INT(get_int(&shm->slots[1].why), EMPM_GONE);
+    h2_send(c, 3, "GET", "/park?slot=2&how=flush", NULL, 0);
+    h2_send(c, 5, "GET", "/hello", NULL, 0);
+    CHECK_INT(h2_await(c, 5, &a), 200);
+    h2_answer_free(&a);
+    CHECK_SOON(get_ticket(2) != 0, 3000);
+    cl_close(c);
+    CHECK_SOON(get_int(&shm->slots[2].wakes) == 1, 3000);
+    CHECK_INT(get_int(&shm->slots[2].why), EMPM_GONE);
+    h2_begin(c, "");
+    h2_send(c, 1, "GET", "/park?slot=3", NULL, 0);
+    CHECK_SOON(get_ticket(3) != 0, 3000);
+    h2_send(c, 3, "GET", "/unpark?slot=3", NULL, 0);
+    CHECK_INT(h2_await(c, 1, &a), 200);
+    CHECK_INT(get_int(&shm->slots[3].why), EMPM_RESUMED);
+    h2_answer_free(&a);
+}
+
+/* Bytes of a body leave as the windows of both allow, RFC 9113 6.9: also after
+ * a window has become negative. */
+SERVED(h2, windows, "Protocols h2c; ThreadsPerChild 1; " LONG_TIMES)
+{
+    char what[400];
+    str out = STR_EMPTY;
+
+    h2_begin(c, "4:0:0:000400000000");          /* nothing */
+    h2_send(c, 1, "GET", "/big?bytes=30&declare=30", NULL, 0);
+    h2_listen(c, what, sizeof what, "H1");
+    h2_frames(&out, "6:0:0:7a00000000000000");
+    cl_send(c, out.p, out.n);
+    h2_listen(c, what, sizeof what, NULL);
+    CHECK_STR(what, "P");
+    out.n = 0;
+    h2_frames(&out, "8:0:1:0000000a");
+    cl_send(c, out.p, out.n);
+    h2_listen(c, what, sizeof what, "D1");
+    CHECK_STR(what, "D1:10 ");
+    out.n = 0;                         /* 5, then -5 and back by 10 */
+    h2_frames(&out, "4:0:0:000400000005");
+    cl_send(c, out.p, out.n);
+    h2_listen(c, what, sizeof what, "D1");
+    CHECK_STR(what, "D1:5 ");
+    out.n = 0;
+    h2_frames(&out, "4:0:0:000400000000 8:0:1:00000005 6:0:0:7a00000000000000");
+    cl_send(c, out.p, out.n);
+    h2_listen(c, what, sizeof what, NULL);
+    CHECK_STR(what, "P");
+    out.n = 0;
+    h2_frames(&out, "8:0:1:0000000f");
+    cl_send(c, out.p, out.n);
+    h2_listen(c, what, sizeof what, "E1");
+    CHECK_STR(what, "D1:15 E1 ");
+    str_free(&out);
+}
+
+/* What costs us more than it costs a client ends the connection. */
+SERVED(h2, floods, "Protocols h2c; ThreadsPerChild 2; H2FrameBudget 200; "
+                   LONG_TIMES)
+{
+    static const struct { const char *frames; int times; const char *first,
+                          *want; } rows[] = {
+        { "6:0:0:0000000000000000", 900, "", "G11" },
+        { "4:0:0:", 900, "", "G11" },
+        { "2:0:1:0000000000", 900, "", "G11" },
+        { "10:0:0:00000001753d31", 900, "", "G11" },
+        { "8:0:0:00000001", 900, "", "G11" },
+        { "0:0:1:", 900, "1:4:1:" H2_ECHO, "G11" },
+        { "9:0:1:", 20, "1:1:1:8286", "G11" },
+        { "4:0:0:*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6."
+          "*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.", 1, "", "G11" }
+    };
+
+    EACH(rows, i) {
+        str out = STR_EMPTY;
+        char what[400];
+        int k;
+        context("%s", rows[i].frames);
+        h2_begin(c, rows[i].first);
+        for (k = 0; k < rows[i].times; k++)
+            h2_frames(&out, rows[i].frames);
+        cl_send(c, out.p, out.n);
+        str_free(&out);
+        what[0] = '\0';
+        h2_listen(c, what, sizeof what, "G");
+        if (!CHECK(strstr(what, rows[i].want) != NULL))
+            printf("got: %s\n", what);
+    }
+}
+
+/* Streams that end by a fault of their client, one after the other, end the
+ * connection; those that are reset before they are answered cost much. */
+SERVED(h2, resets, "Protocols h2c; ThreadsPerChild 2; H2FrameBudget 200; "
+                   LONG_TIMES)
+{
+    int kind, k;
+
+    for (kind = 0; kind < 2; kind++) {
+        str out = STR_EMPTY;
+        char what[2000];
+        context("%d", kind);
+        h2_begin(c, "");
+        for (k = 0; k < (kind == 0 ? 9 : 900); k++) {
+            char text[200];
+            if (kind == 0)
+                snprintf(text, sizeof text, "1:4:%x:" H2_ECHO
+                         " 8:0:%x:00000000", 2 * k + 1, 2 * k + 1);
+            else
+                snprintf(text, sizeof text, "1:4:%x:" H2_ECHO
+                         " 3:0:%x:00000008", 2 * k + 1, 2 * k + 1);
+            h2_frames(&out, text);
+        }
+        cl_send(c, out.p, out.n);
+        str_free(&out);
+        h2_listen(c, what, sizeof what, "G");
+        CHECK(strstr(what, "G11") != NULL);
+    }
+}
+
+#endif
+
+/* ---------------------------------------------------------------------------
  * >>health -- may a balancer send more?
  * ------------------------------------------------------------------------- */
 
@@ -38938,8 +40293,9 @@ SERVED_SECURE(openssl_s_client)
         { "-tls1_3", "alert protocol version" },
         { "-tls1_2 -cipher AES128-SHA256", "alert handshake failure" },
         { "-tls1_2 -curves P-384", "alert handshake failure" },
-        { "-tls1_2 -alpn h2", "alert no application protocol" },
-        { "-tls1_2 -alpn h2,http/1.1", "ALPN protocol: http/1.1" },
+        { "-tls1_2 -alpn spdy", "alert no application protocol" },
+        { "-tls1_2 -alpn h2,http/1.1", "ALPN protocol: h2" },
+        { "-tls1_2 -alpn http/1.1", "ALPN protocol: http/1.1" },
         { "-tls1_2", "Extended master secret: no" },
         { "-tls1_2 -curves X25519", "Server Temp Key: X25519" },
         { "-tls1_2 -curves P-256", "Server Temp Key: ECDH, prime256v1" },
