@@ -264,7 +264,8 @@
  *   SSLCipherSuite takes them: ECDHE-ECDSA-AES128-GCM-SHA256,
  *   ECDHE-RSA-AES128-GCM-SHA256, the same two with CHACHA20-POLY1305 (which
  *   comes first for a client that has it first) and with AES256-GCM-SHA384. TLS
- *   1.3 is not there: a proxy in front can have it.
+ *   1.3 is not there, nor is the Extended Master Secret (RFC 7627), which FIPS
+ *   policies ask for: a proxy in front can have both.
  *     With SSLVerifyClient require, or optional, clients show a certificate
  *   (ECDSA on P-256, or RSA from 2048 bits) that an authority of
  *   SSLCACertificateFile has signed; a bad one ends the handshake. empm_ssl()
