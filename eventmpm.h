@@ -15911,6 +15911,7 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
             return EMPM__READ_HEAD;
         }
         req->io.ends = req->answer == EMPM__COMPLETE && !req->failed &&
+                       req->ending != EMPM__SWITCHES &&
                        (req->ending != EMPM__STAYS || req->body_open);
         r = empm__step_push(w, req);
         if (r == EMPM__CUT)
