@@ -16336,6 +16336,29 @@ SERVED_WS(line_protocol, 0, "")
     CHECK_STR(cl_header(c, "Upgrade"), "line/1");
 }
 
+#ifdef EVENTMPM_TLS_BEARSSL
+/* Over HTTPS a 101 is not the end: no close_notify comes before that of the
+ * other protocol. */
+SERVED_WITH(websocket, line_protocol_over_tls, T_LIVE,
+            tls_prepare(f); f->cfg.routes = ws_routes, "")
+{
+    static const char ask[] = "GET /line HTTP/1.1\r\nHost: a\r\nUpgrade: "
+                              "line/1\r\nConnection: Upgrade\r\n\r\n";
+    tls_client t;
+
+    tl_init(&t, f);
+    CHECK(tl_open(&t, "localhost", 0));
+    t.plain.n = 0;
+    tl_send(&t, ask, sizeof ask - 1);
+    CHECK(tl_run(&t, 0, "first\n"));
+    tl_send(&t, "one\n", 4);
+    CHECK(tl_run(&t, 0, "one\n"));
+    tl_send(&t, "end\n", 4);
+    CHECK(tl_run(&t, 0, "end\n"));
+    tl_close(&t);
+}
+#endif
+
 /* A ticket is good for one link and one kind, and harmless afterwards. */
 SERVED_WS(tickets, T_PLAIN, "")
 {
