@@ -264,7 +264,8 @@
  *   SSLCipherSuite takes them: ECDHE-ECDSA-AES128-GCM-SHA256,
  *   ECDHE-RSA-AES128-GCM-SHA256, the same two with CHACHA20-POLY1305 (which
  *   comes first for a client that has it first) and with AES256-GCM-SHA384. TLS
- *   1.3 is not there: a proxy in front can have it.
+ *   1.3 is not there, nor is the Extended Master Secret (RFC 7627), which FIPS
+ *   policies ask for: a proxy in front can have both.
  *     With SSLVerifyClient require, or optional, clients show a certificate
  *   (ECDSA on P-256, or RSA from 2048 bits) that an authority of
  *   SSLCACertificateFile has signed; a bad one ends the handshake. empm_ssl()
@@ -16039,6 +16040,7 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
             return EMPM__READ_HEAD;
         }
         req->io.ends = req->answer == EMPM__COMPLETE && !req->failed &&
+                       req->ending != EMPM__SWITCHES &&
                        (req->ending != EMPM__STAYS || req->body_open);
         r = empm__step_push(w, req);
         if (r == EMPM__CUT)
@@ -26860,7 +26862,7 @@ static int empm__bus_append(empm__engine *e, const char *name,
     h.policy = (uint32_t)policy;
     h.name_len = (uint32_t)n;
     h.frame_len = parcel->len;
-    if ((r = empm__shared_lock(&bus->lock)) == EMPM__ORPHANED)
+    if ((r = empm__shared_lock(&bus->lock, 1000000u)) == EMPM__ORPHANED)
         empm__shared_lock_mended(&bus->lock);
     else if (r != EMPM_OK)
         return EMPM_ESYS;
