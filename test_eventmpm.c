@@ -7894,7 +7894,7 @@ inline flush()
     d_step { was = stuck; IF(!was, box = 0) };
     IF(ON(MUT_LOOK_THEN_CLEAR), box_bit = 0);
     if
-    :: !was && fulls < 2 -> d_step { fulls++; stuck = 1; was = 1 }
+    :: !was && fulls < 1 -> d_step { fulls++; stuck = 1; was = 1 }
     :: skip
     fi
 }
