@@ -26697,7 +26697,7 @@ static int empm__bus_append(empm__engine *e, const char *name,
     h.policy = (uint32_t)policy;
     h.name_len = (uint32_t)n;
     h.frame_len = parcel->len;
-    if ((r = empm__shared_lock(&bus->lock)) == EMPM__ORPHANED)
+    if ((r = empm__shared_lock(&bus->lock, 1000000u)) == EMPM__ORPHANED)
         empm__shared_lock_mended(&bus->lock);
     else if (r != EMPM_OK)
         return EMPM_ESYS;
