@@ -8208,7 +8208,7 @@ inline flush()
     d_step { was = stuck; IF(!was, box = 0) };
     IF(ON(MUT_LOOK_THEN_CLEAR), box_bit = 0);
     if
-    :: !was && fulls < 2 -> d_step { fulls++; stuck = 1; was = 1 }
+    :: !was && fulls < 1 -> d_step { fulls++; stuck = 1; was = 1 }
     :: skip
     fi
 }
@@ -41489,6 +41489,48 @@ SERVED_WITH(clients, curl_listens, T_PLAIN,
 }
 
 #endif /* EVENTMPM_NO_EVENTS */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+/* Python's websockets: texts and bytes of all lengths, fragments, a ping, and a
+ * close that both sides have said. */
+SERVED_WITH(clients, python_websockets, T_PLAIN,
+            fx_init(f); f->cfg.routes = ws_routes, NULL)
+{
+    static const char script[] =
+        "import asyncio, websockets, sys\n"
+        "async def parts():\n"
+        "    for i in range(9): yield 'x\\u20ac' * i\n"
+        "async def main():\n"
+        "    async with websockets.connect(sys.argv[1]) as ws:\n"
+        "        for n in (0, 1, 125, 126, 65535, 65536, 300000):\n"
+        "            for m in (b'a' * n, '\\u00e4' * n):\n"
+        "                await ws.send(m)\n"
+        "                assert await ws.recv() == m\n"
+        "        await ws.send(parts())\n"
+        "        assert await ws.recv() == ''.join(\n"
+        "            'x\\u20ac' * i for i in range(9))\n"
+        "        await (await ws.ping())\n"
+        "        await ws.send('bye')\n"
+        "        try: await ws.recv()\n"
+        "        except websockets.ConnectionClosed: pass\n"
+        "        print(ws.close_code, ws.close_reason)\n"
+        "asyncio.run(main())\n";
+    char out[2000], path[512];
+
+    if (shell(out, sizeof out, "/usr/bin/python3 -c 'import websockets' "
+              "2>/dev/null") != 0)
+        SKIP("python3-websockets is not installed");
+    snprintf(path, sizeof path, "%s/ws.py", g_tmp);
+    write_file(path, script, sizeof script - 1);
+    CHECK_INT(shell(out, sizeof out, "timeout 60 /usr/bin/python3 %s "
+                    "ws://127.0.0.1:%d/any", path, f->port), 0);
+    CHECK_STR(out, "4000 so long\n");
+    CHECK_SOON(get_int(&shm->rc[2]) == 1, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[1]), 4000);
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
 
 /* ---------------------------------------------------------------------------
  * >>fuzz -- random clients and random handlers, against rules
