@@ -18,7 +18,6 @@
 #   make fuzz           random clients and handlers, FUZZ_SECONDS=60 for each
 #                       target, with libFuzzer where clang has it
 #   make bench          measure this server and the floor, in two minutes
-#   make bench-children are the children of a server one server? Ten minutes
 #   make compare        ... and nginx, Apache, lighttpd, h2o where installed
 #   make install        PREFIX=/usr/local, DESTDIR=
 #   make clean
@@ -101,9 +100,8 @@ test-model fuzz:
 
 # --- figures ----------------------------------------------------------------
 
-bench-children: BENCH = --scenes children
 compare: BENCH = --compare --json build/bench.json --plot build/bench.svg
-bench bench-children compare: build/bench
+bench compare: build/bench
 	build/bench $(BENCH)
 
 # --- what is built ----------------------------------------------------------
@@ -132,6 +130,6 @@ install:
 clean:
 	rm -rf build
 
-.PHONY: all run run-tls help install clean bench bench-children compare fuzz \
+.PHONY: all run run-tls help install clean bench compare fuzz \
         test test-long test-faults test-asan test-tsan test-valgrind \
         test-headers test-model

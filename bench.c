@@ -5,7 +5,6 @@
  *     ./bench                          this server and the floor, the short set
  *     ./bench --compare                and nginx, Apache, lighttpd, h2o, in all
  *                                      scenes: half an hour
- *     ./bench --scenes children        are the children one server?
  *     ./bench --url http://HOST:PORT/  a server that has been started already
  *     ./bench --help                   all options
  *
@@ -32,9 +31,6 @@
  *   closed loop Each connection sends its next request when the last reply is
  *               complete. The usual figure, but a server that stalls is asked
  *               less meanwhile: its percentiles look better than a user's.
- *   open loop   (--rate) Requests are due at fixed times, whatever the server
- *               does, and latency counts from that time, for those that had to
- *               wait for a connection and those never answered too.
  *   percentiles from a histogram with 0.8 % wide steps, all threads together.
  *   errors      No connection; closed before the reply; status not 2xx or 3xx;
  *               no reply in time (--timeout; it enters the percentiles with its
@@ -58,7 +54,6 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <glob.h>
-#include <inttypes.h>
 #include <math.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -77,7 +72,6 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/timerfd.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -99,9 +93,9 @@ static struct {
     const char *against_binary, *set[MAX_SETTINGS];
     char        against_name[24];
     int         nset, rounds, processes, workers, threads;
-    int         timeout_ms, crowd, kills, compare;
+    int         timeout_ms, crowd, compare;
     int         connections, pipeline, close, pid;     /* of --url */
-    double      seconds, rate;
+    double      seconds;
 } opt;
 
 static char  tmp_dir[64];              /* "" until it exists */
@@ -296,7 +290,7 @@ static uint64_t number_after(const char *text, const char *key)
 #define HIST_BUCKETS (HIST_HALF * (HIST_SHIFTS + 1))
 
 typedef struct hist {
-    uint64_t count, sum, max;
+    uint64_t count, max;
     uint64_t in[HIST_BUCKETS];
 } hist;
 
@@ -325,7 +319,6 @@ static void hist_add(hist *h, uint64_t ns)
 {
     h->in[hist_bucket(ns)]++;
     h->count++;
-    h->sum += ns;
     if (ns > h->max)
         h->max = ns;
 }
@@ -336,7 +329,6 @@ static void hist_merge(hist *to, const hist *h)
     for (i = 0; i < HIST_BUCKETS; i++)
         to->in[i] += h->in[i];
     to->count += h->count;
-    to->sum += h->sum;
     to->max = h->max > to->max ? h->max : to->max;
 }
 
@@ -875,18 +867,6 @@ static int ask(const target *t, const char *path, int ms, answer *a)
     return r;
 }
 
-/* /block answers when it began to run, and in which process; 0: it did not. */
-static uint64_t block_began(const answer *a, pid_t *pid)
-{
-    uint64_t began = 0;
-    long id = 0;
-    if (a->is.status != 200 ||
-        sscanf(a->text + a->is.head, "%" SCNu64 " %ld", &began, &id) != 2)
-        return 0;
-    *pid = (pid_t)id;
-    return began;
-}
-
 static void target_local(target *t, int port)
 {
     struct sockaddr_in *in = (struct sockaddr_in *)(void *)&t->addr;
@@ -909,8 +889,7 @@ static void target_local(target *t, int port)
  *
  *   CLOSED -> OPENING -> SENDING -> WAITING -> (reply) -> SENDING ...
  *      ^                               |          \
- *      +----- closed, error, late -----+           FREE   nothing due (open
- *                                                         loop), or a crowd
+ *      +----- closed, error, late -----+           FREE   a crowd
  *
  * Connections are opened a few at a time, so that no backlog overflows; until
  * all have had a first reply nothing is measured.
@@ -932,8 +911,6 @@ typedef struct load_spec {
     int           connections, threads, pipeline, timeout_ms;
     int           close;               /* a connection per request */
     int           idle;                /* one request, then on `nudge` */
-    int           in_step;             /* handlers sleep: see wait_in_step() */
-    double        rate;                /* requests/s: open loop; 0: closed */
     int64_t       expect;              /* bytes of every body, -1: any */
 } load_spec;
 
@@ -941,7 +918,7 @@ typedef struct conn {
     int      fd, state;
     int      kind;                     /* which path is being asked */
     int      born;                     /* has had a reply, ever */
-    int      sent_any, out_armed, registered, listed;
+    int      sent_any, out_armed, registered;
     int      pending;                  /* replies to come */
     unsigned part_len;
     char    *part;                     /* a head that has not come whole */
@@ -961,18 +938,17 @@ typedef struct load load;
 typedef struct generator {
     load     *l;
     pthread_t thread;
-    int       number, epoll, timer, n, next_new, opening;
-    int       nfree, nlater, nretry;
-    conn     *conns, **free, **later, **retry;
+    int       number, epoll, n, next_new, opening;
+    int       nlater, nretry;
+    conn     *conns, **later, **retry;
     char     *buf;                     /* PART_MAX + READ_MAX */
-    uint64_t  now, scanned_ns, measuring_ns, armed_ns, random;
-    uint64_t  k, due_ns;               /* open loop: the next request */
+    uint64_t  now, scanned_ns, measuring_ns, random;
     uint32_t  phase;
     int       next_nudged;
     uint64_t  nudged, over_before;
     known_head known;
     hist      latency[2];
-    uint32_t  seen, drained;           /* atomic */
+    uint32_t  seen;                    /* atomic */
     counts    count;
 } generator;
 
@@ -984,8 +960,6 @@ struct load {
     int        sources;                /* of addresses to connect from */
     /* atomic, set by the main thread */
     uint32_t   phase, nudge;
-    uint32_t   turned;                 /* the crowd is busy, by path[1] */
-    uint64_t   rate_from, window_from, window_to;
 };
 
 #define bump(p, n)                                                          \
@@ -1007,12 +981,6 @@ static void conn_watch(generator *g, conn *c, int out)
     c->out_armed = out;
 }
 
-/* Are the connections of those that wait, and are not opened again? */
-static int is_crowd(const load *l)
-{
-    return l->spec.idle && !at_load(&l->turned);
-}
-
 static void conn_shut(conn *c)
 {
     if (c->fd >= 0)
@@ -1023,16 +991,10 @@ static void conn_shut(conn *c)
     c->pending = 0;
 }
 
-/* A latency, if it belongs to the window: of a closed loop by the end of the
- * request, of an open one by the time that it was due. */
+/* A latency, if its request ends in the window. */
 static void record(generator *g, const conn *c, uint64_t ns)
 {
-    const load *l = g->l;
-    if (l->spec.rate <= 0) {
-        if (g->phase == MEASURING)
-            hist_add(&g->latency[c->kind], ns);
-    } else if (!g->drained && c->start_ns >= at_load(&l->window_from) &&
-               c->start_ns < at_load(&l->window_to))
+    if (g->phase == MEASURING)
         hist_add(&g->latency[c->kind], ns);
 }
 
@@ -1044,7 +1006,7 @@ static void conn_fail(generator *g, conn *c)
     if (c->pending > 0 || c->state != FREE)
         bump(&g->count.errors, (uint64_t)(c->pending > 0 ? c->pending : 1));
     conn_shut(c);
-    if (is_crowd(g->l) && c->born)     /* one of the crowd is gone for good */
+    if (g->l->spec.idle && c->born)     /* one of the crowd is gone for good */
         bump(&g->count.open, -1u);
     else if (refused || (!c->born && !g->l->spec.close))
         g->retry[g->nretry++] = c;
@@ -1072,11 +1034,11 @@ static void conn_push(generator *g, conn *c)
         conn_watch(g, c, c->unsent > 0);
 }
 
-/* Sends the next request (or batch); `due` is 0 in a closed loop. */
-static void conn_ask(generator *g, conn *c, uint64_t due)
+/* Sends the next request, or batch. */
+static void conn_ask(generator *g, conn *c)
 {
     const load_spec *s = &g->l->spec;
-    c->kind = at_load(&g->l->turned) != 0;
+    c->kind = 0;
     if (s->share > 0) {
         g->random ^= g->random << 13;
         g->random ^= g->random >> 7;
@@ -1086,25 +1048,17 @@ static void conn_ask(generator *g, conn *c, uint64_t due)
     c->pending = s->pipeline;
     c->unsent = g->l->text_len[c->kind];
     c->state = c->state == OPENING ? OPENING : SENDING;
-    c->since_ns = now_ns();
-    c->start_ns = due != 0 ? due : c->since_ns;
+    c->start_ns = c->since_ns = now_ns();
     conn_push(g, c);
 }
 
-static void conn_free(generator *g, conn *c)
-{
-    c->state = FREE;
-    if (!c->listed)
-        g->free[g->nfree++] = c;
-    c->listed = 1;
-}
-
-/* Connects; the first request follows at once, or when it is due. */
+/* Connects; the first request follows at once. */
 static void conn_open(generator *g, conn *c)
 {
     const load *l = g->l;
     const target *t = l->spec.to;
     const int on = 1;
+    uint64_t began;
     c->fd = socket(t->addr.ss_family,
                    SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     c->registered = c->out_armed = c->sent_any = 0;
@@ -1130,15 +1084,10 @@ static void conn_open(generator *g, conn *c)
         conn_fail(g, c);
         return;
     }
-    if (l->spec.rate > 0 && c->born) {
-        conn_watch(g, c, 0);
-        conn_free(g, c);
-    } else {
-        const uint64_t began = c->since_ns;
-        conn_ask(g, c, 0);
-        if (l->spec.close && c->state != CLOSED)
-            c->start_ns = began;       /* connecting is part of it */
-    }
+    began = c->since_ns;
+    conn_ask(g, c);
+    if (l->spec.close && c->state != CLOSED)
+        c->start_ns = began;           /* connecting is part of it */
 }
 
 /* Opens the connections of the beginning, a few at a time. */
@@ -1152,22 +1101,19 @@ static void open_more(generator *g)
     }
 }
 
-/* Asks the crowd once more, some at a time; if it has turned, all at once. */
+/* Asks the crowd once more, some at a time. */
 static void nudge_more(generator *g)
 {
-    const int turned = at_load(&g->l->turned) != 0;
     const uint64_t over = g->count.done[0] + g->count.errors;
     if (g->next_nudged == 0)
         g->over_before = over;
     while (g->next_nudged < g->n &&
-           (turned || g->nudged < over - g->over_before + CROWD_MAX)) {
+           g->nudged < over - g->over_before + CROWD_MAX) {
         conn *c = &g->conns[g->next_nudged++];
-        if (turned && c->state == CLOSED)
-            conn_open(g, c);
         if (c->state != FREE)
             continue;
         g->nudged++;
-        conn_ask(g, c, 0);
+        conn_ask(g, c);
     }
 }
 
@@ -1198,16 +1144,14 @@ static int reply_done(generator *g, conn *c)
     }
     if (r.closing || s->close) {
         conn_shut(c);
-        if (is_crowd(g->l))
+        if (g->l->spec.idle)
             bump(&g->count.open, -1u);
         else
             conn_open(g, c);
         return 0;
     }
-    if (is_crowd(g->l))
+    if (g->l->spec.idle)
         c->state = FREE;
-    else if (s->rate > 0)
-        conn_free(g, c);
     else
         g->later[g->nlater++] = c;
     return 1;
@@ -1267,82 +1211,8 @@ static void conn_read(generator *g, conn *c)
  * >>threads -- the threads of the generator: when they ask and when they count
  *
  * The main thread sets `phase`, a thread shows in `seen` that it has noticed.
- * The window of a closed loop is the phase MEASURING. That of an open loop is a
- * time that is told beforehand, and drain() waits for the replies of its
- * requests.
+ * What ends in the phase MEASURING counts.
  * ------------------------------------------------------------------------- */
-
-/* Open loop: when the next request is due; the threads take turns. */
-static uint64_t next_due(const generator *g)
-{
-    const load *l = g->l;
-    const uint64_t k = g->k * (uint64_t)l->spec.threads + (uint64_t)g->number;
-    return at_load(&l->rate_from) + (uint64_t)((double)k * 1e9 / l->spec.rate);
-}
-
-/* Open loop: gives the requests that are due to free connections. */
-static void dispatch(generator *g)
-{
-    const load *l = g->l;
-    const uint64_t from = at_load(&l->rate_from), to = at_load(&l->window_to);
-    uint64_t now;
-    if (from == 0)
-        return;
-    now = now_ns();
-    for (;;) {
-        conn *c;
-        g->due_ns = next_due(g);
-        while (g->nfree > 0 && g->free[g->nfree - 1]->state != FREE)
-            g->free[--g->nfree]->listed = 0;
-        if (g->due_ns > now || g->due_ns >= to || g->nfree == 0)
-            break;
-        c = g->free[--g->nfree];
-        c->listed = 0;
-        g->k++;
-        conn_ask(g, c, g->due_ns);
-    }
-    if (g->due_ns > now && g->due_ns < to && g->armed_ns != g->due_ns) {
-        struct itimerspec t;
-        memset(&t, 0, sizeof t);
-        t.it_value.tv_sec = (time_t)(g->due_ns / 1000000000u);
-        t.it_value.tv_nsec = (long)(g->due_ns % 1000000000u);
-        timerfd_settime(g->timer, TFD_TIMER_ABSTIME, &t, NULL);
-        g->armed_ns = g->due_ns;
-    }
-}
-
-/* Open loop, after the window: have all that were due in it been answered? One
- * that has not, a time-out later, counts with its age. */
-static void drain(generator *g)
-{
-    const load *l = g->l;
-    const uint64_t to = at_load(&l->window_to);
-    const uint64_t patience = (uint64_t)l->spec.timeout_ms * 1000000u;
-    int i, busy = 0;
-    if (to == 0 || g->drained || now_ns() < to)
-        return;
-    for (i = 0; i < g->n; i++)
-        busy += g->conns[i].pending > 0 && g->conns[i].start_ns < to;
-    if ((busy > 0 || g->due_ns < to) && now_ns() < to + patience)
-        return;
-    g->now = now_ns();
-    for (i = 0; i < g->n; i++) {
-        conn *c = &g->conns[i];
-        if (c->pending > 0 && c->start_ns < to) {
-            bump(&g->count.errors, 1u);
-            record(g, c, g->now - c->start_ns);
-        }
-    }
-    while (g->due_ns < to) {           /* never sent: no connection was free */
-        if (g->due_ns >= at_load(&l->window_from)) {
-            bump(&g->count.errors, 1u);
-            hist_add(&g->latency[0], g->now - g->due_ns);
-        }
-        g->k++;
-        g->due_ns = next_due(g);
-    }
-    at_store(&g->drained, 1u);
-}
 
 /* The main thread wants another phase. A request that hangs all the time would
  * never be seen; so it counts, with its age, at the end of the window. */
@@ -1353,10 +1223,9 @@ static void generator_enter(generator *g, uint32_t phase)
     int i;
     if (phase == MEASURING) {
         g->measuring_ns = g->now;
-        if (s->rate <= 0)
-            memset(g->latency, 0, sizeof g->latency);
+        memset(g->latency, 0, sizeof g->latency);
     }
-    for (i = 0; phase == MEASURED && s->rate <= 0 && i < g->n; i++) {
+    for (i = 0; phase == MEASURED && i < g->n; i++) {
         const conn *c = &g->conns[i];
         const int late = g->now - c->since_ns >= patience;
         if (c->pending > 0 && (late || c->since_ns <= g->measuring_ns)) {
@@ -1394,7 +1263,6 @@ static void generator_tick(generator *g)
             }
         }
     }
-    drain(g);
 }
 
 static void *generator_run(void *arg)
@@ -1410,17 +1278,9 @@ static void *generator_run(void *arg)
             last_tick = now;
             generator_tick(g);
         }
-        if (l->spec.rate > 0)
-            dispatch(g);
         n = epoll_wait(g->epoll, ev, BATCH, 20);
         for (i = 0; i < n; i++) {
             conn *c = (conn *)ev[i].data.ptr;
-            if (c == NULL) {
-                uint64_t x;
-                const ssize_t r = read(g->timer, &x, sizeof x);
-                (void)r;
-                continue;
-            }
             if (ev[i].events & (EPOLLIN | EPOLLERR | EPOLLHUP))
                 conn_read(g, c);
             else if (c->unsent > 0 && c->state != CLOSED)
@@ -1428,7 +1288,7 @@ static void *generator_run(void *arg)
         }
         for (i = 0; i < g->nlater; i++)
             if (g->later[i]->pending == 0 && g->later[i]->state == WAITING)
-                conn_ask(g, g->later[i], 0);
+                conn_ask(g, g->later[i]);
         g->nlater = 0;
         if (g->opening > 0 || g->next_new < g->n)
             open_more(g);
@@ -1458,14 +1318,12 @@ static char *request_text(const load_spec *s, const char *path, size_t *len)
 static void generator_init(generator *g, load *l, int number)
 {
     const load_spec *s = &l->spec;
-    struct epoll_event e;
     int k;
     g->l = l;
     g->number = number;
     g->n = s->connections / s->threads +
            (number < s->connections % s->threads);
     g->conns = (conn *)need((size_t)g->n, sizeof *g->conns);
-    g->free = (conn **)need((size_t)g->n, sizeof *g->free);
     g->later = (conn **)need((size_t)g->n, sizeof *g->later);
     g->retry = (conn **)need((size_t)g->n, sizeof *g->retry);
     g->buf = (char *)need(1, PART_MAX + READ_MAX);
@@ -1473,11 +1331,7 @@ static void generator_init(generator *g, load *l, int number)
     for (k = 0; k < g->n; k++)
         g->conns[k].fd = -1;
     g->epoll = epoll_create1(EPOLL_CLOEXEC);
-    g->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    memset(&e, 0, sizeof e);
-    e.events = EPOLLIN;
-    if (g->epoll < 0 || g->timer < 0 ||
-        epoll_ctl(g->epoll, EPOLL_CTL_ADD, g->timer, &e) < 0)
+    if (g->epoll < 0)
         die("epoll: %s", strerror(errno));
 }
 
@@ -1513,9 +1367,7 @@ static void load_stop(load *l)
         generator *g = &l->gens[i];
         pthread_join(g->thread, NULL);
         close(g->epoll);
-        close(g->timer);
         free(g->conns);
-        free(g->free);
         free(g->later);
         free(g->retry);
         free(g->buf);
@@ -1575,22 +1427,6 @@ static uint64_t load_done(const load *l)
     return c.done[0] + c.done[1];
 }
 
-/* The replies of handlers that sleep come in step, and a window counts one
- * step more or less by chance. So it begins with a reply (`from` is 0), and
- * ends with as many for each connection, on average; how many that are is
- * returned. */
-static uint64_t wait_in_step(const load *l, uint64_t from)
-{
-    const uint64_t until = now_ns() + 1500000000u, now = load_done(l);
-    const uint64_t each = (uint64_t)l->spec.connections;
-    const uint64_t goal = from == 0 ? now + 1
-                                    : from + (now - from + each - 1) / each *
-                                    each;
-    while (load_done(l) < goal && now_ns() < until)
-        sleep_ms(0.1);
-    return load_done(l) < goal ? load_done(l) - from : goal - from;
-}
-
 /* All that has been done until a moment: replies, and the time that the server,
  * this program and the machine have worked. */
 typedef struct moment {
@@ -1641,14 +1477,10 @@ static void load_fill(const load *l, figures *f, const moment *a,
             hist_merge(&f->latency[k], &l->gens[i].latency[k]);
 }
 
-/* Ends the window: all threads know it, and an open loop has been answered,
- * which drain() bounds. */
+/* Ends the window: all threads know it. */
 static void load_measured(load *l)
 {
     int i;
-    for (i = 0; l->spec.rate > 0 && i < l->spec.threads; i++)
-        while (!at_load(&l->gens[i].drained))
-            sleep_ms(1);
     at_store(&l->phase, (uint32_t)MEASURED);
     for (i = 0; i < l->spec.threads; i++)
         while (at_load(&l->gens[i].seen) != MEASURED)
@@ -1658,31 +1490,14 @@ static void load_measured(load *l)
 /* Measures for so long; `of` is the server's processes. */
 static void load_measure(load *l, double seconds, const tree *of, figures *f)
 {
-    uint64_t in_step = 0, from;
     moment a, b;
-    if (l->spec.in_step)
-        wait_in_step(l, 0);
-    if (l->spec.rate > 0) {
-        from = now_ns() + 50000000u;
-        at_store(&l->window_from, from + 300000000u);
-        at_store(&l->window_to, l->window_from + (uint64_t)(seconds * 1e9));
-        at_store(&l->rate_from, from);
-        sleep_until(l->window_from);
-    }
     at_store(&l->phase, (uint32_t)MEASURING);
     moment_take(&a, l, of);
-    sleep_until(l->spec.rate > 0 ? l->window_to
-                                 : a.at + (uint64_t)(seconds * 1e9));
-    if (l->spec.in_step)
-        in_step = wait_in_step(l, a.load.done[0] + a.load.done[1]);
+    sleep_until(a.at + (uint64_t)(seconds * 1e9));
     moment_take(&b, l, of);
     load_measured(l);
     b.load.errors = load_counts(l).errors;
     load_fill(l, f, &a, &b);
-    if (l->spec.in_step) {
-        f->requests = in_step;
-        f->rate = (double)in_step / f->seconds;
-    }
 }
 
 static load_spec load_defaults(const target *t, const char *path,
@@ -1706,10 +1521,9 @@ static load_spec load_defaults(const target *t, const char *path,
  *   slow heads    a request without end: one more header line every 5 seconds
  *   slow readers  ask for 10 MB, with a small receive buffer, and take 1 KB of
  *                 it every second
- *   streams       read events without end; one that ends is asked for again
  * ------------------------------------------------------------------------- */
 
-enum { SLOW_HEADS, SLOW_READERS, STREAMS };
+enum { SLOW_HEADS, SLOW_READERS };
 
 typedef struct crowd {
     const target *to;
@@ -1717,7 +1531,7 @@ typedef struct crowd {
     pthread_t     thread;
     int           kind, n;
     int          *fds;
-    uint32_t      ready, stop, open, ended;    /* atomic */
+    uint32_t      ready, stop, open;           /* atomic */
 } crowd;
 
 /* Connects and asks; -1: no. */
@@ -1751,12 +1565,6 @@ static int crowd_act(const crowd *w, int i, uint32_t turn)
 {
     char buf[1024];
     ssize_t r;
-    if (w->kind == STREAMS) {          /* the last chunk is an end, too */
-        r = recv(w->fds[i], buf, sizeof buf, 0);
-        return r < 0 ? errno == EAGAIN
-                     : r > 0 && memcmp(buf, "0\r\n\r", r > 4 ? 5 : (size_t)r) &&
-                           memmem(buf, (size_t)r, "\r\n0\r\n\r\n", 7) == NULL;
-    }
     if (w->kind == SLOW_READERS) {
         r = recv(w->fds[i], buf, sizeof buf, 0);
         return r > 0 || (r < 0 && errno == EAGAIN);
@@ -1771,9 +1579,7 @@ static int crowd_act(const crowd *w, int i, uint32_t turn)
 static void *crowd_run(void *arg)
 {
     crowd *w = (crowd *)arg;
-    const uint64_t period = w->kind == SLOW_HEADS     ? 5000000000u
-                            : w->kind == SLOW_READERS ? 1000000000u
-                                                      : 100000000u;
+    const uint64_t period = w->kind == SLOW_HEADS ? 5000000000u : 1000000000u;
     uint64_t start;
     uint32_t turn = 0;
     int i, alive = 0;
@@ -1797,10 +1603,8 @@ static void *crowd_run(void *arg)
         }
         if (w->fds[i] >= 0 && !crowd_act(w, i, turn)) {
             close(w->fds[i]);
-            w->fds[i] = w->kind == STREAMS ? crowd_enter(w) : -1;
-            alive -= w->fds[i] < 0;
-            bump(&w->ended, 1u);
-            at_store(&w->open, (uint32_t)alive);
+            w->fds[i] = -1;
+            at_store(&w->open, (uint32_t)--alive);
         }
         if (++i == w->n) {
             i = 0;
@@ -1968,11 +1772,9 @@ static int on_hello(empm_request *req, void *user)
     return empm_write(req, HELLO, sizeof HELLO - 1);
 }
 
-/* Blocks, as a handler does that asks a database. Answers when it began, and in
- * which process. */
+/* Blocks, as a handler does that asks a database. */
 static int on_block(empm_request *req, void *user)
 {
-    const uint64_t began = now_ns();
     const char *v = empm_query(req, "ms");
     const long ms = v != NULL ? strtol(v, NULL, 10) : 10;
     struct timespec t;
@@ -1980,26 +1782,7 @@ static int on_block(empm_request *req, void *user)
     t.tv_sec = ms / 1000;
     t.tv_nsec = ms % 1000 * 1000000;
     nanosleep(&t, NULL);
-    return empm_printf(req, "%" PRIu64 " %ld\n", began, (long)getpid());
-}
-
-/* An event each 100 ms until the client goes or the server stops. */
-static int on_tick(empm_request *req, enum empm_why why, void *user)
-{
-    if (why == EMPM_GONE || why == EMPM_STOPPING)
-        return EMPM_OK;
-    if (why != EMPM_HALF_CLOSED) {
-        empm_printf(req, "data: %" PRIu64 "\n\n", now_ns());
-        if (empm_suspend(req, 100, on_tick, user) == 0)
-            return EMPM_OK;
-    }
-    return EMPM_SUSPENDED;
-}
-
-static int on_events(empm_request *req, void *user)
-{
-    empm_set_header(req, "Content-Type", "text/event-stream");
-    return on_tick(req, EMPM_RESUMED, user);
+    return empm_write(req, HELLO, sizeof HELLO - 1);
 }
 
 /* Starts and stops are no news beside a table. */
@@ -2012,17 +1795,15 @@ static void only_trouble(enum empm_log_level level, const char *line,
 }
 
 /* With --processes 0 as it comes out of the box. */
-static int serve_this(int port, const char *dir, int argc, char **argv)
+static int serve_this(int port, const char *dir)
 {
     static const empm_route routes[] = {
-        EMPM_ROUTE("GET /hello",  on_hello,  NULL),
-        EMPM_ROUTE("GET /block",  on_block,  NULL),
-        EMPM_ROUTE("GET /events", on_events, NULL),
+        EMPM_ROUTE("GET /hello", on_hello, NULL),
+        EMPM_ROUTE("GET /block", on_block, NULL),
         EMPM_FILES("GET /", NULL),
         EMPM_ROUTES_END
     };
     empm_config cfg = empm_defaults();
-    empm__source source;
     char text[200], listen_on[40];
     int i, r;
     snprintf(listen_on, sizeof listen_on, "127.0.0.1:%d", port);
@@ -2048,13 +1829,7 @@ static int serve_this(int port, const char *dir, int argc, char **argv)
                      sizeof text) != EMPM_OK)
             die("--set '%s': %s", opt.set[i], text);
     }
-    if (getenv("LISTEN_FDS") != NULL)
-        setpgid(0, 0);                 /* upgraded: a group of its own, too */
-    memset(&source, 0, sizeof source);
-    source.base = &cfg;                /* empm_run(), and USR2 starts us anew */
-    source.argc = argc;
-    source.argv = argv;
-    r = empm__program_run(&source, NULL);
+    r = empm_run(&cfg);
     empm_config_free(&cfg);
     return r == EMPM_OK ? 0 : 1;
 }
@@ -2066,8 +1841,7 @@ static int serve_this(int port, const char *dir, int argc, char **argv)
  * access log, sendfile, keep-alive without limit of requests and for 60 s, one
  * listening socket. Apache answers hello from mod_rewrite and ErrorDocument,
  * which is faster than a file; nginx with `return`; lighttpd and h2o from a
- * file, which both keep in their caches. Apache's /block sleeps in mod_lua, and
- * holds a worker as ours does. h2o has threads instead of processes.
+ * file, which both keep in their caches. h2o has threads instead of processes.
  * (It stays root if we are: a change of user would make it survive our sudden
  * end, see >>proc.)
  * ------------------------------------------------------------------------- */
@@ -2224,23 +1998,17 @@ static void configure_nginx(const server *s, const char *conf, int n)
 
 #define MODULES "/usr/lib/apache2/modules/"
 
-static int own_shape;                  /* the scene says how many children */
-
 static void configure_apache(const server *s, const char *conf, int n)
 {
     const char *d = tmp_dir, *shape = "";
-    const char *script = string("%s/block.lua", d);
-    write_file(script,
-        "function handle(r)\n    r.usleep(1000 * tonumber(r:parseargs().ms))\n"
-        "    r:puts('0 0\\n')\n    return apache2.OK\nend\n");
     if (opt.processes > 0)
         shape = string(
             "ServerLimit %d\nStartServers %d\nThreadLimit %d\n"
             "ThreadsPerChild %d\nMaxRequestWorkers %d\n"
             "MinSpareThreads 1\nMaxSpareThreads %d\n"
-            "%sKeepAlive On\nMaxKeepAliveRequests 0\nKeepAliveTimeout 60\n",
-            n, n, opt.workers, opt.workers, n * opt.workers, n * opt.workers,
-            own_shape ? "" : "AsyncRequestWorkerFactor 1000\n");
+            "AsyncRequestWorkerFactor 1000\n"
+            "KeepAlive On\nMaxKeepAliveRequests 0\nKeepAliveTimeout 60\n",
+            n, n, opt.workers, opt.workers, n * opt.workers, n * opt.workers);
     write_file(conf,
         "Define SECURE %d\nServerRoot %s\n"
         "ServerName bench\nPidFile %s/apache.pid\n"
@@ -2250,10 +2018,7 @@ static void configure_apache(const server *s, const char *conf, int n)
         "LoadModule authz_core_module " MODULES "mod_authz_core.so\n"
         "LoadModule rewrite_module    " MODULES "mod_rewrite.so\n"
         "LoadModule headers_module    " MODULES "mod_headers.so\n"
-        "<IfFile " MODULES "mod_lua.so>\n"
-        "    LoadModule lua_module    " MODULES "mod_lua.so\n"
-        "    LuaMapHandler /block     %s\n    LuaScope thread\n"
-        "</IfFile>\n%s"
+        "%s"
         "EnableSendfile On\nEnableMMAP Off\n"
         "DocumentRoot %s/docs\n"
         "<Directory />\n    AllowOverride None\n"
@@ -2263,7 +2028,7 @@ static void configure_apache(const server *s, const char *conf, int n)
         "RewriteRule ^/hello$ - [R=200,L]\n"
         "<Location /hello>\n    Header always set Content-Type text/plain\n"
         "</Location>\n%s%s", s->secure_port, d, d, d, s->port, d,
-        geteuid() == 0 ? "User nobody\nGroup nogroup\n" : "", script, shape,
+        geteuid() == 0 ? "User nobody\nGroup nogroup\n" : "", shape,
         d, tls_lines(s,
             "LoadModule ssl_module " MODULES "mod_ssl.so\n"
             "LoadModule socache_shmcb_module " MODULES "mod_socache_shmcb.so\n"
@@ -2343,8 +2108,6 @@ static pid_t spawn_bench(const server *s, int closing, const char *log)
         argv[k++] = string("%s/docs", tmp_dir);
         argv[k++] = "--workers";
         argv[k++] = string("%d", opt.workers);
-        argv[k++] = "--set";
-        argv[k++] = string("PidFile %s/%d.pid", tmp_dir, s->port);
     }
     if (s->kind != FLOOR && with_tls) {
         argv[k++] = "--set";
@@ -2442,29 +2205,6 @@ static void server_stop(server *s)
     s->pid = 0;
 }
 
-/* After USR2 another process serves: it takes the place of the one that was
- * started, which drains. 0: there is none. */
-static int server_upgraded(server *s, double seconds)
-{
-    const uint64_t until = now_ns() + (uint64_t)(seconds * 1e9);
-    const char *path = string("%s/%d.pid", tmp_dir, s->port);
-    char digits[32];
-    int i;
-    do {
-        const pid_t pid = slurp(path, digits, sizeof digits) > 0 ? atoi(digits)
-                                                                 : 0;
-        for (i = 0; i < MAX_KIDS && kids[i] != 0; i++)
-            ;
-        if (pid > 0 && pid != s->pid && i < MAX_KIDS) {
-            kids[i] = s->pid = pid;
-            tree_of(s->pid, &s->processes);
-            return 1;
-        }
-        sleep_ms(2);
-    } while (now_ns() < until);
-    return 0;
-}
-
 /* "http://host:port/path", or "http://host/path" */
 static void parse_url(const char *url, server *s)
 {
@@ -2542,11 +2282,9 @@ static void find_servers(void)
  * column, and its row in run_scene().
  * ------------------------------------------------------------------------- */
 
-enum { LOAD, IDLE, HEADS, READERS, BLOCKING, BURST, REST, CALLS, SHARING, GROWN,
-       MOVING, CHURN, KILLS, TUNED, SECURE, STALLED };
+enum { LOAD, IDLE, HEADS, READERS, BLOCKING, CALLS, SECURE, STALLED };
 enum { ALL = (1 << URL) - 1, OURS = 1 << THIS | 1 << AGAINST,
-       REAL = ALL & ~(1 << FLOOR), EVENT = OURS | 1 << APACHE,
-       PHP = EVENT | 1 << NGINX };
+       REAL = ALL & ~(1 << FLOOR), PHP = OURS | 1 << APACHE | 1 << NGINX };
 enum { FULL, SHORT, BY_NAME };         /* sets; --scenes asks for BY_NAME */
 
 typedef struct scene {
@@ -2593,43 +2331,16 @@ static const scene scenes[] = {
       "200 clients that read 10 MB at 1 KB/s, beside 16 busy connections" },
     { "blocking",   BLOCKING, SHORT, OURS, 0, 64, 1, 0, "/hello",
       "half of the requests block 10 ms, 64 connections: the other half" },
-    { "burst",      BURST, SHORT, OURS, 0,   64, 1, 0, "/block?ms=100",
-      "as many blocking requests at once as there are idle workers" },
-    { "rest",       REST, SHORT, ALL, 1,    100, 1, 0, "/hello",
-      "wake-ups per second of all threads while nothing happens" },
 #ifdef EVENTMPM_TLS_BEARSSL
     { "https",      SECURE, FULL, OURS | 1 << NGINX | 1 << APACHE, 0, 16, 1, 0,
       "/hello", "https: CPU of requests, handshakes and 10 MB" },
     { "https-idle", STALLED, FULL, OURS | 1 << NGINX | 1 << APACHE, 3, 1000, 1,
       0, "/10m.bin", "https: idle, stalled and slow clients" },
 #endif
-    { "children-4x4", SHARING, BY_NAME, EVENT, 3, 16, 1, 0, "/block?ms=500",
-      "4 children of 4 workers, 16 clients, a handler that takes 500 ms" },
-    { "children-8x2", SHARING, BY_NAME, EVENT, 3, 16, 1, 0, "/block?ms=500",
-      "8 children of 2 workers, 16 clients, a handler that takes 500 ms" },
-    { "children-200", GROWN, BY_NAME, EVENT, 3, 200, 1, 0, "/block?ms=500",
-      "out of the box, 200 clients at once, a handler that takes 500 ms" },
-    { "children-300", GROWN, BY_NAME, EVENT, 3, 300, 1, 0, "/block?ms=500",
-      "out of the box, 300 idle clients, then the handler takes 500 ms" },
-    { "children-idle", MOVING, BY_NAME, EVENT, 3, 10000, 1, 0, "/hello",
-      "idle keep-alive connections, a reload, then a request on each" },
-    { "children-churn", CHURN, BY_NAME, OURS, 3, 100, 1, 0, "/hello",
-      "20 reloads, then 5 upgrades, under 100 busy clients and 20 streams" },
-    { "children-kill", KILLS, BY_NAME, OURS, 3, 48, 1, 0, "/block?ms=20",
-      "children of 4 x 4 killed with -9 under 48 clients" },
-    { "children-tuned", TUNED, BY_NAME, 1 << THIS, 3, 64, 1, 0, "/hello",
-      "13 bytes, 64 connections: out of the box, and tuned" },
     { "url",        LOAD, BY_NAME, 1 << URL, 0, 0, 0, 0, NULL,
       "GET of what --url says" }
 };
 #define SCENES ((int)COUNT(scenes))
-
-/* Scenes that say themselves how many children there are; 0: out of the box. */
-static const struct { const char *scene; int processes, workers; } shapes[] = {
-    { "children-4x4", 4, 4 }, { "children-8x2", 8, 2 },
-    { "children-200", 0, 0 }, { "children-300", 0, 0 },
-    { "children-kill", 4, 4 }, { "children-tuned", 0, 0 }
-};
 
 /* More cells beside the median of a column. */
 enum { SPREAD = 1, TO_NGINX = 2, TO_FLOOR = 4, RATIOS = TO_NGINX | TO_FLOOR };
@@ -2665,59 +2376,11 @@ static const column beside_columns[] = {
 static const column blocking_columns[] = {
     { "rate", "light r/s", 0, 0 },  { "light50", "p50 ms", 3, 0 },
     { "light99", "p99 ms", 3, SPREAD },
-    { "quiet99", "quiet p99", 3, 0 }, { "queue99", "computed", 3, 0 },
-    { "excess", "excess ms", 3, 0 },  { "heavy50", "heavy p50", 2, 0 },
-    { "errors", "errors", 0, 0 }
-};
-static const column burst_columns[] = {
-    { "all", "all run ms", 3, SPREAD }, { "worst", "worst ms", 3, 0 },
-    { "sending", "sending ms", 3, 0 },  { "jobs", "jobs", 0, 0 }
-};
-static const column rest_columns[] = {
-    { "alone", "without clients", 2, 0 }, { "crowd", "100 idle ones", 2, 0 },
-    { "threads", "threads", 0, 0 }
+    { "heavy50", "heavy p50", 2, 0 }, { "errors", "errors", 0, 0 }
 };
 static const column calls_columns[] = {
     { "calls", "calls/request", 2, 0 }
 };
-static const column sharing_columns[] = {
-    { "keep", "keep-alive r/s", 1, SPREAD },
-    { "keep50", "p50 ms", 0, 0 },   { "keep99", "p99", 0, 0 },
-    { "close", "close r/s", 1, SPREAD },
-    { "close50", "p50 ms", 0, 0 },  { "close99", "p99", 0, 0 },
-    { "burst", "burst ms", 0, 0 },  { "gaps", "3 ms apart", 0, 0 },
-    { "errors", "errors", 0, 0 }
-};
-static const column grown_columns[] = {
-    { "first", "first 5 s r/s", 1, 0 }, { "rps", "then r/s", 1, SPREAD },
-    { "ideal", "ideal", 0, 0 },         { "p50", "p50 ms", 0, 0 },
-    { "p99", "p99 ms", 0, 0 },          { "processes", "children", 0, 0 },
-    { "errors", "errors", 0, 0 }
-};
-static const column moving_columns[] = {
-    { "opened", "opened", 0, 0 },   { "failed", "reload: failed", 0, 0 },
-    { "closed", "closed", 0, 0 },   { "gone", "old gone s", 2, 0 },
-    { "failed2", "upgrade: failed", 0, 0 },
-    { "closed2", "closed", 0, 0 },  { "gone2", "old gone s", 2, 0 }
-};
-static const column churn_columns[] = {
-    { "reloads", "reloads", 0, 0 },   { "upgrades", "upgrades", 0, 0 },
-    { "late", "late", 0, 0 }, { "requests", "requests", 0, 0 },
-    { "errors", "failed", 0, 0 },     { "worst", "slowest ms", 0, 0 },
-    { "ended", "streams ended", 0, 0 }, { "left", "old left", 0, 0 }
-};
-static const column kills_columns[] = {
-    { "kills", "kills", 0, 0 },     { "replies", "replies", 0, 0 },
-    { "own", "lost: its own", 0, 0 }, { "others", "others'", 0, 0 },
-    { "hung", "hung", 0, 0 }
-};
-static const column tuned_columns[] = {
-    { "box", "box us", 2, 0 },      { "kept", "kept us", 2, 0 },
-    { "tuned", "tuned us", 2, 0 },  { "box_ratio", "box/tuned", 3, 0 },
-    { "kept_ratio", "kept/tuned", 3, 0 },
-    { "box_rps", "box r/s", 0, 0 }, { "tuned_rps", "tuned r/s", 0, 0 }
-};
-
 static const column secure_columns[] = {
     { "keep", "keep-alive us", 2, SPREAD | TO_NGINX },
     { "full", "full us", 0, SPREAD | TO_NGINX },
@@ -2745,41 +2408,8 @@ columns_of[] = {
     COLUMNS(beside_columns,
             "A header line each 5 s; the two runs of a round are neighbours."),
     COLUMNS(beside_columns, "The two runs of a round are neighbours."),
-    COLUMNS(blocking_columns,
-            "Quiet: the same rate of light requests (open loop) alone. "
-            "Computed: p99 of the wait for\na worker if all workers were of "
-            "one child. Excess: p99 less these two; the goal is 1."),
-    COLUMNS(burst_columns,
-            "From the first request sent until the last handler runs, by one "
-            "clock; of 10 bursts\nthe median and the worst. As many "
-            "connections to each child as it has workers."),
-    COLUMNS(rest_columns,
-            "voluntary_ctxt_switches of all threads of the tree during 4 s."),
+    COLUMNS(blocking_columns, NULL),
     COLUMNS(calls_columns, NULL),
-    COLUMNS(sharing_columns,
-            "16 workers could do 32 r/s: goals 31, and 30 with a connection "
-            "per request. The slowest\nanswer of 3 bursts of 16, sent at once "
-            "and 3 ms apart: goal 530 ms."),
-    COLUMNS(grown_columns,
-            "Goals: 380 of 400 r/s and a p50 of 520 ms with 200 clients; 590 "
-            "of 600 r/s with 300."),
-    COLUMNS(moving_columns,
-            "Failed: no answer to the request. Closed: these and those closed "
-            "after it. Old gone: from\nthe signal until the last process of "
-            "before has ended, requests from 3 s on. Goals: 0, 0, 2 s."),
-    COLUMNS(churn_columns,
-            "Goals: 20 and 5, none late, nothing failed. Late: no new process "
-            "has answered 5 s after\nthe signal. A stream that ends is asked "
-            "for again. Old left: processes of before, 2 s\nafter the last "
-            "stream has been closed."),
-    COLUMNS(kills_columns,
-            "Its own: connections whose descriptor the killed child had, by "
-            "/proc. Others': lost though\nit had them not. Hung: no reply for "
-            "3 s. Goals: 0 and 0."),
-    COLUMNS(tuned_columns,
-            "CPU per request. Kept: out of the box, MaxKeepAliveRequests 0. "
-            "Tuned: as many processes as\nprocessors, and that. Ratios: median "
-            "of 5 neighbours; the goal is 1.03."),
     COLUMNS(secure_columns,
             "CPU of the server. TLS 1.2, X25519, ECDSA with P-256, AES-128; a "
             "handshake with connect,\na request and close."),
@@ -2877,13 +2507,11 @@ static void scene_load(int sc, server *s)
     load_spec spec = load_defaults(&s->at, w->path, w->connections);
     spec.pipeline = w->pipeline;
     spec.close = w->close;
-    spec.rate = w->pipeline > 1 || w->close ? 0 : opt.rate;
     if (s->kind == URL) {
         spec.path[0] = s->url_path;
         spec.connections = opt.connections;
         spec.pipeline = opt.pipeline;
         spec.close = opt.close;
-        spec.rate = opt.rate;
     } else
         spec.expect = strcmp(w->path, "/4k.bin") == 0     ? 4096
                       : strcmp(w->path, "/100k.bin") == 0 ? 102400
@@ -2987,186 +2615,19 @@ static void scene_beside(int sc, server *s)
     NOTE(sc, s, row);
 }
 
-/* How long light requests wait for a worker, by simulation: n clients of one
- * child with m workers, first come first served; one request in two, by chance,
- * holds a worker for `hold_ms` (up to 2 % more), the other for no time. */
-static void simulate(hist *h, int n, int m, double hold_ms)
-{
-    double until[256], arrived[256], now = 0;    /* by worker; by client */
-    int    heavy[256], line[256], at[256], head = 0, count = 0, i, k;
-    uint32_t x = 12345;
-    int starts = 0;
-    if (n > 256 || m > 256 || n <= 0 || m <= 0)
-        return;
-    for (i = 0; i < m; i++)
-        until[i] = -1;                 /* idle */
-    for (i = 0; i < n; i++) {
-        arrived[i] = 0;
-        x = x * 1664525u + 1013904223u;
-        heavy[i] = (x >> 31) != 0;
-        line[count++] = i;
-    }
-    while (now < 21000) {             /* 21 s, the first of which is left out */
-        for (k = 0; k < m && until[k] >= 0; k++)
-            ;
-        if (k < m && count > 0) {      /* a worker takes the next one */
-            const int c = line[head];
-            head = (head + 1) % 256;
-            count--;
-            if (heavy[c]) {
-                /* the first ones have begun at any time before */
-                x = x * 1664525u + 1013904223u;
-                until[k] =
-                    now + hold_ms * (starts++ < m ? (x >> 8) / 16777216.0
-                                                  : 1 + (x >> 8) / 8.4e8);
-                at[k] = c;
-                continue;
-            }
-            if (now > 1000)
-                hist_add(h, (uint64_t)((now - arrived[c]) * 1e6));
-            i = c;
-        } else {                       /* time passes until one is free */
-            for (k = i = 0; i < m; i++)
-                if (until[i] >= 0 && (until[k] < 0 || until[i] < until[k]))
-                    k = i;
-            now = until[k];
-            until[k] = -1;
-            i = at[k];
-        }
-        arrived[i] = now;              /* client i asks again */
-        x = x * 1664525u + 1013904223u;
-        heavy[i] = (x >> 31) != 0;
-        line[(head + count++) % 256] = i;
-    }
-}
-
-/* The light half of the requests, beside their rate alone. */
+/* The light half of the requests, and the other one. */
 static void scene_blocking(int sc, server *s)
 {
-    static figures mixed, quiet;
-    static hist waits;
+    static figures mixed;
     load_spec spec = load_defaults(&s->at, "/hello", scenes[sc].connections);
     spec.path[1] = "/block?ms=10";
     spec.share = 0.5;
     run_load(&spec, &s->processes, &mixed);
-    memset(&waits, 0, sizeof waits);
-    simulate(&waits, spec.connections, opt.workers * opt.processes,
-             part_ms(&mixed, 1, 0.1));
-    spec.share = 0;
-    spec.rate = mixed.light_rate > 1 ? mixed.light_rate : 1;
-    run_load(&spec, &s->processes, &quiet);
-    const double p99 = part_ms(&mixed, 0, 0.99);
-    const double alone = part_ms(&quiet, 0, 0.99);
     const double row[] = {
-        mixed.light_rate, part_ms(&mixed, 0, 0.5), p99, alone,
-        hist_ms(&waits, 0.99), p99 - alone - hist_ms(&waits, 0.99),
+        mixed.light_rate, part_ms(&mixed, 0, 0.5), part_ms(&mixed, 0, 0.99),
         part_ms(&mixed, 1, 0.5), mixed.errors
     };
     NOTE(sc, s, row);
-}
-
-/* Opens as many connections to each child as it has workers: the reply to
- * /block says which child it was. Returns how many there are. */
-static int connect_evenly(const server *s, int *fds, int want)
-{
-    int used[MAX_TREE], n = 0, tries, i;
-    memset(used, 0, sizeof used);
-    for (tries = 0; tries < 8 * want && n < want; tries++) {
-        const int fd = connect_to(&s->at, 2000);
-        answer a;
-        pid_t pid = 0;
-        if (fd < 0)
-            continue;
-        if (send_get(fd, &s->at, "/block?ms=0") == 0 &&
-            wait_reply(fd, &a) == 0)
-            block_began(&a, &pid);
-        for (i = 0; i < s->processes.n && s->processes.pid[i] != pid; i++)
-            ;
-        if (i < s->processes.n && used[i] < opt.workers) {
-            used[i]++;
-            fds[n++] = fd;
-        } else
-            close(fd);
-    }
-    return n;
-}
-
-/* All idle workers get a job at once. */
-static void scene_burst(int sc, server *s)
-{
-    enum { MOST = 1024, BURSTS = 10 };
-    int fds[MOST], want = opt.workers * opt.processes, n, i, k;
-    double all[BURSTS], sending[BURSTS], worst = 0;
-    n = connect_evenly(s, fds, want < MOST ? want : MOST);
-    for (k = 0; k < BURSTS && n > 0; k++) {
-        uint64_t first, last = 0;
-        sleep_ms(120);                 /* all workers are idle again */
-        first = now_ns();
-        for (i = 0; i < n; i++)
-            send_get(fds[i], &s->at, scenes[sc].path);
-        sending[k] = (double)(now_ns() - first) / 1e6;
-        all[k] = 0;
-        for (i = 0; i < n; i++) {
-            answer a;
-            pid_t pid;
-            const uint64_t began =
-                wait_reply(fds[i], &a) == 0 ? block_began(&a, &pid) : 0;
-            last = began > last ? began : last;
-            if (began == 0)
-                all[k] = INFINITY;     /* no answer: not all have run */
-        }
-        all[k] += (double)(last - first) / 1e6;
-        worst = greater(worst, all[k]);
-    }
-    for (i = 0; i < n; i++)
-        close(fds[i]);
-    const double row[] = { median_of(all, k), worst, median_of(sending, k),
-                           n };
-    NOTE(sc, s, row);
-}
-
-/* How often its threads have gone to sleep and been woken. */
-static double wakeups_of(const server *s)
-{
-    return s->pid == 0 ? 0 : tree_sum(&s->processes, "task/*/status",
-                                      "voluntary_ctxt_switches:");
-}
-
-/* For all servers at once: none of them has anything to do. */
-static void scene_rest(int sc)
-{
-    const double span = 4;
-    double before[2][SERVERS], after[2][SERVERS];
-    load *crowds[SERVERS];
-    int i, k;
-    memset(crowds, 0, sizeof crowds);
-    for (k = 0; k < 2; k++) {
-        sleep_ms(1500);
-        for (i = 0; i < SERVERS; i++)
-            before[k][i] = wakeups_of(&servers[i]);
-        sleep_ms(span * 1000);
-        for (i = 0; i < SERVERS; i++)
-            after[k][i] = wakeups_of(&servers[i]);
-        for (i = 0; k == 0 && i < SERVERS; i++)
-            if (servers[i].pid != 0) {
-                load_spec spec = load_defaults(&servers[i].at, "/hello",
-                                               scenes[sc].connections);
-                spec.idle = 1;
-                spec.threads = 1;
-                crowds[i] = load_start(&spec);
-                load_wait_open(crowds[i], 5);
-            }
-    }
-    for (i = 0; i < SERVERS; i++)
-        if (crowds[i] != NULL) {
-            const double row[] = {
-                (after[0][i] - before[0][i]) / span,
-                (after[1][i] - before[1][i]) / span,
-                tree_sum(&servers[i].processes, "status", "Threads:")
-            };
-            load_stop(crowds[i]);
-            NOTE(sc, &servers[i], row);
-        }
 }
 
 /* Attaches perf to the tree and has it count; 0: it cannot. */
@@ -3214,484 +2675,6 @@ static void scene_calls(int sc, server *s)
                 all = NAN;
     unlink(out);
     const double row[] = { all / requests };
-    NOTE(sc, s, row);
-}
-
-/* ---------------------------------------------------------------------------
- * >>children -- scenes: are the children of a server one server?
- * ------------------------------------------------------------------------- */
-
-/* The slowest answer, in ms, of n requests that arrive at once, each on a fresh
- * connection, or one after the other. */
-static double slowest_of(const target *t, const char *path, int n, int gap_ms)
-{
-    enum { MOST = 64 };
-    struct pollfd p[MOST];
-    uint64_t sent[MOST];
-    const uint64_t until = now_ns() + 10000000000u;
-    double worst = 0;
-    int i, left = n;
-    for (i = 0; i < n; i++) {
-        p[i].fd = connect_to(t, 2000);
-        p[i].events = POLLIN;
-    }
-    sleep_ms(5);
-    for (i = 0; i < n; i++) {
-        sent[i] = now_ns();
-        if (send_get(p[i].fd, t, path) < 0)
-            worst = INFINITY;
-        if (gap_ms > 0)
-            sleep_ms(gap_ms);
-    }
-    while (left > 0 && now_ns() < until) {
-        sleep_ms(0);                   /* a signal? */
-        if (poll(p, (nfds_t)n, 100) <= 0)
-            continue;
-        for (i = 0; i < n; i++) {
-            answer a;
-            if (p[i].fd < 0 || p[i].revents == 0)
-                continue;
-            worst = greater(worst, wait_reply(p[i].fd, &a) == 0 &&
-                                   a.is.status == 200
-                                       ? (double)(now_ns() - sent[i]) / 1e6
-                                       : INFINITY);
-            close(p[i].fd);
-            p[i].fd = -1;
-            left--;
-        }
-    }
-    for (i = 0; i < n; i++)
-        if (p[i].fd >= 0)
-            close(p[i].fd);
-    return left > 0 ? INFINITY : worst;
-}
-
-/* Handlers that sleep on all workers: keep-alive, a connection per request, and
- * bursts. */
-static void scene_sharing(int sc, server *s)
-{
-    static figures f[2];
-    const scene *w = &scenes[sc];
-    double worst[2] = { 0, 0 };
-    int i, k;
-    for (k = 0; k < 2; k++) {
-        load_spec spec = load_defaults(&s->at, w->path, w->connections);
-        load *l;
-        spec.close = k;
-        spec.in_step = 1;
-        l = load_start(&spec);
-        load_wait_open(l, 3);
-        load_measure(l, greater(opt.seconds, 4), &s->processes, &f[k]);
-        load_stop(l);
-        sleep_ms(600);                 /* the last handlers end */
-    }
-    for (k = 0; k < 2; k++)
-        for (i = 0; i < 3 && worst[k] < INFINITY; i++) {
-            worst[k] = greater(worst[k], slowest_of(&s->at, w->path,
-                                                    w->connections, 3 * k));
-            sleep_ms(200);
-        }
-    const double row[] = {
-        f[0].rate, part_ms(&f[0], 0, 0.5), part_ms(&f[0], 0, 0.99),
-        f[1].rate, part_ms(&f[1], 0, 0.5), part_ms(&f[1], 0, 0.99),
-        worst[0], worst[1], f[0].errors + f[1].errors
-    };
-    NOTE(sc, s, row);
-}
-
-/* All at once; or all have been idle for 2 s, with a connection each. */
-static void scene_grown(int sc, server *s)
-{
-    static figures f;
-    const scene *w = &scenes[sc];
-    const int idle = strcmp(w->name, "children-300") == 0;
-    load_spec spec = load_defaults(&s->at, w->path, w->connections);
-    uint64_t before = 0, from;
-    double first;
-    tree t;
-    load *l;
-    spec.path[0] = idle ? "/hello" : w->path;
-    spec.path[1] = w->path;
-    spec.idle = idle;
-    spec.in_step = 1;
-    spec.timeout_ms = 10000;
-    l = load_start(&spec);
-    if (idle) {
-        load_wait_open(l, 5);
-        sleep_ms(2000);
-        before = load_done(l);
-        at_store(&l->turned, 1u);
-        at_store(&l->nudge, 1u);
-    }
-    from = now_ns();
-    sleep_until(from + 5000000000u);
-    first = (double)(load_done(l) - before) / ((double)(now_ns() - from) / 1e9);
-    load_measure(l, 5, &s->processes, &f);
-    tree_of(s->pid, &t);
-    load_stop(l);
-    const double row[] = {
-        first, f.rate, 2.0 * w->connections, part_ms(&f, idle, 0.5),
-        part_ms(&f, idle, 0.99), t.n - 1, f.errors
-    };
-    NOTE(sc, s, row);
-    sleep_ms(1000);
-}
-
-/* Seconds from `since` until all of these processes have ended. */
-static double wait_gone(const tree *of, uint64_t since, double seconds)
-{
-    const uint64_t until = since + (uint64_t)(seconds * 1e9);
-    int i = 0;
-    for (;;) {
-        while (i < of->n && is_gone(of->pid[i]))
-            i++;
-        if (i == of->n)
-            return (double)(now_ns() - since) / 1e9;
-        if (now_ns() >= until)
-            return INFINITY;
-        sleep_ms(2);
-    }
-}
-
-/* The children of a server, or all of its processes. */
-static tree processes_of(const server *s, int with_parent)
-{
-    tree t;
-    tree_of(s->pid, &t);
-    if (!with_parent)
-        memmove(t.pid, t.pid + 1, (size_t)--t.n * sizeof *t.pid);
-    return t;
-}
-
-/* Processes that have been replaced, and have no clients, leave within 2 s, or
- * are ended. Returns how many were left. */
-static int end_of_old(const tree *of)
-{
-    int i, left = 0;
-    wait_gone(of, now_ns(), 2);
-    for (i = 0; i < of->n; i++)
-        if (!is_gone(of->pid[i])) {
-            left++;
-            end_process(of->pid[i], SIGKILL);
-        }
-    /* parents that have left by themselves */
-    for (i = 0; i < MAX_KIDS; i++)
-        if (kids[i] != 0 && is_gone(kids[i]))
-            kids[i] = 0;
-    return left;
-}
-
-/* An idle crowd before a reload, and before an upgrade: is it still served? */
-static void scene_moving(int sc, server *s)
-{
-    const scene *w = &scenes[sc];
-    load_spec spec = load_defaults(&s->at, w->path, w->connections);
-    double row[7];
-    int i, k;
-    for (i = 0; i < (int)COUNT(row); i++)
-        row[i] = NAN;
-    if (spec.connections > opt.crowd)
-        spec.connections = opt.crowd;
-    spec.idle = 1;
-    spec.threads = 1;
-    for (k = 0; k < (s->kind == APACHE ? 1 : 2); k++) {    /* k: an upgrade */
-        load *l = load_start(&spec);
-        const int opened = load_wait_open(l, 10 + spec.connections / 1000.0);
-        const tree old = processes_of(s, k);
-        uint64_t since;
-        double gone;
-        sleep_ms(300);
-        since = now_ns();
-        kill(s->pid, k == 0 ? SIGUSR1 : SIGUSR2);
-        if (k == 1)
-            server_upgraded(s, 3);
-        gone = wait_gone(&old, since, 3);
-        if (k == 0)
-            row[0] = opened;
-        row[1 + 3 * k] = opened - crowd_answers(l, 10);
-        if (gone == INFINITY)
-            gone = wait_gone(&old, since, 15);
-        row[2 + 3 * k] = opened - (int)load_counts(l).open;
-        row[3 + 3 * k] = gone;
-        load_stop(l);
-        end_of_old(&old);
-        tree_of(s->pid, &s->processes);
-    }
-    NOTE(sc, s, row);
-}
-
-/* Waits until a fresh connection is answered by a process that is none of the
- * old ones; 0: not in time. */
-static int new_answers(const server *s, const tree *old, double seconds)
-{
-    const uint64_t until = now_ns() + (uint64_t)(seconds * 1e9);
-    while (now_ns() < until) {
-        answer a;
-        pid_t pid;
-        int i;
-        if (ask(&s->at, "/block?ms=0", 1000, &a) == 0 &&
-            block_began(&a, &pid) != 0) {
-            for (i = 0; i < old->n && old->pid[i] != pid; i++)
-                ;
-            if (i == old->n)
-                return 1;
-        }
-        sleep_ms(10);
-    }
-    return 0;
-}
-
-/* Reloads, then upgrades: each has to be answered by a new process before the
- * next begins. One that is late counts as a failure. */
-static void scene_churn(int sc, server *s)
-{
-    enum { RELOADS = 20, UPGRADES = 5, READERS_OF_EVENTS = 20 };
-    static figures f;
-    const scene *w = &scenes[sc];
-    load_spec spec = load_defaults(&s->at, w->path, w->connections);
-    tree old, all;
-    moment a, b;
-    crowd streams;
-    load *l;
-    int i, k, late, done[2] = { 0, 0 };
-    spec.expect = (int64_t)sizeof HELLO - 1;
-    memset(&all, 0, sizeof all);
-    crowd_start(&streams, &s->at, STREAMS, READERS_OF_EVENTS, "/events");
-    l = load_start(&spec);
-    load_wait_open(l, 5);
-    at_store(&l->phase, (uint32_t)MEASURING);
-    moment_take(&a, l, &s->processes);
-    memset(&a.load, 0, sizeof a.load); /* failures from the first request on */
-    for (i = 0; i < RELOADS + UPGRADES; i++) {
-        const int upgrades = i >= RELOADS;
-        progress("%-14s %-10s %s %d", w->name, s->name,
-                 upgrades ? "upgrade" : "reload",
-                 upgrades ? i - RELOADS + 1 : i + 1);
-        old = processes_of(s, upgrades);
-        for (k = 0; k < old.n && all.n < MAX_TREE; k++)
-            all.pid[all.n++] = old.pid[k];
-        kill(s->pid, upgrades ? SIGUSR2 : SIGUSR1);
-        done[upgrades] += (!upgrades || server_upgraded(s, 5)) &&
-                          new_answers(s, &old, 5);
-        sleep_ms(100);
-    }
-    load_measured(l);
-    moment_take(&b, l, &s->processes);
-    load_fill(l, &f, &a, &b);
-    load_stop(l);
-    crowd_stop(&streams);
-    late = RELOADS + UPGRADES - done[0] - done[1];
-    if (late > 0) {
-        progress("%s", "");
-        printf("FAILED: %d of %d reloads and upgrades of %s did not come in "
-               "time.\n", late, RELOADS + UPGRADES, s->name);
-        failures++;
-    }
-    const double row[] = {
-        done[0], done[1], late,
-        (double)f.requests, f.errors, (double)f.latency[0].max / 1e6,
-        at_load(&streams.ended), end_of_old(&all)
-    };
-    NOTE(sc, s, row);
-    tree_of(s->pid, &s->processes);
-}
-
-/* ---------------------------------------------------------------------------
- * >>kill -- a child is killed: are connections lost that were not its own?
- * ------------------------------------------------------------------------- */
-
-enum { VICTIMS_CLIENTS = 64 };         /* at most */
-
-typedef struct witness {               /* a client that knows its connection */
-    uint64_t since_ns;
-    unsigned port;                     /* ours: by it /proc knows the socket */
-    int      doomed;                   /* the child to be killed has it */
-} witness;
-
-typedef struct witnesses {
-    const target *to;
-    const char   *path;
-    struct pollfd p[VICTIMS_CLIENTS];
-    witness       of[VICTIMS_CLIENTS];
-    int           n;
-    unsigned      replies, own, others, hung;
-} witnesses;
-
-static void witness_ask(witnesses *w, int i)
-{
-    w->of[i].since_ns = now_ns();
-    if (send_get(w->p[i].fd, w->to, w->path) < 0)
-        w->p[i].revents = POLLHUP;     /* recv() will say the same */
-}
-
-static void witness_open(witnesses *w, int i)
-{
-    struct sockaddr_in in;
-    socklen_t len = sizeof in;
-    memset(&in, 0, sizeof in);
-    w->p[i].fd = connect_to(w->to, 2000);
-    w->p[i].events = POLLIN;
-    getsockname(w->p[i].fd, (struct sockaddr *)(void *)&in, &len);
-    w->of[i].port = ntohs(in.sin_port);
-    w->of[i].doomed = 0;
-    witness_ask(w, i);
-}
-
-/* Each asks again and again. A connection that is lost counts by whether the
- * child that was killed had it. */
-static void witness_run(witnesses *w, double ms)
-{
-    const uint64_t until = now_ns() + (uint64_t)(ms * 1e6);
-    while (now_ns() < until) {
-        int i;
-        sleep_ms(0);                   /* a signal? */
-        poll(w->p, (nfds_t)w->n, 5);
-        for (i = 0; i < w->n; i++) {
-            const int late = now_ns() - w->of[i].since_ns > 3000000000u;
-            answer a;
-            if (w->p[i].revents == 0 && !late)
-                continue;
-            if (w->p[i].revents == 0)
-                w->hung++;
-            else if (wait_reply(w->p[i].fd, &a) == 0 && a.is.status == 200) {
-                w->replies++;          /* it may have come before the kill */
-                if (!a.is.closing) {
-                    witness_ask(w, i);
-                    continue;
-                }
-            } else if (w->of[i].doomed)
-                w->own++;
-            else
-                w->others++;
-            close(w->p[i].fd);
-            witness_open(w, i);
-        }
-    }
-}
-
-/* Marks the connections of which this process, which is stopped, has the
- * descriptor: their inodes by the ports of our ends. */
-static void witness_mark(witnesses *w, pid_t pid, int port)
-{
-    static char text[1 << 20];
-    char pattern[64], link[64], name[64], *line;
-    glob_t g;
-    size_t k;
-    int i;
-    for (i = 0; i < w->n; i++)
-        w->of[i].doomed = 0;
-    snprintf(pattern, sizeof pattern, "/proc/%d/fd/*", (int)pid);
-    if (slurp("/proc/net/tcp", text, sizeof text) < 0 ||
-        glob(pattern, GLOB_NOSORT, NULL, &g) != 0)
-        return;
-    for (line = strchr(text, '\n'); line != NULL; line = strchr(line + 1,
-                                                                '\n')) {
-        unsigned from, to;
-        unsigned long inode;
-        if (sscanf(line, " %*d: %*8s:%4X %*8s:%4X %*s %*s %*s %*s %*s %*s %lu",
-                   &from, &to, &inode) != 3 || from != (unsigned)port)
-            continue;
-        snprintf(name, sizeof name, "socket:[%lu]", inode);
-        for (i = 0; i < w->n && w->of[i].port != to; i++)
-            ;
-        for (k = 0; i < w->n && k < g.gl_pathc; k++) {
-            const ssize_t r = readlink(g.gl_pathv[k], link, sizeof link - 1);
-            link[r > 0 ? r : 0] = '\0';
-            w->of[i].doomed |= strcmp(link, name) == 0;
-        }
-    }
-    globfree(&g);
-}
-
-/* Waits until all threads of a process stand still. */
-static void stop_process(pid_t pid)
-{
-    const uint64_t until = now_ns() + 100000000u;
-    char path[64], text[1024];
-    const char *p;
-    kill(pid, SIGSTOP);
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    do
-        sleep_ms(1);
-    while (slurp(path, text, sizeof text) > 0 &&
-           (p = strrchr(text, ')')) != NULL && p[1] != '\0' && p[2] != 'T' &&
-           now_ns() < until);
-}
-
-/* Kills one child after the other, each chosen by chance and stopped first, so
- * that its connections are known. */
-static void scene_kills(int sc, server *s)
-{
-    static witnesses w;
-    tree children;
-    uint32_t x = 1;
-    int i, k;
-    memset(&w, 0, sizeof w);
-    w.to = &s->at;
-    w.path = scenes[sc].path;
-    w.n = scenes[sc].connections;
-    for (i = 0; i < w.n; i++)
-        witness_open(&w, i);
-    for (k = 0; k < opt.kills && !is_gone(s->pid); k++) {
-        witness_run(&w, 100);
-        children = processes_of(s, 0);
-        if (children.n == 0)
-            continue;
-        x = x * 1664525u + 1013904223u;
-        i = (int)(x >> 8) % children.n;
-        stop_process(children.pid[i]);
-        witness_mark(&w, children.pid[i], s->port);
-        kill(children.pid[i], SIGKILL);
-    }
-    witness_run(&w, 3500);             /* to see the ones that hang */
-    for (i = 0; i < w.n; i++)
-        close(w.p[i].fd);
-    const double row[] = { k, w.replies, w.own, w.others, w.hung };
-    NOTE(sc, s, row);
-}
-
-/* ---------------------------------------------------------------------------
- * >>tuned -- is it as fast as it comes out of the box?
- * ------------------------------------------------------------------------- */
-
-/* The same server three times: as it comes, without its limit of requests per
- * connection, and tuned. */
-static void scene_tuned(int sc, server *s)
-{
-    enum { SLICES = 5 };
-    static figures f;
-    server as[3];
-    double us[3][SLICES], rps[3][SLICES], ratio[2][SLICES];
-    int i, k;
-    if (opt.nset == MAX_SETTINGS)
-        die("too many --set");
-    as[0] = as[1] = as[2] = *s;
-    opt.set[opt.nset++] = "MaxKeepAliveRequests 0";
-    server_start(&as[1], 0);
-    opt.nset--;
-    opt.processes = processors();
-    server_start(&as[2], 0);
-    opt.processes = 0;
-    for (k = 0; k < SLICES && as[1].pid != 0 && as[2].pid != 0; k++) {
-        for (i = 0; i < 3; i++) {
-            server *one = &as[k % 2 ? 2 - i : i];
-            load_spec spec = load_defaults(&one->at, scenes[sc].path,
-                                           scenes[sc].connections);
-            tree_of(one->pid, &one->processes);
-            run_load(&spec, &one->processes, &f);
-            us[one - as][k] = f.cpu_us;
-            rps[one - as][k] = f.rate;
-        }
-        for (i = 0; i < 2; i++)
-            ratio[i][k] = us[i][k] / us[2][k];
-    }
-    server_stop(&as[1]);
-    server_stop(&as[2]);
-    const double row[] = {
-        median_of(us[0], k), median_of(us[1], k), median_of(us[2], k),
-        median_of(ratio[0], k), median_of(ratio[1], k),
-        median_of(rps[0], k), median_of(rps[2], k)
-    };
     NOTE(sc, s, row);
 }
 
@@ -4003,22 +2986,14 @@ static void run_scene(int sc, server *s)
     const column *c = columns_of[kind].of;
     const series *now;
     progress("%-14s %s ...", scenes[sc].name, s->name);
-    alarm((unsigned)(120 + 18 * opt.seconds + opt.crowd / 500.0 + opt.kills));
+    alarm((unsigned)(120 + 18 * opt.seconds + opt.crowd / 500.0));
     switch (kind) {
     case LOAD:     scene_load(sc, s);     break;
     case IDLE:     scene_idle(sc, s);     break;
     case HEADS:
     case READERS:  scene_beside(sc, s);   break;
     case BLOCKING: scene_blocking(sc, s); break;
-    case BURST:    scene_burst(sc, s);    break;
-    case REST:     scene_rest(sc);        break;
     case CALLS:    scene_calls(sc, s);    break;
-    case SHARING:  scene_sharing(sc, s);  break;
-    case GROWN:    scene_grown(sc, s);    break;
-    case MOVING:   scene_moving(sc, s);   break;
-    case CHURN:    scene_churn(sc, s);    break;
-    case KILLS:    scene_kills(sc, s);    break;
-    case TUNED:    scene_tuned(sc, s);    break;
 #ifdef EVENTMPM_TLS_BEARSSL
     case SECURE:   scene_secure(sc, s);   break;
     case STALLED:  scene_stalled(sc, s);  break;
@@ -4069,8 +3044,7 @@ static void print_head(void)
     if (opt.processes > 0)
         printf("Servers: %d processes (h2o: threads), of %d worker threads "
                "(eventmpm, apache).\n", opt.processes, opt.workers);
-    printf("Client: %d threads, %s loop, on the same processors.\n",
-           opt.threads, opt.rate > 0 ? "open" : "closed");
+    printf("Client: %d threads, on the same processors.\n", opt.threads);
     if (getloadavg(&load_average, 1) == 1 && load_average > 0.5)
         printf("NOTE: the load average is %.1f: this machine is not quiet.\n",
                load_average);
@@ -4226,9 +3200,9 @@ static void write_json(const char *path)
     fprintf(f,
             ",\n  \"time\": %ld,\n  \"rounds\": %d,\n  \"seconds\": %g,\n"
             "  \"processes\": %d,\n  \"workers\": %d,\n  \"threads\": %d,\n"
-            "  \"rate\": %g,\n  \"servers\": {",
+            "  \"servers\": {",
             (long)time(NULL), opt.rounds, opt.seconds, opt.processes,
-            opt.workers, opt.threads, opt.rate);
+            opt.workers, opt.threads);
     for (i = 0; i < SERVERS; i++)
         if (servers[i].in_use) {
             fprintf(f, "%s\n    ", comma);
@@ -4407,8 +3381,7 @@ static void write_plot(const char *path)
 
 static const char usage[] =
     "bench [options]     this server and the floor, the short set of scenes\n"
-    "bench --compare     nginx, Apache, lighttpd and h2o as well, all scenes "
-    "but\n                    those that --list says are only by name\n"
+    "bench --compare     nginx, Apache, lighttpd and h2o as well, all scenes\n"
     "bench --url URL     a server that has been started already\n"
     "bench --list        the scenes\n"
     "\n"
@@ -4422,10 +3395,8 @@ static const char usage[] =
     "  --processes N     2; 0: eventmpm and Apache out of the box\n"
     "  --workers N       threads per process of eventmpm and Apache: 32\n"
     "  --threads N       of the client: 2\n"
-    "  --rate N          open loop: N requests per second, due at fixed times\n"
     "  --timeout MS      a reply that takes longer is an error: 5000\n"
     "  --crowd N         idle connections: 15000, fewer if descriptors lack\n"
-    "  --kills N         children killed in children-kill: 30\n"
     "  --json FILE       all rounds of everything (-: standard output; the "
     "tables\n                    then go to standard error)\n"
     "  --plot FILE.svg   the comparison, drawn\n"
@@ -4478,8 +3449,6 @@ static int rounds_of(int sc, int *count)
     int i;
     for (i = 0, *count = 0; i < SERVERS; i++)
         *count += servers[i].in_use && (w->who >> i & 1) ? rounds : 0;
-    if (w->kind == REST)
-        *count = rounds;
     return rounds;
 }
 
@@ -4489,14 +3458,6 @@ static void play(int sc)
     const scene *w = &scenes[sc];
     int i, r, n = 0, who[SERVERS], count;
     const int rounds = rounds_of(sc, &count), first = steps_done;
-    const int processes = opt.processes, workers = opt.workers;
-    for (i = 0; i < (int)COUNT(shapes); i++)
-        if (strcmp(shapes[i].scene, w->name) == 0) {
-            own_shape = 1;
-            opt.processes = shapes[i].processes;
-            if (shapes[i].workers > 0)
-                opt.workers = shapes[i].workers;
-        }
     with_tls = w->kind == SECURE || w->kind == STALLED;
     if (with_tls && access(string("%s/cert.pem", tmp_dir), R_OK) != 0 &&
         system(string(
@@ -4528,16 +3489,11 @@ static void play(int sc)
             if (!server_lives(s) && !server_start(s, w->close))
                 continue;
             run_scene(sc, s);
-            if (w->kind == REST)
-                break;
         }
     steps_done = first + count;
     for (i = 0; i < n; i++)
         server_stop(&servers[who[i]]);
     php_stop();
-    own_shape = 0;
-    opt.processes = processes;
-    opt.workers = workers;
     print_scene(sc);
 }
 
@@ -4553,10 +3509,9 @@ static const struct { const char *name; char takes; void *to; } options[] = {
     { "--scenes", 's', &opt.scenes },        { "--servers", 's', &opt.servers },
     { "--against", 's', &against },          { "--set", '+', opt.set },
     { "--processes", 'i', &opt.processes },  { "--workers", 'i', &opt.workers },
-    { "--threads", 'i', &opt.threads },      { "--rate", 'd', &opt.rate },
-    { "--crowd", 'i', &opt.crowd },          { "--kills", 'i', &opt.kills },
+    { "--threads", 'i', &opt.threads },      { "--plot", 's', &opt.plot },
+    { "--crowd", 'i', &opt.crowd },
     { "--timeout", 'i', &opt.timeout_ms },   { "--json", 's', &opt.json },
-    { "--plot", 's', &opt.plot },
     { "--connections", 'i', &opt.connections },
     { "--pipeline", 'i', &opt.pipeline },    { "--close", 'f', &opt.close },
     { "--pid", 'i', &opt.pid },              { "--dir", 's', &serve_dir },
@@ -4647,8 +3602,6 @@ static void check_options(void)
     if (opt.workers < 1 || opt.connections < 1 || opt.pipeline < 1 ||
         opt.pipeline > 1000 || opt.crowd < 300 || opt.timeout_ms < 1)
         die("a number makes no sense");
-    if (opt.rate > 0 && (opt.pipeline > 1 || opt.close))
-        die("--rate does not go with --pipeline or --close");
 }
 
 static int list_scenes(void)
@@ -4691,7 +3644,6 @@ int main(int argc, char **argv)
     opt.workers = 32;
     opt.timeout_ms = 5000;
     opt.crowd = 15000;
-    opt.kills = 30;
     opt.connections = 64;
     opt.pipeline = 1;
     parse_options(argc, argv);
@@ -4708,7 +3660,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     raise_limits();
     if (serve_port >= 0)
-        return serve_this(serve_port, serve_dir, argc, argv);
+        return serve_this(serve_port, serve_dir);
     if (floor_port >= 0)
         return serve_floor(floor_port);
     prepare();

@@ -74,7 +74,8 @@
  *   one is seen within a second.
  *     ErrorDocument 404 /404.html, or 503 "a text": what an error shows that
  *   has no body of its own, also one of the server's, such as 408 or 431. A
- *   file keeps the status, and has at most EMPM_RESPONSE_BUFFER bytes.
+ *   file, or one that is compiled in, keeps the status, and has at most
+ *   EMPM_RESPONSE_BUFFER bytes.
  *     FallbackResource /index.html is the page of an application whose paths
  *   are no files. Clients that want a page get it, those that name text/html
  *   for any path and others for one without an extension; a script, an image or
@@ -304,9 +305,10 @@
  *   they escape; empm_redirect() stays on this server, whatever text it gets;
  *   empm_set_cookie() sets a closed cookie unless told otherwise;
  *   empm_early_hints() goes ahead of an answer, empm_add_trailer() behind it.
- *   >>todo at the end of this file is a whole program: JSON from a database.
+ *   JSON of a client is text: empm_body(), for a parser of yours. >>todo at the
+ *   end of this file is a whole program: JSON from a database.
  *
- * LIMITS  HTTP/1.1 and 1.0 on TCP and unix sockets: no HTTP/2, no WebSocket.
+ * LIMITS  HTTP/1.1 and 1.0 on TCP and unix sockets: no HTTP/2.
  *   Linux (epoll), or any POSIX system (poll). Each limit is a field of
  *   empm_config; its comment has the default and the client's status.
  *
@@ -316,6 +318,13 @@
  *   this process, from any thread. See >>calls-events; >>dashboard is a whole
  *   program.
  *
+ * WEBSOCKET  EMPM_WEBSOCKET("GET /chat", &chat, NULL) is a route for them:
+ *   on_open may refuse, and on_message gets whole messages; both may block. A
+ *   socket that rests holds no worker and some 190 bytes. empm_ws_send() by a
+ *   ticket, from any thread. Pages of other hosts may not connect, silent peers
+ *   are asked and dropped, and a drain tells all to go elsewhere. With
+ *   empm_upgrade() a connection has another protocol. See >>calls-websocket.
+ *
  * TESTS  With EVENTMPM_TEST defined, empm_test_get() and its like run a request
  *   through parser, routes, handler and answer in the thread that calls: so a
  *   plain C program tests handlers without ports and threads. >>calls-test.
@@ -324,7 +333,9 @@
  *   (Basic), and so does empm_authenticate() from an on_head. empm_user() is
  *   the name, also in access logs (%u) and for FastCGI programs (REMOTE_USER,
  *   AUTH_TYPE). empm_session_start() gives a client a signed cookie that lasts:
- *   for logins by a form.
+ *   for logins by a form, whose password empm_password_is() compares. Where
+ *   such a client changes something, 403 unless empm_same_origin(); a location
+ *   with "POST /login RateLimit 5/minute" slows guesses.
  *
  * STATUS  empm_status_page, as a route's handler or on Listen "127.0.0.1:9000
  *   admin", which answers even when every worker is busy: a page for people;
@@ -384,17 +395,20 @@
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
  *   EVENTMPM_NO_FASTCGI      2540 lines 27000 bytes FastCGI back ends: PHP
- *   EVENTMPM_NO_FORMS         720 lines  4900 bytes uploads, multipart forms
+ *   EVENTMPM_NO_FORMS         830 lines  6200 bytes uploads, multipart forms
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
- *   EVENTMPM_NO_ANSWERS       690 lines  6600 bytes JSON, HTML, redirects and
- *                                                   cookies
+ *   EVENTMPM_NO_WEBSOCKET    1930 lines 12300 bytes WebSocket, empm_upgrade()
+ *   EVENTMPM_NO_ANSWERS       810 lines  8400 bytes JSON, HTML, redirects,
+ *                                                   cookies, empm_accepts()
  *   EVENTMPM_NO_STORE         720 lines  2300 bytes the shared store
  *   EVENTMPM_NO_AUTH          800 lines  5500 bytes users and passwords
  *   EVENTMPM_NO_SESSIONS      380 lines  3900 bytes sessions
  *   EVENTMPM_NO_RATE_LIMIT    210 lines  1800 bytes RateLimit
  *   EVENTMPM_NO_CORS          210 lines  2700 bytes CORS
+ *   EVENTMPM_NO_LOCATIONS     310 lines  3500 bytes <Location>: what is set for
+ *                                                   a part of the paths
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
- *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
+ *   EVENTMPM_NO_CONFIG_FILES  640 lines 12400 bytes empm_load() and -f
  *   EVENTMPM_NO_MAIN          790 lines 13200 bytes the command line
  * ------------------------------------------------------------------------- */
 
@@ -766,8 +780,8 @@ typedef struct empm_config {
                                           "/app/ fcgi://127.0.0.1:9000/" */
     const char *location[EMPM_MAX_LOCATION]; /* settings of a part of the paths,
                                           a path and a directive in each, see
-                                          LOCATIONS: "/private/ Require local"
-                                          */
+                                          LOCATIONS: "/private/ Require local",
+                                          "POST /login RateLimit 5/hour" */
     int         cgi_pass_auth;         /* 1: programs get Authorization, and can
                                           ask for passwords: 1 */
     int         x_send_file;           /* an answer of a program may name a file
@@ -888,7 +902,9 @@ typedef struct empm_config {
     int64_t max_mem_free;              /* idle buffers kept per child: 2 MiB; 0:
                                           all of them */
     int    open_file_cache;            /* files kept per child: 64, at most a
-                                          quarter of max_open_files; 0: none */
+                                          quarter of max_open_files; what has
+                                          changed is served 1 ms later; 0:
+                                          none, and at once */
 
     /* time, in milliseconds; directives take seconds, or 100ms */
     int    timeout_ms;                 /* no progress in writing: 60000 */
@@ -898,6 +914,13 @@ typedef struct empm_config {
                                           */
     int    event_heartbeat_ms;         /* a comment to each listener of events
                                           that has had none: 15000; 0: none */
+    int    websocket_ping_interval_ms; /* a WebSocket that is silent for so long
+                                          gets a ping, and after as long again
+                                          its end: 30000; 0: neither */
+    int    websocket_drain_ms;         /* a drain tells upgraded connections to
+                                          go within this time, one after the
+                                          other; 0: a tenth of its limit, at
+                                          most 30000 */
     int    response_min_rate;          /* bytes/s that a client must take, over
                                           each timeout_ms of waiting for it:
                                           100; 0: none */
@@ -955,6 +978,14 @@ typedef struct empm_config {
                                           behind: 64 KiB; beyond, they are
                                           closed and come back or, */
     int     event_skip;                /* if it is 1, miss events: 0 */
+    int64_t limit_websocket_message;   /* with all its fragments: 1 MiB, else
+                                          the socket is closed with 1009 */
+    int64_t websocket_queue_bytes;     /* that wait for an upgraded connection:
+                                          64 KiB, or one message: else a send is
+                                          EMPM_EFULL */
+    int64_t websocket_max_queued;      /* ... of all of a child: 256 MiB */
+    int     max_websockets;            /* upgraded connections of a child, else
+                                          503; 0: max_open_connections */
     int64_t limit_linger_bytes;        /* 0: no limit but linger_timeout_ms,
                                           which no client can prolong */
 
@@ -1184,7 +1215,7 @@ EMPM_API empm_part *empm_part_find(empm_request *req, const char *name);
 /* Takes the file of a part over: the descriptor is yours to close, and counts
  * no more for max_open_files and max_spool_bytes. One that the server has made
  * is read from its begin, and has no name.
- *   returns   the descriptor; -1: it has none */
+ *   returns   the descriptor; -1: it has none, or part is NULL */
 EMPM_API int empm_part_take(empm_request *req, empm_part *part);
 
 /* Copies what a part holds, in its file or in memory, to a file with a name,
@@ -1194,7 +1225,7 @@ EMPM_API int empm_part_take(empm_request *req, empm_part *part);
  *   path      of yours; of a client's words at most safe_name, behind a folder,
  *             unless it is ""
  *   returns   EMPM_OK
- *             EMPM_EINVAL   the part is not whole, or its bytes are not kept
+ *             EMPM_EINVAL   part is NULL, not whole, or its bytes are not kept
  *             EMPM_ENOMEM
  *             EMPM_ESYS     no folder, no right, no room: the log has the
  *                           reason, and errno is that of the call
@@ -1503,8 +1534,9 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket);
 EMPM_API int empm_should_stop(const empm_request *req);
 
 /* Returns 1 once this process is about to end, gracefully or not, and accepts
- * no connection. Running requests may go on; a stream without an end can end at
- * a good moment, so that its client comes back to the new children.
+ * no connection; so it is in on_child_stop. Running requests may go on; a
+ * stream without an end can end at a good moment, so that its client comes back
+ * to the new children.
  *   thread    any */
 EMPM_API int empm_draining(const empm_server *s);
 
@@ -1557,7 +1589,8 @@ EMPM_API int empm_health_page(empm_request *req, void *user);
  * value together: 1 MiB holds 1,900 of them. Keys are hashed into parts of the
  * store; one part can be full when the store as a whole is 80 % full. The store
  * outlives the children, not the parent. A child that dies in a call leaves the
- * old value or the new one, never anything else.
+ * old value or the new one, never anything else; if it has written anywhere in
+ * the store's memory, the part that it has damaged starts again empty.
  *
  *   s             a handler has it from empm_server_of()
  *   key, key_len  any bytes, at least one
@@ -1656,6 +1689,148 @@ EMPM_API int empm_broadcast(empm_server *s, const char *channel,
 
 #endif
 
+/* ---------------------------------------------------------------------------
+ * >>calls-websocket -- WebSockets, and other protocols behind a 101
+ *
+ * A socket holds no worker and no page while nothing happens. Its callbacks run
+ * on workers, may block, and are called in order, one at a time for each
+ * socket. Whatever is not a callback has a ticket, a number that names the
+ * socket: any thread may send by it, and one whose socket has gone does no
+ * harm. Sending copies, and never waits.
+ *
+ *     static int on_open(empm_request *req, empm_ws *ws, void *user)
+ *     {
+ *         return empm_cookie(req, "session") == NULL ? 401 : EMPM_OK;
+ *     }
+ *     static void on_message(empm_ws *ws, int type, const char *data,
+ *                            size_t len, void *user)
+ *     {
+ *         empm_ws_send(empm_ws_server(ws), empm_ws_ticket(ws), type, data,
+ *                      len);
+ *     }
+ *     static const empm_websocket echo = { on_open, on_message, NULL, NULL,
+ *                                          NULL, 0 };
+ *         EMPM_WEBSOCKET("GET /echo", &echo, NULL),
+ *
+ * A peer that sends faster than it reads is not read while more than
+ * websocket_queue_bytes wait for it: so a callback that answers each message
+ * with one that is no longer never meets EMPM_EFULL.
+ *
+ *   source    RFC 6455, RFC 9110 7.8 (Upgrade). No extensions
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+/* An upgraded connection: good in the callback that it is given to. */
+typedef struct empm_link empm_link;
+typedef struct empm_link empm_ws;           /* one that is a WebSocket */
+
+enum { EMPM_WS_TEXT = 1, EMPM_WS_BINARY = 2 };
+
+/* What a route's WebSockets do; it must stay. Each call may be NULL.
+ *
+ *   on_open     before the 101, with the request: cookies, path values, and
+ *               fields of the answer. EMPM_OK, or the status that refuses. What
+ *               it sends leaves behind the 101
+ *   on_message  a whole message, with a NUL behind it, until it returns
+ *   on_close    the last call, once for each on_open that has returned EMPM_OK.
+ *               code: the peer's close code; 1005: it had none; 1006: there
+ *               was no close; ours, if the peer has broken the protocol
+ *   origins     the pages that may connect, as "https://a.example" with commas
+ *               between; NULL: those of the same host and port; "*": all.
+ *               Programs, which send no Origin, may always: 403
+ *   protocols   subprotocols, the best first: "v2.chat,v1.chat"; or NULL
+ *   limit       bytes of a message; 0: limit_websocket_message
+ */
+typedef struct empm_websocket {
+    int  (*on_open)(empm_request *req, empm_ws *ws, void *user);
+    void (*on_message)(empm_ws *ws, int type, const char *data, size_t len,
+                       void *user);
+    void (*on_close)(empm_ws *ws, int code, void *user);
+    const char *origins;
+    const char *protocols;
+    int64_t     limit;
+} empm_websocket;
+
+/* A route of WebSockets, with `user` for its callbacks. */
+#define EMPM_WEBSOCKET(pattern, websocket, user) \
+    { pattern, empm_websocket_open, user, NULL, NULL, NULL, \
+      (const char *)EMPM_TEXT(websocket), NULL, -1, 0, 0, 0, \
+      EMPM__ROUTE_HANDLER }
+
+/* The handler of such a route, and of no other. */
+EMPM_API int empm_websocket_open(empm_request *req, void *user);
+
+/* In a callback: the ticket for everybody else, the same from on_open to
+ * on_close; the server; the subprotocol, or NULL; a pointer of yours, which
+ * on_close may free. empm_ws_client() writes the peer's address. */
+EMPM_API empm_ticket  empm_ws_ticket(const empm_ws *ws);
+EMPM_API empm_server *empm_ws_server(const empm_ws *ws);
+EMPM_API const char  *empm_ws_protocol(const empm_ws *ws);
+EMPM_API void         empm_ws_set_data(empm_ws *ws, void *data);
+EMPM_API void        *empm_ws_data(const empm_ws *ws);
+EMPM_API const char  *empm_ws_client(const empm_ws *ws, char *buf, size_t n);
+
+/* Sends a message: copies it to what waits for the socket.
+ *   type      EMPM_WS_TEXT, EMPM_WS_BINARY
+ *   returns   EMPM_OK
+ *             EMPM_EGONE   the socket has gone, or is closing
+ *             EMPM_EFULL   websocket_queue_bytes or _max_queued is reached:
+ *                          nothing is queued. An empty queue takes any message
+ *             EMPM_EINVAL  another type; a text that is no UTF-8
+ *             EMPM_ENOMEM
+ *   thread    any, until empm_free() or on_child_stop
+ *   blocks    never on a client
+ */
+EMPM_API int empm_ws_send(empm_server *s, empm_ticket ticket, int type,
+                          const void *data, size_t len);
+
+/* Closes the socket, behind what is queued.
+ *   code      1000 to 1003, 1007 to 1014, 3000 to 4999; 0: none
+ *   reason    UTF-8, at most 123 bytes; or NULL
+ *   returns   EMPM_OK, once; EMPM_EGONE; EMPM_EINVAL; EMPM_ENOMEM */
+EMPM_API int empm_ws_close(empm_server *s, empm_ticket ticket, int code,
+                           const char *reason);
+
+/* Returns how many bytes wait for the socket; -1: it has gone. Any thread. */
+EMPM_API int64_t empm_ws_queued(empm_server *s, empm_ticket ticket);
+
+/* A protocol of your own behind a 101.
+ *
+ *   on_data     what has arrived, len bytes with room for a NUL behind them:
+ *               they are gone when it returns. EMPM_OK to go on; anything else:
+ *               the connection ends when what has been sent is out
+ *   on_close    the last call, once for each empm_upgrade() that was EMPM_OK
+ *   silence_ms  ends a connection from which nothing comes for so long; 0:
+ *               never
+ */
+typedef struct empm_upgraded {
+    int  (*on_data)(empm_link *link, char *data, size_t len, void *user);
+    void (*on_close)(empm_link *link, void *user);
+    int    silence_ms;
+} empm_upgraded;
+
+/* Answers 101 from a handler, and hands the connection to `calls`, with bytes
+ * that have come behind the request. The client must have asked for `protocol`
+ * in its Upgrade. While the server drains, it is told to come again.
+ *   calls     must stay
+ *   ticket    gets the ticket: what is sent leaves behind the 101; or NULL
+ *   returns   what the handler has to return: EMPM_OK; 426, 503
+ */
+EMPM_API int empm_upgrade(empm_request *req, const char *protocol,
+                          const empm_upgraded *calls, void *user,
+                          empm_ticket *ticket);
+
+/* As the calls of a WebSocket above. */
+EMPM_API int empm_link_send(empm_server *s, empm_ticket ticket,
+                            const void *data, size_t len);
+EMPM_API int empm_link_close(empm_server *s, empm_ticket ticket);
+EMPM_API int64_t      empm_link_queued(empm_server *s, empm_ticket ticket);
+EMPM_API empm_ticket  empm_link_ticket(const empm_link *link);
+EMPM_API empm_server *empm_link_server(const empm_link *link);
+
+#endif
+
 #ifdef EVENTMPM_TEST
 
 /* ---------------------------------------------------------------------------
@@ -1721,8 +1896,8 @@ EMPM_API int empm_test_time_out(empm_test *t);
 EMPM_API void empm_test_hang_up(empm_test *t);
 
 /* The answer, as far as it has come: its status, 0 without one; the first field
- * called `name`, or NULL; the body, without chunks, with a NUL behind its n
- * bytes (n may be NULL); all bytes since the last request was sent. */
+ * called `name`, or NULL; the body, without chunks; all bytes since the last
+ * request was sent. Both have a NUL behind their n bytes (n may be NULL). */
 EMPM_API int         empm_test_status(const empm_test *t);
 EMPM_API const char *empm_test_header(const empm_test *t, const char *name);
 EMPM_API const char *empm_test_body(const empm_test *t, size_t *n);
@@ -1793,8 +1968,8 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
  *                       (SharedStoreSize) no copy of it works any more; without
  *                       one a copy works until its time is over
  *   value               at most 512 bytes, and no secret to the client
- *   returns             EMPM_OK, EMPM_EINVAL (too long), EMPM_EMISUSE (the head
- *                       has left), EMPM_ENOMEM, EMPM_EFULL, EMPM_ESYS
+ *   returns             EMPM_OK; EMPM_EINVAL (NULL or too long), EMPM_EMISUSE
+ *                       (the head has left), EMPM_ENOMEM, EMPM_EFULL, EMPM_ESYS
  *   note                SameSite=Lax keeps forms and scripts of other sites
  *                       from using a session. It does not keep links from it: a
  *                       GET changes nothing. Nor does it keep pages of the same
@@ -1807,8 +1982,8 @@ EMPM_API int empm_session_start(empm_request *req, const char *value);
 EMPM_API int empm_session_end(empm_request *req);
 
 /* Returns 1 if `password`, which a client has sent, is the one that is kept as
- * empm_account has it; 0: it is not, is longer than 128 bytes, or `kept` has no
- * such form. Costs as much as empm_authenticate().
+ * empm_account has it; 0: it is not, is longer than 128 bytes, `kept` has no
+ * such form, or one of them is NULL. Costs as much as empm_authenticate().
  *   thread    any */
 EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept);
@@ -1869,8 +2044,9 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   server server-calls                       threads, sockets, all together
  *   -- here ends the core --
  *   config-files config-sections answers proxy digest store rate cors auth
- *   sessions forms form-parts events tls fields access files fastcgi status
- *   wings
+ *   sessions forms form-parts form-calls events links link-state upgrade
+ *   websocket-bytes websocket-frames websocket tls fields access files fastcgi
+ *   status wings
  *                                             wings, each of them closed
  *   testing testing-calls                     requests without a socket
  *   signals manager attend identity           one process that serves
@@ -1910,8 +2086,8 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *                 |     +-----------|------+ |
  *                 |     |  refused  |        v
  *                 |     +-----------+----> WRITE ----> LINGER ----> CLOSED
- *                 |                          |                        ^
- *                 +------- KEEPALIVE <-------+      each of them -----+
+ *                 |                        |   |         ^            ^
+ *                 +------- KEEPALIVE <-----+   +-> UPGRADED    each --+
  *
  * Locks, in the order in which they may be taken; none is held over a user's
  * function or over a call that can wait:
@@ -1924,6 +2100,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   shard.lock        a part of the shared store, with no other; of all
  *                     processes
  *   channels.locks    channels of events and their listeners, with no other
+ *   links.locks       what is left for upgraded connections, with no other
  *
  * Time. Instants are of the clock that only goes forward, in 64 bits of
  * microseconds (_at_us) or in 32 bits of milliseconds (_at_ms, a deadline),
@@ -2003,18 +2180,19 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *                  transport.one_that_does_all_it_may
  *   a protocol     a table such as empm__http1 in >>conn; a number beside
  *                  EMPM__HTTP1 in >>handover; a row of empm__protocol_of in
- *                  >>conn
+ *                  >>wings
  *   a public call  its declaration in >>calls-server, >>calls-request or
  *                  >>calls-response, with the comment that is its manual
  *   a section      its place above, and a line `prefix` below. Check .ci/text
  *   a test         see the top of test_eventmpm.c; then `sh .ci/text`
  *
- * Four calls go up, since the lower side begins what only the upper can do:
+ * Five calls go up, since the lower side begins what only the upper can do:
  *
  *   up empm__loader_file           Include: a file within a file
  *   up empm__listener_run          a worker that has nothing to do listens
  *   up empm__wings                 the core calls its wings, whose list stands
  *                                  behind them
+ *   up empm__link_kind_of          a link is of a kind that stands behind it
  *   up empm__protocol_of           an answer is framed as its protocol has it,
  *                                  whose table names the steps behind it
  *
@@ -2072,7 +2250,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix reading-body    body do
  *   prefix handling        handling do
  *   prefix writing         writing do
- *   prefix conn            http1 protocol conn worker
+ *   prefix conn            http1 conn worker
  *   prefix engine          engine
  *   prefix endpoints       endpoint inherited
  *   prefix endpoint-unix   endpoint
@@ -2101,8 +2279,15 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix sessions        session secrets
  *   prefix forms           form
  *   prefix form-parts      forms
+ *   prefix form-calls      forms
  *   prefix events          news channel ear
  *   prefix events-streams  events
+ *   prefix links           piece pieces link links
+ *   prefix link-state      link do
+ *   prefix upgrade         link links raw
+ *   prefix websocket-bytes ws
+ *   prefix websocket-frames ws
+ *   prefix websocket       ws link
  *   prefix tls-pem         tls
  *   prefix tls-names       tls
  *   prefix tls-keys        tls
@@ -2133,6 +2318,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix folders         folder
  *   prefix assets          assets
  *   prefix files-routes    files
+ *   prefix files-wing      files
  *   prefix fastcgi-records fcgi
  *   prefix fastcgi-answer  cgi
  *   prefix fastcgi-params  cgi
@@ -2149,7 +2335,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix page            status
  *   prefix status-head     status
  *   prefix status-calls    status
- *   prefix wings           wings
+ *   prefix wings           wings protocol
  *   prefix testing         test
  *   prefix testing-calls   test
  *   prefix signals         signals program orders
@@ -2824,6 +3010,7 @@ static int empm__text_unhex(const char *s)
 
 /* Returns how many bytes the character at `s` has, if it is well-formed UTF-8
  * and no control, else 0 (RFC 3629). */
+EMPM__OPTIONAL
 static size_t empm__text_utf8(const char *s)
 {
     const unsigned char *u = (const unsigned char *)s;
@@ -3067,8 +3254,8 @@ static void empm__log_tame(char *line)
             *line = '?';
 }
 
-#if !defined(EVENTMPM_NO_STATUS) || !defined(EVENTMPM_NO_ACCESS_LOG)
 /* The name alone of "[scheme://]name[:port]", or what the host calls itself. */
+EMPM__OPTIONAL
 static void empm__log_name_alone(const empm_config *cfg, char *to, size_t n)
 {
     const char *name = cfg->server_name, *end;
@@ -3085,7 +3272,6 @@ static void empm__log_name_alone(const empm_config *cfg, char *to, size_t n)
     }
     empm__log_tame(to);
 }
-#endif
 
 static const char *empm__log_level_name(enum empm_log_level level)
 {
@@ -3700,6 +3886,10 @@ static const empm__directive empm__directives[] = {
               "bytes/s that a client takes in each Timeout; 0: any"),
     EMPM__SET("EventHeartbeat", event_heartbeat_ms, MS, 0, INT_MAX, "15",
               "between two signs of life of a stream of events; 0: none"),
+    EMPM__SET("WebSocketPingInterval", websocket_ping_interval_ms, MS, 0,
+              INT_MAX, "30", "a silent socket is asked, then dropped; 0: not"),
+    EMPM__SET("WebSocketDrain", websocket_drain_ms, MS, 0, INT_MAX, "0",
+              "a drain tells sockets within it; 0: a tenth of its limit"),
     EMPM__SET("KeepAlive", keep_alive, BOOL, 0, 1, "On",
               "a connection may carry several requests"),
     EMPM__SET("KeepAliveTimeout", keep_alive_timeout_ms, MS, 0, INT_MAX, "5",
@@ -3756,6 +3946,14 @@ static const empm__directive empm__directives[] = {
               "bytes of events that a channel keeps for slow listeners"),
     EMPM__SET("EventSkip", event_skip, BOOL, 0, 1, "Off",
               "slow listeners miss events; else they are closed"),
+    EMPM__SET("LimitWebSocketMessage", limit_websocket_message, I64, 1,
+              1 << 30, "1048576", "bytes; else the socket is closed with 1009"),
+    EMPM__SET("WebSocketQueue", websocket_queue_bytes, I64, 1024, 1 << 30,
+              "65536", "bytes that wait for a socket, then a send fails"),
+    EMPM__SET("WebSocketMaxQueued", websocket_max_queued, I64, 65536, INT64_MAX,
+              "268435456", "bytes that wait for all sockets of a child"),
+    EMPM__SET("MaxWebSockets", max_websockets, INT, 0, INT_MAX, "0",
+              "upgraded connections of a child; else 503; 0: any"),
     EMPM__SET("LimitLingerBytes", limit_linger_bytes, I64, 0, INT64_MAX, "0",
               "bytes that a lingering connection reads; 0: no limit"),
     EMPM__SET("LogLevel", log_level, LEVEL, 0, EMPM_LOG_DEBUG, "warn",
@@ -4311,6 +4509,8 @@ EMPM_API empm_config empm_defaults(void)
  * proposed.
  * ------------------------------------------------------------------------- */
 
+#ifndef EVENTMPM_NO_CONFIG_FILES         /* such names come in Apache's files */
+
 /* Directives of Apache's that have no meaning here: accepted, so that its files
  * load, and said. */
 static const char empm__meaningless[] =
@@ -4428,6 +4628,15 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "MergeSlashes RegexDefaultOptions StrictHostCheck UnsafeAllow3F",
       "there is one way here: leave it out" }
 };
+
+#else
+
+static const char empm__meaningless[] = "-";
+static const struct { const char *names, *instead; } empm__apaches[] = {
+    { "-", "" }
+};
+
+#endif
 
 /* Is `name` one of `list`, whose names stand between single spaces? A name that
  * ends with '*' stands for all that begin so. An empty list is not allowed. The
@@ -4901,6 +5110,7 @@ static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
     WAITS(SUSPENDED, 'W', "suspended", "suspended", "ConnsAsyncSuspended") \
     WAITS(WRITE, 'W', "writing", "write", NULL) \
     WAITS(KEEPALIVE, 'K', "keep-alive", "keepalive", NULL) \
+    WAITS(UPGRADED, 'W', "upgraded", "upgraded", NULL) \
     WAITS(LINGER, 'C', "closing", "closing", NULL) \
     RUNS(CLOSED, 'C')
 
@@ -4957,6 +5167,10 @@ enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
            0, "PROXY headers that were bad, or from a peer not trusted")       \
     WORKER(uint32_t, rate_refused, "refused_rates_total", "RatesRefused", 0,   \
            "Requests refused for a RateLimit")                                 \
+    WORKER(uint64_t, events_sent, "events_sent_total", "EventsSent", 0,        \
+           "Events of empm_broadcast() that were sent, for each listener")     \
+    WORKER(uint64_t, events_lost, "events_lost_total", "EventsLost", 0,        \
+           "Events that a listener was too slow for")                          \
     CHILD(uint32_t, culled, "culled_connections_total", "ConnsCulled", 0,      \
           "Idle connections closed to make room")                              \
     CHILD(uint32_t, expired, "expired_connections_total", "ConnsExpired", 0,   \
@@ -4969,6 +5183,10 @@ enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
            "TLS handshakes that resumed a session")                            \
     WORKER(uint32_t, tls_refused, "tls_refused_total", "TLSRefused", 0,        \
            "TLS handshakes that were refused, or broken off")                  \
+    WORKER(uint32_t, upgraded, "upgraded_connections_total", "ConnsUpgraded",  \
+           0, "Connections that a 101 has given to another protocol")          \
+    WORKER(uint64_t, ws_messages, "websocket_messages_total", "WSMessages", 0, \
+           "WebSocket messages that have arrived")                             \
     WORKER(uint32_t, timeouts, "timeouts_total", "Timeouts", 0,                \
            "Clients that were too slow in a request or a response")            \
     WORKER(uint64_t, accesses, "requests_total", NULL, 0, "Requests answered") \
@@ -4982,6 +5200,8 @@ enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
 typedef struct empm__score_worker {        /* written by that worker alone */
     uint32_t status;                       /* Apache's letter: _ R W K C . */
     uint32_t parked[EMPM__STATES];         /* wrap: only differences count */
+    uint32_t listeners;                    /* of events: begun here, less those
+                                              that ended here; wraps */
     EMPM__COUNTER_LIST(EMPM__COUNTER_NONE, EMPM__COUNTER_FIELD)
     uint64_t accesses_before;              /* by the slot's last tenants */
     uint64_t began_us;                     /* the turn or request; 0: never */
@@ -5198,8 +5418,10 @@ static void empm__score_gauges(const empm__score *sb, int slot)
         for (t = 0; t < sb->threads; t++)
             empm__store(&empm__score_worker_at(sb, slot, t)->parked[k], 0u);
     }
-    for (t = 0; t < sb->threads; t++)
+    for (t = 0; t < sb->threads; t++) {
         empm__store(&empm__score_worker_at(sb, slot, t)->route, 0u);
+        empm__store(&empm__score_worker_at(sb, slot, t)->listeners, 0u);
+    }
     empm__store(&ch->crashed, (uint32_t)EMPM__CRASHED_UNKNOWN);
     empm__store(&ch->created, 0u);
     empm__store(&ch->connections, 0u);
@@ -5459,11 +5681,18 @@ static char *empm__peer_text(const empm__peer *p, int port, char *to, size_t n)
  * writes, and waits for it after EAGAIN only, never after a short read; or it
  * registers the descriptor anew for each wait, which looks (>>handling).
  *
- * No bit of the word is free. Streams (HTTP/2) will need a READY bit by which
- * their workers tell a connection of output: a connection that has streams has
- * no second descriptor, so an AUX bit can be it. A stream's record will have no
- * descriptor: `fd` is free for the index of its connection, and so are the
- * flags of accepting and of the poller.
+ * No bit of the word is free. A connection for which others leave output (it
+ * is upgraded) has no second descriptor: OUTBOX, which tells its owner of that,
+ * is an AUX bit. They leave the output first, and kick second; the owner clears
+ * the bit first, and looks second. So a kick that comes between its look and
+ * its release makes the release fail.
+ *
+ *   kick     anybody who has left output: notes OUTBOX if the ticket's
+ *            generation is the word's. It must be compared: the owner may have
+ *            taken that output already, and ended the record.
+ *
+ * A stream's record (HTTP/2) will have no descriptor: `fd` is free for the
+ * index of its connection, and so are the flags of accepting and of the poller.
  *
  * Records live in slabs that are never unmapped and are named by 32-bit
  * indices; the listener alone makes and frees them.
@@ -5483,6 +5712,7 @@ enum {
     EMPM__READY_AUX_IN  = 1u << 10,    /* of the second descriptor */
     EMPM__READY_AUX_OUT = 1u << 11,
     EMPM__READY_AUX     = (1u << 10) | (1u << 11),
+    EMPM__READY_OUTBOX  = 1u << 10,    /* others have left output for it */
     EMPM__AUX_SHIFT     = 7,           /* from READY_IN, READY_OUT */
     EMPM__READY_ALL     = 0x1ffu << 3,
     EMPM__STICKY        = (1u << 5) | (1u << 6),
@@ -5518,8 +5748,8 @@ typedef struct empm__conn {
     uint32_t      place;         /* EMPM__NEVER: not on the wheel */
     uint16_t      gen;           /* in the poller's data; not the word's */
     uint8_t       endpoint;      /* fixed at accept, read by anyone */
-    uint8_t       protocol;      /* whose steps it takes; EMPM__FREE: a free
-                                    record */
+    uint8_t       protocol;      /* atomic: whose steps it takes; EMPM__FREE: a
+                                    free record. The owner may change it */
 #if !EMPM__EPOLL
     uint32_t      poll_slot;     /* the listener only; 0: not in the set */
     uint32_t      aux_slot;      /* of aux_fd, likewise */
@@ -5533,7 +5763,7 @@ EMPM__ASSERT_STATIC(sizeof(empm__conn) + sizeof(empm__peer) <= 128,
 EMPM__ASSERT_STATIC(sizeof(empm__conn) == 64, one_cache_line_per_connection);
 #endif
 
-enum { EMPM__FREE, EMPM__HTTP1, EMPM__PROTOCOLS };
+enum { EMPM__FREE, EMPM__HTTP1, EMPM__LINK, EMPM__PROTOCOLS };
 
 enum {
     EMPM__F_DRAINED   = 1,       /* the last read left nothing behind */
@@ -5629,19 +5859,24 @@ static void empm__conn_next_serial(empm__conn *c)
     c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_RESUME);
 }
 
-/* Notes RESUME for the suspension `serial` and no other. 0: it is over; 1: its
- * owner will see it; 2: it waits, the caller has to post it. */
-static int empm__conn_resume(empm__conn *c, uint32_t serial)
+/* Notes `ready` if the record's serial is this one. 0: it is not; 1: its owner
+ * will see it; 2: it waits, the caller has to post it. */
+static int empm__conn_tell(empm__conn *c, uint32_t serial, uint32_t ready)
 {
     uint32_t w = empm__load_acq(&c->word);
     do {
         if ((w & EMPM__GEN_MASK) != serial << EMPM__GEN_SHIFT ||
             empm__load(&c->serial) != serial)
             return 0;
-    } while (!__atomic_compare_exchange_n(&c->word, &w,
-                                          w | EMPM__READY_RESUME, 1,
+    } while (!__atomic_compare_exchange_n(&c->word, &w, w | ready, 1,
                                           __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
     return w & EMPM__OWNED ? 1 : 2;
+}
+
+/* The same for the suspension `serial`. */
+static int empm__conn_resume(empm__conn *c, uint32_t serial)
+{
+    return empm__conn_tell(c, serial, EMPM__READY_RESUME);
 }
 
 /* The slabs. Chunks are made by the listener and live as long as the child;
@@ -5923,10 +6158,11 @@ static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
  *              woken, last in, first out: warm caches, long sleeps. Few are
  *              "searching" (woken, not yet at work) at a time: one, or four
  *              when jobs wait behind slow handlers.
- *   standby    the child's own thread. It listens when no worker can, and while
- *              others run it looks every millisecond whether one that seemed to
- *              be quick is stuck; that worker does not count as running then.
- *              When there is nothing to run it sleeps without limit.
+ *   standby    the child's own thread. It listens when no worker can, until one
+ *              is back and there is work for it. While others run it looks
+ *              every millisecond whether one that seemed to be quick is stuck;
+ *              that worker does not count as running then. When there is
+ *              nothing to run it sleeps without limit.
  *   a chore    is maintenance that may wait for a disk. When one is due, the
  *              listener ends its round, and the next worker runs it instead of
  *              a job; if the standby has been listening, it runs it itself.
@@ -6005,6 +6241,13 @@ static int empm__queue_init(empm__queue *q, empm__slab *sl, empm__sleeper *sp,
 static uint32_t empm__queue_idle_locked(const empm__queue *q)
 {
     return q->idle_count + q->searching + (q->listening >= 0);
+}
+
+/* Is every worker in a handler that may take long? Nobody takes a job, or the
+ * listener's role, before one of them comes back. */
+static int empm__queue_all_gone_locked(const empm__queue *q)
+{
+    return q->running + q->searching + q->idle_count == 0;
 }
 
 static void empm__queue_publish_locked(empm__queue *q)
@@ -6116,8 +6359,7 @@ static void empm__queue_settle(empm__queue *q, uint32_t most)
         wake[n++] = &sp->parker;
     }
     if (nobody && q->standby_state != EMPM__AWAKE &&
-        (q->standby_state == EMPM__SLEEPS ||
-         q->running + q->searching + q->idle_count == 0)) {
+        (q->standby_state == EMPM__SLEEPS || empm__queue_all_gone_locked(q))) {
         q->standby_state = EMPM__AWAKE;
         wake[n++] = &q->standby;
     }
@@ -6249,8 +6491,7 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
     pthread_mutex_lock(&q->lock);
     while (!q->closed) {
         int quiet, woken;
-        if (q->listening == EMPM__NOBODY &&
-            q->running + q->searching + q->idle_count == 0)
+        if (q->listening == EMPM__NOBODY && empm__queue_all_gone_locked(q))
             empm__store(&q->listening, EMPM__STANDBY);
         if (q->listening == EMPM__STANDBY) {
             pthread_mutex_unlock(&q->lock);
@@ -6717,7 +6958,8 @@ static void empm__poller_arm(empm__poller *p, uint32_t i)
     empm__conn *c = empm__slab_conn(p->slab, i);
     uint32_t w = empm__load_acq(&c->word);
     short events = 0;
-    if ((w & (EMPM__OWNED | EMPM__RETIRED)) || c->protocol == EMPM__FREE)
+    if ((w & (EMPM__OWNED | EMPM__RETIRED)) ||
+        empm__load(&c->protocol) == EMPM__FREE)
         return;
     if (w & EMPM__WANT(EMPM__READY_IN))
         events |= POLLIN;
@@ -7433,8 +7675,8 @@ typedef struct empm__file {
     uint32_t    absent;                /* atomic: bits of codings of which it
                                           has no coded file, */
     uint32_t    absent_until_ms;       /* atomic: believed so long */
-    uint32_t    there_until_ms;        /* atomic: a script, which is believed to
-                                          be there */
+    uint32_t    same_until_ms;         /* atomic: its path is believed to lead
+                                          to it so long */
     uint64_t    stat_key[5];           /* device, inode, size, mtime, ctime */
     int64_t     modified_s;            /* -1: unknown, and `modified` is "" */
     const char *type;
@@ -7493,6 +7735,7 @@ typedef struct empm__engine {
     empm__pool          pool;
     struct empm__files *files;         /* those that are kept (>>files) */
     struct empm__channels *channels;   /* (>>events) */
+    struct empm__links *links;         /* (>>links) */
     empm__log_limit     log_limits[EMPM__LOG_CODES];
     uint32_t            lines_due_at_ms; /* atomic: lines of access logs have to
                                           be written; or NEVER */
@@ -7648,6 +7891,9 @@ struct empm_server {
     /* The texts of a form that is not in the coding of queries; NULL: there is
      * none. */
     const struct empm__pairs *(*form_pairs)(empm_request *req);
+    /* The answer that switches protocols has been sent, or will never be.
+     * Returns the state of the connection in its new one. */
+    enum empm__state (*switch_to)(empm_request *req, int sent);
     /* Shows the k-th back end. 0: there are no more. */
     int            (*see_backend)(const empm_server *s, int k,
                                   struct empm__backend_seen *seen);
@@ -7670,6 +7916,7 @@ enum empm__require { EMPM__REQUIRE_GRANTED, EMPM__REQUIRE_DENIED,
  * are 0. Nothing changes it while the server lives. */
 typedef struct empm__location {
     const char        *path;           /* as it was given */
+    const struct empm__location *below;  /* "/a/", of "/a", if both are there */
     enum empm__require require;
     int                listing;        /* of folders: Options Indexes */
     struct empm__field_rule *fields;   /* Header; or NULL (>>fields) */
@@ -7876,6 +8123,40 @@ static void empm__engine_log_rest(empm__engine *e)
 /* Compared by address: the setting is of another wing. */
 static const char empm__location_unknown[] = "can it not be set for a location";
 
+static void empm__locations_free(empm__locations *t)
+{
+    empm__routes_free(&t->tree);
+    EMPM_FREE(t->list);
+    EMPM_FREE(t->rows);
+    EMPM_FREE(t->text);
+    memset(t, 0, sizeof *t);
+}
+
+/* Splits a line into path, directive and value, which is what is left of it. A
+ * method before the path is part of it, in quotes or not. Returns the value, or
+ * NULL: it is none. */
+EMPM__OPTIONAL
+static const char *empm__location_line(const char *line,
+                                       char path[EMPM__ARGUMENT],
+                                       char name[EMPM__ARGUMENT])
+{
+    if (empm__text_word(&line, path, EMPM__ARGUMENT) <= 0 ||
+        empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
+        return NULL;
+    if (*path != '/' && *name == '/') {
+        const size_t n = strlen(path);
+        if (n + 1 + strlen(name) >= EMPM__ARGUMENT)
+            return NULL;
+        path[n] = ' ';
+        memcpy(path + n + 1, name, strlen(name) + 1);
+        if (empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
+            return NULL;
+    }
+    return line + strspn(line, " \t");
+}
+
+#ifndef EVENTMPM_NO_LOCATIONS
+
 /* Sets one thing that the core itself looks at, or asks the wings. Returns NULL
  * or what is wrong. */
 static const char *empm__location_set(empm_server *s, empm__location *l,
@@ -7904,7 +8185,11 @@ static const char *empm__location_set(empm_server *s, empm__location *l,
 static int empm__location_holds(const empm__locations *t, uint32_t a,
                                 uint32_t b)
 {
+    const empm__location *below = t->list[a].below;
     uint32_t i, k;
+    if (below != NULL &&
+        empm__location_holds(t, (uint32_t)(below - t->list), b))
+        return 1;
     for (i = 0; i < t->tree.n; i++)
         for (k = 0; k < t->tree.n; k++)
             if (t->tree.list[i].user->user == &t->list[a] &&
@@ -7942,25 +8227,21 @@ static uint32_t empm__location_of(empm__locations *t, const char *path,
     return k;
 }
 
-static void empm__locations_free(empm__locations *t)
+/* Where there are both, what is below "/a" is of the location "/a/", which is
+ * within that of "/a". Returns how many rows are left. */
+static uint32_t empm__locations_join(empm__locations *t, uint32_t rows)
 {
-    empm__routes_free(&t->tree);
-    EMPM_FREE(t->list);
-    EMPM_FREE(t->rows);
-    EMPM_FREE(t->text);
-    memset(t, 0, sizeof *t);
-}
-
-/* Splits a line into path, directive and value, which is what is left of it.
- * Returns the value, or NULL: it is none. */
-static const char *empm__location_line(const char *line,
-                                       char path[EMPM__ARGUMENT],
-                                       char name[EMPM__ARGUMENT])
-{
-    if (empm__text_word(&line, path, EMPM__ARGUMENT) <= 0 ||
-        empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
-        return NULL;
-    return line + strspn(line, " \t");
+    uint32_t i, k, n = 0;
+    for (i = 0; i < rows; i++) {
+        empm__location *l = (empm__location *)t->rows[i].user;
+        const int second = t->rows[i].pattern != l->path;
+        for (k = 0; second && k < t->n; k++)
+            if (strcmp(t->list[k].path, t->rows[i].pattern) == 0)
+                l->below = &t->list[k];
+        if (!second || l->below == NULL)
+            t->rows[n++] = t->rows[i];
+    }
+    return n;
 }
 
 /* Sets line i for all locations within its path; faults are said once. */
@@ -8022,6 +8303,7 @@ static int empm__locations_init(empm__locations *t, empm_server *s,
                              "path, a directive and its value",
                              cfg->location[i]);
     }
+    rows = empm__locations_join(t, rows);
     t->rows[rows] = end;
     if (rep->errors == before &&
         empm__routes_init(&t->tree, t->rows, chars, rep) == EMPM_OK)
@@ -8029,6 +8311,23 @@ static int empm__locations_init(empm__locations *t, empm_server *s,
             empm__locations_apply(s, t, cfg->location[i], of[i], rep);
     return rep->errors == before ? EMPM_OK : rep->result;
 }
+
+#else
+
+static int empm__locations_init(empm__locations *t, empm_server *s,
+                                const empm_config *cfg,
+                                const empm__chars *chars, empm__report *rep)
+{
+    (void)s; (void)chars;
+    memset(t, 0, sizeof *t);
+    if (cfg->location[0] == NULL)
+        return EMPM_OK;
+    empm__report_say(rep, EMPM_LOG_ERROR, 5123, "Location %s: built without "
+                     "locations", cfg->location[0]);
+    return rep->result;
+}
+
+#endif
 
 /* Calls `look` with each location as a server would have it, for what is wrong
  * with several lines together. What is wrong with one of them is said by the
@@ -8643,6 +8942,11 @@ static ssize_t empm__io_send_spooled(empm__worker *w, empm__conn *c,
                                        &io->wire);
 }
 
+/* Of a file in one call: more than a turn's, since the socket refers to the
+ * pages of the file, and copies none. A socket whose buffer is full sends from
+ * the client's acknowledgements, at no cost for us. */
+#define EMPM__SLICE_BYTES (2 << 20)
+
 /* Sends from the slice that is the first in the queue. */
 static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
 {
@@ -8651,8 +8955,8 @@ static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
     int64_t at = p->at, n = p->stop - at;
     struct iovec v;
     ssize_t r;
-    if (n > EMPM_TURN_BYTES)
-        n = EMPM_TURN_BYTES;
+    if (n > EMPM__SLICE_BYTES)
+        n = EMPM__SLICE_BYTES;
     if (p->file == NULL) {
         at %= ring;
         return empm__io_send_spooled(w, c, io, at,
@@ -9144,7 +9448,7 @@ static void empm__listener_record_free(empm__engine *e, uint32_t i)
     if (empm__listener_limits_peers(e, c->endpoint))
         empm__counts_drop(&e->counts, empm__slab_peer(&e->slab, i));
     c->gen++;
-    c->protocol = EMPM__FREE;
+    empm__store(&c->protocol, (uint8_t)EMPM__FREE);
     empm__slab_return(&e->slab, i);
     empm__store(&e->score->connections, e->slab.in_use);
     if (e->paused & (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS))
@@ -9215,7 +9519,7 @@ static void empm__listener_drain_inbox(empm__engine *e, empm__batch *b)
         const uint32_t next = empm__load(&c->inbox_next);
         const uint32_t w = __atomic_fetch_and(
             &c->word, ~(uint32_t)EMPM__POSTED, __ATOMIC_ACQ_REL);
-        if (c->protocol == EMPM__FREE)
+        if (empm__load(&c->protocol) == EMPM__FREE)
             ;                        /* a late hint */
         else if (w & EMPM__RETIRED)
             empm__listener_record_free(e, i);
@@ -9528,7 +9832,7 @@ static void empm__listener_record_begin(empm__engine *e, uint32_t i, int fd,
                              ? (uint32_t)EMPM__HANDSHAKE
                              : (uint32_t)EMPM__READ_HEAD);
     c->endpoint = (uint8_t)k;
-    c->protocol = EMPM__HTTP1;
+    empm__store(&c->protocol, (uint8_t)EMPM__HTTP1);
     c->place = EMPM__NEVER;
     if (c->serial == 0)
         c->serial = 1;
@@ -10062,7 +10366,7 @@ static void empm__listener_sweep(empm__engine *e, empm__batch *b,
     for (i = 0; i < e->slab.made; i++) {
         const empm__conn *c = empm__slab_conn(&e->slab, i);
         const uint32_t w = empm__load(&c->word);
-        if (c->protocol == EMPM__FREE ||
+        if (empm__load(&c->protocol) == EMPM__FREE ||
             (only_idle && !(w & (EMPM__IDLE | EMPM__OWNED))))
             continue;
         if (!empm__listener_take(e, i, ready, b->now_ms))
@@ -10175,7 +10479,8 @@ static int empm__move_take_waiting(empm__engine *e, uint32_t i,
 {
     empm__conn *c = empm__slab_conn(&e->slab, i);
     const uint32_t w = empm__load(&c->word);
-    if (c->protocol == EMPM__FREE || (w & EMPM__OWNED) || !(w & EMPM__IDLE) ||
+    if (empm__load(&c->protocol) == EMPM__FREE || (w & EMPM__OWNED) ||
+        !(w & EMPM__IDLE) ||
         !empm__listener_take(e, i, EMPM__READY_TIMEOUT, now_ms))
         return 0;
     c->why = (uint16_t)(c->why & ~(unsigned)(EMPM__READY_TIMEOUT |
@@ -10310,7 +10615,9 @@ static void empm__listener_expire(empm__engine *e, empm__batch *b)
                              empm__time_after(now, e->horizon_ms));
             if (empm__listener_take(e, i, EMPM__READY_TIMEOUT, now)) {
                 empm__bump(&e->score->expired, 1u);
-                empm__listener_end_taken(e, b, i, stuck);
+                /* an upgraded one may only be due to be looked after */
+                empm__listener_end_taken(e, b, i,
+                                         stuck && c->state != EMPM__UPGRADED);
             }
         }
     }
@@ -10369,7 +10676,8 @@ static void empm__listener_tell_few(empm__engine *e, uint32_t idle,
 
 /* The batch goes to the queue. The gate closes when nobody has had time for a
  * while. Apache's formula: queued < (1 + factor) * idle. Returns 1 if the role
- * is given back, as there is work. */
+ * is given back, as there is work, and a worker that may do it: the standby
+ * would only get it back, to look at once at what it has just looked at. */
 static int empm__listener_end_round(empm__engine *e, empm__batch *b)
 {
     empm__queue *q = &e->queue;
@@ -10403,7 +10711,8 @@ static int empm__listener_end_round(empm__engine *e, empm__batch *b)
     pthread_mutex_lock(&q->lock);
     if (empm__time_is_late(empm__wings_chore_at(e), b->now_ms))
         q->chore = 1;
-    given = q->count > 0 || q->chore;
+    given = q->chore || (q->count > 0 && (q->listening >= 0 ||
+                                          !empm__queue_all_gone_locked(q)));
     if (given)
         empm__queue_end_round_locked(q);
     empm__queue_settle(q, old ? 2 : 1);
@@ -10519,7 +10828,7 @@ static void empm__listener_event(empm__engine *e, empm__batch *b,
                                  const empm__event *event)
 {
     const empm__conn *c = empm__slab_conn(&e->slab, event->index);
-    if (c->protocol == EMPM__FREE || c->gen != event->gen)
+    if (empm__load(&c->protocol) == EMPM__FREE || c->gen != event->gen)
         return;
     if (empm__listener_take(e, event->index, event->ready, b->now_ms) &&
         !((event->ready & EMPM__STICKY) && empm__listener_is_tight(e) &&
@@ -11024,6 +11333,7 @@ static int empm__list_fits(const empm__chars *t, const char *range, size_t n,
  * take it; -1, there is no such field, and it has not said. "identity", an
  * answer that is not coded, is the last resort unless it is excluded (RFC 9110
  * 12.5.3). */
+EMPM__OPTIONAL
 static int empm__list_accepts(const empm__chars *t, const empm__head *h,
                               const char *text, const char *name,
                               const char *offer, size_t m)
@@ -11607,7 +11917,8 @@ enum empm__ending {
     EMPM__STAYS,
     EMPM__CLOSES,                 /* and the client may have sent more by now */
     EMPM__CLOSES_ASKED,           /* the client sends no more: it has said so */
-    EMPM__CLOSES_UNREAD           /* there is input that nobody will read */
+    EMPM__CLOSES_UNREAD,          /* there is input that nobody will read */
+    EMPM__SWITCHES                /* another protocol follows: req->link */
 };
 
 /* The cause that has put an end to a request that is refused. */
@@ -11748,6 +12059,8 @@ struct empm_request {             /* owner: the connection's */
     int           aux_fd;         /* the user's; -1: ready as it cannot wait */
     uint32_t      aux_kept;       /* READY_AUX bits for which a descriptor of
                                      our own stays registered; or 0 */
+    struct empm_link *link;       /* what the connection becomes when the answer
+                                     has been sent; or NULL (>>links) */
 
     /* not cleared */
     empm__path    path;
@@ -11903,6 +12216,8 @@ static void empm__request_end(empm_request *req)
     empm__worker *w = req->w;
     empm__request_release(req);
     empm__request_file_drop(req);
+    if (req->link != NULL)
+        w->s->switch_to(req, 0);
     if (req->counted)
         __atomic_sub_fetch(&req->route->requests, 1u, __ATOMIC_RELAXED);
     if (EMPM__FORKS && req->trial != 0)
@@ -12311,10 +12626,9 @@ EMPM_API const char *empm_host(empm_request *req)
  * >>request-pairs -- queries, forms, cookies, and the body
  *
  * Values that have names within one text of the client's: "a=1&b=2" in a query
- * or a form, "a=1; b=2" in Cookie, offers in Accept. A call by name looks
- * through the text as it came and decodes the one value; a walk by number
- * decodes all of them once, so that its cost is not the square of what a client
- * has sent.
+ * or a form, "a=1; b=2" in Cookie. A call by name looks through the text as it
+ * came and decodes the one value; a walk by number decodes all of them once, so
+ * that its cost is not the square of what a client has sent.
  * ------------------------------------------------------------------------- */
 
 /* Is `key` of n bytes, decoded, the same as name? They are compared byte by
@@ -12519,46 +12833,6 @@ EMPM_API int empm_form_at(empm_request *req, int i, const char **name,
         req->form_pairs = empm__request_pairs_read(req, req->body,
                                                    (size_t)req->body_len);
     return empm__request_pair_at(req->form_pairs, i, name, value);
-}
-
-/* The copy of an offer that was chosen: one, however often. */
-static const char *empm__request_offer(empm_request *req, const char *s,
-                                       size_t n)
-{
-    struct empm__value *v = req->values;
-    for (; v != NULL; v = v->next)
-        if (v->how == (int)EMPM__OFFER && strlen(v->text) == n &&
-            memcmp(v->text, s, n) == 0)
-            return v->text;
-    v = (struct empm__value *)empm_alloc(req, sizeof *v);
-    if (v == NULL || (v->text = empm__request_strndup(req, s, n)) == NULL)
-        return NULL;
-    v->from = NULL;
-    v->how = (int)EMPM__OFFER;
-    v->next = req->values;
-    req->values = v;
-    return v->text;
-}
-
-EMPM_API const char *empm_accepts(empm_request *req, const char *field,
-                                  const char *offers)
-{
-    const char *best = NULL;
-    size_t best_n = 0;
-    int weight = 0;
-    empm__list list;
-    empm__list_of_value(&list, offers);
-    while (empm__list_next(&list)) {
-        int q = empm__list_accepts(&req->w->s->chars, &req->head, req->text,
-                                   field, list.item, list.n);
-        q = q < 0 ? 1000 : q;            /* it has not said: all are equal */
-        if (q > weight) {
-            weight = q;
-            best = list.item;
-            best_n = list.n;
-        }
-    }
-    return best != NULL ? empm__request_offer(req, best, best_n) : NULL;
 }
 
 /* Browsers of today say it themselves, over HTTPS and to this host; from others
@@ -12904,6 +13178,7 @@ typedef struct empm__wait {
     uint32_t want;                 /* WANT bits, IDLE, KEEP */
     uint32_t deadline_ms;
     int      turn_over;            /* not waiting: others first */
+    int      post;                 /* the wheel may look too late: tell it */
 } empm__wait;
 
 typedef enum empm__state empm__step(empm__worker *w, empm__conn *c,
@@ -13055,11 +13330,13 @@ static int empm__response_emit_body(empm_request *req)
  * worker.
  * ------------------------------------------------------------------------- */
 
-/* Returns the phrase of a status: of each from 200 on that IANA has registered,
- * else of its class. Clients do not read it (RFC 9112 4); people do. */
+/* Returns the phrase of a status: of 101, and of each from 200 on that IANA has
+ * registered, else of its class. Clients do not read it (RFC 9112 4); people
+ * do. */
 static const char *empm__response_reason(int status)
 {
     static const struct { int status; const char *text; } list[] = {
+        { 101, "Switching Protocols" },
         { 200, "OK" }, { 201, "Created" }, { 202, "Accepted" },
         { 203, "Non-Authoritative Information" }, { 204, "No Content" },
         { 205, "Reset Content" }, { 206, "Partial Content" },
@@ -13127,7 +13404,7 @@ static char *empm__text_append(char *at, const char *s, size_t n)
 /* Has an answer with this status no Content-Length? RFC 9110 8.6. */
 static int empm__response_is_lengthless(int status)
 {
-    return status == 204 || status == 304;
+    return status == 204 || status == 304 || status == 101;
 }
 
 /* ... and no body? RFC 9110 6.4.1, 15.3.6. */
@@ -13177,7 +13454,9 @@ static size_t empm__response_head_write(empm_request *req, char *to,
         at = EMPM__ADD(at, "\r\n");
     } else if (req->framing == EMPM__BY_CHUNKS)
         at = EMPM__ADD(at, "Transfer-Encoding: chunked\r\n");
-    if (req->ending != EMPM__STAYS)
+    if (req->ending == EMPM__SWITCHES)
+        ;                                /* its fields say how it goes on */
+    else if (req->ending != EMPM__STAYS)
         at = EMPM__ADD(at, "Connection: close\r\n");
     else if (req->head.flags & EMPM__H_KEEP)
         at = empm__response_keep_alive_write(req, at);
@@ -13478,60 +13757,6 @@ EMPM_API int empm_add_header(empm_request *req, const char *name,
                              const char *value)
 {
     return empm__response_field_add(req, name, value, 0);
-}
-
-/* Writes the character `s` of n bytes as RFC 8187 3.2.1 has it. Returns the
- * end. */
-static char *empm__response_extended(char *at, const char *s, size_t n)
-{
-    for (; n > 0; n--, s++) {
-        const int ch = (unsigned char)*s;
-        if (ch < 127 && (empm__ascii_is_digit(ch) ||
-                         (empm__ascii_lower(ch) >= 'a' &&
-                          empm__ascii_lower(ch) <= 'z') ||
-                         strchr("!#$&+-.^_`|~", ch) != NULL))
-            *at++ = *s;
-        else {
-            *at++ = '%';
-            *at++ = "0123456789ABCDEF"[ch >> 4];
-            *at++ = "0123456789ABCDEF"[ch & 15];
-        }
-    }
-    return at;
-}
-
-/* The plain form has nothing that any browser reads in another way: '"' and
- * '\' of a quoted string, and '%', which some decode, are '_' there. Where
- * that changes the name, the second form has it. */
-EMPM_API int empm_set_download(empm_request *req, const char *name)
-{
-    char value[64 + 4 * 256], extended[3 * 256 + 1];
-    char *at = value, *to = extended;
-    const char *s = name;
-    int same = 1, first = 1;
-    if (name == NULL || strlen(name) > 255)
-        return EMPM_EINVAL;
-    for (; *s != '\0'; s++)
-        if (*s == '/' || *s == '\\')
-            name = s + 1;
-    if (*name == '\0')
-        name = "download";
-    at = EMPM__ADD(at, "attachment; filename=\"");
-    for (s = name; *s != '\0'; first = 0) {
-        const size_t n = empm__text_utf8(s);
-        const int bad = n == 0 || (first && *s == '.');
-        const int plain = !bad && n == 1 && *s != '"' && *s != '%';
-        *at++ = plain ? *s : '_';
-        to = empm__response_extended(to, bad ? "_" : s, bad ? 1 : n);
-        same &= plain || bad;
-        s += n + (n == 0);
-    }
-    *at++ = '"';
-    *to = *at = '\0';
-    if (!same)
-        snprintf(at, (size_t)(value + sizeof value - at),
-                 "; filename*=UTF-8''%s", extended);
-    return empm_set_header(req, "Content-Disposition", value);
 }
 
 /* Sent at once, behind the answers before it: it is worth something only while
@@ -14195,6 +14420,30 @@ static void empm__turn_may_block(empm__worker *w, const empm__route *r)
 {
     if (empm__load(&r->quick) < EMPM__QUICK)
         empm__queue_leave(&w->engine->queue, w->number);
+}
+
+/* The same, where the function that is called has credit of its own: while it
+ * uses that up, the standby sees it. */
+static void empm__turn_call_begins(empm__worker *w, empm__route *r)
+{
+    if (empm__load(&r->quick) < EMPM__QUICK)
+        empm__queue_leave(&w->engine->queue, w->number);
+    else
+        empm__store(&w->engine->sleepers[w->number].quick, &r->quick);
+}
+
+/* It has returned: how long it has taken goes to the credit of its route. */
+static void empm__turn_call_ends(empm__worker *w, empm__route *r)
+{
+    const uint64_t before = w->turn_us, after = empm__now_us();
+    const uint32_t credit = empm__load(&r->quick);
+    w->now_ms = empm__time_us_to_ms(after);
+    w->turn_us = after;
+    if (after - before > 100)
+        empm__store(&r->quick, after - before > 1000 || credit < 4
+                                   ? 0 : credit - 4);
+    else if (credit < 16)
+        empm__store(&r->quick, credit + 1);
 }
 
 /* A connection has the worker from here: nothing of its share is used yet. */
@@ -15455,8 +15704,6 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c,
     empm_request *req = empm__request_of(c);
     empm__route *r = req->route;
     const empm_route *u = r->user;
-    uint64_t before, after;
-    uint32_t credit;
     const int first = req->suspension != EMPM__SUSP_DUE;
     int rc;
     (void)wait;                      /* it never waits */
@@ -15476,26 +15723,14 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c,
         empm__response_finish(req, 503);
         return EMPM__WRITE;
     }
-    if (empm__load(&r->quick) < EMPM__QUICK)
-        empm__queue_leave(&w->engine->queue, w->number);
-    else
-        empm__store(&w->engine->sleepers[w->number].quick, &r->quick);
-    before = w->turn_us;
+    empm__turn_call_begins(w, r);
     w->calling = EMPM__CALL_HANDLER;
     req->called = 1;
     rc = first ? r->handler(req, u->user) : empm__handling_wake_call(req);
     w->calling = EMPM__CALL_NONE;
     if (u->max_workers > 0)
         __atomic_sub_fetch(&r->running, 1u, __ATOMIC_RELAXED);
-    after = empm__now_us();
-    w->now_ms = empm__time_us_to_ms(after);
-    w->turn_us = after;
-    credit = empm__load(&r->quick);
-    if (after - before > 100)
-        empm__store(&r->quick, after - before > 1000 || credit < 4
-                                   ? 0 : credit - 4);
-    else if (credit < 16)
-        empm__store(&r->quick, credit + 1);
+    empm__turn_call_ends(w, r);
     if (!first)                      /* a wake is as much work as a request */
         w->turn_requests++;
     return empm__handling_after_call(req, rc);
@@ -15625,6 +15860,8 @@ static enum empm__state empm__writing_after(empm__worker *w, empm__conn *c,
             return EMPM__CLOSED;
         c->flags &= (uint8_t)~EMPM__F_RESET;
     }
+    if (req->link != NULL && !req->failed)
+        return w->s->switch_to(req, 1);
     if (req->ending != EMPM__STAYS || req->body_open) {
         int linger = req->ending == EMPM__CLOSES_UNREAD || req->body_open ||
                      more;
@@ -15796,6 +16033,8 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
  *      |                  |         |
  *      +---- failed ------+----->  CLOSED
  *
+ *                         WRITE --101 sent--> UPGRADED ----> LINGER
+ *
  *   from       to         by                   when
  *   HANDSHAKE  READ_HEAD  empm__do_handshake   PROXY header, handshake complete
  *   HANDSHAKE  LINGER     empm__do_handshake   the handshake is refused
@@ -15811,6 +16050,8 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
  *   WRITE      READ_HEAD  empm__do_write       pipelined input is in hand
  *   WRITE      KEEPALIVE  empm__do_write       all sent, nothing in hand
  *   WRITE      LINGER     empm__do_write       closing, unread input possible
+ *   WRITE      UPGRADED   empm__do_write       a 101 is sent (>>links)
+ *   UPGRADED   LINGER     empm__do_upgraded    its protocol has ended it
  *   KEEPALIVE  READ_HEAD  empm__do_keepalive   bytes have arrived
  *   any        CLOSED     its own step         failed, late, or done
  *
@@ -15858,6 +16099,9 @@ static const char *empm__http1_fault(const empm__worker *w,
 {
     const empm_request *req = empm__request_of(c);
     const int idle = to == EMPM__KEEPALIVE || to == EMPM__LINGER;
+    if (empm__load(&c->protocol) != EMPM__HTTP1)
+        return to == EMPM__UPGRADED || to == EMPM__CLOSED
+                   ? NULL : "a state of another protocol";
     if (w->calling != EMPM__CALL_NONE)
         return "no function of the user's runs between two steps";
     if (req == NULL)
@@ -15891,19 +16135,10 @@ static const empm__protocol empm__http1 = {
     "http/1.1",
     { empm__do_handshake, empm__do_read_head, empm__do_read_body,
       empm__do_handle, empm__do_suspended, empm__do_write, empm__do_keepalive,
-      empm__do_linger, NULL },
+      NULL, empm__do_linger, NULL },
     empm__http1_taken, empm__http1_cut, empm__http1_retire,
     empm__response_head_write, empm__response_chunk, empm__response_end_chunks
 };
-
-/* What the records' field `protocol` means; no record that runs has FREE. */
-static const empm__protocol *empm__protocol_of(const empm__conn *c)
-{
-    static const empm__protocol *const list[EMPM__PROTOCOLS] = {
-        &empm__http1, &empm__http1
-    };
-    return list[c->protocol];
-}
 
 /* Does the picture have this way? From any state there is one to CLOSED. */
 static int empm__conn_transition_ok(int from, int to)
@@ -15916,8 +16151,9 @@ static int empm__conn_transition_ok(int from, int to)
         /* HANDLE    */ 1 << EMPM__SUSPENDED | 1 << EMPM__WRITE,
         /* SUSPENDED */ 1 << EMPM__HANDLE,
         /* WRITE     */ 1 << EMPM__READ_HEAD | 1 << EMPM__KEEPALIVE |
-                        1 << EMPM__LINGER,
+                        1 << EMPM__LINGER | 1 << EMPM__UPGRADED,
         /* KEEPALIVE */ 1 << EMPM__READ_HEAD,
+        /* UPGRADED  */ 1 << EMPM__LINGER,
         /* LINGER    */ 0,
         /* CLOSED    */ 0
     };
@@ -16002,7 +16238,7 @@ static int empm__conn_release(empm__worker *w, empm__conn *c,
      * left. The clock is read now, not before: see `time` in the model. (Two
      * horizons left when we last looked are one at least, or we stood still
      * for longer.) */
-    if (!EMPM__EPOLL ||
+    if (!EMPM__EPOLL || wait->post ||
         (deadline != EMPM__NEVER &&
          empm__time_until(deadline, w->now_ms) < 2 * (int32_t)e->horizon_ms &&
          empm__time_until(deadline, empm__now_ms()) <
@@ -16024,19 +16260,19 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
 {
     empm__engine *e = w->engine;
     empm__conn *c = empm__slab_conn(&e->slab, index);
-    const empm__protocol *protocol = empm__protocol_of(c);
     w->index = index;
     empm__turn_begin(w);
     empm__store(&w->score->status, (uint32_t)empm__states[c->state].letter);
     empm__store(&w->score->route, 0u);
     if (c->io != NULL)
-        protocol->taken(w, c);
+        empm__protocol_of(c)->taken(w, c);
     c->flags &= (uint8_t)~(EMPM__F_DRAINED | EMPM__F_MOVED);
     if (c->flags & EMPM__F_CLOSED)
-        empm__conn_enter(w, c, protocol->cut(c));
+        empm__conn_enter(w, c, empm__protocol_of(c)->cut(c));
     for (;;) {
+        const empm__protocol *protocol = empm__protocol_of(c);
         enum empm__state next;
-        empm__wait wait = { 0, EMPM__NEVER, 0 };
+        empm__wait wait = { 0, EMPM__NEVER, 0, 0 };
         if (c->state == EMPM__CLOSED) {
             empm__conn_retire(w, c);
             return;
@@ -16182,7 +16418,8 @@ static uint32_t empm__engine_horizon(const empm_config *cfg)
     const int waits[] = { cfg->timeout_ms, cfg->keep_alive_timeout_ms,
                           cfg->handshake_timeout_ms, cfg->header_timeout_ms,
                           cfg->body_timeout_ms,
-                          cfg->linger_timeout_ms, cfg->linger_short_ms };
+                          cfg->linger_timeout_ms, cfg->linger_short_ms,
+                          cfg->websocket_ping_interval_ms };
     int h = 2000;
     size_t i;
     for (i = 0; i < EMPM__COUNT(waits); i++)
@@ -18206,6 +18443,9 @@ static int empm__server_engine_new(empm_server *s, empm__engine *e, int slot,
         r = EMPM_ESYS;
     } else if (r == EMPM_OK) {
         r = empm__engine_start(e);
+        /* what the start hook has begun may end by empm_draining() */
+        if (r < 0)
+            empm__store(&e->stopping, (uint32_t)EMPM__ORDER_STOP);
         if (r < 0 && !admin && cfg->on_child_stop != NULL)
             cfg->on_child_stop(s, cfg->user);
     }
@@ -19452,7 +19692,7 @@ EMPM_API int empm_html(empm_request *req, const char *fmt, ...)
 }
 
 /* ---------------------------------------------------------------------------
- * >>answers-fields -- redirects and cookies
+ * >>answers-fields -- redirects, cookies, downloads, and what a client takes
  *
  * What stands in a field of the answer goes by the grammar of its reader, the
  * browser, which forgives more than RFCs do: so a target is a path of this
@@ -19700,6 +19940,100 @@ EMPM_API int empm_set_cookie(empm_request *req, const char *name,
     if (r == EMPM_OK)
         empm__answers_cookie_last(req, name);
     return r;
+}
+
+/* The copy of an offer that was chosen: one, however often. */
+static const char *empm__answers_offer(empm_request *req, const char *s,
+                                       size_t n)
+{
+    struct empm__value *v = req->values;
+    for (; v != NULL; v = v->next)
+        if (v->how == (int)EMPM__OFFER && strlen(v->text) == n &&
+            memcmp(v->text, s, n) == 0)
+            return v->text;
+    v = (struct empm__value *)empm_alloc(req, sizeof *v);
+    if (v == NULL || (v->text = empm__request_strndup(req, s, n)) == NULL)
+        return NULL;
+    v->from = NULL;
+    v->how = (int)EMPM__OFFER;
+    v->next = req->values;
+    req->values = v;
+    return v->text;
+}
+
+EMPM_API const char *empm_accepts(empm_request *req, const char *field,
+                                  const char *offers)
+{
+    const char *best = NULL;
+    size_t best_n = 0;
+    int weight = 0;
+    empm__list list;
+    empm__list_of_value(&list, offers);
+    while (empm__list_next(&list)) {
+        int q = empm__list_accepts(&req->w->s->chars, &req->head, req->text,
+                                   field, list.item, list.n);
+        q = q < 0 ? 1000 : q;            /* it has not said: all are equal */
+        if (q > weight) {
+            weight = q;
+            best = list.item;
+            best_n = list.n;
+        }
+    }
+    return best != NULL ? empm__answers_offer(req, best, best_n) : NULL;
+}
+
+/* Writes the character `s` of n bytes as RFC 8187 3.2.1 has it. Returns the
+ * end. */
+static char *empm__answers_extended(char *at, const char *s, size_t n)
+{
+    for (; n > 0; n--, s++) {
+        const int ch = (unsigned char)*s;
+        if (ch < 127 && (empm__ascii_is_digit(ch) ||
+                         (empm__ascii_lower(ch) >= 'a' &&
+                          empm__ascii_lower(ch) <= 'z') ||
+                         strchr("!#$&+-.^_`|~", ch) != NULL))
+            *at++ = *s;
+        else {
+            *at++ = '%';
+            *at++ = "0123456789ABCDEF"[ch >> 4];
+            *at++ = "0123456789ABCDEF"[ch & 15];
+        }
+    }
+    return at;
+}
+
+/* The plain form has nothing that any browser reads in another way: '"' and
+ * '\' of a quoted string, and '%', which some decode, are '_' there. Where
+ * that changes the name, the second form has it. */
+EMPM_API int empm_set_download(empm_request *req, const char *name)
+{
+    char value[64 + 4 * 256], extended[3 * 256 + 1];
+    char *at = value, *to = extended;
+    const char *s = name;
+    int same = 1, first = 1;
+    if (name == NULL || strlen(name) > 255)
+        return EMPM_EINVAL;
+    for (; *s != '\0'; s++)
+        if (*s == '/' || *s == '\\')
+            name = s + 1;
+    if (*name == '\0')
+        name = "download";
+    at = EMPM__ADD(at, "attachment; filename=\"");
+    for (s = name; *s != '\0'; first = 0) {
+        const size_t n = empm__text_utf8(s);
+        const int bad = n == 0 || (first && *s == '.');
+        const int plain = !bad && n == 1 && *s != '"' && *s != '%';
+        *at++ = plain ? *s : '_';
+        to = empm__answers_extended(to, bad ? "_" : s, bad ? 1 : n);
+        same &= plain || bad;
+        s += n + (n == 0);
+    }
+    *at++ = '"';
+    *to = *at = '\0';
+    if (!same)
+        snprintf(at, (size_t)(value + sizeof value - at),
+                 "; filename*=UTF-8''%s", extended);
+    return empm_set_header(req, "Content-Disposition", value);
 }
 
 #endif /* EVENTMPM_NO_ANSWERS */
@@ -20481,6 +20815,11 @@ static char *empm__secret_file_read(const char *directive, const char *path,
  * those after it do not, however the processor has ordered its stores; so it is
  * only the compiler that has to keep them in order (empm__kv_link).
  *
+ * A process that crashes may also have written anywhere. So no call follows a
+ * list that it has not looked at under the lock: numbers in range, no slot
+ * twice, lengths that fit. A shard with a list that is damaged starts again
+ * empty; where that memory is, and how it is cut, each process knows by itself.
+ *
  * An entry that has expired goes, and is wiped, when its list is looked at or
  * its shard is full; sessions of TLS also when nobody looks (>>tls). An entry
  * has an owner, one of 256. In a shard that is full
@@ -20581,7 +20920,8 @@ static void empm__shared_lock_mended(pthread_mutex_t *m)
  * slots are bytes, so that a shard is small and its lock is held for a few
  * stores. A shard that is full drops what has expired, then the entry of the
  * owner that has most, which expires first. A process that dies while it holds
- * the lock leaves lists that the next one mends.
+ * the lock leaves lists that the next one mends; a list that makes no sense is
+ * found before it is followed.
  * ------------------------------------------------------------------------- */
 
 #define EMPM__KV_SLOTS 255             /* of a shard: a number is a byte */
@@ -20590,8 +20930,8 @@ typedef struct empm__kv_slot {
     uint64_t version;                  /* no other write has had it */
     uint64_t expires_ms;               /* there until that one is over, never
                                           early; 0: for ever */
-    uint32_t hash;
-    uint16_t key_len, len;
+    uint32_t hash;                     /* its low byte: in which list */
+    uint16_t key_len, len;             /* key_len 0: the slot is free */
     uint8_t  next;
     uint8_t  owner;                    /* who gives way if the shard is full */
 } empm__kv_slot;
@@ -20604,16 +20944,21 @@ typedef struct empm__kv_shard {
     empm__kv_slot   slots[EMPM__KV_SLOTS + 1];   /* 0 ends a list */
 } __attribute__((aligned(64))) empm__kv_shard;   /* then its keys and values */
 
-typedef struct empm__kv {              /* fixed; the shards follow */
+/* Each process has a copy of its own, so no other one can damage it. */
+typedef struct empm__kv {
+    unsigned char *shared;             /* the shards; of all processes */
+    size_t   bytes, shard_bytes;
     uint64_t seed[2];
-    size_t   shard_bytes;
     uint32_t shards, slots;            /* slots: of each shard */
     uint32_t room;                     /* for a key and its value */
-} __attribute__((aligned(64))) empm__kv;
+    uint32_t damaged;                  /* atomic: shards found so by us */
+    const empm_config *cfg;            /* where that is told; NULL: nowhere */
+    const char *setting;               /* of whose memory it is */
+} empm__kv;
 
 /* The least memory: two slots, one of which is the last free one. */
 #define EMPM__KV_LEAST(room) \
-    (sizeof(empm__kv) + sizeof(empm__kv_shard) + 64 + 2 * (size_t)(room))
+    (sizeof(empm__kv_shard) + 64 + 2 * (size_t)(room))
 
 EMPM__ASSERT_STATIC(EMPM_STORE_ITEM >= 64 && EMPM_STORE_ITEM <= 65535,
                     store_item_does_not_fit);
@@ -20664,10 +21009,9 @@ static uint64_t empm__sip_hash(const uint64_t seed[2], const void *data,
     return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
-static empm__kv_shard *empm__kv_shard_at(empm__kv *kv, uint32_t i)
+static empm__kv_shard *empm__kv_shard_at(const empm__kv *kv, uint32_t i)
 {
-    return (empm__kv_shard *)(void *)((unsigned char *)(kv + 1) +
-                                      i * kv->shard_bytes);
+    return (empm__kv_shard *)(void *)(kv->shared + i * kv->shard_bytes);
 }
 
 static unsigned char *empm__kv_data(const empm__kv *kv, empm__kv_shard *sh,
@@ -20685,30 +21029,25 @@ static void empm__kv_link(uint8_t *link, uint8_t to)
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
-/* `slot` is not in a chain any more. */
-static void empm__kv_drop(empm__kv_shard *sh, uint8_t slot)
+/* `slot` is in no list any more. What it had is wiped, n bytes: they may be a
+ * secret. */
+static void empm__kv_free_slot(const empm__kv *kv, empm__kv_shard *sh,
+                               uint8_t slot, size_t n)
 {
-    sh->slots[slot].next = sh->free;
+    empm__kv_slot *s = &sh->slots[slot];
+    memset(empm__kv_data(kv, sh, slot), 0, n);
+    s->key_len = 0;
+    s->next = sh->free;
     sh->free = slot;
-}
-
-/* The same, and wipes what it had, which may be a secret. (Its lengths may have
- * been written by a process that does as it likes.) */
-static void empm__kv_forget(const empm__kv *kv, empm__kv_shard *sh,
-                            uint8_t slot)
-{
-    const empm__kv_slot *s = &sh->slots[slot];
-    memset(empm__kv_data(kv, sh, slot), 0,
-           empm__min((size_t)s->key_len + s->len, kv->room));
-    empm__kv_drop(sh, slot);
 }
 
 static void empm__kv_remove(const empm__kv *kv, empm__kv_shard *sh,
                             uint8_t *link)
 {
     const uint8_t slot = *link;
-    empm__kv_link(link, sh->slots[slot].next);
-    empm__kv_forget(kv, sh, slot);
+    const empm__kv_slot *s = &sh->slots[slot];
+    empm__kv_link(link, s->next);
+    empm__kv_free_slot(kv, sh, slot, (size_t)s->key_len + s->len);
 }
 
 /* Removes what has expired from the list at `link`. Returns how many went. */
@@ -20727,33 +21066,118 @@ static uint32_t empm__kv_sweep(const empm__kv *kv, empm__kv_shard *sh,
     return n;
 }
 
-/* Brings a shard in order, a new one or one whose lock's holder has died. */
-static void empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
+/* Marks the slots of list h in used[]. Returns how many they are; -1: what
+ * stands there cannot be a list. */
+static int empm__kv_follow(const empm__kv *kv, const empm__kv_shard *sh,
+                           uint32_t h, uint8_t used[256])
+{
+    uint8_t slot = sh->heads[h];
+    int n = 0;
+    for (; slot != 0; slot = sh->slots[slot].next, n++) {
+        const empm__kv_slot *s = &sh->slots[slot];
+        if (slot > kv->slots || used[slot] || (s->hash & 255) != h ||
+            s->key_len == 0 || (uint32_t)s->key_len + s->len > kv->room)
+            return -1;
+        used[slot] = 1;
+    }
+    return n;
+}
+
+/* Marks in used[] the slots of all lists with 1, the free ones with 2. Returns
+ * 1: that is all of them; 0: the free list is wrong; -1: another one is. */
+static int empm__kv_look(const empm__kv *kv, const empm__kv_shard *sh,
+                         uint8_t used[256])
+{
+    uint32_t i, n = 0;
+    uint8_t slot;
+    int k = 0;
+    memset(used, 0, 256);
+    for (i = 0; i < 256 && k >= 0; i++, n += (uint32_t)k)
+        k = empm__kv_follow(kv, sh, i, used);
+    if (k < 0)
+        return -1;
+    for (slot = sh->free; slot != 0 && slot <= kv->slots && !used[slot] &&
+                          sh->slots[slot].key_len == 0; n++) {
+        used[slot] = 2;
+        slot = sh->slots[slot].next;
+    }
+    return slot == 0 && n == kv->slots;
+}
+
+/* Looks at all lists, and mends them: what no list of heads[] has is free. A
+ * list that is damaged may lead into any other one, so that all of them start
+ * again empty. Returns what was found, as empm__kv_look(). */
+static int empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
 {
     uint8_t used[256];
     uint32_t i;
-    memset(used, 0, sizeof used);
-    for (i = 0; i < 256; i++) {
-        uint8_t slot = sh->heads[i];
-        for (; slot != 0; slot = sh->slots[slot].next)
-            used[slot] = 1;
+    const int found = empm__kv_look(kv, sh, used);
+    if (found == 1)
+        return 1;
+    if (found < 0) {
+        memset(used, 0, sizeof used);
+        memset(sh->heads, 0, sizeof sh->heads);
+        memset(empm__kv_data(kv, sh, 1), 0, (size_t)kv->slots * kv->room);
+        empm__random_fill(&sh->version, sizeof sh->version);
+        sh->version >>= 1;             /* none that has been there, probably */
     }
     sh->free = 0;
-    for (i = kv->slots; i > 0; i--)
-        if (!used[i])
-            empm__kv_drop(sh, (uint8_t)i);
-    sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
+    for (i = kv->slots; i > 0; i--)    /* a new one has nothing to wipe */
+        if (used[i] != 1)
+            empm__kv_free_slot(kv, sh, (uint8_t)i,
+                               sh->slots[i].key_len > 0 ? kv->room : 0);
+    return found;
 }
 
-/* Locks a shard, and mends it if its last holder has died. EMPM_OK, or as
- * empm__shared_lock(). */
-static int empm__kv_lock(const empm__kv *kv, empm__kv_shard *sh)
+/* Says that somebody has written to a shard without its lock, and less often if
+ * that goes on. */
+static void empm__kv_tell(empm__kv *kv, int found)
+{
+    const uint32_t times = __atomic_add_fetch(&kv->damaged, 1u,
+                                              __ATOMIC_RELAXED);
+    if (kv->cfg != NULL && (times & (times - 1)) == 0)
+        empm__log(kv->cfg, EMPM_LOG_ERROR, 5504, "%s: a process has damaged "
+                  "this memory: one of its %lu parts %s (found %lu times by "
+                  "this process)", kv->setting, (unsigned long)kv->shards,
+                  found < 0 ? "starts again empty" : "was mended",
+                  (unsigned long)times);
+}
+
+/* Mends a shard that is locked. 1: it was whole. */
+static int empm__kv_check(empm__kv *kv, empm__kv_shard *sh)
+{
+    const int found = empm__kv_mend(kv, sh);
+    if (found < 1)
+        empm__kv_tell(kv, found);
+    return found;
+}
+
+/* Locks a shard, and mends it if its last holder has died: then the free list
+ * may be wrong, but no other one. EMPM_OK, or as empm__shared_lock(). */
+static int empm__kv_lock(empm__kv *kv, empm__kv_shard *sh)
 {
     const int r = empm__shared_lock(&sh->lock);
     if (r != EMPM__ORPHANED)
         return r;
-    empm__kv_mend(kv, sh);
+    if (empm__kv_mend(kv, sh) < 0)
+        empm__kv_tell(kv, -1);
+    sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
     empm__shared_lock_mended(&sh->lock);
+    return EMPM_OK;
+}
+
+/* The same for a call that uses list h and the first free slot: they are looked
+ * at, so that it can follow them. */
+static int empm__kv_lock_list(empm__kv *kv, empm__kv_shard *sh, uint32_t h)
+{
+    uint8_t used[256];
+    const int r = empm__kv_lock(kv, sh);
+    if (r < 0)
+        return r;
+    memset(used, 0, sizeof used);
+    if (empm__kv_follow(kv, sh, h, used) < 0 || sh->free == 0 ||
+        sh->free > kv->slots || sh->slots[sh->free].key_len != 0)
+        empm__kv_check(kv, sh);
     return EMPM_OK;
 }
 
@@ -20768,6 +21192,7 @@ static uint64_t empm__kv_sweep_shard(empm__kv *kv, uint32_t i, uint64_t now_ms)
     uint8_t slot;
     if (empm__kv_lock(kv, sh) < 0)
         return 1;                      /* its holder stands still */
+    empm__kv_check(kv, sh);
     for (h = 0; h < 256; h++) {
         empm__kv_sweep(kv, sh, &sh->heads[h], now_ms);
         for (slot = sh->heads[h]; slot != 0; slot = sh->slots[slot].next)
@@ -20783,8 +21208,9 @@ static uint64_t empm__kv_sweep_shard(empm__kv *kv, uint32_t i, uint64_t now_ms)
 
 /* Makes room for an entry of `owner`: all that has expired goes. If nothing
  * has, that of the owner with most of them goes which ends first. A key without
- * an end stays. EMPM_EFULL: none has one. */
-static int empm__kv_evict(const empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
+ * an end stays. EMPM_EFULL: none has one. (A shard that is not whole has lost
+ * slots, if not all, and finds them again.) */
+static int empm__kv_evict(empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
                           uint64_t now_ms)
 {
     uint16_t count[256];
@@ -20792,6 +21218,8 @@ static int empm__kv_evict(const empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
     uint64_t first = UINT64_MAX;
     uint32_t i, most = 0, expired = 0;
     int pass;
+    if (empm__kv_check(kv, sh) < 1)
+        return EMPM_OK;
     for (i = 0; i < 256; i++)
         expired += empm__kv_sweep(kv, sh, &sh->heads[i], now_ms);
     if (expired > 0)
@@ -20829,7 +21257,8 @@ static int empm__kv_evict(const empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
  * the old value or the new one.
  * ------------------------------------------------------------------------- */
 
-/* A key's place. A good empm__kv_open() leaves the shard locked. */
+/* A key's place, from a good empm__kv_open(), which leaves the shard locked, to
+ * the unlocking of `sh`; one write at most comes between them. */
 typedef struct empm__kv_at {
     empm__kv       *kv;
     empm__kv_shard *sh;
@@ -20840,11 +21269,14 @@ typedef struct empm__kv_at {
     uint8_t         owner;             /* of what is written; 0, unless set */
     uint8_t        *link;              /* to its slot, or its chain's end */
     empm__kv_slot  *slot;              /* NULL: absent */
-    unsigned char  *value;
+    unsigned char  *value;             /* behind the key, in shared memory */
 } empm__kv_at;
 
 /* Finds a key and leaves its shard locked, if it returns EMPM_OK. What has
- * expired in its list is removed first. */
+ * expired in its list is removed first. The high half of the hash chooses the
+ * shard, the low byte the list in it. Other results: EMPM_EMISUSE without a
+ * store, EMPM_EINVAL for a key that can be none, EMPM_ETIMEDOUT if the holder
+ * of the lock stands still, EMPM_ESYS if the lock is damaged. */
 static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
                          size_t key_len, uint64_t now_ms)
 {
@@ -20857,7 +21289,7 @@ static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
         return EMPM_EINVAL;
     hash = empm__sip_hash(kv->seed, key, key_len);
     sh = empm__kv_shard_at(kv, (uint32_t)((hash >> 32) * kv->shards >> 32));
-    if ((r = empm__kv_lock(kv, sh)) < 0)
+    if ((r = empm__kv_lock_list(kv, sh, (uint32_t)hash & 255)) < 0)
         return r;
     at->kv = kv;
     at->sh = sh;
@@ -20882,8 +21314,11 @@ static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
     return EMPM_OK;
 }
 
-/* Writes an entry into a free slot, and makes it visible by one byte. A reader
- * in a process that dies here sees the old value or the new one. */
+/* Writes an entry into a free slot, and makes it visible by one byte: whoever
+ * looks after a death here sees the old value or the new one. The last free
+ * slot is for replacing, which needs no room in the end. EMPM_EINVAL: key and
+ * value are longer than the room of a slot. EMPM_EFULL: nothing can give way.
+ */
 static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
                           uint64_t expires_ms)
 {
@@ -20893,7 +21328,7 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
     unsigned char *data;
     if (len > at->kv->room - at->key_len)
         return EMPM_EINVAL;
-    if (old == 0) {
+    if (old == 0) {                    /* what gives way may be `link`'s */
         if (sh->slots[sh->free].next == 0 &&
             empm__kv_evict(at->kv, sh, at->owner, at->now_ms) < 0)
             return EMPM_EFULL;
@@ -20915,11 +21350,12 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
         memcpy(data + at->key_len, value, len);
     empm__kv_link(link, slot);
     if (old != 0)
-        empm__kv_forget(at->kv, sh, old);
+        empm__kv_free_slot(at->kv, sh, old, at->key_len + at->slot->len);
     return EMPM_OK;
 }
 
-/* Copies the value out under the lock. EMPM_EGONE: there is none. */
+/* Copies the value out under the lock; `len` and `version` may be NULL.
+ * EMPM_EGONE: there is none. EMPM_EFULL: it has more than `cap` bytes, *len. */
 EMPM__OPTIONAL
 static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
                         void *value, size_t cap, size_t *len, uint64_t *version,
@@ -20929,8 +21365,8 @@ static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
     int r = empm__kv_open(&at, kv, key, key_len, now_ms);
     if (r < 0)
         return r;
-    if (at.slot == NULL || at.slot->len > kv->room - key_len) {
-        r = EMPM_EGONE;      /* or damaged, by a process that has crashed */
+    if (at.slot == NULL) {
+        r = EMPM_EGONE;
     } else {
         if (len != NULL)
             *len = at.slot->len;
@@ -20945,7 +21381,10 @@ static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
     return r;
 }
 
-/* if_version: NULL: whatever is there; 0: only if nothing is; or only that. */
+/* Sets a value for ttl_ms, 0: for ever. if_version: NULL: whatever is there; 0:
+ * only if nothing is; or only that, else EMPM_EGONE: somebody was quicker. It
+ * is compared under the lock of the write: of two that have read the same
+ * version, one fails. */
 EMPM__OPTIONAL
 static int empm__kv_put_of(uint8_t owner, empm__kv *kv, const void *key,
                            size_t key_len, const uint64_t *if_version,
@@ -20971,7 +21410,8 @@ static int empm__kv_put_of(uint8_t owner, empm__kv *kv, const void *key,
 
 #ifndef EVENTMPM_NO_STORE            /* what others do not need */
 
-/* The same where all entries have one owner: the first that ends gives way. */
+/* The same where all entries have one owner, the program: in a full shard the
+ * first one that ends gives way. */
 static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
                         const uint64_t *if_version, const void *value,
                         size_t len, int64_t ttl_ms, uint64_t now_ms)
@@ -20980,6 +21420,7 @@ static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
                            now_ms);
 }
 
+/* Removes a key, and wipes its value. EMPM_EGONE: nothing was there. */
 static int empm__kv_delete(empm__kv *kv, const void *key, size_t key_len,
                            uint64_t now_ms)
 {
@@ -20994,8 +21435,10 @@ static int empm__kv_delete(empm__kv *kv, const void *key, size_t key_len,
     return r;
 }
 
-/* Adds to a number, which is 0 if there is none. An overflow changes nothing.
- */
+/* Adds to a number, which is 0 if there is none, and lives for ttl_ms then:
+ * more adds do not prolong it, so that a count of events in a minute ends with
+ * the minute. EMPM_EINVAL: the value is no number, or the sum would overflow;
+ * nothing has changed. `result` may be NULL. */
 static int empm__kv_add(empm__kv *kv, const void *key, size_t key_len,
                         int64_t delta, int64_t ttl_ms, int64_t *result,
                         uint64_t now_ms)
@@ -21027,40 +21470,64 @@ static int empm__kv_add(empm__kv *kv, const void *key, size_t key_len,
 
 #endif /* EVENTMPM_NO_STORE */
 
-/* A store for the processes to come, in `bytes`; `room` for each key with its
- * value, 64 to 65535. */
+/* Unmaps it for this process: by its own numbers, whatever others have written
+ * into the memory. */
+static void empm__kv_free(empm__kv *kv)
+{
+    if (kv != NULL)
+        munmap(kv->shared, kv->bytes);
+    EMPM_FREE(kv);
+}
+
+/* A store for the processes to come, in `bytes` of memory that they share;
+ * `room` for each key with its value, 64 to 65535. It has as many shards as are
+ * needed for their slots to be numbered by bytes, all of one size. EMPM_OK,
+ * EMPM_ENOMEM or EMPM_ESYS. */
 static int empm__kv_new(empm__kv **out, size_t bytes, uint32_t room)
 {
     const size_t most = sizeof(empm__kv_shard) + EMPM__KV_SLOTS * (size_t)room;
-    empm__kv *kv = (empm__kv *)mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                                    MAP_ANONYMOUS | MAP_SHARED, -1, 0);
+    empm__kv *kv = (empm__kv *)EMPM_MALLOC(sizeof *kv);
+    void *shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_ANONYMOUS | MAP_SHARED, -1, 0);
     uint32_t i;
-    if ((void *)kv == MAP_FAILED)
+    int r = EMPM_OK;
+    if (shared == MAP_FAILED || kv == NULL) {
+        if (shared != MAP_FAILED)
+            munmap(shared, bytes);
+        EMPM_FREE(kv);
         return EMPM_ENOMEM;
+    }
+    memset(kv, 0, sizeof *kv);
+    kv->shared = (unsigned char *)shared;
+    kv->bytes = bytes;
     empm__random_fill(kv->seed, sizeof kv->seed);
     kv->room = room;
-    kv->shards = (uint32_t)((bytes - sizeof *kv + most - 1) / most);
-    kv->shard_bytes = (bytes - sizeof *kv) / kv->shards & ~(size_t)63;
+    kv->shards = (uint32_t)((bytes + most - 1) / most);
+    kv->shard_bytes = bytes / kv->shards & ~(size_t)63;
     kv->slots = (uint32_t)empm__min(
         (kv->shard_bytes - sizeof(empm__kv_shard)) / room, EMPM__KV_SLOTS);
-    for (i = 0; i < kv->shards; i++) {
+    for (i = 0; i < kv->shards && r == EMPM_OK; i++) {
         empm__kv_shard *sh = empm__kv_shard_at(kv, i);
-        if (empm__shared_lock_init(&sh->lock) < 0) {
-            munmap(kv, bytes);
-            return EMPM_ESYS;
-        }
+        r = empm__shared_lock_init(&sh->lock);
         empm__kv_mend(kv, sh);
     }
-    *out = kv;
-    return EMPM_OK;
+    if (r < 0)
+        empm__kv_free(kv);
+    else
+        *out = kv;
+    return r;
 }
 
-/* `bytes` is the caller's own number: any child may have written to the
- * store. */
-static void empm__kv_free(empm__kv *kv, size_t bytes)
+/* A child begins to serve: it tells by `cfg` of damage that it finds, in the
+ * memory of `setting`. `cfg` is of the child's generation, which the store
+ * outlives. NULL: there is no store. */
+static void empm__kv_serve(empm__kv *kv, const empm_config *cfg,
+                           const char *setting)
 {
-    if (kv != NULL)
-        munmap(kv, bytes);
+    if (kv == NULL)
+        return;
+    kv->cfg = cfg;
+    kv->setting = setting;
 }
 
 #endif /* EVENTMPM_NO_STORE, no sessions of TLS and no RateLimit */
@@ -21208,12 +21675,19 @@ static int empm__store_server_new(empm_server *s, const empm_server *old,
 static void empm__store_server_free(empm_server *s)
 {
     if (!s->borrows)
-        empm__kv_free(s->store, (size_t)s->cfg->shared_store_size);
+        empm__kv_free(s->store);
+}
+
+static int empm__store_engine_new(empm__engine *e)
+{
+    empm__kv_serve(e->s->store, e->s->cfg, "SharedStoreSize");
+    return EMPM_OK;
 }
 
 static const empm__wing empm__store_wing = {
     empm__store_check, empm__store_server_new, empm__store_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    empm__store_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL, NULL, NULL
 };
 
 #else
@@ -21422,8 +21896,15 @@ static void empm__rate_server_free(empm_server *s)
 {
     if (s->rates == NULL || --s->rates->servers > 0)
         return;
-    empm__kv_free(s->rates->kv, s->rates->bytes);
+    empm__kv_free(s->rates->kv);
     EMPM_FREE(s->rates);
+}
+
+static int empm__rate_engine_new(empm__engine *e)
+{
+    if (e->s->rates != NULL)
+        empm__kv_serve(e->s->rates->kv, e->s->cfg, "RateLimitSize");
+    return EMPM_OK;
 }
 
 /* A store that does not answer lets everybody in: that is said. */
@@ -21452,7 +21933,7 @@ static int empm__rate_enter(empm_request *req)
 
 static const empm__wing empm__rate_wing = {
     empm__rate_check, empm__rate_server_new, empm__rate_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    empm__rate_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
     empm__rate_locate, empm__rate_enter, NULL
 };
 
@@ -21972,7 +22453,8 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
 EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept)
 {
-    return empm__auth_password_is(s->auth, password, kept);
+    return password != NULL && kept != NULL &&
+           empm__auth_password_is(s->auth, password, kept);
 }
 
 /* Finds the user. The whole table is read, and a password is compared even if
@@ -22464,7 +22946,6 @@ static void empm__session_key(const empm__login *l, unsigned char key[32])
     memcpy(key, "\0empm logged out", 16);
     memcpy(key + 16, l->chance, sizeof l->chance);
 }
-#endif
 
 /* Has the session been logged out? What is not known counts as yes: a store
  * that cannot be asked must not bring back what somebody has ended. Without a
@@ -22472,7 +22953,6 @@ static void empm__session_key(const empm__login *l, unsigned char key[32])
  * over. */
 static int empm__session_is_out(const empm_server *s, const empm__login *l)
 {
-#ifndef EVENTMPM_NO_STORE
     unsigned char key[32], none[1];
     size_t len;
     int r;
@@ -22482,18 +22962,12 @@ static int empm__session_is_out(const empm_server *s, const empm__login *l)
     r = empm__kv_get(s->store, key, sizeof key, none, sizeof none, &len, NULL,
                      empm__store_now_ms());
     return r != EMPM_EGONE;
-#else
-    (void)s;
-    (void)l;
-    return 0;
-#endif
 }
 
 /* Remembers in the store that the session is over, for as long as its cookie
  * would be good. */
 static void empm__session_log_out(empm_request *req, const empm__login *l)
 {
-#ifndef EVENTMPM_NO_STORE
     const empm_config *cfg = req->w->cfg;
     const int64_t left_s = l->started_s + cfg->session_max_age_ms / 1000 -
                            (int64_t)time(NULL);
@@ -22510,11 +22984,24 @@ static void empm__session_log_out(empm_request *req, const empm__login *l)
         empm__request_log(req, EMPM_LOG_WARN, 5832, "the shared store does not "
                           "take that a session is logged out: its cookie works "
                           "for %lld s", (long long)left_s);
+}
+
 #else
+
+static int empm__session_is_out(const empm_server *s, const empm__login *l)
+{
+    (void)s;
+    (void)l;
+    return 0;
+}
+
+static void empm__session_log_out(empm_request *req, const empm__login *l)
+{
     (void)req;
     (void)l;
-#endif
 }
+
+#endif
 
 /* Sets the cookie to a text that is good for so many seconds; 0: deletes it.
  * A cookie whose name promises it is Secure is that also behind a proxy. */
@@ -22527,20 +23014,25 @@ static int empm__session_cookie_set(empm_request *req, const char *text,
                        strncmp(name, "__Secure-", 9) == 0;
     const size_t n = strlen(name);
     char field[EMPM__SESSION_MOST * 2 + 200];
-    char *at = req->fields, *next;
+    char *at, *next;
+    int r;
     snprintf(field, sizeof field, "%.64s=%s; Path=/; Max-Age=%lld; HttpOnly; "
              "SameSite=Lax%s", name, text, (long long)max_age_s,
              secure ? "; Secure" : "");
-    /* one that was set before for this answer goes: others of a program stay */
+    if ((r = empm_add_header(req, "Set-Cookie", field)) < 0)
+        return r;
+    /* one that was set before for this answer goes, now that there is another;
+     * those of the program's own stay */
+    at = req->fields;
     while ((at = empm__response_field_line(req, at, "set-cookie", 10, &next)) !=
-           NULL) {
+           NULL && next != req->fields + req->fields_len) {
         if (strncmp(at + 12, name, n) == 0 && at[12 + n] == '=') {
             memmove(at, next, (size_t)(req->fields + req->fields_len - next));
             req->fields_len -= (uint32_t)(next - at);
         } else
             at = next;
     }
-    return empm_add_header(req, "Set-Cookie", field);
+    return r;
 }
 
 /* Makes the cookie of a session and sends it. No cache may keep that answer,
@@ -22598,7 +23090,7 @@ EMPM_API int empm_session_start(empm_request *req, const char *value)
 {
     empm__login *l = empm__session_of(req), before;
     int r;
-    if (strlen(value) > EMPM__SESSION_VALUE)
+    if (value == NULL || strlen(value) > EMPM__SESSION_VALUE)
         return EMPM_EINVAL;
     if (l == NULL)
         return EMPM_ENOMEM;
@@ -23429,6 +23921,17 @@ static empm__forms *empm__forms_of(empm_request *req)
     return f;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>form-calls -- the parts of a form, as a handler asks for them
+ *
+ * A handler of EMPM_UPLOAD has a form that is complete, any other one the form
+ * of its whole body, which is read at the first question. What a handler takes
+ * over is no longer the request's; a file that it saves is in its folder whole
+ * or not at all. The wing's hooks and the functions of such a route stand here.
+ *
+ * runs on   the worker that runs the request
+ * ------------------------------------------------------------------------- */
+
 EMPM_API int empm_part_at(empm_request *req, int i, empm_part **part)
 {
     const empm__forms *f = empm__forms_of(req);
@@ -23452,7 +23955,10 @@ EMPM_API int empm_part_take(empm_request *req, empm_part *part)
 {
     empm__pool *pool = &req->w->engine->pool;
     empm__form_part *p = (empm__form_part *)(void *)part;
-    const int fd = part->fd;
+    int fd;
+    if (part == NULL)
+        return -1;
+    fd = part->fd;
     part->fd = -1;
     if (p->ours)
         empm__pool_fd_release(pool, EMPM__FOR_BODIES);
@@ -23491,11 +23997,11 @@ EMPM_API int empm_part_save(empm_request *req, empm_part *part,
                             const char *path)
 {
     const empm__forms *f = req->forms;
-    const size_t n = strlen(path) + 32;
+    const size_t n = path != NULL ? strlen(path) + 32 : 0;
     const char *failed = NULL;
     char *beside;
     int fd = -1, i, why;
-    if ((part->fd < 0 && part->data == NULL) || *path == '\0' ||
+    if (part == NULL || n <= 32 || (part->fd < 0 && part->data == NULL) ||
         (!f->whole && f->reader.state == EMPM__FORM_DATA &&
          part == &f->parts[f->n - 1]->pub))
         return EMPM_EINVAL;
@@ -23651,6 +24157,7 @@ typedef struct empm__news {            /* an event; it never changes */
 typedef struct empm__ear {             /* a listener */
     struct empm__channels *all;        /* fixed */
     struct empm__channel *channel;     /* fixed */
+    empm_request *req;                 /* fixed: in whose memory it is */
     uint64_t    at;                    /* the event that it wants next; its
                                           worker writes it, under the lock */
     /* the lock */
@@ -23881,6 +24388,7 @@ static int empm__ear_join(empm__ear *ear, const char *name,
     ear->channel->listeners++;
     ear->at = empm__channel_after_locked(ear->channel, last_id);
     pthread_mutex_unlock(lock);
+    empm__bump(&ear->req->w->score->listeners, 1u);
     EMPM_FREE(made);
     return EMPM_OK;
 }
@@ -23894,6 +24402,7 @@ static void empm__ear_leave(void *p)
     pthread_mutex_t *lock = empm__channel_lock(all, c->hash);
     empm__news *gone = NULL;
     int last;
+    empm__bump(&ear->req->w->score->listeners, (uint32_t)-1);
     pthread_mutex_lock(lock);
     if (ear->waits)
         empm__channel_unlink_locked(c, ear);
@@ -24015,6 +24524,7 @@ static int empm__events_send(empm_request *req, empm__ear *ear, int *wrote)
             return 1;
         n = empm__ear_take(ear, list, (uint32_t)EMPM__COUNT(list), room, &lost);
         if (lost > 0) {
+            empm__bump(&req->w->score->events_lost, lost);
             empm__request_log(req, EMPM_LOG_INFO, 5062, "is too slow for "
                               "EventQueue of %lld: has lost %llu events%s",
                               (long long)req->w->cfg->event_queue_bytes,
@@ -24023,8 +24533,9 @@ static int empm__events_send(empm_request *req, empm__ear *ear, int *wrote)
             r = req->w->cfg->event_skip ? r : -1;
         }
         for (i = 0; i < n; i++) {
-            if (r == 0)
-                r = empm_write(req, empm__news_text(list[i]), list[i]->len);
+            if (r == 0 && (r = empm_write(req, empm__news_text(list[i]),
+                                          list[i]->len)) == EMPM_OK)
+                empm__bump(&req->w->score->events_sent, 1u);
             empm__news_unref(list[i]);
             *wrote = 1;
         }
@@ -24090,6 +24601,7 @@ EMPM_API int empm_events(empm_request *req, const char *channel)
         return 503;
     memset(ear, 0, sizeof *ear);
     ear->all = req->w->engine->channels;
+    ear->req = req;
     if (empm__ear_join(ear, channel, empm_header(req, "Last-Event-ID")) < 0)
         return 503;
     if (empm_defer(req, empm__ear_leave, ear) != EMPM_OK) {
@@ -24224,6 +24736,1914 @@ static const empm__wing empm__events_wing = {
 static const empm__wing empm__events_wing = EMPM__WING_OFF(NULL);
 
 #endif /* EVENTMPM_NO_EVENTS */
+
+/* ---------------------------------------------------------------------------
+ * >>links -- connections behind a 101: bytes in, pieces out
+ *
+ * An upgraded connection is a link, which stands where its request was: a small
+ * struct and no page. Its owner reads, and hands the bytes to the link's kind;
+ * anybody leaves output for it by its ticket, and never touches the socket.
+ *
+ *     any thread   piece --lock--> box, then kick
+ *     owner        box --lock--> out --sendmsg()--> socket --recv()--> take()
+ *
+ *   OPEN      reads, and takes what is sent
+ *   CLOSING   has said that it closes, and reads until its peer says so, too
+ *   LAST      sends what is queued, then ends; reads no more
+ *   OVER      ends at once
+ *
+ * owner   of the connection's record, but for what is the lock's
+ * lock    links.locks[i % 64]: slot i, and box, box_ends and lives of its link;
+ *         some stores long, with no other. Nothing is freed under it
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+#define EMPM__LINKS_LOCKS  64u
+#define EMPM__PIECES       16          /* in one sendmsg() */
+#define EMPM__PIECE_MOST   (1u << 30)  /* bytes */
+
+enum empm__link_phase { EMPM__LINK_OPEN, EMPM__LINK_CLOSING,
+                        EMPM__LINK_LAST, EMPM__LINK_OVER };
+
+enum empm__piece_kind {
+    EMPM__PIECE_DATA,                  /* bounded by WebSocketQueue */
+    EMPM__PIECE_SIGN,                  /* of life: goes out at any bound, */
+    EMPM__PIECE_PONG,                  /* ... and only the latest does */
+    EMPM__PIECE_END                    /* nothing follows it */
+};
+
+typedef struct empm__piece {           /* output; its bytes follow */
+    struct empm__piece *next;
+    uint32_t len, sent;
+    uint32_t kind;                     /* enum empm__piece_kind */
+    uint32_t unacked;                  /* when the wait to send it began */
+} empm__piece;
+
+/* Input that has not been dealt with; a kind may have more behind it. */
+typedef struct empm__hold {
+    char    *rest;                     /* EMPM_MALLOC, or NULL */
+    uint32_t at, end;                  /* of it */
+    int      ready;                    /* take() goes on without new bytes */
+} empm__hold;
+
+/* take     deals with n bytes, behind which is room for one more. Returns how
+ *          many it has taken: fewer if output waits or the turn is over
+ * due      returns when it wants to be called next; it may set the phase
+ * leave    says goodbye, as the server stops
+ * closed   the last call of the user's; frees what `hold` has beside rest */
+typedef struct empm__link_kind {
+    size_t   (*take)(empm__worker *w, empm_link *l, char *data, size_t n);
+    uint32_t (*due)(empm__worker *w, empm_link *l, uint32_t now_ms);
+    void     (*leave)(empm__worker *w, empm_link *l);
+    void     (*closed)(empm__worker *w, empm_link *l);
+    size_t   hold_bytes;               /* of what `hold` points to */
+} empm__link_kind;
+
+struct empm_link {
+    empm__route  *route;               /* fixed */
+    empm__worker *w;                   /* that runs it, or has run it last */
+    void         *data;                /* the user's */
+    empm__hold   *hold;                /* NULL: nothing waits */
+    empm__piece  *out;                 /* the oldest first */
+    struct empm__member *groups;       /* that it is in; or NULL */
+    empm__piece  *box;                 /* atomic; lock: the latest first */
+    uint32_t      index, serial;       /* fixed: the ticket */
+    uint32_t      queued;              /* atomic: bytes in box and out */
+    uint32_t      heard_at_ms;
+    uint32_t      write_by_ms;         /* NEVER: no wait for the socket */
+    uint16_t      code;                /* for on_close */
+    uint16_t      signs_s;             /* the second in which the peer has sent
+                                          so many signs of life */
+    uint8_t       signs;
+    uint8_t       kind;                /* fixed: EMPM__RAW, EMPM__WS */
+    uint8_t       phase;               /* enum empm__link_phase */
+    uint8_t       flags;               /* EMPM__LINK_* */
+    uint8_t       box_ends;            /* atomic; lock: END is, or was, there */
+    uint8_t       lives;               /* lock: the 101 has been sent */
+};
+
+#if __SIZEOF_POINTER__ == 8
+/* so with glibc, its slot and its record it takes 96 + 8 + 84 bytes */
+EMPM__ASSERT_STATIC(sizeof(empm_link) <= 88, an_idle_socket_is_small);
+#endif
+
+enum { EMPM__RAW, EMPM__WS };
+
+enum {
+    EMPM__LINK_ASKED = 1,              /* a ping is out */
+    EMPM__LINK_NAMED = 2,              /* a subprotocol follows the struct */
+    EMPM__LINK_LEFT  = 4,              /* goodbye has been said */
+    EMPM__LINK_HASTE = 8               /* the wheel may look too late */
+};
+
+struct empm__links {
+    pthread_mutex_t locks[EMPM__LINKS_LOCKS];
+    empm_link     **slots;             /* lock: by index of the record */
+    size_t          bytes;             /* fixed: of these */
+    int64_t         queued;            /* atomic: of all links */
+    int64_t         count;             /* atomic: of links */
+    uint32_t        bye_from_ms;       /* atomic: a drain has begun; or NEVER */
+};
+typedef struct empm__links empm__links;
+
+static const empm__link_kind *empm__link_kind_of(const empm_link *l);
+
+static empm_link *empm__link_of(const empm__conn *c)
+{
+    return (empm_link *)(void *)c->io;
+}
+
+static char *empm__piece_bytes(empm__piece *p)
+{
+    return (char *)(p + 1);
+}
+
+/* --- output --------------------------------------------------------------- */
+
+/* Returns a piece of h and n bytes, or NULL: no memory. */
+static empm__piece *empm__piece_new(enum empm__piece_kind kind,
+                                    const void *head, size_t h,
+                                    const void *data, size_t n)
+{
+    empm__piece *p = (empm__piece *)EMPM_MALLOC(sizeof *p + h + n);
+    if (p == NULL)
+        return NULL;
+    p->next = NULL;
+    p->len = (uint32_t)(h + n);
+    p->sent = 0;
+    p->kind = kind;
+    if (h > 0)
+        memcpy(empm__piece_bytes(p), head, h);
+    if (n > 0)
+        memcpy(empm__piece_bytes(p) + h, data, n);
+    return p;
+}
+
+static void empm__pieces_free(empm__piece *p)
+{
+    while (p != NULL) {
+        empm__piece *next = p->next;
+        EMPM_FREE(p);
+        p = next;
+    }
+}
+
+static pthread_mutex_t *empm__links_lock(empm__links *all, uint32_t i)
+{
+    return &all->locks[i % EMPM__LINKS_LOCKS];
+}
+
+/* Returns the link of a ticket; NULL: there is none any more. */
+static empm_link *empm__links_find_locked(const empm__engine *e,
+                                          empm_ticket ticket)
+{
+    empm_link *l = e->links->slots[(uint32_t)ticket];
+    return l != NULL && l->serial == (uint32_t)(ticket >> 32) ? l : NULL;
+}
+
+/* Can a ticket name a link here at all? */
+static int empm__links_know(const empm__engine *e, empm_ticket ticket)
+{
+    return e->links != NULL && ticket != 0 &&
+           (uint32_t)ticket < e->slab.limit;
+}
+
+/* Takes a pong out of the box that has not left: the latest one is an answer to
+ * all pings before it (RFC 6455 5.5.3). Returns it, or NULL. */
+static empm__piece *empm__link_unbox_pong_locked(empm_link *l)
+{
+    empm__piece *p = l->box, *before = NULL;
+    for (; p != NULL && p->kind != EMPM__PIECE_PONG; p = p->next)
+        before = p;
+    if (p != NULL && before != NULL)
+        before->next = p->next;
+    else if (p != NULL)
+        empm__store(&l->box, p->next);
+    if (p != NULL)
+        p->next = NULL;
+    return p;
+}
+
+/* Is there no room for n bytes more? A single one may be as long as it is. */
+static int empm__link_is_full(const empm__engine *e, const empm_link *l,
+                              size_t n)
+{
+    const uint32_t queued = empm__load(&l->queued);
+    return queued > 0 && queued + (uint64_t)n >
+                             (uint64_t)e->cfg->websocket_queue_bytes;
+}
+
+/* Has somebody said that it ends? */
+static int empm__link_ends(const empm_link *l)
+{
+    return empm__load(&l->box_ends);
+}
+
+/* Puts a piece into the box; the lock of the link is the caller's. Returns
+ * EMPM_OK, EMPM_EGONE or EMPM_EFULL; *spare: a piece to be freed. */
+static int empm__link_box_locked(empm__engine *e, empm_link *l, empm__piece *p,
+                                 empm__piece **spare)
+{
+    *spare = p;
+    if (l == NULL || empm__link_ends(l))
+        return EMPM_EGONE;
+    if (p->kind == EMPM__PIECE_DATA &&
+        (empm__link_is_full(e, l, p->len) ||
+         empm__load(&e->links->queued) + (int64_t)p->len >
+             e->cfg->websocket_max_queued))
+        return EMPM_EFULL;
+    *spare = p->kind == EMPM__PIECE_PONG ? empm__link_unbox_pong_locked(l)
+                                         : NULL;
+    if (*spare == NULL) {
+        __atomic_add_fetch(&l->queued, p->len, __ATOMIC_RELAXED);
+        __atomic_add_fetch(&e->links->queued, (int64_t)p->len,
+                           __ATOMIC_RELAXED);
+    } else {                             /* it has counted, up to now */
+        const uint32_t more = p->len - (*spare)->len;    /* may wrap */
+        __atomic_add_fetch(&l->queued, more, __ATOMIC_RELAXED);
+        __atomic_add_fetch(&e->links->queued, (int64_t)(int32_t)more,
+                           __ATOMIC_RELAXED);
+    }
+    empm__store(&l->box_ends, (uint8_t)(p->kind == EMPM__PIECE_END));
+    p->next = l->box;
+    empm__store(&l->box, p);
+    return EMPM_OK;
+}
+
+/* Leaves a piece for the link of a ticket, which is of that kind; it is the
+ * caller's no more, whatever comes of it. NULL: there was no memory for it. Any
+ * thread. Returns EMPM_OK, EMPM_EGONE, EMPM_EFULL or EMPM_ENOMEM. */
+static int empm__link_put(empm__engine *e, empm_ticket ticket, int kind,
+                          empm__piece *p)
+{
+    const uint32_t i = (uint32_t)ticket;
+    empm__piece *spare = p;
+    empm_link *l;
+    pthread_mutex_t *lock;
+    int r = EMPM_EGONE, lives = 0;
+    if (p == NULL)
+        return EMPM_ENOMEM;
+    if (empm__links_know(e, ticket)) {
+        lock = empm__links_lock(e->links, i);
+        pthread_mutex_lock(lock);
+        l = empm__links_find_locked(e, ticket);
+        if (l != NULL && l->kind == kind)
+            r = empm__link_box_locked(e, l, p, &spare);
+        lives = r == EMPM_OK && l->lives;
+        pthread_mutex_unlock(lock);
+    }
+    empm__pieces_free(spare);
+    if (lives && empm__conn_tell(empm__slab_conn(&e->slab, i),
+                                 (uint32_t)(ticket >> 32),
+                                 EMPM__READY_OUTBOX) == 2) {
+        empm__poller_post(&e->poller, i);
+        empm__poller_wake(&e->poller);
+    }
+    return r;
+}
+
+static empm_ticket empm__link_ticket(const empm_link *l)
+{
+    return (uint64_t)l->serial << 32 | l->index;
+}
+
+/* The same by the owner, for a link of its own: it says what the peer did, or
+ * what a time has brought. What does not fit in memory does not leave. */
+static void empm__link_say(empm__worker *w, const empm_link *l, empm__piece *p)
+{
+    empm__link_put(w->engine, empm__link_ticket(l), l->kind, p);
+}
+
+/* Moves what is in the box behind the output, in order. */
+static void empm__link_unbox(empm__engine *e, empm_link *l)
+{
+    pthread_mutex_t *lock = empm__links_lock(e->links, l->index);
+    empm__piece *p, *next;
+    if (empm__load(&l->box) == NULL)
+        return;
+    pthread_mutex_lock(lock);
+    p = l->box;
+    empm__store(&l->box, (empm__piece *)NULL);
+    pthread_mutex_unlock(lock);
+    for (; p != NULL; p = next) {    /* out is empty: the latest is its last */
+        next = p->next;
+        p->next = l->out;
+        l->out = p;
+    }
+}
+
+/* n bytes have left. */
+static void empm__link_sent(empm__worker *w, empm_link *l, uint32_t n)
+{
+    __atomic_sub_fetch(&l->queued, n, __ATOMIC_RELAXED);
+    __atomic_sub_fetch(&w->engine->links->queued, (int64_t)n,
+                       __ATOMIC_RELAXED);
+    while (l->out != NULL) {             /* also those that have no bytes */
+        empm__piece *p = l->out;
+        const uint32_t some = (uint32_t)empm__min(n, p->len - p->sent);
+        p->sent += some;
+        n -= some;
+        if (p->sent < p->len)
+            return;
+        l->out = p->next;
+        if (p->kind == EMPM__PIECE_END && l->phase == EMPM__LINK_OPEN) {
+            l->phase = EMPM__LINK_CLOSING;
+            l->write_by_ms = empm__time_after(empm__step_clock(w),
+                                              w->cfg->linger_short_ms);
+        }
+        EMPM_FREE(p);
+    }
+}
+
+/* Sends what is queued; *direction: what it waits for, if it is BLOCKED. */
+static enum empm__flushed empm__link_flush(empm__worker *w, empm__conn *c,
+                                           empm_link *l, ssize_t *direction)
+{
+    int64_t wire = 0;
+    for (;;) {
+        struct iovec v[EMPM__PIECES];
+        empm__piece *p;
+        int k = 0;
+        ssize_t n;
+        if (l->out == NULL)
+            empm__link_unbox(w->engine, l);
+        empm__link_sent(w, l, 0);
+        if (l->out == NULL) {
+            if (empm__load(&l->box) != NULL)
+                continue;
+            return EMPM__SENT;
+        }
+        if (w->turn_bytes >= EMPM_TURN_BYTES)
+            return EMPM__TURN_OVER;
+        for (p = l->out; p != NULL && k < EMPM__PIECES; p = p->next, k++) {
+            v[k].iov_base = empm__piece_bytes(p) + p->sent;
+            v[k].iov_len = p->len - p->sent;
+        }
+        n = empm__transport_of(c)->send(w, c, v, k, p != NULL, &wire);
+        if (n == EMPM__LOST)
+            return EMPM__CUT;
+        if (n < 0) {
+            *direction = n;
+            return EMPM__BLOCKED;
+        }
+        w->turn_bytes += (uint32_t)n;
+        if (l->phase != EMPM__LINK_CLOSING)
+            l->write_by_ms = EMPM__NEVER;
+        empm__bump(&w->score->bytes, (uint64_t)n);
+        empm__link_sent(w, l, (uint32_t)n);
+    }
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
+ * >>link-state -- the step UPGRADED
+ *
+ * The owner sends what is queued, deals with what arrives and looks at the
+ * time, in turn, until there is nothing to do but wait. It waits for input, for
+ * what others leave (OUTBOX), for room in the socket if output is left, for a
+ * stop, and until the next of its times. While a peer takes nothing of what
+ * waits for it, what it sends stays in the socket: no peer makes the server
+ * hoard.
+ *
+ * runs on   a worker that owns the connection
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+#define EMPM__BYE_MS    30000          /* a drain's farewells take so long, */
+#define EMPM__BYE_SHARE 10             /* or this part of its limit */
+
+/* --- input ---------------------------------------------------------------- */
+
+/* Keeps n bytes for later; `hold` is made if there is none. Returns 0, or -1:
+ * no memory. */
+static int empm__link_keep(empm__worker *w, empm_link *l, const char *data,
+                           size_t n)
+{
+    empm__hold *h = l->hold;
+    char *rest;
+    if (n == 0)
+        return 0;
+    if (h == NULL) {
+        const size_t bytes = empm__link_kind_of(l)->hold_bytes;
+        h = (empm__hold *)empm__worker_memory(w, NULL, bytes);
+        if (h == NULL)
+            return -1;
+        memset(h, 0, bytes);
+        l->hold = h;
+    }
+    rest = (char *)empm__worker_memory(w, NULL, n + 1);
+    if (rest == NULL)
+        return -1;
+    memcpy(rest, data, n);
+    h->rest = rest;
+    h->at = 0;
+    h->end = (uint32_t)n;
+    return 0;
+}
+
+/* Does something wait that has been read? */
+static int empm__link_holds(const empm_link *l)
+{
+    return l->hold != NULL && (l->hold->rest != NULL || l->hold->ready);
+}
+
+/* Deals with what is held, or reads. Returns 1: go on; 0: nothing more is here,
+ * *direction is waited for; -1: the connection is lost. */
+static int empm__link_read(empm__worker *w, empm__conn *c, empm_link *l,
+                           ssize_t *direction)
+{
+    const empm__link_kind *kind = empm__link_kind_of(l);
+    char *rest, *scratch;
+    uint32_t at, end;
+    ssize_t n;
+    size_t took;
+    if (empm__link_holds(l)) {
+        rest = l->hold->rest;            /* take() may do away with hold */
+        at = l->hold->at;
+        end = l->hold->end;
+        l->hold->rest = NULL;
+        l->hold->at = l->hold->end = 0;
+        took = kind->take(w, l, rest != NULL ? rest + at : NULL, end - at);
+        n = took < end - at ? empm__link_keep(w, l, rest + at + took,
+                                              end - at - took) : 0;
+        EMPM_FREE(rest);
+        return n < 0 ? -1 : 1;
+    }
+    if (c->flags & EMPM__F_DRAINED)
+        return 0;
+    if ((scratch = empm__worker_scratch(w)) == NULL)
+        return -1;
+    n = empm__transport_of(c)->recv(w, c, scratch, EMPM__SCRATCH);
+    if (n == EMPM__LOST)
+        return -1;
+    if (n < 0) {
+        *direction = n;
+        return 0;
+    }
+    if (n == 0) {                        /* its last: ours leaves, too */
+        l->phase = EMPM__LINK_LAST;
+        return 1;
+    }
+    w->turn_bytes += (uint32_t)n;
+    l->heard_at_ms = empm__time_after(w->now_ms, 0);
+    l->flags &= (uint8_t)~EMPM__LINK_ASKED;
+    took = kind->take(w, l, scratch, (size_t)n);
+    return took < (size_t)n && l->phase < EMPM__LINK_LAST &&
+           empm__link_keep(w, l, scratch + took, (size_t)n - took) < 0 ? -1 : 1;
+}
+
+/* --- the state ------------------------------------------------------------ */
+
+/* Ends the link: its ticket is stale from here, and its user is told. */
+static void empm__link_end(empm__worker *w, empm_link *l)
+{
+    empm__engine *e = w->engine;
+    pthread_mutex_t *lock = empm__links_lock(e->links, l->index);
+    const enum empm__call calling = w->calling;
+    pthread_mutex_lock(lock);
+    e->links->slots[l->index] = NULL;
+    pthread_mutex_unlock(lock);
+    empm__conn_next_serial(empm__slab_conn(&e->slab, l->index));
+    __atomic_sub_fetch(&e->links->queued, (int64_t)empm__load(&l->queued),
+                       __ATOMIC_RELAXED);
+    empm__pieces_free(l->out);
+    empm__pieces_free(l->box);
+    l->out = l->box = NULL;
+    l->w = w;
+    empm__turn_call_begins(w, l->route);
+    w->calling = EMPM__CALL_OTHER;
+    empm__link_kind_of(l)->closed(w, l);
+    w->calling = calling;
+    empm__turn_call_ends(w, l->route);
+    if (l->hold != NULL)
+        EMPM_FREE(l->hold->rest);
+    EMPM_FREE(l->hold);
+    EMPM_FREE(l);
+    __atomic_sub_fetch(&e->links->count, 1, __ATOMIC_RELAXED);
+}
+
+/* All is sent, and the peer has nothing more to say that counts. */
+static enum empm__state empm__link_finish(empm__worker *w, empm__conn *c,
+                                          empm_link *l)
+{
+    empm__link_end(w, l);
+    c->io = NULL;
+    empm__store(&c->protocol, (uint8_t)EMPM__HTTP1);
+    c->flags |= EMPM__F_SHORT;
+    return empm__step_finish(w, c, 1);
+}
+
+/* When does a stop that is under way end this link? A drain tells one after the
+ * other, so that not all clients come back in the same second. */
+static uint32_t empm__link_bye_at_ms(empm__worker *w, const empm_link *l,
+                                     uint32_t now_ms)
+{
+    empm__engine *e = w->engine;
+    uint32_t from = empm__load(&e->links->bye_from_ms), none = EMPM__NEVER;
+    const int drain_ms = empm__load(&e->drain_ms);
+    int spread = w->cfg->websocket_drain_ms;
+    if (empm__step_closes_idle(w))
+        return now_ms;
+    if (spread == 0)
+        spread = drain_ms > 0 && drain_ms / EMPM__BYE_SHARE < EMPM__BYE_MS
+                     ? drain_ms / EMPM__BYE_SHARE : EMPM__BYE_MS;
+    if (from == EMPM__NEVER &&
+        __atomic_compare_exchange_n(&e->links->bye_from_ms, &none,
+                                    empm__time_after(now_ms, 0), 0,
+                                    __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        from = empm__time_after(now_ms, 0);
+    else if (from == EMPM__NEVER)
+        from = none;                     /* somebody else was first */
+    return empm__time_after(from, (int64_t)(l->index * 2654435761u >> 16) *
+                                      spread >> 16);
+}
+
+/* Looks at the times of a link. Returns the next one; it may set the phase. */
+static uint32_t empm__link_times(empm__worker *w, empm__conn *c, empm_link *l,
+                                 int blocked, uint32_t now)
+{
+    uint32_t at = EMPM__NEVER, bye;
+    if (l->phase < EMPM__LINK_LAST)
+        at = empm__link_kind_of(l)->due(w, l, now);
+    if (empm__load(&w->engine->stopping) && !(l->flags & EMPM__LINK_LEFT)) {
+        bye = empm__link_bye_at_ms(w, l, now);
+        if (!empm__time_is_late(bye, now))
+            at = empm__time_earlier(at, bye);
+        else if (l->phase == EMPM__LINK_OPEN)
+            empm__link_kind_of(l)->leave(w, l);
+        if (empm__time_is_late(bye, now))
+            l->flags |= EMPM__LINK_LEFT;
+    }
+    if (l->phase == EMPM__LINK_CLOSING) {
+        if (empm__time_is_late(l->write_by_ms, now))
+            l->phase = EMPM__LINK_OVER;
+    } else if (!blocked) {
+        l->write_by_ms = EMPM__NEVER;
+    } else if (l->write_by_ms == EMPM__NEVER ||
+               empm__time_is_late(l->write_by_ms, now)) {
+        /* EPOLLOUT alone would not tell that the peer reads on */
+        const int unacked = empm__fd_unacked(c->fd);
+        if (l->write_by_ms != EMPM__NEVER &&
+            (unacked < 0 || (uint32_t)unacked >= l->out->unacked)) {
+            empm__bump(&w->score->timeouts, 1u);
+            l->phase = EMPM__LINK_OVER;
+        }
+        l->out->unacked = unacked > 0 ? (uint32_t)unacked : 0;
+        l->write_by_ms = empm__time_after(now, l->phase == EMPM__LINK_LAST
+                                                   ? w->cfg->linger_short_ms
+                                                   : w->cfg->timeout_ms);
+    }
+    return empm__time_earlier(at, l->write_by_ms);
+}
+
+/* Parks the link, until `at_ms` at the latest. Its place on the wheel may be as
+ * late as the deadline that it had before. */
+static enum empm__state empm__link_park(empm__worker *w, empm__conn *c,
+                                        empm__wait *wait, ssize_t reads,
+                                        ssize_t writes, uint32_t at_ms)
+{
+    empm_link *l = empm__link_of(c);
+    const uint32_t before = empm__load(&c->deadline_ms);
+    wait->want |= EMPM__WANT(EMPM__READY_OUTBOX | EMPM__READY_STOP);
+    if ((reads != 0 && empm__step_wait(w, c, wait, reads, at_ms) < 0) ||
+        (writes != 0 && empm__step_wait(w, c, wait, writes, at_ms) < 0))
+        return EMPM__CLOSED;
+    wait->deadline_ms = at_ms;
+    if (at_ms != EMPM__NEVER && empm__time_earlier(at_ms, before) != before)
+        l->flags |= EMPM__LINK_HASTE;
+    wait->post = (l->flags & EMPM__LINK_HASTE) != 0;
+    return EMPM__UPGRADED;
+}
+
+/* UPGRADED: sends what is queued, deals with what arrives, looks at the time,
+ * in turn, until neither is to be done. While a peer does not take what waits
+ * for it, what it sends is left in the socket. */
+static enum empm__state empm__do_upgraded(empm__worker *w, empm__conn *c,
+                                          empm__wait *wait)
+{
+    empm_link *l = empm__link_of(c);
+    for (;;) {
+        ssize_t reads = EMPM__WANTS_IN, writes = 0;
+        enum empm__flushed r;
+        uint32_t at;
+        int more = 0;
+        empm__conn_clear(c, EMPM__READY_OUTBOX);  /* before the box is looked
+                                                     into */
+        r = empm__link_flush(w, c, l, &writes);
+        if (r == EMPM__CUT)
+            return EMPM__CLOSED;
+        if (r == EMPM__SENT && l->phase == EMPM__LINK_LAST)
+            return empm__link_finish(w, c, l);
+        if (l->phase >= EMPM__LINK_LAST ||
+            (r == EMPM__BLOCKED && (empm__link_holds(l) ||
+                                    empm__link_is_full(w->engine, l, 1))))
+            reads = 0;
+        else
+            more = empm__link_read(w, c, l, &reads);
+        if (more < 0)
+            return EMPM__CLOSED;
+        if (more > 0 || r == EMPM__TURN_OVER) {
+            if (r != EMPM__TURN_OVER && !empm__turn_is_over(w))
+                continue;
+            wait->turn_over = 1;
+            return EMPM__UPGRADED;
+        }
+        at = empm__link_times(w, c, l, r == EMPM__BLOCKED, empm__step_clock(w));
+        if (l->phase == EMPM__LINK_OVER)
+            return EMPM__CLOSED;
+        if (l->phase != EMPM__LINK_LAST || r == EMPM__BLOCKED)
+            return empm__link_park(w, c, wait, reads, writes, at);
+    }
+}
+
+static void empm__link_taken(empm__worker *w, empm__conn *c)
+{
+    empm_link *l = empm__link_of(c);
+    l->w = w;
+    l->flags &= (uint8_t)~EMPM__LINK_HASTE;
+    empm__store(&w->score->route, l->route->key);
+}
+
+static enum empm__state empm__link_cut(empm__conn *c)
+{
+    (void)c;
+    return EMPM__CLOSED;                 /* retire() tells its user */
+}
+
+static void empm__link_retire(empm__worker *w, empm__conn *c)
+{
+    if (c->io != NULL)
+        empm__link_end(w, empm__link_of(c));
+    c->io = NULL;
+}
+
+static const empm__protocol empm__link_protocol = {
+    "upgraded",
+    { NULL, NULL, NULL, NULL, NULL, NULL, NULL, empm__do_upgraded, NULL, NULL },
+    empm__link_taken, empm__link_cut, empm__link_retire, NULL, NULL, NULL
+};
+#define EMPM__LINK_PROTOCOL empm__link_protocol
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
+ * >>upgrade -- from a request to a link, and protocols of the user's
+ *
+ * A handler makes the link while it has the request, so that what is sent by
+ * its ticket from then on waits for it. The request answers 101 as it would
+ * answer anything, behind earlier answers and at the client's pace; when all is
+ * sent it gives its place to the link, with the bytes that have come behind it.
+ * A link that does not get that far is told so: its last call is owed.
+ *
+ * source    RFC 9110 7.8 (Upgrade), 15.2.2 (101), 15.5.22 (426)
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+/* The 101 has been sent, and nothing of the request is needed any more; or it
+ * never will be. */
+static enum empm__state empm__link_switch(empm_request *req, int sent)
+{
+    empm__worker *w = req->w;
+    empm__conn *c = req->c;
+    empm_link *l = req->link;
+    pthread_mutex_t *lock = empm__links_lock(w->engine->links, l->index);
+    int r = -1;
+    req->link = NULL;
+    l->w = w;
+    if (sent)
+        r = empm__link_keep(w, l, req->io.in + req->io.in_start,
+                            req->io.in_end - req->io.in_start);
+    if (r < 0) {
+        empm__link_end(w, l);
+        return EMPM__CLOSED;
+    }
+    empm__request_flight_end(w, c);
+    c->io = (empm__io *)(void *)l;
+    empm__store(&c->protocol, (uint8_t)EMPM__LINK);
+    l->heard_at_ms = empm__time_after(empm__step_clock(w), 0);
+    pthread_mutex_lock(lock);
+    l->lives = 1;
+    pthread_mutex_unlock(lock);
+    empm__bump(&w->score->upgraded, 1u);
+    return EMPM__UPGRADED;
+}
+
+/* Has the list of the fields called `name` this element? */
+static int empm__link_has_token(const empm_request *req, const char *name,
+                                const char *token)
+{
+    empm__list list;
+    empm__list_of_fields(&list, &req->head, req->text, name, '\\');
+    while (empm__list_next(&list))
+        if (empm__text_same(list.item, list.n, token, strlen(token)))
+            return 1;
+    return 0;
+}
+
+/* Adds the two fields of an upgrade, which are not a handler's to set. Returns
+ * EMPM_OK, EMPM_ENOMEM or EMPM_EFULL. */
+static int empm__link_fields(empm_request *req, const char *protocol)
+{
+    const size_t n = strlen(protocol);
+    char *at;
+    int r = empm__response_fields_reserve(req, n + 40);
+    if (r < 0)
+        return r;
+    at = EMPM__ADD(req->fields + req->fields_len, "Upgrade: ");
+    at = empm__text_append(at, protocol, n);
+    at = EMPM__ADD(at, "\r\nConnection: Upgrade\r\n");
+    req->fields_len = (uint32_t)(at - req->fields);
+    return EMPM_OK;
+}
+
+/* May the request become a link? Returns EMPM_OK, or the status that refuses:
+ * 426 to a client that has not asked for it, 503 while the server drains. */
+static int empm__link_may(empm_request *req, const char *protocol)
+{
+    empm__engine *e = req->w->engine;
+    const int most = req->w->cfg->max_websockets;
+    if (req->head.minor == 0 || !empm__link_has_token(req, "Upgrade", protocol)
+        || !empm__link_has_token(req, "Connection", "upgrade"))
+        return empm__link_fields(req, protocol) < 0 ? 500 : 426;
+    if (empm__load(&e->stopping)) {      /* another process lets it in */
+        empm__request_closes(req, EMPM__CLOSES);
+        return 503;
+    }
+    /* a test without sockets has nothing to hand over */
+    return req->c->fd < 0 || e->links == NULL ||
+           (most > 0 && __atomic_load_n(&e->links->count, __ATOMIC_RELAXED) >=
+                            most) ? 503 : EMPM_OK;
+}
+
+/* Makes the link of a request, of n bytes; from here its ticket is good. NULL:
+ * no memory. */
+static empm_link *empm__link_new(empm_request *req, int kind, size_t n)
+{
+    empm__engine *e = req->w->engine;
+    const uint32_t i = req->w->index;
+    pthread_mutex_t *lock = empm__links_lock(e->links, i);
+    empm_link *l = (empm_link *)empm__worker_memory(req->w, NULL, n);
+    if (l == NULL)
+        return NULL;
+    memset(l, 0, n);
+    empm__conn_next_serial(req->c);
+    l->route = req->route;
+    l->w = req->w;
+    l->index = i;
+    l->serial = empm__load(&req->c->serial);
+    l->write_by_ms = EMPM__NEVER;
+    l->kind = (uint8_t)kind;
+    l->code = 1006;
+    pthread_mutex_lock(lock);
+    e->links->slots[i] = l;
+    pthread_mutex_unlock(lock);
+    __atomic_add_fetch(&e->links->count, 1, __ATOMIC_RELAXED);
+    return l;
+}
+
+/* Forgets a link whose user has refused it: it is told nothing. */
+static void empm__link_forget(empm_request *req, empm_link *l)
+{
+    empm__engine *e = req->w->engine;
+    pthread_mutex_t *lock = empm__links_lock(e->links, l->index);
+    pthread_mutex_lock(lock);
+    e->links->slots[l->index] = NULL;
+    pthread_mutex_unlock(lock);
+    empm__conn_next_serial(req->c);
+    __atomic_sub_fetch(&e->links->queued, (int64_t)empm__load(&l->queued),
+                       __ATOMIC_RELAXED);
+    __atomic_sub_fetch(&e->links->count, 1, __ATOMIC_RELAXED);
+    empm__pieces_free(l->box);
+    EMPM_FREE(l);
+}
+
+/* The answer is a 101, and the link follows it. Returns EMPM_OK, or 500, and
+ * the link is forgotten. */
+static int empm__link_answer(empm_request *req, empm_link *l,
+                             const char *protocol)
+{
+    if (empm__link_fields(req, protocol) < 0) {
+        empm__link_forget(req, l);
+        return 500;
+    }
+    empm__response_body_forget(req);
+    req->status = 101;
+    req->link = l;
+    empm__request_closes(req, EMPM__SWITCHES);
+    empm__request_answered(req, EMPM__BEGUN);
+    return EMPM_OK;
+}
+
+/* --- a protocol of the user's --------------------------------------------- */
+
+typedef struct empm__raw {
+    empm_link            link;         /* first */
+    const empm_upgraded *calls;
+    void                *user;
+} empm__raw;
+
+/* No more is taken for the link: it ends with what it has. */
+static void empm__raw_last(empm__worker *w, empm_link *l)
+{
+    pthread_mutex_t *lock = empm__links_lock(w->engine->links, l->index);
+    pthread_mutex_lock(lock);
+    empm__store(&l->box_ends, (uint8_t)1);
+    pthread_mutex_unlock(lock);
+    l->phase = EMPM__LINK_LAST;
+}
+
+static size_t empm__raw_take(empm__worker *w, empm_link *l, char *data,
+                             size_t n)
+{
+    const empm__raw *raw = (const empm__raw *)(const void *)l;
+    int r = EMPM_OK;
+    if (n > 0 && empm__link_is_full(w->engine, l, 1))
+        return 0;
+    if (n > 0 && raw->calls->on_data != NULL &&
+        l->phase == EMPM__LINK_OPEN) {
+        empm__turn_call_begins(w, l->route);
+        w->calling = EMPM__CALL_OTHER;
+        r = raw->calls->on_data(l, data, n, raw->user);
+        w->calling = EMPM__CALL_NONE;
+        empm__turn_call_ends(w, l->route);
+        w->turn_requests++;
+    }
+    if (r != EMPM_OK)
+        empm__raw_last(w, l);
+    if (l->hold != NULL && l->hold->rest == NULL) {
+        EMPM_FREE(l->hold);
+        l->hold = NULL;
+    }
+    return n;
+}
+
+static uint32_t empm__raw_due(empm__worker *w, empm_link *l, uint32_t now_ms)
+{
+    const empm__raw *raw = (const empm__raw *)(const void *)l;
+    uint32_t at;
+    if (l->phase == EMPM__LINK_CLOSING)      /* END has left: no answer to it */
+        l->phase = EMPM__LINK_LAST;
+    if (raw->calls->silence_ms <= 0)
+        return EMPM__NEVER;
+    at = empm__time_after(l->heard_at_ms, raw->calls->silence_ms);
+    if (empm__time_is_late(at, now_ms))
+        empm__raw_last(w, l);
+    return at;
+}
+
+/* A protocol of which nothing is known has no last words. */
+static void empm__raw_leave(empm__worker *w, empm_link *l)
+{
+    empm__raw_last(w, l);
+}
+
+static void empm__raw_closed(empm__worker *w, empm_link *l)
+{
+    const empm__raw *raw = (const empm__raw *)(const void *)l;
+    (void)w;
+    if (raw->calls->on_close != NULL)
+        raw->calls->on_close(l, raw->user);
+}
+
+EMPM_API int empm_upgrade(empm_request *req, const char *protocol,
+                          const empm_upgraded *calls, void *user,
+                          empm_ticket *ticket)
+{
+    empm_link *l;
+    int r;
+    if (protocol == NULL || calls == NULL ||
+        !empm__chars_all(&req->w->s->chars, protocol, strlen(protocol),
+                         EMPM__VCHAR))
+        return EMPM_EINVAL;
+    if (req->w->calling != EMPM__CALL_HANDLER || req->link != NULL ||
+        req->suspension != EMPM__SUSP_NONE || req->body_open ||
+        !empm__request_head_is_open(req))
+        return EMPM_EMISUSE;
+    if ((r = empm__link_may(req, protocol)) != EMPM_OK)
+        return r;
+    if ((l = empm__link_new(req, EMPM__RAW, sizeof(empm__raw))) == NULL)
+        return 503;
+    ((empm__raw *)(void *)l)->calls = calls;
+    ((empm__raw *)(void *)l)->user = user;
+    if (ticket != NULL)
+        *ticket = empm__link_ticket(l);
+    return empm__link_answer(req, l, protocol);
+}
+
+/* --- calls ---------------------------------------------------------------- */
+
+/* The bytes that wait for a link; -1: it has gone. */
+static int64_t empm__links_queued(empm__engine *e, empm_ticket ticket)
+{
+    pthread_mutex_t *lock;
+    const empm_link *l;
+    int64_t n;
+    if (!empm__links_know(e, ticket))
+        return -1;
+    lock = empm__links_lock(e->links, (uint32_t)ticket);
+    pthread_mutex_lock(lock);
+    l = empm__links_find_locked(e, ticket);
+    n = l == NULL ? -1 : (int64_t)empm__load(&l->queued);
+    pthread_mutex_unlock(lock);
+    return n;
+}
+
+EMPM_API int64_t empm_link_queued(empm_server *s, empm_ticket ticket)
+{
+    return empm__links_queued(&s->engine, ticket);
+}
+
+EMPM_API empm_ticket empm_link_ticket(const empm_link *link)
+{
+    return empm__link_ticket(link);
+}
+
+EMPM_API empm_server *empm_link_server(const empm_link *link)
+{
+    return link->w->s;
+}
+
+EMPM_API int empm_link_send(empm_server *s, empm_ticket ticket,
+                            const void *data, size_t len)
+{
+    if (len >= EMPM__PIECE_MOST)
+        return EMPM_EFULL;
+    if (data == NULL && len > 0)
+        return EMPM_EINVAL;
+    return empm__link_put(&s->engine, ticket, EMPM__RAW,
+                          empm__piece_new(EMPM__PIECE_DATA, NULL, 0, data,
+                                          len));
+}
+
+EMPM_API int empm_link_close(empm_server *s, empm_ticket ticket)
+{
+    return empm__link_put(&s->engine, ticket, EMPM__RAW,
+                          empm__piece_new(EMPM__PIECE_END, NULL, 0, NULL, 0));
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
+ * >>websocket-bytes -- UTF-8 as it comes, and the answer to a key
+ *
+ * A text may be cut anywhere, between frames and within a character, and is
+ * refused at its first bad byte: so the check keeps a state of one byte. SHA-1
+ * is here because RFC 6455 shows by it that a server knows the protocol; it
+ * protects nothing.
+ *
+ * source    RFC 3629 4 (UTF-8), FIPS 180-4 (SHA-1), RFC 6455 4.2.2
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+/* --- UTF-8, as it comes --------------------------------------------------- */
+
+#define EMPM__UTF8_BAD 255u
+
+/* Goes on with n bytes of a text. A state is what may come next: 0, a
+ * character; 1 to 3, so many bytes of one; 4 to 7, its second byte, of which
+ * some would be another spelling, a surrogate or no character. Returns the new
+ * state, or UTF8_BAD. */
+static unsigned empm__ws_utf8(unsigned state, const char *s, size_t n)
+{
+    static const uint8_t from[8] = { 0, 0x80, 0x80, 0x80, 0xa0, 0x80, 0x90,
+                                     0x80 };
+    static const uint8_t to[8] = { 0, 0xbf, 0xbf, 0xbf, 0xbf, 0x9f, 0xbf,
+                                   0x8f };
+    static const uint8_t next[8] = { 0, 0, 1, 2, 1, 1, 2, 2 };
+    size_t i = 0;
+    while (i < n) {
+        const unsigned ch = (unsigned char)s[i];
+        uint64_t eight;
+        if (state == 0 && ch < 0x80 && n - i >= 8) {
+            memcpy(&eight, s + i, 8);
+            i += (eight & UINT64_C(0x8080808080808080)) == 0 ? 8 : 1;
+            continue;
+        }
+        i++;
+        if (state != 0)
+            state = ch >= from[state] && ch <= to[state] ? next[state]
+                                                         : EMPM__UTF8_BAD;
+        else if (ch >= 0x80)
+            state = ch < 0xc2 ? EMPM__UTF8_BAD : ch < 0xe0 ? 1
+                  : ch == 0xe0 ? 4 : ch == 0xed ? 5 : ch < 0xf0 ? 2
+                  : ch == 0xf0 ? 6 : ch < 0xf4 ? 3 : ch == 0xf4 ? 7
+                  : EMPM__UTF8_BAD;
+        if (state == EMPM__UTF8_BAD)
+            return state;
+    }
+    return state;
+}
+
+/* --- the answer to a key -------------------------------------------------- */
+
+#define EMPM__SHA1_TURN(x, n) ((x) << (n) | (x) >> (32 - (n)))
+
+/* Takes a block of 64 bytes. The schedule is a ring of 16 words. */
+static void empm__ws_sha1_block(uint32_t h[5], const unsigned char *p)
+{
+    uint32_t w[16], a = h[0], b = h[1], c = h[2], d = h[3], e = h[4], f, t;
+    int i;
+    for (i = 0; i < 16; i++, p += 4)
+        w[i] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 |
+               (uint32_t)p[2] << 8 | p[3];
+    for (i = 0; i < 80; i++) {
+        if (i >= 16) {
+            t = w[(i + 13) & 15] ^ w[(i + 8) & 15] ^ w[(i + 2) & 15] ^
+                w[i & 15];
+            w[i & 15] = EMPM__SHA1_TURN(t, 1);
+        }
+        f = i < 20   ? ((b & c) | (~b & d)) + 0x5a827999u
+            : i < 40 ? (b ^ c ^ d) + 0x6ed9eba1u
+            : i < 60 ? ((b & c) | (d & (b | c))) + 0x8f1bbcdcu
+                     : (b ^ c ^ d) + 0xca62c1d6u;
+        t = EMPM__SHA1_TURN(a, 5) + f + e + w[i & 15];
+        e = d;
+        d = c;
+        c = EMPM__SHA1_TURN(b, 30);
+        b = a;
+        a = t;
+    }
+    h[0] += a;
+    h[1] += b;
+    h[2] += c;
+    h[3] += d;
+    h[4] += e;
+}
+
+/* The SHA-1 of at most 119 bytes. */
+static void empm__ws_sha1(unsigned char out[20], const char *s, size_t n)
+{
+    uint32_t h[5] = { 0x67452301u, 0xefcdab89u, 0x98badcfeu, 0x10325476u,
+                      0xc3d2e1f0u };
+    unsigned char block[128];
+    const size_t end = n < 56 ? 64 : 128;
+    size_t i;
+    memset(block, 0, sizeof block);
+    memcpy(block, s, n);
+    block[n] = 0x80;
+    block[end - 2] = (unsigned char)(n >> 5);        /* the length in bits */
+    block[end - 1] = (unsigned char)(n << 3);
+    for (i = 0; i < end; i += 64)
+        empm__ws_sha1_block(h, block + i);
+    for (i = 0; i < 20; i++)
+        out[i] = (unsigned char)(h[i / 4] >> 8 * (3 - i % 4));
+}
+
+/* Sec-WebSocket-Accept for a key of 24 characters: 28 and a NUL. */
+static void empm__ws_accept(char to[29], const char *key)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop"
+                                 "qrstuvwxyz0123456789+/";
+    static const char guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    unsigned char sum[21];
+    char text[24 + sizeof guid];
+    int i;
+    memcpy(text, key, 24);
+    memcpy(text + 24, guid, sizeof guid);
+    empm__ws_sha1(sum, text, sizeof text - 1);
+    sum[20] = 0;
+    for (i = 0; i < 28; i++) {
+        const unsigned char *p = sum + i / 4 * 3;
+        const uint32_t v = (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2];
+        to[i] = digits[v >> 6 * (3 - i % 4) & 63];
+    }
+    to[27] = '=';
+    to[28] = '\0';
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
+ * >>websocket-frames -- frames in and out, and what is wrong with them
+ *
+ * A message whose one frame has come whole is unmasked where it stands and goes
+ * to the user from there; any other is gathered, piece by piece as it comes, in
+ * memory that it has until it is whole. Every length is compared before it is
+ * added or cast.
+ *
+ *    0       1         2                                   payload
+ *   +-------+---------+-----------------------+-----------+---------
+ *   |FIN op |MASK len | len 126: 2, 127: 8    | mask: 4   | ...
+ *   +-------+---------+-----------------------+-----------+---------
+ *
+ * source    RFC 6455 5 (frames), 7.4 (close codes)
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+#define EMPM__WS_CONTROL   125u        /* bytes of a control frame's payload */
+#define EMPM__WS_SMALL     64u         /* bytes of a small fragment, of which */
+#define EMPM__WS_FRAGMENTS 1024u       /* ... a message may have so many */
+#define EMPM__WS_SIGNS     100u        /* control frames in a second */
+#define EMPM__WS_GATHERS   65536u      /* bytes of a message; more are reserved
+                                          of MaxBodyMemory */
+
+enum { EMPM__WS_MORE, EMPM__WS_TEXT, EMPM__WS_BINARY, EMPM__WS_CLOSE = 8,
+       EMPM__WS_PING, EMPM__WS_PONG };         /* opcodes */
+
+typedef struct empm__ws_in {           /* while a message is not whole */
+    empm__hold    hold;                /* first */
+    uint64_t      left;                /* bytes of the frame that are to come */
+    char         *bytes;               /* of the message; EMPM_MALLOC */
+    size_t        len, cap;
+    int64_t       reserved;            /* of pool.body_memory */
+    uint32_t      began_ms;            /* its first byte came */
+    uint32_t      got;                 /* bytes of it, frames included */
+    uint32_t      small;               /* small fragments */
+    uint8_t       type;                /* of the message; 0: none has begun */
+    uint8_t       utf8;
+    uint8_t       in_frame;            /* its head is complete */
+    uint8_t       head_len, control_len;
+    uint8_t       head[14];
+    char          control[EMPM__WS_CONTROL];
+} empm__ws_in;
+
+/* --- out ------------------------------------------------------------------ */
+
+/* Writes the head of a frame that is a whole message, at most 10 bytes; returns
+ * how many. A server's frames are not masked. */
+static size_t empm__ws_head_write(unsigned char to[10], int opcode, uint64_t n)
+{
+    size_t k = n < 126 ? 0 : n < 65536 ? 2 : 8, i;
+    to[0] = (unsigned char)(0x80 | opcode);
+    to[1] = (unsigned char)(k == 0 ? n : k == 2 ? 126 : 127);
+    for (i = 0; i < k; i++)
+        to[2 + i] = (unsigned char)(n >> 8 * (k - 1 - i));
+    return 2 + k;
+}
+
+/* Returns a frame, or NULL: no memory. */
+static empm__piece *empm__ws_frame(enum empm__piece_kind kind, int opcode,
+                                   const void *data, size_t n)
+{
+    unsigned char head[10];
+    return empm__piece_new(kind, head, empm__ws_head_write(head, opcode, n),
+                           data, n);
+}
+
+/* Returns a close frame; code 0 or 1005: one that is empty. */
+static empm__piece *empm__ws_close_frame(int code, const char *reason, size_t n)
+{
+    char text[EMPM__WS_CONTROL];
+    if (code == 0 || code == 1005)
+        return empm__ws_frame(EMPM__PIECE_END, EMPM__WS_CLOSE, NULL, 0);
+    text[0] = (char)(code >> 8);
+    text[1] = (char)(code & 255);
+    if (n > 0)
+        memcpy(text + 2, reason, n);
+    return empm__ws_frame(EMPM__PIECE_END, EMPM__WS_CLOSE, text, n + 2);
+}
+
+/* May a peer, or a program, send this code? The others are for the ends of
+ * connections that nobody has closed, or for nobody (RFC 6455 7.4). */
+static int empm__ws_code_is_good(int code)
+{
+    return (code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) ||
+           (code >= 3000 && code <= 4999);
+}
+
+/* The peer has broken a rule: it is told, and nothing of it is read again. */
+static void empm__ws_fail(empm__worker *w, empm_link *l, int code)
+{
+    l->code = (uint16_t)code;
+    empm__worker_log(w, EMPM_LOG_INFO, 6002, "a WebSocket of %s: %s: closed "
+                     "with %d", l->route->user->pattern,
+                     code == 1007 ? "a text that is no UTF-8"
+                     : code == 1008 ? "too many or too slow frames"
+                     : code == 1009 ? "a message longer than "
+                                      "LimitWebSocketMessage"
+                     : code == 1013 ? "MaxBodyMemory is reached, or no memory"
+                     : "a frame that breaks the protocol", code);
+    empm__link_say(w, l, empm__ws_close_frame(code, NULL, 0));
+    l->phase = EMPM__LINK_LAST;
+}
+
+/* --- heads ---------------------------------------------------------------- */
+
+/* Unmasks n bytes, of which the first is masked with mask[at % 4]. */
+static void empm__ws_unmask(char *p, size_t n, const uint8_t mask[4],
+                            unsigned at)
+{
+    char key[8];
+    uint64_t k, x;
+    size_t i;
+    for (i = 0; i < 8; i++)
+        key[i] = (char)mask[(at + i) % 4];
+    memcpy(&k, key, 8);
+    for (; n >= 8; n -= 8, p += 8) {
+        memcpy(&x, p, 8);
+        x ^= k;
+        memcpy(p, &x, 8);
+    }
+    for (i = 0; i < n; i++)
+        p[i] = (char)(p[i] ^ key[i]);
+}
+
+/* Returns the bytes of a head, by its second one. */
+static size_t empm__ws_head_bytes(unsigned second)
+{
+    return 6 + ((second & 127) == 126 ? 2u : (second & 127) == 127 ? 8u : 0u);
+}
+
+static int empm__ws_opcode(const empm__ws_in *in)
+{
+    return in->head[0] & 15;
+}
+
+/* Judges the first two bytes of a head. Returns 0, or the close code. */
+static int empm__ws_judge(const empm__ws_in *in)
+{
+    const int opcode = empm__ws_opcode(in), fin = in->head[0] & 0x80;
+    if ((in->head[0] & 0x70) != 0 || !(in->head[1] & 0x80))
+        return 1002;                     /* an extension; not masked */
+    if (opcode >= EMPM__WS_CLOSE)
+        return opcode > EMPM__WS_PONG || !fin ||
+               (in->head[1] & 127u) > EMPM__WS_CONTROL ? 1002 : 0;
+    if (opcode > EMPM__WS_BINARY)
+        return 1002;
+    return (opcode == EMPM__WS_MORE) != (in->type != 0) ? 1002 : 0;
+}
+
+/* The head of a frame is whole. Returns 0, or the close code. `most`: bytes of
+ * a message. */
+static int empm__ws_frame_begins(empm__ws_in *in, uint64_t most)
+{
+    const size_t k = empm__ws_head_bytes(in->head[1]) - 6;
+    uint64_t n = k == 0 ? in->head[1] & 127u : 0;
+    size_t i;
+    for (i = 0; i < k; i++)
+        n = n << 8 | in->head[2 + i];
+    if ((k == 2 && n < 126) || (k == 8 && (n < 65536 || n >> 63 != 0)))
+        return 1002;                     /* not its shortest form */
+    in->left = n;
+    in->in_frame = 1;
+    in->control_len = 0;
+    if (empm__ws_opcode(in) >= EMPM__WS_CLOSE)
+        return 0;
+    if (n > most - in->len)              /* the sum of all that came before */
+        return 1009;
+    if (n < EMPM__WS_SMALL &&
+        (in->type != 0 || !(in->head[0] & 0x80)) &&
+        ++in->small > EMPM__WS_FRAGMENTS)
+        return 1008;
+    if (in->type == 0)
+        in->type = (uint8_t)empm__ws_opcode(in);
+    return 0;
+}
+
+/* Takes bytes of a head. Returns -1: they are not all here; 0; or the code. */
+static int empm__ws_head(empm__ws_in *in, char **data, size_t *n,
+                         uint64_t most)
+{
+    for (;;) {
+        const size_t whole = in->head_len < 2
+                                 ? 2 : empm__ws_head_bytes(in->head[1]);
+        const size_t some = empm__min(*n, whole - in->head_len);
+        int code;
+        memcpy(in->head + in->head_len, *data, some);
+        in->head_len = (uint8_t)(in->head_len + some);
+        *data += some;
+        *n -= some;
+        if (in->head_len < whole)
+            return -1;
+        if (whole > 2)
+            return empm__ws_frame_begins(in, most);
+        if ((code = empm__ws_judge(in)) != 0)
+            return code;
+    }
+}
+
+/* --- messages ------------------------------------------------------------- */
+
+/* Appends to the message. Returns 0, or the close code: 1013. */
+static int empm__ws_gather(empm__worker *w, empm__ws_in *in, const char *data,
+                           size_t n)
+{
+    empm__pool *pool = &w->engine->pool;
+    size_t cap = in->cap;
+    char *more;
+    if (in->len + n + 1 > cap) {         /* the message is bounded: no overflow,
+                                            and a NUL fits */
+        cap = empm__min(in->cap * 2, in->len + n + (size_t)in->left + 1);
+        if (cap < in->len + n + 1)
+            cap = in->len + n + 1;
+        if (cap > EMPM__WS_GATHERS) {
+            if (!empm__budget_reserve(&pool->body_memory,
+                                      (int64_t)cap - in->reserved,
+                                      w->cfg->max_body_memory))
+                return 1013;
+            in->reserved = (int64_t)cap;
+        }
+        more = (char *)empm__worker_memory(w, in->bytes, cap);
+        if (more == NULL)
+            return 1013;
+        in->bytes = more;
+        in->cap = cap;
+    }
+    if (n > 0)
+        memcpy(in->bytes + in->len, data, n);
+    in->len += n;
+    return 0;
+}
+
+/* Gives back what a message was gathered in. */
+static void empm__ws_drop(empm__worker *w, empm__ws_in *in)
+{
+    empm__budget_release(&w->engine->pool.body_memory, in->reserved);
+    EMPM_FREE(in->bytes);
+    in->bytes = NULL;
+    in->len = in->cap = 0;
+    in->reserved = 0;
+    in->type = in->utf8 = 0;
+    in->small = in->got = 0;
+    in->hold.ready = 0;
+}
+
+static const empm_websocket *empm__ws_calls(const empm_link *l)
+{
+    return (const empm_websocket *)(const void *)l->route->user->root;
+}
+
+/* Gives a message to the user. There is room for a byte behind it, which is
+ * another frame's and stays. Once a close is on its way nobody wants it. */
+static void empm__ws_deliver(empm__worker *w, empm_link *l, int type,
+                             char *data, size_t n)
+{
+    const empm_websocket *calls = empm__ws_calls(l);
+    const char behind = data[n];
+    empm__bump(&w->score->ws_messages, 1u);
+    w->turn_requests++;
+    if (calls->on_message == NULL || empm__link_ends(l))
+        return;
+    data[n] = '\0';
+    __atomic_add_fetch(&l->route->running, 1u, __ATOMIC_RELAXED);
+    empm__turn_call_begins(w, l->route);
+    w->calling = EMPM__CALL_OTHER;
+    calls->on_message(l, type, data, n, l->route->user->user);
+    w->calling = EMPM__CALL_NONE;
+    empm__turn_call_ends(w, l->route);
+    __atomic_sub_fetch(&l->route->running, 1u, __ATOMIC_RELAXED);
+    data[n] = behind;
+}
+
+/* The peer closes. The first close of either side is answered by the other, and
+ * then the server ends the connection (RFC 6455 5.5.1, 7.1.1). */
+static int empm__ws_closes(empm__worker *w, empm_link *l, const empm__ws_in *in)
+{
+    const unsigned char *p = (const unsigned char *)in->control;
+    const int code = in->control_len >= 2 ? p[0] << 8 | p[1] : 1005;
+    if (in->control_len == 1 ||
+        (in->control_len >= 2 && !empm__ws_code_is_good(code)))
+        return 1002;
+    if (in->control_len > 2 &&
+        empm__ws_utf8(0, in->control + 2, in->control_len - 2u) != 0)
+        return 1007;
+    l->code = (uint16_t)code;
+    empm__link_say(w, l, empm__ws_close_frame(code, NULL, 0));  /* or is said */
+    l->phase = EMPM__LINK_LAST;
+    return 0;
+}
+
+/* A control frame is whole. Returns 0, or the close code. */
+static int empm__ws_control(empm__worker *w, empm_link *l,
+                            const empm__ws_in *in)
+{
+    const uint16_t second = (uint16_t)(w->now_ms / 1000);
+    if (l->signs_s != second) {
+        l->signs_s = second;
+        l->signs = 0;
+    }
+    if (empm__ws_opcode(in) == EMPM__WS_CLOSE)
+        return empm__ws_closes(w, l, in);
+    if (++l->signs > EMPM__WS_SIGNS)
+        return 1008;
+    if (empm__ws_opcode(in) == EMPM__WS_PING)
+        empm__link_say(w, l, empm__ws_frame(EMPM__PIECE_PONG, EMPM__WS_PONG,
+                                            in->control, in->control_len));
+    return 0;
+}
+
+/* n bytes of a data frame's payload, unmasked; it may be all of it. Returns 0,
+ * or the close code. */
+static int empm__ws_payload(empm__worker *w, empm_link *l, empm__ws_in *in,
+                            char *data, size_t n)
+{
+    const int last = in->left == 0 && (in->head[0] & 0x80) != 0;
+    int code;
+    if (in->type == EMPM__WS_TEXT) {
+        const unsigned state = empm__ws_utf8(in->utf8, data, n);
+        if (state == EMPM__UTF8_BAD || (last && state != 0))
+            return 1007;
+        in->utf8 = (uint8_t)state;
+    }
+    /* what the callback may answer has room, or the message waits */
+    if (last && in->len == 0 && !empm__link_is_full(w->engine, l, n)) {
+        const int type = in->type;
+        empm__ws_drop(w, in);
+        empm__ws_deliver(w, l, type, data, n);
+        return 0;
+    }
+    if ((code = empm__ws_gather(w, in, data, n)) != 0)
+        return code;
+    in->hold.ready = last;
+    return 0;
+}
+
+/* Gives out a message that was gathered, if what waits for the peer allows it.
+ * Returns 1 if none waits any more. */
+static int empm__ws_ready(empm__worker *w, empm_link *l, empm__ws_in *in)
+{
+    if (!in->hold.ready)
+        return 1;
+    if (empm__link_is_full(w->engine, l, in->len))
+        return 0;
+    in->hold.ready = 0;
+    empm__ws_deliver(w, l, in->type, in->bytes, in->len);
+    empm__ws_drop(w, in);
+    return 1;
+}
+
+/* Takes a part of a frame: of its head, or of its payload. Returns 0, or the
+ * close code. */
+static int empm__ws_part(empm__worker *w, empm_link *l, empm__ws_in *in,
+                         char **data, size_t *n)
+{
+    const empm_websocket *calls = empm__ws_calls(l);
+    const uint64_t most = empm__min((size_t)EMPM__PIECE_MOST, (size_t)(
+        calls->limit > 0 ? calls->limit : w->cfg->limit_websocket_message));
+    int code;
+    size_t some;
+    uint8_t *mask;
+    char *at;
+    if (!in->in_frame && (code = empm__ws_head(in, data, n, most)) != 0)
+        return code < 0 ? 0 : code;
+    mask = in->head + in->head_len - 4;
+    at = *data;
+    some = in->left < *n ? (size_t)in->left : *n;
+    if (some > 0)
+        empm__ws_unmask(at, some, mask, 0);
+    in->left -= some;
+    if (some % 4 != 0 && in->left > 0) {     /* turn the mask, for the rest */
+        uint8_t turned[4];
+        size_t i;
+        for (i = 0; i < 4; i++)
+            turned[i] = mask[(some + i) % 4];
+        memcpy(mask, turned, 4);
+    }
+    *data += some;
+    *n -= some;
+    if (empm__ws_opcode(in) >= EMPM__WS_CLOSE) {
+        if (some > 0)
+            memcpy(in->control + in->control_len, at, some);
+        in->control_len = (uint8_t)(in->control_len + some);
+        code = in->left == 0 ? empm__ws_control(w, l, in) : 0;
+    } else
+        code = some > 0 || in->left == 0
+                   ? empm__ws_payload(w, l, in, at, some) : 0;
+    if (in->left == 0)
+        in->in_frame = in->head_len = 0;
+    return code;
+}
+
+/* Is nothing here of a message? */
+static int empm__ws_is_between(const empm__ws_in *in)
+{
+    return in->head_len == 0 && in->type == 0;
+}
+
+/* Takes input: see empm__link_kind. What lasts until there is more of it is
+ * kept on the heap; most messages come and go within one call. */
+static size_t empm__ws_take(empm__worker *w, empm_link *l, char *data, size_t n)
+{
+    empm__ws_in local, *in = (empm__ws_in *)(void *)l->hold;
+    char nothing[1], *at = data != NULL ? data : nothing;
+    size_t left = n, before;
+    int code = 0;
+    if (in == NULL)
+        memset(in = &local, 0, offsetof(empm__ws_in, control));
+    while (code == 0 && l->phase < EMPM__LINK_LAST &&
+           empm__ws_ready(w, l, in) && left > 0 &&
+           (left == n || !empm__turn_is_over(w))) {
+        if (empm__ws_is_between(in))
+            in->began_ms = empm__time_after(w->now_ms, 0);
+        before = left;
+        code = empm__ws_part(w, l, in, &at, &left);
+        in->got += (uint32_t)(before - left);
+    }
+    if (code == 0 && in == &local && l->phase < EMPM__LINK_LAST &&
+        !empm__ws_is_between(in)) {
+        in = (empm__ws_in *)empm__worker_memory(w, NULL, sizeof *in);
+        if (in != NULL)
+            memcpy(in, &local, sizeof local);
+        else
+            code = 1013;
+        l->hold = (empm__hold *)(void *)in;
+        in = in != NULL ? in : &local;
+    }
+    if (code != 0)
+        empm__ws_fail(w, l, code);
+    if (l->phase >= EMPM__LINK_LAST || empm__ws_is_between(in)) {
+        empm__ws_drop(w, in);
+        EMPM_FREE(l->hold);              /* its rest is the caller's */
+        l->hold = NULL;
+    }
+    return l->phase >= EMPM__LINK_LAST ? n : n - left;
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
+ * >>websocket -- the handshake, the times of a socket, and its calls
+ *
+ * The request of a handshake is judged and shown to on_open before anything is
+ * answered, so a refusal is an answer like any other. After that a socket is a
+ * link (>>links), whose kind reads frames. A peer that is silent is asked for a
+ * sign of life, and one that gives none is dropped: browsers cannot ask, and
+ * proxies cut what is silent for a minute.
+ *
+ *   GET, no body                            405, 400
+ *   Upgrade and Connection ask for it       426
+ *   Sec-WebSocket-Version is 13             426
+ *   one Sec-WebSocket-Key of 16 bytes       400
+ *   Origin is allowed                       403
+ *   the server does not drain, has room     503
+ *   on_open                                 its status
+ *
+ * source    RFC 6455 4.2 (handshake), 7.1 (ends)
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+/* --- the request ---------------------------------------------------------- */
+
+/* Returns the value of the only field called `name`; NULL: there is none, or
+ * *many: there are several. */
+static const char *empm__ws_only(const empm_request *req, const char *name,
+                                 int *many)
+{
+    const empm__head *h = &req->head;
+    const size_t n = strlen(name);
+    const uint32_t i = empm__head_find(h, req->text, name, n, 0);
+    *many = i < h->nfields &&
+            empm__head_find(h, req->text, name, n, i + 1) < h->nfields;
+    return i < h->nfields && !*many ? req->text + h->fields[i].value : NULL;
+}
+
+/* Is it 16 bytes in base64? Their last digit has two bits of the last byte. */
+static int empm__ws_key_is_good(const char *key)
+{
+    size_t i;
+    if (key == NULL || strlen(key) != 24 || strcmp(key + 22, "==") != 0 ||
+        strchr("AQgw", key[21]) == NULL)
+        return 0;
+    for (i = 0; i < 22; i++) {
+        const char lower = (char)(key[i] | 32);
+        if (!empm__ascii_is_digit((unsigned char)key[i]) && key[i] != '+' &&
+            key[i] != '/' && (lower < 'a' || lower > 'z'))
+            return 0;
+    }
+    return 1;
+}
+
+/* May a page of this origin connect? `list` NULL: one of the same host and port
+ * as the request. Schemes are not compared then: TLS may end at a proxy.
+ * Nothing is compared in part: "https://a.example.evil" is no
+ * "https://a.example". */
+static int empm__ws_origin_is_good(empm_request *req, const char *list,
+                                   const char *origin)
+{
+    const char *host = empm_host(req), *at = strstr(origin, "://");
+    empm__list l;
+    if (list != NULL) {
+        empm__list_of_value(&l, list);
+        while (empm__list_next(&l))
+            if ((l.n == 1 && *l.item == '*') ||
+                empm__text_same(l.item, l.n, origin, strlen(origin)))
+                return 1;
+        return 0;
+    }
+    return at != NULL && at > origin && *host != '\0' &&
+           empm__text_same(at + 3, strlen(at + 3), host, strlen(host));
+}
+
+/* Returns the first of our subprotocols that the client has offered, n bytes;
+ * NULL: none. */
+static const char *empm__ws_choose(const empm_request *req, const char *ours,
+                                   size_t *n)
+{
+    empm__list mine, theirs;
+    if (ours == NULL)
+        return NULL;
+    empm__list_of_value(&mine, ours);
+    while (empm__list_next(&mine)) {
+        empm__list_of_fields(&theirs, &req->head, req->text,
+                             "Sec-WebSocket-Protocol", '\\');
+        while (empm__list_next(&theirs))
+            if (theirs.n == mine.n &&
+                memcmp(theirs.item, mine.item, mine.n) == 0) {
+                *n = mine.n;
+                return mine.item;
+            }
+    }
+    return NULL;
+}
+
+/* Judges the handshake. Returns EMPM_OK, or the status that refuses it. */
+static int empm__ws_judge_request(empm_request *req,
+                                  const empm_websocket *calls)
+{
+    const char *version, *origin;
+    char path[208];
+    int many, r;
+    if (strcmp(empm_method(req), "GET") != 0) {
+        empm_set_header(req, "Allow", "GET");
+        return 405;
+    }
+    if (req->body_len > 0 || (req->head.flags & EMPM__H_CHUNKED) != 0)
+        return 400;
+    if ((r = empm__link_may(req, "websocket")) != EMPM_OK)
+        return r;
+    version = empm__ws_only(req, "Sec-WebSocket-Version", &many);
+    if (version == NULL || strcmp(version, "13") != 0) {
+        empm_set_header(req, "Sec-WebSocket-Version", "13");
+        return empm__link_fields(req, "websocket") < 0 ? 500 : 426;
+    }
+    if (!empm__ws_key_is_good(empm__ws_only(req, "Sec-WebSocket-Key", &many)))
+        return 400;
+    origin = empm__ws_only(req, "Origin", &many);
+    if (many || (origin != NULL &&
+                 !empm__ws_origin_is_good(req, calls->origins, origin))) {
+        empm__request_log(req, EMPM_LOG_INFO, 6001, "%s: a page of %.200s may "
+                          "not connect: 403",
+                          empm__request_path_shown(req, path, sizeof path),
+                          origin != NULL ? origin : "several origins");
+        return 403;
+    }
+    return EMPM_OK;
+}
+
+/* Makes the socket of a request, and asks the user. */
+EMPM_API int empm_websocket_open(empm_request *req, void *user)
+{
+    const empm_websocket *calls =
+        (const empm_websocket *)(const void *)req->route->user->root;
+    char accept[29], *name;
+    const char *protocol;
+    empm_link *l;
+    size_t n = 0;
+    int many, r = EMPM_OK;
+    if (calls == NULL || req->link != NULL ||
+        req->w->calling != EMPM__CALL_HANDLER)
+        return EMPM_EMISUSE;
+    if ((r = empm__ws_judge_request(req, calls)) != EMPM_OK)
+        return r;
+    protocol = empm__ws_choose(req, calls->protocols, &n);
+    l = empm__link_new(req, EMPM__WS, sizeof *l + n + 1);
+    if (l == NULL)
+        return 503;
+    name = (char *)(l + 1);
+    if (protocol != NULL) {
+        memcpy(name, protocol, n);
+        l->flags |= EMPM__LINK_NAMED;
+        r = empm_set_header(req, "Sec-WebSocket-Protocol", name);
+    }
+    empm__ws_accept(accept, empm__ws_only(req, "Sec-WebSocket-Key", &many));
+    if (r == EMPM_OK)
+        r = empm_set_header(req, "Sec-WebSocket-Accept", accept);
+    if (r == EMPM_OK && calls->on_open != NULL) {
+        req->w->calling = EMPM__CALL_OTHER;
+        r = calls->on_open(req, l, user);
+        req->w->calling = EMPM__CALL_HANDLER;
+    } else if (r != EMPM_OK)
+        r = 500;
+    if (r == EMPM_OK && empm__request_head_is_open(req))
+        return empm__link_answer(req, l, "websocket");
+    empm__link_forget(req, l);
+    empm__response_field_remove(req, "sec-websocket-accept", 20);
+    empm__response_field_remove(req, "sec-websocket-protocol", 22);
+    return r;
+}
+
+/* --- times ---------------------------------------------------------------- */
+
+/* Until when a message has to be whole: RequestReadTimeout's body=, from its
+ * first byte. NEVER: none has begun, or it is we that let it wait. */
+static uint32_t empm__ws_message_by_ms(const empm__worker *w,
+                                       const empm_link *l)
+{
+    const empm__ws_in *in = (const empm__ws_in *)(const void *)l->hold;
+    const empm_config *cfg = w->cfg;
+    int64_t ms = cfg->body_timeout_ms;
+    if (in == NULL || ms == 0 || empm__link_holds(l))
+        return EMPM__NEVER;
+    if (cfg->body_min_rate > 0)
+        ms += (int64_t)in->got * 1000 / cfg->body_min_rate;
+    if (cfg->body_timeout_max_ms > 0 && ms > cfg->body_timeout_max_ms)
+        ms = cfg->body_timeout_max_ms;
+    return empm__time_after(in->began_ms, ms);
+}
+
+static uint32_t empm__ws_due(empm__worker *w, empm_link *l, uint32_t now_ms)
+{
+    const int ask_ms = w->cfg->websocket_ping_interval_ms;
+    const uint32_t by = empm__ws_message_by_ms(w, l);
+    uint32_t at;
+    /* so that those that have come together are not asked together */
+    const int early_ms = (int)((l->index * 2654435761u >> 16) *
+                               (uint64_t)(ask_ms / 10) >> 16);
+    if (l->phase == EMPM__LINK_CLOSING)
+        return EMPM__NEVER;              /* it has its own time */
+    if (by != EMPM__NEVER && empm__time_is_late(by, now_ms)) {
+        empm__bump(&w->score->timeouts, 1u);
+        empm__ws_fail(w, l, 1008);
+        return EMPM__NEVER;
+    }
+    if (ask_ms == 0)
+        return by;
+    at = empm__time_after(l->heard_at_ms, ask_ms - early_ms);
+    if (empm__time_is_late(at, now_ms) && !(l->flags & EMPM__LINK_ASKED)) {
+        l->flags |= EMPM__LINK_ASKED;
+        empm__link_say(w, l, empm__ws_frame(EMPM__PIECE_SIGN, EMPM__WS_PING,
+                                            NULL, 0));
+    }
+    if (l->flags & EMPM__LINK_ASKED) {
+        at = empm__time_after(l->heard_at_ms, (int64_t)ask_ms * 2 - early_ms);
+        if (empm__time_is_late(at, now_ms)) {
+            empm__bump(&w->score->timeouts, 1u);
+            empm__worker_log(w, EMPM_LOG_INFO, 6003, "a WebSocket of %s has "
+                             "been silent for two WebSocketPingInterval of %d "
+                             "ms: dropped", l->route->user->pattern, ask_ms);
+            l->phase = EMPM__LINK_OVER;
+        }
+    }
+    return empm__time_earlier(at, by);
+}
+
+static void empm__ws_leave(empm__worker *w, empm_link *l)
+{
+    l->code = 1001;
+    empm__link_say(w, l, empm__ws_close_frame(1001, NULL, 0));
+}
+
+static void empm__ws_closed(empm__worker *w, empm_link *l)
+{
+    const empm_websocket *calls = empm__ws_calls(l);
+    if (l->hold != NULL)
+        empm__ws_drop(w, (empm__ws_in *)(void *)l->hold);
+    if (calls->on_close != NULL)
+        calls->on_close(l, l->code, l->route->user->user);
+}
+
+static const empm__link_kind *empm__link_kind_of(const empm_link *l)
+{
+    static const empm__link_kind kinds[] = {
+        { empm__raw_take, empm__raw_due, empm__raw_leave, empm__raw_closed,
+          sizeof(empm__hold) },
+        { empm__ws_take, empm__ws_due, empm__ws_leave, empm__ws_closed,
+          sizeof(empm__ws_in) }
+    };
+    return &kinds[l->kind];
+}
+
+/* --- calls ---------------------------------------------------------------- */
+
+EMPM_API empm_ticket empm_ws_ticket(const empm_ws *ws)
+{
+    return empm__link_ticket(ws);
+}
+
+EMPM_API empm_server *empm_ws_server(const empm_ws *ws)
+{
+    return ws->w->s;
+}
+
+EMPM_API const char *empm_ws_protocol(const empm_ws *ws)
+{
+    return ws->flags & EMPM__LINK_NAMED ? (const char *)(ws + 1) : NULL;
+}
+
+EMPM_API void empm_ws_set_data(empm_ws *ws, void *data)
+{
+    ws->data = data;
+}
+
+EMPM_API void *empm_ws_data(const empm_ws *ws)
+{
+    return ws->data;
+}
+
+EMPM_API const char *empm_ws_client(const empm_ws *ws, char *buf, size_t n)
+{
+    const uint32_t index = ws->w->index;
+    ws->w->index = ws->index;
+    empm__peer_text(empm__request_peer_of(ws->w), 1, buf, n);
+    ws->w->index = index;
+    return buf;
+}
+
+EMPM_API int empm_ws_send(empm_server *s, empm_ticket ticket, int type,
+                          const void *data, size_t len)
+{
+    if ((type != EMPM_WS_TEXT && type != EMPM_WS_BINARY) ||
+        (data == NULL && len > 0) ||
+        (type == EMPM_WS_TEXT &&
+         empm__ws_utf8(0, (const char *)data, len) != 0))
+        return EMPM_EINVAL;
+    if (len >= EMPM__PIECE_MOST)
+        return EMPM_EFULL;
+    return empm__link_put(&s->engine, ticket, EMPM__WS,
+                          empm__ws_frame(EMPM__PIECE_DATA, type, data, len));
+}
+
+EMPM_API int empm_ws_close(empm_server *s, empm_ticket ticket, int code,
+                           const char *reason)
+{
+    const size_t n = reason != NULL ? strlen(reason) : 0;
+    if ((code != 0 && !empm__ws_code_is_good(code)) || (code == 0 && n > 0) ||
+        n > EMPM__WS_CONTROL - 2 || empm__ws_utf8(0, reason, n) != 0) {
+        empm__log(s->cfg, EMPM_LOG_ERROR, 6004, "empm_ws_close(%d): no code "
+                  "that may be sent, or a reason that is longer than 123 bytes "
+                  "or no UTF-8", code);
+        return EMPM_EINVAL;
+    }
+    return empm__link_put(&s->engine, ticket, EMPM__WS,
+                          empm__ws_close_frame(code, reason, n));
+}
+
+EMPM_API int64_t empm_ws_queued(empm_server *s, empm_ticket ticket)
+{
+    return empm_link_queued(s, ticket);
+}
+
+/* --- the wing ------------------------------------------------------------- */
+
+static int empm__ws_server_new(empm_server *s, const empm_server *old,
+                                  empm__report *rep)
+{
+    (void)old;
+    (void)rep;
+    s->switch_to = empm__link_switch;
+    return EMPM_OK;
+}
+
+/* An engine for the status has no links. Slots cost memory as they are used.
+ * Returns EMPM_OK or EMPM_ENOMEM. */
+static int empm__ws_engine_new(empm__engine *e)
+{
+    empm__links *all;
+    void *slots;
+    uint32_t i;
+    if (e->admin)
+        return EMPM_OK;
+    all = (empm__links *)EMPM_MALLOC(sizeof *all);
+    if (all == NULL)
+        return EMPM_ENOMEM;
+    memset(all, 0, sizeof *all);
+    all->bytes = e->slab.limit * sizeof *all->slots;
+    slots = mmap(NULL, all->bytes, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (slots == MAP_FAILED) {
+        EMPM_FREE(all);
+        return EMPM_ENOMEM;
+    }
+    all->slots = (empm_link **)slots;
+    all->bye_from_ms = EMPM__NEVER;
+    for (i = 0; i < EMPM__LINKS_LOCKS; i++)
+        pthread_mutex_init(&all->locks[i], NULL);
+    e->links = all;
+    return EMPM_OK;
+}
+
+/* No worker runs any more: all links have ended. */
+static void empm__ws_engine_free(empm__engine *e)
+{
+    uint32_t i;
+    if (e->links == NULL)
+        return;
+    for (i = 0; i < EMPM__LINKS_LOCKS; i++)
+        pthread_mutex_destroy(&e->links->locks[i]);
+    munmap((void *)e->links->slots, e->links->bytes);
+    EMPM_FREE(e->links);
+    e->links = NULL;
+}
+
+static const empm__wing empm__ws_wing = {
+    NULL, empm__ws_server_new, NULL, empm__ws_engine_new,
+    empm__ws_engine_free, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL, NULL
+};
+
+#else
+
+#define EMPM__LINK_PROTOCOL empm__http1
+static const empm__wing empm__ws_wing = EMPM__WING_OFF(NULL);
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
 
 /* ---------------------------------------------------------------------------
  * >>tls-pem -- files of certificates and keys
@@ -24981,8 +27401,6 @@ static const struct {
 
 typedef struct empm__tls_sessions {    /* handed on by reloads */
     empm__kv *kv;
-    size_t    bytes;                   /* SSLSessionCacheSize */
-    uint32_t  room;                    /* of a key and an entry */
     int       servers;                 /* of this process, that have it */
 } empm__tls_sessions;
 
@@ -26366,7 +28784,8 @@ typedef struct empm__tls_entry {       /* a session in the store */
 #define EMPM__TLS_ENTRY_LEAST \
     (offsetof(empm__tls_entry, client) + offsetof(empm__tls_client, text))
 
-/* Room for a key and an entry; `asks`: clients may have certificates. */
+/* Room for a key and an entry; `asks`: clients may have certificates, of which
+ * an entry tells. */
 static uint32_t empm__tls_entry_room(int asks)
 {
     return (uint32_t)(33 + (asks ? sizeof(empm__tls_entry)
@@ -27776,8 +30195,8 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
     empm__tls_sessions *x;
     if (bytes == 0)
         return EMPM_OK;
-    if (old != NULL && old->sessions != NULL && old->sessions->bytes == bytes &&
-        old->sessions->room == room) {
+    if (old != NULL && old->sessions != NULL &&
+        old->sessions->kv->bytes == bytes && old->sessions->kv->room == room) {
         tls->sessions = old->sessions;
         tls->sessions->servers++;
         return EMPM_OK;
@@ -27785,8 +30204,6 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
     x = (empm__tls_sessions *)EMPM_MALLOC(sizeof *x);
     if (x == NULL)
         return EMPM_ENOMEM;
-    x->bytes = bytes;
-    x->room = room;                    /* larger with certificates of clients */
     x->servers = 1;
     if (empm__kv_new(&x->kv, bytes, room) < 0) {
         EMPM_FREE(x);
@@ -27794,7 +30211,7 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
                          "memory of that size to share");
         return EMPM_ESYS;
     }
-    empm__process_hide(x->kv, bytes);    /* it has master secrets */
+    empm__process_hide(x->kv->shared, bytes);    /* master secrets */
     tls->sessions = x;
     return EMPM_OK;
 }
@@ -27805,7 +30222,7 @@ static void empm__tls_sessions_drop(empm__tls_sessions *x)
 {
     if (x == NULL || --x->servers > 0)
         return;
-    empm__kv_free(x->kv, x->bytes);
+    empm__kv_free(x->kv);
     EMPM_FREE(x);
 }
 
@@ -27873,10 +30290,12 @@ static int empm__tls_engine_new(empm__engine *e)
     int i;
     for (i = 0; tls != NULL && i < tls->npairs; i++)
         empm__process_hide(tls->pairs[i].key, EMPM__TLS_KEY_BYTES);
-    if (tls != NULL && tls->sessions != NULL)
+    if (tls != NULL && tls->sessions != NULL) {
+        empm__kv_serve(tls->sessions->kv, tls->cfg, "SSLSessionCacheSize");
         empm__tls_sweep_by(tls, empm__time_after(
                                     empm__now_ms(),
                                     tls->cfg->ssl_session_timeout_ms + 1));
+    }
     return EMPM_OK;
 }
 
@@ -27965,6 +30384,8 @@ static const empm__wing empm__tls_wing = EMPM__WING_OFF(empm__tls_check);
  *
  * source    mod_headers; RFC 9110 5.3 (lines of one name), 15.4.5 (304)
  * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_LOCATIONS
 
 enum empm__field_action { EMPM__FIELD_SET, EMPM__FIELD_APPEND, EMPM__FIELD_ADD,
                           EMPM__FIELD_SETIFEMPTY, EMPM__FIELD_UNSET };
@@ -28134,6 +30555,12 @@ static const empm__wing empm__fields_wing = {
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "headers",
     empm__fields_locate, NULL, empm__fields_leave
 };
+
+#else
+
+static const empm__wing empm__fields_wing = EMPM__WING_OFF(NULL);
+
+#endif
 
 /* ---------------------------------------------------------------------------
  * >>access -- CustomLog: a line for each request
@@ -30209,8 +32636,10 @@ static void empm__coding_accepted(const empm_request *req,
  * >>file-cache -- files that are kept open
  *
  * A file that is asked for again is found by its path, and is looked at with
- * stat() before it is used, so no answer is older than its request.
- * References keep a file open until the last answer has left.
+ * stat() before it is used, but not more often than once a millisecond: a file
+ * that everybody asks for costs no system call, and no answer shows what has
+ * been changed a moment before its request. References keep a file open until
+ * the last answer has left.
  * ------------------------------------------------------------------------- */
 
 #ifndef EMPM__FILE_REST_S          /* the tests have no time for this */
@@ -30218,6 +32647,7 @@ static void empm__coding_accepted(const empm_request *req,
 #  define EMPM__FILE_KEEP_MS 10000   /* kept so long after its last use */
 #  define EMPM__FILE_ABSENT_MS 1000  /* a coded file was not there */
 #  define EMPM__FILE_SCRIPT_MS 1000  /* a script that was there */
+#  define EMPM__FILE_SAME_MS 1       /* another file that was the same */
 #endif
 
 /* Fills in the numbers by which a file is known to be still the same. */
@@ -30248,6 +32678,14 @@ static uint64_t empm__file_scatter(uint64_t h) /* every bit by every bit */
  * EMPM__FILE_SCRIPT_MS says, since the back end, which reads it, finds for
  * itself what has changed. */
 #define EMPM__FILE_SCRIPT (-1)
+
+/* A look at the disk has found `f` at its path just now. */
+static void empm__file_believe(empm__file *f, uint32_t now_ms)
+{
+    const uint32_t ms = f->coding == EMPM__FILE_SCRIPT ? EMPM__FILE_SCRIPT_MS
+                                                       : EMPM__FILE_SAME_MS;
+    empm__store(&f->same_until_ms, empm__time_after(now_ms, ms));
+}
 
 /* Makes the ETag: a size and a hash of time and inode, and the coding, so that
  * no variant has that of another. The inode's number is a thing of ours, so it
@@ -30329,7 +32767,7 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     f->varies = coding > 0 || (root_fd >= 0 && w->s->codings[0] != 0 &&
                                !empm__coding_is_coded(path));
     f->absent = f->absent_until_ms = 0;
-    f->there_until_ms = empm__time_after(w->now_ms, EMPM__FILE_SCRIPT_MS);
+    empm__file_believe(f, w->now_ms);
     f->modified_s = (int64_t)st->st_mtime;
     if (f->modified_s > now)         /* RFC 9110 8.8.2.1 */
         f->modified_s = now;
@@ -30563,13 +33001,11 @@ static int empm__file_same(const empm__file *f)
 /* Is a file of the cache still the one of its path? */
 static int empm__file_stays(empm__file *f, uint32_t now_ms)
 {
-    if (f->coding == EMPM__FILE_SCRIPT &&
-        empm__time_until(empm__load(&f->there_until_ms), now_ms) > 0)
+    if (empm__time_until(empm__load(&f->same_until_ms), now_ms) > 0)
         return 1;
     if (!empm__file_same(f))
         return 0;
-    empm__store(&f->there_until_ms,
-                empm__time_after(now_ms, EMPM__FILE_SCRIPT_MS));
+    empm__file_believe(f, now_ms);
     return 1;
 }
 
@@ -31023,6 +33459,7 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
 typedef struct empm__error_document {
     int                status;
     const empm__route *route;        /* of the file; NULL: there is none */
+    empm__file        *asset;        /* the file, if it is compiled in */
     const char        *text;         /* or the path below its folder; NULL: the
                                         line of text */
 } empm__error_document;
@@ -31067,7 +33504,8 @@ static int empm__errors_find(const empm__routes *t, empm__error_document *d,
     }
     if (ok)
         d->route = empm__route_search(t, 0, &p, 0, "GET", NULL);
-    if (d->route == NULL || d->route->user->kind != EMPM__ROUTE_FILES)
+    if (d->route == NULL || (d->route->user->kind != EMPM__ROUTE_FILES &&
+                             d->route->user->kind != EMPM__ROUTE_ASSETS))
         ok = 0;
     for (i = ok ? d->route->nsegs - 1 : 0; ok && i < p.n; i++) {
         ok = empm__file_segment_is_name(p.seg[i], p.len[i]);
@@ -31139,10 +33577,15 @@ static int empm__errors_file(empm_request *req, const empm__error_document *d)
     script = req->w->s->run_script != NULL &&
              req->w->s->run_script(req, NULL, d->text);
     req->route = own;
-    if (script || d->route->root_fd < 0)
+    if (script || (d->route->root_fd < 0 && d->asset == NULL))
         return empm__errors_fault(req, d->text, script ? "is a script"
-                                                       : "has no folder");
-    f = empm__file_open(req, d->route->root_fd, d->text, 0, &status);
+                                  : d->route->assets != NULL
+                                      ? "is not among the assets"
+                                      : "has no folder");
+    if ((f = d->asset) != NULL)
+        __atomic_add_fetch(&f->refs, 1u, __ATOMIC_RELAXED);
+    else
+        f = empm__file_open(req, d->route->root_fd, d->text, 0, &status);
     if (f == NULL)
         return status == 0 ||
                empm__errors_fault(req, d->text, "is no file that can be read");
@@ -31205,7 +33648,7 @@ static int empm__errors_new(empm_server *s, empm__report *rep)
         if (*is == '/' && !empm__errors_find(&s->routes, d, text)) {
             empm__report_say(rep, empm__config_correction_level(s->cfg), 5141,
                              "ErrorDocument %s: is no file that a route of "
-                             "EMPM_FILES can serve", rows[i]);
+                             "EMPM_FILES or EMPM_ASSETS can serve", rows[i]);
             d->text = NULL;
         }
         text += strlen(rows[i]) + 1;
@@ -31563,14 +34006,15 @@ static int empm__assets_make(empm__file *f, const empm_asset *a,
 /* Makes file i a variant of the one whose name it has with the extension of a
  * coding, if Precompressed has that: the same bytes, as another representation
  * of that file. Returns as above. */
-static int empm__assets_pair(const empm_server *s, struct empm__assets *t,
-                             size_t i, const char *cache_control)
+static int empm__assets_pair(const unsigned char *codings,
+                             struct empm__assets *t, size_t i,
+                             const char *cache_control)
 {
     const empm__file *is = &t->list[i];
     const int coding = empm__coding_is_coded(is->path);
     empm__file *of, *coded = &t->list[t->n + i];
     size_t n, at;
-    if (coding == 0 || strchr((const char *)s->codings, coding) == NULL)
+    if (coding == 0 || strchr((const char *)codings, coding) == NULL)
         return 1;
     n = strlen(is->path) - strlen(empm__coding_names[coding].ext);
     at = empm__assets_place(t, is->path, n, '\0');
@@ -31589,34 +34033,36 @@ static int empm__assets_pair(const empm_server *s, struct empm__assets *t,
            empm__assets_fields(coded, cache_control);
 }
 
-/* Makes the files of a route. Returns EMPM_OK, EMPM_ENOMEM, or EMPM_EINVAL: a
- * row that is wrong has been said. */
-static int empm__assets_new(empm_server *s, empm__route *route,
-                            empm__report *rep)
+/* Makes the files of a route; *out is the caller's to free, after a fault, too.
+ * Returns EMPM_OK, EMPM_ENOMEM, or EMPM_EINVAL: a row that is wrong has been
+ * said. */
+static int empm__assets_new(struct empm__assets **out, const empm_route *route,
+                            const empm__chars *chars,
+                            const struct empm__types *types,
+                            const unsigned char *codings, empm__report *rep)
 {
     static const char long_fields[] = "its type and Cache-Control are no field "
                                       "values of 200 bytes together";
-    const empm_asset *table = (const empm_asset *)route->user->user;
-    const char *cache = route->user->root, *why = NULL, *path = "";
+    const empm_asset *table = (const empm_asset *)route->user;
+    const char *cache = route->root, *why = NULL, *path = "";
     struct empm__assets *t;
     size_t n = 0, i;
     while (table[n].path != NULL)
         n++;
     t = (struct empm__assets *)EMPM_MALLOC(sizeof *t + 2 * n * sizeof *t->list);
+    *out = t;
     if (t == NULL)
         return EMPM_ENOMEM;
     t->n = n;
     t->list = (empm__file *)(void *)(t + 1);
-    route->assets = t;
     for (i = 0; i < n && why == NULL; i++) {
         const char *type = table[i].type != NULL ? table[i].type : "";
         path = table[i].path;
         if (*path == '\0' || *path == '/')
             why = "has no path below the route";
-        else if (!empm__chars_all(&s->chars, cache, strlen(cache),
-                                  EMPM__VCHAR) ||
-                 !empm__chars_all(&s->chars, type, strlen(type), EMPM__VCHAR) ||
-                 !empm__assets_make(&t->list[i], &table[i], cache, s->types))
+        else if (!empm__chars_all(chars, cache, strlen(cache), EMPM__VCHAR) ||
+                 !empm__chars_all(chars, type, strlen(type), EMPM__VCHAR) ||
+                 !empm__assets_make(&t->list[i], &table[i], cache, types))
             why = long_fields;
     }
     if (why == NULL) {
@@ -31625,7 +34071,7 @@ static int empm__assets_new(empm_server *s, empm__route *route,
             if (strcmp(t->list[i - 1].path, path = t->list[i].path) == 0)
                 why = "is there twice";
         for (i = 0; i < n && why == NULL; i++)
-            if (!empm__assets_pair(s, t, i, cache)) {
+            if (!empm__assets_pair(codings, t, i, cache)) {
                 path = t->list[i].path;
                 why = long_fields;
             }
@@ -31633,8 +34079,16 @@ static int empm__assets_new(empm_server *s, empm__route *route,
     if (why == NULL)
         return EMPM_OK;
     empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": asset \"%s\": "
-                     "%s", route->user->pattern, path, why);
+                     "%s", route->pattern, path, why);
     return EMPM_EINVAL;
+}
+
+/* Returns the file of this path, or NULL. */
+static empm__file *empm__assets_find(const struct empm__assets *t,
+                                     const char *path)
+{
+    const size_t i = empm__assets_place(t, path, strlen(path), '\0');
+    return i < t->n && strcmp(t->list[i].path, path) == 0 ? &t->list[i] : NULL;
 }
 
 /* As empm__file_open(): a file with a reference, or NULL and *status, which is
@@ -31644,9 +34098,9 @@ static empm__file *empm__assets_open(empm_request *req, const char *path,
 {
     const struct empm__assets *t = req->route->assets;
     const size_t n = strlen(path);
-    size_t i = empm__assets_place(t, path, n, '\0');
-    if (i < t->n && strcmp(t->list[i].path, path) == 0) {
-        empm__file *f = &t->list[i];
+    empm__file *f = empm__assets_find(t, path);
+    size_t i;
+    if (f != NULL) {
         char *end;
         /* what others have set goes first, and the fields of the file are then
          * set one by one: this one is not among them */
@@ -31847,7 +34301,14 @@ static int empm__files_serve_else(empm_request *req, void *user)
     return status == 404 ? req->route->user->handler(req, user) : status;
 }
 
-/* --- the wing ------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>files-wing -- what is wrong with settings of files, and the hooks
+ *
+ * Folders, names and tables are looked at before a server has them, by the
+ * functions that then make them: so -t, a start and a reload say the same. A
+ * build without files names each setting that would need them, rather than
+ * serve without it.
+ * ------------------------------------------------------------------------- */
 
 /* Says what is wrong with the names of DirectoryIndex and FallbackResource:
  * they are put behind a folder's path as they are, and must not leave it. */
@@ -31938,6 +34399,23 @@ static void empm__files_check_folders(const empm_config *cfg,
                                                        sizeof full), rep);
 }
 
+/* Says what is wrong with tables of EMPM_ASSETS, by making their files. */
+static void empm__files_check_assets(const empm_config *cfg,
+                                     const empm__chars *chars,
+                                     const struct empm__types *types,
+                                     const unsigned char *codings,
+                                     empm__report *rep)
+{
+    size_t i;
+    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
+         i++) {
+        struct empm__assets *t = NULL;
+        if (cfg->routes[i].kind == EMPM__ROUTE_ASSETS)
+            empm__assets_new(&t, &cfg->routes[i], chars, types, codings, rep);
+        EMPM_FREE(t);
+    }
+}
+
 /* Says what is wrong with folders, names and settings. */
 static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
@@ -31946,13 +34424,25 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
     struct empm__types *types;
     empm__files_check_folders(cfg, rep);
     empm__files_check_names(cfg, rep);
-    if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK)
-        EMPM_FREE(types);
     empm__errors_check(cfg, rep);
     if (empm__coding_order(cfg->precompressed, order) < 0)
         empm__report_say(rep, EMPM_LOG_ERROR, 5140, "Precompressed %.200s: "
                          "takes br, zstd and gzip, each once",
                          cfg->precompressed);
+    if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK) {
+        empm__files_check_assets(cfg, chars, types, order, rep);
+        EMPM_FREE(types);
+    }
+}
+
+/* Finds the files of ErrorDocument that are compiled in. */
+static void empm__files_find_errors(struct empm__errors *e)
+{
+    int i;
+    for (i = 0; i < e->n; i++)
+        if (e->list[i].route != NULL && e->list[i].route->assets != NULL)
+            e->list[i].asset = empm__assets_find(e->list[i].route->assets,
+                                                 e->list[i].text);
 }
 
 /* Opens the folder of each route that serves files, and puts its handler in.
@@ -31972,7 +34462,8 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
         const char *dir = route->user->root;
         if (route->user->kind == EMPM__ROUTE_ASSETS) {
             route->handler = empm__files_serve;
-            if ((r = empm__assets_new(s, route, rep)) < 0)
+            if ((r = empm__assets_new(&route->assets, route->user, &s->chars,
+                                      s->types, s->codings, rep)) < 0)
                 return r;
         }
         if (route->user->kind != EMPM__ROUTE_FILES)
@@ -31992,7 +34483,10 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
         }
     }
     s->send_below = empm__files_send_below;
-    return r == EMPM_OK ? empm__errors_new(s, rep) : r;
+    if (r == EMPM_OK && (r = empm__errors_new(s, rep)) == EMPM_OK &&
+        s->errors != NULL)
+        empm__files_find_errors(s->errors);
+    return r;
 }
 
 /* Folders are closed with their routes. */
@@ -32075,6 +34569,9 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                          "without files");
     if (cfg->alias[0] != NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5143, "Alias: built without "
+                         "files");
+    if (cfg->x_send_file)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile: built without "
                          "files");
     for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
          i++)
@@ -34515,10 +37012,6 @@ static void empm__fcgi_check_send_file(const empm_config *cfg,
     struct stat st;
     if (!cfg->x_send_file)
         return;
-#ifdef EVENTMPM_NO_FILES
-    empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile: built without "
-                     "files");
-#endif
     if (dir == NULL) {
         empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile wants "
                          "XSendFilePath, the folder of the files");
@@ -34933,6 +37426,7 @@ typedef struct empm__snapshot {
     uint64_t generation, reloads, failed_reloads, died;
     uint64_t crashes, routes_closed, nroutes;
     uint64_t serving, stopping;        /* children */
+    uint64_t listeners;                /* of events, in all children */
     uint64_t wait_us, load_percent[3], cpu_us[4], cpu_all_us;
     EMPM__COUNTER_LIST(EMPM__SNAPSHOT_TOTAL, EMPM__SNAPSHOT_TOTAL)
     empm__snapshot_child   all, *children;
@@ -35001,7 +37495,7 @@ static void empm__snapshot_child_take(const empm_server *s,
 {
     const empm__score_child *ch = empm__score_at(&s->score, to->slot);
     const uint64_t now_us = empm__now_us();
-    uint32_t by_state[EMPM__STATES];
+    uint32_t by_state[EMPM__STATES], listeners = 0;
     int t, k;
     to->leaving |= empm__load(&ch->stopping) != 0;
     to->paused = (empm__load(&ch->paused) & ~(uint32_t)EMPM__PAUSE_TURN) != 0;
@@ -35026,6 +37520,7 @@ static void empm__snapshot_child_take(const empm_server *s,
         empm__snapshot_worker *sw = &seen->workers[seen->all.nworkers];
         for (k = 0; k < EMPM__STATES; k++)
             by_state[k] += empm__load(&w->parked[k]);
+        listeners += empm__load(&w->listeners);
         /* a place beyond ThreadsPerChild that no worker has */
         if (at == NULL && t >= s->cfg->threads_per_child)
             continue;
@@ -35045,6 +37540,7 @@ static void empm__snapshot_child_take(const empm_server *s,
     /* differences of counters that others write meanwhile */
     for (k = 0; k < EMPM__STATES; k++)
         to->by_state[k] = (int32_t)by_state[k] > 0 ? by_state[k] : 0;
+    seen->listeners += (int32_t)listeners > 0 ? listeners : 0;
 }
 
 /* Adds the totals of a slot. They stay there from one child to the next (those
@@ -35327,6 +37823,8 @@ static const empm__metric empm__metrics[] = {
                 "Connections that are ready and wait for a worker"),
     EMPM__SECONDS("queue_wait_seconds", "QueueWait", wait_us,
                   "How long the oldest of them has waited, about"),
+    EMPM__GAUGE("event_streams", "EventStreams", listeners,
+                "Listeners of events (empm_events) that are connected"),
     EMPM__COUNTER_LIST(EMPM__COUNTER_ROW, EMPM__COUNTER_ROW)
     EMPM__CPU("user", 0, "Processor time: of the parent, or of all if there is "
               "none, and of its children"),
@@ -36217,6 +38715,10 @@ static void empm__status_show_cards(empm_request *req,
                                                       seen->load_percent[0],
                                                       100, 2),
                            "load of the host");
+    if (seen->listeners > 0 || seen->events_sent > 0) {
+        text[empm__format_u64(text, seen->listeners)] = '\0';
+        empm__status_show_card(req, text, "listen to events");
+    }
     empm_printf(req, "</div>\n");
 }
 
@@ -36342,9 +38844,18 @@ static const empm__wing *const *empm__wings(void)
         &empm__forms_wing,
         /* a preflight has no user, and a user may only try so often */
         &empm__cors_wing, &empm__rate_wing, &empm__auth_wing,
-        &empm__session_wing, NULL
+        &empm__session_wing, &empm__ws_wing, NULL
     };
     return wings;
+}
+
+/* What the records' field `protocol` means; no record that runs has FREE. */
+static const empm__protocol *empm__protocol_of(const empm__conn *c)
+{
+    static const empm__protocol *const list[EMPM__PROTOCOLS] = {
+        &empm__http1, &empm__http1, &EMPM__LINK_PROTOCOL
+    };
+    return list[empm__load(&c->protocol)];
 }
 
 #ifdef EVENTMPM_TEST
@@ -36414,7 +38925,8 @@ static ssize_t empm__test_recv(empm__worker *w, empm__conn *c, void *buf,
     return n > 0 || t->in_ended ? (ssize_t)n : (ssize_t)EMPM__WANTS_IN;
 }
 
-/* Returns where n more bytes of output go; NULL: there is no room for them. */
+/* Returns where n more bytes of output go, and a NUL behind them; NULL: there
+ * is no room for them. */
 static char *empm__test_room(empm_test *t, size_t n)
 {
     size_t cap = t->out_cap > 0 ? t->out_cap : 4096;
@@ -36423,7 +38935,7 @@ static char *empm__test_room(empm_test *t, size_t n)
         t->overflown = EMPM_EFULL;
         return NULL;
     }
-    while (cap - t->out_len < n)
+    while (cap - t->out_len <= n)
         cap *= 2;
     if (cap != t->out_cap) {
         more = (char *)EMPM_REALLOC(t->out, cap);
@@ -36456,6 +38968,7 @@ static ssize_t empm__test_send(empm__worker *w, empm__conn *c,
         }
         memcpy(to, v[i].iov_base, v[i].iov_len);
         t->out_len += v[i].iov_len;
+        t->out[t->out_len] = '\0';
         sum += (ssize_t)v[i].iov_len;
     }
     *wire += sum;
@@ -36479,6 +38992,7 @@ static ssize_t empm__test_file(empm__worker *w, empm__conn *c, int fd,
     if (r <= 0)
         return r < 0 ? (ssize_t)EMPM__LOST : 0;
     t->out_len += (size_t)r;
+    t->out[t->out_len] = '\0';
     *off += r;
     *wire += r;
     return r;
@@ -36712,7 +39226,8 @@ static void empm__test_round(empm_test *t, uint32_t until_ms)
         empm__conn_run(&e->workers[0], job);
     }
     /* the record has gone back to the slab, and could be another's */
-    if (t->index != EMPM__NIL && empm__test_conn(t)->protocol == EMPM__FREE)
+    if (t->index != EMPM__NIL &&
+        empm__load(&empm__test_conn(t)->protocol) == EMPM__FREE)
         t->index = EMPM__NIL;
 }
 
@@ -37002,6 +39517,7 @@ EMPM_API int empm_test_close(empm_test *t)
             r = empm__test_leaks(t);
         if (t->hooked == 2 && cfg->on_thread_stop != NULL)
             cfg->on_thread_stop(t->s, e->workers[0].thread_data, cfg->user);
+        empm__store(&e->stopping, (uint32_t)EMPM__ORDER_STOP);
         if (t->hooked >= 1 && cfg->on_child_stop != NULL)
             cfg->on_child_stop(t->s, cfg->user);
         /* what a worker's thread frees at its end: there was no thread */
@@ -37205,9 +39721,9 @@ static void empm__signals_restore(empm__signal_set *set)
     set->taken = 0;
 }
 
-#ifndef EVENTMPM_NO_FORK
 /* In a forked process: the defaults of all signals that `set` has taken.
  * `keep`: those that the starter of the server ignored stay ignored. */
+EMPM__OPTIONAL
 static void empm__signals_default(const empm__signal_set *set, int keep)
 {
     size_t i;
@@ -37215,7 +39731,6 @@ static void empm__signals_default(const empm__signal_set *set, int keep)
         signal(empm__signals_at(set, i),
                keep && set->old[i].sa_handler == SIG_IGN ? SIG_IGN : SIG_DFL);
 }
-#endif
 
 typedef struct empm__source {        /* where configurations come from */
     const empm_config *base;         /* as the program has set it */
@@ -37338,7 +39853,7 @@ static int empm__orders_next_byte(const int *fds, int n, int64_t ms,
  * the environment, so that programs of handlers do not speak for the server.
  * Here are also the instants of processes, and how a stop goes on.
  *
- * A unit of its, with PidFile below /run/server and logs below /var/log/server:
+ * A unit for it, with PidFile below /run/server and logs below /var/log/server:
  *
  *     [Service]
  *     Type=notify
@@ -41564,6 +44079,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5501  SharedStoreSize is set, and this build has no store
  *   5502  no memory for the shared store
  *   5503  SharedStoreSize cannot change in a reload
+ *   5504  a process has damaged memory that it shares with others
  *   5600  a Listen has tls, and this build or the settings have not
  *   5601  SSLCertificateFile or SSLCertificateKeyFile cannot be used
  *   5602  SSLCertificateFile has no certificate that can be read
@@ -41608,6 +44124,10 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5831  SessionCookieName is no token
  *   5832  that a session is logged out cannot be remembered
  *   5833  the system gives no random bytes: no session can begin
+ *   6001  the Origin of a WebSocket is not allowed: 403
+ *   6002  a WebSocket is closed for what it has sent, and the code
+ *   6003  a WebSocket has given no sign of life, and is dropped
+ *   6004  empm_ws_close() has been called with what cannot be sent
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------

@@ -21,7 +21,7 @@
  *   of platform descriptors                        in tools
  *   of settings values directives check            in config
  *   of limits users                                in config
- *   of form-parts                                  in forms
+ *   of form-parts form-calls                       in forms
  *   of logs                                        in log
  *   of score metrics page                          in status
  *   of inbox poller steps                          in conn
@@ -32,6 +32,8 @@
  *   of listener                                    in load
  *   of notes                                       in request
  *   of protocol                                    in response
+ *   of links link-state upgrade websocket-bytes    in websocket
+ *   of websocket-frames                            in websocket
  *   of reading                                     in time
  *   of reading-body                                in body
  *   of handling                                    in suspend
@@ -83,7 +85,10 @@ static void  test_free(void *p);
 /* Sanitizers make frames larger. */
 #define EMPM__STACK_LEAST 65536
 
-/* Files are kept at once, and for half a second. */
+/* Files are kept at once, and for half a second. A test says for how long one
+ * is not looked at; the others change files and ask at once. */
+static int g_file_same_ms;
+#define EMPM__FILE_SAME_MS (uint32_t)empm__load(&g_file_same_ms)
 #define EMPM__FILE_REST_S  -5
 #define EMPM__FILE_KEEP_MS 500
 #define EMPM__FILE_ABSENT_MS 40
@@ -4872,6 +4877,11 @@ TEST(config, every_directive_from_a_file)
         { "KeepAlive", "off", "0" }, { "KeepAliveTimeout", "100ms", "100" },
         { "MaxKeepAliveRequests", "0", "0" },
         { "ResponseMinRate", "0", "0" }, { "ResponseMinRate", "9", "9" },
+        { "LimitWebSocketMessage", "2048", "2048" },
+        { "WebSocketQueue", "2048", "2048" },
+        { "WebSocketMaxQueued", "99999", "99999" },
+        { "WebSocketPingInterval", "2", "2000" },
+        { "WebSocketDrain", "2", "2000" }, { "MaxWebSockets", "3", "3" },
         { "EventHeartbeat", "2", "2000" }, { "EventQueue", "2048", "2048" },
         { "EventSkip", "On", "1" },
         { "RequestReadTimeout", "header=7", "7000" },
@@ -5886,6 +5896,9 @@ TEST(config, locations)
         { "/{x Require local", 5105, "location \"/{x\" in row 2" },
         { "/a/ Timeout 5", 5125, "Timeout cannot be set for a location" },
         { "/a/ Require wisdom", 5123, "Require wisdom: must be all granted" },
+        { "PUT /a/", 5123, "wants a path, a directive" },
+        { "PUT /a/ Timeout 5", 5125, "Location PUT /a/: Timeout cannot" },
+        { "PUT /a/{$} Require local", 0, NULL },
         { "/a Require local", 0, NULL }, { "\"PUT /a/{$}\" Require local", 0,
                                            NULL }
     };
@@ -7248,6 +7261,7 @@ TEST(transport, one_that_does_all_it_may)
  *   EMPTY_FIRST             QUEUE: listen when the batch is taken, not the
  *                           queue
  *   NO_TICK                 QUEUE: who is stuck does not count as running
+ *   ROLE_KEPT               QUEUE: the standby leaves the role to who is back
  *   NO_RING                 MOVE: who stops looking rings
  *   NO_LOOK                 MOVE: who looks again sees what waits
  *   NO_TICK                 MOVE: jobs behind a busy worker are given away
@@ -7331,6 +7345,7 @@ TEST(transport, one_that_does_all_it_may)
  *   FAIL safe -DQUEUE -DMUT_STANDBY_NOT_WOKEN
  *   FAIL safe -DQUEUE -DMUT_NO_TICK
  *   FAIL safe -DQUEUE -DMUT_EMPTY_FIRST
+ *   FAIL safe -DQUEUE -DMUT_ROLE_KEPT
  *   ok   safe -DMOVE -DREQS=2
  *   ok   safe -DMOVE -DREQS=2 -DDEATHS=1
  *   FAIL safe -DMOVE -DMUT_NO_RING
@@ -7662,9 +7677,10 @@ inline stop_running(who)
 inline round(me)                    /* empm__listener_run() */
 {
     d_step { (events > 0 || (me != STANDBY && queued > 0)) ->
-        queued = queued + events; events = 0; batch = queued; waited = 0;
+        queued = queued + events; events = 0; waited = 0;
         IF(me != STANDBY, seeks[me] = 1; searching++);
-        listening = NOBODY;
+        IF(me != STANDBY || (!NO_ONE_RUNS && !ON(MUT_ROLE_KEPT)),
+           batch = queued; listening = NOBODY);
         unlock_queue(1) }
 }
 
@@ -8511,6 +8527,36 @@ SERVED(route, locations, "Location / Require all granted; "
         cl_open(c, f);
         cl_printf(c, "%s HTTP/1.1\r\nHost: a\r\n\r\n", rows[i].ask);
         CHECK_INT(cl_reply(c), rows[i].status);
+    }
+}
+
+/* "/a" and "/a/" may both be locations: what is below is in the second, which
+ * is within the first, wherever the two stand. */
+LIVE(route, locations_of_a_folder_and_what_is_below)
+{
+    static const struct { const char *lines; int statuses[3]; } rows[] = {
+        { "Location /hello Require all denied; "
+          "Location /hello/ Require all granted", { 403, 200, 200 } },
+        { "Location /hello/ Require all granted; "
+          "Location /hello Require all denied", { 403, 403, 403 } },
+        { "Location /hello/ Require all denied; "
+          "Location /hello Require all granted; "
+          "Location /hello/b Require all denied", { 200, 200, 403 } },
+        { "Location /hello/b Require all granted; "
+          "Location /hello Require all denied; "
+          "Location /hello/ Require all granted", { 403, 200, 200 } }
+    };
+
+    EACH(rows, i) {
+        fixture f;
+        fx_init(&f);
+        context("%s", rows[i].lines);
+        if (!fx_set(&f, rows[i].lines) || !fx_up(&f))
+            return;
+        CHECK_INT(get_status(&f, "/hello"), rows[i].statuses[0]);
+        CHECK_INT(get_status(&f, "/hello/a"), rows[i].statuses[1]);
+        CHECK_INT(get_status(&f, "/hello/b"), rows[i].statuses[2]);
+        fx_down(&f);
     }
 }
 
@@ -13396,9 +13442,9 @@ TEST(store, its_end_believes_nothing_in_it)
 
     if (kv == NULL)
         return;
-    more = (unsigned char *)kv + (KV_BYTES + 4095) / 4096 * 4096;
-    memset((void *)kv, 0x7f, 256);
-    empm__kv_free(kv, KV_BYTES);
+    more = kv->shared + (KV_BYTES + 4095) / 4096 * 4096;
+    memset(kv->shared, 0x7f, KV_BYTES);
+    empm__kv_free(kv);
     at = mmap(more - 4096, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     /* the last page is free again */
     CHECK(at == more - 4096 || g_slow >= 8);
@@ -13531,7 +13577,7 @@ TEST(store, calls_and_their_results)
         kv_check(kv, empm__kv_shard_at(kv, 0));
     }
     no_context();
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* Key and value share the room of an item, and every write has a version that
@@ -13570,7 +13616,20 @@ TEST(store, lengths_and_versions)
     CHECK_INT(empm__kv_put(kv, in, 1, &second, "d", 1, 0, 1), EMPM_EGONE);
     CHECK_INT(empm__kv_put(kv, in, 1, &none, "b", 1, 0, 1), EMPM_OK);
     CHECK_INT(empm__kv_put(kv, in, 1, &second, "d", 1, 0, 1), EMPM_EGONE);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
+}
+
+/* Leaves the lock of a shard to nobody, as a process that is killed. */
+static void kv_orphan(empm__kv *kv)
+{
+    const pid_t pid = fork();
+    int st;
+
+    if (pid == 0) {
+        empm__kv_lock(kv, empm__kv_shard_at(kv, 0));
+        _exit(0);
+    }
+    CHECK(pid > 0 && waitpid(pid, &st, 0) == pid);
 }
 
 /* A version never repeats, even after a writer that was killed while it wrote
@@ -13588,13 +13647,13 @@ TEST(store, versions_never_come_back)
     for (i = 0; kv != NULL && i < EMPM__COUNT(torn); i++) {
         empm__kv_shard *sh = empm__kv_shard_at(kv, 0);
         sh->version = torn[i];
-        empm__kv_mend(kv, sh);
+        kv_orphan(kv);
         CHECK_INT(empm__kv_put(kv, "a", 1, NULL, "1", 1, 0, 1), EMPM_OK);
         CHECK_INT(empm__kv_get(kv, "a", 1, NULL, 0, NULL, &version, 1),
                   EMPM_EFULL);
         CHECK(version > torn[0]);
     }
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* A store of any size stays within its memory and uses at least four fifths of
@@ -13616,7 +13675,7 @@ TEST(store, every_size_uses_its_memory_and_no_more)
             end = (size_t)(empm__kv_data(kv, empm__kv_shard_at(kv,
                                                                kv->shards - 1),
                                          (uint8_t)kv->slots) -
-                           (unsigned char *)kv) + room;
+                           kv->shared) + room;
             CHECK(end <= bytes);
             CHECK(kv->slots >= 2 && kv->slots <= EMPM__KV_SLOTS);
             if (room >= 512 && bytes > 64000)
@@ -13625,7 +13684,7 @@ TEST(store, every_size_uses_its_memory_and_no_more)
                         EMPM_OK; k++)
                 CHECK(k < kv->shards * kv->slots);
             CHECK(k >= kv->shards * (kv->slots - 1) / 3);
-            empm__kv_free(kv, bytes);
+            empm__kv_free(kv);
         }
     no_context();
 }
@@ -13666,7 +13725,7 @@ TEST(store, full_of_what_never_expires)
     for (k = 0; k <= n; k++)
         CHECK_INT(empm__kv_get(kv, &k, sizeof k, NULL, 0, NULL, NULL, 1) ==
                   EMPM_EGONE, k == 0 || k == 7);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* In a full shard the owner that has most of it gives way: one that fills it
@@ -13697,7 +13756,7 @@ TEST(store, a_full_shard_is_shared_fairly)
     for (k = 0; k < 13; k = k == 2 ? 10 : k + 1)
         CHECK_INT(empm__kv_get(kv, &k, sizeof k, NULL, 0, NULL, NULL, now),
                   EMPM_OK);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* What has expired gives way before anything that has not, whoever has it. */
@@ -13720,13 +13779,13 @@ TEST(store, what_has_expired_goes_first)
     while (n-- > 100)
         CHECK_INT(empm__kv_get(kv, &n, sizeof n, NULL, 0, NULL, NULL, 50),
                   EMPM_OK);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* Does the store's memory have these 16 bytes, how often? */
 static int kv_has(const empm__kv *kv, const char *secret)
 {
-    const char *p = (const char *)kv, *end = p + KV_BYTES - 16;
+    const char *p = (const char *)kv->shared, *end = p + KV_BYTES - 16;
     int n = 0;
 
     for (; p <= end; p++)
@@ -13765,7 +13824,7 @@ TEST(store, what_has_gone_is_wiped)
         CHECK_INT(empm__kv_put(kv, &n, sizeof n, NULL, NULL, 0, 1000, 1),
                   EMPM_OK);
     CHECK_INT(kv_has(kv, secrets[3] + 1), 0);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* --- against a plain array ------------------------------------------------ */
@@ -13900,7 +13959,238 @@ TEST(store, does_what_a_plain_array_does)
         kv_check(kv, empm__kv_shard_at(kv, 0));
     }
     no_context();
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
+}
+
+/* --- damage --------------------------------------------------------------- */
+
+/* What is written into a shard that holds three keys of one list, a key of
+ * another list and some free slots, in whose free list nothing has been yet. */
+enum { HURT_HEAD, HURT_NEXT, HURT_LAST_NEXT, HURT_KEY_LEN, HURT_LEN, HURT_HASH,
+       HURT_FREE, HURT_FREE_NEXT, HURT_FREE_KEY_LEN, HURT_OWNER, HURT_VERSION,
+       HURT_VERSIONS, HURT_EXPIRES, HURT_ALL };
+enum { HURT_SELF = -1, HURT_FIRST = -2, HURT_OTHER = -3, HURT_UNUSED = -4,
+       HURT_BEYOND = -5, HURT_USED = -6 };
+
+typedef struct hurt {
+    const char *what;
+    int         field, value;        /* HURT_SELF...: the number of a slot */
+    int         found;
+} hurt;
+
+static const hurt hurts[] = {
+    { "nothing",                         HURT_OWNER, 0, 0 },
+    { "a head beyond the slots",         HURT_HEAD, HURT_BEYOND, 1 },
+    { "the last number as head",         HURT_HEAD, 255, 1 },
+    { "a free slot as head",             HURT_HEAD, HURT_UNUSED, 1 },
+    { "another list as head",            HURT_HEAD, HURT_OTHER, 1 },
+    { "no head: three slots are lost",   HURT_HEAD, 0, 1 },
+    { "a slot that follows itself",      HURT_NEXT, HURT_SELF, 1 },
+    { "a circle of three",               HURT_LAST_NEXT, HURT_FIRST, 1 },
+    { "a list that leads into another",  HURT_LAST_NEXT, HURT_OTHER, 1 },
+    { "a list that leads to free slots", HURT_LAST_NEXT, HURT_UNUSED, 1 },
+    { "a list that leads nowhere",       HURT_LAST_NEXT, HURT_BEYOND, 1 },
+    { "a list that ends early",          HURT_NEXT, 0, 1 },
+    { "no key",                          HURT_KEY_LEN, 0, 1 },
+    { "a key beyond the room",           HURT_KEY_LEN, 513, 1 },
+    { "a key of 65535 bytes",            HURT_KEY_LEN, 65535, 1 },
+    { "a value beyond the room",         HURT_LEN, 512, 1 },
+    { "a value of 65535 bytes",          HURT_LEN, 65535, 1 },
+    { "the hash of another list",        HURT_HASH, 1, 1 },
+    { "another hash",                    HURT_HASH, 256, 0 },
+    { "no free slot",                    HURT_FREE, 0, 1 },
+    { "a free slot beyond them all",     HURT_FREE, HURT_BEYOND, 1 },
+    { "a free slot that is used",        HURT_FREE, HURT_USED, 1 },
+    { "free slots in a circle",          HURT_FREE_NEXT, HURT_SELF, 1 },
+    { "free slots that lead into use",   HURT_FREE_NEXT, HURT_USED, 1 },
+    { "free slots that lead nowhere",    HURT_FREE_NEXT, 255, 1 },
+    { "free slots that end early",       HURT_FREE_NEXT, 0, 1 },
+    { "a free slot with a key",          HURT_FREE_KEY_LEN, 3, 1 },
+    { "an owner",                        HURT_OWNER, 77, 0 },
+    { "a version",                       HURT_VERSION, 1, 0 },
+    { "the last version",                HURT_VERSIONS, 0, 0 },
+    { "an end that is over",             HURT_EXPIRES, 1, 0 },
+    { "ones everywhere",                 HURT_ALL, 0xff, 1 },
+    { "a pattern everywhere",            HURT_ALL, 0x7f, 1 },
+    { "small numbers everywhere",        HURT_ALL, 3, 1 },
+    { "chance everywhere",               HURT_ALL, 256, 1 }
+};
+
+/* Does it to the list of `first`, whose second slot is in the middle. */
+static void hurt_do(empm__kv *kv, const hurt *h, uint32_t list, uint8_t other)
+{
+    empm__kv_shard *sh = empm__kv_shard_at(kv, 0);
+    const uint8_t first = sh->heads[list], middle = sh->slots[first].next;
+    const uint8_t last = sh->slots[middle].next, unused = sh->free;
+    empm__kv_slot *s = &sh->slots[middle];
+    uint32_t seed = 815;
+    size_t i;
+    int to = h->value;
+
+    switch (to) {
+    case HURT_SELF:   to = h->field == HURT_FREE_NEXT ? unused : middle; break;
+    case HURT_FIRST:  to = first;                                        break;
+    case HURT_OTHER:  to = other;                                        break;
+    case HURT_UNUSED: to = unused;                                       break;
+    case HURT_BEYOND: to = (int)kv->slots + 1;                           break;
+    case HURT_USED:   to = last;                                         break;
+    default:                                                             break;
+    }
+    switch (h->field) {
+    case HURT_HEAD:         sh->heads[list] = (uint8_t)to;               break;
+    case HURT_NEXT:         s->next = (uint8_t)to;                       break;
+    case HURT_LAST_NEXT:    sh->slots[last].next = (uint8_t)to;          break;
+    case HURT_KEY_LEN:      s->key_len = (uint16_t)to;                   break;
+    case HURT_LEN:          s->len = (uint16_t)to;                       break;
+    case HURT_HASH:         s->hash ^= (uint32_t)to;                     break;
+    case HURT_FREE:         sh->free = (uint8_t)to;                      break;
+    case HURT_FREE_NEXT:    sh->slots[unused].next = (uint8_t)to;        break;
+    case HURT_FREE_KEY_LEN: sh->slots[unused].key_len = (uint16_t)to;    break;
+    case HURT_OWNER:        s->owner = (uint8_t)to;                      break;
+    case HURT_VERSION:      s->version = (uint64_t)to;                   break;
+    case HURT_VERSIONS:     sh->version = (uint64_t)to;                  break;
+    case HURT_EXPIRES:      s->expires_ms = (uint64_t)to;                break;
+    case HURT_ALL:                       /* but the lock */
+        for (i = sizeof sh->lock; i < KV_BYTES - 64; i++)
+            kv->shared[i] = (unsigned char)(to < 256 ? to
+                                            : (int)model_random(&seed, 256));
+        break;
+    default:
+        break;
+    }
+}
+
+static int g_hurt_lines;
+
+static void hurt_log(enum empm_log_level level, const char *line, void *user)
+{
+    (void)user;
+    if (CHECK_INT(level, EMPM_LOG_ERROR))
+        CHECK(strncmp(line, "EMPM5504: SharedStoreSize: ", 27) == 0);
+    g_hurt_lines++;
+}
+
+/* A key is there with its value, or it has gone; never with another one. */
+static void hurt_check(empm__kv *kv, const int *keys, int n)
+{
+    int k, value;
+    size_t len;
+
+    for (k = 0; k < n; k++) {
+        const int r = empm__kv_get(kv, &keys[k], sizeof keys[k], &value,
+                                   sizeof value, &len, NULL, 10);
+        if (r != EMPM_EGONE && CHECK_INT(r, EMPM_OK))
+            CHECK(len == sizeof value && value == keys[k] * 3);
+    }
+}
+
+/* One damage, which the call `op` is the first to meet. */
+static void hurt_one(const hurt *h, int op)
+{
+    empm_config cfg = empm_defaults();
+    empm__kv *kv = kv_new();
+    empm__kv_shard *sh;
+    int keys[4], n = 0, k, value;
+    uint32_t list = 0;
+    uint8_t other = 0;
+
+    if (kv == NULL)
+        return;
+    sh = empm__kv_shard_at(kv, 0);
+    cfg.log = hurt_log;
+    empm__kv_serve(kv, &cfg, "SharedStoreSize");
+    g_hurt_lines = 0;
+    for (k = 1; n < 4; k++) {            /* three that share a list */
+        const uint32_t at = (uint32_t)empm__sip_hash(kv->seed, &k, sizeof k) &
+                            255;
+        if (n == 0)
+            list = at;
+        if (n < 3 ? at != list : at == list)
+            continue;
+        value = k * 3;
+        CHECK_INT(empm__kv_put(kv, &k, sizeof k, NULL, &value, sizeof value,
+                               1000, 1), EMPM_OK);
+        if (n == 3)
+            other = sh->heads[at];
+        keys[n++] = k;
+    }
+    hurt_do(kv, h, list, other);
+    value = keys[op % 4] * 3;
+    switch (op / 4) {
+    case 0: empm__kv_get(kv, &keys[op % 4], sizeof keys[0], NULL, 0, NULL, NULL,
+                         10);                                            break;
+    case 1: empm__kv_put(kv, &keys[op % 4], sizeof keys[0], NULL, &value,
+                         sizeof value, 1000, 10);                        break;
+    case 2: empm__kv_delete(kv, &keys[op % 4], sizeof keys[0], 10);      break;
+    case 3: empm__kv_add(kv, &keys[op % 4], sizeof keys[0], 1, 0, NULL, 10);
+            empm__kv_delete(kv, &keys[op % 4], sizeof keys[0], 10);      break;
+    default: empm__kv_sweep_shard(kv, 0, 10);                            break;
+    }
+    hurt_check(kv, keys, 4);
+    for (k = -3 * (int)kv->slots; k < 0; k++)
+        CHECK_INT(empm__kv_put(kv, &k, sizeof k, NULL, "x", 1, 2000 + k, 10),
+                  EMPM_OK);
+    hurt_check(kv, keys, 4);
+    CHECK_INT(kv_check(kv, sh), kv->slots - 1);
+    CHECK(empm__kv_sweep_shard(kv, 0, 10) > 0);
+    CHECK_INT(kv_check(kv, sh), kv->slots - 1);
+    CHECK_INT(kv->damaged, h->found);
+    CHECK_INT(g_hurt_lines, h->found);
+    empm__kv_free(kv);
+    empm_config_free(&cfg);
+}
+
+/* A process that crashes may have written anywhere in the table. Whatever that
+ * was, and whoever meets it: each call comes back, within the memory, no key
+ * has the value of another one, all slots are in use afterwards, and the log
+ * has one line. */
+TEST(store, damage_to_any_field_is_found)
+{
+    int op;
+
+    EACH(hurts, i)
+        for (op = 0; op <= 16 && get_int(&g_failures) < 9; op++) {
+            context("%s, call %d", hurts[i].what, op);
+            hurt_one(&hurts[i], op);
+        }
+    no_context();
+}
+
+/* A lock that is none any more is an error of the call. */
+TEST(store, a_damaged_lock_is_an_error)
+{
+    empm__kv *kv = kv_new();
+
+    if (kv == NULL)
+        return;
+#if defined(__GLIBC__) && !defined(__SANITIZE_THREAD__)
+    memset(&empm__kv_shard_at(kv, 0)->lock, 0x7f, sizeof(pthread_mutex_t));
+    CHECK_INT(empm__kv_put(kv, "a", 1, NULL, "1", 1, 0, 1), EMPM_ESYS);
+    CHECK_INT(empm__kv_get(kv, "a", 1, NULL, 0, NULL, NULL, 1), EMPM_ESYS);
+#endif
+    empm__kv_free(kv);
+}
+
+/* One that has died with the lock, in the middle of damage, is told like any
+ * other. */
+TEST(store, damage_by_a_holder_that_died_is_found)
+{
+    empm__kv *kv = kv_new();
+    empm__kv_shard *sh;
+
+    if (kv == NULL)
+        return;
+    sh = empm__kv_shard_at(kv, 0);
+    CHECK_INT(empm__kv_put(kv, "a", 1, NULL, "1", 1, 0, 1), EMPM_OK);
+    sh->slots[sh->heads[(uint32_t)empm__sip_hash(kv->seed, "a", 1) & 255]].next
+        = 255;
+    kv_orphan(kv);
+#if EMPM__ROBUST
+    CHECK_INT(empm__kv_get(kv, "b", 1, NULL, 0, NULL, NULL, 1), EMPM_EGONE);
+    CHECK_INT(kv->damaged, 1);
+    CHECK_INT(kv_check(kv, sh), 0);
+#endif
+    empm__kv_free(kv);
 }
 
 /* --- many at once --------------------------------------------------------- */
@@ -13970,7 +14260,7 @@ TEST(store, sums_are_exact_over_processes_and_threads)
     CHECK_INT(n, CROWD_PROCESSES * CROWD_THREADS * CROWD_ROUNDS);
     CHECK_INT(empm__kv_add(crowd_kv, "swapped", 7, 0, 0, &n, 1), EMPM_OK);
     CHECK_INT(n, CROWD_PROCESSES * CROWD_THREADS * CROWD_ROUNDS);
-    empm__kv_free(crowd_kv, KV_BYTES);
+    empm__kv_free(crowd_kv);
 }
 
 /* --- death ---------------------------------------------------------------- */
@@ -14031,6 +14321,7 @@ static void die_everywhere(int op)
     if (kv == NULL || copy == NULL)
         return;
     context("%s", d->what);
+    memcpy(copy->seed, kv->seed, sizeof copy->seed);
     empm__kv_put(kv, "a", 1, NULL, "1", 1, 0, 100);
     empm__kv_put(kv, "b", 1, NULL, "2", 1, 0, 100);
     empm__kv_put(kv, "old", 3, NULL, "3", 1, 50, 100);
@@ -14061,7 +14352,7 @@ static void die_everywhere(int op)
         int is_old, is_new;
         if (steps++ % g_slow != 0)           /* a sanitizer has many more */
             continue;
-        memcpy(copy, kv, KV_BYTES);
+        memcpy(copy->shared, kv->shared, KV_BYTES);
         if (pthread_mutex_trylock(&sh->lock) == 0) {
             pthread_mutex_unlock(&sh->lock);
         } else {                             /* as the next holder finds it */
@@ -14096,8 +14387,8 @@ static void die_everywhere(int op)
         printf("%s: %d instructions, %d with the lock, %d between\n", d->what,
                steps, held, middle);
     no_context();
-    empm__kv_free(kv, KV_BYTES);
-    empm__kv_free(copy, KV_BYTES);
+    empm__kv_free(kv);
+    empm__kv_free(copy);
 }
 
 /* A process that is killed at any single instruction of a write leaves the
@@ -14259,7 +14550,7 @@ TEST(store, writers_killed_at_any_moment)
         printf("%d killed, %d with the lock; %lld adds\n", kills, orphaned - 1,
                (long long)common);
     munmap(all, sizeof *all * DOOMEDS);
-    empm__kv_free(kv, 48000);
+    empm__kv_free(kv);
 }
 
 /* A process that is stopped with the lock costs others a timeout of a second
@@ -14299,7 +14590,7 @@ TEST(store, stopped_holder_costs_a_second_not_the_server)
     CHECK_INT(n, 42);
     CHECK_IN(now_ms() - t0, 0, AT_ONCE);
     CHECK_INT(empm__kv_get(kv, "n", 1, &n, sizeof n, NULL, NULL, 1), EMPM_OK);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 #endif
 
@@ -14366,6 +14657,27 @@ SERVED_BY(store, outlives_graceful_restarts_and_crashes, 2,
         CHECK_SOON(get_int(&shm->child_starts) >= starts + 3, 3000);
         CHECK_INT(ask_visits(f), ++n);
     }
+}
+
+/* The server goes on when its store is damaged, and says so once. */
+SERVED_HERE(store, a_server_outlives_damage, "SharedStoreSize 65536")
+{
+    uint32_t i;
+
+    CHECK_INT(ask_visits(f), 1);
+    CHECK_INT(ask_visits(f), 2);
+    for (i = 0; i < f->s->store->shards; i++) {
+        empm__kv_shard *sh = empm__kv_shard_at(f->s->store, i);
+        CHECK_INT(empm__shared_lock(&sh->lock), EMPM_OK);
+        memset(sh->heads, 0x55, sizeof sh->heads);
+        memset(sh->slots, 0x55, sizeof sh->slots);
+        pthread_mutex_unlock(&sh->lock);
+    }
+    CHECK_INT(cl_get(c, "/hello"), 200);
+    CHECK_INT(ask_visits(f), 1);
+    CHECK_INT(ask_visits(f), 2);
+    CHECK_INT(fx_log_lines(f, "EMPM5504"), 1);
+    CHECK(fx_log_has(f, "SharedStoreSize: a process has damaged this memory"));
 }
 
 /* Each call of the store without SharedStoreSize returns EMPM_EMISUSE. */
@@ -14774,6 +15086,857 @@ SERVED_EVENTS(threads_speak_at_once, T_PLAIN, "EventQueue 1048576")
 #endif /* EVENTMPM_NO_EVENTS */
 
 /* ---------------------------------------------------------------------------
+ * >>websocket -- links, and WebSockets on them
+ *
+ * A frame of these tests is written by hand: its first byte, then its payload
+ * with a mask that is no zero.
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+#define WS_KEY "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+#define WS_HEAD "Host: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" \
+                "Sec-WebSocket-Version: 13\r\n" WS_KEY
+
+/* rc[0]: on_open - on_close; rc[1]: the last code; rc[2]: closes */
+static int ws_open_ok(empm_request *req, empm_ws *ws, void *user)
+{
+    const char *status = empm_query(req, "refuse");
+
+    (void)ws;
+    (void)user;
+    if (status != NULL)
+        return atoi(status);
+    add_int(&shm->rc[0], 1);
+    if (empm_query(req, "greet") != NULL)
+        empm_ws_send(empm_ws_server(ws), empm_ws_ticket(ws), EMPM_WS_TEXT,
+                     "hello", 5);
+    empm_set_header(req, "X-Own", "1");
+    return EMPM_OK;
+}
+
+static void ws_closed(empm_ws *ws, int code, void *user)
+{
+    (void)user;
+    if (empm_ws_send(empm_ws_server(ws), empm_ws_ticket(ws), EMPM_WS_TEXT, "x",
+                     1) != EMPM_EGONE)
+        add_int(&shm->rc[3], 1);         /* nothing is sent after the end */
+    set_int(&shm->rc[1], code);
+    add_int(&shm->rc[2], 1);
+    add_int(&shm->rc[0], -1);
+}
+
+/* The message back, and some words that do more. */
+static void ws_said(empm_ws *ws, int type, const char *data, size_t len,
+                    void *user)
+{
+    empm_server *s = empm_ws_server(ws);
+    const empm_ticket t = empm_ws_ticket(ws);
+
+    (void)user;
+    if (data[len] != '\0')
+        add_int(&shm->rc[3], 1);
+    if (len == 3 && memcmp(data, "bye", 3) == 0)
+        empm_ws_close(s, t, 4000, "so long");
+    else if (len == 4 && memcmp(data, "name", 4) == 0)
+        empm_ws_send(s, t, type, empm_ws_protocol(ws) != NULL
+                     ? empm_ws_protocol(ws) : "none",
+                     strlen(empm_ws_protocol(ws) != NULL ? empm_ws_protocol(ws)
+                                                         : "none"));
+    else if (len == 5 && memcmp(data, "sleep", 5) == 0)
+        nap(100);
+    else if (empm_ws_send(s, t, type, data, len) == EMPM_EFULL)
+        add_int(&shm->rc[3], 1);         /* an echo always has room */
+}
+
+static const empm_websocket ws_any = { ws_open_ok, ws_said, ws_closed, "*",
+                                       "v2.chat,v1.chat", 0 };
+static const empm_websocket ws_same = { NULL, ws_said, NULL, NULL, NULL, 0 };
+static const empm_websocket ws_list = { NULL, ws_said, NULL,
+                                        "https://a.example, http://b:81", NULL,
+                                        100 };
+
+/* GET /line: each line goes back, "end" ends it. */
+static int line_data(empm_link *l, char *data, size_t len, void *user)
+{
+    (void)user;
+    data[len] = '\0';
+    empm_link_send(empm_link_server(l), empm_link_ticket(l), data, len);
+    return strstr(data, "end") != NULL ? EMPM_ECLOSED : EMPM_OK;
+}
+
+static void line_closed(empm_link *l, void *user)
+{
+    (void)l;
+    (void)user;
+    add_int(&shm->rc[2], 1);
+}
+
+static const empm_upgraded line_calls = { line_data, line_closed, 0 };
+static empm_ticket g_line;
+
+static int line_open(empm_request *req, void *user)
+{
+    empm_ticket t = 0;
+    int r = empm_upgrade(req, "line/1", &line_calls, user, &t);
+
+    if (r == EMPM_OK)
+        empm_link_send(empm_server_of(req), t, "first\n", 6);
+    __atomic_store_n(&g_line, t, __ATOMIC_RELAXED);
+    return r;
+}
+
+static const empm_route ws_routes[] = {
+    EMPM_WEBSOCKET("GET /any",     &ws_any,     NULL),
+    EMPM_WEBSOCKET("GET /same",    &ws_same,    NULL),
+    EMPM_WEBSOCKET("GET /list",    &ws_list,    NULL),
+    EMPM_WEBSOCKET("POST /post",   &ws_same,    NULL),
+    EMPM_ROUTE("GET /line",        line_open,   NULL),
+    EMPM_ROUTE("GET /hello/{name}", h_hello,    NULL),
+    EMPM_ROUTES_END
+};
+
+#define SERVED_WS(name, flags, settings)                                      \
+    SERVED_WITH(websocket, name, flags,                                       \
+                fx_init(f); f->cfg.routes = ws_routes, settings)
+
+/* Appends a frame as a client sends it. */
+static void ws_frame(str *to, int first, const void *data, size_t n)
+{
+    static const unsigned char mask[4] = { 0x37, 0xfa, 0x21, 0x3d };
+    unsigned char head[14];
+    size_t h = empm__ws_head_write(head, 0, n), i;
+    char *at;
+
+    head[0] = (unsigned char)first;
+    head[1] |= 0x80;
+    memcpy(head + h, mask, 4);
+    str_add(to, head, h + 4);
+    str_add(to, data, n);
+    for (at = to->p + to->n - n, i = 0; i < n; i++)
+        at[i] = (char)(at[i] ^ mask[i % 4]);
+}
+
+static void ws_send_text(client *c, const char *text)
+{
+    str s = { 0 };
+
+    ws_frame(&s, 0x81, text, strlen(text));
+    cl_send(c, s.p, s.n);
+    str_free(&s);
+}
+
+/* The next frame: its first byte, and its payload in c->body; -1: the end, or
+ * too late. */
+static int ws_next(client *c)
+{
+    const uint64_t end = now_ms() + (uint64_t)c->patience;
+    const unsigned char *p;
+    size_t n, h;
+    int first;
+
+    str_drop(&c->body, c->body.n);
+    for (;;) {
+        p = (const unsigned char *)c->in.p;
+        h = c->in.n < 2 ? 99 : p[1] == 126 ? 4 : p[1] == 127 ? 10 : 2;
+        if (c->in.n >= h) {
+            n = h == 2 ? p[1] : h == 4 ? (size_t)p[2] << 8 | p[3]
+                : (size_t)p[6] << 24 | (size_t)p[7] << 16 | (size_t)p[8] << 8 |
+                  p[9];
+            if (c->in.n >= h + n)
+                break;
+        }
+        if (cl_fill(c, end) <= 0)
+            return -1;
+    }
+    first = p[0];
+    str_add(&c->body, c->in.p + h, n);
+    str_drop(&c->in, h + n);
+    return first;
+}
+
+/* A line that ends with LF. */
+static int cl_line_lf(client *c, char *out, size_t cap)
+{
+    const uint64_t end = now_ms() + (uint64_t)c->patience;
+    size_t at;
+
+    while ((at = find_bytes(&c->in, "\n", 1)) == (size_t)-1)
+        if (cl_fill(c, end) <= 0)
+            return -1;
+    if (at >= cap)
+        return -1;
+    memcpy(out, c->in.p, at);
+    out[at] = '\0';
+    str_drop(&c->in, at + 1);
+    return 0;
+}
+
+/* The code of the close frame that is next, 1005 if it is empty; -1: none. */
+static int ws_code(client *c)
+{
+    int first;
+
+    while ((first = ws_next(c)) >= 0 && first != 0x88)
+        ;
+    return first < 0 ? -1 : c->body.n < 2 ? 1005
+           : (unsigned char)c->body.p[0] << 8 | (unsigned char)c->body.p[1];
+}
+
+/* Asks for a socket; the status. */
+static int ws_ask(client *c, const char *path, const char *fields)
+{
+    cl_printf(c, "GET %s HTTP/1.1\r\n%s\r\n", path, fields);
+    return cl_reply(c);
+}
+
+static void ws_opens(client *c, const fixture *f, const char *path)
+{
+    *c = client_of(f);
+    CHECK_INT(cl_open(c, f), 0);
+    CHECK_INT(ws_ask(c, path, WS_HEAD), 101);
+}
+
+static int echoes(client *c, const char *text)
+{
+    ws_send_text(c, text);
+    return ws_next(c) == 0x81 && c->body.n == strlen(text) &&
+           memcmp(c->body.p, text, c->body.n) == 0;
+}
+
+/* The sample of RFC 6455 1.3. */
+TEST(websocket, accept_key)
+{
+    char to[29];
+
+    empm__ws_accept(to, "dGhlIHNhbXBsZSBub25jZQ==");
+    CHECK_STR(to, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    CHECK_INT(empm__ws_key_is_good("dGhlIHNhbXBsZSBub25jZQ=="), 1);
+    CHECK_INT(empm__ws_key_is_good("dGhlIHNhbXBsZSBub25jZR=="), 0);
+    CHECK_INT(empm__ws_key_is_good("dGhlIHNhbXBsZSBub25jZQ="), 0);
+    CHECK_INT(empm__ws_key_is_good("dGhlIHNhbXBsZSBub25jZSE="), 0);
+    CHECK_INT(empm__ws_key_is_good("dGhlIHNhbXBsZSB b25jZQ=="), 0);
+    CHECK_INT(empm__ws_key_is_good(""), 0);
+    CHECK_INT(empm__ws_key_is_good(NULL), 0);
+}
+
+/* RFC 3629: no other spelling, no surrogate, nothing above U+10FFFF; wherever a
+ * text is cut, the answer is the same. */
+TEST(websocket, utf8)
+{
+    static const struct { const char *text; int good; } rows[] = {
+        { "", 1 }, { "plain text that is longer than eight", 1 },
+        { "\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5", 1 },
+        { "\x7f", 1 }, { "\xc2\x80", 1 }, { "\xdf\xbf", 1 },
+        { "\xe0\xa0\x80", 1 }, { "\xef\xbf\xbf", 1 }, { "\xf0\x90\x80\x80", 1 },
+        { "\xf4\x8f\xbf\xbf", 1 }, { "\xed\x9f\xbf", 1 }, { "\xee\x80\x80", 1 },
+        { "\xef\xbf\xbd", 1 }, { "12345678\xc3\xa4" "12345678", 1 },
+        { "\xf4\x90\x80\x80", 0 }, { "\xf5\x80\x80\x80", 0 },
+        { "\xf8\x88\x80\x80\x80", 0 }, { "\xfc\x84\x80\x80\x80\x80", 0 },
+        { "\xfe", 0 }, { "\xff", 0 }, { "\x80", 0 }, { "\xbf", 0 },
+        { "\xc0\xaf", 0 }, { "\xc1\xbf", 0 }, { "\xe0\x80\xaf", 0 },
+        { "\xe0\x9f\xbf", 0 }, { "\xf0\x80\x80\xaf", 0 },
+        { "\xf0\x8f\xbf\xbf", 0 }, { "\xed\xa0\x80", 0 }, { "\xed\xbf\xbf", 0 },
+        { "\xed\xa0\x80\xed\xb0\x80", 0 }, { "\xc3", 0 }, { "\xe1\xbd", 0 },
+        { "\xf0\x9f\x98", 0 }, { "\xc3" "a", 0 }, { "\xe1\xbd" "a", 0 },
+        { "1234567\x80" "1234567", 0 }, { "\xce\xba\xed\xa0\x80 edited", 0 }
+    };
+
+    EACH(rows, i) {
+        const size_t n = strlen(rows[i].text);
+        size_t cut;
+        CHECK_INT(empm__ws_utf8(0, rows[i].text, n) == 0, rows[i].good);
+        for (cut = 0; cut <= n; cut++) {
+            const unsigned state = empm__ws_utf8(0, rows[i].text, cut);
+            CHECK_INT(state != EMPM__UTF8_BAD &&
+                      empm__ws_utf8(state, rows[i].text + cut, n - cut) == 0,
+                      rows[i].good);
+        }
+    }
+}
+
+/* A mask that is cut anywhere is the same mask. */
+TEST(websocket, unmask)
+{
+    static const uint8_t mask[4] = { 1, 2, 4, 8 };
+    char whole[40], cut[40];
+    unsigned i, k;
+
+    for (i = 0; i < sizeof whole; i++)
+        whole[i] = (char)(i * 7);
+    memcpy(cut, whole, sizeof whole);
+    for (i = 0; i < sizeof whole; i++)
+        whole[i] = (char)(whole[i] ^ mask[i % 4]);
+    for (k = 0; k < sizeof cut; k++) {
+        char now[40];
+        memcpy(now, cut, sizeof cut);
+        empm__ws_unmask(now, k, mask, 0);
+        empm__ws_unmask(now + k, sizeof now - k, mask, k);
+        CHECK(memcmp(now, whole, sizeof now) == 0);
+    }
+}
+
+/* RFC 6455 4.2: what is asked for wrongly is an HTTP answer. */
+SERVED_WS(handshake, 0, "")
+{
+    static const char common[] = "Host: a\r\nUpgrade: websocket\r\n"
+                                 "Connection: Upgrade\r\n";
+    static const char v13[] = "Sec-WebSocket-Version: 13\r\n";
+    static const struct { const char *line, *fields; int status; } rows[] = {
+        { "GET /same HTTP/1.1", WS_HEAD, 101 },
+        { "GET /same HTTP/1.1", "Host: a\r\nUpgrade: h2c, WebSocket\r\n"
+          "Connection: keep-alive, upgrade\r\nSec-WebSocket-Version: 13\r\n"
+          WS_KEY, 101 },
+        { "GET /same HTTP/1.1", WS_HEAD "Content-Length: 0\r\n", 101 },
+        { "GET /same HTTP/1.1", "Host: a\r\n", 426 },
+        { "GET /same HTTP/1.1", "Host: a\r\nUpgrade: websocket\r\n"
+          "Sec-WebSocket-Version: 13\r\n" WS_KEY, 426 },
+        { "GET /same HTTP/1.1", "Host: a\r\nConnection: Upgrade\r\n"
+          "Sec-WebSocket-Version: 13\r\n" WS_KEY, 426 },
+        { "GET /same HTTP/1.1", "Host: a\r\nUpgrade: websockets\r\n"
+          "Connection: Upgrade\r\n" WS_KEY, 426 },
+        { "GET /same HTTP/1.1", "@" WS_KEY, 426 },
+        { "GET /same HTTP/1.1", "@Sec-WebSocket-Version: 8\r\n" WS_KEY, 426 },
+        { "GET /same HTTP/1.1", WS_HEAD "Sec-WebSocket-Version: 13\r\n", 426 },
+        { "GET /same HTTP/1.1", "@Sec-WebSocket-Version: 13\r\n", 400 },
+        { "GET /same HTTP/1.1", WS_HEAD WS_KEY, 400 },
+        { "GET /same HTTP/1.1", "@Sec-WebSocket-Version: 13\r\n"
+          "Sec-WebSocket-Key: dGhlIHNhbXBsZQ==\r\n", 400 },
+        { "GET /same HTTP/1.1", WS_HEAD "Content-Length: 1\r\n", 400 },
+        { "GET /same HTTP/1.1", WS_HEAD "Transfer-Encoding: chunked\r\n", 400 },
+        { "POST /post HTTP/1.1", WS_HEAD, 405 },
+        { "POST /same HTTP/1.1", WS_HEAD, 405 },
+        { "HEAD /same HTTP/1.1", WS_HEAD, 405 },
+        { "GET /same HTTP/1.0", WS_HEAD, 426 },
+        { "GET /none HTTP/1.1", WS_HEAD, 404 },
+        { "GET /any?refuse=401 HTTP/1.1", WS_HEAD, 401 },
+        { "GET /any?refuse=503 HTTP/1.1", WS_HEAD, 503 },
+        { "GET /any?refuse=7 HTTP/1.1", WS_HEAD, 500 },
+        /* Origin: exact, never a part */
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: http://a\r\n", 101 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: https://A\r\n", 101 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: http://a:81\r\n", 403 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: http://b.a\r\n", 403 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: http://a.b\r\n", 403 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: http://x@a\r\n", 403 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: null\r\n", 403 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: ://a\r\n", 403 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: a\r\n", 403 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: http://a\r\n"
+          "Origin: http://b\r\n", 403 },
+        { "GET /list HTTP/1.1", WS_HEAD "Origin: https://a.example\r\n", 101 },
+        { "GET /list HTTP/1.1", WS_HEAD "Origin: http://b:81\r\n", 101 },
+        { "GET /list HTTP/1.1", WS_HEAD "Origin: http://a.example\r\n", 403 },
+        { "GET /list HTTP/1.1", WS_HEAD "Origin: https://a.example.b\r\n",
+          403 },
+        { "GET /list HTTP/1.1", WS_HEAD, 101 },
+        { "GET /any HTTP/1.1", WS_HEAD "Origin: null\r\n", 101 }
+    };
+
+    EACH(rows, i) {
+        const int is_common = rows[i].fields[0] == '@';
+        cl_close(c);
+        cl_printf(c, "%s\r\n%s%s\r\n%s", rows[i].line, is_common ? common : "",
+                  rows[i].fields + is_common,
+                  strstr(rows[i].fields, "Length: 1") != NULL ? "x"
+                  : strstr(rows[i].fields, "chunked") != NULL ? "0\r\n\r\n"
+                                                              : "");
+        if (strncmp(rows[i].line, "HEAD", 4) == 0)
+            CHECK_INT(cl_reply_with(c, 1), rows[i].status);
+        else if (!CHECK_INT(cl_reply(c), rows[i].status))
+            printf("  %s: %s\n", rows[i].line, rows[i].fields);
+        if (rows[i].status == 426)
+            CHECK_STR(cl_header(c, "Upgrade"), "websocket");
+        if (rows[i].status == 426 && strstr(rows[i].fields, v13) == NULL &&
+            is_common)
+            CHECK_STR(cl_header(c, "Sec-WebSocket-Version"), "13");
+        if (rows[i].status == 101) {
+            CHECK_STR(cl_header(c, "Sec-WebSocket-Accept"),
+                      "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+            CHECK_STR(cl_header(c, "Connection"), "Upgrade");
+            CHECK(cl_header(c, "Content-Length") == NULL);
+        }
+        else
+            CHECK(cl_header(c, "Sec-WebSocket-Accept") == NULL);
+    }
+    cl_close(c);
+    CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[2]), 1);
+}
+
+/* One subprotocol, that the client has offered, and ours that is the best. */
+SERVED_WS(subprotocol, 0, "")
+{
+    static const struct { const char *theirs, *chosen; } rows[] = {
+        { "v1.chat", "v1.chat" }, { "v0, v1.chat, v2.chat", "v2.chat" },
+        { "V1.chat", NULL }, { "v1", NULL }, { "v1.chat.x", NULL }
+    };
+    char fields[400];
+
+    EACH(rows, i) {
+        cl_close(c);
+        snprintf(fields, sizeof fields, "%sSec-WebSocket-Protocol: %s\r\n",
+                 WS_HEAD, rows[i].theirs);
+        CHECK_INT(ws_ask(c, "/any", fields), 101);
+        if (rows[i].chosen == NULL)
+            CHECK(cl_header(c, "Sec-WebSocket-Protocol") == NULL);
+        else
+            CHECK_STR(cl_header(c, "Sec-WebSocket-Protocol"), rows[i].chosen);
+        CHECK_STR(cl_header(c, "X-Own"), "1");
+        ws_send_text(c, "name");
+        CHECK_INT(ws_next(c), 0x81);
+        str_add(&c->body, "", 1);
+        CHECK_STR(c->body.p, rows[i].chosen != NULL ? rows[i].chosen : "none");
+    }
+}
+
+/* Frames in, and what comes back: the frames of the answer, written alike but
+ * without masks, then, if `code` is not 0, a close with that code and FIN. */
+#define WS_CUTS 3                        /* whole, bytewise, in two */
+static const struct ws_row {
+    const char *in;                      /* "81:text 08:..." see ws_parse() */
+    const char *out;
+    int         code;
+} ws_rows[] = {
+    { "81:a", "81:a", 0 }, { "82:a", "82:a", 0 }, { "81:", "81:", 0 },
+    { "81:one 82:two 81:three", "81:one 82:two 81:three", 0 },
+    /* fragments, with control frames between them */
+    { "01:a 80:b", "81:ab", 0 }, { "01:a 00:b 00: 80:c", "81:abc", 0 },
+    { "02:a 89:x 80:b", "8a:x 82:ab", 0 }, { "01: 80:", "81:", 0 },
+    { "01:a 8a:x 80:b", "81:ab", 0 },
+    { "01:\xce 80:\xba", "81:\xce\xba", 0 },
+    /* control frames */
+    { "89:", "8a:", 0 }, { "89:abc", "8a:abc", 0 },
+    { "8a:abc 81:b", "81:b", 0 },
+    { "8a: 89:x", "8a:x", 0 },
+    { "89:%125", "8a:%125", 0 }, { "89:%126", "", 1002 },
+    { "09:a", "", 1002 }, { "08:", "", 1002 }, { "0a:", "", 1002 },
+    /* reserved bits and opcodes */
+    { "c1:a", "", 1002 }, { "a1:a", "", 1002 }, { "91:a", "", 1002 },
+    { "c9:", "", 1002 }, { "83:", "", 1002 }, { "84:", "", 1002 },
+    { "87:", "", 1002 }, { "8b:", "", 1002 }, { "8f:", "", 1002 },
+    { "81:a 83:", "81:a", 1002 },
+    /* fragments that belong to nothing */
+    { "80:a", "", 1002 }, { "00:a", "", 1002 }, { "01:a 81:b", "", 1002 },
+    { "01:a 02:b", "", 1002 }, { "01:a 80:b 80:c", "81:ab", 1002 },
+    /* not masked; lengths that are not their shortest, or too long */
+    { "#8100", "", 1002 }, { "#810161", "", 1002 },
+    { "#81fe000137fa213d56", "", 1002 },
+    { "#82ff000000000000000100000000", "", 1002 },
+    { "#82ff000000000000ffff00000000", "", 1002 },
+    { "#82ff800000000000000000000000", "", 1002 },
+    { "#82ffffffffffffffffff00000000", "", 1002 },
+    { "#82ff000000010000000000000000", "", 1009 },
+    { "#82ff7fffffffffffffff00000000", "", 1009 },
+    { "#82ff000000008000000000000000", "", 1009 },
+    { "02:a #80ff7fffffffffffffff00000000", "", 1009 },
+    { "02:a #80ff000000000010000000000000", "", 1009 },
+    /* UTF-8, as early as can be told */
+    { "81:\xff", "", 1007 }, { "81:\xce", "", 1007 },
+    { "01:\xce\xba\xed\xa0", "", 1007 }, { "01:a 80:\xc0", "", 1007 },
+    { "01:\xf4 00:\x90", "", 1007 }, { "82:\xff\xfe", "82:\xff\xfe", 0 },
+    { "01:\xce 89:x 80:", "8a:x", 1007 },
+    /* closes */
+    { "88:", "", 1005 }, { "88:=1000", "", 1000 }, { "88:=1001bye", "", 1001 },
+    { "88:=3000", "", 3000 }, { "88:=4999", "", 4999 },
+    { "88:=1014", "", 1014 },
+    { "88:x", "", 1002 }, { "88:=0", "", 1002 }, { "88:=999", "", 1002 },
+    { "88:=1004", "", 1002 }, { "88:=1005", "", 1002 },
+    { "88:=1006", "", 1002 },
+    { "88:=1015", "", 1002 }, { "88:=1016", "", 1002 },
+    { "88:=1100", "", 1002 },
+    { "88:=2000", "", 1002 }, { "88:=2999", "", 1002 },
+    { "88:=5000", "", 1002 },
+    { "88:=65535", "", 1002 }, { "88:=1000\xff", "", 1007 },
+    { "88:%126", "", 1002 },
+    { "01:a 88:=1000", "", 1000 }, { "88:=1000 81:a", "", 1000 },
+    { "88:=1000 88:=1001", "", 1000 }, { "81:a 88:", "81:a", 1005 },
+    /* the server closes first: the answer is not answered */
+    { "81:bye 81:lost 88:=4000", "", 4000 }
+};
+
+/* Makes the bytes of a row: "XX:payload" is a frame, in which "%N" is N times
+ * 'a' and "=N" a close code; "#hex" are bytes. */
+static void ws_parse(str *to, const char *p, int masked)
+{
+    while (*p != '\0') {
+        const size_t n = strcspn(p, " ");
+        const char *payload = p + 3, *end = p + n;
+        char text[300];
+        size_t len = 0, i;
+        unsigned first, byte;
+        if (*p == '#') {
+            for (i = 1; i < n; i += 2) {
+                sscanf(p + i, "%2x", &byte);
+                text[len++] = (char)byte;
+            }
+            str_add(to, text, len);
+        } else {
+            sscanf(p, "%2x", &first);
+            if (*payload == '%') {
+                len = (size_t)atoi(payload + 1);
+                memset(text, 'a', len);
+            } else {
+                if (*payload == '=') {
+                    const int code = atoi(payload + 1);
+                    text[0] = (char)(code >> 8);
+                    text[1] = (char)(code & 255);
+                    len = 2;
+                    payload += 1 + strspn(payload + 1, "0123456789");
+                }
+                memcpy(text + len, payload, (size_t)(end - payload));
+                len += (size_t)(end - payload);
+            }
+            if (masked)
+                ws_frame(to, (int)first, text, len);
+            else {
+                unsigned char head[14];
+                i = empm__ws_head_write(head, 0, len);
+                head[0] = (unsigned char)first;
+                str_add(to, head, i);
+                str_add(to, text, len);
+            }
+        }
+        p = *end == '\0' ? end : end + 1;
+    }
+}
+
+/* Sends a row's input, cut, and compares what comes. */
+static void ws_row_holds(client *c, const struct ws_row *row, size_t cut)
+{
+    str in = { 0 }, out = { 0 };
+    size_t i;
+
+    ws_parse(&in, row->in, 1);
+    ws_parse(&out, row->out, 0);
+    if (cut == 0)
+        for (i = 0; i < in.n && cl_send(c, in.p + i, 1) == 0; i++)
+            ;
+    else if (cl_send(c, in.p, cut < in.n ? cut : in.n) == 0 && cut < in.n) {
+        nap(1);
+        cl_send(c, in.p + cut, in.n - cut);
+    }
+    while (c->in.n < out.n && cl_fill(c, now_ms() + PATIENCE) > 0)
+        ;
+    if (!CHECK(c->in.n >= out.n &&
+               (out.n == 0 || memcmp(c->in.p, out.p, out.n) == 0)))
+        printf("  %s, cut at %d\n", row->in, (int)cut);
+    str_drop(&c->in, out.n < c->in.n ? out.n : c->in.n);
+    if (row->code > 0 && !CHECK_INT(ws_code(c), row->code))
+        printf("  %s, cut at %d\n", row->in, (int)cut);
+    if (row->code > 0)
+        CHECK_FIN(c);
+    str_free(&in);
+    str_free(&out);
+}
+
+/* RFC 6455 5: each rule on frames, with the code that its breach is closed
+ * with; whole, byte by byte, and cut in the middle. */
+SERVED_WS(frames, T_PLAIN, "LingerTimeoutShort 1")
+{
+    size_t cut;
+
+    EACH(ws_rows, i)
+        for (cut = 0; cut < WS_CUTS; cut++) {
+            client one;
+            ws_opens(&one, f, "/any");
+            ws_row_holds(&one, &ws_rows[i], cut == 2 ? 1000 : cut == 1 ? 3 : 0);
+            cl_close(&one);
+        }
+    CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[3]), 0);
+    (void)c;
+}
+
+/* A frame that has come with the request is the first one, and what on_open has
+ * sent is the first answer. */
+SERVED_WS(behind_the_head, 0, "")
+{
+    str s = { 0 };
+
+    str_addf(&s, "GET /any?greet=1 HTTP/1.1\r\n%s\r\n", WS_HEAD);
+    ws_frame(&s, 0x81, "early", 5);
+    ws_frame(&s, 0x01, "ha", 2);
+    cl_send(c, s.p, s.n);
+    CHECK_INT(cl_reply(c), 101);
+    CHECK_INT(ws_next(c), 0x81);
+    CHECK(c->body.n == 5 && memcmp(c->body.p, "hello", 5) == 0);
+    CHECK_INT(ws_next(c), 0x81);
+    CHECK(c->body.n == 5 && memcmp(c->body.p, "early", 5) == 0);
+    str_drop(&s, s.n);
+    ws_frame(&s, 0x80, "lf", 2);
+    cl_send(c, s.p, s.n);
+    CHECK_INT(ws_next(c), 0x81);
+    CHECK(c->body.n == 4 && memcmp(c->body.p, "half", 4) == 0);
+    str_free(&s);
+    cl_reset(c);
+    CHECK_SOON(get_int(&shm->rc[2]) == 1, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[1]), 1006);
+    CHECK_INT(get_int(&shm->rc[0]), 0);
+}
+
+/* Earlier answers of the connection come first, and it has been kept alive. */
+SERVED_WS(behind_other_requests, 0, "")
+{
+    cl_printf(c, "GET /hello/a HTTP/1.1\r\nHost: a\r\n\r\n"
+              "GET /any HTTP/1.1\r\n%s\r\n", WS_HEAD);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_INT(cl_reply(c), 101);
+    CHECK(echoes(c, "and on"));
+}
+
+/* Messages of any length, gathered from many reads, come back whole; one more
+ * than the limit is refused by its head alone. */
+SERVED_WS(lengths, 0, "LimitWebSocketMessage 200000; WebSocketQueue 65536")
+{
+    static const size_t lens[] = { 0, 1, 125, 126, 127, 128, 65535, 65536,
+                                   65537, 131072, 199999, 200000 };
+    char *text = (char *)malloc(200001);
+    str s = { 0 };
+    size_t i;
+
+    for (i = 0; i < 200001; i++)
+        text[i] = (char)('a' + i % 23);
+    ws_opens(c, f, "/any");
+    EACH(lens, k) {
+        str_drop(&s, s.n);
+        ws_frame(&s, 0x81, text, lens[k]);
+        cl_send(c, s.p, s.n);
+        CHECK_INT(ws_next(c), 0x81);
+        CHECK_INT(c->body.n, lens[k]);
+        CHECK(memcmp(c->body.p, text, lens[k]) == 0);
+    }
+    str_drop(&s, s.n);
+    ws_frame(&s, 0x81, text, 200001);
+    cl_send(c, s.p, 14);
+    CHECK_INT(ws_code(c), 1009);
+    CHECK_SOON(get_int(&shm->rc[1]) == 1009, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[3]), 0);
+    str_free(&s);
+    free(text);
+}
+
+/* Small fragments are counted, and so are control frames. */
+SERVED_WS(floods, 0, "")
+{
+    static const struct { int first, often, code; } rows[] = {
+        { 0x00, 2000, 1008 }, { 0x89, 200, 1008 }, { 0x8a, 200, 1008 }
+    };
+    int i;
+
+    EACH(rows, k) {
+        str s = { 0 };
+        ws_opens(c, f, "/any");
+        if (rows[k].first == 0)
+            ws_frame(&s, 0x01, "a", 1);
+        for (i = 0; i < rows[k].often; i++)
+            ws_frame(&s, rows[k].first, "a", 1);
+        cl_send(c, s.p, s.n);
+        CHECK_INT(ws_code(c), rows[k].code);
+        str_free(&s);
+        cl_close(c);
+    }
+}
+
+/* Who does not read is not read: many messages wait in the sockets, none is
+ * lost, and a callback that answers each has room each time. */
+SERVED_WS(back_pressure, T_PLAIN, "WebSocketQueue 4096; SendBufferSize 4096")
+{
+    str s = { 0 };
+    char text[1000];
+    int i, sent = 0;
+
+    memset(text, 'x', sizeof text);
+    ws_opens(c, f, "/any");
+    for (i = 0; i < 16; i++)
+        ws_frame(&s, 0x82, text, sizeof text);
+    while (sent < 400) {
+        const ssize_t n = send(c->fd, s.p, s.n, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n < 0)
+            break;
+        sent += 16;
+        if ((size_t)n < s.n) {
+            CHECK(send(c->fd, s.p + n, s.n - (size_t)n, MSG_DONTWAIT) < 0 ||
+                  1);
+            break;
+        }
+    }
+    CHECK(empm__load(&f->s->engine.links->queued) <= 4096 + 1100);
+    for (i = 0; i < sent - 16; i++) {
+        CHECK_INT(ws_next(c), 0x82);
+        CHECK_INT(c->body.n, sizeof text);
+    }
+    CHECK_INT(get_int(&shm->rc[3]), 0);
+    str_free(&s);
+}
+
+/* A peer that is silent is asked, and dropped if it says nothing; one that
+ * answers stays. */
+SERVED_WS(pings, 0, "WebSocketPingInterval 200ms")
+{
+    client quiet = client_of(f);
+    str s = { 0 };
+    int i;
+
+    ws_opens(&quiet, f, "/same");
+    ws_opens(c, f, "/any");
+    for (i = 0; i < 4; i++) {
+        CHECK_INT(ws_next(c), 0x89);
+        str_drop(&s, s.n);
+        ws_frame(&s, 0x8a, c->body.p, c->body.n);
+        cl_send(c, s.p, s.n);
+    }
+    CHECK_INT(get_int(&shm->rc[2]), 0);
+    CHECK_INT(ws_next(&quiet), 0x89);
+    CHECK_INT(ws_next(&quiet), -1);
+    CHECK(quiet.end != 0);
+    CHECK(echoes(c, "still here"));
+    str_free(&s);
+    cl_close(&quiet);
+}
+
+/* A message has RequestReadTimeout's body= from its first byte, however often
+ * bytes of it come. */
+SERVED_WS(dribble, 0, "RequestReadTimeout body=1")
+{
+    int i;
+
+    ws_opens(c, f, "/any");
+    cl_send(c, "\x81", 1);
+    for (i = 0; i < 20 && cl_end(c, 100) == CL_TIMEOUT; i++)
+        cl_send(c, i == 0 ? "\xfe" : "\x01", 1);
+    CHECK(i >= 8);
+    CHECK_INT(ws_code(c), 1008);
+}
+
+/* A stop says goodbye to each, and waits for no answer for long. */
+SERVED_WS(stop_says_goodbye, T_PLAIN, "StopTimeout 5")
+{
+    client two = client_of(f);
+
+    ws_opens(c, f, "/any");
+    ws_opens(&two, f, "/any");
+    CHECK(echoes(c, "a"));
+    empm_stop(f->s);
+    CHECK_INT(ws_code(c), 1001);
+    CHECK_INT(ws_code(&two), 1001);
+    cl_close(c);
+    cl_close(&two);
+    CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
+    CHECK_INT(get_int(&shm->rc[0]), 0);
+    CHECK_INT(get_int(&shm->rc[2]), 2);
+}
+
+/* A drain tells one after the other, and lets nobody in; who is there is served
+ * until then. */
+SERVED_WS(drain_spreads, T_PLAIN, "WebSocketDrain 600ms; ThreadsPerChild 2")
+{
+    enum { N = 12 };
+    client cs[N], late = client_of(f);
+    uint64_t first = 0, last = 0;
+    int i, left = N;
+
+    for (i = 0; i < N; i++)
+        ws_opens(&cs[i], f, "/any");
+    CHECK_INT(cl_open(&late, f), 0);
+    CHECK_INT(cl_get(&late, "/hello/a"), 200);
+    empm_stop_graceful(f->s);
+    CHECK_SOON(empm__load(&f->s->engine.stopping) != 0, PATIENCE);
+    CHECK_INT(ws_ask(&late, "/any", WS_HEAD), 503);
+    CHECK_INT(late.closes, 1);
+    while (left > 0)
+        for (i = 0; i < N; i++)
+            if (cs[i].fd >= 0 && cl_readable(&cs[i], 1)) {
+                CHECK_INT(ws_code(&cs[i]), 1001);
+                cl_close(&cs[i]);
+                last = now_ms();
+                if (left-- == N)
+                    first = last;
+            }
+    CHECK(last - first >= 200);
+    CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
+    CHECK_INT(get_int(&shm->rc[0]), 0);
+    cl_close(&late);
+    (void)c;
+}
+
+/* MaxWebSockets is an answer, and a place that is free again is one. */
+SERVED_WS(so_many, 0, "MaxWebSockets 1; ThreadsPerChild 2")
+{
+    client two = client_of(f);
+
+    ws_opens(c, f, "/any");
+    CHECK_INT(cl_open(&two, f), 0);
+    CHECK_INT(ws_ask(&two, "/any", WS_HEAD), 503);
+    CHECK(cl_header(&two, "Retry-After") != NULL);
+    cl_close(c);
+    CHECK_SOON(ws_ask(&two, "/any", WS_HEAD) == 101, PATIENCE);
+    CHECK(echoes(&two, "in"));
+    cl_close(&two);
+}
+
+/* Another protocol behind a 101: what was sent before it lives comes first, and
+ * what it has said last leaves before the end. */
+SERVED_WS(line_protocol, 0, "")
+{
+    static const char ask[] = "GET /line HTTP/1.1\r\nHost: a\r\nUpgrade: "
+                              "line/1\r\nConnection: Upgrade\r\n\r\nhead\n";
+    char text[64];
+
+    cl_puts(c, ask);
+    CHECK_INT(cl_reply(c), 101);
+    CHECK_STR(cl_header(c, "Upgrade"), "line/1");
+    CHECK_INT(cl_line_lf(c, text, sizeof text), 0);
+    CHECK_STR(text, "first");
+    CHECK_INT(cl_line_lf(c, text, sizeof text), 0);
+    CHECK_STR(text, "head");
+    cl_puts(c, "one\n");
+    CHECK_INT(cl_line_lf(c, text, sizeof text), 0);
+    CHECK_STR(text, "one");
+    cl_puts(c, "end\n");
+    CHECK_INT(cl_line_lf(c, text, sizeof text), 0);
+    CHECK_STR(text, "end");
+    CHECK_FIN(c);
+    CHECK_SOON(get_int(&shm->rc[2]) == 1, PATIENCE);
+    cl_close(c);
+    CHECK_INT(cl_get(c, "/line"), 426);
+    CHECK_STR(cl_header(c, "Upgrade"), "line/1");
+}
+
+/* A ticket is good for one link and one kind, and harmless afterwards. */
+SERVED_WS(tickets, T_PLAIN, "")
+{
+    empm_ticket t;
+    char text[64];
+
+    cl_puts(c, "GET /line HTTP/1.1\r\nHost: a\r\nUpgrade: line/1\r\n"
+            "Connection: Upgrade\r\n\r\n");
+    CHECK_INT(cl_reply(c), 101);
+    t = __atomic_load_n(&g_line, __ATOMIC_RELAXED);
+    CHECK_INT(cl_line_lf(c, text, sizeof text), 0);
+    CHECK_INT(empm_link_send(f->s, t, "x\n", 2), EMPM_OK);
+    CHECK_INT(cl_line_lf(c, text, sizeof text), 0);
+    CHECK_STR(text, "x");
+    CHECK_INT(empm_ws_send(f->s, t, EMPM_WS_TEXT, "x", 1), EMPM_EGONE);
+    CHECK_INT(empm_ws_send(f->s, t, EMPM_WS_TEXT, "\xff", 1), EMPM_EINVAL);
+    CHECK_INT(empm_ws_send(f->s, t, 3, "x", 1), EMPM_EINVAL);
+    CHECK_INT(empm_link_send(f->s, 0, "x", 1), EMPM_EGONE);
+    CHECK_INT(empm_link_send(f->s, t + ((empm_ticket)1 << 32), "x", 1),
+              EMPM_EGONE);
+    CHECK_INT(empm_link_send(f->s, ~(empm_ticket)0, "x", 1), EMPM_EGONE);
+    CHECK_INT(empm_resume(f->s, t), EMPM_OK);    /* of no use, of no harm */
+    CHECK_SOON(empm_link_queued(f->s, t) == 0, PATIENCE);
+    CHECK_INT(empm_ws_close(f->s, t, 1006, NULL), EMPM_EINVAL);
+    CHECK_INT(empm_link_close(f->s, t), EMPM_OK);
+    CHECK_FIN(c);
+    CHECK_SOON(empm_link_queued(f->s, t) == -1, PATIENCE);
+    CHECK_INT(empm_link_close(f->s, t), EMPM_EGONE);
+    CHECK_INT(empm_link_send(f->s, t, "x", 1), EMPM_EGONE);
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
  * >>rate -- how often a client may come in
  * ------------------------------------------------------------------------- */
 
@@ -14839,7 +16002,7 @@ TEST(rate, one_interval_each)
     for (k = 0; k < 3; k++)
         CHECK_INT(empm__rate_take(kv, &l, &p, now + 60000000), 0);
     CHECK(empm__rate_take(kv, &l, &p, now + 60000000) > 0);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* In a full store a flood of addresses of one network replaces its own entries:
@@ -14866,7 +16029,7 @@ TEST(rate, a_flood_forgets_nobody_else)
         CHECK_INT(empm__rate_take(kv, &l, &flood, now + k), 0);
     }
     CHECK(empm__rate_take(kv, &l, &p, now + k) > 0);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* All children count together, and a reload goes on counting; 429 says when to
@@ -15275,6 +16438,9 @@ TEST(auth, only_right_passwords_are_remembered)
     memset(&auth, 0, sizeof auth);
     memset(none, 0, sizeof none);
     auth.remembers = 1;
+    /* a form without the field, or a user that there is not */
+    CHECK_INT(empm_password_is(NULL, NULL, kept), 0);
+    CHECK_INT(empm_password_is(NULL, "demo", NULL), 0);
     CHECK_INT(empm__auth_password_is(&auth, "demon", kept), 0);
     CHECK(memcmp(auth.seen, none, sizeof none) == 0);
     CHECK_INT(empm__auth_password_is(&auth, "demo", kept), 1);
@@ -15559,6 +16725,47 @@ TEST(sessions, end_in_time)
         CHECK_INT(empm__session_left(&cfg, &back, 5000), 100);
     }
     empm_config_free(&cfg);
+}
+
+/* A login that finds no room for its cookie. */
+static int h_session_full(empm_request *req, void *user)
+{
+    char field[200];
+    int i;
+
+    (void)user;
+    memset(field, 'x', sizeof field);
+    field[sizeof field - 1] = '\0';
+    CHECK_INT(empm_session_start(req, NULL), EMPM_EINVAL);
+    CHECK_INT(empm_session_start(req, "anna"), EMPM_OK);
+    for (i = 0; empm_add_header(req, "X-A", field) == EMPM_OK; i++)
+        ;
+    CHECK(i > 3);
+    CHECK_INT(empm_session_start(req, "berta"), EMPM_EFULL);
+    CHECK_STR(empm_session(req), "anna");
+    CHECK_INT(empm_flush(req), EMPM_OK);
+    CHECK_INT(empm_session_start(req, "berta"), EMPM_EMISUSE);
+    return EMPM_OK;
+}
+
+static const empm_route session_full_routes[] = {
+    EMPM_ROUTE("GET /", h_session_full, NULL),
+    EMPM_ROUTES_END
+};
+
+/* A login that fails leaves the one before as it was, with its cookie. */
+TEST(sessions, a_login_that_fails_changes_nothing)
+{
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+
+    cfg.routes = session_full_routes;
+    cfg.log = testing_log;
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    CHECK_INT(empm_test_get(t, "/"), 200);
+    CHECK(empm_test_header(t, "Set-Cookie") != NULL);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
 }
 
 static int h_session(empm_request *req, void *user)
@@ -16440,9 +17647,12 @@ static int save_part(empm_request *req, void *user)
     (void)user;
     snprintf(path, sizeof path, "%s/%s", g_save_dir,
              empm_path_value(req, "name"));
-    return part == NULL ? 500
-                        : empm_printf(req, "%d", empm_part_save(req, part,
-                                                                path));
+    if (part == NULL || empm_part_save(req, part, NULL) != EMPM_EINVAL ||
+        empm_part_save(req, part, "") != EMPM_EINVAL ||
+        empm_part_save(req, NULL, path) != EMPM_EINVAL ||
+        empm_part_take(req, NULL) != -1)
+        return 500;
+    return empm_printf(req, "%d", empm_part_save(req, part, path));
 }
 
 static const empm_route save_routes[] = {
@@ -16455,7 +17665,8 @@ static const empm_route save_routes[] = {
  * not at all: whoever reads the old one goes on with it, and a call that fails
  * leaves nothing. */
 SERVED_WITH(forms, part_save, T_PLAIN,
-            (fx_init(f), f->cfg.routes = save_routes, f->count_fds = 1), NULL)
+            (fx_init(f), f->cfg.routes = save_routes, f->count_fds = 1,
+             tmp_path(g_save_dir, sizeof g_save_dir, "save")), NULL)
 {
     static const struct { const char *path; int result; } rows[] = {
         { "/save/a", 0 }, { "/save/a", 0 }, { "/save/a?keep=0", 0 },
@@ -16468,7 +17679,6 @@ SERVED_WITH(forms, part_save, T_PLAIN,
     size_t len;
     int old, i, n = 0;
 
-    tmp_path(g_save_dir, sizeof g_save_dir, "save");
     CHECK_INT(mkdir(g_save_dir, 0755), 0);
     snprintf(path, sizeof path, "%s/a", g_save_dir);
     CHECK((old = open(path, O_RDWR | O_CREAT, 0644)) >= 0 &&
@@ -23790,6 +25000,30 @@ TEST(files, kept_below_a_directory)
     fx_down(&f);
 }
 
+/* A file that has just been looked at is believed to be the same for a moment,
+ * and not longer: what has been changed is served then. */
+SERVED_WITH(files, believed_for_a_moment, T_PLAIN,
+            fx_init(f); f->cfg.routes = file_routes, NULL)
+{
+    static const struct { const char *name; int ms; const char *then; } rows[] =
+        { { "/looked.1", 60000, "one" }, { "/looked.2", 1, "other" } };
+
+    EACH(rows, i) {
+        char path[512], name[40];
+        snprintf(name, sizeof name, "www%s", rows[i].name);
+        write_file(tmp_path(path, sizeof path, name), "one", 3);
+        empm__store(&g_file_same_ms, rows[i].ms);
+        CHECK_INT(cl_get(c, rows[i].name), 200);
+        unlink(path);
+        write_file(path, "other", 5);
+        nap(5);
+        CHECK_INT(cl_get(c, rows[i].name), 200);
+        CHECK_STR(c->body.p, rows[i].then);
+        unlink(path);
+    }
+    empm__store(&g_file_same_ms, 0);
+}
+
 /* The table of types is in order, as its search needs. Small and capital
  * letters are the same in any locale, and the types of common sites are
  * known. */
@@ -24516,6 +25750,37 @@ SERVED_WITH(files, error_document_of_some_pages, T_LIVE,
     free(big);
 }
 
+/* An ErrorDocument may be compiled in. What its route says of caching is not
+ * for the error; one that is not in the table is said, and a line of text. */
+TEST(files, error_document_of_assets)
+{
+    static const empm_asset assets[] = {
+        { "deep/404.html", "<p>none", 7, NULL }, { NULL, NULL, 0, NULL }
+    };
+    static const empm_route routes[] = {
+        EMPM_ASSETS_WITH("GET /a/", assets, "max-age=9"), EMPM_ROUTES_END
+    };
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+
+    cfg.routes = routes;
+    cfg.log = testing_log;
+    cfg.error_document[0] = "404 /a/deep/404.html";
+    cfg.error_document[1] = "405 /a/deep";
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    CHECK_INT(empm_test_send(t, "GET", "/a/x", "", NULL, 0), 404);
+    CHECK_STR(empm_test_body(t, NULL), "<p>none");
+    CHECK_STR(empm_test_header(t, "Content-Type"), "text/html; charset=utf-8");
+    CHECK(empm_test_header(t, "Cache-Control") == NULL);
+    CHECK(empm_test_header(t, "ETag") == NULL);
+    CHECK_INT(empm_test_send(t, "POST", "/a/deep/404.html", "", NULL, 0), 405);
+    CHECK(strstr(empm_test_body(t, NULL), "<p>none") == NULL);
+    CHECK(strstr(g_testing_log, "EMPM5142: ErrorDocument deep: is not among") !=
+          NULL);
+    empm_test_close(t);
+}
+
 /* What cannot be an ErrorDocument is refused at a start. */
 TEST(files, error_documents_that_are_none)
 {
@@ -24918,12 +26183,15 @@ TEST(files, assets_that_cannot_be)
             EMPM_ASSETS("GET /", NULL), EMPM_ROUTES_END
         };
         empm_config cfg = empm_defaults();
+        empm__report rep;
         routes[0].user = EMPM_TEXT(tables[i]);
         cfg.routes = routes;
         cfg.log = testing_log;
         CHECK(empm_test_open(&cfg) == NULL);
         CHECK(strstr(g_testing_log, "EMPM5105: route \"GET /\": asset \"") !=
               NULL);
+        memset(&rep, 0, sizeof rep);     /* so says -t, which makes nothing */
+        CHECK_INT(empm__check_all(&cfg, NULL, &rep), EMPM_EINVAL);
     }
 }
 
@@ -29204,6 +30472,60 @@ TEST(status, every_counter_is_told_everywhere)
     fx_down(&f);
 }
 
+#ifndef EVENTMPM_NO_EVENTS
+
+static const empm_route status_events[] = {
+    EMPM_ROUTE("GET /listen/{channel}", events_listen,    NULL),
+    EMPM_ROUTE("POST /say/{channel}",   events_say,       NULL),
+    EMPM_ROUTE("GET /server-status",    empm_status_page, NULL),
+    EMPM_ROUTES_END
+};
+
+/* The status tells how many listen to events, how many events they got and how
+ * many they were too slow for; a listener that goes is counted no more, also if
+ * its child has gone with it. */
+SERVED_WITH(status, events, T_LIVE,
+            (fx_init(f), f->cfg.routes = status_events),
+            "EventQueue 8192; EventSkip On; SendBufferSize 4096")
+{
+    client ear[2], slow;
+    char *text;
+    long kids[16];
+
+    listens(&ear[0], f, "a", "");
+    listens(&ear[1], f, "b", "");
+    CHECK_INT(says(c, "a", "", "one"), 1);
+    CHECK(cl_hears(&ear[0], "data: one\n\n"));
+    CHECK_SOON(status_number(f, "EventsSent") == 1, PATIENCE);
+    CHECK_INT(status_number(f, "EventStreams"), 2);
+    CHECK_INT(status_number(f, "EventsLost"), 0);
+    text = status_page(f, "/server-status", "text/html; charset=utf-8");
+    CHECK(strstr(text, "<b>2</b><span>listen to events</span>") != NULL);
+    free(text);
+    cl_close(&ear[0]);
+    CHECK_SOON(status_number(f, "EventStreams") == 1, PATIENCE);
+    CHECK_INT(cl_connect_port(&slow, f->port, 4096), 0);
+    cl_puts(&slow, "GET /listen/a HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(says(c, "a", "", "x") == 1, PATIENCE);
+    events_flood(c, "last");
+    CHECK(cl_hears(&slow, "data: last\n\n"));
+    CHECK(status_number(f, "EventsLost") > 0);
+    CHECK_IN(status_number(f, "EventsLost") + status_number(f, "EventsSent"),
+             202, 204);
+    if (f->forked && CHECK_INT(children_of(f->pid, kids, 16), 1)) {
+        f->deaths_ok = 1;
+        signal_process((pid_t)kids[0], SIGKILL);
+        cl_close(c);
+        CHECK_SOON(cl_get(c, "/server-status?auto") == 200 &&
+                   status_number(f, "EventStreams") == 0, PATIENCE);
+        CHECK_IN(status_number(f, "EventsSent"), 3, 204);
+    }
+    cl_close(&slow);
+    cl_close(&ear[1]);
+}
+
+#endif
+
 /* Every request is counted once, whether a handler or the server has answered
  * it. */
 LIVE(status, totals_are_the_requests_made)
@@ -30864,9 +32186,9 @@ static void hk_thread_stop(empm_server *s, void *data, void *user)
 
 static void hk_child_stop(empm_server *s, void *user)
 {
-    (void)s;
     (void)user;
-    add_int(&shm->child_stops, 1);
+    /* a thread of the program's may wait for that: it is joined here */
+    add_int(&shm->child_stops, empm_draining(s));
 }
 
 /* Each start and stop hook runs once per child and once per thread. */
@@ -31100,8 +32422,8 @@ static int testing_start(empm_server *s, void *user)
 
 static void testing_stop(empm_server *s, void *user)
 {
-    (void)s; (void)user;
-    g_testing_hooks--;
+    (void)user;
+    g_testing_hooks -= empm_draining(s);
 }
 
 static int testing_thread(empm_server *s, void **data, void *user)
@@ -31201,6 +32523,7 @@ TEST(testing, answers_are_what_a_client_gets)
     CHECK_STR(empm_test_body(t, NULL), "abc");
     CHECK_INT(empm_test_get(t, "/chunks?q"), 200);
     CHECK(strstr(empm_test_raw(t, &n), "\r\n4\r\none,\r\n") != NULL);
+    CHECK_INT(strlen(empm_test_raw(t, NULL)), n);    /* after a longer one */
     CHECK(empm_test_header(t, "X-None") == NULL);
     CHECK_INT(empm_test_close(t), EMPM_OK);
     CHECK_INT(g_testing_hooks, 0);
@@ -33861,6 +35184,57 @@ static void lone_sibling(const lone_child *l)
     empm__store(&empm__score_at(&l->s->score, 1)->idle_workers, 1u);
     empm__store(&empm__score_slot_at(&l->s->score, 1)->pid, 1u);
     empm__store(&empm__score_server_at(&l->s->score)->top, 2u);
+}
+
+/* How often the servers of all processes have waited, since counting began. */
+static int waits_counted(void)
+{
+    int i, n = 0;
+
+    for (i = 0; i < FAULT_CALLS; i++)
+        if (strcmp(fault_calls[i].call, "epoll_wait") == 0 ||
+            strncmp(fault_calls[i].call, "poll", 4) == 0)
+            n += __atomic_load_n(&g_faults->calls[i], __ATOMIC_RELAXED);
+    return n;
+}
+
+/* While all workers are blocked, jobs wait, and no sibling has time, there is
+ * nothing to do: the standby sleeps from one look at its siblings to the next.
+ */
+TEST(exchange, a_blocked_child_rests)
+{
+    enum { N = 6, WORKERS = 4 };
+    lone_child l;
+    client c[N];
+    int i, before;
+
+    memset(g_faults, 0, sizeof *g_faults);
+    g_faults->state = FAULTS_COUNT;
+    if (!lone_up(&l))
+        return;
+    for (i = 0; i < N; i++) {
+        cl_open(&c[i], &l.f);
+        CHECK_INT(cl_get(&c[i], "/hello"), 200);
+    }
+    set_int(&shm->gate, 0);
+    for (i = 0; i < N; i++) {
+        cl_puts(&c[i], i < WORKERS ? "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n"
+                                   : GET1 "\r\n");
+        if (i < WORKERS)
+            CHECK_SOON(get_int(&shm->at_gate) == i + 1, 2000);
+    }
+    nap(50);
+    before = waits_counted();
+    nap(100);
+    CHECK(waits_counted() > before);     /* this does count */
+    CHECK(waits_counted() - before < 50);
+    set_int(&shm->gate, 1);
+    for (i = 0; i < N; i++) {
+        CHECK_INT(cl_reply(&c[i]), 200);
+        cl_close(&c[i]);
+    }
+    lone_down(&l);
+    g_faults->state = FAULTS_OFF;
 }
 
 /* What a drain has given and nobody has taken is its own again when it learns
@@ -37389,6 +38763,48 @@ TEST(clients, axel)
     fetch_down(&f, root);
 }
 
+/* wget goes on with what it has: from the byte behind it, with nothing to do
+ * where that is all (416), and with other bytes of a file that has grown. */
+TEST(clients, wget)
+{
+    fixture f;
+    char out[8192], root[400];
+
+    if (!installed("wget"))
+        SKIP("wget is not installed");
+    if (!fetch_up(&f, root, sizeof root))
+        return;
+    CHECK_INT(shell(out, sizeof out, "cd %s && cp %s/www/big.bin b && mkdir got"
+        " && cd got && head -c 70001 ../b >b && w='wget -nv -c --tries=1 "
+        "--timeout=20 http://127.0.0.1:%d/b' && $w && cmp b ../b && $w && "
+        "cmp b ../b && echo more >>../b && $w && cmp b ../b", root, g_tmp,
+        f.port), 0);
+    if (get_int(&g_failures) != 0)
+        printf("%s\n", out);
+    fetch_down(&f, root);
+}
+
+/* aria2c fetches the parts of a file over several connections, and goes on
+ * after an end in the middle. */
+TEST(clients, aria2c)
+{
+    fixture f;
+    char out[8192], root[400];
+
+    if (!installed("aria2c"))
+        SKIP("aria2c is not installed");
+    if (!fetch_up(&f, root, sizeof root))
+        return;
+    /* a part has 1 MiB at least */
+    CHECK_INT(shell(out, sizeof out, "cd %s && head -c 5000000 /dev/urandom >b "
+        "&& mkdir got && a='timeout 30 aria2c -q --no-conf --max-tries=1 "
+        "-d got -x4 -s4 -k1M http://127.0.0.1:%d/b' && $a && cmp got/b b && "
+        "head -c 1500000 b >got/b && $a -c && cmp got/b b", root, f.port), 0);
+    if (get_int(&g_failures) != 0)
+        printf("%s\n", out);
+    fetch_down(&f, root);
+}
+
 /* PHP's streams follow the redirect of a folder, and send dot segments as they
  * are. */
 TEST(clients, php_streams)
@@ -38076,6 +39492,123 @@ SERVED_WITH(clients, event_source, T_PLAIN,
           "http://127.0.0.1:%d/ 2>/dev/null", g_tmp, g_tmp, f->port);
     CHECK_INT(cl_get(c, "/said"), 200);
     CHECK_STR(c->body.p, "1%22a%5Cnb%C3%A4%22%2C2%22%22%2C3%22%20c%22");
+    shell(out, sizeof out, "rm -rf %s/chromium %s/.config %s/.cache %s/.pki",
+          g_tmp, g_tmp, g_tmp, g_tmp);
+}
+
+static int media_page(empm_request *req, void *user)
+{
+    (void)user;
+    empm_set_header(req, "Content-Type", "text/html");
+    return empm_printf(req, "<!doctype html><audio id=a preload=auto src="
+        "/media.wav></audio><script>\n"
+        "const tell = (...said) => fetch('/heard?' + said.join());\n"
+        "a.onerror = () => tell('error');\n"
+        "a.onloadedmetadata = () => a.currentTime = a.duration - 2;\n"
+        "a.onseeked = () => {\n"
+        "    const x = new XMLHttpRequest(), at = Math.round(a.currentTime);\n"
+        "    let sent = 0;\n"
+        "    x.upload.onprogress = e => sent = e.loaded;\n"
+        "    x.onload = async () => tell(Math.round(a.duration), at, sent, "
+        "x.responseText,\n"
+        "        await (await fetch('/progress?token=t')).text());\n"
+        "    x.open('POST', '/up');\n"
+        "    x.send(new Uint8Array(3000000));\n"
+        "};\n"
+        "</script><img src=/hold>");
+}
+
+/* A piece of an upload: notes how far it is. */
+static int media_piece(empm_request *req, const void *data, size_t n,
+                       void *user)
+{
+    (void)data; (void)n; (void)user;
+    empm_progress(req, "t");
+    return EMPM_OK;
+}
+
+static int media_up(empm_request *req, void *user)
+{
+    int64_t of;
+    (void)user;
+    return empm_printf(req, "%ld", (long)empm_body_received(req, &of));
+}
+
+static const empm_route media_routes[] = {
+    EMPM_ROUTE_WITH("POST /up", media_up, NULL, NULL, media_piece, 0, 0, 0),
+    EMPM_ROUTE("GET /progress", empm_progress_page, NULL),
+    EMPM_ROUTE("GET /hold",     events_hold,        NULL),
+    EMPM_ROUTE("GET /heard",    events_heard,       NULL),
+    EMPM_ROUTE("GET /said",     events_said,        NULL),
+    EMPM_ROUTE("GET /page",     media_page,         NULL),
+    EMPM_FILES("GET /",         NULL),
+    EMPM_ROUTES_END
+};
+
+/* A minute of silence, at 176,400 bytes a second: a hole behind a head. */
+static void media_write(const char *path)
+{
+    const uint32_t of[11] = { 0x46464952, 60 * 176400 + 36, 0x45564157,
+                              0x20746d66, 16, 1 | 2 << 16, 44100, 176400,
+                              4 | 16 << 16, 0x61746164, 60 * 176400 };
+    write_file(path, (const char *)of, sizeof of);
+    CHECK_INT(truncate(path, 60 * 176400 + 44), 0);
+}
+
+/* What Chromium's media element sends when its user seeks: all, of which it
+ * soon wants no more; then, with If-Range, where it goes on; after the file has
+ * been replaced that is all of the other one. */
+SERVED_WITH(clients, as_chromium_seeks, T_PLAIN,
+            fx_init(f); f->cfg.routes = media_routes, NULL)
+{
+    static const char head[] = "GET /media.wav HTTP/1.1\r\nHost: a\r\n"
+        "Connection: keep-alive\r\nAccept: */*\r\nSec-Fetch-Mode: no-cors\r\n"
+        "Sec-Fetch-Dest: audio\r\nAccept-Encoding: identity\r\n"
+        "Accept-Language: en-US,en;q=0.9\r\nRange: bytes=";
+    char path[400], tag[64];
+    client first = client_of(f);
+
+    media_write(tmp_path(path, sizeof path, "www/media.wav"));
+    cl_open(&first, f);
+    cl_printf(&first, "%s0-\r\n\r\n", head);
+    cl_readable(&first, 10000);
+    cl_close(&first);
+    cl_open(c, f);
+    cl_printf(c, "%s10584000-10584043\r\n\r\n", head);
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(cl_header(c, "Content-Type"), "audio/wav");
+    snprintf(tag, sizeof tag, "%.60s", cl_header(c, "ETag") ? c->value : "-");
+    cl_printf(c, "%s10223616-10584043\r\nIf-Range: %s\r\n\r\n", head, tag);
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(cl_header(c, "Content-Range"),
+              "bytes 10223616-10584043/10584044");
+    CHECK_INT((int)c->body.n, 360428);
+    unlink(path);
+    write_file(path, "other", 5);
+    cl_printf(c, "%s10223616-10584043\r\nIf-Range: %s\r\n\r\n", head, tag);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "other");
+    unlink(path);
+}
+
+/* A browser's media element finds the end of a long file by ranges, and its
+ * upload shows progress, on its side and on ours. */
+SERVED_WITH(clients, chromium_plays_and_sends, T_PLAIN,
+            fx_init(f); f->cfg.routes = media_routes,
+            "SharedStoreSize 65536")
+{
+    char out[16384], path[400];
+
+    if (!installed("chromium"))
+        SKIP("chromium is not installed");
+    media_write(tmp_path(path, sizeof path, "www/media.wav"));
+    shell(out, sizeof out, "HOME=%s timeout 40 chromium --headless "
+          "--no-sandbox --disable-gpu --user-data-dir=%s/chromium --dump-dom "
+          "http://127.0.0.1:%d/page 2>/dev/null", g_tmp, g_tmp, f->port);
+    CHECK_INT(cl_get(c, "/said"), 200);
+    CHECK_STR(c->body.p, "60,58,3000000,3000000,{%22received%22:3000000,"
+              "%22length%22:3000000}");
+    unlink(path);
     shell(out, sizeof out, "rm -rf %s/chromium %s/.config %s/.cache %s/.pki",
           g_tmp, g_tmp, g_tmp, g_tmp);
 }
