@@ -1000,7 +1000,7 @@ typedef struct empm_config {
     int64_t max_tls_memory;            /* per child: 256 MiB for handshakes
                                           and for records that wait; connections
                                           that need more are closed */
-    int64_t max_spool_bytes;           /* per child: 1 GiB, half of it at most
+    int64_t max_spool_bytes;           /* per child: 2 GiB, half of it at most
                                           for answers; else 503 */
     int64_t limit_response_spool;      /* bytes of one response that wait for
                                           the client: 64 MiB, else aborted */
@@ -4036,7 +4036,7 @@ static const empm__directive empm__directives[] = {
     EMPM__SET("MaxTlsMemory", max_tls_memory, I64, 131072, INT64_MAX,
               "268435456", "bytes of a child for TLS; else connections close"),
     EMPM__SET("MaxSpoolBytes", max_spool_bytes, I64, 0, INT64_MAX,
-              "1073741824", "bytes on disk for a child; else 503"),
+              "2147483648", "bytes on disk for a child; else 503"),
     EMPM__SET("LimitResponseSpool", limit_response_spool, I64, 0, INT64_MAX,
               "67108864", "bytes of an answer that wait; else aborted"),
     EMPM__SET("EventQueue", event_queue_bytes, I64, 1024, 1 << 30, "65536",
@@ -9201,9 +9201,18 @@ static enum empm__flushed empm__io_flush(empm__worker *w, empm__conn *c,
     return EMPM__SENT;
 }
 
-/* Appends to the overflow, whose slice is or becomes that of the last page. */
-static int empm__io_spool(empm__worker *w, empm__io *io, const char *data,
-                          int64_t n)
+/* Is what comes next for the overflow? It is if the queue is long, or has
+ * overflown already: bytes leave in order. */
+static int empm__io_overflows(const empm__io *io)
+{
+    const empm__page *last = io->out_last;
+    return last != NULL && last->file == NULL &&
+           (io->out_bytes >= EMPM_RESPONSE_BUFFER || empm__io_has_slice(last));
+}
+
+/* Makes room for n bytes in the overflow, whose file is made with the first.
+ * EMPM_OK, or EMPM_E*. */
+static int empm__io_spool_grow(empm__worker *w, empm__io *io, int64_t n)
 {
     const int64_t ring = w->cfg->limit_response_spool;
     int64_t grown;
@@ -9225,48 +9234,86 @@ static int empm__io_spool(empm__worker *w, empm__io *io, const char *data,
             return EMPM_EFULL;
         io->spooled += grown;
     }
+    return EMPM_OK;
+}
+
+/* Fills v with what stands in a list of pages behind its first `skip` bytes, at
+ * most `most` of them. Returns the number of entries. */
+static int empm__io_gather(empm__page *p, int64_t skip, int64_t most,
+                           struct iovec v[16])
+{
+    int k = 0;
+    for (; p != NULL && k < 16 && most > 0; p = p->next) {
+        const int64_t n = p->end - p->start - skip;
+        if (n > 0) {
+            v[k].iov_base = empm__page_data(p) + p->start + skip;
+            v[k].iov_len = (size_t)(n < most ? n : most);
+            most -= n;
+            k++;
+        }
+        skip = n > 0 ? 0 : -n;
+    }
+    return k;
+}
+
+/* Appends what stands in a list of pages to the overflow, whose slice is or
+ * becomes that of the queue's last page. One call writes them all: file systems
+ * ask for a price by the call, and for another one where it ends within a block
+ * of theirs. EMPM_OK: the pages are back in the pool; EMPM_EFULL and other
+ * errors: they are the caller's yet. */
+static int empm__io_spool(empm__worker *w, empm__io *io, empm__page *list)
+{
+    const int64_t ring = w->cfg->limit_response_spool;
+    struct iovec v[16];
+    empm__page *p;
+    int64_t n = 0, done = 0;
+    int r;
+    for (p = list; p != NULL; p = p->next)
+        n += p->end - p->start;
+    if ((r = empm__io_spool_grow(w, io, n)) != EMPM_OK)
+        return r;
     if (!empm__io_has_slice(io->out_last))
         empm__io_slice(io, NULL, io->spool_end, io->spool_end);
-    while (n > 0) {
+    while (done < n) {
         const int64_t at = io->spool_end % ring;
-        const ssize_t r = pwrite(io->spool_fd, data,
-                                 (size_t)(n < ring - at ? n : ring - at),
-                                 (off_t)at);
-        if (r < 0 && errno == EINTR)
+        const int k = empm__io_gather(list, done, ring - at, v);
+        const ssize_t got = pwritev(io->spool_fd, v, k, (off_t)at);
+        if (got < 0 && errno == EINTR)
             continue;
-        if (r <= 0)
+        if (got <= 0)
             return EMPM_ESYS;
-        io->spool_end += r;
-        io->out_last->stop += r;
-        io->out_left += r;
-        data += r;
-        n -= r;
+        io->spool_end += got;
+        io->out_last->stop += got;
+        io->out_left += got;
+        done += got;
+    }
+    while ((p = list) != NULL) {
+        list = p->next;
+        empm__page_return(w, p);
     }
     return EMPM_OK;
 }
 
-/* Takes one page into the queue, or its bytes, to the overflow if the queue is
- * long or has overflown already. EMPM_OK: the page is the queue's, or back in
- * the pool; EMPM_EFULL and other errors: it is the caller's yet. */
-static int empm__io_put(empm__worker *w, empm__io *io, empm__page *p)
+/* Takes pages of a list into the queue, or their bytes: the first one, or to
+ * the overflow all of them. EMPM_OK: *list is what is left, and those taken are
+ * the queue's or back in the pool; EMPM_EFULL and other errors: the list is the
+ * caller's yet, as it was. */
+static int empm__io_put(empm__worker *w, empm__io *io, empm__page **list)
 {
-    const char *data = empm__page_data(p) + p->start;
-    const uint32_t n = p->end - p->start;
-    const empm__page *last = io->out_last;
-    int r;
-    if (last != NULL && last->file == NULL &&
-        (io->out_bytes >= EMPM_RESPONSE_BUFFER || empm__io_has_slice(last)))
-        r = empm__io_spool(w, io, data, n);
-    else if (n <= empm__io_room(io))
+    empm__page *p = *list, *next = p->next;
+    int r = EMPM_OK;
+    if (empm__io_overflows(io)) {
+        r = empm__io_spool(w, io, p);
+        next = NULL;
+    } else if (p->end - p->start > empm__io_room(io))
+        empm__io_link(io, p);
+    else if ((r = empm__io_copy(w, io, empm__page_data(p) + p->start,
+                                p->end - p->start)) == EMPM_OK)
         /* copying a few bytes beats another piece, and bounds the memory of a
          * handler that flushes often */
-        r = empm__io_copy(w, io, data, n);
-    else {
-        empm__io_link(io, p);
-        return EMPM_OK;
-    }
-    if (r == EMPM_OK)
         empm__page_return(w, p);
+    if (r == EMPM_OK)
+        *list = next;
     return r;
 }
 
@@ -13418,16 +13465,22 @@ static enum empm__flushed empm__response_flush(empm_request *req)
     return r;
 }
 
-/* Passes one framed page on. Where the overflow is full, the socket is tried:
- * it may have room by now. */
-static int empm__response_emit(empm_request *req, empm__page *p)
+/* Passes framed pages on. Where the overflow is full, the socket is tried: it
+ * may have room by now. */
+static int empm__response_emit(empm_request *req, empm__page *list)
 {
-    int r = empm__io_put(req->w, &req->io, p);
-    if (r == EMPM_EFULL)
-        r = empm__response_flush(req) == EMPM__CUT
-                ? EMPM_ECLOSED : empm__io_put(req->w, &req->io, p);
-    if (r != EMPM_OK)
-        empm__page_return(req->w, p);
+    int r = EMPM_OK;
+    while (list != NULL) {
+        empm__page *p = list;
+        if (r == EMPM_OK &&
+            (r = empm__io_put(req->w, &req->io, &list)) == EMPM_EFULL)
+            r = empm__response_flush(req) == EMPM__CUT
+                    ? EMPM_ECLOSED : empm__io_put(req->w, &req->io, &list);
+        if (r != EMPM_OK) {
+            list = p->next;
+            empm__page_return(req->w, p);
+        }
+    }
     return r;
 }
 
@@ -13435,22 +13488,19 @@ static int empm__response_emit(empm_request *req, empm__page *p)
  * body_out to out: an answer that has no body loses them here. */
 static int empm__response_emit_body(empm_request *req)
 {
-    int r = EMPM_OK;
-    while (req->body_out != NULL && r == EMPM_OK) {
-        empm__page *p = req->body_out;
-        req->body_out = p->next;
-        if (p->start == p->end || req->framing == EMPM__BODILESS) {
-            empm__page_return(req->w, p);
-            continue;
-        }
-        if (req->framing == EMPM__BY_CHUNKS)
-            empm__protocol_of(req->c)->piece(p);
-        r = empm__response_emit(req, p);
-    }
-    if (req->body_out == NULL)
-        req->body_out_last = NULL;
+    empm__page *list = req->body_out, **at = &list, *p;
+    req->body_out = req->body_out_last = NULL;
     req->body_out_bytes = 0;
-    return r;
+    while ((p = *at) != NULL)
+        if (p->start == p->end || req->framing == EMPM__BODILESS) {
+            *at = p->next;
+            empm__page_return(req->w, p);
+        } else {
+            if (req->framing == EMPM__BY_CHUNKS)
+                empm__protocol_of(req->c)->piece(p);
+            at = &p->next;
+        }
+    return empm__response_emit(req, list);
 }
 
 /* ---------------------------------------------------------------------------
@@ -14054,6 +14104,14 @@ static int empm__response_push_body(empm_request *req)
     return req->failed;
 }
 
+/* Has more gathered than a page, behind the head? That is not kept back until
+ * more is written, which may be never. */
+static int empm__response_has_more(const empm_request *req)
+{
+    return req->body_out_bytes > EMPM__PAGE_ROOM &&
+           !empm__request_head_is_open(req);
+}
+
 EMPM_API int empm_write(empm_request *req, const void *data, size_t len)
 {
     const char *s = (const char *)data;
@@ -14070,7 +14128,7 @@ EMPM_API int empm_write(empm_request *req, const void *data, size_t len)
     }
     req->written += (int64_t)len;
     /* the body of an answer to HEAD is counted, and goes nowhere */
-    /* a page at a time; full ones are passed on */
+    /* a page at a time; full ones are passed on, for the overflow many */
     while (len > 0 && req->framing != EMPM__BODILESS) {
         empm__page *p = empm__response_body_room(req);
         size_t n;
@@ -14084,13 +14142,15 @@ EMPM_API int empm_write(empm_request *req, const void *data, size_t len)
         req->body_out_bytes += n;
         s += n;
         len -= n;
-        if (req->body_out_bytes > (empm__request_head_is_open(req)
+        if (req->body_out_bytes > (empm__request_head_is_open(req) ||
+                                           empm__io_overflows(&req->io)
                                        ? EMPM_RESPONSE_BUFFER
                                        : EMPM__PAGE_ROOM) &&
             (r = empm__response_push_body(req)) < 0)
             return r;
     }
-    return EMPM_OK;
+    return !req->gathers && empm__response_has_more(req)
+               ? empm__response_push_body(req) : EMPM_OK;
 }
 
 /* Most texts fit into the stack; a longer one is formatted twice, since its
@@ -15781,7 +15841,8 @@ static enum empm__state empm__handling_after_call(empm_request *req, int rc)
         empm__request_answered(req, EMPM__BEGUN);
         /* from here its function will be called, whatever fails */
         req->suspension = EMPM__SUSP_WAITING;
-        if (req->written > 0 && !req->failed && !req->gathers)
+        if (req->written > 0 && !req->failed &&
+            (!req->gathers || empm__response_has_more(req)))
             empm__response_push_body(req);
         return EMPM__SUSPENDED;
     }
@@ -36907,9 +36968,11 @@ static int empm__fcgi_has_all(const empm__fcgi *x)
 
 /* How much of what the back end sends next has room: what is read is never
  * lost. A client that does not read shall have no more than half of
- * LimitResponseSpool, and others the rest of what there is. Without an overflow
- * there is the memory of EMPM_RESPONSE_BUFFER, unless the overflow has bytes
- * that go first. */
+ * LimitResponseSpool, and others the rest of what there is: for each worker may
+ * have looked at that at this moment, so there is room for what all of them
+ * write, which is a scratch that has gathered and one that is read. Without an
+ * overflow there is the memory of EMPM_RESPONSE_BUFFER, unless the overflow has
+ * bytes that go first. */
 static size_t empm__fcgi_room(const empm__fcgi *x)
 {
     const empm_request *req = x->req;
@@ -36920,8 +36983,10 @@ static size_t empm__fcgi_room(const empm__fcgi *x)
     if (!spools && waits + (int64_t)EMPM__SCRATCH <= EMPM_RESPONSE_BUFFER)
         return EMPM__SCRATCH;        /* nearly all answers: no look at more */
     if (io->out_left <= most / 2 &&
-        most - io->out_left >= 2 * (int64_t)EMPM__SCRATCH &&
-        empm__pool_spool_has(req->w, EMPM_TURN_BYTES, io->spool_fd < 0))
+        most - waits >= 2 * (int64_t)EMPM__SCRATCH &&
+        empm__pool_spool_has(req->w, (req->w->cfg->threads_per_child + 1) * 2 *
+                                         (int64_t)EMPM__SCRATCH,
+                             io->spool_fd < 0))
         return EMPM__SCRATCH;
     if (spools || waits > EMPM_RESPONSE_BUFFER / 2)
         return 0;

@@ -156,6 +156,7 @@ static int test_crash_pause_ms(void);
 #include <netdb.h>
 #include <pwd.h>
 #include <sys/ioctl.h>
+#include <sys/uio.h>
 #ifdef __linux__
 #  include <sys/epoll.h>
 #  include <sys/eventfd.h>
@@ -215,6 +216,7 @@ static const struct fault_call {
     { "pthread_create",            { EAGAIN } },
     { "pthread_mutex_init",        { ENOMEM } },
     { "pwrite",         { ENOSPC, EIO, EINTR } },
+    { "pwritev",        { ENOSPC, EIO, EINTR } },
     { "read",           { EIO, EINTR } },
     { "read-pipe",      { EINTR, EAGAIN } },
     { "recv",           { ECONNRESET, EINTR, ENOMEM } },
@@ -422,6 +424,7 @@ static int fault_no_file(void) { errno = EMFILE; return -1; }
 #define pread(...)          FAULT("pread", pread(__VA_ARGS__))
 #define prctl(...)          FAULT("prctl", prctl(__VA_ARGS__))
 #define pwrite(...)         FAULT("pwrite", pwrite(__VA_ARGS__))
+#define pwritev(...)        FAULT("pwritev", pwritev(__VA_ARGS__))
 #define read(fd, ...) \
     FAULT(fault_is_file(fd) ? "read" : "read-pipe", read(fd, __VA_ARGS__))
 #define recvmsg(...)        FAULT("recvmsg", recvmsg(__VA_ARGS__))
@@ -508,6 +511,7 @@ static void test_freeaddrinfo(struct addrinfo *list);
 #undef pread
 #undef prctl
 #undef pwrite
+#undef pwritev
 #undef read
 #undef recvmsg
 #undef rename
@@ -21373,6 +21377,43 @@ SERVED(response, a_full_overflow_tries_the_socket,
     }
     CHECK(fits > 200001);
     CHECK(answers_in_two(f, fits - 8000, 30000));
+}
+
+/* What is written to the overflow in one call is what stands in the pages, from
+ * any byte on, as far as the end of the ring allows. */
+TEST(response, pages_are_gathered_from_any_byte)
+{
+    static const uint32_t sizes[] = { 5, 0, 1, 9, 3 };
+    union { empm__page p; char room[sizeof(empm__page) + 16]; } pages[5];
+    const char text[] = "abcdefghijklmnopqr";
+    int64_t skip, most, at = 0;
+
+    EACH(sizes, i) {
+        empm__page *p = &pages[i].p;
+
+        memset(p, 0, sizeof *p);
+        p->next = i < 4 ? &pages[i + 1].p : NULL;
+        p->start = (uint32_t)i;
+        p->end = p->start + sizes[i];
+        memcpy(empm__page_data(p) + p->start, text + at, sizes[i]);
+        at += sizes[i];
+    }
+    for (skip = 0; skip < at; skip++)
+        for (most = 1; most <= at + 1; most++) {
+            struct iovec v[16];
+            const int n = empm__io_gather(&pages[0].p, skip, most, v);
+            int64_t got = 0;
+            int k;
+
+            context("%d at most behind %d", (int)most, (int)skip);
+            for (k = 0; k < n; k++) {
+                CHECK(memcmp(v[k].iov_base, text + skip + got, v[k].iov_len) ==
+                      0);
+                got += (int64_t)v[k].iov_len;
+            }
+            CHECK_INT((int)got, (int)(most < at - skip ? most : at - skip));
+        }
+    no_context();
 }
 
 /* A stop that cuts an answer which only the connection's end delimits does so
