@@ -305,7 +305,8 @@
  *   they escape; empm_redirect() stays on this server, whatever text it gets;
  *   empm_set_cookie() sets a closed cookie unless told otherwise;
  *   empm_early_hints() goes ahead of an answer, empm_add_trailer() behind it.
- *   >>todo at the end of this file is a whole program: JSON from a database.
+ *   JSON of a client is text: empm_body(), for a parser of yours. >>todo at the
+ *   end of this file is a whole program: JSON from a database.
  *
  * LIMITS  HTTP/1.1 and 1.0 on TCP and unix sockets: no HTTP/2.
  *   Linux (epoll), or any POSIX system (poll). Each limit is a field of
@@ -317,7 +318,7 @@
  *   this process, from any thread. See >>calls-events; >>dashboard is a whole
  *   program.
  *
- * WEBSOCKET  EMPM_WEBSOCKET("GET /chat", &chat, NULL) is a route of WebSockets:
+ * WEBSOCKET  EMPM_WEBSOCKET("GET /chat", &chat, NULL) is a route for them:
  *   on_open may refuse, and on_message gets whole messages; both may block. A
  *   socket that rests holds no worker and some 190 bytes. empm_ws_send() by a
  *   ticket, from any thread. Pages of other hosts may not connect, silent peers
@@ -332,7 +333,9 @@
  *   (Basic), and so does empm_authenticate() from an on_head. empm_user() is
  *   the name, also in access logs (%u) and for FastCGI programs (REMOTE_USER,
  *   AUTH_TYPE). empm_session_start() gives a client a signed cookie that lasts:
- *   for logins by a form.
+ *   for logins by a form, whose password empm_password_is() compares. Where
+ *   such a client changes something, 403 unless empm_same_origin(); a location
+ *   with "POST /login RateLimit 5/minute" slows guesses.
  *
  * STATUS  empm_status_page, as a route's handler or on Listen "127.0.0.1:9000
  *   admin", which answers even when every worker is busy: a page for people;
@@ -392,18 +395,18 @@
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
  *   EVENTMPM_NO_FASTCGI      2540 lines 27000 bytes FastCGI back ends: PHP
- *   EVENTMPM_NO_FORMS         720 lines  4900 bytes uploads, multipart forms
+ *   EVENTMPM_NO_FORMS         830 lines  6200 bytes uploads, multipart forms
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
  *   EVENTMPM_NO_WEBSOCKET    1930 lines 12300 bytes WebSocket, empm_upgrade()
- *   EVENTMPM_NO_ANSWERS       690 lines  6600 bytes JSON, HTML, redirects and
- *                                                   cookies
- *   EVENTMPM_NO_STORE         720 lines  2300 bytes the shared store
+ *   EVENTMPM_NO_ANSWERS       810 lines  8400 bytes JSON, HTML, redirects,
+ *                                                   cookies, empm_accepts()
+ *   EVENTMPM_NO_STORE         880 lines  2300 bytes the shared store
  *   EVENTMPM_NO_AUTH          800 lines  5500 bytes users and passwords
  *   EVENTMPM_NO_SESSIONS      380 lines  3900 bytes sessions
  *   EVENTMPM_NO_RATE_LIMIT    210 lines  1800 bytes RateLimit
  *   EVENTMPM_NO_CORS          210 lines  2700 bytes CORS
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
- *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
+ *   EVENTMPM_NO_CONFIG_FILES  640 lines 12400 bytes empm_load() and -f
  *   EVENTMPM_NO_MAIN          790 lines 13200 bytes the command line
  * ------------------------------------------------------------------------- */
 
@@ -775,8 +778,8 @@ typedef struct empm_config {
                                           "/app/ fcgi://127.0.0.1:9000/" */
     const char *location[EMPM_MAX_LOCATION]; /* settings of a part of the paths,
                                           a path and a directive in each, see
-                                          LOCATIONS: "/private/ Require local"
-                                          */
+                                          LOCATIONS: "/private/ Require local",
+                                          "POST /login RateLimit 5/hour" */
     int         cgi_pass_auth;         /* 1: programs get Authorization, and can
                                           ask for passwords: 1 */
     int         x_send_file;           /* an answer of a program may name a file
@@ -1210,7 +1213,7 @@ EMPM_API empm_part *empm_part_find(empm_request *req, const char *name);
 /* Takes the file of a part over: the descriptor is yours to close, and counts
  * no more for max_open_files and max_spool_bytes. One that the server has made
  * is read from its begin, and has no name.
- *   returns   the descriptor; -1: it has none */
+ *   returns   the descriptor; -1: it has none, or part is NULL */
 EMPM_API int empm_part_take(empm_request *req, empm_part *part);
 
 /* Copies what a part holds, in its file or in memory, to a file with a name,
@@ -1220,7 +1223,7 @@ EMPM_API int empm_part_take(empm_request *req, empm_part *part);
  *   path      of yours; of a client's words at most safe_name, behind a folder,
  *             unless it is ""
  *   returns   EMPM_OK
- *             EMPM_EINVAL   the part is not whole, or its bytes are not kept
+ *             EMPM_EINVAL   part is NULL, not whole, or its bytes are not kept
  *             EMPM_ENOMEM
  *             EMPM_ESYS     no folder, no right, no room: the log has the
  *                           reason, and errno is that of the call
@@ -1584,7 +1587,8 @@ EMPM_API int empm_health_page(empm_request *req, void *user);
  * value together: 1 MiB holds 1,900 of them. Keys are hashed into parts of the
  * store; one part can be full when the store as a whole is 80 % full. The store
  * outlives the children, not the parent. A child that dies in a call leaves the
- * old value or the new one, never anything else.
+ * old value or the new one, never anything else; if it has written anywhere in
+ * the store's memory, the part that it has damaged starts again empty.
  *
  *   s             a handler has it from empm_server_of()
  *   key, key_len  any bytes, at least one
@@ -1890,8 +1894,8 @@ EMPM_API int empm_test_time_out(empm_test *t);
 EMPM_API void empm_test_hang_up(empm_test *t);
 
 /* The answer, as far as it has come: its status, 0 without one; the first field
- * called `name`, or NULL; the body, without chunks, with a NUL behind its n
- * bytes (n may be NULL); all bytes since the last request was sent. */
+ * called `name`, or NULL; the body, without chunks; all bytes since the last
+ * request was sent. Both have a NUL behind their n bytes (n may be NULL). */
 EMPM_API int         empm_test_status(const empm_test *t);
 EMPM_API const char *empm_test_header(const empm_test *t, const char *name);
 EMPM_API const char *empm_test_body(const empm_test *t, size_t *n);
@@ -1962,8 +1966,8 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
  *                       (SharedStoreSize) no copy of it works any more; without
  *                       one a copy works until its time is over
  *   value               at most 512 bytes, and no secret to the client
- *   returns             EMPM_OK, EMPM_EINVAL (too long), EMPM_EMISUSE (the head
- *                       has left), EMPM_ENOMEM, EMPM_EFULL, EMPM_ESYS
+ *   returns             EMPM_OK; EMPM_EINVAL (NULL or too long), EMPM_EMISUSE
+ *                       (the head has left), EMPM_ENOMEM, EMPM_EFULL, EMPM_ESYS
  *   note                SameSite=Lax keeps forms and scripts of other sites
  *                       from using a session. It does not keep links from it: a
  *                       GET changes nothing. Nor does it keep pages of the same
@@ -1976,8 +1980,8 @@ EMPM_API int empm_session_start(empm_request *req, const char *value);
 EMPM_API int empm_session_end(empm_request *req);
 
 /* Returns 1 if `password`, which a client has sent, is the one that is kept as
- * empm_account has it; 0: it is not, is longer than 128 bytes, or `kept` has no
- * such form. Costs as much as empm_authenticate().
+ * empm_account has it; 0: it is not, is longer than 128 bytes, `kept` has no
+ * such form, or one of them is NULL. Costs as much as empm_authenticate().
  *   thread    any */
 EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept);
@@ -2038,8 +2042,9 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   server server-calls                       threads, sockets, all together
  *   -- here ends the core --
  *   config-files config-sections answers proxy digest store rate cors auth
- *   sessions forms form-parts events links link-state upgrade websocket-bytes
- *   websocket-frames websocket tls fields access files fastcgi status wings
+ *   sessions forms form-parts form-calls events links link-state upgrade
+ *   websocket-bytes websocket-frames websocket tls fields access files fastcgi
+ *   status wings
  *                                             wings, each of them closed
  *   testing testing-calls                     requests without a socket
  *   signals manager attend identity           one process that serves
@@ -2272,6 +2277,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix sessions        session secrets
  *   prefix forms           form
  *   prefix form-parts      forms
+ *   prefix form-calls      forms
  *   prefix events          news channel ear
  *   prefix events-streams  events
  *   prefix links           piece pieces link links
@@ -3001,6 +3007,7 @@ static int empm__text_unhex(const char *s)
 
 /* Returns how many bytes the character at `s` has, if it is well-formed UTF-8
  * and no control, else 0 (RFC 3629). */
+EMPM__OPTIONAL
 static size_t empm__text_utf8(const char *s)
 {
     const unsigned char *u = (const unsigned char *)s;
@@ -3244,8 +3251,8 @@ static void empm__log_tame(char *line)
             *line = '?';
 }
 
-#if !defined(EVENTMPM_NO_STATUS) || !defined(EVENTMPM_NO_ACCESS_LOG)
 /* The name alone of "[scheme://]name[:port]", or what the host calls itself. */
+EMPM__OPTIONAL
 static void empm__log_name_alone(const empm_config *cfg, char *to, size_t n)
 {
     const char *name = cfg->server_name, *end;
@@ -3262,7 +3269,6 @@ static void empm__log_name_alone(const empm_config *cfg, char *to, size_t n)
     }
     empm__log_tame(to);
 }
-#endif
 
 static const char *empm__log_level_name(enum empm_log_level level)
 {
@@ -4500,6 +4506,8 @@ EMPM_API empm_config empm_defaults(void)
  * proposed.
  * ------------------------------------------------------------------------- */
 
+#ifndef EVENTMPM_NO_CONFIG_FILES         /* such names come in Apache's files */
+
 /* Directives of Apache's that have no meaning here: accepted, so that its files
  * load, and said. */
 static const char empm__meaningless[] =
@@ -4617,6 +4625,15 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "MergeSlashes RegexDefaultOptions StrictHostCheck UnsafeAllow3F",
       "there is one way here: leave it out" }
 };
+
+#else
+
+static const char empm__meaningless[] = "-";
+static const struct { const char *names, *instead; } empm__apaches[] = {
+    { "-", "" }
+};
+
+#endif
 
 /* Is `name` one of `list`, whose names stand between single spaces? A name that
  * ends with '*' stands for all that begin so. An empty list is not allowed. The
@@ -6138,10 +6155,11 @@ static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
  *              woken, last in, first out: warm caches, long sleeps. Few are
  *              "searching" (woken, not yet at work) at a time: one, or four
  *              when jobs wait behind slow handlers.
- *   standby    the child's own thread. It listens when no worker can, and while
- *              others run it looks every millisecond whether one that seemed to
- *              be quick is stuck; that worker does not count as running then.
- *              When there is nothing to run it sleeps without limit.
+ *   standby    the child's own thread. It listens when no worker can, until one
+ *              is back and there is work for it. While others run it looks
+ *              every millisecond whether one that seemed to be quick is stuck;
+ *              that worker does not count as running then. When there is
+ *              nothing to run it sleeps without limit.
  *   a chore    is maintenance that may wait for a disk. When one is due, the
  *              listener ends its round, and the next worker runs it instead of
  *              a job; if the standby has been listening, it runs it itself.
@@ -6220,6 +6238,13 @@ static int empm__queue_init(empm__queue *q, empm__slab *sl, empm__sleeper *sp,
 static uint32_t empm__queue_idle_locked(const empm__queue *q)
 {
     return q->idle_count + q->searching + (q->listening >= 0);
+}
+
+/* Is every worker in a handler that may take long? Nobody takes a job, or the
+ * listener's role, before one of them comes back. */
+static int empm__queue_all_gone_locked(const empm__queue *q)
+{
+    return q->running + q->searching + q->idle_count == 0;
 }
 
 static void empm__queue_publish_locked(empm__queue *q)
@@ -6331,8 +6356,7 @@ static void empm__queue_settle(empm__queue *q, uint32_t most)
         wake[n++] = &sp->parker;
     }
     if (nobody && q->standby_state != EMPM__AWAKE &&
-        (q->standby_state == EMPM__SLEEPS ||
-         q->running + q->searching + q->idle_count == 0)) {
+        (q->standby_state == EMPM__SLEEPS || empm__queue_all_gone_locked(q))) {
         q->standby_state = EMPM__AWAKE;
         wake[n++] = &q->standby;
     }
@@ -6464,8 +6488,7 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
     pthread_mutex_lock(&q->lock);
     while (!q->closed) {
         int quiet, woken;
-        if (q->listening == EMPM__NOBODY &&
-            q->running + q->searching + q->idle_count == 0)
+        if (q->listening == EMPM__NOBODY && empm__queue_all_gone_locked(q))
             empm__store(&q->listening, EMPM__STANDBY);
         if (q->listening == EMPM__STANDBY) {
             pthread_mutex_unlock(&q->lock);
@@ -8193,8 +8216,9 @@ static void empm__locations_free(empm__locations *t)
     memset(t, 0, sizeof *t);
 }
 
-/* Splits a line into path, directive and value, which is what is left of it.
- * Returns the value, or NULL: it is none. */
+/* Splits a line into path, directive and value, which is what is left of it. A
+ * method before the path is part of it, in quotes or not. Returns the value, or
+ * NULL: it is none. */
 static const char *empm__location_line(const char *line,
                                        char path[EMPM__ARGUMENT],
                                        char name[EMPM__ARGUMENT])
@@ -8202,6 +8226,15 @@ static const char *empm__location_line(const char *line,
     if (empm__text_word(&line, path, EMPM__ARGUMENT) <= 0 ||
         empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
         return NULL;
+    if (*path != '/' && *name == '/') {
+        const size_t n = strlen(path);
+        if (n + 1 + strlen(name) >= EMPM__ARGUMENT)
+            return NULL;
+        path[n] = ' ';
+        memcpy(path + n + 1, name, strlen(name) + 1);
+        if (empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
+            return NULL;
+    }
     return line + strspn(line, " \t");
 }
 
@@ -10575,7 +10608,8 @@ static void empm__listener_tell_few(empm__engine *e, uint32_t idle,
 
 /* The batch goes to the queue. The gate closes when nobody has had time for a
  * while. Apache's formula: queued < (1 + factor) * idle. Returns 1 if the role
- * is given back, as there is work. */
+ * is given back, as there is work, and a worker that may do it: the standby
+ * would only get it back, to look at once at what it has just looked at. */
 static int empm__listener_end_round(empm__engine *e, empm__batch *b)
 {
     empm__queue *q = &e->queue;
@@ -10609,7 +10643,8 @@ static int empm__listener_end_round(empm__engine *e, empm__batch *b)
     pthread_mutex_lock(&q->lock);
     if (empm__time_is_late(empm__wings_chore_at(e), b->now_ms))
         q->chore = 1;
-    given = q->count > 0 || q->chore;
+    given = q->chore || (q->count > 0 && (q->listening >= 0 ||
+                                          !empm__queue_all_gone_locked(q)));
     if (given)
         empm__queue_end_round_locked(q);
     empm__queue_settle(q, old ? 2 : 1);
@@ -11230,6 +11265,7 @@ static int empm__list_fits(const empm__chars *t, const char *range, size_t n,
  * take it; -1, there is no such field, and it has not said. "identity", an
  * answer that is not coded, is the last resort unless it is excluded (RFC 9110
  * 12.5.3). */
+EMPM__OPTIONAL
 static int empm__list_accepts(const empm__chars *t, const empm__head *h,
                               const char *text, const char *name,
                               const char *offer, size_t m)
@@ -12522,10 +12558,9 @@ EMPM_API const char *empm_host(empm_request *req)
  * >>request-pairs -- queries, forms, cookies, and the body
  *
  * Values that have names within one text of the client's: "a=1&b=2" in a query
- * or a form, "a=1; b=2" in Cookie, offers in Accept. A call by name looks
- * through the text as it came and decodes the one value; a walk by number
- * decodes all of them once, so that its cost is not the square of what a client
- * has sent.
+ * or a form, "a=1; b=2" in Cookie. A call by name looks through the text as it
+ * came and decodes the one value; a walk by number decodes all of them once, so
+ * that its cost is not the square of what a client has sent.
  * ------------------------------------------------------------------------- */
 
 /* Is `key` of n bytes, decoded, the same as name? They are compared byte by
@@ -12730,46 +12765,6 @@ EMPM_API int empm_form_at(empm_request *req, int i, const char **name,
         req->form_pairs = empm__request_pairs_read(req, req->body,
                                                    (size_t)req->body_len);
     return empm__request_pair_at(req->form_pairs, i, name, value);
-}
-
-/* The copy of an offer that was chosen: one, however often. */
-static const char *empm__request_offer(empm_request *req, const char *s,
-                                       size_t n)
-{
-    struct empm__value *v = req->values;
-    for (; v != NULL; v = v->next)
-        if (v->how == (int)EMPM__OFFER && strlen(v->text) == n &&
-            memcmp(v->text, s, n) == 0)
-            return v->text;
-    v = (struct empm__value *)empm_alloc(req, sizeof *v);
-    if (v == NULL || (v->text = empm__request_strndup(req, s, n)) == NULL)
-        return NULL;
-    v->from = NULL;
-    v->how = (int)EMPM__OFFER;
-    v->next = req->values;
-    req->values = v;
-    return v->text;
-}
-
-EMPM_API const char *empm_accepts(empm_request *req, const char *field,
-                                  const char *offers)
-{
-    const char *best = NULL;
-    size_t best_n = 0;
-    int weight = 0;
-    empm__list list;
-    empm__list_of_value(&list, offers);
-    while (empm__list_next(&list)) {
-        int q = empm__list_accepts(&req->w->s->chars, &req->head, req->text,
-                                   field, list.item, list.n);
-        q = q < 0 ? 1000 : q;            /* it has not said: all are equal */
-        if (q > weight) {
-            weight = q;
-            best = list.item;
-            best_n = list.n;
-        }
-    }
-    return best != NULL ? empm__request_offer(req, best, best_n) : NULL;
 }
 
 /* Browsers of today say it themselves, over HTTPS and to this host; from others
@@ -13691,60 +13686,6 @@ EMPM_API int empm_add_header(empm_request *req, const char *name,
                              const char *value)
 {
     return empm__response_field_add(req, name, value, 0);
-}
-
-/* Writes the character `s` of n bytes as RFC 8187 3.2.1 has it. Returns the
- * end. */
-static char *empm__response_extended(char *at, const char *s, size_t n)
-{
-    for (; n > 0; n--, s++) {
-        const int ch = (unsigned char)*s;
-        if (ch < 127 && (empm__ascii_is_digit(ch) ||
-                         (empm__ascii_lower(ch) >= 'a' &&
-                          empm__ascii_lower(ch) <= 'z') ||
-                         strchr("!#$&+-.^_`|~", ch) != NULL))
-            *at++ = *s;
-        else {
-            *at++ = '%';
-            *at++ = "0123456789ABCDEF"[ch >> 4];
-            *at++ = "0123456789ABCDEF"[ch & 15];
-        }
-    }
-    return at;
-}
-
-/* The plain form has nothing that any browser reads in another way: '"' and
- * '\' of a quoted string, and '%', which some decode, are '_' there. Where
- * that changes the name, the second form has it. */
-EMPM_API int empm_set_download(empm_request *req, const char *name)
-{
-    char value[64 + 4 * 256], extended[3 * 256 + 1];
-    char *at = value, *to = extended;
-    const char *s = name;
-    int same = 1, first = 1;
-    if (name == NULL || strlen(name) > 255)
-        return EMPM_EINVAL;
-    for (; *s != '\0'; s++)
-        if (*s == '/' || *s == '\\')
-            name = s + 1;
-    if (*name == '\0')
-        name = "download";
-    at = EMPM__ADD(at, "attachment; filename=\"");
-    for (s = name; *s != '\0'; first = 0) {
-        const size_t n = empm__text_utf8(s);
-        const int bad = n == 0 || (first && *s == '.');
-        const int plain = !bad && n == 1 && *s != '"' && *s != '%';
-        *at++ = plain ? *s : '_';
-        to = empm__response_extended(to, bad ? "_" : s, bad ? 1 : n);
-        same &= plain || bad;
-        s += n + (n == 0);
-    }
-    *at++ = '"';
-    *to = *at = '\0';
-    if (!same)
-        snprintf(at, (size_t)(value + sizeof value - at),
-                 "; filename*=UTF-8''%s", extended);
-    return empm_set_header(req, "Content-Disposition", value);
 }
 
 /* Sent at once, behind the answers before it: it is worth something only while
@@ -19669,7 +19610,7 @@ EMPM_API int empm_html(empm_request *req, const char *fmt, ...)
 }
 
 /* ---------------------------------------------------------------------------
- * >>answers-fields -- redirects and cookies
+ * >>answers-fields -- redirects, cookies, downloads, and what a client takes
  *
  * What stands in a field of the answer goes by the grammar of its reader, the
  * browser, which forgives more than RFCs do: so a target is a path of this
@@ -19917,6 +19858,100 @@ EMPM_API int empm_set_cookie(empm_request *req, const char *name,
     if (r == EMPM_OK)
         empm__answers_cookie_last(req, name);
     return r;
+}
+
+/* The copy of an offer that was chosen: one, however often. */
+static const char *empm__answers_offer(empm_request *req, const char *s,
+                                       size_t n)
+{
+    struct empm__value *v = req->values;
+    for (; v != NULL; v = v->next)
+        if (v->how == (int)EMPM__OFFER && strlen(v->text) == n &&
+            memcmp(v->text, s, n) == 0)
+            return v->text;
+    v = (struct empm__value *)empm_alloc(req, sizeof *v);
+    if (v == NULL || (v->text = empm__request_strndup(req, s, n)) == NULL)
+        return NULL;
+    v->from = NULL;
+    v->how = (int)EMPM__OFFER;
+    v->next = req->values;
+    req->values = v;
+    return v->text;
+}
+
+EMPM_API const char *empm_accepts(empm_request *req, const char *field,
+                                  const char *offers)
+{
+    const char *best = NULL;
+    size_t best_n = 0;
+    int weight = 0;
+    empm__list list;
+    empm__list_of_value(&list, offers);
+    while (empm__list_next(&list)) {
+        int q = empm__list_accepts(&req->w->s->chars, &req->head, req->text,
+                                   field, list.item, list.n);
+        q = q < 0 ? 1000 : q;            /* it has not said: all are equal */
+        if (q > weight) {
+            weight = q;
+            best = list.item;
+            best_n = list.n;
+        }
+    }
+    return best != NULL ? empm__answers_offer(req, best, best_n) : NULL;
+}
+
+/* Writes the character `s` of n bytes as RFC 8187 3.2.1 has it. Returns the
+ * end. */
+static char *empm__answers_extended(char *at, const char *s, size_t n)
+{
+    for (; n > 0; n--, s++) {
+        const int ch = (unsigned char)*s;
+        if (ch < 127 && (empm__ascii_is_digit(ch) ||
+                         (empm__ascii_lower(ch) >= 'a' &&
+                          empm__ascii_lower(ch) <= 'z') ||
+                         strchr("!#$&+-.^_`|~", ch) != NULL))
+            *at++ = *s;
+        else {
+            *at++ = '%';
+            *at++ = "0123456789ABCDEF"[ch >> 4];
+            *at++ = "0123456789ABCDEF"[ch & 15];
+        }
+    }
+    return at;
+}
+
+/* The plain form has nothing that any browser reads in another way: '"' and
+ * '\' of a quoted string, and '%', which some decode, are '_' there. Where
+ * that changes the name, the second form has it. */
+EMPM_API int empm_set_download(empm_request *req, const char *name)
+{
+    char value[64 + 4 * 256], extended[3 * 256 + 1];
+    char *at = value, *to = extended;
+    const char *s = name;
+    int same = 1, first = 1;
+    if (name == NULL || strlen(name) > 255)
+        return EMPM_EINVAL;
+    for (; *s != '\0'; s++)
+        if (*s == '/' || *s == '\\')
+            name = s + 1;
+    if (*name == '\0')
+        name = "download";
+    at = EMPM__ADD(at, "attachment; filename=\"");
+    for (s = name; *s != '\0'; first = 0) {
+        const size_t n = empm__text_utf8(s);
+        const int bad = n == 0 || (first && *s == '.');
+        const int plain = !bad && n == 1 && *s != '"' && *s != '%';
+        *at++ = plain ? *s : '_';
+        to = empm__answers_extended(to, bad ? "_" : s, bad ? 1 : n);
+        same &= plain || bad;
+        s += n + (n == 0);
+    }
+    *at++ = '"';
+    *to = *at = '\0';
+    if (!same)
+        snprintf(at, (size_t)(value + sizeof value - at),
+                 "; filename*=UTF-8''%s", extended);
+    return empm_set_header(req, "Content-Disposition", value);
 }
 
 #endif /* EVENTMPM_NO_ANSWERS */
@@ -20698,6 +20733,11 @@ static char *empm__secret_file_read(const char *directive, const char *path,
  * those after it do not, however the processor has ordered its stores; so it is
  * only the compiler that has to keep them in order (empm__kv_link).
  *
+ * A process that crashes may also have written anywhere. So no call follows a
+ * list that it has not looked at under the lock: numbers in range, no slot
+ * twice, lengths that fit. A shard with a list that is damaged starts again
+ * empty; where that memory is, and how it is cut, each process knows by itself.
+ *
  * An entry that has expired goes, and is wiped, when its list is looked at or
  * its shard is full; sessions of TLS also when nobody looks (>>tls). An entry
  * has an owner, one of 256. In a shard that is full
@@ -20800,7 +20840,8 @@ static void empm__shared_lock_mended(pthread_mutex_t *m)
  * slots are bytes, so that a shard is small and its lock is held for a few
  * stores. A shard that is full drops what has expired, then the entry of the
  * owner that has most, which expires first. A process that dies while it holds
- * the lock leaves lists that the next one mends.
+ * the lock leaves lists that the next one mends; a list that makes no sense is
+ * found before it is followed.
  * ------------------------------------------------------------------------- */
 
 #define EMPM__KV_SLOTS 255             /* of a shard: a number is a byte */
@@ -20809,8 +20850,8 @@ typedef struct empm__kv_slot {
     uint64_t version;                  /* no other write has had it */
     uint64_t expires_ms;               /* there until that one is over, never
                                           early; 0: for ever */
-    uint32_t hash;
-    uint16_t key_len, len;
+    uint32_t hash;                     /* its low byte: in which list */
+    uint16_t key_len, len;             /* key_len 0: the slot is free */
     uint8_t  next;
     uint8_t  owner;                    /* who gives way if the shard is full */
 } empm__kv_slot;
@@ -20824,17 +20865,22 @@ typedef struct empm__kv_shard {
     empm__kv_slot   slots[EMPM__KV_SLOTS + 1];   /* 0 ends a list */
 } __attribute__((aligned(64))) empm__kv_shard;   /* then its keys and values */
 
-typedef struct empm__kv {              /* fixed; the shards follow */
+/* Each process has a copy of its own, so no other one can damage it. */
+typedef struct empm__kv {
+    unsigned char *shared;             /* the shards; of all processes */
+    size_t   bytes, shard_bytes;
     uint64_t seed[2];
-    size_t   shard_bytes;
     uint32_t shards, slots;            /* slots: of each shard */
     uint32_t room;                     /* for a key and its value */
     uint32_t patience_us;              /* so long a call waits for a lock */
-} __attribute__((aligned(64))) empm__kv;
+    uint32_t damaged;                  /* atomic: shards found so by us */
+    const empm_config *cfg;            /* where that is told; NULL: nowhere */
+    const char *setting;               /* of whose memory it is */
+} empm__kv;
 
 /* The least memory: two slots, one of which is the last free one. */
 #define EMPM__KV_LEAST(room) \
-    (sizeof(empm__kv) + sizeof(empm__kv_shard) + 64 + 2 * (size_t)(room))
+    (sizeof(empm__kv_shard) + 64 + 2 * (size_t)(room))
 
 EMPM__ASSERT_STATIC(EMPM_STORE_ITEM >= 64 && EMPM_STORE_ITEM <= 65535,
                     store_item_does_not_fit);
@@ -20885,10 +20931,9 @@ static uint64_t empm__sip_hash(const uint64_t seed[2], const void *data,
     return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
-static empm__kv_shard *empm__kv_shard_at(empm__kv *kv, uint32_t i)
+static empm__kv_shard *empm__kv_shard_at(const empm__kv *kv, uint32_t i)
 {
-    return (empm__kv_shard *)(void *)((unsigned char *)(kv + 1) +
-                                      i * kv->shard_bytes);
+    return (empm__kv_shard *)(void *)(kv->shared + i * kv->shard_bytes);
 }
 
 static unsigned char *empm__kv_data(const empm__kv *kv, empm__kv_shard *sh,
@@ -20906,30 +20951,25 @@ static void empm__kv_link(uint8_t *link, uint8_t to)
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
-/* `slot` is not in a chain any more. */
-static void empm__kv_drop(empm__kv_shard *sh, uint8_t slot)
+/* `slot` is in no list any more. What it had is wiped, n bytes: they may be a
+ * secret. */
+static void empm__kv_free_slot(const empm__kv *kv, empm__kv_shard *sh,
+                               uint8_t slot, size_t n)
 {
-    sh->slots[slot].next = sh->free;
+    empm__kv_slot *s = &sh->slots[slot];
+    memset(empm__kv_data(kv, sh, slot), 0, n);
+    s->key_len = 0;
+    s->next = sh->free;
     sh->free = slot;
-}
-
-/* The same, and wipes what it had, which may be a secret. (Its lengths may have
- * been written by a process that does as it likes.) */
-static void empm__kv_forget(const empm__kv *kv, empm__kv_shard *sh,
-                            uint8_t slot)
-{
-    const empm__kv_slot *s = &sh->slots[slot];
-    memset(empm__kv_data(kv, sh, slot), 0,
-           empm__min((size_t)s->key_len + s->len, kv->room));
-    empm__kv_drop(sh, slot);
 }
 
 static void empm__kv_remove(const empm__kv *kv, empm__kv_shard *sh,
                             uint8_t *link)
 {
     const uint8_t slot = *link;
-    empm__kv_link(link, sh->slots[slot].next);
-    empm__kv_forget(kv, sh, slot);
+    const empm__kv_slot *s = &sh->slots[slot];
+    empm__kv_link(link, s->next);
+    empm__kv_free_slot(kv, sh, slot, (size_t)s->key_len + s->len);
 }
 
 /* Removes what has expired from the list at `link`. Returns how many went. */
@@ -20948,28 +20988,97 @@ static uint32_t empm__kv_sweep(const empm__kv *kv, empm__kv_shard *sh,
     return n;
 }
 
-/* Brings a shard in order, a new one or one whose lock's holder has died. */
-static void empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
+/* Marks the slots of list h in used[]. Returns how many they are; -1: what
+ * stands there cannot be a list. */
+static int empm__kv_follow(const empm__kv *kv, const empm__kv_shard *sh,
+                           uint32_t h, uint8_t used[256])
+{
+    uint8_t slot = sh->heads[h];
+    int n = 0;
+    for (; slot != 0; slot = sh->slots[slot].next, n++) {
+        const empm__kv_slot *s = &sh->slots[slot];
+        if (slot > kv->slots || used[slot] || (s->hash & 255) != h ||
+            s->key_len == 0 || (uint32_t)s->key_len + s->len > kv->room)
+            return -1;
+        used[slot] = 1;
+    }
+    return n;
+}
+
+/* Marks in used[] the slots of all lists with 1, the free ones with 2. Returns
+ * 1: that is all of them; 0: the free list is wrong; -1: another one is. */
+static int empm__kv_look(const empm__kv *kv, const empm__kv_shard *sh,
+                         uint8_t used[256])
+{
+    uint32_t i, n = 0;
+    uint8_t slot;
+    int k = 0;
+    memset(used, 0, 256);
+    for (i = 0; i < 256 && k >= 0; i++, n += (uint32_t)k)
+        k = empm__kv_follow(kv, sh, i, used);
+    if (k < 0)
+        return -1;
+    for (slot = sh->free; slot != 0 && slot <= kv->slots && !used[slot] &&
+                          sh->slots[slot].key_len == 0; n++) {
+        used[slot] = 2;
+        slot = sh->slots[slot].next;
+    }
+    return slot == 0 && n == kv->slots;
+}
+
+/* Looks at all lists, and mends them: what no list of heads[] has is free. A
+ * list that is damaged may lead into any other one, so that all of them start
+ * again empty. Returns what was found, as empm__kv_look(). */
+static int empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
 {
     uint8_t used[256];
     uint32_t i;
-    memset(used, 0, sizeof used);
-    for (i = 0; i < 256; i++) {
-        uint8_t slot = sh->heads[i];
-        for (; slot != 0; slot = sh->slots[slot].next)
-            used[slot] = 1;
+    const int found = empm__kv_look(kv, sh, used);
+    if (found == 1)
+        return 1;
+    if (found < 0) {
+        memset(used, 0, sizeof used);
+        memset(sh->heads, 0, sizeof sh->heads);
+        memset(empm__kv_data(kv, sh, 1), 0, (size_t)kv->slots * kv->room);
+        empm__random_fill(&sh->version, sizeof sh->version);
+        sh->version >>= 1;             /* none that has been there, probably */
     }
     sh->free = 0;
-    for (i = kv->slots; i > 0; i--)
-        if (!used[i])
-            empm__kv_drop(sh, (uint8_t)i);
-    sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
+    for (i = kv->slots; i > 0; i--)    /* a new one has nothing to wipe */
+        if (used[i] != 1)
+            empm__kv_free_slot(kv, sh, (uint8_t)i,
+                               sh->slots[i].key_len > 0 ? kv->room : 0);
+    return found;
 }
 
-/* Locks a shard, and mends it if its last holder has died. EMPM_OK, or as
- * empm__shared_lock(). A holder that has been stopped costs one call its time:
- * until somebody gets the lock again, the others hardly wait. */
-static int empm__kv_lock(const empm__kv *kv, empm__kv_shard *sh)
+/* Says that somebody has written to a shard without its lock, and less often if
+ * that goes on. */
+static void empm__kv_tell(empm__kv *kv, int found)
+{
+    const uint32_t times = __atomic_add_fetch(&kv->damaged, 1u,
+                                              __ATOMIC_RELAXED);
+    if (kv->cfg != NULL && (times & (times - 1)) == 0)
+        empm__log(kv->cfg, EMPM_LOG_ERROR, 5504, "%s: a process has damaged "
+                  "this memory: one of its %lu parts %s (found %lu times by "
+                  "this process)", kv->setting, (unsigned long)kv->shards,
+                  found < 0 ? "starts again empty" : "was mended",
+                  (unsigned long)times);
+}
+
+/* Mends a shard that is locked. 1: it was whole. */
+static int empm__kv_check(empm__kv *kv, empm__kv_shard *sh)
+{
+    const int found = empm__kv_mend(kv, sh);
+    if (found < 1)
+        empm__kv_tell(kv, found);
+    return found;
+}
+
+/* Locks a shard, and mends it if its last holder has died: then the free list
+ * may be wrong, but no other one. EMPM_OK, or as empm__shared_lock(). A holder
+ * that has been stopped costs one call its time: until somebody gets the lock
+ * again, the others hardly wait. */
+static int empm__kv_lock(empm__kv *kv, empm__kv_shard *sh)
 {
     const int was_stuck = empm__load(&sh->stuck) != 0;
     const int r = empm__shared_lock(&sh->lock, was_stuck ? 0 : kv->patience_us);
@@ -20977,8 +21086,25 @@ static int empm__kv_lock(const empm__kv *kv, empm__kv_shard *sh)
         empm__store(&sh->stuck, (uint32_t)!was_stuck);
     if (r != EMPM__ORPHANED)
         return r;
-    empm__kv_mend(kv, sh);
+    if (empm__kv_mend(kv, sh) < 0)
+        empm__kv_tell(kv, -1);
+    sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
     empm__shared_lock_mended(&sh->lock);
+    return EMPM_OK;
+}
+
+/* The same for a call that uses list h and the first free slot: they are looked
+ * at, so that it can follow them. */
+static int empm__kv_lock_list(empm__kv *kv, empm__kv_shard *sh, uint32_t h)
+{
+    uint8_t used[256];
+    const int r = empm__kv_lock(kv, sh);
+    if (r < 0)
+        return r;
+    memset(used, 0, sizeof used);
+    if (empm__kv_follow(kv, sh, h, used) < 0 || sh->free == 0 ||
+        sh->free > kv->slots || sh->slots[sh->free].key_len != 0)
+        empm__kv_check(kv, sh);
     return EMPM_OK;
 }
 
@@ -20993,6 +21119,7 @@ static uint64_t empm__kv_sweep_shard(empm__kv *kv, uint32_t i, uint64_t now_ms)
     uint8_t slot;
     if (empm__kv_lock(kv, sh) < 0)
         return 1;                      /* its holder stands still */
+    empm__kv_check(kv, sh);
     for (h = 0; h < 256; h++) {
         empm__kv_sweep(kv, sh, &sh->heads[h], now_ms);
         for (slot = sh->heads[h]; slot != 0; slot = sh->slots[slot].next)
@@ -21008,8 +21135,9 @@ static uint64_t empm__kv_sweep_shard(empm__kv *kv, uint32_t i, uint64_t now_ms)
 
 /* Makes room for an entry of `owner`: all that has expired goes. If nothing
  * has, that of the owner with most of them goes which ends first. A key without
- * an end stays. EMPM_EFULL: none has one. */
-static int empm__kv_evict(const empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
+ * an end stays. EMPM_EFULL: none has one. (A shard that is not whole has lost
+ * slots, if not all, and finds them again.) */
+static int empm__kv_evict(empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
                           uint64_t now_ms)
 {
     uint16_t count[256];
@@ -21017,6 +21145,8 @@ static int empm__kv_evict(const empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
     uint64_t first = UINT64_MAX;
     uint32_t i, most = 0, expired = 0;
     int pass;
+    if (empm__kv_check(kv, sh) < 1)
+        return EMPM_OK;
     for (i = 0; i < 256; i++)
         expired += empm__kv_sweep(kv, sh, &sh->heads[i], now_ms);
     if (expired > 0)
@@ -21054,7 +21184,8 @@ static int empm__kv_evict(const empm__kv *kv, empm__kv_shard *sh, uint8_t owner,
  * the old value or the new one.
  * ------------------------------------------------------------------------- */
 
-/* A key's place. A good empm__kv_open() leaves the shard locked. */
+/* A key's place, from a good empm__kv_open(), which leaves the shard locked, to
+ * the unlocking of `sh`; one write at most comes between them. */
 typedef struct empm__kv_at {
     empm__kv       *kv;
     empm__kv_shard *sh;
@@ -21065,11 +21196,14 @@ typedef struct empm__kv_at {
     uint8_t         owner;             /* of what is written; 0, unless set */
     uint8_t        *link;              /* to its slot, or its chain's end */
     empm__kv_slot  *slot;              /* NULL: absent */
-    unsigned char  *value;
+    unsigned char  *value;             /* behind the key, in shared memory */
 } empm__kv_at;
 
 /* Finds a key and leaves its shard locked, if it returns EMPM_OK. What has
- * expired in its list is removed first. */
+ * expired in its list is removed first. The high half of the hash chooses the
+ * shard, the low byte the list in it. Other results: EMPM_EMISUSE without a
+ * store, EMPM_EINVAL for a key that can be none, EMPM_ETIMEDOUT if the holder
+ * of the lock stands still, EMPM_ESYS if the lock is damaged. */
 static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
                          size_t key_len, uint64_t now_ms)
 {
@@ -21082,7 +21216,7 @@ static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
         return EMPM_EINVAL;
     hash = empm__sip_hash(kv->seed, key, key_len);
     sh = empm__kv_shard_at(kv, (uint32_t)((hash >> 32) * kv->shards >> 32));
-    if ((r = empm__kv_lock(kv, sh)) < 0)
+    if ((r = empm__kv_lock_list(kv, sh, (uint32_t)hash & 255)) < 0)
         return r;
     at->kv = kv;
     at->sh = sh;
@@ -21107,8 +21241,11 @@ static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
     return EMPM_OK;
 }
 
-/* Writes an entry into a free slot, and makes it visible by one byte. A reader
- * in a process that dies here sees the old value or the new one. */
+/* Writes an entry into a free slot, and makes it visible by one byte: whoever
+ * looks after a death here sees the old value or the new one. The last free
+ * slot is for replacing, which needs no room in the end. EMPM_EINVAL: key and
+ * value are longer than the room of a slot. EMPM_EFULL: nothing can give way.
+ */
 static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
                           uint64_t expires_ms)
 {
@@ -21118,7 +21255,7 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
     unsigned char *data;
     if (len > at->kv->room - at->key_len)
         return EMPM_EINVAL;
-    if (old == 0) {
+    if (old == 0) {                    /* what gives way may be `link`'s */
         if (sh->slots[sh->free].next == 0 &&
             empm__kv_evict(at->kv, sh, at->owner, at->now_ms) < 0)
             return EMPM_EFULL;
@@ -21140,11 +21277,12 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
         memcpy(data + at->key_len, value, len);
     empm__kv_link(link, slot);
     if (old != 0)
-        empm__kv_forget(at->kv, sh, old);
+        empm__kv_free_slot(at->kv, sh, old, at->key_len + at->slot->len);
     return EMPM_OK;
 }
 
-/* Copies the value out under the lock. EMPM_EGONE: there is none. */
+/* Copies the value out under the lock; `len` and `version` may be NULL.
+ * EMPM_EGONE: there is none. EMPM_EFULL: it has more than `cap` bytes, *len. */
 EMPM__OPTIONAL
 static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
                         void *value, size_t cap, size_t *len, uint64_t *version,
@@ -21154,8 +21292,8 @@ static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
     int r = empm__kv_open(&at, kv, key, key_len, now_ms);
     if (r < 0)
         return r;
-    if (at.slot == NULL || at.slot->len > kv->room - key_len) {
-        r = EMPM_EGONE;      /* or damaged, by a process that has crashed */
+    if (at.slot == NULL) {
+        r = EMPM_EGONE;
     } else {
         if (len != NULL)
             *len = at.slot->len;
@@ -21170,7 +21308,10 @@ static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
     return r;
 }
 
-/* if_version: NULL: whatever is there; 0: only if nothing is; or only that. */
+/* Sets a value for ttl_ms, 0: for ever. if_version: NULL: whatever is there; 0:
+ * only if nothing is; or only that, else EMPM_EGONE: somebody was quicker. It
+ * is compared under the lock of the write: of two that have read the same
+ * version, one fails. */
 EMPM__OPTIONAL
 static int empm__kv_put_of(uint8_t owner, empm__kv *kv, const void *key,
                            size_t key_len, const uint64_t *if_version,
@@ -21196,7 +21337,8 @@ static int empm__kv_put_of(uint8_t owner, empm__kv *kv, const void *key,
 
 #ifndef EVENTMPM_NO_STORE            /* what others do not need */
 
-/* The same where all entries have one owner: the first that ends gives way. */
+/* The same where all entries have one owner, the program: in a full shard the
+ * first one that ends gives way. */
 static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
                         const uint64_t *if_version, const void *value,
                         size_t len, int64_t ttl_ms, uint64_t now_ms)
@@ -21205,6 +21347,7 @@ static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
                            now_ms);
 }
 
+/* Removes a key, and wipes its value. EMPM_EGONE: nothing was there. */
 static int empm__kv_delete(empm__kv *kv, const void *key, size_t key_len,
                            uint64_t now_ms)
 {
@@ -21219,8 +21362,10 @@ static int empm__kv_delete(empm__kv *kv, const void *key, size_t key_len,
     return r;
 }
 
-/* Adds to a number, which is 0 if there is none. An overflow changes nothing.
- */
+/* Adds to a number, which is 0 if there is none, and lives for ttl_ms then:
+ * more adds do not prolong it, so that a count of events in a minute ends with
+ * the minute. EMPM_EINVAL: the value is no number, or the sum would overflow;
+ * nothing has changed. `result` may be NULL. */
 static int empm__kv_add(empm__kv *kv, const void *key, size_t key_len,
                         int64_t delta, int64_t ttl_ms, int64_t *result,
                         uint64_t now_ms)
@@ -21252,41 +21397,65 @@ static int empm__kv_add(empm__kv *kv, const void *key, size_t key_len,
 
 #endif /* EVENTMPM_NO_STORE */
 
-/* A store for the processes to come, in `bytes`; `room` for each key with its
- * value, 64 to 65535. */
+/* Unmaps it for this process: by its own numbers, whatever others have written
+ * into the memory. */
+static void empm__kv_free(empm__kv *kv)
+{
+    if (kv != NULL)
+        munmap(kv->shared, kv->bytes);
+    EMPM_FREE(kv);
+}
+
+/* A store for the processes to come, in `bytes` of memory that they share;
+ * `room` for each key with its value, 64 to 65535. It has as many shards as are
+ * needed for their slots to be numbered by bytes, all of one size. EMPM_OK,
+ * EMPM_ENOMEM or EMPM_ESYS. */
 static int empm__kv_new(empm__kv **out, size_t bytes, uint32_t room)
 {
     const size_t most = sizeof(empm__kv_shard) + EMPM__KV_SLOTS * (size_t)room;
-    empm__kv *kv = (empm__kv *)mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                                    MAP_ANONYMOUS | MAP_SHARED, -1, 0);
+    empm__kv *kv = (empm__kv *)EMPM_MALLOC(sizeof *kv);
+    void *shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_ANONYMOUS | MAP_SHARED, -1, 0);
     uint32_t i;
-    if ((void *)kv == MAP_FAILED)
+    int r = EMPM_OK;
+    if (shared == MAP_FAILED || kv == NULL) {
+        if (shared != MAP_FAILED)
+            munmap(shared, bytes);
+        EMPM_FREE(kv);
         return EMPM_ENOMEM;
+    }
+    memset(kv, 0, sizeof *kv);
+    kv->shared = (unsigned char *)shared;
+    kv->bytes = bytes;
     empm__random_fill(kv->seed, sizeof kv->seed);
     kv->room = room;
     kv->patience_us = 1000000;
-    kv->shards = (uint32_t)((bytes - sizeof *kv + most - 1) / most);
-    kv->shard_bytes = (bytes - sizeof *kv) / kv->shards & ~(size_t)63;
+    kv->shards = (uint32_t)((bytes + most - 1) / most);
+    kv->shard_bytes = bytes / kv->shards & ~(size_t)63;
     kv->slots = (uint32_t)empm__min(
         (kv->shard_bytes - sizeof(empm__kv_shard)) / room, EMPM__KV_SLOTS);
-    for (i = 0; i < kv->shards; i++) {
+    for (i = 0; i < kv->shards && r == EMPM_OK; i++) {
         empm__kv_shard *sh = empm__kv_shard_at(kv, i);
-        if (empm__shared_lock_init(&sh->lock) < 0) {
-            munmap(kv, bytes);
-            return EMPM_ESYS;
-        }
+        r = empm__shared_lock_init(&sh->lock);
         empm__kv_mend(kv, sh);
     }
-    *out = kv;
-    return EMPM_OK;
+    if (r < 0)
+        empm__kv_free(kv);
+    else
+        *out = kv;
+    return r;
 }
 
-/* `bytes` is the caller's own number: any child may have written to the
- * store. */
-static void empm__kv_free(empm__kv *kv, size_t bytes)
+/* A child begins to serve: it tells by `cfg` of damage that it finds, in the
+ * memory of `setting`. `cfg` is of the child's generation, which the store
+ * outlives. NULL: there is no store. */
+static void empm__kv_serve(empm__kv *kv, const empm_config *cfg,
+                           const char *setting)
 {
-    if (kv != NULL)
-        munmap(kv, bytes);
+    if (kv == NULL)
+        return;
+    kv->cfg = cfg;
+    kv->setting = setting;
 }
 
 #endif /* EVENTMPM_NO_STORE, no sessions of TLS and no RateLimit */
@@ -21434,12 +21603,19 @@ static int empm__store_server_new(empm_server *s, const empm_server *old,
 static void empm__store_server_free(empm_server *s)
 {
     if (!s->borrows)
-        empm__kv_free(s->store, (size_t)s->cfg->shared_store_size);
+        empm__kv_free(s->store);
+}
+
+static int empm__store_engine_new(empm__engine *e)
+{
+    empm__kv_serve(e->s->store, e->s->cfg, "SharedStoreSize");
+    return EMPM_OK;
 }
 
 static const empm__wing empm__store_wing = {
     empm__store_check, empm__store_server_new, empm__store_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    empm__store_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL, NULL, NULL
 };
 
 #else
@@ -21650,8 +21826,15 @@ static void empm__rate_server_free(empm_server *s)
 {
     if (s->rates == NULL || --s->rates->servers > 0)
         return;
-    empm__kv_free(s->rates->kv, s->rates->bytes);
+    empm__kv_free(s->rates->kv);
     EMPM_FREE(s->rates);
+}
+
+static int empm__rate_engine_new(empm__engine *e)
+{
+    if (e->s->rates != NULL)
+        empm__kv_serve(e->s->rates->kv, e->s->cfg, "RateLimitSize");
+    return EMPM_OK;
 }
 
 /* A store that does not answer lets everybody in: that is said. */
@@ -21680,7 +21863,7 @@ static int empm__rate_enter(empm_request *req)
 
 static const empm__wing empm__rate_wing = {
     empm__rate_check, empm__rate_server_new, empm__rate_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    empm__rate_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
     empm__rate_locate, empm__rate_enter, NULL
 };
 
@@ -22102,8 +22285,8 @@ static uint32_t *empm__auth_seen(struct empm__auth *auth, const uint32_t sum[8],
 }
 
 /* Is the password the one that is kept? Takes the same time for each wrong
- * one of a length. `auth` remembers the right ones. Nobody counts on worker `w`,
- * or NULL, while it hashes. */
+ * one of a length. `auth` remembers the right ones. Nobody counts on worker
+ * `w`, or NULL, while it hashes. */
 static int empm__auth_password_is(struct empm__auth *auth, empm__worker *w,
                                   const char *password, const char *kept)
 {
@@ -22203,7 +22386,8 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
 EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept)
 {
-    return empm__auth_password_is(s->auth, NULL, password, kept);
+    return password != NULL && kept != NULL &&
+           empm__auth_password_is(s->auth, NULL, password, kept);
 }
 
 /* Finds the user. The whole table is read, and a password is compared even if
@@ -22696,7 +22880,6 @@ static void empm__session_key(const empm__login *l, unsigned char key[32])
     memcpy(key, "\0empm logged out", 16);
     memcpy(key + 16, l->chance, sizeof l->chance);
 }
-#endif
 
 /* Has the session been logged out? What is not known counts as yes: a store
  * that cannot be asked must not bring back what somebody has ended. Without a
@@ -22704,7 +22887,6 @@ static void empm__session_key(const empm__login *l, unsigned char key[32])
  * over. */
 static int empm__session_is_out(const empm_server *s, const empm__login *l)
 {
-#ifndef EVENTMPM_NO_STORE
     unsigned char key[32], none[1];
     size_t len;
     int r;
@@ -22714,18 +22896,12 @@ static int empm__session_is_out(const empm_server *s, const empm__login *l)
     r = empm__kv_get(s->store, key, sizeof key, none, sizeof none, &len, NULL,
                      empm__store_now_ms());
     return r != EMPM_EGONE;
-#else
-    (void)s;
-    (void)l;
-    return 0;
-#endif
 }
 
 /* Remembers in the store that the session is over, for as long as its cookie
  * would be good. */
 static void empm__session_log_out(empm_request *req, const empm__login *l)
 {
-#ifndef EVENTMPM_NO_STORE
     const empm_config *cfg = req->w->cfg;
     const int64_t left_s = l->started_s + cfg->session_max_age_ms / 1000 -
                            (int64_t)time(NULL);
@@ -22742,11 +22918,24 @@ static void empm__session_log_out(empm_request *req, const empm__login *l)
         empm__request_log(req, EMPM_LOG_WARN, 5832, "the shared store does not "
                           "take that a session is logged out: its cookie works "
                           "for %lld s", (long long)left_s);
+}
+
 #else
+
+static int empm__session_is_out(const empm_server *s, const empm__login *l)
+{
+    (void)s;
+    (void)l;
+    return 0;
+}
+
+static void empm__session_log_out(empm_request *req, const empm__login *l)
+{
     (void)req;
     (void)l;
-#endif
 }
+
+#endif
 
 /* Sets the cookie to a text that is good for so many seconds; 0: deletes it.
  * A cookie whose name promises it is Secure is that also behind a proxy. */
@@ -22759,20 +22948,25 @@ static int empm__session_cookie_set(empm_request *req, const char *text,
                        strncmp(name, "__Secure-", 9) == 0;
     const size_t n = strlen(name);
     char field[EMPM__SESSION_MOST * 2 + 200];
-    char *at = req->fields, *next;
+    char *at, *next;
+    int r;
     snprintf(field, sizeof field, "%.64s=%s; Path=/; Max-Age=%lld; HttpOnly; "
              "SameSite=Lax%s", name, text, (long long)max_age_s,
              secure ? "; Secure" : "");
-    /* one that was set before for this answer goes: others of a program stay */
+    if ((r = empm_add_header(req, "Set-Cookie", field)) < 0)
+        return r;
+    /* one that was set before for this answer goes, now that there is another;
+     * those of the program's own stay */
+    at = req->fields;
     while ((at = empm__response_field_line(req, at, "set-cookie", 10, &next)) !=
-           NULL) {
+           NULL && next != req->fields + req->fields_len) {
         if (strncmp(at + 12, name, n) == 0 && at[12 + n] == '=') {
             memmove(at, next, (size_t)(req->fields + req->fields_len - next));
             req->fields_len -= (uint32_t)(next - at);
         } else
             at = next;
     }
-    return empm_add_header(req, "Set-Cookie", field);
+    return r;
 }
 
 /* Makes the cookie of a session and sends it. No cache may keep that answer,
@@ -22830,7 +23024,7 @@ EMPM_API int empm_session_start(empm_request *req, const char *value)
 {
     empm__login *l = empm__session_of(req), before;
     int r;
-    if (strlen(value) > EMPM__SESSION_VALUE)
+    if (value == NULL || strlen(value) > EMPM__SESSION_VALUE)
         return EMPM_EINVAL;
     if (l == NULL)
         return EMPM_ENOMEM;
@@ -23661,6 +23855,17 @@ static empm__forms *empm__forms_of(empm_request *req)
     return f;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>form-calls -- the parts of a form, as a handler asks for them
+ *
+ * A handler of EMPM_UPLOAD has a form that is complete, any other one the form
+ * of its whole body, which is read at the first question. What a handler takes
+ * over is no longer the request's; a file that it saves is in its folder whole
+ * or not at all. The wing's hooks and the functions of such a route stand here.
+ *
+ * runs on   the worker that runs the request
+ * ------------------------------------------------------------------------- */
+
 EMPM_API int empm_part_at(empm_request *req, int i, empm_part **part)
 {
     const empm__forms *f = empm__forms_of(req);
@@ -23684,7 +23889,10 @@ EMPM_API int empm_part_take(empm_request *req, empm_part *part)
 {
     empm__pool *pool = &req->w->engine->pool;
     empm__form_part *p = (empm__form_part *)(void *)part;
-    const int fd = part->fd;
+    int fd;
+    if (part == NULL)
+        return -1;
+    fd = part->fd;
     part->fd = -1;
     if (p->ours)
         empm__pool_fd_release(pool, EMPM__FOR_BODIES);
@@ -23723,11 +23931,11 @@ EMPM_API int empm_part_save(empm_request *req, empm_part *part,
                             const char *path)
 {
     const empm__forms *f = req->forms;
-    const size_t n = strlen(path) + 32;
+    const size_t n = path != NULL ? strlen(path) + 32 : 0;
     const char *failed = NULL;
     char *beside;
     int fd = -1, i, why;
-    if ((part->fd < 0 && part->data == NULL) || *path == '\0' ||
+    if (part == NULL || n <= 32 || (part->fd < 0 && part->data == NULL) ||
         (!f->whole && f->reader.state == EMPM__FORM_DATA &&
          part == &f->parts[f->n - 1]->pub))
         return EMPM_EINVAL;
@@ -27127,8 +27335,6 @@ static const struct {
 
 typedef struct empm__tls_sessions {    /* handed on by reloads */
     empm__kv *kv;
-    size_t    bytes;                   /* SSLSessionCacheSize */
-    uint32_t  room;                    /* of a key and an entry */
     int       servers;                 /* of this process, that have it */
 } empm__tls_sessions;
 
@@ -28512,7 +28718,8 @@ typedef struct empm__tls_entry {       /* a session in the store */
 #define EMPM__TLS_ENTRY_LEAST \
     (offsetof(empm__tls_entry, client) + offsetof(empm__tls_client, text))
 
-/* Room for a key and an entry; `asks`: clients may have certificates. */
+/* Room for a key and an entry; `asks`: clients may have certificates, of which
+ * an entry tells. */
 static uint32_t empm__tls_entry_room(int asks)
 {
     return (uint32_t)(33 + (asks ? sizeof(empm__tls_entry)
@@ -29922,8 +30129,8 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
     empm__tls_sessions *x;
     if (bytes == 0)
         return EMPM_OK;
-    if (old != NULL && old->sessions != NULL && old->sessions->bytes == bytes &&
-        old->sessions->room == room) {
+    if (old != NULL && old->sessions != NULL &&
+        old->sessions->kv->bytes == bytes && old->sessions->kv->room == room) {
         tls->sessions = old->sessions;
         tls->sessions->servers++;
         return EMPM_OK;
@@ -29931,8 +30138,6 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
     x = (empm__tls_sessions *)EMPM_MALLOC(sizeof *x);
     if (x == NULL)
         return EMPM_ENOMEM;
-    x->bytes = bytes;
-    x->room = room;                    /* larger with certificates of clients */
     x->servers = 1;
     if (empm__kv_new(&x->kv, bytes, room) < 0) {
         EMPM_FREE(x);
@@ -29940,7 +30145,7 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
                          "memory of that size to share");
         return EMPM_ESYS;
     }
-    empm__process_hide(x->kv, bytes);    /* it has master secrets */
+    empm__process_hide(x->kv->shared, bytes);    /* master secrets */
     tls->sessions = x;
     return EMPM_OK;
 }
@@ -29951,7 +30156,7 @@ static void empm__tls_sessions_drop(empm__tls_sessions *x)
 {
     if (x == NULL || --x->servers > 0)
         return;
-    empm__kv_free(x->kv, x->bytes);
+    empm__kv_free(x->kv);
     EMPM_FREE(x);
 }
 
@@ -30019,10 +30224,12 @@ static int empm__tls_engine_new(empm__engine *e)
     int i;
     for (i = 0; tls != NULL && i < tls->npairs; i++)
         empm__process_hide(tls->pairs[i].key, EMPM__TLS_KEY_BYTES);
-    if (tls != NULL && tls->sessions != NULL)
+    if (tls != NULL && tls->sessions != NULL) {
+        empm__kv_serve(tls->sessions->kv, tls->cfg, "SSLSessionCacheSize");
         empm__tls_sweep_by(tls, empm__time_after(
                                     empm__now_ms(),
                                     tls->cfg->ssl_session_timeout_ms + 1));
+    }
     return EMPM_OK;
 }
 
@@ -34282,6 +34489,9 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
     if (cfg->alias[0] != NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5143, "Alias: built without "
                          "files");
+    if (cfg->x_send_file)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile: built without "
+                         "files");
     for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
          i++)
         if (cfg->routes[i].kind == EMPM__ROUTE_FILES ||
@@ -36717,10 +36927,6 @@ static void empm__fcgi_check_send_file(const empm_config *cfg,
     struct stat st;
     if (!cfg->x_send_file)
         return;
-#ifdef EVENTMPM_NO_FILES
-    empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile: built without "
-                     "files");
-#endif
     if (dir == NULL) {
         empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile wants "
                          "XSendFilePath, the folder of the files");
@@ -38634,7 +38840,8 @@ static ssize_t empm__test_recv(empm__worker *w, empm__conn *c, void *buf,
     return n > 0 || t->in_ended ? (ssize_t)n : (ssize_t)EMPM__WANTS_IN;
 }
 
-/* Returns where n more bytes of output go; NULL: there is no room for them. */
+/* Returns where n more bytes of output go, and a NUL behind them; NULL: there
+ * is no room for them. */
 static char *empm__test_room(empm_test *t, size_t n)
 {
     size_t cap = t->out_cap > 0 ? t->out_cap : 4096;
@@ -38643,7 +38850,7 @@ static char *empm__test_room(empm_test *t, size_t n)
         t->overflown = EMPM_EFULL;
         return NULL;
     }
-    while (cap - t->out_len < n)
+    while (cap - t->out_len <= n)
         cap *= 2;
     if (cap != t->out_cap) {
         more = (char *)EMPM_REALLOC(t->out, cap);
@@ -38676,6 +38883,7 @@ static ssize_t empm__test_send(empm__worker *w, empm__conn *c,
         }
         memcpy(to, v[i].iov_base, v[i].iov_len);
         t->out_len += v[i].iov_len;
+        t->out[t->out_len] = '\0';
         sum += (ssize_t)v[i].iov_len;
     }
     *wire += sum;
@@ -38699,6 +38907,7 @@ static ssize_t empm__test_file(empm__worker *w, empm__conn *c, int fd,
     if (r <= 0)
         return r < 0 ? (ssize_t)EMPM__LOST : 0;
     t->out_len += (size_t)r;
+    t->out[t->out_len] = '\0';
     *off += r;
     *wire += r;
     return r;
@@ -39223,6 +39432,7 @@ EMPM_API int empm_test_close(empm_test *t)
             r = empm__test_leaks(t);
         if (t->hooked == 2 && cfg->on_thread_stop != NULL)
             cfg->on_thread_stop(t->s, e->workers[0].thread_data, cfg->user);
+        empm__store(&e->stopping, (uint32_t)EMPM__ORDER_STOP);
         if (t->hooked >= 1 && cfg->on_child_stop != NULL)
             cfg->on_child_stop(t->s, cfg->user);
         /* what a worker's thread frees at its end: there was no thread */
@@ -39426,9 +39636,9 @@ static void empm__signals_restore(empm__signal_set *set)
     set->taken = 0;
 }
 
-#ifndef EVENTMPM_NO_FORK
 /* In a forked process: the defaults of all signals that `set` has taken.
  * `keep`: those that the starter of the server ignored stay ignored. */
+EMPM__OPTIONAL
 static void empm__signals_default(const empm__signal_set *set, int keep)
 {
     size_t i;
@@ -39436,7 +39646,6 @@ static void empm__signals_default(const empm__signal_set *set, int keep)
         signal(empm__signals_at(set, i),
                keep && set->old[i].sa_handler == SIG_IGN ? SIG_IGN : SIG_DFL);
 }
-#endif
 
 typedef struct empm__source {        /* where configurations come from */
     const empm_config *base;         /* as the program has set it */
@@ -43785,6 +43994,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5501  SharedStoreSize is set, and this build has no store
  *   5502  no memory for the shared store
  *   5503  SharedStoreSize cannot change in a reload
+ *   5504  a process has damaged memory that it shares with others
  *   5600  a Listen has tls, and this build or the settings have not
  *   5601  SSLCertificateFile or SSLCertificateKeyFile cannot be used
  *   5602  SSLCertificateFile has no certificate that can be read

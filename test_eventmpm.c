@@ -21,7 +21,7 @@
  *   of platform descriptors                        in tools
  *   of settings values directives check            in config
  *   of limits users                                in config
- *   of form-parts                                  in forms
+ *   of form-parts form-calls                       in forms
  *   of logs                                        in log
  *   of score metrics page                          in status
  *   of inbox poller steps                          in conn
@@ -5892,6 +5892,9 @@ TEST(config, locations)
         { "/{x Require local", 5105, "location \"/{x\" in row 2" },
         { "/a/ Timeout 5", 5125, "Timeout cannot be set for a location" },
         { "/a/ Require wisdom", 5123, "Require wisdom: must be all granted" },
+        { "PUT /a/", 5123, "wants a path, a directive" },
+        { "PUT /a/ Timeout 5", 5125, "Location PUT /a/: Timeout cannot" },
+        { "PUT /a/{$} Require local", 0, NULL },
         { "/a Require local", 0, NULL }, { "\"PUT /a/{$}\" Require local", 0,
                                            NULL }
     };
@@ -7254,6 +7257,7 @@ TEST(transport, one_that_does_all_it_may)
  *   EMPTY_FIRST             QUEUE: listen when the batch is taken, not the
  *                           queue
  *   NO_TICK                 QUEUE: who is stuck does not count as running
+ *   ROLE_KEPT               QUEUE: the standby leaves the role to who is back
  *   NO_RING                 MOVE: who stops looking rings
  *   NO_LOOK                 MOVE: who looks again sees what waits
  *   NO_TICK                 MOVE: jobs behind a busy worker are given away
@@ -7337,6 +7341,7 @@ TEST(transport, one_that_does_all_it_may)
  *   FAIL safe -DQUEUE -DMUT_STANDBY_NOT_WOKEN
  *   FAIL safe -DQUEUE -DMUT_NO_TICK
  *   FAIL safe -DQUEUE -DMUT_EMPTY_FIRST
+ *   FAIL safe -DQUEUE -DMUT_ROLE_KEPT
  *   ok   safe -DMOVE -DREQS=2
  *   ok   safe -DMOVE -DREQS=2 -DDEATHS=1
  *   FAIL safe -DMOVE -DMUT_NO_RING
@@ -7668,9 +7673,10 @@ inline stop_running(who)
 inline round(me)                    /* empm__listener_run() */
 {
     d_step { (events > 0 || (me != STANDBY && queued > 0)) ->
-        queued = queued + events; events = 0; batch = queued; waited = 0;
+        queued = queued + events; events = 0; waited = 0;
         IF(me != STANDBY, seeks[me] = 1; searching++);
-        listening = NOBODY;
+        IF(me != STANDBY || (!NO_ONE_RUNS && !ON(MUT_ROLE_KEPT)),
+           batch = queued; listening = NOBODY);
         unlock_queue(1) }
 }
 
@@ -13432,9 +13438,9 @@ TEST(store, its_end_believes_nothing_in_it)
 
     if (kv == NULL)
         return;
-    more = (unsigned char *)kv + (KV_BYTES + 4095) / 4096 * 4096;
-    memset((void *)kv, 0x7f, 256);
-    empm__kv_free(kv, KV_BYTES);
+    more = kv->shared + (KV_BYTES + 4095) / 4096 * 4096;
+    memset(kv->shared, 0x7f, KV_BYTES);
+    empm__kv_free(kv);
     at = mmap(more - 4096, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     /* the last page is free again */
     CHECK(at == more - 4096 || g_slow >= 8);
@@ -13567,7 +13573,7 @@ TEST(store, calls_and_their_results)
         kv_check(kv, empm__kv_shard_at(kv, 0));
     }
     no_context();
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* Key and value share the room of an item, and every write has a version that
@@ -13606,7 +13612,20 @@ TEST(store, lengths_and_versions)
     CHECK_INT(empm__kv_put(kv, in, 1, &second, "d", 1, 0, 1), EMPM_EGONE);
     CHECK_INT(empm__kv_put(kv, in, 1, &none, "b", 1, 0, 1), EMPM_OK);
     CHECK_INT(empm__kv_put(kv, in, 1, &second, "d", 1, 0, 1), EMPM_EGONE);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
+}
+
+/* Leaves the lock of a shard to nobody, as a process that is killed. */
+static void kv_orphan(empm__kv *kv)
+{
+    const pid_t pid = fork();
+    int st;
+
+    if (pid == 0) {
+        empm__kv_lock(kv, empm__kv_shard_at(kv, 0));
+        _exit(0);
+    }
+    CHECK(pid > 0 && waitpid(pid, &st, 0) == pid);
 }
 
 /* A version never repeats, even after a writer that was killed while it wrote
@@ -13624,13 +13643,13 @@ TEST(store, versions_never_come_back)
     for (i = 0; kv != NULL && i < EMPM__COUNT(torn); i++) {
         empm__kv_shard *sh = empm__kv_shard_at(kv, 0);
         sh->version = torn[i];
-        empm__kv_mend(kv, sh);
+        kv_orphan(kv);
         CHECK_INT(empm__kv_put(kv, "a", 1, NULL, "1", 1, 0, 1), EMPM_OK);
         CHECK_INT(empm__kv_get(kv, "a", 1, NULL, 0, NULL, &version, 1),
                   EMPM_EFULL);
         CHECK(version > torn[0]);
     }
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* A store of any size stays within its memory and uses at least four fifths of
@@ -13652,7 +13671,7 @@ TEST(store, every_size_uses_its_memory_and_no_more)
             end = (size_t)(empm__kv_data(kv, empm__kv_shard_at(kv,
                                                                kv->shards - 1),
                                          (uint8_t)kv->slots) -
-                           (unsigned char *)kv) + room;
+                           kv->shared) + room;
             CHECK(end <= bytes);
             CHECK(kv->slots >= 2 && kv->slots <= EMPM__KV_SLOTS);
             if (room >= 512 && bytes > 64000)
@@ -13661,7 +13680,7 @@ TEST(store, every_size_uses_its_memory_and_no_more)
                         EMPM_OK; k++)
                 CHECK(k < kv->shards * kv->slots);
             CHECK(k >= kv->shards * (kv->slots - 1) / 3);
-            empm__kv_free(kv, bytes);
+            empm__kv_free(kv);
         }
     no_context();
 }
@@ -13702,7 +13721,7 @@ TEST(store, full_of_what_never_expires)
     for (k = 0; k <= n; k++)
         CHECK_INT(empm__kv_get(kv, &k, sizeof k, NULL, 0, NULL, NULL, 1) ==
                   EMPM_EGONE, k == 0 || k == 7);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* In a full shard the owner that has most of it gives way: one that fills it
@@ -13733,7 +13752,7 @@ TEST(store, a_full_shard_is_shared_fairly)
     for (k = 0; k < 13; k = k == 2 ? 10 : k + 1)
         CHECK_INT(empm__kv_get(kv, &k, sizeof k, NULL, 0, NULL, NULL, now),
                   EMPM_OK);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* What has expired gives way before anything that has not, whoever has it. */
@@ -13756,13 +13775,13 @@ TEST(store, what_has_expired_goes_first)
     while (n-- > 100)
         CHECK_INT(empm__kv_get(kv, &n, sizeof n, NULL, 0, NULL, NULL, 50),
                   EMPM_OK);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* Does the store's memory have these 16 bytes, how often? */
 static int kv_has(const empm__kv *kv, const char *secret)
 {
-    const char *p = (const char *)kv, *end = p + KV_BYTES - 16;
+    const char *p = (const char *)kv->shared, *end = p + KV_BYTES - 16;
     int n = 0;
 
     for (; p <= end; p++)
@@ -13801,7 +13820,7 @@ TEST(store, what_has_gone_is_wiped)
         CHECK_INT(empm__kv_put(kv, &n, sizeof n, NULL, NULL, 0, 1000, 1),
                   EMPM_OK);
     CHECK_INT(kv_has(kv, secrets[3] + 1), 0);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* --- against a plain array ------------------------------------------------ */
@@ -13936,7 +13955,238 @@ TEST(store, does_what_a_plain_array_does)
         kv_check(kv, empm__kv_shard_at(kv, 0));
     }
     no_context();
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
+}
+
+/* --- damage --------------------------------------------------------------- */
+
+/* What is written into a shard that holds three keys of one list, a key of
+ * another list and some free slots, in whose free list nothing has been yet. */
+enum { HURT_HEAD, HURT_NEXT, HURT_LAST_NEXT, HURT_KEY_LEN, HURT_LEN, HURT_HASH,
+       HURT_FREE, HURT_FREE_NEXT, HURT_FREE_KEY_LEN, HURT_OWNER, HURT_VERSION,
+       HURT_VERSIONS, HURT_EXPIRES, HURT_ALL };
+enum { HURT_SELF = -1, HURT_FIRST = -2, HURT_OTHER = -3, HURT_UNUSED = -4,
+       HURT_BEYOND = -5, HURT_USED = -6 };
+
+typedef struct hurt {
+    const char *what;
+    int         field, value;        /* HURT_SELF...: the number of a slot */
+    int         found;
+} hurt;
+
+static const hurt hurts[] = {
+    { "nothing",                         HURT_OWNER, 0, 0 },
+    { "a head beyond the slots",         HURT_HEAD, HURT_BEYOND, 1 },
+    { "the last number as head",         HURT_HEAD, 255, 1 },
+    { "a free slot as head",             HURT_HEAD, HURT_UNUSED, 1 },
+    { "another list as head",            HURT_HEAD, HURT_OTHER, 1 },
+    { "no head: three slots are lost",   HURT_HEAD, 0, 1 },
+    { "a slot that follows itself",      HURT_NEXT, HURT_SELF, 1 },
+    { "a circle of three",               HURT_LAST_NEXT, HURT_FIRST, 1 },
+    { "a list that leads into another",  HURT_LAST_NEXT, HURT_OTHER, 1 },
+    { "a list that leads to free slots", HURT_LAST_NEXT, HURT_UNUSED, 1 },
+    { "a list that leads nowhere",       HURT_LAST_NEXT, HURT_BEYOND, 1 },
+    { "a list that ends early",          HURT_NEXT, 0, 1 },
+    { "no key",                          HURT_KEY_LEN, 0, 1 },
+    { "a key beyond the room",           HURT_KEY_LEN, 513, 1 },
+    { "a key of 65535 bytes",            HURT_KEY_LEN, 65535, 1 },
+    { "a value beyond the room",         HURT_LEN, 512, 1 },
+    { "a value of 65535 bytes",          HURT_LEN, 65535, 1 },
+    { "the hash of another list",        HURT_HASH, 1, 1 },
+    { "another hash",                    HURT_HASH, 256, 0 },
+    { "no free slot",                    HURT_FREE, 0, 1 },
+    { "a free slot beyond them all",     HURT_FREE, HURT_BEYOND, 1 },
+    { "a free slot that is used",        HURT_FREE, HURT_USED, 1 },
+    { "free slots in a circle",          HURT_FREE_NEXT, HURT_SELF, 1 },
+    { "free slots that lead into use",   HURT_FREE_NEXT, HURT_USED, 1 },
+    { "free slots that lead nowhere",    HURT_FREE_NEXT, 255, 1 },
+    { "free slots that end early",       HURT_FREE_NEXT, 0, 1 },
+    { "a free slot with a key",          HURT_FREE_KEY_LEN, 3, 1 },
+    { "an owner",                        HURT_OWNER, 77, 0 },
+    { "a version",                       HURT_VERSION, 1, 0 },
+    { "the last version",                HURT_VERSIONS, 0, 0 },
+    { "an end that is over",             HURT_EXPIRES, 1, 0 },
+    { "ones everywhere",                 HURT_ALL, 0xff, 1 },
+    { "a pattern everywhere",            HURT_ALL, 0x7f, 1 },
+    { "small numbers everywhere",        HURT_ALL, 3, 1 },
+    { "chance everywhere",               HURT_ALL, 256, 1 }
+};
+
+/* Does it to the list of `first`, whose second slot is in the middle. */
+static void hurt_do(empm__kv *kv, const hurt *h, uint32_t list, uint8_t other)
+{
+    empm__kv_shard *sh = empm__kv_shard_at(kv, 0);
+    const uint8_t first = sh->heads[list], middle = sh->slots[first].next;
+    const uint8_t last = sh->slots[middle].next, unused = sh->free;
+    empm__kv_slot *s = &sh->slots[middle];
+    uint32_t seed = 815;
+    size_t i;
+    int to = h->value;
+
+    switch (to) {
+    case HURT_SELF:   to = h->field == HURT_FREE_NEXT ? unused : middle; break;
+    case HURT_FIRST:  to = first;                                        break;
+    case HURT_OTHER:  to = other;                                        break;
+    case HURT_UNUSED: to = unused;                                       break;
+    case HURT_BEYOND: to = (int)kv->slots + 1;                           break;
+    case HURT_USED:   to = last;                                         break;
+    default:                                                             break;
+    }
+    switch (h->field) {
+    case HURT_HEAD:         sh->heads[list] = (uint8_t)to;               break;
+    case HURT_NEXT:         s->next = (uint8_t)to;                       break;
+    case HURT_LAST_NEXT:    sh->slots[last].next = (uint8_t)to;          break;
+    case HURT_KEY_LEN:      s->key_len = (uint16_t)to;                   break;
+    case HURT_LEN:          s->len = (uint16_t)to;                       break;
+    case HURT_HASH:         s->hash ^= (uint32_t)to;                     break;
+    case HURT_FREE:         sh->free = (uint8_t)to;                      break;
+    case HURT_FREE_NEXT:    sh->slots[unused].next = (uint8_t)to;        break;
+    case HURT_FREE_KEY_LEN: sh->slots[unused].key_len = (uint16_t)to;    break;
+    case HURT_OWNER:        s->owner = (uint8_t)to;                      break;
+    case HURT_VERSION:      s->version = (uint64_t)to;                   break;
+    case HURT_VERSIONS:     sh->version = (uint64_t)to;                  break;
+    case HURT_EXPIRES:      s->expires_ms = (uint64_t)to;                break;
+    case HURT_ALL:                       /* but the lock */
+        for (i = sizeof sh->lock; i < KV_BYTES - 64; i++)
+            kv->shared[i] = (unsigned char)(to < 256 ? to
+                                            : (int)model_random(&seed, 256));
+        break;
+    default:
+        break;
+    }
+}
+
+static int g_hurt_lines;
+
+static void hurt_log(enum empm_log_level level, const char *line, void *user)
+{
+    (void)user;
+    if (CHECK_INT(level, EMPM_LOG_ERROR))
+        CHECK(strncmp(line, "EMPM5504: SharedStoreSize: ", 27) == 0);
+    g_hurt_lines++;
+}
+
+/* A key is there with its value, or it has gone; never with another one. */
+static void hurt_check(empm__kv *kv, const int *keys, int n)
+{
+    int k, value;
+    size_t len;
+
+    for (k = 0; k < n; k++) {
+        const int r = empm__kv_get(kv, &keys[k], sizeof keys[k], &value,
+                                   sizeof value, &len, NULL, 10);
+        if (r != EMPM_EGONE && CHECK_INT(r, EMPM_OK))
+            CHECK(len == sizeof value && value == keys[k] * 3);
+    }
+}
+
+/* One damage, which the call `op` is the first to meet. */
+static void hurt_one(const hurt *h, int op)
+{
+    empm_config cfg = empm_defaults();
+    empm__kv *kv = kv_new();
+    empm__kv_shard *sh;
+    int keys[4], n = 0, k, value;
+    uint32_t list = 0;
+    uint8_t other = 0;
+
+    if (kv == NULL)
+        return;
+    sh = empm__kv_shard_at(kv, 0);
+    cfg.log = hurt_log;
+    empm__kv_serve(kv, &cfg, "SharedStoreSize");
+    g_hurt_lines = 0;
+    for (k = 1; n < 4; k++) {            /* three that share a list */
+        const uint32_t at = (uint32_t)empm__sip_hash(kv->seed, &k, sizeof k) &
+                            255;
+        if (n == 0)
+            list = at;
+        if (n < 3 ? at != list : at == list)
+            continue;
+        value = k * 3;
+        CHECK_INT(empm__kv_put(kv, &k, sizeof k, NULL, &value, sizeof value,
+                               1000, 1), EMPM_OK);
+        if (n == 3)
+            other = sh->heads[at];
+        keys[n++] = k;
+    }
+    hurt_do(kv, h, list, other);
+    value = keys[op % 4] * 3;
+    switch (op / 4) {
+    case 0: empm__kv_get(kv, &keys[op % 4], sizeof keys[0], NULL, 0, NULL, NULL,
+                         10);                                            break;
+    case 1: empm__kv_put(kv, &keys[op % 4], sizeof keys[0], NULL, &value,
+                         sizeof value, 1000, 10);                        break;
+    case 2: empm__kv_delete(kv, &keys[op % 4], sizeof keys[0], 10);      break;
+    case 3: empm__kv_add(kv, &keys[op % 4], sizeof keys[0], 1, 0, NULL, 10);
+            empm__kv_delete(kv, &keys[op % 4], sizeof keys[0], 10);      break;
+    default: empm__kv_sweep_shard(kv, 0, 10);                            break;
+    }
+    hurt_check(kv, keys, 4);
+    for (k = -3 * (int)kv->slots; k < 0; k++)
+        CHECK_INT(empm__kv_put(kv, &k, sizeof k, NULL, "x", 1, 2000 + k, 10),
+                  EMPM_OK);
+    hurt_check(kv, keys, 4);
+    CHECK_INT(kv_check(kv, sh), kv->slots - 1);
+    CHECK(empm__kv_sweep_shard(kv, 0, 10) > 0);
+    CHECK_INT(kv_check(kv, sh), kv->slots - 1);
+    CHECK_INT(kv->damaged, h->found);
+    CHECK_INT(g_hurt_lines, h->found);
+    empm__kv_free(kv);
+    empm_config_free(&cfg);
+}
+
+/* A process that crashes may have written anywhere in the table. Whatever that
+ * was, and whoever meets it: each call comes back, within the memory, no key
+ * has the value of another one, all slots are in use afterwards, and the log
+ * has one line. */
+TEST(store, damage_to_any_field_is_found)
+{
+    int op;
+
+    EACH(hurts, i)
+        for (op = 0; op <= 16 && get_int(&g_failures) < 9; op++) {
+            context("%s, call %d", hurts[i].what, op);
+            hurt_one(&hurts[i], op);
+        }
+    no_context();
+}
+
+/* A lock that is none any more is an error of the call. */
+TEST(store, a_damaged_lock_is_an_error)
+{
+    empm__kv *kv = kv_new();
+
+    if (kv == NULL)
+        return;
+#if defined(__GLIBC__) && !defined(__SANITIZE_THREAD__)
+    memset(&empm__kv_shard_at(kv, 0)->lock, 0x7f, sizeof(pthread_mutex_t));
+    CHECK_INT(empm__kv_put(kv, "a", 1, NULL, "1", 1, 0, 1), EMPM_ESYS);
+    CHECK_INT(empm__kv_get(kv, "a", 1, NULL, 0, NULL, NULL, 1), EMPM_ESYS);
+#endif
+    empm__kv_free(kv);
+}
+
+/* One that has died with the lock, in the middle of damage, is told like any
+ * other. */
+TEST(store, damage_by_a_holder_that_died_is_found)
+{
+    empm__kv *kv = kv_new();
+    empm__kv_shard *sh;
+
+    if (kv == NULL)
+        return;
+    sh = empm__kv_shard_at(kv, 0);
+    CHECK_INT(empm__kv_put(kv, "a", 1, NULL, "1", 1, 0, 1), EMPM_OK);
+    sh->slots[sh->heads[(uint32_t)empm__sip_hash(kv->seed, "a", 1) & 255]].next
+        = 255;
+    kv_orphan(kv);
+#if EMPM__ROBUST
+    CHECK_INT(empm__kv_get(kv, "b", 1, NULL, 0, NULL, NULL, 1), EMPM_EGONE);
+    CHECK_INT(kv->damaged, 1);
+    CHECK_INT(kv_check(kv, sh), 0);
+#endif
+    empm__kv_free(kv);
 }
 
 /* --- many at once --------------------------------------------------------- */
@@ -14006,7 +14256,7 @@ TEST(store, sums_are_exact_over_processes_and_threads)
     CHECK_INT(n, CROWD_PROCESSES * CROWD_THREADS * CROWD_ROUNDS);
     CHECK_INT(empm__kv_add(crowd_kv, "swapped", 7, 0, 0, &n, 1), EMPM_OK);
     CHECK_INT(n, CROWD_PROCESSES * CROWD_THREADS * CROWD_ROUNDS);
-    empm__kv_free(crowd_kv, KV_BYTES);
+    empm__kv_free(crowd_kv);
 }
 
 /* --- death ---------------------------------------------------------------- */
@@ -14067,6 +14317,7 @@ static void die_everywhere(int op)
     if (kv == NULL || copy == NULL)
         return;
     context("%s", d->what);
+    memcpy(copy->seed, kv->seed, sizeof copy->seed);
     empm__kv_put(kv, "a", 1, NULL, "1", 1, 0, 100);
     empm__kv_put(kv, "b", 1, NULL, "2", 1, 0, 100);
     empm__kv_put(kv, "old", 3, NULL, "3", 1, 50, 100);
@@ -14097,7 +14348,7 @@ static void die_everywhere(int op)
         int is_old, is_new;
         if (steps++ % g_slow != 0)           /* a sanitizer has many more */
             continue;
-        memcpy(copy, kv, KV_BYTES);
+        memcpy(copy->shared, kv->shared, KV_BYTES);
         if (pthread_mutex_trylock(&sh->lock) == 0) {
             pthread_mutex_unlock(&sh->lock);
         } else {                             /* as the next holder finds it */
@@ -14132,8 +14383,8 @@ static void die_everywhere(int op)
         printf("%s: %d instructions, %d with the lock, %d between\n", d->what,
                steps, held, middle);
     no_context();
-    empm__kv_free(kv, KV_BYTES);
-    empm__kv_free(copy, KV_BYTES);
+    empm__kv_free(kv);
+    empm__kv_free(copy);
 }
 
 /* A process that is killed at any single instruction of a write leaves the
@@ -14295,7 +14546,7 @@ TEST(store, writers_killed_at_any_moment)
         printf("%d killed, %d with the lock; %lld adds\n", kills, orphaned - 1,
                (long long)common);
     munmap(all, sizeof *all * DOOMEDS);
-    empm__kv_free(kv, 48000);
+    empm__kv_free(kv);
 }
 
 /* A process that is stopped with the lock costs one call a timeout of a second
@@ -14338,7 +14589,7 @@ TEST(store, stopped_holder_costs_a_second_not_the_server)
     CHECK_INT(n, 42);
     CHECK_IN(now_ms() - t0, 0, AT_ONCE);
     CHECK_INT(empm__kv_get(kv, "n", 1, &n, sizeof n, NULL, NULL, 1), EMPM_OK);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 #endif
 
@@ -14405,6 +14656,27 @@ SERVED_BY(store, outlives_graceful_restarts_and_crashes, 2,
         CHECK_SOON(get_int(&shm->child_starts) >= starts + 3, 3000);
         CHECK_INT(ask_visits(f), ++n);
     }
+}
+
+/* The server goes on when its store is damaged, and says so once. */
+SERVED_HERE(store, a_server_outlives_damage, "SharedStoreSize 65536")
+{
+    uint32_t i;
+
+    CHECK_INT(ask_visits(f), 1);
+    CHECK_INT(ask_visits(f), 2);
+    for (i = 0; i < f->s->store->shards; i++) {
+        empm__kv_shard *sh = empm__kv_shard_at(f->s->store, i);
+        CHECK_INT(empm__shared_lock(&sh->lock, 1000000), EMPM_OK);
+        memset(sh->heads, 0x55, sizeof sh->heads);
+        memset(sh->slots, 0x55, sizeof sh->slots);
+        pthread_mutex_unlock(&sh->lock);
+    }
+    CHECK_INT(cl_get(c, "/hello"), 200);
+    CHECK_INT(ask_visits(f), 1);
+    CHECK_INT(ask_visits(f), 2);
+    CHECK_INT(fx_log_lines(f, "EMPM5504"), 1);
+    CHECK(fx_log_has(f, "SharedStoreSize: a process has damaged this memory"));
 }
 
 /* Each call of the store without SharedStoreSize returns EMPM_EMISUSE. */
@@ -15729,7 +16001,7 @@ TEST(rate, one_interval_each)
     for (k = 0; k < 3; k++)
         CHECK_INT(empm__rate_take(kv, &l, &p, now + 60000000), 0);
     CHECK(empm__rate_take(kv, &l, &p, now + 60000000) > 0);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* In a full store a flood of addresses of one network replaces its own entries:
@@ -15756,7 +16028,7 @@ TEST(rate, a_flood_forgets_nobody_else)
         CHECK_INT(empm__rate_take(kv, &l, &flood, now + k), 0);
     }
     CHECK(empm__rate_take(kv, &l, &p, now + k) > 0);
-    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(kv);
 }
 
 /* All children count together, and a reload goes on counting; 429 says when to
@@ -16166,6 +16438,9 @@ TEST(auth, only_right_passwords_are_remembered)
     memset(&auth, 0, sizeof auth);
     memset(none, 0, sizeof none);
     auth.remembers = 1;
+    /* a form without the field, or a user that there is not */
+    CHECK_INT(empm_password_is(NULL, NULL, kept), 0);
+    CHECK_INT(empm_password_is(NULL, "demo", NULL), 0);
     CHECK_INT(empm__auth_password_is(&auth, NULL, "demon", kept), 0);
     CHECK(memcmp(auth.seen, none, sizeof none) == 0);
     CHECK_INT(empm__auth_password_is(&auth, NULL, "demo", kept), 1);
@@ -16473,6 +16748,47 @@ TEST(sessions, end_in_time)
         CHECK_INT(empm__session_left(&cfg, &back, 5000), 100);
     }
     empm_config_free(&cfg);
+}
+
+/* A login that finds no room for its cookie. */
+static int h_session_full(empm_request *req, void *user)
+{
+    char field[200];
+    int i;
+
+    (void)user;
+    memset(field, 'x', sizeof field);
+    field[sizeof field - 1] = '\0';
+    CHECK_INT(empm_session_start(req, NULL), EMPM_EINVAL);
+    CHECK_INT(empm_session_start(req, "anna"), EMPM_OK);
+    for (i = 0; empm_add_header(req, "X-A", field) == EMPM_OK; i++)
+        ;
+    CHECK(i > 3);
+    CHECK_INT(empm_session_start(req, "berta"), EMPM_EFULL);
+    CHECK_STR(empm_session(req), "anna");
+    CHECK_INT(empm_flush(req), EMPM_OK);
+    CHECK_INT(empm_session_start(req, "berta"), EMPM_EMISUSE);
+    return EMPM_OK;
+}
+
+static const empm_route session_full_routes[] = {
+    EMPM_ROUTE("GET /", h_session_full, NULL),
+    EMPM_ROUTES_END
+};
+
+/* A login that fails leaves the one before as it was, with its cookie. */
+TEST(sessions, a_login_that_fails_changes_nothing)
+{
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+
+    cfg.routes = session_full_routes;
+    cfg.log = testing_log;
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    CHECK_INT(empm_test_get(t, "/"), 200);
+    CHECK(empm_test_header(t, "Set-Cookie") != NULL);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
 }
 
 static int h_session(empm_request *req, void *user)
@@ -17354,9 +17670,12 @@ static int save_part(empm_request *req, void *user)
     (void)user;
     snprintf(path, sizeof path, "%s/%s", g_save_dir,
              empm_path_value(req, "name"));
-    return part == NULL ? 500
-                        : empm_printf(req, "%d", empm_part_save(req, part,
-                                                                path));
+    if (part == NULL || empm_part_save(req, part, NULL) != EMPM_EINVAL ||
+        empm_part_save(req, part, "") != EMPM_EINVAL ||
+        empm_part_save(req, NULL, path) != EMPM_EINVAL ||
+        empm_part_take(req, NULL) != -1)
+        return 500;
+    return empm_printf(req, "%d", empm_part_save(req, part, path));
 }
 
 static const empm_route save_routes[] = {
@@ -17369,7 +17688,8 @@ static const empm_route save_routes[] = {
  * not at all: whoever reads the old one goes on with it, and a call that fails
  * leaves nothing. */
 SERVED_WITH(forms, part_save, T_PLAIN,
-            (fx_init(f), f->cfg.routes = save_routes, f->count_fds = 1), NULL)
+            (fx_init(f), f->cfg.routes = save_routes, f->count_fds = 1,
+             tmp_path(g_save_dir, sizeof g_save_dir, "save")), NULL)
 {
     static const struct { const char *path; int result; } rows[] = {
         { "/save/a", 0 }, { "/save/a", 0 }, { "/save/a?keep=0", 0 },
@@ -17382,7 +17702,6 @@ SERVED_WITH(forms, part_save, T_PLAIN,
     size_t len;
     int old, i, n = 0;
 
-    tmp_path(g_save_dir, sizeof g_save_dir, "save");
     CHECK_INT(mkdir(g_save_dir, 0755), 0);
     snprintf(path, sizeof path, "%s/a", g_save_dir);
     CHECK((old = open(path, O_RDWR | O_CREAT, 0644)) >= 0 &&
@@ -32123,8 +32442,8 @@ static int testing_start(empm_server *s, void *user)
 
 static void testing_stop(empm_server *s, void *user)
 {
-    (void)s; (void)user;
-    g_testing_hooks--;
+    (void)user;
+    g_testing_hooks -= empm_draining(s);
 }
 
 static int testing_thread(empm_server *s, void **data, void *user)
@@ -32224,6 +32543,7 @@ TEST(testing, answers_are_what_a_client_gets)
     CHECK_STR(empm_test_body(t, NULL), "abc");
     CHECK_INT(empm_test_get(t, "/chunks?q"), 200);
     CHECK(strstr(empm_test_raw(t, &n), "\r\n4\r\none,\r\n") != NULL);
+    CHECK_INT(strlen(empm_test_raw(t, NULL)), n);    /* after a longer one */
     CHECK(empm_test_header(t, "X-None") == NULL);
     CHECK_INT(empm_test_close(t), EMPM_OK);
     CHECK_INT(g_testing_hooks, 0);
@@ -34884,6 +35204,57 @@ static void lone_sibling(const lone_child *l)
     empm__store(&empm__score_at(&l->s->score, 1)->idle_workers, 1u);
     empm__store(&empm__score_slot_at(&l->s->score, 1)->pid, 1u);
     empm__store(&empm__score_server_at(&l->s->score)->top, 2u);
+}
+
+/* How often the servers of all processes have waited, since counting began. */
+static int waits_counted(void)
+{
+    int i, n = 0;
+
+    for (i = 0; i < FAULT_CALLS; i++)
+        if (strcmp(fault_calls[i].call, "epoll_wait") == 0 ||
+            strncmp(fault_calls[i].call, "poll", 4) == 0)
+            n += __atomic_load_n(&g_faults->calls[i], __ATOMIC_RELAXED);
+    return n;
+}
+
+/* While all workers are blocked, jobs wait, and no sibling has time, there is
+ * nothing to do: the standby sleeps from one look at its siblings to the next.
+ */
+TEST(exchange, a_blocked_child_rests)
+{
+    enum { N = 6, WORKERS = 4 };
+    lone_child l;
+    client c[N];
+    int i, before;
+
+    memset(g_faults, 0, sizeof *g_faults);
+    g_faults->state = FAULTS_COUNT;
+    if (!lone_up(&l))
+        return;
+    for (i = 0; i < N; i++) {
+        cl_open(&c[i], &l.f);
+        CHECK_INT(cl_get(&c[i], "/hello"), 200);
+    }
+    set_int(&shm->gate, 0);
+    for (i = 0; i < N; i++) {
+        cl_puts(&c[i], i < WORKERS ? "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n"
+                                   : GET1 "\r\n");
+        if (i < WORKERS)
+            CHECK_SOON(get_int(&shm->at_gate) == i + 1, 2000);
+    }
+    nap(50);
+    before = waits_counted();
+    nap(100);
+    CHECK(waits_counted() > before);     /* this does count */
+    CHECK(waits_counted() - before < 50);
+    set_int(&shm->gate, 1);
+    for (i = 0; i < N; i++) {
+        CHECK_INT(cl_reply(&c[i]), 200);
+        cl_close(&c[i]);
+    }
+    lone_down(&l);
+    g_faults->state = FAULTS_OFF;
 }
 
 /* What a drain has given and nobody has taken is its own again when it learns
