@@ -321,9 +321,10 @@
  * WEBSOCKET  EMPM_WEBSOCKET("GET /chat", &chat, NULL) is a route for them:
  *   on_open may refuse, and on_message gets whole messages; both may block. A
  *   socket that rests holds no worker and some 190 bytes. empm_ws_send() by a
- *   ticket, from any thread. Pages of other hosts may not connect, silent peers
- *   are asked and dropped, and a drain tells all to go elsewhere. With
- *   empm_upgrade() a connection has another protocol. See >>calls-websocket.
+ *   ticket, from any thread; empm_ws_publish() to a group, in all children.
+ *   Pages of other hosts may not connect, silent peers are asked and dropped,
+ *   and a drain tells all to go elsewhere. With empm_upgrade() a connection has
+ *   another protocol. See >>calls-websocket.
  *
  * TESTS  With EVENTMPM_TEST defined, empm_test_get() and its like run a request
  *   through parser, routes, handler and answer in the thread that calls: so a
@@ -397,14 +398,16 @@
  *   EVENTMPM_NO_FASTCGI      2540 lines 27000 bytes FastCGI back ends: PHP
  *   EVENTMPM_NO_FORMS         830 lines  6200 bytes uploads, multipart forms
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
- *   EVENTMPM_NO_WEBSOCKET    1930 lines 12300 bytes WebSocket, empm_upgrade()
+ *   EVENTMPM_NO_WEBSOCKET    2520 lines 16400 bytes WebSocket, empm_upgrade()
  *   EVENTMPM_NO_ANSWERS       810 lines  8400 bytes JSON, HTML, redirects,
  *                                                   cookies, empm_accepts()
- *   EVENTMPM_NO_STORE         880 lines  2300 bytes the shared store
+ *   EVENTMPM_NO_STORE         900 lines  2900 bytes the shared store
  *   EVENTMPM_NO_AUTH          800 lines  5500 bytes users and passwords
  *   EVENTMPM_NO_SESSIONS      380 lines  3900 bytes sessions
  *   EVENTMPM_NO_RATE_LIMIT    210 lines  1800 bytes RateLimit
  *   EVENTMPM_NO_CORS          210 lines  2700 bytes CORS
+ *   EVENTMPM_NO_LOCATIONS     310 lines  3500 bytes <Location>: what is set for
+ *                                                   a part of the paths
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
  *   EVENTMPM_NO_CONFIG_FILES  640 lines 12400 bytes empm_load() and -f
  *   EVENTMPM_NO_MAIN          790 lines 13200 bytes the command line
@@ -982,6 +985,10 @@ typedef struct empm_config {
                                           64 KiB, or one message: else a send is
                                           EMPM_EFULL */
     int64_t websocket_max_queued;      /* ... of all of a child: 256 MiB */
+    int64_t websocket_bus_bytes;       /* what is published on its way to other
+                                          children: 1 MiB, a message has an
+                                          eighth at most; 0: it stays here. As
+                                          it was at the start */
     int     max_websockets;            /* upgraded connections of a child, else
                                           503; 0: max_open_connections */
     int64_t limit_linger_bytes;        /* 0: no limit but linger_timeout_ms,
@@ -1725,6 +1732,14 @@ typedef struct empm_link empm_ws;           /* one that is a WebSocket */
 
 enum { EMPM_WS_TEXT = 1, EMPM_WS_BINARY = 2 };
 
+/* What becomes of a member that has no room for what is published. */
+enum {
+    EMPM_WS_CLOSE,         /* it is closed with 1013: it comes again, and a
+                              stream without gaps is what it gets */
+    EMPM_WS_DROP,          /* it misses this message */
+    EMPM_WS_LATEST         /* what waits of this group is replaced, always */
+};
+
 /* What a route's WebSockets do; it must stay. Each call may be NULL.
  *
  *   on_open     before the 101, with the request: cookies, path values, and
@@ -1792,6 +1807,27 @@ EMPM_API int empm_ws_close(empm_server *s, empm_ticket ticket, int code,
 
 /* Returns how many bytes wait for the socket; -1: it has gone. Any thread. */
 EMPM_API int64_t empm_ws_queued(empm_server *s, empm_ticket ticket);
+
+/* In a callback: enters a group, which is a name of 1 to 255 bytes, or leaves
+ * it; a socket that ends leaves all.
+ *   returns   EMPM_OK, also if it is in it; EMPM_EFULL: it is in 8;
+ *             EMPM_ENOMEM; EMPM_EINVAL: no such name, or, to leave, not in it
+ */
+EMPM_API int empm_ws_join(empm_ws *ws, const char *group);
+EMPM_API int empm_ws_leave(empm_ws *ws, const char *group);
+
+/* Sends a message to all members of a group, in all children. It is copied once
+ * in each, and what one thread publishes arrives in that order. A child that is
+ * websocket_bus_bytes behind the others loses some, and says so in the log.
+ *   policy    EMPM_WS_CLOSE, _DROP, _LATEST
+ *   returns   EMPM_OK, also if it has none; EMPM_EINVAL; EMPM_EFULL: it is too
+ *             long for the other children; EMPM_ENOMEM: some do not get it;
+ *             EMPM_ESYS: a sibling keeps the bus; EMPM_EMISUSE: this process
+ *             serves nobody
+ *   thread    any, as empm_ws_send()
+ */
+EMPM_API int empm_ws_publish(empm_server *s, const char *group, int type,
+                             const void *data, size_t len, int policy);
 
 /* A protocol of your own behind a 101.
  *
@@ -2043,8 +2079,8 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   -- here ends the core --
  *   config-files config-sections answers proxy digest store rate cors auth
  *   sessions forms form-parts form-calls events links link-state upgrade
- *   websocket-bytes websocket-frames websocket tls fields access files fastcgi
- *   status wings
+ *   websocket-bytes websocket-frames groups bus websocket tls fields access
+ *   files fastcgi status wings
  *                                             wings, each of them closed
  *   testing testing-calls                     requests without a socket
  *   signals manager attend identity           one process that serves
@@ -2097,8 +2133,10 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   engine.done_lock  that the end has come; a few stores long
  *   shard.lock        a part of the shared store, with no other; of all
  *                     processes
+ *   bus.lock          what is published, with no other; of all processes
  *   channels.locks    channels of events and their listeners, with no other
  *   links.locks       what is left for upgraded connections, with no other
+ *   links.group_locks groups of these, with no other
  *
  * Time. Instants are of the clock that only goes forward, in 64 bits of
  * microseconds (_at_us) or in 32 bits of milliseconds (_at_ms, a deadline),
@@ -2184,13 +2222,14 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   a section      its place above, and a line `prefix` below. Check .ci/text
  *   a test         see the top of test_eventmpm.c; then `sh .ci/text`
  *
- * Five calls go up, since the lower side begins what only the upper can do:
+ * Six calls go up, since the lower side begins what only the upper can do:
  *
  *   up empm__loader_file           Include: a file within a file
  *   up empm__listener_run          a worker that has nothing to do listens
  *   up empm__wings                 the core calls its wings, whose list stands
  *                                  behind them
  *   up empm__link_kind_of          a link is of a kind that stands behind it
+ *   up empm__groups_leave_all      a link that ends leaves its groups
  *   up empm__protocol_of           an answer is framed as its protocol has it,
  *                                  whose table names the steps behind it
  *
@@ -2280,11 +2319,13 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix form-calls      forms
  *   prefix events          news channel ear
  *   prefix events-streams  events
- *   prefix links           piece pieces link links
+ *   prefix links           piece pieces parcel link links
  *   prefix link-state      link do
  *   prefix upgrade         link links raw
  *   prefix websocket-bytes ws
  *   prefix websocket-frames ws
+ *   prefix groups          groups group piece
+ *   prefix bus             bus
  *   prefix websocket       ws link
  *   prefix tls-pem         tls
  *   prefix tls-names       tls
@@ -2316,6 +2357,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix folders         folder
  *   prefix assets          assets
  *   prefix files-routes    files
+ *   prefix files-wing      files
  *   prefix fastcgi-records fcgi
  *   prefix fastcgi-answer  cgi
  *   prefix fastcgi-params  cgi
@@ -3949,6 +3991,8 @@ static const empm__directive empm__directives[] = {
               "65536", "bytes that wait for a socket, then a send fails"),
     EMPM__SET("WebSocketMaxQueued", websocket_max_queued, I64, 65536, INT64_MAX,
               "268435456", "bytes that wait for all sockets of a child"),
+    EMPM__SET("WebSocketBusSize", websocket_bus_bytes, I64, 0, 1 << 30,
+              "1048576", "bytes of messages between children; 0: none"),
     EMPM__SET("MaxWebSockets", max_websockets, INT, 0, INT_MAX, "0",
               "upgraded connections of a child; else 503; 0: any"),
     EMPM__SET("LimitLingerBytes", limit_linger_bytes, I64, 0, INT64_MAX, "0",
@@ -7849,6 +7893,7 @@ struct empm_server {
     struct empm__kv *store;        /* SharedStoreSize; NULL: none (>>store) */
     struct empm__auth *auth;       /* NULL: not built (>>auth-passwords) */
     struct empm__rates *rates;     /* NULL: no location has one (>>rate) */
+    struct empm__bus *bus;         /* NULL: no route is of WebSockets (>>bus) */
     struct empm__secrets *secrets; /* of sessions; NULL: not built */
     struct empm__types *types;     /* AddType; NULL: none (>>files) */
     unsigned char   codings[EMPM__CODINGS + 1];    /* Precompressed; 0 ends */
@@ -8120,6 +8165,40 @@ static void empm__engine_log_rest(empm__engine *e)
 /* Compared by address: the setting is of another wing. */
 static const char empm__location_unknown[] = "can it not be set for a location";
 
+static void empm__locations_free(empm__locations *t)
+{
+    empm__routes_free(&t->tree);
+    EMPM_FREE(t->list);
+    EMPM_FREE(t->rows);
+    EMPM_FREE(t->text);
+    memset(t, 0, sizeof *t);
+}
+
+/* Splits a line into path, directive and value, which is what is left of it. A
+ * method before the path is part of it, in quotes or not. Returns the value, or
+ * NULL: it is none. */
+EMPM__OPTIONAL
+static const char *empm__location_line(const char *line,
+                                       char path[EMPM__ARGUMENT],
+                                       char name[EMPM__ARGUMENT])
+{
+    if (empm__text_word(&line, path, EMPM__ARGUMENT) <= 0 ||
+        empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
+        return NULL;
+    if (*path != '/' && *name == '/') {
+        const size_t n = strlen(path);
+        if (n + 1 + strlen(name) >= EMPM__ARGUMENT)
+            return NULL;
+        path[n] = ' ';
+        memcpy(path + n + 1, name, strlen(name) + 1);
+        if (empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
+            return NULL;
+    }
+    return line + strspn(line, " \t");
+}
+
+#ifndef EVENTMPM_NO_LOCATIONS
+
 /* Sets one thing that the core itself looks at, or asks the wings. Returns NULL
  * or what is wrong. */
 static const char *empm__location_set(empm_server *s, empm__location *l,
@@ -8207,37 +8286,6 @@ static uint32_t empm__locations_join(empm__locations *t, uint32_t rows)
     return n;
 }
 
-static void empm__locations_free(empm__locations *t)
-{
-    empm__routes_free(&t->tree);
-    EMPM_FREE(t->list);
-    EMPM_FREE(t->rows);
-    EMPM_FREE(t->text);
-    memset(t, 0, sizeof *t);
-}
-
-/* Splits a line into path, directive and value, which is what is left of it. A
- * method before the path is part of it, in quotes or not. Returns the value, or
- * NULL: it is none. */
-static const char *empm__location_line(const char *line,
-                                       char path[EMPM__ARGUMENT],
-                                       char name[EMPM__ARGUMENT])
-{
-    if (empm__text_word(&line, path, EMPM__ARGUMENT) <= 0 ||
-        empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
-        return NULL;
-    if (*path != '/' && *name == '/') {
-        const size_t n = strlen(path);
-        if (n + 1 + strlen(name) >= EMPM__ARGUMENT)
-            return NULL;
-        path[n] = ' ';
-        memcpy(path + n + 1, name, strlen(name) + 1);
-        if (empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
-            return NULL;
-    }
-    return line + strspn(line, " \t");
-}
-
 /* Sets line i for all locations within its path; faults are said once. */
 static void empm__locations_apply(empm_server *s, empm__locations *t,
                                   const char *line, uint32_t of,
@@ -8305,6 +8353,23 @@ static int empm__locations_init(empm__locations *t, empm_server *s,
             empm__locations_apply(s, t, cfg->location[i], of[i], rep);
     return rep->errors == before ? EMPM_OK : rep->result;
 }
+
+#else
+
+static int empm__locations_init(empm__locations *t, empm_server *s,
+                                const empm_config *cfg,
+                                const empm__chars *chars, empm__report *rep)
+{
+    (void)s; (void)chars;
+    memset(t, 0, sizeof *t);
+    if (cfg->location[0] == NULL)
+        return EMPM_OK;
+    empm__report_say(rep, EMPM_LOG_ERROR, 5123, "Location %s: built without "
+                     "locations", cfg->location[0]);
+    return rep->result;
+}
+
+#endif
 
 /* Calls `look` with each location as a server would have it, for what is wrong
  * with several lines together. What is wrong with one of them is said by the
@@ -8575,6 +8640,11 @@ enum {                           /* returned in place of a number of bytes */
     EMPM__LOST      = -3         /* the connection has failed: errno */
 };
 
+enum {                           /* what comes behind bytes that are sent */
+    EMPM__FOLLOWED = 1,              /* others, at once */
+    EMPM__LAST = 2               /* finish(), and none ever */
+};
+
 /* handshake   goes on with it: 1, it is complete; 0, the client is refused, and
  *             has been told; EMPM__WANTS_*; EMPM__LOST. NULL: there is none
  * recv        like recv(): bytes; 0: the client has sent its last;
@@ -8584,7 +8654,8 @@ enum {                           /* returned in place of a number of bytes */
  * send        like sendmsg(): how many bytes were sent, with all that they are
  *             on the wire; EMPM__WANTS_*; EMPM__LOST. Bytes of which a part
  *             may have left come again, and maybe more behind them. What goes
- *             to the socket is added to *wire. `more`: further bytes follow
+ *             to the socket is added to *wire. `more`: 0, EMPM__FOLLOWED or
+ *             EMPM__LAST, with which a session may send its own end
  * file        sends n bytes of a file from *off on, and moves *off
  * pending     how many bytes have arrived that recv() has not given yet
  * finish      all is sent: tells the client. `closing`: close() comes next
@@ -8647,6 +8718,7 @@ static ssize_t empm__socket_recv(empm__conn *c, void *buf, size_t n)
     } while (r < 0 && empm__socket_again(c, EMPM__STICKY, &tried));
     if (r < 0)
         r = empm__socket_failed(EMPM__WANTS_IN);
+    c->flags &= (uint8_t)~EMPM__F_DRAINED;
     if (r == EMPM__WANTS_IN ||
         (r > 0 && (size_t)r < n && !empm__conn_noted(c, EMPM__STICKY)))
         c->flags |= EMPM__F_DRAINED;
@@ -8668,7 +8740,7 @@ static ssize_t empm__socket_sendv(int fd, const struct iovec *v, int n,
 static ssize_t empm__socket_send(empm__conn *c, const struct iovec *v, int n,
                                  int more, int64_t *wire)
 {
-    const int flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0);
+    const int flags = MSG_NOSIGNAL | (more == EMPM__FOLLOWED ? MSG_MORE : 0);
     int tried = 0;
     ssize_t r;
     do {
@@ -8785,6 +8857,7 @@ typedef struct empm__io {
     int64_t       out_left;       /* all of it, with the slices of files */
     int64_t       out_tried;      /* ... when the socket was full */
     int           blocked;        /* ... EMPM__WANTS_*: what it waits for */
+    int           ends;           /* nothing comes behind `out` any more */
     int           spool_fd;       /* the overflow; -1: there is none */
     int64_t       spool_at, spool_end; /* in it, as bytes since it was empty */
     int64_t       spooled;        /* its size, of pool.spool */
@@ -8900,6 +8973,12 @@ static ssize_t empm__io_fail(empm__io *io, int error, const char *text)
     return EMPM__LOST;
 }
 
+/* What a transport is told with bytes behind which others wait, or none. */
+static int empm__io_more(const empm__io *io, int others)
+{
+    return others ? EMPM__FOLLOWED : io->ends ? EMPM__LAST : 0;
+}
+
 /* Sends from the overflow. Its bytes are copied, since the ring comes round to
  * them before the client has acknowledged them. */
 static ssize_t empm__io_send_spooled(empm__worker *w, empm__conn *c,
@@ -8917,7 +8996,8 @@ static ssize_t empm__io_send_spooled(empm__worker *w, empm__conn *c,
     if (r < 0)
         return empm__io_fail(io, EMPM_ESYS, "the file cannot be read");
     v.iov_len = (size_t)r;
-    return empm__transport_of(c)->send(w, c, &v, 1, io->out_left > r,
+    return empm__transport_of(c)->send(w, c, &v, 1,
+                                       empm__io_more(io, io->out_left > r),
                                        &io->wire);
 }
 
@@ -8944,7 +9024,8 @@ static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
     if (p->file->fd < 0) {           /* all of it is in memory */
         v.iov_base = p->file->bytes + at;
         v.iov_len = (size_t)n;
-        return empm__transport_of(c)->send(w, c, &v, 1, io->out_left > n,
+        return empm__transport_of(c)->send(w, c, &v, 1,
+                                           empm__io_more(io, io->out_left > n),
                                            &io->wire);
     }
     r = empm__transport_of(c)->file(w, c, p->file->fd, &at, (size_t)n,
@@ -8969,7 +9050,8 @@ static ssize_t empm__io_send_pages(empm__worker *w, empm__conn *c, empm__io *io)
         slice = empm__io_has_slice(p);
         p = p->next;
     }
-    return empm__transport_of(c)->send(w, c, v, k, p != NULL || slice,
+    return empm__transport_of(c)->send(w, c, v, k,
+                                       empm__io_more(io, p != NULL || slice),
                                        &io->wire);
 }
 
@@ -15827,6 +15909,8 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
             empm__request_next(req);     /* its answer joins this one */
             return EMPM__READ_HEAD;
         }
+        req->io.ends = req->answer == EMPM__COMPLETE && !req->failed &&
+                       (req->ending != EMPM__STAYS || req->body_open);
         r = empm__step_push(w, req);
         if (r == EMPM__CUT)
             return EMPM__CLOSED;
@@ -16184,7 +16268,11 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
     empm__store(&w->score->route, 0u);
     if (c->io != NULL)
         empm__protocol_of(c)->taken(w, c);
-    c->flags &= (uint8_t)~(EMPM__F_DRAINED | EMPM__F_MOVED);
+    c->flags &= (uint8_t)~EMPM__F_MOVED;
+    /* a suspension ends for other reasons, too: then a read finds nothing */
+    if (c->state != EMPM__SUSPENDED ||
+        (c->why & (EMPM__READY_IN | EMPM__STICKY)))
+        c->flags &= (uint8_t)~EMPM__F_DRAINED;
     if (c->flags & EMPM__F_CLOSED)
         empm__conn_enter(w, c, empm__protocol_of(c)->cut(c));
     for (;;) {
@@ -20751,10 +20839,11 @@ static char *empm__secret_file_read(const char *directive, const char *path,
  * ------------------------------------------------------------------------- */
 
 #if !defined(EVENTMPM_NO_STORE) || defined(EVENTMPM_TLS_BEARSSL) || \
-    !defined(EVENTMPM_NO_RATE_LIMIT)
+    !defined(EVENTMPM_NO_RATE_LIMIT) || !defined(EVENTMPM_NO_WEBSOCKET)
 
 /* Fills in n bytes that no client can guess; without any chance in the system,
  * the clock is better than a constant. */
+EMPM__OPTIONAL
 static void empm__random_fill(void *to, size_t n)
 {
     struct timespec t;
@@ -21573,6 +21662,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user)
 static void empm__store_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
 {
+    size_t i;
     (void)chars;
     if (cfg->shared_store_size > 0 &&
         ((uint64_t)cfg->shared_store_size < EMPM__KV_LEAST(EMPM_STORE_ITEM) ||
@@ -21581,6 +21671,12 @@ static void empm__store_check(const empm_config *cfg, const empm__chars *chars,
                          "from %lu to %lu, or 0 for none",
                          (unsigned long)EMPM__KV_LEAST(EMPM_STORE_ITEM),
                          (unsigned long)(SIZE_MAX / 2));
+    for (i = 0; cfg->shared_store_size == 0 && cfg->routes != NULL &&
+                cfg->routes[i].kind != EMPM__ROUTE_END; i++)
+        if (cfg->routes[i].handler == empm_progress_page)
+            empm__report_say(rep, EMPM_LOG_WARN, 5505, "route \"%s\": without "
+                             "SharedStoreSize no upload has a progress",
+                             cfg->routes[i].pattern);
 }
 
 /* A reload takes the store of the server before it: entries outlive
@@ -24707,11 +24803,18 @@ enum empm__piece_kind {
     EMPM__PIECE_END                    /* nothing follows it */
 };
 
-typedef struct empm__piece {           /* output; its bytes follow */
+typedef struct empm__parcel {          /* bytes that many send; they follow */
+    uint32_t refs;                     /* atomic: pieces, and their maker */
+    uint32_t len;
+} empm__parcel;
+
+typedef struct empm__piece {           /* output; its bytes follow, */
     struct empm__piece *next;
+    empm__parcel       *parcel;        /* or are these */
     uint32_t len, sent;
-    uint32_t kind;                     /* enum empm__piece_kind */
+    uint32_t group;                    /* only the latest of it is wanted; 0 */
     uint32_t unacked;                  /* when the wait to send it began */
+    uint32_t kind;                     /* enum empm__piece_kind */
 } empm__piece;
 
 /* Input that has not been dealt with; a kind may have more behind it. */
@@ -24771,8 +24874,16 @@ enum {
     EMPM__LINK_HASTE = 8               /* the wheel may look too late */
 };
 
+#define EMPM__GROUPS_BUCKETS 1024u
+#define EMPM__GROUPS_LOCKS   16u       /* divides the above */
+
 struct empm__links {
     pthread_mutex_t locks[EMPM__LINKS_LOCKS];
+    pthread_mutex_t group_locks[EMPM__GROUPS_LOCKS];
+    struct empm__group *groups[EMPM__GROUPS_BUCKETS];   /* their locks' */
+    uint32_t        seed;              /* fixed: clients may choose names */
+    uint32_t        heard;             /* atomic: up to here, of the bus */
+    uint32_t        hears;             /* atomic: a worker reads it */
     empm_link     **slots;             /* lock: by index of the record */
     size_t          bytes;             /* fixed: of these */
     int64_t         queued;            /* atomic: of all links */
@@ -24782,6 +24893,7 @@ struct empm__links {
 typedef struct empm__links empm__links;
 
 static const empm__link_kind *empm__link_kind_of(const empm_link *l);
+static void empm__groups_leave_all(empm__engine *e, empm_link *l);
 
 static empm_link *empm__link_of(const empm__conn *c)
 {
@@ -24790,7 +24902,13 @@ static empm_link *empm__link_of(const empm__conn *c)
 
 static char *empm__piece_bytes(empm__piece *p)
 {
-    return (char *)(p + 1);
+    return p->parcel != NULL ? (char *)(p->parcel + 1) : (char *)(p + 1);
+}
+
+/* What a piece takes of WebSocketMaxQueued: a parcel is there once for all. */
+static int64_t empm__piece_cost(const empm__piece *p)
+{
+    return p->parcel != NULL ? (int64_t)sizeof *p : (int64_t)p->len;
 }
 
 /* --- output --------------------------------------------------------------- */
@@ -24803,9 +24921,8 @@ static empm__piece *empm__piece_new(enum empm__piece_kind kind,
     empm__piece *p = (empm__piece *)EMPM_MALLOC(sizeof *p + h + n);
     if (p == NULL)
         return NULL;
-    p->next = NULL;
+    memset(p, 0, sizeof *p);
     p->len = (uint32_t)(h + n);
-    p->sent = 0;
     p->kind = kind;
     if (h > 0)
         memcpy(empm__piece_bytes(p), head, h);
@@ -24814,10 +24931,18 @@ static empm__piece *empm__piece_new(enum empm__piece_kind kind,
     return p;
 }
 
+static void empm__parcel_unref(empm__parcel *parcel)
+{
+    if (parcel != NULL &&
+        __atomic_sub_fetch(&parcel->refs, 1u, __ATOMIC_ACQ_REL) == 0)
+        EMPM_FREE(parcel);
+}
+
 static void empm__pieces_free(empm__piece *p)
 {
     while (p != NULL) {
         empm__piece *next = p->next;
+        empm__parcel_unref(p->parcel);
         EMPM_FREE(p);
         p = next;
     }
@@ -24843,20 +24968,28 @@ static int empm__links_know(const empm__engine *e, empm_ticket ticket)
            (uint32_t)ticket < e->slab.limit;
 }
 
-/* Takes a pong out of the box that has not left: the latest one is an answer to
- * all pings before it (RFC 6455 5.5.3). Returns it, or NULL. */
-static empm__piece *empm__link_unbox_pong_locked(empm_link *l)
+/* Takes out of the box what `p` replaces: a pong, since the latest one is an
+ * answer to all pings before it (RFC 6455 5.5.3), or what is older of a group
+ * of which only the latest counts. Returns these. */
+static empm__piece *empm__link_replace_locked(empm__engine *e, empm_link *l,
+                                              const empm__piece *p)
 {
-    empm__piece *p = l->box, *before = NULL;
-    for (; p != NULL && p->kind != EMPM__PIECE_PONG; p = p->next)
-        before = p;
-    if (p != NULL && before != NULL)
-        before->next = p->next;
-    else if (p != NULL)
-        empm__store(&l->box, p->next);
-    if (p != NULL)
-        p->next = NULL;
-    return p;
+    empm__piece *old, *out = NULL, **at = &l->box;
+    if (p->kind != EMPM__PIECE_PONG && p->group == 0)
+        return NULL;
+    while ((old = *at) != NULL) {
+        if (p->kind != old->kind || p->group != old->group) {
+            at = &old->next;
+            continue;
+        }
+        empm__store(at, old->next);
+        __atomic_sub_fetch(&l->queued, old->len, __ATOMIC_RELAXED);
+        __atomic_sub_fetch(&e->links->queued, empm__piece_cost(old),
+                           __ATOMIC_RELAXED);
+        old->next = out;
+        out = old;
+    }
+    return out;
 }
 
 /* Is there no room for n bytes more? A single one may be as long as it is. */
@@ -24875,30 +25008,25 @@ static int empm__link_ends(const empm_link *l)
 }
 
 /* Puts a piece into the box; the lock of the link is the caller's. Returns
- * EMPM_OK, EMPM_EGONE or EMPM_EFULL; *spare: a piece to be freed. */
+ * EMPM_OK, EMPM_EGONE or EMPM_EFULL; *spare: pieces to be freed. */
 static int empm__link_box_locked(empm__engine *e, empm_link *l, empm__piece *p,
                                  empm__piece **spare)
 {
-    *spare = p;
+    empm__piece *old;
     if (l == NULL || empm__link_ends(l))
         return EMPM_EGONE;
+    old = empm__link_replace_locked(e, l, p);
     if (p->kind == EMPM__PIECE_DATA &&
         (empm__link_is_full(e, l, p->len) ||
-         empm__load(&e->links->queued) + (int64_t)p->len >
-             e->cfg->websocket_max_queued))
+         empm__load(&e->links->queued) + empm__piece_cost(p) >
+             e->cfg->websocket_max_queued)) {
+        p->next = old;                   /* a latest one that has no room */
         return EMPM_EFULL;
-    *spare = p->kind == EMPM__PIECE_PONG ? empm__link_unbox_pong_locked(l)
-                                         : NULL;
-    if (*spare == NULL) {
-        __atomic_add_fetch(&l->queued, p->len, __ATOMIC_RELAXED);
-        __atomic_add_fetch(&e->links->queued, (int64_t)p->len,
-                           __ATOMIC_RELAXED);
-    } else {                             /* it has counted, up to now */
-        const uint32_t more = p->len - (*spare)->len;    /* may wrap */
-        __atomic_add_fetch(&l->queued, more, __ATOMIC_RELAXED);
-        __atomic_add_fetch(&e->links->queued, (int64_t)(int32_t)more,
-                           __ATOMIC_RELAXED);
     }
+    *spare = old;
+    __atomic_add_fetch(&l->queued, p->len, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&e->links->queued, empm__piece_cost(p),
+                       __ATOMIC_RELAXED);
     empm__store(&l->box_ends, (uint8_t)(p->kind == EMPM__PIECE_END));
     p->next = l->box;
     empm__store(&l->box, p);
@@ -24907,9 +25035,10 @@ static int empm__link_box_locked(empm__engine *e, empm_link *l, empm__piece *p,
 
 /* Leaves a piece for the link of a ticket, which is of that kind; it is the
  * caller's no more, whatever comes of it. NULL: there was no memory for it. Any
- * thread. Returns EMPM_OK, EMPM_EGONE, EMPM_EFULL or EMPM_ENOMEM. */
-static int empm__link_put(empm__engine *e, empm_ticket ticket, int kind,
-                          empm__piece *p)
+ * thread. Returns EMPM_OK, EMPM_EGONE, EMPM_EFULL or EMPM_ENOMEM; *posted: the
+ * listener has to be woken. */
+static int empm__link_leave(empm__engine *e, empm_ticket ticket, int kind,
+                            empm__piece *p, int *posted)
 {
     const uint32_t i = (uint32_t)ticket;
     empm__piece *spare = p;
@@ -24932,8 +25061,19 @@ static int empm__link_put(empm__engine *e, empm_ticket ticket, int kind,
                                  (uint32_t)(ticket >> 32),
                                  EMPM__READY_OUTBOX) == 2) {
         empm__poller_post(&e->poller, i);
-        empm__poller_wake(&e->poller);
+        *posted = 1;
     }
+    return r;
+}
+
+/* The same, for one. */
+static int empm__link_put(empm__engine *e, empm_ticket ticket, int kind,
+                          empm__piece *p)
+{
+    int posted = 0;
+    const int r = empm__link_leave(e, ticket, kind, p, &posted);
+    if (posted)
+        empm__poller_wake(&e->poller);
     return r;
 }
 
@@ -24967,12 +25107,22 @@ static void empm__link_unbox(empm__engine *e, empm_link *l)
     }
 }
 
+/* Frees pieces that have been in a box. */
+static void empm__links_release(empm__engine *e, empm__piece *p)
+{
+    const empm__piece *each = p;
+    int64_t cost = 0;
+    for (; each != NULL; each = each->next)
+        cost += empm__piece_cost(each);
+    if (cost != 0)
+        __atomic_sub_fetch(&e->links->queued, cost, __ATOMIC_RELAXED);
+    empm__pieces_free(p);
+}
+
 /* n bytes have left. */
 static void empm__link_sent(empm__worker *w, empm_link *l, uint32_t n)
 {
     __atomic_sub_fetch(&l->queued, n, __ATOMIC_RELAXED);
-    __atomic_sub_fetch(&w->engine->links->queued, (int64_t)n,
-                       __ATOMIC_RELAXED);
     while (l->out != NULL) {             /* also those that have no bytes */
         empm__piece *p = l->out;
         const uint32_t some = (uint32_t)empm__min(n, p->len - p->sent);
@@ -24986,7 +25136,8 @@ static void empm__link_sent(empm__worker *w, empm_link *l, uint32_t n)
             l->write_by_ms = empm__time_after(empm__step_clock(w),
                                               w->cfg->linger_short_ms);
         }
-        EMPM_FREE(p);
+        p->next = NULL;
+        empm__links_release(w->engine, p);
     }
 }
 
@@ -25141,11 +25292,10 @@ static void empm__link_end(empm__worker *w, empm_link *l)
     e->links->slots[l->index] = NULL;
     pthread_mutex_unlock(lock);
     empm__conn_next_serial(empm__slab_conn(&e->slab, l->index));
-    __atomic_sub_fetch(&e->links->queued, (int64_t)empm__load(&l->queued),
-                       __ATOMIC_RELAXED);
-    empm__pieces_free(l->out);
-    empm__pieces_free(l->box);
+    empm__links_release(e, l->out);
+    empm__links_release(e, l->box);
     l->out = l->box = NULL;
+    empm__groups_leave_all(e, l);
     l->w = w;
     empm__turn_call_begins(w, l->route);
     w->calling = EMPM__CALL_OTHER;
@@ -25448,10 +25598,9 @@ static void empm__link_forget(empm_request *req, empm_link *l)
     e->links->slots[l->index] = NULL;
     pthread_mutex_unlock(lock);
     empm__conn_next_serial(req->c);
-    __atomic_sub_fetch(&e->links->queued, (int64_t)empm__load(&l->queued),
-                       __ATOMIC_RELAXED);
     __atomic_sub_fetch(&e->links->count, 1, __ATOMIC_RELAXED);
-    empm__pieces_free(l->box);
+    empm__links_release(e, l->box);
+    empm__groups_leave_all(e, l);
     EMPM_FREE(l);
 }
 
@@ -26192,6 +26341,525 @@ static size_t empm__ws_take(empm__worker *w, empm_link *l, char *data, size_t n)
 #endif /* EVENTMPM_NO_WEBSOCKET */
 
 /* ---------------------------------------------------------------------------
+ * >>groups -- sockets that hear the same
+ *
+ * A group is a name and its members, and is there while it has some. A message
+ * to it is one parcel, of which each member gets a piece: a server's frames are
+ * alike for all. The publisher copies the members' tickets under the lock and
+ * leaves the pieces without it, so no member waits for another: one that has
+ * gone meanwhile is a stale ticket, one that comes gets the next message. The
+ * pieces are sent by all workers, as the members' records come to them.
+ *
+ * lock   links.group_locks[i]: groups of each 16th bucket, and their members;
+ *        with no other, while tickets are copied at the longest
+ * owner  of a link's list of groups: its own
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+#define EMPM__GROUPS_MOST 8u           /* of one socket */
+#define EMPM__GROUP_NAME  255u         /* bytes */
+#define EMPM__GROUPS_WAKE 64           /* members, then the listener begins */
+
+typedef struct empm__group {           /* the lock */
+    struct empm__group   *next;        /* in its bucket */
+    struct empm__member **members;     /* n of cap; EMPM_MALLOC */
+    uint32_t              n, cap, hash;
+    char                  name[EMPM__GROUP_NAME + 1];
+} empm__group;
+
+typedef struct empm__member {
+    struct empm__member *next;         /* of the same link */
+    empm__group *group;                /* fixed */
+    empm_ticket  ticket;               /* fixed */
+    uint32_t     at;                   /* lock: in group->members */
+} empm__member;
+
+static uint32_t empm__groups_hash(const empm__links *all, const char *name)
+{
+    uint32_t h = all->seed;
+    for (; *name != '\0'; name++)
+        h = (h ^ (unsigned char)*name) * 16777619u;
+    h ^= h >> 15;
+    return h != 0 ? h : 1;
+}
+
+static pthread_mutex_t *empm__groups_lock(empm__links *all, uint32_t hash)
+{
+    return &all->group_locks[hash % EMPM__GROUPS_LOCKS];
+}
+
+/* Returns the link that leads to the group, or to NULL. */
+static empm__group **empm__groups_find_locked(empm__links *all,
+                                              const char *name, uint32_t hash)
+{
+    empm__group **at = &all->groups[hash % EMPM__GROUPS_BUCKETS];
+    while (*at != NULL && ((*at)->hash != hash ||
+                           strcmp((*at)->name, name) != 0))
+        at = &(*at)->next;
+    return at;
+}
+
+/* Adds a member; `made` becomes the group if there is none. Returns EMPM_OK or
+ * EMPM_ENOMEM. */
+static int empm__group_add_locked(empm__group **at, empm__group **made,
+                                  empm__member *m)
+{
+    empm__group *g;
+    if (*at == NULL) {
+        *at = *made;
+        *made = NULL;
+    }
+    g = *at;
+    if (g->n == g->cap) {
+        const uint32_t cap = g->cap > 0 ? g->cap * 2 : 4;
+        empm__member **more = (empm__member **)EMPM_REALLOC(
+            (void *)g->members, cap * sizeof *more);
+        if (more == NULL)
+            return EMPM_ENOMEM;
+        g->members = more;
+        g->cap = cap;
+    }
+    m->group = g;
+    m->at = g->n;
+    g->members[g->n++] = m;
+    return EMPM_OK;
+}
+
+/* Takes a group without members out. Returns it, to be freed; or NULL. */
+static empm__group *empm__group_end_locked(empm__group **at)
+{
+    empm__group *g = *at;
+    if (g == NULL || g->n > 0)
+        return NULL;
+    *at = g->next;
+    return g;
+}
+
+static void empm__group_free(empm__group *g)
+{
+    if (g != NULL)
+        EMPM_FREE((void *)g->members);
+    EMPM_FREE(g);
+}
+
+/* Takes a member out of its group, and frees it. */
+static void empm__group_leave(empm__engine *e, empm__member *m)
+{
+    empm__links *all = e->links;
+    empm__group *g = m->group;
+    pthread_mutex_t *lock = empm__groups_lock(all, g->hash);
+    pthread_mutex_lock(lock);
+    g->members[m->at] = g->members[--g->n];
+    g->members[m->at]->at = m->at;
+    g = g->n > 0 ? NULL
+                 : empm__group_end_locked(empm__groups_find_locked(
+                       all, g->name, g->hash));
+    pthread_mutex_unlock(lock);
+    empm__group_free(g);
+    EMPM_FREE(m);
+}
+
+/* A link ends. */
+static void empm__groups_leave_all(empm__engine *e, empm_link *l)
+{
+    while (l->groups != NULL) {
+        empm__member *m = l->groups;
+        l->groups = m->next;
+        empm__group_leave(e, m);
+    }
+}
+
+EMPM_API int empm_ws_join(empm_ws *ws, const char *group)
+{
+    empm__links *all = ws->w->engine->links;
+    const size_t n = group != NULL ? strlen(group) : 0;
+    empm__member *m = ws->groups;
+    empm__group *made, *end;
+    pthread_mutex_t *lock;
+    uint32_t hash, count = 0;
+    int r;
+    if (n == 0 || n > EMPM__GROUP_NAME)
+        return EMPM_EINVAL;
+    for (; m != NULL; m = m->next, count++)
+        if (strcmp(m->group->name, group) == 0)
+            return EMPM_OK;              /* it is in it already */
+    if (count == EMPM__GROUPS_MOST)
+        return EMPM_EFULL;
+    m = (empm__member *)EMPM_MALLOC(sizeof *m);
+    made = (empm__group *)EMPM_MALLOC(sizeof *made);
+    if (m == NULL || made == NULL) {
+        EMPM_FREE(m);
+        EMPM_FREE(made);
+        return EMPM_ENOMEM;
+    }
+    memset(made, 0, sizeof *made);
+    memcpy(made->name, group, n);
+    made->hash = hash = empm__groups_hash(all, group);
+    m->ticket = empm__link_ticket(ws);
+    lock = empm__groups_lock(all, hash);
+    pthread_mutex_lock(lock);
+    r = empm__group_add_locked(empm__groups_find_locked(all, group, hash),
+                               &made, m);
+    end = empm__group_end_locked(empm__groups_find_locked(all, group, hash));
+    pthread_mutex_unlock(lock);
+    empm__group_free(made);
+    empm__group_free(end);
+    if (r < 0) {
+        EMPM_FREE(m);
+        return r;
+    }
+    m->next = ws->groups;
+    ws->groups = m;
+    return EMPM_OK;
+}
+
+EMPM_API int empm_ws_leave(empm_ws *ws, const char *group)
+{
+    empm__member **at = &ws->groups, *m;
+    while (*at != NULL && strcmp((*at)->group->name, group) != 0)
+        at = &(*at)->next;
+    if ((m = *at) == NULL)
+        return EMPM_EINVAL;
+    *at = m->next;
+    empm__group_leave(ws->w->engine, m);
+    return EMPM_OK;
+}
+
+/* Copies the tickets of a group; the caller frees them. Returns how many; -1:
+ * no memory. */
+static long empm__groups_tickets(empm__links *all, const char *name,
+                                 uint32_t hash, empm_ticket **out)
+{
+    pthread_mutex_t *lock = empm__groups_lock(all, hash);
+    const empm__group *g;
+    uint32_t n, i;
+    *out = NULL;
+    pthread_mutex_lock(lock);
+    g = *empm__groups_find_locked(all, name, hash);
+    n = g != NULL ? g->n : 0;
+    pthread_mutex_unlock(lock);
+    if (n == 0)
+        return 0;
+    *out = (empm_ticket *)EMPM_MALLOC(n * sizeof **out);
+    if (*out == NULL)
+        return -1;
+    pthread_mutex_lock(lock);
+    g = *empm__groups_find_locked(all, name, hash);
+    for (i = 0; g != NULL && i < n && i < g->n; i++)
+        (*out)[i] = g->members[i]->ticket;
+    pthread_mutex_unlock(lock);
+    return (long)i;
+}
+
+/* Returns a piece of a parcel, or NULL: no memory. */
+static empm__piece *empm__piece_of(empm__parcel *parcel)
+{
+    empm__piece *p = empm__piece_new(EMPM__PIECE_DATA, NULL, 0, NULL, 0);
+    if (p == NULL)
+        return NULL;
+    __atomic_add_fetch(&parcel->refs, 1u, __ATOMIC_RELAXED);
+    p->parcel = parcel;
+    p->len = parcel->len;
+    return p;
+}
+
+/* Sends a frame to those of a group that are here. Returns EMPM_OK or
+ * EMPM_ENOMEM: some may not get it. */
+static int empm__groups_send(empm__engine *e, const char *name,
+                             empm__parcel *parcel, int policy)
+{
+    const uint32_t hash = empm__groups_hash(e->links, name);
+    empm_ticket *tickets;
+    const long n = empm__groups_tickets(e->links, name, hash, &tickets);
+    int posted = 0, r = n < 0 ? EMPM_ENOMEM : EMPM_OK;
+    long i;
+    for (i = 0; i < n; i++) {
+        empm__piece *p = empm__piece_of(parcel);
+        int got;
+        if (p != NULL && policy == EMPM_WS_LATEST)
+            p->group = hash;
+        got = empm__link_leave(e, tickets[i], EMPM__WS, p, &posted);
+        if (got == EMPM_ENOMEM)
+            r = got;
+        if (got == EMPM_EFULL && policy == EMPM_WS_CLOSE) {
+            empm__engine_log(e, EMPM_LOG_INFO, 6005, "a WebSocket is too slow "
+                             "for WebSocketQueue of %lld in group %.100s: "
+                             "closed with 1013",
+                             (long long)e->cfg->websocket_queue_bytes, name);
+            empm__link_leave(e, tickets[i], EMPM__WS,
+                             empm__ws_close_frame(1013, NULL, 0), &posted);
+        }
+        if (posted && (i % EMPM__GROUPS_WAKE == 0 || i + 1 == n)) {
+            empm__poller_wake(&e->poller);
+            posted = 0;
+        }
+    }
+    EMPM_FREE(tickets);
+    return r;
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
+ * >>bus -- what is published in one child is heard in all
+ *
+ * A ring in memory of all processes, made before the first fork; generations
+ * share it. The publisher appends under a lock and rings the bell (>>exchange);
+ * each child reads at its own pace, without the lock, as a chore of a worker.
+ * Nobody waits for a slow reader: one that is a whole ring behind has lost what
+ * was there, knows it, and says so.
+ *
+ *     head ------> reserved              position % size is the place
+ *     all before it is whole; what is between them is being written
+ *
+ * A reader copies a record, then looks at `reserved`: if that has come round
+ * to the record, the copy is torn. A writer that dies leaves head where it was,
+ * and the next one writes over what it has begun.
+ *
+ * lock   bus.lock: head, reserved and the bytes between them; of all processes
+ * belief none: lengths are compared, and a frame is bytes to clients only
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+#define EMPM__BUS_SHARE   8u           /* a message has this part at most */
+#define EMPM__BUS_LOOK_MS 20           /* where there is no bell */
+
+typedef struct empm__bus {
+    pthread_mutex_t lock;              /* of all processes */
+    uint32_t size;                     /* fixed: a power of two */
+    uint32_t reserved, head;           /* atomic; they wrap */
+} __attribute__((aligned(64))) empm__bus;      /* its bytes follow */
+
+typedef struct empm__bus_head {        /* of a record; name and frame follow */
+    uint32_t len;                      /* of all, a multiple of 8 */
+    uint32_t origin;                   /* the pid of the child */
+    uint32_t policy, name_len, frame_len;
+    uint32_t unused;
+} empm__bus_head;
+
+/* Makes the bus. Returns EMPM_OK or EMPM_ENOMEM. */
+static int empm__bus_new(empm__bus **out, int64_t bytes)
+{
+    uint32_t size = 4096;
+    void *mem;
+    while (size < bytes)
+        size *= 2;
+    mem = mmap(NULL, sizeof(empm__bus) + size, PROT_READ | PROT_WRITE,
+               MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (mem == MAP_FAILED)
+        return EMPM_ENOMEM;
+    *out = (empm__bus *)mem;
+    (*out)->size = size;
+    if (empm__shared_lock_init(&(*out)->lock) == EMPM_OK)
+        return EMPM_OK;
+    munmap(mem, sizeof(empm__bus) + size);
+    *out = NULL;
+    return EMPM_ENOMEM;
+}
+
+/* Copies between the ring, from position `at` on, and memory. */
+static void empm__bus_copy(empm__bus *bus, uint32_t at, void *mem, size_t n,
+                           int out)
+{
+    char *ring = (char *)(bus + 1), *p = (char *)mem;
+    while (n > 0) {
+        const uint32_t place = at % bus->size;
+        const size_t some = empm__min(n, bus->size - place);
+        if (out)
+            memcpy(p, ring + place, some);
+        else
+            memcpy(ring + place, p, some);
+        p += some;
+        at += (uint32_t)some;
+        n -= some;
+    }
+}
+
+/* Appends a frame for a group. Returns EMPM_OK; EMPM_EFULL: it is too long;
+ * EMPM_ESYS: somebody keeps the lock. */
+static int empm__bus_append(empm__engine *e, const char *name,
+                            empm__parcel *parcel, int policy)
+{
+    empm__bus *bus = e->s->bus;
+    const size_t n = strlen(name), all = sizeof(empm__bus_head) + n +
+                                         (size_t)parcel->len;
+    const size_t len = (all + 7) & ~(size_t)7;
+    empm__bus_head h;
+    uint32_t at;
+    int r;
+    if (len > bus->size / EMPM__BUS_SHARE)
+        return EMPM_EFULL;
+    memset(&h, 0, sizeof h);
+    h.len = (uint32_t)len;
+    h.origin = (uint32_t)e->pid;
+    h.policy = (uint32_t)policy;
+    h.name_len = (uint32_t)n;
+    h.frame_len = parcel->len;
+    if ((r = empm__shared_lock(&bus->lock, 1000000)) == EMPM__ORPHANED)
+        empm__shared_lock_mended(&bus->lock);
+    else if (r != EMPM_OK)
+        return EMPM_ESYS;
+    at = empm__load(&bus->head);
+    empm__store(&bus->reserved, at + (uint32_t)len);
+    empm__fence();                   /* before a byte is overwritten */
+    empm__bus_copy(bus, at, &h, sizeof h, 0);
+    empm__bus_copy(bus, at + (uint32_t)sizeof h, (void *)(uintptr_t)name, n, 0);
+    empm__bus_copy(bus, at + (uint32_t)(sizeof h + n), parcel + 1, parcel->len,
+                   0);
+    empm__store_rel(&bus->head, at + (uint32_t)len);
+    pthread_mutex_unlock(&bus->lock);
+    empm__exchange_ring(&e->s->exchange);
+    return EMPM_OK;
+}
+
+/* Is what was copied from position `at` whole? */
+static int empm__bus_is_whole(const empm__bus *bus, uint32_t at)
+{
+    empm__fence();
+    return empm__load(&bus->reserved) - at <= bus->size;
+}
+
+/* Reads the record at *at, and moves it on. Returns 1: *parcel (or NULL, if it
+ * is our own) is for `name`; 0: there is none; -1: some are lost, and *at is
+ * behind them; EMPM_ENOMEM: this one is lost. */
+static int empm__bus_read(const empm__engine *e, uint32_t *at,
+                          empm__bus_head *h, char name[EMPM__GROUP_NAME + 1],
+                          empm__parcel **parcel)
+{
+    empm__bus *bus = e->s->bus;
+    const uint32_t head = empm__load_acq(&bus->head), from = *at;
+    empm__parcel *p;
+    *parcel = NULL;
+    if (from == head)
+        return 0;
+    *at = head;                      /* if this one cannot be believed */
+    if (head - from > bus->size)
+        return -1;
+    empm__bus_copy(bus, from, h, sizeof *h, 1);
+    if (!empm__bus_is_whole(bus, from) || h->len > head - from ||
+        h->len > bus->size / EMPM__BUS_SHARE || h->len < sizeof *h ||
+        h->name_len > EMPM__GROUP_NAME || h->policy > EMPM_WS_LATEST ||
+        h->frame_len > h->len - sizeof *h ||
+        h->name_len > h->len - sizeof *h - h->frame_len)
+        return -1;
+    *at = from + h->len;
+    if (h->origin == (uint32_t)e->pid)
+        return 1;
+    p = (empm__parcel *)EMPM_MALLOC(sizeof *p + h->frame_len);
+    if (p == NULL)
+        return EMPM_ENOMEM;
+    p->refs = 1;
+    p->len = h->frame_len;
+    empm__bus_copy(bus, from + (uint32_t)sizeof *h, name, h->name_len, 1);
+    name[h->name_len] = '\0';
+    empm__bus_copy(bus, from + (uint32_t)sizeof *h + h->name_len, p + 1,
+                   h->frame_len, 1);
+    if (!empm__bus_is_whole(bus, from)) {
+        EMPM_FREE(p);
+        *at = head;
+        return -1;
+    }
+    *parcel = p;
+    return 1;
+}
+
+/* Sends what siblings have published to the members that are here. */
+static void empm__bus_hear(empm__engine *e)
+{
+    char name[EMPM__GROUP_NAME + 1];
+    empm__bus_head h;
+    empm__parcel *parcel;
+    uint32_t at = empm__load(&e->links->heard);
+    int r;
+    while ((r = empm__bus_read(e, &at, &h, name, &parcel)) != 0) {
+        empm__store(&e->links->heard, at);
+        if (parcel != NULL)
+            empm__groups_send(e, name, parcel, (int)h.policy);
+        else if (r < 0)
+            empm__engine_log(e, EMPM_LOG_WARN, 6006, "this child has lost what "
+                             "siblings have published: see WebSocketBusSize");
+        empm__parcel_unref(parcel);
+    }
+}
+
+/* Does a sibling's message wait, that nobody reads? */
+static int empm__bus_waits(empm__engine *e)
+{
+    return e->links != NULL && e->s->bus != NULL && EMPM__HAS_PARENT(e->s) &&
+           !empm__load(&e->links->hears) &&
+           empm__load_acq(&e->s->bus->head) != empm__load(&e->links->heard);
+}
+
+static uint32_t empm__bus_chore_at(empm__engine *e)
+{
+    return empm__bus_waits(e) ? empm__time_after(empm__now_ms(), 0)
+                              : EMPM__NEVER;
+}
+
+/* One worker reads at a time. What is appended while it ends is seen by it, or
+ * rings behind that. */
+static void empm__bus_chore(empm__engine *e)
+{
+    while (empm__bus_waits(e) &&
+           !__atomic_exchange_n(&e->links->hears, 1u, __ATOMIC_ACQUIRE)) {
+        empm__bus_hear(e);
+        empm__store_rel(&e->links->hears, 0u);
+        empm__fence();
+    }
+}
+
+/* Without a bell the listener looks now and then. */
+static uint32_t empm__bus_expire_at(empm__engine *e)
+{
+    if (e->links == NULL || e->s->bus == NULL || !EMPM__HAS_PARENT(e->s) ||
+        (EMPM__EPOLL && EMPM__SHARES(e)) ||
+        __atomic_load_n(&e->links->count, __ATOMIC_RELAXED) == 0)
+        return EMPM__NEVER;
+    return empm__time_after(empm__now_ms(), EMPM__BUS_LOOK_MS);
+}
+
+EMPM_API int empm_ws_publish(empm_server *s, const char *group, int type,
+                             const void *data, size_t len, int policy)
+{
+    empm__engine *e = &s->engine;
+    unsigned char head[10];
+    empm__parcel *parcel;
+    size_t h;
+    int r;
+    if (group == NULL || *group == '\0' || strlen(group) > EMPM__GROUP_NAME ||
+        policy < EMPM_WS_CLOSE || policy > EMPM_WS_LATEST ||
+        (type != EMPM_WS_TEXT && type != EMPM_WS_BINARY) ||
+        (data == NULL && len > 0) ||
+        (type == EMPM_WS_TEXT &&
+         empm__ws_utf8(0, (const char *)data, len) != 0))
+        return EMPM_EINVAL;
+    if (e->links == NULL)
+        return EMPM_EMISUSE;
+    if (len >= EMPM__PIECE_MOST)
+        return EMPM_EFULL;
+    h = empm__ws_head_write(head, type, len);
+    parcel = (empm__parcel *)EMPM_MALLOC(sizeof *parcel + h + len);
+    if (parcel == NULL)
+        return EMPM_ENOMEM;
+    parcel->refs = 1;
+    parcel->len = (uint32_t)(h + len);
+    memcpy(parcel + 1, head, h);
+    if (len > 0)
+        memcpy((char *)(parcel + 1) + h, data, len);
+    r = empm__groups_send(e, group, parcel, policy);
+    if (s->bus != NULL && EMPM__HAS_PARENT(s)) {
+        const int told = empm__bus_append(e, group, parcel, policy);
+        r = r == EMPM_OK ? told : r;
+    }
+    empm__parcel_unref(parcel);
+    return r;
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
  * >>websocket -- the handshake, the times of a socket, and its calls
  *
  * The request of a handshake is judged and shown to on_open before anything is
@@ -26519,10 +27187,32 @@ EMPM_API int64_t empm_ws_queued(empm_server *s, empm_ticket ticket)
 static int empm__ws_server_new(empm_server *s, const empm_server *old,
                                   empm__report *rep)
 {
-    (void)old;
-    (void)rep;
+    const empm_route *r = s->cfg->routes;
     s->switch_to = empm__link_switch;
+    if (old != NULL) {
+        s->bus = old->bus;
+        return EMPM_OK;
+    }
+    while (r != NULL && r->kind != EMPM__ROUTE_END &&
+           r->handler != empm_websocket_open)
+        r++;
+    if (r == NULL || r->kind == EMPM__ROUTE_END ||
+        s->cfg->websocket_bus_bytes == 0 || !EMPM__FORKS)
+        return EMPM_OK;
+    if (empm__bus_new(&s->bus, s->cfg->websocket_bus_bytes) < 0) {
+        empm__report_say(rep, EMPM_LOG_ERROR, 6007, "WebSocketBusSize: no "
+                         "memory of that size to share");
+        return EMPM_ENOMEM;
+    }
     return EMPM_OK;
+}
+
+/* A reload leaves the bus to the server that follows. */
+static void empm__ws_server_free(empm_server *s)
+{
+    if (s->bus != NULL && !s->borrows)
+        munmap((void *)s->bus, sizeof(empm__bus) + s->bus->size);
+    s->bus = NULL;
 }
 
 /* An engine for the status has no links. Slots cost memory as they are used.
@@ -26547,8 +27237,13 @@ static int empm__ws_engine_new(empm__engine *e)
     }
     all->slots = (empm_link **)slots;
     all->bye_from_ms = EMPM__NEVER;
+    all->heard = e->s->bus != NULL ? empm__load(&e->s->bus->head) : 0;
+    all->seed = ((uint32_t)empm__now_us() ^ (uint32_t)e->pid << 16) *
+                2654435761u | 1u;
     for (i = 0; i < EMPM__LINKS_LOCKS; i++)
         pthread_mutex_init(&all->locks[i], NULL);
+    for (i = 0; i < EMPM__GROUPS_LOCKS; i++)
+        pthread_mutex_init(&all->group_locks[i], NULL);
     e->links = all;
     return EMPM_OK;
 }
@@ -26561,15 +27256,25 @@ static void empm__ws_engine_free(empm__engine *e)
         return;
     for (i = 0; i < EMPM__LINKS_LOCKS; i++)
         pthread_mutex_destroy(&e->links->locks[i]);
+    for (i = 0; i < EMPM__GROUPS_LOCKS; i++)
+        pthread_mutex_destroy(&e->links->group_locks[i]);
     munmap((void *)e->links->slots, e->links->bytes);
     EMPM_FREE(e->links);
     e->links = NULL;
 }
 
+/* The time is what counts. */
+static void empm__ws_expire(empm__engine *e, uint32_t now_ms)
+{
+    (void)e;
+    (void)now_ms;
+}
+
 static const empm__wing empm__ws_wing = {
-    NULL, empm__ws_server_new, NULL, empm__ws_engine_new,
-    empm__ws_engine_free, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, NULL, NULL
+    NULL, empm__ws_server_new, empm__ws_server_free, empm__ws_engine_new,
+    empm__ws_engine_free, empm__bus_expire_at, empm__ws_expire,
+    empm__bus_chore_at, empm__bus_chore, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL
 };
 
 #else
@@ -27971,7 +28676,7 @@ static int empm__tls_verify_alert(unsigned error)
 #define EMPM__TLS_EMPTIES 32           /* records without data in a row */
 #define EMPM__TLS_RECORD_MOST (5u + EMPM__TLS_PLAIN + 2048u)    /* 6.2.3 */
 
-EMPM__ASSERT_STATIC(EMPM__SCRATCH >= EMPM__TLS_BATCH,
+EMPM__ASSERT_STATIC(EMPM__SCRATCH >= EMPM__TLS_BATCH + EMPM__TLS_OVER + 2,
                     a_batch_of_records_fits_the_scratch);
 
 typedef struct empm__tls_held {
@@ -28256,9 +28961,24 @@ static void empm__tls_look_for_pause(const empm__worker *w, empm__tls_conn *t)
     t->sent_at_ms = w->now_ms;
 }
 
-/* Encrypts records of up to EMPM__TLS_BATCH bytes and sends them in one call.
- * Ciphertext that the socket refuses waits; until it has gone, the bytes that
- * it stands for count as not sent, and come again. */
+/* Says the end of ours in a record behind `out` bytes of others, of which it is
+ * the last. Returns how many bytes there are then. */
+static size_t empm__tls_seal_end(empm__tls_conn *t, empm__tls_cipher *x,
+                                 unsigned char *to, size_t out)
+{
+    unsigned char *plain = to + out + empm__tls_lead(t);
+    size_t len;
+    plain[0] = 1;
+    plain[1] = EMPM__TLS_CLOSE_NOTIFY;
+    empm__tls_seal(t, x, 21, plain, 2, &len);
+    t->sent_end = 1;
+    return out + len;
+}
+
+/* Encrypts records of up to EMPM__TLS_BATCH bytes and sends them in one call,
+ * with close_notify behind the last bytes of the connection. Ciphertext that
+ * the socket refuses waits; until it has gone, the bytes that it stands for
+ * count as not sent, and come again. */
 static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
                               const struct iovec *v, int n, int more,
                               int64_t *wire)
@@ -28298,9 +29018,12 @@ static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
         out += len;
         taken += k;
     }
+    if (i < n)
+        more = EMPM__FOLLOWED;
+    else if (more == EMPM__LAST)
+        out = empm__tls_seal_end(t, &x, to, out);
     empm__tls_cipher_wipe(&x);
-    return empm__tls_send_wire(w, c, &t->out, to, out, taken, more || i < n,
-                               wire);
+    return empm__tls_send_wire(w, c, &t->out, to, out, taken, more, wire);
 }
 
 /* The same from a file: its bytes are read to where they are encrypted. 0: the
@@ -28396,9 +29119,10 @@ static void empm__tls_fatal(empm__conn *c, empm__tls_conn *t, int alert)
  *                                     what it has no room for --> t->in
  *
  * The ends: close_notify from the client is like a FIN, after which it still
- * gets its answer; ours goes out once, with finish(), and what comes behind it
- * is dropped unread. Anything that is forged, out of order or too long ends the
- * connection with the alert that RFC 5246 7.2.2 has for it.
+ * gets its answer; ours goes out once, with the last answer or by finish(), and
+ * what comes behind it is dropped unread. Anything that is forged, out of order
+ * or too long ends the connection with the alert that RFC 5246 7.2.2 has for
+ * it.
  *
  * runs on   the worker that owns the connection; drop() on the listener, too
  * ------------------------------------------------------------------------- */
@@ -28623,9 +29347,9 @@ static int empm__tls_pending(const empm__conn *c)
                          : empm__plain_pending(c);
 }
 
-/* Says close_notify, before the FIN that the plain transport sends. It is one
- * system call more than the close, and clients tell by it that an answer
- * without a length is whole (RFC 5246 7.2.1). */
+/* Says close_notify, unless it has gone out with the last answer, before the
+ * FIN that the plain transport sends. Clients tell by it that an answer without
+ * a length is whole (RFC 5246 7.2.1). */
 static void empm__tls_finish(empm__worker *w, empm__conn *c, int closing)
 {
     empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
@@ -30319,6 +31043,8 @@ static const empm__wing empm__tls_wing = EMPM__WING_OFF(empm__tls_check);
  * source    mod_headers; RFC 9110 5.3 (lines of one name), 15.4.5 (304)
  * ------------------------------------------------------------------------- */
 
+#ifndef EVENTMPM_NO_LOCATIONS
+
 enum empm__field_action { EMPM__FIELD_SET, EMPM__FIELD_APPEND, EMPM__FIELD_ADD,
                           EMPM__FIELD_SETIFEMPTY, EMPM__FIELD_UNSET };
 
@@ -30487,6 +31213,12 @@ static const empm__wing empm__fields_wing = {
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "headers",
     empm__fields_locate, NULL, empm__fields_leave
 };
+
+#else
+
+static const empm__wing empm__fields_wing = EMPM__WING_OFF(NULL);
+
+#endif
 
 /* ---------------------------------------------------------------------------
  * >>access -- CustomLog: a line for each request
@@ -34227,7 +34959,14 @@ static int empm__files_serve_else(empm_request *req, void *user)
     return status == 404 ? req->route->user->handler(req, user) : status;
 }
 
-/* --- the wing ------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>files-wing -- what is wrong with settings of files, and the hooks
+ *
+ * Folders, names and tables are looked at before a server has them, by the
+ * functions that then make them: so -t, a start and a reload say the same. A
+ * build without files names each setting that would need them, rather than
+ * serve without it.
+ * ------------------------------------------------------------------------- */
 
 /* Says what is wrong with the names of DirectoryIndex and FallbackResource:
  * they are put behind a folder's path as they are, and must not leave it. */
@@ -43995,6 +44734,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5502  no memory for the shared store
  *   5503  SharedStoreSize cannot change in a reload
  *   5504  a process has damaged memory that it shares with others
+ *   5505  a route of empm_progress_page, and no SharedStoreSize: it is 404
  *   5600  a Listen has tls, and this build or the settings have not
  *   5601  SSLCertificateFile or SSLCertificateKeyFile cannot be used
  *   5602  SSLCertificateFile has no certificate that can be read
@@ -44043,6 +44783,9 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   6002  a WebSocket is closed for what it has sent, and the code
  *   6003  a WebSocket has given no sign of life, and is dropped
  *   6004  empm_ws_close() has been called with what cannot be sent
+ *   6005  a WebSocket is too slow for what is published to a group of it
+ *   6006  a child has lost what siblings have published to groups
+ *   6007  there is no memory for WebSocketBusSize
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------
