@@ -22606,8 +22606,8 @@ static uint32_t *empm__auth_seen(struct empm__auth *auth, const uint32_t sum[8],
 }
 
 /* Is the password the one that is kept? Takes the same time for each wrong
- * one of a length. `auth` remembers the right ones. Nobody counts on worker `w`,
- * or NULL, while it hashes. */
+ * one of a length. `auth` remembers the right ones. Nobody counts on worker
+ * `w`, or NULL, while it hashes. */
 static int empm__auth_password_is(struct empm__auth *auth, empm__worker *w,
                                   const char *password, const char *kept)
 {
