@@ -31,9 +31,6 @@
  *   closed loop Each connection sends its next request when the last reply is
  *               complete. The usual figure, but a server that stalls is asked
  *               less meanwhile: its percentiles look better than a user's.
- *   open loop   (--rate) Requests are due at fixed times, whatever the server
- *               does, and latency counts from that time, for those that had to
- *               wait for a connection and those never answered too.
  *   percentiles from a histogram with 0.8 % wide steps, all threads together.
  *   errors      No connection; closed before the reply; status not 2xx or 3xx;
  *               no reply in time (--timeout; it enters the percentiles with its
@@ -75,7 +72,6 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/timerfd.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -99,7 +95,7 @@ static struct {
     int         nset, rounds, processes, workers, threads;
     int         timeout_ms, crowd, compare;
     int         connections, pipeline, close, pid;     /* of --url */
-    double      seconds, rate;
+    double      seconds;
 } opt;
 
 static char  tmp_dir[64];              /* "" until it exists */
@@ -294,7 +290,7 @@ static uint64_t number_after(const char *text, const char *key)
 #define HIST_BUCKETS (HIST_HALF * (HIST_SHIFTS + 1))
 
 typedef struct hist {
-    uint64_t count, sum, max;
+    uint64_t count, max;
     uint64_t in[HIST_BUCKETS];
 } hist;
 
@@ -323,7 +319,6 @@ static void hist_add(hist *h, uint64_t ns)
 {
     h->in[hist_bucket(ns)]++;
     h->count++;
-    h->sum += ns;
     if (ns > h->max)
         h->max = ns;
 }
@@ -334,7 +329,6 @@ static void hist_merge(hist *to, const hist *h)
     for (i = 0; i < HIST_BUCKETS; i++)
         to->in[i] += h->in[i];
     to->count += h->count;
-    to->sum += h->sum;
     to->max = h->max > to->max ? h->max : to->max;
 }
 
@@ -895,8 +889,7 @@ static void target_local(target *t, int port)
  *
  *   CLOSED -> OPENING -> SENDING -> WAITING -> (reply) -> SENDING ...
  *      ^                               |          \
- *      +----- closed, error, late -----+           FREE   nothing due (open
- *                                                         loop), or a crowd
+ *      +----- closed, error, late -----+           FREE   a crowd
  *
  * Connections are opened a few at a time, so that no backlog overflows; until
  * all have had a first reply nothing is measured.
@@ -918,7 +911,6 @@ typedef struct load_spec {
     int           connections, threads, pipeline, timeout_ms;
     int           close;               /* a connection per request */
     int           idle;                /* one request, then on `nudge` */
-    double        rate;                /* requests/s: open loop; 0: closed */
     int64_t       expect;              /* bytes of every body, -1: any */
 } load_spec;
 
@@ -926,7 +918,7 @@ typedef struct conn {
     int      fd, state;
     int      kind;                     /* which path is being asked */
     int      born;                     /* has had a reply, ever */
-    int      sent_any, out_armed, registered, listed;
+    int      sent_any, out_armed, registered;
     int      pending;                  /* replies to come */
     unsigned part_len;
     char    *part;                     /* a head that has not come whole */
@@ -946,18 +938,17 @@ typedef struct load load;
 typedef struct generator {
     load     *l;
     pthread_t thread;
-    int       number, epoll, timer, n, next_new, opening;
-    int       nfree, nlater, nretry;
-    conn     *conns, **free, **later, **retry;
+    int       number, epoll, n, next_new, opening;
+    int       nlater, nretry;
+    conn     *conns, **later, **retry;
     char     *buf;                     /* PART_MAX + READ_MAX */
-    uint64_t  now, scanned_ns, measuring_ns, armed_ns, random;
-    uint64_t  k, due_ns;               /* open loop: the next request */
+    uint64_t  now, scanned_ns, measuring_ns, random;
     uint32_t  phase;
     int       next_nudged;
     uint64_t  nudged, over_before;
     known_head known;
     hist      latency[2];
-    uint32_t  seen, drained;           /* atomic */
+    uint32_t  seen;                    /* atomic */
     counts    count;
 } generator;
 
@@ -969,7 +960,6 @@ struct load {
     int        sources;                /* of addresses to connect from */
     /* atomic, set by the main thread */
     uint32_t   phase, nudge;
-    uint64_t   rate_from, window_from, window_to;
 };
 
 #define bump(p, n)                                                          \
@@ -1001,16 +991,10 @@ static void conn_shut(conn *c)
     c->pending = 0;
 }
 
-/* A latency, if it belongs to the window: of a closed loop by the end of the
- * request, of an open one by the time that it was due. */
+/* A latency, if its request ends in the window. */
 static void record(generator *g, const conn *c, uint64_t ns)
 {
-    const load *l = g->l;
-    if (l->spec.rate <= 0) {
-        if (g->phase == MEASURING)
-            hist_add(&g->latency[c->kind], ns);
-    } else if (!g->drained && c->start_ns >= at_load(&l->window_from) &&
-               c->start_ns < at_load(&l->window_to))
+    if (g->phase == MEASURING)
         hist_add(&g->latency[c->kind], ns);
 }
 
@@ -1050,8 +1034,8 @@ static void conn_push(generator *g, conn *c)
         conn_watch(g, c, c->unsent > 0);
 }
 
-/* Sends the next request (or batch); `due` is 0 in a closed loop. */
-static void conn_ask(generator *g, conn *c, uint64_t due)
+/* Sends the next request, or batch. */
+static void conn_ask(generator *g, conn *c)
 {
     const load_spec *s = &g->l->spec;
     c->kind = 0;
@@ -1064,25 +1048,17 @@ static void conn_ask(generator *g, conn *c, uint64_t due)
     c->pending = s->pipeline;
     c->unsent = g->l->text_len[c->kind];
     c->state = c->state == OPENING ? OPENING : SENDING;
-    c->since_ns = now_ns();
-    c->start_ns = due != 0 ? due : c->since_ns;
+    c->start_ns = c->since_ns = now_ns();
     conn_push(g, c);
 }
 
-static void conn_free(generator *g, conn *c)
-{
-    c->state = FREE;
-    if (!c->listed)
-        g->free[g->nfree++] = c;
-    c->listed = 1;
-}
-
-/* Connects; the first request follows at once, or when it is due. */
+/* Connects; the first request follows at once. */
 static void conn_open(generator *g, conn *c)
 {
     const load *l = g->l;
     const target *t = l->spec.to;
     const int on = 1;
+    uint64_t began;
     c->fd = socket(t->addr.ss_family,
                    SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     c->registered = c->out_armed = c->sent_any = 0;
@@ -1108,15 +1084,10 @@ static void conn_open(generator *g, conn *c)
         conn_fail(g, c);
         return;
     }
-    if (l->spec.rate > 0 && c->born) {
-        conn_watch(g, c, 0);
-        conn_free(g, c);
-    } else {
-        const uint64_t began = c->since_ns;
-        conn_ask(g, c, 0);
-        if (l->spec.close && c->state != CLOSED)
-            c->start_ns = began;       /* connecting is part of it */
-    }
+    began = c->since_ns;
+    conn_ask(g, c);
+    if (l->spec.close && c->state != CLOSED)
+        c->start_ns = began;           /* connecting is part of it */
 }
 
 /* Opens the connections of the beginning, a few at a time. */
@@ -1142,7 +1113,7 @@ static void nudge_more(generator *g)
         if (c->state != FREE)
             continue;
         g->nudged++;
-        conn_ask(g, c, 0);
+        conn_ask(g, c);
     }
 }
 
@@ -1181,8 +1152,6 @@ static int reply_done(generator *g, conn *c)
     }
     if (g->l->spec.idle)
         c->state = FREE;
-    else if (s->rate > 0)
-        conn_free(g, c);
     else
         g->later[g->nlater++] = c;
     return 1;
@@ -1242,82 +1211,8 @@ static void conn_read(generator *g, conn *c)
  * >>threads -- the threads of the generator: when they ask and when they count
  *
  * The main thread sets `phase`, a thread shows in `seen` that it has noticed.
- * The window of a closed loop is the phase MEASURING. That of an open loop is a
- * time that is told beforehand, and drain() waits for the replies of its
- * requests.
+ * What ends in the phase MEASURING counts.
  * ------------------------------------------------------------------------- */
-
-/* Open loop: when the next request is due; the threads take turns. */
-static uint64_t next_due(const generator *g)
-{
-    const load *l = g->l;
-    const uint64_t k = g->k * (uint64_t)l->spec.threads + (uint64_t)g->number;
-    return at_load(&l->rate_from) + (uint64_t)((double)k * 1e9 / l->spec.rate);
-}
-
-/* Open loop: gives the requests that are due to free connections. */
-static void dispatch(generator *g)
-{
-    const load *l = g->l;
-    const uint64_t from = at_load(&l->rate_from), to = at_load(&l->window_to);
-    uint64_t now;
-    if (from == 0)
-        return;
-    now = now_ns();
-    for (;;) {
-        conn *c;
-        g->due_ns = next_due(g);
-        while (g->nfree > 0 && g->free[g->nfree - 1]->state != FREE)
-            g->free[--g->nfree]->listed = 0;
-        if (g->due_ns > now || g->due_ns >= to || g->nfree == 0)
-            break;
-        c = g->free[--g->nfree];
-        c->listed = 0;
-        g->k++;
-        conn_ask(g, c, g->due_ns);
-    }
-    if (g->due_ns > now && g->due_ns < to && g->armed_ns != g->due_ns) {
-        struct itimerspec t;
-        memset(&t, 0, sizeof t);
-        t.it_value.tv_sec = (time_t)(g->due_ns / 1000000000u);
-        t.it_value.tv_nsec = (long)(g->due_ns % 1000000000u);
-        timerfd_settime(g->timer, TFD_TIMER_ABSTIME, &t, NULL);
-        g->armed_ns = g->due_ns;
-    }
-}
-
-/* Open loop, after the window: have all that were due in it been answered? One
- * that has not, a time-out later, counts with its age. */
-static void drain(generator *g)
-{
-    const load *l = g->l;
-    const uint64_t to = at_load(&l->window_to);
-    const uint64_t patience = (uint64_t)l->spec.timeout_ms * 1000000u;
-    int i, busy = 0;
-    if (to == 0 || g->drained || now_ns() < to)
-        return;
-    for (i = 0; i < g->n; i++)
-        busy += g->conns[i].pending > 0 && g->conns[i].start_ns < to;
-    if ((busy > 0 || g->due_ns < to) && now_ns() < to + patience)
-        return;
-    g->now = now_ns();
-    for (i = 0; i < g->n; i++) {
-        conn *c = &g->conns[i];
-        if (c->pending > 0 && c->start_ns < to) {
-            bump(&g->count.errors, 1u);
-            record(g, c, g->now - c->start_ns);
-        }
-    }
-    while (g->due_ns < to) {           /* never sent: no connection was free */
-        if (g->due_ns >= at_load(&l->window_from)) {
-            bump(&g->count.errors, 1u);
-            hist_add(&g->latency[0], g->now - g->due_ns);
-        }
-        g->k++;
-        g->due_ns = next_due(g);
-    }
-    at_store(&g->drained, 1u);
-}
 
 /* The main thread wants another phase. A request that hangs all the time would
  * never be seen; so it counts, with its age, at the end of the window. */
@@ -1328,10 +1223,9 @@ static void generator_enter(generator *g, uint32_t phase)
     int i;
     if (phase == MEASURING) {
         g->measuring_ns = g->now;
-        if (s->rate <= 0)
-            memset(g->latency, 0, sizeof g->latency);
+        memset(g->latency, 0, sizeof g->latency);
     }
-    for (i = 0; phase == MEASURED && s->rate <= 0 && i < g->n; i++) {
+    for (i = 0; phase == MEASURED && i < g->n; i++) {
         const conn *c = &g->conns[i];
         const int late = g->now - c->since_ns >= patience;
         if (c->pending > 0 && (late || c->since_ns <= g->measuring_ns)) {
@@ -1369,7 +1263,6 @@ static void generator_tick(generator *g)
             }
         }
     }
-    drain(g);
 }
 
 static void *generator_run(void *arg)
@@ -1385,17 +1278,9 @@ static void *generator_run(void *arg)
             last_tick = now;
             generator_tick(g);
         }
-        if (l->spec.rate > 0)
-            dispatch(g);
         n = epoll_wait(g->epoll, ev, BATCH, 20);
         for (i = 0; i < n; i++) {
             conn *c = (conn *)ev[i].data.ptr;
-            if (c == NULL) {
-                uint64_t x;
-                const ssize_t r = read(g->timer, &x, sizeof x);
-                (void)r;
-                continue;
-            }
             if (ev[i].events & (EPOLLIN | EPOLLERR | EPOLLHUP))
                 conn_read(g, c);
             else if (c->unsent > 0 && c->state != CLOSED)
@@ -1403,7 +1288,7 @@ static void *generator_run(void *arg)
         }
         for (i = 0; i < g->nlater; i++)
             if (g->later[i]->pending == 0 && g->later[i]->state == WAITING)
-                conn_ask(g, g->later[i], 0);
+                conn_ask(g, g->later[i]);
         g->nlater = 0;
         if (g->opening > 0 || g->next_new < g->n)
             open_more(g);
@@ -1433,14 +1318,12 @@ static char *request_text(const load_spec *s, const char *path, size_t *len)
 static void generator_init(generator *g, load *l, int number)
 {
     const load_spec *s = &l->spec;
-    struct epoll_event e;
     int k;
     g->l = l;
     g->number = number;
     g->n = s->connections / s->threads +
            (number < s->connections % s->threads);
     g->conns = (conn *)need((size_t)g->n, sizeof *g->conns);
-    g->free = (conn **)need((size_t)g->n, sizeof *g->free);
     g->later = (conn **)need((size_t)g->n, sizeof *g->later);
     g->retry = (conn **)need((size_t)g->n, sizeof *g->retry);
     g->buf = (char *)need(1, PART_MAX + READ_MAX);
@@ -1448,11 +1331,7 @@ static void generator_init(generator *g, load *l, int number)
     for (k = 0; k < g->n; k++)
         g->conns[k].fd = -1;
     g->epoll = epoll_create1(EPOLL_CLOEXEC);
-    g->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    memset(&e, 0, sizeof e);
-    e.events = EPOLLIN;
-    if (g->epoll < 0 || g->timer < 0 ||
-        epoll_ctl(g->epoll, EPOLL_CTL_ADD, g->timer, &e) < 0)
+    if (g->epoll < 0)
         die("epoll: %s", strerror(errno));
 }
 
@@ -1488,9 +1367,7 @@ static void load_stop(load *l)
         generator *g = &l->gens[i];
         pthread_join(g->thread, NULL);
         close(g->epoll);
-        close(g->timer);
         free(g->conns);
-        free(g->free);
         free(g->later);
         free(g->retry);
         free(g->buf);
@@ -1600,14 +1477,10 @@ static void load_fill(const load *l, figures *f, const moment *a,
             hist_merge(&f->latency[k], &l->gens[i].latency[k]);
 }
 
-/* Ends the window: all threads know it, and an open loop has been answered,
- * which drain() bounds. */
+/* Ends the window: all threads know it. */
 static void load_measured(load *l)
 {
     int i;
-    for (i = 0; l->spec.rate > 0 && i < l->spec.threads; i++)
-        while (!at_load(&l->gens[i].drained))
-            sleep_ms(1);
     at_store(&l->phase, (uint32_t)MEASURED);
     for (i = 0; i < l->spec.threads; i++)
         while (at_load(&l->gens[i].seen) != MEASURED)
@@ -1617,19 +1490,10 @@ static void load_measured(load *l)
 /* Measures for so long; `of` is the server's processes. */
 static void load_measure(load *l, double seconds, const tree *of, figures *f)
 {
-    uint64_t from;
     moment a, b;
-    if (l->spec.rate > 0) {
-        from = now_ns() + 50000000u;
-        at_store(&l->window_from, from + 300000000u);
-        at_store(&l->window_to, l->window_from + (uint64_t)(seconds * 1e9));
-        at_store(&l->rate_from, from);
-        sleep_until(l->window_from);
-    }
     at_store(&l->phase, (uint32_t)MEASURING);
     moment_take(&a, l, of);
-    sleep_until(l->spec.rate > 0 ? l->window_to
-                                 : a.at + (uint64_t)(seconds * 1e9));
+    sleep_until(a.at + (uint64_t)(seconds * 1e9));
     moment_take(&b, l, of);
     load_measured(l);
     b.load.errors = load_counts(l).errors;
@@ -2418,7 +2282,7 @@ static void find_servers(void)
  * column, and its row in run_scene().
  * ------------------------------------------------------------------------- */
 
-enum { LOAD, IDLE, HEADS, READERS, BLOCKING, REST, CALLS, SECURE, STALLED };
+enum { LOAD, IDLE, HEADS, READERS, BLOCKING, CALLS, SECURE, STALLED };
 enum { ALL = (1 << URL) - 1, OURS = 1 << THIS | 1 << AGAINST,
        REAL = ALL & ~(1 << FLOOR), PHP = OURS | 1 << APACHE | 1 << NGINX };
 enum { FULL, SHORT, BY_NAME };         /* sets; --scenes asks for BY_NAME */
@@ -2467,8 +2331,6 @@ static const scene scenes[] = {
       "200 clients that read 10 MB at 1 KB/s, beside 16 busy connections" },
     { "blocking",   BLOCKING, SHORT, OURS, 0, 64, 1, 0, "/hello",
       "half of the requests block 10 ms, 64 connections: the other half" },
-    { "rest",       REST, SHORT, ALL, 1,    100, 1, 0, "/hello",
-      "wake-ups per second of all threads while nothing happens" },
 #ifdef EVENTMPM_TLS_BEARSSL
     { "https",      SECURE, FULL, OURS | 1 << NGINX | 1 << APACHE, 0, 16, 1, 0,
       "/hello", "https: CPU of requests, handshakes and 10 MB" },
@@ -2513,12 +2375,8 @@ static const column beside_columns[] = {
 };
 static const column blocking_columns[] = {
     { "rate", "light r/s", 0, 0 },  { "light50", "p50 ms", 3, 0 },
-    { "light99", "p99 ms", 3, SPREAD }, { "quiet99", "quiet p99", 3, 0 },
+    { "light99", "p99 ms", 3, SPREAD },
     { "heavy50", "heavy p50", 2, 0 }, { "errors", "errors", 0, 0 }
-};
-static const column rest_columns[] = {
-    { "alone", "without clients", 2, 0 }, { "crowd", "100 idle ones", 2, 0 },
-    { "threads", "threads", 0, 0 }
 };
 static const column calls_columns[] = {
     { "calls", "calls/request", 2, 0 }
@@ -2550,10 +2408,7 @@ columns_of[] = {
     COLUMNS(beside_columns,
             "A header line each 5 s; the two runs of a round are neighbours."),
     COLUMNS(beside_columns, "The two runs of a round are neighbours."),
-    COLUMNS(blocking_columns,
-            "Quiet: the same rate of light requests (open loop) alone."),
-    COLUMNS(rest_columns,
-            "voluntary_ctxt_switches of all threads of the tree during 4 s."),
+    COLUMNS(blocking_columns, NULL),
     COLUMNS(calls_columns, NULL),
     COLUMNS(secure_columns,
             "CPU of the server. TLS 1.2, X25519, ECDSA with P-256, AES-128; a "
@@ -2652,13 +2507,11 @@ static void scene_load(int sc, server *s)
     load_spec spec = load_defaults(&s->at, w->path, w->connections);
     spec.pipeline = w->pipeline;
     spec.close = w->close;
-    spec.rate = w->pipeline > 1 || w->close ? 0 : opt.rate;
     if (s->kind == URL) {
         spec.path[0] = s->url_path;
         spec.connections = opt.connections;
         spec.pipeline = opt.pipeline;
         spec.close = opt.close;
-        spec.rate = opt.rate;
     } else
         spec.expect = strcmp(w->path, "/4k.bin") == 0     ? 4096
                       : strcmp(w->path, "/100k.bin") == 0 ? 102400
@@ -2762,66 +2615,19 @@ static void scene_beside(int sc, server *s)
     NOTE(sc, s, row);
 }
 
-/* The light half of the requests, beside their rate alone. */
+/* The light half of the requests, and the other one. */
 static void scene_blocking(int sc, server *s)
 {
-    static figures mixed, quiet;
+    static figures mixed;
     load_spec spec = load_defaults(&s->at, "/hello", scenes[sc].connections);
     spec.path[1] = "/block?ms=10";
     spec.share = 0.5;
     run_load(&spec, &s->processes, &mixed);
-    spec.share = 0;
-    spec.rate = mixed.light_rate > 1 ? mixed.light_rate : 1;
-    run_load(&spec, &s->processes, &quiet);
     const double row[] = {
         mixed.light_rate, part_ms(&mixed, 0, 0.5), part_ms(&mixed, 0, 0.99),
-        part_ms(&quiet, 0, 0.99), part_ms(&mixed, 1, 0.5), mixed.errors
+        part_ms(&mixed, 1, 0.5), mixed.errors
     };
     NOTE(sc, s, row);
-}
-
-/* How often its threads have gone to sleep and been woken. */
-static double wakeups_of(const server *s)
-{
-    return s->pid == 0 ? 0 : tree_sum(&s->processes, "task/*/status",
-                                      "voluntary_ctxt_switches:");
-}
-
-/* For all servers at once: none of them has anything to do. */
-static void scene_rest(int sc)
-{
-    const double span = 4;
-    double before[2][SERVERS], after[2][SERVERS];
-    load *crowds[SERVERS];
-    int i, k;
-    memset(crowds, 0, sizeof crowds);
-    for (k = 0; k < 2; k++) {
-        sleep_ms(1500);
-        for (i = 0; i < SERVERS; i++)
-            before[k][i] = wakeups_of(&servers[i]);
-        sleep_ms(span * 1000);
-        for (i = 0; i < SERVERS; i++)
-            after[k][i] = wakeups_of(&servers[i]);
-        for (i = 0; k == 0 && i < SERVERS; i++)
-            if (servers[i].pid != 0) {
-                load_spec spec = load_defaults(&servers[i].at, "/hello",
-                                               scenes[sc].connections);
-                spec.idle = 1;
-                spec.threads = 1;
-                crowds[i] = load_start(&spec);
-                load_wait_open(crowds[i], 5);
-            }
-    }
-    for (i = 0; i < SERVERS; i++)
-        if (crowds[i] != NULL) {
-            const double row[] = {
-                (after[0][i] - before[0][i]) / span,
-                (after[1][i] - before[1][i]) / span,
-                tree_sum(&servers[i].processes, "status", "Threads:")
-            };
-            load_stop(crowds[i]);
-            NOTE(sc, &servers[i], row);
-        }
 }
 
 /* Attaches perf to the tree and has it count; 0: it cannot. */
@@ -3187,7 +2993,6 @@ static void run_scene(int sc, server *s)
     case HEADS:
     case READERS:  scene_beside(sc, s);   break;
     case BLOCKING: scene_blocking(sc, s); break;
-    case REST:     scene_rest(sc);        break;
     case CALLS:    scene_calls(sc, s);    break;
 #ifdef EVENTMPM_TLS_BEARSSL
     case SECURE:   scene_secure(sc, s);   break;
@@ -3239,8 +3044,7 @@ static void print_head(void)
     if (opt.processes > 0)
         printf("Servers: %d processes (h2o: threads), of %d worker threads "
                "(eventmpm, apache).\n", opt.processes, opt.workers);
-    printf("Client: %d threads, %s loop, on the same processors.\n",
-           opt.threads, opt.rate > 0 ? "open" : "closed");
+    printf("Client: %d threads, on the same processors.\n", opt.threads);
     if (getloadavg(&load_average, 1) == 1 && load_average > 0.5)
         printf("NOTE: the load average is %.1f: this machine is not quiet.\n",
                load_average);
@@ -3396,9 +3200,9 @@ static void write_json(const char *path)
     fprintf(f,
             ",\n  \"time\": %ld,\n  \"rounds\": %d,\n  \"seconds\": %g,\n"
             "  \"processes\": %d,\n  \"workers\": %d,\n  \"threads\": %d,\n"
-            "  \"rate\": %g,\n  \"servers\": {",
+            "  \"servers\": {",
             (long)time(NULL), opt.rounds, opt.seconds, opt.processes,
-            opt.workers, opt.threads, opt.rate);
+            opt.workers, opt.threads);
     for (i = 0; i < SERVERS; i++)
         if (servers[i].in_use) {
             fprintf(f, "%s\n    ", comma);
@@ -3591,7 +3395,6 @@ static const char usage[] =
     "  --processes N     2; 0: eventmpm and Apache out of the box\n"
     "  --workers N       threads per process of eventmpm and Apache: 32\n"
     "  --threads N       of the client: 2\n"
-    "  --rate N          open loop: N requests per second, due at fixed times\n"
     "  --timeout MS      a reply that takes longer is an error: 5000\n"
     "  --crowd N         idle connections: 15000, fewer if descriptors lack\n"
     "  --json FILE       all rounds of everything (-: standard output; the "
@@ -3646,8 +3449,6 @@ static int rounds_of(int sc, int *count)
     int i;
     for (i = 0, *count = 0; i < SERVERS; i++)
         *count += servers[i].in_use && (w->who >> i & 1) ? rounds : 0;
-    if (w->kind == REST)
-        *count = rounds;
     return rounds;
 }
 
@@ -3688,8 +3489,6 @@ static void play(int sc)
             if (!server_lives(s) && !server_start(s, w->close))
                 continue;
             run_scene(sc, s);
-            if (w->kind == REST)
-                break;
         }
     steps_done = first + count;
     for (i = 0; i < n; i++)
@@ -3710,8 +3509,8 @@ static const struct { const char *name; char takes; void *to; } options[] = {
     { "--scenes", 's', &opt.scenes },        { "--servers", 's', &opt.servers },
     { "--against", 's', &against },          { "--set", '+', opt.set },
     { "--processes", 'i', &opt.processes },  { "--workers", 'i', &opt.workers },
-    { "--threads", 'i', &opt.threads },      { "--rate", 'd', &opt.rate },
-    { "--crowd", 'i', &opt.crowd },          { "--plot", 's', &opt.plot },
+    { "--threads", 'i', &opt.threads },      { "--plot", 's', &opt.plot },
+    { "--crowd", 'i', &opt.crowd },
     { "--timeout", 'i', &opt.timeout_ms },   { "--json", 's', &opt.json },
     { "--connections", 'i', &opt.connections },
     { "--pipeline", 'i', &opt.pipeline },    { "--close", 'f', &opt.close },
@@ -3803,8 +3602,6 @@ static void check_options(void)
     if (opt.workers < 1 || opt.connections < 1 || opt.pipeline < 1 ||
         opt.pipeline > 1000 || opt.crowd < 300 || opt.timeout_ms < 1)
         die("a number makes no sense");
-    if (opt.rate > 0 && (opt.pipeline > 1 || opt.close))
-        die("--rate does not go with --pipeline or --close");
 }
 
 static int list_scenes(void)

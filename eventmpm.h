@@ -409,11 +409,13 @@
  *   EVENTMPM_NO_WEBSOCKET    1930 lines 12300 bytes WebSocket, empm_upgrade()
  *   EVENTMPM_NO_ANSWERS       810 lines  8400 bytes JSON, HTML, redirects,
  *                                                   cookies, empm_accepts()
- *   EVENTMPM_NO_STORE         720 lines  2300 bytes the shared store
+ *   EVENTMPM_NO_STORE         900 lines  2900 bytes the shared store
  *   EVENTMPM_NO_AUTH          800 lines  5500 bytes users and passwords
  *   EVENTMPM_NO_SESSIONS      380 lines  3900 bytes sessions
  *   EVENTMPM_NO_RATE_LIMIT    210 lines  1800 bytes RateLimit
  *   EVENTMPM_NO_CORS          210 lines  2700 bytes CORS
+ *   EVENTMPM_NO_LOCATIONS     310 lines  3500 bytes <Location>: what is set for
+ *                                                   a part of the paths
  *   EVENTMPM_NO_FORK         2000 lines 30100 bytes the parent: threads only
  *   EVENTMPM_NO_CONFIG_FILES  640 lines 12400 bytes empm_load() and -f
  *   EVENTMPM_NO_MAIN          790 lines 13200 bytes the command line
@@ -2346,6 +2348,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix folders         folder
  *   prefix assets          assets
  *   prefix files-routes    files
+ *   prefix files-wing      files
  *   prefix fastcgi-records fcgi
  *   prefix fastcgi-answer  cgi
  *   prefix fastcgi-params  cgi
@@ -8211,6 +8214,40 @@ static void empm__engine_log_rest(empm__engine *e)
 /* Compared by address: the setting is of another wing. */
 static const char empm__location_unknown[] = "can it not be set for a location";
 
+static void empm__locations_free(empm__locations *t)
+{
+    empm__routes_free(&t->tree);
+    EMPM_FREE(t->list);
+    EMPM_FREE(t->rows);
+    EMPM_FREE(t->text);
+    memset(t, 0, sizeof *t);
+}
+
+/* Splits a line into path, directive and value, which is what is left of it. A
+ * method before the path is part of it, in quotes or not. Returns the value, or
+ * NULL: it is none. */
+EMPM__OPTIONAL
+static const char *empm__location_line(const char *line,
+                                       char path[EMPM__ARGUMENT],
+                                       char name[EMPM__ARGUMENT])
+{
+    if (empm__text_word(&line, path, EMPM__ARGUMENT) <= 0 ||
+        empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
+        return NULL;
+    if (*path != '/' && *name == '/') {
+        const size_t n = strlen(path);
+        if (n + 1 + strlen(name) >= EMPM__ARGUMENT)
+            return NULL;
+        path[n] = ' ';
+        memcpy(path + n + 1, name, strlen(name) + 1);
+        if (empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
+            return NULL;
+    }
+    return line + strspn(line, " \t");
+}
+
+#ifndef EVENTMPM_NO_LOCATIONS
+
 /* Sets one thing that the core itself looks at, or asks the wings. Returns NULL
  * or what is wrong. */
 static const char *empm__location_set(empm_server *s, empm__location *l,
@@ -8298,37 +8335,6 @@ static uint32_t empm__locations_join(empm__locations *t, uint32_t rows)
     return n;
 }
 
-static void empm__locations_free(empm__locations *t)
-{
-    empm__routes_free(&t->tree);
-    EMPM_FREE(t->list);
-    EMPM_FREE(t->rows);
-    EMPM_FREE(t->text);
-    memset(t, 0, sizeof *t);
-}
-
-/* Splits a line into path, directive and value, which is what is left of it. A
- * method before the path is part of it, in quotes or not. Returns the value, or
- * NULL: it is none. */
-static const char *empm__location_line(const char *line,
-                                       char path[EMPM__ARGUMENT],
-                                       char name[EMPM__ARGUMENT])
-{
-    if (empm__text_word(&line, path, EMPM__ARGUMENT) <= 0 ||
-        empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
-        return NULL;
-    if (*path != '/' && *name == '/') {
-        const size_t n = strlen(path);
-        if (n + 1 + strlen(name) >= EMPM__ARGUMENT)
-            return NULL;
-        path[n] = ' ';
-        memcpy(path + n + 1, name, strlen(name) + 1);
-        if (empm__text_word(&line, name, EMPM__ARGUMENT) <= 0)
-            return NULL;
-    }
-    return line + strspn(line, " \t");
-}
-
 /* Sets line i for all locations within its path; faults are said once. */
 static void empm__locations_apply(empm_server *s, empm__locations *t,
                                   const char *line, uint32_t of,
@@ -8396,6 +8402,23 @@ static int empm__locations_init(empm__locations *t, empm_server *s,
             empm__locations_apply(s, t, cfg->location[i], of[i], rep);
     return rep->errors == before ? EMPM_OK : rep->result;
 }
+
+#else
+
+static int empm__locations_init(empm__locations *t, empm_server *s,
+                                const empm_config *cfg,
+                                const empm__chars *chars, empm__report *rep)
+{
+    (void)s; (void)chars;
+    memset(t, 0, sizeof *t);
+    if (cfg->location[0] == NULL)
+        return EMPM_OK;
+    empm__report_say(rep, EMPM_LOG_ERROR, 5123, "Location %s: built without "
+                     "locations", cfg->location[0]);
+    return rep->result;
+}
+
+#endif
 
 /* Calls `look` with each location as a server would have it, for what is wrong
  * with several lines together. What is wrong with one of them is said by the
@@ -8913,14 +8936,16 @@ static uint32_t empm__io_room(const empm__io *io)
     return p == NULL || empm__io_has_slice(p) ? 0 : EMPM__PAGE_ROOM - p->end;
 }
 
-/* Appends bytes, to the last page if they fit there. */
+/* Appends bytes, to the last page if they fit there. Without memory nothing of
+ * what a page can hold is there: half a line would spoil what follows. */
 static int empm__io_copy(empm__worker *w, empm__io *io, const char *data,
                          size_t n)
 {
     while (n > 0) {
         empm__page *p;
         size_t take;
-        if (empm__io_room(io) == 0) {
+        const uint32_t room = empm__io_room(io);
+        if (room == 0 || (n > room && n <= EMPM__PAGE_ROOM)) {
             if ((p = empm__page_borrow(w)) == NULL)
                 return EMPM_ENOMEM;
             empm__io_link(io, p);
@@ -20957,10 +20982,10 @@ static int empm__shared_lock_init(pthread_mutex_t *m)
     return r == 0 ? EMPM_OK : EMPM_ESYS;
 }
 
-/* EMPM_OK, EMPM__ORPHANED, or EMPM_ETIMEDOUT after a second. Tries and naps:
- * the clock of pthread_mutex_timedlock() can be set, and not all systems have
- * that call. */
-static int empm__shared_lock(pthread_mutex_t *m)
+/* EMPM_OK, EMPM__ORPHANED, or EMPM_ETIMEDOUT after so long. Tries and naps: the
+ * clock of pthread_mutex_timedlock() can be set, and not all systems have that
+ * call. */
+static int empm__shared_lock(pthread_mutex_t *m, uint32_t patience_us)
 {
     struct timespec rest = { 0, 1000 };
     uint64_t until = 0;
@@ -20971,8 +20996,10 @@ static int empm__shared_lock(pthread_mutex_t *m)
                 sched_yield();
             continue;
         }
+        if (patience_us == 0)
+            return EMPM_ETIMEDOUT;
         if (until == 0)
-            until = empm__now_us() + 1000000u;
+            until = empm__now_us() + patience_us;
         else if (empm__now_us() > until)
             return EMPM_ETIMEDOUT;
         nanosleep(&rest, NULL);
@@ -21019,6 +21046,7 @@ typedef struct empm__kv_shard {
                                           mend it or to choose a victim */
     uint64_t        version;           /* the last one given */
     uint8_t         heads[256], free;
+    uint32_t        stuck;             /* atomic: its holder stands still */
     empm__kv_slot   slots[EMPM__KV_SLOTS + 1];   /* 0 ends a list */
 } __attribute__((aligned(64))) empm__kv_shard;   /* then its keys and values */
 
@@ -21029,6 +21057,7 @@ typedef struct empm__kv {
     uint64_t seed[2];
     uint32_t shards, slots;            /* slots: of each shard */
     uint32_t room;                     /* for a key and its value */
+    uint32_t patience_us;              /* so long a call waits for a lock */
     uint32_t damaged;                  /* atomic: shards found so by us */
     const empm_config *cfg;            /* where that is told; NULL: nowhere */
     const char *setting;               /* of whose memory it is */
@@ -21231,10 +21260,15 @@ static int empm__kv_check(empm__kv *kv, empm__kv_shard *sh)
 }
 
 /* Locks a shard, and mends it if its last holder has died: then the free list
- * may be wrong, but no other one. EMPM_OK, or as empm__shared_lock(). */
+ * may be wrong, but no other one. EMPM_OK, or as empm__shared_lock(). A holder
+ * that has been stopped costs one call its time: until somebody gets the lock
+ * again, the others hardly wait. */
 static int empm__kv_lock(empm__kv *kv, empm__kv_shard *sh)
 {
-    const int r = empm__shared_lock(&sh->lock);
+    const int was_stuck = empm__load(&sh->stuck) != 0;
+    const int r = empm__shared_lock(&sh->lock, was_stuck ? 0 : kv->patience_us);
+    if ((r == EMPM_ETIMEDOUT) != was_stuck)
+        empm__store(&sh->stuck, (uint32_t)!was_stuck);
     if (r != EMPM__ORPHANED)
         return r;
     if (empm__kv_mend(kv, sh) < 0)
@@ -21580,6 +21614,7 @@ static int empm__kv_new(empm__kv **out, size_t bytes, uint32_t room)
     kv->bytes = bytes;
     empm__random_fill(kv->seed, sizeof kv->seed);
     kv->room = room;
+    kv->patience_us = 1000000;
     kv->shards = (uint32_t)((bytes + most - 1) / most);
     kv->shard_bytes = bytes / kv->shards & ~(size_t)63;
     kv->slots = (uint32_t)empm__min(
@@ -21723,6 +21758,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user)
 static void empm__store_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
 {
+    size_t i;
     (void)chars;
     if (cfg->shared_store_size > 0 &&
         ((uint64_t)cfg->shared_store_size < EMPM__KV_LEAST(EMPM_STORE_ITEM) ||
@@ -21731,6 +21767,12 @@ static void empm__store_check(const empm_config *cfg, const empm__chars *chars,
                          "from %lu to %lu, or 0 for none",
                          (unsigned long)EMPM__KV_LEAST(EMPM_STORE_ITEM),
                          (unsigned long)(SIZE_MAX / 2));
+    for (i = 0; cfg->shared_store_size == 0 && cfg->routes != NULL &&
+                cfg->routes[i].kind != EMPM__ROUTE_END; i++)
+        if (cfg->routes[i].handler == empm_progress_page)
+            empm__report_say(rep, EMPM_LOG_WARN, 5505, "route \"%s\": without "
+                             "SharedStoreSize no upload has a progress",
+                             cfg->routes[i].pattern);
 }
 
 /* A reload takes the store of the server before it: entries outlive
@@ -21806,6 +21848,7 @@ static const empm__wing empm__store_wing = EMPM__WING_OFF(empm__store_check);
 #ifndef EVENTMPM_NO_RATE_LIMIT
 
 #define EMPM__RATE_ROOM 64u            /* of an entry: the least */
+#define EMPM__RATE_PATIENCE_US 20000u  /* then a request is let in */
 
 /* Servers that follow each other in one process share it. */
 struct empm__rates {
@@ -21942,6 +21985,7 @@ static int empm__rate_store_take(empm_server *s, const empm_server *old,
                          "of that size to share");
         return r;
     }
+    s->rates->kv->patience_us = EMPM__RATE_PATIENCE_US;
     return EMPM_OK;
 }
 
@@ -22433,9 +22477,10 @@ static uint32_t *empm__auth_seen(struct empm__auth *auth, const uint32_t sum[8],
 }
 
 /* Is the password the one that is kept? Takes the same time for each wrong
- * one of a length. `auth` remembers the right ones. */
-static int empm__auth_password_is(struct empm__auth *auth, const char *password,
-                                  const char *kept)
+ * one of a length. `auth` remembers the right ones. Nobody counts on worker `w`,
+ * or NULL, while it hashes. */
+static int empm__auth_password_is(struct empm__auth *auth, empm__worker *w,
+                                  const char *password, const char *kept)
 {
     const size_t n = strlen(password);
     char sum[EMPM__AUTH_SUM + 1];
@@ -22456,6 +22501,8 @@ static int empm__auth_password_is(struct empm__auth *auth, const char *password,
         if (is)
             return 1;
     }
+    if (w != NULL)
+        empm__queue_leave(&w->engine->queue, w->number);
     empm__auth_crypt(&k, password, n, sum);
     is = empm__secret_equal(sum, k.sum, EMPM__AUTH_SUM);
     for (i = 0; is && seen != NULL && i < 4; i++)
@@ -22532,17 +22579,18 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept)
 {
     return password != NULL && kept != NULL &&
-           empm__auth_password_is(s->auth, password, kept);
+           empm__auth_password_is(s->auth, NULL, password, kept);
 }
 
 /* Finds the user. The whole table is read, and a password is compared even if
  * there is no such name: with the first one that is hashed, for nothing. So the
  * time does not tell which names there are. */
-static const empm_account *empm__auth_find(struct empm__auth *auth,
+static const empm_account *empm__auth_find(empm__worker *w,
                                            const empm_account *accounts,
                                            const char *user,
                                            const char *password)
 {
+    struct empm__auth *auth = w->s->auth;
     const empm_account *row, *found = NULL, *other = NULL;
     for (row = accounts; row->name != NULL; row++) {
         if (found == NULL && strcmp(row->name, user) == 0)
@@ -22551,10 +22599,10 @@ static const empm_account *empm__auth_find(struct empm__auth *auth,
             other = row;
     }
     if (found == NULL && other != NULL)
-        empm__auth_password_is(auth, password, other->password);
+        empm__auth_password_is(auth, w, password, other->password);
     return found != NULL &&
-           empm__auth_password_is(auth, password, found->password) ? found
-                                                                   : NULL;
+           empm__auth_password_is(auth, w, password, found->password) ? found
+                                                                      : NULL;
 }
 
 /* 401, with what the client has to send. */
@@ -22581,7 +22629,7 @@ EMPM_API int empm_authenticate(empm_request *req, const char *realm,
     if (r == EMPM_ENOMEM)
         return 503;
     if (r == EMPM_OK)
-        found = empm__auth_find(req->w->s->auth, accounts, user, password);
+        found = empm__auth_find(req->w, accounts, user, password);
     if (r == EMPM_OK && found == NULL)
         empm__request_log(req, EMPM_LOG_WARN, 1617, "user %.64s: wrong name or "
                           "password: 401", user);
@@ -30480,6 +30528,8 @@ static const empm__wing empm__tls_wing = EMPM__WING_OFF(empm__tls_check);
  * source    mod_headers; RFC 9110 5.3 (lines of one name), 15.4.5 (304)
  * ------------------------------------------------------------------------- */
 
+#ifndef EVENTMPM_NO_LOCATIONS
+
 enum empm__field_action { EMPM__FIELD_SET, EMPM__FIELD_APPEND, EMPM__FIELD_ADD,
                           EMPM__FIELD_SETIFEMPTY, EMPM__FIELD_UNSET };
 
@@ -30648,6 +30698,12 @@ static const empm__wing empm__fields_wing = {
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "headers",
     empm__fields_locate, NULL, empm__fields_leave
 };
+
+#else
+
+static const empm__wing empm__fields_wing = EMPM__WING_OFF(NULL);
+
+#endif
 
 /* ---------------------------------------------------------------------------
  * >>access -- CustomLog: a line for each request
@@ -34390,7 +34446,14 @@ static int empm__files_serve_else(empm_request *req, void *user)
     return status == 404 ? req->route->user->handler(req, user) : status;
 }
 
-/* --- the wing ------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>files-wing -- what is wrong with settings of files, and the hooks
+ *
+ * Folders, names and tables are looked at before a server has them, by the
+ * functions that then make them: so -t, a start and a reload say the same. A
+ * build without files names each setting that would need them, rather than
+ * serve without it.
+ * ------------------------------------------------------------------------- */
 
 /* Says what is wrong with the names of DirectoryIndex and FallbackResource:
  * they are put behind a folder's path as they are, and must not leave it. */
@@ -47395,6 +47458,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5502  no memory for the shared store
  *   5503  SharedStoreSize cannot change in a reload
  *   5504  a process has damaged memory that it shares with others
+ *   5505  a route of empm_progress_page, and no SharedStoreSize: it is 404
  *   5600  a Listen has tls, and this build or the settings have not
  *   5601  SSLCertificateFile or SSLCertificateKeyFile cannot be used
  *   5602  SSLCertificateFile has no certificate that can be read

@@ -14864,8 +14864,8 @@ TEST(store, writers_killed_at_any_moment)
     empm__kv_free(kv);
 }
 
-/* A process that is stopped with the lock costs others a timeout of a second
- * each, and a killed holder costs nothing. */
+/* A process that is stopped with the lock costs one call a timeout of a second
+ * and the next ones nothing, and a killed holder costs nothing. */
 TEST(store, stopped_holder_costs_a_second_not_the_server)
 {
     empm__kv *kv = kv_new();
@@ -14892,11 +14892,14 @@ TEST(store, stopped_holder_costs_a_second_not_the_server)
     t0 = now_ms();
     CHECK_INT(empm__kv_add(kv, "n", 1, 1, 0, &n, 1), EMPM_ETIMEDOUT);
     CHECK_IN(now_ms() - t0, 999, SCALED(2000));
+    kv->patience_us = 4000000000u;             /* nobody would wait for that */
+    CHECK_INT(empm__kv_add(kv, "n", 1, 1, 0, &n, 1), EMPM_ETIMEDOUT);
     signal_process(pid, SIGCONT);              /* it goes on, and so do we, */
     CHECK(waitpid(pid, &st, WUNTRACED) == pid && WIFSTOPPED(st));
     signal_process(pid, SIGKILL);              /* and so when it is killed */
     CHECK(waitpid(pid, &st, 0) == pid);
     t0 = now_ms();
+    CHECK_INT(empm__kv_shard_at(kv, 0)->stuck, 0);
     CHECK_INT(empm__kv_add(kv, "n", 1, 1, 0, &n, 1), EMPM_OK);
     CHECK_INT(n, 42);
     CHECK_IN(now_ms() - t0, 0, AT_ONCE);
@@ -14979,7 +14982,7 @@ SERVED_HERE(store, a_server_outlives_damage, "SharedStoreSize 65536")
     CHECK_INT(ask_visits(f), 2);
     for (i = 0; i < f->s->store->shards; i++) {
         empm__kv_shard *sh = empm__kv_shard_at(f->s->store, i);
-        CHECK_INT(empm__shared_lock(&sh->lock), EMPM_OK);
+        CHECK_INT(empm__shared_lock(&sh->lock, 1000000), EMPM_OK);
         memset(sh->heads, 0x55, sizeof sh->heads);
         memset(sh->slots, 0x55, sizeof sh->slots);
         pthread_mutex_unlock(&sh->lock);
@@ -14996,6 +14999,27 @@ SERVED(store, without_a_size_is_misuse, NULL)
 {
     CHECK_INT(cl_ask(c, "GET /visits HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
     CHECK_STR(c->body.p, "-6 -6 -6 -6 -6\n");
+}
+
+/* A page of progress that can never know of any is told at the start. */
+TEST(store, a_page_of_progress_needs_it)
+{
+    static const empm_route with[] = {
+        EMPM_ROUTE("GET /progress", empm_progress_page, NULL), EMPM_ROUTES_END
+    };
+    empm_config cfg = empm_defaults();
+    empm__report rep;
+    int i;
+
+    cfg.routes = with;
+    for (i = 0; i < 2; i++) {
+        cfg.shared_store_size = i * 65536;
+        rep = hearing();
+        empm__check_all(&cfg, NULL, &rep);
+        CHECK_INT(rep.errors, 0);
+        CHECK_INT(heard(EMPM_LOG_WARN, 5505), !i);
+    }
+    str_free(&g_heard);
 }
 
 /* A SharedStoreSize that is too small is an error of the configuration; one
@@ -16372,6 +16396,7 @@ SERVED_HERE(rate, fails_open, "Location /hello RateLimit 1/hour")
 {
     empm__kv *kv = f->s->rates->kv;
 
+    CHECK(kv->patience_us < 100000);   /* no request waits long for it */
     CHECK_INT(cl_get(c, "/hello"), 200);
     CHECK_INT(cl_get(c, "/hello"), 429);
 #ifdef __SANITIZE_THREAD__
@@ -16721,7 +16746,7 @@ TEST(auth, passwords_as_crypt_keeps_them)
     EACH(rows, i)
         for (k = 0; k < 2; k++) {      /* and again, from what is remembered */
             context("row %d, %s", (int)i, rows[i].kept);
-            CHECK_INT(empm__auth_password_is(&auth, rows[i].password,
+            CHECK_INT(empm__auth_password_is(&auth, NULL, rows[i].password,
                                              rows[i].kept), rows[i].is);
         }
     no_context();
@@ -16731,9 +16756,9 @@ TEST(auth, passwords_as_crypt_keeps_them)
         char longest[130];
         memset(longest, 'x', 129);
         longest[129] = '\0';
-        CHECK_INT(empm__auth_password_is(&auth, longest, kept), 0);
+        CHECK_INT(empm__auth_password_is(&auth, NULL, longest, kept), 0);
         longest[128] = '\0';
-        CHECK_INT(empm__auth_password_is(&auth, longest, kept), 1);
+        CHECK_INT(empm__auth_password_is(&auth, NULL, longest, kept), 1);
     }
 }
 
@@ -16752,15 +16777,38 @@ TEST(auth, only_right_passwords_are_remembered)
     /* a form without the field, or a user that there is not */
     CHECK_INT(empm_password_is(NULL, NULL, kept), 0);
     CHECK_INT(empm_password_is(NULL, "demo", NULL), 0);
-    CHECK_INT(empm__auth_password_is(&auth, "demon", kept), 0);
+    CHECK_INT(empm__auth_password_is(&auth, NULL, "demon", kept), 0);
     CHECK(memcmp(auth.seen, none, sizeof none) == 0);
-    CHECK_INT(empm__auth_password_is(&auth, "demo", kept), 1);
+    CHECK_INT(empm__auth_password_is(&auth, NULL, "demo", kept), 1);
     CHECK(memcmp(auth.seen, none, sizeof none) != 0);
     /* only what is remembered can say so: the sum is another */
-    CHECK_INT(empm__auth_password_is(&auth, "demo", "$5$example$"
+    CHECK_INT(empm__auth_password_is(&auth, NULL, "demo", "$5$example$"
               "7QWuiQamTtWDR.CgcvTpWmUGeTfQ1IPHrh4lKvlQI8B"), 0);
     auth.secret[0] ^= 1;               /* another process's notes say nothing */
-    CHECK_INT(empm__auth_password_is(&auth, "demon", kept), 0);
+    CHECK_INT(empm__auth_password_is(&auth, NULL, "demon", kept), 0);
+}
+
+/* Nobody counts on a worker that hashes a password; one that is remembered
+ * takes no time. */
+TEST(auth, a_worker_that_hashes_is_not_counted_on)
+{
+    static const char kept[] =
+        "$5$example$7QWuiQamTtWDR.CgcvTpWmUGeTfQ1IPHrh4lKvlQI8A";
+    static struct { empm__engine e; empm__worker w; struct empm__auth auth;
+                    empm__slab slab; empm__sleeper sleeper;
+                    empm__score_child score; } all;
+    int i;
+
+    all.w.engine = &all.e;
+    all.auth.remembers = 1;
+    empm__queue_init(&all.e.queue, &all.slab, &all.sleeper, 1, 1, &all.score);
+    for (i = 0; i < 2; i++) {
+        all.sleeper.running = 1;
+        all.e.queue.running = 1;
+        CHECK_INT(empm__auth_password_is(&all.auth, &all.w, "demo", kept), 1);
+        CHECK_INT(all.e.queue.running, i);
+    }
+    pthread_mutex_destroy(&all.e.queue.lock);
 }
 
 static const empm_account auth_accounts[] = {
@@ -19350,6 +19398,40 @@ SERVED(body, dribbled, NULL)
     check_sum_reply(c, 300, 0, 1);
     CHECK_INT(cl_reply(c), 200);
     str_free(&s);
+}
+
+/* A line that finds no memory in the middle, 100 Continue behind earlier
+ * answers, leaves nothing of itself: what follows would be read as its end. */
+TEST(body, continue_is_whole_or_not_there)
+{
+    static struct { empm__engine e; empm__worker w; empm__io io; } all;
+    static const uint32_t rooms[] = { 1, 24, 25, 26 };
+    empm_config cfg = empm_defaults();
+
+    cfg.log_level = EMPM_LOG_EMERG;
+    all.e.cfg = all.w.cfg = &cfg;
+    all.w.engine = &all.e;
+    pthread_mutex_init(&all.e.pool.lock, NULL);
+    EACH(rooms, i) {
+        const uint32_t room = rooms[i];
+        const int fits = room >= 25;
+        empm__page *page = empm__page_borrow(&all.w), *p, *next;
+        context("room %u", room);
+        page->end = EMPM__PAGE_ROOM - room;
+        empm__io_link(&all.io, page);
+        set_int(&a_fail_at, 1);
+        CHECK_INT(empm__io_copy(&all.w, &all.io, "HTTP/1.1 100 Continue\r\n"
+                                "\r\n", 25), fits ? EMPM_OK : EMPM_ENOMEM);
+        set_int(&a_fail_at, 0);
+        CHECK_INT(page->end, EMPM__PAGE_ROOM - room + (fits ? 25u : 0u));
+        CHECK_INT(all.io.out_left, page->end);
+        for (p = all.io.out; p != NULL; p = next) {
+            next = p->next;
+            test_free(p);
+        }
+        memset(&all.io, 0, sizeof all.io);
+    }
+    pthread_mutex_destroy(&all.e.pool.lock);
 }
 
 /* 100 Continue is sent once, before the body is needed, and never before a
