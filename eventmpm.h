@@ -2089,7 +2089,8 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  * Each section uses only those above it:
  *
  *   platform descriptors tools log log-lines  what a server stands on
- *   settings values directives check          what can be set, and how
+ *   settings settings-fields values directives check
+ *                                             what can be set, and how
  *   score peer                                counters; the other end's address
  *   handover wheel queue inbox poller         a connection changes hands
  *   route route-search engine-types hooks engine-log locations pages
@@ -2273,6 +2274,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix log             log
  *   prefix log-lines       log
  *   prefix settings        directive
+ *   prefix settings-fields directive
  *   prefix values          config directive
  *   prefix directives      text directive config report
  *   prefix check           config
@@ -2399,6 +2401,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix fastcgi-routes  backend backends scripts fcgi
  *   prefix fastcgi-wing    backend backends fcgi
  *   prefix h2-hpack        hpack
+ *   prefix h2-encode       hpack
  *   prefix h2-frames       h2
  *   prefix h2-head         h2
  *   prefix h2-streams      h2
@@ -4088,7 +4091,13 @@ static const empm__directive *empm__directive_first(const empm__directive *d)
     return &empm__directives[i];
 }
 
-/* --- fields --------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>settings-fields -- the values of rows, in fields of empm_config
+ *
+ * A row tells where its field is, and of what kind, so a reader and a writer of
+ * each kind do for all rows. As text, for -t and -L, a value is as a file of
+ * directives would have it.
+ * ------------------------------------------------------------------------- */
 
 /* Kinds up to ETAG in the enumeration are an int or an int64_t in the
  * config. */
@@ -38597,6 +38606,15 @@ static int empm__hpack_decode(empm__hpack *t, const unsigned char *p, size_t n,
     }
     return r;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>h2-encode -- fields of answers, compressed
+ *
+ * A status is a number of the fixed table, where it stands there. Another field
+ * is the number of its name, or else its name, and its value as it is: no table
+ * keeps it (RFC 7541 6.2.2), and a cookie no proxy's either (6.2.3). Nothing is
+ * remembered from one block to the next.
+ * ------------------------------------------------------------------------- */
 
 /* Writes a number, with `first` in the bits before it. Returns its end, at most
  * 6 bytes on. */
