@@ -4626,6 +4626,10 @@ static const char empm__meaningless[] =
     "AllowOverride AllowOverrideList AsyncFilter DefaultRuntimeDir "
     "DefaultStateDir EnableExceptionHook EnableMMAP EnableSendfile "
     "ErrorLogFormat FlushMaxPipelined FlushMaxThreshold "
+    "H2CopyFiles H2Direct H2EarlyHints H2MaxWorkerIdleSeconds H2MaxWorkers "
+    "H2MinWorkers H2ModernTLSOnly H2OutputBuffering H2Padding "
+    "H2ProxyRequests H2Push H2PushDiarySize H2PushPriority H2PushResource "
+    "H2SerializeHeaders H2TLSCoolDownSecs H2TLSWarmUpSize H2Upgrade "
     "HostnameLookups HttpProtocolOptions LimitInternalRecursion "
     "LimitXMLRequestBody ListenCoresBucketsRatio LoadFile LoadModule LockFile "
     "LogIOTrackTTFB MaxRangeOverlaps MaxRangeReversals MaxRanges "
@@ -40265,11 +40269,12 @@ static int empm__h2_on_data(empm__worker *w, empm__h2 *h2,
 {
     empm__h2_slot *slot = empm__h2_find(h2, f->stream);
     const int ends = (f->flags & EMPM__H2_END_STREAM) != 0;
+    /* of a stream that came behind GOAWAY: it has used the window, too */
+    const int late = h2->away == 2 && f->stream > h2->final;
     uint32_t n;
     int code;
-    if (slot == NULL && !empm__h2_was(h2, f->stream))
-        return h2->away == 2 && f->stream > h2->final
-                   ? 0 : EMPM__H2_PROTOCOL_ERROR;
+    if (slot == NULL && !late && !empm__h2_was(h2, f->stream))
+        return EMPM__H2_PROTOCOL_ERROR;
     if ((int32_t)f->length > h2->unasked)
         return EMPM__H2_FLOW_CONTROL_ERROR;
     h2->unasked -= (int32_t)f->length;
@@ -40284,7 +40289,7 @@ static int empm__h2_on_data(empm__worker *w, empm__h2 *h2,
         return code;
     if (slot == NULL || (slot->flags & EMPM__H2_ENDED_IN)) {
         empm__h2_charge(w, h2, 1);
-        return slot == NULL && empm__h2_was_cut(h2, f->stream)
+        return slot == NULL && (late || empm__h2_was_cut(h2, f->stream))
                    ? 0 : EMPM__H2_STREAM_CLOSED | EMPM__H2_OF_STREAM;
     }
     if ((int32_t)f->length > slot->unasked)

@@ -5857,7 +5857,7 @@ TEST(config, apaches_names_say_what_to_do)
         { "AddOutputFilterByType", "handler" }, { "AuthType", "<Location>" },
         { "Require", "<Location>" }, { "TransferLog", "CustomLog" },
         { "SetEnvIf", "getenv" }, { "ExpiresActive", "empm_set_header" },
-        { "Protocols", "HTTP/1.1" }, { "php_value", "handler" },
+        { "H2WebSockets", "Protocols" }, { "php_value", "handler" },
         { "Define", "file" },
         { "RemoteIPProxyProtocol", "8080 proxy" }
     };
