@@ -32972,6 +32972,55 @@ SERVED(h2, resets, "Protocols h2c; ThreadsPerChild 2; H2FrameBudget 200; "
     }
 }
 
+/* A drain says GOAWAY twice. A stream that comes between the two is served, and
+ * one that comes later is not; yet its bytes have used the connection's window
+ * and are given back, so that an upload that is under way goes on. */
+SERVED_WITH(h2, a_drain_loses_no_request, T_PLAIN, fx_init(f),
+            "Protocols h2c; ThreadsPerChild 2; " LONG_TIMES)
+{
+    unsigned char head[EMPM__H2_FRAME_HEAD], payload[16384];
+    static const char late[] = "0:0:7:*3e80.";
+    empm__h2_frame update;
+    char what[400];
+    h2_answer a;
+    str out = STR_EMPTY;
+    int i;
+
+    memset(&a, 0, sizeof a);
+    memset(&update, 0, sizeof update);
+    h2_begin(c, "1:4:1:" H2_ECHO " 0:0:1:78");
+    h2_send(c, 3, "GET", "/hello", NULL, 0);
+    CHECK_INT(h2_await(c, 3, &a), 200);
+    h2_answer_free(&a);
+    empm_stop_graceful(f->s);
+    h2_listen(c, what, sizeof what, "G0");
+    h2_send(c, 5, "GET", "/hello", NULL, 0);
+    CHECK_INT(h2_await(c, 5, &a), 200);
+    h2_answer_free(&a);
+    h2_frames(&out, "6:1:0:6576656e746d706d");     /* the answer to its PING */
+    cl_send(c, out.p, out.n);
+    h2_listen(c, what, sizeof what, "G0");
+    CHECK_STR(what, "G0 ");
+    out.n = 0;
+    h2_frames(&out, "1:4:7:" H2_ECHO);
+    for (i = 0; i < 40; i++)                       /* 640,000 bytes */
+        h2_frames(&out, late);
+    cl_send(c, out.p, out.n);
+    while (update.type != EMPM__H2_WINDOW_UPDATE && h2_take(c, head, 9)) {
+        empm__h2_frame_read(&update, head);
+        CHECK(h2_take(c, payload, update.length));
+    }
+    CHECK_INT((int)update.type, EMPM__H2_WINDOW_UPDATE);
+    CHECK_INT((int)update.stream, 0);
+    out.n = 0;
+    h2_frames(&out, "0:1:1:79");
+    cl_send(c, out.p, out.n);
+    str_free(&out);
+    h2_listen(c, what, sizeof what, NULL);
+    CHECK_STR(what, "H1 D1:2 E1 X");
+    CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
+}
+
 #endif
 
 /* ---------------------------------------------------------------------------
@@ -40401,9 +40450,12 @@ SERVED_SECURE(https_load)
         CHECK(strstr(out, "requests in") != NULL);
     }
     if (installed("h2load")) {
-        CHECK_INT(shell(out, sizeof out, "h2load --h1 -n500 -c10 "
-                        "https://127.0.0.1:%d/hello", f->port), 0);
-        CHECK(strstr(out, "500 succeeded, 0 failed, 0 errored") != NULL);
+        static const char *const how[] = { "--h1", "-m10" };
+        EACH(how, i) {
+            CHECK_INT(shell(out, sizeof out, "h2load %s -n500 -c10 "
+                            "https://127.0.0.1:%d/hello", how[i], f->port), 0);
+            CHECK(strstr(out, "500 succeeded, 0 failed, 0 errored") != NULL);
+        }
     }
 }
 
