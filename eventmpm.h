@@ -33979,7 +33979,7 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
             pthread_mutex_unlock(&c->lock);
             empm__file_unref(old);
             if (empm__load(&c->due_ms) == EMPM__NEVER) {
-                empm__store(&c->due_ms, empm__time_after(f->used_at_ms,
+                empm__store(&c->due_ms, empm__time_after(req->w->now_ms,
                                                          EMPM__FILE_KEEP_MS));
                 empm__poller_order(&e->poller, EMPM__ORDER_LOOK);
             }

@@ -36119,7 +36119,7 @@ TEST(process, spool_on_a_full_disk)
 
 typedef struct spoken {
     int  status;
-    char text[8192];
+    char text[40000];
 } spoken;
 
 /* Runs empm_main() in a new process and collects what it says. */
