@@ -19,7 +19,8 @@
  * first word: >>head-lines in >>head. These have them elsewhere:
  *
  *   of platform descriptors                        in tools
- *   of settings values directives check            in config
+ *   of settings settings-fields values directives  in config
+ *   of check                                       in config
  *   of limits users                                in config
  *   of form-parts form-calls                       in forms
  *   of logs                                        in log
