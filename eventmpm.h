@@ -1,5 +1,5 @@
-/* eventmpm.h - v0.1 - an HTTP/1.1 server in one C header, with the architecture
- * of Apache's event MPM.  Licence (public domain or MIT) at the end.
+/* eventmpm.h - v0.1 - an HTTP/1.1 and HTTP/2 server in one C header, with the
+ * architecture of Apache's event MPM.  Licence (public domain or MIT): the end.
  *
  * Handlers are plain blocking functions; slow and idle clients hold no thread;
  * a crash costs one child process and not the server.
@@ -1255,7 +1255,7 @@ EMPM_API int empm_part_take(empm_request *req, empm_part *part);
 /* Copies what a part holds, in its file or in memory, to a file with a name,
  * which is there as a whole or not at all: a new one beside it is written,
  * forced to the disk, and takes the place of what has been there. A process
- * that is killed meanwhile may leave "PATH.XXXX.part".
+ * that is killed meanwhile may leave a file like "PATH.1f2e3d4c.part".
  *   path      of yours; of a client's words at most safe_name, behind a folder,
  *             unless it is ""
  *   returns   EMPM_OK
@@ -1477,7 +1477,8 @@ EMPM_API int empm_add_trailer(empm_request *req, const char *name,
                               const char *value);
 
 /* Sends the bytes written so far, as many as the socket takes; the rest follows
- * with the next call, a suspension or the handler's end. Never blocks. */
+ * with the next call, a suspension or the handler's end. Never blocks. Over
+ * HTTP/2 all of it follows with a suspension or the handler's end. */
 EMPM_API int empm_flush(empm_request *req);
 
 /* Answers with the file: type from its name (AddType), Last-Modified, ETag
@@ -2109,7 +2110,8 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   server server-calls                       threads, sockets, all together
  *   -- here ends the core --
  *   config-files config-sections answers proxy digest store rate cors auth
- *   sessions forms form-parts form-calls events links link-state upgrade
+ *   sessions forms form-parts form-calls events events-streams
+ *   links link-state upgrade
  *   websocket-bytes websocket-frames groups bus websocket tls fields access
  *   files fastcgi h2 status wings
  *                                             wings, each of them closed
@@ -5000,9 +5002,8 @@ EMPM_API int empm_set(empm_config *cfg, const char *directive,
 #  define EMPM__STACK_LEAST 16384    /* for our own frames; musl allows 2048 */
 #endif
 
-/* What is corrected is a warning, or under Strict an error. */
-/* Strict makes each correction an error: a server that runs has the numbers of
- * its configuration. */
+/* What is corrected is a warning, or under Strict an error: a server that runs
+ * has the numbers of its configuration. */
 static enum empm_log_level empm__config_correction_level(const empm_config *cfg)
 {
     return cfg->strict ? EMPM_LOG_ERROR : EMPM_LOG_WARN;
@@ -5804,8 +5805,9 @@ static char *empm__peer_text(const empm__peer *p, int port, char *to, size_t n)
  *            generation is the word's. It must be compared: the owner may have
  *            taken that output already, and ended the record.
  *
- * A stream's record (HTTP/2) will have no descriptor: `fd` is free for the
- * index of its connection, and so are the flags of accepting and of the poller.
+ * A stream's record (HTTP/2) has no descriptor: `fd` is -1, its session leads
+ * to its connection, and a flag of accepting has another meaning there
+ * (>>h2-streams).
  *
  * Records live in slabs that are never unmapped and are named by 32-bit
  * indices; the listener alone makes and frees them.
@@ -48589,11 +48591,11 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
 
 /* ===========================================================================
  * HISTORY
- *   0.1.0  2026-11  the event-MPM engine and HTTP/1.1; HTTPS (TLS 1.2) by
- *          BearSSL; PHP-FPM and other FastCGI back ends; empm_suspend_fd();
- *          CrashLimit; locations with users, rates and CORS; sessions; uploads;
- *          JSON, cookies and events; files as a site needs them, or compiled
- *          in; tests without a socket
+ *   0.1.0  2026-11  the event-MPM engine, HTTP/1.1 and HTTP/2; WebSocket; HTTPS
+ *          (TLS 1.2) by BearSSL; PHP-FPM and other FastCGI back ends;
+ *          empm_suspend_fd(); CrashLimit; locations with users, rates and
+ *          CORS; sessions; uploads; JSON, cookies and events; files as a site
+ *          needs them, or compiled in; tests without a socket
  *
  * LICENCE: choose one.
  * ---------------------------------------------------------------------------
