@@ -8199,12 +8199,16 @@ static uint32_t empm__wings_chore_at(empm__engine *e)
     return at;
 }
 
-/* What falls due now and then and may wait for a disk. */
+/* Does the maintenance that is due. It may wait for a disk, and another thread
+ * may take the listener's role meanwhile, and sleep without knowing of what a
+ * chore makes due next: the listener then looks again. */
 static void empm__wings_chore(empm__engine *e)
 {
     const empm__wing *const *wing;
     EMPM__EACH_WING(wing, chore)
         (*wing)->chore(e);
+    if (empm__wings_chore_at(e) != EMPM__NEVER)
+        empm__poller_order(&e->poller, EMPM__ORDER_LOOK);
 }
 
 /* ---------------------------------------------------------------------------
