@@ -4532,7 +4532,6 @@ TEST(config, the_map_leads_to_what_there_is)
     char *text = slurp_path("eventmpm.h"), list[8192] = "";
     const char *at = strstr(text, "\n * To add something,"), *end, *p;
     size_t n = 0;
-    int i;
 
     end = at != NULL ? strstr(at, "calls go up") : NULL;
     if (!CHECK(end != NULL)) {
@@ -4548,7 +4547,7 @@ TEST(config, the_map_leads_to_what_there_is)
     EACH(lists, i) {
         char head[40];
         const char *from, *to = list + n;
-        int places = 0, tests = 0, k;
+        int places = 0, tests = 0;
         snprintf(head, sizeof head, "%s  ", lists[i].what);
         from = strstr(list, head);
         context("%s", lists[i].what);
@@ -11636,10 +11635,9 @@ SERVED_TLS(tls, suites_and_names_choose_the_certificate, NULL)
         { 0x009c, "localhost", 0 },            /* no forward secrecy */
         { 0xc009, "localhost", 0 }             /* CBC */
     };
-    int i;
     EACH(rows, i) {
         tls_client t;
-        context("row %d, suite %04x, %s", i, rows[i].suite, rows[i].name);
+        context("row %zu, suite %04x, %s", i, rows[i].suite, rows[i].name);
         tl_init(&t, f);
         if (rows[i].suite != 0)
             br_ssl_engine_set_suites(&t.ssl.eng, &rows[i].suite, 1);
@@ -11814,10 +11812,9 @@ SERVED_TLS(tls, strangers_are_told_why, NULL)
         { "\x16\x03\x01\0\x04\x01\x01\0\0", 9, 50 },     /* 64 KiB */
         { "\x01\x02\x03\x04\x05", 5, 10 }                /* noise */
     };
-    int i;
     EACH(rows, i) {
         client k = client_of(f);
-        context("row %d", i);
+        context("row %zu", i);
         cl_send(&k, rows[i].sent, rows[i].n);
         CHECK(cl_fill(&k, now_ms() + 3000) > 0);
         if (CHECK_INT(k.in.n, 7)) {
@@ -18042,7 +18039,7 @@ static int form_shown(empm_request *req, void *user)
                    part->data ? some : n > 0 ? (size_t)n : 0);
         empm_printf(req, "]");
         if (req->route->user->on_part != NULL &&
-            part->size != (char *)part->user - (char *)NULL)
+            (uintptr_t)part->size != (uintptr_t)part->user)
             return 500;
         if (empm_part_find(req, part->name) == NULL)
             return 500;
@@ -18485,7 +18482,7 @@ SERVED_WITH(forms, part_save, T_PLAIN,
     char *text, path[500], out[100];
     str s = STR_EMPTY;
     size_t len;
-    int old, i, n = 0;
+    int old, i;
 
     CHECK_INT(mkdir(g_save_dir, 0755), 0);
     snprintf(path, sizeof path, "%s/a", g_save_dir);
@@ -18502,7 +18499,7 @@ SERVED_WITH(forms, part_save, T_PLAIN,
         CHECK_INT(post_form(c, rows[k].path, s.p, s.n), 200);
         CHECK_INT(atoi(c->body.p), rows[k].result);
         if (rows[k].result == EMPM_ESYS)
-            n += CHECK(fx_log_has(f, "EMPM5804: empm_part_save: "));
+            CHECK(fx_log_has(f, "EMPM5804: empm_part_save: "));
         if (rows[k].result != 0)
             continue;
         text = slurp_path(path);
@@ -26425,7 +26422,7 @@ LIVE(files, siblings_come_and_go)
     CHECK_STR(c.body.p, "plain");
     write_file(gz, "coded", 5);
     set_mtime(gz, 1);                   /* however old it is */
-    for (t = now_ms(); now_ms() - t < PATIENCE; nap(20)) {
+    for (t = now_ms(); now_ms() - t < (uint64_t)PATIENCE; nap(20)) {
         cl_puts(&c, ask_gz);
         if (cl_reply(&c) == 200 && strcmp(c.body.p, "coded") == 0)
             break;
