@@ -883,8 +883,9 @@ typedef struct empm_config {
     int         h2_max_stream_errors;  /* faults of a client in a row, then its
                                           connection ends: 8; 0: no limit */
     int         h2_frame_budget;       /* frames that cost more than they bring;
-                                          100 more each second: 1000; 0: no
-                                          limit */
+                                          one more for each answer and each KiB
+                                          of a body, and 100 each second: 1000;
+                                          0: no limit */
     const char *session_secret_file;   /* a line of at least 32 bytes signs the
                                           sessions; those of up to three lines
                                           below it are believed, too. NULL: a
@@ -38705,6 +38706,7 @@ static unsigned char *empm__hpack_put(unsigned char *to, const char *name,
 #define EMPM__H2_FRAME_HEAD 9
 #define EMPM__H2_FRAME_MOST 16384u     /* of a payload: we announce no more */
 #define EMPM__H2_WINDOW_MOST 0x7fffffff
+#define EMPM__H2_ID_MOST 0x7fffffffu   /* of a stream */
 
 enum empm__h2_type {
     EMPM__H2_DATA, EMPM__H2_HEADERS, EMPM__H2_PRIORITY, EMPM__H2_RST_STREAM,
@@ -38725,7 +38727,8 @@ enum {                                 /* error codes, RFC 9113 7 */
     EMPM__H2_CANCEL, EMPM__H2_COMPRESSION_ERROR, EMPM__H2_CONNECT_ERROR,
     EMPM__H2_ENHANCE_YOUR_CALM, EMPM__H2_INADEQUATE_SECURITY,
     EMPM__H2_HTTP_1_1_REQUIRED,
-    EMPM__H2_OF_STREAM = 0x100         /* added: the stream alone ends */
+    EMPM__H2_OF_STREAM = 0x100,        /* added: the stream alone ends */
+    EMPM__H2_OF_SERVER = 0x200         /* ... and that is no client's fault */
 };
 
 typedef struct empm__h2_frame {
@@ -38835,7 +38838,8 @@ static int empm__h2_frame_strip(const empm__h2_frame *f,
 
 /* What the client has set, RFC 9113 6.5.2. */
 typedef struct empm__h2_settings {
-    uint32_t header_table;             /* of our encoder, which has none */
+    uint32_t header_table;             /* the least that our encoder, which has
+                                          none, was to have */
     uint32_t window;                   /* with which its streams begin */
     uint32_t frame;                    /* the largest that it takes */
     uint32_t headers;                  /* bytes of fields; UINT32_MAX: all */
@@ -38857,8 +38861,8 @@ static int empm__h2_settings_take(empm__h2_settings *s, const unsigned char *p,
     for (; n > 0; n -= 6, p += 6) {
         const uint32_t v = empm__h2_u32(p + 2);
         switch (p[0] << 8 | p[1]) {
-        case 1:
-            s->header_table = v;
+        case 1:                        /* RFC 7541 4.2: the least is told */
+            s->header_table = v < s->header_table ? v : s->header_table;
             break;
         case 2:                        /* ENABLE_PUSH: we never push */
         case 8:                        /* ENABLE_CONNECT_PROTOCOL */
@@ -39228,6 +39232,8 @@ typedef struct empm__h2 {              /* owner: the connection's */
     uint32_t        credit;
     uint32_t        peer_window, final;    /* final: GOAWAY has named it */
     int32_t         budget;            /* frames */
+    uint32_t        moved;             /* bytes of bodies that have not earned
+                                          anything so far */
     uint32_t        budget_ms;         /* when it has been filled */
     uint32_t        place_ms;          /* the deadline of the last release */
     uint32_t        drain_ms;          /* the second GOAWAY is due; or NEVER */
@@ -39240,6 +39246,7 @@ typedef struct empm__h2 {              /* owner: the connection's */
     uint8_t         begun;             /* 1: the preface is here; 2: SETTINGS */
     uint8_t         acked;             /* our SETTINGS */
     uint8_t         shrunk;            /* the next block tells: no table */
+    uint8_t         crumbs;            /* small frames of DATA; it wraps */
     uint8_t         ending;            /* nothing is read any more */
     uint8_t         gone;              /* ... nor sent */
     uint8_t         away;              /* GOAWAY: 1 the first, 2 the last one */
@@ -39586,6 +39593,17 @@ static void empm__h2_control(empm__worker *w, empm__h2 *h2, unsigned type,
         h2->gone = h2->ending = 1;
 }
 
+/* n bytes of bodies have passed, in either direction: each KiB earns a frame.
+ * So the credit that a download needs is paid for by the download. */
+static void empm__h2_earn(const empm__worker *w, empm__h2 *h2, uint32_t n)
+{
+    h2->moved += n;
+    h2->budget += (int32_t)(h2->moved / 1024);
+    h2->moved %= 1024;
+    if (h2->budget > w->cfg->h2_frame_budget)
+        h2->budget = w->cfg->h2_frame_budget;
+}
+
 static void empm__h2_put_u32(unsigned char *to, uint32_t v)
 {
     to[0] = (unsigned char)(v >> 24);
@@ -39603,15 +39621,17 @@ static void empm__h2_control_u32(empm__worker *w, empm__h2 *h2, unsigned type,
     empm__h2_control(w, h2, type, 0, stream, n, sizeof n);
 }
 
-/* Says which streams are served at most, and why no more. */
-static void empm__h2_goaway(empm__worker *w, empm__h2 *h2, uint32_t last,
+/* Says which streams are served at most, and why no more. `away` is 1 for a
+ * first GOAWAY, which names the highest stream that could be, and 2 for the
+ * last one. */
+static void empm__h2_goaway(empm__worker *w, empm__h2 *h2, int away,
                             unsigned code)
 {
     unsigned char n[8];
-    empm__h2_put_u32(n, last);
+    h2->away = (uint8_t)away;
+    h2->final = away == 1 ? EMPM__H2_ID_MOST : h2->last;
+    empm__h2_put_u32(n, h2->final);
     empm__h2_put_u32(n + 4, code);
-    h2->away = last == EMPM__H2_WINDOW_MOST ? 1 : 2;
-    h2->final = last;
     empm__h2_control(w, h2, EMPM__H2_GOAWAY, 0, 0, n, sizeof n);
 }
 
@@ -39842,6 +39862,9 @@ static int empm__h2_send_data(empm__worker *w, empm__h2_slot *slot)
     io->sent += n;
     slot->window -= (int32_t)n;
     h2->window -= (int32_t)n;
+    /* many clients answer each frame with credit, for both windows; that is
+     * paid for unless it was their window that has made it short */
+    empm__h2_earn(w, h2, (uint32_t)n + (n < most ? 2048u : 0u));
     return 1;
 }
 
@@ -39855,9 +39878,8 @@ static int empm__h2_send_data(empm__worker *w, empm__h2_slot *slot)
  * its turn, for a frame.
  * ------------------------------------------------------------------------- */
 
-/* Resets a stream. If it is open it is cut: held, it ends here unless a call of
- * its is owed; else it is told. `slot` NULL: it is not open. Errors of a client
- * are counted, whatever they are, until it lets a stream come to its end. */
+/* Cuts an open stream: held, it ends here unless a call of its is owed; else it
+ * is told. */
 static void empm__h2_cut(empm__worker *w, empm__h2_slot *slot)
 {
     const int held = slot->flags & EMPM__H2_HELD;
@@ -39886,13 +39908,17 @@ static void empm__h2_cut(empm__worker *w, empm__h2_slot *slot)
 
 static void empm__h2_fail(empm__worker *w, empm__h2 *h2, int code);
 
+/* Resets a stream, be it open or not. Errors of a client are counted, whatever
+ * they are, until it lets a stream come to its end; what the server has not had
+ * room for, EMPM__H2_OF_SERVER, is no error of a client. */
 static void empm__h2_reset(empm__worker *w, empm__h2 *h2, uint32_t id, int code)
 {
     empm__h2_slot *slot = empm__h2_find(h2, id);
-    empm__h2_control_u32(w, h2, EMPM__H2_RST_STREAM, id, (uint32_t)code);
+    empm__h2_control_u32(w, h2, EMPM__H2_RST_STREAM, id, (uint32_t)code & 0xff);
     if (slot != NULL)
         empm__h2_cut(w, slot);
-    if (code != EMPM__H2_NO_ERROR && code != EMPM__H2_INTERNAL_ERROR &&
+    if (!(code & EMPM__H2_OF_SERVER) && code != EMPM__H2_NO_ERROR &&
+        code != EMPM__H2_INTERNAL_ERROR &&
         ++h2->errors > w->cfg->h2_max_stream_errors &&
         w->cfg->h2_max_stream_errors > 0)
         empm__h2_fail(w, h2, EMPM__H2_ENHANCE_YOUR_CALM);
@@ -39906,7 +39932,7 @@ static void empm__h2_fail(empm__worker *w, empm__h2 *h2, int code)
     if (h2->ending)
         return;
     h2->ending = 1;
-    empm__h2_goaway(w, h2, h2->last, (unsigned)code);
+    empm__h2_goaway(w, h2, 2, (unsigned)code);
     if (empm__log_wanted(w->cfg, EMPM_LOG_INFO))
         empm__worker_log(w, EMPM_LOG_INFO, 5901, "HTTP/2: the connection ends "
                          "with GOAWAY, error %d", code);
@@ -40123,8 +40149,8 @@ static void empm__h2_charge(empm__worker *w, empm__h2 *h2, int cost)
         return;
     h2->budget -= cost;
     if (h2->budget < 0) {
-        const int32_t ms = empm__time_until(w->now_ms, h2->budget_ms);
-        const int64_t more = (int64_t)h2->budget + (int64_t)ms / 10;
+        const uint32_t ms = w->now_ms - h2->budget_ms;
+        const int64_t more = (int64_t)h2->budget + ms / 10;
         h2->budget = (int32_t)(more < most ? more : most);
         h2->budget_ms = w->now_ms;
         if (h2->budget < 0)
@@ -40284,15 +40310,14 @@ static int empm__h2_on_data(empm__worker *w, empm__h2 *h2,
     if ((int32_t)f->length > h2->unasked)
         return EMPM__H2_FLOW_CONTROL_ERROR;
     h2->unasked -= (int32_t)f->length;
-    h2->budget += (int32_t)(f->length / 1024);
-    if (h2->budget > w->cfg->h2_frame_budget)
-        h2->budget = w->cfg->h2_frame_budget;
-    if (f->length < 64 && !ends)
-        empm__h2_charge(w, h2, 1);
     code = empm__h2_frame_strip(f, &p, &n);
     empm__h2_credit(w, h2, f->length);
     if (code != 0)
         return code;
+    empm__h2_earn(w, h2, n);           /* padding earns nothing */
+    if (n < 64 && !ends)               /* of messages that small, 1,600 a
+                                          second are nothing odd */
+        empm__h2_charge(w, h2, n == 0 || ++h2->crumbs % 16 == 0);
     if (slot == NULL || (slot->flags & EMPM__H2_ENDED_IN)) {
         empm__h2_charge(w, h2, 1);
         return slot == NULL && (late || empm__h2_was_cut(h2, f->stream))
@@ -40332,14 +40357,20 @@ static void empm__h2_priority(empm__h2_slot *slot, const char *s, size_t n)
     }
 }
 
+/* As many streams of a connection as we have announced. */
+static uint32_t empm__h2_streams_most(const empm_config *cfg)
+{
+    return (uint32_t)empm__min((size_t)cfg->h2_max_session_streams,
+                               EMPM__H2_SLOTS);
+}
+
 /* A slot for a stream; NULL: as many as we have announced are open, or there is
- * no memory. */
+ * no record, or no memory. */
 static empm__h2_slot *empm__h2_slot_new(empm__worker *w, empm__h2 *h2)
 {
     empm__h2_slot *slot;
     uint32_t k;
-    if (h2->streams >= empm__min((size_t)w->cfg->h2_max_session_streams,
-                                 EMPM__H2_SLOTS))
+    if (h2->streams >= empm__h2_streams_most(w->cfg))
         return NULL;
     if (h2->slots == NULL && (h2->slots = empm__page_borrow(w)) == NULL)
         return NULL;
@@ -40395,9 +40426,11 @@ static int empm__h2_open(empm__worker *w, empm__h2 *h2, uint32_t id, int ends,
     const empm__peer *peer = empm__request_peer_of(w);
     const uint32_t priority = empm__head_find(h->head, h->text, "priority", 8,
                                               0);
+    const int refused = EMPM__H2_REFUSED_STREAM | EMPM__H2_OF_STREAM;
     empm_request *req;
     if (slot == NULL)
-        return EMPM__H2_REFUSED_STREAM | EMPM__H2_OF_STREAM;
+        return h2->streams >= empm__h2_streams_most(w->cfg)
+                   ? refused : refused | EMPM__H2_OF_SERVER;
     slot->session.of = empm__transport_of(h2->c)->drop != NULL
                            ? &empm__h2_secure : &empm__h2_plain;
     slot->h2 = h2;
@@ -40420,7 +40453,7 @@ static int empm__h2_open(empm__worker *w, empm__h2 *h2, uint32_t id, int ends,
     if (req == NULL || !empm__h2_head_move(req, h->head, h->text, h->at)) {
         w->index = mine;
         empm__h2_stream_free(w, slot, 1);
-        return EMPM__H2_REFUSED_STREAM | EMPM__H2_OF_STREAM;
+        return refused | EMPM__H2_OF_SERVER;
     }
     req->began_us = w->turn_us;
     if (!ends && req->head.length < 0)
@@ -40509,6 +40542,9 @@ static int empm__h2_on_block(empm__worker *w, empm__h2 *h2, char *scratch,
     if (h.bytes / 4 > (uint32_t)w->cfg->limit_request_head)
         return EMPM__H2_ENHANCE_YOUR_CALM;
     empm__h2_head_end(&h, ends);
+    if (slot != NULL ? slot->flags & EMPM__H2_CUT
+                     : id <= h2->last || h2->away == 2)
+        empm__h2_charge(w, h2, 1);     /* it was decoded for nothing */
     if (id <= h2->last && slot == NULL)
         return empm__h2_was_cut(h2, id) ? 0
                : empm__h2_was(h2, id) ? EMPM__H2_STREAM_CLOSED
@@ -40790,11 +40826,11 @@ static size_t empm__h2_consume(empm__worker *w, empm__h2 *h2, char *scratch,
                 code = empm__h2_on_frame(w, h2, scratch, &f,
                                          p + EMPM__H2_FRAME_HEAD);
             at += EMPM__H2_FRAME_HEAD + f.length;
+            if (h2->block_stream == 0) /* the next one has its own time */
+                h2->frame_ms = EMPM__NEVER;
         }
         if (code & EMPM__H2_OF_STREAM)
-            empm__h2_reset(w, h2, f.type == EMPM__H2_CONTINUATION
-                                      ? h2->last : f.stream,
-                           code & 0xff);
+            empm__h2_reset(w, h2, f.stream, code & ~EMPM__H2_OF_STREAM);
         else if (code != 0)
             empm__h2_fail(w, h2, code);
     }
@@ -41105,7 +41141,7 @@ static uint32_t empm__h2_watch(empm__worker *w, empm__h2 *h2)
     }
     if (h2->away == 1) {
         if (empm__time_is_late(h2->drain_ms, now))
-            empm__h2_goaway(w, h2, h2->last, EMPM__H2_NO_ERROR);
+            empm__h2_goaway(w, h2, 2, EMPM__H2_NO_ERROR);
         at = empm__time_earlier(at, h2->drain_ms);
     }
     if (h2->streams == 0) {
@@ -41114,7 +41150,7 @@ static uint32_t empm__h2_watch(empm__worker *w, empm__h2 *h2)
         if (h2->away == 2)
             h2->ending = 1;
         else if (empm__time_is_late(h2->idle_ms, now)) {
-            empm__h2_goaway(w, h2, h2->last, EMPM__H2_NO_ERROR);
+            empm__h2_goaway(w, h2, 2, EMPM__H2_NO_ERROR);
             h2->ending = 1;
         }
         at = empm__time_earlier(at, h2->idle_ms);
@@ -41132,9 +41168,9 @@ static void empm__h2_stop(empm__worker *w, empm__h2 *h2)
     if (h2->ending || h2->away == 2)
         return;
     if (empm__step_closes_idle(w))
-        empm__h2_goaway(w, h2, h2->last, EMPM__H2_NO_ERROR);
+        empm__h2_goaway(w, h2, 2, EMPM__H2_NO_ERROR);
     else if (h2->away == 0) {
-        empm__h2_goaway(w, h2, EMPM__H2_WINDOW_MOST, EMPM__H2_NO_ERROR);
+        empm__h2_goaway(w, h2, 1, EMPM__H2_NO_ERROR);
         empm__h2_control(w, h2, EMPM__H2_PING, 0, 0, ping, sizeof ping);
         h2->drain_ms = empm__time_after(empm__step_clock(w), 1000);
     }
@@ -41225,6 +41261,12 @@ static enum empm__state empm__h2_wait(empm__worker *w, empm__h2 *h2,
 {
     empm__conn *c = h2->c;
     const int blocked = h2->io.out != NULL && !h2->gone;
+    if (h2->gone && !(c->flags & EMPM__F_CLOSED)) {
+        empm__conn_close(c);           /* or poll() would tell of it again and
+                                          again, while its streams end */
+        c->fd = -1;
+        c->flags |= EMPM__F_CLOSED;
+    }
     if (h2->gone)                      /* it has done its part */
         empm__conn_clear(c, EMPM__STICKY);
     else if (blocked)
@@ -41267,6 +41309,8 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
         empm__h2_make_frames(w, h2);
         deadline = empm__h2_watch(w, h2);
         flushed = empm__h2_flush(w, h2);
+        if (h2->ending && empm__conn_noted(c, EMPM__READY_HUP))
+            h2->gone = 1;              /* nothing is read that would tell */
         if (h2->gone)
             empm__h2_cut_all(w, h2);
         left = empm__conn_noted(c, EMPM__READY_OUTBOX) ||
@@ -41328,8 +41372,7 @@ static void empm__h2_greet(empm__worker *w, empm__h2 *h2)
     const empm_config *cfg = w->cfg;
     unsigned char set[24];
     const uint32_t v[4][2] = {
-        { 3, (uint32_t)empm__min((size_t)cfg->h2_max_session_streams,
-                                 EMPM__H2_SLOTS) },
+        { 3, empm__h2_streams_most(cfg) },
         { 4, (uint32_t)cfg->h2_window_size },
         { 6, (uint32_t)cfg->limit_request_head },
         { 9, 1 }

@@ -32927,7 +32927,10 @@ SERVED(h2, floods, "Protocols h2c; ThreadsPerChild 2; H2FrameBudget 200; "
         { "10:0:0:00000001753d31", 900, "", "G11" },
         { "8:0:0:00000001", 900, "", "G11" },
         { "0:0:1:", 900, "1:4:1:" H2_ECHO, "G11" },
+        { "0:8:1:ff*ff.", 900, "1:4:1:" H2_ECHO, "G11" },
+        { "0:8:1:ff61*ff.", 9000, "1:4:1:" H2_ECHO, "G11" },
         { "9:0:1:", 20, "1:1:1:8286", "G11" },
+        { "1:5:1:" H2_ECHO, 900, "1:4:1:" H2_ECHO " 8:0:1:00000000", "G11" },
         { "4:0:0:*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6."
           "*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.*6.", 1, "", "G11" }
     };
@@ -32975,6 +32978,223 @@ SERVED(h2, resets, "Protocols h2c; ThreadsPerChild 2; H2FrameBudget 200; "
         str_free(&out);
         h2_listen(c, what, sizeof what, "G");
         CHECK(strstr(what, "G11") != NULL);
+    }
+}
+
+/* A client that gives back each 4 KB as it reads them, as Go's does, is not
+ * taken for one that floods: what we send earns what that costs. */
+SERVED(h2, credit_in_small_parts_is_no_flood,
+       "Protocols h2c; ThreadsPerChild 2; H2FrameBudget 200; " LONG_TIMES)
+{
+    unsigned char head[EMPM__H2_FRAME_HEAD], payload[16384];
+    size_t got = 0, paid = 0;
+    int away = 0, ended = 0;
+
+    h2_begin(c, "");
+    h2_send(c, 1, "GET", "/big?bytes=8000000", NULL, 0);
+    while (!ended && h2_take(c, head, sizeof head)) {
+        empm__h2_frame x;
+        str out = STR_EMPTY;
+        empm__h2_frame_read(&x, head);
+        if (x.length > sizeof payload || !h2_take(c, payload, x.length))
+            break;
+        away |= x.type == EMPM__H2_GOAWAY;
+        if (x.type != EMPM__H2_DATA)
+            continue;
+        got += x.length;
+        ended = x.flags & EMPM__H2_END_STREAM;
+        for (; got - paid >= 4096; paid += 4096)
+            h2_frames(&out, "8:0:0:00001000 8:0:1:00001000");
+        cl_send(c, out.p, out.n);
+        str_free(&out);
+    }
+    CHECK_INT(away, 0);
+    CHECK(ended);
+    CHECK_INT((int)got, 8000000);
+}
+
+/* Messages of some bytes each, a thousand in a second, are no flood either. */
+SERVED(h2, small_messages_are_no_flood,
+       "Protocols h2c; ThreadsPerChild 2; H2FrameBudget 200; " LONG_TIMES)
+{
+    str out = STR_EMPTY;
+    char what[400];
+    int k;
+
+    h2_begin(c, "1:4:1:" H2_ECHO);
+    for (k = 0; k < 1600; k++)
+        h2_frames(&out, "0:0:1:*14.");
+    h2_frames(&out, "0:1:1:");
+    cl_send(c, out.p, out.n);
+    str_free(&out);
+    h2_listen(c, what, sizeof what, "D1");
+    CHECK(strstr(what, "H1 D1:") != NULL && strchr(what, 'G') == NULL);
+}
+
+/* Each frame has its own time to become whole: a client that is in the middle
+ * of one whenever we look, since it sends on, is not late. */
+SERVED(h2, the_time_of_a_frame_ends_with_it,
+       "Protocols h2c; ThreadsPerChild 2; RequestReadTimeout header=1 body=60; "
+       "Timeout 60; KeepAliveTimeout 60")
+{
+    str out = STR_EMPTY;
+    char what[400];
+    uint64_t began;
+
+    h2_begin(c, "1:4:1:" H2_ECHO);
+    h2_frames(&out, "6:0:0:7900000000000000 0:0:1:61");
+    cl_send(c, out.p, 5);              /* a part of PING, */
+    nap(SCALED(50));
+    cl_send(c, out.p + 5, 17);         /* its rest, and a part of DATA */
+    out.n = 0;
+    h2_frames(&out, "0:0:1:61 0:0:1:61 0:1:1:62");
+    for (began = now_ms(); now_ms() - began < 1500; nap(SCALED(20)))
+        cl_send(c, out.p + 5, 10);
+    cl_send(c, out.p + 5, 25);
+    str_free(&out);
+    h2_listen(c, what, sizeof what, "E1");
+    CHECK(strchr(what, 'G') == NULL && strstr(what, "E1") != NULL);
+    /* ... and one that is not is */
+    h2_begin(c, "1:4:1:" H2_ECHO);
+    cl_send(c, "\0\0\010\6\0", 5);
+    h2_listen(c, what, sizeof what, "G");
+    CHECK_STR(what, "G11 ");
+}
+
+/* A fault in trailers of several frames ends their own stream, not the latest
+ * one. */
+SERVED(h2, trailers_in_parts_are_of_their_stream,
+       "Protocols h2c; ThreadsPerChild 2; " LONG_TIMES)
+{
+    char what[400];
+
+    h2_begin(c, "1:4:1:" H2_ECHO " 1:4:3:" H2_ECHO " 0:0:1:61 "
+                "1:1:1:0001410162 9:4:1: 0:1:3:62");
+    h2_listen(c, what, sizeof what, "E3");
+    CHECK(strstr(what, "R1:1") != NULL && strstr(what, "R3") == NULL);
+    CHECK(strstr(what, "D3:1") != NULL);
+}
+
+/* Where there are no records for streams it is not the client's fault: its
+ * connection stays, however many of its streams are refused. */
+SERVED(h2, a_shortage_is_no_fault_of_the_client,
+       "Protocols h2c; ThreadsPerChild 2; H2MaxStreams 4; " LONG_TIMES)
+{
+    client d = client_of(f);
+    char what[400];
+    str out = STR_EMPTY;
+
+    h2_begin(c, "1:4:1:" H2_ECHO " 1:4:3:" H2_ECHO " 1:4:5:" H2_ECHO
+                " 1:4:7:" H2_ECHO " 6:0:0:7a00000000000000");
+    h2_listen(c, what, sizeof what, NULL);
+    CHECK_STR(what, "P");
+    h2_begin(&d, "1:5:1:" H2_HELLO " 1:5:3:" H2_HELLO " 1:5:5:" H2_HELLO
+                 " 1:5:7:" H2_HELLO " 1:5:9:" H2_HELLO " 1:5:b:" H2_HELLO
+                 " 1:5:d:" H2_HELLO " 1:5:f:" H2_HELLO " 1:5:11:" H2_HELLO
+                 " 1:5:13:" H2_HELLO " 6:0:0:7a00000000000000");
+    h2_listen(&d, what, sizeof what, NULL);
+    CHECK_STR(what, "R1:7 R3:7 R5:7 R7:7 R9:7 R11:7 R13:7 R15:7 R17:7 R19:7 P");
+    h2_frames(&out, "0:1:1:61");
+    cl_send(c, out.p, out.n);
+    h2_listen(c, what, sizeof what, "E1");
+    out.n = 0;
+    h2_frames(&out, "1:5:15:" H2_HELLO);
+    cl_send(&d, out.p, out.n);
+    str_free(&out);
+    h2_listen(&d, what, sizeof what, "E21");
+    CHECK(strstr(what, "H21") != NULL);
+    cl_close(&d);
+}
+
+/* A table that is made small and large again within one frame has been small:
+ * the next block says so, or the client's decoder fails (RFC 7541 4.2). */
+SERVED(h2, a_table_that_was_small_is_told,
+       "Protocols h2c; ThreadsPerChild 2; " LONG_TIMES)
+{
+    static const char *const sets[] = {
+        "4:0:0:000100000000000100001000", "4:0:0:000100000000",
+        "4:0:0:000100001000", "4:0:0:00010000ffff000100000fff000100001000"
+    };
+
+    EACH(sets, i) {
+        unsigned char head[EMPM__H2_FRAME_HEAD], payload[16384];
+        empm__h2_frame x;
+        context("%s", sets[i]);
+        memset(&x, 0, sizeof x);
+        memset(payload, 0, sizeof payload);
+        h2_begin(c, sets[i]);
+        h2_send(c, 1, "GET", "/hello", NULL, 0);
+        while (x.type != EMPM__H2_HEADERS && h2_take(c, head, sizeof head)) {
+            empm__h2_frame_read(&x, head);
+            if (!CHECK(h2_take(c, payload, x.length)))
+                break;
+        }
+        CHECK_INT(payload[0], i == 2 ? 0x88 : 0x20);
+    }
+}
+
+/* The last number that a stream can have says nothing of a drain: it ends as
+ * others do, with two GOAWAYs. */
+SERVED_WITH(h2, a_drain_of_the_last_stream, T_PLAIN, fx_init(f),
+            "Protocols h2c; ThreadsPerChild 2; " LONG_TIMES)
+{
+    char what[4000];
+    str out = STR_EMPTY;
+
+    h2_begin(c, "1:4:7fffffff:" H2_ECHO);
+    h2_frames(&out, "6:0:0:7a00000000000000");
+    cl_send(c, out.p, out.n);
+    h2_listen(c, what, sizeof what, NULL);
+    empm_stop_graceful(f->s);
+    h2_listen(c, what, sizeof what, "G0");
+    nap(SCALED(1500));
+    out.n = 0;
+    h2_frames(&out, "6:0:0:7a00000000000000");
+    cl_send(c, out.p, out.n);
+    h2_listen(c, what, sizeof what, NULL);
+    CHECK_STR(what, "G0 P");
+    out.n = 0;
+    h2_frames(&out, "0:1:7fffffff:61");
+    cl_send(c, out.p, out.n);
+    str_free(&out);
+    h2_listen(c, what, sizeof what, NULL);
+    CHECK_STR(what, "H2147483647 D2147483647:1 E2147483647 X");
+    CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
+}
+
+/* A client that has been told of its error, and is gone, costs nothing while a
+ * handler of it still runs. */
+SERVED_WITH(h2, a_client_that_is_gone_costs_nothing, T_PLAIN, fx_init(f),
+            "Protocols h2c; ThreadsPerChild 3; " LONG_TIMES)
+{
+    int how;
+
+    for (how = 0; how < 4; how++) {
+        char what[400];
+        uint64_t used, began;
+        str out = STR_EMPTY;
+        context("%d", how);
+        set_int(&shm->gate, 0);
+        h2_begin(c, "");
+        h2_send(c, 1, "GET", "/gate", NULL, 0);
+        CHECK_SOON(get_int(&shm->at_gate) == 1, 3000);
+        h2_frames(&out, "6:0:1:0000000000000000");
+        if (how < 2) {
+            cl_send(c, out.p, out.n);
+            h2_listen(c, what, sizeof what, "G1");
+        }
+        str_free(&out);
+        if (how % 2 == 0)
+            cl_reset(c);
+        else
+            cl_close(c);
+        nap(SCALED(50));
+        used = cpu_us();
+        began = now_ms();
+        nap(400);
+        CHECK_IN(cpu_us() - used, 0, (now_ms() - began) * 1000u / 4);
+        set_int(&shm->gate, 1);
+        CHECK_SOON(get_int(&shm->at_gate) == 0, 3000);
     }
 }
 
