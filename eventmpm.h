@@ -6302,6 +6302,12 @@ static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
  *              every millisecond whether one that seemed to be quick is stuck;
  *              that worker does not count as running then. When there is
  *              nothing to run it sleeps without limit.
+ *   its pace   is slow, a look in eight milliseconds, while jobs go on and
+ *              hardly any of them calls a handler, as for large files: there
+ *              the looks would cost a tenth of the time. A worker that calls a
+ *              handler meanwhile leaves the running ones before, whatever the
+ *              credit is, so a handler that blocks delays others no more than
+ *              at the quick pace; a disk that blocks may, by ten milliseconds.
  *   a chore    is maintenance that may wait for a disk. When one is due, the
  *              listener ends its round, and the next worker runs it instead of
  *              a job; if the standby has been listening, it runs it itself.
@@ -6319,6 +6325,12 @@ typedef struct empm__sleeper {     /* a worker, as the queue sees it */
 enum { EMPM__NOBODY = -1, EMPM__STANDBY = -2 };      /* or a worker's number */
 #define EMPM__CHORE 0xfffffffeu    /* a job of the child's, no connection's */
 enum { EMPM__AWAKE, EMPM__DOZES, EMPM__SLEEPS };     /* the standby */
+
+/* How often it looks: each millisecond, or at the slow pace. A number between
+ * the two tells for how many looks no handler has been called on credit. */
+enum { EMPM__PACE_QUICK, EMPM__PACE_SLOW = 4 };
+#define EMPM__PACE_SLOW_MS 8
+#define EMPM__PACE_CALLS   2u      /* of handlers in such a time: still slow */
 
 #define EMPM__BACKLOG   8u         /* jobs per running worker that deserve one
                                       more, if there is a processor for it */
@@ -6340,6 +6352,9 @@ typedef struct empm__queue {
     uint32_t        listened;              /* `pushed` when a round ended */
     uint32_t        listened_at;           /* `popped` then */
     int             standby_state;
+    int             pace;               /* atomic: of its looks; the standby,
+                                           and workers up to SLOW */
+    uint32_t        calls;              /* that left as the pace was slow */
     empm__parker    standby;
     uint32_t        mark;               /* `pushed` at mark_at_us; listener */
     uint64_t        mark_at_us;
@@ -6553,6 +6568,24 @@ static void empm__queue_leave(empm__queue *q, uint32_t me)
     empm__queue_settle(q, q->running == 0 ? EMPM__SEARCHERS : 1);
 }
 
+/* Worker `me` is about to call what has been quick so far: it goes on counting
+ * as running if the standby will see within a millisecond or two that it is not
+ * quick. Returns 1 then; 0 if the worker has left the running ones instead. */
+static int empm__queue_call(empm__queue *q, uint32_t me)
+{
+    int pace = empm__load(&q->pace);
+    while (pace != EMPM__PACE_SLOW)
+        if (pace == EMPM__PACE_QUICK ||  /* else: no look comes between */
+            __atomic_compare_exchange_n(&q->pace, &pace, EMPM__PACE_QUICK, 0,
+                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            return 1;
+    pthread_mutex_lock(&q->lock);
+    q->calls++;
+    empm__queue_stop_running_locked(q, me);
+    empm__queue_settle(q, q->running == 0 ? EMPM__SEARCHERS : 1);
+    return 0;
+}
+
 /* Takes the chore that is pending. Returns 1 if there is one: the caller has to
  * run it. */
 static int empm__queue_chore_locked(empm__queue *q)
@@ -6597,7 +6630,8 @@ static uint32_t empm__queue_pop(empm__queue *q, uint32_t me,
             q->idle_top = me;
             q->idle_count++;
         }
-        empm__queue_settle(q, 1);
+        /* who only looks, as a job waits, is back before another awakes */
+        empm__queue_settle(q, listens && q->count == 1 ? 0 : 1);
         if (gate)
             open_gate(arg);
         if (done)
@@ -6622,6 +6656,47 @@ static void empm__queue_end_round_locked(empm__queue *q)
     q->listened_at = q->popped;
 }
 
+/* Those that count as running do not: one of them is stuck, all may be. A
+ * handler among them that runs on credit loses it. */
+static void empm__queue_stuck_locked(empm__queue *q)
+{
+    uint32_t i;
+    for (i = 0; i < q->nsleepers; i++) {
+        uint32_t *quick = empm__load(&q->sleepers[i].quick);
+        if (quick != NULL)
+            empm__store(quick, 0u);
+        empm__queue_stop_running_locked(q, i);
+    }
+}
+
+/* Has a worker called a handler on credit that has not come back? */
+static int empm__queue_on_credit_locked(const empm__queue *q)
+{
+    uint32_t i;
+    for (i = 0; i < q->nsleepers; i++)
+        if (empm__load(&q->sleepers[i].quick) != NULL)
+            return 1;
+    return 0;
+}
+
+/* Chooses the standby's pace at a look: since the last one `jobs` have begun. A
+ * worker may call a handler on credit at the same time: then either its store
+ * or ours fails. Returns 1 if the pace is slow. */
+static int empm__queue_pace_locked(empm__queue *q, uint32_t jobs)
+{
+    int was = empm__load(&q->pace), pace = was + 1;
+    const int few = q->listening == EMPM__NOBODY ? EMPM__PACE_SLOW_MS : 1;
+    if (was == EMPM__PACE_SLOW)      /* who works has few jobs: they are long */
+        pace = jobs >= (uint32_t)few && q->calls <= EMPM__PACE_CALLS
+                   ? was : EMPM__PACE_QUICK;
+    else if (pace == EMPM__PACE_SLOW && empm__queue_on_credit_locked(q))
+        pace = EMPM__PACE_QUICK;
+    q->calls = 0;
+    return __atomic_compare_exchange_n(&q->pace, &was, pace, 0,
+                                       __ATOMIC_RELAXED, __ATOMIC_RELAXED) &&
+           pace == EMPM__PACE_SLOW;
+}
+
 /* The standby's life, until the queue is closed. `listen` as above. */
 static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
                                  void *arg)
@@ -6629,10 +6704,11 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
     uint32_t most = 1, popped = 0;
     pthread_mutex_lock(&q->lock);
     while (!q->closed) {
-        int quiet, woken;
+        int quiet, slow, woken;
         if (q->listening == EMPM__NOBODY && empm__queue_all_gone_locked(q))
             empm__store(&q->listening, EMPM__STANDBY);
         if (q->listening == EMPM__STANDBY) {
+            empm__store(&q->pace, EMPM__PACE_QUICK);
             pthread_mutex_unlock(&q->lock);
             listen(arg);
             pthread_mutex_lock(&q->lock);
@@ -6640,21 +6716,17 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
         }
         /* in a busy server one tick after another is cheaper than waking us */
         quiet = q->listening != EMPM__NOBODY && q->popped == popped;
+        slow = empm__queue_pace_locked(q, q->popped - popped);
         popped = q->popped;
         q->standby_state = quiet ? EMPM__SLEEPS : EMPM__DOZES;
         empm__queue_settle(q, most);
         most = 1;
-        woken = empm__parker_park(&q->standby, quiet ? -1 : 1);
+        woken = empm__parker_park(&q->standby, quiet ? -1
+                                             : slow ? EMPM__PACE_SLOW_MS : 1);
         pthread_mutex_lock(&q->lock);
         q->standby_state = EMPM__AWAKE;
         if (!woken && q->popped == popped && q->listening == EMPM__NOBODY) {
-            uint32_t i;      /* the one that runs is stuck, others may be */
-            for (i = 0; i < q->nsleepers; i++) {
-                uint32_t *quick = empm__load(&q->sleepers[i].quick);
-                if (quick != NULL)
-                    empm__store(quick, 0u);
-                empm__queue_stop_running_locked(q, i);
-            }
+            empm__queue_stuck_locked(q);
             most = EMPM__SEARCHERS;
         }
     }
@@ -10864,8 +10936,9 @@ static int empm__listener_end_round(empm__engine *e, empm__batch *b)
 {
     empm__queue *q = &e->queue;
     uint32_t idle;
-    int old, close_gate = 0, give, given;
+    int old, close_gate = 0, give, given, looked;
     pthread_mutex_lock(&q->lock);
+    looked = q->count > 0 && b->count > 0;       /* see empm__queue_pop() */
     empm__listener_push_batch_locked(e, b);
     old = empm__listener_jobs_are_old_locked(e, b);
     idle = empm__queue_idle_locked(q);
@@ -10897,7 +10970,7 @@ static int empm__listener_end_round(empm__engine *e, empm__batch *b)
                                           !empm__queue_all_gone_locked(q)));
     if (given)
         empm__queue_end_round_locked(q);
-    empm__queue_settle(q, old ? 2 : 1);
+    empm__queue_settle(q, old || looked ? 2 : 1);
     return given;
 }
 
@@ -14628,6 +14701,8 @@ static void empm__turn_may_block(empm__worker *w, const empm__route *r)
 {
     if (empm__load(&r->quick) < EMPM__QUICK)
         empm__queue_leave(&w->engine->queue, w->number);
+    else
+        empm__queue_call(&w->engine->queue, w->number);
 }
 
 /* The same, where the function that is called has credit of its own: while it
@@ -14636,7 +14711,7 @@ static void empm__turn_call_begins(empm__worker *w, empm__route *r)
 {
     if (empm__load(&r->quick) < EMPM__QUICK)
         empm__queue_leave(&w->engine->queue, w->number);
-    else
+    else if (empm__queue_call(&w->engine->queue, w->number))
         empm__store(&w->engine->sleepers[w->number].quick, &r->quick);
 }
 

@@ -7285,6 +7285,7 @@ TEST(transport, one_that_does_all_it_may)
  *   STANDBY_NOT_WOKEN       QUEUE: the listener's end wakes the standby
  *   EMPTY_FIRST             QUEUE: listen when the batch is taken, not the
  *                           queue
+ *   LOOKS_LONG              QUEUE: who listens as a job waits only looks
  *   NO_TICK                 QUEUE: who is stuck does not count as running
  *   KICK_BEFORE_BOX         LINKS: into the box, then kick
  *   LOOK_THEN_CLEAR         LINKS: clear the kick, then look into the box
@@ -7388,6 +7389,7 @@ TEST(transport, one_that_does_all_it_may)
  *   FAIL safe -DQUEUE -DMUT_STANDBY_NOT_WOKEN
  *   FAIL safe -DQUEUE -DMUT_NO_TICK
  *   FAIL safe -DQUEUE -DMUT_EMPTY_FIRST
+ *   FAIL safe -DQUEUE -DMUT_LOOKS_LONG
  *   ok   safe -DLINKS -DLIVES=1
  *   ok   safe -DLINKS -DINPUTS=0
  *   FAIL safe -DLINKS -DLIVES=1 -DMUT_HASTE_FORGOTTEN
@@ -7996,7 +7998,7 @@ init
 byte events, came, queued, listening = STANDBY, state = T_AWAKE;
 byte idle, searching, running, stuck, ticks, early, batch, waited;
 bool popped, is_idle[STANDBY + 1], seeks[STANDBY + 1], runs[STANDBY + 1];
-bool woken[STANDBY + 1];
+bool woken[STANDBY + 1], looked;
 
 #define NO_ONE_RUNS (running + searching + idle == 0)
 
@@ -8027,12 +8029,14 @@ inline stop_running(who)
 
 inline round(me)                    /* empm__listener_run() */
 {
-    d_step { (events > 0 || (me != STANDBY && queued > 0)) ->
+    d_step { (events > 0 || (me != STANDBY && queued > 0 &&
+                             !ON(MUT_LOOKS_LONG))) ->
+        looked = queued > 0 && events > 0;
         queued = queued + events; events = 0; waited = 0;
         IF(me != STANDBY, seeks[me] = 1; searching++);
         IF(me != STANDBY || (!NO_ONE_RUNS && !ON(MUT_ROLE_KEPT)),
            batch = queued; listening = NOBODY);
-        unlock_queue(1) }
+        unlock_queue((looked -> 2 : 1)); looked = 0 }
 }
 
 proctype Worker(byte me)
@@ -8054,7 +8058,7 @@ look:
             :: else -> is_idle[me] = 1; idle++; got = 0
             fi
         fi;
-        unlock_queue(1) }
+        unlock_queue((got == 2 && queued == 1 -> 0 : 1)) }
     if
     :: got == 0 -> d_step { woken[me] -> woken[me] = 0 }
     :: got == 2 -> round(me)
@@ -9042,6 +9046,71 @@ TEST(queue, every_job_runs_once_and_the_queue_rests)
     empm__slab_free(&r->slab);
     pthread_mutex_destroy(&r->q.lock);
     free(r);
+}
+
+/* Makes a rig of two records, of which the first is in the queue. */
+static queue_rig *queue_make(uint32_t workers)
+{
+    queue_rig *r = (queue_rig *)calloc(1, sizeof *r);
+    uint32_t i;
+    empm__slab_init(&r->slab, 64, 0, 1);
+    empm__queue_init(&r->q, &r->slab, r->sleepers, workers, 2, &r->score);
+    for (i = 0; i < 2; i++)
+        empm__slab_borrow(&r->slab);
+    empm__queue_push(&r->q, 0);
+    return r;
+}
+
+static void queue_unmake(queue_rig *r)
+{
+    empm__slab_free(&r->slab);
+    pthread_mutex_destroy(&r->q.lock);
+    free(r);
+}
+
+/* The standby's looks: its pace is slow after four without a handler on credit,
+ * and as long as there are jobs and few handlers; then a handler that is called
+ * leaves the running ones at once. */
+TEST(queue, the_pace_is_slow_while_no_handler_is_called)
+{
+    queue_rig *r = queue_make(2);
+    empm__queue *q = &r->q;
+    uint32_t credit = 9;
+    int i;
+    CHECK_INT(empm__queue_pop(q, 0, queue_no_gate, queue_no_gate, NULL), 0);
+    empm__store(&q->listening, EMPM__NOBODY);
+    for (i = 0; i < 2; i++)
+        CHECK_INT(empm__queue_pace_locked(q, 1), 0);
+    CHECK_INT(empm__queue_call(q, 0), 1);        /* it counts from 0 again */
+    CHECK_INT(q->running, 1);
+    for (i = 0; i < 3; i++)
+        CHECK_INT(empm__queue_pace_locked(q, 1), 0);
+    empm__store(&r->sleepers[0].quick, &credit); /* a handler that is on its */
+    CHECK_INT(empm__queue_pace_locked(q, 1), 0); /* way is watched           */
+    empm__store(&r->sleepers[0].quick, (uint32_t *)NULL);
+    for (i = 0; i < 3; i++)
+        CHECK_INT(empm__queue_pace_locked(q, 1), 0);
+    CHECK_INT(empm__queue_pace_locked(q, 1), 1);
+    CHECK_INT(q->running, 1);
+    CHECK_INT(empm__queue_call(q, 0), 0);        /* whatever its credit */
+    CHECK_INT(q->running, 0);
+    CHECK_INT(empm__queue_pace_locked(q, 8), 1);
+    for (i = 0; i < 2; i++)
+        empm__queue_call(q, 0);
+    CHECK_INT(empm__queue_pace_locked(q, 8), 1);
+    for (i = 0; i < 3; i++)
+        empm__queue_call(q, 0);
+    CHECK_INT(empm__queue_pace_locked(q, 8), 0); /* too many of them */
+    CHECK_INT(empm__load(&q->pace), EMPM__PACE_QUICK);
+    for (i = 0; i < 4; i++)
+        empm__queue_pace_locked(q, 1);
+    CHECK_INT(empm__queue_pace_locked(q, 7), 0); /* jobs that take long */
+    for (i = 0; i < 4; i++)
+        empm__queue_pace_locked(q, 1);
+    empm__store(&q->listening, 1);
+    CHECK_INT(empm__queue_pace_locked(q, 1), 1); /* few, as few come */
+    CHECK_INT(empm__queue_pace_locked(q, 0), 0);
+    queue_unmake(r);
 }
 
 /* ---------------------------------------------------------------------------
