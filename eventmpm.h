@@ -2112,7 +2112,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   -- here ends the core --
  *   config-files config-sections answers proxy digest store rate cors auth
  *   sessions forms form-parts form-calls events events-streams
- *   links link-state upgrade
+ *   links links-sending link-state upgrade
  *   websocket-bytes websocket-frames groups bus websocket tls fields access
  *   files fastcgi h2 status wings
  *                                             wings, each of them closed
@@ -2356,11 +2356,12 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix events          news channel ear
  *   prefix events-streams  events
  *   prefix links           piece pieces parcel link links
+ *   prefix links-sending   piece link links
  *   prefix link-state      link do
  *   prefix upgrade         link links raw
  *   prefix websocket-bytes ws
  *   prefix websocket-frames ws
- *   prefix groups          groups group piece
+ *   prefix groups          groups group
  *   prefix bus             bus
  *   prefix websocket       ws link
  *   prefix tls-pem         tls
@@ -5802,9 +5803,13 @@ static char *empm__peer_text(const empm__peer *p, int port, char *to, size_t n)
  * the bit first, and looks second. So a kick that comes between its look and
  * its release makes the release fail.
  *
- *   kick     anybody who has left output: notes OUTBOX if the ticket's
- *            generation is the word's. It must be compared: the owner may have
- *            taken that output already, and ended the record.
+ *   kick     anybody who has left output: takes the record if it waits for
+ *            OUTBOX, else notes that, if the ticket's generation is the word's.
+ *            It must be compared: the owner may have taken that output already,
+ *            and ended the record. Whoever has taken one gives it to the queue.
+ *   direct   a sender whose output needs no owner: takes the record if it waits
+ *            for DIRECT, sends, and gives it back to wait as before. One that
+ *            has output left waits for neither, so nothing overtakes that.
  *
  * A stream's record (HTTP/2) has no descriptor: `fd` is -1, its session leads
  * to its connection, and a flag of accepting has another meaning there
@@ -5829,6 +5834,7 @@ enum {
     EMPM__READY_AUX_OUT = 1u << 11,
     EMPM__READY_AUX     = (1u << 10) | (1u << 11),
     EMPM__READY_OUTBOX  = 1u << 10,    /* others have left output for it */
+    EMPM__READY_DIRECT  = 1u << 11,    /* is never noted: others may send */
     EMPM__AUX_SHIFT     = 7,           /* from READY_IN, READY_OUT */
     EMPM__READY_ALL     = 0x1ffu << 3,
     EMPM__STICKY        = (1u << 5) | (1u << 6),
@@ -5990,7 +5996,7 @@ static int empm__conn_tell(empm__conn *c, uint32_t serial, uint32_t ready)
     return w & EMPM__OWNED ? 1 : 2;
 }
 
-/* The same for the suspension `serial`. */
+/* Notes RESUME for the suspension `serial`, and returns as _tell() does. */
 static int empm__conn_resume(empm__conn *c, uint32_t serial)
 {
     return empm__conn_tell(c, serial, EMPM__READY_RESUME);
@@ -25094,8 +25100,13 @@ static const empm__wing empm__events_wing = EMPM__WING_OFF(NULL);
  * struct and no page. Its owner reads, and hands the bytes to the link's kind;
  * anybody leaves output for it by its ticket, and never touches the socket.
  *
- *     any thread   piece --lock--> box, then kick
+ *     any thread   direct: --sendmsg()--> socket, if nothing is before it
+ *                  else: piece --lock--> box, then kick
  *     owner        box --lock--> out --sendmsg()--> socket --recv()--> take()
+ *
+ * A sender that finds the record waiting is its owner while it sends: no other
+ * thread is woken, and nothing is copied. What the socket does not take is left
+ * to a worker.
  *
  *   OPEN      reads, and takes what is sent
  *   CLOSING   has said that it closes, and reads until its peer says so, too
@@ -25191,7 +25202,10 @@ enum {
     EMPM__LINK_ASKED = 1,              /* a ping is out */
     EMPM__LINK_NAMED = 2,              /* a subprotocol follows the struct */
     EMPM__LINK_LEFT  = 4,              /* goodbye has been said */
-    EMPM__LINK_HASTE = 8               /* the wheel may look too late */
+    EMPM__LINK_HASTE = 8,              /* the wheel may look too late */
+    EMPM__LINK_AGAIN = 16,             /* its turn was over: nobody has it taken
+                                          since then */
+    EMPM__LINK_TAKEN = 32              /* by a sender: it counts as parked */
 };
 
 #define EMPM__GROUPS_BUCKETS 1024u
@@ -25207,6 +25221,8 @@ struct empm__links {
     empm_link     **slots;             /* lock: by index of the record */
     size_t          bytes;             /* fixed: of these */
     int64_t         queued;            /* atomic: of all links */
+    uint64_t        direct;            /* atomic: bytes that senders have sent
+                                          and no worker has counted yet */
     int64_t         count;             /* atomic: of links */
     uint32_t        bye_from_ms;       /* atomic: a drain has begun; or NEVER */
 };
@@ -25288,6 +25304,30 @@ static int empm__links_know(const empm__engine *e, empm_ticket ticket)
            (uint32_t)ticket < e->slab.limit;
 }
 
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
+ * >>links-sending -- from any thread to the socket of a link
+ *
+ * Output goes one of two ways. A sender that finds the record waiting, with
+ * nothing left to send, takes it, sends and gives it back (direct): no thread
+ * is woken, and nothing is copied. Any other leaves a piece in the box, then
+ * kicks: the record goes to the queue if it waits, else its owner is told.
+ *
+ *   waits, nothing left     direct; what the socket does not take is put in
+ *                           `out`, and the record goes to the queue
+ *   a worker has it         box; OUTBOX is noted, so its release fails
+ *   waits for room          box; nobody is woken: room is enough
+ *   TLS, poll(), its end    box; the queue, or the listener
+ *
+ * Nothing overtakes: direct is left to a record that waits for DIRECT, which
+ * one that has output left does not.
+ *
+ * runs on   any thread, until the flush, which is the owner's
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
 /* Takes out of the box what `p` replaces: a pong, since the latest one is an
  * answer to all pings before it (RFC 6455 5.5.3), or what is older of a group
  * of which only the latest counts. Returns these. */
@@ -25353,6 +25393,65 @@ static int empm__link_box_locked(empm__engine *e, empm_link *l, empm__piece *p,
     return EMPM_OK;
 }
 
+enum { EMPM__KICK_STALE, EMPM__KICK_OWNED, EMPM__KICK_WAITS, EMPM__KICK_TAKEN };
+
+/* Takes a record that waits for `ready`, if its serial is this one. If it does
+ * not wait for that, `ready` is noted when `note` says so: the word is written
+ * then in any case, so that its next owner sees what was left before. Returns
+ * KICK_TAKEN: it is ours, and *wanted is what it has waited for; KICK_OWNED,
+ * KICK_WAITS: it is not; KICK_STALE. With poll() none is taken, since it is in
+ * the poller's set. Any thread. */
+static int empm__link_reach(empm__conn *c, uint32_t serial, uint32_t ready,
+                            int note, uint32_t *wanted)
+{
+    uint32_t w = empm__load_acq(&c->word), n;
+    int taken;
+    do {
+        if ((w & EMPM__GEN_MASK) != serial << EMPM__GEN_SHIFT ||
+            empm__load(&c->serial) != serial)
+            return EMPM__KICK_STALE;
+        taken = EMPM__EPOLL && !(w & EMPM__OWNED) && (w & EMPM__WANT(ready));
+        n = note ? w | ready : w;
+        if (taken)
+            n = (n & ~((EMPM__READY_ALL & ~EMPM__STICKY) | EMPM__WANT_ALL)) |
+                EMPM__OWNED;
+        else if (!note)
+            return w & EMPM__OWNED ? EMPM__KICK_OWNED : EMPM__KICK_WAITS;
+        /* acquire: pairs with the release in empm__conn_give */
+    } while (!__atomic_compare_exchange_n(&c->word, &w, n, 1,
+                                          __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+    if (!taken)
+        return w & EMPM__OWNED ? EMPM__KICK_OWNED : EMPM__KICK_WAITS;
+    c->why = (uint16_t)(w & EMPM__READY_ALL);
+    *wanted = w & EMPM__WANT_ALL;
+    return EMPM__KICK_TAKEN;
+}
+
+/* A sender has the record of a link, and gives it to a worker. */
+static void empm__link_pass(empm__engine *e, empm__conn *c, uint32_t i)
+{
+    empm__link_of(c)->flags |= EMPM__LINK_TAKEN;
+    empm__queue_push(&e->queue, i);
+}
+
+/* Tells the owner of a link that something is in the box. Whoever waits for
+ * room in the socket looks there when there is some. *posted: the listener has
+ * to be woken. */
+static void empm__link_kick(empm__engine *e, empm_ticket ticket, int *posted)
+{
+    const uint32_t i = (uint32_t)ticket;
+    empm__conn *c = empm__slab_conn(&e->slab, i);
+    uint32_t wanted;
+    const int r = empm__link_reach(c, (uint32_t)(ticket >> 32),
+                                   EMPM__READY_OUTBOX, 1, &wanted);
+    if (r == EMPM__KICK_TAKEN)
+        empm__link_pass(e, c, i);
+    else if (!EMPM__EPOLL && r == EMPM__KICK_WAITS) {
+        empm__poller_post(&e->poller, i);
+        *posted = 1;
+    }
+}
+
 /* Leaves a piece for the link of a ticket, which is of that kind; it is the
  * caller's no more, whatever comes of it. NULL: there was no memory for it. Any
  * thread. Returns EMPM_OK, EMPM_EGONE, EMPM_EFULL or EMPM_ENOMEM; *posted: the
@@ -25377,12 +25476,8 @@ static int empm__link_leave(empm__engine *e, empm_ticket ticket, int kind,
         pthread_mutex_unlock(lock);
     }
     empm__pieces_free(spare);
-    if (lives && empm__conn_tell(empm__slab_conn(&e->slab, i),
-                                 (uint32_t)(ticket >> 32),
-                                 EMPM__READY_OUTBOX) == 2) {
-        empm__poller_post(&e->poller, i);
-        *posted = 1;
-    }
+    if (lives)
+        empm__link_kick(e, ticket, posted);
     return r;
 }
 
@@ -25395,6 +25490,122 @@ static int empm__link_put(empm__engine *e, empm_ticket ticket, int kind,
     if (posted)
         empm__poller_wake(&e->poller);
     return r;
+}
+
+/* --- direct --------------------------------------------------------------- */
+
+/* Output of a sender: bytes, or a parcel, of which they are a part. */
+typedef struct empm__output {
+    struct iovec  v[2];
+    int           n;                   /* of these */
+    empm__parcel *parcel;              /* or NULL */
+    uint32_t      group;               /* as that of a piece */
+} empm__output;
+
+/* Returns a piece of what is behind the first `sent` bytes; NULL: no memory. */
+static empm__piece *empm__piece_behind(const empm__output *out, size_t sent)
+{
+    const size_t h = out->v[0].iov_len, some = empm__min(sent, h);
+    empm__piece *p;
+    if (out->parcel == NULL)
+        return empm__piece_new(EMPM__PIECE_DATA,
+                               (const char *)out->v[0].iov_base + some,
+                               h - some, out->n < 2 ? NULL :
+                               (const char *)out->v[1].iov_base + (sent - some),
+                               out->n < 2 ? 0 : out->v[1].iov_len -
+                                                    (sent - some));
+    p = empm__piece_new(EMPM__PIECE_DATA, NULL, 0, NULL, 0);
+    if (p == NULL)
+        return NULL;
+    __atomic_add_fetch(&out->parcel->refs, 1u, __ATOMIC_RELAXED);
+    p->parcel = out->parcel;
+    p->group = out->group;
+    p->len = out->parcel->len;
+    p->sent = (uint32_t)sent;
+    return p;
+}
+
+/* Gives a record back that a sender has taken: it waits as before, unless
+ * something has come meanwhile. The wheel may have looked at it in between, and
+ * may look again a horizon from then: see empm__conn_release. */
+static void empm__link_give_back(empm__engine *e, empm__conn *c, uint32_t i,
+                                 uint32_t wanted)
+{
+    const uint32_t deadline = empm__load(&c->deadline_ms);
+    if ((c->why & ~(unsigned)EMPM__READY_OUT) != 0 ||
+        !empm__conn_give(c, wanted))
+        empm__link_pass(e, c, i);
+    else if (deadline != EMPM__NEVER &&
+             empm__time_until(deadline, empm__now_ms()) <
+                 (int32_t)e->horizon_ms) {
+        empm__poller_post(&e->poller, i);
+        empm__poller_wake(&e->poller);
+    }
+}
+
+/* The socket has taken `sent` bytes of so many, or has failed; we have the
+ * record. Returns as empm__link_direct(). */
+static int empm__link_direct_rest(empm__engine *e, empm__conn *c,
+                                  const empm__output *out, ssize_t sent,
+                                  uint32_t i)
+{
+    empm_link *l = empm__link_of(c);
+    empm__piece *p = NULL;
+    if (sent != EMPM__LOST)
+        p = empm__piece_behind(out, sent > 0 ? (size_t)sent : 0);
+    l->out = p;
+    if (p != NULL) {
+        __atomic_add_fetch(&l->queued, p->len - p->sent, __ATOMIC_RELAXED);
+        __atomic_add_fetch(&e->links->queued, empm__piece_cost(p),
+                           __ATOMIC_RELAXED);
+    } else
+        l->phase = EMPM__LINK_OVER;
+    empm__link_pass(e, c, i);
+    return p != NULL ? 1 : sent == EMPM__LOST ? EMPM_EGONE : EMPM_ENOMEM;
+}
+
+/* Sends to the link of a ticket, which is of that kind, if its record waits and
+ * nothing is before these bytes. Any thread. Returns 1: they are sent, or will
+ * be; 0: they have to be left for its owner; EMPM_EGONE or EMPM_ENOMEM: the
+ * link ends. */
+static int empm__link_direct(empm__engine *e, empm_ticket ticket, int kind,
+                             const empm__output *out)
+{
+    const uint32_t i = (uint32_t)ticket;
+    const size_t all = out->v[0].iov_len + (out->n > 1 ? out->v[1].iov_len : 0);
+    empm__conn *c;
+    empm_link *l;
+    int64_t wire = 0;
+    uint32_t wanted;
+    ssize_t sent;
+    if (!EMPM__EPOLL || !empm__links_know(e, ticket) ||
+        !empm__slab_has(&e->slab, i))
+        return 0;
+    c = empm__slab_conn(&e->slab, i);
+    if (empm__link_reach(c, (uint32_t)(ticket >> 32), EMPM__READY_DIRECT, 0,
+                         &wanted) != EMPM__KICK_TAKEN)
+        return 0;
+    l = empm__link_of(c);
+    if (l->kind != kind || empm__link_ends(l)) {
+        empm__link_give_back(e, c, i, wanted);
+        return 0;
+    }
+    sent = empm__socket_send(c, out->v, out->n, 0, &wire);
+    if (wire > 0)
+        __atomic_add_fetch(&e->links->direct, (uint64_t)wire, __ATOMIC_RELAXED);
+    if (sent < 0 || (size_t)sent < all)
+        return empm__link_direct_rest(e, c, out, sent, i);
+    empm__link_give_back(e, c, i, wanted);
+    return 1;
+}
+
+/* What senders have sent by themselves counts as this worker's. */
+static void empm__links_count_direct(empm__worker *w)
+{
+    uint64_t *direct = &w->engine->links->direct;
+    if (__atomic_load_n(direct, __ATOMIC_RELAXED) != 0)
+        empm__bump(&w->score->bytes,
+                   __atomic_exchange_n(direct, 0, __ATOMIC_RELAXED));
 }
 
 static empm_ticket empm__link_ticket(const empm_link *l)
@@ -25711,7 +25922,12 @@ static enum empm__state empm__link_park(empm__worker *w, empm__conn *c,
 {
     empm_link *l = empm__link_of(c);
     const uint32_t before = empm__load(&c->deadline_ms);
-    wait->want |= EMPM__WANT(EMPM__READY_OUTBOX | EMPM__READY_STOP);
+    wait->want |= EMPM__WANT(EMPM__READY_STOP);
+    if (writes == 0)                     /* else room in the socket is enough */
+        wait->want |= EMPM__WANT(EMPM__READY_OUTBOX);
+    if (writes == 0 && l->phase == EMPM__LINK_OPEN &&
+        empm__transport_of(c) == &empm__plain)
+        wait->want |= EMPM__WANT(EMPM__READY_DIRECT);
     if ((reads != 0 && empm__step_wait(w, c, wait, reads, at_ms) < 0) ||
         (writes != 0 && empm__step_wait(w, c, wait, writes, at_ms) < 0))
         return EMPM__CLOSED;
@@ -25753,6 +25969,7 @@ static enum empm__state empm__do_upgraded(empm__worker *w, empm__conn *c,
             if (r != EMPM__TURN_OVER && !empm__turn_is_over(w))
                 continue;
             wait->turn_over = 1;
+            l->flags |= EMPM__LINK_AGAIN;
             return EMPM__UPGRADED;
         }
         at = empm__link_times(w, c, l, r == EMPM__BLOCKED, empm__step_clock(w));
@@ -25767,7 +25984,12 @@ static void empm__link_taken(empm__worker *w, empm__conn *c)
 {
     empm_link *l = empm__link_of(c);
     l->w = w;
-    l->flags &= (uint8_t)~EMPM__LINK_HASTE;
+    if (!(l->flags & EMPM__LINK_AGAIN))  /* it has waited: it was posted then */
+        l->flags &= (uint8_t)~EMPM__LINK_HASTE;
+    if (l->flags & EMPM__LINK_TAKEN)     /* senders have no score */
+        empm__bump(&w->score->parked[c->state], (uint32_t)-1);
+    l->flags &= (uint8_t)~(EMPM__LINK_AGAIN | EMPM__LINK_TAKEN);
+    empm__links_count_direct(w);
     empm__store(&w->score->route, l->route->key);
 }
 
@@ -26074,10 +26296,19 @@ EMPM_API empm_server *empm_link_server(const empm_link *link)
 EMPM_API int empm_link_send(empm_server *s, empm_ticket ticket,
                             const void *data, size_t len)
 {
+    empm__output out;
+    int r;
     if (len >= EMPM__PIECE_MOST)
         return EMPM_EFULL;
     if (data == NULL && len > 0)
         return EMPM_EINVAL;
+    memset(&out, 0, sizeof out);
+    out.v[0].iov_base = (void *)(uintptr_t)data;
+    out.v[0].iov_len = len;
+    out.n = 1;
+    r = len > 0 ? empm__link_direct(&s->engine, ticket, EMPM__RAW, &out) : 0;
+    if (r != 0)
+        return r > 0 ? EMPM_OK : r;
     return empm__link_put(&s->engine, ticket, EMPM__RAW,
                           empm__piece_new(EMPM__PIECE_DATA, NULL, 0, data,
                                           len));
@@ -26873,16 +27104,26 @@ static long empm__groups_tickets(empm__links *all, const char *name,
     return (long)i;
 }
 
-/* Returns a piece of a parcel, or NULL: no memory. */
-static empm__piece *empm__piece_of(empm__parcel *parcel)
+/* Sends to one member. Returns EMPM_OK or EMPM_ENOMEM; *posted as
+ * empm__link_leave() has it. */
+static int empm__groups_send_one(empm__engine *e, const char *name,
+                                 const empm__output *out, int policy,
+                                 empm_ticket ticket, int *posted)
 {
-    empm__piece *p = empm__piece_new(EMPM__PIECE_DATA, NULL, 0, NULL, 0);
-    if (p == NULL)
-        return NULL;
-    __atomic_add_fetch(&parcel->refs, 1u, __ATOMIC_RELAXED);
-    p->parcel = parcel;
-    p->len = parcel->len;
-    return p;
+    int r = empm__link_direct(e, ticket, EMPM__WS, out);
+    if (r != 0)
+        return r == EMPM_ENOMEM ? r : EMPM_OK;
+    r = empm__link_leave(e, ticket, EMPM__WS, empm__piece_behind(out, 0),
+                         posted);
+    if (r == EMPM_EFULL && policy == EMPM_WS_CLOSE) {
+        empm__engine_log(e, EMPM_LOG_INFO, 6005, "a WebSocket is too slow for "
+                         "WebSocketQueue of %lld in group %.100s: closed with "
+                         "1013", (long long)e->cfg->websocket_queue_bytes,
+                         name);
+        empm__link_leave(e, ticket, EMPM__WS,
+                         empm__ws_close_frame(1013, NULL, 0), posted);
+    }
+    return r == EMPM_ENOMEM ? r : EMPM_OK;
 }
 
 /* Sends a frame to those of a group that are here. Returns EMPM_OK or
@@ -26894,23 +27135,18 @@ static int empm__groups_send(empm__engine *e, const char *name,
     empm_ticket *tickets;
     const long n = empm__groups_tickets(e->links, name, hash, &tickets);
     int posted = 0, r = n < 0 ? EMPM_ENOMEM : EMPM_OK;
+    empm__output out;
     long i;
+    memset(&out, 0, sizeof out);
+    out.v[0].iov_base = parcel + 1;
+    out.v[0].iov_len = parcel->len;
+    out.n = 1;
+    out.parcel = parcel;
+    out.group = policy == EMPM_WS_LATEST ? hash : 0;
     for (i = 0; i < n; i++) {
-        empm__piece *p = empm__piece_of(parcel);
-        int got;
-        if (p != NULL && policy == EMPM_WS_LATEST)
-            p->group = hash;
-        got = empm__link_leave(e, tickets[i], EMPM__WS, p, &posted);
-        if (got == EMPM_ENOMEM)
-            r = got;
-        if (got == EMPM_EFULL && policy == EMPM_WS_CLOSE) {
-            empm__engine_log(e, EMPM_LOG_INFO, 6005, "a WebSocket is too slow "
-                             "for WebSocketQueue of %lld in group %.100s: "
-                             "closed with 1013",
-                             (long long)e->cfg->websocket_queue_bytes, name);
-            empm__link_leave(e, tickets[i], EMPM__WS,
-                             empm__ws_close_frame(1013, NULL, 0), &posted);
-        }
+        const int got = empm__groups_send_one(e, name, &out, policy, tickets[i],
+                                              &posted);
+        r = got < 0 ? got : r;
         if (posted && (i % EMPM__GROUPS_WAKE == 0 || i + 1 == n)) {
             empm__poller_wake(&e->poller);
             posted = 0;
@@ -27472,6 +27708,9 @@ EMPM_API const char *empm_ws_client(const empm_ws *ws, char *buf, size_t n)
 EMPM_API int empm_ws_send(empm_server *s, empm_ticket ticket, int type,
                           const void *data, size_t len)
 {
+    unsigned char head[10];
+    empm__output out;
+    int r;
     if ((type != EMPM_WS_TEXT && type != EMPM_WS_BINARY) ||
         (data == NULL && len > 0) ||
         (type == EMPM_WS_TEXT &&
@@ -27479,6 +27718,14 @@ EMPM_API int empm_ws_send(empm_server *s, empm_ticket ticket, int type,
         return EMPM_EINVAL;
     if (len >= EMPM__PIECE_MOST)
         return EMPM_EFULL;
+    memset(&out, 0, sizeof out);
+    out.v[0].iov_base = head;
+    out.v[0].iov_len = empm__ws_head_write(head, type, len);
+    out.v[1].iov_base = (void *)(uintptr_t)data;
+    out.v[1].iov_len = len;
+    out.n = len > 0 ? 2 : 1;
+    if ((r = empm__link_direct(&s->engine, ticket, EMPM__WS, &out)) != 0)
+        return r > 0 ? EMPM_OK : r;
     return empm__link_put(&s->engine, ticket, EMPM__WS,
                           empm__ws_frame(EMPM__PIECE_DATA, type, data, len));
 }

@@ -33,8 +33,9 @@
  *   of listener                                    in load
  *   of notes                                       in request
  *   of protocol                                    in response
- *   of links link-state upgrade websocket-bytes    in websocket
- *   of websocket-frames groups bus                 in websocket
+ *   of links links-sending link-state upgrade      in websocket
+ *   of websocket-bytes websocket-frames            in websocket
+ *   of groups bus                                  in websocket
  *   of reading                                     in time
  *   of reading-body                                in body
  *   of handling                                    in suspend
@@ -7291,9 +7292,14 @@ TEST(transport, one_that_does_all_it_may)
  *   LOOK_THEN_CLEAR         LINKS: clear the kick, then look into the box
  *   RELEASE_IGNORES_BOX     LINKS: a kick makes the release fail
  *   KICK_NO_GEN             LINKS: a kick compares the generation
- *   PUSH_KEEPS              LINKS: a sender that takes a record with input
- *                           noted gives it to a turn, which reads
- *   HASTE_FORGOTTEN         LINKS: ... also if its first release has failed
+ *   TAKEN_BLOCKED           LINKS: none is taken that has output left
+ *   GIVEN_BACK_DEAF         LINKS: a sender gives it back to wait for all that
+ *                           it has waited for
+ *   GIVEN_BACK_LATE         LINKS: ... and posts it if its time is near
+ *   DIRECT_FORGETS          LINKS: ... unless something has come meanwhile
+ *   REST_NOT_PASSED         LINKS: what the socket does not take is for a turn
+ *   HASTE_FORGOTTEN         LINKS: whoever posts an earlier deadline does so
+ *                           also if the turn was over in between
  *   TAKEN_NOT_POSTED        LINKS: whom a sender has taken keeps its place on
  *                           the wheel: an earlier deadline is posted
  *   ROLE_KEPT               QUEUE: the standby leaves the role to who is back
@@ -7397,7 +7403,11 @@ TEST(transport, one_that_does_all_it_may)
  *   FAIL safe -DLINKS -DLIVES=1 -DMUT_LOOK_THEN_CLEAR
  *   FAIL safe -DLINKS -DLIVES=1 -DMUT_RELEASE_IGNORES_BOX
  *   FAIL safe -DLINKS -DINPUTS=0 -DMUT_KICK_NO_GEN
- *   FAIL safe -DLINKS -DLIVES=1 -DMUT_PUSH_KEEPS
+ *   FAIL safe -DLINKS -DLIVES=1 -DMUT_TAKEN_BLOCKED
+ *   FAIL safe -DLINKS -DLIVES=1 -DMUT_GIVEN_BACK_DEAF
+ *   FAIL safe -DLINKS -DLIVES=1 -DMUT_GIVEN_BACK_LATE
+ *   FAIL safe -DLINKS -DLIVES=1 -DMUT_DIRECT_FORGETS
+ *   FAIL safe -DLINKS -DLIVES=1 -DMUT_REST_NOT_PASSED
  *   FAIL safe -DLINKS -DLIVES=1 -DMUT_TAKEN_NOT_POSTED
  *   FAIL safe -DQUEUE -DMUT_ROLE_KEPT
  *   ok   safe -DMOVE -DREQS=2
@@ -8132,16 +8142,21 @@ init
 }
 #elif defined(LINKS)
 /* --------------------------------------------------------------------------
- * Output that others leave for a connection.  A model of >>links: one record
- * of LIVES lives, a link in each; two workers, of which the first sends SENDS
+ * Output that others have for a connection.  A model of >>links: one record of
+ * LIVES lives, a link in each; two workers, of which the first sends SENDS
  * pieces as it has time, a thread that sends as many; the listener; the world,
  * by which INPUTS arrive, and which takes what was sent.
  *
+ * A sender takes the record if it waits and has nothing left to send: then it
+ * sends itself, and gives the record back. Else it puts its piece into the box,
+ * and kicks: takes the record for the queue, or notes.
+ *
  *   L1  one owner               own changes hands only as asserted
- *   L2  nothing is left behind  quiet: the box is empty
+ *   L2  nothing is left behind  quiet: the box is empty, and all is sent
  *   L3  a kick of an earlier life touches nothing
  *   L4  no input is forgotten   quiet: it is unread only while output waits
  *   L5  the wheel looks in time quiet: place <= deadline
+ *   L6  nothing overtakes       a sender sends only if nothing is left
  *
  * Deadlines: 0 is sooner than the horizon, 1 the horizon, 2 far.
  * -------------------------------------------------------------------------- */
@@ -8155,12 +8170,15 @@ init
 #define LIVES 2
 #endif
 #define NOBODY 0
-#define QUEUED 3
-#define FREED  4
+#define SENDER 3                    /* the thread; 1 and 2 are workers */
+#define QUEUED 4
+#define FREED  5
 
-bool owned, in, box_bit, out, want_in, want_out, stuck, slot, posted, hastes;
+bool owned, in, box_bit, out, want_in, want_out, want_box, stuck, rest, slot;
+bool posted, hastes;
 bit life;
-byte own = FREED, box, unread, lives, fulls, place, due, sends1, sends2, ins;
+byte own = FREED, box, unread, lives, fulls, place, due, ins, overs;
+byte sends[4];
 bool in_edge, out_edge;
 chan q = [1] of { byte };
 
@@ -8168,20 +8186,17 @@ inline enqueue() { assert(own != QUEUED && own != FREED); own = QUEUED; q!0 }
 
 inline forget() { in = 0; box_bit = 0; out = 0; hastes = 0 }   /* a take does */
 
-inline kick(me, takes)          /* one CAS; `got`: it is ours, with its bits */
+inline kick(me)                 /* one CAS: takes, or notes */
 {
     d_step {
-        got = 0; had_in = 0;
+        got = 0;
         if
         :: g != life && !ON(MUT_KICK_NO_GEN) -> skip
         :: else ->
             assert(g == life);                                       /* L3 */
             if
-            :: takes && !owned && own == NOBODY ->
-                owned = 1; own = me; had_in = in || !want_in; forget(); got = 1
-            :: else ->
-                box_bit = 1;
-                IF(!owned, posted = 1)
+            :: !owned && want_box -> owned = 1; own = me; forget(); got = 1
+            :: else -> box_bit = 1
             fi
         fi
     }
@@ -8189,7 +8204,46 @@ inline kick(me, takes)          /* one CAS; `got`: it is ours, with its bits */
 
 inline put()                    /* under the lock */
 {
-    d_step { ok = slot; g = life; IF(slot, box++) }
+    d_step { ok = slot && g == life; IF(ok, box++) }
+}
+
+inline send(me)
+{
+    g = life;                   /* a ticket, which may be old from here on */
+    d_step {                    /* one CAS: takes, or does nothing */
+        got = 0;
+        IF(!owned && want_box && (g == life || ON(MUT_KICK_NO_GEN)),
+           assert(g == life && own == NOBODY);                       /* L3 */
+           was_in = want_in && !ON(MUT_GIVEN_BACK_DEAF);
+           owned = 1; own = me; forget(); got = 1)
+    };
+    if
+    :: got ->
+        assert(!rest);                                               /* L6 */
+        if
+        :: fulls < 1 -> d_step { fulls++; stuck = 1; rest = 1 };
+            IF(ON(MUT_REST_NOT_PASSED), goto back);
+            enqueue()
+        :: skip ->
+back:       skip; d_step {      /* given back */
+                want_in = was_in;
+                gave = ON(MUT_DIRECT_FORGETS) || !((in && want_in) || box_bit);
+                IF(gave, owned = 0; own = NOBODY);
+                ok = due == 0 && !ON(MUT_GIVEN_BACK_LATE)
+            };
+            if
+            :: !gave -> enqueue()
+            :: gave && ok -> posted = 1
+            :: else
+            fi
+        fi
+    :: else ->
+        if
+        :: ON(MUT_KICK_BEFORE_BOX) -> kick(me); put()
+        :: else -> put(); if :: ok -> kick(me) :: else fi
+        fi;
+        if :: got -> enqueue() :: else fi
+    fi
 }
 
 inline give(me)                 /* release; fails if what it wants is noted */
@@ -8197,10 +8251,11 @@ inline give(me)                 /* release; fails if what it wants is noted */
     d_step {
         old = due;
         want_in = !was; want_out = was;
-        due = (was -> 0 + late : 2 - late);
+        want_box = !was || ON(MUT_TAKEN_BLOCKED);
+        due = (was -> 0 : late);
         if
         :: (in && want_in) || (out && want_out) ||
-           (box_bit && !ON(MUT_RELEASE_IGNORES_BOX)) -> gave = 0
+           (box_bit && want_box && !ON(MUT_RELEASE_IGNORES_BOX)) -> gave = 0
         :: else -> owned = 0; own = NOBODY; gave = 1
         fi;
         hastes = hastes || due < old;
@@ -8213,40 +8268,25 @@ inline flush()
 {
     IF(!ON(MUT_LOOK_THEN_CLEAR), box_bit = 0);
     out = 0;
-    d_step { was = stuck; IF(!was, box = 0) };
+    d_step { was = stuck; IF(!was, box = 0; rest = 0) };
     IF(ON(MUT_LOOK_THEN_CLEAR), box_bit = 0);
     if
-    :: !was && fulls < 1 -> d_step { fulls++; stuck = 1; was = 1 }
+    :: !was && fulls < 1 -> d_step { fulls++; stuck = 1; was = 1; rest = 1 }
     :: skip
     fi
 }
 
 proctype Worker(byte me)
 {
-    byte x, old; bool got, had_in, ok, gave, was, late; bit g;
+    byte x, old, late; bool got, was_in, ok, gave, was; bit g;
 loop:
-    skip; d_step { x = 0; old = 0; got = 0; had_in = 0; ok = 0; gave = 0;
+    skip; d_step { x = 0; old = 0; got = 0; was_in = 0; ok = 0; gave = 0;
              was = 0; late = 0; g = 0 }
 end:
     if
-    :: q?x -> assert(owned && own == QUEUED); own = me;
-        IF(ON(MUT_HASTE_FORGOTTEN), hastes = 0); goto turn
-    :: me == 1 && sends1 < SENDS -> sends1++
+    :: q?x -> assert(owned && own == QUEUED); own = me
+    :: me == 1 && sends[me] < SENDS -> sends[me]++; send(me); goto loop
     fi;
-    if                          /* a callback of another connection sends */
-    :: ON(MUT_KICK_BEFORE_BOX) -> g = life; kick(me, 0); put()
-    :: else -> put(); if :: ok -> kick(me, 1) :: else -> goto loop fi
-    fi;
-    if :: got -> skip :: else -> goto loop fi;
-    if                          /* input, or one that was left: for a turn */
-    :: had_in && !ON(MUT_PUSH_KEEPS) -> enqueue(); goto loop
-    :: else
-    fi;
-    flush();
-    if :: late = 0 :: late = 1 fi;
-    give(me);
-    if :: !gave -> enqueue() :: else fi;
-    goto loop;
 turn:
     flush();
     if
@@ -8258,22 +8298,29 @@ turn:
         d_step { slot = 0; box = 0 };
         d_step { life = 1 - life; lives++ };
         d_step { slot = 1; stuck = 0; in = 0; out = 0; box_bit = 0; unread = 0;
-                 in_edge = 0; out_edge = 0 };
+                 rest = 0; in_edge = 0; out_edge = 0 };
         goto turn
     :: skip
     fi;
     if :: late = 0 :: late = 1 fi;
     give(me);
-    if :: gave -> goto loop :: else -> goto turn fi
+    if
+    :: gave -> goto loop
+    :: !gave && overs < 1 ->    /* the turn is over: others, then it again */
+        overs++;
+        IF(ON(MUT_HASTE_FORGOTTEN), hastes = 0);
+        enqueue(); goto loop
+    :: !gave -> goto turn
+    fi
 }
 
 proctype Thread()
 {
-    bool got, had_in, ok; bit g;
+    bool got, was_in, ok, gave; bit g;
 end:
     do
-    :: sends2 < SENDS -> sends2++; put();
-        IF(ok, kick(0, 0)); d_step { got = 0; had_in = 0; ok = 0; g = 0 }
+    :: sends[SENDER] < SENDS -> sends[SENDER]++; send(SENDER);
+        d_step { got = 0; was_in = 0; ok = 0; gave = 0; g = 0 }
     od
 }
 
@@ -8293,33 +8340,26 @@ end:
             forget(); enqueue()
         :: else -> out = 1
         fi }
-    :: posted -> d_step { posted = 0;
-        IF(due < place, place = due);
-        if
-        :: !owned && box_bit -> owned = 1; place = (place > 1 -> 1 : place);
-            forget(); enqueue()
-        :: else
-        fi }
+    :: posted -> d_step { posted = 0; IF(due < place, place = due) }
+    :: place == 0 && owned -> place = 1     /* it is due, and looked at again */
     od
 }
 
 init
 {
     atomic {
-        d_step { slot = 1; own = NOBODY; want_in = 1; due = 2; place = 2 };
+        d_step { slot = 1; own = NOBODY; want_in = 1; want_box = 1; due = 2;
+                 place = 2 };
         run Worker(1); run Worker(2); run Thread(); run Listener()
     };
     do
     :: ins < INPUTS -> atomic { ins++; unread++; in_edge = 1 }
     :: stuck -> atomic { stuck = 0; out_edge = 1 }
     :: timeout ->               /* all is quiet */
-        assert(!owned && own == NOBODY && box == 0);                 /* L2 */
-        assert(unread == 0 || stuck);                                 /* L4 */
+        assert(!owned && own == NOBODY && box == 0 && !rest);        /* L2 */
+        assert(unread == 0);                                         /* L4 */
         assert(place <= due);                                        /* L5 */
-        if
-        :: stuck -> skip
-        :: else -> break
-        fi
+        break
     od
 }
 #else
@@ -15747,6 +15787,8 @@ SERVED_EVENTS(threads_speak_at_once, T_PLAIN, "EventQueue 1048576")
 #define WS_HEAD "Host: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" \
                 "Sec-WebSocket-Version: 13\r\n" WS_KEY
 
+static empm_ticket g_ws;                 /* of the last socket here */
+
 /* rc[0]: on_open - on_close; rc[1]: the last code; rc[2]: closes */
 static int ws_open_ok(empm_request *req, empm_ws *ws, void *user)
 {
@@ -15757,6 +15799,7 @@ static int ws_open_ok(empm_request *req, empm_ws *ws, void *user)
     if (status != NULL)
         return atoi(status);
     add_int(&shm->rc[0], 1);
+    __atomic_store_n(&g_ws, empm_ws_ticket(ws), __ATOMIC_RELAXED);
     if (empm_query(req, "join") != NULL &&
         empm_ws_join(ws, empm_query(req, "join")) != EMPM_OK)
         return 503;
@@ -15795,8 +15838,10 @@ static void ws_said(empm_ws *ws, int type, const char *data, size_t len,
                      ? empm_ws_protocol(ws) : "none",
                      strlen(empm_ws_protocol(ws) != NULL ? empm_ws_protocol(ws)
                                                          : "none"));
-    else if (len == 5 && memcmp(data, "sleep", 5) == 0)
+    else if (len == 5 && memcmp(data, "sleep", 5) == 0) {
+        set_int(&shm->rc[5], 1);
         nap(100);
+    }
     else if (len > 4 && memcmp(data, "all:", 4) == 0)
         empm_ws_publish(s, "room", type, data + 4, len - 4, EMPM_WS_CLOSE);
     else if (len == 5 && memcmp(data, "leave", 5) == 0)
@@ -16752,6 +16797,102 @@ SERVED_WITH(websocket, line_protocol_over_tls, T_LIVE,
     tl_close(&t);
 }
 #endif
+
+/* A thread that is no worker sends by itself while the socket waits; while a
+ * callback runs, what it sends waits until that returns. */
+SERVED_WS(direct, T_PLAIN, "ThreadsPerChild 1")
+{
+    empm__links *all;
+    empm_ticket t;
+    uint64_t direct = 0;
+    int i;
+
+    ws_opens(c, f, "/any");
+    CHECK(echoes(c, "a"));
+    all = f->s->engine.links;
+    t = __atomic_load_n(&g_ws, __ATOMIC_RELAXED);
+    /* the worker may not have released it yet: then one is left for it */
+    for (i = 0; i < 50 || (EMPM__EPOLL && direct == 0 && i < 2000); i++) {
+        nap(i % 10 == 0);
+        CHECK_INT(empm_ws_send(f->s, t, EMPM_WS_TEXT, i % 2 ? "odd" : "", i % 2
+                               ? 3 : 0), EMPM_OK);
+        CHECK_INT(ws_next(c), 0x81);
+        CHECK_INT(c->body.n, i % 2 ? 3 : 0);
+        direct |= __atomic_load_n(&all->direct, __ATOMIC_RELAXED);
+    }
+    CHECK_INT(direct != 0, EMPM__EPOLL);
+    CHECK(echoes(c, "b"));
+    CHECK_INT(__atomic_load_n(&all->direct, __ATOMIC_RELAXED), 0);
+    ws_send_text(c, "sleep");
+    CHECK_SOON(get_int(&shm->rc[5]) == 1, PATIENCE);
+    for (i = 0; i < 3; i++)
+        CHECK_INT(empm_ws_send(f->s, t, EMPM_WS_TEXT, "123", 3), EMPM_OK);
+    CHECK_INT(empm_ws_close(f->s, t, 1000, "done"), EMPM_OK);
+    CHECK_INT(empm_ws_send(f->s, t, EMPM_WS_TEXT, "4", 1), EMPM_EGONE);
+    for (i = 0; i < 3; i++)
+        CHECK_INT(ws_next(c), 0x81);
+    CHECK_INT(ws_code(c), 1000);
+}
+
+/* What the socket does not take of such a message is sent by a worker, whole,
+ * and before what follows; until then the bound holds. */
+SERVED_WS(direct_in_parts, T_PLAIN, "SendBufferSize 4096; WebSocketQueue 65536")
+{
+    enum { LONG = 1 << 20 };
+    char *text = (char *)malloc(LONG);
+    client slow;
+    empm_ticket t;
+    int i;
+
+    for (i = 0; i < LONG; i++)
+        text[i] = (char)('a' + i % 23);
+    CHECK_INT(cl_connect_port(&slow, f->port, 4096), 0);
+    CHECK_INT(ws_ask(&slow, "/any", WS_HEAD), 101);
+    CHECK(echoes(&slow, "a"));
+    t = __atomic_load_n(&g_ws, __ATOMIC_RELAXED);
+    for (i = 0; i < 2; i++) {
+        CHECK_INT(empm_ws_send(f->s, t, EMPM_WS_TEXT, text, LONG), EMPM_OK);
+        CHECK_INT(empm_ws_send(f->s, t, EMPM_WS_TEXT, "b", 1), EMPM_EFULL);
+        CHECK(empm_ws_queued(f->s, t) > 65536);
+        CHECK_INT(ws_next(&slow), 0x81);
+        CHECK_INT(slow.body.n, LONG);
+        CHECK(memcmp(slow.body.p, text, LONG) == 0);
+        CHECK_SOON(empm_ws_queued(f->s, t) == 0, PATIENCE);
+        CHECK_INT(empm__load(&f->s->engine.links->queued), 0);
+        CHECK(echoes(&slow, "c"));
+    }
+    free(text);
+    cl_close(&slow);
+    CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+    (void)c;
+}
+
+/* A socket that is taken by a sender counts as one that waits, also when it
+ * ends up with a worker; one whose peer is gone is told once. */
+SERVED_WS(direct_and_gone, T_PLAIN, "")
+{
+    enum { N = 40 };
+    empm_ticket t;
+    uint32_t waits, k;
+    int i;
+
+    for (i = 0; i < N; i++) {
+        ws_opens(c, f, "/any");
+        t = __atomic_load_n(&g_ws, __ATOMIC_RELAXED);
+        CHECK(echoes(c, "a"));
+        cl_reset(c);
+        CHECK_SOON(empm_ws_send(f->s, t, EMPM_WS_TEXT, "b", 1) == EMPM_EGONE,
+                   PATIENCE);
+    }
+    CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[2]), N);
+    CHECK_INT(empm__load(&f->s->engine.links->queued), 0);
+    waits = 0u - empm__load(&f->s->engine.score->unparked[EMPM__UPGRADED]);
+    for (k = 0; k < (uint32_t)f->s->engine.nworkers; k++)
+        waits += empm__load(
+            &f->s->engine.workers[k].score->parked[EMPM__UPGRADED]);
+    CHECK_INT(waits, 0);
+}
 
 /* A ticket is good for one link and one kind, and harmless afterwards. */
 SERVED_WS(tickets, T_PLAIN, "")
