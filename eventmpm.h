@@ -324,16 +324,17 @@
  *   (a proxy, curl --http2-prior-knowledge). Handlers see no difference. The
  *   requests of a connection run at once, of routes that have been slow as many
  *   as H2SessionWorkers; an answer leaves when its handler returns, or when its
- *   producer has made more. It has no push, no WebSocket, and no upgrade from
- *   HTTP/1.1.
+ *   producer has made more. A WebSocket is a stream among the others. It has no
+ *   push, and no upgrade from HTTP/1.1.
  *
  * WEBSOCKET  EMPM_WEBSOCKET("GET /chat", &chat, NULL) is a route for them:
  *   on_open may refuse, and on_message gets whole messages; both may block. A
  *   socket that rests holds no worker and some 190 bytes. empm_ws_send() by a
  *   ticket, from any thread; empm_ws_publish() to a group, in all children.
  *   Pages of other hosts may not connect, silent peers are asked and dropped,
- *   and a drain tells all to go elsewhere. With empm_upgrade() a connection has
- *   another protocol. See >>calls-websocket.
+ *   and a drain tells all to go elsewhere. Over HTTP/2 all of that is the same.
+ *   With empm_upgrade() a connection has another protocol. See
+ *   >>calls-websocket.
  *
  * TESTS  With EVENTMPM_TEST defined, empm_test_get() and its like run a request
  *   through parser, routes, handler and answer in the thread that calls: so a
@@ -1753,7 +1754,13 @@ EMPM_API int empm_broadcast(empm_server *s, const char *channel,
  * websocket_queue_bytes wait for it: so a callback that answers each message
  * with one that is no longer never meets EMPM_EFULL.
  *
- *   source    RFC 6455, RFC 9110 7.8 (Upgrade). No extensions
+ * Over HTTP/2 a socket is a stream of a connection that has others (RFC 8441):
+ * a browser opens it there, if its page has come that way. The server says that
+ * it takes them if it has such a route. Calls, limits and answers are the same,
+ * and on_open sees a GET; but where HTTP/1.1 has 426, the status is 400, and no
+ * Sec-WebSocket-Key is asked for.
+ *
+ *   source    RFC 6455, RFC 9110 7.8 (Upgrade), RFC 8441. No extensions
  * ------------------------------------------------------------------------- */
 
 #ifndef EVENTMPM_NO_WEBSOCKET
@@ -1774,9 +1781,9 @@ enum {
 
 /* What a route's WebSockets do; it must stay. Each call may be NULL.
  *
- *   on_open     before the 101, with the request: cookies, path values, and
- *               fields of the answer. EMPM_OK, or the status that refuses. What
- *               it sends leaves behind the 101
+ *   on_open     before the 101 (200 over HTTP/2), with the request: cookies,
+ *               path values, and fields of the answer. EMPM_OK, or the status
+ *               that refuses. What it sends leaves behind the answer
  *   on_message  a whole message, with a NUL behind it, until it returns
  *   on_close    the last call, once for each on_open that has returned EMPM_OK.
  *               code: the peer's close code; 1005: it had none; 1006: there
@@ -1878,10 +1885,11 @@ typedef struct empm_upgraded {
 
 /* Answers 101 from a handler, and hands the connection to `calls`, with bytes
  * that have come behind the request. The client must have asked for `protocol`
- * in its Upgrade. While the server drains, it is told to come again.
+ * in its Upgrade. While the server drains, it is told to come again. HTTP/2
+ * has no 101, and only WebSockets have an extended CONNECT there: 501.
  *   calls     must stay
  *   ticket    gets the ticket: what is sent leaves behind the 101; or NULL
- *   returns   what the handler has to return: EMPM_OK; 426, 503
+ *   returns   what the handler has to return: EMPM_OK; 426, 501, 503
  */
 EMPM_API int empm_upgrade(empm_request *req, const char *protocol,
                           const empm_upgraded *calls, void *user,
@@ -2171,6 +2179,8 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   channels.locks    channels of events and their listeners, with no other
  *   links.locks       what is left for upgraded connections, with no other
  *   links.group_locks groups of these, with no other
+ *   tunnel.lock       bytes between such a one and its connection of HTTP/2,
+ *                     with no other; a copy of a page
  *
  * Time. Instants are of the clock that only goes forward, in 64 bits of
  * microseconds (_at_us) or in 32 bits of milliseconds (_at_ms, a deadline),
@@ -2408,8 +2418,10 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix h2-encode       hpack
  *   prefix h2-frames       h2
  *   prefix h2-head         h2
+ *   prefix h2-pipes        h2
  *   prefix h2-streams      h2
  *   prefix h2-out          h2
+ *   prefix h2-tunnels      h2
  *   prefix h2-ends         h2
  *   prefix h2-in           h2
  *   prefix h2-open         h2
@@ -5813,7 +5825,8 @@ static char *empm__peer_text(const empm__peer *p, int port, char *to, size_t n)
  *
  * A stream's record (HTTP/2) has no descriptor: `fd` is -1, its session leads
  * to its connection, and a flag of accepting has another meaning there
- * (>>h2-streams).
+ * (>>h2-streams). If it is a link's, the connection's owner notes IN and OUT
+ * for it, as the listener does for a descriptor (>>h2-tunnels).
  *
  * Records live in slabs that are never unmapped and are named by 32-bit
  * indices; the listener alone makes and frees them.
@@ -5886,7 +5899,7 @@ EMPM__ASSERT_STATIC(sizeof(empm__conn) == 64, one_cache_line_per_connection);
 #endif
 
 enum { EMPM__FREE, EMPM__HTTP1, EMPM__LINK, EMPM__H2, EMPM__H2_STREAM,
-       EMPM__PROTOCOLS };
+       EMPM__H2_LINK, EMPM__PROTOCOLS };
 
 enum {
     EMPM__F_DRAINED   = 1,       /* the last read left nothing behind */
@@ -6945,7 +6958,7 @@ static int empm__poller_add(empm__poller *p, empm__conn *c, uint32_t i)
  * EMPM_OK, or EMPM_ESYS with errno. */
 static int empm__poller_want_out(empm__poller *p, empm__conn *c, uint32_t i)
 {
-    if (c->flags & EMPM__F_OUT_ARMED)
+    if ((c->flags & EMPM__F_OUT_ARMED) || c->fd < 0)   /* a stream has none */
         return EMPM_OK;
     if (empm__poller_epoll_set(p, c, i, EPOLL_CTL_MOD, EPOLLOUT) < 0)
         return EMPM_ESYS;
@@ -8122,6 +8135,9 @@ struct empm_server {
     /* The answer that switches protocols has been sent, or will never be.
      * Returns the state of the connection in its new one. */
     enum empm__state (*switch_to)(empm_request *req, int sent);
+    /* Of the routes to which a tunnel may lead that a client asks for with an
+     * extended CONNECT (RFC 8441); NULL: there are none. */
+    empm_handler    *tunnels;
     /* Shows the k-th back end. 0: there are no more. */
     int            (*see_backend)(const empm_server *s, int k,
                                   struct empm__backend_seen *seen);
@@ -8851,6 +8867,8 @@ enum {                           /* what comes behind bytes that are sent */
  * finish      all is sent: tells the client. `closing`: close() comes next
  * drop        forgets the session, without I/O. NULL: nothing is to forget
  * variable    what empm_ssl() returns; NULL: there is nothing to tell
+ * unacked     how many bytes that send() has taken are not with the client, as
+ *             far as is known; or -1. NULL: the socket knows
  * says_end    an idle connection is closed with finish(), by a worker, if one
  *             is free */
 typedef struct empm__transport {
@@ -8865,6 +8883,7 @@ typedef struct empm__transport {
     void    (*finish)(empm__worker *w, empm__conn *c, int closing);
     void    (*drop)(empm__conn *c);
     const char *(*variable)(const empm__conn *c, const char *name);
+    int     (*unacked)(const empm__conn *c);
     int       says_end;
 } empm__transport;
 
@@ -8875,6 +8894,12 @@ typedef struct empm__session {
 static const empm__transport *empm__transport_of(const empm__conn *c)
 {
     return c->session->of;
+}
+
+static int empm__transport_unacked(const empm__conn *c)
+{
+    return empm__transport_of(c)->unacked != NULL
+               ? empm__transport_of(c)->unacked(c) : empm__fd_unacked(c->fd);
 }
 
 /* A call on the socket has failed. 1: it is worth another try. A hang-up that
@@ -8994,7 +9019,7 @@ static void empm__plain_finish(empm__worker *w, empm__conn *c,
 
 static const empm__transport empm__plain = {
     "http", NULL, empm__plain_recv, empm__plain_send, empm__plain_file,
-    empm__plain_pending, empm__plain_finish, NULL, NULL, 0
+    empm__plain_pending, empm__plain_finish, NULL, NULL, NULL, 0
 };
 
 /* The session of all plain connections. */
@@ -11314,7 +11339,9 @@ enum {                             /* empm__head.flags */
     EMPM__H_EXPECT  = 32,          /* 100-continue */
     EMPM__H_EXPECT_OTHER = 64,
     EMPM__H_TE_ODD  = 128,         /* a coding that we do not have: 501 */
-    EMPM__H_ABSOLUTE = 256
+    EMPM__H_ABSOLUTE = 256,
+    EMPM__H_TUNNEL  = 512          /* an extended CONNECT (RFC 8441), for which
+                                      the method is GET */
 };
 
 typedef struct empm__span {        /* where a piece of the head stands */
@@ -13457,9 +13484,9 @@ typedef enum empm__state empm__step(empm__worker *w, empm__conn *c,
  *          EMPM__CHUNK_ROOM before its bytes and EMPM__TAIL_ROOM behind them
  * end      ends such a body. EMPM_OK, or EMPM_E*
  * hint     writes a head of status 103 with one field, at most EMPM_PAGE_BYTES
- * given    takes over a record whose step says so, which is not touched any
- *          more. Returns a record that is the worker's now, or EMPM__NIL. NULL:
- *          no step of it does */
+ * given    takes over a record whose step says so, or that is CLOSED, which is
+ *          not touched any more. Returns a record that is the worker's now, or
+ *          EMPM__NIL. NULL: no step of it does */
 typedef struct empm__protocol {
     const char       *name;        /* as in ALPN, RFC 7301 */
     const char       *version;     /* as log lines show it; NULL: by the head */
@@ -13691,7 +13718,7 @@ static int empm__response_is_lengthless(int status)
 static int empm__response_is_bodiless(const empm_request *req, int status)
 {
     return req->head_only || empm__response_is_lengthless(status) ||
-           status == 205;
+           status == 205 || req->link != NULL;
 }
 
 /* As Apache does, to a client that has asked for it: how long the connection
@@ -14624,7 +14651,7 @@ static int empm__step_wait(empm__worker *w, empm__conn *c, empm__wait *wait,
  * does not tell, how many were sent. */
 static int64_t empm__step_acked(const empm_request *req)
 {
-    const int unacked = empm__fd_unacked(req->c->fd);
+    const int unacked = empm__transport_unacked(req->c);
     return req->io.wire - (unacked > 0 ? unacked : 0);
 }
 
@@ -15104,7 +15131,9 @@ static enum empm__state empm__dispatch_request(empm__worker *w,
         if (u->timeout_ms > 0)
             req->deadline_ms = empm__time_after(empm__step_clock(w),
                                                 u->timeout_ms);
-        if (h->minor > 0 && (h->flags & EMPM__H_EXPECT_OTHER))
+        if ((h->flags & EMPM__H_TUNNEL) && u->handler != w->s->tunnels)
+            status = 501;
+        else if (h->minor > 0 && (h->flags & EMPM__H_EXPECT_OTHER))
             status = 417;
         else if (req->body_limit > 0 && length > req->body_limit)
             status = 413;
@@ -16295,7 +16324,7 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
         }
     }
     if (scratch == NULL || empm__time_is_late(deadline, empm__step_clock(w)) ||
-        (empm__load(&w->engine->stopping) && empm__fd_unacked(c->fd) == 0) ||
+        (empm__load(&w->engine->stopping) && empm__transport_unacked(c) == 0) ||
         empm__step_wait(w, c, wait, n, deadline) < 0)
         return EMPM__CLOSED;            /* late, or a stop and it has arrived */
     wait->want |= EMPM__WANT(EMPM__READY_STOP);
@@ -16394,8 +16423,9 @@ static const char *empm__http1_fault(const empm__worker *w,
 {
     const empm_request *req = empm__request_of(c);
     const int idle = to == EMPM__KEEPALIVE || to == EMPM__LINGER;
-    if (empm__load(&c->protocol) == EMPM__LINK)
-        return to == EMPM__UPGRADED || to == EMPM__CLOSED
+    if (empm__load(&c->protocol) == EMPM__LINK ||
+        empm__load(&c->protocol) == EMPM__H2_LINK)
+        return to == EMPM__UPGRADED || to == EMPM__LINGER || to == EMPM__CLOSED
                    ? NULL : "a state of another protocol";
     if (w->calling != EMPM__CALL_NONE)
         return "no function of the user's runs between two steps";
@@ -16586,6 +16616,10 @@ static uint32_t empm__conn_run_one(empm__worker *w, uint32_t index)
         const empm__protocol *protocol = empm__protocol_of(c);
         enum empm__state next;
         empm__wait wait = { 0, EMPM__NEVER, 0, 0, 0, EMPM__NIL };
+        if (c->state == EMPM__CLOSED && protocol->given != NULL) {
+            protocol->retire(w, c);
+            return protocol->given(w, c);
+        }
         if (c->state == EMPM__CLOSED) {
             empm__conn_retire(w, c);
             return EMPM__NIL;
@@ -16599,20 +16633,21 @@ static uint32_t empm__conn_run_one(empm__worker *w, uint32_t index)
         if (next == EMPM__CLOSED ||
             (next == (enum empm__state)c->state && empm__load(&e->abort)))
             next = protocol->cut(c);
-        if (next != (enum empm__state)c->state) {
+        if (next == (enum empm__state)c->state && !wait.turn_over) {
+            if (empm__conn_release(w, c, &wait))
+                return wait.next;
+            c->flags &= (uint8_t)~EMPM__F_DRAINED;
+        }
+        if (wait.next != EMPM__NIL)    /* this worker has no time for it */
+            empm__queue_push(&e->queue, wait.next);
+        if (next != (enum empm__state)c->state)
             empm__conn_enter(w, c, next);
-        } else if (wait.turn_over) {
+        else if (wait.turn_over) {
             if (empm__conn_others_wait(e)) {
                 empm__queue_push(&e->queue, index);
                 return EMPM__NIL;
             }
             empm__turn_begin(w);
-        } else if (empm__conn_release(w, c, &wait)) {
-            return wait.next;
-        } else {
-            if (wait.next != EMPM__NIL)
-                empm__queue_push(&e->queue, wait.next);
-            c->flags &= (uint8_t)~EMPM__F_DRAINED;
         }
     }
 }
@@ -25189,6 +25224,8 @@ struct empm_link {
     uint8_t       flags;               /* EMPM__LINK_* */
     uint8_t       box_ends;            /* atomic; lock: END is, or was, there */
     uint8_t       lives;               /* lock: the 101 has been sent */
+    uint16_t      turn;                /* of 65536: when its turn is, where all
+                                          have one (pings, goodbyes) */
 };
 
 #if __SIZEOF_POINTER__ == 8
@@ -25219,7 +25256,7 @@ struct empm__links {
     uint32_t        heard;             /* atomic: up to here, of the bus */
     uint32_t        hears;             /* atomic: a worker reads it */
     empm_link     **slots;             /* lock: by index of the record */
-    size_t          bytes;             /* fixed: of these */
+    uint32_t        records;           /* fixed: so many of these */
     int64_t         queued;            /* atomic: of all links */
     uint64_t        direct;            /* atomic: bytes that senders have sent
                                           and no worker has counted yet */
@@ -25301,7 +25338,7 @@ static empm_link *empm__links_find_locked(const empm__engine *e,
 static int empm__links_know(const empm__engine *e, empm_ticket ticket)
 {
     return e->links != NULL && ticket != 0 &&
-           (uint32_t)ticket < e->slab.limit;
+           (uint32_t)ticket < e->links->records;
 }
 
 #endif /* EVENTMPM_NO_WEBSOCKET */
@@ -25846,14 +25883,19 @@ static enum empm__state empm__link_finish(empm__worker *w, empm__conn *c,
 {
     empm__link_end(w, l);
     c->io = NULL;
-    empm__store(&c->protocol, (uint8_t)EMPM__HTTP1);
     c->flags |= EMPM__F_SHORT;
     return empm__step_finish(w, c, 1);
 }
 
-/* When does a stop that is under way end this link? A drain tells one after the
- * other, so that not all clients come back in the same second. */
-static uint32_t empm__link_bye_at_ms(empm__worker *w, const empm_link *l,
+/* The turn of a record among all: links of one connection have one turn. */
+static uint16_t empm__link_turn(uint32_t index)
+{
+    return (uint16_t)(index * 2654435761u >> 16);
+}
+
+/* When does a stop that is under way end links of this turn? A drain tells one
+ * after the other, so that not all clients come back in the same second. */
+static uint32_t empm__link_bye_at_ms(empm__worker *w, uint16_t turn,
                                      uint32_t now_ms)
 {
     empm__engine *e = w->engine;
@@ -25872,8 +25914,7 @@ static uint32_t empm__link_bye_at_ms(empm__worker *w, const empm_link *l,
         from = empm__time_after(now_ms, 0);
     else if (from == EMPM__NEVER)
         from = none;                     /* somebody else was first */
-    return empm__time_after(from, (int64_t)(l->index * 2654435761u >> 16) *
-                                      spread >> 16);
+    return empm__time_after(from, (int64_t)turn * spread >> 16);
 }
 
 /* Looks at the times of a link. Returns the next one; it may set the phase. */
@@ -25884,7 +25925,7 @@ static uint32_t empm__link_times(empm__worker *w, empm__conn *c, empm_link *l,
     if (l->phase < EMPM__LINK_LAST)
         at = empm__link_kind_of(l)->due(w, l, now);
     if (empm__load(&w->engine->stopping) && !(l->flags & EMPM__LINK_LEFT)) {
-        bye = empm__link_bye_at_ms(w, l, now);
+        bye = empm__link_bye_at_ms(w, l->turn, now);
         if (!empm__time_is_late(bye, now))
             at = empm__time_earlier(at, bye);
         else if (l->phase == EMPM__LINK_OPEN)
@@ -25900,7 +25941,7 @@ static uint32_t empm__link_times(empm__worker *w, empm__conn *c, empm_link *l,
     } else if (l->write_by_ms == EMPM__NEVER ||
                empm__time_is_late(l->write_by_ms, now)) {
         /* EPOLLOUT alone would not tell that the peer reads on */
-        const int unacked = empm__fd_unacked(c->fd);
+        const int unacked = empm__transport_unacked(c);
         if (l->write_by_ms != EMPM__NEVER &&
             (unacked < 0 || (uint32_t)unacked >= l->out->unacked)) {
             empm__bump(&w->score->timeouts, 1u);
@@ -26008,7 +26049,8 @@ static void empm__link_retire(empm__worker *w, empm__conn *c)
 
 static const empm__protocol empm__link_protocol = {
     "upgraded", NULL,
-    { NULL, NULL, NULL, NULL, NULL, NULL, NULL, empm__do_upgraded, NULL, NULL },
+    { NULL, NULL, NULL, NULL, NULL, NULL, NULL, empm__do_upgraded,
+      empm__do_linger, NULL },
     empm__link_taken, empm__link_cut, empm__link_retire, NULL, NULL, NULL, NULL,
     NULL
 };
@@ -26088,20 +26130,25 @@ static int empm__link_fields(empm_request *req, const char *protocol)
 }
 
 /* May the request become a link? Returns EMPM_OK, or the status that refuses:
- * 426 to a client that has not asked for it, 503 while the server drains. */
+ * 426 to a client that has not asked for it, or 400 over HTTP/2, which has no
+ * Upgrade; 503 while the server drains. */
 static int empm__link_may(empm_request *req, const char *protocol)
 {
     empm__engine *e = req->w->engine;
     const int most = req->w->cfg->max_websockets;
-    if (req->head.minor == 0 || !empm__link_has_token(req, "Upgrade", protocol)
-        || !empm__link_has_token(req, "Connection", "upgrade"))
+    const int is_stream = empm__load(&req->c->protocol) != EMPM__HTTP1;
+    if (is_stream && !(req->head.flags & EMPM__H_TUNNEL))
+        return 400;
+    if (!is_stream && (req->head.minor == 0 ||
+                       !empm__link_has_token(req, "Upgrade", protocol) ||
+                       !empm__link_has_token(req, "Connection", "upgrade")))
         return empm__link_fields(req, protocol) < 0 ? 500 : 426;
     if (empm__load(&e->stopping)) {      /* another process lets it in */
         empm__request_closes(req, EMPM__CLOSES);
         return 503;
     }
     /* a test without sockets has nothing to hand over */
-    return req->c->fd < 0 || e->links == NULL ||
+    return (req->c->fd < 0 && !is_stream) || e->links == NULL ||
            (most > 0 && __atomic_load_n(&e->links->count, __ATOMIC_RELAXED) >=
                             most) ? 503 : EMPM_OK;
 }
@@ -26124,6 +26171,7 @@ static empm_link *empm__link_new(empm_request *req, int kind, size_t n)
     l->serial = empm__load(&req->c->serial);
     l->write_by_ms = EMPM__NEVER;
     l->kind = (uint8_t)kind;
+    l->turn = empm__link_turn(i);
     l->code = 1006;
     pthread_mutex_lock(lock);
     e->links->slots[i] = l;
@@ -26147,17 +26195,18 @@ static void empm__link_forget(empm_request *req, empm_link *l)
     EMPM_FREE(l);
 }
 
-/* The answer is a 101, and the link follows it. Returns EMPM_OK, or 500, and
- * the link is forgotten. */
+/* The answer is a 101, or over HTTP/2 a 200, and the link follows it. Returns
+ * EMPM_OK, or 500, and the link is forgotten. */
 static int empm__link_answer(empm_request *req, empm_link *l,
                              const char *protocol)
 {
-    if (empm__link_fields(req, protocol) < 0) {
+    const int is_tunnel = (req->head.flags & EMPM__H_TUNNEL) != 0;
+    if (!is_tunnel && empm__link_fields(req, protocol) < 0) {
         empm__link_forget(req, l);
         return 500;
     }
     empm__response_body_forget(req);
-    req->status = 101;
+    req->status = is_tunnel ? 200 : 101;
     req->link = l;
     empm__request_closes(req, EMPM__SWITCHES);
     empm__request_answered(req, EMPM__BEGUN);
@@ -26249,6 +26298,8 @@ EMPM_API int empm_upgrade(empm_request *req, const char *protocol,
         req->suspension != EMPM__SUSP_NONE || req->body_open ||
         !empm__request_head_is_open(req))
         return EMPM_EMISUSE;
+    if (empm__load(&req->c->protocol) != EMPM__HTTP1)
+        return 501;
     if ((r = empm__link_may(req, protocol)) != EMPM_OK)
         return r;
     if ((l = empm__link_new(req, EMPM__RAW, sizeof(empm__raw))) == NULL)
@@ -27426,14 +27477,14 @@ EMPM_API int empm_ws_publish(empm_server *s, const char *group, int type,
  * proxies cut what is silent for a minute.
  *
  *   GET, no body                            405, 400
- *   Upgrade and Connection ask for it       426
- *   Sec-WebSocket-Version is 13             426
- *   one Sec-WebSocket-Key of 16 bytes       400
+ *   Upgrade and Connection ask for it       426     these of HTTP/1.1 alone;
+ *   one Sec-WebSocket-Key of 16 bytes       400     else an extended CONNECT
+ *   Sec-WebSocket-Version is 13             426     or 400 over HTTP/2
  *   Origin is allowed                       403
  *   the server does not drain, has room     503
  *   on_open                                 its status
  *
- * source    RFC 6455 4.2 (handshake), 7.1 (ends)
+ * source    RFC 6455 4.2 (handshake), 7.1 (ends); RFC 8441 (over HTTP/2)
  * ------------------------------------------------------------------------- */
 
 #ifndef EVENTMPM_NO_WEBSOCKET
@@ -27516,6 +27567,7 @@ static const char *empm__ws_choose(const empm_request *req, const char *ours,
 static int empm__ws_judge_request(empm_request *req,
                                   const empm_websocket *calls)
 {
+    const int is_tunnel = (req->head.flags & EMPM__H_TUNNEL) != 0;
     const char *version, *origin;
     char path[208];
     int many, r;
@@ -27530,9 +27582,11 @@ static int empm__ws_judge_request(empm_request *req,
     version = empm__ws_only(req, "Sec-WebSocket-Version", &many);
     if (version == NULL || strcmp(version, "13") != 0) {
         empm_set_header(req, "Sec-WebSocket-Version", "13");
-        return empm__link_fields(req, "websocket") < 0 ? 500 : 426;
+        return is_tunnel ? 400
+               : empm__link_fields(req, "websocket") < 0 ? 500 : 426;
     }
-    if (!empm__ws_key_is_good(empm__ws_only(req, "Sec-WebSocket-Key", &many)))
+    if (!is_tunnel &&
+        !empm__ws_key_is_good(empm__ws_only(req, "Sec-WebSocket-Key", &many)))
         return 400;
     origin = empm__ws_only(req, "Origin", &many);
     if (many || (origin != NULL &&
@@ -27571,9 +27625,11 @@ EMPM_API int empm_websocket_open(empm_request *req, void *user)
         l->flags |= EMPM__LINK_NAMED;
         r = empm_set_header(req, "Sec-WebSocket-Protocol", name);
     }
-    empm__ws_accept(accept, empm__ws_only(req, "Sec-WebSocket-Key", &many));
-    if (r == EMPM_OK)
+    if (r == EMPM_OK && !(req->head.flags & EMPM__H_TUNNEL)) {
+        empm__ws_accept(accept,
+                        empm__ws_only(req, "Sec-WebSocket-Key", &many));
         r = empm_set_header(req, "Sec-WebSocket-Accept", accept);
+    }
     if (r == EMPM_OK && calls->on_open != NULL) {
         req->w->calling = EMPM__CALL_OTHER;
         r = calls->on_open(req, l, user);
@@ -27613,8 +27669,7 @@ static uint32_t empm__ws_due(empm__worker *w, empm_link *l, uint32_t now_ms)
     const uint32_t by = empm__ws_message_by_ms(w, l);
     uint32_t at;
     /* so that those that have come together are not asked together */
-    const int early_ms = (int)((l->index * 2654435761u >> 16) *
-                               (uint64_t)(ask_ms / 10) >> 16);
+    const int early_ms = (int)((int64_t)l->turn * (ask_ms / 10) >> 16);
     if (l->phase == EMPM__LINK_CLOSING)
         return EMPM__NEVER;              /* it has its own time */
     if (by != EMPM__NEVER && empm__time_is_late(by, now_ms)) {
@@ -27757,15 +27812,15 @@ static int empm__ws_server_new(empm_server *s, const empm_server *old,
 {
     const empm_route *r = s->cfg->routes;
     s->switch_to = empm__link_switch;
-    if (old != NULL) {
-        s->bus = old->bus;
-        return EMPM_OK;
-    }
     while (r != NULL && r->kind != EMPM__ROUTE_END &&
            r->handler != empm_websocket_open)
         r++;
-    if (r == NULL || r->kind == EMPM__ROUTE_END ||
-        s->cfg->websocket_bus_bytes == 0 || !EMPM__FORKS)
+    if (r != NULL && r->kind != EMPM__ROUTE_END)
+        s->tunnels = empm_websocket_open;
+    if (old != NULL)
+        s->bus = old->bus;
+    if (s->tunnels == NULL || old != NULL || s->cfg->websocket_bus_bytes == 0 ||
+        !EMPM__FORKS)
         return EMPM_OK;
     if (empm__bus_new(&s->bus, s->cfg->websocket_bus_bytes) < 0) {
         empm__report_say(rep, EMPM_LOG_ERROR, 6007, "WebSocketBusSize: no "
@@ -27796,9 +27851,9 @@ static int empm__ws_engine_new(empm__engine *e)
     if (all == NULL)
         return EMPM_ENOMEM;
     memset(all, 0, sizeof *all);
-    all->bytes = e->slab.limit * sizeof *all->slots;
-    slots = mmap(NULL, all->bytes, PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    all->records = e->slab.streams_at + e->slab.streams_limit;
+    slots = mmap(NULL, all->records * sizeof *all->slots,
+                 PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (slots == MAP_FAILED) {
         EMPM_FREE(all);
         return EMPM_ENOMEM;
@@ -27826,7 +27881,8 @@ static void empm__ws_engine_free(empm__engine *e)
         pthread_mutex_destroy(&e->links->locks[i]);
     for (i = 0; i < EMPM__GROUPS_LOCKS; i++)
         pthread_mutex_destroy(&e->links->group_locks[i]);
-    munmap((void *)e->links->slots, e->links->bytes);
+    munmap((void *)e->links->slots,
+           e->links->records * sizeof *e->links->slots);
     EMPM_FREE(e->links);
     e->links = NULL;
 }
@@ -29975,7 +30031,8 @@ static const char *empm__tls_variable(const empm__conn *c, const char *name)
 
 static const empm__transport empm__tls_transport = {
     "https", NULL, empm__tls_recv, empm__tls_send, empm__tls_file,
-    empm__tls_pending, empm__tls_finish, empm__tls_drop, empm__tls_variable, 1
+    empm__tls_pending, empm__tls_finish, empm__tls_drop, empm__tls_variable,
+    NULL, 1
 };
 
 /* ---------------------------------------------------------------------------
@@ -30974,7 +31031,7 @@ static void empm__tls_start_drop(empm__conn *c)
 static const empm__transport empm__tls_starting = {
     "https", empm__tls_handshake, empm__plain_recv, empm__plain_send,
     empm__plain_file, empm__plain_pending, empm__plain_finish,
-    empm__tls_start_drop, NULL, 0
+    empm__tls_start_drop, NULL, NULL, 0
 };
 
 /* The first bytes are here: from now on the connection holds something, and its
@@ -30995,7 +31052,8 @@ static int empm__tls_handshake_begin(empm__worker *w, empm__conn *c)
 /* Before the first byte, and after a refusal: what comes then is dropped. */
 static const empm__transport empm__tls_fresh = {
     "https", empm__tls_handshake_begin, empm__plain_recv, empm__plain_send,
-    empm__plain_file, empm__plain_pending, empm__plain_finish, NULL, NULL, 0
+    empm__plain_file, empm__plain_pending, empm__plain_finish, NULL, NULL, NULL,
+    0
 };
 
 /* ---------------------------------------------------------------------------
@@ -39235,6 +39293,7 @@ typedef struct empm__h2_head {
     char              *text;           /* the request's `in` ... */
     uint32_t           at, room;       /* ... and how far it is used */
     int                trailers;       /* they are: no pseudo-fields */
+    int                tunnels;        /* an extended CONNECT may ask for one */
     int                status;         /* the answer to what is too large; 0 */
     int                fault;          /* an error code; 0 */
     uint32_t           bytes, fields;  /* as RFC 9113 10.5.1 counts them */
@@ -39422,6 +39481,22 @@ static int empm__h2_head_host(empm__h2_head *h)
     return 0;
 }
 
+/* An extended CONNECT (RFC 8441 4): its stream becomes a tunnel for the bytes
+ * of another protocol. For all that follows it is a GET, as the handshake is
+ * that HTTP/1.1 has for this. Returns 0: it is none, or there is no room. */
+static int empm__h2_head_connect(empm__h2_head *h)
+{
+    if (!h->tunnels || strcmp(h->method, "CONNECT") != 0 ||
+        h->authority == NULL || h->head->length > 0) {
+        empm__h2_head_wrong(h);
+        return 0;
+    }
+    if (!empm__text_same(h->protocol, strlen(h->protocol), "websocket", 9))
+        h->status = 501;
+    h->head->flags |= EMPM__H_TUNNEL;
+    return (h->method = empm__h2_head_keep(h, "GET", 3)) != NULL;
+}
+
 /* The block has ended: judges the head as a whole. `ends`: the stream ends with
  * it, too. Afterwards h->fault or h->status may be set, in this order. */
 static void empm__h2_head_end(empm__h2_head *h, int ends)
@@ -39431,12 +39506,16 @@ static void empm__h2_head_end(empm__h2_head *h, int ends)
     int status = h->status;
     if (h->fault != 0 || h->trailers || status != 0)
         return;
-    if (h->method == NULL || h->protocol != NULL ||
+    if (h->method == NULL ||
         !empm__chars_all(h->chars, h->method, strlen(h->method), EMPM__TCHAR)) {
         empm__h2_head_wrong(h);
         return;
     }
-    if (strcmp(h->method, "CONNECT") == 0) {   /* RFC 9113 8.5 */
+    if (h->protocol != NULL) {
+        if (!empm__h2_head_connect(h))
+            return;
+        status = h->status;
+    } else if (strcmp(h->method, "CONNECT") == 0) {   /* RFC 9113 8.5 */
         if (h->authority == NULL || h->scheme != NULL || p != NULL)
             empm__h2_head_wrong(h);
         h->status = 501;
@@ -39469,6 +39548,139 @@ static void empm__h2_head_end(empm__h2_head *h, int ends)
     head->line = head->scanned = h->at;
     h->status = status;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>h2-pipes -- bytes between the owners of two records
+ *
+ * A stream that a link has is run by any worker, while the owner of its
+ * connection reads and writes frames (>>h2-tunnels). What one of them has for
+ * the other goes through a pipe: pages, in order. Whoever puts fills the last
+ * page, then adds others; whoever takes has whole pages out, and looks into
+ * them without the lock. An empty pipe has no page.
+ *
+ *   put()  --> [ .... ][ .... ][ ..   ] --> take()
+ *
+ * lock    tunnel.lock: both pipes, `ends` and `used`; some stores, and a copy
+ *         of at most a page. Pages are borrowed and returned without it
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__h2_tunnel empm__h2_tunnel;
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+typedef struct empm__h2_pipe {         /* lock */
+    empm__page *first, *last;
+    uint32_t    bytes;                 /* put in, and not done with */
+} empm__h2_pipe;
+
+struct empm__h2_tunnel {
+    pthread_mutex_t lock;
+    empm__h2_pipe   in, out;           /* from the client, and to it */
+    uint32_t        used;              /* lock: of `in`, not given back as
+                                          credit so far */
+    uint8_t         ends;              /* lock: the client's last is in `in` */
+    uint8_t         kick;              /* the stream's owner: the connection has
+                                          to be told */
+    /* the connection's owner */
+    uint8_t         news;              /* READY bits, for the link */
+    uint8_t         ended;             /* END_STREAM has been sent */
+    empm__page     *sending;           /* taken out of `out` */
+};
+
+/* A tunnel for the stream of an extended CONNECT; NULL: no memory. */
+static empm__h2_tunnel *empm__h2_tunnel_new(empm__worker *w)
+{
+    empm__h2_tunnel *t = (empm__h2_tunnel *)empm__worker_memory(w, NULL,
+                                                                sizeof *t);
+    if (t == NULL)
+        return NULL;
+    memset(t, 0, sizeof *t);
+    pthread_mutex_init(&t->lock, NULL);
+    return t;
+}
+
+/* Nobody else has the stream any more. NULL: it is no tunnel. */
+static void empm__h2_tunnel_free(empm__worker *w, empm__h2_tunnel *t)
+{
+    if (t == NULL)
+        return;
+    empm__pages_return(w, t->in.first);
+    empm__pages_return(w, t->out.first);
+    empm__pages_return(w, t->sending);
+    pthread_mutex_destroy(&t->lock);
+    EMPM_FREE(t);
+}
+
+/* Copies n bytes into the room of the last page. Returns how many fit. */
+static size_t empm__h2_pipe_fill_locked(empm__h2_pipe *pipe, const char *data,
+                                        size_t n)
+{
+    empm__page *p = pipe->last;
+    if (p == NULL)
+        return 0;
+    n = empm__min(n, EMPM__PAGE_ROOM - p->end);
+    memcpy(empm__page_data(p) + p->end, data, n);
+    p->end += (uint32_t)n;
+    pipe->bytes += (uint32_t)n;
+    return n;
+}
+
+/* Puts n bytes into a pipe of the tunnel. Returns how many have gone there:
+ * fewer if there is no memory for more. */
+static size_t empm__h2_pipe_put(empm__worker *w, empm__h2_tunnel *t,
+                                empm__h2_pipe *pipe, const char *data,
+                                size_t n)
+{
+    empm__page *p, *first = NULL, *last = NULL;
+    size_t at, filled;
+    pthread_mutex_lock(&t->lock);
+    filled = at = empm__h2_pipe_fill_locked(pipe, data, n);
+    pthread_mutex_unlock(&t->lock);
+    while (at < n && (p = empm__page_borrow(w)) != NULL) {
+        p->end = (uint32_t)empm__min(n - at, EMPM__PAGE_ROOM);
+        memcpy(empm__page_data(p), data + at, p->end);
+        at += p->end;
+        if (last != NULL)
+            last->next = p;
+        else
+            first = p;
+        last = p;
+    }
+    if (first == NULL)
+        return at;
+    pthread_mutex_lock(&t->lock);
+    if (pipe->last != NULL)
+        pipe->last->next = first;
+    else
+        pipe->first = first;
+    pipe->last = last;
+    pipe->bytes += (uint32_t)(at - filled);
+    pthread_mutex_unlock(&t->lock);
+    return at;
+}
+
+/* Takes pages out that hold `most` bytes together at most. Their bytes still
+ * count. */
+static empm__page *empm__h2_pipe_take_locked(empm__h2_pipe *pipe, size_t most)
+{
+    empm__page *first = pipe->first, **at = &first;
+    while (*at != NULL && (*at)->end - (*at)->start <= most) {
+        most -= (*at)->end - (*at)->start;
+        at = &(*at)->next;
+    }
+    pipe->first = *at;
+    if (*at == NULL)
+        pipe->last = NULL;
+    *at = NULL;
+    return first;
+}
+
+#else
+
+#  define empm__h2_tunnel_new(w) NULL
+#  define empm__h2_tunnel_free(w, tunnel) (void)(tunnel)
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
 
 /* ---------------------------------------------------------------------------
  * >>h2-streams -- records of streams, and how they come back to a connection
@@ -39512,7 +39724,8 @@ enum {                                 /* of a slot */
     EMPM__H2_ENDED_IN = 8,             /* the client has sent its last */
     EMPM__H2_CUT = 16,                 /* nothing is sent any more */
     EMPM__H2_WORKS = 32,               /* it is one of H2SessionWorkers */
-    EMPM__H2_DROPS = 64                /* its body is not wanted */
+    EMPM__H2_DROPS = 64,               /* its body is not wanted */
+    EMPM__H2_LINKED = 128              /* a link has it (>>h2-tunnels) */
 };
 
 /* An open stream. Its record's session is this, so each finds the other. */
@@ -39520,6 +39733,7 @@ typedef struct empm__h2_slot {         /* owner: the connection's */
     empm__session   session;
     struct empm__h2 *h2;
     empm__conn     *c;
+    empm__h2_tunnel *tunnel;           /* of an extended CONNECT; or NULL */
     uint32_t        id;                /* 0: the slot is free */
     uint32_t        record;
     int32_t         window;            /* bytes that it may be sent */
@@ -39540,6 +39754,7 @@ typedef struct empm__h2 {              /* owner: the connection's */
     uint32_t        outbox;            /* atomic; through queue_next */
     uint32_t        streams;           /* that are open, or not back yet */
     uint32_t        working;           /* of them, given to workers by us */
+    uint32_t        linked;            /* of them, those of links */
     uint32_t        nslots;            /* slots beyond have never been used */
     empm__page     *slots;             /* while there are streams */
     empm__hpack     hpack;
@@ -39563,6 +39778,8 @@ typedef struct empm__h2 {              /* owner: the connection's */
     uint32_t        frame_ms;          /* the rest of a frame is; or NEVER */
     uint32_t        idle_ms;           /* it has been idle too long; or NEVER:
                                           there are streams */
+    uint32_t        bye_ms;            /* a drain's GOAWAY waits for its links
+                                          so long; or NEVER */
     uint8_t         block_flags, block_frames, block_fault;
     uint8_t         errors;            /* streams in a row that we have reset */
     uint8_t         begun;             /* 1: the preface is here; 2: SETTINGS */
@@ -39572,6 +39789,7 @@ typedef struct empm__h2 {              /* owner: the connection's */
     uint8_t         ending;            /* nothing is read any more */
     uint8_t         gone;              /* ... nor sent */
     uint8_t         away;              /* GOAWAY: 1 the first, 2 the last one */
+    uint8_t         news;              /* there are some for links */
 } empm__h2;
 
 static empm__h2 *empm__h2_of(const empm__conn *c)
@@ -39650,6 +39868,7 @@ static uint32_t empm__h2_record_borrow(empm__engine *e)
     __atomic_fetch_and(&c->word, ~(uint32_t)(EMPM__READY_ALL | EMPM__RETIRED |
                                              EMPM__WANT_ALL),
                        __ATOMIC_ACQ_REL);
+    empm__store(&c->protocol, (uint8_t)EMPM__H2_STREAM);
     c->state = EMPM__READ_HEAD;
     c->flags = 0;
     c->why = 0;
@@ -39712,30 +39931,39 @@ static uint32_t empm__h2_stream_given(empm__worker *w, empm__conn *c)
     return empm__h2_kick(w, at, serial);
 }
 
-/* Tells a stream that is not held that its client is gone. A suspended one is
- * taken and runs: it has a call to get. */
-static void empm__h2_stream_hup(empm__worker *w, const empm__h2_slot *slot)
+/* Notes `ready` for a stream that is not held. Returns 1: it has waited for
+ * that, and is the caller's now. */
+static int empm__h2_stream_tell(empm__worker *w, const empm__h2_slot *slot,
+                                uint32_t ready)
 {
     empm__engine *e = w->engine;
     empm__conn *c = slot->c;
     uint32_t word = empm__load(&c->word), n;
     int taken;
     do {
-        n = word | EMPM__READY_HUP;
-        taken = EMPM__EPOLL && !(word & EMPM__OWNED);
+        n = word | ready;
+        taken = EMPM__EPOLL && !(word & EMPM__OWNED) && empm__conn_wanted(n);
         if (taken)
             n = (n & ~((EMPM__READY_ALL & ~EMPM__STICKY) | EMPM__WANT_ALL)) |
                 EMPM__OWNED;
     } while (!__atomic_compare_exchange_n(&c->word, &word, n, 1,
                                           __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
     if (taken) {
-        c->why = (uint16_t)((word | EMPM__READY_HUP) & EMPM__READY_ALL);
+        c->why = (uint16_t)((word | ready) & EMPM__READY_ALL);
         empm__bump(&w->score->parked[c->state], (uint32_t)-1);
-        empm__queue_push(&e->queue, slot->record);
     } else if (!EMPM__EPOLL && !(word & EMPM__OWNED)) {
         empm__poller_post(&e->poller, slot->record);
         empm__poller_wake(&e->poller);
     }
+    return taken;
+}
+
+/* Tells a stream that is not held that its client is gone. A suspended one, and
+ * one of a link, is taken and runs: it has a call to get. */
+static void empm__h2_stream_hup(empm__worker *w, const empm__h2_slot *slot)
+{
+    if (empm__h2_stream_tell(w, slot, EMPM__READY_HUP))
+        empm__queue_push(&w->engine->queue, slot->record);
 }
 
 /* A stream that is held has ended: its line is written, its memory goes back,
@@ -39756,7 +39984,10 @@ static void empm__h2_stream_free(empm__worker *w, empm__h2_slot *slot,
     w->index = mine;
     empm__conn_next_serial(c);         /* all tickets are stale from here */
     c->session = NULL;
+    empm__h2_tunnel_free(w, slot->tunnel);
+    slot->tunnel = NULL;
     h2->working -= (slot->flags & EMPM__H2_WORKS) != 0;
+    h2->linked -= (slot->flags & EMPM__H2_LINKED) != 0;
     if (!(slot->flags & EMPM__H2_ENDED_IN) && h2->last >= slot->id &&
         (h2->last - slot->id) / 2 < 64)
         h2->cut |= (uint64_t)1 << (h2->last - slot->id) / 2;
@@ -39878,13 +40109,13 @@ static const char *empm__h2_stream_variable(const empm__conn *c,
 static const empm__transport empm__h2_plain = {
     "http", NULL, empm__h2_stream_recv, empm__h2_stream_send,
     empm__h2_stream_file, empm__h2_stream_pending, empm__h2_stream_finish, NULL,
-    NULL, 0
+    NULL, NULL, 0
 };
 
 static const empm__transport empm__h2_secure = {
     "https", NULL, empm__h2_stream_recv, empm__h2_stream_send,
     empm__h2_stream_file, empm__h2_stream_pending, empm__h2_stream_finish, NULL,
-    empm__h2_stream_variable, 0
+    empm__h2_stream_variable, NULL, 0
 };
 
 /* ---------------------------------------------------------------------------
@@ -39995,11 +40226,14 @@ static size_t empm__h2_block_end(char *to, const unsigned char *at,
 static size_t empm__h2_head_write(empm_request *req, char *to, int64_t length)
 {
     static const char type[] = "text/plain; charset=utf-8";
-    unsigned char *at = empm__hpack_put_status((unsigned char *)to + 2,
-                                               req->status);
+    unsigned char *at;
+    if ((req->head.flags & EMPM__H_TUNNEL) && req->link == NULL &&
+        req->status < 300)
+        req->status = 500;             /* 2xx would be a tunnel (RFC 8441 5) */
+    at = empm__hpack_put_status((unsigned char *)to + 2, req->status);
     empm__response_date_update(req->w);
     at = empm__h2_put_lines(at, req->w->date, req->w->date_len);
-    if (!empm__response_is_lengthless(req->status)) {
+    if (!empm__response_is_lengthless(req->status) && req->link == NULL) {
         if (!req->has_type && length != 0)
             at = empm__hpack_put(at, "content-type", 12, type, sizeof type - 1);
         if (length >= 0) {
@@ -40085,7 +40319,7 @@ static int empm__h2_take(empm__worker *w, empm__io *io, char *to, size_t n)
 static int empm__h2_is_last(const empm_request *req)
 {
     return req->answer == EMPM__COMPLETE && !req->failed &&
-           req->io.out_left == 0;
+           req->io.out_left == 0 && req->link == NULL;
 }
 
 static int empm__h2_has_trailers(const empm_request *req)
@@ -40191,6 +40425,377 @@ static int empm__h2_send_data(empm__worker *w, empm__h2_slot *slot)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>h2-tunnels -- streams that links have: WebSockets over HTTP/2
+ *
+ * The stream of an extended CONNECT that has been answered becomes a tunnel
+ * (RFC 8441): its DATA are the bytes of a link (>>links), END_STREAM is their
+ * end, RST_STREAM an abort. Its record leaves the connection for good and lives
+ * as that of a connection: it waits with the listener, has its place on the
+ * wheel, is run by any worker. The transport of its session is the tunnel:
+ * recv() takes from one pipe, send() puts into the other, so a link sees no
+ * difference. Nothing of it waits for the connection, and nothing of the
+ * connection for it:
+ *
+ *   owner of the connection                       owner of the stream
+ *   DATA --> put(in), then tell IN        take(in) --> recv() of the link
+ *   DATA <-- take(out) when it drains     put(out), then kick <-- send()
+ *   windows: credit for what was taken    full at EMPM__H2_TUNNEL_MOST: waits
+ *   room again: tell OUT                  for OUT
+ *   RST_STREAM, end: tell HUP             LOST, then given back: CLOSED
+ *   END_STREAM behind what is in `out`    given back: LINGER
+ *
+ *   tell   publish, then note the bit in the stream's word: if it waits for
+ *          that, it is the teller's, and runs (>>h2-streams). The stream's
+ *          owner forgets the bit first, and looks second
+ *   kick   the other way round, with OUTBOX; once in a step, behind it
+ *   end    the stream comes back by the outbox as any does, and its connection
+ *          outlives it
+ *
+ * source    RFC 8441; RFC 9113 8.5
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+#define EMPM__H2_TUNNEL_MOST 32768u    /* bytes that wait for the windows */
+#define EMPM__H2_TUNNEL_REST 30000     /* ms: a connection that has links, and
+                                          nothing else, need not look earlier */
+#define EMPM__H2_TUNNEL_BYE  200       /* ms from the farewells to GOAWAY */
+
+/* --- the link's side ------------------------------------------------------ */
+
+/* As the recv() of a transport. A reader has room for a page. */
+static ssize_t empm__h2_tunnel_recv(empm__worker *w, empm__conn *c, void *buf,
+                                    size_t n)
+{
+    empm__h2_slot *slot = empm__h2_slot_of(c);
+    empm__h2_tunnel *t = slot->tunnel;
+    empm__page *list, *p;
+    size_t got = 0;
+    int left, ends;
+    empm__conn_clear(c, EMPM__READY_IN);
+    if (empm__conn_noted(c, EMPM__READY_HUP)) {
+        errno = ECONNRESET;
+        return EMPM__LOST;
+    }
+    pthread_mutex_lock(&t->lock);
+    list = empm__h2_pipe_take_locked(&t->in, n);
+    for (p = list; p != NULL; p = p->next)
+        got += p->end - p->start;
+    t->in.bytes -= (uint32_t)got;
+    t->used += (uint32_t)got;
+    left = t->in.first != NULL;
+    ends = t->ends;
+    if (t->used >= (uint32_t)w->cfg->h2_window_size / 2)
+        t->kick = 1;
+    pthread_mutex_unlock(&t->lock);
+    c->flags &= (uint8_t)~EMPM__F_DRAINED;
+    if (!left && !ends)
+        c->flags |= EMPM__F_DRAINED;
+    for (got = 0; (p = list) != NULL; empm__page_return(w, p)) {
+        list = p->next;
+        memcpy((char *)buf + got, empm__page_data(p) + p->start,
+               p->end - p->start);
+        got += p->end - p->start;
+    }
+    return got > 0 || ends ? (ssize_t)got : (ssize_t)EMPM__WANTS_IN;
+}
+
+/* As the send() of a transport. */
+static ssize_t empm__h2_tunnel_write(empm__worker *w, empm__conn *c,
+                                     const struct iovec *v, int n, int more,
+                                     int64_t *wire)
+{
+    empm__h2_tunnel *t = empm__h2_slot_of(c)->tunnel;
+    size_t room, put = 0, done = 0;
+    int i;
+    (void)more;
+    empm__conn_clear(c, EMPM__READY_OUT);
+    if (empm__conn_noted(c, EMPM__READY_HUP)) {
+        errno = ECONNRESET;
+        return EMPM__LOST;
+    }
+    pthread_mutex_lock(&t->lock);
+    room = t->out.bytes < EMPM__H2_TUNNEL_MOST
+               ? EMPM__H2_TUNNEL_MOST - t->out.bytes : 0;
+    pthread_mutex_unlock(&t->lock);
+    if (room == 0)
+        return EMPM__WANTS_OUT;
+    for (i = 0; i < n && room > 0 && done == put; i++) {
+        put += empm__min(v[i].iov_len, room);
+        done += empm__h2_pipe_put(w, t, &t->out, (const char *)v[i].iov_base,
+                                  empm__min(v[i].iov_len, room));
+        room -= empm__min(v[i].iov_len, room);
+    }
+    if (done < put) {
+        errno = ENOMEM;
+        return EMPM__LOST;
+    }
+    t->kick = 1;
+    *wire += (int64_t)done;
+    return (ssize_t)done;
+}
+
+static int empm__h2_tunnel_unacked(const empm__conn *c)
+{
+    empm__h2_tunnel *t = empm__h2_slot_of(c)->tunnel;
+    uint32_t n;
+    pthread_mutex_lock(&t->lock);
+    n = t->out.bytes;
+    pthread_mutex_unlock(&t->lock);
+    return (int)n;
+}
+
+static const empm__transport empm__h2_tunnel_transport = {
+    "https", NULL, empm__h2_tunnel_recv, empm__h2_tunnel_write,
+    empm__h2_stream_file, empm__h2_stream_pending, empm__h2_stream_finish, NULL,
+    NULL, empm__h2_tunnel_unacked, 0
+};
+
+/* UPGRADED: the link's step, and the connection is told of what it has left. If
+ * that has waited, this worker runs it next. */
+static enum empm__state empm__h2_link_step(empm__worker *w, empm__conn *c,
+                                           empm__wait *wait)
+{
+    const empm__h2_slot *slot = empm__h2_slot_of(c);
+    const enum empm__state next = empm__do_upgraded(w, c, wait);
+    if (next == EMPM__UPGRADED && slot->tunnel->kick) {
+        slot->tunnel->kick = 0;
+        wait->next = empm__h2_kick(w, slot->h2->index, slot->h2->serial);
+    }
+    return next;
+}
+
+/* LINGER: the link has ended; the rest is the connection's. */
+static enum empm__state empm__h2_link_linger(empm__worker *w, empm__conn *c,
+                                             empm__wait *wait)
+{
+    (void)w;
+    (void)c;
+    wait->given = 1;
+    return EMPM__LINGER;
+}
+
+static const empm__protocol empm__h2_link_protocol = {
+    "h2", "HTTP/2.0",
+    { NULL, NULL, NULL, NULL, NULL, NULL, NULL, empm__h2_link_step,
+      empm__h2_link_linger, NULL },
+    empm__link_taken, empm__link_cut, empm__link_retire, NULL, NULL, NULL, NULL,
+    empm__h2_stream_given
+};
+#define EMPM__H2_LINK_PROTOCOL empm__h2_link_protocol
+
+/* --- the connection's side ------------------------------------------------ */
+
+/* The head of the answer has been framed: the stream is its link's from here.
+ * Returns 0, or -1: there is no memory, and the link has ended. */
+static int empm__h2_tunnel_begin(empm__worker *w, empm__h2_slot *slot)
+{
+    const uint32_t mine = w->index;
+    empm__conn *c = slot->c;
+    empm_request *req = empm__request_of(c);
+    enum empm__state next;
+    w->index = slot->record;
+    req->w = w;
+    empm__request_log_line(req, 0);
+    next = w->s->switch_to(req, 1);
+    if (next == EMPM__UPGRADED) {
+        empm__store(&c->protocol, (uint8_t)EMPM__H2_LINK);
+        slot->session.of = &empm__h2_tunnel_transport;
+        empm__link_of(c)->turn = empm__link_turn(slot->h2->index);
+        empm__conn_enter(w, c, EMPM__UPGRADED);
+        c->flags |= EMPM__F_LISTED;
+        slot->flags |= EMPM__H2_LINKED;
+        slot->flags &= (uint8_t)~EMPM__H2_HELD;
+        slot->h2->linked++;
+        empm__queue_push(&w->engine->queue, slot->record);
+    }
+    w->index = mine;
+    return next == EMPM__UPGRADED ? 0 : -1;
+}
+
+/* DATA for a link, or for what will be one. Once that has ended they are
+ * dropped, until the client's last. Returns 0, or an error code. */
+static int empm__h2_tunnel_take(empm__worker *w, empm__h2_slot *slot,
+                                const unsigned char *p, uint32_t n, int ends)
+{
+    empm__h2_tunnel *t = slot->tunnel;
+    const int over = (slot->flags & EMPM__H2_LINKED) &&
+                     (slot->flags & EMPM__H2_HELD);
+    slot->flags |= ends ? EMPM__H2_ENDED_IN : 0;
+    if (!over && n > 0 &&
+        empm__h2_pipe_put(w, t, &t->in, (const char *)p, n) < n)
+        return EMPM__H2_INTERNAL_ERROR | EMPM__H2_OF_STREAM;
+    pthread_mutex_lock(&t->lock);
+    t->used += over ? n : 0;
+    t->ends |= (uint8_t)ends;
+    pthread_mutex_unlock(&t->lock);
+    if (slot->flags & EMPM__H2_LINKED) {
+        t->news |= EMPM__READY_IN;
+        slot->h2->news = 1;
+    }
+    return 0;
+}
+
+/* Could it send a frame? The end, too, is one. */
+static int empm__h2_tunnel_may_send(const empm__h2_slot *slot)
+{
+    const empm__h2_tunnel *t = slot->tunnel;
+    const int held = slot->flags & EMPM__H2_HELD;
+    if (slot->flags & EMPM__H2_CUT)
+        return 0;
+    if (t->sending != NULL && !(held && slot->c->state == EMPM__CLOSED))
+        return slot->window > 0 && slot->h2->window > 0;
+    return held && (!t->ended || (slot->flags & EMPM__H2_ENDED_IN));
+}
+
+/* Sends a frame of what the link has put out, or END_STREAM behind all of it.
+ * Returns 1: that has been sent, now or before. */
+static int empm__h2_tunnel_send(empm__worker *w, empm__h2_slot *slot)
+{
+    empm__h2 *h2 = slot->h2;
+    empm__h2_tunnel *t = slot->tunnel;
+    empm__page *p = t->sending;
+    const int32_t most = slot->window < h2->window ? slot->window : h2->window;
+    uint32_t n, before;
+    slot->stalled_ms = EMPM__NEVER;
+    if (p == NULL) {
+        if (!t->ended)
+            empm__h2_control(w, h2, EMPM__H2_DATA, EMPM__H2_END_STREAM,
+                             slot->id, NULL, 0);
+        t->ended = 1;
+        return 1;
+    }
+    n = (uint32_t)empm__min(p->end - p->start, (size_t)most);
+    empm__h2_control(w, h2, EMPM__H2_DATA, 0, slot->id,
+                     (unsigned char *)empm__page_data(p) + p->start, n);
+    slot->window -= (int32_t)n;
+    h2->window -= (int32_t)n;
+    empm__h2_earn(w, h2, n + (n < (uint32_t)most ? 2048u : 0u));
+    p->start += n;
+    if (p->start == p->end) {
+        t->sending = p->next;
+        empm__page_return(w, p);
+    }
+    pthread_mutex_lock(&t->lock);
+    before = t->out.bytes;
+    t->out.bytes -= n;
+    pthread_mutex_unlock(&t->lock);
+    if (before >= EMPM__H2_TUNNEL_MOST / 2 &&
+        before - n < EMPM__H2_TUNNEL_MOST / 2) {
+        t->news |= EMPM__READY_OUT;
+        h2->news = 1;
+    }
+    return 0;
+}
+
+/* Takes what the links have put out, and gives credit for what they have taken
+ * in. */
+static void empm__h2_tunnels_look(empm__worker *w, empm__h2 *h2)
+{
+    uint32_t k, used;
+    for (k = 0; k < h2->nslots && h2->linked > 0; k++) {
+        empm__h2_slot *slot = empm__h2_slot_at(h2, k);
+        empm__h2_tunnel *t = slot->tunnel;
+        empm__page **end;
+        if (slot->id == 0 || !(slot->flags & EMPM__H2_LINKED))
+            continue;
+        for (end = &t->sending; *end != NULL; end = &(*end)->next)
+            ;
+        pthread_mutex_lock(&t->lock);
+        *end = empm__h2_pipe_take_locked(&t->out, (size_t)-1);
+        used = t->used >= (uint32_t)w->cfg->h2_window_size / 2 ? t->used : 0;
+        t->used -= used;
+        pthread_mutex_unlock(&t->lock);
+        if (used == 0 || (slot->flags & (EMPM__H2_ENDED_IN | EMPM__H2_CUT)))
+            continue;
+        empm__h2_control_u32(w, h2, EMPM__H2_WINDOW_UPDATE, slot->id, used);
+        slot->unasked += (int32_t)used;
+    }
+}
+
+/* Tells the links of what has come, and of room. One that has waited runs here
+ * if it is likely to be quick, so that what it answers leaves with the rest. */
+static void empm__h2_tunnels_tell(empm__worker *w, empm__h2 *h2)
+{
+    const uint32_t mine = w->index;
+    uint32_t k, ready;
+    if (!h2->news)
+        return;
+    h2->news = 0;
+    for (k = 0; k < h2->nslots; k++) {
+        empm__h2_slot *slot = empm__h2_slot_at(h2, k);
+        const uint32_t requests = w->turn_requests, bytes = w->turn_bytes;
+        const uint64_t start_us = w->turn_start_us;
+        if (slot->id == 0 || (slot->flags & EMPM__H2_HELD) ||
+            !(slot->flags & EMPM__H2_LINKED) || slot->tunnel->news == 0)
+            continue;
+        ready = slot->tunnel->news;
+        slot->tunnel->news = 0;
+        if (!empm__h2_stream_tell(w, slot, ready))
+            continue;
+        if (empm__turn_is_over(w) ||
+            empm__load(&empm__link_of(slot->c)->route->quick) < EMPM__QUICK) {
+            empm__queue_push(&w->engine->queue, slot->record);
+            continue;
+        }
+        empm__conn_run_one(w, slot->record);
+        w->index = mine;
+        w->turn_requests += requests;
+        w->turn_bytes += bytes;
+        w->turn_start_us = start_us;
+    }
+    empm__store(&w->score->status,
+                (uint32_t)empm__states[h2->c->state].letter);
+}
+
+/* When is it late for the client of a link that has ended: to take what is
+ * left, and to say that it has ended, too? */
+static uint32_t empm__h2_tunnel_due(const empm__worker *w, empm__h2_slot *slot)
+{
+    if (slot->stalled_ms == EMPM__NEVER)
+        slot->stalled_ms = empm__time_after(w->now_ms, 0);
+    return empm__time_after(slot->stalled_ms, w->cfg->linger_short_ms);
+}
+
+/* For how long a connection with streams need not look at its times. */
+static int empm__h2_tunnels_rest_ms(const empm__h2 *h2, int patience_ms)
+{
+    return h2->linked > 0 && patience_ms < EMPM__H2_TUNNEL_REST
+               ? EMPM__H2_TUNNEL_REST : patience_ms;
+}
+
+/* While a server drains: do links stay that say goodbye before GOAWAY does?
+ * There are clients that reset all streams when that comes. */
+static int empm__h2_tunnels_stay(empm__worker *w, empm__h2 *h2)
+{
+    const uint32_t now = empm__step_clock(w);
+    if (h2->linked == 0)
+        return 0;
+    h2->bye_ms = empm__time_after(
+        empm__link_bye_at_ms(w, empm__link_turn(h2->index), now),
+        EMPM__H2_TUNNEL_BYE);
+    if (!empm__time_is_late(h2->bye_ms, now))
+        return 1;
+    h2->bye_ms = EMPM__NEVER;
+    return 0;
+}
+
+#else
+
+#  define EMPM__H2_LINK_PROTOCOL empm__http1
+#  define empm__h2_tunnel_begin(w, slot) (-1)
+#  define empm__h2_tunnel_take(w, slot, p, n, ends) 0
+#  define empm__h2_tunnel_may_send(slot) 0
+#  define empm__h2_tunnel_send(w, slot) 0
+#  define empm__h2_tunnel_due(w, slot) EMPM__NEVER
+#  define empm__h2_tunnels_look(w, h2) (void)(h2)
+#  define empm__h2_tunnels_tell(w, h2) (void)(h2)
+#  define empm__h2_tunnels_stay(w, h2) 0
+#  define empm__h2_tunnels_rest_ms(h2, patience_ms) (patience_ms)
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
  * >>h2-ends -- how a stream ends, and whose turn it is
  *
  * A stream ends with its answer, with a reset of its client's, or with one of
@@ -40291,12 +40896,26 @@ static void empm__h2_abort(empm__worker *w, empm__h2_slot *slot)
     empm__h2_reset(w, slot->h2, slot->id, EMPM__H2_INTERNAL_ERROR);
 }
 
+/* The same of a stream that a link has: a frame, or the end. One that has not
+ * come to its end in order is reset (RFC 8441 5). Returns 1. */
+static int empm__h2_serve_link(empm__worker *w, empm__h2_slot *slot)
+{
+    if ((slot->flags & EMPM__H2_HELD) && slot->c->state == EMPM__CLOSED)
+        empm__h2_reset(w, slot->h2, slot->id, EMPM__H2_CANCEL);
+    else if (empm__h2_tunnel_send(w, slot) &&
+             (slot->flags & EMPM__H2_ENDED_IN))
+        empm__h2_finish(w, slot);
+    return 1;
+}
+
 /* Sends what may be sent of a stream now: a head, and a frame of its body.
  * Returns 1: something has been sent, or has ended; 0: it waits. */
 static int empm__h2_serve(empm__worker *w, empm__h2_slot *slot)
 {
     empm_request *req = empm__request_of(slot->c);
     int r = 0;
+    if (slot->flags & EMPM__H2_LINKED)
+        return empm__h2_serve_link(w, slot);
     req->w = w;
     if (req->failed == EMPM_ECLOSED) {
         empm__h2_reset(w, slot->h2, slot->id, EMPM__H2_INTERNAL_ERROR);
@@ -40311,6 +40930,11 @@ static int empm__h2_serve(empm__worker *w, empm__h2_slot *slot)
             if (empm__h2_has_trailers(req))
                 empm__h2_send_end(w, slot);
             empm__h2_finish(w, slot);
+            return 1;
+        }
+        if (req->link != NULL && (slot->flags & EMPM__H2_HEAD_OUT)) {
+            if (empm__h2_tunnel_begin(w, slot) < 0)
+                empm__h2_abort(w, slot);
             return 1;
         }
     }
@@ -40347,6 +40971,8 @@ static int empm__h2_serve(empm__worker *w, empm__h2_slot *slot)
 static int empm__h2_may_send(const empm__h2 *h2, const empm__h2_slot *slot)
 {
     const empm_request *req;
+    if (slot->id != 0 && (slot->flags & EMPM__H2_LINKED))
+        return empm__h2_tunnel_may_send(slot);
     if (slot->id == 0 || (slot->flags & (EMPM__H2_HELD | EMPM__H2_CUT |
                                          EMPM__H2_READY)) != EMPM__H2_HELD)
         return 0;
@@ -40433,7 +41059,8 @@ static void empm__h2_drain(empm__worker *w, empm__h2 *h2)
         h2->working -= (slot->flags & EMPM__H2_WORKS) != 0;
         slot->flags &= (uint8_t)~EMPM__H2_WORKS;
         slot->flags |= EMPM__H2_HELD;
-        empm__request_of(c)->w = w;
+        if (c->io != NULL)             /* that of a link has come to its end */
+            empm__request_of(c)->w = w;
         if (slot->flags & EMPM__H2_CUT) {
             slot->flags &= (uint8_t)~EMPM__H2_CUT;
             empm__h2_cut(w, slot);
@@ -40637,8 +41264,10 @@ static int empm__h2_on_data(empm__worker *w, empm__h2 *h2,
     if (code != 0)
         return code;
     empm__h2_earn(w, h2, n);           /* padding earns nothing */
-    if (n < 64 && !ends)               /* of messages that small, 1,600 a
-                                          second are nothing odd */
+    if (n < 64 && !ends &&             /* of messages that small, 1,600 a
+                                          second are nothing odd; links have
+                                          shorter ones, and judge them */
+        (n == 0 || slot == NULL || !(slot->flags & EMPM__H2_LINKED)))
         empm__h2_charge(w, h2, n == 0 || ++h2->crumbs % 16 == 0);
     if (slot == NULL || (slot->flags & EMPM__H2_ENDED_IN)) {
         empm__h2_charge(w, h2, 1);
@@ -40649,8 +41278,10 @@ static int empm__h2_on_data(empm__worker *w, empm__h2 *h2,
         return EMPM__H2_FLOW_CONTROL_ERROR | EMPM__H2_OF_STREAM;
     slot->unasked -= (int32_t)f->length;
     empm__h2_stream_credit(w, slot, f->length - n);
-    return slot->flags & EMPM__H2_CUT ? 0
-                                      : empm__h2_body_take(w, slot, p, n, ends);
+    if (slot->flags & EMPM__H2_CUT)
+        return 0;
+    return slot->tunnel != NULL ? empm__h2_tunnel_take(w, slot, p, n, ends)
+                                : empm__h2_body_take(w, slot, p, n, ends);
 }
 
 /* ---------------------------------------------------------------------------
@@ -40765,6 +41396,8 @@ static int empm__h2_open(empm__worker *w, empm__h2 *h2, uint32_t id, int ends,
         empm__h2_priority(slot, h->text + h->head->fields[priority].value,
                           strlen(h->text + h->head->fields[priority].value));
     slot->stalled_ms = EMPM__NEVER;
+    if (h->head->flags & EMPM__H_TUNNEL)
+        slot->tunnel = empm__h2_tunnel_new(w);
     slot->flags = (uint8_t)(EMPM__H2_HELD | (ends ? EMPM__H2_ENDED_IN : 0));
     slot->c->session = &slot->session;
     slot->c->endpoint = h2->c->endpoint;
@@ -40772,16 +41405,17 @@ static int empm__h2_open(empm__worker *w, empm__h2 *h2, uint32_t id, int ends,
     h2->streams++;
     w->index = slot->record;
     req = empm__request_borrow(w, slot->c);
-    if (req == NULL || !empm__h2_head_move(req, h->head, h->text, h->at)) {
+    if (req == NULL || !empm__h2_head_move(req, h->head, h->text, h->at) ||
+        ((h->head->flags & EMPM__H_TUNNEL) && slot->tunnel == NULL)) {
         w->index = mine;
         empm__h2_stream_free(w, slot, 1);
         return refused | EMPM__H2_OF_SERVER;
     }
     req->began_us = w->turn_us;
-    if (!ends && req->head.length < 0)
-        req->head.flags |= EMPM__H_CHUNKED;    /* its length is not known */
-    if (ends)
+    if (ends || slot->tunnel != NULL)
         req->head.length = -1;
+    else if (req->head.length < 0)
+        req->head.flags |= EMPM__H_CHUNKED;    /* its length is not known */
     empm__h2_stream_enter(w, slot, h->status != 0
                                        ? empm__step_refuse(req, h->status)
                                        : empm__dispatch_request(w, req));
@@ -40801,7 +41435,7 @@ static int empm__h2_trailers(empm__worker *w, empm__h2_slot *slot, int ends,
     uint32_t i, at;
     if (slot->flags & EMPM__H2_ENDED_IN)
         return EMPM__H2_STREAM_CLOSED | EMPM__H2_OF_STREAM;
-    if (!ends || h->fault != 0)
+    if (!ends || h->fault != 0 || slot->tunnel != NULL)
         return EMPM__H2_PROTOCOL_ERROR | EMPM__H2_OF_STREAM;
     if ((slot->flags & EMPM__H2_HELD) && slot->c->state == EMPM__READ_BODY &&
         from->nfields > 0 && h->status == 0) {
@@ -40855,6 +41489,7 @@ static int empm__h2_on_block(empm__worker *w, empm__h2 *h2, char *scratch,
     h.text = w->wire;
     h.room = EMPM__SCRATCH;
     h.trailers = id <= h2->last;
+    h.tunnels = w->s->tunnels != NULL;
     r = empm__hpack_decode(&h2->hpack, p, n, scratch + EMPM__H2_INPUT +
                                                  EMPM__H2_FIELDS,
                            EMPM__H2_TEXTS, empm__h2_head_field, &h);
@@ -41411,6 +42046,8 @@ static uint32_t empm__h2_watch_slot(empm__worker *w, empm__h2_slot *slot)
         return at;
     if ((reads = slot->c->state == EMPM__READ_BODY))
         at = empm__h2_body_deadline(w, req);
+    else if (slot->flags & EMPM__H2_LINKED)
+        at = empm__h2_tunnel_due(w, slot);
     else if (req->io.out != NULL && !empm__h2_may_send(slot->h2, slot)) {
         if (slot->stalled_ms == EMPM__NEVER)
             slot->stalled_ms = empm__time_after(w->now_ms, 0);
@@ -41444,7 +42081,9 @@ static int empm__h2_patience_ms(const empm_config *cfg)
 static uint32_t empm__h2_watch(empm__worker *w, empm__h2 *h2)
 {
     const uint32_t now = empm__step_clock(w);
-    uint32_t k, at = empm__time_after(now, empm__h2_patience_ms(w->cfg));
+    const int rest_ms = empm__h2_tunnels_rest_ms(h2,
+                                                 empm__h2_patience_ms(w->cfg));
+    uint32_t k, at = empm__time_after(now, rest_ms);
     for (k = 0; k < h2->nslots; k++)
         if (empm__h2_slot_at(h2, k)->id != 0)
             at = empm__time_earlier(
@@ -41461,6 +42100,7 @@ static uint32_t empm__h2_watch(empm__worker *w, empm__h2 *h2)
             empm__h2_fail(w, h2, EMPM__H2_ENHANCE_YOUR_CALM);
         at = empm__time_earlier(at, h2->frame_ms);
     }
+    at = empm__time_earlier(at, h2->bye_ms);
     if (h2->away == 1) {
         if (empm__time_is_late(h2->drain_ms, now))
             empm__h2_goaway(w, h2, 2, EMPM__H2_NO_ERROR);
@@ -41491,7 +42131,7 @@ static void empm__h2_stop(empm__worker *w, empm__h2 *h2)
         return;
     if (empm__step_closes_idle(w))
         empm__h2_goaway(w, h2, 2, EMPM__H2_NO_ERROR);
-    else if (h2->away == 0) {
+    else if (h2->away == 0 && !empm__h2_tunnels_stay(w, h2)) {
         empm__h2_goaway(w, h2, 1, EMPM__H2_NO_ERROR);
         empm__h2_control(w, h2, EMPM__H2_PING, 0, 0, ping, sizeof ping);
         h2->drain_ms = empm__time_after(empm__step_clock(w), 1000);
@@ -41558,7 +42198,7 @@ static enum empm__flushed empm__h2_flush(empm__worker *w, empm__h2 *h2)
         io->write_deadline = EMPM__NEVER;
         return r;
     }
-    now = io->wire - (int64_t)empm__fd_unacked(h2->c->fd);
+    now = io->wire - (int64_t)empm__transport_unacked(h2->c);
     if (io->write_deadline != EMPM__NEVER &&
         empm__time_is_late(io->write_deadline, empm__step_clock(w))) {
         if (now - io->acked < (int64_t)w->cfg->timeout_ms *
@@ -41622,12 +42262,14 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
     c->why = 0;
     do {
         empm__h2_drain(w, h2);
+        empm__h2_tunnels_look(w, h2);
         if (empm__load(&w->engine->abort))
             h2->gone = h2->ending = 1;
         else if (empm__load(&w->engine->stopping))
             empm__h2_stop(w, h2);
         more = empm__h2_input(w, h2);
         quick = empm__h2_run(w, h2);
+        empm__h2_tunnels_tell(w, h2);
         empm__h2_make_frames(w, h2);
         deadline = empm__h2_watch(w, h2);
         flushed = empm__h2_flush(w, h2);
@@ -41636,6 +42278,7 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
         if (h2->gone)
             empm__h2_cut_all(w, h2);
         left = empm__conn_noted(c, EMPM__READY_OUTBOX) ||
+               h2->news ||
                (flushed == EMPM__SENT && empm__h2_choose(h2) != NULL &&
                 !h2->ending);
         if (flushed == EMPM__TURN_OVER || quick ||
@@ -41692,19 +42335,21 @@ static const empm__protocol empm__h2_protocol = {
 static void empm__h2_greet(empm__worker *w, empm__h2 *h2)
 {
     const empm_config *cfg = w->cfg;
-    unsigned char set[24];
-    const uint32_t v[4][2] = {
+    unsigned char set[30];
+    const uint32_t v[5][2] = {
         { 3, empm__h2_streams_most(cfg) },
         { 4, (uint32_t)cfg->h2_window_size },
         { 6, (uint32_t)cfg->limit_request_head },
-        { 9, 1 }
+        { 9, 1 },
+        { 8, 1 }                       /* RFC 8441 3: a promise */
     };
+    const size_t n = w->s->tunnels != NULL ? 5 : 4;
     size_t i;
-    for (i = 0; i < 4; i++) {
+    for (i = 0; i < n; i++) {
         empm__hpack_set_u16(set + 6 * i, v[i][0]);
         empm__h2_put_u32(set + 6 * i + 2, v[i][1]);
     }
-    empm__h2_control(w, h2, EMPM__H2_SETTINGS, 0, 0, set, sizeof set);
+    empm__h2_control(w, h2, EMPM__H2_SETTINGS, 0, 0, set, (uint32_t)(6 * n));
     empm__h2_control_u32(w, h2, EMPM__H2_WINDOW_UPDATE, 0,
                          EMPM__H2_CREDIT - 65535);
 }
@@ -41731,7 +42376,7 @@ static int empm__h2_begin(empm__worker *w, empm__conn *c)
     h2->peer_window = 65535;
     h2->budget = w->cfg->h2_frame_budget;
     h2->budget_ms = w->now_ms;
-    h2->idle_ms = h2->frame_ms = h2->drain_ms = EMPM__NEVER;
+    h2->idle_ms = h2->frame_ms = h2->drain_ms = h2->bye_ms = EMPM__NEVER;
     h2->opened_ms = h2->place_ms = empm__load(&c->deadline_ms);
     h2->io.spool_fd = -1;
     h2->io.write_deadline = EMPM__NEVER;
@@ -41813,6 +42458,7 @@ static void empm__h2_check(const empm_config *cfg, const empm__chars *chars,
 
 #  define EMPM__H2_PROTOCOL        empm__http1     /* no record has it */
 #  define EMPM__H2_STREAM_PROTOCOL empm__http1
+#  define EMPM__H2_LINK_PROTOCOL   empm__http1
 
 static const empm__wing empm__h2_wing = EMPM__WING_OFF(empm__h2_check);
 
@@ -43386,7 +44032,8 @@ static const empm__protocol *empm__protocol_of(const empm__conn *c)
 {
     static const empm__protocol *const list[EMPM__PROTOCOLS] = {
         &empm__http1, &empm__http1, &EMPM__LINK_PROTOCOL,
-        &EMPM__H2_PROTOCOL, &EMPM__H2_STREAM_PROTOCOL
+        &EMPM__H2_PROTOCOL, &EMPM__H2_STREAM_PROTOCOL,
+        &EMPM__H2_LINK_PROTOCOL
     };
     return list[empm__load(&c->protocol)];
 }
@@ -43546,7 +44193,7 @@ static void empm__test_finish(empm__worker *w, empm__conn *c, int closing)
 
 static const empm__transport empm__test_transport = {
     "http", NULL, empm__test_recv, empm__test_send, empm__test_file,
-    empm__test_pending, empm__test_finish, NULL, NULL, 0
+    empm__test_pending, empm__test_finish, NULL, NULL, NULL, 0
 };
 
 /* --- the answer, as a client reads it ------------------------------------- */

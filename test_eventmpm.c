@@ -7056,7 +7056,7 @@ static void xor_drop(empm__conn *c)
 
 static const empm__transport xor_transport = {
     "xor", xor_handshake, xor_recv, xor_send, xor_file, xor_pending, xor_finish,
-    xor_drop, NULL, 0
+    xor_drop, NULL, NULL, 0
 };
 
 /* Sends `before` as it is and text in records, all of it in one send(). */
@@ -33456,6 +33456,758 @@ SERVED_WITH(h2, a_drain_loses_no_request, T_PLAIN, fx_init(f),
     CHECK_STR(what, "H1 D1:2 E1 X");
     CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
 }
+
+/* --- WebSockets on streams, RFC 8441 -------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+/* A stream as its client sees it. */
+typedef struct h2_sock {
+    uint32_t id;
+    int      status, ended, reset;     /* reset: RST_STREAM's code + 1 */
+    long     window;                   /* bytes that it may send */
+    str      in, fields;
+} h2_sock;
+
+/* A client of one connection and its streams. It renews windows only if `reads`
+ * is set, for as much as it gets. */
+static struct h2_peer {
+    client  *c;
+    h2_sock *socks;
+    int      n, reads, goaway;         /* goaway: GOAWAYs that have come */
+    int      closes_first;             /* 1001s by then */
+    long     window;
+} g_h2;
+
+static h2_sock *h2_sock_of(uint32_t id)
+{
+    int i;
+    for (i = 0; i < g_h2.n; i++)
+        if (g_h2.socks[i].id == id)
+            return &g_h2.socks[i];
+    return NULL;
+}
+
+static void h2_put(const char *frames)
+{
+    str out = STR_EMPTY;
+    h2_frames(&out, frames);
+    cl_send(g_h2.c, out.p, out.n);
+    str_free(&out);
+}
+
+/* Reads a frame. 0: none comes. */
+static int h2_pump(void)
+{
+    unsigned char head[EMPM__H2_FRAME_HEAD], payload[16384];
+    static char scratch[16384];
+    empm__h2_frame f;
+    h2_sock *s;
+    char text[80];
+
+    if (!h2_take(g_h2.c, head, sizeof head))
+        return 0;
+    empm__h2_frame_read(&f, head);
+    if (f.length > sizeof payload || !h2_take(g_h2.c, payload, f.length))
+        return 0;
+    s = h2_sock_of(f.stream);
+    if (f.type == EMPM__H2_GOAWAY)
+        g_h2.goaway++;
+    else if (f.type == EMPM__H2_WINDOW_UPDATE)
+        *(s != NULL ? &s->window : &g_h2.window) += empm__h2_u32(payload);
+    else if (s != NULL && f.type == EMPM__H2_RST_STREAM)
+        s->reset = payload[3] + 1;
+    else if (s != NULL && f.type == EMPM__H2_HEADERS) {
+        empm__hpack t;
+        empm__hpack_init(&t);
+        empm__hpack_decode(&t, payload, f.length, scratch, sizeof scratch,
+                           hpack_line, &s->fields);
+        empm__hpack_free(&t);
+        str_add(&s->fields, "", 1);
+        s->status = atoi(s->fields.p + strlen(":status: "));
+    } else if (s != NULL && f.type == EMPM__H2_DATA) {
+        str_add(&s->in, (const char *)payload, f.length);
+        if (f.length == 4 && memcmp(payload, "\x88\x02\x03\xe9", 4) == 0 &&
+            g_h2.goaway == 0)
+            g_h2.closes_first++;
+    }
+    if (s != NULL && (f.type == EMPM__H2_HEADERS || f.type == EMPM__H2_DATA) &&
+        (f.flags & EMPM__H2_END_STREAM))
+        s->ended = 1;
+    if (g_h2.reads && f.type == EMPM__H2_DATA && f.length > 0) {
+        snprintf(text, sizeof text, "8:0:0:%08x 8:0:%x:%08x", f.length,
+                 f.stream, f.length);
+        h2_put(text);
+    }
+    return 1;
+}
+
+/* A connection with its streams; `frames` follow its settings. */
+static void h2_peer_begin(client *c, int reads, const char *frames)
+{
+    g_h2.c = c;
+    while (g_h2.n > 0) {
+        str_free(&g_h2.socks[--g_h2.n].in);
+        str_free(&g_h2.socks[g_h2.n].fields);
+    }
+    g_h2.reads = reads;
+    g_h2.goaway = g_h2.closes_first = 0;
+    g_h2.window = 65535;
+    h2_begin(c, frames);
+}
+
+#define H2_WS(path) ":method: CONNECT\n:protocol: websocket\n" \
+                    ":scheme: http\n:path: " path "\n:authority: a\n"
+#define H2_WS13 "sec-websocket-version: 13\n"
+
+/* Sends a block of "name: value" lines on a new stream; it is k = 0, 1, ... */
+static h2_sock *h2_sock_new(const char *lines, int ends)
+{
+    unsigned char block[1024], *at = block, head[EMPM__H2_FRAME_HEAD];
+    h2_sock *s;
+
+    g_h2.socks = (h2_sock *)realloc(g_h2.socks, (size_t)(g_h2.n + 1) *
+                                                    sizeof *g_h2.socks);
+    s = &g_h2.socks[g_h2.n];
+    memset(s, 0, sizeof *s);
+    s->id = 2 * (uint32_t)g_h2.n++ + 1;
+    s->window = 65535;
+    while (*lines != '\0') {
+        const char *end = strchr(lines, '\n'), *colon = strstr(lines, ": ");
+        at = empm__hpack_put(at, lines, (size_t)(colon - lines), colon + 2,
+                             (size_t)(end - colon) - 2);
+        lines = end + 1;
+    }
+    empm__h2_frame_write(head, (uint32_t)(at - block), EMPM__H2_HEADERS,
+                         EMPM__H2_END_HEADERS |
+                             (unsigned)(ends ? EMPM__H2_END_STREAM : 0), s->id);
+    cl_send(g_h2.c, head, sizeof head);
+    cl_send(g_h2.c, block, (size_t)(at - block));
+    return s;
+}
+
+/* Waits for its status, or a reset: that is -1 - its code. */
+static int h2_sock_status(uint32_t id)
+{
+    while (h2_sock_of(id)->status == 0 && h2_sock_of(id)->reset == 0 &&
+           h2_pump())
+        ;
+    return h2_sock_of(id)->status != 0 ? h2_sock_of(id)->status
+                                       : -h2_sock_of(id)->reset;
+}
+
+/* Opens a socket; its stream. */
+static uint32_t h2_sock_opens(const char *lines)
+{
+    const uint32_t id = h2_sock_new(lines, 0)->id;
+    CHECK_INT(h2_sock_status(id), 200);
+    CHECK(!h2_sock_of(id)->ended);
+    return id;
+}
+
+/* Sends bytes as DATA, `cut` at a time, as the windows allow. */
+static int h2_sock_send(uint32_t id, const char *data, size_t n, size_t cut)
+{
+    unsigned char head[EMPM__H2_FRAME_HEAD];
+
+    while (n > 0) {
+        h2_sock *s = h2_sock_of(id);
+        size_t k = n < cut ? n : cut;
+        while (s->window <= 0 || g_h2.window <= 0)
+            if (s->reset || !h2_pump())
+                return -1;
+        k = k < (size_t)s->window ? k : (size_t)s->window;
+        k = k < (size_t)g_h2.window ? k : (size_t)g_h2.window;
+        empm__h2_frame_write(head, (uint32_t)k, EMPM__H2_DATA, 0, id);
+        cl_send(g_h2.c, head, sizeof head);
+        if (cl_send(g_h2.c, data, k) < 0)
+            return -1;
+        s->window -= (long)k;
+        g_h2.window -= (long)k;
+        data += k;
+        n -= k;
+    }
+    return 0;
+}
+
+static void h2_sock_frame(uint32_t id, int first, const char *text, size_t n)
+{
+    str s = STR_EMPTY;
+    ws_frame(&s, first, text, n);
+    h2_sock_send(id, s.p, s.n, 16000);
+    str_free(&s);
+}
+
+/* The next frame of a socket: its first byte, and its payload in body; -1: the
+ * end, or too late. */
+static int h2_sock_next(uint32_t id, str *body)
+{
+    for (;;) {
+        h2_sock *s = h2_sock_of(id);
+        const unsigned char *p = (const unsigned char *)s->in.p;
+        const size_t h = s->in.n < 2 ? 99 : p[1] == 126 ? 4
+                         : p[1] == 127 ? 10 : 2;
+        if (s->in.n >= h) {
+            const size_t n = h == 2 ? p[1] : h == 4
+                ? (size_t)p[2] << 8 | p[3]
+                : (size_t)p[6] << 24 | (size_t)p[7] << 16 |
+                  (size_t)p[8] << 8 | p[9];
+            if (s->in.n >= h + n) {
+                const int first = p[0];
+                str_drop(body, body->n);
+                str_add(body, s->in.p + h, n);
+                str_drop(&s->in, h + n);
+                return first;
+            }
+        }
+        if (s->ended || s->reset || !h2_pump())
+            return -1;
+    }
+}
+
+static int h2_sock_echoes(uint32_t id, const char *text)
+{
+    str body = STR_EMPTY;
+    int ok;
+
+    h2_sock_frame(id, 0x81, text, strlen(text));
+    ok = h2_sock_next(id, &body) == 0x81 && body.n == strlen(text) &&
+         memcmp(body.p, text, body.n) == 0;
+    str_free(&body);
+    return ok;
+}
+
+/* The code of the close that comes; 1005: it has none; -1: none comes. */
+static int h2_sock_code(uint32_t id)
+{
+    str body = STR_EMPTY;
+    int first, code;
+
+    while ((first = h2_sock_next(id, &body)) >= 0 && first != 0x88)
+        ;
+    code = first < 0 ? -1 : body.n < 2 ? 1005
+           : (unsigned char)body.p[0] << 8 | (unsigned char)body.p[1];
+    str_free(&body);
+    return code;
+}
+
+/* Reads until the stream has ended. 1: in order. */
+static int h2_sock_ends(uint32_t id)
+{
+    while (!h2_sock_of(id)->ended && !h2_sock_of(id)->reset && h2_pump())
+        ;
+    return h2_sock_of(id)->ended && !h2_sock_of(id)->reset;
+}
+
+static void h2_sock_fin(uint32_t id)
+{
+    char text[40];
+    snprintf(text, sizeof text, "0:1:%x:", (unsigned)id);
+    h2_put(text);
+}
+
+static void h2_sock_reset(uint32_t id)
+{
+    char text[40];
+    snprintf(text, sizeof text, "3:0:%x:00000008", (unsigned)id);
+    h2_put(text);
+}
+
+#define SERVED_H2_WS(name, flags, settings)                                   \
+    SERVED_WITH(h2, name, flags, fx_init(f); f->cfg.routes = ws_routes,       \
+                "Protocols h2c http/1.1; " settings)
+
+/* RFC 8441 3 to 5: what becomes of a stream that asks for a tunnel. Negative:
+ * it is reset with that code. */
+SERVED_H2_WS(sockets_are_asked_for, 0, "ThreadsPerChild 2; H2MaxStreamErrors 0;"
+             LONG_TIMES)
+{
+    static const struct { const char *lines; int status; } rows[] = {
+        { H2_WS("/any") H2_WS13, 200 },
+        { H2_WS("/same") H2_WS13 "origin: http://a\n", 200 },
+        { H2_WS("/same") H2_WS13 "origin: http://b\n", 403 },
+        { H2_WS("/any") H2_WS13 "content-length: 0\n", 200 },
+        { H2_WS("/any") H2_WS13 "sec-websocket-key: none is needed\n", 200 },
+        { H2_WS("/any"), 400 },
+        { H2_WS("/any") "sec-websocket-version: 8\n", 400 },
+        { H2_WS("/any") H2_WS13 H2_WS13, 400 },
+        { H2_WS("/none") H2_WS13, 404 },
+        { H2_WS("/any?refuse=401") H2_WS13, 401 },
+        { H2_WS("/any?refuse=204") H2_WS13, 500 },
+        { H2_WS("/post") H2_WS13, 405 },
+        { H2_WS("*") H2_WS13, -2 },
+        /* another protocol, a route of another kind, no CONNECT */
+        { ":method: CONNECT\n:protocol: line/1\n:scheme: http\n:path: /line\n"
+          ":authority: a\n", 501 },
+        { ":method: CONNECT\n:protocol: WebSocket\n:scheme: http\n"
+          ":path: /any\n:authority: a\n" H2_WS13, 200 },
+        { H2_WS("/line") H2_WS13, 501 }, { H2_WS("/hello/a") H2_WS13, 501 },
+        { ":method: GET\n:scheme: http\n:path: /any\n:authority: a\n"
+          H2_WS13, 400 },
+        { ":method: GET\n:scheme: http\n:path: /line\n:authority: a\n", 501 },
+        /* malformed */
+        { ":method: GET\n:protocol: websocket\n:scheme: http\n:path: /any\n"
+          ":authority: a\n" H2_WS13, -2 },
+        { ":method: CONNECT\n:protocol: websocket\n:path: /any\n"
+          ":authority: a\n" H2_WS13, -2 },
+        { ":method: CONNECT\n:protocol: websocket\n:scheme: http\n"
+          ":authority: a\n" H2_WS13, -2 },
+        { ":method: CONNECT\n:protocol: websocket\n:scheme: http\n"
+          ":path: /any\nhost: a\n" H2_WS13, -2 },
+        { H2_WS("/any") ":protocol: websocket\n" H2_WS13, -2 },
+        { ":method: CONNECT\n:scheme: http\n:path: /any\n:authority: a\n"
+          H2_WS13, -2 },
+        { ":method: CONNECT\n:authority: a\n", 501 },
+        { H2_WS("/any") H2_WS13 "connection: upgrade\n", -2 },
+        { H2_WS("/any") H2_WS13 "upgrade: websocket\n", -2 },
+        { H2_WS("/any") H2_WS13 "transfer-encoding: chunked\n", -2 },
+        { H2_WS("/any") H2_WS13 "content-length: 1\n", -2 }
+    };
+
+    h2_peer_begin(c, 1, "");
+    EACH(rows, i) {
+        const int is_get = strstr(rows[i].lines, ": GET\n:s") != NULL;
+        const uint32_t id = h2_sock_new(rows[i].lines, is_get)->id;
+        const char *fields;
+        context("%s", rows[i].lines);
+        CHECK_INT(h2_sock_status(id), rows[i].status);
+        if ((fields = h2_sock_of(id)->fields.p) == NULL)
+            continue;
+        CHECK(strstr(fields, "upgrade") == NULL);
+        CHECK(strstr(fields, "sec-websocket-accept") == NULL);
+        CHECK((strstr(fields, "content-length") == NULL) ==
+              (rows[i].status == 200));
+        CHECK((strstr(fields, "sec-websocket-version: 13") != NULL) ==
+              (rows[i].status == 400 && !is_get));
+        if (rows[i].status == 200)
+            CHECK(h2_sock_echoes(id, "a"));
+    }
+    cl_close(c);
+    CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+}
+
+/* Does the server say that it takes extended CONNECTs? */
+static int h2_is_announced(client *c)
+{
+    unsigned char head[EMPM__H2_FRAME_HEAD], payload[200];
+    empm__h2_frame set;
+    uint32_t i;
+
+    cl_close(c);
+    cl_puts(c, H2_PREFACE);
+    if (!h2_take(c, head, sizeof head))
+        return -1;
+    empm__h2_frame_read(&set, head);
+    if (set.type != EMPM__H2_SETTINGS || set.length > sizeof payload ||
+        !h2_take(c, payload, set.length))
+        return -1;
+    for (i = 0; i < set.length; i += 6)
+        if (memcmp(payload + i, "\0\x08\0\0\0\x01", 6) == 0)
+            return 1;
+    return 0;
+}
+
+/* A server says that it takes them, where a route does; elsewhere :protocol is
+ * malformed, RFC 8441 3. */
+SERVED_H2_WS(sockets_are_announced, 0, LONG_TIMES)
+{
+    CHECK_INT(h2_is_announced(c), 1);
+}
+
+SERVED(h2, no_sockets_are_not_announced, "Protocols h2c; " LONG_TIMES)
+{
+    CHECK_INT(h2_is_announced(c), 0);
+    h2_peer_begin(c, 1, "");
+    CHECK_INT(h2_sock_status(h2_sock_new(H2_WS("/any") H2_WS13, 0)->id), -2);
+}
+
+/* The rules on frames hold as they do over HTTP/1.1, however DATA cuts them;
+ * each socket is a stream of the same connection. */
+SERVED_H2_WS(sockets_frames, T_PLAIN, "ThreadsPerChild 2; LingerTimeoutShort 1;"
+             LONG_TIMES)
+{
+    static const size_t cuts[] = { 16000, 1, 3 };
+    str in = STR_EMPTY, out = STR_EMPTY;
+
+    h2_peer_begin(c, 1, "");
+    EACH(ws_rows, i)
+        EACH(cuts, k) {
+            const uint32_t id = h2_sock_opens(H2_WS("/any") H2_WS13);
+            h2_sock *s;
+            context("%s, cut at %d", ws_rows[i].in, (int)cuts[k]);
+            in.n = out.n = 0;
+            ws_parse(&in, ws_rows[i].in, 1);
+            ws_parse(&out, ws_rows[i].out, 0);
+            h2_sock_send(id, in.p, in.n, cuts[k]);
+            while (h2_sock_of(id)->in.n < out.n && !h2_sock_of(id)->ended &&
+                   h2_pump())
+                ;
+            s = h2_sock_of(id);
+            CHECK(s->in.n >= out.n &&
+                  (out.n == 0 || memcmp(s->in.p, out.p, out.n) == 0));
+            str_drop(&s->in, out.n < s->in.n ? out.n : s->in.n);
+            if (ws_rows[i].code > 0) {
+                CHECK_INT(h2_sock_code(id), ws_rows[i].code);
+                CHECK(h2_sock_ends(id));
+            }
+            if (ws_rows[i].code > 0)
+                h2_sock_fin(id);
+            else
+                h2_sock_reset(id);
+        }
+    CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[3]), 0);
+    CHECK_INT(g_h2.goaway, 0);
+    str_free(&in);
+    str_free(&out);
+}
+
+/* Messages are longer than windows, and than what a tunnel holds: both sides
+ * renew theirs, and all of it comes back. */
+SERVED_H2_WS(sockets_lengths, T_LIVE, "ThreadsPerChild 2; "
+             "LimitWebSocketMessage 1000000; " LONG_TIMES)
+{
+    static const size_t lens[] = { 0, 125, 126, 16384, 32768, 65535, 65536,
+                                   200000, 1000000 };
+    char *text = (char *)malloc(1000001);
+    str body = STR_EMPTY;
+    uint32_t id, other;
+    size_t i;
+
+    for (i = 0; i < 1000001; i++)
+        text[i] = (char)('a' + i % 23);
+    h2_peer_begin(c, 1, "");
+    id = h2_sock_opens(H2_WS("/any") H2_WS13);
+    other = h2_sock_opens(H2_WS("/any") H2_WS13);
+    EACH(lens, k) {
+        context("%d", (int)lens[k]);
+        h2_sock_frame(id, 0x81, text, lens[k]);
+        CHECK(h2_sock_echoes(other, "beside"));
+        CHECK_INT(h2_sock_next(id, &body), 0x81);
+        CHECK_INT(body.n, lens[k]);
+        CHECK(memcmp(body.p, text, lens[k]) == 0);
+    }
+    h2_sock_frame(id, 0x81, text, 1000001);
+    CHECK_INT(h2_sock_code(id), 1009);
+    CHECK_SOON(get_int(&shm->rc[1]) == 1009, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[3]), 0);
+    str_free(&body);
+    free(text);
+}
+
+/* A socket whose client reads nothing is not read either: its window is used
+ * up, and others of the connection, and requests, go on. Then all comes. */
+SERVED_H2_WS(sockets_slow_readers, T_PLAIN, "ThreadsPerChild 2; WebSocketQueue "
+             "4096; " LONG_TIMES)
+{
+    str s = STR_EMPTY, body = STR_EMPTY;
+    uint32_t slow, quick, id;
+    char text[1000], update[80];
+    long sent = 0, i;
+
+    memset(text, 'x', sizeof text);
+    h2_peer_begin(c, 0, "");
+    slow = h2_sock_opens(H2_WS("/any") H2_WS13);
+    ws_frame(&s, 0x82, text, sizeof text);
+    for (;;) {                           /* until no credit comes for a while */
+        h2_sock *at = h2_sock_of(slow);
+        while (at->window >= (long)s.n) {
+            h2_sock_send(slow, s.p, s.n, 16000);
+            sent++;
+        }
+        if (!cl_readable(c, SCALED(300)))
+            break;
+        CHECK(h2_pump());
+    }
+    CHECK(sent >= 130 && sent < 300);
+    CHECK(empm__load(&f->s->engine.links->queued) <= 4096 + 1100);
+    h2_put("8:0:0:00100000");
+    quick = h2_sock_opens(H2_WS("/any") H2_WS13);
+    CHECK(h2_sock_echoes(quick, "still"));
+    id = h2_sock_new(":method: GET\n:scheme: http\n:path: /hello/a\n"
+                     ":authority: a\n", 1)->id;
+    CHECK_INT(h2_sock_status(id), 200);
+    g_h2.reads = 1;
+    snprintf(update, sizeof update, "8:0:%x:0000ffff", (unsigned)slow);
+    h2_put(update);
+    for (i = 0; i < sent; i++) {
+        CHECK_INT(h2_sock_next(slow, &body), 0x82);
+        CHECK_INT(body.n, sizeof text);
+    }
+    CHECK(h2_sock_echoes(slow, "and on"));
+    CHECK_INT(get_int(&shm->rc[3]), 0);
+    str_free(&s);
+    str_free(&body);
+}
+
+/* Every end of a socket: a close of either side, the client's END_STREAM or
+ * reset, a fault of its stream's, the connection's end. Others stay. */
+SERVED_H2_WS(sockets_end, T_LIVE, "ThreadsPerChild 2; LingerTimeoutShort 1; "
+             LONG_TIMES)
+{
+    static const struct { const char *in; int code, closes; } rows[] = {
+        { "88:=1000", 1000, 1000 }, { "81:bye", 4000, 1006 },
+        { "83:", 1002, 1002 }, { "", 1006, -1 }
+    };
+    str in = STR_EMPTY;
+    uint32_t stays, id;
+    int k;
+
+    h2_peer_begin(c, 1, "");
+    stays = h2_sock_opens(H2_WS("/any") H2_WS13);
+    EACH(rows, i) {
+        context("%s", rows[i].in);
+        set_int(&shm->rc[2], 0);
+        id = h2_sock_opens(H2_WS("/any?greet=1") H2_WS13);
+        CHECK(h2_sock_echoes(id, "a") == 0);     /* the greeting */
+        in.n = 0;
+        ws_parse(&in, rows[i].in, 1);
+        h2_sock_send(id, in.p, in.n, 16000);
+        if (rows[i].closes < 0)
+            h2_sock_fin(id);
+        CHECK_INT(h2_sock_code(id), rows[i].closes < 0 ? -1 : rows[i].code);
+        CHECK(h2_sock_of(id)->reset == 0);
+        if (rows[i].code == 4000) {
+            in.n = 0;
+            ws_frame(&in, 0x88, "\x0f\xa0", 2);
+            h2_sock_send(id, in.p, in.n, 16000);
+        }
+        CHECK(h2_sock_ends(id));
+        if (rows[i].closes >= 0)
+            h2_sock_fin(id);
+        CHECK_SOON(get_int(&shm->rc[2]) == 1, PATIENCE);
+        CHECK(h2_sock_echoes(stays, "here"));
+    }
+    for (k = 0; k < 3; k++) {
+        context("%d", k);
+        set_int(&shm->rc[2], 0);
+        set_int(&shm->rc[1], 0);
+        id = h2_sock_opens(H2_WS("/any") H2_WS13);
+        if (k == 0)
+            h2_sock_reset(id);
+        else if (k == 1) {                   /* no field block may follow */
+            char text[40];
+            snprintf(text, sizeof text, "1:5:%x:0001610162", (unsigned)id);
+            h2_put(text);
+            CHECK(!h2_sock_ends(id));
+            CHECK_INT(h2_sock_of(id)->reset, EMPM__H2_PROTOCOL_ERROR + 1);
+        } else                               /* in the middle of a frame */
+            h2_sock_send(id, "\x81\x85xxxx", 6, 1), h2_sock_fin(id);
+        CHECK_SOON(get_int(&shm->rc[2]) == 1, PATIENCE);
+        CHECK_INT(get_int(&shm->rc[1]), 1006);
+        CHECK(h2_sock_echoes(stays, "here"));
+    }
+    CHECK_INT(get_int(&shm->rc[0]), 1);
+    cl_close(c);
+    CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[3]), 0);
+    str_free(&in);
+}
+
+/* A client that has been told does not end its stream: it is reset after
+ * LingerTimeoutShort, and so is that of one that takes no more. */
+SERVED_H2_WS(sockets_that_do_not_end, 0, "ThreadsPerChild 1; "
+             "LingerTimeoutShort 300ms; " LONG_TIMES)
+{
+    uint32_t id;
+
+    h2_peer_begin(c, 1, "");
+    id = h2_sock_opens(H2_WS("/any") H2_WS13);
+    h2_sock_frame(id, 0x88, "\x03\xe8", 2);
+    CHECK_INT(h2_sock_code(id), 1000);
+    CHECK(h2_sock_ends(id));
+    while (!h2_sock_of(id)->reset && h2_pump())
+        ;
+    CHECK_INT(h2_sock_of(id)->reset, EMPM__H2_CANCEL + 1);
+    h2_peer_begin(c, 0, "4:0:0:000400000000");
+    id = h2_sock_opens(H2_WS("/any") H2_WS13);
+    h2_sock_frame(id, 0x88, "\x03\xe8", 2);
+    CHECK(!h2_sock_ends(id));
+    CHECK_INT(h2_sock_of(id)->reset, EMPM__H2_CANCEL + 1);
+    CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+}
+
+/* As many sockets as streams on a connection, each with its own order; a slow
+ * callback of one holds no other. */
+SERVED_H2_WS(sockets_beside_each_other, T_LIVE, "ThreadsPerChild 3; "
+             LONG_TIMES)
+{
+    enum { N = 60 };
+    uint32_t ids[N];
+    char text[20];
+    int i, k;
+
+    h2_peer_begin(c, 1, "");
+    for (i = 0; i < N; i++)
+        ids[i] = h2_sock_opens(H2_WS("/any") H2_WS13);
+    h2_sock_frame(ids[0], 0x81, "sleep", 5);
+    for (k = 0; k < 5; k++)
+        for (i = 1; i < N; i++) {
+            snprintf(text, sizeof text, "%d/%d", i, k);
+            h2_sock_frame(ids[i], 0x81, text, strlen(text));
+        }
+    for (i = 1; i < N; i++)
+        for (k = 0; k < 5; k++) {
+            str body = STR_EMPTY;
+            snprintf(text, sizeof text, "%d/%d", i, k);
+            CHECK_INT(h2_sock_next(ids[i], &body), 0x81);
+            CHECK(body.n == strlen(text) &&
+                  memcmp(body.p, text, body.n) == 0);
+            str_free(&body);
+        }
+    CHECK_INT(get_int(&shm->rc[0]), N);
+    for (i = 0; i < N; i += 2)
+        h2_sock_reset(ids[i]);
+    CHECK_SOON(get_int(&shm->rc[0]) == N / 2, PATIENCE);
+    CHECK(h2_sock_echoes(ids[N - 1], "left"));
+    cl_close(c);
+    CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+}
+
+/* Short messages are no flood, however many; DATA with nothing in them are. */
+SERVED_H2_WS(sockets_and_floods, 0, "ThreadsPerChild 2; H2FrameBudget 100; "
+             LONG_TIMES)
+{
+    str body = STR_EMPTY, out = STR_EMPTY;
+    uint32_t id;
+    int i;
+
+    h2_peer_begin(c, 0, "");
+    id = h2_sock_opens(H2_WS("/any") H2_WS13);
+    for (i = 0; i < 1000; i++)
+        h2_sock_frame(id, 0x81, "a", 1);
+    for (i = 0; i < 1000; i++)
+        CHECK_INT(h2_sock_next(id, &body), 0x81);
+    for (i = 0; i < 1000; i++)
+        h2_frames(&out, "0:0:1:");
+    cl_send(c, out.p, out.n);
+    while (h2_pump())
+        ;
+    CHECK_INT(g_h2.goaway, 1);
+    CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+    str_free(&out);
+    str_free(&body);
+}
+
+/* A group has sockets of both protocols. */
+SERVED_H2_WS(sockets_in_a_group, T_LIVE, "ThreadsPerChild 3; " LONG_TIMES)
+{
+    client one = client_of(f), two = client_of(f);
+    uint32_t ids[3];
+    str body = STR_EMPTY;
+    int i, k;
+
+    h2_peer_begin(c, 1, "");
+    for (i = 0; i < 3; i++)
+        ids[i] = h2_sock_opens(i < 2 ? H2_WS("/any?join=room") H2_WS13
+                                     : H2_WS("/any?join=else") H2_WS13);
+    ws_opens(&one, f, "/any?join=room");
+    ws_opens(&two, f, "/any?join=else");
+    for (k = 0; k < 20; k++)
+        if (k % 2)
+            ws_send_text(&one, "all:odd");
+        else
+            h2_sock_frame(ids[0], 0x81, "all:even", 8);
+    for (k = 0; k < 20; k++) {
+        CHECK_INT(ws_next(&one), 0x81);
+        for (i = 0; i < 2; i++)
+            CHECK_INT(h2_sock_next(ids[i], &body), 0x81);
+    }
+    CHECK(echoes(&two, "nothing"));
+    CHECK(h2_sock_echoes(ids[2], "nothing"));
+    cl_close(&one);
+    cl_close(&two);
+    cl_close(c);
+    CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+    str_free(&body);
+}
+
+/* A silent client is asked and dropped; one that answers stays. */
+SERVED_H2_WS(sockets_pings, 0, "ThreadsPerChild 2; WebSocketPingInterval 200ms;"
+             LONG_TIMES)
+{
+    str body = STR_EMPTY;
+    uint32_t quiet, id;
+    int i;
+
+    h2_peer_begin(c, 1, "");
+    id = h2_sock_opens(H2_WS("/any") H2_WS13);
+    quiet = h2_sock_opens(H2_WS("/same") H2_WS13);
+    for (i = 0; i < 4; i++) {
+        CHECK_INT(h2_sock_next(id, &body), 0x89);
+        h2_sock_frame(id, 0x8a, body.p != NULL ? body.p : "", body.n);
+    }
+    CHECK_INT(h2_sock_next(quiet, &body), 0x89);
+    CHECK_INT(h2_sock_next(quiet, &body), -1);
+    CHECK_INT(h2_sock_of(quiet)->reset, EMPM__H2_CANCEL + 1);
+    CHECK_INT(get_int(&shm->rc[2]), 0);
+    CHECK(h2_sock_echoes(id, "still here"));
+    str_free(&body);
+}
+
+/* A drain tells the sockets of a connection at once, and sends GOAWAY behind
+ * that: there are clients that reset all streams when it comes. */
+SERVED_H2_WS(sockets_and_a_drain, T_PLAIN, "ThreadsPerChild 2; WebSocketDrain "
+             "500ms; " LONG_TIMES)
+{
+    enum { N = 5 };
+    uint32_t ids[N], id;
+    int i;
+
+    h2_peer_begin(c, 1, "");
+    for (i = 0; i < N; i++)
+        ids[i] = h2_sock_opens(H2_WS("/any") H2_WS13);
+    empm_stop_graceful(f->s);
+    CHECK_SOON(empm__load(&f->s->engine.stopping) != 0, PATIENCE);
+    id = h2_sock_new(H2_WS("/any") H2_WS13, 0)->id;
+    CHECK_INT(h2_sock_status(id), 503);
+    for (i = 0; i < N; i++) {
+        CHECK_INT(h2_sock_code(ids[i]), 1001);
+        h2_sock_frame(ids[i], 0x88, "\x03\xe9", 2);
+        h2_sock_fin(ids[i]);
+        CHECK(h2_sock_ends(ids[i]));
+    }
+    CHECK_INT(g_h2.closes_first, N);
+    while (h2_pump())
+        ;
+    CHECK(g_h2.goaway >= 1);
+    CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
+    CHECK_INT(get_int(&shm->rc[0]), 0);
+}
+
+/* A stop says goodbye, and waits for no answer for long. */
+SERVED_H2_WS(sockets_and_a_stop, T_PLAIN, "ThreadsPerChild 2; StopTimeout 5; "
+             "LingerTimeoutShort 200ms; " LONG_TIMES)
+{
+    uint32_t id, other;
+
+    h2_peer_begin(c, 1, "");
+    id = h2_sock_opens(H2_WS("/any") H2_WS13);
+    other = h2_sock_opens(H2_WS("/any") H2_WS13);
+    empm_stop(f->s);
+    CHECK_INT(h2_sock_code(id), 1001);
+    CHECK_INT(h2_sock_code(other), 1001);
+    CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
+    CHECK_INT(get_int(&shm->rc[0]), 0);
+    CHECK_INT(get_int(&shm->rc[2]), 2);
+}
+
+/* MaxWebSockets counts those of streams, too. */
+SERVED_H2_WS(so_many_sockets, 0, "MaxWebSockets 1; ThreadsPerChild 2; "
+             LONG_TIMES)
+{
+    uint32_t id;
+
+    h2_peer_begin(c, 1, "");
+    id = h2_sock_opens(H2_WS("/any") H2_WS13);
+    CHECK_INT(h2_sock_status(h2_sock_new(H2_WS("/any") H2_WS13, 0)->id), 503);
+    h2_sock_reset(id);
+    CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+    CHECK_SOON(h2_sock_status(h2_sock_new(H2_WS("/any") H2_WS13, 0)->id) == 200,
+               PATIENCE);
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
 
 #endif
 
