@@ -374,6 +374,19 @@ static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
     return r;
 }
 
+/* After a connect() it is slow for so long. */
+static int g_slow_connect_ms;
+
+static int fault_connect(int fd, const struct sockaddr *to, socklen_t n)
+{
+    const int r = connect(fd, to, n);
+    const int ms = __atomic_load_n(&g_slow_connect_ms, __ATOMIC_RELAXED);
+
+    if (ms > 0)
+        usleep((unsigned)ms * 1000u);
+    return r;
+}
+
 #define FAULT(call, result)         (fault_at(call) ? fault_fails() : (result))
 #define FAULT_CODE(call, result)    (fault_at(call) ? fault_error() : (result))
 
@@ -382,7 +395,7 @@ static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
 #define chdir(...)          FAULT("chdir", chdir(__VA_ARGS__))
 #define chmod(...)          FAULT("chmod", chmod(__VA_ARGS__))
 #define chroot(...)         FAULT("chroot", chroot(__VA_ARGS__))
-#define connect(...)        FAULT("connect", connect(__VA_ARGS__))
+#define connect(...)        FAULT("connect", fault_connect(__VA_ARGS__))
 #define epoll_create1(...)  FAULT("epoll_create1", epoll_create1(__VA_ARGS__))
 #define epoll_ctl(...)      FAULT("epoll_ctl", epoll_ctl(__VA_ARGS__))
 #define epoll_wait(...)     FAULT("epoll_wait", epoll_wait(__VA_ARGS__))
@@ -28858,6 +28871,155 @@ LIVE(fastcgi, a_server_has_the_name_of_its_setting)
         cl_close(&c);
         fb_end(&f);
     }
+}
+
+/* Asks a server that listens on the unix socket `path`, with `how` behind it,
+ * for the variables of a request. */
+static void fb_ask_unix(const char *path, const char *how, int secure)
+{
+    char listen_at[360], text[2][300];
+    const char *port = secure ? "SERVER_PORT=443" : "SERVER_PORT=80";
+    fixture f;
+    client c;
+
+    (void)text;
+    snprintf(listen_at, sizeof listen_at, "unix:%s%s", path, how);
+    fb_init(&f, fb_echo, fb_echo);
+    f.cfg.listen[1] = listen_at;
+#ifdef EVENTMPM_TLS_BEARSSL
+    CHECK_INT(tls_files(), 0);
+    snprintf(text[0], sizeof text[0], "%s/ec.pem", g_tmp);
+    snprintf(text[1], sizeof text[1], "%s/ec.key", g_tmp);
+    f.cfg.ssl_certificate_file[0] = secure ? text[0] : NULL;
+    f.cfg.ssl_certificate_key_file[0] = secure ? text[1] : NULL;
+#endif
+    if (!fb_serve(&f))
+        return;
+    if (!secure) {
+        CHECK_INT(connect_unix(&c, path), 0);
+        CHECK_INT(cl_get(&c, "/app/?0"), 200);
+    }
+#ifdef EVENTMPM_TLS_BEARSSL
+    if (secure) {
+        tls_client t;
+        tl_init(&t, &f);
+        cl_close(&t.c);
+        CHECK_INT(connect_unix(&t.c, path), 0);
+        CHECK(tl_open(&t, "localhost", 0));
+        CHECK(tl_get(&t, "/app/?0", "BODY="));
+        cl_init(&c);
+        str_add(&c.body, t.plain.p, t.plain.n);
+        str_add(&c.body, "", 1);
+        tl_close(&t);
+    }
+#endif
+    context("%s: %s", how, port);
+    CHECK(fb_has(&c, port));
+    CHECK_INT(fb_has(&c, "HTTPS=on"), secure);
+    CHECK(strstr(c.body.p, "\nSERVER_ADDR=") == NULL);
+    CHECK(strstr(c.body.p, "\nREMOTE_PORT=") == NULL);
+    no_context();
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A unix socket has no address and no port. A program that makes links of the
+ * port is told the usual one of the scheme, and so it makes none of it. */
+TEST(fastcgi, the_port_of_a_unix_socket_is_that_of_its_scheme)
+{
+    char path[300];
+
+    snprintf(path, sizeof path, "/tmp/empm-test-%ld.sock", (long)getpid());
+    fb_ask_unix(path, "", 0);
+#ifdef EVENTMPM_TLS_BEARSSL
+    fb_ask_unix(path, " https", 1);
+#endif
+}
+
+/* Connects to another address of this machine, 127.0.0.`last`. */
+static void connect_to_own(client *c, int port, int last)
+{
+    struct sockaddr_in a;
+
+    cl_init(c);
+    c->port = port;
+    memset(&a, 0, sizeof a);
+    a.sin_family = AF_INET;
+    a.sin_port = htons((uint16_t)port);
+    a.sin_addr.s_addr = htonl(0x7f000000u + (unsigned)last);
+    c->fd = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK_INT(connect(c->fd, (struct sockaddr *)&a, sizeof a), 0);
+}
+
+/* Where a socket listens on all addresses, each connection has its own end. The
+ * kernel is asked for it once, and never again while the connection lives; what
+ * has been learned of one connection is not said of the next one. */
+TEST(fastcgi, our_end_is_asked_for_once_for_each_connection)
+{
+    char line[40];
+    fixture f;
+    client c;
+    int call = 0, last, i;
+
+    while (strcmp(fault_calls[call].call, "getsockname") != 0)
+        call++;
+    memset(g_faults, 0, sizeof *g_faults);
+    fb_init(&f, fb_echo, fb_echo);
+    f.cfg.listen[0] = "0.0.0.0:0";
+    if (!fb_serve(&f))
+        return;
+    g_faults->call = call;
+    g_faults->error = ENOBUFS;
+    for (last = 1; last < 4; last++) {       /* they share a record */
+        connect_to_own(&c, f.port, last);
+        snprintf(line, sizeof line, "SERVER_ADDR=127.0.0.%d", last);
+        for (i = 0; i < 3; i++) {
+            context("%s, request %d", line, i);
+            CHECK_INT(cl_get(&c, "/app/?0"), 200);
+            CHECK(fb_has(&c, line));
+            __atomic_store_n(&g_faults->state, FAULTS_FAIL, __ATOMIC_RELEASE);
+        }
+        cl_close(&c);
+        /* and where it cannot be had, the variable is not there */
+        connect_to_own(&c, f.port, last);
+        CHECK_INT(cl_get(&c, "/app/?0"), 200);
+        CHECK(strstr(c.body.p, "SERVER_ADDR=") == NULL);
+        CHECK_INT(__atomic_load_n(&g_faults->hits, __ATOMIC_RELAXED), last);
+        __atomic_store_n(&g_faults->state, FAULTS_OFF, __ATOMIC_RELEASE);
+        cl_close(&c);
+    }
+    no_context();
+    fb_end(&f);
+}
+
+/* A back end that takes the processor as soon as it is asked does not make its
+ * route one that blocks: the worker has waited for nothing. Here connect() is
+ * what takes so long. */
+TEST(fastcgi, a_back_end_that_preempts_costs_no_credit)
+{
+    const empm__route *r;
+    fixture f;
+    client c;
+    uint32_t i, most = 0;
+
+    fb_init(&f, fb_echo, fb_echo);
+    f.cfg.max_keep_alive_requests = 0;
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    r = f.s->routes.list;
+    for (i = 0; i < f.s->routes.n && strcmp(r->user->pattern, "/app/"); i++)
+        r++;
+    __atomic_store_n(&g_slow_connect_ms, 3, __ATOMIC_RELAXED);
+    for (i = 0; i < 200 && most < EMPM__QUICK; i++) {
+        CHECK_INT(cl_get(&c, "/app/?0"), 200);
+        most = (uint32_t)empm__min(empm__load(&r->quick), EMPM__QUICK);
+    }
+    __atomic_store_n(&g_slow_connect_ms, 0, __ATOMIC_RELAXED);
+    CHECK_INT(most, EMPM__QUICK);
+    cl_close(&c);
+    fb_end(&f);
 }
 
 /* With a folder at the back end the path names a file there. No spelling of it
