@@ -13489,6 +13489,19 @@ static enum empm__flushed empm__response_flush(empm_request *req)
     return r;
 }
 
+/* Was the socket full at the last try, and has no event told of room since?
+ * Then another try is for nothing, and not cheap where the overflow is read for
+ * it. `why` is what the last take has delivered. Only with an event that will
+ * come: one is registered once somebody has waited for room. */
+static int empm__response_is_stuck(const empm_request *req, uint32_t why)
+{
+    const empm__io *io = &req->io;
+    const uint32_t room = EMPM__READY_OUT | EMPM__READY_HUP;
+    return io->out_tried > 0 && io->blocked == EMPM__WANTS_OUT &&
+           (req->c->flags & EMPM__F_OUT_ARMED) && !(why & room) &&
+           !empm__conn_noted(req->c, room);
+}
+
 /* Passes framed pages on. Where the overflow is full, the socket is tried: it
  * may have room by now. */
 static int empm__response_emit(empm_request *req, empm__page *list)
@@ -14123,6 +14136,7 @@ static int empm__response_push_body(empm_request *req)
         empm__response_fail_room(req, r);
     else if (req->io.out_left - req->io.out_tried >=
                  EMPM_RESPONSE_BUFFER / 2 &&
+             !empm__response_is_stuck(req, 0) &&
              empm__response_flush(req) == EMPM__CUT)
         empm__response_fail(req, EMPM_ECLOSED, "");
     return req->failed;
@@ -15986,7 +16000,9 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
     int pending = 0;
     c->why = 0;
     if (req->io.out != NULL && !req->failed) {
-        const enum empm__flushed r = empm__step_push(w, req);
+        const enum empm__flushed r =
+            !empm__response_is_stuck(req, why) ? empm__step_push(w, req)
+            : empm__step_write_late(w, req)    ? EMPM__LATE : EMPM__BLOCKED;
         if (r == EMPM__CUT || r == EMPM__LATE)
             empm__response_fail(req, EMPM_ECLOSED, "");
         pending = r == EMPM__BLOCKED;

@@ -29144,6 +29144,38 @@ LIVE(fastcgi, an_overflow_keeps_the_bytes_of_an_answer)
     fb_end(&f);
 }
 
+/* A client that reads nothing costs a try now and then, not one for each piece
+ * that the back end gives: its socket is full until an event tells of room. The
+ * back end is done meanwhile, and the client gets all of it in the end. */
+TEST(fastcgi, a_full_socket_is_left_alone)
+{
+    static const fb_row rows[] = { { FB_LONG, "6000000", 0 } };
+    fixture f;
+    client c;
+
+    if (!EMPM__EPOLL)
+        SKIP("poll() tells of room only to those who wait");
+    fb_init(&f, rows, rows);
+    f.cfg.send_buffer_size = 16384;
+    memset(g_faults, 0, sizeof *g_faults);
+    if (!fb_serve(&f))
+        return;
+    CHECK(cl_connect_port(&c, f.port, 4096) >= 0);
+    g_faults->state = FAULTS_COUNT;
+    cl_puts(&c, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&fb_one.ends) == 1, SCALED(10000));
+    /* 6 MB came in some 100 pieces or more, and were written in 180 */
+    CHECK_IN(calls_counted("recv"), 92, 100000);
+    CHECK_IN(calls_counted("send"), 1, 40);
+    CHECK_IN(calls_counted("pread"), 0, 20);
+    g_faults->state = FAULTS_OFF;
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT((int)pattern_fault(c.body.p, c.body.n, 0), -1);
+    CHECK_INT((int)c.body.n, 6000000);
+    cl_close(&c);
+    fb_end(&f);
+}
+
 /* Where no file may overflow, or little of it, or there is no descriptor for
  * one, the back end waits: a slow client gets all of the answer. */
 LIVE(fastcgi, without_an_overflow_the_back_end_waits)
