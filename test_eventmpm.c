@@ -29229,6 +29229,90 @@ LIVE(fastcgi, half_a_close_does_not_end_the_wait_for_room)
     fb_end(&f);
 }
 
+/* Asks the back end for row `row` and ends its side of the connection. */
+static void fb_ask_half(client *c, const fixture *f, int row)
+{
+    cl_open(c, f);
+    cl_printf(c, "GET /app/?%d HTTP/1.1\r\nHost: a\r\n\r\n", row);
+    cl_shut(c);
+}
+
+/* A client that has ended its side may still read (RFC 9112 9.6): beside a back
+ * end that is silent its request goes on, and gets what comes. A reset tells
+ * that nobody reads: it ends the request at once, and the back end's connection
+ * with it, before the head as well as behind it. */
+LIVE(fastcgi, half_a_close_waits_for_a_silent_back_end_and_a_reset_ends_it)
+{
+    static const fb_row rows[] = {
+        { FB_HANG, NULL, 0 }, { FB_NUMBER, "150", 0 },
+        { FB_STREAM, "o:Content-Type: text/event-stream\n\n|o:data: 1\n", 0 }
+    };
+    static const int silent[] = { 0, 2 };
+    char log[300], *text, line[100];
+    fixture f;
+    client c;
+
+    fb_init(&f, rows, rows);
+    log_to(&f, log, sizeof log, "%s");
+    f.cfg.threads_per_child = 1;
+    if (!fb_serve(&f))
+        return;
+    fb_ask_half(&c, &f, 1);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK(c.body.n > 0 && c.complete);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    CHECK_SOON(get_int(&fb_one.ends) == 1, PATIENCE);
+    EACH(silent, i) {
+        const int before = get_int(&fb_one.ends);
+
+        fb_ask_half(&c, &f, silent[i]);
+        CHECK_SOON(get_int(&fb_one.requests) == before + 1, PATIENCE);
+        if (silent[i] == 2) {
+            CHECK_INT(cl_line(&c, line, sizeof line, now_ms() + PATIENCE), 0);
+            CHECK_STR(line, "HTTP/1.1 200 OK");
+        }
+        nap(60);
+        CHECK_INT(get_int(&fb_one.ends), before);    /* it goes on */
+        cl_reset(&c);
+        CHECK_SOON(get_int(&fb_one.ends) == before + 1, PATIENCE);
+    }
+    no_context();
+    fb_end(&f);
+    text = log_lines(log, 3, PATIENCE);
+    CHECK_STR(text, "200\n499\n200\n");
+    free(text);
+    unlink(log);
+}
+
+/* Where neither a byte nor a reset comes, ProxyTimeout ends it as if both sides
+ * were open: 504, or an answer that says that it is not whole. */
+LIVE(fastcgi, half_a_close_ends_with_the_time_of_the_back_end)
+{
+    static const fb_row rows[] = {
+        { FB_HANG, NULL, 0 },
+        { FB_STREAM, "o:Content-Type: text/event-stream\n\n|o:data: 1\n", 0 }
+    };
+    fixture f;
+    client c;
+
+    fb_init(&f, rows, rows);
+    f.cfg.proxy_timeout_ms = SCALED(150);
+    if (!fb_serve(&f))
+        return;
+    fb_ask_half(&c, &f, 0);
+    CHECK_INT(cl_reply(&c), 504);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    fb_ask_half(&c, &f, 1);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "data: 1\n");
+    CHECK(!c.complete);                  /* no last chunk */
+    cl_close(&c);
+    CHECK_SOON(get_int(&fb_one.ends) == 2, PATIENCE);
+    fb_end(&f);
+}
+
 /* Nobody listens: 503 with Retry-After, and the log names the cause. One that
  * hangs: 504 after ProxyTimeout. Files are served all the time. */
 LIVE(fastcgi, back_ends_that_are_not_there_or_hang)
