@@ -7375,7 +7375,9 @@ typedef struct empm__script {
 /* The credit of a route: +1 for a call of its handler under 100 us, up to 16;
  * -4 for a slower one, which may have been preempted; 0 after one over 1 ms.
  * Below EMPM__QUICK a worker gives up its place among those that run before the
- * call, so that another may take it while the handler waits. */
+ * call, so that another may take it while the handler waits. The part of a call
+ * of which a wing knows that it cannot wait does not count: see
+ * empm__turn_waits_no_more(). */
 #define EMPM__QUICK 4u
 
 typedef struct empm__node {
@@ -7890,6 +7892,8 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
     uint64_t            turn_start_us, turn_us;   /* turn_us: the last look */
     uint32_t            turn_began;    /* atomic: in ms, for others; NEVER: no
                                           turn is on */
+    int                 call_judged;   /* the call that runs has had its effect
+                                          on the credit of its route */
 } empm__worker;
 
 #define EMPM__CODINGS 3              /* content codings of files (>>codings) */
@@ -13591,6 +13595,19 @@ static enum empm__flushed empm__response_flush(empm_request *req)
     return r;
 }
 
+/* Was the socket full at the last try, and has no event told of room since?
+ * Then another try is for nothing, and not cheap where the overflow is read for
+ * it. `why` is what the last take has delivered. Only with an event that will
+ * come: one is registered once somebody has waited for room. */
+static int empm__response_is_stuck(const empm_request *req, uint32_t why)
+{
+    const empm__io *io = &req->io;
+    const uint32_t room = EMPM__READY_OUT | EMPM__READY_HUP;
+    return io->out_tried > 0 && io->blocked == EMPM__WANTS_OUT &&
+           (req->c->flags & EMPM__F_OUT_ARMED) && !(why & room) &&
+           !empm__conn_noted(req->c, room);
+}
+
 /* Passes framed pages on. Where the overflow is full, the socket is tried: it
  * may have room by now. */
 static int empm__response_emit(empm_request *req, empm__page *list)
@@ -14225,6 +14242,7 @@ static int empm__response_push_body(empm_request *req)
         empm__response_fail_room(req, r);
     else if (req->io.out_left - req->io.out_tried >=
                  EMPM_RESPONSE_BUFFER / 2 &&
+             !empm__response_is_stuck(req, 0) &&
              empm__response_flush(req) == EMPM__CUT)
         empm__response_fail(req, EMPM_ECLOSED, "");
     return req->failed;
@@ -14746,20 +14764,42 @@ static void empm__turn_call_begins(empm__worker *w, empm__route *r)
         empm__queue_leave(&w->engine->queue, w->number);
     else if (empm__queue_call(&w->engine->queue, w->number))
         empm__store(&w->engine->sleepers[w->number].quick, &r->quick);
+    w->call_judged = 0;
 }
 
-/* It has returned: how long it has taken goes to the credit of its route. */
+/* A call has taken so long: that goes to the credit of its route. */
+static void empm__turn_judge(empm__route *r, uint64_t us)
+{
+    const uint32_t credit = empm__load(&r->quick);
+    if (us > 100)
+        empm__store(&r->quick, us > 1000 || credit < 4 ? 0 : credit - 4);
+    else if (credit < 16)
+        empm__store(&r->quick, credit + 1);
+}
+
+/* The call that runs waits for nothing from here on, so it is judged by what it
+ * has taken so far. What a wing does then (it writes to a socket, or closes it)
+ * wakes another process, and the system may run that at once in our place: no
+ * clock tells it from a wait. Nor does the standby, which takes no credit from
+ * here on; that others take over while we are away is right all the same. */
+EMPM__OPTIONAL
+static void empm__turn_waits_no_more(empm__worker *w, empm__route *r)
+{
+    if (w->call_judged)
+        return;
+    w->call_judged = 1;
+    empm__turn_judge(r, empm__now_us() - w->turn_us);
+    empm__store(&w->engine->sleepers[w->number].quick, (uint32_t *)NULL);
+}
+
+/* The call has returned: unless it has been judged before, it is now. */
 static void empm__turn_call_ends(empm__worker *w, empm__route *r)
 {
     const uint64_t before = w->turn_us, after = empm__now_us();
-    const uint32_t credit = empm__load(&r->quick);
     w->now_ms = empm__time_us_to_ms(after);
     w->turn_us = after;
-    if (after - before > 100)
-        empm__store(&r->quick, after - before > 1000 || credit < 4
-                                   ? 0 : credit - 4);
-    else if (credit < 16)
-        empm__store(&r->quick, credit + 1);
+    if (!w->call_judged)
+        empm__turn_judge(r, after - before);
 }
 
 /* A connection has the worker from here: nothing of its share is used yet. */
@@ -16070,7 +16110,9 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
     int pending = 0;
     c->why = 0;
     if (req->io.out != NULL && !req->failed) {
-        const enum empm__flushed r = empm__step_push(w, req);
+        const enum empm__flushed r =
+            !empm__response_is_stuck(req, why) ? empm__step_push(w, req)
+            : empm__step_write_late(w, req)    ? EMPM__LATE : EMPM__BLOCKED;
         if (r == EMPM__CUT || r == EMPM__LATE)
             empm__response_fail(req, EMPM_ECLOSED, "");
         pending = r == EMPM__BLOCKED;
@@ -36448,42 +36490,76 @@ static void empm__cgi_param_of(empm__fcgi_writer *w, const char *name,
     empm__fcgi_put(w, c, lc);
 }
 
-/* Our end of the connection. A socket that listens on one address says it for
- * all of its connections; only for one of all addresses the kernel is asked. */
-static void empm__cgi_address_param(empm__fcgi_writer *w,
-                                    const empm_request *req,
-                                    const empm__endpoint *l)
+/* Our ends of connections to sockets that listen on all addresses, so that the
+ * kernel is asked once for each connection, and not for each request of it. An
+ * entry is one word, which names the life of a record and the address: so it is
+ * whole whoever reads or replaces it, and says nothing of another connection.
+ *
+ *   63           48 47                   32 31              0
+ *   +--------------+-----------------------+-----------------+
+ *   | generation   | record / CGI_ENDS     | IPv4 address    |
+ *   +--------------+-----------------------+-----------------+
+ *
+ * Its place is record % CGI_ENDS. Others (IPv6, streams of HTTP/2, whose
+ * records live for one request) are asked for each time. */
+#define EMPM__CGI_ENDS 1024u
+
+/* Returns our end of the request's connection; `known` are those of this child.
+ * A socket that listens on one address says it for all of its connections. */
+static empm__peer empm__cgi_own_end(const empm_request *req, uint64_t *known)
 {
-    static const unsigned char any[sizeof l->own.addr] = { 0 };
-    const empm__peer own = memcmp(l->own.addr, any, sizeof any) != 0
-                               ? l->own : empm__endpoint_own(req->c->fd);
-    char text[64];
-    if (own.family != EMPM__PEER_IPV4 && own.family != EMPM__PEER_IPV6)
-        return;                      /* a unix socket has none */
-    empm__fcgi_param(w, "SERVER_ADDR",
-                     empm__peer_text(&own, 0, text, sizeof text));
+    static const unsigned char any[sizeof(((empm__peer *)0)->addr)] = { 0 };
+    const empm__worker *w = req->w;
+    const empm__endpoint *l = &w->s->endpoints[req->c->endpoint];
+    const uint32_t i = w->index;
+    const uint64_t life = (uint64_t)req->c->gen << 16 |
+                          (i / EMPM__CGI_ENDS & 0xffff);
+    uint64_t *word = &known[i % EMPM__CGI_ENDS];
+    const uint64_t seen = empm__load(word);
+    empm__peer own;
+    if (memcmp(l->own.addr, any, sizeof any) != 0)
+        return l->own;
+    if (seen >> 32 == life && (uint32_t)seen != 0 &&
+        i < w->engine->slab.streams_at) {
+        const uint32_t addr = (uint32_t)seen;
+        empm__peer_set(&own, EMPM__PEER_IPV4, &addr, 0);
+        return own;
+    }
+    own = empm__endpoint_own(req->c->fd);
+    if (own.family == EMPM__PEER_IPV4 && i < w->engine->slab.streams_at) {
+        uint32_t addr;
+        memcpy(&addr, own.addr, sizeof addr);
+        empm__store(word, life << 32 | addr);
+    }
+    return own;
 }
 
 /* The server's name and port as the client has them. Links in mails are made of
  * the name: it is ServerName or, if there is none, the host that has been asked
- * for, whose form the head's reader has checked. */
-static void empm__cgi_server_params(empm__fcgi_writer *w, empm_request *req)
+ * for, whose form the head's reader has checked. A unix socket has no port and
+ * no address: programs are told the one that a client takes for the scheme. */
+static void empm__cgi_server_params(empm__fcgi_writer *w, empm_request *req,
+                                    const empm__peer *own)
 {
     const empm_server *s = req->w->s;
     const empm__endpoint *l = &s->endpoints[req->c->endpoint];
     const char *host = empm_host(req), *name = s->cfg->server_name;
     const char *scheme = name != NULL ? strstr(name, "://") : NULL;
     const char *bracket;
-    char port[12];
-    snprintf(port, sizeof port, "%d", l->port);
+    char port[12], text[64];
+    snprintf(port, sizeof port, "%d",
+             l->port > 0 ? l->port
+             : strcmp(empm_scheme(req), "https") == 0 ? 443 : 80);
     /* "[scheme://]name[:port]", as ServerName may have it */
     name = scheme != NULL ? scheme + 3 : name != NULL ? name
            : *host != '\0' ? host : "localhost";
     bracket = *name == '[' ? strchr(name, ']') : NULL;
     empm__fcgi_param_n(w, "SERVER_NAME", name, bracket != NULL
                        ? (size_t)(bracket - name) + 1 : strcspn(name, ":/"));
-    empm__fcgi_param(w, "SERVER_PORT", l->port > 0 ? port : "80");
-    empm__cgi_address_param(w, req, l);
+    empm__fcgi_param(w, "SERVER_PORT", port);
+    if (own->family == EMPM__PEER_IPV4 || own->family == EMPM__PEER_IPV6)
+        empm__fcgi_param(w, "SERVER_ADDR",
+                         empm__peer_text(own, 0, text, sizeof text));
 }
 
 /* The client, and how it has asked. */
@@ -36522,9 +36598,11 @@ static void empm__cgi_target_params(empm__fcgi_writer *w, empm_request *req)
     empm__fcgi_param(w, "QUERY_STRING", query);
 }
 
-/* Writes all variables of a request, and the empty record that ends them. */
+/* Writes all variables of a request for the program at `p`, and the record that
+ * ends them; `own` is our end of its connection. Returns the bytes of all, as
+ * empm__fcgi_end() does. */
 static size_t empm__cgi_params(empm__fcgi_writer *w, empm_request *req,
-                               const empm__script *p)
+                               const empm__script *p, const empm__peer *own)
 {
     const char *type = empm_header(req, "Content-Type");
     char number[24];
@@ -36549,7 +36627,7 @@ static size_t empm__cgi_params(empm__fcgi_writer *w, empm_request *req,
             empm__cgi_param_of(w, "PATH_TRANSLATED", p->root, p->rest, "");
     }
     empm__cgi_target_params(w, req);
-    empm__cgi_server_params(w, req);
+    empm__cgi_server_params(w, req, own);
     empm__cgi_client_params(w, req);
     if (req->body_len > 0 || req->head.length >= 0 ||
         (req->head.flags & EMPM__H_CHUNKED)) {
@@ -36673,6 +36751,7 @@ struct empm__backend_scores {
                                         or NEVER */
     int                  send_fd;    /* fixed: XSendFilePath; or -1 */
     char                 send_root[1200];    /* its name, without a '/' last */
+    uint64_t             ends[EMPM__CGI_ENDS];  /* atomic: see CGI_ENDS */
 };
 
 /* The score of a back end in this child. */
@@ -37085,6 +37164,18 @@ static void empm__fcgi_keep(empm__fcgi *x)
         x->fd = -1;
 }
 
+/* What is left of this call waits for nothing, unless it waits for a disk: for
+ * the overflow of an answer, a body in a file, or a file that the back end
+ * names. Sockets do not block, and the back end that they wake may take our
+ * processor: that is no reason to call its route slow. */
+static void empm__fcgi_is_prompt(const empm__fcgi *x)
+{
+    const empm_request *req = x->req;
+    if (req->io.spool_fd < 0 && req->body_mode != EMPM__BODY_SPOOL &&
+        !req->w->cfg->x_send_file)
+        empm__turn_waits_no_more(req->w, req->route);
+}
+
 /* The request has a seat at `b`: it is the back end's from here on. */
 static void empm__fcgi_begin_at(empm__fcgi *x, empm__backend *b)
 {
@@ -37198,11 +37289,12 @@ static int empm__fcgi_prepare(empm__fcgi *x)
 {
     empm_request *req = x->req;
     char *to = empm__worker_scratch(req->w);
+    const empm__peer own = empm__cgi_own_end(req, req->w->s->backends->ends);
     empm__fcgi_writer w;
     size_t len, cap = to != NULL ? EMPM__SCRATCH : 0;
     for (;;) {
         empm__fcgi_begin(&w, to, cap, x->keeps);
-        x->head_len = empm__cgi_params(&w, req, &x->place);
+        x->head_len = empm__cgi_params(&w, req, &x->place, &own);
         if (x->head_len == 0)
             return 431;
         if (x->head_len <= cap)
@@ -37722,6 +37814,7 @@ static int empm__fcgi_open(empm__fcgi *x)
     empm__worker *w = x->req->w;
     int error;
     x->phase = EMPM__FCGI_CONNECTING;
+    empm__fcgi_is_prompt(x);
     if (x->group->reuse && !x->anew &&
         (x->fd = empm__backend_reuse(w, x->at)) >= 0) {
         x->reused = 1;
@@ -37781,6 +37874,7 @@ static int empm__fcgi_connect(empm__fcgi *x)
 static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
 {
     empm__fcgi *x = (empm__fcgi *)user;
+    empm__fcgi_is_prompt(x);
     if (why == EMPM_HALF_CLOSED)     /* it may still read the answer */
         return EMPM_SUSPENDED;       /* and what is waited for stays */
     if (req->room_at != 0)           /* it has waited for the client */
@@ -38421,6 +38515,7 @@ static int empm__backend_scores_new(empm_server *s)
         sizeof *all + (size_t)n * sizeof *all->list + kept * sizeof *all->kept);
     if (all == NULL)
         return EMPM_ENOMEM;
+    memset(all->ends, 0, sizeof all->ends);
     all->n = n;
     all->slots = s->score.slots;
     all->bytes = (size_t)n * (size_t)all->slots * sizeof *all->rows;

@@ -375,6 +375,19 @@ static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
     return r;
 }
 
+/* After a connect() it is slow for so long. */
+static int g_slow_connect_ms;
+
+static int fault_connect(int fd, const struct sockaddr *to, socklen_t n)
+{
+    const int r = connect(fd, to, n);
+    const int ms = __atomic_load_n(&g_slow_connect_ms, __ATOMIC_RELAXED);
+
+    if (ms > 0)
+        usleep((unsigned)ms * 1000u);
+    return r;
+}
+
 #define FAULT(call, result)         (fault_at(call) ? fault_fails() : (result))
 #define FAULT_CODE(call, result)    (fault_at(call) ? fault_error() : (result))
 
@@ -383,7 +396,7 @@ static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
 #define chdir(...)          FAULT("chdir", chdir(__VA_ARGS__))
 #define chmod(...)          FAULT("chmod", chmod(__VA_ARGS__))
 #define chroot(...)         FAULT("chroot", chroot(__VA_ARGS__))
-#define connect(...)        FAULT("connect", connect(__VA_ARGS__))
+#define connect(...)        FAULT("connect", fault_connect(__VA_ARGS__))
 #define epoll_create1(...)  FAULT("epoll_create1", epoll_create1(__VA_ARGS__))
 #define epoll_ctl(...)      FAULT("epoll_ctl", epoll_ctl(__VA_ARGS__))
 #define epoll_wait(...)     FAULT("epoll_wait", epoll_wait(__VA_ARGS__))
@@ -29070,6 +29083,155 @@ LIVE(fastcgi, a_server_has_the_name_of_its_setting)
     }
 }
 
+/* Asks a server that listens on the unix socket `path`, with `how` behind it,
+ * for the variables of a request. */
+static void fb_ask_unix(const char *path, const char *how, int secure)
+{
+    char listen_at[360], text[2][300];
+    const char *port = secure ? "SERVER_PORT=443" : "SERVER_PORT=80";
+    fixture f;
+    client c;
+
+    (void)text;
+    snprintf(listen_at, sizeof listen_at, "unix:%s%s", path, how);
+    fb_init(&f, fb_echo, fb_echo);
+    f.cfg.listen[1] = listen_at;
+#ifdef EVENTMPM_TLS_BEARSSL
+    CHECK_INT(tls_files(), 0);
+    snprintf(text[0], sizeof text[0], "%s/ec.pem", g_tmp);
+    snprintf(text[1], sizeof text[1], "%s/ec.key", g_tmp);
+    f.cfg.ssl_certificate_file[0] = secure ? text[0] : NULL;
+    f.cfg.ssl_certificate_key_file[0] = secure ? text[1] : NULL;
+#endif
+    if (!fb_serve(&f))
+        return;
+    if (!secure) {
+        CHECK_INT(connect_unix(&c, path), 0);
+        CHECK_INT(cl_get(&c, "/app/?0"), 200);
+    }
+#ifdef EVENTMPM_TLS_BEARSSL
+    if (secure) {
+        tls_client t;
+        tl_init(&t, &f);
+        cl_close(&t.c);
+        CHECK_INT(connect_unix(&t.c, path), 0);
+        CHECK(tl_open(&t, "localhost", 0));
+        CHECK(tl_get(&t, "/app/?0", "BODY="));
+        cl_init(&c);
+        str_add(&c.body, t.plain.p, t.plain.n);
+        str_add(&c.body, "", 1);
+        tl_close(&t);
+    }
+#endif
+    context("%s: %s", how, port);
+    CHECK(fb_has(&c, port));
+    CHECK_INT(fb_has(&c, "HTTPS=on"), secure);
+    CHECK(strstr(c.body.p, "\nSERVER_ADDR=") == NULL);
+    CHECK(strstr(c.body.p, "\nREMOTE_PORT=") == NULL);
+    no_context();
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A unix socket has no address and no port. A program that makes links of the
+ * port is told the usual one of the scheme, and so it makes none of it. */
+TEST(fastcgi, the_port_of_a_unix_socket_is_that_of_its_scheme)
+{
+    char path[300];
+
+    snprintf(path, sizeof path, "/tmp/empm-test-%ld.sock", (long)getpid());
+    fb_ask_unix(path, "", 0);
+#ifdef EVENTMPM_TLS_BEARSSL
+    fb_ask_unix(path, " https", 1);
+#endif
+}
+
+/* Connects to another address of this machine, 127.0.0.`last`. */
+static void connect_to_own(client *c, int port, int last)
+{
+    struct sockaddr_in a;
+
+    cl_init(c);
+    c->port = port;
+    memset(&a, 0, sizeof a);
+    a.sin_family = AF_INET;
+    a.sin_port = htons((uint16_t)port);
+    a.sin_addr.s_addr = htonl(0x7f000000u + (unsigned)last);
+    c->fd = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK_INT(connect(c->fd, (struct sockaddr *)&a, sizeof a), 0);
+}
+
+/* Where a socket listens on all addresses, each connection has its own end. The
+ * kernel is asked for it once, and never again while the connection lives; what
+ * has been learned of one connection is not said of the next one. */
+TEST(fastcgi, our_end_is_asked_for_once_for_each_connection)
+{
+    char line[40];
+    fixture f;
+    client c;
+    int call = 0, last, i;
+
+    while (strcmp(fault_calls[call].call, "getsockname") != 0)
+        call++;
+    memset(g_faults, 0, sizeof *g_faults);
+    fb_init(&f, fb_echo, fb_echo);
+    f.cfg.listen[0] = "0.0.0.0:0";
+    if (!fb_serve(&f))
+        return;
+    g_faults->call = call;
+    g_faults->error = ENOBUFS;
+    for (last = 1; last < 4; last++) {       /* they share a record */
+        connect_to_own(&c, f.port, last);
+        snprintf(line, sizeof line, "SERVER_ADDR=127.0.0.%d", last);
+        for (i = 0; i < 3; i++) {
+            context("%s, request %d", line, i);
+            CHECK_INT(cl_get(&c, "/app/?0"), 200);
+            CHECK(fb_has(&c, line));
+            __atomic_store_n(&g_faults->state, FAULTS_FAIL, __ATOMIC_RELEASE);
+        }
+        cl_close(&c);
+        /* and where it cannot be had, the variable is not there */
+        connect_to_own(&c, f.port, last);
+        CHECK_INT(cl_get(&c, "/app/?0"), 200);
+        CHECK(strstr(c.body.p, "SERVER_ADDR=") == NULL);
+        CHECK_INT(__atomic_load_n(&g_faults->hits, __ATOMIC_RELAXED), last);
+        __atomic_store_n(&g_faults->state, FAULTS_OFF, __ATOMIC_RELEASE);
+        cl_close(&c);
+    }
+    no_context();
+    fb_end(&f);
+}
+
+/* A back end that takes the processor as soon as it is asked does not make its
+ * route one that blocks: the worker has waited for nothing. Here connect() is
+ * what takes so long. */
+TEST(fastcgi, a_back_end_that_preempts_costs_no_credit)
+{
+    const empm__route *r;
+    fixture f;
+    client c;
+    uint32_t i, most = 0;
+
+    fb_init(&f, fb_echo, fb_echo);
+    f.cfg.max_keep_alive_requests = 0;
+    if (!fb_serve(&f))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    r = f.s->routes.list;
+    for (i = 0; i < f.s->routes.n && strcmp(r->user->pattern, "/app/"); i++)
+        r++;
+    __atomic_store_n(&g_slow_connect_ms, 3, __ATOMIC_RELAXED);
+    for (i = 0; i < 200 && most < EMPM__QUICK; i++) {
+        CHECK_INT(cl_get(&c, "/app/?0"), 200);
+        most = (uint32_t)empm__min(empm__load(&r->quick), EMPM__QUICK);
+    }
+    __atomic_store_n(&g_slow_connect_ms, 0, __ATOMIC_RELAXED);
+    CHECK_INT(most, EMPM__QUICK);
+    cl_close(&c);
+    fb_end(&f);
+}
+
 /* With a folder at the back end the path names a file there. No spelling of it
  * leads out: "%2f" is no slash. */
 LIVE(fastcgi, a_folder_at_the_back_end_is_not_left)
@@ -29192,6 +29354,38 @@ LIVE(fastcgi, an_overflow_keeps_the_bytes_of_an_answer)
     fb_end(&f);
 }
 
+/* A client that reads nothing costs a try now and then, not one for each piece
+ * that the back end gives: its socket is full until an event tells of room. The
+ * back end is done meanwhile, and the client gets all of it in the end. */
+TEST(fastcgi, a_full_socket_is_left_alone)
+{
+    static const fb_row rows[] = { { FB_LONG, "6000000", 0 } };
+    fixture f;
+    client c;
+
+    if (!EMPM__EPOLL)
+        SKIP("poll() tells of room only to those who wait");
+    fb_init(&f, rows, rows);
+    f.cfg.send_buffer_size = 16384;
+    memset(g_faults, 0, sizeof *g_faults);
+    if (!fb_serve(&f))
+        return;
+    CHECK(cl_connect_port(&c, f.port, 4096) >= 0);
+    g_faults->state = FAULTS_COUNT;
+    cl_puts(&c, "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&fb_one.ends) == 1, SCALED(10000));
+    /* 6 MB came in some 100 pieces or more, and were written in 180 */
+    CHECK_IN(calls_counted("recv"), 92, 100000);
+    CHECK_IN(calls_counted("send"), 1, 40);
+    CHECK_IN(calls_counted("pread"), 0, 20);
+    g_faults->state = FAULTS_OFF;
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT((int)pattern_fault(c.body.p, c.body.n, 0), -1);
+    CHECK_INT((int)c.body.n, 6000000);
+    cl_close(&c);
+    fb_end(&f);
+}
+
 /* Where no file may overflow, or little of it, or there is no descriptor for
  * one, the back end waits: a slow client gets all of the answer. */
 LIVE(fastcgi, without_an_overflow_the_back_end_waits)
@@ -29242,6 +29436,90 @@ LIVE(fastcgi, half_a_close_does_not_end_the_wait_for_room)
     CHECK_INT((int)c.body.n, 6000000);
     CHECK_INT((int)pattern_fault(c.body.p, c.body.n, 0), -1);
     cl_close(&c);
+    fb_end(&f);
+}
+
+/* Asks the back end for row `row` and ends its side of the connection. */
+static void fb_ask_half(client *c, const fixture *f, int row)
+{
+    cl_open(c, f);
+    cl_printf(c, "GET /app/?%d HTTP/1.1\r\nHost: a\r\n\r\n", row);
+    cl_shut(c);
+}
+
+/* A client that has ended its side may still read (RFC 9112 9.6): beside a back
+ * end that is silent its request goes on, and gets what comes. A reset tells
+ * that nobody reads: it ends the request at once, and the back end's connection
+ * with it, before the head as well as behind it. */
+LIVE(fastcgi, half_a_close_waits_for_a_silent_back_end_and_a_reset_ends_it)
+{
+    static const fb_row rows[] = {
+        { FB_HANG, NULL, 0 }, { FB_NUMBER, "150", 0 },
+        { FB_STREAM, "o:Content-Type: text/event-stream\n\n|o:data: 1\n", 0 }
+    };
+    static const int silent[] = { 0, 2 };
+    char log[300], *text, line[100];
+    fixture f;
+    client c;
+
+    fb_init(&f, rows, rows);
+    log_to(&f, log, sizeof log, "%s");
+    f.cfg.threads_per_child = 1;
+    if (!fb_serve(&f))
+        return;
+    fb_ask_half(&c, &f, 1);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK(c.body.n > 0 && c.complete);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    CHECK_SOON(get_int(&fb_one.ends) == 1, PATIENCE);
+    EACH(silent, i) {
+        const int before = get_int(&fb_one.ends);
+
+        fb_ask_half(&c, &f, silent[i]);
+        CHECK_SOON(get_int(&fb_one.requests) == before + 1, PATIENCE);
+        if (silent[i] == 2) {
+            CHECK_INT(cl_line(&c, line, sizeof line, now_ms() + PATIENCE), 0);
+            CHECK_STR(line, "HTTP/1.1 200 OK");
+        }
+        nap(60);
+        CHECK_INT(get_int(&fb_one.ends), before);    /* it goes on */
+        cl_reset(&c);
+        CHECK_SOON(get_int(&fb_one.ends) == before + 1, PATIENCE);
+    }
+    no_context();
+    fb_end(&f);
+    text = log_lines(log, 3, PATIENCE);
+    CHECK_STR(text, "200\n499\n200\n");
+    free(text);
+    unlink(log);
+}
+
+/* Where neither a byte nor a reset comes, ProxyTimeout ends it as if both sides
+ * were open: 504, or an answer that says that it is not whole. */
+LIVE(fastcgi, half_a_close_ends_with_the_time_of_the_back_end)
+{
+    static const fb_row rows[] = {
+        { FB_HANG, NULL, 0 },
+        { FB_STREAM, "o:Content-Type: text/event-stream\n\n|o:data: 1\n", 0 }
+    };
+    fixture f;
+    client c;
+
+    fb_init(&f, rows, rows);
+    f.cfg.proxy_timeout_ms = SCALED(150);
+    if (!fb_serve(&f))
+        return;
+    fb_ask_half(&c, &f, 0);
+    CHECK_INT(cl_reply(&c), 504);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    fb_ask_half(&c, &f, 1);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "data: 1\n");
+    CHECK(!c.complete);                  /* no last chunk */
+    cl_close(&c);
+    CHECK_SOON(get_int(&fb_one.ends) == 2, PATIENCE);
     fb_end(&f);
 }
 
