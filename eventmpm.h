@@ -2015,8 +2015,9 @@ typedef struct empm_account {
  *   returns   EMPM_OK: empm_user() is one of them; 401, with WWW-Authenticate;
  *             503: no memory
  *   blocks    for the time of a hash, 3 ms with 5000 rounds, unless the child
- *             has seen the password before. A wrong name takes as long. How
- *             often a client may try is for a rate limit
+ *             has seen the password before. A name that is not in the table and
+ *             a wrong password of any other take as long as the user with the
+ *             most rounds. How often a client may try is for a rate limit
  */
 EMPM_API int empm_authenticate(empm_request *req, const char *realm,
                                const empm_account *accounts);
@@ -2056,8 +2057,9 @@ EMPM_API int empm_session_start(empm_request *req, const char *value);
 EMPM_API int empm_session_end(empm_request *req);
 
 /* Returns 1 if `password`, which a client has sent, is the one that is kept as
- * empm_account has it; 0: it is not, is longer than 128 bytes, `kept` has no
- * such form, or one of them is NULL. Costs as much as empm_authenticate().
+ * empm_account has it; 0: it is not, is longer than 128 bytes, or `kept` has no
+ * such form. `kept` NULL is for a name that nobody has: it takes the time of
+ * 5000 rounds, lest the time tell which names there are.
  *   thread    any */
 EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept);
@@ -22615,6 +22617,9 @@ static const empm__wing empm__cors_wing = EMPM__WING_OFF(NULL);
  * ms, which is the point; so each process remembers by a keyed hash which
  * passwords were right, and a client that repeats its own costs 3 us. A wrong
  * one costs the 3 ms each time: RateLimit bounds how often a client may try.
+ * Whatever is wrong, the name or the password, and however that is kept, the
+ * work is the same, that of the user with the most rounds: so the time tells
+ * nobody which names there are.
  *
  *     $5$rounds=10000$salt$43 characters of ./0-9A-Za-z
  *     {PLAIN}a password that is not hidden
@@ -22705,54 +22710,73 @@ static void empm__auth_add_long(empm__sha256 *s, const unsigned char h[32],
     empm__sha256_add(s, h, n);
 }
 
-/* Hashes a password of n bytes, at most EMPM__AUTH_PASSWORD_MOST, into
- * EMPM__AUTH_SUM characters and a NUL. */
-static void empm__auth_crypt(const empm__auth_kept *k, const char *password,
-                             size_t n, char *sum)
+/* A hash on its way: after `round` rounds it is `a`. */
+typedef struct empm__auth_work {
+    unsigned char a[32], p[32], q[32];
+    size_t        n, salt_len;
+    uint32_t      round;
+} empm__auth_work;
+
+/* Begins to hash a password of n bytes, at most EMPM__AUTH_PASSWORD_MOST. */
+static void empm__auth_work_begin(empm__auth_work *k, const char *salt,
+                                  size_t salt_len, const char *password,
+                                  size_t n)
 {
-    unsigned char a[32], b[32], p[32], q[32];
+    unsigned char b[32];
     empm__sha256 s;
     size_t i;
-    uint32_t round;
+    k->n = n;
+    k->salt_len = salt_len;
+    k->round = 0;
     empm__sha256_begin(&s);
     empm__sha256_add(&s, password, n);
-    empm__sha256_add(&s, k->salt, k->salt_len);
+    empm__sha256_add(&s, salt, salt_len);
     empm__sha256_add(&s, password, n);
     empm__sha256_end(&s, b);
     empm__sha256_begin(&s);
     empm__sha256_add(&s, password, n);
-    empm__sha256_add(&s, k->salt, k->salt_len);
+    empm__sha256_add(&s, salt, salt_len);
     empm__auth_add_long(&s, b, n);
     for (i = n; i > 0; i >>= 1)
         empm__sha256_add(&s, i & 1 ? (const void *)b : password,
                          i & 1 ? sizeof b : n);
-    empm__sha256_end(&s, a);
+    empm__sha256_end(&s, k->a);
     /* what stands for the password in each round, and for the salt */
     empm__sha256_begin(&s);
     for (i = 0; i < n; i++)
         empm__sha256_add(&s, password, n);
-    empm__sha256_end(&s, p);
+    empm__sha256_end(&s, k->p);
     empm__sha256_begin(&s);
-    for (i = 0; i < 16u + a[0]; i++)
-        empm__sha256_add(&s, k->salt, k->salt_len);
-    empm__sha256_end(&s, q);
-    for (round = 0; round < k->rounds; round++) {
+    for (i = 0; i < 16u + k->a[0]; i++)
+        empm__sha256_add(&s, salt, salt_len);
+    empm__sha256_end(&s, k->q);
+}
+
+#ifndef EMPM__AUTH_ROUND
+#  define EMPM__AUTH_ROUND() ((void)0)      /* a test counts them */
+#endif
+
+/* Goes on until so many rounds are done. */
+static void empm__auth_work_go(empm__auth_work *k, uint32_t rounds)
+{
+    empm__sha256 s;
+    for (; k->round < rounds; k->round++) {
+        EMPM__AUTH_ROUND();
         empm__sha256_begin(&s);
-        if (round & 1)
-            empm__auth_add_long(&s, p, n);
+        if (k->round & 1)
+            empm__auth_add_long(&s, k->p, k->n);
         else
-            empm__sha256_add(&s, a, sizeof a);
-        if (round % 3 != 0)
-            empm__auth_add_long(&s, q, k->salt_len);
-        if (round % 7 != 0)
-            empm__auth_add_long(&s, p, n);
-        if (round & 1)
-            empm__sha256_add(&s, a, sizeof a);
+            empm__sha256_add(&s, k->a, sizeof k->a);
+        if (k->round % 3 != 0)
+            empm__auth_add_long(&s, k->q, k->salt_len);
+        if (k->round % 7 != 0)
+            empm__auth_add_long(&s, k->p, k->n);
+        if (k->round & 1)
+            empm__sha256_add(&s, k->a, sizeof k->a);
         else
-            empm__auth_add_long(&s, p, n);
-        empm__sha256_end(&s, a);
+            empm__auth_add_long(&s, k->p, k->n);
+        empm__sha256_end(&s, k->a);
     }
-    empm__auth_sum_write(sum, a);
 }
 
 /* Are the two texts the same? Their hashes are compared, so that the time tells
@@ -22783,35 +22807,78 @@ static uint32_t *empm__auth_seen(struct empm__auth *auth, const uint32_t sum[8],
     return at;
 }
 
-/* Is the password the one that is kept? Takes the same time for each wrong
- * one of a length. `auth` remembers the right ones. Nobody counts on worker
- * `w`, or NULL, while it hashes. */
-static int empm__auth_password_is(struct empm__auth *auth, empm__worker *w,
-                                  const char *password, const char *kept)
+/* Returns the most rounds that a password of the table has; without a table,
+ * those of crypt(3). */
+static uint32_t empm__auth_rounds(const empm_account *accounts)
 {
-    const size_t n = strlen(password);
+    empm__auth_kept k;
+    uint32_t most = accounts == NULL ? 5000 : 0;
+    for (; accounts != NULL && accounts->name != NULL; accounts++)
+        if (empm__auth_kept_parse(&k, accounts->password) && k.rounds > most)
+            most = k.rounds;
+    return most;
+}
+
+/* Hashes the password. Returns 1 if that is what is kept; if not, so much work
+ * has been done as for each other wrong one. Nobody counts on worker `w`, or
+ * NULL, meanwhile. */
+static int empm__auth_hash_is(empm__worker *w, const char *password, size_t n,
+                              const empm__auth_kept *k,
+                              const empm_account *accounts)
+{
     char sum[EMPM__AUTH_SUM + 1];
+    empm__auth_work work;
+    /* one that is kept says how many, where no table does */
+    const uint32_t most = accounts != NULL || k->rounds == 0
+                              ? empm__auth_rounds(accounts) : k->rounds;
+    if (w != NULL && most > 0)
+        empm__queue_leave(&w->engine->queue, w->number);
+    empm__auth_work_begin(&work, k->salt, k->salt_len, password, n);
+    empm__auth_work_go(&work, k->rounds);
+    empm__auth_sum_write(sum, work.a);
+    if (empm__secret_equal(sum, k->sum, EMPM__AUTH_SUM) && k->rounds > 0)
+        return 1;
+    empm__auth_work_go(&work, most);
+    return 0;
+}
+
+/* Is the password the one that is kept? NULL: the name is nobody's, and it is
+ * not. The work for a wrong one is the same, whatever is kept, in all of the
+ * table `accounts`, or NULL. `auth` remembers the right ones. */
+static int empm__auth_password_is(struct empm__auth *auth, empm__worker *w,
+                                  const char *password, const char *kept,
+                                  const empm_account *accounts)
+{
+    static const char none[] = "$5$eventmpm$"       /* no password's hash */
+                               "...........................................";
+    const size_t n = strlen(password);
     uint32_t mac[8], *seen = NULL;
     empm__auth_kept k;
     empm__hmac m;
-    int is, i;
-    if (n > EMPM__AUTH_PASSWORD_MOST || !empm__auth_kept_parse(&k, kept))
+    int is, i, plain;
+    if (n > EMPM__AUTH_PASSWORD_MOST)
         return 0;
-    if (k.plain != NULL)
-        return empm__auth_same(password, k.plain);
+    if (kept == NULL || !empm__auth_kept_parse(&k, kept))
+        kept = NULL;
+    plain = kept != NULL && k.plain != NULL;
+    /* an empty one is no user's without a password */
+    is = empm__auth_same(password, plain ? k.plain : "");
+    if (plain && is)
+        return 1;
+    if (plain || kept == NULL) {
+        empm__auth_kept_parse(&k, none);
+        k.rounds = 0;
+    }
     if (auth->remembers) {
         empm__hmac_begin(&m, auth->secret, sizeof auth->secret);
-        empm__hmac_add_text(&m, kept);
+        empm__hmac_add_text(&m, k.rounds > 0 ? kept : none);
         empm__hmac_add_text(&m, password);
         empm__hmac_end(&m, (unsigned char *)mac);
         seen = empm__auth_seen(auth, mac, &is);
         if (is)
             return 1;
     }
-    if (w != NULL)
-        empm__queue_leave(&w->engine->queue, w->number);
-    empm__auth_crypt(&k, password, n, sum);
-    is = empm__secret_equal(sum, k.sum, EMPM__AUTH_SUM);
+    is = empm__auth_hash_is(w, password, n, &k, accounts);
     for (i = 0; is && seen != NULL && i < 4; i++)
         empm__store(&seen[i], mac[i]);
     return is;
@@ -22885,31 +22952,24 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
 EMPM_API int empm_password_is(empm_server *s, const char *password,
                               const char *kept)
 {
-    return password != NULL && kept != NULL &&
-           empm__auth_password_is(s->auth, NULL, password, kept);
+    return password != NULL &&
+           empm__auth_password_is(s->auth, NULL, password, kept, NULL);
 }
 
-/* Finds the user. The whole table is read, and a password is compared even if
- * there is no such name: with the first one that is hashed, for nothing. So the
- * time does not tell which names there are. */
+/* Finds the user. The whole table is read, and a password is hashed even if
+ * there is no such name (>>auth-passwords). */
 static const empm_account *empm__auth_find(empm__worker *w,
                                            const empm_account *accounts,
                                            const char *user,
                                            const char *password)
 {
-    struct empm__auth *auth = w->s->auth;
-    const empm_account *row, *found = NULL, *other = NULL;
-    for (row = accounts; row->name != NULL; row++) {
+    const empm_account *row, *found = NULL;
+    for (row = accounts; row->name != NULL; row++)
         if (found == NULL && strcmp(row->name, user) == 0)
             found = row;
-        if (other == NULL && *row->password == '$')
-            other = row;
-    }
-    if (found == NULL && other != NULL)
-        empm__auth_password_is(auth, w, password, other->password);
-    return found != NULL &&
-           empm__auth_password_is(auth, w, password, found->password) ? found
-                                                                      : NULL;
+    return empm__auth_password_is(w->s->auth, w, password,
+                                  found != NULL ? found->password : NULL,
+                                  accounts) ? found : NULL;
 }
 
 /* 401, with what the client has to send. */

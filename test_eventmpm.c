@@ -102,6 +102,11 @@ static int g_file_same_ms;
 /* Few generations: a test fills them all. */
 #define EMPM_GENERATIONS 2
 
+/* The rounds of hashes of passwords, counted. */
+static unsigned g_auth_rounds;
+#define EMPM__AUTH_ROUND() __atomic_add_fetch(&g_auth_rounds, 1u, \
+                                              __ATOMIC_RELAXED)
+
 /* Lines of an access log gather for so long. */
 #define EMPM__LINES_MS 150
 
@@ -17416,7 +17421,8 @@ TEST(auth, passwords_as_crypt_keeps_them)
         for (k = 0; k < 2; k++) {      /* and again, from what is remembered */
             context("row %d, %s", (int)i, rows[i].kept);
             CHECK_INT(empm__auth_password_is(&auth, NULL, rows[i].password,
-                                             rows[i].kept), rows[i].is);
+                                             rows[i].kept, NULL),
+                      rows[i].is);
         }
     no_context();
     {                                  /* the longest, and one byte more */
@@ -17425,9 +17431,9 @@ TEST(auth, passwords_as_crypt_keeps_them)
         char longest[130];
         memset(longest, 'x', 129);
         longest[129] = '\0';
-        CHECK_INT(empm__auth_password_is(&auth, NULL, longest, kept), 0);
+        CHECK_INT(empm__auth_password_is(&auth, NULL, longest, kept, NULL), 0);
         longest[128] = '\0';
-        CHECK_INT(empm__auth_password_is(&auth, NULL, longest, kept), 1);
+        CHECK_INT(empm__auth_password_is(&auth, NULL, longest, kept, NULL), 1);
     }
 }
 
@@ -17445,16 +17451,16 @@ TEST(auth, only_right_passwords_are_remembered)
     auth.remembers = 1;
     /* a form without the field, or a user that there is not */
     CHECK_INT(empm_password_is(NULL, NULL, kept), 0);
-    CHECK_INT(empm_password_is(NULL, "demo", NULL), 0);
-    CHECK_INT(empm__auth_password_is(&auth, NULL, "demon", kept), 0);
+    CHECK_INT(empm__auth_password_is(&auth, NULL, "demo", NULL, NULL), 0);
+    CHECK_INT(empm__auth_password_is(&auth, NULL, "demon", kept, NULL), 0);
     CHECK(memcmp(auth.seen, none, sizeof none) == 0);
-    CHECK_INT(empm__auth_password_is(&auth, NULL, "demo", kept), 1);
+    CHECK_INT(empm__auth_password_is(&auth, NULL, "demo", kept, NULL), 1);
     CHECK(memcmp(auth.seen, none, sizeof none) != 0);
     /* only what is remembered can say so: the sum is another */
     CHECK_INT(empm__auth_password_is(&auth, NULL, "demo", "$5$example$"
-              "7QWuiQamTtWDR.CgcvTpWmUGeTfQ1IPHrh4lKvlQI8B"), 0);
+              "7QWuiQamTtWDR.CgcvTpWmUGeTfQ1IPHrh4lKvlQI8B", NULL), 0);
     auth.secret[0] ^= 1;               /* another process's notes say nothing */
-    CHECK_INT(empm__auth_password_is(&auth, NULL, "demon", kept), 0);
+    CHECK_INT(empm__auth_password_is(&auth, NULL, "demon", kept, NULL), 0);
 }
 
 /* Nobody counts on a worker that hashes a password; one that is remembered
@@ -17474,9 +17480,61 @@ TEST(auth, a_worker_that_hashes_is_not_counted_on)
     for (i = 0; i < 2; i++) {
         all.sleeper.running = 1;
         all.e.queue.running = 1;
-        CHECK_INT(empm__auth_password_is(&all.auth, &all.w, "demo", kept), 1);
+        CHECK_INT(empm__auth_password_is(&all.auth, &all.w, "demo", kept,
+                                         NULL), 1);
         CHECK_INT(all.e.queue.running, i);
     }
+    pthread_mutex_destroy(&all.e.queue.lock);
+}
+
+/* What a wrong password costs tells neither if the name is somebody's nor how
+ * the password is kept; and what another user's costs, too. */
+TEST(auth, each_wrong_one_is_as_much_work)
+{
+    static const char a1000[] = "$5$rounds=1000$example$"
+                                "iWBKo7da47YRlRiXyEYEGK9H37GhW5pIiXwp9T95M3C",
+                      a5000[] = "$5$example$"
+                                "7QWuiQamTtWDR.CgcvTpWmUGeTfQ1IPHrh4lKvlQI8A";
+    static const empm_account mixed[] = {
+        { "few", a1000 }, { "plain", "{PLAIN}x" }, { "many", a5000 },
+        { "broken", "$1$abc" }, { NULL, NULL }
+    };
+    static const empm_account plain[] = { { "plain", "{PLAIN}x" },
+                                          { NULL, NULL } };
+    static const char *const names[] = { "few", "plain", "many", "broken",
+                                         "nobody", "" };
+    static struct { empm__engine e; empm__worker w; struct empm__auth auth;
+                    empm__slab slab; empm__sleeper sleeper;
+                    empm__score_child score; empm_server s; } all;
+    struct empm__auth *auth = &all.auth;
+    all.w.engine = &all.e;
+    all.w.s = &all.s;
+    all.s.auth = auth;
+    auth->remembers = 1;
+    empm__queue_init(&all.e.queue, &all.slab, &all.sleeper, 1, 1, &all.score);
+    EACH(names, i) {
+        context("%s", names[i]);
+        g_auth_rounds = 0;
+        CHECK(empm__auth_find(&all.w, mixed, names[i], "wrong") == NULL);
+        CHECK_INT(g_auth_rounds, 5000);
+        g_auth_rounds = 0;
+        CHECK(empm__auth_find(&all.w, plain, names[i], "wrong") == NULL);
+        CHECK_INT(g_auth_rounds, 0);
+        CHECK(empm__auth_find(&all.w, mixed, names[i], "") == NULL);
+    }
+    no_context();
+    g_auth_rounds = 0;                 /* a right one costs its own, once */
+    CHECK(empm__auth_find(&all.w, mixed, "few", "demo") == &mixed[0]);
+    CHECK_INT(g_auth_rounds, 1000);
+    CHECK(empm__auth_find(&all.w, mixed, "few", "demo") == &mixed[0]);
+    CHECK(empm__auth_find(&all.w, mixed, "plain", "x") == &mixed[1]);
+    CHECK_INT(g_auth_rounds, 1000);
+    CHECK(empm__auth_find(&all.w, mixed, "nobody", "demo") == NULL);
+    CHECK_INT(g_auth_rounds, 6000);    /* ... and is nobody else's */
+    CHECK_INT(empm_password_is(&all.s, "demo", NULL), 0);
+    CHECK_INT(g_auth_rounds, 11000);
+    CHECK_INT(empm_password_is(&all.s, "demon", a1000), 0);
+    CHECK_INT(g_auth_rounds, 12000);
     pthread_mutex_destroy(&all.e.queue.lock);
 }
 
