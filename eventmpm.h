@@ -39734,10 +39734,12 @@ struct empm__h2_tunnel {
     uint32_t        used;              /* lock: of `in`, not given back as
                                           credit so far */
     uint8_t         ends;              /* lock: the client's last is in `in` */
-    uint8_t         kick;              /* the stream's owner: the connection has
-                                          to be told */
+    uint8_t         left;              /* atomic; the stream's owner: there is
+                                          something for the connection's */
+    uint8_t         kick;              /* the stream's owner: to be told of */
     /* the connection's owner */
     uint8_t         news;              /* READY bits, for the link */
+    int64_t         reserved;          /* of pool.body_memory, for `in` */
     uint8_t         ended;             /* END_STREAM has been sent */
     empm__page     *sending;           /* taken out of `out` */
 };
@@ -39759,6 +39761,7 @@ static void empm__h2_tunnel_free(empm__worker *w, empm__h2_tunnel *t)
 {
     if (t == NULL)
         return;
+    empm__budget_release(&w->engine->pool.body_memory, t->reserved);
     empm__pages_return(w, t->in.first);
     empm__pages_return(w, t->out.first);
     empm__pages_return(w, t->sending);
@@ -40618,6 +40621,13 @@ static int empm__h2_send_data(empm__worker *w, empm__h2_slot *slot)
 
 /* --- the link's side ------------------------------------------------------ */
 
+/* There is something for the connection's owner. The step has to tell it. */
+static void empm__h2_tunnel_leave(empm__h2_tunnel *t)
+{
+    t->kick = 1;
+    empm__store_rel(&t->left, (uint8_t)1);
+}
+
 /* As the recv() of a transport. A reader has room for a page. */
 static ssize_t empm__h2_tunnel_recv(empm__worker *w, empm__conn *c, void *buf,
                                     size_t n)
@@ -40626,7 +40636,7 @@ static ssize_t empm__h2_tunnel_recv(empm__worker *w, empm__conn *c, void *buf,
     empm__h2_tunnel *t = slot->tunnel;
     empm__page *list, *p;
     size_t got = 0;
-    int left, ends;
+    int left, ends, pays;
     empm__conn_clear(c, EMPM__READY_IN);
     if (empm__conn_noted(c, EMPM__READY_HUP)) {
         errno = ECONNRESET;
@@ -40640,9 +40650,10 @@ static ssize_t empm__h2_tunnel_recv(empm__worker *w, empm__conn *c, void *buf,
     t->used += (uint32_t)got;
     left = t->in.first != NULL;
     ends = t->ends;
-    if (t->used >= (uint32_t)w->cfg->h2_window_size / 2)
-        t->kick = 1;
+    pays = t->used >= (uint32_t)w->cfg->h2_window_size / 2;
     pthread_mutex_unlock(&t->lock);
+    if (pays)
+        empm__h2_tunnel_leave(t);
     c->flags &= (uint8_t)~EMPM__F_DRAINED;
     if (!left && !ends)
         c->flags |= EMPM__F_DRAINED;
@@ -40685,7 +40696,7 @@ static ssize_t empm__h2_tunnel_write(empm__worker *w, empm__conn *c,
         errno = ENOMEM;
         return EMPM__LOST;
     }
-    t->kick = 1;
+    empm__h2_tunnel_leave(t);
     *wire += (int64_t)done;
     return (ssize_t)done;
 }
@@ -40768,6 +40779,27 @@ static int empm__h2_tunnel_begin(empm__worker *w, empm__h2_slot *slot)
     return next == EMPM__UPGRADED ? 0 : -1;
 }
 
+/* n bytes more wait for a link that does not read: what exceeds 64 KiB is of
+ * MaxBodyMemory, as that of its messages is. Returns 0: there is none left. */
+static int empm__h2_tunnel_reserve(empm__worker *w, empm__h2_tunnel *t,
+                                   uint32_t n)
+{
+    empm__pool *pool = &w->engine->pool;
+    int64_t want;
+    pthread_mutex_lock(&t->lock);
+    want = (int64_t)t->in.bytes + n;
+    pthread_mutex_unlock(&t->lock);
+    want = want > EMPM__WS_GATHERS ? want : 0;
+    if (want > t->reserved &&
+        !empm__budget_reserve(&pool->body_memory, want - t->reserved,
+                              w->cfg->max_body_memory))
+        return 0;
+    if (want < t->reserved)
+        empm__budget_release(&pool->body_memory, t->reserved - want);
+    t->reserved = want;
+    return 1;
+}
+
 /* DATA for a link, or for what will be one. Once that has ended they are
  * dropped, until the client's last. Returns 0, or an error code. */
 static int empm__h2_tunnel_take(empm__worker *w, empm__h2_slot *slot,
@@ -40778,12 +40810,15 @@ static int empm__h2_tunnel_take(empm__worker *w, empm__h2_slot *slot,
                      (slot->flags & EMPM__H2_HELD);
     slot->flags |= ends ? EMPM__H2_ENDED_IN : 0;
     if (!over && n > 0 &&
-        empm__h2_pipe_put(w, t, &t->in, (const char *)p, n) < n)
+        (!empm__h2_tunnel_reserve(w, t, n) ||
+         empm__h2_pipe_put(w, t, &t->in, (const char *)p, n) < n))
         return EMPM__H2_INTERNAL_ERROR | EMPM__H2_OF_STREAM;
     pthread_mutex_lock(&t->lock);
     t->used += over ? n : 0;
     t->ends |= (uint8_t)ends;
     pthread_mutex_unlock(&t->lock);
+    if (over)
+        empm__store(&t->left, (uint8_t)1);
     if (slot->flags & EMPM__H2_LINKED) {
         t->news |= EMPM__READY_IN;
         slot->h2->news = 1;
@@ -40852,8 +40887,11 @@ static void empm__h2_tunnels_look(empm__worker *w, empm__h2 *h2)
         empm__h2_slot *slot = empm__h2_slot_at(h2, k);
         empm__h2_tunnel *t = slot->tunnel;
         empm__page **end;
-        if (slot->id == 0 || !(slot->flags & EMPM__H2_LINKED))
+        if (slot->id == 0 || !(slot->flags & EMPM__H2_LINKED) ||
+            !empm__load(&t->left))
             continue;
+        /* before the look: what is left meanwhile is another one's news */
+        __atomic_exchange_n(&t->left, (uint8_t)0, __ATOMIC_ACQ_REL);
         for (end = &t->sending; *end != NULL; end = &(*end)->next)
             ;
         pthread_mutex_lock(&t->lock);
@@ -40861,6 +40899,8 @@ static void empm__h2_tunnels_look(empm__worker *w, empm__h2 *h2)
         used = t->used >= (uint32_t)w->cfg->h2_window_size / 2 ? t->used : 0;
         t->used -= used;
         pthread_mutex_unlock(&t->lock);
+        if (t->reserved > 0)
+            empm__h2_tunnel_reserve(w, t, 0);
         if (used == 0 || (slot->flags & (EMPM__H2_ENDED_IN | EMPM__H2_CUT)))
             continue;
         empm__h2_control_u32(w, h2, EMPM__H2_WINDOW_UPDATE, slot->id, used);
@@ -40924,15 +40964,12 @@ static int empm__h2_tunnels_rest_ms(const empm__h2 *h2, int patience_ms)
 static int empm__h2_tunnels_stay(empm__worker *w, empm__h2 *h2)
 {
     const uint32_t now = empm__step_clock(w);
-    if (h2->linked == 0)
-        return 0;
-    h2->bye_ms = empm__time_after(
+    const uint32_t at = empm__time_after(
         empm__link_bye_at_ms(w, empm__link_turn(h2->index), now),
         EMPM__H2_TUNNEL_BYE);
-    if (!empm__time_is_late(h2->bye_ms, now))
-        return 1;
-    h2->bye_ms = EMPM__NEVER;
-    return 0;
+    const int stay = h2->linked > 0 && !empm__time_is_late(at, now);
+    h2->bye_ms = stay ? at : EMPM__NEVER;
+    return stay;
 }
 
 #else
@@ -41056,7 +41093,8 @@ static void empm__h2_abort(empm__worker *w, empm__h2_slot *slot)
 static int empm__h2_serve_link(empm__worker *w, empm__h2_slot *slot)
 {
     if ((slot->flags & EMPM__H2_HELD) && slot->c->state == EMPM__CLOSED)
-        empm__h2_reset(w, slot->h2, slot->id, EMPM__H2_CANCEL);
+        empm__h2_reset(w, slot->h2, slot->id,
+                       EMPM__H2_CANCEL | EMPM__H2_OF_SERVER);
     else if (empm__h2_tunnel_send(w, slot) &&
              (slot->flags & EMPM__H2_ENDED_IN))
         empm__h2_finish(w, slot);
@@ -42217,7 +42255,9 @@ static uint32_t empm__h2_watch_slot(empm__worker *w, empm__h2_slot *slot)
     if (reads)
         empm__h2_body_refuse(w, slot, 408);
     else
-        empm__h2_reset(w, slot->h2, slot->id, EMPM__H2_CANCEL);
+        empm__h2_reset(w, slot->h2, slot->id, slot->flags & EMPM__H2_LINKED
+                       ? EMPM__H2_CANCEL | EMPM__H2_OF_SERVER
+                       : EMPM__H2_CANCEL);
     return EMPM__NEVER;
 }
 

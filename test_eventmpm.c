@@ -34425,6 +34425,37 @@ SERVED_H2_WS(sockets_and_floods, 0, "ThreadsPerChild 2; H2FrameBudget 100; "
     str_free(&body);
 }
 
+/* What waits for a socket that is not read is bounded by H2WindowSize, and all
+ * of them together by MaxBodyMemory: then the stream ends, and nothing is kept
+ * of it. */
+SERVED_H2_WS(sockets_and_memory, T_PLAIN, "ThreadsPerChild 2; WebSocketQueue "
+             "4096; H2WindowSize 1000000; MaxBodyMemory 200000; "
+             "LimitBodyInMemory 100000; " LONG_TIMES)
+{
+    str s = STR_EMPTY;
+    char text[9000];
+    uint32_t id, other;
+    int i;
+
+    memset(text, 'x', sizeof text);
+    h2_peer_begin(c, 0, "");
+    other = h2_sock_opens(H2_WS("/any") H2_WS13);
+    id = h2_sock_opens(H2_WS("/any") H2_WS13);
+    h2_sock_of(id)->window = 1000000;
+    for (i = 0; i < 60; i++)
+        ws_frame(&s, 0x82, text, sizeof text);
+    h2_sock_send(id, s.p, s.n, 16000);
+    while (!h2_sock_of(id)->reset && h2_pump())
+        ;
+    CHECK_INT(h2_sock_of(id)->reset, EMPM__H2_INTERNAL_ERROR + 1);
+    CHECK_SOON(get_int(&shm->rc[0]) == 1, PATIENCE);
+    CHECK_SOON(empm__load(&f->s->engine.pool.body_memory) == 0, PATIENCE);
+    h2_put("8:0:0:00100000");
+    CHECK(h2_sock_echoes(other, "still"));
+    CHECK_INT(g_h2.goaway, 0);
+    str_free(&s);
+}
+
 /* A group has sockets of both protocols. */
 SERVED_H2_WS(sockets_in_a_group, T_LIVE, "ThreadsPerChild 3; " LONG_TIMES)
 {
