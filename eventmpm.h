@@ -38755,25 +38755,32 @@ static const empm__wing empm__fcgi_wing = EMPM__WING_OFF(empm__fcgi_check);
  * fixed one alone, so that any thread makes a block whole, and an idle
  * connection keeps no encoder. That costs some 40 bytes per answer.
  *
- *   bytes   | oldest entry | ... | newest entry |        |
- *           0                                 used     room
- *   entry   | size 2 | name 2 | name | value | size 2 |
+ *   bytes   | places | oldest entry | ... | newest entry |        |
+ *                    0                                 used     room
+ *   entry   | size 2 | name 2 | name | value |
  *
- * `size` is that of the entry here, so that the table is read from both ends.
- * `name` is the length of the name that follows; or it has EMPM__HPACK_FIXED
- * and is the number of an entry of the fixed table, whose name it has.
+ * `size` is that of the entry here. `name` is the length of the name that
+ * follows; or it has EMPM__HPACK_FIXED and is the number of an entry of the
+ * fixed table, whose name it has. `places` is a ring that says where each entry
+ * begins: a byte of a client's names any of them, and may do so ten thousand
+ * times in a block, so none is searched for. A place counts from where the
+ * first entry of all would be now, and wraps.
  * ------------------------------------------------------------------------- */
 
 /* The size of the table that a client's encoder may have. It is the initial
  * value of SETTINGS_HEADER_TABLE_SIZE, so nothing need be announced. */
 #define EMPM__HPACK_TABLE 4096u
 #define EMPM__HPACK_FIXED 0x8000u
-#define EMPM__HPACK_ENTRY 6u           /* of an entry, beside name and value */
+#define EMPM__HPACK_ENTRY 4u           /* of an entry, beside name and value */
+#define EMPM__HPACK_COUNT (EMPM__HPACK_TABLE / 32)   /* entries at most */
+#define EMPM__HPACK_PLACES (EMPM__HPACK_COUNT * 2)   /* bytes of the ring */
 
 typedef struct empm__hpack {           /* owner: the connection's */
     unsigned char *bytes;              /* EMPM_MALLOC; NULL: no entry so far */
     uint32_t       used, room;         /* of these, in bytes */
     uint32_t       count;              /* entries */
+    uint16_t       first, base;        /* the oldest one's number, which wraps,
+                                          and its place */
     uint32_t       size;               /* as RFC 7541 4.1 counts: 32 for each */
     uint32_t       max;                /* of `size`, as the client has set it */
 } empm__hpack;
@@ -38899,6 +38906,18 @@ static void empm__hpack_set_u16(unsigned char *p, uint32_t v)
     p[1] = (unsigned char)v;
 }
 
+/* Where the entries are. */
+static unsigned char *empm__hpack_entries(const empm__hpack *t)
+{
+    return t->bytes + EMPM__HPACK_PLACES;
+}
+
+/* The place of entry k, counted from the oldest one. */
+static unsigned char *empm__hpack_place(const empm__hpack *t, uint32_t k)
+{
+    return t->bytes + (t->first + k) % EMPM__HPACK_COUNT * 2;
+}
+
 /* Reads the entry at `p`. Returns its size here. */
 static uint32_t empm__hpack_entry(const unsigned char *p, empm__hpack_field *f)
 {
@@ -38927,7 +38946,7 @@ static int empm__hpack_find(const empm__hpack *t, uint32_t i,
                             empm__hpack_field *f)
 {
     const uint32_t fixed = EMPM__COUNT(empm__hpack_fixed);
-    uint32_t at = t->used;
+    uint16_t at;
     if (i == 0 || i > fixed + t->count)
         return 0;
     if (i <= fixed) {
@@ -38939,10 +38958,11 @@ static int empm__hpack_find(const empm__hpack *t, uint32_t i,
         f->index = (int)i;
         return 1;
     }
-    /* from the newest one on, which is the first */
-    for (i -= fixed; i > 0; i--)
-        at -= empm__hpack_u16(t->bytes + at - 2);
-    empm__hpack_entry(t->bytes + at, f);
+    /* the first of them is the newest one */
+    at = (uint16_t)(empm__hpack_u16(
+                        empm__hpack_place(t, t->count - (i - fixed))) -
+                    t->base);
+    empm__hpack_entry(empm__hpack_entries(t) + at, f);
     return 1;
 }
 
@@ -38952,13 +38972,16 @@ static void empm__hpack_evict(empm__hpack *t, uint32_t max)
     empm__hpack_field f;
     uint32_t cut = 0;
     while (t->size > max) {
-        cut += empm__hpack_entry(t->bytes + cut, &f);
+        cut += empm__hpack_entry(empm__hpack_entries(t) + cut, &f);
         t->size -= (uint32_t)(f.name_len + f.value_len + 32);
         t->count--;
+        t->first++;
     }
     if (cut > 0)
-        memmove(t->bytes, t->bytes + cut, t->used - cut);
+        memmove(empm__hpack_entries(t), empm__hpack_entries(t) + cut,
+                t->used - cut);
     t->used -= cut;
+    t->base = (uint16_t)(t->base + cut);
 }
 
 /* Makes a field, whose texts lie outside of the table, its newest entry. One
@@ -38980,20 +39003,20 @@ static int empm__hpack_insert(empm__hpack *t, const empm__hpack_field *f)
     while (room < t->used + n)
         room *= 2;
     if (room > t->room) {
-        p = (unsigned char *)EMPM_REALLOC(t->bytes, room);
+        p = (unsigned char *)EMPM_REALLOC(t->bytes, EMPM__HPACK_PLACES + room);
         if (p == NULL)
             return EMPM_ENOMEM;
         t->bytes = p;
         t->room = room;
     }
-    p = t->bytes + t->used;
+    p = empm__hpack_entries(t) + t->used;
+    empm__hpack_set_u16(empm__hpack_place(t, t->count), t->base + t->used);
     empm__hpack_set_u16(p, n);
     empm__hpack_set_u16(p + 2, f->index > 0
                                    ? EMPM__HPACK_FIXED | (uint32_t)f->index
                                    : name);
     memcpy(p + 4, f->name, name);
     memcpy(p + 4 + name, f->value, f->value_len);
-    empm__hpack_set_u16(p + n - 2, n);
     t->used += n;
     t->size += (uint32_t)size;
     t->count++;
@@ -39617,12 +39640,14 @@ static void empm__h2_head_part(empm__h2_head *h, enum empm__part part,
     h->head->spans[part].len = (uint32_t)strlen(s);
 }
 
-/* Judges :authority and Host, which have to agree (RFC 9113 8.3.1). Returns 0
- * or a status. */
+/* Judges :authority and Host, which have to agree (RFC 9113 8.3.1). If there is
+ * no Host there is one from here on, since handlers, programs behind FastCGI
+ * and logs ask for it. Returns 0 or a status. */
 static int empm__h2_head_host(empm__h2_head *h)
 {
     empm__span *host = &h->head->spans[EMPM__PART_HOST];
     const char *a = h->authority;
+    empm__hpack_field f = { "host", NULL, 4, 0, 0 };
     if (a == NULL)
         return h->head->flags & EMPM__H_HOST ? 0 : 400;
     if (strchr(a, '@') != NULL || *a == '\0')
@@ -39632,6 +39657,12 @@ static int empm__h2_head_host(empm__h2_head *h)
     else if ((h->head->flags & EMPM__H_HOST) &&
              !empm__text_same(a, strlen(a), h->text + host->at, host->len))
         empm__h2_head_wrong(h);
+    else if (!(h->head->flags & EMPM__H_HOST)) {
+        f.value = a;
+        f.value_len = strlen(a);
+        empm__h2_head_line(h, &f);
+        return h->status;
+    }
     empm__h2_head_part(h, EMPM__PART_HOST, a);
     return 0;
 }
@@ -40346,7 +40377,9 @@ static void empm__h2_goaway(empm__worker *w, empm__h2 *h2, int away,
     empm__h2_control(w, h2, EMPM__H2_GOAWAY, 0, 0, n, sizeof n);
 }
 
-/* Writes lines "Name: value\r\n" as fields. Returns their end. */
+/* Writes lines "Name: value\r\n" as fields, but for those that speak of a
+ * connection of HTTP/1.1 (RFC 9113 8.2.2): a program behind FastCGI may say
+ * them, and a refusal with 426 does. Returns their end. */
 static unsigned char *empm__h2_put_lines(unsigned char *at, const char *s,
                                          size_t n)
 {
@@ -40356,14 +40389,16 @@ static unsigned char *empm__h2_put_lines(unsigned char *at, const char *s,
         const char *lf = colon == NULL ? NULL
                          : (const char *)memchr(colon, '\n',
                                                 (size_t)(end - colon));
-        const char *value;
-        size_t len;
+        empm__hpack_field f;
         if (lf == NULL)
             break;
-        value = colon + 1 + (colon[1] == ' ');
-        len = (size_t)(lf - value);
-        len -= len > 0 && value[len - 1] == '\r';
-        at = empm__hpack_put(at, s, (size_t)(colon - s), value, len);
+        f.name = s;
+        f.name_len = (size_t)(colon - s);
+        f.value = colon + 1 + (colon[1] == ' ');
+        f.value_len = (size_t)(lf - f.value);
+        f.value_len -= f.value_len > 0 && f.value[f.value_len - 1] == '\r';
+        if (!empm__h2_head_is_of_connection(&f))
+            at = empm__hpack_put(at, f.name, f.name_len, f.value, f.value_len);
         s = lf + 1;
     }
     return at;
@@ -41412,7 +41447,9 @@ static int empm__h2_body_take(empm__worker *w, empm__h2_slot *slot,
     if (!(slot->flags & EMPM__H2_HELD) || slot->c->state != EMPM__READ_BODY ||
         (slot->flags & EMPM__H2_DROPS)) {
         slot->flags |= ends ? EMPM__H2_ENDED_IN : 0;
-        return 0;
+        /* whose length was to be 0: its answer may be under way */
+        return n > 0 && (slot->flags & EMPM__H2_HELD) && req->head.length == 0
+                   ? EMPM__H2_PROTOCOL_ERROR | EMPM__H2_OF_STREAM : 0;
     }
     if (req->body_left >= 0 && (n > req->body_left ||
                                 (ends && n < req->body_left)))
@@ -41626,12 +41663,14 @@ static int empm__h2_trailers(empm__worker *w, empm__h2_slot *slot, int ends,
     const empm__head *from = h->head;
     empm__field *fields;
     uint32_t i, at;
+    int status = h->status;
     if (slot->flags & EMPM__H2_ENDED_IN)
         return EMPM__H2_STREAM_CLOSED | EMPM__H2_OF_STREAM;
     if (!ends || h->fault != 0 || slot->tunnel != NULL)
         return EMPM__H2_PROTOCOL_ERROR | EMPM__H2_OF_STREAM;
-    if ((slot->flags & EMPM__H2_HELD) && slot->c->state == EMPM__READ_BODY &&
-        from->nfields > 0 && h->status == 0) {
+    if (!(slot->flags & EMPM__H2_HELD) || slot->c->state != EMPM__READ_BODY)
+        return empm__h2_body_take(w, slot, NULL, 0, 1);
+    if (from->nfields > 0 && status == 0) {
         req->w = w;
         fields = (empm__field *)empm_alloc(req,
                                            from->nfields * sizeof *fields);
@@ -41653,9 +41692,14 @@ static int empm__h2_trailers(empm__worker *w, empm__h2_slot *slot, int ends,
             }
             req->trailers.fields = fields;
             req->trailers.nfields = req->trailers.max_fields = from->nfields;
-        }
+        } else
+            status = 503;
     }
-    return empm__h2_body_take(w, slot, NULL, 0, 1);
+    if (status == 0)
+        return empm__h2_body_take(w, slot, NULL, 0, 1);
+    slot->flags |= EMPM__H2_ENDED_IN;
+    empm__h2_body_refuse(w, slot, status);
+    return 0;
 }
 
 /* A block of fields is whole: decodes it, whatever becomes of its stream, since
