@@ -409,7 +409,7 @@
  *   EVENTMPM_NO_HTTP2        3200 lines 24200 bytes HTTP/2
  *   EVENTMPM_NO_FORMS         830 lines  6200 bytes uploads, multipart forms
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
- *   EVENTMPM_NO_WEBSOCKET    2520 lines 16400 bytes WebSocket, empm_upgrade()
+ *   EVENTMPM_NO_WEBSOCKET    3190 lines 20400 bytes WebSocket, empm_upgrade()
  *   EVENTMPM_NO_ANSWERS       810 lines  8400 bytes JSON, HTML, redirects,
  *                                                   cookies, empm_accepts()
  *   EVENTMPM_NO_STORE         900 lines  2900 bytes the shared store
@@ -2120,12 +2120,36 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   engine endpoints endpoint-unix endpoint-sockets limits users logs
  *   server server-calls                       threads, sockets, all together
  *   -- here ends the core --
- *   config-files config-sections answers proxy digest store rate cors auth
- *   sessions forms form-parts form-calls events events-streams
- *   links links-sending link-state upgrade
- *   websocket-bytes websocket-frames groups bus websocket tls fields access
- *   files fastcgi h2 status wings
- *                                             wings, each of them closed
+ *   config-files config-sections              files of directives
+ *   answers answers-formats answers-fields    JSON, HTML, redirects, cookies
+ *   proxy digest                              the client's address; SHA-256
+ *   store store-table store-entries store-calls rate cors
+ *                                             what children share; RateLimit;
+ *                                             CORS
+ *   auth-passwords auth auth-locations sessions
+ *                                             users by password, or by cookie
+ *   forms form-parts form-calls               uploads
+ *   events events-streams                     server-sent events
+ *   links links-sending link-state link-upgrade websocket-bytes
+ *   websocket-frames groups bus websocket     what may follow a 101
+ *   tls-pem tls-names tls-keys tls-hello tls-clients tls-records tls-sending
+ *   tls-transport tls-sessions tls-choice tls-alerts tls-handshake tls-check
+ *   tls                                       HTTPS
+ *   fields                                    Header
+ *   access access-items access-letters access-formats access-lines access-logs
+ *                                             CustomLog
+ *   files conditions codings file-cache multipart files-serving error-documents
+ *   folders assets files-routes files-wing    static files
+ *   fastcgi-records fastcgi-answer fastcgi-params fastcgi-backends fastcgi
+ *   fastcgi-pieces fastcgi-exchange fastcgi-routes fastcgi-wing
+ *                                             PHP and other back ends
+ *   h2-hpack h2-encode h2-frames h2-head h2-pipes h2-streams h2-out h2-tunnels
+ *   h2-ends h2-in h2-open h2-control h2-conn h2-wing
+ *                                             HTTP/2
+ *   health status metrics status-auto page status-head status-calls
+ *                                             what an operator asks for
+ *   wings                                     the list of all wings
+ *   -- here end the wings --
  *   testing testing-calls                     requests without a socket
  *   signals manager attend identity           one process that serves
  *   generations crash children growth reload upgrade parent program
@@ -2236,24 +2260,31 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *
  * To add something, edit these places; the test fails while one is missing:
  *
- *   a directive    a field of empm_config in >>types-config; a row of
- *                  empm__directives in >>settings; README's list, if one sets
- *                  it often. Test config.every_directive_from_a_file, with a
- *                  row of its own there
+ *   a directive    a field of empm_config in >>types-config, whose comment has
+ *                  its default; a row of empm__directives in >>settings, from
+ *                  which -L, -t, files and the check of its range have it;
+ *                  README's list, if one sets it often. Test
+ *                  config.every_directive_from_a_file, with a row of its own
+ *                  there; test config.the_structs_comments_tell_the_defaults
  *   a message      a number of its own in the call; a line in >>messages. Test
  *                  log.table_of_codes
  *   a state        a row of EMPM__STATE_LIST in >>score; a step in the table
  *                  empm__http1 in >>conn, and its lines in the picture there.
  *                  Test conn.picture_and_table_name_every_state
- *   a counter      a row of EMPM__COUNTER_LIST in >>score; an empm__bump().
- *                  Test status.every_counter_is_told_everywhere
+ *   a counter      a row of EMPM__COUNTER_LIST in >>score; an empm__bump() of
+ *                  e->score or w->score where it happens. Test
+ *                  status.every_counter_is_told_everywhere, and one of your own
+ *                  that makes it count
  *   a log letter   a row of empm__letters in >>access-letters; above it its
  *                  empm__access_write_NAME or, for a number, a field of
  *                  empm__facts that empm__access_facts fills; a line in
  *                  >>letters. Test access.table_of_letters; test
  *                  access.every_letter, with a case of its own
- *   a wing         a struct empm__wing, as empm__store_wing in >>store-calls; a
- *                  row of empm__wings in >>wings; a switch in >>options
+ *   a wing         a section within EVENTMPM_NO_NAME, with a struct empm__wing
+ *                  as empm__cors_wing in >>cors; >>hooks tells what each hook
+ *                  is for. A row of empm__wings in >>wings; a switch
+ *                  in >>options, with lines and bytes (`sh .ci/text bytes`
+ *                  counts both), and in .ci/headers. Then make test-headers
  *   an order       an enumerator beside EMPM__ORDER_PING in >>inbox;
  *                  empm__child_tell in >>children sends it; >>attend passes it
  *                  on to empm__listener_round in >>listener
@@ -2265,7 +2296,10 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *                  >>wings
  *   a public call  its declaration in >>calls-server, >>calls-request or
  *                  >>calls-response, with the comment that is its manual
- *   a section      its place above, and a line `prefix` below. Check .ci/text
+ *   a section      its place in the list above, and a line `prefix` below;
+ *                  tests, in a section of its name or where the top of
+ *                  test_eventmpm.c says. Check .ci/text; test
+ *                  map.each_section_has_its_tests
  *   a test         see the top of test_eventmpm.c; then `sh .ci/text`
  *
  * Six calls go up, since the lower side begins what only the upper can do:
@@ -2370,7 +2404,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix links           piece pieces parcel link links
  *   prefix links-sending   piece link links
  *   prefix link-state      link do
- *   prefix upgrade         link links raw
+ *   prefix link-upgrade    link links raw
  *   prefix websocket-bytes ws
  *   prefix websocket-frames ws
  *   prefix groups          groups group
@@ -26161,7 +26195,7 @@ static const empm__protocol empm__link_protocol = {
 #endif /* EVENTMPM_NO_WEBSOCKET */
 
 /* ---------------------------------------------------------------------------
- * >>upgrade -- from a request to a link, and protocols of the user's
+ * >>link-upgrade -- from a request to a link, and protocols of the user's
  *
  * A handler makes the link while it has the request, so that what is sent by
  * its ticket from then on waits for it. The request answers 101 as it would
