@@ -30920,13 +30920,34 @@ TEST(fastcgi, names_in_settings_stay_below_their_folder)
 static char fpm_program[64];
 static int  fpm_requests;           /* of a process, which then ends; 0: any */
 
+/* Waits until a process listens on the first address; its pid, or -1. */
+static pid_t fpm_is_up(pid_t pid)
+{
+    struct sockaddr_un a;
+    uint64_t end;
+
+    memset(&a, 0, sizeof a);
+    a.sun_family = AF_UNIX;
+    memcpy(a.sun_path, fb_address[0] + 5,
+           strnlen(fb_address[0] + 5, sizeof a.sun_path - 1));
+    for (end = now_ms() + PATIENCE; now_ms() < end; nap(10)) {
+        const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+        const int up = connect(fd, (struct sockaddr *)&a, sizeof a) == 0;
+
+        close(fd);
+        if (up)
+            return pid;
+    }
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    return -1;
+}
+
 /* Starts PHP-FPM with `children` processes on the first address; its pid, or
  * -1 where it is not installed. Scripts are in f->www. */
 static pid_t fpm_up(int children)
 {
     char conf[400], text[1200], log[400];
-    struct sockaddr_un a;
-    uint64_t end;
     glob_t g;
     pid_t pid;
 
@@ -30954,21 +30975,7 @@ static pid_t fpm_up(int children)
               (char *)NULL);
         _exit(127);
     }
-    memset(&a, 0, sizeof a);
-    a.sun_family = AF_UNIX;
-    memcpy(a.sun_path, fb_address[0] + 5,
-           strnlen(fb_address[0] + 5, sizeof a.sun_path - 1));
-    for (end = now_ms() + PATIENCE; now_ms() < end; nap(10)) {
-        const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-        const int up = connect(fd, (struct sockaddr *)&a, sizeof a) == 0;
-
-        close(fd);
-        if (up)
-            return pid;
-    }
-    kill(pid, SIGKILL);
-    waitpid(pid, NULL, 0);
-    return -1;
+    return fpm_is_up(pid);
 }
 
 static void fpm_end(pid_t pid, int signal)
@@ -31487,6 +31494,65 @@ SERVED_WITH(fastcgi, php_fpm_restarts, T_PLAIN,
     fpm_down(pid);
     unlink(path);
     fpm_script(f, "count.php", NULL);
+}
+
+/* Another FastCGI than PHP's: fcgiwrap, with the library that most programs in C
+ * have. It runs files, has their messages, and closes as soon as it has said
+ * all. */
+SERVED_WITH(fastcgi, fcgiwrap_runs_a_program, T_LIVE,
+            fx_init(f);
+            tmp_path(fb_address[0] + 5, sizeof fb_address[0] - 5, "wrap.sock");
+            memcpy(fb_address[0], "unix:", 5);
+            snprintf(fb_address[1], sizeof fb_address[1], "%s", fb_address[0]);
+            f->cfg.routes = fb_routes, NULL)
+{
+    char path[600], *big;
+    pid_t pid;
+    int i;
+
+    if (access("/usr/sbin/fcgiwrap", X_OK) != 0)
+        SKIP("no fcgiwrap");
+    unlink(fb_address[0] + 5);
+    pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        freopen("/dev/null", "w", stderr);
+        execl("/usr/sbin/fcgiwrap", "fcgiwrap", "-f", "-s", fb_address[0],
+              (char *)NULL);
+        _exit(127);
+    }
+    if (!CHECK(fpm_is_up(pid) > 0))
+        return;
+    fpm_script(f, "run.php", "#!/bin/sh\n"
+               "printf 'Content-Type: text/plain\\r\\nX-A: b\\r\\n\\r\\n'\n"
+               "echo \"$REQUEST_METHOD|$SCRIPT_NAME|$PATH_INFO|$QUERY_STRING|"
+               "$CONTENT_LENGTH|\"$(wc -c)\necho 'a message' >&2\n");
+    fpm_script(f, "fails.php", "#!/bin/sh\nexit 3\n");
+    snprintf(path, sizeof path, "%s/run.php", f->www);
+    CHECK_INT(chmod(path, 0755), 0);
+    snprintf(path, sizeof path, "%s/fails.php", f->www);
+    CHECK_INT(chmod(path, 0755), 0);
+    for (i = 0; i < 6; i++) {
+        CHECK_INT(cl_get(c, "/php/run.php/a%20b?x=y"), 200);
+        CHECK_STR(c->body.p, "GET|/php/run.php|/a b|x=y||0\n");
+        CHECK_STR(cl_header(c, "X-A"), "b");
+    }
+    CHECK(fx_log_has(f, "a message"));
+    CHECK_INT(cl_get(c, "/php/fails.php"), 502);
+    CHECK_INT(cl_ask(c, "POST /php/run.php HTTP/1.1\r\nHost: a\r\n"
+                     "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
+                     "\r\n"), 200);
+    CHECK_STR(c->body.p, "POST|/php/run.php|||3|3\n");
+    big = (char *)calloc(1, 300000);
+    cl_puts(c, "PUT /php/run.php HTTP/1.1\r\nHost: a\r\n"
+               "Content-Length: 300000\r\n\r\n");
+    cl_send(c, big, 300000);
+    free(big);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "PUT|/php/run.php|||300000|300000\n");
+    fpm_down(pid);
+    fpm_script(f, "run.php", NULL);
+    fpm_script(f, "fails.php", NULL);
 }
 
 /* A slow client does not hold a process of the back end: what it does not take
