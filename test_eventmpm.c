@@ -28560,6 +28560,8 @@ LIVE(fastcgi, answers)
         { { FB_STREAM, "o:Set-Cookie: a=1\nSet-Cookie: b=2\n\n|$", 0 }, 200, "",
           "Set-Cookie: b=2" },
         { { FB_STREAM, "o:Status: 204 x\r\n\r\ndropped|$", 0 }, 204, "", NULL },
+        { { FB_STREAM, "o:Status: 304\nETag: \"a\"\n\ndropped|$", 0 }, 304, "",
+          "ETag: \"a\"" },
         { { FB_STREAM, "o:Content-Length: 5\r\n\r\nhello and more|$", 0 },
           200, "hello", "Content-Length: 5" },
         { { FB_STREAM, "o:Transfer-Encoding: chunked\nServer: evil\n"
@@ -29267,6 +29269,48 @@ TEST(fastcgi, our_end_is_asked_for_once_for_each_connection)
         cl_close(&c);
     }
     no_context();
+    fb_end(&f);
+}
+
+/* Requests that wait for a back end hold no worker, and little memory: the page
+ * of the head and of what the request is, and one for what is sent. */
+TEST(fastcgi, requests_that_wait_hold_two_pages_and_no_worker)
+{
+    enum { N = 250 };
+    const empm__score_child *score;
+    client *c = (client *)calloc(N, sizeof *c), other;
+    fixture f;
+    int i, live;
+
+    fb_init(&f, fb_echo, fb_echo);
+    listen(fb_one.fd, N);
+    f.cfg.threads_per_child = 4;
+    set_int(&fb_one.deaf, 1);
+    if (!fb_serve(&f))
+        return;
+    score = f.s->engine.score;
+    cl_open(&other, &f);
+    CHECK_INT(cl_get(&other, "/a.txt"), 200);
+    live = get_int(&a_live);
+    for (i = 0; i < N; i++) {
+        cl_open(&c[i], &f);
+        cl_puts(&c[i], "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    CHECK_SOON(empm__load(&f.s->backends->rows[0].active) == N, 5000);
+    CHECK_SOON(empm__load(&score->idle_workers) == 4, 1000);
+    /* and what the workers have made for themselves */
+    CHECK_IN(get_int(&a_live) - live, N, 2 * N + 100);
+    CHECK_IN(2 * (int)sizeof(empm__page) + 2 * (int)EMPM__PAGE_ROOM, 0, 17000);
+    for (i = 0; i < 20; i++)
+        CHECK_INT(cl_get(&other, "/a.txt"), 200);
+    set_int(&fb_one.deaf, 0);
+    for (i = 0; i < N; i++) {
+        CHECK_INT(cl_reply(&c[i]), 200);
+        CHECK(fb_has(&c[i], "SCRIPT_NAME=/app"));
+    }
+    cl_close_all(c, N);
+    cl_close(&other);
+    free(c);
     fb_end(&f);
 }
 
@@ -31152,40 +31196,14 @@ TEST(fastcgi, names_in_settings_stay_below_their_folder)
 /* --- PHP-FPM -------------------------------------------------------------- */
 
 static char fpm_program[64];
+static int  fpm_requests;           /* of a process, which then ends; 0: any */
 
-/* Starts PHP-FPM with `children` processes on the first address; its pid, or
- * -1 where it is not installed. Scripts are in f->www. */
-static pid_t fpm_up(int children)
+/* Waits until a process listens on the first address; its pid, or -1. */
+static pid_t fpm_is_up(pid_t pid)
 {
-    char conf[400], text[1200], log[400];
     struct sockaddr_un a;
     uint64_t end;
-    glob_t g;
-    pid_t pid;
 
-    if (geteuid() != 0 || glob("/usr/sbin/php-fpm*", 0, NULL, &g) != 0)
-        return -1;
-    snprintf(fpm_program, sizeof fpm_program, "%s", g.gl_pathv[0]);
-    globfree(&g);
-    tmp_path(conf, sizeof conf, "fpm.conf");
-    tmp_path(log, sizeof log, "fpm.log");
-    snprintf(text, sizeof text, "[global]\ndaemonize = no\nerror_log = %s\n"
-             "process_control_timeout = 3s\n"
-             "[www]\nlisten = %s\nlisten.mode = 0666\npm = static\n"
-             "pm.max_children = %d\nuser = root\ngroup = root\n",
-             log, fb_address[0] + 5, children);
-    write_file(conf, text, strlen(text));
-    unlink(fb_address[0] + 5);
-    pid = fork();
-    if (pid == 0) {
-        setpgid(0, 0);
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        freopen("/dev/null", "w", stderr);
-        clearenv();
-        execl(fpm_program, fpm_program, "-F", "-R", "-y", conf,
-              (char *)NULL);
-        _exit(127);
-    }
     memset(&a, 0, sizeof a);
     a.sun_family = AF_UNIX;
     memcpy(a.sun_path, fb_address[0] + 5,
@@ -31201,6 +31219,41 @@ static pid_t fpm_up(int children)
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
     return -1;
+}
+
+/* Starts PHP-FPM with `children` processes on the first address; its pid, or
+ * -1 where it is not installed. Scripts are in f->www. */
+static pid_t fpm_up(int children)
+{
+    char conf[400], text[1200], log[400];
+    glob_t g;
+    pid_t pid;
+
+    if (geteuid() != 0 || glob("/usr/sbin/php-fpm*", 0, NULL, &g) != 0)
+        return -1;
+    snprintf(fpm_program, sizeof fpm_program, "%s", g.gl_pathv[0]);
+    globfree(&g);
+    tmp_path(conf, sizeof conf, "fpm.conf");
+    tmp_path(log, sizeof log, "fpm.log");
+    snprintf(text, sizeof text, "[global]\ndaemonize = no\nerror_log = %s\n"
+             "process_control_timeout = 3s\n"
+             "[www]\nlisten = %s\nlisten.mode = 0666\npm = static\n"
+             "pm.max_children = %d\npm.max_requests = %d\nuser = root\n"
+             "group = root\n",
+             log, fb_address[0] + 5, children, fpm_requests);
+    write_file(conf, text, strlen(text));
+    unlink(fb_address[0] + 5);
+    pid = fork();
+    if (pid == 0) {
+        setpgid(0, 0);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        freopen("/dev/null", "w", stderr);
+        clearenv();
+        execl(fpm_program, fpm_program, "-F", "-R", "-y", conf,
+              (char *)NULL);
+        _exit(127);
+    }
+    return fpm_is_up(pid);
 }
 
 static void fpm_end(pid_t pid, int signal)
@@ -31349,6 +31402,270 @@ SERVED_WITH(fastcgi, php_fpm_sees_urls, T_PLAIN,
     fb_tree(f, 0);
 }
 
+/* An application such as WordPress at the root of a site: files of its own are
+ * files, scripts are scripts, and all else is its index.php, which finds in
+ * REQUEST_URI what has been asked for. These are the forms of its addresses: by
+ * number, by name, with index.php in front, of its interface, of its
+ * administration, and what a stranger tries. */
+static const empm_route site_routes[] = {
+    EMPM_PHP("/", NULL, fb_address[1]), EMPM_ROUTES_END
+};
+
+SERVED_WITH(fastcgi, php_fpm_runs_a_site, T_PLAIN,
+            fx_init(f);
+            tmp_path(fb_address[0] + 5, sizeof fb_address[0] - 5, "fpm.sock");
+            memcpy(fb_address[0], "unix:", 5);
+            snprintf(fb_address[1], sizeof fb_address[1], "%s", fb_address[0]);
+            f->cfg.routes = site_routes,
+            "DirectoryIndex index.php; FallbackResource /index.php")
+{
+    static const char *const folders[] = { "wp-admin", "wp-content" };
+    static const char *const scripts[] = {
+        "index.php", "wp-login.php", "wp-admin/index.php", "wp-admin/post.php"
+    };
+    static const char show[] =
+        "<?php echo basename(dirname(__FILE__)) === 'wp-admin' ? 'admin/' : '',"
+        "basename(__FILE__), '|', $_SERVER['SCRIPT_NAME'], '|', "
+        "$_SERVER['PATH_INFO'] ?? '-', '|', http_build_query($_GET), '|', "
+        "rawurldecode(explode('?', $_SERVER['REQUEST_URI'])[0]);";
+    static const struct { const char *target; int status; const char *seen; }
+        rows[] = {
+        { "/", 200, "index.php|/index.php|-||/" },
+        { "/?p=123", 200, "index.php|/index.php|-|p=123|/" },
+        { "/?s=a+b&cat=%C3%A4", 200,
+          "index.php|/index.php|-|s=a+b&cat=%C3%A4|/" },
+        { "/2024/05/17/hello-world/", 200,
+          "index.php|/index.php|-||/2024/05/17/hello-world/" },
+        { "/category/a%20b/page/2/", 200,
+          "index.php|/index.php|-||/category/a b/page/2/" },
+        { "/%E6%97%A5%E6%9C%AC/", 200,
+          "index.php|/index.php|-||/\346\227\245\346\234\254/" },
+        { "/index.php/2024/05/hello/", 200,
+          "index.php|/index.php|/2024/05/hello/||/index.php/2024/05/hello/" },
+        { "/index.php?rest_route=/wp/v2/posts", 200,
+          "index.php|/index.php|-|rest_route=%2Fwp%2Fv2%2Fposts|/index.php" },
+        { "/wp-json/wp/v2/posts?per_page=10&_embed", 200,
+          "index.php|/index.php|-|per_page=10&_embed=|/wp-json/wp/v2/posts" },
+        { "/feed/?x[]=1&x[]=2", 200,
+          "index.php|/index.php|-|x%5B0%5D=1&x%5B1%5D=2|/feed/" },
+        { "/wp-login.php?redirect_to=https%3A%2F%2Fa%2Fb", 200,
+          "wp-login.php|/wp-login.php|-|redirect_to=https%3A%2F%2Fa%2Fb|"
+          "/wp-login.php" },
+        { "/wp-admin/", 200, "admin/index.php|/wp-admin/index.php|-||"
+                             "/wp-admin/" },
+        { "/wp-admin/post.php?post=1&action=edit", 200,
+          "admin/post.php|/wp-admin/post.php|-|post=1&action=edit|"
+          "/wp-admin/post.php" },
+        { "/wp-admin", 301, NULL },
+        { "/wp-content/style.css?ver=6.5", 200, "body {}" },
+        { "/wp-content/none.css", 200, "index.php|/index.php|-||"
+                                       "/wp-content/none.css" },
+        { "/wp-content/", 200, "index.php|/index.php|-||/wp-content/" },
+        { "/wp-content/style.css/x.php", 200, "index.php|/index.php|-||"
+                                              "/wp-content/style.css/x.php" },
+        { "/.env", 200, "index.php|/index.php|-||/.env" },
+        { "/wp-config.php~", 200, "index.php|/index.php|-||/wp-config.php~" },
+        { "/a%2fb/", 404, NULL }, { "/x%0d%0aSet-Cookie:%20a=b", 404, NULL },
+        { "/%00", 400, NULL }
+    };
+    char path[600];
+    pid_t pid = fpm_up(2);
+
+    if (pid < 0)
+        SKIP("no PHP-FPM, or not root");
+    EACH(folders, i) {
+        snprintf(path, sizeof path, "%s/%s", f->www, folders[i]);
+        mkdir(path, 0755);
+    }
+    EACH(scripts, i)
+        fpm_script(f, scripts[i], show);
+    fpm_script(f, "wp-content/style.css", "body {}");
+    EACH(rows, i) {
+        context("%s", rows[i].target);
+        CHECK_INT(cl_get(c, rows[i].target), rows[i].status);
+        if (rows[i].seen != NULL)
+            CHECK_STR(c->body.p, rows[i].seen);
+        if (c->closes)
+            cl_close(c);
+    }
+    no_context();
+    /* what a form of the administration sends */
+    CHECK_INT(cl_ask(c, "POST /wp-admin/post.php HTTP/1.1\r\nHost: a\r\n"
+                     "Content-Type: application/x-www-form-urlencoded\r\n"
+                     "Content-Length: 3\r\n\r\na=b"), 200);
+    fpm_down(pid);
+    fpm_script(f, "wp-content/style.css", NULL);
+    EACH(scripts, i)
+        fpm_script(f, scripts[i], NULL);
+    EACH(folders, i) {
+        snprintf(path, sizeof path, "%s/%s", f->www, folders[i]);
+        rmdir(path);
+    }
+}
+
+/* What PHP-FPM does at the edges: variables that fill several records, heads
+ * that are too long, a process that is killed, an error behind output. None of
+ * them disturbs the next request. */
+SERVED_WITH(fastcgi, php_fpm_at_its_edges, T_LIVE,
+            fx_init(f);
+            tmp_path(fb_address[0] + 5, sizeof fb_address[0] - 5, "fpm.sock");
+            memcpy(fb_address[0], "unix:", 5);
+            snprintf(fb_address[1], sizeof fb_address[1], "%s", fb_address[0]);
+            f->cfg.routes = fb_routes, NULL)
+{
+    static const struct { const char *query; int status; const char *body; }
+        rows[] = {
+        { "long=7000", 200, "head" }, { "long=100000", 502, NULL },
+        { "many=100", 200, "head" }, { "many=2000", 502, NULL },
+        { "kill=1", 502, NULL }, { "late=1", 500, NULL },
+        { "exit=3", 200, "left" }, { "status=404", 404, "head" },
+        { "status=204", 204, NULL }, { "status=304", 304, NULL },
+        { "length=2", 200, "he" }, { "length=50", 502, NULL },
+        { "chunked=1", 200, "head" }, { "location=1", 302, "head" }
+    };
+    char field[8001], target[100];
+    str ask = { 0 };
+    pid_t pid;
+    int i;
+
+    if ((pid = fpm_up(2)) < 0)
+        SKIP("no PHP-FPM, or not root");
+    fpm_script(f, "edge.php", "<?php $n = $_GET['long'] ?? 0; if ($n) "
+               "header('X-Long: ' . str_repeat('l', (int)$n)); "
+               "for ($i = 0; $i < ($_GET['many'] ?? 0); $i++) "
+               "header(\"X-$i: some value of this field\"); "
+               "if (isset($_GET['kill'])) { exec('kill -9 ' . getmypid()); "
+               "sleep(9); } "
+               "if (isset($_GET['status'])) "
+               "http_response_code((int)$_GET['status']); "
+               "if (isset($_GET['length'])) "
+               "header('Content-Length: ' . $_GET['length']); "
+               "if (isset($_GET['chunked'])) "
+               "header('Transfer-Encoding: chunked'); "
+               "if (isset($_GET['location'])) header('Location: /else'); "
+               "if (isset($_GET['exit'])) { echo 'left'; exit(3); } "
+               "echo 'head'; if (isset($_GET['late'])) nothing_here();");
+    fpm_script(f, "sum.php", "<?php $n = 0; foreach ($_SERVER as $k => $v) "
+               "if (strncmp($k, 'HTTP_X_', 7) == 0) $n += strlen($v); "
+               "echo $n, ' ', strlen($_SERVER['QUERY_STRING']);");
+    memset(field, 'v', sizeof field - 1);
+    field[sizeof field - 1] = '\0';
+    /* 56,000 bytes of fields, and a query that is there twice */
+    str_addf(&ask, "GET /php/sum.php?");
+    str_add(&ask, field, 7900);
+    str_addf(&ask, " HTTP/1.1\r\nHost: a\r\n");
+    for (i = 0; i < 7; i++) {
+        str_addf(&ask, "X-%d: ", i);
+        str_add(&ask, field, 8000);
+        str_addf(&ask, "\r\n");
+    }
+    str_addf(&ask, "\r\n");
+    cl_send(c, ask.p, ask.n);
+    str_free(&ask);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "56000 7900");
+    EACH(rows, k) {
+        context("%s", rows[k].query);
+        snprintf(target, sizeof target, "/php/edge.php?%s", rows[k].query);
+        CHECK_INT(cl_get(c, target), rows[k].status);
+        if (rows[k].body != NULL)
+            CHECK_STR(c->body.p, rows[k].body);
+        CHECK(c->complete);
+        if (c->closes)
+            cl_close(c);
+    }
+    no_context();
+    CHECK(fx_log_has(f, "EMPM_PAGE_BYTES"));
+    CHECK(fx_log_has(f, "nothing_here()"));
+    CHECK_INT(cl_get(c, "/php/edge.php"), 200);
+    CHECK_STR(c->body.p, "head");
+    fpm_down(pid);
+    fpm_script(f, "edge.php", NULL);
+    fpm_script(f, "sum.php", NULL);
+}
+
+/* A script that writes learns that its client has gone, since its connection is
+ * closed at once: its process is free, and the pool of one serves the next. */
+SERVED_WITH(fastcgi, php_fpm_learns_of_a_client_that_goes, T_LIVE,
+            fx_init(f);
+            tmp_path(fb_address[0] + 5, sizeof fb_address[0] - 5, "fpm.sock");
+            memcpy(fb_address[0], "unix:", 5);
+            snprintf(fb_address[1], sizeof fb_address[1], "%s", fb_address[0]);
+            f->cfg.routes = fb_routes, NULL)
+{
+    char line[100];
+    client gone;
+    pid_t pid;
+
+    if ((pid = fpm_up(1)) < 0)
+        SKIP("no PHP-FPM, or not root");
+    fpm_script(f, "ever.php", "<?php header('X-Accel-Buffering: no'); "
+               "while (true) { echo 'more'; @ob_flush(); flush(); "
+               "usleep(2000); }");
+    fpm_script(f, "a.php", "<?php echo 'quick';");
+    cl_open(&gone, f);
+    cl_puts(&gone, "GET /php/ever.php HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_line(&gone, line, sizeof line, now_ms() + PATIENCE), 0);
+    CHECK_STR(line, "HTTP/1.1 200 OK");
+    cl_reset(&gone);
+    CHECK_INT(cl_get(c, "/php/a.php"), 200);
+    CHECK_STR(c->body.p, "quick");
+    fpm_down(pid);
+    fpm_script(f, "ever.php", NULL);
+    fpm_script(f, "a.php", NULL);
+}
+
+static const empm_route fpm_routes[] = {
+    EMPM_PHP("/php/", NULL, fb_address[1]),
+    EMPM_ROUTE("GET /status", empm_status_page, NULL),
+    EMPM_FILES("/", NULL), EMPM_ROUTES_END
+};
+
+/* Connections that are kept end with the processes of PHP-FPM, which live for a
+ * few requests, and with PHP-FPM itself: no request is lost for that. And where
+ * more are kept than there are processes, those who wait for one get it when
+ * what is kept has grown old. */
+SERVED_WITH(fastcgi, php_fpm_ends_what_is_kept, T_PLAIN,
+            fx_init(f);
+            tmp_path(fb_address[0] + 5, sizeof fb_address[0] - 5, "fpm.sock");
+            memcpy(fb_address[0], "unix:", 5);
+            snprintf(fb_address[1], sizeof fb_address[1],
+                     "%s max=6 enablereuse=on ttl=100ms", fb_address[0]);
+            f->cfg.routes = fpm_routes, NULL)
+{
+    client many[12];
+    char path[400];
+    pid_t pid;
+    int i;
+
+    fpm_requests = 3;
+    pid = fpm_up(2);
+    fpm_requests = 0;
+    if (pid < 0)
+        SKIP("no PHP-FPM, or not root");
+    fpm_script(f, "a.php", "<?php echo 'quick';");
+    for (i = 0; i < 15; i++) {
+        CHECK_INT(cl_get(c, "/php/a.php"), 200);
+        CHECK_STR(c->body.p, "quick");
+    }
+    for (i = 0; i < 12; i++) {           /* with 6 kept, and 2 processes */
+        cl_open(&many[i], f);
+        cl_puts(&many[i], "GET /php/a.php HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    for (i = 0; i < 12; i++)
+        CHECK_INT(cl_reply(&many[i]), 200);
+    cl_close_all(many, 12);
+    CHECK_INT(cl_get(c, "/php/a.php"), 200);
+    fpm_end(pid, SIGTERM);               /* what is kept is reset */
+    unlink(tmp_path(path, sizeof path, "fpm.sock"));
+    if (CHECK((pid = fpm_up(2)) > 0)) {
+        for (i = 0; i < 10; i++)
+            CHECK_INT(cl_get(c, "/php/a.php"), 200);
+        fpm_down(pid);
+    }
+    fpm_script(f, "a.php", NULL);
+}
+
 /* --- PHP-FPM comes and goes ----------------------------------------------- */
 
 typedef struct poster {             /* a client in a thread of its own */
@@ -31382,12 +31699,6 @@ static void *poster_run(void *arg)
     cl_close(&c);
     return NULL;
 }
-
-static const empm_route fpm_routes[] = {
-    EMPM_PHP("/php/", NULL, fb_address[1]),
-    EMPM_ROUTE("GET /status", empm_status_page, NULL),
-    EMPM_FILES("/", NULL), EMPM_ROUTES_END
-};
 
 /* PHP-FPM is reloaded, ends gracefully, and ends at once, while clients post: a
  * request is answered, or refused for a reason that the log has, and no POST
@@ -31461,6 +31772,65 @@ SERVED_WITH(fastcgi, php_fpm_restarts, T_PLAIN,
     fpm_down(pid);
     unlink(path);
     fpm_script(f, "count.php", NULL);
+}
+
+/* Another FastCGI than PHP's: fcgiwrap, with the library that most programs in C
+ * have. It runs files, has their messages, and closes as soon as it has said
+ * all. */
+SERVED_WITH(fastcgi, fcgiwrap_runs_a_program, T_LIVE,
+            fx_init(f);
+            tmp_path(fb_address[0] + 5, sizeof fb_address[0] - 5, "wrap.sock");
+            memcpy(fb_address[0], "unix:", 5);
+            snprintf(fb_address[1], sizeof fb_address[1], "%s", fb_address[0]);
+            f->cfg.routes = fb_routes, NULL)
+{
+    char path[600], *big;
+    pid_t pid;
+    int i;
+
+    if (access("/usr/sbin/fcgiwrap", X_OK) != 0)
+        SKIP("no fcgiwrap");
+    unlink(fb_address[0] + 5);
+    pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        freopen("/dev/null", "w", stderr);
+        execl("/usr/sbin/fcgiwrap", "fcgiwrap", "-f", "-s", fb_address[0],
+              (char *)NULL);
+        _exit(127);
+    }
+    if (!CHECK(fpm_is_up(pid) > 0))
+        return;
+    fpm_script(f, "run.php", "#!/bin/sh\n"
+               "printf 'Content-Type: text/plain\\r\\nX-A: b\\r\\n\\r\\n'\n"
+               "echo \"$REQUEST_METHOD|$SCRIPT_NAME|$PATH_INFO|$QUERY_STRING|"
+               "$CONTENT_LENGTH|\"$(wc -c)\necho 'a message' >&2\n");
+    fpm_script(f, "fails.php", "#!/bin/sh\nexit 3\n");
+    snprintf(path, sizeof path, "%s/run.php", f->www);
+    CHECK_INT(chmod(path, 0755), 0);
+    snprintf(path, sizeof path, "%s/fails.php", f->www);
+    CHECK_INT(chmod(path, 0755), 0);
+    for (i = 0; i < 6; i++) {
+        CHECK_INT(cl_get(c, "/php/run.php/a%20b?x=y"), 200);
+        CHECK_STR(c->body.p, "GET|/php/run.php|/a b|x=y||0\n");
+        CHECK_STR(cl_header(c, "X-A"), "b");
+    }
+    CHECK(fx_log_has(f, "a message"));
+    CHECK_INT(cl_get(c, "/php/fails.php"), 502);
+    CHECK_INT(cl_ask(c, "POST /php/run.php HTTP/1.1\r\nHost: a\r\n"
+                     "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
+                     "\r\n"), 200);
+    CHECK_STR(c->body.p, "POST|/php/run.php|||3|3\n");
+    big = (char *)calloc(1, 300000);
+    cl_puts(c, "PUT /php/run.php HTTP/1.1\r\nHost: a\r\n"
+               "Content-Length: 300000\r\n\r\n");
+    cl_send(c, big, 300000);
+    free(big);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "PUT|/php/run.php|||300000|300000\n");
+    fpm_down(pid);
+    fpm_script(f, "run.php", NULL);
+    fpm_script(f, "fails.php", NULL);
 }
 
 /* A slow client does not hold a process of the back end: what it does not take
