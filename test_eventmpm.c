@@ -16635,6 +16635,228 @@ TEST(websocket, bus)
     empm__ws_server_free(&s);
 }
 
+#if EMPM__ROBUST
+/* A child that is killed in the middle of an append keeps nobody out: what it
+ * has begun is not there, what it has written over is lost, and what comes next
+ * is whole. */
+TEST(websocket, a_child_dies_in_an_append)
+{
+    static empm__engine mine, other;
+    empm_server s;
+    struct { empm__parcel head; char bytes[600]; } frame;
+    empm__bus_head h;
+    empm__parcel *got;
+    char name[EMPM__GROUP_NAME + 1];
+    uint32_t at, old, behind;
+    pid_t pid;
+    int i, st;
+
+    memset(&s, 0, sizeof s);
+    s.exchange.bell[0] = s.exchange.bell[1] = -1;
+    mine.s = other.s = &s;
+    mine.pid = 1;
+    other.pid = 2;
+    memset(&frame, 'x', sizeof frame);
+    frame.head.refs = 1;
+    frame.head.len = 200;
+    CHECK_INT(empm__bus_new(&s.bus, 4096), EMPM_OK);
+    for (i = 0; i < 40; i++)             /* more than the ring holds */
+        CHECK_INT(empm__bus_append(&mine, "e", &frame.head, 0), EMPM_OK);
+    at = empm__load(&s.bus->head);
+    old = behind = at - 17 * 232;        /* the oldest that is still whole */
+    CHECK_INT(empm__bus_read(&other, &behind, &h, name, &got), 1);
+    empm__parcel_unref(got);
+    pid = fork();
+    if (pid == 0) {
+        if (empm__shared_lock(&s.bus->lock, 0) != EMPM_OK)
+            _exit(1);
+        empm__store(&s.bus->reserved, at + 480);
+        empm__bus_copy(s.bus, at, frame.bytes, 40, 0);
+        raise(SIGKILL);
+    }
+    CHECK_INT(waitpid(pid, &st, 0), pid);
+    CHECK(WIFSIGNALED(st));
+    CHECK_INT(empm__bus_read(&other, &at, &h, name, &got), 0);
+    frame.head.len = 10;
+    CHECK_INT(empm__bus_append(&mine, "e", &frame.head, 0), EMPM_OK);
+    CHECK_INT(empm__bus_read(&other, &at, &h, name, &got), 1);
+    CHECK(got != NULL && got->len == 10 && memcmp(got + 1, frame.bytes, 10)
+          == 0);
+    empm__parcel_unref(got);
+    CHECK_INT(empm__bus_read(&other, &at, &h, name, &got), 0);
+    /* ... and what the dead one may have written over is not believed */
+    CHECK_INT(empm__bus_read(&other, &old, &h, name, &got), -1);
+    CHECK_INT(empm__bus_append(&mine, "e", &frame.head, 0), EMPM_OK);
+    CHECK_INT(empm__bus_read(&other, &at, &h, name, &got), 1);
+    empm__parcel_unref(got);
+    empm__ws_server_free(&s);
+}
+#endif
+
+enum { WS_SENDERS = 8, WS_TARGETS = 6 };
+
+static struct {
+    empm_server *s;
+    empm_ticket  target[WS_TARGETS];
+    int          taken[WS_TARGETS];      /* sends that were EMPM_OK */
+} g_senders;
+
+/* Sends to each target in turn until none is left. A message is the sender's
+ * letter and its number. */
+static void *ws_sender(void *arg)
+{
+    char text[16];
+    int gone = 0, n = 0, i, r;
+
+    while (gone < WS_TARGETS) {
+        for (gone = i = 0; i < WS_TARGETS; i++) {
+            snprintf(text, sizeof text, "%c%07d", *(char *)arg, n++);
+            r = empm_ws_send(g_senders.s, g_senders.target[i], EMPM_WS_TEXT,
+                             text, 8);
+            if (r == EMPM_OK)
+                add_int(&g_senders.taken[i], 1);
+            else if (r == EMPM_EGONE)
+                gone++;
+            else
+                CHECK_INT(r, EMPM_EFULL);
+        }
+        if (n % 600 == 0)
+            nap(1);
+    }
+    return NULL;
+}
+
+/* Threads send to sockets that end meanwhile, by the server or by a reset: what
+ * was taken for one that the server closes arrives, all of it, before the close
+ * and in the order of each thread; the others do no harm. */
+SERVED_WS(threads_against_ends, T_PLAIN, "ThreadsPerChild 3")
+{
+    static char letters[WS_SENDERS] = { 'a', 'b', 'c', 'd', 'e', 'f', 'g',
+                                        'h' };
+    client cs[WS_TARGETS];
+    pthread_t thread[WS_SENDERS];
+    int round, i, k, first, closed = 0;
+
+    g_senders.s = f->s;
+    for (round = 0; round < 4; round++) {
+        for (i = 0; i < WS_TARGETS; i++) {
+            ws_opens(&cs[i], f, "/any");
+            CHECK(echoes(&cs[i], "here"));
+            g_senders.target[i] = __atomic_load_n(&g_ws, __ATOMIC_RELAXED);
+            g_senders.taken[i] = 0;
+        }
+        for (k = 0; k < WS_SENDERS; k++)
+            CHECK_INT(pthread_create(&thread[k], NULL, ws_sender, &letters[k]),
+                      0);
+        for (i = 0; i < WS_TARGETS; i++) {
+            nap(2);
+            if (i % 2) {
+                cl_reset(&cs[i]);
+            } else {
+                CHECK_INT(empm_ws_close(f->s, g_senders.target[i], 1000, NULL),
+                          EMPM_OK);
+                closed++;
+            }
+        }
+        for (k = 0; k < WS_SENDERS; k++)
+            pthread_join(thread[k], NULL);
+        for (i = 0; i < WS_TARGETS; i += 2) {
+            int last[WS_SENDERS], got = 0;
+            memset(last, 0xff, sizeof last);
+            while ((first = ws_next(&cs[i])) == 0x81 && cs[i].body.n == 8) {
+                const int from = cs[i].body.p[0] - 'a';
+                int n;
+                str_add(&cs[i].body, "", 1);
+                n = atoi(cs[i].body.p + 1);
+                CHECK(from >= 0 && from < WS_SENDERS && n > last[from]);
+                last[from] = n;
+                got++;
+            }
+            CHECK_INT(first, 0x88);
+            CHECK_INT(got, g_senders.taken[i]);
+            cl_close(&cs[i]);
+        }
+    }
+    CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[2]), 4 * WS_TARGETS);
+    CHECK_INT(empm__load(&f->s->engine.links->queued), 0);
+    (void)c;
+}
+
+/* A reload tells each socket of the old generation by a close with 1001, none
+ * ends without one, and those who come again meet the new one. */
+TEST(websocket, a_reload_says_goodbye)
+{
+    enum { N = 60 };
+    fixture fx, *f = &fx;
+    client cs[N], again;
+    int i, told = 0;
+
+    fx_init_forked(f, 2);
+    f->cfg.routes = ws_routes;
+    f->cfg.threads_per_child = 2;
+    f->cfg.websocket_drain_ms = 500;
+    if (!fx_up(f))
+        return;
+    f->deaths_ok = 1;
+    for (i = 0; i < N; i++)
+        ws_opens(&cs[i], f, "/any");
+    kill(f->pid, SIGUSR1);
+    for (i = 0; i < N; i++) {
+        told += ws_code(&cs[i]) == 1001;
+        CHECK_FIN(&cs[i]);
+    }
+    CHECK_INT(told, N);
+    ws_opens(&again, f, "/any");
+    CHECK(echoes(&again, "again"));
+    cl_close(&again);
+    cl_close_all(cs, N);
+    fx_down(f);
+}
+
+/* A client that has only closed its half gets what it has asked for. */
+SERVED_WS(half_closed, 0, "")
+{
+    ws_opens(c, f, "/any");
+    ws_send_text(c, "last");
+    shutdown(c->fd, SHUT_WR);
+    CHECK_INT(ws_next(c), 0x81);
+    CHECK(c->body.n == 4 && memcmp(c->body.p, "last", 4) == 0);
+    CHECK_FIN(c);
+    CHECK_SOON(get_int(&shm->rc[2]) == 1, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[1]), 1006);
+}
+
+/* One that does not answer our close is not waited for. */
+SERVED_WS(close_is_not_answered, 0, "LingerTimeoutShort 1")
+{
+    ws_opens(c, f, "/any");
+    ws_send_text(c, "bye");
+    CHECK_INT(ws_code(c), 4000);
+    CHECK_INT(cl_end(c, PATIENCE), CL_FIN);
+    CHECK_SOON(get_int(&shm->rc[2]) == 1, PATIENCE);
+}
+
+/* One that takes nothing of what waits for it is dropped after Timeout. */
+SERVED_WS(takes_nothing, T_PLAIN,
+          "Timeout 1; SendBufferSize 4096; WebSocketPingInterval 0")
+{
+    char *text = (char *)calloc(1, 1 << 20);
+    client slow;
+
+    CHECK_INT(cl_connect_port(&slow, f->port, 4096), 0);
+    CHECK_INT(ws_ask(&slow, "/any", WS_HEAD), 101);
+    CHECK(echoes(&slow, "a"));
+    CHECK_INT(empm_ws_send(f->s, __atomic_load_n(&g_ws, __ATOMIC_RELAXED),
+                           EMPM_WS_BINARY, text, 1 << 20), EMPM_OK);
+    CHECK_SOON(get_int(&shm->rc[2]) == 1, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[1]), 1006);
+    CHECK_INT(empm__load(&f->s->engine.links->queued), 0);
+    cl_close(&slow);
+    free(text);
+    (void)c;
+}
+
 /* Who does not read is closed, misses some, or has the latest, as the publisher
  * says; memory is bounded, and others get all. */
 SERVED_WS(slow_members, T_PLAIN, "WebSocketQueue 8192; SendBufferSize 4096")
@@ -41989,6 +42211,49 @@ SERVED_WITH(clients, python_websockets, T_PLAIN,
     CHECK_SOON(get_int(&shm->rc[2]) == 1, PATIENCE);
     CHECK_INT(get_int(&shm->rc[1]), 4000);
 }
+
+#ifdef EVENTMPM_TLS_BEARSSL
+/* The same over TLS, and what others than the socket's own worker send. */
+SERVED_WITH(clients, python_websockets_over_tls, T_PLAIN,
+            tls_prepare(f); f->cfg.routes = ws_routes, NULL)
+{
+    static const char script[] =
+        "import asyncio, ssl, sys, websockets\n"
+        "tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)\n"
+        "tls.check_hostname = False\n"
+        "tls.verify_mode = ssl.CERT_NONE\n"
+        "async def main():\n"
+        "    a = await websockets.connect(sys.argv[1], ssl=tls)\n"
+        "    b = await websockets.connect(sys.argv[1], ssl=tls)\n"
+        "    for n in (0, 125, 126, 65536, 300000):\n"
+        "        await a.send('x' * n)\n"
+        "        assert await a.recv() == 'x' * n\n"
+        "    for i in range(200):\n"
+        "        await a.send('all:%d' % i)\n"
+        "    for ws in (a, b):\n"
+        "        for i in range(200):\n"
+        "            assert await ws.recv() == str(i)\n"
+        "    for ws in (b, a):\n"
+        "        await ws.send('bye')\n"
+        "        try: await ws.recv()\n"
+        "        except websockets.ConnectionClosed: pass\n"
+        "        print(ws.close_code, ws.close_reason)\n"
+        "asyncio.run(main())\n";
+    char out[2000], path[512];
+
+    if (shell(out, sizeof out, "/usr/bin/python3 -c 'import websockets' "
+              "2>/dev/null") != 0)
+        SKIP("python3-websockets is not installed");
+    snprintf(path, sizeof path, "%s/wss.py", g_tmp);
+    write_file(path, script, sizeof script - 1);
+    CHECK_INT(shell(out, sizeof out, "timeout 60 /usr/bin/python3 %s "
+                    "'wss://localhost:%d/any?join=room' 2>&1", path, f->port),
+              0);
+    CHECK_STR(out, "4000 so long\n4000 so long\n");
+    CHECK_SOON(get_int(&shm->rc[2]) == 2, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[0]), 0);
+}
+#endif
 
 #endif /* EVENTMPM_NO_WEBSOCKET */
 
