@@ -27359,7 +27359,8 @@ static int empm__groups_send(empm__engine *e, const char *name,
  *
  * A reader copies a record, then looks at `reserved`: if that has come round
  * to the record, the copy is torn. A writer that dies leaves head where it was,
- * and the next one writes over what it has begun.
+ * and the next one writes over what it has begun; `reserved` stays, since what
+ * it had room for may be overwritten.
  *
  * lock   bus.lock: head, reserved and the bytes between them; of all processes
  * belief none: lengths are compared, and a frame is bytes to clients only
@@ -27446,7 +27447,9 @@ static int empm__bus_append(empm__engine *e, const char *name,
     else if (r != EMPM_OK)
         return EMPM_ESYS;
     at = empm__load(&bus->head);
-    empm__store(&bus->reserved, at + (uint32_t)len);
+    /* never back: one that has died may have written more than we shall */
+    if ((int32_t)(at + (uint32_t)len - empm__load(&bus->reserved)) > 0)
+        empm__store(&bus->reserved, at + (uint32_t)len);
     empm__fence();                   /* before a byte is overwritten */
     empm__bus_copy(bus, at, &h, sizeof h, 0);
     empm__bus_copy(bus, at + (uint32_t)sizeof h, (void *)(uintptr_t)name, n, 0);

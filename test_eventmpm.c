@@ -16731,6 +16731,228 @@ TEST(websocket, bus)
     empm__ws_server_free(&s);
 }
 
+#if EMPM__ROBUST
+/* A child that is killed in the middle of an append keeps nobody out: what it
+ * has begun is not there, what it has written over is lost, and what comes next
+ * is whole. */
+TEST(websocket, a_child_dies_in_an_append)
+{
+    static empm__engine mine, other;
+    empm_server s;
+    struct { empm__parcel head; char bytes[600]; } frame;
+    empm__bus_head h;
+    empm__parcel *got;
+    char name[EMPM__GROUP_NAME + 1];
+    uint32_t at, old, behind;
+    pid_t pid;
+    int i, st;
+
+    memset(&s, 0, sizeof s);
+    s.exchange.bell[0] = s.exchange.bell[1] = -1;
+    mine.s = other.s = &s;
+    mine.pid = 1;
+    other.pid = 2;
+    memset(&frame, 'x', sizeof frame);
+    frame.head.refs = 1;
+    frame.head.len = 200;
+    CHECK_INT(empm__bus_new(&s.bus, 4096), EMPM_OK);
+    for (i = 0; i < 40; i++)             /* more than the ring holds */
+        CHECK_INT(empm__bus_append(&mine, "e", &frame.head, 0), EMPM_OK);
+    at = empm__load(&s.bus->head);
+    old = behind = at - 17 * 232;        /* the oldest that is still whole */
+    CHECK_INT(empm__bus_read(&other, &behind, &h, name, &got), 1);
+    empm__parcel_unref(got);
+    pid = fork();
+    if (pid == 0) {
+        if (empm__shared_lock(&s.bus->lock, 0) != EMPM_OK)
+            _exit(1);
+        empm__store(&s.bus->reserved, at + 480);
+        empm__bus_copy(s.bus, at, frame.bytes, 40, 0);
+        raise(SIGKILL);
+    }
+    CHECK_INT(waitpid(pid, &st, 0), pid);
+    CHECK(WIFSIGNALED(st));
+    CHECK_INT(empm__bus_read(&other, &at, &h, name, &got), 0);
+    frame.head.len = 10;
+    CHECK_INT(empm__bus_append(&mine, "e", &frame.head, 0), EMPM_OK);
+    CHECK_INT(empm__bus_read(&other, &at, &h, name, &got), 1);
+    CHECK(got != NULL && got->len == 10 && memcmp(got + 1, frame.bytes, 10)
+          == 0);
+    empm__parcel_unref(got);
+    CHECK_INT(empm__bus_read(&other, &at, &h, name, &got), 0);
+    /* ... and what the dead one may have written over is not believed */
+    CHECK_INT(empm__bus_read(&other, &old, &h, name, &got), -1);
+    CHECK_INT(empm__bus_append(&mine, "e", &frame.head, 0), EMPM_OK);
+    CHECK_INT(empm__bus_read(&other, &at, &h, name, &got), 1);
+    empm__parcel_unref(got);
+    empm__ws_server_free(&s);
+}
+#endif
+
+enum { WS_SENDERS = 8, WS_TARGETS = 6 };
+
+static struct {
+    empm_server *s;
+    empm_ticket  target[WS_TARGETS];
+    int          taken[WS_TARGETS];      /* sends that were EMPM_OK */
+} g_senders;
+
+/* Sends to each target in turn until none is left. A message is the sender's
+ * letter and its number. */
+static void *ws_sender(void *arg)
+{
+    char text[16];
+    int gone = 0, n = 0, i, r;
+
+    while (gone < WS_TARGETS) {
+        for (gone = i = 0; i < WS_TARGETS; i++) {
+            snprintf(text, sizeof text, "%c%07d", *(char *)arg, n++);
+            r = empm_ws_send(g_senders.s, g_senders.target[i], EMPM_WS_TEXT,
+                             text, 8);
+            if (r == EMPM_OK)
+                add_int(&g_senders.taken[i], 1);
+            else if (r == EMPM_EGONE)
+                gone++;
+            else
+                CHECK_INT(r, EMPM_EFULL);
+        }
+        if (n % 600 == 0)
+            nap(1);
+    }
+    return NULL;
+}
+
+/* Threads send to sockets that end meanwhile, by the server or by a reset: what
+ * was taken for one that the server closes arrives, all of it, before the close
+ * and in the order of each thread; the others do no harm. */
+SERVED_WS(threads_against_ends, T_PLAIN, "ThreadsPerChild 3")
+{
+    static char letters[WS_SENDERS] = { 'a', 'b', 'c', 'd', 'e', 'f', 'g',
+                                        'h' };
+    client cs[WS_TARGETS];
+    pthread_t thread[WS_SENDERS];
+    int round, i, k, first, closed = 0;
+
+    g_senders.s = f->s;
+    for (round = 0; round < 4; round++) {
+        for (i = 0; i < WS_TARGETS; i++) {
+            ws_opens(&cs[i], f, "/any");
+            CHECK(echoes(&cs[i], "here"));
+            g_senders.target[i] = __atomic_load_n(&g_ws, __ATOMIC_RELAXED);
+            g_senders.taken[i] = 0;
+        }
+        for (k = 0; k < WS_SENDERS; k++)
+            CHECK_INT(pthread_create(&thread[k], NULL, ws_sender, &letters[k]),
+                      0);
+        for (i = 0; i < WS_TARGETS; i++) {
+            nap(2);
+            if (i % 2) {
+                cl_reset(&cs[i]);
+            } else {
+                CHECK_INT(empm_ws_close(f->s, g_senders.target[i], 1000, NULL),
+                          EMPM_OK);
+                closed++;
+            }
+        }
+        for (k = 0; k < WS_SENDERS; k++)
+            pthread_join(thread[k], NULL);
+        for (i = 0; i < WS_TARGETS; i += 2) {
+            int last[WS_SENDERS], got = 0;
+            memset(last, 0xff, sizeof last);
+            while ((first = ws_next(&cs[i])) == 0x81 && cs[i].body.n == 8) {
+                const int from = cs[i].body.p[0] - 'a';
+                int n;
+                str_add(&cs[i].body, "", 1);
+                n = atoi(cs[i].body.p + 1);
+                CHECK(from >= 0 && from < WS_SENDERS && n > last[from]);
+                last[from] = n;
+                got++;
+            }
+            CHECK_INT(first, 0x88);
+            CHECK_INT(got, g_senders.taken[i]);
+            cl_close(&cs[i]);
+        }
+    }
+    CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[2]), 4 * WS_TARGETS);
+    CHECK_INT(empm__load(&f->s->engine.links->queued), 0);
+    (void)c;
+}
+
+/* A reload tells each socket of the old generation by a close with 1001, none
+ * ends without one, and those who come again meet the new one. */
+TEST(websocket, a_reload_says_goodbye)
+{
+    enum { N = 60 };
+    fixture fx, *f = &fx;
+    client cs[N], again;
+    int i, told = 0;
+
+    fx_init_forked(f, 2);
+    f->cfg.routes = ws_routes;
+    f->cfg.threads_per_child = 2;
+    f->cfg.websocket_drain_ms = 500;
+    if (!fx_up(f))
+        return;
+    f->deaths_ok = 1;
+    for (i = 0; i < N; i++)
+        ws_opens(&cs[i], f, "/any");
+    kill(f->pid, SIGUSR1);
+    for (i = 0; i < N; i++) {
+        told += ws_code(&cs[i]) == 1001;
+        CHECK_FIN(&cs[i]);
+    }
+    CHECK_INT(told, N);
+    ws_opens(&again, f, "/any");
+    CHECK(echoes(&again, "again"));
+    cl_close(&again);
+    cl_close_all(cs, N);
+    fx_down(f);
+}
+
+/* A client that has only closed its half gets what it has asked for. */
+SERVED_WS(half_closed, 0, "")
+{
+    ws_opens(c, f, "/any");
+    ws_send_text(c, "last");
+    shutdown(c->fd, SHUT_WR);
+    CHECK_INT(ws_next(c), 0x81);
+    CHECK(c->body.n == 4 && memcmp(c->body.p, "last", 4) == 0);
+    CHECK_FIN(c);
+    CHECK_SOON(get_int(&shm->rc[2]) == 1, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[1]), 1006);
+}
+
+/* One that does not answer our close is not waited for. */
+SERVED_WS(close_is_not_answered, 0, "LingerTimeoutShort 1")
+{
+    ws_opens(c, f, "/any");
+    ws_send_text(c, "bye");
+    CHECK_INT(ws_code(c), 4000);
+    CHECK_INT(cl_end(c, PATIENCE), CL_FIN);
+    CHECK_SOON(get_int(&shm->rc[2]) == 1, PATIENCE);
+}
+
+/* One that takes nothing of what waits for it is dropped after Timeout. */
+SERVED_WS(takes_nothing, T_PLAIN,
+          "Timeout 1; SendBufferSize 4096; WebSocketPingInterval 0")
+{
+    char *text = (char *)calloc(1, 1 << 20);
+    client slow;
+
+    CHECK_INT(cl_connect_port(&slow, f->port, 4096), 0);
+    CHECK_INT(ws_ask(&slow, "/any", WS_HEAD), 101);
+    CHECK(echoes(&slow, "a"));
+    CHECK_INT(empm_ws_send(f->s, __atomic_load_n(&g_ws, __ATOMIC_RELAXED),
+                           EMPM_WS_BINARY, text, 1 << 20), EMPM_OK);
+    CHECK_SOON(get_int(&shm->rc[2]) == 1, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[1]), 1006);
+    CHECK_INT(empm__load(&f->s->engine.links->queued), 0);
+    cl_close(&slow);
+    free(text);
+    (void)c;
+}
+
 /* Who does not read is closed, misses some, or has the latest, as the publisher
  * says; memory is bounded, and others get all. */
 SERVED_WS(slow_members, T_PLAIN, "WebSocketQueue 8192; SendBufferSize 4096")
@@ -43812,6 +44034,49 @@ SERVED_WITH(clients, python_websockets, T_PLAIN,
     CHECK_INT(get_int(&shm->rc[1]), 4000);
 }
 
+#ifdef EVENTMPM_TLS_BEARSSL
+/* The same over TLS, and what others than the socket's own worker send. */
+SERVED_WITH(clients, python_websockets_over_tls, T_PLAIN,
+            tls_prepare(f); f->cfg.routes = ws_routes, NULL)
+{
+    static const char script[] =
+        "import asyncio, ssl, sys, websockets\n"
+        "tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)\n"
+        "tls.check_hostname = False\n"
+        "tls.verify_mode = ssl.CERT_NONE\n"
+        "async def main():\n"
+        "    a = await websockets.connect(sys.argv[1], ssl=tls)\n"
+        "    b = await websockets.connect(sys.argv[1], ssl=tls)\n"
+        "    for n in (0, 125, 126, 65536, 300000):\n"
+        "        await a.send('x' * n)\n"
+        "        assert await a.recv() == 'x' * n\n"
+        "    for i in range(200):\n"
+        "        await a.send('all:%d' % i)\n"
+        "    for ws in (a, b):\n"
+        "        for i in range(200):\n"
+        "            assert await ws.recv() == str(i)\n"
+        "    for ws in (b, a):\n"
+        "        await ws.send('bye')\n"
+        "        try: await ws.recv()\n"
+        "        except websockets.ConnectionClosed: pass\n"
+        "        print(ws.close_code, ws.close_reason)\n"
+        "asyncio.run(main())\n";
+    char out[2000], path[512];
+
+    if (shell(out, sizeof out, "/usr/bin/python3 -c 'import websockets' "
+              "2>/dev/null") != 0)
+        SKIP("python3-websockets is not installed");
+    snprintf(path, sizeof path, "%s/wss.py", g_tmp);
+    write_file(path, script, sizeof script - 1);
+    CHECK_INT(shell(out, sizeof out, "timeout 60 /usr/bin/python3 %s "
+                    "'wss://localhost:%d/any?join=room' 2>&1", path, f->port),
+              0);
+    CHECK_STR(out, "4000 so long\n4000 so long\n");
+    CHECK_SOON(get_int(&shm->rc[2]) == 2, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[0]), 0);
+}
+#endif
+
 #endif /* EVENTMPM_NO_WEBSOCKET */
 
 /* ---------------------------------------------------------------------------
@@ -44102,6 +44367,10 @@ static int fz_handler(empm_request *req, void *user)
     return fz_act(req, FZ_HANDLER);
 }
 
+#ifndef EVENTMPM_NO_WEBSOCKET
+static const empm_websocket fz_websocket;
+#endif
+
 static const empm_route fz_routes[] = {
     EMPM_ROUTE_WITH("GET /api/{id}",  fz_handler, NULL, fz_on_head, NULL,
                     -1, 0, 0),
@@ -44112,6 +44381,9 @@ static const empm_route fz_routes[] = {
     EMPM_ROUTE_WITH("POST /piped",    h_end,      NULL, NULL, p_echo, 0, 0, 0),
     EMPM_ROUTE("GET /server-status",  empm_status_page, NULL),
     EMPM_FILES("GET /files/",         NULL),
+#ifndef EVENTMPM_NO_WEBSOCKET
+    EMPM_WEBSOCKET("GET /ws",         &fz_websocket, NULL),
+#endif
     EMPM_ROUTES_END
 };
 
@@ -46290,6 +46562,341 @@ static int fuzz_forms(const uint8_t *data, size_t size)
 
 #endif /* EVENTMPM_NO_FORMS */
 
+/* --- the target ws -------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+enum { FZ_WS_LIMIT = 200, FZ_WS_FRAMES = 60 };
+
+static int fz_ws_open, fz_ws_code;
+
+static int fz_ws_opened(empm_request *req, empm_ws *ws, void *user)
+{
+    (void)req;
+    (void)ws;
+    (void)user;
+    fz_ws_open++;
+    return EMPM_OK;
+}
+
+/* The message back; one that begins with 'q' ends the socket. */
+static void fz_ws_said(empm_ws *ws, int type, const char *data, size_t len,
+                       void *user)
+{
+    (void)user;
+    if (data[len] != '\0')
+        fz_fault("no NUL behind a message");
+    if (len > 0 && *data == 'q')
+        empm_ws_close(empm_ws_server(ws), empm_ws_ticket(ws), 4000, "q");
+    else if (empm_ws_send(empm_ws_server(ws), empm_ws_ticket(ws), type, data,
+                          len) != EMPM_OK)
+        fz_fault("an answer is not taken");
+}
+
+static void fz_ws_closed(empm_ws *ws, int code, void *user)
+{
+    (void)ws;
+    (void)user;
+    fz_ws_open--;
+    fz_ws_code = code;
+}
+
+static const empm_websocket fz_websocket = { fz_ws_opened, fz_ws_said,
+                                             fz_ws_closed, "*", NULL,
+                                             FZ_WS_LIMIT };
+
+/* What has to come of some input: each message back, the pings in order, and
+ * the code of the close (0: the socket stays). */
+typedef struct fz_ws_want {
+    str messages, pings;               /* each: first byte, length, bytes */
+    int code;
+} fz_ws_want;
+
+static void fz_ws_note(str *to, int first, const void *data, size_t n)
+{
+    const char head[2] = { (char)first, (char)n };
+
+    str_add(to, head, 2);
+    str_add(to, data, n);
+}
+
+/* Is it UTF-8, as far as it goes? -1: nothing that follows makes it so; 0: its
+ * last character is not whole. By the ranges of characters that can come. */
+static int fz_ws_utf8(const unsigned char *p, size_t n)
+{
+    size_t i = 0;
+
+    while (i < n) {
+        const unsigned c = p[i];
+        const unsigned more = c < 0x80 ? 0 : c >= 0xc0 && c < 0xe0 ? 1
+                            : c >= 0xe0 && c < 0xf0 ? 2
+                            : c >= 0xf0 && c < 0xf8 ? 3 : 9;
+        const unsigned least = more == 1 ? 0x80 : more == 2 ? 0x800
+                             : more == 3 ? 0x10000 : 0;
+        unsigned lo, hi, k;
+        if (more == 9)
+            return -1;
+        lo = more == 0 ? c : c & (0x3fu >> more);
+        hi = lo;
+        for (k = 1; k <= more; k++) {
+            const int here = i + k < n;
+            if (here && (p[i + k] & 0xc0) != 0x80)
+                return -1;
+            lo = lo << 6 | (here ? p[i + k] & 0x3fu : 0);
+            hi = hi << 6 | (here ? p[i + k] & 0x3fu : 0x3f);
+        }
+        if (hi < least || lo > 0x10ffff || (lo >= 0xd800 && hi <= 0xdfff))
+            return -1;
+        if (i + more >= n)
+            return 0;
+        i += more + 1;
+    }
+    return 1;
+}
+
+/* RFC 6455, read anew: by the whole input, without a state between bytes. */
+static void fz_ws_model(const unsigned char *p, size_t n, fz_ws_want *want)
+{
+    unsigned char message[FZ_WS_LIMIT], control[125];
+    size_t len = 0, i;
+    int type = 0;
+
+    while (n >= 2) {
+        const int fin = p[0] >> 7, op = p[0] & 15, is_control = op >= 8;
+        const size_t wide = (p[1] & 127) == 126 ? 2 : (p[1] & 127) == 127 ? 8
+                                                                          : 0;
+        uint64_t size = p[1] & 127;
+        const unsigned char *mask;
+        size_t here;
+        want->code = 1002;
+        if ((p[0] & 0x70) || !(p[1] & 0x80) || (op > 2 && op < 8) || op > 10 ||
+            (is_control && (!fin || size > 125)) ||
+            (!is_control && (op == 0) != (type != 0)))
+            return;
+        want->code = 0;
+        if (n < 6 + wide)
+            return;
+        for (size = wide ? 0 : size, i = 0; i < wide; i++)
+            size = size << 8 | p[2 + i];
+        mask = p + 2 + wide;
+        want->code = 1002;
+        if ((wide == 2 && size < 126) ||
+            (wide == 8 && (size < 65536 || size >> 63)))
+            return;
+        want->code = 1009;
+        if (!is_control && size > FZ_WS_LIMIT - len)
+            return;
+        want->code = 0;
+        p += 6 + wide;
+        n -= 6 + wide;
+        here = size < n ? (size_t)size : n;
+        type = is_control ? type : op ? op : type;
+        for (i = 0; i < here; i++) {
+            const unsigned char byte = p[i] ^ mask[i % 4];
+            if (is_control)
+                control[i] = byte;
+            else {
+                message[len++] = byte;
+                if (type == 1 && fz_ws_utf8(message, len) < 0) {
+                    want->code = 1007;
+                    return;
+                }
+            }
+        }
+        p += here;
+        n -= here;
+        if (here < size)
+            return;
+        if (op == 9)
+            fz_ws_note(&want->pings, 0x8a, control, here);
+        if (op == 8) {
+            const int code = here < 2 ? 1005 : control[0] << 8 | control[1];
+            want->code = here == 1 || code < 1000 || code > 4999 ||
+                         code == 1004 || code == 1006 || code == 1015 ||
+                         (here > 1 && code == 1005) ||
+                         (code > 1015 && code < 3000) ? 1002
+                         : here > 2 && fz_ws_utf8(control + 2, here - 2) != 1
+                         ? 1007 : code;
+            return;
+        }
+        if (is_control || !fin)
+            continue;
+        if (type == 1 && len > 0 && fz_ws_utf8(message, len) != 1) {
+            want->code = 1007;
+            return;
+        }
+        if (len > 0 && message[0] == 'q') {
+            want->code = 4000;
+            return;
+        }
+        fz_ws_note(&want->messages, 0x80 | type, message, len);
+        len = 0;
+        type = 0;
+    }
+}
+
+/* Sends the input in pieces, and holds what comes against what has to come. A
+ * ping may be answered by the pong of a later one (5.5.3), the last one is. */
+static void fz_ws_converse(const str *in, size_t step, int reads,
+                           const fz_ws_want *want)
+{
+    fz_link l;
+    str got = STR_EMPTY;
+    size_t at, ping = 0, last = (size_t)-1, n;
+    int code = 0, answered = want->pings.n == 0;
+
+    fz_open(&l, FZ_PLAIN, 0);
+    fz_send(&l, in->p, in->n, step, reads);
+    fz_settle(&l);
+    at = find_bytes(&l.in, "\r\n\r\n", 4);
+    if (strncmp(l.in.p, "HTTP/1.1 101 ", 13) != 0 || at == (size_t)-1)
+        fz_fault("no 101 but \"%.60s\"", l.in.p);
+    for (n = 0; n < want->pings.n; n += 2 + (uint8_t)want->pings.p[n + 1])
+        last = n;
+    for (at += 4; fz_faults == 0 && at + 2 <= l.in.n; at += 2 + n) {
+        const uint8_t *p = (const uint8_t *)l.in.p + at;
+        size_t head = 2;
+        n = p[1];
+        if (n == 126 && at + 4 <= l.in.n) {
+            n = (size_t)p[2] << 8 | p[3];
+            head = 4;
+        }
+        if (code != 0 || n > FZ_WS_LIMIT || at + head + n > l.in.n) {
+            fz_fault("bytes behind a close, or a frame that is cut");
+            break;
+        }
+        if (p[0] == 0x8a) {
+            while (ping < want->pings.n &&
+                   ((uint8_t)want->pings.p[ping + 1] != n ||
+                    memcmp(want->pings.p + ping + 2, p + 2, n) != 0))
+                ping += 2 + (uint8_t)want->pings.p[ping + 1];
+            if (ping >= want->pings.n)
+                fz_fault("a pong to no ping");
+            else
+                answered = (uint8_t)want->pings.p[last + 1] == n &&
+                           memcmp(want->pings.p + last + 2, p + 2, n) == 0;
+            ping += 2 + n;
+        } else if (p[0] == 0x88)
+            code = n < 2 ? 1005 : p[2] << 8 | p[3];
+        else
+            fz_ws_note(&got, p[0], p + head, n);
+        at += head - 2;
+    }
+    if (code != want->code)
+        fz_fault("closed with %d, not %d", code, want->code);
+    if (!answered)
+        fz_fault("the last ping is not answered");
+    if (got.n != want->messages.n ||
+        (got.n > 0 && memcmp(got.p, want->messages.p, got.n) != 0))
+        fz_fault("other messages");
+    fz_ws_code = -1;
+    fz_close(&l);
+    if (fz_ws_open != 0)
+        fz_fault("on_close is still owed");
+    if (fz_engine->links->queued != 0 || fz_engine->links->count != 0)
+        fz_fault("output is left, or a link");
+    if (fz_faults != 0)
+        printf("  in pieces of %lu\n", (unsigned long)step);
+    str_free(&got);
+    str_free(&l.in);
+}
+
+/* Appends a frame that is mostly right. *inside: within a message. */
+static void fz_ws_frame(str *in, int *inside)
+{
+    static const uint8_t first[] = { 0x81, 0x82, 0x01, 0x02, 0x89, 0x8a, 0x88 };
+    static const uint8_t within[] = { 0x80, 0x00, 0x80, 0x00, 0x89, 0x8a,
+                                      0x88 };
+    static const uint8_t lens[] = { 0, 1, 2, 3, 5, 8, 63, 64, 100, 125, 126,
+                                    127, 200, 201 };
+    static const char *const words[] = {
+        "a", "q", "text", "\xc3\xa4", "\xe1\xbd\xb9", "\xf0\x9f\x98\x80",
+        "\xf4\x8f\xbf\xbf", "\xff", "\xed\xa0\x80", "\xf4\x90\x80\x80",
+        "\xc0\xaf", "\xe0\x80\x80", "\3\350", "\3\351", "\3\355", "\17\240"
+    };
+    const unsigned wrong = fz_pick(24);
+    int op = *inside ? within[fz_pick(7)] : first[fz_pick(7)];
+    size_t n = lens[fz_pick(sizeof lens)], i, k;
+    unsigned char head[14], mask[4];
+    char text[256];
+    const unsigned word = fz_byte();
+
+    if ((op & 15) == 8 && word % 4 != 0)
+        op = 0x89;                       /* not the end of each case */
+    if ((op & 15) >= 8 && n > 125)
+        n = 125;
+    for (i = 0; i < n;) {
+        const char *w = words[word < 200 ? word % 7 : (word + i) % 16];
+        for (k = 0; i < n && w[k] != '\0'; k++)
+            text[i++] = w[k];
+    }
+    if (wrong == 1)
+        op ^= 1 << fz_pick(8);
+    if ((op & 15) < 8)
+        *inside = !(op & 0x80);
+    k = empm__ws_head_write(head, 0, n);
+    head[0] = (unsigned char)op;
+    head[1] |= wrong == 2 ? 0 : 0x80;
+    if (wrong == 3) {                    /* not the shortest, or too long */
+        head[1] = 0xff;
+        memset(head + 2, 0, 8);
+        head[2 + fz_pick(8)] = (unsigned char)fz_byte();
+        k = 10;
+    }
+    if (wrong == 6 && k == 2) {
+        head[1] = 0xfe;
+        head[2] = 0;
+        head[3] = (unsigned char)n;
+        k = 4;
+    }
+    for (i = 0; i < 4; i++)
+        mask[i] = (unsigned char)(word * (17 * i + 1));
+    str_add(in, head, k);
+    if (wrong != 2)
+        str_add(in, mask, 4);
+    for (i = 0; i < n; i++)
+        text[i] = (char)(text[i] ^ mask[i % 4]);
+    str_add(in, text, wrong == 4 ? n / 2 : n);
+    if (wrong == 5) {
+        text[0] = (char)fz_byte();
+        str_add(in, text, 1);
+    }
+}
+
+/* Frames mean the same however they are cut, and what a model of the RFC says;
+ * memory, sockets and calls are given back. */
+static int fuzz_ws(const uint8_t *data, size_t size)
+{
+    static const char ask[] = "GET /ws HTTP/1.1\r\n" WS_HEAD "\r\n";
+    fz_ws_want want;
+    str in = STR_EMPTY;
+    size_t step;
+    int frames, reads, inside = 0;
+
+    fz_data = data;
+    fz_left = size;
+    fz_up();
+    memset(&want, 0, sizeof want);
+    step = 1 + fz_pick(40);
+    reads = fz_pick(4) != 1;
+    str_add(&in, ask, sizeof ask - 1);
+    for (frames = 0; fz_left != 0 && frames < FZ_WS_FRAMES; frames++)
+        fz_ws_frame(&in, &inside);
+    fz_ws_model((const unsigned char *)in.p + sizeof ask - 1,
+                in.n - (sizeof ask - 1), &want);
+    fz_ws_converse(&in, 0, reads, &want);
+    if (fz_faults == 0)
+        fz_ws_converse(&in, step, reads, &want);
+    if (fz_faults == 0 && in.n < 400)
+        fz_ws_converse(&in, 1, 1, &want);
+    str_free(&want.messages);
+    str_free(&want.pings);
+    str_free(&in);
+    return 0;
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
 /* --- the table, and the two drivers
  * ------------------------------------------ */
 
@@ -46306,6 +46913,9 @@ static const struct fz_target {
 #endif
 #ifndef EVENTMPM_NO_FORMS
     { "forms", "bodies of forms, cut anywhere",                    fuzz_forms },
+#endif
+#ifndef EVENTMPM_NO_WEBSOCKET
+    { "ws",    "frames, whole and in pieces, against a model",     fuzz_ws },
 #endif
     { "oom",   "each allocation of a connection fails",            fuzz_oom },
 #ifdef EVENTMPM_TLS_BEARSSL
