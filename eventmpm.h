@@ -41177,10 +41177,11 @@ static int empm__h2_serve_link(empm__worker *w, empm__h2_slot *slot)
  * Returns 1: something has been sent, or has ended; 0: it waits. */
 static int empm__h2_serve(empm__worker *w, empm__h2_slot *slot)
 {
-    empm_request *req = empm__request_of(slot->c);
+    empm_request *req;
     int r = 0;
     if (slot->flags & EMPM__H2_LINKED)
         return empm__h2_serve_link(w, slot);
+    req = empm__request_of(slot->c);
     req->w = w;
     if (req->failed == EMPM_ECLOSED) {
         empm__h2_reset(w, slot->h2, slot->id, EMPM__H2_INTERNAL_ERROR);
@@ -41273,10 +41274,11 @@ static empm__h2_slot *empm__h2_choose(const empm__h2 *h2)
 /* After each frame: may a producer make more, may a suspended stream wait? */
 static void empm__h2_drained(empm__worker *w, empm__h2_slot *slot)
 {
-    const empm_request *req = empm__request_of(slot->c);
+    const empm_request *req;
     if ((slot->flags & (EMPM__H2_HELD | EMPM__H2_READY | EMPM__H2_CUT)) !=
         EMPM__H2_HELD)
         return;
+    req = empm__request_of(slot->c);
     if (slot->c->state == EMPM__WRITE && req->answer == EMPM__STREAMING &&
         !req->failed && req->io.out_left < EMPM_RESPONSE_BUFFER / 2)
         slot->flags |= EMPM__H2_READY;
@@ -41696,7 +41698,7 @@ static int empm__h2_open(empm__worker *w, empm__h2 *h2, uint32_t id, int ends,
 static int empm__h2_trailers(empm__worker *w, empm__h2_slot *slot, int ends,
                              const empm__h2_head *h)
 {
-    empm_request *req = empm__request_of(slot->c);
+    empm_request *req;
     const empm__head *from = h->head;
     empm__field *fields;
     uint32_t i, at;
@@ -41707,6 +41709,7 @@ static int empm__h2_trailers(empm__worker *w, empm__h2_slot *slot, int ends,
         return EMPM__H2_PROTOCOL_ERROR | EMPM__H2_OF_STREAM;
     if (!(slot->flags & EMPM__H2_HELD) || slot->c->state != EMPM__READ_BODY)
         return empm__h2_body_take(w, slot, NULL, 0, 1);
+    req = empm__request_of(slot->c);
     if (from->nfields > 0 && status == 0) {
         req->w = w;
         fields = (empm__field *)empm_alloc(req,
@@ -42312,12 +42315,13 @@ static uint32_t empm__h2_body_deadline(const empm__worker *w,
  * that is late has ended, or has its answer: EMPM__NEVER. */
 static uint32_t empm__h2_watch_slot(empm__worker *w, empm__h2_slot *slot)
 {
-    const empm_request *req = empm__request_of(slot->c);
+    const empm_request *req;
     uint32_t at = EMPM__NEVER;
     int reads;
     if (!(slot->flags & EMPM__H2_HELD) ||    /* then it is not ours to look */
         (slot->flags & (EMPM__H2_CUT | EMPM__H2_READY)))
         return at;
+    req = empm__request_of(slot->c);
     if ((reads = slot->c->state == EMPM__READ_BODY))
         at = empm__h2_body_deadline(w, req);
     else if (slot->flags & EMPM__H2_LINKED)

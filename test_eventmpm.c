@@ -7245,6 +7245,7 @@ TEST(transport, one_that_does_all_it_may)
  * MOVE: another one, of children that pass connections on.
  * LINKS: another one, of output that others leave for a connection.
  * STREAMS: another one, of the streams of an HTTP/2 connection.
+ * TUNNEL: another one, of a stream that a link has.
  *
  * Not here: EPOLLOUT (as IN), STOP and the gate (as RESUME and the inbox).
  *
@@ -7345,6 +7346,16 @@ TEST(transport, one_that_does_all_it_may)
  *   FREED_BY_WORKER         STREAMS: the listener frees what it has listed
  *   GONE_NOT_TOLD           STREAMS: suspended streams hear that it is gone
  *   NOT_POSTED              STREAMS: a suspension is posted
+ *   RECV_BEFORE_CLEAR       TUNNEL: clear IN, then take out of the pipe
+ *   ROOM_BEFORE_CLEAR       TUNNEL: clear OUT, then look for room
+ *   TELL_BEFORE_PUT         TUNNEL: put into the pipe, then tell
+ *   KICK_BEFORE_PUT         TUNNEL: put into the pipe, then kick
+ *   LEFT_FORGOTTEN_LATE     TUNNEL: forget that something is left, then look
+ *   ROOM_NOT_TOLD           TUNNEL: whoever makes room tells
+ *   HUP_NOT_TOLD            TUNNEL: a reset is told
+ *   RELEASE_IGNORES_READY   TUNNEL: what is told makes the release fail
+ *   RETIRE_EARLY            TUNNEL: a connection outlives its streams
+ *   KICK_NO_GEN             TUNNEL: the last kick compares the generation
  *
  * What make test-model runs, and what has to come out (FAIL: spin finds it):
  *
@@ -7457,6 +7468,20 @@ TEST(transport, one_that_does_all_it_may)
  *   FAIL safe -DSTREAMS -DMUT_FREED_BY_WORKER
  *   FAIL safe -DSTREAMS -DMUT_GONE_NOT_TOLD
  *   FAIL safe -DSTREAMS -DMUT_NOT_POSTED -DQUIET
+ *   ok   safe -DTUNNEL -DBYTES=3
+ *   ok   safe -DTUNNEL -DBYTES=3 -DRESETS
+ *   ok   safe -DTUNNEL -DBYTES=3 -DMOST=1
+ *   ok   safe -DTUNNEL -DBYTES=4 -DQUIET
+ *   FAIL safe -DTUNNEL -DBYTES=2 -DQUIET -DMUT_RECV_BEFORE_CLEAR
+ *   FAIL safe -DTUNNEL -DBYTES=4 -DQUIET -DMUT_ROOM_BEFORE_CLEAR
+ *   FAIL safe -DTUNNEL -DBYTES=2 -DQUIET -DMUT_TELL_BEFORE_PUT
+ *   FAIL safe -DTUNNEL -DBYTES=2 -DQUIET -DMUT_KICK_BEFORE_PUT
+ *   FAIL safe -DTUNNEL -DBYTES=2 -DQUIET -DMUT_LEFT_FORGOTTEN_LATE
+ *   FAIL safe -DTUNNEL -DBYTES=4 -DQUIET -DMUT_ROOM_NOT_TOLD
+ *   FAIL safe -DTUNNEL -DBYTES=2 -DRESETS -DMUT_HUP_NOT_TOLD
+ *   FAIL safe -DTUNNEL -DBYTES=2 -DQUIET -DMUT_RELEASE_IGNORES_READY
+ *   FAIL safe -DTUNNEL -DBYTES=2 -DRESETS -DMUT_RETIRE_EARLY
+ *   FAIL safe -DTUNNEL -DBYTES=2 -DMUT_KICK_NO_GEN
  */
 #ifndef N
 #define N 1
@@ -7499,6 +7524,224 @@ TEST(transport, one_that_does_all_it_may)
 #define WHEN(x, ...)      CAT(ONLY_, ON(x))(__VA_ARGS__)
 #define UNLESS(x, ...)    CAT(BUT_, ON(x))(__VA_ARGS__)
 
+#ifdef TUNNEL
+/* --------------------------------------------------------------------------
+ * Tunnels.  A model of >>h2-tunnels: a connection, one stream of it that a link
+ * has, two workers.  The client sends BYTES as its window of MOST allows, then
+ * ends the stream (QUIET: when nothing moves any more), or resets it at any
+ * moment (RESETS).  The link sends each byte back, through a pipe with room for
+ * MOST, in a window of one byte, which the client renews at its pace.  QMOST
+ * bytes may wait in the link: then it reads no more until they are out.
+ *
+ *   quiet    what has been sent has come back, and nothing is in a pipe
+ *   the end  the stream is free, and the connection retires
+ * -------------------------------------------------------------------------- */
+#ifndef MOST
+#define MOST 2
+#endif
+#ifndef QMOST
+#define QMOST 1
+#endif
+#define NOBODY 0
+#define QUEUED 4
+#define CONN   5
+#define FREE   6
+#define THE_CONN   0
+#define THE_STREAM 1
+
+/* words and owners: of the connection, of the stream */
+bool c_owned, c_in, c_box, s_owned, s_in, s_out, s_hup, want_out, want_in;
+byte c_own = NOBODY, s_own = NOBODY;
+/* the tunnel: what is in its pipes; under its lock */
+byte in, out, used, taken;          /* taken: out of `out`, and not framed */
+bool ends, left;
+/* the connection's owner, the stream's owner */
+bool news_in, news_out, cut, held, back, freed, retired;
+byte queued;
+bool kick;
+/* the client */
+byte sent, given, seen, came, renewed, back_there;
+bool fin, rst, fin_seen;
+chan q = [2] of { byte };
+
+inline enqueue_stream() { assert(s_own == NOBODY); s_own = QUEUED;
+                          q!THE_STREAM }
+
+/* Notes bits for the stream; if it waits for them it is the teller's, which
+ * gives it to the queue. */
+inline tell(i, o, h)
+{
+    d_step {
+        if
+        :: !s_owned && (h || (i && want_in) || (o && want_out)) ->
+            s_owned = 1; s_in = 0; s_out = 0; s_hup = s_hup || h;
+            enqueue_stream()
+        :: else -> s_in = s_in || i; s_out = s_out || o; s_hup = s_hup || h
+        fi
+    }
+}
+
+inline kick_conn()
+{
+    d_step {
+        if
+        :: retired && !ON(MUT_KICK_NO_GEN)      /* another generation */
+        :: else ->
+            assert(!retired);
+            if
+            :: !c_owned -> assert(c_own == NOBODY); c_owned = 1; c_in = 0;
+                c_own = me; got = 1
+            :: else -> c_box = 1
+            fi
+        fi
+    }
+}
+
+proctype Worker(byte me)
+{
+    byte x; bool got, blocked, more, lost;
+next:
+    x = 0; got = 0; blocked = 0; more = 0; lost = 0;
+end:
+    q?x;
+    if
+    :: x == THE_CONN -> assert(c_own == QUEUED); c_own = me; goto conn
+    :: else -> assert(s_own == QUEUED); s_own = me
+    fi;
+stream:
+    assert(s_own == me && s_owned);
+    WHEN(MUT_KICK_BEFORE_PUT, IF(queued > 0, kick = 0; kick_conn()))
+    UNLESS(MUT_ROOM_BEFORE_CLEAR, s_out = 0;)
+    skip;
+    d_step {                        /* send() */
+        lost = s_hup;
+        do
+        :: !lost && queued > 0 && out + taken < MOST ->
+            queued--; out++; left = 1; kick = !ON(MUT_KICK_BEFORE_PUT)
+        :: else -> break
+        od;
+        blocked = queued > 0
+    };
+    WHEN(MUT_ROOM_BEFORE_CLEAR, s_out = 0;)
+    IF(lost, goto over);
+    UNLESS(MUT_RECV_BEFORE_CLEAR, s_in = 0;)
+    skip;
+    d_step {                        /* recv() */
+        lost = s_hup; more = 0;
+        IF(!lost && !(blocked && queued >= QMOST) && in > 0,
+            queued = queued + in; used = used + in; in = 0; more = 1;
+            left = 1; kick = 1)
+    };
+    WHEN(MUT_RECV_BEFORE_CLEAR, s_in = 0;)
+    IF(lost, goto over);
+    IF(more, goto stream);
+    IF(ends && in == 0 && queued == 0, goto over);
+    assert(!retired);               /* the stream counts */
+    IF(kick, kick = 0; kick_conn());
+    skip;
+    d_step {                        /* release */
+        want_in = !(blocked && queued >= QMOST);
+        want_out = blocked;
+        if
+        :: !ON(MUT_RELEASE_IGNORES_READY) &&
+           (s_hup || (s_in && want_in) || (s_out && want_out)) -> more = 1
+        :: else -> s_owned = 0; s_own = NOBODY; more = 0
+        fi
+    };
+    IF(more && got, d_step { c_own = QUEUED; q!THE_CONN; got = 0 });
+    IF(more, goto stream);
+    if :: got -> goto conn :: else -> goto next fi;
+over:                               /* given back: from here it is not ours */
+    IF(got, d_step { c_own = QUEUED; q!THE_CONN; got = 0 });
+    d_step { s_own = CONN; back = 1; kick = 0 };
+    kick_conn();
+    if :: got -> skip :: else -> goto next fi;
+conn:
+    assert(c_own == me && c_owned);
+    got = 0;
+    c_box = 0;
+    d_step { IF(back, back = 0; held = 1) };
+    /* looks into the tunnel: forgets `left` first */
+    d_step { more = left; IF(more && !ON(MUT_LEFT_FORGOTTEN_LATE), left = 0) };
+    IF(more,
+        d_step { taken = taken + out; out = 0; given = given + used;
+                 used = 0 });
+    WHEN(MUT_LEFT_FORGOTTEN_LATE, left = 0;)
+    /* reads */
+    c_in = 0;
+    WHEN(MUT_TELL_BEFORE_PUT, IF(seen < sent && !held, tell(1, 0, 0)))
+    d_step {
+        IF(seen < sent, in = in + sent - seen; seen = sent;
+                        news_in = !ON(MUT_TELL_BEFORE_PUT));
+        IF(fin && !ends, ends = 1; news_in = 1);
+        came = renewed
+    };
+    IF(rst && !cut, cut = 1;
+        UNLESS(MUT_HUP_NOT_TOLD, IF(!held, tell(0, 0, 1))));
+    IF(news_in && !held, news_in = 0; tell(1, 0, 0));
+    /* frames */
+    d_step {
+        do
+        :: taken > 0 && back_there - came < 1 && !cut ->
+            IF(out + taken == MOST, news_out = !ON(MUT_ROOM_NOT_TOLD));
+            taken--; back_there++
+        :: else -> break
+        od;
+        IF(held && !freed && (cut || (taken == 0 && out == 0)),
+           freed = 1; s_own = FREE)
+    };
+    IF(news_out && !held, news_out = 0; tell(0, 1, 0));
+    skip;
+    d_step {                        /* retire, or release */
+        more = 0;
+        if
+        :: (freed || ON(MUT_RETIRE_EARLY)) && (fin || rst) ->
+            retired = 1; c_own = FREE
+        :: else ->
+            if
+            :: c_in || c_box -> more = 1
+            :: else -> c_owned = 0; c_own = NOBODY
+            fi
+        fi
+    };
+    if :: more -> goto conn :: else -> goto next fi
+}
+
+/* What the client does reaches the connection as an edge. */
+inline edge()
+{
+    if
+    :: retired
+    :: !retired && !c_owned -> c_owned = 1; assert(c_own == NOBODY);
+        c_own = QUEUED; q!THE_CONN
+    :: else -> c_in = 1
+    fi
+}
+
+init
+{
+    atomic { want_in = 1; run Worker(1); run Worker(2) };
+    do
+    :: atomic { !rst && sent < BYTES && sent - given < MOST ->
+                sent++; edge() }
+    :: atomic { renewed < back_there -> renewed = back_there; edge() }
+#ifdef RESETS
+    :: atomic { !rst && !fin -> rst = 1; edge() }
+#else
+#ifndef QUIET
+    :: atomic { sent == BYTES && !fin -> fin = 1; edge() }
+#endif
+#endif
+    :: !rst && !fin && timeout ->            /* all is quiet */
+        atomic { assert(back_there == BYTES && in + out + taken == 0);
+                 fin = 1; edge() }
+    :: (rst || fin) && timeout -> break
+    od;
+    assert(rst || (back_there == BYTES && in + out + taken + queued == 0));
+    assert(freed && s_own == FREE && retired && len(q) == 0)
+}
+
+#else
 #ifdef STREAMS
 /* --------------------------------------------------------------------------
  * Streams.  A model of >>h2: one connection whose REQS requests come, then the
@@ -8889,6 +9132,7 @@ init
 }
 #endif /* MOVE, QUEUE, LINKS */
 #endif /* STREAMS */
+#endif /* TUNNEL */
 #endif /* >>model end */
 
 /* ---------------------------------------------------------------------------
