@@ -33686,6 +33686,68 @@ SERVED_WITH(h2, a_client_that_is_gone_costs_nothing, T_PLAIN, fx_init(f),
     }
 }
 
+/* The status tells in each of its forms what is open of HTTP/2, and counts what
+ * its clients have cost: resets, refusals, errors and floods. */
+SERVED(h2, is_told_by_the_status,
+       "Protocols h2c http/1.1; ThreadsPerChild 4; H2FrameBudget 100; "
+       "H2SessionWorkers 2; H2MaxSessionStreams 3; " LONG_TIMES)
+{
+    static const struct { const char *target, *told; } forms[] = {
+        { "/server-status?json", "\"h2_open_connections\":1,\n"
+                                 "\"h2_open_streams\":2,\n" },
+        { "/server-status?prometheus", "\neventmpm_h2_open_connections 1\n" },
+        { "/server-status?prometheus", "\neventmpm_h2_open_streams 2\n" },
+        { "/server-status?prometheus", "\neventmpm_h2_streams_total 2\n" },
+        { "/server-status?html", "<b>2 / 1</b><span>streams / connections of "
+                                 "HTTP/2</span>" }
+    };
+    char what[400];
+    client one = client_of(f);
+    str out = STR_EMPTY;
+    int k;
+
+    CHECK_INT(cl_get(&one, "/server-status?html"), 200);
+    CHECK(strstr(one.body.p, "of HTTP/2") == NULL);
+    cl_close(&one);
+    h2_begin(c, "");
+    h2_send(c, 1, "GET", "/gate", NULL, 0);
+    h2_send(c, 3, "GET", "/gate", NULL, 0);
+    CHECK_SOON(status_number(f, "H2StreamsOpen") == 2, PATIENCE);
+    EACH(forms, i) {
+        context("%s", forms[i].target);
+        one = client_of(f);
+        CHECK_INT(cl_get(&one, forms[i].target), 200);
+        CHECK(strstr(one.body.p, forms[i].told) != NULL);
+        cl_close(&one);
+    }
+    no_context();
+    h2_send(c, 5, "POST", "/echo", "ab", 0);       /* waits for its body */
+    h2_frames(&out, "1:5:7:" H2_HELLO " 3:0:1:00000008");
+    cl_send(c, out.p, out.n);
+    h2_listen(c, what, sizeof what, "R7:7");
+    CHECK_SOON(status_number(f, "H2Resets") == 1, PATIENCE);
+    CHECK_INT(status_number(f, "H2Refused"), 1);
+    set_int(&shm->gate, 1);
+    CHECK_SOON(status_number(f, "H2StreamsOpen") == 0, PATIENCE);
+    CHECK_INT(status_number(f, "H2StreamsOpened"), 3);
+    CHECK_INT(status_number(f, "H2ConnsOpen"), 1);
+    h2_begin(c, "1:5:2:" H2_HELLO);
+    h2_listen(c, what, sizeof what, "G1");
+    CHECK_SOON(status_number(f, "H2Errors") == 1, PATIENCE);
+    h2_begin(c, "");
+    out.n = 0;
+    for (k = 0; k < 300; k++)
+        h2_frames(&out, "6:0:0:0000000000000000");
+    cl_send(c, out.p, out.n);
+    h2_listen(c, what, sizeof what, "G11");
+    CHECK_SOON(status_number(f, "H2Floods") == 1, PATIENCE);
+    CHECK_INT(status_number(f, "H2Errors"), 1);
+    CHECK_INT(status_number(f, "H2ConnsAccepted"), 3);
+    cl_close(c);
+    CHECK_SOON(status_number(f, "H2ConnsOpen") == 0, PATIENCE);
+    str_free(&out);
+}
+
 /* A drain says GOAWAY twice. A stream that comes between the two is served, and
  * one that comes later is not; yet its bytes have used the connection's window
  * and are given back, so that an upload that is under way goes on. */
