@@ -730,6 +730,15 @@ static uint64_t now_ms(void)
     return (uint64_t)t.tv_sec * 1000u + (uint64_t)t.tv_nsec / 1000000u;
 }
 
+/* Microseconds of processor that this process has used. */
+static uint64_t cpu_us(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000u +
+           (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+}
+
 /* A step of bounded polling, and the handlers' way to be slow. */
 static void nap(int ms)
 {
@@ -13705,15 +13714,6 @@ static long tl_status_number(const fixture *f, const char *name)
     }
     tl_close(&t);
     return n;
-}
-
-/* Microseconds of processor that this process has used. */
-static uint64_t cpu_us(void)
-{
-    struct rusage u;
-    getrusage(RUSAGE_SELF, &u);
-    return (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000u +
-           (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
 /* Clients that stop at each message of the handshake, or in the middle of one,
