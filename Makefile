@@ -33,7 +33,7 @@ PORT    ?= 8080
 DIR     ?= .
 FAULTS  ?= all
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS ?= conn api route fmt fcgi forms ws oom $(TLS_TARGET)
+FUZZ_TARGETS ?= conn api route fmt fcgi forms hpack h2 ws oom $(TLS_TARGET)
 export CC CFLAGS CPPFLAGS LDFLAGS LDLIBS TESTS FUZZ_SECONDS FUZZ_TARGETS
 # HTTPS is built and tested where BearSSL is installed.
 BEARSSL  = '\#include <bearssl.h>'

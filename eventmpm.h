@@ -5351,6 +5351,18 @@ enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
            0, "Connections that a 101 has given to another protocol")          \
     WORKER(uint64_t, ws_messages, "websocket_messages_total", "WSMessages", 0, \
            "WebSocket messages that have arrived")                             \
+    WORKER(uint32_t, h2_begun, "h2_connections_total", "H2ConnsAccepted", 0,   \
+           "Connections that have spoken HTTP/2")                              \
+    WORKER(uint64_t, h2_opened, "h2_streams_total", "H2StreamsOpened", 0,      \
+           "Streams of HTTP/2 that have been opened")                          \
+    WORKER(uint32_t, h2_resets, "h2_resets_total", "H2Resets", 0,              \
+           "Streams that their clients have reset")                            \
+    WORKER(uint32_t, h2_refused, "h2_refused_total", "H2Refused", 0,           \
+           "Streams refused: too many at a time, or no memory")                \
+    WORKER(uint32_t, h2_errors, "h2_errors_total", "H2Errors", 0,              \
+           "Connections of HTTP/2 ended for a client's error")                 \
+    WORKER(uint32_t, h2_floods, "h2_floods_total", "H2Floods", 0,              \
+           "Connections of HTTP/2 ended for a flood, or a frame without end")  \
     WORKER(uint32_t, timeouts, "timeouts_total", "Timeouts", 0,                \
            "Clients that were too slow in a request or a response")            \
     WORKER(uint64_t, accesses, "requests_total", NULL, 0, "Requests answered") \
@@ -5364,8 +5376,9 @@ enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
 typedef struct empm__score_worker {        /* written by that worker alone */
     uint32_t status;                       /* Apache's letter: _ R W K C . */
     uint32_t parked[EMPM__STATES];         /* wrap: only differences count */
-    uint32_t listeners;                    /* of events: begun here, less those
-                                              that ended here; wraps */
+    /* begun here, less those that ended here, which wraps: */
+    uint32_t listeners;                    /* of events */
+    uint32_t h2_conns, h2_streams;         /* of HTTP/2 */
     EMPM__COUNTER_LIST(EMPM__COUNTER_NONE, EMPM__COUNTER_FIELD)
     uint64_t accesses_before;              /* by the slot's last tenants */
     uint64_t began_us;                     /* the turn or request; 0: never */
@@ -5583,8 +5596,11 @@ static void empm__score_gauges(const empm__score *sb, int slot)
             empm__store(&empm__score_worker_at(sb, slot, t)->parked[k], 0u);
     }
     for (t = 0; t < sb->threads; t++) {
-        empm__store(&empm__score_worker_at(sb, slot, t)->route, 0u);
-        empm__store(&empm__score_worker_at(sb, slot, t)->listeners, 0u);
+        empm__score_worker *w = empm__score_worker_at(sb, slot, t);
+        empm__store(&w->route, 0u);
+        empm__store(&w->listeners, 0u);
+        empm__store(&w->h2_conns, 0u);
+        empm__store(&w->h2_streams, 0u);
     }
     empm__store(&ch->crashed, (uint32_t)EMPM__CRASHED_UNKNOWN);
     empm__store(&ch->created, 0u);
@@ -40219,6 +40235,7 @@ static void empm__h2_stream_free(empm__worker *w, empm__h2_slot *slot,
         h2->cut |= (uint64_t)1 << (h2->last - slot->id) / 2;
     slot->id = 0;
     h2->streams--;
+    empm__bump(&w->score->h2_streams, (uint32_t)-1);
     empm__store(&c->deadline_ms, EMPM__NEVER);
     if (!(c->flags & EMPM__F_LISTED)) {
         empm__h2_record_return(w->engine, i);
@@ -41106,6 +41123,8 @@ static void empm__h2_reset(empm__worker *w, empm__h2 *h2, uint32_t id, int code)
 {
     empm__h2_slot *slot = empm__h2_find(h2, id);
     empm__h2_control_u32(w, h2, EMPM__H2_RST_STREAM, id, (uint32_t)code & 0xff);
+    if ((code & 0xff) == EMPM__H2_REFUSED_STREAM)
+        empm__bump(&w->score->h2_refused, 1u);
     if (slot != NULL)
         empm__h2_cut(w, slot);
     if (!(code & EMPM__H2_OF_SERVER) && code != EMPM__H2_NO_ERROR &&
@@ -41123,6 +41142,8 @@ static void empm__h2_fail(empm__worker *w, empm__h2 *h2, int code)
     if (h2->ending)
         return;
     h2->ending = 1;
+    empm__bump(code == EMPM__H2_ENHANCE_YOUR_CALM ? &w->score->h2_floods
+                                                  : &w->score->h2_errors, 1u);
     empm__h2_goaway(w, h2, 2, (unsigned)code);
     if (empm__log_wanted(w->cfg, EMPM_LOG_INFO))
         empm__worker_log(w, EMPM_LOG_INFO, 5901, "HTTP/2: the connection ends "
@@ -41672,6 +41693,8 @@ static int empm__h2_open(empm__worker *w, empm__h2 *h2, uint32_t id, int ends,
     slot->c->endpoint = h2->c->endpoint;
     *empm__slab_peer(&w->engine->slab, slot->record) = *peer;
     h2->streams++;
+    empm__bump(&w->score->h2_streams, 1u);
+    empm__bump(&w->score->h2_opened, (uint64_t)1);
     w->index = slot->record;
     req = empm__request_borrow(w, slot->c);
     if (req == NULL || !empm__h2_head_move(req, h->head, h->text, h->at) ||
@@ -41953,6 +41976,7 @@ static int empm__h2_on_reset(empm__worker *w, empm__h2 *h2,
                        (h2->away == 2 && f->stream > h2->final)
                    ? (empm__h2_charge(w, h2, 1), 0) : EMPM__H2_PROTOCOL_ERROR;
     empm__h2_charge(w, h2, slot->flags & EMPM__H2_HEAD_OUT ? 1 : 8);
+    empm__bump(&w->score->h2_resets, 1u);
     slot->flags |= EMPM__H2_ENDED_IN;
     empm__h2_cut(w, slot);
     return 0;
@@ -42424,6 +42448,7 @@ static void empm__h2_free(empm__worker *w, empm__conn *c)
     empm__h2 *h2 = empm__h2_of(c);
     if (h2 == NULL)
         return;
+    empm__bump(&w->score->h2_conns, (uint32_t)-1);
     empm__hpack_free(&h2->hpack);
     empm__page_return(w, h2->slots);
     EMPM_FREE(h2->rest);
@@ -42665,6 +42690,8 @@ static int empm__h2_begin(empm__worker *w, empm__conn *c)
     empm__request_flight_end(w, c);
     c->io = &h2->io;
     empm__store(&c->protocol, (uint8_t)EMPM__H2);
+    empm__bump(&w->score->h2_conns, 1u);
+    empm__bump(&w->score->h2_begun, 1u);
     empm__h2_greet(w, h2);
     w->scratch = NULL;                 /* as empm__h2_read() does */
     used = empm__h2_consume(w, h2, scratch, n);
@@ -42885,6 +42912,7 @@ typedef struct empm__snapshot {
     uint64_t crashes, routes_closed, nroutes;
     uint64_t serving, stopping;        /* children */
     uint64_t listeners;                /* of events, in all children */
+    uint64_t h2_conns, h2_streams;     /* that are open, in all children */
     uint64_t wait_us, load_percent[3], cpu_us[4], cpu_all_us;
     EMPM__COUNTER_LIST(EMPM__SNAPSHOT_TOTAL, EMPM__SNAPSHOT_TOTAL)
     empm__snapshot_child   all, *children;
@@ -42953,7 +42981,7 @@ static void empm__snapshot_child_take(const empm_server *s,
 {
     const empm__score_child *ch = empm__score_at(&s->score, to->slot);
     const uint64_t now_us = empm__now_us();
-    uint32_t by_state[EMPM__STATES], listeners = 0;
+    uint32_t by_state[EMPM__STATES], listeners = 0, conns = 0, streams = 0;
     int t, k;
     to->leaving |= empm__load(&ch->stopping) != 0;
     to->paused = (empm__load(&ch->paused) & ~(uint32_t)EMPM__PAUSE_TURN) != 0;
@@ -42979,6 +43007,8 @@ static void empm__snapshot_child_take(const empm_server *s,
         for (k = 0; k < EMPM__STATES; k++)
             by_state[k] += empm__load(&w->parked[k]);
         listeners += empm__load(&w->listeners);
+        conns += empm__load(&w->h2_conns);
+        streams += empm__load(&w->h2_streams);
         /* a place beyond ThreadsPerChild that no worker has */
         if (at == NULL && t >= s->cfg->threads_per_child)
             continue;
@@ -42999,6 +43029,8 @@ static void empm__snapshot_child_take(const empm_server *s,
     for (k = 0; k < EMPM__STATES; k++)
         to->by_state[k] = (int32_t)by_state[k] > 0 ? by_state[k] : 0;
     seen->listeners += (int32_t)listeners > 0 ? listeners : 0;
+    seen->h2_conns += (int32_t)conns > 0 ? conns : 0;
+    seen->h2_streams += (int32_t)streams > 0 ? streams : 0;
 }
 
 /* Adds the totals of a slot. They stay there from one child to the next (those
@@ -43283,6 +43315,10 @@ static const empm__metric empm__metrics[] = {
                   "How long the oldest of them has waited, about"),
     EMPM__GAUGE("event_streams", "EventStreams", listeners,
                 "Listeners of events (empm_events) that are connected"),
+    EMPM__GAUGE("h2_open_connections", "H2ConnsOpen", h2_conns,
+                "Open connections that speak HTTP/2"),
+    EMPM__GAUGE("h2_open_streams", "H2StreamsOpen", h2_streams,
+                "Streams of HTTP/2 that have not ended"),
     EMPM__COUNTER_LIST(EMPM__COUNTER_ROW, EMPM__COUNTER_ROW)
     EMPM__CPU("user", 0, "Processor time: of the parent, or of all if there is "
               "none, and of its children"),
@@ -44176,6 +44212,11 @@ static void empm__status_show_cards(empm_request *req,
     if (seen->listeners > 0 || seen->events_sent > 0) {
         text[empm__format_u64(text, seen->listeners)] = '\0';
         empm__status_show_card(req, text, "listen to events");
+    }
+    if (seen->h2_begun > 0) {
+        snprintf(text, sizeof text, "%llu / %llu", EMPM__LLU(seen->h2_streams),
+                 EMPM__LLU(seen->h2_conns));
+        empm__status_show_card(req, text, "streams / connections of HTTP/2");
     }
     empm_printf(req, "</div>\n");
 }

@@ -741,6 +741,15 @@ static uint64_t now_ms(void)
     return (uint64_t)t.tv_sec * 1000u + (uint64_t)t.tv_nsec / 1000000u;
 }
 
+/* Microseconds of processor that this process has used. */
+static uint64_t cpu_us(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000u +
+           (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+}
+
 /* A step of bounded polling, and the handlers' way to be slow. */
 static void nap(int ms)
 {
@@ -13963,15 +13972,6 @@ static long tl_status_number(const fixture *f, const char *name)
     }
     tl_close(&t);
     return n;
-}
-
-/* Microseconds of processor that this process has used. */
-static uint64_t cpu_us(void)
-{
-    struct rusage u;
-    getrusage(RUSAGE_SELF, &u);
-    return (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000u +
-           (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
 /* Clients that stop at each message of the handshake, or in the middle of one,
@@ -34844,6 +34844,68 @@ TEST(h2, streams_survive_each_failing_allocation)
     CHECK_IN(lost, 10, k - 2);
 }
 
+/* The status tells in each of its forms what is open of HTTP/2, and counts what
+ * its clients have cost: resets, refusals, errors and floods. */
+SERVED(h2, is_told_by_the_status,
+       "Protocols h2c http/1.1; ThreadsPerChild 4; H2FrameBudget 100; "
+       "H2SessionWorkers 2; H2MaxSessionStreams 3; " LONG_TIMES)
+{
+    static const struct { const char *target, *told; } forms[] = {
+        { "/server-status?json", "\"h2_open_connections\":1,\n"
+                                 "\"h2_open_streams\":2,\n" },
+        { "/server-status?prometheus", "\neventmpm_h2_open_connections 1\n" },
+        { "/server-status?prometheus", "\neventmpm_h2_open_streams 2\n" },
+        { "/server-status?prometheus", "\neventmpm_h2_streams_total 2\n" },
+        { "/server-status?html", "<b>2 / 1</b><span>streams / connections of "
+                                 "HTTP/2</span>" }
+    };
+    char what[400];
+    client one = client_of(f);
+    str out = STR_EMPTY;
+    int k;
+
+    CHECK_INT(cl_get(&one, "/server-status?html"), 200);
+    CHECK(strstr(one.body.p, "of HTTP/2") == NULL);
+    cl_close(&one);
+    h2_begin(c, "");
+    h2_send(c, 1, "GET", "/gate", NULL, 0);
+    h2_send(c, 3, "GET", "/gate", NULL, 0);
+    CHECK_SOON(status_number(f, "H2StreamsOpen") == 2, PATIENCE);
+    EACH(forms, i) {
+        context("%s", forms[i].target);
+        one = client_of(f);
+        CHECK_INT(cl_get(&one, forms[i].target), 200);
+        CHECK(strstr(one.body.p, forms[i].told) != NULL);
+        cl_close(&one);
+    }
+    no_context();
+    h2_send(c, 5, "POST", "/echo", "ab", 0);       /* waits for its body */
+    h2_frames(&out, "1:5:7:" H2_HELLO " 3:0:1:00000008");
+    cl_send(c, out.p, out.n);
+    h2_listen(c, what, sizeof what, "R7:7");
+    CHECK_SOON(status_number(f, "H2Resets") == 1, PATIENCE);
+    CHECK_INT(status_number(f, "H2Refused"), 1);
+    set_int(&shm->gate, 1);
+    CHECK_SOON(status_number(f, "H2StreamsOpen") == 0, PATIENCE);
+    CHECK_INT(status_number(f, "H2StreamsOpened"), 3);
+    CHECK_INT(status_number(f, "H2ConnsOpen"), 1);
+    h2_begin(c, "1:5:2:" H2_HELLO);
+    h2_listen(c, what, sizeof what, "G1");
+    CHECK_SOON(status_number(f, "H2Errors") == 1, PATIENCE);
+    h2_begin(c, "");
+    out.n = 0;
+    for (k = 0; k < 300; k++)
+        h2_frames(&out, "6:0:0:0000000000000000");
+    cl_send(c, out.p, out.n);
+    h2_listen(c, what, sizeof what, "G11");
+    CHECK_SOON(status_number(f, "H2Floods") == 1, PATIENCE);
+    CHECK_INT(status_number(f, "H2Errors"), 1);
+    CHECK_INT(status_number(f, "H2ConnsAccepted"), 3);
+    cl_close(c);
+    CHECK_SOON(status_number(f, "H2ConnsOpen") == 0, PATIENCE);
+    str_free(&out);
+}
+
 /* A drain says GOAWAY twice. A stream that comes between the two is served, and
  * one that comes later is not; yet its bytes have used the connection's window
  * and are given back, so that an upload that is under way goes on. */
@@ -44405,6 +44467,7 @@ static struct {
     fz_wait     wait[FZ_WAITS];
     int         waits, defers, deferred;
     empm_ticket ticket;             /* the newest */
+    int         shared;             /* several requests have one of req[] */
     str         files[2];
 } fz;
 
@@ -44516,7 +44579,7 @@ static int fz_act(empm_request *req, enum fz_where where)
             fz_say("  file %s: %d\n", fz_file_names[k], rc);
             if (rc == EMPM_OK) {
                 r->file = k + 1;
-                if (r->body.n != 0)
+                if (r->body.n != 0 && !fz.shared)
                     fz_fault("a file is taken after a body");
             }
             break;
@@ -44663,6 +44726,7 @@ static void fz_up(void)
     fx_init(&fz_fixture);
 #endif
     fz_fixture.cfg.routes = fz_routes;
+    fz_fixture.cfg.protocols = "h2 h2c http/1.1";
     fz_fixture.cfg.processes = 0;
     fz_fixture.cfg.threads_per_child = 1;
     fz_fixture.cfg.max_open_connections = 8;
@@ -44715,16 +44779,13 @@ static int fz_alive(const fz_link *l)
     return c->protocol != EMPM__FREE && c->gen == l->gen;
 }
 
-/* The listener sees `ready` at the connection; a worker runs what it takes. */
-static void fz_poke(fz_link *l, uint32_t ready)
+/* A turn of the listener without events, and then a worker runs what waits. */
+static void fz_turn(void)
 {
+    empm__queue *q = &fz_engine->queue;
     empm__batch b;
+    uint32_t next = 0;
 
-    if (!fz_alive(l))
-        return;
-    if (ready != 0 && empm__listener_take(fz_engine, l->i, ready,
-                                          empm__now_ms()))
-        empm__conn_run(&fz_engine->workers[0], l->i);
     memset(&b, 0, sizeof b);
     b.head = b.tail = EMPM__NIL;
     b.now_us = empm__now_us();
@@ -44735,6 +44796,24 @@ static void fz_poke(fz_link *l, uint32_t ready)
         b.head = empm__slab_conn(&fz_engine->slab, i)->queue_next;
         empm__conn_run(&fz_engine->workers[0], i);
     }
+    while (next != EMPM__NIL) {         /* streams of HTTP/2 */
+        pthread_mutex_lock(&q->lock);
+        next = empm__queue_pop_locked(q);
+        empm__queue_settle(q, 1);       /* it unlocks */
+        if (next != EMPM__NIL)
+            empm__conn_run(&fz_engine->workers[0], next);
+    }
+}
+
+/* The listener sees `ready` at the connection; a worker runs what it takes. */
+static void fz_poke(fz_link *l, uint32_t ready)
+{
+    if (!fz_alive(l))
+        return;
+    if (ready != 0 && empm__listener_take(fz_engine, l->i, ready,
+                                          empm__now_ms()))
+        empm__conn_run(&fz_engine->workers[0], l->i);
+    fz_turn();
 }
 
 /* Reads at most n bytes of what is there; how many. */
@@ -47141,6 +47220,808 @@ static int fuzz_ws(const uint8_t *data, size_t size)
 
 #endif /* EVENTMPM_NO_WEBSOCKET */
 
+/* --- the targets hpack and h2 --------------------------------------------- */
+
+#ifndef EVENTMPM_NO_HTTP2
+
+/* An encoder of HPACK with a table of its own, which is as simple as can be:
+ * the newest entry comes first. */
+enum { FZ_ENTRIES = 4096 / 32 + 1 };
+
+typedef struct fz_hpack {
+    str    name[FZ_ENTRIES], value[FZ_ENTRIES];
+    int    n;
+    size_t size, max;
+} fz_hpack;
+
+static void fz_hpack_evict(fz_hpack *t, size_t max)
+{
+    while (t->size > max) {
+        t->n--;
+        t->size -= t->name[t->n].n + t->value[t->n].n + 32;
+        str_free(&t->name[t->n]);
+        str_free(&t->value[t->n]);
+    }
+}
+
+static void fz_hpack_insert(fz_hpack *t, const str *name, const str *value)
+{
+    const size_t size = name->n + value->n + 32;
+
+    fz_hpack_evict(t, size > t->max ? 0 : t->max - size);
+    if (size > t->max)
+        return;
+    memmove(t->name + 1, t->name, (size_t)t->n * sizeof *t->name);
+    memmove(t->value + 1, t->value, (size_t)t->n * sizeof *t->value);
+    memset(t->name, 0, sizeof *t->name);
+    memset(t->value, 0, sizeof *t->value);
+    str_add(t->name, name->p, name->n);
+    str_add(t->value, value->p, value->n);
+    t->n++;
+    t->size += size;
+}
+
+static int fz_same(const str *s, const char *p, size_t n)
+{
+    return s->n == n && (n == 0 || memcmp(s->p, p, n) == 0);
+}
+
+/* The number of an entry with this name, and this value unless it is NULL; 0:
+ * there is none. `own`: the own table is asked first. */
+static uint32_t fz_hpack_find(const fz_hpack *t, const str *name,
+                              const str *value, int own)
+{
+    const uint32_t fixed = (uint32_t)EMPM__COUNT(empm__hpack_fixed);
+    uint32_t i;
+
+    for (i = 0; own && i < (uint32_t)t->n; i++)
+        if (fz_same(name, t->name[i].p, t->name[i].n) &&
+            (value == NULL || fz_same(value, t->value[i].p, t->value[i].n)))
+            return fixed + 1 + i;
+    for (i = 0; i < fixed; i++)
+        if (fz_same(name, empm__hpack_fixed[i].name,
+                    empm__hpack_fixed[i].name_len) &&
+            (value == NULL || fz_same(value, empm__hpack_fixed[i].value,
+                                      empm__hpack_fixed[i].value_len)))
+            return i + 1;
+    return 0;
+}
+
+/* A number, at times longer than it need be. */
+static void fz_hpack_number(str *to, unsigned bits, unsigned first, uint32_t v)
+{
+    const uint32_t most = (1u << bits) - 1;
+    char ch = (char)(first | (v < most ? v : most));
+    int more = fz_pick(16) == 0 ? 1 : 0;
+
+    str_add(to, &ch, 1);
+    if (v < most)
+        return;
+    for (v -= most; v >= 128; v >>= 7) {
+        ch = (char)(v | 128);
+        str_add(to, &ch, 1);
+    }
+    ch = (char)(v | (more ? 128 : 0));
+    str_add(to, &ch, 1);
+    if (more)
+        str_add(to, "", 1);
+}
+
+static void fz_hpack_text(str *to, const str *text, int coded)
+{
+    const size_t rows = EMPM__COUNT(empm__hpack_codes);
+    str code = STR_EMPTY;
+    uint64_t bits = 0;
+    unsigned have = 0;
+    size_t i, k;
+    char ch;
+
+    for (i = 0; coded && i < text->n; i++) {
+        const char *at = (const char *)memchr(empm__hpack_symbols, text->p[i],
+                                              256);
+        const uint32_t place = (uint32_t)(at - empm__hpack_symbols);
+        for (k = 0; k + 1 < rows && place >= empm__hpack_codes[k + 1].at; k++)
+            ;
+        bits = bits << empm__hpack_codes[k].length |
+               ((empm__hpack_codes[k].first >>
+                 (32 - empm__hpack_codes[k].length)) +
+                place - empm__hpack_codes[k].at);
+        for (have += empm__hpack_codes[k].length; have >= 8; have -= 8) {
+            ch = (char)(bits >> (have - 8));
+            str_add(&code, &ch, 1);
+        }
+    }
+    if (have > 0) {                    /* the rest are the first bits of EOS */
+        ch = (char)(bits << (8 - have) | 0xffu >> have);
+        str_add(&code, &ch, 1);
+    }
+    if (coded)
+        text = &code;
+    fz_hpack_number(to, 7, coded ? 0x80 : 0, (uint32_t)text->n);
+    str_add(to, text->p, text->n);
+    str_free(&code);
+}
+
+/* A field, in one of the ways in which it can be told. */
+static void fz_hpack_put(fz_hpack *t, str *to, const char *name,
+                         const char *value)
+{
+    static const struct { unsigned bits, first; } ways[] = {
+        { 6, 0x40 }, { 4, 0x00 }, { 4, 0x10 }
+    };
+    const unsigned way = fz_pick(3), own = fz_pick(4);
+    str n = STR_EMPTY, v = STR_EMPTY;
+    uint32_t i;
+
+    str_addf(&n, "%s", name);
+    str_addf(&v, "%s", value);
+    if (fz_pick(3) != 0 && (i = fz_hpack_find(t, &n, &v, own != 0)) != 0)
+        fz_hpack_number(to, 7, 0x80, i);
+    else {
+        i = fz_pick(4) != 0 ? fz_hpack_find(t, &n, NULL, own != 0) : 0;
+        fz_hpack_number(to, ways[way].bits, ways[way].first, i);
+        if (i == 0)
+            fz_hpack_text(to, &n, (int)fz_pick(2));
+        fz_hpack_text(to, &v, (int)fz_pick(2));
+        if (way == 0)
+            fz_hpack_insert(t, &n, &v);
+    }
+    str_free(&n);
+    str_free(&v);
+}
+
+/* New sizes of the table, where a block may begin with some. */
+static void fz_hpack_resize(fz_hpack *t, str *to)
+{
+    static const uint32_t sizes[] = { 0, 31, 32, 64, 96, 2000, 4095, 4096 };
+    unsigned k = fz_pick(8) < 6 ? 0 : fz_pick(3);
+
+    for (; k > 0; k--) {
+        const uint32_t max = fz_pick(2) ? sizes[fz_pick(8)] : fz_byte();
+        fz_hpack_number(to, 5, 0x20, max);
+        t->max = max;
+        fz_hpack_evict(t, max);
+    }
+}
+
+/* Decodes n bytes, against the end of their memory, with a table like `t`, and
+ * looks whether the table is sound then. It is `t` from then on if `stays`.
+ * Returns what the decoder does. */
+static int fz_hpack_decode(empm__hpack *t, const char *in, size_t n,
+                           size_t room, int stays, str *lines)
+{
+    empm__hpack own = *t;
+    unsigned char *block = (unsigned char *)malloc(n + !n);
+    char *scratch = (char *)malloc(room);
+    empm__hpack_field f;
+    size_t size = 0;
+    uint32_t i;
+    int r;
+
+    own.bytes = t->room == 0 ? NULL : (unsigned char *)EMPM_MALLOC(t->room);
+    if (block == NULL || scratch == NULL || (t->room && own.bytes == NULL))
+        abort();
+    if (t->room > 0)
+        memcpy(own.bytes, t->bytes, t->used);
+    if (n > 0)
+        memcpy(block, in, n);
+    lines->n = 0;
+    r = empm__hpack_decode(&own, block, n, scratch, room, hpack_line, lines);
+    free(block);
+    free(scratch);
+    for (i = 1; empm__hpack_find(&own, 61 + i, &f); i++)
+        size += f.name_len + f.value_len + 32;
+    if (i - 1 != own.count || size != own.size || own.size > own.max ||
+        own.used > own.room || own.room > EMPM__HPACK_TABLE)
+        fz_fault("the table has %u entries of %u bytes, says %u of %u", i - 1,
+                 (unsigned)size, own.count, own.size);
+    if (stays) {
+        EMPM_FREE(t->bytes);
+        *t = own;
+    } else
+        EMPM_FREE(own.bytes);
+    return r;
+}
+
+/* A block, whole and cut anywhere: what comes of a part of it is a part of
+ * what comes of the whole. */
+static int fz_hpack_block(empm__hpack *t, const str *in, const str *want)
+{
+    const size_t room = 2 * EMPM__HPACK_TABLE + fz_pick(100);
+    const size_t step = in->n <= 80 ? 1 : in->n / 60;
+    str whole = STR_EMPTY, part = STR_EMPTY;
+    size_t k;
+    int r = fz_hpack_decode(t, in->p, in->n, room, 0, &whole);
+
+    for (k = 0; k < in->n; k += step) {
+        const int cut = fz_hpack_decode(t, in->p, k, room, 0, &part);
+        if (cut != EMPM_OK && cut != EMPM_EINVAL)
+            fz_fault("%lu of %lu bytes of a block: %d", (unsigned long)k,
+                     (unsigned long)in->n, cut);
+        if (part.n > whole.n ||
+            (part.n > 0 && memcmp(part.p, whole.p, part.n) != 0))
+            fz_fault("%lu of %lu bytes of a block have other fields",
+                     (unsigned long)k, (unsigned long)in->n);
+    }
+    if (want != NULL && r != EMPM_OK)
+        fz_fault("a block that is right is refused: %d", r);
+    else if (want != NULL &&
+             (want->n != whole.n ||
+              (want->n > 0 && memcmp(want->p, whole.p, want->n) != 0)))
+        fz_fault("fields were\n%.400s--- and are\n%.400s", want->p, whole.p);
+    if (r == EMPM_OK)
+        fz_hpack_decode(t, in->p, in->n, room, 1, &part);
+    str_free(&whole);
+    str_free(&part);
+    return r;
+}
+
+/* A text of the case's: short, or with any bytes, or as long as the table. */
+static void fz_hpack_word(char *to, int name)
+{
+    static const char *const words[] = {
+        "", ":method", "GET", "cookie", "x-a", "/", "content-type", "a",
+        ":status", "200", "set-cookie", "accept-encoding", "gzip, deflate"
+    };
+    const unsigned kind = fz_pick(10);
+    size_t i, n;
+
+    if (kind < 7) {
+        strcpy(to, words[fz_pick(EMPM__COUNT(words))]);
+        return;
+    }
+    n = kind < 9 ? fz_pick(40) : fz_byte() * 16u;
+    for (i = 0; i < n; i++) {          /* no NUL: the model has strings */
+        to[i] = kind == 8 ? (char)(1 + fz_pick(255)) : (char)('a' + i % 26);
+        to[i] = name && (unsigned char)to[i] < 33 ? '-' : to[i];
+    }
+    to[n] = '\0';
+}
+
+/* What no block may end with. */
+static void fz_hpack_wrong(str *to)
+{
+    static const struct { const char *bytes; size_t n; } rows[] = {
+        { "\x80", 1 }, { "\xff\xff\x7f", 3 }, { "\x82\x20", 2 },
+        { "\x00\x01" "a\x81\xff", 5 }, { "\x00\x01" "a\x81\x18", 5 },
+        { "\x00\x01" "a\x84\xff\xff\xff\xff", 8 }, { "\x40\x01" "a", 3 },
+        { "\x82\x3f\xe2\x1f", 4 }, { "\x0f\xff\x7f\x01" "a", 5 },
+        { "\x00\x01" "a\x7f\x00", 5 }, { "\xff\x80\x80\x80\x80\x00", 6 }
+    };
+    const unsigned i = fz_pick(EMPM__COUNT(rows));
+
+    str_add(to, rows[i].bytes, rows[i].n);
+}
+
+/* Blocks of an encoder that has a table, of ours, and of noise. */
+static int fuzz_hpack(const uint8_t *data, size_t size)
+{
+    static char name[4100], value[4100];
+    static unsigned char out[9000];
+    fz_hpack enc;
+    empm__hpack dec;
+    str in = STR_EMPTY, want = STR_EMPTY;
+    unsigned blocks, k;
+    int r = EMPM_OK;
+
+    fz_data = data;
+    fz_left = size;
+    memset(&enc, 0, sizeof enc);
+    enc.max = EMPM__HPACK_TABLE;
+    empm__hpack_init(&dec);
+    for (blocks = 0; blocks < 8 && fz_left > 0 && r == EMPM_OK; blocks++) {
+        const unsigned kind = fz_pick(4), wrong = fz_pick(8) == 7;
+        str_free(&in);
+        str_free(&want);
+        str_add(&in, "", 0);
+        str_add(&want, "", 0);
+        if (kind < 2)
+            fz_hpack_resize(&enc, &in);
+        for (k = 1 + fz_pick(8); k > 0; k--) {
+            if (kind == 3) {
+                const char byte = (char)fz_byte();
+                str_add(&in, &byte, 1);
+                k += fz_left > 0 && fz_pick(8) != 0;
+                continue;
+            }
+            fz_hpack_word(name, 1);
+            fz_hpack_word(value, 0);
+            if (kind == 2) {           /* ours has names in lower case */
+                unsigned char *end = empm__hpack_put(out, name, strlen(name),
+                                                     value, strlen(value));
+                size_t i;
+                str_add(&in, out, (size_t)(end - out));
+                for (i = 0; name[i] != '\0'; i++)
+                    name[i] = (char)empm__ascii_lower((unsigned char)name[i]);
+            } else
+                fz_hpack_put(&enc, &in, name, value);
+            str_addf(&want, "%s: ", name);
+            str_add(&want, value, strlen(value));
+            str_add(&want, "\n", 1);
+        }
+        if (wrong)
+            fz_hpack_wrong(&in);
+        r = fz_hpack_block(&dec, &in, kind == 3 || wrong ? NULL : &want);
+        if (wrong && kind != 3 && r == EMPM_OK)
+            fz_fault("a block with a wrong end is taken");
+        if (kind != 3 && !wrong && r == EMPM_OK &&
+            (dec.size != enc.size || dec.count != (uint32_t)enc.n))
+            fz_fault("the encoder's table has %d entries of %lu bytes, ours "
+                     "%u of %u", enc.n, (unsigned long)enc.size, dec.count,
+                     dec.size);
+        if (kind == 3 || wrong)        /* they are not in step any more */
+            break;
+    }
+    fz_hpack_evict(&enc, 0);
+    empm__hpack_free(&dec);
+    str_free(&in);
+    str_free(&want);
+    return 0;
+}
+
+/* A connection of HTTP/2 as the case composes it, and what must come of it. */
+enum { FZ_STREAMS = 40, FZ_UPLOADS = 3 };
+
+typedef struct fz_h2 {
+    str      out;
+    fz_hpack table;
+    uint32_t next;                  /* the number of the next stream */
+    int      code;                  /* of the GOAWAY that must come; 0: none */
+    int      status[FZ_STREAMS];    /* of stream 2 k + 1; 0: any, or none */
+    uint32_t upload[FZ_UPLOADS];    /* streams that are still sent; 0 */
+    int      faults;                /* streams that must be reset */
+} fz_h2;
+
+static void fz_h2_frame(fz_h2 *h, unsigned type, unsigned flags, uint32_t id,
+                        const char *p, size_t n)
+{
+    unsigned char head[EMPM__H2_FRAME_HEAD];
+
+    empm__h2_frame_write(head, (uint32_t)n, type, flags, id);
+    str_add(&h->out, (const char *)head, sizeof head);
+    if (n > 0)
+        str_add(&h->out, p, n);
+}
+
+/* DATA or HEADERS with padding, and with the old priority, or without. */
+static void fz_h2_padded(fz_h2 *h, unsigned type, unsigned flags, uint32_t id,
+                         const char *p, size_t n)
+{
+    const unsigned pad = fz_pick(4) == 0 ? 1 + fz_pick(20) : 0;
+    const unsigned old = type == EMPM__H2_HEADERS && fz_pick(4) == 0;
+    str s = STR_EMPTY;
+    const char first = (char)(pad - 1);
+
+    if (pad > 0)
+        str_add(&s, &first, 1);
+    if (old)
+        str_add(&s, "\200\0\0\0\20", 5);
+    str_add(&s, p, n);
+    str_fill(&s, '\0', pad > 0 ? pad - 1 : 0);
+    fz_h2_frame(h, type, flags | (pad > 0 ? EMPM__H2_PADDED : 0u) |
+                             (old ? EMPM__H2_HAS_PRIORITY : 0u),
+                id, s.p, s.n);
+    str_free(&s);
+}
+
+/* A block in one frame or in several. */
+static void fz_h2_block(fz_h2 *h, const str *block, uint32_t id, int ends)
+{
+    size_t at = fz_pick(3) == 0 ? fz_pick(64) % (block->n + 1) : block->n;
+    int more = 3;
+
+    fz_h2_padded(h, EMPM__H2_HEADERS, (ends ? EMPM__H2_END_STREAM : 0u) |
+                     (at == block->n ? EMPM__H2_END_HEADERS : 0u), id,
+                 block->p, at);
+    while (at < block->n) {
+        size_t n = more-- > 0 ? fz_pick(64) % (block->n - at + 1)
+                              : block->n - at;
+        fz_h2_frame(h, EMPM__H2_CONTINUATION,
+                    n == block->n - at ? EMPM__H2_END_HEADERS : 0u, id,
+                    block->p + at, n);
+        at += n;
+    }
+}
+
+/* Opens a stream, with a field that may be wrong. Returns its number. */
+static uint32_t fz_h2_open(fz_h2 *h, const char *method, const char *target,
+                           const char *name, const char *value, int ends)
+{
+    const uint32_t id = h->next;
+    str block = STR_EMPTY;
+
+    h->next += 2;
+    fz_hpack_resize(&h->table, &block);
+    fz_hpack_put(&h->table, &block, ":method", method);
+    fz_hpack_put(&h->table, &block, ":path", target);
+    fz_hpack_put(&h->table, &block, ":scheme", "http");
+    fz_hpack_put(&h->table, &block, ":authority", "a");
+    if (fz_pick(2))
+        fz_hpack_put(&h->table, &block, "accept", "*/*");
+    if (fz_pick(3) == 0)
+        fz_hpack_put(&h->table, &block, "priority", "u=1, i");
+    if (name != NULL)
+        fz_hpack_put(&h->table, &block, name, value);
+    fz_h2_block(h, &block, id, ends);
+    str_free(&block);
+    return id;
+}
+
+/* What is allowed, and changes no answer. */
+static void fz_h2_harmless(fz_h2 *h)
+{
+    static const char *const rows[] = {
+        "6:0:0:0102030405060708", "6:1:0:0102030405060708", "4:0:0:",
+        "4:0:0:000100000000", "4:0:0:000100001000", "4:0:0:000400004000",
+        "4:0:0:000400010000", "4:0:0:00040000ffff", "4:0:0:abcd12345678",
+        "4:1:0:", "8:0:0:00000100", "2:0:7b:0000000010", "99:ff:0:0102",
+        "99:ff:1:", "10:0:0:00000001753d37", "10:0:0:00000063753d31",
+        "7:0:0:0000000000000000"
+    };
+
+    h2_frames(&h->out, rows[fz_pick(EMPM__COUNT(rows))]);
+}
+
+/* What ends the connection; %x is a stream that has not been opened. */
+static void fz_h2_fatal(fz_h2 *h)
+{
+    static const struct { const char *frames; int code; } rows[] = {
+        { "0:0:0:61", 1 }, { "1:5:0:82", 1 }, { "2:0:0:0000000000", 1 },
+        { "3:0:0:00000000", 1 }, { "4:0:1:", 1 }, { "4:1:0:00", 6 },
+        { "4:0:0:0001", 6 }, { "4:0:0:000200000002", 1 },
+        { "4:0:0:000480000000", 3 }, { "4:0:0:000500000001", 1 },
+        { "5:4:1:00000002", 1 }, { "6:0:1:0000000000000000", 1 },
+        { "6:0:0:00", 6 }, { "7:0:0:00", 6 }, { "8:0:0:00000000", 1 },
+        { "8:0:0:0000", 6 }, { "8:0:0:7fffffff", 3 }, { "9:4:1:84", 1 },
+        { "10:0:0:00000000753d31", 1 }, { "1:5:2:82", 1 },
+        { "1:5:%x:ff", 9 }, { "1:5:%x:80", 9 }, { "1:5:%x:8220", 9 },
+        { "1:5:%x:ffff7f", 9 }, { "1:1:%x:82 6:0:0:0000000000000000", 1 },
+        { "1:1:%x:82 9:4:7f:84", 1 }, { "0:1:%x:61", 1 },
+        { "3:0:%x:00000008", 1 }, { "8:0:%x:00000001", 1 },
+        { "1:d:%x:ff82", 1 }, { "4:0:0:*4002.", 6 },
+        { "1:1:%x: 9:0:%x: 9:0:%x: 9:0:%x: 9:0:%x: 9:0:%x: 9:0:%x: 9:0:%x: "
+          "9:0:%x: 9:0:%x:", 11 }
+    };
+    const unsigned i = fz_pick(EMPM__COUNT(rows));
+    const unsigned n = (unsigned)h->next;
+    char text[200];
+
+#if defined(__GNUC__)
+#  pragma GCC diagnostic push
+#  pragma GCC diagnostic ignored "-Wformat-nonliteral"
+#endif
+    snprintf(text, sizeof text, rows[i].frames, n, n, n, n, n, n, n, n, n, n);
+#if defined(__GNUC__)
+#  pragma GCC diagnostic pop
+#endif
+    h2_frames(&h->out, text);
+    h->code = rows[i].code;
+}
+
+/* What ends a stream by a fault of its client's: it is not used again. */
+static void fz_h2_fault(fz_h2 *h)
+{
+    static const struct { const char *name, *value; } rows[] = {
+        { "X-Upper", "a" }, { "connection", "close" }, { ":path", "/" },
+        { ":what", "" }, { "te", "gzip" }, { "a b", "c" }, { "x", " y" },
+        { "content-length", "7" }, { "transfer-encoding", "chunked" }
+    };
+    const unsigned i = fz_pick(EMPM__COUNT(rows) + 3);
+    char text[60];
+    uint32_t id;
+
+    if (h->faults++ > 5)               /* more of them in a row are a flood */
+        return;
+    if (i < EMPM__COUNT(rows)) {
+        fz_h2_open(h, "GET", "/hello", rows[i].name, rows[i].value, 1);
+        return;
+    }
+    id = fz_h2_open(h, "POST", "/echo", "content-length", "3", 0);
+    snprintf(text, sizeof text, i == EMPM__COUNT(rows)
+                 ? "0:1:%x:6162" : i == EMPM__COUNT(rows) + 1
+                 ? "8:0:%x:00000000" : "3:0:%x:00000008", (unsigned)id);
+    h2_frames(&h->out, text);
+}
+
+/* A request that is whole at once, or one more piece of an upload. */
+static void fz_h2_request(fz_h2 *h)
+{
+    const unsigned line = fz_pick(EMPM__COUNT(fz_lines)), k =
+        fz_pick(FZ_UPLOADS);
+    char body[200];
+    uint32_t id = h->upload[k];
+
+    if (id == 0 && fz_pick(2)) {
+        const int ok = *fz_lines[line].target == '/';
+        id = fz_h2_open(h, fz_lines[line].method, fz_lines[line].target, NULL,
+                        NULL, 1);
+        h->status[id / 2] = ok ? fz_lines[line].status : 0;
+        h->faults += !ok;
+    } else if (id == 0) {
+        h->upload[k] = fz_h2_open(h, "POST", fz_pick(2) ? "/echo" : "/piped",
+                                  NULL, NULL, 0);
+    } else {
+        const int ends = fz_pick(2) != 0;
+        memset(body, 'b', sizeof body);
+        fz_h2_padded(h, EMPM__H2_DATA, ends ? EMPM__H2_END_STREAM : 0u, id,
+                     body, fz_pick(sizeof body));
+        if (ends) {
+            h->status[id / 2] = 200;
+            h->upload[k] = 0;
+        }
+    }
+}
+
+/* What has come of it. */
+typedef struct fz_h2_seen {
+    int code;                       /* of GOAWAY; -1: there was none */
+    int status[FZ_STREAMS], ended[FZ_STREAMS];
+} fz_h2_seen;
+
+/* A head of stream `id`: an interim one, the head, or trailers. */
+static void fz_h2_see_head(fz_h2_seen *seen, uint32_t id, int ends,
+                           const str *lines)
+{
+    const int has = strncmp(lines->p, ":status: ", 9) == 0;
+    const int status = has ? (int)strtol(lines->p + 9, NULL, 10) : 0;
+    int *is = &seen->status[id / 2];
+
+    if (*is < 200 ? status < 100 || status > 599 : has || !ends)
+        fz_fault("a head that cannot be: %.60s", lines->p);
+    if (*is < 200)
+        *is = status;
+    if (ends && *is < 200)
+        fz_fault("stream %u ends without an answer", id);
+}
+
+/* Reads all that the server has sent as a client does that trusts nobody. */
+static void fz_h2_see(const str *in, int cut, fz_h2_seen *seen)
+{
+    static char scratch[16384];
+    const unsigned char *p = (const unsigned char *)in->p, *end = p + in->n;
+    empm__hpack table;
+    str lines = STR_EMPTY;
+    int frames = 0;
+
+    memset(seen, 0, sizeof *seen);
+    seen->code = -1;
+    empm__hpack_init(&table);
+    while (end - p >= EMPM__H2_FRAME_HEAD && fz_faults == 0) {
+        empm__h2_frame f;
+        uint32_t k;
+        empm__h2_frame_read(&f, p);
+        p += EMPM__H2_FRAME_HEAD;
+        if ((size_t)(end - p) < f.length) {
+            p -= EMPM__H2_FRAME_HEAD;
+            break;
+        }
+        k = f.stream / 2;
+        if (empm__h2_frame_judge(&f) != 0 || f.type > EMPM__H2_WINDOW_UPDATE ||
+            f.type == EMPM__H2_PRIORITY ||
+            (frames++ == 0) != (f.type == EMPM__H2_SETTINGS && !f.flags) ||
+            (f.stream != 0 && !(f.stream & 1)))
+            fz_fault("frame %d of type %u, flags %u, stream %u, %u bytes",
+                     frames, f.type, f.flags, f.stream, f.length);
+        else if (f.type == EMPM__H2_GOAWAY)
+            seen->code = p[7];
+        else if (k < FZ_STREAMS && f.stream != 0 &&
+                 (f.type == EMPM__H2_DATA || f.type == EMPM__H2_HEADERS)) {
+            const int ends = (f.flags & EMPM__H2_END_STREAM) != 0;
+            if (seen->ended[k] ||
+                (f.type == EMPM__H2_DATA && seen->status[k] < 200))
+                fz_fault("frame of type %u on stream %u out of order", f.type,
+                         f.stream);
+            if (f.type == EMPM__H2_HEADERS) {
+                lines.n = 0;
+                if (empm__hpack_decode(&table, p, f.length, scratch,
+                                       sizeof scratch, hpack_line,
+                                       &lines) != EMPM_OK ||
+                    !(f.flags & EMPM__H2_END_HEADERS))
+                    fz_fault("a head that no decoder takes");
+                str_add(&lines, "", 0);
+                fz_h2_see_head(seen, f.stream, ends, &lines);
+            }
+            seen->ended[k] = ends;
+        } else if (k < FZ_STREAMS && f.type == EMPM__H2_RST_STREAM)
+            seen->ended[k] = 2;
+        p += f.length;
+    }
+    if (p != end && !cut)
+        fz_fault("a frame is cut");
+    empm__hpack_free(&table);
+    str_free(&lines);
+}
+
+/* Records of streams that are not back. */
+static uint32_t fz_h2_lost(void)
+{
+    const empm__slab *sl = &fz_engine->slab;
+    uint32_t n = sl->streams_made, i;
+
+    for (i = sl->streams_free; i != EMPM__NIL; n--)
+        i = empm__slab_conn(sl, i)->queue_next;
+    return n;
+}
+
+/* One connection with these bytes, in pieces of `step`. `wild`: its client may
+ * be slow, and handlers do anything. */
+static void fz_h2_converse(const str *out, size_t step, int wild,
+                           fz_h2_seen *seen)
+{
+    fz_link l;
+    int i, cut = 0;
+
+    fz_open(&l, FZ_PLAIN, wild && fz_pick(2) ? 4608 : 0);
+    fz_send(&l, out->p, out->n, step, !wild || fz_pick(2));
+    for (i = 0; wild && i < 12 && fz_alive(&l) && !cut; i++)
+        switch (fz_pick(6)) {
+        case 0: fz_poke(&l, EMPM__READY_IN);    break;
+        case 1: fz_poke(&l, EMPM__READY_OUT);   break;
+        case 2: fz_read(&l, fz_pick(256) * 64); break;
+        case 3: fz_read(&l, (size_t)-1);        break;
+        case 4:
+            if (fz.ticket != 0)
+                empm_resume(fz_fixture.s, fz.ticket);
+            fz_poke(&l, 0);
+            break;
+        case 5:                         /* it leaves */
+            if ((cut = fz_pick(3) == 0) != 0) {
+                close(l.fd);
+                l.fd = -1;
+            }
+            break;
+        }
+    fz_settle(&l);
+    for (i = 0; wild && i < 20 && !cut; i++) {
+        if (fz.ticket != 0)
+            empm_resume(fz_fixture.s, fz.ticket);
+        fz_settle(&l);
+    }
+    fz_h2_see(&l.in, cut, seen);
+    fz_close(&l);
+    for (i = 0; i < 4; i++)
+        fz_turn();
+    if (fz_h2_lost() != 0)
+        fz_fault("%u streams are not given back", fz_h2_lost());
+    str_free(&l.in);
+}
+
+/* What the model says must come, however its bytes are cut. */
+static void fz_h2_model(fz_h2 *h)
+{
+    size_t steps[3];
+    int how, i;
+
+    while (fz_left != 0 && h->code == 0 && h->next < 2 * FZ_STREAMS - 4) {
+        const unsigned kind = fz_pick(24);
+        if (kind == 0)
+            fz_h2_fatal(h);
+        else if (kind < 3)
+            fz_h2_fault(h);
+        else if (kind < 10)
+            fz_h2_harmless(h);
+        else
+            fz_h2_request(h);
+    }
+    steps[0] = 0;
+    steps[1] = h->out.n < 300 ? 1 : 4 + fz_pick(40);
+    steps[2] = 8 + fz_pick(250);
+    for (how = 0; how < 3 && fz_faults == 0; how++) {
+        fz_h2_seen seen;
+        fz_h2_converse(&h->out, steps[how], 0, &seen);
+        if (seen.code != (h->code != 0 ? h->code : -1))
+            fz_fault("GOAWAY has %d, not %d, in pieces of %lu", seen.code,
+                     h->code, (unsigned long)steps[how]);
+        for (i = 0; h->code == 0 && i < FZ_STREAMS; i++)
+            if (h->status[i] != 0 && seen.status[i] != h->status[i])
+                fz_fault("stream %d is answered %d, not %d, in pieces of %lu",
+                         2 * i + 1, seen.status[i], h->status[i],
+                         (unsigned long)steps[how]);
+    }
+}
+
+/* Frames that no model follows: pieces of the language, and noise. Handlers
+ * use the half of the choices that is left. */
+static void fz_h2_noise(fz_h2 *h)
+{
+    static const char *const words[] = {
+        "1:5:%x:" H2_HELLO, "1:4:%x:" H2_ECHO, "0:1:%x:6162", "0:0:%x:*40.",
+        "3:0:%x:00000008", "8:0:%x:00000001", "8:0:%x:7fffffff",
+        "8:0:0:00100000", "4:0:0:000400000000", "4:0:0:00047fffffff",
+        "4:0:0:000100000000", "4:0:0:000500100000", "6:0:0:0102030405060708",
+        "1:1:%x:8286", "9:4:%x:0406" "2f68656c6c6f010168", "9:0:%x:84",
+        "10:0:0:000000%x753d31", "2:0:%x:0000000110", "1:5:%x:828604062f6170"
+        "692f30010168", "1:5:%x:828604062f6170692f31010168",
+        "1:4:%x:838604062f6170692f32010168", "1:5:%x:828604062f6170692f33"
+        "010168", "1:5:%x:828604062f6170692f30010168", "0:9:%x:02610000",
+        "1:5:%x:848604062f6170692f31010168", "7:0:0:0000000000000000", "6:1:0:"
+        "6576656e746d706d"
+    };
+    const size_t keep = fz_left / 2;
+    uint32_t id = 1;
+    fz_h2_seen seen;
+    char text[100];
+
+    while (fz_left > keep) {
+        const unsigned word = fz_byte();
+        if (word < 200) {
+            if (fz_pick(3) != 0)
+                id += 2;
+#if defined(__GNUC__)
+#  pragma GCC diagnostic push
+#  pragma GCC diagnostic ignored "-Wformat-nonliteral"
+#endif
+            snprintf(text, sizeof text, words[word % EMPM__COUNT(words)],
+                     (unsigned)(fz_pick(4) == 0 && id > 6 ? id - 6 : id));
+#if defined(__GNUC__)
+#  pragma GCC diagnostic pop
+#endif
+            h2_frames(&h->out, text);
+        } else if (word < 240) {       /* a frame of any kind */
+            char payload[16];
+            const size_t n = fz_pick(sizeof payload);
+            size_t i;
+            for (i = 0; i < n; i++)
+                payload[i] = (char)fz_byte();
+            fz_h2_frame(h, fz_pick(11), fz_byte(), fz_pick(3) ? id : 0,
+                        payload, n);
+        } else {
+            text[0] = (char)fz_byte();
+            str_add(&h->out, text, 1);
+        }
+    }
+    fz_h2_converse(&h->out, fz_pick(2) ? 0 : 1 + fz_pick(40), 1, &seen);
+}
+
+/* The frames of a client, sent whole, in single bytes and in pieces. Nothing
+ * may be lost, what comes must be HTTP/2, and it must be the same each time. */
+static int fuzz_h2(const uint8_t *data, size_t size)
+{
+    fz_h2 h;
+    uint32_t quick, k;
+    int i;
+
+    fz_up();
+    fz_data = data;
+    fz_left = size;
+    memset(&h, 0, sizeof h);
+    h.next = 1;
+    h.table.max = EMPM__HPACK_TABLE;
+    fz.waits = fz.defers = fz.deferred = 0;
+    fz.ticket = 0;
+    memset(fz.wait, 0, sizeof fz.wait);
+    for (i = 0; i < FZ_REQUESTS; i++) {
+        str_free(&fz.req[i].body);
+        memset(&fz.req[i], 0, sizeof fz.req[i]);
+        fz.req[i].declared = -1;
+    }
+    quick = fz_pick(2) ? EMPM__QUICK : 0;      /* in place, or by the queue */
+    for (k = 0; k < fz_fixture.s->routes.n; k++)
+        fz_fixture.s->routes.list[k].quick = quick;
+    str_addf(&h.out, "%s", H2_PREFACE);
+    h2_frames(&h.out, "4:0:0: 4:1:0:");
+    fz.shared = 1;
+    if (fz_pick(3) != 0)
+        fz_h2_model(&h);
+    else
+        fz_h2_noise(&h);
+    fz.shared = 0;
+    for (i = 0; i < fz.waits; i++)
+        if (fz.wait[i].calls != fz.wait[i].entered)
+            fz_fault("suspension %d was entered %d times, its function called "
+                     "%d times", i, fz.wait[i].entered, fz.wait[i].calls);
+    if (fz.defers != fz.deferred)
+        fz_fault("%d of %d deferred calls", fz.deferred, fz.defers);
+    for (k = 0; fz_faults != 0 && k < h.out.n; k++)
+        printf("%s%02x%s", k == 0 ? "--- sent " : "",
+               (unsigned char)h.out.p[k], k + 1 == h.out.n ? "\n" : "");
+    fz_hpack_evict(&h.table, 0);
+    str_free(&h.out);
+    return 0;
+}
+
+#endif /* EVENTMPM_NO_HTTP2 */
+
 /* --- the table, and the two drivers
  * ------------------------------------------ */
 
@@ -47160,6 +48041,10 @@ static const struct fz_target {
 #endif
 #ifndef EVENTMPM_NO_WEBSOCKET
     { "ws",    "frames, whole and in pieces, against a model",     fuzz_ws },
+#endif
+#ifndef EVENTMPM_NO_HTTP2
+    { "hpack", "blocks of fields, cut anywhere, with a table",    fuzz_hpack },
+    { "h2",    "frames, whole, in bytes and in pieces",           fuzz_h2 },
 #endif
     { "oom",   "each allocation of a connection fails",            fuzz_oom },
 #ifdef EVENTMPM_TLS_BEARSSL
