@@ -34230,14 +34230,16 @@ static void h2_send(client *c, uint32_t id, const char *method,
     str_free(&out);
 }
 
-/* Reads until the answer of stream `id` has ended, and gives credit for all
- * that comes. Others' frames are dropped. Returns its status; 0: none. */
-static int h2_await(client *c, uint32_t id, h2_answer *a)
+/* Reads until the answer of stream `id` has ended, or `n` bytes of it are here,
+ * and gives credit for all that comes. Others' frames are dropped. Returns its
+ * status; 0: none. */
+static int h2_await_some(client *c, uint32_t id, h2_answer *a, size_t n)
 {
     unsigned char head[EMPM__H2_FRAME_HEAD], payload[16384];
     empm__h2_frame f;
 
-    while (!a->ended && a->reset == 0 && h2_take(c, head, sizeof head)) {
+    while (!a->ended && a->reset == 0 && a->body.n < n &&
+           h2_take(c, head, sizeof head)) {
         empm__h2_frame_read(&f, head);
         if (f.length > sizeof payload || !h2_take(c, payload, f.length))
             break;
@@ -34273,6 +34275,11 @@ static int h2_await(client *c, uint32_t id, h2_answer *a)
     }
     str_add(&a->body, "", 0);
     return a->status;
+}
+
+static int h2_await(client *c, uint32_t id, h2_answer *a)
+{
+    return h2_await_some(c, id, a, (size_t)-1);
 }
 
 /* A handler sees no difference: each answers as it does over HTTP/1.1. All are
@@ -34432,6 +34439,170 @@ SERVED(h2, windows, "Protocols h2c; ThreadsPerChild 1; " LONG_TIMES)
     h2_listen(c, what, sizeof what, "E1");
     CHECK_STR(what, "D1:15 E1 ");
     str_free(&out);
+}
+
+/* Writes a line, flushes, and goes on when the client has said that it is
+ * there; `again`: flushes until then. */
+static int h_h2_steps(empm_request *req, void *user)
+{
+    const long n = query_long(req, "n", 5), again = query_long(req, "again", 0);
+    const uint64_t end = now_ms() + PATIENCE;
+    int i;
+
+    (void)user;
+    for (i = 0; i < n; i++) {
+        empm_printf(req, "step\n");
+        empm_flush(req);
+        while (get_int(&shm->hits) <= i && now_ms() < end) {
+            nap(1);
+            if (again)
+                empm_flush(req);
+        }
+        if (get_int(&shm->hits) <= i)
+            return EMPM_OK;
+    }
+    set_int(&shm->cleanups, 1);
+    return EMPM_OK;
+}
+
+/* Writes n bytes, never further ahead of what the client says than 300,000. */
+static int h_h2_much(empm_request *req, void *user)
+{
+    static const char piece[10000];
+    const long n = query_long(req, "n", 0);
+    const uint64_t end = now_ms() + PATIENCE;
+    long at;
+
+    (void)user;
+    for (at = 0; at < n; at += (long)sizeof piece) {
+        if (empm_write(req, piece, sizeof piece) != EMPM_OK)
+            return 500;
+        while (at - get_int(&shm->hits) > 300000 && now_ms() < end) {
+            empm_flush(req);
+            nap(1);
+        }
+    }
+    set_int(&shm->cleanups, 1);
+    return EMPM_OK;
+}
+
+static const empm_route h2_routes[] = {
+    EMPM_ROUTE("GET /much", h_h2_much, NULL),
+    EMPM_ROUTE("GET /steps", h_h2_steps, NULL),
+    EMPM_ROUTE("GET /hello", h_hello, NULL),
+    EMPM_ROUTE("GET /gate", h_gate, NULL),
+    EMPM_ROUTES_END
+};
+
+/* What a handler flushes leaves while it runs: if there is another worker, with
+ * one call; if there is none, this one sends it, answers a PING that has come,
+ * and takes the credit that the client gives. */
+static void check_h2_steps(client *c, int again)
+{
+    char what[4000], text[80];
+    str out = STR_EMPTY;
+    int i, pings = 0;
+
+    snprintf(text, sizeof text, "/steps?n=5&again=%d", again);
+    h2_begin(c, "");
+    h2_send(c, 1, "GET", text, NULL, 0);
+    h2_listen(c, what, sizeof what, "H1");
+    for (i = 0; i < 5; i++) {
+        context("again %d, step %d", again, i);
+        do {
+            h2_listen(c, what, sizeof what, "D1");
+            pings += strchr(what, 'P') != NULL;
+        } while (*what != '\0' && strchr("P", what[strlen(what) - 1]));
+        CHECK(strstr(what, "D1:5 ") != NULL);
+        CHECK_INT(get_int(&shm->cleanups), 0);
+        h2_frames(&out, "8:0:0:00000005 6:0:0:7a00000000000000");
+        cl_send(c, out.p, out.n);
+        out.n = 0;
+        set_int(&shm->hits, i + 1);
+    }
+    no_context();
+    do {
+        h2_listen(c, what, sizeof what, "E1");
+        pings += strchr(what, 'P') != NULL;
+    } while (strchr(what, 'E') == NULL && strchr(what, 'X') == NULL);
+    CHECK_INT(get_int(&shm->cleanups), 1);
+    CHECK_IN(pings, 4, 5);
+    str_free(&out);
+}
+
+SERVED_WITH(h2, a_flush_leaves_while_the_handler_runs, T_LIVE,
+            fx_init(f); f->cfg.routes = h2_routes,
+            "Protocols h2c; ThreadsPerChild 3; " LONG_TIMES)
+{
+    check_h2_steps(c, 0);
+}
+
+SERVED_WITH(h2, a_flush_needs_no_other_worker, T_LIVE,
+            fx_init(f); f->cfg.routes = h2_routes,
+            "Protocols h2c; ThreadsPerChild 1; " LONG_TIMES)
+{
+    check_h2_steps(c, 1);
+}
+
+/* As over HTTP/1.1: what a handler writes leaves while it runs, as the client's
+ * windows allow, and does not wait in the overflow for its end. */
+static void check_h2_long(client *c)
+{
+    str target = STR_EMPTY;
+    h2_answer a;
+    int i;
+
+    memset(&a, 0, sizeof a);
+    str_addf(&target, "/script?h=defer,write.1500000");
+    for (i = 0; i < 60; i++)
+        str_addf(&target, ",flush,nap.10");
+    str_addf(&target, ",nap.1500");
+    h2_begin(c, "");
+    h2_send(c, 1, "GET", target.p, NULL, 0);
+    h2_await_some(c, 1, &a, 1500000);
+    CHECK_INT(a.body.n, 1500000);
+    CHECK_INT(get_int(&shm->cleanups), 0);   /* the handler runs */
+    CHECK_INT(h2_await(c, 1, &a), 200);
+    CHECK_INT(a.body.n, 1500000);
+    h2_answer_free(&a);
+    str_free(&target);
+}
+
+SERVED(h2, a_handler_sends_while_it_runs,
+       "Protocols h2c; ThreadsPerChild 2; " LONG_TIMES)
+{
+    check_h2_long(c);
+}
+
+SERVED(h2, a_handler_sends_alone,
+       "Protocols h2c; ThreadsPerChild 1; " LONG_TIMES)
+{
+    check_h2_long(c);
+}
+
+/* ... however much it is: of 30 MB never more than the overflow takes waits. */
+SERVED_WITH(h2, a_long_answer_does_not_pile_up, T_LIVE,
+            fx_init(f); f->cfg.routes = h2_routes,
+            "Protocols h2c; ThreadsPerChild 2; LimitResponseSpool 400000; "
+            LONG_TIMES)
+{
+    h2_answer a;
+    size_t n = 0;
+
+    memset(&a, 0, sizeof a);
+    h2_begin(c, "4:0:0:000400200000 8:0:0:00200000");
+    h2_send(c, 1, "GET", "/much?n=30000000", NULL, 0);
+    while (n < 30000000) {
+        h2_await_some(c, 1, &a, n + 100000);
+        if (!CHECK(a.body.n > n && a.reset == 0))
+            break;
+        n = a.body.n;
+        set_int(&shm->hits, (int)n);
+    }
+    CHECK_INT(h2_await(c, 1, &a), 200);
+    CHECK_INT(a.body.n, 30000000);
+    CHECK_INT(get_int(&shm->cleanups), 1);
+    h2_answer_free(&a);
 }
 
 /* What costs us more than it costs a client ends the connection. */
