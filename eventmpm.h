@@ -405,10 +405,10 @@
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
  *   EVENTMPM_NO_FASTCGI      2540 lines 27000 bytes FastCGI back ends: PHP
- *   EVENTMPM_NO_HTTP2        3200 lines 24200 bytes HTTP/2
+ *   EVENTMPM_NO_HTTP2        4230 lines 31400 bytes HTTP/2
  *   EVENTMPM_NO_FORMS         830 lines  6200 bytes uploads, multipart forms
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
- *   EVENTMPM_NO_WEBSOCKET    3190 lines 20400 bytes WebSocket, empm_upgrade()
+ *   EVENTMPM_NO_WEBSOCKET    3190 lines 24600 bytes WebSocket, empm_upgrade()
  *   EVENTMPM_NO_ANSWERS       810 lines  8400 bytes JSON, HTML, redirects,
  *                                                   cookies, empm_accepts()
  *   EVENTMPM_NO_STORE         900 lines  2900 bytes the shared store
@@ -39980,7 +39980,7 @@ static empm__page *empm__h2_pipe_take_locked(empm__h2_pipe *pipe, size_t most)
  * ------------------------------------------------------------------------- */
 
 #define EMPM__F_LISTED EMPM__F_PROXIED     /* of a stream */
-#define EMPM__F_HELD   EMPM__F_OUT_ARMED   /* ... as its slot has it */
+#define EMPM__F_HELD   EMPM__F_RESET       /* ... as its slot has it */
 
 enum {                                 /* of a slot */
     EMPM__H2_HELD = 1, EMPM__H2_READY = 2,     /* a step of it may run */
@@ -40046,8 +40046,6 @@ typedef struct empm__h2 {              /* owner: the connection's */
     uint32_t        moved;             /* bytes of bodies that have not earned
                                           anything so far */
     uint32_t        budget_ms;         /* when it has been filled */
-    uint32_t        place_ms;          /* the wheel looks then, or before */
-    uint32_t        released_ms;       /* ... if the last release was one */
     uint32_t        drain_ms;          /* the second GOAWAY is due; or NEVER */
     uint32_t        opened_ms;         /* SETTINGS and their ACK are due */
     uint32_t        frame_ms;          /* the rest of a frame is; or NEVER */
@@ -40067,6 +40065,7 @@ typedef struct empm__h2 {              /* owner: the connection's */
     uint8_t         news;              /* there are some for links */
     uint8_t         reading;           /* frames are dealt with */
     uint8_t         left;              /* `rest` has whole frames */
+    uint8_t         haste;             /* the wheel may look too late */
 } empm__h2;
 
 static empm__h2 *empm__h2_of(const empm__conn *c)
@@ -40366,8 +40365,8 @@ static void empm__h2_stream_wait(empm__worker *w, empm__h2_slot *slot)
 {
     const uint32_t mine = w->index, i = slot->record;
     empm__conn *c = slot->c;
-    empm__wait wait = { 0, EMPM__NEVER, 0, 0, 1, EMPM__NIL };
-    enum empm__state next;
+    empm__wait wait = { 0, EMPM__NEVER, 0, 1, 0, EMPM__NIL };
+    enum empm__state next;             /* posted: it is not on the wheel yet */
     w->index = i;
     empm__request_of(c)->w = w;
     next = empm__do_suspended(w, c, &wait);
@@ -40959,7 +40958,7 @@ static const empm__protocol empm__h2_link_protocol = {
     { NULL, NULL, NULL, NULL, NULL, NULL, NULL, empm__h2_link_step,
       empm__h2_link_linger, NULL },
     empm__link_taken, empm__link_cut, empm__link_retire, NULL, NULL, NULL, NULL,
-    empm__h2_stream_given
+    empm__h2_stream_given, NULL
 };
 #define EMPM__H2_LINK_PROTOCOL empm__h2_link_protocol
 
@@ -40975,6 +40974,7 @@ static int empm__h2_tunnel_begin(empm__worker *w, empm__h2_slot *slot)
     enum empm__state next;
     w->index = slot->record;
     req->w = w;
+    slot->way = NULL;                  /* it is the request's */
     empm__request_log_line(req, 0);
     next = w->s->switch_to(req, 1);
     if (next == EMPM__UPGRADED) {
@@ -40984,7 +40984,7 @@ static int empm__h2_tunnel_begin(empm__worker *w, empm__h2_slot *slot)
         empm__conn_enter(w, c, EMPM__UPGRADED);
         c->flags |= EMPM__F_LISTED;
         slot->flags |= EMPM__H2_LINKED;
-        slot->flags &= (uint8_t)~EMPM__H2_HELD;
+        empm__h2_let(slot);
         slot->h2->linked++;
         empm__queue_push(&w->engine->queue, slot->record);
     }
@@ -41377,7 +41377,7 @@ static int empm__h2_may_send(const empm__h2 *h2, const empm__h2_slot *slot)
 
 /* Chooses whose turn it is: the most urgent one, of several the oldest, or, of
  * those that come bit by bit, the one that has waited longest (RFC 9218 10).
- * `only`: the handler of that one runs, so none may end that is held. */
+ * `only`: the handler of that one runs: no other may end, and links wait. */
 static empm__h2_slot *empm__h2_choose(const empm__h2 *h2,
                                       const empm__h2_slot *only)
 {
@@ -41386,7 +41386,8 @@ static empm__h2_slot *empm__h2_choose(const empm__h2 *h2,
     for (k = 0; k < h2->nslots; k++) {
         empm__h2_slot *s = empm__h2_slot_at(h2, k);
         if (!empm__h2_may_send(h2, s) ||
-            (only != NULL && s != only && (s->flags & EMPM__H2_HELD)))
+            (only != NULL && s != only &&
+             (s->flags & (EMPM__H2_HELD | EMPM__H2_LINKED))))
             continue;
         if (best == NULL || s->urgency < best->urgency ||
             (s->urgency == best->urgency &&
@@ -41427,7 +41428,8 @@ static int empm__h2_make_frames(empm__worker *w, empm__h2 *h2,
             break;
         id = slot->id;
         slot->served = ++h2->served;
-        if (slot == only || !(slot->flags & EMPM__H2_HELD)) {
+        if (slot == only ||
+            !(slot->flags & (EMPM__H2_HELD | EMPM__H2_LINKED))) {
             if (empm__h2_send_next(w, slot) >= 0)
                 continue;
             h2->gone |= !(slot->flags & EMPM__H2_HELD);
@@ -42333,14 +42335,15 @@ static enum empm__flushed empm__h2_flush(empm__worker *w, empm__h2 *h2)
     return r;
 }
 
-/* Arranges what the connection waits for, until `deadline` at the latest. Its
- * place on the wheel is `place_ms` or before, whatever it has tried since: an
- * earlier deadline is posted, also by the second release if the first has
- * failed. */
+/* Arranges what the connection waits for, until `deadline` at the latest. The
+ * wheel may have the deadline of the last release, or of a later one that has
+ * failed. So one that is earlier than that of the last attempt is posted; and
+ * if this attempt fails, so is the next one, whatever its deadline is. */
 static void empm__h2_wait_for(empm__worker *w, empm__h2 *h2, empm__wait *wait,
                               uint32_t deadline)
 {
     empm__conn *c = h2->c;
+    const uint32_t before = empm__load(&c->deadline_ms);
     const int blocked = h2->io.out != NULL && !h2->gone;
     if (h2->gone && !(c->flags & EMPM__F_CLOSED)) {
         empm__conn_close(c);           /* or poll() would tell of it again and
@@ -42359,17 +42362,17 @@ static void empm__h2_wait_for(empm__worker *w, empm__h2 *h2, empm__wait *wait,
         h2->gone = h2->ending = 1;
     wait->deadline_ms = empm__time_earlier(wait->deadline_ms, deadline);
     wait->want |= EMPM__WANT(EMPM__READY_OUTBOX | EMPM__READY_STOP);
-    wait->post = empm__time_until(deadline, h2->place_ms) < 0;
-    h2->released_ms = deadline;
+    h2->haste |= empm__time_earlier(deadline, before) != before;
+    wait->post = h2->haste;
 }
 
 /* A worker has the connection. If it has waited, its last release has been one,
- * and the wheel knows that deadline. */
+ * and has posted what had to be. */
 static void empm__h2_taken(empm__worker *w, empm__conn *c)
 {
     (void)w;
     if (c->why != 0)                   /* out of a wait, not of the queue */
-        empm__h2_of(c)->place_ms = empm__h2_of(c)->released_ms;
+        empm__h2_of(c)->haste = 0;
 }
 
 /* May this frame be dealt with in the middle of a handler? */
@@ -42437,7 +42440,7 @@ static int empm__h2_push(empm__worker *w, empm__h2 *h2,
             turn = empm__h2_read_quietly(w, h2);
     } while (r == EMPM__SENT && !h2->ending && !stuck &&
              (h2->io.out != NULL || empm__h2_choose(h2, only) != NULL));
-    return turn || h2->ending || r == EMPM__TURN_OVER ||
+    return turn || h2->ending || h2->linked > 0 || r == EMPM__TURN_OVER ||
            empm__load(&h2->outbox) != EMPM__NIL;
 }
 
@@ -42449,7 +42452,7 @@ static void empm__h2_visit(empm__worker *w, const empm__h2_slot *slot,
 {
     empm__h2 *h2 = slot->h2;
     empm__conn *c = h2->c;
-    const uint32_t mine = w->index;
+    const uint32_t mine = w->index, until = empm__load(&c->deadline_ms);
     int turn = c->why == 0 ||
                (c->why & (EMPM__READY_TIMEOUT | EMPM__READY_STOP |
                           EMPM__STICKY)) != 0;
@@ -42462,11 +42465,11 @@ static void empm__h2_visit(empm__worker *w, const empm__h2_slot *slot,
         if ((c->why & EMPM__READY_IN) || empm__conn_noted(c, EMPM__READY_IN))
             c->flags &= (uint8_t)~EMPM__F_DRAINED;
         turn |= empm__h2_push(w, h2, slot) || k == EMPM__H2_VISITS ||
-                empm__time_is_late(h2->place_ms, empm__step_clock(w));
+                empm__time_is_late(until, empm__step_clock(w));
         c->why = 0;
         if (turn)
             break;
-        empm__h2_wait_for(w, h2, &wait, h2->place_ms);
+        empm__h2_wait_for(w, h2, &wait, until);
         if (h2->gone)
             break;
         if (empm__conn_release(w, c, &wait)) {
@@ -43062,8 +43065,7 @@ static int empm__h2_begin(empm__worker *w, empm__conn *c)
     h2->budget = w->cfg->h2_frame_budget;
     h2->budget_ms = w->now_ms;
     h2->idle_ms = h2->frame_ms = h2->drain_ms = h2->bye_ms = EMPM__NEVER;
-    h2->opened_ms = h2->place_ms = h2->released_ms =
-        empm__load(&c->deadline_ms);
+    h2->opened_ms = empm__load(&c->deadline_ms);
     h2->io.spool_fd = -1;
     h2->io.write_deadline = EMPM__NEVER;
     empm__hpack_init(&h2->hpack);

@@ -7346,6 +7346,14 @@ TEST(transport, one_that_does_all_it_may)
  *   FREED_BY_WORKER         STREAMS: the listener frees what it has listed
  *   GONE_NOT_TOLD           STREAMS: suspended streams hear that it is gone
  *   NOT_POSTED              STREAMS: a suspension is posted
+ *   NOT_OUT_OF_QUEUE        STREAMS: a flush takes the connection out of the
+ *                           queue, too
+ *   VISIT_LOOKS_FIRST       STREAMS: a visit clears BOX, then looks
+ *   VISIT_KEEPS             STREAMS: a visit leaves streams that have come back
+ *                           to a turn, which has to come
+ *   HASTE_FORGOTTEN         STREAMS: an earlier deadline is posted, also if the
+ *                           first release with it has failed
+ *   TAKEN_NOT_POSTED        STREAMS: ... by a worker that has taken it itself
  *   RECV_BEFORE_CLEAR       TUNNEL: clear IN, then take out of the pipe
  *   ROOM_BEFORE_CLEAR       TUNNEL: clear OUT, then look for room
  *   TELL_BEFORE_PUT         TUNNEL: put into the pipe, then tell
@@ -7459,6 +7467,15 @@ TEST(transport, one_that_does_all_it_may)
  *   ok   safe -DSTREAMS -DATONCE=1
  *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DREQS=3
  *   ok   safe -DSTREAMS -DQUIET -DRESUMES=1
+ *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DFLUSHES=2
+ *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DFLUSHES=2 -DQUIET
+ *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DFLUSHES=1 -DQUIET -DASKED
+ *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DFLUSHES=1 -DQUIET -DTIMES
+ *   FAIL safe -DSTREAMS -DDUE=0 -DFLUSHES=2 -DQUIET -DMUT_NOT_OUT_OF_QUEUE
+ *   FAIL safe -DSTREAMS -DDUE=0 -DFLUSHES=2 -DQUIET -DMUT_VISIT_LOOKS_FIRST
+ *   FAIL safe -DSTREAMS -DDUE=0 -DFLUSHES=1 -DASKED -DMUT_VISIT_KEEPS
+ *   FAIL safe -DSTREAMS -DDUE=0 -DQUIET -DTIMES -DMUT_HASTE_FORGOTTEN
+ *   FAIL safe -DSTREAMS -DDUE=0 -DQUIET -DTIMES -DMUT_TAKEN_NOT_POSTED
  *   FAIL safe -DSTREAMS -DMUT_DRAIN_THEN_CLEAR
  *   FAIL safe -DSTREAMS -DMUT_KICK_BEFORE_PUSH
  *   FAIL safe -DSTREAMS -DMUT_RELEASE_IGNORES_BOX
@@ -7754,6 +7771,14 @@ init
  * but for the last of these its word says OWNED.  A worker that is done with
  * one puts it into the connection's box, and kicks: takes the connection if it
  * waits, notes BOX if somebody owns it.
+ *
+ * FLUSHES: so many handlers flush, and do not go on before all that was flushed
+ * has left (ASKED: and all requests that have come are open); while the
+ * connection is in the queue they flush again.  A flush puts bytes on the way,
+ * kicks, and visits the connection, which it may take out of the queue, too.
+ *
+ * TIMES: each release has a deadline: 0 sooner than the horizon, 1 the horizon,
+ * 2 far.  The wheel has the place: quiet, it is not behind the deadline.
  * -------------------------------------------------------------------------- */
 #ifndef REQS
 #define REQS 2
@@ -7763,6 +7788,9 @@ init
 #endif
 #ifndef DUE
 #define DUE 1
+#endif
+#ifndef FLUSHES
+#define FLUSHES 0
 #endif
 #undef N
 #define N 2
@@ -7782,6 +7810,14 @@ bool fin, gone;
 bool edge;                          /* in the poller */
 /* the box, by stream: it is done; or it has written and goes on */
 bool box_done[N], box_bytes;
+/* flushed: on the way; and a handler that waits until they have left */
+bool way[N], stays[N];
+byte flushes;
+bool taken_by_listener;
+/* deadlines: where the wheel has it, what the last attempt to release it has
+ * said; it is to be posted, and is */
+byte place = 2, due = 2;
+bool hastes, c_posted, hung;
 /* the streams: bits of their words, their owners */
 bool s_owned[N], s_resume[N], s_gone[N], s_retired[N], s_posted[N];
 byte s_own[N] = FREE;
@@ -7817,11 +7853,41 @@ inline dispatch()
     i = 0
 }
 
+inline c_take()                     /* out of a wait */
+{
+    c_owned = 1; c_in = 0; hastes = 0
+}
+
+/* It gives it back, to wait until `late`; or what it wants has come: `more`. */
+inline c_release(wanted)
+{
+    d_step {
+        hastes = (hastes && !ON(MUT_HASTE_FORGOTTEN)) ||
+                 (ON(TIMES) && late < due);
+        due = (ON(TIMES) -> late : 2);
+        got = due == 0 || (hastes && !ON(MUT_TAKEN_NOT_POSTED));
+        if
+        :: wanted -> more = 1
+        :: else -> c_owned = 0; c_own = NOBODY; more = 0
+        fi
+    }
+    if
+    :: !more && got -> c_posted = 1
+    :: else
+    fi;
+    got = 0
+}
+
+inline choose_late()
+{
+    if :: ON(TIMES) -> late = 0 :: ON(TIMES) -> late = 1 :: late = 2 fi
+}
+
 proctype Worker(byte me)
 {
-    byte x, i; bool got, more; bit g;
+    byte x, i, late; bool got, more; bit g;
 next:
-    x = 0; i = 0; got = 0; more = 0;
+    x = 0; i = 0; got = 0; more = 0; late = 0;
 end:
     q?x;
     if
@@ -7833,7 +7899,60 @@ end:
     if
     :: goto answer
     :: !suspended[x] -> suspended[x] = 1; goto suspend
+    :: flushes < FLUSHES -> flushes++; goto flush
     fi;
+flush:
+    skip; d_step { way[x] = 1; stays[x] = 1 };
+flush_again:
+    skip;
+    d_step {                        /* kick, or out of the queue */
+        if
+        :: !c_owned -> assert(c_own == NOBODY); c_take(); c_own = me; got = 1
+        :: else -> c_box = 1; got = 0
+        fi
+    };
+    IF(!got && !ON(MUT_NOT_OUT_OF_QUEUE),
+        d_step {
+            if
+            :: q??[THE_CONN] -> q??THE_CONN; assert(c_own == QUEUED);
+                c_own = me; got = 1
+            :: else
+            fi
+        });
+    if
+    :: got -> got = 0
+    :: else -> goto stay
+    fi;
+visit:
+    assert(c_own == me);
+    UNLESS(MUT_VISIT_LOOKS_FIRST, c_box = 0;)
+    d_step {                        /* what is on the way leaves; others' too */
+        i = 0;
+        do
+        :: i < N -> IF(way[i], way[i] = 0; stays[i] = 0); i++
+        :: else -> break
+        od;
+        i = 0
+    };
+    WHEN(MUT_VISIT_LOOKS_FIRST, c_box = 0;)
+    c_in = 0;
+    d_step {                        /* for a turn: requests, streams, the end */
+        more = came > opened || fin || gone || box_done[0] || box_done[N - 1];
+        IF(more && ON(MUT_VISIT_KEEPS), more = 0)
+    };
+    IF(more, more = 0; assert(c_own == me); c_own = QUEUED; q!THE_CONN;
+             goto stay);
+    choose_late();
+    c_release(c_in || c_box);
+    IF(more, more = 0; goto visit);
+stay:
+    if
+    :: s_gone[x] || (!stays[0] && !stays[N - 1] &&
+                     (!ON(ASKED) || came == opened)) -> stays[x] = 0
+    :: stays[x] && q??[THE_CONN] && !ON(MUT_NOT_OUT_OF_QUEUE) ->
+        goto flush_again
+    fi;
+    goto answer;
 suspend:
     skip; d_step { box_bytes = 1; listed[x] = 1 };
     d_step {                        /* release */
@@ -7876,19 +7995,24 @@ kick:
                 assert(!c_retired);
                 if
                 :: !c_owned -> assert(c_own == NOBODY);
-                    c_owned = 1; c_in = 0; c_own = me; got = 1
+                    c_take(); c_own = me; got = 1
                 :: else -> c_box = 1; got = 0
                 fi
             fi
         }
     fi;
-    if :: got -> skip :: else -> goto next fi;
+    if :: got -> got = 0 :: else -> goto next fi;
 conn:
     /* empties the box: clear BOX first, then look */
     assert(c_own == me);
     UNLESS(MUT_DRAIN_THEN_CLEAR, c_box = 0;)
     d_step {
         box_bytes = 0;
+        i = 0;
+        do
+        :: i < N -> IF(way[i], way[i] = 0; stays[i] = 0); i++
+        :: else -> break
+        od;
         i = 0;
         do
         :: i < N ->
@@ -7945,15 +8069,14 @@ conn:
         i = 0
     :: else
     fi;
-    skip;
-    d_step {                        /* retire, or release */
-        if
-        :: gone && (refs == 0 || ON(MUT_RETIRE_EARLY)) ->
-            c_retired = 1; c_gen = 1 - c_gen; c_own = FREE; more = 0
-        :: !gone && c_in || (c_box && !ON(MUT_RELEASE_IGNORES_BOX)) -> more = 1
-        :: else -> c_owned = 0; c_own = NOBODY; more = 0
-        fi
-    };
+    if
+    :: d_step { gone && (refs == 0 || ON(MUT_RETIRE_EARLY)) ->
+        c_retired = 1; c_gen = 1 - c_gen; c_own = FREE; c_owned = 1 }
+        goto next
+    :: else
+    fi;
+    choose_late();
+    c_release(!gone && c_in || (c_box && !ON(MUT_RELEASE_IGNORES_BOX)));
     if :: more -> goto conn :: else -> goto next fi
 }
 
@@ -7967,11 +8090,18 @@ end:
             edge = 0;
             if
             :: c_retired
-            :: !c_retired && !c_owned -> c_owned = 1; assert(c_own == NOBODY);
-                c_own = QUEUED; q!THE_CONN
+            :: !c_retired && !c_owned -> c_take(); assert(c_own == NOBODY);
+                place = (place > 1 -> 1 : place);
+                c_own = LISTENER; taken_by_listener = 1
             :: else -> c_in = 1
             fi
         }
+    :: taken_by_listener ->
+        d_step { taken_by_listener = 0; c_own = QUEUED; q!THE_CONN }
+    :: c_posted ->
+        d_step { c_posted = 0; IF(due < place, place = due) }
+    :: atomic { ON(TIMES) && !hung && !c_owned && place < due ->
+                hung = 1; place = due }         /* not late: hung anew */
     :: s_posted[0] || s_posted[N - 1] ->
         d_step { i = (s_posted[0] -> 0 : N - 1); s_posted[i] = 0 };
         d_step {
@@ -8014,6 +8144,8 @@ init
     :: came == REQS && !fin && timeout ->    /* all is quiet */
         atomic { assert(s_own[0] != NOBODY || wheel[0]);
                  assert(!box_bytes && !box_done[0] && !box_done[N - 1]);
+                 assert(!stays[0] && !stays[N - 1]);
+                 assert(c_own != NOBODY || place <= due);
                  fin = 1; edge = 1 }
     :: fin && timeout -> break
     od;
@@ -34401,6 +34533,21 @@ SERVED(h2, a_suspended_stream_is_told,
     h2_send(c, 3, "GET", "/unpark?slot=3", NULL, 0);
     CHECK_INT(h2_await(c, 1, &a), 200);
     CHECK_INT(get_int(&shm->slots[3].why), EMPM_RESUMED);
+    h2_answer_free(&a);
+}
+
+/* The time of a suspended stream ends, also if it is longer than the wheel
+ * looks ahead. */
+SERVED(h2, a_suspension_has_its_time,
+       "Protocols h2c; ThreadsPerChild 1; " LONG_TIMES)
+{
+    h2_answer a;                       /* LingerTimeout is short: 100 ms */
+
+    memset(&a, 0, sizeof a);
+    h2_begin(c, "");
+    h2_send(c, 1, "GET", "/park?slot=1&ms=400", NULL, 0);
+    CHECK_INT(h2_await(c, 1, &a), 200);
+    CHECK_INT(get_int(&shm->slots[1].why), EMPM_TIMEOUT);
     h2_answer_free(&a);
 }
 
