@@ -323,8 +323,7 @@
  *   http/1.1" serves it on plain sockets, too, to clients that begin with it
  *   (a proxy, curl --http2-prior-knowledge). Handlers see no difference. The
  *   requests of a connection run at once, of routes that have been slow as many
- *   as H2SessionWorkers; an answer leaves when its handler returns, or when its
- *   producer has made more. A WebSocket is a stream among the others. It has no
+ *   as H2SessionWorkers. A WebSocket is a stream among the others. It has no
  *   push, and no upgrade from HTTP/1.1.
  *
  * WEBSOCKET  EMPM_WEBSOCKET("GET /chat", &chat, NULL) is a route for them:
@@ -406,10 +405,10 @@
  *   EVENTMPM_NO_ACCESS_LOG   1230 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
  *   EVENTMPM_NO_FASTCGI      2540 lines 27000 bytes FastCGI back ends: PHP
- *   EVENTMPM_NO_HTTP2        3200 lines 24200 bytes HTTP/2
+ *   EVENTMPM_NO_HTTP2        4230 lines 31400 bytes HTTP/2
  *   EVENTMPM_NO_FORMS         830 lines  6200 bytes uploads, multipart forms
  *   EVENTMPM_NO_EVENTS        610 lines  3700 bytes server-sent events
- *   EVENTMPM_NO_WEBSOCKET    3190 lines 20400 bytes WebSocket, empm_upgrade()
+ *   EVENTMPM_NO_WEBSOCKET    3190 lines 24600 bytes WebSocket, empm_upgrade()
  *   EVENTMPM_NO_ANSWERS       810 lines  8400 bytes JSON, HTML, redirects,
  *                                                   cookies, empm_accepts()
  *   EVENTMPM_NO_STORE         900 lines  2900 bytes the shared store
@@ -1478,9 +1477,9 @@ EMPM_API int empm_early_hints(empm_request *req, const char *name,
 EMPM_API int empm_add_trailer(empm_request *req, const char *name,
                               const char *value);
 
-/* Sends the bytes written so far, as many as the socket takes; the rest follows
- * with the next call, a suspension or the handler's end. Never blocks. Over
- * HTTP/2 all of it follows with a suspension or the handler's end. */
+/* Sends the bytes written so far, as many as the socket takes, and over HTTP/2
+ * as many as the client's windows allow; the rest follows with the next call, a
+ * suspension or the handler's end. Never blocks. */
 EMPM_API int empm_flush(empm_request *req);
 
 /* Answers with the file: type from its name (AddType), Last-Modified, ETag
@@ -2462,6 +2461,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix h2-in           h2
  *   prefix h2-open         h2
  *   prefix h2-control      h2
+ *   prefix h2-flush        h2
  *   prefix h2-conn         h2
  *   prefix h2-wing         h2
  *   prefix health          health
@@ -6507,16 +6507,18 @@ static uint32_t empm__queue_pop_locked(empm__queue *q)
     return i;
 }
 
-/* Takes out the oldest job that `may` go, of the first 64 (a bound for the time
- * under the lock). Returns NIL if none may. */
+/* Takes out the oldest job that `may` go, or, if that is NULL, job `which`; of
+ * the first 64 (a bound for the time under the lock). Returns NIL if there is
+ * none. */
 static uint32_t empm__queue_remove_locked(empm__queue *q,
-                                          int (*may)(const empm__conn *))
+                                          int (*may)(const empm__conn *),
+                                          uint32_t which)
 {
     uint32_t i = q->head, before = EMPM__NIL;
     int looks = 64;
     for (; i != EMPM__NIL && looks > 0; looks--) {
         const empm__conn *c = empm__slab_conn(q->slab, i);
-        if (may(c)) {
+        if (may != NULL ? may(c) : i == which) {
             if (before == EMPM__NIL)
                 q->head = c->queue_next;
             else
@@ -6599,6 +6601,28 @@ static void empm__queue_push(empm__queue *q, uint32_t i)
 {
     pthread_mutex_lock(&q->lock);
     empm__queue_push_locked(q, i);
+    empm__queue_settle(q, 1);
+}
+
+/* A worker that has to do with job i, and cannot end its own one now, takes it
+ * out of the queue. Returns 0 if it is not there, or far behind. */
+EMPM__OPTIONAL
+static int empm__queue_take(empm__queue *q, uint32_t i)
+{
+    uint32_t got;
+    pthread_mutex_lock(&q->lock);
+    got = empm__queue_remove_locked(q, NULL, i);
+    empm__queue_publish_locked(q);
+    pthread_mutex_unlock(&q->lock);
+    return got == i;
+}
+
+/* It is the first again. */
+EMPM__OPTIONAL
+static void empm__queue_return(empm__queue *q, uint32_t i)
+{
+    pthread_mutex_lock(&q->lock);
+    empm__queue_return_locked(q, i);
     empm__queue_settle(q, 1);
 }
 
@@ -9347,6 +9371,16 @@ enum empm__flushed {
     EMPM__LATE                    /* blocked, and the client takes too little */
 };
 
+/* All that was in the overflow is sent: it begins anew. */
+static void empm__io_spool_rewind(empm__worker *w, empm__io *io)
+{
+    if (io->spooled == 0 || ftruncate(io->spool_fd, 0) != 0)
+        return;
+    empm__budget_release(&w->engine->pool.spool[EMPM__FOR_ANSWERS],
+                         io->spooled);
+    io->spooled = io->spool_at = io->spool_end = 0;
+}
+
 /* Sends what is ready. A turn does not end while a function of the user's
  * runs, whose worker is taken anyway. */
 static enum empm__flushed empm__io_flush(empm__worker *w, empm__conn *c,
@@ -9371,12 +9405,7 @@ static enum empm__flushed empm__io_flush(empm__worker *w, empm__conn *c,
         empm__bump(&w->score->bytes, (uint64_t)n);
         empm__io_sent(w, io, n);
     }
-    if (io->spooled > 0 && ftruncate(io->spool_fd, 0) == 0) {
-        /* the overflow is drained: begin it anew */
-        empm__budget_release(&w->engine->pool.spool[EMPM__FOR_ANSWERS],
-                             io->spooled);
-        io->spooled = io->spool_at = io->spool_end = 0;
-    }
+    empm__io_spool_rewind(w, io);
     return EMPM__SENT;
 }
 
@@ -10515,7 +10544,8 @@ static void empm__move_give_jobs(empm__engine *e, const empm__batch *b)
     for (; want > 0; want--, n++) {
         pthread_mutex_lock(&q->lock);
         i = empm__move_jobs_wait_locked(q, b->now_us)
-                ? empm__queue_remove_locked(q, empm__move_may) : EMPM__NIL;
+                ? empm__queue_remove_locked(q, empm__move_may, EMPM__NIL)
+                : EMPM__NIL;
         pthread_mutex_unlock(&q->lock);
         if (i == EMPM__NIL)
             break;
@@ -13542,7 +13572,9 @@ typedef enum empm__state empm__step(empm__worker *w, empm__conn *c,
  * hint     writes a head of status 103 with one field, at most EMPM_PAGE_BYTES
  * given    takes over a record whose step says so, or that is CLOSED, which is
  *          not touched any more. Returns a record that is the worker's now, or
- *          EMPM__NIL. NULL: no step of it does */
+ *          EMPM__NIL. NULL: no step of it does
+ * flush    sends what is in the request's io, as empm__io_flush() does. NULL:
+ *          that does it */
 typedef struct empm__protocol {
     const char       *name;        /* as in ALPN, RFC 7301 */
     const char       *version;     /* as log lines show it; NULL: by the head */
@@ -13556,6 +13588,7 @@ typedef struct empm__protocol {
     size_t          (*hint)(char *to, const char *name, size_t n,
                             const char *value, size_t v);
     uint32_t        (*given)(empm__worker *w, empm__conn *c);
+    enum empm__flushed (*flush)(empm_request *req);
 } empm__protocol;
 
 /* The protocol of a record; its table stands behind the steps that it names. */
@@ -13639,7 +13672,10 @@ static void empm__response_fail_room(empm_request *req, int error)
 static enum empm__flushed empm__response_flush(empm_request *req)
 {
     empm__io *io = &req->io;
-    const enum empm__flushed r = empm__io_flush(req->w, req->c, io);
+    const empm__protocol *protocol = empm__protocol_of(req->c);
+    const enum empm__flushed r = protocol->flush != NULL
+                                     ? protocol->flush(req)
+                                     : empm__io_flush(req->w, req->c, io);
     if (r == EMPM__CUT && io->fault != 0)
         empm__response_fail(req, io->fault, io->fault_text);
     else if (r == EMPM__CUT)
@@ -16557,7 +16593,7 @@ static const empm__protocol empm__http1 = {
       NULL, empm__do_linger, NULL },
     empm__http1_taken, empm__http1_cut, empm__http1_retire,
     empm__response_head_write, empm__response_chunk, empm__response_end_chunks,
-    empm__response_hint, NULL
+    empm__response_hint, NULL, NULL
 };
 
 /* Does the picture have this way? From any state there is one to CLOSED. */
@@ -26204,7 +26240,7 @@ static const empm__protocol empm__link_protocol = {
     { NULL, NULL, NULL, NULL, NULL, NULL, NULL, empm__do_upgraded,
       empm__do_linger, NULL },
     empm__link_taken, empm__link_cut, empm__link_retire, NULL, NULL, NULL, NULL,
-    NULL
+    NULL, NULL
 };
 #define EMPM__LINK_PROTOCOL empm__link_protocol
 
@@ -39943,6 +39979,7 @@ static empm__page *empm__h2_pipe_take_locked(empm__h2_pipe *pipe, size_t most)
  *
  *   held     the connection has the stream; every other one is in the queue,
  *            with a worker, or suspended with the listener
+ *   way      what a handler that runs has flushed, until it is framed
  *   outbox   a stack of streams that come back; publish first, kick second
  *   kick     one CAS on the connection's word: waiting, this worker takes it;
  *            owned, OUTBOX is noted, which makes its release fail. So the usual
@@ -39959,6 +39996,7 @@ static empm__page *empm__h2_pipe_take_locked(empm__h2_pipe *pipe, size_t most)
  * ------------------------------------------------------------------------- */
 
 #define EMPM__F_LISTED EMPM__F_PROXIED     /* of a stream */
+#define EMPM__F_HELD   EMPM__F_RESET       /* ... as its slot has it */
 
 enum {                                 /* of a slot */
     EMPM__H2_HELD = 1, EMPM__H2_READY = 2,     /* a step of it may run */
@@ -39969,6 +40007,15 @@ enum {                                 /* of a slot */
     EMPM__H2_DROPS = 64,               /* its body is not wanted */
     EMPM__H2_LINKED = 128              /* a link has it (>>h2-tunnels) */
 };
+
+/* Bytes of an answer on their way to the connection, while its handler runs.
+ * It is memory of the request, made at the first flush. */
+typedef struct empm__h2_way {
+    empm__page     *box;               /* atomic; its worker adds, and the
+                                          connection takes all; latest first */
+    uint32_t        bytes;             /* atomic; added, and not framed yet */
+    empm__io        out;               /* of the connection's owner */
+} empm__h2_way;
 
 /* An open stream. Its record's session is this, so each finds the other. */
 typedef struct empm__h2_slot {         /* owner: the connection's */
@@ -39984,6 +40031,7 @@ typedef struct empm__h2_slot {         /* owner: the connection's */
     uint32_t        served;            /* when it has had a frame last */
     uint32_t        stalled_ms;        /* since when it waits for windows */
     uint8_t         flags, urgency, incremental;
+    empm__h2_way   *way;               /* atomic; its worker; NULL: none */
 } empm__h2_slot;
 
 #define EMPM__H2_SLOTS (EMPM__PAGE_ROOM / sizeof(empm__h2_slot))
@@ -40014,7 +40062,6 @@ typedef struct empm__h2 {              /* owner: the connection's */
     uint32_t        moved;             /* bytes of bodies that have not earned
                                           anything so far */
     uint32_t        budget_ms;         /* when it has been filled */
-    uint32_t        place_ms;          /* the deadline of the last release */
     uint32_t        drain_ms;          /* the second GOAWAY is due; or NEVER */
     uint32_t        opened_ms;         /* SETTINGS and their ACK are due */
     uint32_t        frame_ms;          /* the rest of a frame is; or NEVER */
@@ -40032,6 +40079,9 @@ typedef struct empm__h2 {              /* owner: the connection's */
     uint8_t         gone;              /* ... nor sent */
     uint8_t         away;              /* GOAWAY: 1 the first, 2 the last one */
     uint8_t         news;              /* there are some for links */
+    uint8_t         reading;           /* frames are dealt with */
+    uint8_t         left;              /* `rest` has whole frames */
+    uint8_t         haste;             /* the wheel may look too late */
 } empm__h2;
 
 static empm__h2 *empm__h2_of(const empm__conn *c)
@@ -40112,7 +40162,7 @@ static uint32_t empm__h2_record_borrow(empm__engine *e)
                        __ATOMIC_ACQ_REL);
     empm__store(&c->protocol, (uint8_t)EMPM__H2_STREAM);
     c->state = EMPM__READ_HEAD;
-    c->flags = 0;
+    c->flags = EMPM__F_HELD;
     c->why = 0;
     c->requests = 1;
     c->io = NULL;
@@ -40208,6 +40258,59 @@ static void empm__h2_stream_hup(empm__worker *w, const empm__h2_slot *slot)
         empm__queue_push(&w->engine->queue, slot->record);
 }
 
+/* The connection has the stream from here, or has it no more. The record says
+ * so, too: a worker that runs the stream must not look into the slot. */
+static void empm__h2_hold(empm__h2_slot *slot)
+{
+    slot->flags |= EMPM__H2_HELD;
+    slot->c->flags |= EMPM__F_HELD;
+}
+
+static void empm__h2_let(empm__h2_slot *slot)
+{
+    slot->flags &= (uint8_t)~EMPM__H2_HELD;
+    slot->c->flags &= (uint8_t)~EMPM__F_HELD;
+}
+
+/* Takes what a stream has put on the way, in order. */
+static void empm__h2_unbox(empm__h2_slot *slot)
+{
+    empm__h2_way *way = empm__load_acq(&slot->way);
+    empm__page *p, *list = NULL;
+    if (way == NULL || empm__load(&way->box) == NULL)
+        return;
+    p = __atomic_exchange_n(&way->box, (empm__page *)NULL, __ATOMIC_ACQUIRE);
+    while (p != NULL) {
+        empm__page *next = p->next;
+        p->next = list;
+        list = p;
+        p = next;
+    }
+    while (list != NULL) {
+        p = list;
+        list = p->next;
+        empm__io_link(&way->out, p);
+    }
+}
+
+/* A stream has come back: what is on the way goes before what it has kept. */
+static void empm__h2_unbox_last(empm__h2_slot *slot)
+{
+    empm__io *io, *out = slot->way != NULL ? &slot->way->out : NULL;
+    if (out == NULL || out->out == NULL)
+        return;
+    io = &empm__request_of(slot->c)->io;
+    out->out_last->next = io->out;
+    if (io->out == NULL)
+        io->out_last = out->out_last;
+    io->out = out->out;
+    io->out_left += out->out_left;
+    io->out_bytes += out->out_bytes;
+    io->sent -= out->out_left;         /* it has counted them */
+    memset(out, 0, sizeof *out);
+    empm__store(&slot->way->bytes, 0u);
+}
+
 /* A stream that is held has ended: its line is written, its memory goes back,
  * its record is free. `aborted`: its answer did not reach its end. */
 static void empm__h2_stream_free(empm__worker *w, empm__h2_slot *slot,
@@ -40218,6 +40321,11 @@ static void empm__h2_stream_free(empm__worker *w, empm__h2_slot *slot,
     const uint32_t mine = w->index, i = slot->record;
     empm_request *req = empm__request_of(c);
     w->index = i;
+    if (slot->way != NULL) {
+        empm__h2_unbox(slot);
+        empm__h2_unbox_last(slot);
+        slot->way = NULL;
+    }
     if (req != NULL) {
         req->w = w;
         empm__request_log_line(req, aborted);
@@ -40274,8 +40382,8 @@ static void empm__h2_stream_wait(empm__worker *w, empm__h2_slot *slot)
 {
     const uint32_t mine = w->index, i = slot->record;
     empm__conn *c = slot->c;
-    empm__wait wait = { 0, EMPM__NEVER, 0, 0, 1, EMPM__NIL };
-    enum empm__state next;
+    empm__wait wait = { 0, EMPM__NEVER, 0, 1, 0, EMPM__NIL };
+    enum empm__state next;             /* posted: it is not on the wheel yet */
     w->index = i;
     empm__request_of(c)->w = w;
     next = empm__do_suspended(w, c, &wait);
@@ -40287,9 +40395,11 @@ static void empm__h2_stream_wait(empm__worker *w, empm__h2_slot *slot)
         slot->flags |= EMPM__H2_READY;
     else {
         c->flags |= EMPM__F_LISTED;
-        slot->flags &= (uint8_t)~EMPM__H2_HELD;
-        if (!empm__conn_release(w, c, &wait))
-            slot->flags |= EMPM__H2_HELD | EMPM__H2_READY;
+        empm__h2_let(slot);
+        if (!empm__conn_release(w, c, &wait)) {
+            empm__h2_hold(slot);
+            slot->flags |= EMPM__H2_READY;
+        }
     }
     w->index = mine;
 }
@@ -40562,11 +40672,22 @@ static int empm__h2_take(empm__worker *w, empm__io *io, char *to, size_t n)
     return 0;
 }
 
-/* Is the answer whole, and all of it framed, but for trailers? */
-static int empm__h2_is_last(const empm_request *req)
+/* Where the answer is that can be sent; NULL: its stream has it yet. */
+static empm__io *empm__h2_out(const empm__h2_slot *slot)
 {
-    return req->answer == EMPM__COMPLETE && !req->failed &&
-           req->io.out_left == 0 && req->link == NULL;
+    empm__h2_way *way;
+    if (slot->flags & EMPM__H2_HELD)
+        return &empm__request_of(slot->c)->io;
+    way = empm__load_acq(&slot->way);
+    return way != NULL ? &way->out : NULL;
+}
+
+/* Is the answer whole, and all but `n` bytes of it framed? */
+static int empm__h2_is_last(const empm__h2_slot *slot, int64_t n)
+{
+    const empm_request *req = empm__request_of(slot->c);
+    return (slot->flags & EMPM__H2_HELD) && req->answer == EMPM__COMPLETE &&
+           !req->failed && req->io.out_left == n && req->link == NULL;
 }
 
 static int empm__h2_has_trailers(const empm_request *req)
@@ -40591,21 +40712,22 @@ static void empm__h2_send_block(empm__worker *w, empm__h2_slot *slot, char *at,
 }
 
 /* Sends the next head of the answer. Returns 1, or -1: it has failed. */
-static int empm__h2_send_head(empm__worker *w, empm__h2_slot *slot)
+static int empm__h2_send_head(empm__worker *w, empm__h2_slot *slot,
+                              empm__io *io)
 {
-    empm_request *req = empm__request_of(slot->c);
     char *to = empm__worker_scratch(w);
     uint32_t n;
-    if (to == NULL || empm__h2_take(w, &req->io, to, 2) < 0)
+    if (to == NULL || empm__h2_take(w, io, to, 2) < 0)
         return -1;
     n = empm__hpack_u16((unsigned char *)to);
-    if (empm__h2_take(w, &req->io, to + 2, n & ~EMPM__H2_BLOCK_FINAL) < 0)
+    if (empm__h2_take(w, io, to + 2, n & ~EMPM__H2_BLOCK_FINAL) < 0)
         return -1;
     if (n & EMPM__H2_BLOCK_FINAL)
         slot->flags |= EMPM__H2_HEAD_OUT;
     empm__h2_send_block(w, slot, to + 2, n & ~EMPM__H2_BLOCK_FINAL,
-                        (n & EMPM__H2_BLOCK_FINAL) && empm__h2_is_last(req) &&
-                            !empm__h2_has_trailers(req));
+                        (n & EMPM__H2_BLOCK_FINAL) &&
+                            empm__h2_is_last(slot, 0) &&
+                            !empm__h2_has_trailers(empm__request_of(slot->c)));
     return 1;
 }
 
@@ -40625,13 +40747,12 @@ static void empm__h2_send_end(empm__worker *w, empm__h2_slot *slot)
     empm__h2_send_block(w, slot, (char *)to, (size_t)(at - to), 1);
 }
 
-/* Sends a frame of the body, as long as both windows and `most` allow. Returns
- * 1; 0: they allow none; -1: the answer cannot go on. */
-static int empm__h2_send_data(empm__worker *w, empm__h2_slot *slot)
+/* Sends a frame of the body, as long as both windows allow. Returns 1; 0: they
+ * allow none; -1: the answer cannot go on. */
+static int empm__h2_send_data(empm__worker *w, empm__h2_slot *slot,
+                              empm__io *io)
 {
     empm__h2 *h2 = slot->h2;
-    empm_request *req = empm__request_of(slot->c);
-    empm__io *io = &req->io;
     const int32_t most = slot->window < h2->window ? slot->window : h2->window;
     const char *from;
     unsigned char head[EMPM__H2_FRAME_HEAD];
@@ -40650,8 +40771,8 @@ static int empm__h2_send_data(empm__worker *w, empm__h2_slot *slot)
         if (n < 0)
             return -1;
     }
-    last = req->answer == EMPM__COMPLETE && !req->failed &&
-           io->out_left == n && !empm__h2_has_trailers(req);
+    last = empm__h2_is_last(slot, n) &&
+           !empm__h2_has_trailers(empm__request_of(slot->c));
     empm__h2_frame_write(head, (uint32_t)n, EMPM__H2_DATA,
                          last ? (unsigned)EMPM__H2_END_STREAM : 0u, slot->id);
     r = empm__io_copy(w, &h2->io, (const char *)head, sizeof head);
@@ -40669,6 +40790,25 @@ static int empm__h2_send_data(empm__worker *w, empm__h2_slot *slot)
      * paid for unless it was their window that has made it short */
     empm__h2_earn(w, h2, (uint32_t)n + (n < most ? 2048u : 0u));
     return 1;
+}
+
+/* Sends what may be sent of a stream now: a head, and a frame of its body.
+ * Returns 1; 0: it waits; -1: the answer cannot go on. */
+static int empm__h2_send_next(empm__worker *w, empm__h2_slot *slot)
+{
+    empm__io *io = empm__h2_out(slot);
+    const int64_t before = io->out_left;
+    int r = 0;
+    if (!(slot->flags & EMPM__H2_HEAD_OUT) && io->out != NULL)
+        r = empm__h2_send_head(w, slot, io);
+    if (r >= 0 && (slot->flags & EMPM__H2_HEAD_OUT) && io->out != NULL) {
+        const int sent = empm__h2_send_data(w, slot, io);
+        r = sent < 0 ? -1 : r | sent;
+    }
+    if (!(slot->flags & EMPM__H2_HELD))
+        __atomic_sub_fetch(&slot->way->bytes, (uint32_t)(before - io->out_left),
+                           __ATOMIC_RELAXED);
+    return r;
 }
 
 /* ---------------------------------------------------------------------------
@@ -40835,7 +40975,7 @@ static const empm__protocol empm__h2_link_protocol = {
     { NULL, NULL, NULL, NULL, NULL, NULL, NULL, empm__h2_link_step,
       empm__h2_link_linger, NULL },
     empm__link_taken, empm__link_cut, empm__link_retire, NULL, NULL, NULL, NULL,
-    empm__h2_stream_given
+    empm__h2_stream_given, NULL
 };
 #define EMPM__H2_LINK_PROTOCOL empm__h2_link_protocol
 
@@ -40851,6 +40991,7 @@ static int empm__h2_tunnel_begin(empm__worker *w, empm__h2_slot *slot)
     enum empm__state next;
     w->index = slot->record;
     req->w = w;
+    slot->way = NULL;                  /* it is the request's */
     empm__request_log_line(req, 0);
     next = w->s->switch_to(req, 1);
     if (next == EMPM__UPGRADED) {
@@ -40860,7 +41001,7 @@ static int empm__h2_tunnel_begin(empm__worker *w, empm__h2_slot *slot)
         empm__conn_enter(w, c, EMPM__UPGRADED);
         c->flags |= EMPM__F_LISTED;
         slot->flags |= EMPM__H2_LINKED;
-        slot->flags &= (uint8_t)~EMPM__H2_HELD;
+        empm__h2_let(slot);
         slot->h2->linked++;
         empm__queue_push(&w->engine->queue, slot->record);
     }
@@ -41194,12 +41335,12 @@ static int empm__h2_serve_link(empm__worker *w, empm__h2_slot *slot)
     return 1;
 }
 
-/* Sends what may be sent of a stream now: a head, and a frame of its body.
+/* Sends what may be sent of a stream that is held, and ends it with its answer.
  * Returns 1: something has been sent, or has ended; 0: it waits. */
 static int empm__h2_serve(empm__worker *w, empm__h2_slot *slot)
 {
     empm_request *req;
-    int r = 0;
+    int r;
     if (slot->flags & EMPM__H2_LINKED)
         return empm__h2_serve_link(w, slot);
     req = empm__request_of(slot->c);
@@ -41208,42 +41349,24 @@ static int empm__h2_serve(empm__worker *w, empm__h2_slot *slot)
         empm__h2_reset(w, slot->h2, slot->id, EMPM__H2_INTERNAL_ERROR);
         return 1;
     }
-    if (!(slot->flags & EMPM__H2_HEAD_OUT) && req->io.out != NULL) {
-        if ((r = empm__h2_send_head(w, slot)) < 0) {
-            empm__h2_abort(w, slot);
-            return 1;
-        }
-        if (empm__h2_is_last(req) && (slot->flags & EMPM__H2_HEAD_OUT)) {
-            if (empm__h2_has_trailers(req))
-                empm__h2_send_end(w, slot);
-            empm__h2_finish(w, slot);
-            return 1;
-        }
-        if (req->link != NULL && (slot->flags & EMPM__H2_HEAD_OUT)) {
-            if (empm__h2_tunnel_begin(w, slot) < 0)
-                empm__h2_abort(w, slot);
-            return 1;
-        }
+    if ((r = empm__h2_send_next(w, slot)) < 0) {
+        empm__h2_abort(w, slot);
+        return 1;
     }
-    if ((slot->flags & EMPM__H2_HEAD_OUT) && req->io.out != NULL) {
-        const int sent = empm__h2_send_data(w, slot);
-        if (sent < 0) {
+    if (r > 0 && req->link != NULL && (slot->flags & EMPM__H2_HEAD_OUT)) {
+        if (empm__h2_tunnel_begin(w, slot) < 0)
             empm__h2_abort(w, slot);
-            return 1;
-        }
-        r |= sent;
-        if (sent && empm__h2_is_last(req)) {
-            if (empm__h2_has_trailers(req))
-                empm__h2_send_end(w, slot);
-            empm__h2_finish(w, slot);
-            return 1;
-        }
-    } else if (empm__h2_is_last(req) && slot->c->state == EMPM__WRITE) {
-        empm__h2_send_end(w, slot);    /* a producer that had no more */
+        return 1;
+    }
+    if ((r > 0 || slot->c->state == EMPM__WRITE) &&
+        (slot->flags & EMPM__H2_HEAD_OUT) && empm__h2_is_last(slot, 0)) {
+        /* a producer that has had no more, or trailers */
+        if (r == 0 || empm__h2_has_trailers(req))
+            empm__h2_send_end(w, slot);
         empm__h2_finish(w, slot);
         return 1;
-    } else if (req->failed && req->io.out == NULL &&
-               slot->c->state == EMPM__WRITE) {
+    }
+    if (req->failed && req->io.out == NULL && slot->c->state == EMPM__WRITE) {
         empm__h2_abort(w, slot);
         return 1;
     }
@@ -41258,29 +41381,34 @@ static int empm__h2_serve(empm__worker *w, empm__h2_slot *slot)
 static int empm__h2_may_send(const empm__h2 *h2, const empm__h2_slot *slot)
 {
     const empm_request *req;
+    const empm__io *io;
     if (slot->id != 0 && (slot->flags & EMPM__H2_LINKED))
         return empm__h2_tunnel_may_send(slot);
-    if (slot->id == 0 || (slot->flags & (EMPM__H2_HELD | EMPM__H2_CUT |
-                                         EMPM__H2_READY)) != EMPM__H2_HELD)
+    if (slot->id == 0 || (slot->flags & (EMPM__H2_CUT | EMPM__H2_READY)) ||
+        (io = empm__h2_out(slot)) == NULL)
+        return 0;
+    if (io->out != NULL)
+        return !(slot->flags & EMPM__H2_HEAD_OUT) ||
+               (slot->window > 0 && h2->window > 0);
+    if (!(slot->flags & EMPM__H2_HELD) || slot->c->state != EMPM__WRITE)
         return 0;
     req = empm__request_of(slot->c);
-    if (slot->c->state != EMPM__WRITE && req->io.out == NULL)
-        return 0;
-    if (req->io.out == NULL)
-        return req->failed || empm__h2_is_last(req);
-    return !(slot->flags & EMPM__H2_HEAD_OUT) ||
-           (slot->window > 0 && h2->window > 0);
+    return req->failed || empm__h2_is_last(slot, 0);
 }
 
 /* Chooses whose turn it is: the most urgent one, of several the oldest, or, of
- * those that come bit by bit, the one that has waited longest (RFC 9218 10). */
-static empm__h2_slot *empm__h2_choose(const empm__h2 *h2)
+ * those that come bit by bit, the one that has waited longest (RFC 9218 10).
+ * `only`: the handler of that one runs: no other may end, and links wait. */
+static empm__h2_slot *empm__h2_choose(const empm__h2 *h2,
+                                      const empm__h2_slot *only)
 {
     empm__h2_slot *best = NULL;
     uint32_t k;
     for (k = 0; k < h2->nslots; k++) {
         empm__h2_slot *s = empm__h2_slot_at(h2, k);
-        if (!empm__h2_may_send(h2, s))
+        if (!empm__h2_may_send(h2, s) ||
+            (only != NULL && s != only &&
+             (s->flags & (EMPM__H2_HELD | EMPM__H2_LINKED))))
             continue;
         if (best == NULL || s->urgency < best->urgency ||
             (s->urgency == best->urgency &&
@@ -41308,31 +41436,54 @@ static void empm__h2_drained(empm__worker *w, empm__h2_slot *slot)
         empm__h2_stream_wait(w, slot);
 }
 
-/* Makes frames of all that may be sent. */
-static void empm__h2_make_frames(empm__worker *w, empm__h2 *h2)
+/* Makes frames of all that may be sent; `only` as above. Without memory for
+ * what is on the way the connection is gone; what a stream has kept is its own
+ * matter, when its handler has returned. Returns 0; -1: it ends there. */
+static int empm__h2_make_frames(empm__worker *w, empm__h2 *h2,
+                                const empm__h2_slot *only)
 {
     while (!h2->ending && h2->io.out_left < EMPM__H2_OUT_MOST) {
-        empm__h2_slot *slot = empm__h2_choose(h2);
+        empm__h2_slot *slot = empm__h2_choose(h2, only);
         uint32_t id;
         if (slot == NULL)
-            return;
+            break;
         id = slot->id;
         slot->served = ++h2->served;
+        if (slot == only ||
+            !(slot->flags & (EMPM__H2_HELD | EMPM__H2_LINKED))) {
+            if (empm__h2_send_next(w, slot) >= 0)
+                continue;
+            h2->gone |= !(slot->flags & EMPM__H2_HELD);
+            h2->ending |= h2->gone;
+            return -1;
+        }
         empm__h2_serve(w, slot);
         if (slot->id == id)
             empm__h2_drained(w, slot);
     }
+    return 0;
 }
 
-/* Takes back all that is in the outbox, in the order in which it has come. */
+/* Takes all that is on the way. */
+static void empm__h2_unbox_all(empm__h2 *h2)
+{
+    uint32_t k;
+    for (k = 0; k < h2->nslots; k++)
+        if (empm__h2_slot_at(h2, k)->id != 0)
+            empm__h2_unbox(empm__h2_slot_at(h2, k));
+}
+
+/* Takes back all that is in the outbox, in the order in which it has come; and
+ * after that, so that nothing of those is missed, all that is on the way. */
 static void empm__h2_drain(empm__worker *w, empm__h2 *h2)
 {
     empm__engine *e = w->engine;
     uint32_t i, list = EMPM__NIL;
     empm__conn_clear(h2->c, EMPM__READY_OUTBOX);
-    if (empm__load(&h2->outbox) == EMPM__NIL)
-        return;
-    i = __atomic_exchange_n(&h2->outbox, EMPM__NIL, __ATOMIC_ACQUIRE);
+    i = empm__load(&h2->outbox);
+    if (i != EMPM__NIL)
+        i = __atomic_exchange_n(&h2->outbox, EMPM__NIL, __ATOMIC_ACQUIRE);
+    empm__h2_unbox_all(h2);
     while (i != EMPM__NIL) {
         empm__conn *c = empm__slab_conn(&e->slab, i);
         const uint32_t next = c->queue_next;
@@ -41346,7 +41497,8 @@ static void empm__h2_drain(empm__worker *w, empm__h2 *h2)
         list = c->queue_next;
         h2->working -= (slot->flags & EMPM__H2_WORKS) != 0;
         slot->flags &= (uint8_t)~EMPM__H2_WORKS;
-        slot->flags |= EMPM__H2_HELD;
+        empm__h2_hold(slot);
+        empm__h2_unbox_last(slot);
         if (c->io != NULL)             /* that of a link has come to its end */
             empm__request_of(c)->w = w;
         if (slot->flags & EMPM__H2_CUT) {
@@ -41374,6 +41526,8 @@ static void empm__h2_drain(empm__worker *w, empm__h2 *h2)
 #define EMPM__H2_TEXTS   16384u
 #define EMPM__H2_CREDIT  1048576       /* of a connection; of it half is kept */
 #define EMPM__H2_BLOCKS  8             /* CONTINUATIONs of a block */
+#define EMPM__H2_QUIET   64u           /* the payload of small frames */
+#define EMPM__H2_VISITS  4             /* rounds of one, then a turn */
 
 static const char empm__h2_preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -42114,7 +42268,7 @@ static void empm__h2_keep(empm__worker *w, empm__h2 *h2, const char *p,
 }
 
 /* Reads once, and deals with it. The scratch is ours meanwhile: on_head and
- * on_body get another one. Returns as recv() of a transport does. */
+ * on_body get another one. Returns 1, or as recv() of a transport does. */
 static ssize_t empm__h2_read(empm__worker *w, empm__h2 *h2)
 {
     char *scratch = empm__worker_scratch(w);
@@ -42124,9 +42278,11 @@ static ssize_t empm__h2_read(empm__worker *w, empm__h2 *h2)
         errno = ENOMEM;
         return EMPM__LOST;
     }
-    r = empm__transport_of(h2->c)->recv(w, h2->c, scratch + h2->rest_len,
-                                        EMPM__H2_INPUT - h2->rest_len);
-    if (r <= 0)
+    r = h2->left ? 0
+                 : empm__transport_of(h2->c)->recv(
+                       w, h2->c, scratch + h2->rest_len,
+                       EMPM__H2_INPUT - h2->rest_len);
+    if (r <= 0 && !h2->left)
         return r;
     w->turn_bytes += (uint32_t)r;
     h2->io.got += r;
@@ -42134,11 +42290,320 @@ static ssize_t empm__h2_read(empm__worker *w, empm__h2 *h2)
         memcpy(scratch, h2->rest, h2->rest_len);
     n = h2->rest_len + (size_t)r;
     w->scratch = NULL;
+    h2->left = 0;
+    h2->reading = 1;
     used = empm__h2_consume(w, h2, scratch, n);
+    h2->reading = 0;
     EMPM_FREE(w->scratch);
     w->scratch = scratch;
     empm__h2_keep(w, h2, scratch + used, n - used);
+    return 1;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>h2-flush -- bytes leave, also while a handler runs
+ *
+ * The owner of a connection sends what has been framed. A handler that writes
+ * more than a page, or flushes, puts pages on the way of its stream, and then
+ * its worker visits the connection: takes it, if it waits or is in the queue,
+ * frames what is on the way of this stream and others, sends it, and gives the
+ * connection back. So the output of a handler needs no other worker, as over
+ * HTTP/1.1, even if all of them are busy for long.
+ *
+ *      stream --box--> way.out --frames--> io of the connection --> socket
+ *        |    at most EMPM_RESPONSE_BUFFER here
+ *        +-- the rest stays in its own io, and overflows to a file
+ *
+ *   a visit   calls no function of the user's, since the caller is one, which
+ *             may hold locks. So it ends no stream and reads frames only that
+ *             give credit, or ask for nothing but an echo; at any other one it
+ *             stops, and leaves the connection to the queue
+ *   held      a handler that runs in the connection's own turn needs no visit:
+ *             what it has written is framed where it is
+ *
+ * runs on   a worker that owns the connection; or the one of a stream, in the
+ *           middle of its handler
+ * ------------------------------------------------------------------------- */
+
+/* Sends what is ready. Returns as empm__step_push() does. */
+static enum empm__flushed empm__h2_flush(empm__worker *w, empm__h2 *h2)
+{
+    empm__io *io = &h2->io;
+    enum empm__flushed r;
+    int64_t now;
+    if (h2->gone || io->out == NULL)
+        return EMPM__SENT;
+    r = empm__io_flush(w, h2->c, io);
+    if (r == EMPM__CUT)
+        h2->gone = h2->ending = 1;
+    if (r != EMPM__BLOCKED) {
+        io->write_deadline = EMPM__NEVER;
+        return r;
+    }
+    now = io->wire - (int64_t)empm__transport_unacked(h2->c);
+    if (io->write_deadline != EMPM__NEVER &&
+        empm__time_is_late(io->write_deadline, empm__step_clock(w))) {
+        if (now - io->acked < (int64_t)w->cfg->timeout_ms *
+                                  w->cfg->response_min_rate / 1000 + 1) {
+            empm__bump(&w->score->timeouts, 1u);
+            h2->gone = h2->ending = 1;
+            return EMPM__CUT;
+        }
+        io->write_deadline = EMPM__NEVER;
+    }
+    if (io->write_deadline == EMPM__NEVER) {
+        io->acked = now;
+        io->write_deadline = empm__time_after(empm__step_clock(w),
+                                              w->cfg->timeout_ms);
+    }
     return r;
+}
+
+/* Arranges what the connection waits for, until `deadline` at the latest. The
+ * wheel may have the deadline of the last release, or of a later one that has
+ * failed. So one that is earlier than that of the last attempt is posted; and
+ * if this attempt fails, so is the next one, whatever its deadline is. */
+static void empm__h2_wait_for(empm__worker *w, empm__h2 *h2, empm__wait *wait,
+                              uint32_t deadline)
+{
+    empm__conn *c = h2->c;
+    const uint32_t before = empm__load(&c->deadline_ms);
+    const int blocked = h2->io.out != NULL && !h2->gone;
+    if (h2->gone && !(c->flags & EMPM__F_CLOSED)) {
+        empm__conn_close(c);           /* or poll() would tell of it again and
+                                          again, while its streams end */
+        c->fd = -1;
+        c->flags |= EMPM__F_CLOSED;
+    }
+    if (h2->gone)                      /* it has done its part */
+        empm__conn_clear(c, EMPM__STICKY);
+    else if (blocked)
+        deadline = empm__time_earlier(deadline, h2->io.write_deadline);
+    if (!h2->gone && (blocked || !h2->ending) &&
+        empm__step_wait(w, c, wait, blocked ? h2->io.blocked
+                                            : (ssize_t)EMPM__WANTS_IN,
+                        deadline) < 0)
+        h2->gone = h2->ending = 1;
+    wait->deadline_ms = empm__time_earlier(wait->deadline_ms, deadline);
+    wait->want |= EMPM__WANT(EMPM__READY_OUTBOX | EMPM__READY_STOP);
+    h2->haste |= empm__time_earlier(deadline, before) != before;
+    wait->post = h2->haste;
+}
+
+/* A worker has the connection. If it has waited, its last release has been one,
+ * and has posted what had to be. */
+static void empm__h2_taken(empm__worker *w, empm__conn *c)
+{
+    (void)w;
+    if (c->why != 0)                   /* out of a wait, not of the queue */
+        empm__h2_of(c)->haste = 0;
+}
+
+/* May this frame be dealt with in the middle of a handler? */
+static int empm__h2_is_quiet(const empm__worker *w, const empm__h2 *h2,
+                             const empm__h2_frame *f)
+{
+    return h2->begun == 2 && h2->block_stream == 0 &&
+           (h2->budget > 0 || w->cfg->h2_frame_budget == 0) &&
+           f->length <= EMPM__H2_QUIET && empm__h2_frame_judge(f) == 0 &&
+           (f->type == EMPM__H2_WINDOW_UPDATE || f->type == EMPM__H2_PING ||
+            (f->type == EMPM__H2_SETTINGS && (f->flags & EMPM__H2_ACK)));
+}
+
+/* Reads and deals with such frames. Returns 0: there is nothing more to read;
+ * 1: what there is needs a turn of the connection. */
+static int empm__h2_read_quietly(empm__worker *w, empm__h2 *h2)
+{
+    empm__page *p = empm__page_borrow(w);
+    unsigned char *data;
+    int left = p == NULL || h2->left || h2->rest_len > EMPM__H2_QUIET;
+    while (!left && !(h2->c->flags & EMPM__F_DRAINED)) {
+        size_t n = h2->rest_len, at = 0;
+        ssize_t r;
+        data = (unsigned char *)empm__page_data(p);
+        r = empm__transport_of(h2->c)->recv(w, h2->c, data + n,
+                                            EMPM__PAGE_ROOM - n);
+        if (r <= 0) {
+            left = r != EMPM__WANTS_IN;
+            break;
+        }
+        if (n > 0)
+            memcpy(data, h2->rest, n);
+        n += (size_t)r;
+        h2->io.got += r;
+        while (!left && n - at >= EMPM__H2_FRAME_HEAD) {
+            empm__h2_frame f;
+            empm__h2_frame_read(&f, data + at);
+            left = !empm__h2_is_quiet(w, h2, &f);
+            if (left || n - at < EMPM__H2_FRAME_HEAD + f.length)
+                break;
+            left = empm__h2_on_frame(w, h2, NULL, &f,
+                                     data + at + EMPM__H2_FRAME_HEAD) != 0;
+            at += left ? 0 : EMPM__H2_FRAME_HEAD + f.length;
+        }
+        empm__h2_keep(w, h2, (const char *)data + at, n - at);
+        h2->left = (uint8_t)left;
+    }
+    empm__page_return(w, p);
+    return left;
+}
+
+/* Frames and sends what is on the way, and what stream `only`, whose handler
+ * calls this, has written, if it is held; and takes the client's credit for it.
+ * Returns 1: the connection needs a turn. */
+static int empm__h2_push(empm__worker *w, empm__h2 *h2,
+                         const empm__h2_slot *only)
+{
+    enum empm__flushed r;
+    int turn = 0, stuck;
+    empm__h2_unbox_all(h2);
+    do {
+        stuck = empm__h2_make_frames(w, h2, only) < 0;
+        r = empm__h2_flush(w, h2);
+        if (r == EMPM__SENT && !turn && !h2->reading)
+            turn = empm__h2_read_quietly(w, h2);
+    } while (r == EMPM__SENT && !h2->ending && !stuck &&
+             (h2->io.out != NULL || empm__h2_choose(h2, only) != NULL));
+    return turn || h2->ending || h2->linked > 0 || r == EMPM__TURN_OVER ||
+           empm__load(&h2->outbox) != EMPM__NIL;
+}
+
+/* The connection is this worker's, in the middle of a handler: `queued`, it was
+ * in the queue. A deadline, an order or a hang-up that it has been taken for is
+ * for a turn, and so is the rest of a turn. */
+static void empm__h2_visit(empm__worker *w, const empm__h2_slot *slot,
+                           int queued)
+{
+    empm__h2 *h2 = slot->h2;
+    empm__conn *c = h2->c;
+    const uint32_t mine = w->index, until = empm__load(&c->deadline_ms);
+    int turn = c->why == 0 ||
+               (c->why & (EMPM__READY_TIMEOUT | EMPM__READY_STOP |
+                          EMPM__STICKY)) != 0;
+    int k;
+    w->index = h2->index;
+    empm__h2_taken(w, c);
+    for (k = 0; !(c->flags & EMPM__F_CLOSED); k++) {
+        empm__wait wait = { 0, EMPM__NEVER, 0, 0, 0, EMPM__NIL };
+        empm__conn_clear(c, EMPM__READY_OUTBOX);
+        if ((c->why & EMPM__READY_IN) || empm__conn_noted(c, EMPM__READY_IN))
+            c->flags &= (uint8_t)~EMPM__F_DRAINED;
+        turn |= empm__h2_push(w, h2, slot) || k == EMPM__H2_VISITS ||
+                empm__time_is_late(until, empm__step_clock(w));
+        c->why = 0;
+        if (turn)
+            break;
+        empm__h2_wait_for(w, h2, &wait, until);
+        if (h2->gone)
+            break;
+        if (empm__conn_release(w, c, &wait)) {
+            w->index = mine;
+            return;
+        }
+        turn = (c->why & (EMPM__READY_TIMEOUT | EMPM__READY_STOP)) != 0;
+    }
+    c->why = 0;                        /* it has not waited: see `taken` */
+    if (queued)
+        empm__queue_return(&w->engine->queue, h2->index);
+    else
+        empm__queue_push(&w->engine->queue, h2->index);
+    w->index = mine;
+}
+
+/* Puts pages on the way, from the front of a stream's io, as many as may be
+ * there. Returns 0, or -1: the rest cannot be sent, io->fault. */
+static int empm__h2_way_fill(empm__worker *w, empm__io *io, empm__h2_way *way)
+{
+    while (io->out != NULL && empm__load(&way->bytes) < EMPM_RESPONSE_BUFFER) {
+        empm__page *p = io->out, *before;
+        if (empm__io_has_slice(p)) {   /* it is copied, with what is before */
+            ssize_t n = p->end - p->start;
+            if ((p = empm__page_borrow(w)) == NULL)
+                n = empm__io_fail(io, EMPM_ENOMEM, "no memory for the "
+                                                   "response");
+            else if (n > 0)
+                memcpy(empm__page_data(p),
+                       empm__page_data(io->out) + io->out->start, (size_t)n);
+            else
+                n = empm__h2_slice_read(w, io, empm__page_data(p),
+                                        EMPM__PAGE_ROOM);
+            if (n < 0) {
+                empm__page_return(w, p);
+                return -1;
+            }
+            p->end = (uint32_t)n;
+            empm__io_sent(w, io, n);
+        } else {
+            io->out = p->next;
+            io->out_last = io->out == NULL ? NULL : io->out_last;
+            io->out_bytes -= p->end - p->start;
+            io->out_left -= p->end - p->start;
+        }
+        io->sent += p->end - p->start;
+        __atomic_add_fetch(&way->bytes, p->end - p->start, __ATOMIC_RELAXED);
+        before = empm__load(&way->box);
+        do                             /* release: empm__h2_unbox() acquires */
+            p->next = before;
+        while (!__atomic_compare_exchange_n(&way->box, &before, p, 1,
+                                            __ATOMIC_RELEASE,
+                                            __ATOMIC_RELAXED));
+    }
+    if (io->out == NULL)
+        empm__io_spool_rewind(w, io);
+    return 0;
+}
+
+/* The way of a stream, made now if it has none; NULL: there is no memory. */
+static empm__h2_way *empm__h2_way_of(empm_request *req)
+{
+    empm__h2_slot *slot = empm__h2_slot_of(req->c);
+    empm__h2_way *way = empm__load(&slot->way);
+    if (way != NULL)
+        return way;
+    way = (empm__h2_way *)empm_alloc(req, sizeof *way);
+    if (way == NULL)
+        return NULL;
+    memset(way, 0, sizeof *way);
+    empm__store_rel(&slot->way, way);
+    return way;
+}
+
+/* What a handler has written and flushes; as empm__io_flush() has it. */
+static enum empm__flushed empm__h2_stream_flush(empm_request *req)
+{
+    empm__worker *w = req->w;
+    empm__io *io = &req->io;
+    empm__h2_slot *slot = empm__h2_slot_of(req->c);
+    empm__h2 *h2 = slot->h2;
+    const int held = (req->c->flags & EMPM__F_HELD) != 0;
+    const uint32_t mine = w->index;
+    empm__h2_way *way;
+    io->out_tried = 0;
+    io->blocked = EMPM__WANTS_OUT;
+    if (held && io->out != NULL) {
+        w->index = h2->index;
+        empm__h2_push(w, h2, slot);
+        w->index = mine;
+    } else if (!held && io->out != NULL && empm__h2_way_of(req) == NULL)
+        empm__io_fail(io, EMPM_ENOMEM, "no memory for the response");
+    way = held || io->fault != 0 ? NULL : empm__load(&slot->way);
+    while (way != NULL && (io->out != NULL || empm__load(&way->bytes) > 0)) {
+        int queued;
+        if (empm__h2_way_fill(w, io, way) < 0)
+            break;
+        queued = empm__h2_kick(w, h2->index, h2->serial) == EMPM__NIL;
+        if (queued && !empm__queue_take(&w->engine->queue, h2->index))
+            break;                     /* a worker has it, and looks again */
+        empm__h2_visit(w, slot, queued);
+        if (io->out == NULL || empm__load(&way->bytes) >= EMPM_RESPONSE_BUFFER)
+            break;
+    }
+    errno = EPIPE;
+    if (io->fault != 0 || (held ? h2->gone
+                                : empm__conn_noted(req->c, EMPM__READY_HUP)))
+        return EMPM__CUT;
+    io->out_tried = io->out_left;
+    return io->out == NULL ? EMPM__SENT : EMPM__BLOCKED;
 }
 
 /* ---------------------------------------------------------------------------
@@ -42234,7 +42699,7 @@ static const empm__protocol empm__h2_stream_protocol = {
       empm__h2_do_write, NULL, NULL, NULL, NULL },
     empm__http1_taken, empm__h2_stream_cut, empm__http1_retire,
     empm__h2_head_write, empm__h2_piece, empm__h2_end, empm__h2_hint_write,
-    empm__h2_stream_given
+    empm__h2_stream_given, empm__h2_stream_flush
 };
 
 /* --- the connection ------------------------------------------------------- */
@@ -42300,7 +42765,8 @@ static void empm__h2_dispatch(empm__worker *w, empm__h2 *h2, empm__wait *wait)
         if (slot->id == 0 || !(slot->flags & EMPM__H2_READY) ||
             empm__h2_is_quick(slot))
             continue;
-        slot->flags &= (uint8_t)~(EMPM__H2_HELD | EMPM__H2_READY);
+        empm__h2_let(slot);
+        slot->flags &= (uint8_t)~EMPM__H2_READY;
         slot->flags |= EMPM__H2_WORKS;
         h2->working++;
         if (wait != NULL && wait->next == EMPM__NIL)
@@ -42474,7 +42940,8 @@ static enum empm__state empm__h2_leave(empm__worker *w, empm__conn *c)
 static int empm__h2_input(empm__worker *w, empm__h2 *h2)
 {
     ssize_t r;
-    if (h2->ending || h2->io.out != NULL || (h2->c->flags & EMPM__F_DRAINED))
+    if (h2->ending || h2->io.out != NULL ||
+        ((h2->c->flags & EMPM__F_DRAINED) && !h2->left))
         return 0;
     r = empm__h2_read(w, h2);
     if (r == 0 || r == EMPM__LOST)
@@ -42488,65 +42955,12 @@ static int empm__h2_input(empm__worker *w, empm__h2 *h2)
     return r > 0;
 }
 
-/* Sends what is ready. Returns as empm__step_push() does. */
-static enum empm__flushed empm__h2_flush(empm__worker *w, empm__h2 *h2)
-{
-    empm__io *io = &h2->io;
-    enum empm__flushed r;
-    int64_t now;
-    if (h2->gone || io->out == NULL)
-        return EMPM__SENT;
-    r = empm__io_flush(w, h2->c, io);
-    if (r == EMPM__CUT)
-        h2->gone = h2->ending = 1;
-    if (r != EMPM__BLOCKED) {
-        io->write_deadline = EMPM__NEVER;
-        return r;
-    }
-    now = io->wire - (int64_t)empm__transport_unacked(h2->c);
-    if (io->write_deadline != EMPM__NEVER &&
-        empm__time_is_late(io->write_deadline, empm__step_clock(w))) {
-        if (now - io->acked < (int64_t)w->cfg->timeout_ms *
-                                  w->cfg->response_min_rate / 1000 + 1) {
-            empm__bump(&w->score->timeouts, 1u);
-            h2->gone = h2->ending = 1;
-            return EMPM__CUT;
-        }
-        io->write_deadline = EMPM__NEVER;
-    }
-    if (io->write_deadline == EMPM__NEVER) {
-        io->acked = now;
-        io->write_deadline = empm__time_after(empm__step_clock(w),
-                                              w->cfg->timeout_ms);
-    }
-    return r;
-}
-
-/* Arranges what the connection waits for. Returns its state, or CLOSED. */
+/* Waits, or is at its end. Returns its state, or CLOSED. */
 static enum empm__state empm__h2_wait(empm__worker *w, empm__h2 *h2,
                                       empm__wait *wait, uint32_t deadline)
 {
     empm__conn *c = h2->c;
-    const int blocked = h2->io.out != NULL && !h2->gone;
-    if (h2->gone && !(c->flags & EMPM__F_CLOSED)) {
-        empm__conn_close(c);           /* or poll() would tell of it again and
-                                          again, while its streams end */
-        c->fd = -1;
-        c->flags |= EMPM__F_CLOSED;
-    }
-    if (h2->gone)                      /* it has done its part */
-        empm__conn_clear(c, EMPM__STICKY);
-    else if (blocked)
-        deadline = empm__time_earlier(deadline, h2->io.write_deadline);
-    if (!h2->gone && (blocked || !h2->ending) &&
-        empm__step_wait(w, c, wait, blocked ? h2->io.blocked
-                                            : (ssize_t)EMPM__WANTS_IN,
-                        deadline) < 0)
-        h2->gone = h2->ending = 1;
-    wait->deadline_ms = empm__time_earlier(wait->deadline_ms, deadline);
-    wait->want |= EMPM__WANT(EMPM__READY_OUTBOX | EMPM__READY_STOP);
-    wait->post = empm__time_until(deadline, h2->place_ms) < 0;
-    h2->place_ms = deadline;
+    empm__h2_wait_for(w, h2, wait, deadline);
     empm__h2_dispatch(w, h2, wait);
     if (h2->streams == 0 && h2->slots != NULL) {
         empm__page_return(w, h2->slots);
@@ -42575,7 +42989,7 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
         more = empm__h2_input(w, h2);
         quick = empm__h2_run(w, h2);
         empm__h2_tunnels_tell(w, h2);
-        empm__h2_make_frames(w, h2);
+        empm__h2_make_frames(w, h2, NULL);
         deadline = empm__h2_watch(w, h2);
         flushed = empm__h2_flush(w, h2);
         if (h2->ending && empm__conn_noted(c, EMPM__READY_HUP))
@@ -42584,8 +42998,8 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
             empm__h2_cut_all(w, h2);
         left = empm__conn_noted(c, EMPM__READY_OUTBOX) ||
                h2->news ||
-               (flushed == EMPM__SENT && empm__h2_choose(h2) != NULL &&
-                !h2->ending);
+               (flushed == EMPM__SENT && !h2->ending &&
+                (h2->left || empm__h2_choose(h2, NULL) != NULL));
         if (flushed == EMPM__TURN_OVER || quick ||
             ((more || left) && empm__turn_is_over(w))) {
             empm__h2_dispatch(w, h2, NULL);
@@ -42612,12 +43026,6 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
  * first ones are needed.
  * ------------------------------------------------------------------------- */
 
-static void empm__h2_taken(empm__worker *w, empm__conn *c)
-{
-    (void)w;
-    (void)c;
-}
-
 /* It ends when its streams have: they are told by its step. */
 static enum empm__state empm__h2_conn_cut(empm__conn *c)
 {
@@ -42633,7 +43041,7 @@ static const empm__protocol empm__h2_protocol = {
     { NULL, empm__h2_step, NULL, NULL, NULL, empm__h2_step, empm__h2_step,
       NULL, empm__do_linger, NULL },
     empm__h2_taken, empm__h2_conn_cut, empm__h2_free, NULL, NULL, NULL, NULL,
-    NULL
+    NULL, NULL
 };
 
 /* What we announce, and a window for all streams that no upload fills soon. */
@@ -42682,7 +43090,7 @@ static int empm__h2_begin(empm__worker *w, empm__conn *c)
     h2->budget = w->cfg->h2_frame_budget;
     h2->budget_ms = w->now_ms;
     h2->idle_ms = h2->frame_ms = h2->drain_ms = h2->bye_ms = EMPM__NEVER;
-    h2->opened_ms = h2->place_ms = empm__load(&c->deadline_ms);
+    h2->opened_ms = empm__load(&c->deadline_ms);
     h2->io.spool_fd = -1;
     h2->io.write_deadline = EMPM__NEVER;
     empm__hpack_init(&h2->hpack);

@@ -7355,6 +7355,14 @@ TEST(transport, one_that_does_all_it_may)
  *   FREED_BY_WORKER         STREAMS: the listener frees what it has listed
  *   GONE_NOT_TOLD           STREAMS: suspended streams hear that it is gone
  *   NOT_POSTED              STREAMS: a suspension is posted
+ *   NOT_OUT_OF_QUEUE        STREAMS: a flush takes the connection out of the
+ *                           queue, too
+ *   VISIT_LOOKS_FIRST       STREAMS: a visit clears BOX, then looks
+ *   VISIT_KEEPS             STREAMS: a visit leaves streams that have come back
+ *                           to a turn, which has to come
+ *   HASTE_FORGOTTEN         STREAMS: an earlier deadline is posted, also if the
+ *                           first release with it has failed
+ *   TAKEN_NOT_POSTED        STREAMS: ... by a worker that has taken it itself
  *   RECV_BEFORE_CLEAR       TUNNEL: clear IN, then take out of the pipe
  *   ROOM_BEFORE_CLEAR       TUNNEL: clear OUT, then look for room
  *   TELL_BEFORE_PUT         TUNNEL: put into the pipe, then tell
@@ -7468,6 +7476,15 @@ TEST(transport, one_that_does_all_it_may)
  *   ok   safe -DSTREAMS -DATONCE=1
  *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DREQS=3
  *   ok   safe -DSTREAMS -DQUIET -DRESUMES=1
+ *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DFLUSHES=2
+ *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DFLUSHES=2 -DQUIET
+ *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DFLUSHES=1 -DQUIET -DASKED
+ *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DFLUSHES=1 -DQUIET -DTIMES
+ *   FAIL safe -DSTREAMS -DDUE=0 -DFLUSHES=2 -DQUIET -DMUT_NOT_OUT_OF_QUEUE
+ *   FAIL safe -DSTREAMS -DDUE=0 -DFLUSHES=2 -DQUIET -DMUT_VISIT_LOOKS_FIRST
+ *   FAIL safe -DSTREAMS -DDUE=0 -DFLUSHES=1 -DASKED -DMUT_VISIT_KEEPS
+ *   FAIL safe -DSTREAMS -DDUE=0 -DQUIET -DTIMES -DMUT_HASTE_FORGOTTEN
+ *   FAIL safe -DSTREAMS -DDUE=0 -DQUIET -DTIMES -DMUT_TAKEN_NOT_POSTED
  *   FAIL safe -DSTREAMS -DMUT_DRAIN_THEN_CLEAR
  *   FAIL safe -DSTREAMS -DMUT_KICK_BEFORE_PUSH
  *   FAIL safe -DSTREAMS -DMUT_RELEASE_IGNORES_BOX
@@ -7763,6 +7780,14 @@ init
  * but for the last of these its word says OWNED.  A worker that is done with
  * one puts it into the connection's box, and kicks: takes the connection if it
  * waits, notes BOX if somebody owns it.
+ *
+ * FLUSHES: so many handlers flush, and do not go on before all that was flushed
+ * has left (ASKED: and all requests that have come are open); while the
+ * connection is in the queue they flush again.  A flush puts bytes on the way,
+ * kicks, and visits the connection, which it may take out of the queue, too.
+ *
+ * TIMES: each release has a deadline: 0 sooner than the horizon, 1 the horizon,
+ * 2 far.  The wheel has the place: quiet, it is not behind the deadline.
  * -------------------------------------------------------------------------- */
 #ifndef REQS
 #define REQS 2
@@ -7772,6 +7797,9 @@ init
 #endif
 #ifndef DUE
 #define DUE 1
+#endif
+#ifndef FLUSHES
+#define FLUSHES 0
 #endif
 #undef N
 #define N 2
@@ -7791,6 +7819,14 @@ bool fin, gone;
 bool edge;                          /* in the poller */
 /* the box, by stream: it is done; or it has written and goes on */
 bool box_done[N], box_bytes;
+/* flushed: on the way; and a handler that waits until they have left */
+bool way[N], stays[N];
+byte flushes;
+bool taken_by_listener;
+/* deadlines: where the wheel has it, what the last attempt to release it has
+ * said; it is to be posted, and is */
+byte place = 2, due = 2;
+bool hastes, c_posted, hung;
 /* the streams: bits of their words, their owners */
 bool s_owned[N], s_resume[N], s_gone[N], s_retired[N], s_posted[N];
 byte s_own[N] = FREE;
@@ -7826,11 +7862,41 @@ inline dispatch()
     i = 0
 }
 
+inline c_take()                     /* out of a wait */
+{
+    c_owned = 1; c_in = 0; hastes = 0
+}
+
+/* It gives it back, to wait until `late`; or what it wants has come: `more`. */
+inline c_release(wanted)
+{
+    d_step {
+        hastes = (hastes && !ON(MUT_HASTE_FORGOTTEN)) ||
+                 (ON(TIMES) && late < due);
+        due = (ON(TIMES) -> late : 2);
+        got = due == 0 || (hastes && !ON(MUT_TAKEN_NOT_POSTED));
+        if
+        :: wanted -> more = 1
+        :: else -> c_owned = 0; c_own = NOBODY; more = 0
+        fi
+    }
+    if
+    :: !more && got -> c_posted = 1
+    :: else
+    fi;
+    got = 0
+}
+
+inline choose_late()
+{
+    if :: ON(TIMES) -> late = 0 :: ON(TIMES) -> late = 1 :: late = 2 fi
+}
+
 proctype Worker(byte me)
 {
-    byte x, i; bool got, more; bit g;
+    byte x, i, late; bool got, more; bit g;
 next:
-    x = 0; i = 0; got = 0; more = 0;
+    x = 0; i = 0; got = 0; more = 0; late = 0;
 end:
     q?x;
     if
@@ -7842,7 +7908,60 @@ end:
     if
     :: goto answer
     :: !suspended[x] -> suspended[x] = 1; goto suspend
+    :: flushes < FLUSHES -> flushes++; goto flush
     fi;
+flush:
+    skip; d_step { way[x] = 1; stays[x] = 1 };
+flush_again:
+    skip;
+    d_step {                        /* kick, or out of the queue */
+        if
+        :: !c_owned -> assert(c_own == NOBODY); c_take(); c_own = me; got = 1
+        :: else -> c_box = 1; got = 0
+        fi
+    };
+    IF(!got && !ON(MUT_NOT_OUT_OF_QUEUE),
+        d_step {
+            if
+            :: q??[THE_CONN] -> q??THE_CONN; assert(c_own == QUEUED);
+                c_own = me; got = 1
+            :: else
+            fi
+        });
+    if
+    :: got -> got = 0
+    :: else -> goto stay
+    fi;
+visit:
+    assert(c_own == me);
+    UNLESS(MUT_VISIT_LOOKS_FIRST, c_box = 0;)
+    d_step {                        /* what is on the way leaves; others' too */
+        i = 0;
+        do
+        :: i < N -> IF(way[i], way[i] = 0; stays[i] = 0); i++
+        :: else -> break
+        od;
+        i = 0
+    };
+    WHEN(MUT_VISIT_LOOKS_FIRST, c_box = 0;)
+    c_in = 0;
+    d_step {                        /* for a turn: requests, streams, the end */
+        more = came > opened || fin || gone || box_done[0] || box_done[N - 1];
+        IF(more && ON(MUT_VISIT_KEEPS), more = 0)
+    };
+    IF(more, more = 0; assert(c_own == me); c_own = QUEUED; q!THE_CONN;
+             goto stay);
+    choose_late();
+    c_release(c_in || c_box);
+    IF(more, more = 0; goto visit);
+stay:
+    if
+    :: s_gone[x] || (!stays[0] && !stays[N - 1] &&
+                     (!ON(ASKED) || came == opened)) -> stays[x] = 0
+    :: stays[x] && q??[THE_CONN] && !ON(MUT_NOT_OUT_OF_QUEUE) ->
+        goto flush_again
+    fi;
+    goto answer;
 suspend:
     skip; d_step { box_bytes = 1; listed[x] = 1 };
     d_step {                        /* release */
@@ -7885,19 +8004,24 @@ kick:
                 assert(!c_retired);
                 if
                 :: !c_owned -> assert(c_own == NOBODY);
-                    c_owned = 1; c_in = 0; c_own = me; got = 1
+                    c_take(); c_own = me; got = 1
                 :: else -> c_box = 1; got = 0
                 fi
             fi
         }
     fi;
-    if :: got -> skip :: else -> goto next fi;
+    if :: got -> got = 0 :: else -> goto next fi;
 conn:
     /* empties the box: clear BOX first, then look */
     assert(c_own == me);
     UNLESS(MUT_DRAIN_THEN_CLEAR, c_box = 0;)
     d_step {
         box_bytes = 0;
+        i = 0;
+        do
+        :: i < N -> IF(way[i], way[i] = 0; stays[i] = 0); i++
+        :: else -> break
+        od;
         i = 0;
         do
         :: i < N ->
@@ -7954,15 +8078,14 @@ conn:
         i = 0
     :: else
     fi;
-    skip;
-    d_step {                        /* retire, or release */
-        if
-        :: gone && (refs == 0 || ON(MUT_RETIRE_EARLY)) ->
-            c_retired = 1; c_gen = 1 - c_gen; c_own = FREE; more = 0
-        :: !gone && c_in || (c_box && !ON(MUT_RELEASE_IGNORES_BOX)) -> more = 1
-        :: else -> c_owned = 0; c_own = NOBODY; more = 0
-        fi
-    };
+    if
+    :: d_step { gone && (refs == 0 || ON(MUT_RETIRE_EARLY)) ->
+        c_retired = 1; c_gen = 1 - c_gen; c_own = FREE; c_owned = 1 }
+        goto next
+    :: else
+    fi;
+    choose_late();
+    c_release(!gone && c_in || (c_box && !ON(MUT_RELEASE_IGNORES_BOX)));
     if :: more -> goto conn :: else -> goto next fi
 }
 
@@ -7976,11 +8099,18 @@ end:
             edge = 0;
             if
             :: c_retired
-            :: !c_retired && !c_owned -> c_owned = 1; assert(c_own == NOBODY);
-                c_own = QUEUED; q!THE_CONN
+            :: !c_retired && !c_owned -> c_take(); assert(c_own == NOBODY);
+                place = (place > 1 -> 1 : place);
+                c_own = LISTENER; taken_by_listener = 1
             :: else -> c_in = 1
             fi
         }
+    :: taken_by_listener ->
+        d_step { taken_by_listener = 0; c_own = QUEUED; q!THE_CONN }
+    :: c_posted ->
+        d_step { c_posted = 0; IF(due < place, place = due) }
+    :: atomic { ON(TIMES) && !hung && !c_owned && place < due ->
+                hung = 1; place = due }         /* not late: hung anew */
     :: s_posted[0] || s_posted[N - 1] ->
         d_step { i = (s_posted[0] -> 0 : N - 1); s_posted[i] = 0 };
         d_step {
@@ -8023,6 +8153,8 @@ init
     :: came == REQS && !fin && timeout ->    /* all is quiet */
         atomic { assert(s_own[0] != NOBODY || wheel[0]);
                  assert(!box_bytes && !box_done[0] && !box_done[N - 1]);
+                 assert(!stays[0] && !stays[N - 1]);
+                 assert(c_own != NOBODY || place <= due);
                  fin = 1; edge = 1 }
     :: fin && timeout -> break
     od;
@@ -34230,14 +34362,16 @@ static void h2_send(client *c, uint32_t id, const char *method,
     str_free(&out);
 }
 
-/* Reads until the answer of stream `id` has ended, and gives credit for all
- * that comes. Others' frames are dropped. Returns its status; 0: none. */
-static int h2_await(client *c, uint32_t id, h2_answer *a)
+/* Reads until the answer of stream `id` has ended, or `n` bytes of it are here,
+ * and gives credit for all that comes. Others' frames are dropped. Returns its
+ * status; 0: none. */
+static int h2_await_some(client *c, uint32_t id, h2_answer *a, size_t n)
 {
     unsigned char head[EMPM__H2_FRAME_HEAD], payload[16384];
     empm__h2_frame f;
 
-    while (!a->ended && a->reset == 0 && h2_take(c, head, sizeof head)) {
+    while (!a->ended && a->reset == 0 && a->body.n < n &&
+           h2_take(c, head, sizeof head)) {
         empm__h2_frame_read(&f, head);
         if (f.length > sizeof payload || !h2_take(c, payload, f.length))
             break;
@@ -34273,6 +34407,11 @@ static int h2_await(client *c, uint32_t id, h2_answer *a)
     }
     str_add(&a->body, "", 0);
     return a->status;
+}
+
+static int h2_await(client *c, uint32_t id, h2_answer *a)
+{
+    return h2_await_some(c, id, a, (size_t)-1);
 }
 
 /* A handler sees no difference: each answers as it does over HTTP/1.1. All are
@@ -34397,6 +34536,21 @@ SERVED(h2, a_suspended_stream_is_told,
     h2_answer_free(&a);
 }
 
+/* The time of a suspended stream ends, also if it is longer than the wheel
+ * looks ahead. */
+SERVED(h2, a_suspension_has_its_time,
+       "Protocols h2c; ThreadsPerChild 1; " LONG_TIMES)
+{
+    h2_answer a;                       /* LingerTimeout is short: 100 ms */
+
+    memset(&a, 0, sizeof a);
+    h2_begin(c, "");
+    h2_send(c, 1, "GET", "/park?slot=1&ms=400", NULL, 0);
+    CHECK_INT(h2_await(c, 1, &a), 200);
+    CHECK_INT(get_int(&shm->slots[1].why), EMPM_TIMEOUT);
+    h2_answer_free(&a);
+}
+
 /* Bytes of a body leave as the windows of both allow, RFC 9113 6.9: also after
  * a window has become negative. */
 SERVED(h2, windows, "Protocols h2c; ThreadsPerChild 1; " LONG_TIMES)
@@ -34432,6 +34586,170 @@ SERVED(h2, windows, "Protocols h2c; ThreadsPerChild 1; " LONG_TIMES)
     h2_listen(c, what, sizeof what, "E1");
     CHECK_STR(what, "D1:15 E1 ");
     str_free(&out);
+}
+
+/* Writes a line, flushes, and goes on when the client has said that it is
+ * there; `again`: flushes until then. */
+static int h_h2_steps(empm_request *req, void *user)
+{
+    const long n = query_long(req, "n", 5), again = query_long(req, "again", 0);
+    const uint64_t end = now_ms() + PATIENCE;
+    int i;
+
+    (void)user;
+    for (i = 0; i < n; i++) {
+        empm_printf(req, "step\n");
+        empm_flush(req);
+        while (get_int(&shm->hits) <= i && now_ms() < end) {
+            nap(1);
+            if (again)
+                empm_flush(req);
+        }
+        if (get_int(&shm->hits) <= i)
+            return EMPM_OK;
+    }
+    set_int(&shm->cleanups, 1);
+    return EMPM_OK;
+}
+
+/* Writes n bytes, never further ahead of what the client says than 300,000. */
+static int h_h2_much(empm_request *req, void *user)
+{
+    static const char piece[10000];
+    const long n = query_long(req, "n", 0);
+    const uint64_t end = now_ms() + PATIENCE;
+    long at;
+
+    (void)user;
+    for (at = 0; at < n; at += (long)sizeof piece) {
+        if (empm_write(req, piece, sizeof piece) != EMPM_OK)
+            return 500;
+        while (at - get_int(&shm->hits) > 300000 && now_ms() < end) {
+            empm_flush(req);
+            nap(1);
+        }
+    }
+    set_int(&shm->cleanups, 1);
+    return EMPM_OK;
+}
+
+static const empm_route h2_routes[] = {
+    EMPM_ROUTE("GET /much", h_h2_much, NULL),
+    EMPM_ROUTE("GET /steps", h_h2_steps, NULL),
+    EMPM_ROUTE("GET /hello", h_hello, NULL),
+    EMPM_ROUTE("GET /gate", h_gate, NULL),
+    EMPM_ROUTES_END
+};
+
+/* What a handler flushes leaves while it runs: if there is another worker, with
+ * one call; if there is none, this one sends it, answers a PING that has come,
+ * and takes the credit that the client gives. */
+static void check_h2_steps(client *c, int again)
+{
+    char what[4000], text[80];
+    str out = STR_EMPTY;
+    int i, pings = 0;
+
+    snprintf(text, sizeof text, "/steps?n=5&again=%d", again);
+    h2_begin(c, "");
+    h2_send(c, 1, "GET", text, NULL, 0);
+    h2_listen(c, what, sizeof what, "H1");
+    for (i = 0; i < 5; i++) {
+        context("again %d, step %d", again, i);
+        do {
+            h2_listen(c, what, sizeof what, "D1");
+            pings += strchr(what, 'P') != NULL;
+        } while (*what != '\0' && strchr("P", what[strlen(what) - 1]));
+        CHECK(strstr(what, "D1:5 ") != NULL);
+        CHECK_INT(get_int(&shm->cleanups), 0);
+        h2_frames(&out, "8:0:0:00000005 6:0:0:7a00000000000000");
+        cl_send(c, out.p, out.n);
+        out.n = 0;
+        set_int(&shm->hits, i + 1);
+    }
+    no_context();
+    do {
+        h2_listen(c, what, sizeof what, "E1");
+        pings += strchr(what, 'P') != NULL;
+    } while (strchr(what, 'E') == NULL && strchr(what, 'X') == NULL);
+    CHECK_INT(get_int(&shm->cleanups), 1);
+    CHECK_IN(pings, 4, 5);
+    str_free(&out);
+}
+
+SERVED_WITH(h2, a_flush_leaves_while_the_handler_runs, T_LIVE,
+            fx_init(f); f->cfg.routes = h2_routes,
+            "Protocols h2c; ThreadsPerChild 3; " LONG_TIMES)
+{
+    check_h2_steps(c, 0);
+}
+
+SERVED_WITH(h2, a_flush_needs_no_other_worker, T_LIVE,
+            fx_init(f); f->cfg.routes = h2_routes,
+            "Protocols h2c; ThreadsPerChild 1; " LONG_TIMES)
+{
+    check_h2_steps(c, 1);
+}
+
+/* As over HTTP/1.1: what a handler writes leaves while it runs, as the client's
+ * windows allow, and does not wait in the overflow for its end. */
+static void check_h2_long(client *c)
+{
+    str target = STR_EMPTY;
+    h2_answer a;
+    int i;
+
+    memset(&a, 0, sizeof a);
+    str_addf(&target, "/script?h=defer,write.1500000");
+    for (i = 0; i < 60; i++)
+        str_addf(&target, ",flush,nap.10");
+    str_addf(&target, ",nap.1500");
+    h2_begin(c, "");
+    h2_send(c, 1, "GET", target.p, NULL, 0);
+    h2_await_some(c, 1, &a, 1500000);
+    CHECK_INT(a.body.n, 1500000);
+    CHECK_INT(get_int(&shm->cleanups), 0);   /* the handler runs */
+    CHECK_INT(h2_await(c, 1, &a), 200);
+    CHECK_INT(a.body.n, 1500000);
+    h2_answer_free(&a);
+    str_free(&target);
+}
+
+SERVED(h2, a_handler_sends_while_it_runs,
+       "Protocols h2c; ThreadsPerChild 2; " LONG_TIMES)
+{
+    check_h2_long(c);
+}
+
+SERVED(h2, a_handler_sends_alone,
+       "Protocols h2c; ThreadsPerChild 1; " LONG_TIMES)
+{
+    check_h2_long(c);
+}
+
+/* ... however much it is: of 30 MB never more than the overflow takes waits. */
+SERVED_WITH(h2, a_long_answer_does_not_pile_up, T_LIVE,
+            fx_init(f); f->cfg.routes = h2_routes,
+            "Protocols h2c; ThreadsPerChild 2; LimitResponseSpool 400000; "
+            LONG_TIMES)
+{
+    h2_answer a;
+    size_t n = 0;
+
+    memset(&a, 0, sizeof a);
+    h2_begin(c, "4:0:0:000400200000 8:0:0:00200000");
+    h2_send(c, 1, "GET", "/much?n=30000000", NULL, 0);
+    while (n < 30000000) {
+        h2_await_some(c, 1, &a, n + 100000);
+        if (!CHECK(a.body.n > n && a.reset == 0))
+            break;
+        n = a.body.n;
+        set_int(&shm->hits, (int)n);
+    }
+    CHECK_INT(h2_await(c, 1, &a), 200);
+    CHECK_INT(a.body.n, 30000000);
+    CHECK_INT(get_int(&shm->cleanups), 1);
+    h2_answer_free(&a);
 }
 
 /* What costs us more than it costs a client ends the connection. */
