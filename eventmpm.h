@@ -41283,8 +41283,10 @@ static void empm__h2_fail(empm__worker *w, empm__h2 *h2, int code)
     if (h2->ending)
         return;
     h2->ending = 1;
-    empm__bump(code == EMPM__H2_ENHANCE_YOUR_CALM ? &w->score->h2_floods
-                                                  : &w->score->h2_errors, 1u);
+    if (code == EMPM__H2_ENHANCE_YOUR_CALM)
+        empm__bump(&w->score->h2_floods, 1u);
+    else
+        empm__bump(&w->score->h2_errors, 1u);
     empm__h2_goaway(w, h2, 2, (unsigned)code);
     if (empm__log_wanted(w->cfg, EMPM_LOG_INFO))
         empm__worker_log(w, EMPM_LOG_INFO, 5901, "HTTP/2: the connection ends "
