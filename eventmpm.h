@@ -2130,7 +2130,8 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   forms form-parts form-calls               uploads
  *   events events-streams                     server-sent events
  *   links links-sending link-state link-upgrade websocket-bytes
- *   websocket-frames groups bus websocket     what may follow a 101
+ *   websocket-frames websocket-messages groups bus websocket websocket-calls
+ *                                             what may follow a 101
  *   tls-pem tls-names tls-keys tls-hello tls-clients tls-records tls-sending
  *   tls-transport tls-sessions tls-choice tls-alerts tls-handshake tls-check
  *   tls                                       HTTPS
@@ -2406,9 +2407,11 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix link-upgrade    link links raw
  *   prefix websocket-bytes ws
  *   prefix websocket-frames ws
+ *   prefix websocket-messages ws
  *   prefix groups          groups group
  *   prefix bus             bus
  *   prefix websocket       ws link
+ *   prefix websocket-calls ws
  *   prefix tls-pem         tls
  *   prefix tls-names       tls
  *   prefix tls-keys        tls
@@ -25586,14 +25589,16 @@ static int empm__link_is_full(const empm__engine *e, const empm_link *l,
                              (uint64_t)e->cfg->websocket_queue_bytes;
 }
 
-/* Has somebody said that it ends? */
+/* Has somebody said that it ends? Returns 1 from the moment at which a close
+ * has been put into the box, by whomever: all that comes later is EGONE. */
 static int empm__link_ends(const empm_link *l)
 {
     return empm__load(&l->box_ends);
 }
 
-/* Puts a piece into the box; the lock of the link is the caller's. Returns
- * EMPM_OK, EMPM_EGONE or EMPM_EFULL; *spare: pieces to be freed. */
+/* Puts a piece into the box; the lock of the link is the caller's. Signs of
+ * life and a close go in at any bound: without them a slow peer would be lost.
+ * Returns EMPM_OK, EMPM_EGONE or EMPM_EFULL; *spare: pieces to be freed. */
 static int empm__link_box_locked(empm__engine *e, empm_link *l, empm__piece *p,
                                  empm__piece **spare)
 {
@@ -25833,6 +25838,8 @@ static void empm__links_count_direct(empm__worker *w)
                    __atomic_exchange_n(direct, 0, __ATOMIC_RELAXED));
 }
 
+/* The ticket: serial above index. It names one life of one record, so it is
+ * stale, and harmless, when the link has ended. */
 static empm_ticket empm__link_ticket(const empm_link *l)
 {
     return (uint64_t)l->serial << 32 | l->index;
@@ -25875,7 +25882,8 @@ static void empm__links_release(empm__engine *e, empm__piece *p)
     empm__pieces_free(p);
 }
 
-/* n bytes have left. */
+/* n bytes have left. What has left whole is freed; a close that has sets the
+ * time in which the peer has to answer it. */
 static void empm__link_sent(empm__worker *w, empm_link *l, uint32_t n)
 {
     __atomic_sub_fetch(&l->queued, n, __ATOMIC_RELAXED);
@@ -25948,7 +25956,15 @@ static enum empm__flushed empm__link_flush(empm__worker *w, empm__conn *c,
  * waits for it, what it sends stays in the socket: no peer makes the server
  * hoard.
  *
+ *   OPEN      --END has left-->            CLOSING   (link_sent)
+ *   OPEN      --peer ends, or breaks a rule--> LAST  (take, read)
+ *   CLOSING   --peer has answered-->       LAST      (take)
+ *   CLOSING   --LingerTimeoutShort-->      OVER      (link_times)
+ *   LAST      --all is sent-->             LINGER    (link_finish)
+ *   any       --Timeout, silence-->        OVER      (link_times, due)
+ *
  * runs on   a worker that owns the connection
+ * source    RFC 6455 5.5.1, 7.1.1: the server ends the connection first
  * ------------------------------------------------------------------------- */
 
 #ifndef EVENTMPM_NO_WEBSOCKET
@@ -25985,7 +26001,8 @@ static int empm__link_keep(empm__worker *w, empm_link *l, const char *data,
     return 0;
 }
 
-/* Does something wait that has been read? */
+/* Does something wait that has been read: bytes, or a whole message whose
+ * callback waits for room in the queue? */
 static int empm__link_holds(const empm_link *l)
 {
     return l->hold != NULL && (l->hold->rest != NULL || l->hold->ready);
@@ -26007,6 +26024,8 @@ static int empm__link_read(empm__worker *w, empm__conn *c, empm_link *l,
         end = l->hold->end;
         l->hold->rest = NULL;
         l->hold->at = l->hold->end = 0;
+        /* what it leaves is copied once more; that is rare, since it has
+           stopped for a peer that does not read, or for the end of a turn */
         took = kind->take(w, l, rest != NULL ? rest + at : NULL, end - at);
         n = took < end - at ? empm__link_keep(w, l, rest + at + took,
                                               end - at - took) : 0;
@@ -26029,6 +26048,7 @@ static int empm__link_read(empm__worker *w, empm__conn *c, empm_link *l,
         return 1;
     }
     w->turn_bytes += (uint32_t)n;
+    /* any byte is a sign of life, not only a pong */
     l->heard_at_ms = empm__time_after(w->now_ms, 0);
     l->flags &= (uint8_t)~EMPM__LINK_ASKED;
     took = kind->take(w, l, scratch, (size_t)n);
@@ -26038,7 +26058,9 @@ static int empm__link_read(empm__worker *w, empm__conn *c, empm_link *l,
 
 /* --- the state ------------------------------------------------------------ */
 
-/* Ends the link: its ticket is stale from here, and its user is told. */
+/* Ends the link: its ticket is stale from here, and its user is told. In this
+ * order: nobody finds it by its slot any more; a kick of its serial does
+ * nothing; then what it has is freed, so no sender can touch that. */
 static void empm__link_end(empm__worker *w, empm_link *l)
 {
     empm__engine *e = w->engine;
@@ -26095,6 +26117,7 @@ static uint32_t empm__link_bye_at_ms(empm__worker *w, uint16_t turn,
     if (spread == 0)
         spread = drain_ms > 0 && drain_ms / EMPM__BYE_SHARE < EMPM__BYE_MS
                      ? drain_ms / EMPM__BYE_SHARE : EMPM__BYE_MS;
+    /* the first link that looks sets when the drain began, for all */
     if (from == EMPM__NEVER &&
         __atomic_compare_exchange_n(&e->links->bye_from_ms, &none,
                                     empm__time_after(now_ms, 0), 0,
@@ -26105,7 +26128,9 @@ static uint32_t empm__link_bye_at_ms(empm__worker *w, uint16_t turn,
     return empm__time_after(from, (int64_t)turn * spread >> 16);
 }
 
-/* Looks at the times of a link. Returns the next one; it may set the phase. */
+/* Looks at the times of a link: its kind's, the farewell of a drain, and how
+ * long it has waited for room in the socket (`blocked`). Returns the next one,
+ * or NEVER; it may set the phase. */
 static uint32_t empm__link_times(empm__worker *w, empm__conn *c, empm_link *l,
                                  int blocked, uint32_t now)
 {
@@ -26209,6 +26234,9 @@ static enum empm__state empm__do_upgraded(empm__worker *w, empm__conn *c,
     }
 }
 
+/* A worker begins a turn of a link. HASTE lives until the record has waited: an
+ * earlier deadline that was stored in a turn that went on is posted by the
+ * release that succeeds. */
 static void empm__link_taken(empm__worker *w, empm__conn *c)
 {
     empm_link *l = empm__link_of(c);
@@ -26222,12 +26250,15 @@ static void empm__link_taken(empm__worker *w, empm__conn *c)
     empm__store(&w->score->route, l->route->key);
 }
 
+/* The descriptor was closed by force, or the server gives up. */
 static enum empm__state empm__link_cut(empm__conn *c)
 {
     (void)c;
     return EMPM__CLOSED;                 /* retire() tells its user */
 }
 
+/* The record ends. A link that has not ended by itself does so now: its last
+ * call is owed in any case. */
 static void empm__link_retire(empm__worker *w, empm__conn *c)
 {
     if (c->io != NULL)
@@ -26649,7 +26680,8 @@ static void empm__ws_sha1_block(uint32_t h[5], const unsigned char *p)
     h[4] += e;
 }
 
-/* The SHA-1 of at most 119 bytes. */
+/* The SHA-1 of at most 119 bytes, which with the 0x80 behind them and the
+ * length are two blocks: a key and the GUID are 60. */
 static void empm__ws_sha1(unsigned char out[20], const char *s, size_t n)
 {
     uint32_t h[5] = { 0x67452301u, 0xefcdab89u, 0x98badcfeu, 0x10325476u,
@@ -26668,7 +26700,8 @@ static void empm__ws_sha1(unsigned char out[20], const char *s, size_t n)
         out[i] = (unsigned char)(h[i / 4] >> 8 * (3 - i % 4));
 }
 
-/* Sec-WebSocket-Accept for a key of 24 characters: 28 and a NUL. */
+/* Sec-WebSocket-Accept for a key of 24 characters: 28 and a NUL. 20 bytes are
+ * 27 digits of base64, and one '='. */
 static void empm__ws_accept(char to[29], const char *key)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop"
@@ -26695,10 +26728,10 @@ static void empm__ws_accept(char to[29], const char *key)
 /* ---------------------------------------------------------------------------
  * >>websocket-frames -- frames in and out, and what is wrong with them
  *
- * A message whose one frame has come whole is unmasked where it stands and goes
- * to the user from there; any other is gathered, piece by piece as it comes, in
- * memory that it has until it is whole. Every length is compared before it is
- * added or cast.
+ * A head is judged as early as can be: its first two bytes when they are here,
+ * the rest before a byte of the payload is looked at. Every length is compared
+ * before it is added or cast. What breaks a rule has a close code, and the
+ * socket ends with it.
  *
  *    0       1         2                                   payload
  *   +-------+---------+-----------------------+-----------+---------
@@ -26824,12 +26857,14 @@ static size_t empm__ws_head_bytes(unsigned second)
     return 6 + ((second & 127) == 126 ? 2u : (second & 127) == 127 ? 8u : 0u);
 }
 
+/* Returns the opcode of the frame whose first byte is here (RFC 6455 5.2). */
 static int empm__ws_opcode(const empm__ws_in *in)
 {
     return in->head[0] & 15;
 }
 
-/* Judges the first two bytes of a head. Returns 0, or the close code. */
+/* Judges the first two bytes of a head, before any length is believed (RFC 6455
+ * 5.1, 5.2, 5.4, 5.5). Returns 0, or the close code. */
 static int empm__ws_judge(const empm__ws_in *in)
 {
     const int opcode = empm__ws_opcode(in), fin = in->head[0] & 0x80;
@@ -26843,8 +26878,9 @@ static int empm__ws_judge(const empm__ws_in *in)
     return (opcode == EMPM__WS_MORE) != (in->type != 0) ? 1002 : 0;
 }
 
-/* The head of a frame is whole. Returns 0, or the close code. `most`: bytes of
- * a message. */
+/* The head of a frame is whole. `most`: bytes of a message, all its fragments
+ * together: the declared length counts, before a byte of it is stored. Returns
+ * 0, or the close code. */
 static int empm__ws_frame_begins(empm__ws_in *in, uint64_t most)
 {
     const size_t k = empm__ws_head_bytes(in->head[1]) - 6;
@@ -26892,9 +26928,30 @@ static int empm__ws_head(empm__ws_in *in, char **data, size_t *n,
     }
 }
 
-/* --- messages ------------------------------------------------------------- */
+#endif /* EVENTMPM_NO_WEBSOCKET */
 
-/* Appends to the message. Returns 0, or the close code: 1013. */
+/* ---------------------------------------------------------------------------
+ * >>websocket-messages -- from frames to messages, and what control frames do
+ *
+ * A part of a frame is unmasked where it stands, then checked, then given out
+ * or gathered: a text is refused at its first byte that is no UTF-8, not at its
+ * end. A message is given out only if what its callback may answer has room;
+ * else it is kept whole, and nothing is read until there is some.
+ *
+ *   payload      one frame, here as a whole      deliver, from the input
+ *                else                            gather; deliver at the last
+ *   ping, pong   at most WS_SIGNS in a second    else 1008
+ *   close        answered with its code          then LAST
+ *
+ * source    RFC 6455 5.4 (fragments), 5.5 (control frames), 8.1 (UTF-8)
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+/* Appends to the message. Its memory doubles, up to what the frame has
+ * declared, so one that dribbles holds at most twice what it has sent. Beyond
+ * WS_GATHERS it is reserved of MaxBodyMemory. Returns 0, or the close code:
+ * 1013. */
 static int empm__ws_gather(empm__worker *w, empm__ws_in *in, const char *data,
                            size_t n)
 {
@@ -26925,7 +26982,8 @@ static int empm__ws_gather(empm__worker *w, empm__ws_in *in, const char *data,
     return 0;
 }
 
-/* Gives back what a message was gathered in. */
+/* Gives back what a message was gathered in; the state is as if none had begun.
+ */
 static void empm__ws_drop(empm__worker *w, empm__ws_in *in)
 {
     empm__budget_release(&w->engine->pool.body_memory, in->reserved);
@@ -26938,6 +26996,8 @@ static void empm__ws_drop(empm__worker *w, empm__ws_in *in)
     in->hold.ready = 0;
 }
 
+/* Returns what the user has given for the route; `root` is what a route of
+ * files has there. */
 static const empm_websocket *empm__ws_calls(const empm_link *l)
 {
     return (const empm_websocket *)(const void *)l->route->user->root;
@@ -26983,7 +27043,9 @@ static int empm__ws_closes(empm__worker *w, empm_link *l, const empm__ws_in *in)
     return 0;
 }
 
-/* A control frame is whole. Returns 0, or the close code. */
+/* A control frame is whole. A ping is answered by a pong with its payload, of
+ * which one waits at a time (RFC 6455 5.5.3): a flood of pings queues nothing.
+ * Returns 0, or the close code. */
 static int empm__ws_control(empm__worker *w, empm_link *l,
                             const empm__ws_in *in)
 {
@@ -27042,8 +27104,8 @@ static int empm__ws_ready(empm__worker *w, empm_link *l, empm__ws_in *in)
     return 1;
 }
 
-/* Takes a part of a frame: of its head, or of its payload. Returns 0, or the
- * close code. */
+/* Takes a part of a frame: of its head, or as much of its payload as is here;
+ * *data and *n go on behind it. Returns 0, or the close code. */
 static int empm__ws_part(empm__worker *w, empm_link *l, empm__ws_in *in,
                          char **data, size_t *n)
 {
@@ -27062,7 +27124,8 @@ static int empm__ws_part(empm__worker *w, empm_link *l, empm__ws_in *in,
     if (some > 0)
         empm__ws_unmask(at, some, mask, 0);
     in->left -= some;
-    if (some % 4 != 0 && in->left > 0) {     /* turn the mask, for the rest */
+    /* the rest of the payload begins with another byte of the mask */
+    if (some % 4 != 0 && in->left > 0) {
         uint8_t turned[4];
         size_t i;
         for (i = 0; i < 4; i++)
@@ -27084,14 +27147,15 @@ static int empm__ws_part(empm__worker *w, empm_link *l, empm__ws_in *in,
     return code;
 }
 
-/* Is nothing here of a message? */
+/* Is nothing here of a message, nor of a frame? Then no state is kept. */
 static int empm__ws_is_between(const empm__ws_in *in)
 {
     return in->head_len == 0 && in->type == 0;
 }
 
 /* Takes input: see empm__link_kind. What lasts until there is more of it is
- * kept on the heap; most messages come and go within one call. */
+ * kept on the heap; most messages come and go within one call, and then the
+ * state on the stack is all that there was. */
 static size_t empm__ws_take(empm__worker *w, empm_link *l, char *data, size_t n)
 {
     empm__ws_in local, *in = (empm__ws_in *)(void *)l->hold;
@@ -27139,7 +27203,15 @@ static size_t empm__ws_take(empm__worker *w, empm_link *l, char *data, size_t n)
  * alike for all. The publisher copies the members' tickets under the lock and
  * leaves the pieces without it, so no member waits for another: one that has
  * gone meanwhile is a stale ticket, one that comes gets the next message. The
- * pieces are sent by all workers, as the members' records come to them.
+ * publisher sends to members that wait, by itself (>>links-sending): some 5 us
+ * of processor time each, most of it the kernel's, whoever does it. Workers
+ * send to the others, as their records come to them. A member with output left
+ * costs a piece and no wake-up. One whose queue has no room is dealt with as
+ * the publisher says:
+ *
+ *   CLOSE    it is closed with 1013, and gets nothing after that
+ *   DROP     it misses this message
+ *   LATEST   what waits of the group in its box is replaced, room or not
  *
  * lock   links.group_locks[i]: groups of each 16th bucket, and their members;
  *        with no other, while tickets are copied at the longest
@@ -27166,6 +27238,8 @@ typedef struct empm__member {
     uint32_t     at;                   /* lock: in group->members */
 } empm__member;
 
+/* FNV-1a from a seed of this process, since clients may choose names. Returns a
+ * number that is not 0: a piece has it as its group, where 0 is none. */
 static uint32_t empm__groups_hash(const empm__links *all, const char *name)
 {
     uint32_t h = all->seed;
@@ -27175,6 +27249,8 @@ static uint32_t empm__groups_hash(const empm__links *all, const char *name)
     return h != 0 ? h : 1;
 }
 
+/* Returns the lock of a group, by its hash: that of its bucket, as the number
+ * of locks divides that of buckets. */
 static pthread_mutex_t *empm__groups_lock(empm__links *all, uint32_t hash)
 {
     return &all->group_locks[hash % EMPM__GROUPS_LOCKS];
@@ -27191,8 +27267,9 @@ static empm__group **empm__groups_find_locked(empm__links *all,
     return at;
 }
 
-/* Adds a member; `made` becomes the group if there is none. Returns EMPM_OK or
- * EMPM_ENOMEM. */
+/* Adds a member; `made` becomes the group if there is none, and is NULL then.
+ * The array of members doubles, so to come costs a constant in the mean.
+ * Returns EMPM_OK or EMPM_ENOMEM; then a group without members may be left. */
 static int empm__group_add_locked(empm__group **at, empm__group **made,
                                   empm__member *m)
 {
@@ -27217,7 +27294,8 @@ static int empm__group_add_locked(empm__group **at, empm__group **made,
     return EMPM_OK;
 }
 
-/* Takes a group without members out. Returns it, to be freed; or NULL. */
+/* Takes a group without members out of the table. Returns it, to be freed
+ * behind the lock; or NULL: there is none, or it has members. */
 static empm__group *empm__group_end_locked(empm__group **at)
 {
     empm__group *g = *at;
@@ -27227,6 +27305,7 @@ static empm__group *empm__group_end_locked(empm__group **at)
     return g;
 }
 
+/* Frees a group that is out of the table; NULL is allowed. */
 static void empm__group_free(empm__group *g)
 {
     if (g != NULL)
@@ -27234,7 +27313,8 @@ static void empm__group_free(empm__group *g)
     EMPM_FREE(g);
 }
 
-/* Takes a member out of its group, and frees it. */
+/* Takes a member out of its group, and frees it; the last of the group takes
+ * its place. The group goes with its last member. */
 static void empm__group_leave(empm__engine *e, empm__member *m)
 {
     empm__links *all = e->links;
@@ -27251,7 +27331,8 @@ static void empm__group_leave(empm__engine *e, empm__member *m)
     EMPM_FREE(m);
 }
 
-/* A link ends. */
+/* A link ends: it leaves all groups. Who publishes meanwhile may still have its
+ * ticket, which is stale. */
 static void empm__groups_leave_all(empm__engine *e, empm_link *l)
 {
     while (l->groups != NULL) {
@@ -27261,6 +27342,8 @@ static void empm__groups_leave_all(empm__engine *e, empm_link *l)
     }
 }
 
+/* Memory is got before the lock: member and, in case there is none yet, group.
+ * What has not been needed is freed behind it. */
 EMPM_API int empm_ws_join(empm_ws *ws, const char *group)
 {
     empm__links *all = ws->w->engine->links;
@@ -27305,6 +27388,7 @@ EMPM_API int empm_ws_join(empm_ws *ws, const char *group)
     return EMPM_OK;
 }
 
+/* The list of a link's groups is its owner's: no lock. */
 EMPM_API int empm_ws_leave(empm_ws *ws, const char *group)
 {
     empm__member **at = &ws->groups, *m;
@@ -27317,8 +27401,9 @@ EMPM_API int empm_ws_leave(empm_ws *ws, const char *group)
     return EMPM_OK;
 }
 
-/* Copies the tickets of a group; the caller frees them. Returns how many; -1:
- * no memory. */
+/* Copies the tickets of a group; the caller frees them. Memory is got between
+ * two looks: members that come in between get the next message. Returns how
+ * many; -1: no memory. */
 static long empm__groups_tickets(empm__links *all, const char *name,
                                  uint32_t hash, empm_ticket **out)
 {
@@ -27365,8 +27450,9 @@ static int empm__groups_send_one(empm__engine *e, const char *name,
     return r == EMPM_ENOMEM ? r : EMPM_OK;
 }
 
-/* Sends a frame to those of a group that are here. Returns EMPM_OK or
- * EMPM_ENOMEM: some may not get it. */
+/* Sends a frame to those of a group that are here. No lock is held while it is
+ * sent, so members may come and go, and callbacks may publish. Returns EMPM_OK
+ * or EMPM_ENOMEM: some may not get it. */
 static int empm__groups_send(empm__engine *e, const char *name,
                              empm__parcel *parcel, int policy)
 {
@@ -27386,6 +27472,7 @@ static int empm__groups_send(empm__engine *e, const char *name,
         const int got = empm__groups_send_one(e, name, &out, policy, tickets[i],
                                               &posted);
         r = got < 0 ? got : r;
+        /* with poll() only: the listener gives them to workers meanwhile */
         if (posted && (i % EMPM__GROUPS_WAKE == 0 || i + 1 == n)) {
             empm__poller_wake(&e->poller);
             posted = 0;
@@ -27413,6 +27500,9 @@ static int empm__groups_send(empm__engine *e, const char *name,
  * to the record, the copy is torn. A writer that dies leaves head where it was,
  * and the next one writes over what it has begun; `reserved` stays, since what
  * it had room for may be overwritten.
+ *
+ * Delivery is at most once. A reader is not told which messages it has lost,
+ * and its sockets stay: a program that needs all of them numbers its messages.
  *
  * lock   bus.lock: head, reserved and the bytes between them; of all processes
  * belief none: lengths are compared, and a frame is bytes to clients only
@@ -27456,7 +27546,8 @@ static int empm__bus_new(empm__bus **out, int64_t bytes)
     return EMPM_ENOMEM;
 }
 
-/* Copies between the ring, from position `at` on, and memory. */
+/* Copies between the ring, from position `at` on, and memory: in two parts, if
+ * its end is between. Without the lock when it reads: see _is_whole(). */
 static void empm__bus_copy(empm__bus *bus, uint32_t at, void *mem, size_t n,
                            int out)
 {
@@ -27564,7 +27655,9 @@ static int empm__bus_read(const empm__engine *e, uint32_t *at,
     return 1;
 }
 
-/* Sends what siblings have published to the members that are here. */
+/* Sends what siblings have published to the members that are here; the child
+ * that has published a message has sent it to its own. `heard` moves before a
+ * message is sent, so none is sent twice. */
 static void empm__bus_hear(empm__engine *e)
 {
     char name[EMPM__GROUP_NAME + 1];
@@ -27591,6 +27684,7 @@ static int empm__bus_waits(empm__engine *e)
            empm__load_acq(&e->s->bus->head) != empm__load(&e->links->heard);
 }
 
+/* When a worker has to read the bus: at once, or never (>>hooks). */
 static uint32_t empm__bus_chore_at(empm__engine *e)
 {
     return empm__bus_waits(e) ? empm__time_after(empm__now_ms(), 0)
@@ -27619,6 +27713,8 @@ static uint32_t empm__bus_expire_at(empm__engine *e)
     return empm__time_after(empm__now_ms(), EMPM__BUS_LOOK_MS);
 }
 
+/* The frame is made once: members here share it, and the bus gets a copy for
+ * the siblings, which each make one of their own. */
 EMPM_API int empm_ws_publish(empm_server *s, const char *group, int type,
                              const void *data, size_t len, int policy)
 {
@@ -27733,7 +27829,8 @@ static int empm__ws_origin_is_good(empm_request *req, const char *list,
 }
 
 /* Returns the first of our subprotocols that the client has offered, n bytes;
- * NULL: none. */
+ * NULL: none, and the client decides whether it stays. One is answered, as a
+ * browser fails on a list. */
 static const char *empm__ws_choose(const empm_request *req, const char *ours,
                                    size_t *n)
 {
@@ -27854,6 +27951,9 @@ static uint32_t empm__ws_message_by_ms(const empm__worker *w,
     return empm__time_after(in->began_ms, ms);
 }
 
+/* The times of a socket: its message has to be whole (1008), and its peer has
+ * to say something: after WebSocketPingInterval of silence it is asked, after
+ * another one dropped (1006). Returns when the next of them is due. */
 static uint32_t empm__ws_due(empm__worker *w, empm_link *l, uint32_t now_ms)
 {
     const int ask_ms = w->cfg->websocket_ping_interval_ms;
@@ -27889,12 +27989,15 @@ static uint32_t empm__ws_due(empm__worker *w, empm_link *l, uint32_t now_ms)
     return empm__time_earlier(at, by);
 }
 
+/* 1001, "going away", is what browsers know of a server that stops (RFC 6455
+ * 7.4.1); then the peer has LingerTimeoutShort to answer. */
 static void empm__ws_leave(empm__worker *w, empm_link *l)
 {
     l->code = 1001;
     empm__link_say(w, l, empm__ws_close_frame(1001, NULL, 0));
 }
 
+/* The last call; what waits of a message that is not whole is dropped. */
 static void empm__ws_closed(empm__worker *w, empm_link *l)
 {
     const empm_websocket *calls = empm__ws_calls(l);
@@ -27904,6 +28007,7 @@ static void empm__ws_closed(empm__worker *w, empm_link *l)
         calls->on_close(l, l->code, l->route->user->user);
 }
 
+/* Returns the calls of a link's kind: EMPM__RAW, EMPM__WS. */
 static const empm__link_kind *empm__link_kind_of(const empm_link *l)
 {
     static const empm__link_kind kinds[] = {
@@ -27915,23 +28019,39 @@ static const empm__link_kind *empm__link_kind_of(const empm_link *l)
     return &kinds[l->kind];
 }
 
-/* --- calls ---------------------------------------------------------------- */
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
+/* ---------------------------------------------------------------------------
+ * >>websocket-calls -- what a program calls, and the wing
+ *
+ * In a callback the worker owns the socket's record, so what is asked there is
+ * read without a lock. The calls that take a ticket may come from any thread:
+ * they find the socket under its lock, or not at all.
+ *
+ * The wing makes the bus with the server, before the first fork, if a route has
+ * WebSockets; and the table of links with each engine.
+ * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_WEBSOCKET
 
 EMPM_API empm_ticket empm_ws_ticket(const empm_ws *ws)
 {
     return empm__link_ticket(ws);
 }
 
+/* The server of the worker that runs the callback. */
 EMPM_API empm_server *empm_ws_server(const empm_ws *ws)
 {
     return ws->w->s;
 }
 
+/* The subprotocol that was agreed follows the struct, with a NUL. */
 EMPM_API const char *empm_ws_protocol(const empm_ws *ws)
 {
     return ws->flags & EMPM__LINK_NAMED ? (const char *)(ws + 1) : NULL;
 }
 
+/* The pointer is the program's: nothing here looks at what it points to. */
 EMPM_API void empm_ws_set_data(empm_ws *ws, void *data)
 {
     ws->data = data;
@@ -27942,6 +28062,8 @@ EMPM_API void *empm_ws_data(const empm_ws *ws)
     return ws->data;
 }
 
+/* The peer is that of the record: a worker asks for its current one, so that is
+ * lent for the moment. */
 EMPM_API const char *empm_ws_client(const empm_ws *ws, char *buf, size_t n)
 {
     const uint32_t index = ws->w->index;
@@ -27951,12 +28073,15 @@ EMPM_API const char *empm_ws_client(const empm_ws *ws, char *buf, size_t n)
     return buf;
 }
 
+/* Head and payload leave as one piece, in one call of the system: two would
+ * wait for each other's acknowledgement. */
 EMPM_API int empm_ws_send(empm_server *s, empm_ticket ticket, int type,
                           const void *data, size_t len)
 {
     unsigned char head[10];
     empm__output out;
     int r;
+    /* a text that is none would end the socket, at the peer's */
     if ((type != EMPM_WS_TEXT && type != EMPM_WS_BINARY) ||
         (data == NULL && len > 0) ||
         (type == EMPM_WS_TEXT &&
@@ -27976,6 +28101,9 @@ EMPM_API int empm_ws_send(empm_server *s, empm_ticket ticket, int type,
                           empm__ws_frame(EMPM__PIECE_DATA, type, data, len));
 }
 
+/* A close goes into the box in any case: a turn of the owner sets its time.
+ * What may not be sent is a fault of the program, so the log has it (RFC 6455
+ * 7.4). */
 EMPM_API int empm_ws_close(empm_server *s, empm_ticket ticket, int code,
                            const char *reason)
 {
@@ -27991,6 +28119,7 @@ EMPM_API int empm_ws_close(empm_server *s, empm_ticket ticket, int code,
                           empm__ws_close_frame(code, reason, n));
 }
 
+/* What has been sent directly does not count: the socket has it. */
 EMPM_API int64_t empm_ws_queued(empm_server *s, empm_ticket ticket)
 {
     return empm_link_queued(s, ticket);
@@ -27998,6 +28127,8 @@ EMPM_API int64_t empm_ws_queued(empm_server *s, empm_ticket ticket)
 
 /* --- the wing ------------------------------------------------------------- */
 
+/* A reload goes on with the bus of the server before it: generations hear each
+ * other. Returns EMPM_OK or EMPM_ENOMEM. */
 static int empm__ws_server_new(empm_server *s, const empm_server *old,
                                   empm__report *rep)
 {
@@ -28021,7 +28152,7 @@ static int empm__ws_server_new(empm_server *s, const empm_server *old,
     return EMPM_OK;
 }
 
-/* A reload leaves the bus to the server that follows. */
+/* A reload leaves the bus to the server that follows; the last one ends it. */
 static void empm__ws_server_free(empm_server *s)
 {
     if (s->bus != NULL && !s->borrows)
@@ -28029,8 +28160,9 @@ static void empm__ws_server_free(empm_server *s)
     s->bus = NULL;
 }
 
-/* An engine for the status has no links. Slots cost memory as they are used.
- * Returns EMPM_OK or EMPM_ENOMEM. */
+/* An engine for the status has no links. The slots, a pointer for each record,
+ * cost memory as they are used. What siblings have published before this child
+ * began is not for it. Returns EMPM_OK or EMPM_ENOMEM. */
 static int empm__ws_engine_new(empm__engine *e)
 {
     empm__links *all;
@@ -28062,7 +28194,8 @@ static int empm__ws_engine_new(empm__engine *e)
     return EMPM_OK;
 }
 
-/* No worker runs any more: all links have ended. */
+/* No worker runs any more: all links have ended, and no thread of the program's
+ * may call. */
 static void empm__ws_engine_free(empm__engine *e)
 {
     uint32_t i;
@@ -28078,7 +28211,8 @@ static void empm__ws_engine_free(empm__engine *e)
     e->links = NULL;
 }
 
-/* The time is what counts. */
+/* Nothing: that the listener has looked is what counts, since it asks for
+ * chores then, of which the bus is one. */
 static void empm__ws_expire(empm__engine *e, uint32_t now_ms)
 {
     (void)e;
