@@ -14546,22 +14546,36 @@ static void empm__response_cannot(empm_request *req, int error, const char *why)
     empm__response_status_text(req, 500);
 }
 
+/* The name of an error, as >>types has it; NULL: it is none. */
+static const char *empm__response_error_name(int error)
+{
+    static const char *const names[] = {
+        "EMPM_EINVAL", "EMPM_ENOMEM", "EMPM_ECLOSED", "EMPM_EFULL",
+        "EMPM_EGONE", "EMPM_EMISUSE", "EMPM_ETIMEDOUT", "EMPM_ESYS"
+    };
+    return error < 0 && error >= -(int)EMPM__COUNT(names) ? names[-1 - error]
+                                                          : NULL;
+}
+
 /* Returns the meaning of a handler's result: EMPM_OK or a status. Any other
  * number, and OK without an answer, is the handler's fault: it is said, and is
- * 500. */
+ * 500. A handler that hands on the error of a call is told which one. */
 static int empm__response_status_of(empm_request *req, int rc)
 {
-    char text[48];
+    const char *name = rc == EMPM_SUSPENDED ? "EMPM_SUSPENDED"
+                                            : empm__response_error_name(rc);
+    char text[60];
     if (rc == EMPM_OK && req->answer == EMPM__UNANSWERED)
         empm__response_complain(req, "gave no answer");
     else if (rc == EMPM_OK || (rc >= 200 && rc <= 599))
         return rc;
     else {
-        snprintf(text, sizeof text, "returned %d, which is no status", rc);
-        empm__response_complain(req, rc < 0 ? "has failed"
-                                : rc == EMPM_SUSPENDED
-                           ? "returned EMPM_SUSPENDED without a suspension"
-                           : text);
+        if (name != NULL)
+            snprintf(text, sizeof text, "returned %s%s", name,
+                     rc > 0 ? " without a suspension" : "");
+        else
+            snprintf(text, sizeof text, "returned %d, which is no status", rc);
+        empm__response_complain(req, text);
     }
     return 500;
 }
@@ -17198,6 +17212,8 @@ static const char *empm__endpoint_parse_tcp(empm__endpoint_spec *l)
 {
     char *colon = strrchr(l->host, ':');
     int64_t port;
+    if (*l->host == '/')
+        return "is a path: \"unix:\" goes before it";
     if (colon != NULL && strchr(colon, ']') != NULL)
         return "wants a port";
     if (snprintf(l->port, sizeof l->port, "%.7s",
@@ -31806,7 +31822,8 @@ static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
         if (empm__endpoint_parse(&spec, cfg->listen[i]) == NULL && spec.tls)
             empm__report_say(rep, EMPM_LOG_ERROR, 5600, "Listen %s: tls: built "
-                             "without it (EVENTMPM_TLS_BEARSSL)",
+                             "without it: compile with "
+                             "-DEVENTMPM_TLS_BEARSSL, and link with -lbearssl",
                              cfg->listen[i]);
 }
 
@@ -38446,13 +38463,18 @@ static void empm__backend_check_rights(const empm__backends_user *u,
         if (stat(part, &st) < 0 || empm__backend_has_acl(part))
             return;
         if (!empm__backends_user_may(u, &st, right)) {
+            char owner[40] = "";
+            if (right == 2 && st.st_uid != 0 && (st.st_mode & 0200) != 0)
+                snprintf(owner, sizeof owner, ", or set User #%ld",
+                         (long)st.st_uid);
             empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: User "
                              "%s may not %s %s, which is %ld:%ld's with mode "
-                             "%04o%s", of, text, u->name, right == 2
+                             "%04o%s%s", of, text, u->name, right == 2
                              ? "write to" : "pass", part, (long)st.st_uid,
                              (long)st.st_gid, (unsigned)st.st_mode & 07777u,
                              right == 2 ? ": see listen.owner, listen.group "
-                                          "and listen.mode of its pool" : "");
+                                          "and listen.mode of its pool" : "",
+                             owner);
             return;
         }
     } while (path[n] != '\0');

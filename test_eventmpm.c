@@ -23829,6 +23829,14 @@ SERVED(misuse, is_defined, NULL)
 
     CHECK_INT(get_status(f, "/script?h=return.42"), 500);
     CHECK(fx_log_has(f, "returned 42, which is no status"));
+    CHECK_INT(get_status(f, "/script?h=return.-6"), 500);
+    CHECK(fx_log_has(f, "returned EMPM_EMISUSE\n"));
+    CHECK_INT(get_status(f, "/script?h=return.-8"), 500);
+    CHECK(fx_log_has(f, "returned EMPM_ESYS\n"));
+    CHECK_INT(get_status(f, "/script?h=return.-9"), 500);
+    CHECK(fx_log_has(f, "returned -9, which is no status"));
+    CHECK_INT(get_status(f, "/script?h=return.1"), 500);
+    CHECK(fx_log_has(f, "returned EMPM_SUSPENDED without a suspension"));
 
     status = misuse(f, c, "short");           /* declared 100, wrote 10 */
     CHECK(status == 500 || !c->complete);
@@ -30209,6 +30217,7 @@ TEST(fastcgi, the_check_looks_at_sockets)
 
         chmod(path, (mode_t)(is_root ? rows[i].socket
                                      : (rows[i].socket & 7) << shift));
+        CHECK(!is_root || chown(path, i == 1 ? 54322 : 0, 0) == 0);
         chmod(dir, (mode_t)(is_root ? rows[i].dir : 0755));
         if (!is_root && i == 0)
             continue;
@@ -30227,6 +30236,9 @@ TEST(fastcgi, the_check_looks_at_sockets)
                                           : "may not write to") != NULL);
             CHECK(strstr(fb_said, mode) != NULL);
             CHECK(!is_root || strstr(fb_said, "User #54321") != NULL);
+            /* its owner may, who is not root */
+            CHECK_INT(strstr(fb_said, "or set User #54322") != NULL,
+                      is_root && i == 1);
         }
         empm_config_free(&cfg);
     }
@@ -32240,8 +32252,8 @@ SERVED_WITH(fastcgi, php_fpm_restarts, T_PLAIN,
     fpm_script(f, "count.php", NULL);
 }
 
-/* Another FastCGI than PHP's: fcgiwrap, with the library that most programs in C
- * have. It runs files, has their messages, and closes as soon as it has said
+/* Another FastCGI than PHP's: fcgiwrap, with the library that most programs in
+ * C have. It runs files, has their messages, and closes as soon as it has said
  * all. */
 SERVED_WITH(fastcgi, fcgiwrap_runs_a_program, T_LIVE,
             fx_init(f);
@@ -38994,6 +39006,8 @@ TEST(process, words_of_the_command_line)
         { "-S|--|8085", 0, "Listen 8085\n" },
         { "-S|8085|8086", 0, "Listen 8085\nListen 8086\n" },
         { "-t|99999", 1, "Listen 99999: wants a port" },
+        { "-t|-c|Listen /run/a.sock", 1,
+          "Listen /run/a.sock: is a path: \"unix:\" goes before it" },
         { "8085x", 1, "8085x is no directory, no port" },
         { "/no/such/folder", 1, "/no/such/folder is no directory" },
         { "/dev/null", 1, "/dev/null is no directory" },
