@@ -13355,10 +13355,38 @@ static void empm__request_score_route(const empm__worker *w,
         empm__store(&w->score->route, req->route->key);
 }
 
-/* The same of request line, host and client of a complete head. Only this
- * worker writes there; a reader may see half of one request and half of the
- * next, and shows both as text. */
-static void empm__request_score(empm__worker *w, empm_request *req)
+/* The request line of a protocol in which method and target stand apart, with
+ * other fields between them, and the version nowhere: it is put together. */
+static void empm__request_score_apart(empm__score_worker *sc,
+                                      const empm_request *req,
+                                      const char *version)
+{
+    const empm__span *part = req->head.spans;
+    char line[EMPM__SCORE_REQUEST] = "";
+    const char *words[3];
+    size_t n[3], i, at = 0;
+    words[0] = empm__request_part(req, EMPM__PART_METHOD);
+    words[1] = empm__request_part(req, EMPM__PART_TARGET);
+    words[2] = version;
+    n[0] = part[EMPM__PART_METHOD].len;
+    n[1] = part[EMPM__PART_TARGET].len;
+    n[2] = strlen(version);
+    for (i = 0; i < 3; i++) {
+        n[i] = empm__min(n[i], sizeof line - 1 - at);
+        memcpy(line + at, words[i], n[i]);
+        at += n[i];
+        if (i < 2 && at < sizeof line - 1)
+            line[at++] = ' ';
+    }
+    empm__score_store_text(sc->request, sizeof sc->request, line, at);
+}
+
+/* The same of request line, host and client of a complete head. `version`: of
+ * the protocol; NULL: of HTTP/1.1, whose head has the line as a whole. Only
+ * this worker writes there; a reader may see half of one request and half of
+ * the next, and shows both as text. */
+static void empm__request_score(empm__worker *w, empm_request *req,
+                                const char *version)
 {
     empm__score_worker *sc = w->score;
     const empm__span *part = req->head.spans;
@@ -13367,11 +13395,14 @@ static void empm__request_score(empm__worker *w, empm_request *req)
         return;
     client = empm__request_client(req);
     empm__store(&sc->of_connection, req->c->requests + 1);
-    empm__score_store_text(sc->request, sizeof sc->request,
-                           empm_method(req),
-                           empm__min(part[EMPM__PART_METHOD].len + 1 +
-                                     part[EMPM__PART_TARGET].len + 9,
-                                     EMPM__SCORE_REQUEST - 1));
+    if (version != NULL)
+        empm__request_score_apart(sc, req, version);
+    else
+        empm__score_store_text(sc->request, sizeof sc->request,
+                               empm_method(req),
+                               empm__min(part[EMPM__PART_METHOD].len + 1 +
+                                         part[EMPM__PART_TARGET].len + 9,
+                                         EMPM__SCORE_REQUEST - 1));
     empm__score_store_text(sc->host, sizeof sc->host,
                            empm__request_part(req, EMPM__PART_HOST),
                            empm__min(part[EMPM__PART_HOST].len,
@@ -15204,7 +15235,7 @@ static enum empm__state empm__dispatch_request(empm__worker *w,
     req->head_us = w->turn_us;
     w->turn_requests++;                  /* refused ones, too */
     empm__store(&w->score->began_us, w->turn_us);
-    empm__request_score(w, req);
+    empm__request_score(w, req, empm__protocol_of(req->c)->version);
     req->head_only = strcmp(empm_method(req), "HEAD") == 0;
     empm__dispatch_ending(req);
     req->body_open = length != 0;
@@ -16482,7 +16513,7 @@ static void empm__http1_taken(empm__worker *w, empm__conn *c)
     empm_request *req = empm__request_of(c);
     req->w = w;
     if (req->head_us != 0)
-        empm__request_score(w, req);
+        empm__request_score(w, req, empm__protocol_of(req->c)->version);
     empm__request_score_route(w, req);
 }
 
@@ -39517,7 +39548,8 @@ static int empm__h2_settings_take(empm__h2_settings *s, const unsigned char *p,
  * end, since the table needs that, and its stream is reset; one that is larger
  * than the limits is answered with 431.
  *
- *   text   :method NUL :path NUL "HTTP/2.0" NUL ... name NUL value NUL ...
+ *   text   a value NUL of each pseudo-field, name NUL value NUL of each field,
+ *          as they have come: method and path may stand far from each other
  * ------------------------------------------------------------------------- */
 
 #define EMPM__H2_CRUMBS 100            /* pieces of a cookie, and pseudo-fields,

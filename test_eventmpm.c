@@ -34374,6 +34374,30 @@ SERVED(h2, streams_run_beside_each_other,
     h2_answer_free(&a);
 }
 
+/* The status shows the request line of a stream, whatever other fields stand
+ * between its words, and none of these. */
+SERVED_WITH(h2, the_status_shows_request_lines, T_LIVE, status_init(f),
+            "Protocols h2c http/1.1; ThreadsPerChild 4; " LONG_TIMES)
+{
+    char target[200] = "/gate?", *text;
+    h2_answer a;
+
+    memset(&a, 0, sizeof a);
+    memset(target + 6, 'x', 120);
+    h2_begin(c, "");
+    h2_send(c, 1, "GET", "/gate?h2", NULL, 0);
+    h2_send(c, 3, "GET", target, NULL, 0);
+    CHECK_SOON(get_int(&shm->at_gate) == 2, 3000);
+    text = status_page(f, "/any", "application/json");
+    CHECK(strstr(text, "\"request\":\"GET /gate?h2 HTTP/2.0\"") != NULL);
+    CHECK(strstr(text, "\"request\":\"GET /gate?xxx") != NULL);
+    CHECK(strstr(text, "http\"") == NULL && strstr(text, "GET http") == NULL);
+    free(text);
+    set_int(&shm->gate, 1);
+    CHECK_SOON(get_int(&shm->at_gate) == 0, 3000);
+    h2_answer_free(&a);
+}
+
 /* A suspended stream whose client resets it, or goes away, gets its call with
  * EMPM_GONE; the connection serves on after the first. */
 SERVED(h2, a_suspended_stream_is_told,
