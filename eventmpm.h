@@ -13404,10 +13404,38 @@ static void empm__request_score_route(const empm__worker *w,
         empm__store(&w->score->route, req->route->key);
 }
 
-/* The same of request line, host and client of a complete head. Only this
- * worker writes there; a reader may see half of one request and half of the
- * next, and shows both as text. */
-static void empm__request_score(empm__worker *w, empm_request *req)
+/* The request line of a protocol in which method and target stand apart, with
+ * other fields between them, and the version nowhere: it is put together. */
+static void empm__request_score_apart(empm__score_worker *sc,
+                                      const empm_request *req,
+                                      const char *version)
+{
+    const empm__span *part = req->head.spans;
+    char line[EMPM__SCORE_REQUEST] = "";
+    const char *words[3];
+    size_t n[3], i, at = 0;
+    words[0] = empm__request_part(req, EMPM__PART_METHOD);
+    words[1] = empm__request_part(req, EMPM__PART_TARGET);
+    words[2] = version;
+    n[0] = part[EMPM__PART_METHOD].len;
+    n[1] = part[EMPM__PART_TARGET].len;
+    n[2] = strlen(version);
+    for (i = 0; i < 3; i++) {
+        n[i] = empm__min(n[i], sizeof line - 1 - at);
+        memcpy(line + at, words[i], n[i]);
+        at += n[i];
+        if (i < 2 && at < sizeof line - 1)
+            line[at++] = ' ';
+    }
+    empm__score_store_text(sc->request, sizeof sc->request, line, at);
+}
+
+/* The same of request line, host and client of a complete head. `version`: of
+ * the protocol; NULL: of HTTP/1.1, whose head has the line as a whole. Only
+ * this worker writes there; a reader may see half of one request and half of
+ * the next, and shows both as text. */
+static void empm__request_score(empm__worker *w, empm_request *req,
+                                const char *version)
 {
     empm__score_worker *sc = w->score;
     const empm__span *part = req->head.spans;
@@ -13416,11 +13444,14 @@ static void empm__request_score(empm__worker *w, empm_request *req)
         return;
     client = empm__request_client(req);
     empm__store(&sc->of_connection, req->c->requests + 1);
-    empm__score_store_text(sc->request, sizeof sc->request,
-                           empm_method(req),
-                           empm__min(part[EMPM__PART_METHOD].len + 1 +
-                                     part[EMPM__PART_TARGET].len + 9,
-                                     EMPM__SCORE_REQUEST - 1));
+    if (version != NULL)
+        empm__request_score_apart(sc, req, version);
+    else
+        empm__score_store_text(sc->request, sizeof sc->request,
+                               empm_method(req),
+                               empm__min(part[EMPM__PART_METHOD].len + 1 +
+                                         part[EMPM__PART_TARGET].len + 9,
+                                         EMPM__SCORE_REQUEST - 1));
     empm__score_store_text(sc->host, sizeof sc->host,
                            empm__request_part(req, EMPM__PART_HOST),
                            empm__min(part[EMPM__PART_HOST].len,
@@ -14601,22 +14632,36 @@ static void empm__response_cannot(empm_request *req, int error, const char *why)
     empm__response_status_text(req, 500);
 }
 
+/* The name of an error, as >>types has it; NULL: it is none. */
+static const char *empm__response_error_name(int error)
+{
+    static const char *const names[] = {
+        "EMPM_EINVAL", "EMPM_ENOMEM", "EMPM_ECLOSED", "EMPM_EFULL",
+        "EMPM_EGONE", "EMPM_EMISUSE", "EMPM_ETIMEDOUT", "EMPM_ESYS"
+    };
+    return error < 0 && error >= -(int)EMPM__COUNT(names) ? names[-1 - error]
+                                                          : NULL;
+}
+
 /* Returns the meaning of a handler's result: EMPM_OK or a status. Any other
  * number, and OK without an answer, is the handler's fault: it is said, and is
- * 500. */
+ * 500. A handler that hands on the error of a call is told which one. */
 static int empm__response_status_of(empm_request *req, int rc)
 {
-    char text[48];
+    const char *name = rc == EMPM_SUSPENDED ? "EMPM_SUSPENDED"
+                                            : empm__response_error_name(rc);
+    char text[60];
     if (rc == EMPM_OK && req->answer == EMPM__UNANSWERED)
         empm__response_complain(req, "gave no answer");
     else if (rc == EMPM_OK || (rc >= 200 && rc <= 599))
         return rc;
     else {
-        snprintf(text, sizeof text, "returned %d, which is no status", rc);
-        empm__response_complain(req, rc < 0 ? "has failed"
-                                : rc == EMPM_SUSPENDED
-                           ? "returned EMPM_SUSPENDED without a suspension"
-                           : text);
+        if (name != NULL)
+            snprintf(text, sizeof text, "returned %s%s", name,
+                     rc > 0 ? " without a suspension" : "");
+        else
+            snprintf(text, sizeof text, "returned %d, which is no status", rc);
+        empm__response_complain(req, text);
     }
     return 500;
 }
@@ -15245,7 +15290,7 @@ static enum empm__state empm__dispatch_request(empm__worker *w,
     req->head_us = w->turn_us;
     w->turn_requests++;                  /* refused ones, too */
     empm__store(&w->score->began_us, w->turn_us);
-    empm__request_score(w, req);
+    empm__request_score(w, req, empm__protocol_of(req->c)->version);
     req->head_only = strcmp(empm_method(req), "HEAD") == 0;
     empm__dispatch_ending(req);
     req->body_open = length != 0;
@@ -16523,7 +16568,7 @@ static void empm__http1_taken(empm__worker *w, empm__conn *c)
     empm_request *req = empm__request_of(c);
     req->w = w;
     if (req->head_us != 0)
-        empm__request_score(w, req);
+        empm__request_score(w, req, empm__protocol_of(req->c)->version);
     empm__request_score_route(w, req);
 }
 
@@ -17253,6 +17298,8 @@ static const char *empm__endpoint_parse_tcp(empm__endpoint_spec *l)
 {
     char *colon = strrchr(l->host, ':');
     int64_t port;
+    if (*l->host == '/')
+        return "is a path: \"unix:\" goes before it";
     if (colon != NULL && strchr(colon, ']') != NULL)
         return "wants a port";
     if (snprintf(l->port, sizeof l->port, "%.7s",
@@ -31992,7 +32039,8 @@ static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
         if (empm__endpoint_parse(&spec, cfg->listen[i]) == NULL && spec.tls)
             empm__report_say(rep, EMPM_LOG_ERROR, 5600, "Listen %s: tls: built "
-                             "without it (EVENTMPM_TLS_BEARSSL)",
+                             "without it: compile with "
+                             "-DEVENTMPM_TLS_BEARSSL, and link with -lbearssl",
                              cfg->listen[i]);
 }
 
@@ -38632,13 +38680,18 @@ static void empm__backend_check_rights(const empm__backends_user *u,
         if (stat(part, &st) < 0 || empm__backend_has_acl(part))
             return;
         if (!empm__backends_user_may(u, &st, right)) {
+            char owner[40] = "";
+            if (right == 2 && st.st_uid != 0 && (st.st_mode & 0200) != 0)
+                snprintf(owner, sizeof owner, ", or set User #%ld",
+                         (long)st.st_uid);
             empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: User "
                              "%s may not %s %s, which is %ld:%ld's with mode "
-                             "%04o%s", of, text, u->name, right == 2
+                             "%04o%s%s", of, text, u->name, right == 2
                              ? "write to" : "pass", part, (long)st.st_uid,
                              (long)st.st_gid, (unsigned)st.st_mode & 07777u,
                              right == 2 ? ": see listen.owner, listen.group "
-                                          "and listen.mode of its pool" : "");
+                                          "and listen.mode of its pool" : "",
+                             owner);
             return;
         }
     } while (path[n] != '\0');
@@ -39681,7 +39734,8 @@ static int empm__h2_settings_take(empm__h2_settings *s, const unsigned char *p,
  * end, since the table needs that, and its stream is reset; one that is larger
  * than the limits is answered with 431.
  *
- *   text   :method NUL :path NUL "HTTP/2.0" NUL ... name NUL value NUL ...
+ *   text   a value NUL of each pseudo-field, name NUL value NUL of each field,
+ *          as they have come: method and path may stand far from each other
  * ------------------------------------------------------------------------- */
 
 #define EMPM__H2_CRUMBS 100            /* pieces of a cookie, and pseudo-fields,

@@ -23963,6 +23963,14 @@ SERVED(misuse, is_defined, NULL)
 
     CHECK_INT(get_status(f, "/script?h=return.42"), 500);
     CHECK(fx_log_has(f, "returned 42, which is no status"));
+    CHECK_INT(get_status(f, "/script?h=return.-6"), 500);
+    CHECK(fx_log_has(f, "returned EMPM_EMISUSE\n"));
+    CHECK_INT(get_status(f, "/script?h=return.-8"), 500);
+    CHECK(fx_log_has(f, "returned EMPM_ESYS\n"));
+    CHECK_INT(get_status(f, "/script?h=return.-9"), 500);
+    CHECK(fx_log_has(f, "returned -9, which is no status"));
+    CHECK_INT(get_status(f, "/script?h=return.1"), 500);
+    CHECK(fx_log_has(f, "returned EMPM_SUSPENDED without a suspension"));
 
     status = misuse(f, c, "short");           /* declared 100, wrote 10 */
     CHECK(status == 500 || !c->complete);
@@ -30343,6 +30351,7 @@ TEST(fastcgi, the_check_looks_at_sockets)
 
         chmod(path, (mode_t)(is_root ? rows[i].socket
                                      : (rows[i].socket & 7) << shift));
+        CHECK(!is_root || chown(path, i == 1 ? 54322 : 0, 0) == 0);
         chmod(dir, (mode_t)(is_root ? rows[i].dir : 0755));
         if (!is_root && i == 0)
             continue;
@@ -30361,6 +30370,9 @@ TEST(fastcgi, the_check_looks_at_sockets)
                                           : "may not write to") != NULL);
             CHECK(strstr(fb_said, mode) != NULL);
             CHECK(!is_root || strstr(fb_said, "User #54321") != NULL);
+            /* its owner may, who is not root */
+            CHECK_INT(strstr(fb_said, "or set User #54322") != NULL,
+                      is_root && i == 1);
         }
         empm_config_free(&cfg);
     }
@@ -32374,8 +32386,8 @@ SERVED_WITH(fastcgi, php_fpm_restarts, T_PLAIN,
     fpm_script(f, "count.php", NULL);
 }
 
-/* Another FastCGI than PHP's: fcgiwrap, with the library that most programs in C
- * have. It runs files, has their messages, and closes as soon as it has said
+/* Another FastCGI than PHP's: fcgiwrap, with the library that most programs in
+ * C have. It runs files, has their messages, and closes as soon as it has said
  * all. */
 SERVED_WITH(fastcgi, fcgiwrap_runs_a_program, T_LIVE,
             fx_init(f);
@@ -34500,6 +34512,30 @@ SERVED(h2, streams_run_beside_each_other,
     h2_answer_free(&a);
     h2_send(c, 9, "GET", "/hello", NULL, 0);
     CHECK_INT(h2_await(c, 9, &a), 200);
+    h2_answer_free(&a);
+}
+
+/* The status shows the request line of a stream, whatever other fields stand
+ * between its words, and none of these. */
+SERVED_WITH(h2, the_status_shows_request_lines, T_LIVE, status_init(f),
+            "Protocols h2c http/1.1; ThreadsPerChild 4; " LONG_TIMES)
+{
+    char target[200] = "/gate?", *text;
+    h2_answer a;
+
+    memset(&a, 0, sizeof a);
+    memset(target + 6, 'x', 120);
+    h2_begin(c, "");
+    h2_send(c, 1, "GET", "/gate?h2", NULL, 0);
+    h2_send(c, 3, "GET", target, NULL, 0);
+    CHECK_SOON(get_int(&shm->at_gate) == 2, 3000);
+    text = status_page(f, "/any", "application/json");
+    CHECK(strstr(text, "\"request\":\"GET /gate?h2 HTTP/2.0\"") != NULL);
+    CHECK(strstr(text, "\"request\":\"GET /gate?xxx") != NULL);
+    CHECK(strstr(text, "http\"") == NULL && strstr(text, "GET http") == NULL);
+    free(text);
+    set_int(&shm->gate, 1);
+    CHECK_SOON(get_int(&shm->at_gate) == 0, 3000);
     h2_answer_free(&a);
 }
 
@@ -39376,6 +39412,8 @@ TEST(process, words_of_the_command_line)
         { "-S|--|8085", 0, "Listen 8085\n" },
         { "-S|8085|8086", 0, "Listen 8085\nListen 8086\n" },
         { "-t|99999", 1, "Listen 99999: wants a port" },
+        { "-t|-c|Listen /run/a.sock", 1,
+          "Listen /run/a.sock: is a path: \"unix:\" goes before it" },
         { "8085x", 1, "8085x is no directory, no port" },
         { "/no/such/folder", 1, "/no/such/folder is no directory" },
         { "/dev/null", 1, "/dev/null is no directory" },
