@@ -37526,9 +37526,9 @@ static int empm__fcgi_prepare(empm__fcgi *x)
     return EMPM_OK;
 }
 
-/* May the request be sent again, to another back end or on another connection? Nothing of it has been
- * done twice then: nothing has been sent, or the method is safe, and nothing of
- * an answer has come. */
+/* May the request be sent again, to another back end or on another connection?
+ * Nothing of it has been done twice then: nothing has been sent, or the method
+ * is safe, and nothing of an answer has come. */
 static int empm__fcgi_may_retry(const empm__fcgi *x)
 {
     const char *m = empm_method(x->req);
