@@ -2451,6 +2451,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix fastcgi-pieces  fcgi
  *   prefix fastcgi-exchange fcgi
  *   prefix fastcgi-routes  backend backends scripts fcgi
+ *   prefix fastcgi-check   backend backends fcgi
  *   prefix fastcgi-wing    backend backends fcgi
  *   prefix h2-hpack        hpack
  *   prefix h2-encode       hpack
@@ -36551,7 +36552,9 @@ static int empm__fcgi_read(empm__fcgi_reader *r, const char **at,
  * Header lines, an empty line, a body. The lines are a stranger's: they follow
  * the same rules as those that a handler adds, and those that frame an answer
  * are the server's own. Where a back end contradicts itself the client gets
- * 502, and the log the reason.
+ * 502, and the log the reason. A Location that is a path, without a status, is
+ * a redirect for the client: to run it here, as RFC 3875 6.2.2 has it, would
+ * let two programs send a request round and round.
  *
  * source    RFC 3875 6
  * ------------------------------------------------------------------------- */
@@ -37415,6 +37418,7 @@ enum empm__fcgi_phase {
 
 typedef struct empm__fcgi {          /* in the request's memory */
     empm_request          *req;
+    empm_wake             *wake;     /* fixed: goes on when a wait is over */
     empm__script           place;
     empm__backends        *group;
     empm__backend         *at;       /* NULL: none works at it */
@@ -37588,6 +37592,69 @@ static int empm__fcgi_no_wait(empm__fcgi *x)
     return 499;
 }
 
+/* Is all of the answer here, but for the record that ends it? */
+static int empm__fcgi_has_all(const empm__fcgi *x)
+{
+    return x->head_done && x->length >= 0 && x->given == x->length;
+}
+
+/* Waits until the back end can take or give more, at most for `ms`. The scratch
+ * is the worker's, and others use it meanwhile: so what of the request is still
+ * in it, of which nothing is as a rule, moves to memory of the request's own.
+ * Returns what the handler returns. */
+static int empm__fcgi_wait(empm__fcgi *x, int events, int ms)
+{
+    empm_request *req = x->req;
+    if (x->sent < (int64_t)x->head_len && x->head == req->w->scratch) {
+        const size_t left = x->head_len - (size_t)x->sent;
+        char *kept = (char *)empm_alloc(req, left);
+        if (kept == NULL)
+            return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "no memory for the "
+                                   "request");
+        memcpy(kept, x->head + x->sent, left);
+        x->head = kept - x->sent;
+    }
+    return empm__handling_suspend_own(req, x->fd, events, ms, x->wake, x) != 0
+               ? EMPM_SUSPENDED
+               : empm__fcgi_no_wait(x);
+}
+
+/* The back end has taken and given nothing for too long. Where all of the
+ * answer is here, but not the record that ends it, the client has lost nothing.
+ * Returns what the handler returns. */
+static int empm__fcgi_too_late(empm__fcgi *x)
+{
+    if (empm__fcgi_has_all(x)) {
+        empm__fcgi_close(x);
+        return EMPM_OK;
+    }
+    return empm__fcgi_fail(x, 504, 5704, "takes and gives nothing for "
+                           "ProxyTimeout");
+}
+
+/* Waits for a back end that works at the request: for what it gives, and for
+ * room as long as it has not taken all. Returns what the handler returns. */
+static int empm__fcgi_wait_on(empm__fcgi *x)
+{
+    const int left_ms = empm__fcgi_time_left(x);
+    if (left_ms <= 0)
+        return empm__fcgi_too_late(x);
+    return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
+                                               : EMPM_FD_IN, left_ms);
+}
+
+/* Waits until the client has read half of what there is for it. The back end
+ * waits, too: its deadline counts from then on. How slow the client may be is
+ * the matter of Timeout. Returns what the handler returns. */
+static int empm__fcgi_wait_room(empm__fcgi *x)
+{
+    empm_request *req = x->req;
+    req->room_at = (req->io.out_left + 1) / 2;
+    return empm_suspend(req, INT_MAX, x->wake, x) != 0
+               ? EMPM_SUSPENDED
+               : empm__fcgi_no_wait(x);
+}
+
 /* ---------------------------------------------------------------------------
  * >>fastcgi-pieces -- what is sent, and what the pieces of an answer become
  *
@@ -37641,9 +37708,9 @@ static int empm__fcgi_prepare(empm__fcgi *x)
     return EMPM_OK;
 }
 
-/* May the request be sent again, to another back end? Nothing of it has been
- * done twice then: nothing has been sent, or the method is safe, and nothing of
- * an answer has come. */
+/* May the request be sent again, to another back end or on another connection?
+ * Nothing of it has been done twice then: nothing has been sent, or the method
+ * is safe, and nothing of an answer has come. */
 static int empm__fcgi_may_retry(const empm__fcgi *x)
 {
     const char *m = empm_method(x->req);
@@ -37651,7 +37718,8 @@ static int empm__fcgi_may_retry(const empm__fcgi *x)
                          strcmp(m, "HEAD") == 0 || strcmp(m, "OPTIONS") == 0);
 }
 
-/* The request begins anew at the same back end or at another one. */
+/* The request begins anew at the same back end or at another one: all that was
+ * known of the last attempt is forgotten, and its records are made again. */
 static void empm__fcgi_rewind(empm__fcgi *x)
 {
     x->sent = 0;
@@ -37717,7 +37785,9 @@ static int empm__fcgi_send_file(empm__fcgi *x)
     return EMPM_OK;
 }
 
-/* The head of the answer is here. Returns NULL, or why it is refused. */
+/* The head of the answer is here: s[0..n). What it says of the body is known
+ * from now on: its length, whether it is sent as it comes, or a file of ours
+ * that takes its place. Returns NULL, or why it is refused. */
 static const char *empm__fcgi_head_is_here(empm__fcgi *x, char *s, size_t n)
 {
     empm_request *req = x->req;
@@ -37739,7 +37809,10 @@ static const char *empm__fcgi_head_is_here(empm__fcgi *x, char *s, size_t n)
     return NULL;
 }
 
-/* Takes a piece of the answer. Returns NULL, or why it is refused. */
+/* Takes a piece of the answer. Until the head ends, it gathers; a head that is
+ * whole in the first piece is read where it stands. Of a body the client gets
+ * no more than the length that it has been told. Returns NULL, or why the
+ * answer is refused; "": that has been said. */
 static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
 {
     empm_request *req = x->req;
@@ -37783,12 +37856,6 @@ static const char *empm__fcgi_piece(empm__fcgi *x, char *s, size_t n)
                ? NULL : "";                      /* that has been said */
 }
 
-/* Is all of the answer here, but for the record that ends it? */
-static int empm__fcgi_has_all(const empm__fcgi *x)
-{
-    return x->head_done && x->length >= 0 && x->given == x->length;
-}
-
 /* How much of what the back end sends next has room: what is read is never
  * lost. A client that does not read shall have no more than half of
  * LimitResponseSpool, and others the rest of what there is: for each worker may
@@ -37823,55 +37890,28 @@ static size_t empm__fcgi_room(const empm__fcgi *x)
  * then waits in the listener; the function of the suspension goes on by the
  * phase. The answer is read into a scratch of its own: what it is written to
  * may need the worker's to empty an overflow.
+ *
+ * A request that is answered in one piece takes these calls of the system, and
+ * one wait: socket, connect, sendmsg, epoll_ctl; recv, close. All functions
+ * return what the handler returns, so each ends in a wait, in an answer, or in
+ * the function of the next step:
+ *
+ *   connect --> open --> connected --> send --> receive --> ended
+ *      ^          |                                |
+ *      |          v                                v
+ *      +-------- next <------------------------ broken
+ *
+ * source    FastCGI Specification 1.0, 3.5 and 6.2 (END_REQUEST ends an answer,
+ *           and nothing else does)
  * ------------------------------------------------------------------------- */
 
-static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user);
 static int empm__fcgi_connect(empm__fcgi *x);
 static int empm__fcgi_open(empm__fcgi *x);
 
-/* Waits until the back end can take or give more, at most for `ms`. What is in
- * the scratch is kept from here on. Returns what the handler returns. */
-static int empm__fcgi_wait(empm__fcgi *x, int events, int ms)
-{
-    empm_request *req = x->req;
-    if (x->sent < (int64_t)x->head_len && x->head == req->w->scratch) {
-        const size_t left = x->head_len - (size_t)x->sent;
-        char *kept = (char *)empm_alloc(req, left);
-        if (kept == NULL)
-            return empm__fcgi_fail(x, 503, EMPM__FCGI_OURS, "no memory for the "
-                                   "request");
-        memcpy(kept, x->head + x->sent, left);
-        x->head = kept - x->sent;
-    }
-    return empm__handling_suspend_own(req, x->fd, events, ms, empm__fcgi_wake,
-                                      x) != 0
-               ? EMPM_SUSPENDED
-               : empm__fcgi_no_wait(x);
-}
-
-/* The back end has taken and given nothing for too long. */
-static int empm__fcgi_too_late(empm__fcgi *x)
-{
-    if (empm__fcgi_has_all(x)) {
-        empm__fcgi_close(x);
-        return EMPM_OK;
-    }
-    return empm__fcgi_fail(x, 504, 5704, "takes and gives nothing for "
-                           "ProxyTimeout");
-}
-
-/* Waits for a back end that works at the request. */
-static int empm__fcgi_wait_on(empm__fcgi *x)
-{
-    const int left_ms = empm__fcgi_time_left(x);
-    if (left_ms <= 0)
-        return empm__fcgi_too_late(x);
-    return empm__fcgi_wait(x, x->sent < x->all ? EMPM_FD_IN | EMPM_FD_OUT
-                                               : EMPM_FD_IN, left_ms);
-}
-
 /* This back end has failed: the next one is tried, each once, or the request
- * fails. */
+ * fails with `status`. Where something of it may have been done already, it is
+ * not sent to anybody else: a form is not stored twice. The log has the reason
+ * of each attempt. */
 static int empm__fcgi_next(empm__fcgi *x, int status, int code, const char *why)
 {
     x->wait.tried |= 1u << (x->at - x->group->list);
@@ -37885,7 +37925,10 @@ static int empm__fcgi_next(empm__fcgi *x, int status, int code, const char *why)
     return empm__fcgi_connect(x);
 }
 
-/* The back end has said that the answer ends. */
+/* The back end has said that the answer ends. That counts for success if there
+ * is a head, and as much of a body as the head has promised; the exit code of
+ * the program means nothing to a client. The connection goes before the client
+ * has its last byte: a process of PHP-FPM serves nobody else until then. */
 static int empm__fcgi_ended(empm__fcgi *x)
 {
     empm_request *req = x->req;
@@ -37920,7 +37963,9 @@ static int empm__fcgi_ended(empm__fcgi *x)
 }
 
 /* Nothing more comes from the back end, and it has not said that this is the
- * end. That is all right for an answer that has its length. */
+ * end. That is all right for an answer that has its length. A connection that
+ * had been kept may have ended while the request was on its way, through
+ * nobody's fault: a safe method is then sent once more, on a new one. */
 static int empm__fcgi_broken(empm__fcgi *x, const char *why)
 {
     if (empm__fcgi_has_all(x)) {
@@ -37937,19 +37982,10 @@ static int empm__fcgi_broken(empm__fcgi *x, const char *why)
     return empm__fcgi_next(x, 502, 5703, why);
 }
 
-/* Waits until the client has read half of what there is for it. The back end
- * waits, too: its deadline counts from then on. How slow the client may be is
- * the matter of Timeout. */
-static int empm__fcgi_wait_room(empm__fcgi *x)
-{
-    empm_request *req = x->req;
-    req->room_at = (req->io.out_left + 1) / 2;
-    return empm_suspend(req, INT_MAX, empm__fcgi_wake, x) != 0
-               ? EMPM_SUSPENDED
-               : empm__fcgi_no_wait(x);
-}
-
-/* Reads what has come into EMPM__SCRATCH bytes, for one turn at most. Returns
+/* Reads what has come into EMPM__SCRATCH bytes, for one turn at most. Each
+ * round asks for room first, for what has been read cannot be given back; then
+ * it clears the hint, reads, and takes the pieces of what is here. It ends at
+ * EAGAIN, and not before, since no event tells again of what is left. Returns
  * what the handler returns. */
 static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
 {
@@ -38031,7 +38067,9 @@ static int empm__fcgi_receive(empm__fcgi *x)
 }
 
 /* Sends what the back end takes, and reads what it says: it may answer before
- * it has read all, and close. `first`: it has had no time to say anything. */
+ * it has read all, and close. The body is sent from where it stands, in memory
+ * or in a file that is mapped; only the heads of its records are made for it.
+ * `first`: it has had no time to say anything. */
 static int empm__fcgi_send(empm__fcgi *x, int first)
 {
     unsigned char heads[EMPM__FCGI_IOV / 2][EMPM__FCGI_HEAD];
@@ -38072,7 +38110,9 @@ static int empm__fcgi_send(empm__fcgi *x, int first)
     return empm__fcgi_wait_on(x);
 }
 
-/* Is connected: the request is sent. */
+/* Is connected: the request is sent. From here on a drain lets it end, its
+ * answer gathers, so that a short one has its length, and ProxyTimeout counts.
+ */
 static int empm__fcgi_connected(empm__fcgi *x)
 {
     int status;
@@ -38103,12 +38143,13 @@ static int empm__fcgi_pause(empm__fcgi *x)
         empm__fcgi_disconnect(x);
     else
         empm__fcgi_close(x);
-    return empm_suspend(x->req, x->pause_ms, empm__fcgi_wake, x) != 0
+    return empm_suspend(x->req, x->pause_ms, x->wake, x) != 0
                ? EMPM_SUSPENDED
                : empm__fcgi_no_wait(x);
 }
 
-/* Waits until it is connected, from x->got_on_ms on. */
+/* Waits until it is connected, from x->got_on_ms on. That is for TCP: a unix
+ * socket connects at once or not at all. */
 static int empm__fcgi_wait_connect(empm__fcgi *x)
 {
     const int left_ms = empm__time_until(
@@ -38173,15 +38214,17 @@ static int empm__fcgi_open(empm__fcgi *x)
     return empm__fcgi_next(x, 503, 5701, strerror(error));
 }
 
-/* The ticket of a request that waits for a seat; 0: it cannot. */
+/* The ticket of a request that waits for a seat; 0: it cannot. Called under the
+ * lock of seats, so that none becomes free between the look and the wait. */
 static empm_ticket empm__fcgi_ticket(void *user)
 {
     empm__fcgi *x = (empm__fcgi *)user;
     const int left_ms = empm__fcgi_patience_left(x);
-    return left_ms > 0 ? empm_suspend(x->req, left_ms, empm__fcgi_wake, x) : 0;
+    return left_ms > 0 ? empm_suspend(x->req, left_ms, x->wake, x) : 0;
 }
 
-/* Finds a back end for the request, and a seat there; or waits for one. */
+/* Finds a back end for the request, and a seat there; or waits for one, no
+ * longer than for a connection. */
 static int empm__fcgi_connect(empm__fcgi *x)
 {
     empm__backend *b;
@@ -38201,7 +38244,9 @@ static int empm__fcgi_connect(empm__fcgi *x)
                            "for ProxyConnectTimeout");
 }
 
-/* Goes on after a wait. Returns what the handler returns. */
+/* Goes on after a wait, for whatever reason it has ended. Half a close of the
+ * client's is no reason to stop: it may read yet, and where it does not, a
+ * reset or ProxyTimeout tells. Returns what the handler returns. */
 static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
 {
     empm__fcgi *x = (empm__fcgi *)user;
@@ -38230,7 +38275,10 @@ static int empm__fcgi_wake(empm_request *req, enum empm_why why, void *user)
     return x->sent < x->all ? empm__fcgi_send(x, 0) : empm__fcgi_receive(x);
 }
 
-/* Hands the request to one of the back ends. A handler's end. */
+/* Hands the request to one of the back ends of `group`, for the program at
+ * `place`. What the request needs lives in its own memory and is let go in a
+ * deferred call, so no end of the request can miss it. A handler's end: returns
+ * what the handler returns. */
 static int empm__fcgi_serve(empm_request *req, empm__backends *group,
                             const empm__script *place)
 {
@@ -38251,6 +38299,7 @@ static int empm__fcgi_serve(empm_request *req, empm__backends *group,
     if (x->own_len > 0)
         memcpy(x + 1, req->fields, x->own_len);
     x->req = req;
+    x->wake = empm__fcgi_wake;
     x->fd = -1;
     x->group = group;
     x->place = *place;
@@ -38268,6 +38317,14 @@ static int empm__fcgi_serve(empm_request *req, empm__backends *group,
  * found as files are, below a root that cannot be left, and what is no file
  * reaches no back end. So no search for ".php" in a path decides what runs, and
  * the source of a script is never sent, even while its back end is down.
+ *
+ *   EMPM_PHP, EMPM_FASTCGI    a route's own back ends
+ *   ProxyPass                 a row of its own, as EMPM_FASTCGI has it
+ *   AddHandler, SetHandler    the back ends of an extension, below all routes
+ *                             of files
+ *
+ * Addresses are in Apache's spelling, and read in one place, whichever of these
+ * has them: what is wrong is returned as a text that completes a sentence.
  * ------------------------------------------------------------------------- */
 
 /* AddHandler, in order; fixed once the server is there. Extensions of one row
@@ -38365,7 +38422,9 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
     return NULL;
 }
 
-/* Takes "key=value", as ProxyPass has it. Returns NULL, or what is wrong. */
+/* Takes "key=value", as ProxyPass has it. A key that Apache has and this server
+ * has not is refused by name, rather than without effect. Returns NULL, or what
+ * is wrong. */
 static const char *empm__backends_option(empm__backends *g, const char *word)
 {
     const char *value = strchr(word, '=') + 1;
@@ -38397,8 +38456,9 @@ static const char *empm__backends_option(empm__backends *g, const char *word)
     return NULL;
 }
 
-/* Reads a list of back ends, and their options. Returns NULL, or what is wrong
- * with one. */
+/* Reads a list of back ends, and their options, which hold for all of them: a
+ * word with '=' before any ':' or '/' is an option. Returns NULL, or what is
+ * wrong with one. */
 static const char *empm__backends_parse(empm__backends *g, const char *text)
 {
     char word[512];
@@ -38451,7 +38511,8 @@ static const char *empm__scripts_add(struct empm__scripts *t, int row,
     return r == 0 && n > 0 ? NULL : "wants the extensions, such as .php";
 }
 
-/* NULL is allowed. */
+/* Frees the table and the back ends of its rows; requests that use them are
+ * over. NULL is allowed. */
 static void empm__scripts_free(struct empm__scripts *t)
 {
     int i;
@@ -38460,7 +38521,9 @@ static void empm__scripts_free(struct empm__scripts *t)
     EMPM_FREE(t);
 }
 
-/* Makes the table of AddHandler. EMPM_OK, or EMPM_E*, which is told. */
+/* Makes the table of AddHandler; NULL in *out if there is no row. Each row that
+ * is wrong is told, not only the first. Returns EMPM_OK, or EMPM_E*, which is
+ * told; the table is there for the caller to free, also then. */
 static int empm__scripts_new(struct empm__scripts **out, const empm_config *cfg,
                              empm__report *rep)
 {
@@ -38553,7 +38616,10 @@ static empm__backends *empm__scripts_find(const empm_request *req,
     return NULL;
 }
 
-/* The hook of >>files-routes. */
+/* The hook of >>files-routes. Without `at` it only tells whether a file of this
+ * name is a script; else the script is run, and the result is a handler's. The
+ * folder that the back end is told is its own, if it has been given one: the
+ * same files may lie elsewhere for it. */
 static int empm__fcgi_run_script(empm_request *req, const empm__script *at,
                                  const char *name)
 {
@@ -38567,7 +38633,10 @@ static int empm__fcgi_run_script(empm_request *req, const empm__script *at,
     return empm__fcgi_serve(req, to, &there);
 }
 
-/* The handler of EMPM_FASTCGI. */
+/* The handler of EMPM_FASTCGI: the whole path below the pattern is for the
+ * program, which may be on another machine. So no file is looked for here; a
+ * folder at the back end makes a file name of the path, from segments that have
+ * been decoded and made normal. */
 static int empm__fcgi_route(empm_request *req, void *user)
 {
     const empm__route *r = req->route;
@@ -38592,11 +38661,19 @@ static int empm__fcgi_route(empm_request *req, void *user)
 }
 
 /* ---------------------------------------------------------------------------
- * >>fastcgi-wing -- what is checked and made before a server serves
+ * >>fastcgi-check -- what is wrong with back ends, before a server has them
  *
- * Addresses are read at a start and at each reload, and what listens here is
- * looked at. Numbers, scores and the absolute paths of scripts are made once
- * for all children; each of them keeps its own count.
+ * Addresses are read at a start and at each reload, by the functions that then
+ * make them: so -t, a start and a reload say the same. What cannot work ends
+ * the start; what may be so for a moment only is a warning: a socket that is
+ * not there yet, or whose rights shut out the user of the children. That user
+ * is looked at, and not the one of the check, who may be root and may do all.
+ *
+ *   5707   an address, option or row that is none      the start ends
+ *   5708   a socket that is not there, or not for us   a warning
+ *   5709   how many processes kept connections need    a notice
+ *   5711   X-Sendfile without a folder                 the start ends
+ *   5712   sources that another route would send       a warning
  * ------------------------------------------------------------------------- */
 
 /* The user of the children, as the rights of files see it. */
@@ -38607,8 +38684,9 @@ typedef struct empm__backends_user {
     int   n;                         /* of gid; 0: not known, nothing is said */
 } empm__backends_user;
 
-/* Finds that user: only root becomes another one, and a program that is none of
- * ours stays root then. */
+/* Finds that user: only root becomes another one, by User and Group, and stays
+ * root where these are not set. The groups are those that initgroups() will
+ * give; where there are more than fit, u->n is 0 and nothing is judged. */
 static void empm__backends_user_find(empm__backends_user *u,
                                      const empm_config *cfg)
 {
@@ -38633,7 +38711,9 @@ static void empm__backends_user_find(empm__backends_user *u,
         u->n = 0;                    /* more than fit */
 }
 
-/* Does a file's mode give the user a right: 2 to write, 1 to pass? */
+/* Does a file's mode give the user a right: 2 to write, 1 to pass? As the
+ * kernel has it: the owner's bits hold for the owner even where others may
+ * more. To connect to a unix socket takes the right to write. */
 static int empm__backends_user_may(const empm__backends_user *u,
                                    const struct stat *st, unsigned right)
 {
@@ -38650,8 +38730,9 @@ static int empm__backends_user_may(const empm__backends_user *u,
     return (bits & right) != 0;
 }
 
-/* Has the file a list of rights beside its mode, as listen.acl_users gives it?
- * Then its mode does not tell. */
+/* Has the file a list of rights beside its mode, as listen.acl_users of PHP-FPM
+ * gives it? Then its mode does not tell. The call is the kernel's, since
+ * libraries of lists are not everywhere. */
 static int empm__backend_has_acl(const char *path)
 {
 #if defined(__linux__) && defined(SYS_getxattr)
@@ -38663,7 +38744,9 @@ static int empm__backend_has_acl(const char *path)
 }
 
 /* Warns if the children may not write to a socket that is there, or not pass a
- * folder on the way; the first that hinders them is told. */
+ * folder on the way; the first that hinders them is told, with its owner and
+ * mode, for that is the cause of most sites that show 503 after their first
+ * start. `of` and `text`: the setting and the address, for the message. */
 static void empm__backend_check_rights(const empm__backends_user *u,
                                        const char *path, const char *of,
                                        const char *text, empm__report *rep)
@@ -38698,7 +38781,8 @@ static void empm__backend_check_rights(const empm__backends_user *u,
 }
 
 /* Warns of a back end on this machine whose socket is not there, which may come
- * later, or is not for the children; and tells what kept connections need. */
+ * later, or is not for the children; and tells what kept connections need. `of`
+ * is the setting that has named the group. */
 static void empm__backends_check(const empm_config *cfg,
                                  const empm__backends *g, const char *of,
                                  empm__report *rep)
@@ -38735,7 +38819,8 @@ static void empm__backends_check(const empm_config *cfg,
     }
 }
 
-/* Says what is wrong with XSendFile and its folder. */
+/* Says what is wrong with XSendFile and its folder: without one a program could
+ * name any file that the children may read. */
 static void empm__fcgi_check_send_file(const empm_config *cfg,
                                        empm__report *rep)
 {
@@ -38804,8 +38889,25 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
     EMPM_FREE(g);
 }
 
-/* Gives each back end of `g` its number and, if there are any, its places in
- * the lists. Counts both on. */
+/* ---------------------------------------------------------------------------
+ * >>fastcgi-wing -- what is made before a server serves, and the hooks
+ *
+ * Numbers, scores and the absolute paths of scripts are made once, before the
+ * children are forked. The scores are shared: a status page shows those of all
+ * children, and they outlive one that dies. Kept connections, seats and the
+ * lines before them are each child's own from the fork on, with no word between
+ * two children.
+ *
+ *   server_new     tables of addresses, handlers of routes, scores
+ *   engine_new     a child begins: its row of the scores
+ *   expire         the listener closes kept connections that are old
+ *   engine_free    the child ends: it closes the others
+ *   server_free    a generation is over
+ * ------------------------------------------------------------------------- */
+
+/* Gives each back end of `g` its number and, if there are lists, its places in
+ * them. Counts on *n, the back ends, and *kept, the connections that may be
+ * kept. `g` may be NULL: a row that has none. */
 static void empm__backends_number(struct empm__backend_scores *all,
                                   empm__backends *g, int *n, size_t *kept)
 {
@@ -38822,7 +38924,8 @@ static void empm__backends_number(struct empm__backend_scores *all,
     }
 }
 
-/* The same for all that the server has. */
+/* The same for all that the server has, always in the same order: it is called
+ * to count, and again to fill the lists that have been made by that. */
 static void empm__backends_number_all(empm_server *s,
                                       struct empm__backend_scores *all, int *n,
                                       size_t *kept)
@@ -38837,7 +38940,10 @@ static void empm__backends_number_all(empm_server *s,
         empm__backends_number(all, s->scripts->own[k], n, kept);
 }
 
-/* Makes the scores of all back ends. EMPM_OK, or EMPM_ENOMEM. */
+/* Makes the scores of all back ends, if there are any: one block for what each
+ * process has of its own, and a mapping of a row for each slot of the
+ * scoreboard, which all processes share. Returns EMPM_OK, or EMPM_ENOMEM; then
+ * nothing is left of it. */
 static int empm__backend_scores_new(empm_server *s)
 {
     struct empm__backend_scores *all;
@@ -38874,8 +38980,9 @@ static int empm__backend_scores_new(empm_server *s)
     return EMPM_OK;
 }
 
-/* Opens XSendFilePath, if X-Sendfile is followed. EMPM_OK, or EMPM_ESYS: it is
- * told. */
+/* Opens XSendFilePath, if X-Sendfile is followed. From here on files are found
+ * below the descriptor, whatever becomes of the name. Returns EMPM_OK, or
+ * EMPM_ESYS: it is told. */
 static int empm__fcgi_send_root_open(empm_server *s, empm__report *rep)
 {
     struct empm__backend_scores *all = s->backends;
@@ -38896,7 +39003,8 @@ static int empm__fcgi_send_root_open(empm_server *s, empm__report *rep)
     return EMPM_ESYS;
 }
 
-/* A child begins: what the last one in its slot was at is over. */
+/* A child begins: what the last one in its slot was at is over, since nobody
+ * else has counted it down. The totals go on. */
 static int empm__fcgi_engine_new(empm__engine *e)
 {
     const struct empm__backend_scores *all = e->s->backends;
@@ -38910,13 +39018,15 @@ static int empm__fcgi_engine_new(empm__engine *e)
     return EMPM_OK;
 }
 
-/* No worker runs any more. */
+/* No worker runs any more: what is kept has no user. */
 static void empm__fcgi_engine_free(empm__engine *e)
 {
     empm__backend_close_kept(e, empm__now_ms());
 }
 
-/* When a kept connection is to be closed; all are while the server ends. */
+/* When a kept connection is to be closed; all are while the server ends.
+ * Returns EMPM__NEVER if there is none. One look at a number: the listener asks
+ * in each of its rounds. */
 static uint32_t empm__fcgi_expire_at(empm__engine *e)
 {
     const struct empm__backend_scores *all = e->s->backends;
@@ -38925,6 +39035,11 @@ static uint32_t empm__fcgi_expire_at(empm__engine *e)
     return at != EMPM__NEVER && empm__load(&e->stopping) ? empm__now_ms() : at;
 }
 
+/* Makes all of it: the back ends of routes and of extensions, the handlers that
+ * go with them, and the absolute folders that scripts are told. A folder that
+ * is not there is no fault here: the check of files speaks of it, and its
+ * scripts are 404 until the next reload. Returns EMPM_OK, or EMPM_E*, which is
+ * told; server_free() frees what there is. */
 static int empm__fcgi_server_new(empm_server *s, const empm_server *old,
                                  empm__report *rep)
 {
@@ -38971,7 +39086,7 @@ static int empm__fcgi_server_new(empm_server *s, const empm_server *old,
 }
 
 /* Old children keep their own copies of the addresses, and their mapping of
- * the scores. */
+ * the scores: so a reload frees here while they still answer. */
 static void empm__fcgi_server_free(empm_server *s)
 {
     uint32_t i;
@@ -39000,6 +39115,8 @@ static const empm__wing empm__fcgi_wing = {
 
 #else
 
+/* A build without FastCGI names what would need it, rather than to send the
+ * sources of scripts as files. */
 static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
                              empm__report *rep)
 {
