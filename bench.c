@@ -1798,7 +1798,7 @@ static void make_folder(void)
     }
 }
 
-static int with_tls;                   /* the scene is of https */
+static int with_tls, with_h2;          /* the scene is of https, of HTTP/2 */
 
 /* The port of https, the certificate and its key, where the scene wants them.
  * TLS 1.2, one suite, one group, sessions in shared memory: as ours. */
@@ -1870,7 +1870,7 @@ static void configure_nginx(const server *s, const char *conf, int n)
         "    fastcgi_temp_path %s/n3; uwsgi_temp_path %s/n4;\n"
         "    scgi_temp_path %s/n5;\n"
         "    server {\n"
-        "        listen 127.0.0.1:%d; root %s/docs;\n%s%s"
+        "        listen 127.0.0.1:%d; root %s/docs;\n%s%s%s"
         "        location = /hello { return 200 \"" HELLO "\"; }\n"
         "    }\n"
         "}\n", geteuid() == 0 ? "user nobody nogroup; " : "", n, d, d,
@@ -1879,7 +1879,8 @@ static void configure_nginx(const server *s, const char *conf, int n)
             "ssl_certificate_key %s/cert.key; ssl_protocols TLSv1.2;\n"
             "ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256;\n"
             "ssl_ecdh_curve X25519:prime256v1; ssl_session_tickets off;\n"
-            "ssl_session_cache shared:a:10m;\n"), php_lines(
+            "ssl_session_cache shared:a:10m;\n"), with_h2 ? string(
+            "listen 127.0.0.1:%d http2;\n", s->secure_port) : "", php_lines(
             "location ~ [.]php$ { include /etc/nginx/fastcgi_params;\n"
             "fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;"
             "\nfastcgi_pass unix:%s/fpm.sock; }\n"));
@@ -1916,9 +1917,10 @@ static void configure_apache(const server *s, const char *conf, int n)
         "ErrorDocument 200 \"" HELLO "\"\nRewriteEngine On\n"
         "RewriteRule ^/hello$ - [R=200,L]\n"
         "<Location /hello>\n    Header always set Content-Type text/plain\n"
-        "</Location>\n%s%s", s->secure_port, d, d, d, s->port, d,
+        "</Location>\n%s%s%s", s->secure_port, d, d, d, s->port, d,
         geteuid() == 0 ? "User nobody\nGroup nogroup\n" : "", shape,
-        d, tls_lines(s,
+        d, with_h2 ? "LoadModule http2_module " MODULES "mod_http2.so\n"
+                     "Protocols h2c http/1.1\n" : "", tls_lines(s,
             "LoadModule ssl_module " MODULES "mod_ssl.so\n"
             "LoadModule socache_shmcb_module " MODULES "mod_socache_shmcb.so\n"
             "Listen 127.0.0.1:%d\nSSLSessionCache shmcb:%s/sessions(10485760)"
@@ -2005,6 +2007,10 @@ static pid_t spawn_bench(const server *s, int closing, const char *log)
         argv[k++] = string("SSLCertificateFile %s/cert.pem", tmp_dir);
         argv[k++] = "--set";
         argv[k++] = string("SSLCertificateKeyFile %s/cert.key", tmp_dir);
+    }
+    if (s->kind != FLOOR && with_h2) {
+        argv[k++] = "--set";
+        argv[k++] = "Protocols h2c http/1.1";
     }
     if (s->kind != FLOOR && php != 0) {
         argv[k++] = "--set";
@@ -2136,7 +2142,7 @@ static void find_servers(void)
  * column, and its row in run_scene().
  * ------------------------------------------------------------------------- */
 
-enum { LOAD, IDLE, HEADS, READERS, BLOCKING, CALLS, SECURE, STALLED };
+enum { LOAD, IDLE, HEADS, READERS, BLOCKING, CALLS, SECURE, STALLED, HTTP2 };
 enum { ALL = (1 << SERVERS) - 1, OURS = 1 << THIS,
        REAL = ALL & ~(1 << FLOOR), PHP = OURS | 1 << APACHE | 1 << NGINX };
 enum { FULL, SHORT };                  /* sets */
@@ -2185,6 +2191,8 @@ static const scene scenes[] = {
       "200 clients that read 10 MB at 1 KB/s, beside 16 busy connections" },
     { "blocking",   BLOCKING, SHORT, OURS, 0, 64, 1, 0, "/hello",
       "half of the requests block 10 ms, 64 connections: the other half" },
+    { "h2",         HTTP2, FULL, REAL, 0,  15000, 1, 0, "/hello",
+      "HTTP/2, 13 bytes: CPU us per request (h2load); an idle connection" },
 #ifdef EVENTMPM_TLS_BEARSSL
     { "https",      SECURE, FULL, OURS | 1 << NGINX | 1 << APACHE, 0, 16, 1, 0,
       "/hello", "https: CPU of requests, handshakes and 10 MB" },
@@ -2246,6 +2254,15 @@ static const column stalled_columns[] = {
     { "slow", "slow p99", 2, 0 },        { "there", "still there", 0, 0 }
 };
 
+static const column h2_columns[] = {   /* connections x streams of each */
+    { "1x1", "1x1", 1, SPREAD },    { "1x10", "1x10", 1, 0 },
+    { "1x100", "1x100", 1, 0 },     { "16x1", "16x1", 1, 0 },
+    { "16x10", "16x10", 1, 0 },     { "16x100", "16x100", 1, 0 },
+    { "64x1", "64x1", 1, 0 },       { "64x10", "64x10", 1, 0 },
+    { "64x100", "64x100", 1, SPREAD }, { "failed", "failed", 0, 0 },
+    { "idle", "idle bytes", 0, 0 }
+};
+
 enum { MOST_COLUMNS = 12 };
 
 /* By kind: the columns of its table, and the note below it. */
@@ -2270,7 +2287,9 @@ columns_of[] = {
             "fresh handshake with a\nrequest: quiet, beside 1000 clients that "
             "stopped at a message of the handshake, and\nbeside 100 that read "
             "10 MB slowly; how many of these are still there. No figure: not "
-            "all\nclients have come in within 20 s.")
+            "all\nclients have come in within 20 s."),
+    COLUMNS(h2_columns, "Without TLS, by prior knowledge; connections x "
+            "streams of each. Bytes as in the scene idle.")
 };
 
 typedef struct series {                /* a figure over the rounds */
@@ -2462,6 +2481,47 @@ static void scene_idle(int sc, server *s)
         opened, pss0 / 1e6, pss, uss, fresh, worst,
         idle_ask(&s->at, fds, opt.crowd, 0, text, strlen(text))
     };
+    NOTE(sc, s, row);
+    idle_leave(fds, opt.crowd);
+    free(fds);
+}
+
+/* CPU microseconds of the server for each request of h2load's; NAN: there is
+ * none. Adds those that have failed. */
+static double h2_cost(const server *s, const target *t, int c, int m,
+                      double *failed)
+{
+    const double before = cpu_of(&s->processes).ns;
+    FILE *f = popen(string("h2load -t1 -c%d -m%d -D%dms http://%s/hello 2>&1",
+                           c, m, (int)(opt.seconds * 1000), t->host), "r");
+    unsigned long total, done = 0;
+    char line[400];
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (sscanf(line, "requests: %lu total, %*u started, %*u done, %lu",
+                   &total, &done) == 2)
+            *failed += strtod(strstr(line, "succeeded, ") + 11, NULL);
+    if (f != NULL)
+        pclose(f);
+    return done > 0 ? (cpu_of(&s->processes).ns - before) / 1e3 / (double)done
+                    : NAN;
+}
+
+static void scene_h2(int sc, server *s)
+{
+    static const char text[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0"
+                               "\0\0\0\15\1\5\0\0\0\1\202\206\4\6/hello\1\1h";
+    static const int c[] = { 1, 16, 64 }, m[] = { 1, 10, 100 };
+    const target *t = s->kind == NGINX ? &s->secure : &s->at;
+    int *fds = (int *)need((size_t)opt.crowd, sizeof *fds), i;
+    double row[11], uss;
+    row[9] = 0;
+    for (i = 0; i < 9; i++) {
+        row[i] = h2_cost(s, t, c[i / 3], m[i % 3], &row[9]);
+        sleep_ms(50);
+    }
+    if (idle_crowd(t, &s->processes, fds, text, sizeof text - 1, &row[10],
+                   &uss) < opt.crowd)
+        row[10] = NAN;
     NOTE(sc, s, row);
     idle_leave(fds, opt.crowd);
     free(fds);
@@ -2855,6 +2915,7 @@ static void run_scene(int sc, server *s)
     case READERS:  scene_beside(sc, s);   break;
     case BLOCKING: scene_blocking(sc, s); break;
     case CALLS:    scene_calls(sc, s);    break;
+    case HTTP2:    scene_h2(sc, s);       break;
 #ifdef EVENTMPM_TLS_BEARSSL
     case SECURE:   scene_secure(sc, s);   break;
     case STALLED:  scene_stalled(sc, s);  break;
@@ -3307,6 +3368,7 @@ static void play(int sc)
     int i, r, n = 0, who[SERVERS], count;
     const int rounds = rounds_of(sc, &count), first = steps_done;
     with_tls = w->kind == SECURE || w->kind == STALLED;
+    with_h2 = w->kind == HTTP2;
     if (with_tls && access(string("%s/cert.pem", tmp_dir), R_OK) != 0 &&
         system(string(
             "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 "
@@ -3332,7 +3394,7 @@ static void play(int sc)
             if (is_gone(s->pid)) {
                 printf("%s has died and is started again.\n", s->name);
                 server_stop(s);
-            } else if (w->kind == IDLE && r > 0)
+            } else if ((w->kind == IDLE || with_h2) && r > 0)
                 server_stop(s);       /* the last crowd's memory is still his */
             if (is_gone(s->pid) && !server_start(s, w->close))
                 continue;
