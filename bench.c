@@ -5,7 +5,6 @@
  *     ./bench                          this server and the floor, the short set
  *     ./bench --compare                and nginx, Apache, lighttpd, h2o, in all
  *                                      scenes: half an hour
- *     ./bench --url http://HOST:PORT/  a server that has been started already
  *     ./bench --help                   all options
  *
  * It starts what it measures, on loopback and a free port, with configurations
@@ -52,10 +51,8 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <glob.h>
 #include <math.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -89,12 +86,11 @@
 #define HELLO          "Hello, World!"
 
 static struct {
-    const char *url, *json, *plot, *scenes, *servers;
-    const char *against_binary, *set[MAX_SETTINGS];
-    char        against_name[24];
+    const char *json, *plot, *scenes, *servers;
+    const char *set[MAX_SETTINGS];
     int         nset, rounds, processes, workers, threads;
     int         timeout_ms, crowd, compare;
-    int         connections, pipeline, close, pid;     /* of --url */
+    int         close;                 /* of --serve-floor */
     double      seconds;
 } opt;
 
@@ -116,8 +112,7 @@ static uint64_t now_ns(void)
     return clock_ns(CLOCK_MONOTONIC);
 }
 
-static void die(const char *fmt, ...) __attribute__((format(printf, 1, 2),
-                                                     noreturn));
+__attribute__((format(printf, 1, 2), noreturn))
 static void die(const char *fmt, ...)
 {
     va_list ap;
@@ -139,8 +134,7 @@ static void *need(size_t count, size_t size)
 }
 
 /* Text that lives until the program ends. */
-static const char *string(const char *fmt, ...)
-    __attribute__((format(printf, 1, 2)));
+__attribute__((format(printf, 1, 2)))
 static const char *string(const char *fmt, ...)
 {
     va_list ap;
@@ -181,8 +175,7 @@ static int steps_done, steps;          /* measurements, for the progress */
 static int failures;                   /* of servers: the exit status */
 
 /* Progress, on stderr: one line that is written over, or plain lines. */
-static void progress(const char *fmt, ...)
-    __attribute__((format(printf, 1, 2)));
+__attribute__((format(printf, 1, 2)))
 static void progress(const char *fmt, ...)
 {
     va_list ap;
@@ -350,16 +343,12 @@ static double hist_ms(const hist *h, double q)
 /* ---------------------------------------------------------------------------
  * >>proc -- processes: started, looked at, ended
  *
- * What is started is noted in `kids`; the first signal makes the main thread
- * leave at its next sleep, the second one kills from the handler. For the worst
- * case the kernel helps: orphans of our servers become our children (child
- * subreaper), and a server gets TERM should this process vanish.
+ * The first signal makes the main thread leave at its next sleep, the second
+ * one at once. The kernel helps: orphans of our servers become our children
+ * (child subreaper), and a server gets TERM should this process vanish.
  * ------------------------------------------------------------------------- */
 
-#define MAX_KIDS 16
 #define MAX_TREE 128
-
-static volatile pid_t kids[MAX_KIDS];
 
 typedef struct tree {                 /* a process and all that descend of it */
     pid_t pid[MAX_TREE];
@@ -369,32 +358,27 @@ typedef struct tree {                 /* a process and all that descend of it */
 /* The process and all that descend of it, now. */
 static void tree_of(pid_t root, tree *t)
 {
-    glob_t g;
-    size_t i;
-    int k, before;
+    int i;
     t->n = 0;
     t->pid[t->n++] = root;
-    if (glob("/proc/[0-9]*/stat", GLOB_NOSORT, NULL, &g) != 0)
-        return;
-    do                                 /* until there are no more children */
-        for (before = t->n, i = 0; i < g.gl_pathc; i++) {
-            const pid_t pid = (pid_t)atol(g.gl_pathv[i] + 6);
-            char text[1024];
-            const char *p;
-            for (k = 0; k < t->n && t->pid[k] != pid; k++)
-                ;
-            if (k < t->n || t->n == MAX_TREE ||
-                slurp(g.gl_pathv[i], text, sizeof text) < 0 ||
-                (p = strrchr(text, ')')) == NULL || strlen(p) < 4)
-                continue;
-            for (k = 0; k < t->n; k++)
-                if (t->pid[k] == (pid_t)atol(p + 4)) {
+    for (i = 0; i < t->n; i++) {
+        char path[64], text[4096], *p = text, *end;
+        glob_t g;
+        size_t k;
+        snprintf(path, sizeof path, "/proc/%d/task/*/children",
+                 (int)t->pid[i]);
+        if (glob(path, GLOB_NOSORT, NULL, &g) != 0)
+            continue;
+        for (k = 0; k < g.gl_pathc; k++)
+            if (slurp(g.gl_pathv[k], p = text, sizeof text) > 0)
+                for (; t->n < MAX_TREE; p = end) {
+                    const pid_t pid = (pid_t)strtol(p, &end, 10);
+                    if (end == p || pid == 0)
+                        break;
                     t->pid[t->n++] = pid;
-                    break;
                 }
-        }
-    while (t->n > before);
-    globfree(&g);
+        globfree(&g);
+    }
 }
 
 /* Adds up the number behind `key` in the files (a pattern below /proc/PID) of
@@ -476,15 +460,11 @@ static pid_t spawn(const char *const *argv, const char *log)
 {
     char *args[32 + 2 * MAX_SETTINGS];
     pid_t pid;
-    int i, n = 0, fd;
+    int n = 0, fd;
     while (argv[n] != NULL && n < (int)COUNT(args) - 1)
         n++;
     memcpy(args, argv, (size_t)n * sizeof *args);
     args[n] = NULL;
-    for (i = 0; i < MAX_KIDS && kids[i] != 0; i++)
-        ;
-    if (i == MAX_KIDS)
-        die("too many processes");
     pid = fork();
     if (pid < 0)
         die("fork: %s", strerror(errno));
@@ -504,7 +484,6 @@ static pid_t spawn(const char *const *argv, const char *log)
         execvp(args[0], args);
         _exit(127);
     }
-    kids[i] = pid;
     return pid;
 }
 
@@ -520,58 +499,32 @@ static int is_gone(pid_t pid)
  * end whatever signals arrive. */
 static void end_process(pid_t pid, int sig)
 {
+    const uint64_t until = now_ns() + 3000000000u;
     tree t;
-    uint64_t until = now_ns() + 3000000000u;
-    int i, left = 1, killed = 0;
+    int i, left;
     tree_of(pid, &t);
     kill(pid, sig);
-    while (left > 0 && now_ns() < until) {
+    do {
         struct timespec nap = { 0, 5000000 };
         for (i = left = 0; i < t.n; i++)
-            if (t.pid[i] != 0) {
-                if (is_gone(t.pid[i]))
-                    t.pid[i] = 0;
-                else
-                    left++;
-            }
-        if (left > 0 && !killed && now_ns() + 200000000u > until) {
-            for (i = 0; i < t.n; i++)
-                if (t.pid[i] != 0)
-                    kill(t.pid[i], SIGKILL);
-            killed = 1;
-            until = now_ns() + 2000000000u;
-        }
+            if (is_gone(t.pid[i]))
+                t.pid[i] = 0;
+            else if (++left > 0 && now_ns() > until)
+                kill(t.pid[i], SIGKILL);
         if (left > 0)
             nanosleep(&nap, NULL);
-    }
-    for (i = 0; i < MAX_KIDS; i++)
-        if (kids[i] == pid)
-            kids[i] = 0;
-}
-
-static int remove_one(const char *path, const struct stat *st, int type,
-                      struct FTW *ftw)
-{
-    (void)st;
-    (void)type;
-    (void)ftw;
-    remove(path);
-    return 0;
+    } while (left > 0 && now_ns() < until + 2000000000u);
 }
 
 static tree inherited;                 /* children that were there before us */
 
-/* At exit: ends the servers, also those that have become orphans, and removes
- * the folder. */
+/* At exit: ends what is still there, and removes the folder. */
 static void clean_up(void)
 {
     tree t;
     int i, k;
-    for (i = 0; i < MAX_KIDS; i++)
-        if (kids[i] != 0)
-            end_process(kids[i], SIGTERM);
     tree_of(getpid(), &t);
-    for (i = 1; i < t.n; i++) {        /* orphans that came to us */
+    for (i = 1; i < t.n; i++) {
         for (k = 0; k < inherited.n && inherited.pid[k] != t.pid[i]; k++)
             ;
         if (k < inherited.n)
@@ -580,21 +533,14 @@ static void clean_up(void)
         waitpid(t.pid[i], NULL, 0);
     }
     if (tmp_dir[0] != '\0')
-        nftw(tmp_dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+        i = system(string("rm -rf '%s'", tmp_dir));
     tmp_dir[0] = '\0';
 }
 
-/* The first one makes the main thread leave at its next sleep, the second one
- * kills. */
 static void on_signal(int sig)
 {
-    int i;
-    if (interrupted && sig != SIGALRM) {
-        for (i = 0; i < MAX_KIDS; i++)
-            if (kids[i] != 0)
-                kill(-kids[i], SIGKILL);   /* each leads a group of its own */
+    if (interrupted && sig != SIGALRM)
         _exit(128 + sig);
-    }
     interrupted = sig;
 }
 
@@ -611,10 +557,9 @@ static void on_signal(int sig)
  *      |         ^   \                                    chunked
  *      |         |    +-> IN_CHUNK -> IN_CHUNK_END -+
  *      |         +----------------------------------+
- *      +------> IN_REST                                  until it closes
  * ------------------------------------------------------------------------- */
 
-enum { IN_HEAD, IN_BODY, IN_SIZE, IN_CHUNK, IN_CHUNK_END, IN_TRAILER, IN_REST,
+enum { IN_HEAD, IN_BODY, IN_SIZE, IN_CHUNK, IN_CHUNK_END, IN_TRAILER,
        COMPLETE };
 
 typedef struct target {
@@ -685,16 +630,8 @@ static int parse_head(const char *p, size_t n, reply_head *h)
         } else if (field_is(line, eol, "transfer-encoding", &v))
             h->chunked = 1;
         else if (field_is(line, eol, "connection", &v)) {
-            while (v < eol) {          /* a list */
-                if (strncasecmp(v, "close", 5) == 0)
-                    h->closing = 1;
-                else if (strncasecmp(v, "keep-alive", 10) == 0)
-                    kept = 1;
-                while (v < eol && *v != ',')
-                    v++;
-                while (v < eol && strchr(", \t", *v) != NULL)
-                    v++;
-            }
+            h->closing |= strncasecmp(v, "close", 5) == 0;
+            kept |= strncasecmp(v, "keep-alive", 10) == 0;
         }
         line = eol + 2;
     }
@@ -702,9 +639,8 @@ static int parse_head(const char *p, size_t n, reply_head *h)
         h->closing = 0;
     if (h->status == 204 || h->status == 304 || h->status < 200)
         h->length = h->chunked = 0;
-    if (h->length < 0 && !h->chunked)
-        h->closing = 1;
-    return h->status >= 100 && h->status < 600 ? 1 : -1;
+    return h->status >= 100 && h->status < 600 &&
+                   (h->length >= 0 || h->chunked) ? 1 : -1;
 }
 
 /* Takes a head. 1: done; 0 and -1 as reply_take(). */
@@ -731,7 +667,7 @@ static int reply_take_head(reply *r, known_head *known, const char **p,
     r->head = h.len;
     r->left = h.length;
     r->body = 0;
-    r->state = h.chunked ? IN_SIZE : h.length < 0 ? IN_REST : IN_BODY;
+    r->state = h.chunked ? IN_SIZE : IN_BODY;
     return 1;
 }
 
@@ -781,10 +717,6 @@ static int reply_take(reply *r, known_head *known, const char **p,
             if (r->left > 0)
                 return 0;
             r->state = r->state == IN_BODY ? COMPLETE : IN_CHUNK_END;
-        } else if (r->state == IN_REST) {
-            r->body += end - *p;
-            *p = end;
-            return 0;
         } else
             got = reply_take_line(r, p, end);
         if (got <= 0)
@@ -799,8 +731,9 @@ typedef struct answer {
     char   text[8192];                 /* all of it, with a NUL */
 } answer;
 
-/* Connects, and waits for nothing on that socket longer than `ms`. */
-static int connect_to(const target *t, int ms)
+/* Connects, and waits for nothing on that socket longer than `ms`; `room`: a
+ * receive buffer so small, or 0. */
+static int connect_to(const target *t, int ms, int room)
 {
     const int fd = socket(t->addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct timeval tv;
@@ -812,6 +745,8 @@ static int connect_to(const target *t, int ms)
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (room > 0)
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
     if (connect(fd, (const struct sockaddr *)&t->addr, t->len) == 0)
         return fd;
     close(fd);
@@ -856,7 +791,7 @@ static int wait_reply(int fd, answer *a)
 static int ask(const target *t, const char *path, int ms, answer *a)
 {
     const uint64_t start = now_ns();
-    const int fd = connect_to(t, ms);
+    const int fd = connect_to(t, ms, 0);
     int r;
     memset(a, 0, sizeof *a);
     if (fd < 0)
@@ -888,21 +823,20 @@ static void target_local(target *t, int port)
  * not be sent whole.
  *
  *   CLOSED -> OPENING -> SENDING -> WAITING -> (reply) -> SENDING ...
- *      ^                               |          \
- *      +----- closed, error, late -----+           FREE   a crowd
+ *      ^                               |
+ *      +----- closed, error, late -----+
  *
  * Connections are opened a few at a time, so that no backlog overflows; until
  * all have had a first reply nothing is measured.
  * ------------------------------------------------------------------------- */
 
 enum { WARMING, MEASURING, MEASURED, ENDING };
-enum { CLOSED, OPENING, SENDING, WAITING, FREE };
+enum { CLOSED, OPENING, SENDING, WAITING };
 
 #define PART_MAX  16384u               /* a reply's head at most */
 #define READ_MAX  131072u
 #define BATCH     512
 #define UNANSWERED_MAX 128             /* connections being opened, in all */
-#define CROWD_MAX 16                   /* ... of a crowd that will be idle */
 
 typedef struct load_spec {
     const target *to;
@@ -910,7 +844,6 @@ typedef struct load_spec {
     double        share;               /* of requests that go to path[1] */
     int           connections, threads, pipeline, timeout_ms;
     int           close;               /* a connection per request */
-    int           idle;                /* one request, then on `nudge` */
     int64_t       expect;              /* bytes of every body, -1: any */
 } load_spec;
 
@@ -930,7 +863,7 @@ typedef struct conn {
 
 typedef struct counts {                /* atomic; one writer */
     uint64_t done[2], bytes, errors;
-    uint32_t open;                     /* have had a reply; crowd: still open */
+    uint32_t open;                     /* have had a reply */
 } counts;
 
 typedef struct load load;
@@ -944,8 +877,6 @@ typedef struct generator {
     char     *buf;                     /* PART_MAX + READ_MAX */
     uint64_t  now, scanned_ns, measuring_ns, random;
     uint32_t  phase;
-    int       next_nudged;
-    uint64_t  nudged, over_before;
     known_head known;
     hist      latency[2];
     uint32_t  seen;                    /* atomic */
@@ -959,7 +890,7 @@ struct load {
     generator *gens;
     int        sources;                /* of addresses to connect from */
     /* atomic, set by the main thread */
-    uint32_t   phase, nudge;
+    uint32_t   phase;
 };
 
 #define bump(p, n)                                                          \
@@ -1002,13 +933,10 @@ static void record(generator *g, const conn *c, uint64_t ns)
  * not be opened waits for the next tick. */
 static void conn_fail(generator *g, conn *c)
 {
-    const int refused = !c->sent_any && c->state != FREE;
-    if (c->pending > 0 || c->state != FREE)
-        bump(&g->count.errors, (uint64_t)(c->pending > 0 ? c->pending : 1));
+    const int refused = !c->sent_any;
+    bump(&g->count.errors, (uint64_t)(c->pending > 0 ? c->pending : 1));
     conn_shut(c);
-    if (g->l->spec.idle && c->born)     /* one of the crowd is gone for good */
-        bump(&g->count.open, -1u);
-    else if (refused || (!c->born && !g->l->spec.close))
+    if (refused || (!c->born && !g->l->spec.close))
         g->retry[g->nretry++] = c;
     else
         conn_open(g, c);
@@ -1094,26 +1022,9 @@ static void conn_open(generator *g, conn *c)
 static void open_more(generator *g)
 {
     const load_spec *s = &g->l->spec;
-    const int most = s->idle ? CROWD_MAX : UNANSWERED_MAX / s->threads;
-    while (g->next_new < g->n && g->opening <= most) {
+    while (g->next_new < g->n && g->opening <= UNANSWERED_MAX / s->threads) {
         g->opening++;
         conn_open(g, &g->conns[g->next_new++]);
-    }
-}
-
-/* Asks the crowd once more, some at a time. */
-static void nudge_more(generator *g)
-{
-    const uint64_t over = g->count.done[0] + g->count.errors;
-    if (g->next_nudged == 0)
-        g->over_before = over;
-    while (g->next_nudged < g->n &&
-           g->nudged < over - g->over_before + CROWD_MAX) {
-        conn *c = &g->conns[g->next_nudged++];
-        if (c->state != FREE)
-            continue;
-        g->nudged++;
-        conn_ask(g, c);
     }
 }
 
@@ -1144,16 +1055,10 @@ static int reply_done(generator *g, conn *c)
     }
     if (r.closing || s->close) {
         conn_shut(c);
-        if (g->l->spec.idle)
-            bump(&g->count.open, -1u);
-        else
-            conn_open(g, c);
+        conn_open(g, c);
         return 0;
     }
-    if (g->l->spec.idle)
-        c->state = FREE;
-    else
-        g->later[g->nlater++] = c;
+    g->later[g->nlater++] = c;
     return 1;
 }
 
@@ -1201,9 +1106,7 @@ static void conn_read(generator *g, conn *c)
             memcpy(at, c->part, before);
         c->part_len = 0;
         conn_take(g, c, at, g->buf + PART_MAX + r);
-    } else if (r == 0 && c->pending == 1 && c->in.state == IN_REST)
-        reply_done(g, c);
-    else
+    } else
         conn_fail(g, c);
 }
 
@@ -1292,8 +1195,6 @@ static void *generator_run(void *arg)
         g->nlater = 0;
         if (g->opening > 0 || g->next_new < g->n)
             open_more(g);
-        if (at_load(&l->nudge))
-            nudge_more(g);
     }
     while (g->n-- > 0) {
         conn_shut(&g->conns[g->n]);
@@ -1344,8 +1245,8 @@ static load *load_start(const load_spec *spec)
     if (l->spec.threads > s->connections)
         l->spec.threads = s->connections;
     l->sources = 1;
-    if (s->to->loopback && (s->close || s->connections > 20000))
-        l->sources = s->close ? 4 : 1 + s->connections / 20000;
+    if (s->to->loopback && s->close)
+        l->sources = 4;
     for (i = 0; i < 2; i++)
         l->text[i] = request_text(s, s->path[s->path[i] != NULL ? i : 0],
                                   &l->text_len[i]);
@@ -1537,26 +1438,16 @@ typedef struct crowd {
 /* Connects and asks; -1: no. */
 static int crowd_enter(const crowd *w)
 {
-    const int fd = socket(w->to->addr.ss_family,
-                          SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    const int small = 4096;
-    struct pollfd p;
+    const int fd = connect_to(w->to, 1000, w->kind == SLOW_READERS ? 4096 : 0);
     char text[512];
-    int n = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: %s\r\n%s",
-                     w->path, w->to->host,
-                     w->kind == SLOW_HEADS ? "" : "\r\n");
-    if (fd < 0)
-        return -1;
-    if (w->kind == SLOW_READERS)
-        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
-    p.fd = fd;
-    p.events = POLLOUT;
-    p.revents = 0;
-    if ((connect(fd, (const struct sockaddr *)&w->to->addr, w->to->len) == 0 ||
-         errno == EINPROGRESS) &&
-        poll(&p, 1, 1000) == 1 && send(fd, text, (size_t)n, MSG_NOSIGNAL) == n)
+    const int n = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: %s\r\n"
+                           "%s", w->path, w->to->host,
+                           w->kind == SLOW_HEADS ? "" : "\r\n");
+    if (fd >= 0 && send(fd, text, (size_t)n, MSG_NOSIGNAL) == n &&
+        fcntl(fd, F_SETFL, O_NONBLOCK) == 0)
         return fd;
-    close(fd);
+    if (fd >= 0)
+        close(fd);
     return -1;
 }
 
@@ -1846,12 +1737,11 @@ static int serve_this(int port, const char *dir)
  * end, see >>proc.)
  * ------------------------------------------------------------------------- */
 
-enum { THIS, AGAINST, FLOOR, NGINX, APACHE, LIGHTTPD, H2O, URL, SERVERS };
+enum { THIS, FLOOR, NGINX, APACHE, LIGHTTPD, H2O, SERVERS };
 
 typedef struct server {
     int         kind, in_use;
     const char *name;
-    const char *url_path;              /* of URL, which others have started */
     char        path[256], version[120];
     int         port, reply_bytes;
     pid_t       pid;                   /* 0: not running */
@@ -1862,8 +1752,7 @@ typedef struct server {
 
 static server servers[SERVERS];
 
-static void write_file(const char *path, const char *fmt, ...)
-    __attribute__((format(printf, 2, 3)));
+__attribute__((format(printf, 2, 3)))
 static void write_file(const char *path, const char *fmt, ...)
 {
     FILE *f = fopen(path, "w");
@@ -1909,7 +1798,7 @@ static void make_folder(void)
     }
 }
 
-static int with_tls;                   /* the scene is of https */
+static int with_tls, with_h2;          /* the scene is of https, of HTTP/2 */
 
 /* The port of https, the certificate and its key, where the scene wants them.
  * TLS 1.2, one suite, one group, sessions in shared memory: as ours. */
@@ -1981,7 +1870,7 @@ static void configure_nginx(const server *s, const char *conf, int n)
         "    fastcgi_temp_path %s/n3; uwsgi_temp_path %s/n4;\n"
         "    scgi_temp_path %s/n5;\n"
         "    server {\n"
-        "        listen 127.0.0.1:%d; root %s/docs;\n%s%s"
+        "        listen 127.0.0.1:%d; root %s/docs;\n%s%s%s"
         "        location = /hello { return 200 \"" HELLO "\"; }\n"
         "    }\n"
         "}\n", geteuid() == 0 ? "user nobody nogroup; " : "", n, d, d,
@@ -1990,7 +1879,8 @@ static void configure_nginx(const server *s, const char *conf, int n)
             "ssl_certificate_key %s/cert.key; ssl_protocols TLSv1.2;\n"
             "ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256;\n"
             "ssl_ecdh_curve X25519:prime256v1; ssl_session_tickets off;\n"
-            "ssl_session_cache shared:a:10m;\n"), php_lines(
+            "ssl_session_cache shared:a:10m;\n"), with_h2 ? string(
+            "listen 127.0.0.1:%d http2;\n", s->secure_port) : "", php_lines(
             "location ~ [.]php$ { include /etc/nginx/fastcgi_params;\n"
             "fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;"
             "\nfastcgi_pass unix:%s/fpm.sock; }\n"));
@@ -2027,9 +1917,10 @@ static void configure_apache(const server *s, const char *conf, int n)
         "ErrorDocument 200 \"" HELLO "\"\nRewriteEngine On\n"
         "RewriteRule ^/hello$ - [R=200,L]\n"
         "<Location /hello>\n    Header always set Content-Type text/plain\n"
-        "</Location>\n%s%s", s->secure_port, d, d, d, s->port, d,
+        "</Location>\n%s%s%s", s->secure_port, d, d, d, s->port, d,
         geteuid() == 0 ? "User nobody\nGroup nogroup\n" : "", shape,
-        d, tls_lines(s,
+        d, with_h2 ? "LoadModule http2_module " MODULES "mod_http2.so\n"
+                     "Protocols h2c http/1.1\n" : "", tls_lines(s,
             "LoadModule ssl_module " MODULES "mod_ssl.so\n"
             "LoadModule socache_shmcb_module " MODULES "mod_socache_shmcb.so\n"
             "Listen 127.0.0.1:%d\nSSLSessionCache shmcb:%s/sessions(10485760)"
@@ -2117,6 +2008,10 @@ static pid_t spawn_bench(const server *s, int closing, const char *log)
         argv[k++] = "--set";
         argv[k++] = string("SSLCertificateKeyFile %s/cert.key", tmp_dir);
     }
+    if (s->kind != FLOOR && with_h2) {
+        argv[k++] = "--set";
+        argv[k++] = "Protocols h2c http/1.1";
+    }
     if (s->kind != FLOOR && php != 0) {
         argv[k++] = "--set";
         argv[k++] = php_lines("AddHandler \"proxy:unix:%s/fpm.sock|fcgi://"
@@ -2137,12 +2032,11 @@ static pid_t spawn_other(const server *s, const char *log)
         void (*configure)(const server *s, const char *conf, int n);
         const char *option;
     } of[SERVERS] = {
-        { NULL, NULL }, { NULL, NULL }, { NULL, NULL },
+        { NULL, NULL }, { NULL, NULL },
         { configure_nginx, "-c" },
         { configure_apache, "-f" },
         { configure_lighttpd, "-f" },
-        { configure_h2o, "-c" },
-        { NULL, NULL }
+        { configure_h2o, "-c" }
     };
     const char *conf = string("%s/%s.conf", tmp_dir, s->name);
     const char *argv[5];
@@ -2157,11 +2051,6 @@ static pid_t spawn_other(const server *s, const char *log)
     return spawn(argv, log);
 }
 
-static int server_lives(const server *s)
-{
-    return s->kind == URL || !is_gone(s->pid);
-}
-
 /* Starts it and asks until it answers as it should. Returns 0 if it does not:
  * then it is not used any more. */
 static int server_start(server *s, int closing)
@@ -2169,8 +2058,6 @@ static int server_start(server *s, int closing)
     const char *log = string("%s/%s.out", tmp_dir, s->name);
     const uint64_t until = now_ns() + 8000000000u;
     answer a;
-    if (s->kind == URL)
-        return 1;
     s->port = free_port();
     target_local(&s->at, s->port);
     s->secure_port = free_port();
@@ -2178,7 +2065,7 @@ static int server_start(server *s, int closing)
     s->pid = s->kind <= FLOOR ? spawn_bench(s, closing, log)
                               : spawn_other(s, log);
     while (ask(&s->at, "/hello", 1000, &a) < 0 && now_ns() < until &&
-           server_lives(s))
+           !is_gone(s->pid))
         sleep_ms(10);
     if (a.is.status == 200 && strcmp(a.text + a.is.head, HELLO) == 0) {
         s->reply_bytes = (int)(a.is.head + sizeof HELLO - 1);
@@ -2205,28 +2092,6 @@ static void server_stop(server *s)
     s->pid = 0;
 }
 
-/* "http://host:port/path", or "http://host/path" */
-static void parse_url(const char *url, server *s)
-{
-    struct addrinfo hints, *list = NULL;
-    char host[300], port[8] = "80";
-    int n = 0;
-    memset(&hints, 0, sizeof hints);
-    hints.ai_socktype = SOCK_STREAM;
-    if (sscanf(url, "http://%255[^/:]%n:%7[0-9]%n", host, &n, port, &n) < 1 ||
-        (url[n] != '/' && url[n] != '\0') ||
-        getaddrinfo(host, port, &hints, &list) != 0)
-        die("no address in '%s': http://HOST:PORT/PATH", url);
-    snprintf(s->at.host, sizeof s->at.host, "%.255s:%s", host, port);
-    s->url_path = url[n] != '\0' ? url + n : "/";
-    memcpy(&s->at.addr, list->ai_addr, list->ai_addrlen);
-    s->at.len = list->ai_addrlen;
-    s->at.loopback = strcmp(host, "127.0.0.1") == 0;
-    freeaddrinfo(list);
-    if (opt.pid > 0)
-        tree_of(opt.pid, &s->processes);
-}
-
 /* Where it is, and its version; no path: it is not installed. */
 static void find_binary(server *s, const char *name)
 {
@@ -2248,30 +2113,25 @@ static void find_binary(server *s, const char *name)
 static void find_servers(void)
 {
     static const char *const names[SERVERS] = {
-        "eventmpm", "against", "floor", "nginx", "apache", "lighttpd", "h2o",
-        "url"
+        "eventmpm", "floor", "nginx", "apache", "lighttpd", "h2o"
     };
     int i;
     for (i = 0; i < SERVERS; i++) {
         server *s = &servers[i];
-        const char *path = i == THIS || i == FLOOR ? self
-                           : i == AGAINST          ? opt.against_binary
-                           : i == URL              ? opt.url : NULL;
+        const char *path = i <= FLOOR ? self : NULL;
         s->kind = i;
-        s->name = i == AGAINST ? opt.against_name : names[i];
+        s->name = names[i];
         if (path != NULL)
             snprintf(s->path, sizeof s->path, "%.255s", path);
-        else if (i > FLOOR && i < URL && (opt.compare || opt.servers != NULL))
+        else if (i > FLOOR && (opt.compare || opt.servers != NULL))
             find_binary(s, i == APACHE ? "apache2" : names[i]);
         if (path != NULL)
             snprintf(s->version, sizeof s->version, "%.119s",
-                     i == THIS    ? "eventmpm.h " EMPM_VERSION
-                     : i == FLOOR ? "bare epoll loop, canned reply" : path);
-        s->in_use = s->path[0] != '\0' && (i == URL) == (opt.url != NULL) &&
+                     i == THIS ? "eventmpm.h " EMPM_VERSION
+                               : "bare epoll loop, canned reply");
+        s->in_use = s->path[0] != '\0' &&
                     (opt.servers == NULL || picked(opt.servers, s->name));
     }
-    if (opt.url != NULL)
-        parse_url(opt.url, &servers[URL]);
 }
 
 /* ---------------------------------------------------------------------------
@@ -2282,10 +2142,10 @@ static void find_servers(void)
  * column, and its row in run_scene().
  * ------------------------------------------------------------------------- */
 
-enum { LOAD, IDLE, HEADS, READERS, BLOCKING, CALLS, SECURE, STALLED };
-enum { ALL = (1 << URL) - 1, OURS = 1 << THIS | 1 << AGAINST,
+enum { LOAD, IDLE, HEADS, READERS, BLOCKING, CALLS, SECURE, STALLED, HTTP2 };
+enum { ALL = (1 << SERVERS) - 1, OURS = 1 << THIS,
        REAL = ALL & ~(1 << FLOOR), PHP = OURS | 1 << APACHE | 1 << NGINX };
-enum { FULL, SHORT, BY_NAME };         /* sets; --scenes asks for BY_NAME */
+enum { FULL, SHORT };                  /* sets */
 
 typedef struct scene {
     const char *name;
@@ -2331,14 +2191,14 @@ static const scene scenes[] = {
       "200 clients that read 10 MB at 1 KB/s, beside 16 busy connections" },
     { "blocking",   BLOCKING, SHORT, OURS, 0, 64, 1, 0, "/hello",
       "half of the requests block 10 ms, 64 connections: the other half" },
+    { "h2",         HTTP2, FULL, REAL, 0,  15000, 1, 0, "/hello",
+      "HTTP/2, 13 bytes: CPU us per request (h2load); an idle connection" },
 #ifdef EVENTMPM_TLS_BEARSSL
     { "https",      SECURE, FULL, OURS | 1 << NGINX | 1 << APACHE, 0, 16, 1, 0,
       "/hello", "https: CPU of requests, handshakes and 10 MB" },
     { "https-idle", STALLED, FULL, OURS | 1 << NGINX | 1 << APACHE, 3, 1000, 1,
       0, "/10m.bin", "https: idle, stalled and slow clients" },
 #endif
-    { "url",        LOAD, BY_NAME, 1 << URL, 0, 0, 0, 0, NULL,
-      "GET of what --url says" }
 };
 #define SCENES ((int)COUNT(scenes))
 
@@ -2394,6 +2254,15 @@ static const column stalled_columns[] = {
     { "slow", "slow p99", 2, 0 },        { "there", "still there", 0, 0 }
 };
 
+static const column h2_columns[] = {   /* connections x streams of each */
+    { "1x1", "1x1", 1, SPREAD },    { "1x10", "1x10", 1, 0 },
+    { "1x100", "1x100", 1, 0 },     { "16x1", "16x1", 1, 0 },
+    { "16x10", "16x10", 1, 0 },     { "16x100", "16x100", 1, 0 },
+    { "64x1", "64x1", 1, 0 },       { "64x10", "64x10", 1, 0 },
+    { "64x100", "64x100", 1, SPREAD }, { "failed", "failed", 0, 0 },
+    { "idle", "idle bytes", 0, 0 }
+};
+
 enum { MOST_COLUMNS = 12 };
 
 /* By kind: the columns of its table, and the note below it. */
@@ -2418,7 +2287,9 @@ columns_of[] = {
             "fresh handshake with a\nrequest: quiet, beside 1000 clients that "
             "stopped at a message of the handshake, and\nbeside 100 that read "
             "10 MB slowly; how many of these are still there. No figure: not "
-            "all\nclients have come in within 20 s.")
+            "all\nclients have come in within 20 s."),
+    COLUMNS(h2_columns, "Without TLS, by prior knowledge; connections x "
+            "streams of each. Bytes as in the scene idle.")
 };
 
 typedef struct series {                /* a figure over the rounds */
@@ -2505,19 +2376,12 @@ static void scene_load(int sc, server *s)
     static figures f;
     const scene *w = &scenes[sc];
     load_spec spec = load_defaults(&s->at, w->path, w->connections);
+    struct stat st;
     spec.pipeline = w->pipeline;
     spec.close = w->close;
-    if (s->kind == URL) {
-        spec.path[0] = s->url_path;
-        spec.connections = opt.connections;
-        spec.pipeline = opt.pipeline;
-        spec.close = opt.close;
-    } else
-        spec.expect = strcmp(w->path, "/4k.bin") == 0     ? 4096
-                      : strcmp(w->path, "/100k.bin") == 0 ? 102400
-                      : strcmp(w->path, "/10m.bin") == 0
-                          ? 10485760
-                          : (int64_t)sizeof HELLO - 1;
+    spec.expect = strstr(w->path, ".bin") != NULL &&
+                          stat(string("%s/docs%s", tmp_dir, w->path), &st) == 0
+                      ? st.st_size : (int64_t)sizeof HELLO - 1;
     run_load(&spec, &s->processes, &f);
     const double row[] = {
         f.rate, f.cpu_us, f.user_us, f.sys_us, part_ms(&f, 0, 0.5),
@@ -2543,52 +2407,124 @@ static double fresh_ms(const target *t, double *worst)
     return median_of(ms, i);
 }
 
-/* Asks each of an idle crowd once more; returns how many answered. */
-static int crowd_answers(load *l, double seconds)
+/* Asks on each of n connections, which are opened first if `opens`: one after
+ * the other, by the bytes of `text`. Returns how many are answered. */
+static int idle_ask(const target *t, int *fds, int n, int opens,
+                    const char *text, size_t len)
 {
-    const uint64_t until = now_ns() + (uint64_t)(seconds * 1e9);
-    const uint64_t before = load_done(l), asked = load_counts(l).open;
-    at_store(&l->nudge, 1u);
-    while (load_done(l) - before < asked && now_ns() < until &&
-           load_counts(l).open > 0)
-        sleep_ms(5);
-    return (int)(load_done(l) - before);
+    const uint64_t until = now_ns() + 20000000000u;
+    int i, answered = 0;
+    for (i = 0; i < n; i++) {
+        char in[2048];
+        size_t have = 0;
+        ssize_t r = 1;
+        if (opens)
+            fds[i] = now_ns() < until ? connect_to(t, opt.timeout_ms, 0) : -1;
+        if (fds[i] < 0 || send(fds[i], text, len, MSG_NOSIGNAL) != (ssize_t)len)
+            continue;
+        while (r > 0 && memmem(in, have, HELLO, sizeof HELLO - 1) == NULL &&
+               (r = recv(fds[i], in + have, sizeof in - have, 0)) > 0)
+            have += (size_t)r;
+        answered += r > 0;
+        if (interrupted)
+            sleep_ms(0);               /* ends us */
+    }
+    return answered;
 }
 
-/* A third of the crowd, then all of it; at the end each is asked once more. */
+/* Opens a third of a crowd, then all of it. Returns how many are there, and the
+ * bytes of memory for each of the last two thirds. */
+static int idle_crowd(const target *t, const tree *of, int *fds,
+                      const char *text, size_t len, double *pss, double *uss)
+{
+    const int third = opt.crowd / 3;
+    double p[2], u[2];
+    int first, more;
+    first = idle_ask(t, fds, third, 1, text, len);
+    sleep_ms(300);
+    memory_of(of, &p[0], &u[0]);
+    more = idle_ask(t, fds + third, opt.crowd - third, 1, text, len);
+    sleep_ms(300);
+    memory_of(of, &p[1], &u[1]);
+    *pss = more > 0 ? (p[1] - p[0]) / more : NAN;
+    *uss = more > 0 ? (u[1] - u[0]) / more : NAN;
+    return first + more;
+}
+
+static void idle_leave(const int *fds, int n)
+{
+    const int all = n;
+    while (n-- > 0)
+        if (fds[n] >= 0)
+            close(fds[n]);
+    sleep_ms(300 + all / 50.0);        /* the server closes them */
+}
+
+/* At the end each is asked once more. */
 static void scene_idle(int sc, server *s)
 {
     static figures f;
     load_spec spec = load_defaults(&s->at, "/hello", 256);
-    double pss0, uss0, pss[2], uss[2], fresh, worst;
-    load *l[2];
-    int i, opened[2], alive = 0;
-    l[0] = load_start(&spec);          /* the warm-up */
-    load_measure(l[0], 0.5, &s->processes, &f);
-    load_stop(l[0]);
+    const char *text = string("GET /hello HTTP/1.1\r\nHost: %s\r\n\r\n",
+                              s->at.host);
+    int *fds = (int *)need((size_t)opt.crowd, sizeof *fds);
+    double pss0, uss0, pss, uss, fresh, worst;
+    load *l = load_start(&spec);       /* the warm-up */
+    load_measure(l, 0.5, &s->processes, &f);
+    load_stop(l);
     sleep_ms(300);
     memory_of(&s->processes, &pss0, &uss0);
-    spec.idle = 1;
-    spec.threads = 1;
-    for (i = 0; i < 2; i++) {
-        spec.connections = i == 0 ? opt.crowd / 3 : opt.crowd - opt.crowd / 3;
-        l[i] = load_start(&spec);
-        opened[i] = load_wait_open(l[i], 10 + opt.crowd / 2000.0);
-        sleep_ms(300);
-        memory_of(&s->processes, &pss[i], &uss[i]);
-    }
+    const int opened = idle_crowd(&s->at, &s->processes, fds, text,
+                                  strlen(text), &pss, &uss);
     fresh = fresh_ms(&s->at, &worst);
-    for (i = 0; i < 2; i++)
-        alive += crowd_answers(l[i], 8);
-    for (i = 0; i < 2; i++)
-        load_stop(l[i]);
-    const double more = opened[1] > 0 ? (double)opened[1] : NAN;
     const double row[] = {
-        opened[0] + opened[1], pss0 / 1e6, (pss[1] - pss[0]) / more,
-        (uss[1] - uss[0]) / more, fresh, worst, alive
+        opened, pss0 / 1e6, pss, uss, fresh, worst,
+        idle_ask(&s->at, fds, opt.crowd, 0, text, strlen(text))
     };
     NOTE(sc, s, row);
-    sleep_ms(300 + opt.crowd / 50.0);  /* the server closes them */
+    idle_leave(fds, opt.crowd);
+    free(fds);
+}
+
+/* CPU microseconds of the server for each request of h2load's; NAN: there is
+ * none. Adds those that have failed. */
+static double h2_cost(const server *s, const target *t, int c, int m,
+                      double *failed)
+{
+    const double before = cpu_of(&s->processes).ns;
+    FILE *f = popen(string("h2load -t1 -c%d -m%d -D%dms http://%s/hello 2>&1",
+                           c, m, (int)(opt.seconds * 1000), t->host), "r");
+    unsigned long total, done = 0;
+    char line[400];
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (sscanf(line, "requests: %lu total, %*u started, %*u done, %lu",
+                   &total, &done) == 2)
+            *failed += strtod(strstr(line, "succeeded, ") + 11, NULL);
+    if (f != NULL)
+        pclose(f);
+    return done > 0 ? (cpu_of(&s->processes).ns - before) / 1e3 / (double)done
+                    : NAN;
+}
+
+static void scene_h2(int sc, server *s)
+{
+    static const char text[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0"
+                               "\0\0\0\15\1\5\0\0\0\1\202\206\4\6/hello\1\1h";
+    static const int c[] = { 1, 16, 64 }, m[] = { 1, 10, 100 };
+    const target *t = s->kind == NGINX ? &s->secure : &s->at;
+    int *fds = (int *)need((size_t)opt.crowd, sizeof *fds), i;
+    double row[11], uss;
+    row[9] = 0;
+    for (i = 0; i < 9; i++) {
+        row[i] = h2_cost(s, t, c[i / 3], m[i % 3], &row[9]);
+        sleep_ms(50);
+    }
+    if (idle_crowd(t, &s->processes, fds, text, sizeof text - 1, &row[10],
+                   &uss) < opt.crowd)
+        row[10] = NAN;
+    NOTE(sc, s, row);
+    idle_leave(fds, opt.crowd);
+    free(fds);
 }
 
 /* The same normal client twice: alone, then beside a slow crowd. */
@@ -2746,7 +2682,7 @@ static void secure_close(secure *k)
 /* Connects; the handshake comes with the first request. */
 static int secure_open(secure *k, const server *s, int resume)
 {
-    k->fd = connect_to(&s->secure, opt.timeout_ms);
+    k->fd = connect_to(&s->secure, opt.timeout_ms, 0);
     br_ssl_engine_set_buffer(&k->ssl.eng, k->buffer, sizeof k->buffer, 1);
     br_sslio_init(&k->io, &k->ssl.eng, secure_read, &k->fd, secure_write,
                   &k->fd);
@@ -2767,29 +2703,22 @@ static int secure_ask(secure *k, const char *path)
 static int secure_get(secure *k, const char *path)
 {
     static char text[65536];
-    const char *end = NULL, *length;
+    known_head none;
+    reply is;
     size_t n = 0;
-    long left;
+    none.is.len = 0;
+    memset(&is, 0, sizeof is);
     if (!secure_ask(k, path))
         return 0;
-    while (end == NULL && n + 1 < sizeof text) {
-        const int r = br_sslio_read(&k->io, text + n, sizeof text - 1 - n);
-        if (r < 0)
+    while (is.state != COMPLETE) {
+        const char *p = text;
+        const int r = br_sslio_read(&k->io, text + n, sizeof text - n);
+        if (r <= 0 || reply_take(&is, &none, &p, text + n + r) < 0)
             return 0;
-        text[n += (size_t)r] = '\0';
-        end = strstr(text, "\r\n\r\n");
+        n = (size_t)(text + n + r - p);
+        memmove(text, p, n);
     }
-    length = strcasestr(text, "\nContent-Length:");
-    if (end == NULL || length == NULL || strncmp(text + 8, " 200", 4) != 0)
-        return 0;
-    left = strtol(length + 16, NULL, 10) - (long)(text + n - (end + 4));
-    while (left > 0) {
-        const int r = br_sslio_read(&k->io, text, sizeof text);
-        if (r < 0)
-            return 0;
-        left -= r;
-    }
-    return 1;
+    return is.status == 200;
 }
 
 /* CPU microseconds of the server for each of the requests of opt.seconds, which
@@ -2937,14 +2866,6 @@ static int secure_sip(int *fds, int n)
     return there;
 }
 
-static void secure_leave(int *fds, int n)
-{
-    while (n-- > 0)
-        if (fds[n] >= 0)
-            close(fds[n]);
-    sleep_ms(500);
-}
-
 static void scene_stalled(int sc, server *s)
 {
     enum { SLOW = 100 };
@@ -2959,11 +2880,11 @@ static void scene_stalled(int sc, server *s)
         row[2] = secure_fresh(k, s, 200);          /* and a warm-up */
         if (i == 0)
             row[0] = secure_crowd(k, s, fds, idle, 0);
-        secure_leave(fds, i == 0 ? idle : 0);
+        idle_leave(fds, i == 0 ? idle : 0);
     }
     row[1] = secure_crowd(k, s, fds, stalled, 1);
     row[3] = secure_fresh(k, s, 200);
-    secure_leave(fds, stalled);
+    idle_leave(fds, stalled);
     secure_crowd(k, s, fds, SLOW, 2);
     for (i = there = 0; i < 3; i++) {
         there = secure_sip(fds, SLOW);
@@ -2971,7 +2892,7 @@ static void scene_stalled(int sc, server *s)
     }
     row[4] = secure_fresh(k, s, 200);
     row[5] = there;
-    secure_leave(fds, SLOW);
+    idle_leave(fds, SLOW);
     free(fds);
     free(k);
     NOTE(sc, s, row);
@@ -2994,6 +2915,7 @@ static void run_scene(int sc, server *s)
     case READERS:  scene_beside(sc, s);   break;
     case BLOCKING: scene_blocking(sc, s); break;
     case CALLS:    scene_calls(sc, s);    break;
+    case HTTP2:    scene_h2(sc, s);       break;
 #ifdef EVENTMPM_TLS_BEARSSL
     case SECURE:   scene_secure(sc, s);   break;
     case STALLED:  scene_stalled(sc, s);  break;
@@ -3168,8 +3090,6 @@ static void json_number(FILE *f, double v)
         fprintf(f, "%.6g", v);
 }
 
-static FILE *json_out;                 /* for "-": the tables go to stderr */
-
 static void json_series(FILE *f, int sc, int sv, const column *c,
                         const series *s)
 {
@@ -3188,7 +3108,7 @@ static void json_series(FILE *f, int sc, int sv, const column *c,
 
 static void write_json(const char *path)
 {
-    FILE *f = strcmp(path, "-") == 0 ? json_out : fopen(path, "w");
+    FILE *f = fopen(path, "w");
     const char *comma = "";
     int sc, i, k;
     if (f == NULL)
@@ -3260,8 +3180,8 @@ static int scene_named(const char *name)
 }
 
 static const char *const colors[SERVERS] = {
-    "#c8401e", "#e39a7c", "#9a9a9a", "#2f7d4f", "#4a6fb3", "#b08a2e",
-    "#7a5195", "#333333"
+    "#c8401e", "#9a9a9a", "#2f7d4f", "#4a6fb3", "#b08a2e",
+    "#7a5195"
 };
 
 /* A bar of v/top of the height, its line from low to high, and its figure. */
@@ -3382,28 +3302,19 @@ static void write_plot(const char *path)
 static const char usage[] =
     "bench [options]     this server and the floor, the short set of scenes\n"
     "bench --compare     nginx, Apache, lighttpd and h2o as well, all scenes\n"
-    "bench --url URL     a server that has been started already\n"
-    "bench --list        the scenes\n"
     "\n"
     "  --rounds N        3; with --compare: 5\n"
     "  --seconds S       per measurement: 1; with --compare: 2\n"
     "  --scenes A,B      beginnings of names: hello,file-4k\n"
     "  --servers A,B     eventmpm, floor, nginx, apache, lighttpd, h2o\n"
-    "  --against NAME=FILE  another build of bench, or a script that takes\n"
-    "                    the same --serve options, as one more server\n"
     "  --set 'Name V'    a directive of eventmpm.h, spelt as Apache does\n"
     "  --processes N     2; 0: eventmpm and Apache out of the box\n"
     "  --workers N       threads per process of eventmpm and Apache: 32\n"
     "  --threads N       of the client: 2\n"
     "  --timeout MS      a reply that takes longer is an error: 5000\n"
     "  --crowd N         idle connections: 15000, fewer if descriptors lack\n"
-    "  --json FILE       all rounds of everything (-: standard output; the "
-    "tables\n                    then go to standard error)\n"
+    "  --json FILE       all rounds of everything\n"
     "  --plot FILE.svg   the comparison, drawn\n"
-    "\n"
-    "with --url:\n"
-    "  --connections N (64)   --pipeline N   --close\n"
-    "  --pid PID         the server's first process: CPU of its tree\n"
     "\n"
     "bench --serve PORT --dir DIR, bench --serve-floor PORT: its own servers,\n"
     "for other tools.\n";
@@ -3433,8 +3344,6 @@ static void raise_limits(void)
 
 static int is_wanted(int sc)
 {
-    if (opt.url != NULL)
-        return strcmp(scenes[sc].name, "url") == 0;
     if (opt.scenes != NULL)
         return picked(opt.scenes, scenes[sc].name);
     return scenes[sc].set == SHORT || (opt.compare && scenes[sc].set == FULL);
@@ -3459,6 +3368,7 @@ static void play(int sc)
     int i, r, n = 0, who[SERVERS], count;
     const int rounds = rounds_of(sc, &count), first = steps_done;
     with_tls = w->kind == SECURE || w->kind == STALLED;
+    with_h2 = w->kind == HTTP2;
     if (with_tls && access(string("%s/cert.pem", tmp_dir), R_OK) != 0 &&
         system(string(
             "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 "
@@ -3481,12 +3391,12 @@ static void play(int sc)
         for (i = 0; i < n; i++) {
             server *s = &servers[who[r % 2 ? n - 1 - i : i]];
             steps_done++;
-            if (!server_lives(s)) {
+            if (is_gone(s->pid)) {
                 printf("%s has died and is started again.\n", s->name);
                 server_stop(s);
-            } else if (w->kind == IDLE && r > 0)
+            } else if ((w->kind == IDLE || with_h2) && r > 0)
                 server_stop(s);       /* the last crowd's memory is still his */
-            if (!server_lives(s) && !server_start(s, w->close))
+            if (is_gone(s->pid) && !server_start(s, w->close))
                 continue;
             run_scene(sc, s);
         }
@@ -3499,23 +3409,20 @@ static void play(int sc)
 
 /* The options, with the kind of value that each takes: 'f' none, 'i' an int,
  * 'd' a double, 's' text, '+' text, again and again. */
-static int         serve_port = -1, floor_port = -1, only_list, only_help;
-static const char *serve_dir = ".", *against;
+static int         serve_port = -1, floor_port = -1, only_help;
+static const char *serve_dir = ".";
 
 static const struct { const char *name; char takes; void *to; } options[] = {
-    { "--compare", 'f', &opt.compare },      { "--list", 'f', &only_list },
-    { "--help", 'f', &only_help },           { "--url", 's', &opt.url },
+    { "--compare", 'f', &opt.compare },
+    { "--help", 'f', &only_help },           { "--close", 'f', &opt.close },
     { "--rounds", 'i', &opt.rounds },        { "--seconds", 'd', &opt.seconds },
     { "--scenes", 's', &opt.scenes },        { "--servers", 's', &opt.servers },
-    { "--against", 's', &against },          { "--set", '+', opt.set },
+    { "--set", '+', opt.set },
     { "--processes", 'i', &opt.processes },  { "--workers", 'i', &opt.workers },
     { "--threads", 'i', &opt.threads },      { "--plot", 's', &opt.plot },
     { "--crowd", 'i', &opt.crowd },
     { "--timeout", 'i', &opt.timeout_ms },   { "--json", 's', &opt.json },
-    { "--connections", 'i', &opt.connections },
-    { "--pipeline", 'i', &opt.pipeline },    { "--close", 'f', &opt.close },
-    { "--pid", 'i', &opt.pid },              { "--dir", 's', &serve_dir },
-    { "--serve", 'i', &serve_port },
+    { "--dir", 's', &serve_dir },            { "--serve", 'i', &serve_port },
     { "--serve-floor", 'i', &floor_port }
 };
 
@@ -3536,10 +3443,8 @@ static void take_option(const char *name, char takes, void *to,
         return;
     }
     v = strtod(value, &end);
-    if (*end != '\0' || end == value || (takes == 'i' && v != (int)v))
+    if (*end != '\0' || end == value || !(v >= 0 && v <= 1e8))
         die("%s wants a number, not '%s'", name, value);
-    if (!(v >= 0 && v <= 1e8))
-        die("%s %s: makes no sense", name, value);
     if (takes == 'i')
         *(int *)to = (int)v;
     else
@@ -3572,7 +3477,7 @@ static void parse_options(int argc, char **argv)
 /* Defaults that depend on others; options that make no sense together. */
 static void check_options(void)
 {
-    const char *word, *is = against != NULL ? strchr(against, '=') : NULL;
+    const char *word;
     size_t n;
     int i;
     for (word = opt.scenes; word != NULL && *word != '\0';
@@ -3581,15 +3486,7 @@ static void check_options(void)
         for (i = 0; i < SCENES && strncmp(word, scenes[i].name, n) != 0; i++)
             ;
         if (i == SCENES)
-            die("--scenes %s: no such scene, see --list", word);
-    }
-    if (against != NULL) {
-        n = is != NULL ? (size_t)(is - against) : 0;
-        if (n == 0 || n >= sizeof opt.against_name ||
-            strcspn(against, "/\"\\<&% '") < n)
-            die("--against NAME=FILE");
-        memcpy(opt.against_name, against, n);
-        opt.against_binary = is + 1;
+            die("--scenes %s: no such scene, see --help", word);
     }
     if (opt.threads <= 0)
         opt.threads = 2;
@@ -3599,18 +3496,17 @@ static void check_options(void)
         opt.rounds = MAX_ROUNDS;
     if (opt.seconds <= 0)
         opt.seconds = opt.compare ? 2 : 1;
-    if (opt.workers < 1 || opt.connections < 1 || opt.pipeline < 1 ||
-        opt.pipeline > 1000 || opt.crowd < 300 || opt.timeout_ms < 1)
+    if (opt.workers < 1 || opt.crowd < 300 || opt.timeout_ms < 1)
         die("a number makes no sense");
 }
 
-static int list_scenes(void)
+static int help(void)
 {
     int i;
+    printf("%s\nscenes, * in the short set:\n", usage);
     for (i = 0; i < SCENES; i++)
-        printf("%-14s %c %s\n", scenes[i].name, " *-"[scenes[i].set],
+        printf("  %-12s %c %s\n", scenes[i].name, " *"[scenes[i].set],
                scenes[i].title);
-    printf("* in the short set, - only by name\n");
     return 0;
 }
 
@@ -3644,19 +3540,11 @@ int main(int argc, char **argv)
     opt.workers = 32;
     opt.timeout_ms = 5000;
     opt.crowd = 15000;
-    opt.connections = 64;
-    opt.pipeline = 1;
     parse_options(argc, argv);
     check_options();
     tree_of(getpid(), &inherited);
-    if (opt.json != NULL && strcmp(opt.json, "-") == 0 &&
-        ((i = dup(1)) < 0 || dup2(2, 1) < 0 ||
-         (json_out = fdopen(i, "w")) == NULL))
-        die("--json -: %s", strerror(errno));
     if (only_help)
-        return fputs(usage, stdout) < 0;
-    if (only_list)
-        return list_scenes();
+        return help();
     signal(SIGPIPE, SIG_IGN);
     raise_limits();
     if (serve_port >= 0)
