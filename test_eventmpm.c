@@ -32372,8 +32372,8 @@ SERVED_WITH(fastcgi, php_fpm_restarts, T_PLAIN,
     fpm_script(f, "count.php", NULL);
 }
 
-/* Another FastCGI than PHP's: fcgiwrap, with the library that most programs in C
- * have. It runs files, has their messages, and closes as soon as it has said
+/* Another FastCGI than PHP's: fcgiwrap, with the library that most programs in
+ * C have. It runs files, has their messages, and closes as soon as it has said
  * all. */
 SERVED_WITH(fastcgi, fcgiwrap_runs_a_program, T_LIVE,
             fx_init(f);
