@@ -2144,7 +2144,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   fastcgi-pieces fastcgi-exchange fastcgi-routes fastcgi-wing
  *                                             PHP and other back ends
  *   h2-hpack h2-encode h2-frames h2-head h2-pipes h2-streams h2-out h2-tunnels
- *   h2-ends h2-in h2-open h2-control h2-conn h2-wing
+ *   h2-ends h2-in h2-open h2-control h2-flush h2-conn h2-wing
  *                                             HTTP/2
  *   health status metrics status-auto page status-head status-calls
  *                                             what an operator asks for
