@@ -41174,10 +41174,11 @@ static int empm__h2_serve_link(empm__worker *w, empm__h2_slot *slot)
  * Returns 1: something has been sent, or has ended; 0: it waits. */
 static int empm__h2_serve(empm__worker *w, empm__h2_slot *slot)
 {
-    empm_request *req = empm__request_of(slot->c);
+    empm_request *req;
     int r = 0;
-    if (slot->flags & EMPM__H2_LINKED)
+    if (slot->flags & EMPM__H2_LINKED)       /* whose record is not ours */
         return empm__h2_serve_link(w, slot);
+    req = empm__request_of(slot->c);
     req->w = w;
     if (req->failed == EMPM_ECLOSED) {
         empm__h2_reset(w, slot->h2, slot->id, EMPM__H2_INTERNAL_ERROR);
@@ -41270,10 +41271,11 @@ static empm__h2_slot *empm__h2_choose(const empm__h2 *h2)
 /* After each frame: may a producer make more, may a suspended stream wait? */
 static void empm__h2_drained(empm__worker *w, empm__h2_slot *slot)
 {
-    const empm_request *req = empm__request_of(slot->c);
+    const empm_request *req;
     if ((slot->flags & (EMPM__H2_HELD | EMPM__H2_READY | EMPM__H2_CUT)) !=
         EMPM__H2_HELD)
         return;
+    req = empm__request_of(slot->c);
     if (slot->c->state == EMPM__WRITE && req->answer == EMPM__STREAMING &&
         !req->failed && req->io.out_left < EMPM_RESPONSE_BUFFER / 2)
         slot->flags |= EMPM__H2_READY;
