@@ -43284,18 +43284,19 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
     empm__h2 *h2 = empm__h2_of(c);
     enum empm__flushed flushed;
     uint32_t deadline;
-    int left, more, quick;
+    int left, more, quick, waits;
     c->why = 0;
     do {
         empm__h2_drain(w, h2);
-        empm__h2_tunnels_look(w, h2);
         if (empm__load(&w->engine->abort))
             h2->gone = h2->ending = 1;
         else if (empm__load(&w->engine->stopping))
             empm__h2_stop(w, h2);
+        waits = h2->io.out != NULL;    /* then nothing is read */
         more = empm__h2_input(w, h2);
         quick = empm__h2_run(w, h2);
         empm__h2_tunnels_tell(w, h2);
+        empm__h2_tunnels_look(w, h2);
         empm__h2_make_frames(w, h2, NULL);
         deadline = empm__h2_watch(w, h2);
         flushed = empm__h2_flush(w, h2);
@@ -43306,7 +43307,7 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
         left = empm__conn_noted(c, EMPM__READY_OUTBOX) ||
                h2->news ||
                (flushed == EMPM__SENT && !h2->ending &&
-                (h2->left || empm__h2_choose(h2, NULL) != NULL));
+                (waits || h2->left || empm__h2_choose(h2, NULL) != NULL));
         if (flushed == EMPM__TURN_OVER || quick ||
             ((more || left) && empm__turn_is_over(w))) {
             empm__h2_dispatch(w, h2, NULL);

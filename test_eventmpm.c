@@ -35749,6 +35749,38 @@ SERVED_H2_WS(sockets_lengths, T_LIVE, "ThreadsPerChild 2; "
     free(text);
 }
 
+/* More than the connection's window is on its way at once, in pieces of all
+ * sockets, while credit goes back: nothing of it is left lying. */
+SERVED_H2_WS(sockets_all_at_once, T_LIVE, "ThreadsPerChild 3; " LONG_TIMES)
+{
+    enum { N = 12, TIMES = 6, LONG = 40000 };
+    char *text = (char *)malloc(LONG);
+    str frame = STR_EMPTY, body = STR_EMPTY;
+    uint32_t ids[N];
+    size_t at;
+    int i, k;
+
+    for (i = 0; i < LONG; i++)
+        text[i] = (char)('a' + i % 23);
+    ws_frame(&frame, 0x81, text, LONG);
+    h2_peer_begin(c, 1, "");
+    for (i = 0; i < N; i++)
+        ids[i] = h2_sock_opens(H2_WS("/any") H2_WS13);
+    for (k = 0; k < TIMES; k++)
+        for (at = 0; at < frame.n; at += 1000)
+            for (i = 0; i < N; i++)
+                CHECK_INT(h2_sock_send(ids[i], frame.p + at, at + 1000 < frame.n
+                                       ? 1000 : frame.n - at, 1000), 0);
+    for (k = 0; k < TIMES; k++)
+        for (i = 0; i < N; i++) {
+            CHECK_INT(h2_sock_next(ids[i], &body), 0x81);
+            CHECK(body.n == LONG && memcmp(body.p, text, LONG) == 0);
+        }
+    str_free(&frame);
+    str_free(&body);
+    free(text);
+}
+
 /* A socket whose client reads nothing is not read either: its window is used
  * up, and others of the connection, and requests, go on. Then all comes. */
 SERVED_H2_WS(sockets_slow_readers, T_PLAIN, "ThreadsPerChild 2; WebSocketQueue "
