@@ -27952,7 +27952,9 @@ EMPM_API int empm_websocket_open(empm_request *req, void *user)
     if ((r = empm__ws_judge_request(req, calls)) != EMPM_OK)
         return r;
     protocol = empm__ws_choose(req, calls->protocols, &n);
-    l = empm__link_new(req, EMPM__WS, sizeof *l + n + 1);
+    /* one byte more, for nothing, would cost 16 with glibc */
+    l = empm__link_new(req, EMPM__WS,
+                       sizeof *l + (protocol != NULL ? n + 1 : 0));
     if (l == NULL)
         return 503;
     name = (char *)(l + 1);

@@ -17255,35 +17255,52 @@ SERVED_WS(threads_against_ends, T_PLAIN, "ThreadsPerChild 3")
     (void)c;
 }
 
-/* A reload tells each socket of the old generation by a close with 1001, none
- * ends without one, and those who come again meet the new one. */
-TEST(websocket, a_reload_says_goodbye)
+/* A reload tells each of n sockets of the old generation by a close with 1001,
+ * one after the other; none ends without one, and those who come again meet the
+ * new one. */
+static void ws_reload(int n, int drain_ms)
 {
-    enum { N = 60 };
     fixture fx, *f = &fx;
-    client cs[N], again;
+    client *cs = (client *)calloc((size_t)n, sizeof *cs), again;
     int i, told = 0;
 
     fx_init_forked(f, 2);
     f->cfg.routes = ws_routes;
     f->cfg.threads_per_child = 2;
-    f->cfg.websocket_drain_ms = 500;
-    if (!fx_up(f))
+    f->cfg.websocket_drain_ms = drain_ms;
+    if (cs == NULL || !fx_up(f))
         return;
     f->deaths_ok = 1;
-    for (i = 0; i < N; i++)
+    for (i = 0; i < n; i++)
         ws_opens(&cs[i], f, "/any");
     kill(f->pid, SIGUSR1);
-    for (i = 0; i < N; i++) {
+    for (i = 0; i < n; i++) {
         told += ws_code(&cs[i]) == 1001;
         CHECK_FIN(&cs[i]);
+        cl_close(&cs[i]);
     }
-    CHECK_INT(told, N);
+    CHECK_INT(told, n);
+    CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[2]), n);
     ws_opens(&again, f, "/any");
     CHECK(echoes(&again, "again"));
     cl_close(&again);
-    cl_close_all(cs, N);
     fx_down(f);
+    free(cs);
+}
+
+TEST(websocket, a_reload_says_goodbye)
+{
+    ws_reload(60, 500);
+}
+
+LONG(websocket, a_reload_of_thousands)
+{
+    struct rlimit files;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur < 6000)
+        SKIP("fewer than 6000 open files");
+    ws_reload(5000, 3000);
 }
 
 /* A client that has only closed its half gets what it has asked for. */
