@@ -2141,7 +2141,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   files conditions codings file-cache multipart files-serving error-documents
  *   folders assets files-routes files-wing    static files
  *   fastcgi-records fastcgi-answer fastcgi-params fastcgi-backends fastcgi
- *   fastcgi-pieces fastcgi-exchange fastcgi-routes fastcgi-wing
+ *   fastcgi-pieces fastcgi-exchange fastcgi-routes fastcgi-check fastcgi-wing
  *                                             PHP and other back ends
  *   h2-hpack h2-encode h2-frames h2-head h2-pipes h2-streams h2-out h2-tunnels
  *   h2-ends h2-in h2-open h2-control h2-flush h2-conn h2-wing
