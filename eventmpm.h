@@ -315,8 +315,8 @@
  *
  * EVENTS  A handler that returns empm_events(req, "news") makes its request a
  *   stream of server-sent events (EventSource in a browser), which holds no
- *   worker; empm_broadcast(server, "news", ...) sends one to all that listen in
- *   this process, from any thread. See >>calls-events; >>dashboard is a whole
+ *   worker; empm_broadcast(server, "news", ...) sends one to all that listen,
+ *   in each child, from any thread. See >>calls-events; >>dashboard is a whole
  *   program.
  *
  * HTTP/2  is what a client gets over TLS if it can speak it; "Protocols h2c
@@ -1015,10 +1015,10 @@ typedef struct empm_config {
                                           64 KiB, or one message: else a send is
                                           EMPM_EFULL */
     int64_t websocket_max_queued;      /* ... of all of a child: 256 MiB */
-    int64_t websocket_bus_bytes;       /* what is published on its way to other
-                                          children: 1 MiB, a message has an
-                                          eighth at most; 0: it stays here. As
-                                          it was at the start */
+    int64_t websocket_bus_bytes;       /* what is published, and broadcast, on
+                                          its way to other children: 1 MiB, a
+                                          message has an eighth at most; 0: it
+                                          stays here. As it was at the start */
     int     max_websockets;            /* upgraded connections of a child, else
                                           503; 0: max_open_connections */
     int64_t limit_linger_bytes;        /* 0: no limit but linger_timeout_ms,
@@ -1684,12 +1684,15 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *
  * A handler makes its request a listener of a channel, which is a name: an
  * EventSource of a browser, which holds no worker. A broadcast reaches those
- * that listen in this process: children do not hear each other, so set
- * processes to 1 or 0, or broadcast in each. A channel is there while it has
- * listeners. It keeps its last events, event_queue_bytes of them, at most 256:
+ * that listen in all children, in the same order, by the way that WebSocket
+ * groups have (websocket_bus_bytes): a child that is far behind loses some, and
+ * says so in the log. With EVENTMPM_NO_WEBSOCKET, or
+ * websocket_bus_bytes 0, it reaches this child alone. A channel is there while
+ * it has listeners, in each child its own. It keeps its last events,
+ * event_queue_bytes of them, at most 256:
  * a listener that is further behind is closed and comes back or, with
  * event_skip, misses what it was too slow for; one that comes back, and whose
- * Last-Event-ID is among them, gets those behind it first.
+ * Last-Event-ID is among those of its child, gets those behind it first.
  *
  *   event, id  a name and an identifier without line breaks, or NULL
  *   data       len bytes of UTF-8; a line break, "\r\n" and "\r" too, is "\n"
@@ -1713,10 +1716,14 @@ EMPM_API int empm_events(empm_request *req, const char *channel);
 EMPM_API int empm_event(empm_request *req, const char *event, const char *id,
                         const void *data, size_t len);
 
-/* Sends an event to all listeners of a channel. It is copied once.
- *   returns   how many listen, which may be 0; EMPM_EINVAL: a line break in
- *             event or id; EMPM_EFULL: it is longer than event_queue_bytes;
- *             EMPM_ENOMEM; EMPM_EMISUSE: this process serves nobody
+/* Sends an event to all listeners of a channel. Each child has it once.
+ *   channel   1 to 255 bytes
+ *   returns   how many listen in this child, which may be 0; EMPM_EINVAL: no
+ *             such channel can be, or a line break in event or id; EMPM_EFULL:
+ *             it is longer than event_queue_bytes or, and then this child has
+ *             it, than an eighth of websocket_bus_bytes; EMPM_ESYS: only this
+ *             child has it; EMPM_ENOMEM; EMPM_EMISUSE: this process serves
+ *             nobody
  *   thread    any, until empm_free() or on_child_stop
  *   blocks    never on a client
  */
@@ -8052,6 +8059,10 @@ typedef struct empm__engine {
     empm__pool          pool;
     struct empm__files *files;         /* those that are kept (>>files) */
     struct empm__channels *channels;   /* (>>events) */
+    uint32_t            ears;              /* atomic: listeners in them */
+    /* a child has broadcast it, and is not believed; NULL: nobody hears */
+    void              (*heard)(struct empm__engine *e, const char *channel,
+                               const char *bytes, size_t len);
     struct empm__links *links;         /* (>>links) */
     empm__log_limit     log_limits[EMPM__LOG_CODES];
     uint32_t            lines_due_at_ms; /* atomic: lines of access logs have to
@@ -8169,7 +8180,11 @@ struct empm_server {
     struct empm__kv *store;        /* SharedStoreSize; NULL: none (>>store) */
     struct empm__auth *auth;       /* NULL: not built (>>auth-passwords) */
     struct empm__rates *rates;     /* NULL: no location has one (>>rate) */
-    struct empm__bus *bus;         /* NULL: no route is of WebSockets (>>bus) */
+    struct empm__bus *bus;         /* NULL: children do not hear each other */
+    /* tells all children of an event (>>bus); NULL: there is no way */
+    int             (*publish)(empm__engine *e, const char *channel,
+                               const uint32_t id[2], const char *text,
+                               size_t len);
     struct empm__secrets *secrets; /* of sessions; NULL: not built */
     struct empm__types *types;     /* AddType; NULL: none (>>files) */
     unsigned char   codings[EMPM__CODINGS + 1];    /* Precompressed; 0 ends */
@@ -25019,6 +25034,7 @@ static int empm__ear_join(empm__ear *ear, const char *name,
     ear->at = empm__channel_after_locked(ear->channel, last_id);
     pthread_mutex_unlock(lock);
     empm__bump(&ear->req->w->score->listeners, 1u);
+    __atomic_add_fetch(&ear->req->w->engine->ears, 1u, __ATOMIC_RELAXED);
     EMPM_FREE(made);
     return EMPM_OK;
 }
@@ -25033,6 +25049,7 @@ static void empm__ear_leave(void *p)
     empm__news *gone = NULL;
     int last;
     empm__bump(&ear->req->w->score->listeners, (uint32_t)-1);
+    __atomic_sub_fetch(&ear->req->w->engine->ears, 1u, __ATOMIC_RELAXED);
     pthread_mutex_lock(lock);
     if (ear->waits)
         empm__channel_unlink_locked(c, ear);
@@ -25283,35 +25300,25 @@ static uint32_t empm__events_tell(empm__engine *e, const char *name,
     return n;
 }
 
-/* The event is made before the lock is taken, and the ones that leave the ring
- * are freed after it. Without a channel nobody listens: then nothing is kept,
- * and so nobody can fill memory by broadcasts to names that nobody reads. The
+/* Adds an event, whose reference it takes, to a channel of this child, and
+ * tells its listeners. Returns how many there are. The ones that leave the ring
+ * are freed without the lock. Without a channel nobody listens: then nothing is
+ * kept, so nobody can fill memory by broadcasts to names that nobody reads. The
  * listeners are told in portions, with the lock free between them; those that
  * join meanwhile have seen the event in the ring, and `seen` ends the loop. */
-EMPM_API int empm_broadcast(empm_server *s, const char *channel,
-                            const char *event, const char *id,
-                            const void *data, size_t len)
+static int empm__events_add(empm__engine *e, const char *channel,
+                            empm__news *m)
 {
-    empm__engine *e = &s->engine;
-    const int64_t most = s->cfg->event_queue_bytes;
-    pthread_mutex_t *lock;
+    const uint32_t hash = empm__channel_hash(e->channels, channel);
+    pthread_mutex_t *lock = empm__channel_lock(e->channels, hash);
     empm__channel *c;
-    empm__news *m = NULL, *gone = NULL;
-    uint32_t hash, listeners = 0;
+    empm__news *gone = NULL;
+    uint32_t listeners = 0;
     uint64_t seen = 0;
-    int r;
-    if (e->channels == NULL)
-        return EMPM_EMISUSE;
-    if (channel == NULL)
-        return EMPM_EINVAL;
-    if ((r = empm__news_new(&m, event, id, data, len, most)) < 0)
-        return r;
-    hash = empm__channel_hash(e->channels, channel);
-    lock = empm__channel_lock(e->channels, hash);
     pthread_mutex_lock(lock);
     c = *empm__channel_find_locked(e->channels, channel, hash);
     if (c != NULL) {
-        gone = empm__channel_add_locked(c, m, most);
+        gone = empm__channel_add_locked(c, m, e->cfg->event_queue_bytes);
         listeners = c->listeners;
         seen = c->end - 1;
     }
@@ -25324,6 +25331,82 @@ EMPM_API int empm_broadcast(empm_server *s, const char *channel,
     while (empm__events_tell(e, channel, hash, seen) == EMPM__EVENTS_PORTION)
         ;
     return (int)listeners;
+}
+
+/* Returns how many listen to a channel in this child. */
+static int empm__events_listeners(empm__engine *e, const char *channel)
+{
+    const uint32_t hash = empm__channel_hash(e->channels, channel);
+    pthread_mutex_t *lock = empm__channel_lock(e->channels, hash);
+    const empm__channel *c;
+    uint32_t n;
+    pthread_mutex_lock(lock);
+    c = *empm__channel_find_locked(e->channels, channel, hash);
+    n = c != NULL ? c->listeners : 0;
+    pthread_mutex_unlock(lock);
+    return (int)n;
+}
+
+/* The event is made before a lock is taken. Where children hear each other,
+ * this one hears it by the same way: a connection that has moved in between
+ * would have its second event before its first. */
+EMPM_API int empm_broadcast(empm_server *s, const char *channel,
+                            const char *event, const char *id,
+                            const void *data, size_t len)
+{
+    empm__engine *e = &s->engine;
+    empm__news *m = NULL;
+    uint32_t at[2];
+    int r, told = EMPM_EGONE;
+    if (e->channels == NULL)
+        return EMPM_EMISUSE;
+    if (channel == NULL || *channel == '\0' ||
+        strlen(channel) > EMPM__CHANNEL_MAX)
+        return EMPM_EINVAL;
+    r = empm__news_new(&m, event, id, data, len, s->cfg->event_queue_bytes);
+    if (r < 0)
+        return r;
+    at[0] = m->id_at;
+    at[1] = m->id_len;
+    if (s->publish != NULL && EMPM__HAS_PARENT(s))
+        told = s->publish(e, channel, at, empm__news_text(m), m->len);
+    if (told == EMPM_OK) {
+        empm__news_unref(m);
+        return empm__events_listeners(e, channel);
+    }
+    r = empm__events_add(e, channel, m);
+    return told == EMPM_EGONE ? r : told;
+}
+
+/* What this child or a sibling has broadcast: where the id is, its length, and
+ * the text. Neither is believed, and a text that is no event is bytes to
+ * clients. It is not copied if nobody listens. */
+static void empm__events_heard(empm__engine *e, const char *channel,
+                               const char *bytes, size_t len)
+{
+    uint32_t at[2], hash;
+    pthread_mutex_t *lock;
+    empm__news *m;
+    int is;
+    if (len < sizeof at || empm__load(&e->ears) == 0)
+        return;
+    memcpy(at, bytes, sizeof at);
+    len -= sizeof at;
+    hash = empm__channel_hash(e->channels, channel);
+    lock = empm__channel_lock(e->channels, hash);
+    pthread_mutex_lock(lock);
+    is = *empm__channel_find_locked(e->channels, channel, hash) != NULL;
+    pthread_mutex_unlock(lock);
+    if (!is || at[0] > len || at[1] > len - at[0] ||
+        (m = (empm__news *)EMPM_MALLOC(sizeof *m + len)) == NULL)
+        return;
+    memset(m, 0, sizeof *m);
+    m->refs = 1;
+    m->id_at = at[0];
+    m->id_len = at[1];
+    m->len = len;
+    memcpy(empm__news_text(m), bytes + sizeof at, len);
+    empm__events_add(e, channel, m);
 }
 
 /* --- the wing ------------------------------------------------------------- */
@@ -25343,6 +25426,7 @@ static int empm__events_engine_new(empm__engine *e)
                         2654435761u | 1u;
     for (i = 0; i < EMPM__EVENTS_LOCKS; i++)
         pthread_mutex_init(&e->channels->locks[i], NULL);
+    e->heard = empm__events_heard;
     return EMPM_OK;
 }
 
@@ -27552,6 +27636,11 @@ static int empm__groups_send(empm__engine *e, const char *name,
  * Delivery is at most once. A reader is not told which messages it has lost,
  * and its sockets stay: a program that needs all of them numbers its messages.
  *
+ * A record is a frame for the members of a group, or an event for the listeners
+ * of a channel (>>events), which the policy EMPM__BUS_EVENT tells. A frame is
+ * sent here by its publisher; an event is heard here from the ring, too, so a
+ * channel has one order in all children.
+ *
  * lock   bus.lock: head, reserved and the bytes between them; of all processes
  * belief none: lengths are compared, and a frame is bytes to clients only
  * ------------------------------------------------------------------------- */
@@ -27560,6 +27649,7 @@ static int empm__groups_send(empm__engine *e, const char *name,
 
 #define EMPM__BUS_SHARE   8u           /* a message has this part at most */
 #define EMPM__BUS_LOOK_MS 20           /* where there is no bell */
+#define EMPM__BUS_EVENT   (EMPM_WS_LATEST + 1)
 
 typedef struct empm__bus {
     pthread_mutex_t lock;              /* of all processes */
@@ -27678,12 +27768,12 @@ static int empm__bus_read(const empm__engine *e, uint32_t *at,
     empm__bus_copy(bus, from, h, sizeof *h, 1);
     if (!empm__bus_is_whole(bus, from) || h->len > head - from ||
         h->len > bus->size / EMPM__BUS_SHARE || h->len < sizeof *h ||
-        h->name_len > EMPM__GROUP_NAME || h->policy > EMPM_WS_LATEST ||
+        h->name_len > EMPM__GROUP_NAME || h->policy > EMPM__BUS_EVENT ||
         h->frame_len > h->len - sizeof *h ||
         h->name_len > h->len - sizeof *h - h->frame_len)
         return -1;
     *at = from + h->len;
-    if (h->origin == (uint32_t)e->pid)
+    if (h->origin == (uint32_t)e->pid && h->policy != EMPM__BUS_EVENT)
         return 1;
     p = (empm__parcel *)EMPM_MALLOC(sizeof *p + h->frame_len);
     if (p == NULL)
@@ -27703,8 +27793,8 @@ static int empm__bus_read(const empm__engine *e, uint32_t *at,
     return 1;
 }
 
-/* Sends what siblings have published to the members that are here; the child
- * that has published a message has sent it to its own. `heard` moves before a
+/* Sends what siblings have published to those that are here; the child that has
+ * published a message has sent it to its own members. `heard` moves before a
  * message is sent, so none is sent twice. */
 static void empm__bus_hear(empm__engine *e)
 {
@@ -27715,8 +27805,10 @@ static void empm__bus_hear(empm__engine *e)
     int r;
     while ((r = empm__bus_read(e, &at, &h, name, &parcel)) != 0) {
         empm__store(&e->links->heard, at);
-        if (parcel != NULL)
+        if (parcel != NULL && h.policy != EMPM__BUS_EVENT)
             empm__groups_send(e, name, parcel, (int)h.policy);
+        else if (parcel != NULL && e->heard != NULL)
+            e->heard(e, name, (char *)(parcel + 1), parcel->len);
         else if (r < 0)
             empm__engine_log(e, EMPM_LOG_WARN, 6006, "this child has lost what "
                              "siblings have published: see WebSocketBusSize");
@@ -27751,12 +27843,38 @@ static void empm__bus_chore(empm__engine *e)
     }
 }
 
+/* Appends an event for a channel: where its id is, and its text. This child
+ * hears it as the others do, in the order of the ring, and at once. Returns as
+ * empm__bus_append(), or EMPM_ENOMEM. */
+static int empm__bus_publish(empm__engine *e, const char *channel,
+                             const uint32_t id[2], const char *text,
+                             size_t len)
+{
+    const size_t head = 2 * sizeof *id;
+    empm__parcel *p;
+    int r;
+    if (len + head > e->s->bus->size / EMPM__BUS_SHARE)
+        return EMPM_EFULL;
+    if ((p = (empm__parcel *)EMPM_MALLOC(sizeof *p + head + len)) == NULL)
+        return EMPM_ENOMEM;
+    p->refs = 1;
+    p->len = (uint32_t)(head + len);
+    memcpy(p + 1, id, head);
+    memcpy((char *)(p + 1) + head, text, len);
+    r = empm__bus_append(e, channel, p, EMPM__BUS_EVENT);
+    empm__parcel_unref(p);
+    if (r == EMPM_OK)
+        empm__bus_chore(e);
+    return r;
+}
+
 /* Without a bell the listener looks now and then. */
 static uint32_t empm__bus_expire_at(empm__engine *e)
 {
     if (e->links == NULL || e->s->bus == NULL || !EMPM__HAS_PARENT(e->s) ||
         (EMPM__EPOLL && EMPM__SHARES(e)) ||
-        __atomic_load_n(&e->links->count, __ATOMIC_RELAXED) == 0)
+        (__atomic_load_n(&e->links->count, __ATOMIC_RELAXED) == 0 &&
+         empm__load(&e->ears) == 0))
         return EMPM__NEVER;
     return empm__time_after(empm__now_ms(), EMPM__BUS_LOOK_MS);
 }
@@ -28189,16 +28307,20 @@ static int empm__ws_server_new(empm_server *s, const empm_server *old,
         r++;
     if (r != NULL && r->kind != EMPM__ROUTE_END)
         s->tunnels = empm_websocket_open;
-    if (old != NULL)
+    if (old != NULL) {
         s->bus = old->bus;
-    if (s->tunnels == NULL || old != NULL || s->cfg->websocket_bus_bytes == 0 ||
-        !EMPM__FORKS)
+        s->publish = old->publish;
+        return EMPM_OK;
+    }
+    /* any handler may broadcast; memory that nobody writes costs nothing */
+    if (s->cfg->websocket_bus_bytes == 0 || !EMPM__FORKS)
         return EMPM_OK;
     if (empm__bus_new(&s->bus, s->cfg->websocket_bus_bytes) < 0) {
         empm__report_say(rep, EMPM_LOG_ERROR, 6007, "WebSocketBusSize: no "
                          "memory of that size to share");
         return EMPM_ENOMEM;
     }
+    s->publish = empm__bus_publish;
     return EMPM_OK;
 }
 

@@ -15991,6 +15991,121 @@ SERVED_EVENTS(heard_by_all_who_listen, T_LIVE, "EventHeartbeat 60")
     cl_close(&other);
 }
 
+/* Reads until `last` is there, and drops that. Returns how often `text` was
+ * before it. */
+static int hears_of(client *c, const char *last, const char *text)
+{
+    const uint64_t end = now_ms() + PATIENCE;
+    size_t at, next;
+    int n = 0;
+    while ((at = find_bytes(&c->in, last, strlen(last))) == (size_t)-1)
+        if (cl_fill(c, end) <= 0)
+            return -1;
+    for (; (next = find_bytes(&c->in, text, strlen(text))) < at; n++) {
+        str_drop(&c->in, next + strlen(text));
+        at -= next + strlen(text);
+    }
+    str_drop(&c->in, at + strlen(last));
+    return n;
+}
+
+/* A broadcast in one child is heard in all, once and in order, with what a
+ * client that comes back asks for; children that are full show that there are
+ * several. Streams hold no worker, of which each child has one. */
+TEST(events, children_hear_each_other)
+{
+    enum { N = 50, SAID = 20 };
+    fixture fx, *f = &fx;
+    client ear[N], c, back;
+    char text[40];
+    int i, k, here = N;
+
+    fx_init_forked(f, 3);
+    f->cfg.routes = events_routes;
+    f->cfg.threads_per_child = 1;
+    f->cfg.max_open_connections = 20;
+    if (!fx_up(f))
+        return;
+    CHECK_SOON(get_int(&shm->child_starts) == 3, PATIENCE);
+    for (i = 0; i < N; i++)
+        listens(&ear[i], f, "a", "");
+    CHECK_INT(cl_open(&c, f), 0);
+    for (k = 0; k < SAID; k++) {
+        snprintf(text, sizeof text, "%d", k);
+        here = says(&c, "a", text, text);
+        CHECK(here >= 0 && here < N);
+    }
+    for (i = 0; i < N; i++)
+        for (k = 0; k < SAID; k++) {
+            context("listener %d, event %d", i, k);
+            snprintf(text, sizeof text, "id: %d\ndata: %d\n\n", k, k);
+            CHECK_INT(hears_of(&ear[i], text, "data: "), 0);
+        }
+    no_context();
+    /* the last child with room has heard them for its own listeners */
+    listens(&back, f, "a", "Last-Event-ID: 17\r\n");
+    CHECK(cl_hears(&back, "id: 18\ndata: 18\n\nid: 19\ndata: 19\n\n"));
+    cl_close(&back);
+    cl_close(&c);                    /* if that has not taken its place */
+    CHECK_INT(cl_open(&c, f), 0);
+    CHECK_INT(cl_get(&c, "/hello/you"), 200);
+    CHECK_INT(says(&c, "nobody", "", "x"), 0);
+    cl_close(&c);
+    cl_close_all(ear, N);
+    fx_down(f);
+}
+
+/* What is too long for the way to siblings is heard here, and an error. */
+TEST(events, too_long_for_siblings)
+{
+    fixture fx, *f = &fx;
+    client ear, c;
+    char text[600];
+
+    memset(text, 'x', sizeof text);
+    text[sizeof text - 1] = '\0';
+    fx_init_forked(f, 1);
+    f->cfg.routes = events_routes;
+    f->cfg.websocket_bus_bytes = 4096;
+    if (!fx_up(f))
+        return;
+    listens(&ear, f, "a", "");
+    CHECK_INT(cl_open(&c, f), 0);
+    CHECK_INT(says(&c, "a", "", text), EMPM_EFULL);
+    CHECK(cl_hears(&ear, "data: xxx"));
+    text[400] = '\0';
+    CHECK_INT(says(&c, "a", "", text), 1);
+    cl_close(&ear);
+    cl_close(&c);
+    fx_down(f);
+}
+
+/* What a sibling has written is compared before it is used. */
+SERVED_EVENTS(a_sibling_is_not_believed, T_PLAIN, NULL)
+{
+    static const struct { uint32_t at, n; size_t len; int is; } rows[] = {
+        { 4, 1, 18, 1 }, { 4, 6, 18, 1 }, { 0, 0, 18, 1 }, { 4, 7, 18, 0 },
+        { 11, 0, 18, 0 }, { 0xffffffffu, 2, 18, 0 }, { 4, 0xffffffffu, 18, 0 },
+        { 0, 0, 7, 0 }, { 0, 0, 0, 0 }
+    };
+    client ear;
+    char bytes[20];
+    int heard = 0;
+
+    listens(&ear, f, "a", "");
+    EACH(rows, k) {
+        memcpy(bytes, &rows[k].at, 4);
+        memcpy(bytes + 4, &rows[k].n, 4);
+        memcpy(bytes + 8, "id: 7\nabc\n", 10);
+        empm__events_heard(&f->s->engine, "a", bytes, rows[k].len);
+        empm__events_heard(&f->s->engine, "b", bytes, rows[k].len);
+        heard += rows[k].is;
+    }
+    CHECK_INT(says(c, "a", "", "end"), 1);
+    CHECK_INT(hears_of(&ear, "data: end\n\n", "id: 7\nabc\n"), heard);
+    cl_close(&ear);
+}
+
 /* A client that comes back gets what it has missed, if that is kept. */
 SERVED_EVENTS(last_event_id, T_LIVE, NULL)
 {
