@@ -545,7 +545,8 @@ enum empm_why {
     EMPM_HALF_CLOSED,      /* the client sends no more, but may still read. One
                               that has closed altogether looks the same until
                               something is sent to it. Told once */
-    EMPM_GONE,             /* the client is gone: no answer reaches it */
+    EMPM_GONE,             /* the client is gone: no answer reaches it, and no
+                              result of fn is an error */
     EMPM_STOPPING,         /* the server stops: answer now. In a graceful stop
                               or reload that is the end of its time limit;
                               empm_draining() is 1 earlier */
@@ -16179,7 +16180,8 @@ static enum empm__state empm__handling_after_call(empm_request *req, int rc)
 
 /* Calls the function of a suspension with the reason that has been found. A
  * client that has ended its side may still read: that is told once, and the
- * function may wait on. */
+ * function may wait on. Whatever it returns for a client that is gone is no
+ * fault of its own, and not logged. */
 static int empm__handling_wake_call(empm_request *req)
 {
     const enum empm_why why = (enum empm_why)req->wake_why;
@@ -16195,6 +16197,8 @@ static int empm__handling_wake_call(empm_request *req)
     else
         empm__conn_next_serial(req->c);
     rc = req->wake(req, why, req->wake_user);
+    if (why == EMPM_GONE)
+        empm__response_fail(req, EMPM_ECLOSED, "");
     if (why == EMPM_HALF_CLOSED && req->suspension == EMPM__SUSP_NONE) {
         if (rc == EMPM_SUSPENDED) {
             req->suspension = EMPM__SUSP_ARMED;   /* as it was */

@@ -25303,6 +25303,31 @@ SERVED(suspend, told_whatever_fails,
     }
 }
 
+/* Whatever a function returns for a client that is gone is no fault of it: no
+ * client fills the error log by going away. */
+SERVED(suspend, what_is_returned_for_nobody_is_not_logged, LONG_TIMES)
+{
+    static const char *const scripts[] = {
+        "h=defer,suspend.60000,wait&w=return.0",
+        "h=defer,suspend.60000,wait&w=return.503",
+        "h=defer,suspend.60000,wait&w=return.-3",
+        "h=defer,write.10,suspend.60000,wait&w=return.503",
+        "h=defer,write.10,suspend.60000,wait&w=return.-3"
+    };
+
+    EACH(scripts, i) {
+        cl_connect_port(c, f->port, 8192);
+        cl_printf(c, "GET /script?slot=%d&%s HTTP/1.1\r\nHost: a\r\n\r\n",
+                  (int)i, scripts[i]);
+        CHECK_SOON(get_ticket((int)i) != 0, 4000);
+        cl_reset(c);
+        CHECK_SOON(get_int(&shm->cleanups) == (int)i + 1, 5000);
+        CHECK_INT(get_int(&shm->slots[i].why), EMPM_GONE);
+        cl_close(c);
+    }
+    CHECK_INT(fx_log_has(f, "EMPM5002"), 0);
+}
+
 /* A ticket is stale once its function has been told of a half-closed client and
  * has answered. */
 SERVED(suspend, an_answer_to_half_closed_ends_the_ticket, LONG_TIMES)
