@@ -42132,8 +42132,9 @@ static int empm__h2_open(empm__worker *w, empm__h2 *h2, uint32_t id, int ends,
                                               0);
     const int refused = EMPM__H2_REFUSED_STREAM | EMPM__H2_OF_STREAM;
     empm_request *req;
-    if (slot == NULL)
-        return h2->streams >= empm__h2_streams_most(w->cfg)
+    if (slot == NULL)                  /* before its ACK it need not know how
+                                          many we serve: RFC 9113 6.5.3 */
+        return h2->streams >= empm__h2_streams_most(w->cfg) && h2->acked
                    ? refused : refused | EMPM__H2_OF_SERVER;
     slot->session.of = empm__transport_of(h2->c)->drop != NULL
                            ? &empm__h2_secure : &empm__h2_plain;
@@ -43284,7 +43285,7 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
     empm__h2 *h2 = empm__h2_of(c);
     enum empm__flushed flushed;
     uint32_t deadline;
-    int left, more, quick;
+    int left, more, quick, full;
     c->why = 0;
     do {
         empm__h2_drain(w, h2);
@@ -43293,12 +43294,16 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
             h2->gone = h2->ending = 1;
         else if (empm__load(&w->engine->stopping))
             empm__h2_stop(w, h2);
+        full = h2->io.out != NULL;
         more = empm__h2_input(w, h2);
         quick = empm__h2_run(w, h2);
         empm__h2_tunnels_tell(w, h2);
         empm__h2_make_frames(w, h2, NULL);
         deadline = empm__h2_watch(w, h2);
         flushed = empm__h2_flush(w, h2);
+        if (full && flushed == EMPM__SENT && !h2->ending)
+            more = 1;                  /* what came meanwhile was not read, and
+                                          no event will tell of it again */
         if (h2->ending && empm__conn_noted(c, EMPM__READY_HUP))
             h2->gone = 1;              /* nothing is read that would tell */
         if (h2->gone)
