@@ -42260,8 +42260,9 @@ static int empm__h2_open(empm__worker *w, empm__h2 *h2, uint32_t id, int ends,
                                               0);
     const int refused = EMPM__H2_REFUSED_STREAM | EMPM__H2_OF_STREAM;
     empm_request *req;
-    if (slot == NULL)
-        return h2->streams >= empm__h2_streams_most(w->cfg)
+    if (slot == NULL)                  /* before its ACK it need not know how
+                                          many we serve: RFC 9113 6.5.3 */
+        return h2->streams >= empm__h2_streams_most(w->cfg) && h2->acked
                    ? refused : refused | EMPM__H2_OF_SERVER;
     slot->session.of = empm__transport_of(h2->c)->drop != NULL
                            ? &empm__h2_secure : &empm__h2_plain;
@@ -43428,6 +43429,9 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
         empm__h2_make_frames(w, h2, NULL);
         deadline = empm__h2_watch(w, h2);
         flushed = empm__h2_flush(w, h2);
+        if (full && flushed == EMPM__SENT && !h2->ending)
+            more = 1;                  /* what came meanwhile was not read, and
+                                          no event will tell of it again */
         if (h2->ending && empm__conn_noted(c, EMPM__READY_HUP))
             h2->gone = 1;              /* nothing is read that would tell */
         if (h2->gone)
