@@ -10140,10 +10140,22 @@ static void empm__listener_pause_full(empm__engine *e, uint32_t now_ms)
                          now_ms, "");
 }
 
+/* The time of an idle connection is over, and its protocol has memory for it: a
+ * worker ends it, unless the client has sent something at the last moment. */
+static void empm__listener_cull_later(empm__engine *e, empm__batch *b,
+                                      uint32_t i, uint32_t now_ms)
+{
+    empm__store(&empm__slab_conn(&e->slab, i)->deadline_ms, now_ms);
+    if (b != NULL)
+        empm__listener_batch_add(e, b, i);
+    else
+        empm__queue_push(&e->queue, i);
+}
+
 /* Closes the KEEPALIVE connections that are nearest to their expiry, at most
  * `want` of them, after at most 256 looks: the wheel has them in this order,
- * and a bound keeps the round short. Returns how many; with a batch, some of
- * them are there until a worker has said goodbye. */
+ * and a bound keeps the round short. Returns how many; some of them are there
+ * until a worker has said goodbye. */
 static uint32_t empm__listener_cull(empm__engine *e, empm__batch *b,
                                     uint32_t want, uint32_t now_ms)
 {
@@ -10160,10 +10172,12 @@ static uint32_t empm__listener_cull(empm__engine *e, empm__batch *b,
             empm__conn *c = empm__slab_conn(&e->slab, i);
             const uint32_t next = c->wheel_next, w = empm__load(&c->word);
             if (!(w & EMPM__OWNED) && (w & EMPM__KEEP) &&
-                empm__listener_take(e, i, EMPM__READY_TIMEOUT, now_ms) &&
-                ((b != NULL && empm__listener_part(e, b, i)) ||
-                 empm__listener_close_idle(e, i)))
+                empm__listener_take(e, i, EMPM__READY_TIMEOUT, now_ms)) {
+                if ((b == NULL || !empm__listener_part(e, b, i)) &&
+                    !empm__listener_close_idle(e, i))
+                    empm__listener_cull_later(e, b, i, now_ms);
                 done++;
+            }
             i = next;
         }
     }
@@ -40515,6 +40529,7 @@ typedef struct empm__h2 {              /* owner: the connection's */
     uint8_t         reading;           /* frames are dealt with */
     uint8_t         left;              /* `rest` has whole frames */
     uint8_t         haste;             /* the wheel may look too late */
+    uint8_t         culled;            /* others want its place */
 } empm__h2;
 
 static empm__h2 *empm__h2_of(const empm__conn *c)
@@ -43322,8 +43337,10 @@ static uint32_t empm__h2_watch(empm__worker *w, empm__h2 *h2)
             h2->ending = 1;
         }
         at = empm__time_earlier(at, h2->idle_ms);
-    } else
+    } else {
         h2->idle_ms = EMPM__NEVER;
+        h2->culled = 0;
+    }
     return at;
 }
 
@@ -43360,15 +43377,17 @@ static void empm__h2_free(empm__worker *w, empm__conn *c)
     EMPM_FREE(h2);
 }
 
-/* All streams have ended, and nothing more will come of it. */
+/* All streams have ended, and nothing more will come of it. The place of one
+ * that is culled is free at once. */
 static enum empm__state empm__h2_leave(empm__worker *w, empm__conn *c)
 {
     const int gone = empm__h2_of(c)->gone;
     const int calm = empm__h2_of(c)->away == 2;
+    const int stays = !empm__h2_of(c)->culled;
     empm__h2_free(w, c);
     if (calm)
         c->flags |= EMPM__F_SHORT;
-    return gone ? EMPM__CLOSED : empm__step_finish(w, c, 1);
+    return gone ? EMPM__CLOSED : empm__step_finish(w, c, stays);
 }
 
 /* Reads, if that is the time for it: not while the socket is full, since an
@@ -43391,12 +43410,33 @@ static int empm__h2_input(empm__worker *w, empm__h2 *h2)
     return r > 0;
 }
 
+/* Is it only kept alive? Then it may be culled: nothing has begun that its
+ * client would miss. */
+static int empm__h2_is_idle(const empm__h2 *h2)
+{
+    return h2->streams == 0 && h2->acked && !h2->away && !h2->ending &&
+           h2->rest_len == 0 && h2->block_stream == 0 && h2->io.out == NULL;
+}
+
+/* The listener has taken an idle connection before its time. */
+static void empm__h2_cull(empm__worker *w, empm__h2 *h2)
+{
+    if (!empm__h2_is_idle(h2) ||
+        !empm__time_is_late(empm__load(&h2->c->deadline_ms), w->now_ms) ||
+        empm__time_is_late(h2->idle_ms, w->now_ms))
+        return;
+    h2->culled = 1;
+    h2->idle_ms = w->now_ms;
+}
+
 /* Waits, or is at its end. Returns its state, or CLOSED. */
 static enum empm__state empm__h2_wait(empm__worker *w, empm__h2 *h2,
                                       empm__wait *wait, uint32_t deadline)
 {
     empm__conn *c = h2->c;
     empm__h2_wait_for(w, h2, wait, deadline);
+    if (empm__h2_is_idle(h2))
+        wait->want |= EMPM__KEEP;
     empm__h2_dispatch(w, h2, wait);
     if (h2->streams == 0 && h2->slots != NULL) {
         empm__page_return(w, h2->slots);
@@ -43414,6 +43454,8 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
     enum empm__flushed flushed;
     uint32_t deadline;
     int left, more, quick, waits;
+    if ((c->why & EMPM__READY_TIMEOUT) && c->state == EMPM__KEEPALIVE)
+        empm__h2_cull(w, h2);
     c->why = 0;
     do {
         empm__h2_drain(w, h2);

@@ -34947,6 +34947,47 @@ SERVED_WITH(h2, a_long_answer_does_not_pile_up, T_LIVE,
     h2_answer_free(&a);
 }
 
+/* At MaxOpenConnections those that are only kept alive make room, as those of
+ * HTTP/1.1 do, and are told with GOAWAY; one with a stream stays. */
+SERVED(h2, idle_connections_make_room,
+       "Protocols h2c http/1.1; MaxOpenConnections 20; ThreadsPerChild 3; "
+       LONG_TIMES)
+{
+    enum { N = 60 };
+    client cs[N];
+    h2_answer a;
+    char what[200];
+    int i, told = 0;
+
+    memset(&a, 0, sizeof a);
+    h2_begin(c, "");
+    h2_send(c, 1, "GET", "/park?slot=1", NULL, 0);
+    CHECK_SOON(get_ticket(1) != 0, 3000);
+    for (i = 0; i < N; i++) {
+        context("%d", i);
+        cs[i] = client_of(f);
+        h2_begin(&cs[i], "");
+        h2_send(&cs[i], 1, "GET", "/hello", NULL, 0);
+        CHECK_INT(h2_await(&cs[i], 1, &a), 200);
+        h2_answer_free(&a);
+    }
+    for (i = 0; i < N; i++) {
+        context("%d", i);
+        if (!cl_readable(&cs[i], i < N - 20 ? SCALED(1000) : 0))
+            continue;
+        h2_listen(&cs[i], what, sizeof what, NULL);
+        CHECK_STR(what, "G0 X");
+        told++;
+    }
+    no_context();
+    CHECK_IN(told, N - 20, N - 10);
+    CHECK(status_number(f, "ConnsTotal") <= 20);
+    h2_send(c, 3, "GET", "/unpark?slot=1", NULL, 0);
+    CHECK_INT(h2_await(c, 1, &a), 200);
+    h2_answer_free(&a);
+    cl_close_all(cs, N);
+}
+
 /* What costs us more than it costs a client ends the connection. */
 SERVED(h2, floods, "Protocols h2c; ThreadsPerChild 2; H2FrameBudget 200; "
                    LONG_TIMES)
