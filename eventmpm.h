@@ -43463,7 +43463,8 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
             h2->gone = h2->ending = 1;
         else if (empm__load(&w->engine->stopping))
             empm__h2_stop(w, h2);
-        waits = h2->io.out != NULL;    /* then nothing is read */
+        waits = h2->io.out != NULL;    /* then nothing is read, and no event
+                                          tells of it a second time */
         more = empm__h2_input(w, h2);
         quick = empm__h2_run(w, h2);
         empm__h2_tunnels_tell(w, h2);
@@ -43471,9 +43472,6 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
         empm__h2_make_frames(w, h2, NULL);
         deadline = empm__h2_watch(w, h2);
         flushed = empm__h2_flush(w, h2);
-        if (full && flushed == EMPM__SENT && !h2->ending)
-            more = 1;                  /* what came meanwhile was not read, and
-                                          no event will tell of it again */
         if (h2->ending && empm__conn_noted(c, EMPM__READY_HUP))
             h2->gone = 1;              /* nothing is read that would tell */
         if (h2->gone)

@@ -17447,12 +17447,15 @@ SERVED_WS(takes_nothing, T_PLAIN,
 {
     char *text = (char *)calloc(1, 1 << 20);
     client slow;
+    empm_ticket t;
 
     CHECK_INT(cl_connect_port(&slow, f->port, 4096), 0);
     CHECK_INT(ws_ask(&slow, "/any", WS_HEAD), 101);
     CHECK(echoes(&slow, "a"));
-    CHECK_INT(empm_ws_send(f->s, __atomic_load_n(&g_ws, __ATOMIC_RELAXED),
-                           EMPM_WS_BINARY, text, 1 << 20), EMPM_OK);
+    t = __atomic_load_n(&g_ws, __ATOMIC_RELAXED);
+    /* full: the answer has come, and is not taken off the queue yet */
+    CHECK_SOON(empm_ws_send(f->s, t, EMPM_WS_BINARY, text, 1 << 20) == EMPM_OK,
+               PATIENCE);
     CHECK_SOON(get_int(&shm->rc[2]) == 1, PATIENCE);
     CHECK_INT(get_int(&shm->rc[1]), 1006);
     CHECK_INT(empm__load(&f->s->engine.links->queued), 0);
@@ -17608,7 +17611,7 @@ SERVED_WS(direct_in_parts, T_PLAIN, "SendBufferSize 4096; WebSocketQueue 65536")
     CHECK(echoes(&slow, "a"));
     t = __atomic_load_n(&g_ws, __ATOMIC_RELAXED);
     for (i = 0; i < 2; i++) {
-        /* full: its worker has it yet */
+        /* full: the answer has come, and is not taken off the queue yet */
         CHECK_SOON(empm_ws_send(f->s, t, EMPM_WS_TEXT, text, LONG) == EMPM_OK,
                    PATIENCE);
         CHECK_INT(empm_ws_send(f->s, t, EMPM_WS_TEXT, "b", 1), EMPM_EFULL);
