@@ -1838,7 +1838,8 @@ EMPM_API const char  *empm_ws_client(const empm_ws *ws, char *buf, size_t n);
  *                          nothing is queued. An empty queue takes any message
  *             EMPM_EINVAL  another type; a text that is no UTF-8
  *             EMPM_ENOMEM
- *   thread    any, until empm_free() or on_child_stop
+ *   thread    any, until empm_free() or on_child_stop. The caller sends, if
+ *             nothing waits for the socket and no worker has it
  *   blocks    never on a client
  */
 EMPM_API int empm_ws_send(empm_server *s, empm_ticket ticket, int type,
@@ -1870,7 +1871,10 @@ EMPM_API int empm_ws_leave(empm_ws *ws, const char *group);
  *             long for the other children; EMPM_ENOMEM: some do not get it;
  *             EMPM_ESYS: a sibling keeps the bus; EMPM_EMISUSE: this process
  *             serves nobody
- *   thread    any, as empm_ws_send()
+ *   thread    any, as empm_ws_send(): a group of 10,000 costs the caller some 50
+ *             ms, which a thread of the program's may have and a callback need
+ *             not
+ *   blocks    never on a client
  */
 EMPM_API int empm_ws_publish(empm_server *s, const char *group, int type,
                              const void *data, size_t len, int policy);

@@ -17623,6 +17623,19 @@ SERVED_WS(direct_in_parts, T_PLAIN, "SendBufferSize 4096; WebSocketQueue 65536")
         CHECK_INT(empm__load(&f->s->engine.links->queued), 0);
         CHECK(echoes(&slow, "c"));
     }
+    /* without memory for the rest the socket ends, and does not go on with
+     * half a message; without memory for all of it nothing has happened */
+    nap(20);
+    set_int(&a_fail_at, 1);
+    CHECK_INT(empm_ws_send(f->s, t, EMPM_WS_TEXT, text, LONG), EMPM_ENOMEM);
+    set_int(&a_fail_at, 0);
+    ws_send_text(&slow, "d");
+    if (ws_next(&slow) == 0x81) {
+        CHECK(slow.body.n == 1 && *slow.body.p == 'd');
+    } else {
+        CHECK(slow.end != 0);
+        CHECK_SOON(get_int(&shm->rc[2]) == 1, PATIENCE);
+    }
     free(text);
     cl_close(&slow);
     CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
