@@ -19574,6 +19574,52 @@ SERVED_FORMS(a_pause_holds_no_worker, "ThreadsPerChild 1")
                POOL_OF(f, spool[EMPM__FOR_BODIES]) == 0, 2000);
 }
 
+static int wait_children(fixture *f, int n, long *kids, int ms);
+
+static char g_form_spool[300];
+
+static int client_is_cut(const client *c)
+{
+    char byte;
+    const ssize_t n = recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return n == 0 || (n < 0 && errno == ECONNRESET);
+}
+
+/* A child that is killed in the middle of an upload leaves no file; how far it
+ * had come is known to the other children. */
+SERVED_WITH(forms, a_killed_child_leaves_no_file, T_PLAIN,
+            (fx_init_forked(f, 2), f->cfg.routes = progress_routes,
+             f->cfg.shared_store_size = 65536,
+             tmp_path(g_form_spool, sizeof g_form_spool, "form_spool"),
+             f->cfg.spool_directory = g_form_spool,
+             (void)mkdir(g_form_spool, 0777)), NULL)
+{
+    client b = client_of(f);
+    long kids[16];
+    int k;
+
+    f->deaths_ok = 1;
+    if (wait_children(f, 2, kids, PATIENCE) != 2)
+        SKIP("no /proc to see children in");
+    cl_printf(c, "POST /up?token=k HTTP/1.1\r\nHost: a\r\nContent-Type: "
+              FORM_TYPE "\r\nContent-Length: %d\r\n\r\n%.*s",
+              (int)sizeof two_parts - 1, 150, two_parts);
+    CHECK_SOON(cl_get(&b, "/progress?token=k") == 200 &&
+               strcmp(b.body.p, "{\"received\":150,\"length\":167}\n") == 0,
+               PATIENCE);
+    cl_close(&b);
+    for (k = 0; k < 2 && !client_is_cut(c); k++) {
+        signal_process((pid_t)kids[k], SIGKILL);
+        CHECK_SOON(kill((pid_t)kids[k], 0) < 0 && errno == ESRCH, PATIENCE);
+    }
+    CHECK_SOON(client_is_cut(c), PATIENCE);
+    cl_close(c);
+    CHECK_INT(cl_get(&b, "/progress?token=k"), 200);
+    CHECK_STR(b.body.p, "{\"received\":150,\"length\":167}\n");
+    cl_close(&b);
+    CHECK_INT(rmdir(g_form_spool), 0);       /* there is nothing in it */
+}
+
 #endif /* EVENTMPM_NO_FORMS */
 
 /* ---------------------------------------------------------------------------
