@@ -343,7 +343,9 @@
  *   (Basic), and so does empm_authenticate() from an on_head. empm_user() is
  *   the name, also in access logs (%u) and for FastCGI programs (REMOTE_USER,
  *   AUTH_TYPE). empm_session_start() gives a client a signed cookie that lasts:
- *   for logins by a form, whose password empm_password_is() compares. Where
+ *   for logins by a form, whose password empm_password_is() compares. A start
+ *   ends all sessions, unless there is a SessionSecretFile; empm_session_end()
+ *   ends copies of the cookie, too, if there is a SharedStoreSize. Where
  *   such a client changes something, 403 unless empm_same_origin(); a location
  *   with "POST /login RateLimit 5/minute" slows guesses.
  *
