@@ -2117,7 +2117,8 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   settings settings-fields values directives check
  *                                             what can be set, and how
  *   score peer                                counters; the other end's address
- *   handover wheel queue inbox poller         a connection changes hands
+ *   handover wheel queue queue-standby inbox poller
+ *                                             a connection changes hands
  *   route route-search engine-types hooks engine-log locations pages
  *                                             patterns; workers, engines
  *   transport io                              bytes in, bytes out
@@ -2346,6 +2347,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix handover        conn slab
  *   prefix wheel           wheel
  *   prefix queue           queue
+ *   prefix queue-standby   queue
  *   prefix inbox           poller
  *   prefix poller          poller
  *   prefix route           route routes
@@ -6390,13 +6392,7 @@ static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
  *              is back and there is work for it. While others run it looks
  *              every millisecond whether one that seemed to be quick is stuck;
  *              that worker does not count as running then. When there is
- *              nothing to run it sleeps without limit.
- *   its pace   is slow, a look in eight milliseconds, while jobs go on and
- *              hardly any of them calls a handler, as for large files: there
- *              the looks would cost a tenth of the time. A worker that calls a
- *              handler meanwhile leaves the running ones before, whatever the
- *              credit is, so a handler that blocks delays others no more than
- *              at the quick pace; a disk that blocks may, by ten milliseconds.
+ *              nothing to run it sleeps without limit (>>queue-standby).
  *   a chore    is maintenance that may wait for a disk. When one is due, the
  *              listener ends its round, and the next worker runs it instead of
  *              a job; if the standby has been listening, it runs it itself.
@@ -6755,6 +6751,26 @@ static uint32_t empm__queue_pop(empm__queue *q, uint32_t me,
             empm__parker_park(&self->parker, -1);
     }
 }
+
+/* ---------------------------------------------------------------------------
+ * >>queue-standby -- the thread that looks after the others
+ *
+ * It listens when no worker can, and else looks whether a worker that counts as
+ * running is stuck, so that another one may be woken in its place. How often it
+ * looks is its pace:
+ *
+ *   quick   every millisecond: a short request waits no longer behind one that
+ *           blocks
+ *   slow    every eight, while jobs go on and hardly any of them calls a
+ *           handler, as for large files: there the looks would cost a tenth of
+ *           the time. A worker that calls a handler meanwhile leaves the
+ *           running ones before, whatever the credit is, so a handler that
+ *           blocks delays others no more than at the quick pace; a disk that
+ *           blocks may, by ten milliseconds
+ *
+ * runs on   the standby's thread, but for _end_round_locked(): the listener
+ * lock      the queue's, unless a name does not end in _locked
+ * ------------------------------------------------------------------------- */
 
 /* The listener's round is over: what it took goes to the queue, with its role.
  * A worker will run the first job itself. */
