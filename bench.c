@@ -1676,6 +1676,25 @@ static int on_block(empm_request *req, void *user)
     return empm_write(req, HELLO, sizeof HELLO - 1);
 }
 
+static int on_socket(empm_request *req, empm_ws *ws, void *user)
+{
+    (void)req, (void)user;
+    empm_ws_send(empm_ws_server(ws), empm_ws_ticket(ws), 1, HELLO, 13);
+    return empm_ws_join(ws, "all");
+}
+
+/* A short message goes back, a long one to all. */
+static void on_message(empm_ws *ws, int type, const char *data, size_t n,
+                       void *user)
+{
+    empm_server *s = empm_ws_server(ws);
+    (void)user;
+    if (n < 100)
+        empm_ws_send(s, empm_ws_ticket(ws), type, data, n);
+    else
+        empm_ws_publish(s, "all", type, data, n, EMPM_WS_CLOSE);
+}
+
 /* Starts and stops are no news beside a table. */
 static void only_trouble(enum empm_log_level level, const char *line,
                          void *user)
@@ -1688,7 +1707,10 @@ static void only_trouble(enum empm_log_level level, const char *line,
 /* With --processes 0 as it comes out of the box. */
 static int serve_this(int port, const char *dir)
 {
+    static const empm_websocket sockets = { on_socket, on_message, NULL, NULL,
+                                            NULL, 0 };
     static const empm_route routes[] = {
+        EMPM_WEBSOCKET("GET /ws", &sockets, NULL),
         EMPM_ROUTE("GET /hello", on_hello, NULL),
         EMPM_ROUTE("GET /block", on_block, NULL),
         EMPM_FILES("GET /", NULL),
@@ -2142,7 +2164,8 @@ static void find_servers(void)
  * column, and its row in run_scene().
  * ------------------------------------------------------------------------- */
 
-enum { LOAD, IDLE, HEADS, READERS, BLOCKING, CALLS, SECURE, STALLED, HTTP2 };
+enum { LOAD, IDLE, HEADS, READERS, BLOCKING, CALLS, SECURE, STALLED, HTTP2,
+       SOCKETS };
 enum { ALL = (1 << SERVERS) - 1, OURS = 1 << THIS,
        REAL = ALL & ~(1 << FLOOR), PHP = OURS | 1 << APACHE | 1 << NGINX };
 enum { FULL, SHORT };                  /* sets */
@@ -2193,6 +2216,8 @@ static const scene scenes[] = {
       "half of the requests block 10 ms, 64 connections: the other half" },
     { "h2",         HTTP2, FULL, REAL, 0,  15000, 1, 0, "/hello",
       "HTTP/2, 13 bytes: CPU us per request (h2load); an idle connection" },
+    { "ws",         SOCKETS, FULL, OURS, 0, 0, 1, 0, "/ws",
+      "WebSockets: CPU of an echo of 16 bytes, of a broadcast of 100" },
 #ifdef EVENTMPM_TLS_BEARSSL
     { "https",      SECURE, FULL, OURS | 1 << NGINX | 1 << APACHE, 0, 16, 1, 0,
       "/hello", "https: CPU of requests, handshakes and 10 MB" },
@@ -2263,6 +2288,11 @@ static const column h2_columns[] = {   /* connections x streams of each */
     { "idle", "idle bytes", 0, 0 }
 };
 
+static const column socket_columns[] = {
+    { "16", "16: us", 1, SPREAD },      { "64", "64: us", 1, SPREAD },
+    { "all", "to all: ms", 1, SPREAD }, { "idle", "idle bytes", 0, SPREAD }
+};
+
 enum { MOST_COLUMNS = 12 };
 
 /* By kind: the columns of its table, and the note below it. */
@@ -2289,7 +2319,8 @@ columns_of[] = {
             "10 MB slowly; how many of these are still there. No figure: not "
             "all\nclients have come in within 20 s."),
     COLUMNS(h2_columns, "Without TLS, by prior knowledge; connections x "
-            "streams of each. Bytes as in the scene idle.")
+            "streams of each. Bytes as in the scene idle."),
+    COLUMNS(socket_columns, "An echo on each of so many at once; --crowd N.")
 };
 
 typedef struct series {                /* a figure over the rounds */
@@ -2523,6 +2554,42 @@ static void scene_h2(int sc, server *s)
     if (idle_crowd(t, &s->processes, fds, text, sizeof text - 1, &row[10],
                    &uss) < opt.crowd)
         row[10] = NAN;
+    NOTE(sc, s, row);
+    idle_leave(fds, opt.crowd);
+    free(fds);
+}
+
+/* CPU microseconds of the server for each message of n bytes, of which one is
+ * sent on each of `asks` sockets, and one comes to all; NAN: not to all. */
+static double socket_cost(const server *s, const int *fds, int asks, int all,
+                          size_t n)
+{
+    const uint64_t end = now_ns() + (uint64_t)(opt.seconds * 1e9);
+    const double before = cpu_of(&s->processes).ns;
+    char frame[256] = { (char)0x81, (char)(0x80 | n) }, in[256];
+    int i, sent = 0;
+    do {                               /* the mask is 0, and so is the text */
+        for (i = 0; i < asks; i++)
+            sent += send(fds[i], frame, n + 6, MSG_NOSIGNAL) > 0;
+        for (i = 0; i < all; i++)
+            if (recv(fds[i], in, n + 2, MSG_WAITALL) != (ssize_t)n + 2)
+                return NAN;
+    } while (now_ns() < end);
+    return (cpu_of(&s->processes).ns - before) / 1e3 / sent;
+}
+
+static void scene_sockets(int sc, server *s)
+{
+    static const char text[] = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: "
+        "Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    int *fds = (int *)need((size_t)opt.crowd + 64, sizeof *fds);
+    double row[4], uss;
+    idle_crowd(&s->at, &s->processes, fds, text, sizeof text - 1, &row[3],
+               &uss);
+    row[0] = socket_cost(s, fds, 16, 16, 16);
+    row[1] = socket_cost(s, fds, 64, 64, 16);
+    row[2] = socket_cost(s, fds, 1, opt.crowd, 100) / 1e3;
     NOTE(sc, s, row);
     idle_leave(fds, opt.crowd);
     free(fds);
@@ -2917,6 +2984,7 @@ static void run_scene(int sc, server *s)
     case BLOCKING: scene_blocking(sc, s); break;
     case CALLS:    scene_calls(sc, s);    break;
     case HTTP2:    scene_h2(sc, s);       break;
+    case SOCKETS:  scene_sockets(sc, s);  break;
 #ifdef EVENTMPM_TLS_BEARSSL
     case SECURE:   scene_secure(sc, s);   break;
     case STALLED:  scene_stalled(sc, s);  break;
