@@ -874,7 +874,11 @@ typedef struct empm_config {
     int         ssl_session_timeout_ms; /* and how long they can: 300000 */
     const char *protocols;             /* what is served, of h2 (HTTP/2 over
                                           TLS), h2c (without TLS) and http/1.1:
-                                          "h2 http/1.1" */
+                                          "h2 http/1.1". A client that speaks
+                                          no such one: 505, over TLS an alert */
+    int         protocols_honor_order; /* over TLS, 1: the first one of those
+                                          that a client has, too: 1; 0: its
+                                          first one */
     int         h2_max_session_streams; /* requests of an HTTP/2 connection at
                                           once: 100; more are refused */
     int         h2_session_workers;    /* ... of slow routes that run at once:
@@ -1188,7 +1192,11 @@ EMPM_API const char *empm_method(const empm_request *req);   /* "GET" */
 EMPM_API const char *empm_target(const empm_request *req);  /* as it was sent */
 EMPM_API const char *empm_path(const empm_request *req);     /* see below */
 EMPM_API const char *empm_query_string(const empm_request *req);  /* or "" */
-EMPM_API int         empm_minor_version(const empm_request *req); /* 1, 0 */
+EMPM_API const char *empm_protocol(const empm_request *req);  /* "HTTP/1.0",
+                                          "HTTP/1.1" or "HTTP/2.0" */
+EMPM_API int         empm_minor_version(const empm_request *req); /* 0: that is
+                                          HTTP/1.0, which has no chunks; else
+                                          1, over HTTP/2, too */
 
 /* empm_path() is the path that the route was matched with, without the query:
  * dot segments are resolved, "//" is "/", escapes are as they were sent. Base
@@ -3977,6 +3985,8 @@ static const empm__directive empm__directives[] = {
               INT_MAX, "300", "a session can be resumed for so long"),
     EMPM__SET("Protocols", protocols, WORDS, 0, 0, "h2 http/1.1",
               "h2 (with TLS), h2c (without), http/1.1: what is served"),
+    EMPM__SET("ProtocolsHonorOrder", protocols_honor_order, BOOL, 0, 1, "On",
+              "the order of Protocols, not the client's"),
     EMPM__SET("H2MaxSessionStreams", h2_max_session_streams, INT, 1, 100,
               "100", "requests of a connection at once"),
     EMPM__SET("H2SessionWorkers", h2_session_workers, INT, 1, INT_MAX, "6",
@@ -4732,8 +4742,7 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "<MDomainSet",
       "TLS 1.2 is all there is: a proxy in front of a Listen "
       "\"127.0.0.1:8080 proxy\" can do more" },
-    { "H2MaxDataFrameLen H2MaxHeaderBlockLen H2StreamMaxMemSize H2WebSockets "
-      "ProtocolsHonorOrder",
+    { "H2MaxDataFrameLen H2MaxHeaderBlockLen H2StreamMaxMemSize H2WebSockets",
       "Protocols, and the directives that begin with H2 in -L" },
     { "Balancer* AllowCONNECT NoProxy ProxyAdd* ProxyB* ProxyD* ProxyE* "
       "ProxyF* ProxyH* ProxyI* ProxyM* ProxyPassI* ProxyPassM* ProxyPassR* "
@@ -8236,12 +8245,16 @@ struct empm_server {
     enum empm__state (*read_proxy)(empm__worker *w, empm__conn *c,
                                    struct empm__wait *wait);
     /* Has a connection that has served nothing another protocol than HTTP/1.1,
-     * by its transport or its first bytes? Then it has it from here. */
+     * by its transport or its first bytes? 1: it has it from here. A status:
+     * HTTP/1.1 is not served to it. */
     int            (*other_protocol)(empm__worker *w, empm__conn *c);
     /* The record of a stream is free. The listener calls it. */
     void           (*stream_free)(empm__engine *e, uint32_t i);
     uint32_t         streams_most; /* of a child */
-    int              alpn_h2;      /* h2 is served over TLS */
+    int              alpn_h2;      /* h2 is served over TLS, by Protocols */
+    int              alpn_only;    /* ... and http/1.1 is not */
+    int              alpn_order;   /* of a client that has both: 1, h2; 2, the
+                                      other one; 0, as it says */
     void           (*find_client)(empm_request *req, empm__peer *peer);
     void           (*log_request)(empm_request *req, int aborted);
     /* Runs the script at `at`; NULL asks only if the name is a script's. The
@@ -13685,11 +13698,15 @@ typedef struct empm__protocol {
 static const empm__protocol *empm__protocol_of(const empm__conn *c);
 
 /* The version of HTTP, as CGI and log lines have it. */
-EMPM__OPTIONAL
 static const char *empm__protocol_version(const empm_request *req)
 {
     const char *other = empm__protocol_of(req->c)->version;
     return other != NULL ? other : req->head.minor ? "HTTP/1.1" : "HTTP/1.0";
+}
+
+EMPM_API const char *empm_protocol(const empm_request *req)
+{
+    return empm__protocol_version(req);
 }
 
 /* ---------------------------------------------------------------------------
@@ -15529,15 +15546,16 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
         return EMPM__CLOSED;
     for (;;) {
         int r;
-        if (c->requests == 0 && w->s->other_protocol != NULL &&
-            w->s->other_protocol(w, c))
+        status = c->requests == 0 && w->s->other_protocol != NULL
+                     ? w->s->other_protocol(w, c) : 0;
+        if (status == 1)
             return EMPM__READ_HEAD;
         if (req->began_us == 0 && req->io.in_end > req->io.in_start) {
             req->began_us = w->turn_us;
             if (w->s->log_request != NULL)   /* none can ask after a reset */
                 empm__request_peer(req);
         }
-        r = empm__request_head_parse(req);
+        r = status != 0 ? status : empm__request_head_parse(req);
         if (r == 0)
             return empm__dispatch_request(w, req);
         if (r != EMPM__MORE)
@@ -29258,7 +29276,7 @@ typedef struct empm__tls_hello {
     char name[256];                    /* SNI in lower case; "": none */
     uint8_t log_record;                /* records to it: 1 << that, at most */
     uint8_t alpn;                      /* it has the extension */
-    uint8_t offers_http1, offers_h2;
+    uint8_t offers_http1, offers_h2;   /* the place in its list; 0: not there */
     uint8_t newer;                     /* it offers TLS 1.3 */
 } empm__tls_hello;
 
@@ -29345,12 +29363,14 @@ static int empm__tls_hello_fragment(empm__tls_reader *x, empm__tls_hello *h)
 static int empm__tls_hello_alpn(empm__tls_reader *x, empm__tls_hello *h)
 {
     empm__tls_reader list = empm__tls_vector(x, 2);
+    uint8_t at = 0;
     while (list.at < list.end && !list.bad) {
         const empm__tls_reader name = empm__tls_vector(&list, 1);
+        at = (uint8_t)(at + (at < 255));
         if (name.end - name.at == 8 && memcmp(name.at, "http/1.1", 8) == 0)
-            h->offers_http1 = 1;
+            h->offers_http1 = at;
         if (name.end - name.at == 2 && memcmp(name.at, "h2", 2) == 0)
-            h->offers_h2 = 1;
+            h->offers_h2 = at;
     }
     h->alpn = 1;
     return list.bad ? EMPM__TLS_DECODE : 0;
@@ -31343,6 +31363,20 @@ static int empm__tls_engine_begin(empm__tls_start *s)
     return br_ssl_server_reset(ssl) ? 0 : -1;
 }
 
+/* Chooses the protocol, by Protocols and by ALPN. A client that does not use
+ * that begins with HTTP/1.1, and is told there if it is not served. The
+ * listener of an administrator serves that alone. Returns 0: there is none. */
+static int empm__tls_protocol(const empm__worker *w, empm__tls_start *s)
+{
+    const empm_server *sv = w->s;
+    const int has = sv->other_protocol != NULL && !w->engine->admin;
+    const int http1 = has && sv->alpn_only ? 0 : s->client.offers_http1;
+    const int h2 = has && sv->alpn_h2 ? s->client.offers_h2 : 0;
+    s->is_h2 = h2 != 0 && (http1 == 0 || sv->alpn_order == 1 ||
+                           (sv->alpn_order == 0 && h2 < http1));
+    return !s->client.alpn || h2 != 0 || http1 != 0;
+}
+
 /* The hello is whole: what can be refused now is refused, else an engine takes
  * it. The mark comes before the engine, which asks the store for the session in
  * the middle of the hello, before it knows the name. Returns 0, or the alert.
@@ -31354,9 +31388,7 @@ static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
     const int alert = empm__tls_hello_parse(&s->client, s->hello, s->hello_len);
     if (alert != 0)
         return alert;
-    s->is_h2 = w->s->other_protocol != NULL && w->s->alpn_h2 &&
-               s->client.offers_h2;
-    if (s->client.alpn && !s->is_h2 && !s->client.offers_http1)
+    if (!empm__tls_protocol(w, s))
         return EMPM__TLS_NO_PROTOCOL;  /* it would not understand us */
     empm__tls_mark(s, w->s->endpoints[c->endpoint].text);
     s->engine = (empm__tls_engine *)empm__tls_memory(w, s->tls,
@@ -43115,6 +43147,19 @@ static unsigned empm__h2_protocols(const empm_config *cfg)
     return on;
 }
 
+/* The first one of those that TLS can have. */
+static unsigned empm__h2_first(const empm_config *cfg)
+{
+    const char *s = cfg->protocols != NULL ? cfg->protocols : "";
+    s += strspn(s, " \t");
+    while (empm__text_same(s, strcspn(s, " \t"), "h2c", 3)) {
+        s += 3;
+        s += strspn(s, " \t");
+    }
+    return empm__text_same(s, strcspn(s, " \t"), "h2", 2) ? EMPM__P_H2
+                                                           : EMPM__P_HTTP1;
+}
+
 static void empm__h2_check(const empm_config *cfg, const empm__chars *chars,
                            empm__report *rep)
 {
@@ -43415,6 +43460,17 @@ static enum empm__state empm__h2_leave(empm__worker *w, empm__conn *c)
     return gone ? EMPM__CLOSED : empm__step_finish(w, c, stays);
 }
 
+/* A frame, or a block, that is here in part has to become whole in time. */
+static void empm__h2_frame_time(const empm__worker *w, empm__h2 *h2)
+{
+    if (h2->rest_len == 0 && h2->block_stream == 0)
+        h2->frame_ms = EMPM__NEVER;
+    else if (h2->frame_ms == EMPM__NEVER &&
+             (h2->rest_len < 4 || h2->rest[3] != EMPM__H2_DATA))
+        h2->frame_ms = empm__time_after(w->now_ms,
+                                        empm__listener_patience_ms(w->cfg, 0));
+}
+
 /* Reads, if that is the time for it: not while the socket is full, since an
  * answer to what would come had to wait there. Returns 1 if more may come. */
 static int empm__h2_input(empm__worker *w, empm__h2 *h2)
@@ -43426,12 +43482,7 @@ static int empm__h2_input(empm__worker *w, empm__h2 *h2)
     r = empm__h2_read(w, h2);
     if (r == 0 || r == EMPM__LOST)
         h2->gone = h2->ending = 1;
-    if (h2->rest_len == 0 && h2->block_stream == 0)
-        h2->frame_ms = EMPM__NEVER;
-    else if (h2->frame_ms == EMPM__NEVER &&
-             (h2->rest_len < 4 || h2->rest[3] != EMPM__H2_DATA))
-        h2->frame_ms = empm__time_after(w->now_ms,
-                                        empm__listener_patience_ms(w->cfg, 0));
+    empm__h2_frame_time(w, h2);
     return r > 0;
 }
 
@@ -43611,28 +43662,51 @@ static int empm__h2_begin(empm__worker *w, empm__conn *c)
     EMPM_FREE(w->scratch);
     w->scratch = scratch;
     empm__h2_keep(w, h2, scratch + used, n - used);
+    empm__h2_frame_time(w, h2);
     return 1;
 }
 
+/* Are n bytes of a client's, which are no preface, the first line of HTTP/1.1?
+ * -1: more have to come. */
+static int empm__h2_is_http1(const char *s, size_t n)
+{
+    static const char mark[] = " HTTP/1.";
+    const char *lf = (const char *)memchr(s, '\n', n);
+    size_t i;
+    if (lf == NULL)
+        return -1;
+    for (i = 0; i + sizeof mark - 1 <= (size_t)(lf - s); i++)
+        if (memcmp(s + i, mark, sizeof mark - 1) == 0)
+            return 1;
+    return 0;
+}
+
 /* By ALPN, or by the first bytes that such a client sends (RFC 9113 3.3). Where
- * only h2c is served there is nothing to find out. */
+ * HTTP/1.1 is not served its clients are told so, in their own words: 505; what
+ * is neither one nor the other has an error of HTTP/2. */
 static int empm__h2_other_protocol(empm__worker *w, empm__conn *c)
 {
     const empm_request *req = empm__request_of(c);
+    const char *in = req->io.in + req->io.in_start;
     const size_t n = req->io.in_end - req->io.in_start;
     const int secure = empm__transport_of(c)->drop != NULL;
     const unsigned on = empm__h2_protocols(w->cfg);
     const char *chosen = secure && empm__transport_of(c)->variable != NULL
                              ? empm__transport_of(c)->variable(c, "SSL_ALPN")
                              : NULL;
+    int http1;
     if (w->engine->admin || !(on & (secure ? EMPM__P_H2 : EMPM__P_H2C)))
         return 0;
-    if (secure ? chosen == NULL || strcmp(chosen, "h2") != 0
-               : (on & EMPM__P_HTTP1) &&
-                     (n < 16 || memcmp(req->io.in + req->io.in_start,
-                                       empm__h2_preface, 16) != 0))
+    if (secure && (chosen == NULL || strcmp(chosen, "h2") != 0))
+        return (on & EMPM__P_HTTP1) || n == 0 ? 0 : 505;
+    if (secure)
+        return empm__h2_begin(w, c);
+    if (memcmp(in, empm__h2_preface, empm__min(n, 16)) == 0)
+        return n < 16 ? 0 : empm__h2_begin(w, c);
+    if (on & EMPM__P_HTTP1)
         return 0;
-    return empm__h2_begin(w, c);
+    http1 = empm__h2_is_http1(in, n);
+    return http1 < 0 ? 0 : http1 ? 505 : empm__h2_begin(w, c);
 }
 
 /* --- the wing ------------------------------------------------------------- */
@@ -43651,6 +43725,9 @@ static int empm__h2_server_new(empm_server *s, const empm_server *old,
     s->other_protocol = empm__h2_other_protocol;
     s->stream_free = empm__h2_record_return;
     s->alpn_h2 = (on & EMPM__P_H2) != 0;
+    s->alpn_only = !(on & EMPM__P_HTTP1);
+    s->alpn_order = !cfg->protocols_honor_order ? 0
+                    : empm__h2_first(cfg) == EMPM__P_HTTP1 ? 2 : 1;
     s->streams_most = cfg->h2_max_streams > 0
                           ? (uint32_t)cfg->h2_max_streams
                           : 64u * (uint32_t)cfg->threads_per_child;

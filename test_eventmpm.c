@@ -4906,6 +4906,7 @@ TEST(config, every_directive_from_a_file)
         { "SharedStoreSize", "1048576", "1048576" },
         { "RateLimitSize", "65536", "65536" },
         { "Protocols", "h2 h2c", "h2 h2c" },
+        { "ProtocolsHonorOrder", "Off", "0" },
         { "H2MaxSessionStreams", "20", "20" }, { "H2SessionWorkers", "2", "2" },
         { "H2MaxStreams", "700", "700" }, { "H2WindowSize", "70000", "70000" },
         { "H2StreamTimeout", "9", "9000" }, { "H2MaxStreamErrors", "3", "3" },
@@ -34890,7 +34891,15 @@ static int h_h2_much(empm_request *req, void *user)
     return EMPM_OK;
 }
 
+static int h_h2_version(empm_request *req, void *user)
+{
+    (void)user;
+    empm_printf(req, "%s %d", empm_protocol(req), empm_minor_version(req));
+    return EMPM_OK;
+}
+
 static const empm_route h2_routes[] = {
+    EMPM_ROUTE("GET /version", h_h2_version, NULL),
     EMPM_ROUTE("GET /much", h_h2_much, NULL),
     EMPM_ROUTE("GET /steps", h_h2_steps, NULL),
     EMPM_ROUTE("GET /hello", h_hello, NULL),
@@ -35048,6 +35057,63 @@ SERVED(h2, idle_connections_make_room,
     CHECK_INT(h2_await(c, 1, &a), 200);
     h2_answer_free(&a);
     cl_close_all(cs, N);
+}
+
+/* A handler can ask for the version. */
+SERVED_WITH(h2, the_version, T_PLAIN,
+            fx_init(f); f->cfg.routes = h2_routes, "Protocols h2c http/1.1")
+{
+    client one = client_of(f);
+    h2_answer a;
+
+    memset(&a, 0, sizeof a);
+    CHECK_INT(cl_get(&one, "/version"), 200);
+    CHECK_STR(one.body.p, "HTTP/1.1 1");
+    CHECK_INT(cl_ask(&one, "GET /version HTTP/1.0\r\n\r\n"), 200);
+    CHECK_STR(one.body.p, "HTTP/1.0 0");
+    cl_close(&one);
+    h2_begin(c, "");
+    h2_send(c, 1, "GET", "/version", NULL, 0);
+    CHECK_INT(h2_await(c, 1, &a), 200);
+    CHECK_STR(a.body.p, "HTTP/2.0 1");
+    h2_answer_free(&a);
+}
+
+/* Where HTTP/1.1 is not served its clients are told so in their own words; what
+ * is no HTTP at all has an error of HTTP/2. */
+SERVED(h2, without_http1, "Protocols h2c; ThreadsPerChild 1; " LONG_TIMES)
+{
+    static const char *const rows[] = {
+        "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.0\r\n\r\n",
+        "PRO * HTTP/1.1\r\n\r\n"
+    };
+    char what[200];
+    h2_answer a;
+    int step;
+
+    memset(&a, 0, sizeof a);
+    EACH(rows, i)
+        for (step = 1; step <= 100; step += 99) {
+            size_t at;
+            context("%s, by %d", rows[i], step);
+            cl_close(c);
+            for (at = 0; at < strlen(rows[i]); at += (size_t)step) {
+                const size_t left = strlen(rows[i]) - at;
+                cl_send(c, rows[i] + at,
+                        left < (size_t)step ? left : (size_t)step);
+            }
+            CHECK_INT(cl_reply(c), 505);
+            CHECK_INT(c->closes, 1);
+        }
+    no_context();
+    cl_close(c);
+    cl_puts(c, "INVALID PREFACE\r\n\r\n");
+    h2_listen(c, what, sizeof what, NULL);
+    CHECK_STR(what, "G1 X");
+    h2_begin(c, "");
+    h2_send(c, 1, "GET", "/hello", NULL, 0);
+    CHECK_INT(h2_await(c, 1, &a), 200);
+    h2_answer_free(&a);
 }
 
 /* What costs us more than it costs a client ends the connection. */
@@ -44049,6 +44115,46 @@ SERVED_SECURE(openssl_s_client)
     shell(out, sizeof out, "(echo R; sleep 0.3) | timeout 20 openssl s_client "
           "-connect 127.0.0.1:%d -tls1_2", f->port);
     CHECK(strstr(out, "no renegotiation") != NULL);
+}
+
+/* Which protocol a client gets, by Protocols and what it offers; one that
+ * offers nothing is told by HTTP/1.1 that this is not served. */
+TEST(clients, protocols_over_tls)
+{
+    static const struct { const char *settings, *options, *said; } rows[] = {
+        { "Protocols h2 http/1.1", "-alpn http/1.1,h2", "protocol: h2" },
+        { "Protocols http/1.1 h2", "-alpn h2,http/1.1", "protocol: http/1.1" },
+        { "Protocols h2c http/1.1 h2", "-alpn h2,http/1.1",
+          "protocol: http/1.1" },
+        { "Protocols h2 http/1.1; ProtocolsHonorOrder Off",
+          "-alpn http/1.1,h2", "protocol: http/1.1" },
+        { "Protocols http/1.1 h2; ProtocolsHonorOrder Off",
+          "-alpn h2,http/1.1", "protocol: h2" },
+        { "Protocols http/1.1 h2", "-alpn h2", "protocol: h2" },
+        { "Protocols http/1.1", "-alpn h2", "alert no application protocol" },
+        { "Protocols http/1.1", "-alpn h2,http/1.1", "protocol: http/1.1" },
+        { "Protocols h2", "-alpn http/1.1", "alert no application protocol" },
+        { "Protocols h2", "-alpn http/1.1,h2", "protocol: h2" },
+        { "Protocols h2", "", "HTTP/1.1 505" },
+        { "Protocols h2 http/1.1", "", "HTTP/1.1 200" }
+    };
+    if (!installed("openssl"))
+        SKIP("openssl is not installed");
+    EACH(rows, i) {
+        char out[32768];
+        fixture f;
+        context("%s: %s", rows[i].settings, rows[i].options);
+        tls_prepare(&f);
+        CHECK(fx_set(&f, rows[i].settings));
+        if (!fx_up(&f))
+            continue;
+        shell(out, sizeof out, "printf 'GET /hello HTTP/1.1\r\nHost: a\r\n"
+              "Connection: close\r\n\r\n' | timeout 20 openssl s_client "
+              "-tls1_2 -ign_eof -connect 127.0.0.1:%d %s", f.port,
+              rows[i].options);
+        CHECK(strstr(out, rows[i].said) != NULL);
+        fx_down(&f);
+    }
 }
 
 /* wrk and h2load see neither socket errors nor refusals. */
