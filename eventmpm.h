@@ -1885,8 +1885,7 @@ EMPM_API int empm_ws_leave(empm_ws *ws, const char *group);
  *             EMPM_ESYS: a sibling keeps the bus; EMPM_EMISUSE: this process
  *             serves nobody
  *   thread    any, as empm_ws_send(): a group of 10,000 costs the caller some
- *             50 ms, which a thread of the program's may have and a callback
- *             need not
+ *             50 ms, so publish to such from a thread of your own
  *   blocks    never on a client
  */
 EMPM_API int empm_ws_publish(empm_server *s, const char *group, int type,
