@@ -2011,6 +2011,8 @@ static pid_t spawn_bench(const server *s, int closing, const char *log)
     if (s->kind != FLOOR && with_h2) {
         argv[k++] = "--set";
         argv[k++] = "Protocols h2c http/1.1";
+        argv[k++] = "--set";
+        argv[k++] = "H2MaxStreams 10000";      /* 64 x 100, in each child */
     }
     if (s->kind != FLOOR && php != 0) {
         argv[k++] = "--set";
@@ -2508,8 +2510,8 @@ static double h2_cost(const server *s, const target *t, int c, int m,
 
 static void scene_h2(int sc, server *s)
 {
-    static const char text[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0"
-                               "\0\0\0\15\1\5\0\0\0\1\202\206\4\6/hello\1\1h";
+    static const char text[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0"
+                               "\0\0\0\0\15\1\5\0\0\0\1\202\206\4\6/hello\1\1h";
     static const int c[] = { 1, 16, 64 }, m[] = { 1, 10, 100 };
     const target *t = s->kind == NGINX ? &s->secure : &s->at;
     int *fds = (int *)need((size_t)opt.crowd, sizeof *fds), i;
