@@ -5733,6 +5733,19 @@ static void empm__peer_from(empm__peer *p, const struct sockaddr_storage *a)
         empm__peer_set(p, EMPM__PEER_UNIX, NULL, 0);
 }
 
+/* Returns the address of our end of a socket, or one of no family. */
+static empm__peer empm__peer_own(int fd)
+{
+    struct sockaddr_storage a;
+    socklen_t n = sizeof a;
+    empm__peer own;
+    memset(&a, 0, sizeof a);
+    if (getsockname(fd, (struct sockaddr *)&a, &n) < 0)
+        memset(&a, 0, sizeof a);
+    empm__peer_from(&own, &a);
+    return own;
+}
+
 /* What has no address is not counted. */
 static int empm__peer_is_counted(const empm__peer *p)
 {
@@ -9006,6 +9019,7 @@ enum {                           /* what comes behind bytes that are sent */
  * variable    what empm_ssl() returns; NULL: there is nothing to tell
  * unacked     how many bytes that send() has taken are not with the client, as
  *             far as is known; or -1. NULL: the socket knows
+ * own         our end of the connection. NULL: the socket knows
  * says_end    an idle connection is closed with finish(), by a worker, if one
  *             is free */
 typedef struct empm__transport {
@@ -9021,6 +9035,7 @@ typedef struct empm__transport {
     void    (*drop)(empm__conn *c);
     const char *(*variable)(const empm__conn *c, const char *name);
     int     (*unacked)(const empm__conn *c);
+    empm__peer (*own)(const empm__conn *c);
     int       says_end;
 } empm__transport;
 
@@ -9037,6 +9052,13 @@ static int empm__transport_unacked(const empm__conn *c)
 {
     return empm__transport_of(c)->unacked != NULL
                ? empm__transport_of(c)->unacked(c) : empm__fd_unacked(c->fd);
+}
+
+EMPM__OPTIONAL
+static empm__peer empm__transport_own(const empm__conn *c)
+{
+    return empm__transport_of(c)->own != NULL ? empm__transport_of(c)->own(c)
+                                              : empm__peer_own(c->fd);
 }
 
 /* A call on the socket has failed. 1: it is worth another try. A hang-up that
@@ -9156,7 +9178,7 @@ static void empm__plain_finish(empm__worker *w, empm__conn *c,
 
 static const empm__transport empm__plain = {
     "http", NULL, empm__plain_recv, empm__plain_send, empm__plain_file,
-    empm__plain_pending, empm__plain_finish, NULL, NULL, NULL, 0
+    empm__plain_pending, empm__plain_finish, NULL, NULL, NULL, NULL, 0
 };
 
 /* The session of all plain connections. */
@@ -17561,23 +17583,10 @@ static int empm__inherited_name(const empm__inherited *h, int i, char *to,
     return strncmp(p, plain, len) == 0 && plain[len] == '\0';
 }
 
-/* Returns the address of our end of a socket, or one of no family. */
-static empm__peer empm__endpoint_own(int fd)
-{
-    struct sockaddr_storage a;
-    socklen_t n = sizeof a;
-    empm__peer own;
-    memset(&a, 0, sizeof a);
-    if (getsockname(fd, (struct sockaddr *)&a, &n) < 0)
-        memset(&a, 0, sizeof a);
-    empm__peer_from(&own, &a);
-    return own;
-}
-
 /* Returns the port that a socket is bound to, 0 if it has none. */
 static int empm__endpoint_port(int fd)
 {
-    return empm__endpoint_own(fd).port;
+    return empm__peer_own(fd).port;
 }
 
 /* ---------------------------------------------------------------------------
@@ -17837,7 +17846,7 @@ static void empm__endpoint_add(empm_server *s, const empm__endpoint_spec *spec,
     l->admin = spec->admin;
     l->proxy = spec->proxy;
     l->session = spec->tls ? s->secure : &empm__plain_session;
-    l->own = empm__endpoint_own(fd);
+    l->own = empm__peer_own(fd);
     l->port = l->own.port;
 }
 
@@ -30591,7 +30600,7 @@ static const char *empm__tls_variable(const empm__conn *c, const char *name)
 static const empm__transport empm__tls_transport = {
     "https", NULL, empm__tls_recv, empm__tls_send, empm__tls_file,
     empm__tls_pending, empm__tls_finish, empm__tls_drop, empm__tls_variable,
-    NULL, 1
+    NULL, NULL, 1
 };
 
 /* ---------------------------------------------------------------------------
@@ -31602,7 +31611,7 @@ static void empm__tls_start_drop(empm__conn *c)
 static const empm__transport empm__tls_starting = {
     "https", empm__tls_handshake, empm__plain_recv, empm__plain_send,
     empm__plain_file, empm__plain_pending, empm__plain_finish,
-    empm__tls_start_drop, NULL, NULL, 0
+    empm__tls_start_drop, NULL, NULL, NULL, 0
 };
 
 /* The first bytes are here: from now on the connection holds something, and its
@@ -31624,7 +31633,7 @@ static int empm__tls_handshake_begin(empm__worker *w, empm__conn *c)
 static const empm__transport empm__tls_fresh = {
     "https", empm__tls_handshake_begin, empm__plain_recv, empm__plain_send,
     empm__plain_file, empm__plain_pending, empm__plain_finish, NULL, NULL, NULL,
-    0
+    NULL, 0
 };
 
 /* ---------------------------------------------------------------------------
@@ -32662,22 +32671,10 @@ static char *empm__access_write_peer(char *at, const empm__peer *p)
 static char *empm__access_write_local(empm__facts *f, const empm__item *it,
                                       char *at, const char *end)
 {
-    struct sockaddr_storage a;
-    socklen_t n = sizeof a;
+    const empm__peer own = empm__transport_own(f->req->c);
     (void)it;
     (void)end;
-    memset(&a, 0, sizeof a);
-    if (getsockname(f->req->c->fd, (struct sockaddr *)&a, &n) == 0 &&
-        (a.ss_family == AF_INET
-             ? inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)&a)->sin_addr,
-                         at, EMPM__ITEM_ROOM)
-         : a.ss_family == AF_INET6
-             ? inet_ntop(AF_INET6,
-                         &((struct sockaddr_in6 *)(void *)&a)->sin6_addr, at,
-                         EMPM__ITEM_ROOM)
-             : NULL) != NULL)
-        return at + strlen(at);
-    return EMPM__ADD(at, "-");
+    return empm__access_write_peer(at, &own);
 }
 
 /* The request line as it came; of a head that makes no sense its first line. */
@@ -37032,8 +37029,8 @@ static void empm__cgi_param_of(empm__fcgi_writer *w, const char *name,
  *   | generation   | record / CGI_ENDS     | IPv4 address    |
  *   +--------------+-----------------------+-----------------+
  *
- * Its place is record % CGI_ENDS. Others (IPv6, streams of HTTP/2, whose
- * records live for one request) are asked for each time. */
+ * Its place is record % CGI_ENDS. IPv6 is asked for each time, and a stream of
+ * HTTP/2, whose record lives for one request, has it from its connection. */
 #define EMPM__CGI_ENDS 1024u
 
 /* Returns our end of the request's connection; `known` are those of this child.
@@ -37057,7 +37054,7 @@ static empm__peer empm__cgi_own_end(const empm_request *req, uint64_t *known)
         empm__peer_set(&own, EMPM__PEER_IPV4, &addr, 0);
         return own;
     }
-    own = empm__endpoint_own(req->c->fd);
+    own = empm__transport_own(req->c);
     if (own.family == EMPM__PEER_IPV4 && i < w->engine->slab.streams_at) {
         uint32_t addr;
         memcpy(&addr, own.addr, sizeof addr);
@@ -40548,6 +40545,7 @@ typedef struct empm__h2 {              /* owner: the connection's */
     uint32_t        streams;           /* that are open, or not back yet */
     uint32_t        working;           /* of them, given to workers by us */
     uint32_t        linked;            /* of them, those of links */
+    empm__peer      own;               /* fixed: our end of the connection */
     uint32_t        nslots;            /* slots beyond have never been used */
     empm__page     *slots;             /* while there are streams */
     empm__hpack     hpack;
@@ -40963,16 +40961,21 @@ static const char *empm__h2_stream_variable(const empm__conn *c,
                ? NULL : empm__transport_of(on)->variable(on, name);
 }
 
+static empm__peer empm__h2_stream_own(const empm__conn *c)
+{
+    return empm__h2_slot_of(c)->h2->own;
+}
+
 static const empm__transport empm__h2_plain = {
     "http", NULL, empm__h2_stream_recv, empm__h2_stream_send,
     empm__h2_stream_file, empm__h2_stream_pending, empm__h2_stream_finish, NULL,
-    NULL, NULL, 0
+    NULL, NULL, empm__h2_stream_own, 0
 };
 
 static const empm__transport empm__h2_secure = {
     "https", NULL, empm__h2_stream_recv, empm__h2_stream_send,
     empm__h2_stream_file, empm__h2_stream_pending, empm__h2_stream_finish, NULL,
-    empm__h2_stream_variable, NULL, 0
+    empm__h2_stream_variable, NULL, empm__h2_stream_own, 0
 };
 
 /* ---------------------------------------------------------------------------
@@ -41447,7 +41450,7 @@ static int empm__h2_tunnel_unacked(const empm__conn *c)
 static const empm__transport empm__h2_tunnel_transport = {
     "https", NULL, empm__h2_tunnel_recv, empm__h2_tunnel_write,
     empm__h2_stream_file, empm__h2_stream_pending, empm__h2_stream_finish, NULL,
-    NULL, empm__h2_tunnel_unacked, 0
+    NULL, empm__h2_tunnel_unacked, empm__h2_stream_own, 0
 };
 
 /* UPGRADED: the link's step, and the connection is told of what it has left. If
@@ -43650,6 +43653,7 @@ static int empm__h2_begin(empm__worker *w, empm__conn *c)
     h2->opened_ms = empm__load(&c->deadline_ms);
     h2->io.spool_fd = -1;
     h2->io.write_deadline = EMPM__NEVER;
+    h2->own = empm__peer_own(c->fd);
     empm__hpack_init(&h2->hpack);
     memcpy(scratch, req->io.in + req->io.in_start, n);
     empm__request_flight_end(w, c);
@@ -45505,7 +45509,7 @@ static void empm__test_finish(empm__worker *w, empm__conn *c, int closing)
 
 static const empm__transport empm__test_transport = {
     "http", NULL, empm__test_recv, empm__test_send, empm__test_file,
-    empm__test_pending, empm__test_finish, NULL, NULL, NULL, 0
+    empm__test_pending, empm__test_finish, NULL, NULL, NULL, NULL, 0
 };
 
 /* --- the answer, as a client reads it ------------------------------------- */

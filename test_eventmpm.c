@@ -7093,7 +7093,7 @@ static void xor_drop(empm__conn *c)
 
 static const empm__transport xor_transport = {
     "xor", xor_handshake, xor_recv, xor_send, xor_file, xor_pending, xor_finish,
-    xor_drop, NULL, NULL, 0
+    xor_drop, NULL, NULL, NULL, 0
 };
 
 /* Sends `before` as it is and text in records, all of it in one send(). */
@@ -35081,6 +35081,33 @@ SERVED_WITH(h2, the_version, T_PLAIN,
     h2_answer_free(&a);
 }
 
+/* A stream has no socket: our end is that of its connection, also where the
+ * server listens on all addresses. */
+TEST(h2, our_end_is_that_of_the_connection)
+{
+    fixture f;
+    client c;
+    int k;
+
+    fb_init(&f, fb_echo, fb_echo);
+    f.cfg.listen[0] = "0.0.0.0:0";
+    f.cfg.protocols = "h2c http/1.1";
+    if (!fb_serve(&f))
+        return;
+    c = client_of(&f);
+    h2_begin(&c, "");
+    for (k = 1; k < 4; k += 2) {
+        h2_answer a;
+        h2_send(&c, (uint32_t)k, "GET", "/app/?0", NULL, 0);
+        memset(&a, 0, sizeof a);
+        h2_await(&c, (uint32_t)k, &a);
+        CHECK(strstr(a.body.p, "\nSERVER_ADDR=127.0.0.1\n") != NULL);
+        h2_answer_free(&a);
+    }
+    cl_close(&c);
+    fb_end(&f);
+}
+
 /* Where HTTP/1.1 is not served its clients are told so in their own words; what
  * is no HTTP at all has an error of HTTP/2. */
 SERVED(h2, without_http1, "Protocols h2c; ThreadsPerChild 1; " LONG_TIMES)
@@ -35305,7 +35332,7 @@ SERVED(h2, pings_that_nobody_reads,
     for (k = 0; k < 1000; k++)
         memcpy(many + 17 * k, ping, 17);
     h2_begin(c, "");
-    while (now_ms() - still < SCALED(300) && sent < 64 << 20) {
+    while (now_ms() - still < (uint64_t)SCALED(300) && sent < 64 << 20) {
         const size_t at = (size_t)(sent % sizeof many);
         const ssize_t n = send(c->fd, many + at, sizeof many - at,
                                MSG_DONTWAIT | MSG_NOSIGNAL);
