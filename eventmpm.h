@@ -43707,7 +43707,7 @@ static int empm__h2_other_protocol(empm__worker *w, empm__conn *c)
     if (secure)
         return empm__h2_begin(w, c);
     if (memcmp(in, empm__h2_preface, empm__min(n, 16)) == 0)
-        return n < 16 ? 0 : empm__h2_begin(w, c);
+        return n < (on & EMPM__P_HTTP1 ? 16u : 4u) ? 0 : empm__h2_begin(w, c);
     if (on & EMPM__P_HTTP1)
         return 0;
     http1 = empm__h2_is_http1(in, n);

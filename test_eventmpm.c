@@ -35398,7 +35398,7 @@ SERVED(h2, the_beginning,
 {
     static const struct { const char *text, *frames, *want; } rows[] = {
         { "PRI * HTTP/2.0\r\n\r\nSM\r\r\n\r", "4:0:0:", "G1 X" },
-        { "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "", "G1 X" },
+        { "GET / HTCPCP/1.0\r\nHost: a\r\n\r\n", "", "G1 X" },
         { H2_PREFACE, "6:0:0:0000000000000000", "G1 X" },
         { H2_PREFACE, "4:1:0:", "G1 X" }, { H2_PREFACE, "4:0:0:00", "G6 X" },
         { "", "", "G4 X" }, { "PRI * HTTP/2", "", "G4 X" },
