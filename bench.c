@@ -2011,6 +2011,8 @@ static pid_t spawn_bench(const server *s, int closing, const char *log)
     if (s->kind != FLOOR && with_h2) {
         argv[k++] = "--set";
         argv[k++] = "Protocols h2c http/1.1";
+        argv[k++] = "--set";
+        argv[k++] = "H2MaxStreams 10000";      /* 64 x 100, in each child */
     }
     if (s->kind != FLOOR && php != 0) {
         argv[k++] = "--set";

@@ -42714,6 +42714,8 @@ static size_t empm__h2_consume(empm__worker *w, empm__h2 *h2, char *scratch,
             if (h2->block_stream == 0) /* the next one has its own time */
                 h2->frame_ms = EMPM__NEVER;
         }
+        if (f.type == EMPM__H2_PRIORITY && !empm__h2_was(h2, f.stream))
+            code &= ~EMPM__H2_OF_STREAM;   /* RST_STREAM names no idle one */
         if (code & EMPM__H2_OF_STREAM)
             empm__h2_reset(w, h2, f.stream, code & ~EMPM__H2_OF_STREAM);
         else if (code != 0)
