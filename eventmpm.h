@@ -2168,8 +2168,8 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   fastcgi-records fastcgi-answer fastcgi-params fastcgi-backends fastcgi
  *   fastcgi-pieces fastcgi-exchange fastcgi-routes fastcgi-check fastcgi-wing
  *                                             PHP and other back ends
- *   h2-hpack h2-encode h2-frames h2-head h2-pipes h2-streams h2-out h2-tunnels
- *   h2-ends h2-in h2-open h2-control h2-flush h2-conn h2-wing
+ *   h2-hpack h2-encode h2-frames h2-head h2-pipes h2-streams h2-session h2-out
+ *   h2-tunnels h2-ends h2-in h2-open h2-control h2-flush h2-conn h2-wing
  *                                             HTTP/2
  *   health status metrics status-auto page status-head status-calls
  *                                             what an operator asks for
@@ -2485,6 +2485,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix h2-head         h2
  *   prefix h2-pipes        h2
  *   prefix h2-streams      h2
+ *   prefix h2-session      h2
  *   prefix h2-out          h2
  *   prefix h2-tunnels      h2
  *   prefix h2-ends         h2
@@ -39851,6 +39852,7 @@ static unsigned char *empm__hpack_put(unsigned char *to, const char *name,
 
 #define EMPM__H2_FRAME_HEAD 9
 #define EMPM__H2_FRAME_MOST 16384u     /* of a payload: we announce no more */
+#define EMPM__H2_CRUMB      64u        /* a DATA below it brings little */
 #define EMPM__H2_WINDOW_MOST 0x7fffffff
 #define EMPM__H2_ID_MOST 0x7fffffffu   /* of a stream */
 
@@ -40582,6 +40584,7 @@ typedef struct empm__h2 {              /* owner: the connection's */
     uint8_t         news;              /* there are some for links */
     uint8_t         reading;           /* frames are dealt with */
     uint8_t         left;              /* `rest` has whole frames */
+    uint8_t         fresh;             /* streams opened, and not run so far */
     uint8_t         haste;             /* the wheel may look too late */
     uint8_t         culled;            /* others want its place */
 } empm__h2;
@@ -40906,7 +40909,18 @@ static void empm__h2_stream_wait(empm__worker *w, empm__h2_slot *slot)
     w->index = mine;
 }
 
-/* A stream sends nothing itself: what it has written gathers. */
+/* ---------------------------------------------------------------------------
+ * >>h2-session -- the transport of a stream, which sends nothing itself
+ *
+ * A stream runs the steps of HTTP/1.1, and they read and write by a transport.
+ * That of a stream is always without input and without room: its body comes by
+ * frames, and what it has written gathers until its connection frames it. What
+ * is asked of a connection (its address, mod_ssl's variables) is answered by
+ * the one that the stream is on.
+ *
+ * runs on   the worker that owns the stream's record
+ * ------------------------------------------------------------------------- */
+
 static ssize_t empm__h2_stream_recv(empm__worker *w, empm__conn *c, void *buf,
                                     size_t n)
 {
@@ -41015,6 +41029,15 @@ static void empm__h2_earn(const empm__worker *w, empm__h2 *h2, uint32_t n)
     h2->moved %= 1024;
     if (h2->budget > w->cfg->h2_frame_budget)
         h2->budget = w->cfg->h2_frame_budget;
+}
+
+/* A frame of n bytes is sent; `cut`: the client's window has made it so short.
+ * Many clients answer each one with credit, for both windows: that is paid for,
+ * unless it was they who asked for crumbs. */
+static void empm__h2_earn_sent(const empm__worker *w, empm__h2 *h2, uint32_t n,
+                               int cut)
+{
+    empm__h2_earn(w, h2, n + (!cut || n >= EMPM__H2_CRUMB ? 2048u : 0u));
 }
 
 static void empm__h2_put_u32(unsigned char *to, uint32_t v)
@@ -41293,9 +41316,7 @@ static int empm__h2_send_data(empm__worker *w, empm__h2_slot *slot,
     io->sent += n;
     slot->window -= (int32_t)n;
     h2->window -= (int32_t)n;
-    /* many clients answer each frame with credit, for both windows; that is
-     * paid for unless it was their window that has made it short */
-    empm__h2_earn(w, h2, (uint32_t)n + (n < most ? 2048u : 0u));
+    empm__h2_earn_sent(w, h2, (uint32_t)n, n == most);
     return 1;
 }
 
@@ -41597,7 +41618,7 @@ static int empm__h2_tunnel_send(empm__worker *w, empm__h2_slot *slot)
                      (unsigned char *)empm__page_data(p) + p->start, n);
     slot->window -= (int32_t)n;
     h2->window -= (int32_t)n;
-    empm__h2_earn(w, h2, n + (n < (uint32_t)most ? 2048u : 0u));
+    empm__h2_earn_sent(w, h2, n, n == (uint32_t)most);
     p->start += n;
     if (p->start == p->end) {
         t->sending = p->next;
@@ -42030,6 +42051,8 @@ static void empm__h2_drain(empm__worker *w, empm__h2 *h2)
  *   scratch   | input 0..40K | fields of a head 40K..48K | HPACK 48K..64K |
  * ------------------------------------------------------------------------- */
 
+#define EMPM__H2_FRESH   16u           /* streams are opened, then some run: so
+                                          few have memory at a time */
 #define EMPM__H2_INPUT   40960u
 #define EMPM__H2_FIELDS  8192u
 #define EMPM__H2_TEXTS   16384u
@@ -42357,6 +42380,7 @@ static int empm__h2_open(empm__worker *w, empm__h2 *h2, uint32_t id, int ends,
     slot->c->endpoint = h2->c->endpoint;
     *empm__slab_peer(&w->engine->slab, slot->record) = *peer;
     h2->streams++;
+    h2->fresh++;
     empm__bump(&w->score->h2_streams, 1u);
     empm__bump(&w->score->h2_opened, (uint64_t)1);
     w->index = slot->record;
@@ -42733,6 +42757,10 @@ static size_t empm__h2_consume(empm__worker *w, empm__h2 *h2, char *scratch,
         return 0;
     while (!h2->ending && n - at >= EMPM__H2_FRAME_HEAD) {
         const unsigned char *p = (const unsigned char *)scratch + at;
+        if (h2->fresh >= EMPM__H2_FRESH && h2->block_stream == 0) {
+            h2->left = 1;
+            return at;
+        }
         empm__h2_frame f;
         int code;
         empm__h2_frame_read(&f, p);
@@ -42810,6 +42838,17 @@ static ssize_t empm__h2_read(empm__worker *w, empm__h2 *h2)
     w->scratch = scratch;
     empm__h2_keep(w, h2, scratch + used, n - used);
     return 1;
+}
+
+/* A frame, or a block, that is here in part has to become whole in time. */
+static void empm__h2_frame_time(const empm__worker *w, empm__h2 *h2)
+{
+    if ((h2->rest_len == 0 || h2->left) && h2->block_stream == 0)
+        h2->frame_ms = EMPM__NEVER;
+    else if (h2->frame_ms == EMPM__NEVER &&
+             (h2->rest_len < 4 || h2->rest[3] != EMPM__H2_DATA))
+        h2->frame_ms = empm__time_after(w->now_ms,
+                                        empm__listener_patience_ms(w->cfg, 0));
 }
 
 /* ---------------------------------------------------------------------------
@@ -43253,6 +43292,7 @@ static void empm__h2_came_back(empm__worker *w, empm__h2_slot *slot)
 static int empm__h2_run(empm__worker *w, empm__h2 *h2)
 {
     uint32_t k;
+    h2->fresh = 0;
     for (k = 0; k < h2->nslots; k++) {
         empm__h2_slot *slot = empm__h2_slot_at(h2, k);
         if (slot->id == 0 || !(slot->flags & EMPM__H2_READY) ||
@@ -43464,23 +43504,13 @@ static enum empm__state empm__h2_leave(empm__worker *w, empm__conn *c)
     return gone ? EMPM__CLOSED : empm__step_finish(w, c, stays);
 }
 
-/* A frame, or a block, that is here in part has to become whole in time. */
-static void empm__h2_frame_time(const empm__worker *w, empm__h2 *h2)
-{
-    if (h2->rest_len == 0 && h2->block_stream == 0)
-        h2->frame_ms = EMPM__NEVER;
-    else if (h2->frame_ms == EMPM__NEVER &&
-             (h2->rest_len < 4 || h2->rest[3] != EMPM__H2_DATA))
-        h2->frame_ms = empm__time_after(w->now_ms,
-                                        empm__listener_patience_ms(w->cfg, 0));
-}
-
-/* Reads, if that is the time for it: not while the socket is full, since an
- * answer to what would come had to wait there. Returns 1 if more may come. */
-static int empm__h2_input(empm__worker *w, empm__h2 *h2)
+/* Reads, if that is the time for it: not while output waits for the socket,
+ * since an answer to what would come had to wait there, too. Returns 1 if more
+ * may come. */
+static int empm__h2_input(empm__worker *w, empm__h2 *h2, int waits)
 {
     ssize_t r;
-    if (h2->ending || h2->io.out != NULL ||
+    if (h2->ending || waits ||
         ((h2->c->flags & EMPM__F_DRAINED) && !h2->left))
         return 0;
     r = empm__h2_read(w, h2);
@@ -43545,8 +43575,14 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
             empm__h2_stop(w, h2);
         waits = h2->io.out != NULL;    /* then nothing is read, and no event
                                           tells of it a second time */
-        more = empm__h2_input(w, h2);
+        more = empm__h2_input(w, h2, waits);
         quick = empm__h2_run(w, h2);
+        while (h2->left && !waits && !quick &&
+               h2->io.out_left < EMPM__H2_OUT_MOST) {
+            empm__h2_make_frames(w, h2, NULL);
+            more = empm__h2_input(w, h2, waits);
+            quick = empm__h2_run(w, h2);
+        }
         empm__h2_tunnels_tell(w, h2);
         empm__h2_tunnels_look(w, h2);
         empm__h2_make_frames(w, h2, NULL);
