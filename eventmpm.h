@@ -60,9 +60,10 @@
  *   for the rest, a trailing "/" for everything below, {$} for exactly the
  *   trailing slash. A name is made of letters, digits, '_' and '-'. The most
  *   specific pattern wins, in any order; two patterns that match one request,
- *   neither of them more specific, are refused at start. GET serves HEAD too; a
- *   pattern without a method serves every method but CONNECT. The server itself
- *   answers OPTIONS, 404, 405 with Allow, and /a with a redirect to /a/.
+ *   neither of them more specific, are refused at start, and so is "get /a":
+ *   methods differ by case. GET serves HEAD too; a pattern without a method
+ *   serves every method but CONNECT. The server itself answers OPTIONS, 404,
+ *   405 with Allow, and /a with a redirect to /a/.
  *     A path is made normal before it is matched: "/a/./b/../c//d" becomes
  *   "/a/c/d", also where the dots are escaped; above the root is 400.
  *
@@ -7565,21 +7566,37 @@ static int empm__route_is_name(char ch)
            ch == '_' || ch == '-';
 }
 
+/* Returns NULL, or what is wrong with a method. Methods differ by case (RFC 9110
+ * 9.1): to a route of "get" no client would ever come, and a location's Require
+ * would hold nobody. A program's own may have small letters. */
+static const char *empm__route_judge_method(const char *s,
+                                            const empm__chars *chars)
+{
+    if (!empm__chars_all(chars, s, strlen(s), EMPM__TCHAR) || *s == '\0')
+        return "the method is not a token";
+    if (strcmp(s, "CONNECT") == 0)
+        return "CONNECT names no path: that is for proxies";
+    if (empm__text_listed("get head post put delete patch options trace "
+                          "connect", s) &&
+        s[strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ")] != '\0')
+        return "the method wants capital letters";
+    return NULL;
+}
+
 /* Splits "[METHOD ]/path" in place, into r->method and r->segs. Returns NULL,
  * or what is wrong with it. */
 static const char *empm__route_parse(empm__route *r, char *s,
                                      const empm__chars *chars)
 {
     char *slash = strchr(s, '/'), *space = strchr(s, ' ');
+    const char *why;
     r->method = "";
     r->nsegs = 0;
     if (space != NULL && (slash == NULL || space < slash)) {
         *space = '\0';
         r->method = s;
-        if (!empm__chars_all(chars, s, strlen(s), EMPM__TCHAR) || *s == '\0')
-            return "the method is not a token";
-        if (strcmp(s, "CONNECT") == 0)
-            return "CONNECT names no path: that is for proxies";
+        if ((why = empm__route_judge_method(s, chars)) != NULL)
+            return why;
         s = space + 1 + strspn(space + 1, " ");
     }
     if (*s != '/')
@@ -28365,6 +28382,22 @@ EMPM_API int64_t empm_ws_queued(empm_server *s, empm_ticket ticket)
 
 /* --- the wing ------------------------------------------------------------- */
 
+/* A handshake is a GET (RFC 6455 4.1), and so is what stands for one in HTTP/2:
+ * a route of another method would refuse every client with 405. */
+static void empm__ws_check(const empm_config *cfg, const empm__chars *chars,
+                           empm__report *rep)
+{
+    const empm_route *r = cfg->routes;
+    (void)chars;
+    for (; r != NULL && r->kind != EMPM__ROUTE_END; r++) {
+        const char *p = empm__route_text(r);
+        if (r->handler == empm_websocket_open && *p != '/' && *p != '\0' &&
+            strncmp(p, "GET ", 4) != 0)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": a "
+                             "WebSocket begins with GET", p);
+    }
+}
+
 /* A reload goes on with the bus of the server before it: generations hear each
  * other. Returns EMPM_OK or EMPM_ENOMEM. */
 static int empm__ws_server_new(empm_server *s, const empm_server *old,
@@ -28462,8 +28495,9 @@ static void empm__ws_expire(empm__engine *e, uint32_t now_ms)
 }
 
 static const empm__wing empm__ws_wing = {
-    NULL, empm__ws_server_new, empm__ws_server_free, empm__ws_engine_new,
-    empm__ws_engine_free, empm__bus_expire_at, empm__ws_expire,
+    empm__ws_check, empm__ws_server_new, empm__ws_server_free,
+    empm__ws_engine_new, empm__ws_engine_free, empm__bus_expire_at,
+    empm__ws_expire,
     empm__bus_chore_at, empm__bus_chore, NULL, NULL, NULL, NULL, NULL, NULL,
     NULL
 };

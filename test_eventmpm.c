@@ -5954,6 +5954,7 @@ TEST(config, locations)
         { "/a/", 5123, "wants a path, a directive" },
         { "a Require local", 5105, "must begin with '/'" },
         { "/{x Require local", 5105, "location \"/{x\" in row 2" },
+        { "post /a Require local", 5105, "the method wants capital letters" },
         { "/a/ Timeout 5", 5125, "Timeout cannot be set for a location" },
         { "/a/ Require wisdom", 5123, "Require wisdom: must be all granted" },
         { "PUT /a/", 5123, "wants a path, a directive" },
@@ -10107,12 +10108,15 @@ TEST(route, conflicts_and_nonsense_are_refused_at_start)
         { "/{x...}/b", NULL, NULL }, { "/{$}/b", NULL, NULL },
         { "/{x}/{x}", NULL, NULL }, { "/a//b", NULL, NULL },
         { "G@T /", NULL, NULL }, { " /", NULL, NULL }, { "", NULL, NULL },
-        { "/a/{x}", "GET /a/b", "/a/b" }
+        { "/a/{x}", "GET /a/b", "/a/b" }, { "get /x", NULL, NULL },
+        { "Post /x", NULL, NULL }, { "deletE /x", NULL, NULL },
+        { "connect /x", NULL, NULL }
     };
     static const char *const good[][3] = {
         { "/a/{x}", "/a/b", NULL }, { "GET /a/{x}", "POST /{y}/b", NULL },
         { "/", "/{$}", NULL }, { "/a/", "/a/{x}", NULL },
-        { "/a/{x}", "/a/{x}/", NULL }, { "GET /x", "/x", "HEAD /x" }
+        { "/a/{x}", "/a/{x}/", NULL }, { "GET /x", "/x", "HEAD /x" },
+        { "brew /x", "M-SEARCH /x", "gets /x" }   /* of the program's own */
     };
     EACH(bad, i) {
         const char *p[4];
@@ -16410,7 +16414,7 @@ static const empm_route ws_routes[] = {
     EMPM_WEBSOCKET("GET /any",     &ws_any,     NULL),
     EMPM_WEBSOCKET("GET /same",    &ws_same,    NULL),
     EMPM_WEBSOCKET("GET /list",    &ws_list,    NULL),
-    EMPM_WEBSOCKET("POST /post",   &ws_same,    NULL),
+    EMPM_WEBSOCKET("/post",        &ws_same,    NULL),
     EMPM_ROUTE("GET /line",        line_open,   NULL),
     EMPM_ROUTE("GET /hello/{name}", h_hello,    NULL),
     EMPM_ROUTES_END
@@ -16594,6 +16598,33 @@ TEST(websocket, unmask)
         empm__ws_unmask(now + k, sizeof now - k, mask, k);
         CHECK(memcmp(now, whole, sizeof now) == 0);
     }
+}
+
+/* A route of another method than GET would refuse every handshake: it is
+ * refused itself, at the start. */
+TEST(websocket, its_route_is_of_get_or_of_any_method)
+{
+    static const struct { const char *pattern; int errors; } rows[] = {
+        { "GET /c", 0 }, { "/c", 0 }, { "POST /c", 1 }, { "HEAD /c", 1 },
+        { "GETS /c", 1 }
+    };
+    empm_config cfg = empm_defaults();
+    empm_route table[] = {
+        EMPM_WEBSOCKET("", &ws_same, NULL), EMPM_ROUTES_END
+    };
+    empm__report rep;
+
+    cfg.routes = table;
+    EACH(rows, i) {
+        context("%s", rows[i].pattern);
+        table[0].pattern = rows[i].pattern;
+        rep = hearing();
+        empm__check_all(&cfg, NULL, &rep);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5105), rows[i].errors);
+        CHECK_INT(rep.errors, rows[i].errors);
+    }
+    no_context();
+    str_free(&g_heard);
 }
 
 /* RFC 6455 4.2: what is asked for wrongly is an HTTP answer. */
