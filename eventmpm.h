@@ -1287,7 +1287,8 @@ EMPM_API int empm_part_save(empm_request *req, empm_part *part,
  * adds cookies and passwords to what it sends, whatever page has asked for it:
  * 403 for the others where a request changes something.
  *   returns   1: a page of this host has made it, its user, or a program that
- *             is no browser; 0: another page has, of another port included
+ *             is no browser; 0: another page has, of another port included. If
+ *             the request has come by TLS, a page of plain HTTP is another one
  *   note      behind a proxy that changes Host, browsers that do not send
  *             Sec-Fetch-Site get 0
  *   source    Fetch Metadata (W3C); RFC 6454 7 */
@@ -1810,8 +1811,9 @@ enum {
  *               code: the peer's close code; 1005: it had none; 1006: there
  *               was no close; ours, if the peer has broken the protocol
  *   origins     the pages that may connect, as "https://a.example" with commas
- *               between; NULL: those of the same host and port; "*": all.
- *               Programs, which send no Origin, may always: 403
+ *               between; NULL: those of the same host and port, by TLS pages of
+ *               HTTPS alone; "*": all. Others: 403. Programs, which send no
+ *               Origin, may always
  *   protocols   subprotocols, the best first: "v2.chat,v1.chat"; or NULL
  *   limit       bytes of a message; 0: limit_websocket_message
  */
@@ -13320,20 +13322,44 @@ EMPM_API int empm_form_at(empm_request *req, int i, const char **name,
     return empm__request_pair_at(req->form_pairs, i, name, value);
 }
 
+/* Does a page of that Origin have the host and the port of the request? The
+ * port of a scheme may stand there or not: some proxies write it into Host.
+ * What came by TLS is asked for by pages of HTTPS alone, since whoever is on
+ * the way can make a page of HTTP; what came without may have had TLS in a
+ * proxy. */
+static int empm__request_is_of_host(empm_request *req, const char *origin)
+{
+    const int tls = empm__text_begins(origin, "https://");
+    const char *port = tls ? ":443" : ":80", *host = empm_host(req);
+    const size_t k = strlen(port);
+    size_t n, m = strlen(host);
+    if (!tls && (!empm__text_begins(origin, "http://") ||
+                 strcmp(empm_scheme(req), "https") == 0))
+        return 0;
+    origin += tls ? 8 : 7;
+    n = strlen(origin);
+    n -= n > k && strcmp(origin + n - k, port) == 0 ? k : 0;
+    m -= m > k && strcmp(host + m - k, port) == 0 ? k : 0;
+    return n > 0 && empm__text_same(origin, n, host, m);
+}
+
 /* Browsers of today say it themselves, over HTTPS and to this host; from others
  * Origin is compared with Host. A form that a browser posts has one of the two;
- * a link need not have, and is a GET. */
+ * a link need not have, and is a GET. No browser sends a field twice: of two,
+ * another program may have looked at the other one. */
 EMPM_API int empm_same_origin(empm_request *req)
 {
+    const empm__head *h = &req->head;
+    const uint32_t at = req->text == NULL ? h->nfields
+                        : empm__head_find(h, req->text, "origin", 6, 0);
     const char *site = empm_header(req, "Sec-Fetch-Site");
-    const char *origin = empm_header(req, "Origin"), *host;
     if (site != NULL)
         return empm__text_equal(site, "same-origin") ||
                empm__text_equal(site, "none");
-    if (origin == NULL)
+    if (at >= h->nfields)
         return 1;
-    host = strstr(origin, "://");
-    return host != NULL && empm__text_equal(host + 3, empm_host(req));
+    return empm__head_find(h, req->text, "origin", 6, at + 1) >= h->nfields &&
+           empm__request_is_of_host(req, req->text + h->fields[at].value);
 }
 
 EMPM_API const char *empm_cookie(empm_request *req, const char *name)
@@ -28067,7 +28093,6 @@ static int empm__ws_key_is_good(const char *key)
 static int empm__ws_origin_is_good(empm_request *req, const char *list,
                                    const char *origin)
 {
-    const char *host = empm_host(req), *at = strstr(origin, "://");
     empm__list l;
     if (list != NULL) {
         empm__list_of_value(&l, list);
@@ -28077,8 +28102,7 @@ static int empm__ws_origin_is_good(empm_request *req, const char *list,
                 return 1;
         return 0;
     }
-    return at != NULL && at > origin && *host != '\0' &&
-           empm__text_same(at + 3, strlen(at + 3), host, strlen(host));
+    return empm__request_is_of_host(req, origin);
 }
 
 /* Returns the first of our subprotocols that the client has offered, n bytes;

@@ -12006,6 +12006,44 @@ static void tls_ask(fixture *f, const char *how);
 #define SERVED_TLS(section, name, settings) \
     SERVED_WITH(section, name, T_LIVE, tls_prepare(f), settings)
 
+static int h_tls_same_origin(empm_request *req, void *user)
+{
+    (void)user;
+    return empm_printf(req, "same %d\n", empm_same_origin(req));
+}
+
+static const empm_route tls_origin_routes[] = {
+    EMPM_ROUTE("POST /", h_tls_same_origin, NULL),
+    EMPM_ROUTES_END
+};
+
+/* Whoever is on the way can make a page of plain HTTP: it is another origin to
+ * what comes by TLS. */
+SERVED_WITH(tls, a_page_of_http_is_another_origin, T_LIVE,
+            (tls_prepare(f), f->cfg.routes = tls_origin_routes), NULL)
+{
+    static const struct { const char *origin, *end; } rows[] = {
+        { "https://a", "same 1\n" }, { "https://a:443", "same 1\n" },
+        { "http://a", "same 0\n" }, { "http://a:443", "same 0\n" }
+    };
+    char text[200];
+    tls_client t;
+
+    tl_init(&t, f);
+    CHECK(tl_open(&t, "localhost", 0));
+    EACH(rows, i) {
+        const int n = snprintf(text, sizeof text, "POST / HTTP/1.1\r\n"
+                               "Host: a\r\nOrigin: %s\r\n"
+                               "Content-Length: 0\r\n\r\n", rows[i].origin);
+        context("%s", rows[i].origin);
+        t.plain.n = 0;
+        tl_send(&t, text, (size_t)n);
+        CHECK(tl_run(&t, 0, rows[i].end));
+    }
+    no_context();
+    tl_close(&t);
+}
+
 /* A client whose protocols do not have ours is refused with alert 120, in a
  * full handshake and when it resumes a session. BearSSL alone would write
  * beyond an array in the second case. */
@@ -16670,6 +16708,9 @@ SERVED_WS(handshake, 0, "")
         { "GET /same HTTP/1.1", WS_HEAD "Origin: http://b.a\r\n", 403 },
         { "GET /same HTTP/1.1", WS_HEAD "Origin: http://a.b\r\n", 403 },
         { "GET /same HTTP/1.1", WS_HEAD "Origin: http://x@a\r\n", 403 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: http://a:80\r\n", 101 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: http://a:443\r\n", 403 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: app://a\r\n", 403 },
         { "GET /same HTTP/1.1", WS_HEAD "Origin: null\r\n", 403 },
         { "GET /same HTTP/1.1", WS_HEAD "Origin: ://a\r\n", 403 },
         { "GET /same HTTP/1.1", WS_HEAD "Origin: a\r\n", 403 },
@@ -22063,7 +22104,12 @@ TEST(request, same_origin)
         { "Sec-Fetch-Site: same-site\r\n", 0 },
         { "Sec-Fetch-Site: cross-site\r\n", 0 },
         { "Origin: http://localhost\r\nSec-Fetch-Site: cross-site\r\n", 0 },
-        { "Sec-Fetch-Site: \r\n", 0 }
+        { "Sec-Fetch-Site: \r\n", 0 },
+        { "Origin: http://localhost:80\r\n", 1 },
+        { "Origin: https://localhost:443\r\n", 1 },
+        { "Origin: http://localhost:443\r\n", 0 },
+        { "Origin: app://localhost\r\n", 0 },
+        { "Origin: http://localhost\r\nOrigin: http://a\r\n", 0 }
     };
     empm_config cfg = empm_defaults();
     empm_test *t;
@@ -22078,6 +22124,30 @@ TEST(request, same_origin)
     }
     no_context();
     CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
+/* Host may have the port that the scheme stands for, as some proxies write it;
+ * a request without a host is of no page. */
+SERVED_WITH(request, same_origin_by_host, T_LIVE,
+            fx_init(f); f->cfg.routes = same_origin_routes, NULL)
+{
+    static const struct { const char *host, *origin; int same; } rows[] = {
+        { "a:80", "http://a", 1 }, { "a:80", "https://a", 0 },
+        { "a:443", "https://a", 1 }, { "a:443", "http://a", 0 },
+        { "a:8080", "http://a:8080", 1 }, { "a:8080", "http://a", 0 },
+        { "[::1]:80", "http://[::1]", 1 }, { "", "http://", 0 },
+        { "", "http://a", 0 }
+    };
+
+    EACH(rows, i) {
+        context("%s %s", rows[i].host, rows[i].origin);
+        cl_printf(c, "POST / HTTP/1.1\r\nHost: %s\r\nOrigin: %s\r\n"
+                  "Content-Length: 0\r\n\r\n", rows[i].host,
+                  rows[i].origin);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_INT(atoi(c->body.p), rows[i].same);
+    }
+    no_context();
 }
 
 /* A media type is compared without case and without its parameters. */
