@@ -22275,6 +22275,11 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
                         empm__store_now_ms());
 }
 
+/* The owner of entries whose names clients choose: in a full shard a flood of
+ * tokens replaces itself before it has most of the shard, and not what the
+ * program keeps there, which is of owner 0. */
+#define EMPM__STORE_PROGRESS 1u
+
 /* Writes the key of an upload's progress, apart from all keys of the program,
  * since clients choose tokens. Returns its bytes; 0: it is no token. */
 static size_t empm__store_progress_key(char key[80], const char *token)
@@ -22294,7 +22299,9 @@ EMPM_API int empm_progress(empm_request *req, const char *token)
     int64_t seen[2];
     seen[0] = empm_body_received(req, &seen[1]);
     return n == 0 ? EMPM_EINVAL
-                  : empm_store_put(req->w->s, key, n, seen, sizeof seen, 60000);
+                  : empm__kv_put_of(EMPM__STORE_PROGRESS, req->w->s->store, key,
+                                    n, NULL, seen, sizeof seen, 60000,
+                                    empm__store_now_ms());
 }
 
 EMPM_API int empm_progress_part(empm_request *req, enum empm_part_event event,

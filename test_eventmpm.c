@@ -15801,6 +15801,55 @@ SERVED(store, without_a_size_is_misuse, NULL)
     CHECK_STR(c->body.p, "-6 -6 -6 -6 -6\n");
 }
 
+enum { MINE = 20 };
+
+/* Keeps MINE entries, notes the progress of so many uploads, and answers how
+ * many of its own are left. */
+static int h_many_tokens(empm_request *req, void *user)
+{
+    empm_server *s = empm_server_of(req);
+    char name[40];
+    int i, left = 0;
+
+    (void)user;
+    for (i = 0; i < MINE; i++) {
+        snprintf(name, sizeof name, "mine %d", i);
+        CHECK_INT(empm_store_put(s, name, strlen(name), "x", 1, 30000),
+                  EMPM_OK);
+    }
+    for (i = 0; i < 2000; i++) {
+        snprintf(name, sizeof name, "token %d", i);
+        CHECK_INT(empm_progress(req, name), EMPM_OK);
+    }
+    for (i = 0; i < MINE; i++) {
+        char x;
+        snprintf(name, sizeof name, "mine %d", i);
+        left += empm_store_get(s, name, strlen(name), &x, 1, NULL, NULL) ==
+                EMPM_OK;
+    }
+    return empm_printf(req, "%d", left);
+}
+
+static const empm_route many_tokens_routes[] = {
+    EMPM_ROUTE("POST /", h_many_tokens, NULL), EMPM_ROUTES_END
+};
+
+/* Clients choose tokens: a flood of them replaces itself, and not what the
+ * program keeps, although that ends earlier. */
+TEST(store, a_flood_of_tokens_forgets_nothing_else)
+{
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+
+    cfg.routes = many_tokens_routes;
+    cfg.shared_store_size = 65536;     /* one shard of some 100 entries */
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    CHECK_INT(empm_test_send(t, "POST", "/", "", "", 0), 200);
+    CHECK_INT(atoi(empm_test_body(t, NULL)), MINE);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
 /* A page of progress that can never know of any is told at the start. */
 TEST(store, a_page_of_progress_needs_it)
 {
