@@ -1271,7 +1271,8 @@ EMPM_API int empm_part_take(empm_request *req, empm_part *part);
 /* Copies what a part holds, in its file or in memory, to a file with a name,
  * which is there as a whole or not at all: a new one beside it is written,
  * forced to the disk, and takes the place of what has been there. A process
- * that is killed meanwhile may leave a file like "PATH.1f2e3d4c.part".
+ * that is killed meanwhile may leave a file like "PATH.1f2e3d4c.part", where a
+ * name of more than 200 bytes is cut.
  *   path      of yours; of a client's words at most safe_name, behind a folder,
  *             unless it is ""
  *   returns   EMPM_OK
@@ -24596,12 +24597,15 @@ static int empm__forms_piece(empm__forms *f, const char *data, size_t n)
 static int empm__forms_part_end(empm__forms *f)
 {
     empm__form_part *p = f->parts[f->n - 1];
+    int status;
     if (p->ours && lseek(p->pub.fd, 0, SEEK_SET) < 0)
         return empm__body_spool_failed(f->req, "lseek");
     if (p->pub.keep == EMPM_PART_IN_MEMORY &&
         (!f->whole || p->pub.filename == NULL || p->pub.data == NULL)) {
         const char *from = f->whole ? p->pub.data : f->text;
         const size_t n = f->whole ? (size_t)p->pub.size : f->text_len;
+        if (f->whole && (status = empm__forms_reserve(f, n)) != 0)
+            return status;
         p->pub.data = empm__request_strndup(f->req, n > 0 ? from : "", n);
         if (p->pub.data == NULL)
             return 503;
@@ -24758,6 +24762,21 @@ static const char *empm__forms_copy(const empm_part *part, int fd)
     return fsync(fd) < 0 ? "fsync" : NULL;
 }
 
+/* How much of a path begins the name of the file beside it, to which 14 bytes
+ * are added: a folder takes 255, and a client's name may have all of them. A
+ * character is not cut in two, as some file systems refuse what is no UTF-8. */
+static int empm__forms_beside(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    const size_t from = slash != NULL ? (size_t)(slash + 1 - path) : 0;
+    size_t n = strlen(path);
+    if (n - from > 200)
+        for (n = from + 200; ((unsigned char)path[n] & 0xc0) == 0x80 &&
+                             n > from; n--)
+            ;
+    return (int)n;
+}
+
 EMPM_API int empm_part_save(empm_request *req, empm_part *part,
                             const char *path)
 {
@@ -24773,7 +24792,7 @@ EMPM_API int empm_part_save(empm_request *req, empm_part *part,
     if ((beside = (char *)empm_alloc(req, n)) == NULL)
         return EMPM_ENOMEM;
     for (i = 0; fd < 0 && i < 100; i++) {
-        snprintf(beside, n, "%s.%08lx.part", path,
+        snprintf(beside, n, "%.*s.%08lx.part", empm__forms_beside(path), path,
                  ((unsigned long)getpid() << 16 ^
                   (unsigned long)empm__now_us()) & 0xffffffffUL);
         fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);

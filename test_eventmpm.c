@@ -19626,6 +19626,39 @@ static const empm_route save_routes[] = {
     EMPM_ROUTES_END
 };
 
+static int form_copies(empm_request *req, void *user)
+{
+    const int64_t before = empm__load(&req->w->engine->pool.body_memory);
+
+    (void)user;
+    if (empm_form(req, "t") == NULL || strlen(empm_form(req, "t")) != 5000)
+        return 500;
+    return empm_printf(req, "%ld", (long)(empm__load(
+                           &req->w->engine->pool.body_memory) - before));
+}
+
+static const empm_route copies_routes[] = {
+    EMPM_ROUTE("POST /", form_copies, NULL), EMPM_ROUTES_END
+};
+
+/* The text of a form whose body is here is a copy, which counts for
+ * MaxBodyMemory until the request ends. */
+SERVED_WITH(forms, copies_of_texts_count, T_PLAIN,
+            (fx_init(f), f->cfg.routes = copies_routes), NULL)
+{
+    char text[5001];
+    str s = STR_EMPTY;
+
+    memset(text, 'x', sizeof text - 1);
+    str_addf(&s, "--B\r\n" CD "t\r\n\r\n");
+    str_add(&s, text, sizeof text - 1);
+    str_addf(&s, "\r\n--B--\r\n");
+    CHECK_INT(post_form(c, "/", s.p, s.n), 200);
+    CHECK_IN(atoi(c->body.p), 5000, 6000);
+    CHECK_SOON(POOL_OF(f, body_memory) == 0, 2000);
+    str_free(&s);
+}
+
 /* What a part holds, wherever it is, becomes a file with a name as a whole or
  * not at all: whoever reads the old one goes on with it, and a call that fails
  * leaves nothing. */
@@ -19639,7 +19672,7 @@ SERVED_WITH(forms, part_save, T_PLAIN,
         { "/save/", EMPM_ESYS }, { "/save/none/b", EMPM_ESYS },
         { "/whole/a/b", EMPM_ESYS }, { "/save/b?early=1&keep=0", 0 }
     };
-    char *text, path[500], out[100];
+    char *text, path[700], out[100], name[300];
     str s = STR_EMPTY;
     size_t len;
     int old, i;
@@ -19674,6 +19707,18 @@ SERVED_WITH(forms, part_save, T_PLAIN,
     CHECK_INT(unlink(path), 0);
     snprintf(path, sizeof path, "%s/b", g_save_dir);
     CHECK_INT(unlink(path), 0);
+    /* the longest name that a folder takes, with a character at the cut */
+    for (i = 0; i < 2; i++) {
+        snprintf(name, sizeof name, "/save/%0*d\xe2\x82\xac%0*d", 198 + i, 0,
+                 54 - i, 0);
+        context("%s", name);
+        CHECK_INT(post_form(c, name, s.p, s.n), 200);
+        CHECK_INT(atoi(c->body.p), 0);
+        snprintf(path, sizeof path, "%s%s", g_save_dir, name + 5);
+        CHECK_INT(strlen(strrchr(path, '/') + 1), 255);
+        CHECK_INT(unlink(path), 0);
+    }
+    no_context();
     CHECK_INT(rmdir(g_save_dir), 0);     /* nothing else is left there */
     str_free(&s);
 }
