@@ -1450,7 +1450,8 @@ EMPM_API int empm_redirect_url(empm_request *req, int status, const char *url);
 
 /* Sets a cookie; a later one of the same name takes its place. empm_cookie()
  * reads it.
- *   name        a token. "__Host-" and "__Secure-" are held to their rules
+ *   name        a token. "__Host-", "__Secure-", "__Http-" and "__Host-Http-"
+ *               are held to their rules
  *   value       visible ASCII but for '"' ',' ';' '\'; "" is one. NULL deletes
  *               the cookie: then Path and Domain are those that it was set with
  *   attributes  NULL: HttpOnly; SameSite=Lax; Path=/; and Secure over HTTPS, to
@@ -20528,12 +20529,15 @@ static int empm__answers_cookie_parse(empm__cookie *k, const char *text)
 static int empm__answers_cookie_agrees(empm__cookie *k, const char *name,
                                        const char *scheme)
 {
-    const int host = empm__text_same(name, empm__min(strlen(name), 7),
-                                     "__host-", 7);
+    const int host = empm__text_begins(name, "__host-");
+    const int http = empm__text_begins(name, "__http-") ||
+                     empm__text_begins(name, "__host-http-");
     if (host && (k->domain_len > 0 || k->path_len != 1))
         return 0;
-    if (host || k->partitioned || *k->same_site == 'N' ||
-        empm__text_same(name, empm__min(strlen(name), 9), "__secure-", 9)) {
+    if (http && !k->http_only)
+        return 0;
+    if (host || http || k->partitioned || *k->same_site == 'N' ||
+        empm__text_begins(name, "__secure-")) {
         if (k->secure == 0)
             return 0;
         k->secure = 1;
@@ -23770,14 +23774,17 @@ static void empm__session_log_out(empm_request *req, const empm__login *l)
 #endif
 
 /* Sets the cookie to a text that is good for so many seconds; 0: deletes it.
- * A cookie whose name promises it is Secure is that also behind a proxy. */
+ * A cookie whose name promises it is Secure is that also behind a proxy. No
+ * cache may keep that answer, unless the handler then says otherwise: this
+ * comes first, since a cookie that has been set stays. */
 static int empm__session_cookie_set(empm_request *req, const char *text,
                                     int64_t max_age_s)
 {
     const char *name = req->w->cfg->session_cookie_name;
     const int secure = strcmp(empm_scheme(req), "https") == 0 ||
-                       strncmp(name, "__Host-", 7) == 0 ||
-                       strncmp(name, "__Secure-", 9) == 0;
+                       empm__text_begins(name, "__Host-") ||
+                       empm__text_begins(name, "__Http-") ||
+                       empm__text_begins(name, "__Secure-");
     const size_t n = strlen(name);
     char field[EMPM__SESSION_MOST * 2 + 200];
     char *at, *next;
@@ -23785,7 +23792,8 @@ static int empm__session_cookie_set(empm_request *req, const char *text,
     snprintf(field, sizeof field, "%.64s=%s; Path=/; Max-Age=%lld; HttpOnly; "
              "SameSite=Lax%s", name, text, (long long)max_age_s,
              secure ? "; Secure" : "");
-    if ((r = empm_add_header(req, "Set-Cookie", field)) < 0)
+    if ((r = empm_set_header(req, "Cache-Control", "no-store")) < 0 ||
+        (r = empm_add_header(req, "Set-Cookie", field)) < 0)
         return r;
     /* one that was set before for this answer goes, now that there is another;
      * those of the program's own stay */
@@ -23801,18 +23809,15 @@ static int empm__session_cookie_set(empm_request *req, const char *text,
     return r;
 }
 
-/* Makes the cookie of a session and sends it. No cache may keep that answer,
- * unless the handler then says otherwise. */
+/* Makes the cookie of a session and sends it. */
 static int empm__session_send(empm_request *req, const empm__login *l)
 {
     char text[EMPM__SESSION_MOST * 4 / 3 + 4];
-    int r;
     empm__session_write(req->w->s->secrets, req->w->cfg->session_cookie_name, l,
                         text);
-    r = empm__session_cookie_set(req, text,
-                                 empm__session_left(req->w->cfg, l,
-                                                    (int64_t)time(NULL)));
-    return r < 0 ? r : empm_set_header(req, "Cache-Control", "no-store");
+    return empm__session_cookie_set(req, text,
+                                    empm__session_left(req->w->cfg, l,
+                                                       (int64_t)time(NULL)));
 }
 
 /* The session of the request, which is read once; NULL: no memory. One that is
@@ -23871,7 +23876,7 @@ EMPM_API int empm_session_start(empm_request *req, const char *value)
         return EMPM_ESYS;
     }
     l->started_s = l->seen_s = (int64_t)time(NULL);
-    memcpy(l->value, value, strlen(value) + 1);
+    memmove(l->value, value, strlen(value) + 1);   /* a part of it, perhaps */
     l->valid = 1;
     if ((r = empm__session_send(req, l)) < 0)
         *l = before;                   /* no cookie, no session */

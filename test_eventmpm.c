@@ -10698,6 +10698,10 @@ SERVED_ANSWERS(cookies_are_closed)
           "SameSite=Lax" },
         { "name=__secure-a&value=b&with=Path=/x", "__secure-a=b; Path=/x; "
           "Secure; HttpOnly; SameSite=Lax" },
+        { "name=__Http-a&value=b&with=Path=/x", "__Http-a=b; Path=/x; Secure; "
+          "HttpOnly; SameSite=Lax" },
+        { "name=__host-http-a&value=b", "__host-http-a=b; Path=/; Secure; "
+          "HttpOnly; SameSite=Lax" },
         { "name=a&with=Path=/x", "a=; Max-Age=0; Expires=Thu, 01 Jan 1970 "
           "00:00:00 GMT; Path=/x; HttpOnly; SameSite=Lax" },
         { "name=a&value=b&with=Max-Age=0", "a=b; Max-Age=0; Expires=Thu, 01 "
@@ -10725,7 +10729,11 @@ SERVED_ANSWERS(cookies_are_closed)
         { "name=__Host-a&value=b&with=Path=/x", NULL },
         { "name=__HOST-a&value=b&with=Domain=h", NULL },
         { "name=__Host-a&value=b&with=-Secure", NULL },
-        { "name=__Secure-a&value=b&with=-Secure", NULL }
+        { "name=__Secure-a&value=b&with=-Secure", NULL },
+        { "name=__Http-a&value=b&with=-Secure", NULL },
+        { "name=__HTTP-a&value=b&with=-HttpOnly", NULL },
+        { "name=__Host-Http-a&value=b&with=-HttpOnly", NULL },
+        { "name=__Host-Http-a&value=b&with=Path=/x", NULL }
     };
     char target[256], date[64];
     int i;
@@ -18733,6 +18741,63 @@ TEST(sessions, a_login_that_fails_changes_nothing)
     CHECK_INT(empm_test_close(t), EMPM_OK);
 }
 
+/* A login for whose cookie there is room, and for nothing else. */
+static int h_session_tight(empm_request *req, void *user)
+{
+    char room[171], field[400];
+    size_t n = sizeof field - 1;
+
+    (void)user;
+    memset(room, 'x', sizeof room - 1);
+    room[sizeof room - 1] = '\0';
+    memset(field, 'x', n);
+    CHECK_INT(empm_set_header(req, "X-R", room), EMPM_OK);
+    while (n > 0) {
+        field[n] = '\0';
+        if (empm_add_header(req, "X", field) != EMPM_OK)
+            n--;
+    }
+    CHECK_INT(empm_set_header(req, "X-R", ""), EMPM_OK);
+    CHECK_INT(empm_session_start(req, "anna"), EMPM_EFULL);
+    CHECK(empm_session(req) == NULL);
+    return empm_write(req, "x", 1);
+}
+
+/* A part of its own text begins the next session. */
+static int h_session_part(empm_request *req, void *user)
+{
+    (void)user;
+    CHECK_INT(empm_session_start(req, "anna:12345678901234567890"), EMPM_OK);
+    CHECK_INT(empm_session_start(req, empm_session(req) + 1), EMPM_OK);
+    CHECK_STR(empm_session(req), "nna:12345678901234567890");
+    return empm_write(req, "x", 1);
+}
+
+static const empm_route session_tight_routes[] = {
+    EMPM_ROUTE("GET /", h_session_tight, NULL),
+    EMPM_ROUTE("GET /part", h_session_part, NULL),
+    EMPM_ROUTES_END
+};
+
+/* A login that fails has sent no cookie: a program that says so to its user
+ * must not have let in whoever it was. */
+TEST(sessions, a_login_that_fails_sends_no_cookie)
+{
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+
+    cfg.routes = session_tight_routes;
+    cfg.log = testing_log;
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    CHECK_INT(empm_test_get(t, "/"), 200);
+    CHECK(empm_test_header(t, "X") != NULL);
+    CHECK(empm_test_header(t, "Set-Cookie") == NULL);
+    CHECK_INT(empm_test_get(t, "/part"), 200);
+    CHECK(empm_test_header(t, "Set-Cookie") != NULL);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
 static int h_session(empm_request *req, void *user)
 {
     const char *who = empm_query(req, "u"), *now;
@@ -18799,6 +18864,7 @@ SERVED_WITH(sessions, logins_and_logouts, T_LIVE, session_init(f),
     CHECK_STR(session_ask(c, "/out", cookie), "nobody");
     CHECK_STR(cookie, "session=");
     CHECK(strstr(cl_header(c, "Set-Cookie"), "Max-Age=0;") != NULL);
+    CHECK_STR(cl_header(c, "Cache-Control"), "no-store");
     CHECK_STR(session_ask(c, "/me", second), "nobody");
     /* in one answer: the last word counts, and there is one cookie */
     snprintf(later, sizeof later, "%s", "");
@@ -18827,6 +18893,33 @@ SERVED_WITH(sessions, slide, T_PLAIN, session_init(f), "SessionIdleTimeout 80")
         CHECK_STR(session_ask(c, "/me", cookie), rows[i].is);
         CHECK(cl_header(c, "Set-Cookie") == NULL);
     }
+}
+
+/* Browsers read the prefixes of names without case, and drop a cookie that is
+ * not Secure in spite of its own: here TLS ends in a proxy. */
+TEST(sessions, prefixes_bring_secure)
+{
+    static const struct { const char *name; int secure; } rows[] = {
+        { "__Host-s", 1 }, { "__host-s", 1 }, { "__SECURE-s", 1 },
+        { "__Http-s", 1 }, { "__Host-Http-s", 1 }, { "_Host-s", 0 },
+        { "session", 0 }
+    };
+
+    EACH(rows, i) {
+        empm_config cfg = empm_defaults();
+        empm_test *t;
+        cfg.routes = session_routes;
+        cfg.session_cookie_name = rows[i].name;
+        context("%s", rows[i].name);
+        if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+            continue;
+        CHECK_INT(empm_test_get(t, "/me?u=anna"), 200);
+        if (CHECK(empm_test_header(t, "Set-Cookie") != NULL))
+            CHECK_INT(strstr(empm_test_header(t, "Set-Cookie"), "; Secure") !=
+                      NULL, rows[i].secure);
+        CHECK_INT(empm_test_close(t), EMPM_OK);
+    }
+    no_context();
 }
 
 /* Children share the secret, and a reload keeps it. */
