@@ -2064,7 +2064,8 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
  * SessionIdleTimeout end it; the latter begins anew with a request that asks
  * for it. The cookie is HttpOnly, SameSite=Lax and, over HTTPS, Secure.
  *
- *   empm_session        returns the text, or NULL: there is no session
+ *   empm_session        returns the text, or NULL: there is no session. Of the
+ *                       first 8 cookies of the name the first good one counts
  *   empm_session_start  begins one, always with a new cookie: call it at each
  *                       login, and with a new text. The one before has ended
  *   empm_session_end    ends it, and deletes the cookie. With a shared store
@@ -13364,7 +13365,10 @@ EMPM_API int empm_same_origin(empm_request *req)
            empm__request_is_of_host(req, req->text + h->fields[at].value);
 }
 
-EMPM_API const char *empm_cookie(empm_request *req, const char *name)
+/* The cookie of a name that comes behind `skip` others of it. A browser sends
+ * several where programs of one host have set them for different paths. */
+static const char *empm__request_cookie(empm_request *req, const char *name,
+                                        int skip)
 {
     const empm__head *h = &req->head;
     const size_t n = strlen(name);
@@ -13375,7 +13379,8 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name)
         /* RFC 6265 4.2.1: name=value; name=value. Quotes are no part of it */
         while (*s != '\0') {
             size_t len = strcspn(s, ";");
-            if (len > n && s[n] == '=' && memcmp(s, name, n) == 0) {
+            if (len > n && s[n] == '=' && memcmp(s, name, n) == 0 &&
+                skip-- == 0) {
                 s += n + 1;
                 len = empm__text_trimmed(s, len - (n + 1));
                 if (len > 1 && s[0] == '"' && s[len - 1] == '"') {
@@ -13389,6 +13394,11 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name)
         }
     }
     return NULL;
+}
+
+EMPM_API const char *empm_cookie(empm_request *req, const char *name)
+{
+    return empm__request_cookie(req, name, 0);
 }
 
 EMPM_API int64_t empm_body_received(const empm_request *req, int64_t *length)
@@ -23597,6 +23607,7 @@ static const empm__wing empm__auth_wing = EMPM__WING_OFF(NULL);
 #define EMPM__SESSION_VALUE  512u      /* at most */
 #define EMPM__SESSION_MOST   (EMPM__SESSION_HEAD + EMPM__SESSION_VALUE + 32u)
 #define EMPM__SESSION_SECRETS 4u
+#define EMPM__SESSION_COOKIES 8        /* of its name, that are looked at */
 
 struct empm__secrets {                 /* fixed; the first one signs */
     unsigned n;                        /* 0: there is no chance to be had */
@@ -23820,15 +23831,18 @@ static int empm__session_send(empm_request *req, const empm__login *l)
                                                        (int64_t)time(NULL)));
 }
 
-/* The session of the request, which is read once; NULL: no memory. One that is
- * in use is sent anew now and then, so that it does not idle out; not with each
- * answer, as no cache could keep any of them. */
+/* The session of the request, which is read once; NULL: no memory. It is that of
+ * the first cookie that holds one: a program on another port, or a neighbour in
+ * the domain, can set a cookie of that name for a longer path, and browsers send
+ * that first. A session in use is sent anew now and then, so that it does not
+ * idle out; not with each answer, as no cache could keep any of them. */
 static empm__login *empm__session_of(empm_request *req)
 {
     const empm_config *cfg = req->w->cfg;
     const int64_t now_s = (int64_t)time(NULL);
     const char *text;
     empm__login *l = req->login;
+    int i;
     if (l != NULL)
         return l;
     l = (empm__login *)empm_alloc(req, sizeof *l);
@@ -23836,11 +23850,14 @@ static empm__login *empm__session_of(empm_request *req)
         return NULL;
     req->login = l;
     l->valid = 0;
-    text = empm_cookie(req, cfg->session_cookie_name);
-    if (text != NULL)
+    for (i = 0; i < EMPM__SESSION_COOKIES && !l->valid; i++) {
+        text = empm__request_cookie(req, cfg->session_cookie_name, i);
+        if (text == NULL)
+            break;
         empm__session_read(req->w->s->secrets, cfg, text, now_s, l);
-    if (l->valid && empm__session_is_out(req->w->s, l))
-        l->valid = 0;
+        if (l->valid && empm__session_is_out(req->w->s, l))
+            l->valid = 0;
+    }
     if (l->valid && cfg->session_idle_timeout_ms > 0 &&
         now_s - l->seen_s > cfg->session_idle_timeout_ms / 8000 &&
         empm__request_head_is_open(req)) {

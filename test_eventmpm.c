@@ -18895,6 +18895,33 @@ SERVED_WITH(sessions, slide, T_PLAIN, session_init(f), "SessionIdleTimeout 80")
     }
 }
 
+/* A cookie of the same name that is no session hides none: a program on another
+ * port, or of another host of the domain, can set it for a longer path. */
+SERVED_WITH(sessions, behind_cookies_of_its_name, T_LIVE, session_init(f), NULL)
+{
+    static const struct { int before; const char *is; } rows[] = {
+        { 0, "anna" }, { 1, "anna" }, { EMPM__SESSION_COOKIES - 1, "anna" },
+        { EMPM__SESSION_COOKIES, "nobody" }
+    };
+    char cookie[300] = "", many[900];
+
+    CHECK_STR(session_ask(c, "/me?u=anna", cookie), "anna");
+    EACH(rows, i) {
+        size_t n = 0;
+        int k;
+        for (k = 0; k < rows[i].before; k++)
+            n += (size_t)snprintf(many + n, sizeof many - n, "session=%s%d; ",
+                                  k % 2 ? "" : "junk", k);
+        snprintf(many + n, sizeof many - n, "%s; session=x", cookie);
+        context("%d", rows[i].before);
+        cl_printf(c, "GET /me HTTP/1.1\r\nHost: a\r\nCookie: %s\r\n\r\n",
+                  many);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(c->body.p, rows[i].is);
+    }
+    no_context();
+}
+
 /* Browsers read the prefixes of names without case, and drop a cookie that is
  * not Secure in spite of its own: here TLS ends in a proxy. */
 TEST(sessions, prefixes_bring_secure)
