@@ -1652,7 +1652,9 @@ EMPM_API int empm_health_page(empm_request *req, void *user);
  *   ttl_ms        the entry expires after that; 0: never. When there is no room
  *                 for a new entry, the one that expires next is dropped early;
  *                 one without expiry is never dropped. If clients choose the
- *                 keys they can push out entries that expire: leave room
+ *                 keys they can push out entries that expire: leave room.
+ *                 Tokens of empm_progress() and sessions that were ended, which
+ *                 are here, too, do so only while yours have most of a part
  *   returns       EMPM_OK, or else nothing has changed:
  *                 EMPM_EGONE      there is no such entry
  *                 EMPM_EFULL      no room, and no entry that could be dropped
@@ -2095,7 +2097,8 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
 /* Notes how much of the body has come, so that other requests, in any child,
  * can ask for it: for on_part or on_body to call with each piece.
  *   token     names the upload, 1 to 64 bytes; the client may choose it: it
- *             meets no key of yours. Forgotten a minute after the last call
+ *             meets no key of yours. Forgotten a minute after the last call.
+ *             Whoever knows it can ask, so pages make it of chance
  *   returns   also EMPM_EINVAL: no such token, or NULL
  */
 EMPM_API int empm_progress(empm_request *req, const char *token);
@@ -23746,21 +23749,26 @@ static int empm__session_is_out(const empm_server *s, const empm__login *l)
 }
 
 /* Remembers in the store that the session is over, for as long as its cookie
- * would be good. */
+ * would be good. Its owner there is made of its text: who logs in and out
+ * without end drives out his own, but neither what the program keeps (owner 0)
+ * nor the logouts of others, which would bring their sessions back. */
 static void empm__session_log_out(empm_request *req, const empm__login *l)
 {
+    empm__kv *kv = req->w->s->store;
     const empm_config *cfg = req->w->cfg;
     const int64_t left_s = l->started_s + cfg->session_max_age_ms / 1000 -
                            (int64_t)time(NULL);
     unsigned char key[32];
     int r;
     empm__session_key(l, key);
-    if (req->w->s->store == NULL || left_s <= 0)
+    if (kv == NULL || left_s <= 0)
         return;
     /* a minute more, by which the clocks of machines may differ, and a second
      * for what is lost of fractions */
-    r = empm__kv_put(req->w->s->store, key, sizeof key, NULL, NULL, 0,
-                     left_s * 1000 + 61000, empm__store_now_ms());
+    r = empm__kv_put_of((uint8_t)(2u + empm__sip_hash(kv->seed, l->value,
+                                                      strlen(l->value)) % 254u),
+                        kv, key, sizeof key, NULL, NULL, 0,
+                        left_s * 1000 + 61000, empm__store_now_ms());
     if (r < 0)
         empm__request_log(req, EMPM_LOG_WARN, 5832, "the shared store does not "
                           "take that a session is logged out: its cookie works "
@@ -23831,11 +23839,11 @@ static int empm__session_send(empm_request *req, const empm__login *l)
                                                        (int64_t)time(NULL)));
 }
 
-/* The session of the request, which is read once; NULL: no memory. It is that of
- * the first cookie that holds one: a program on another port, or a neighbour in
- * the domain, can set a cookie of that name for a longer path, and browsers send
- * that first. A session in use is sent anew now and then, so that it does not
- * idle out; not with each answer, as no cache could keep any of them. */
+/* The session of the request, which is read once; NULL: no memory. It is that
+ * of the first cookie that holds one: a program on another port, or a neighbour
+ * in the domain, can set a cookie of that name for a longer path, and browsers
+ * send that first. A session in use is sent anew now and then, so that it does
+ * not idle out; not with each answer, as no cache could keep any of them. */
 static empm__login *empm__session_of(empm_request *req)
 {
     const empm_config *cfg = req->w->cfg;

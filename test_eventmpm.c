@@ -18798,6 +18798,45 @@ TEST(sessions, a_login_that_fails_sends_no_cookie)
     CHECK_INT(empm_test_close(t), EMPM_OK);
 }
 
+/* Anna logs out, and then bob again and again, who fills the store. */
+static int h_session_flood(empm_request *req, void *user)
+{
+    empm_server *s = empm_server_of(req);
+    empm__login anna;
+    char x;
+    int i;
+
+    (void)user;
+    CHECK_INT(empm_store_put(s, "mine", 4, "x", 1, 30000), EMPM_OK);
+    CHECK_INT(empm_session_start(req, "anna"), EMPM_OK);
+    anna = *req->login;
+    CHECK_INT(empm__session_is_out(s, &anna), 0);
+    for (i = 0; i < 1000; i++)
+        CHECK_INT(empm_session_start(req, "bob"), EMPM_OK);
+    CHECK_INT(empm__session_is_out(s, &anna), 1);
+    CHECK_INT(empm_store_get(s, "mine", 4, &x, 1, NULL, NULL), EMPM_OK);
+    return empm_write(req, "x", 1);
+}
+
+static const empm_route session_flood_routes[] = {
+    EMPM_ROUTE("GET /", h_session_flood, NULL), EMPM_ROUTES_END
+};
+
+/* Who logs in and out without end brings back no session of somebody else's,
+ * and takes nothing of the program's out of the store. */
+TEST(sessions, a_flood_of_logouts_forgets_nobody_else)
+{
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+
+    cfg.routes = session_flood_routes;
+    cfg.shared_store_size = 65536;
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    CHECK_INT(empm_test_get(t, "/"), 200);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
 static int h_session(empm_request *req, void *user)
 {
     const char *who = empm_query(req, "u"), *now;
