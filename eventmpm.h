@@ -21445,8 +21445,9 @@ static size_t empm__base64_encode_url(char *to, const void *data, size_t n)
     return k;
 }
 
-/* Reads a file of secrets whole, with a NUL behind it. NULL: it is said why, or
- * rep->result is EMPM_ENOMEM. */
+/* Reads a file of secrets whole, with a NUL behind it and none in it: what comes
+ * behind one, half a secret or the rest of the users, would be lost without a
+ * word. NULL: it is said why, or rep->result is EMPM_ENOMEM. */
 static char *empm__secret_file_read(const char *directive, const char *path,
                                     int code, empm__report *rep)
 {
@@ -21471,6 +21472,11 @@ static char *empm__secret_file_read(const char *directive, const char *path,
         if (r < 0)
             empm__report_say(rep, EMPM_LOG_ERROR, code, "%s %s: read: %s",
                              directive, path, strerror(errno));
+        else if (n > 0 && memchr(text, '\0', n) != NULL) {
+            empm__report_say(rep, EMPM_LOG_ERROR, code, "%s %s: has a NUL "
+                             "byte: it must be a text", directive, path);
+            r = -1;
+        }
     }
     if (fd >= 0)
         close(fd);

@@ -19002,6 +19002,37 @@ SERVED_WITH(sessions, outlive_a_reload, T_PLAIN,
     CHECK_STR(session_ask(c, "/me", cookie), "anna");
 }
 
+/* A NUL byte would end a secret, and hide the lines and users behind it. */
+TEST(sessions, files_with_a_nul)
+{
+    static const char secret[] = "0123456789abcdef0123456789abcdef\0more\n"
+                                 "0123456789abcdef0123456789abcdef\n";
+    static const char users[] = "anna:{PLAIN}a\n\0\nbob:{PLAIN}b\n";
+    empm_config cfg = empm_defaults();
+    struct empm__secrets secrets;
+    char path[300], line[400];
+    empm__report rep;
+
+    cfg.routes = routes;
+    cfg.session_secret_file = tmp_path(path, sizeof path, "secrets");
+    unlink(path);
+    write_file(path, secret, sizeof secret - 1);
+    chmod(path, 0600);
+    rep = hearing();
+    CHECK_INT(empm__secrets_load(&secrets, &cfg, &rep), EMPM_EINVAL);
+    CHECK_INT(heard(EMPM_LOG_ERROR, 5830), 1);
+    CHECK(strstr(g_heard.p, "has a NUL byte") != NULL);
+    cfg.session_secret_file = NULL;
+    write_file(path, users, sizeof users - 1);
+    snprintf(line, sizeof line, "/a/ AuthUserFile %s", path);
+    cfg.location[0] = line;
+    rep = hearing();
+    empm__check_all(&cfg, NULL, &rep);
+    CHECK_INT(heard(EMPM_LOG_ERROR, 5803), 1);
+    unlink(path);
+    str_free(&g_heard);
+}
+
 /* A file of secrets has one to four lines, each long enough to be one. */
 TEST(sessions, files_of_secrets)
 {
