@@ -1247,7 +1247,8 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name);
  *             EMPM_EFULL   more than EMPM_FORM_FIELDS were sent: this one is
  *                          not read. empm_query_string() and empm_body() have
  *                          the text
- *             EMPM_ENOMEM
+ *             EMPM_ENOMEM  also if the values of a form, which are copies, find
+ *                          no room in max_body_memory: empm_form() is NULL then
  */
 EMPM_API int empm_query_at(empm_request *req, int i, const char **name,
                            const char **value);
@@ -13017,6 +13018,22 @@ struct empm__value {
 
 enum empm__how { EMPM__AS_SENT, EMPM__DECODED, EMPM__REST, EMPM__OFFER };
 
+/* Takes n bytes of MaxBodyMemory, until the request ends, for copies of values
+ * of its body: that may be in a file, of which no memory has been taken. 0:
+ * there are none left. */
+static int empm__request_copies(empm_request *req, size_t n)
+{
+    const int64_t most = req->w->cfg->max_body_memory;
+    if (!empm__budget_reserve(&req->w->engine->pool.body_memory, (int64_t)n,
+                              most)) {
+        empm__worker_log(req->w, EMPM_LOG_ERROR, 5005, "MaxBodyMemory of %lld "
+                         "is reached by values of a form", (long long)most);
+        return 0;
+    }
+    req->body_reserved += (int64_t)n;
+    return 1;
+}
+
 /* Returns the n bytes at `from`, with a NUL, in the way of `how`: the copy that
  * was made for an earlier call, or a new one, which lives as long as the
  * request. NULL: no memory, or a bad escape, which is remembered, too. The list
@@ -13029,6 +13046,10 @@ static char *empm__request_value(empm_request *req, const char *from, size_t n,
     for (; v != NULL; v = v->next)
         if (v->from == from && v->how == (int)how)
             return v->text;
+    if (req->body != NULL && n > 0 &&
+        (uintptr_t)from - (uintptr_t)req->body < (uintptr_t)req->body_len &&
+        !empm__request_copies(req, n))
+        return NULL;
     v = (struct empm__value *)empm_alloc(req, sizeof *v + n + 1);
     if (v == NULL)
         return NULL;
@@ -13322,7 +13343,8 @@ EMPM_API int empm_form_at(empm_request *req, int i, const char **name,
         return texts == NULL ? EMPM_EINVAL
                              : empm__request_pair_at(texts, i, name, value);
     }
-    if (req->form_pairs == NULL)
+    if (req->form_pairs == NULL &&
+        empm__request_copies(req, (size_t)req->body_len))
         req->form_pairs = empm__request_pairs_read(req, req->body,
                                                    (size_t)req->body_len);
     return empm__request_pair_at(req->form_pairs, i, name, value);
@@ -21445,9 +21467,9 @@ static size_t empm__base64_encode_url(char *to, const void *data, size_t n)
     return k;
 }
 
-/* Reads a file of secrets whole, with a NUL behind it and none in it: what comes
- * behind one, half a secret or the rest of the users, would be lost without a
- * word. NULL: it is said why, or rep->result is EMPM_ENOMEM. */
+/* Reads a file of secrets whole, with a NUL behind it and none in it: what
+ * comes behind one, half a secret or the rest of the users, would be lost
+ * without a word. NULL: it is said why, or rep->result is EMPM_ENOMEM. */
 static char *empm__secret_file_read(const char *directive, const char *path,
                                     int code, empm__report *rep)
 {

@@ -22434,6 +22434,63 @@ SERVED_WITH(request, same_origin_by_host, T_LIVE,
     no_context();
 }
 
+/* What a form's values take of MaxBodyMemory. */
+static int h_form_copies(empm_request *req, void *user)
+{
+    const int64_t before = empm__load(&req->w->engine->pool.body_memory);
+    const char *a, *name = NULL, *value = NULL;
+    int r;
+
+    (void)user;
+    a = empm_form(req, "a");
+    if (a != NULL && (empm_form(req, "a") != a || strlen(a) < 5000))
+        return 500;
+    if (empm_query(req, "walk") == NULL)
+        r = a != NULL ? EMPM_OK : EMPM_ENOMEM;
+    else
+        r = empm_form_at(req, 0, &name, &value);
+    return empm_printf(req, "%d %ld", r, (long)(empm__load(
+                           &req->w->engine->pool.body_memory) - before));
+}
+
+static const empm_route form_copies_routes[] = {
+    EMPM_ROUTE("POST /", h_form_copies, NULL), EMPM_ROUTES_END
+};
+
+/* A body may be in a file, and its values are copies in memory: these count for
+ * MaxBodyMemory, or one request could take as much as LimitRequestBody. */
+SERVED_WITH(request, copies_of_values_count, T_PLAIN,
+            fx_init(f); f->cfg.routes = form_copies_routes,
+            "LimitBodyInMemory 16384; MaxBodyMemory 65536")
+{
+    static const struct { const char *target; int bytes, result, takes; }
+    rows[] = {
+        { "/", 6000, EMPM_OK, 5998 }, { "/?walk", 6000, EMPM_OK, 11998 },
+        { "/", 40000, EMPM_OK, 39998 }, { "/", 300000, EMPM_ENOMEM, 0 },
+        { "/?walk", 300000, EMPM_ENOMEM, 0 }
+    };
+    char want[40];
+    int k;
+
+    EACH(rows, i) {
+        str s = STR_EMPTY;
+        context("%s %d", rows[i].target, rows[i].bytes);
+        str_addf(&s, "POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n"
+                 "Content-Type: application/x-www-form-urlencoded\r\n\r\na=",
+                 rows[i].target, rows[i].bytes);
+        for (k = 2; k < rows[i].bytes; k++)
+            str_add(&s, "x", 1);
+        cl_send(c, s.p, s.n);
+        CHECK_INT(cl_reply(c), 200);
+        snprintf(want, sizeof want, "%d %d", rows[i].result, rows[i].takes);
+        CHECK_STR(c->body.p, want);
+        CHECK_INT(fx_log_has(f, "EMPM5005"), rows[i].result != EMPM_OK);
+        str_free(&s);
+    }
+    no_context();
+    CHECK_SOON(empm__load(&f->s->engine.pool.body_memory) == 0, 2000);
+}
+
 /* A media type is compared without case and without its parameters. */
 SERVED_WITH(request, content_is, T_LIVE,
             fx_init(f); f->cfg.routes = value_routes, NULL)
