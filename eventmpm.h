@@ -60,9 +60,10 @@
  *   for the rest, a trailing "/" for everything below, {$} for exactly the
  *   trailing slash. A name is made of letters, digits, '_' and '-'. The most
  *   specific pattern wins, in any order; two patterns that match one request,
- *   neither of them more specific, are refused at start. GET serves HEAD too; a
- *   pattern without a method serves every method but CONNECT. The server itself
- *   answers OPTIONS, 404, 405 with Allow, and /a with a redirect to /a/.
+ *   neither of them more specific, are refused at start, and so is "get /a":
+ *   methods differ by case. GET serves HEAD too; a pattern without a method
+ *   serves every method but CONNECT. The server itself answers OPTIONS, 404,
+ *   405 with Allow, and /a with a redirect to /a/.
  *     A path is made normal before it is matched: "/a/./b/../c//d" becomes
  *   "/a/c/d", also where the dots are escaped; above the root is 400.
  *
@@ -1246,7 +1247,8 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name);
  *             EMPM_EFULL   more than EMPM_FORM_FIELDS were sent: this one is
  *                          not read. empm_query_string() and empm_body() have
  *                          the text
- *             EMPM_ENOMEM
+ *             EMPM_ENOMEM  also if the values of a form, which are copies, find
+ *                          no room in max_body_memory: empm_form() is NULL then
  */
 EMPM_API int empm_query_at(empm_request *req, int i, const char **name,
                            const char **value);
@@ -1270,7 +1272,8 @@ EMPM_API int empm_part_take(empm_request *req, empm_part *part);
 /* Copies what a part holds, in its file or in memory, to a file with a name,
  * which is there as a whole or not at all: a new one beside it is written,
  * forced to the disk, and takes the place of what has been there. A process
- * that is killed meanwhile may leave a file like "PATH.1f2e3d4c.part".
+ * that is killed meanwhile may leave a file like "PATH.1f2e3d4c.part", where a
+ * name of more than 200 bytes is cut.
  *   path      of yours; of a client's words at most safe_name, behind a folder,
  *             unless it is ""
  *   returns   EMPM_OK
@@ -1286,7 +1289,8 @@ EMPM_API int empm_part_save(empm_request *req, empm_part *part,
  * adds cookies and passwords to what it sends, whatever page has asked for it:
  * 403 for the others where a request changes something.
  *   returns   1: a page of this host has made it, its user, or a program that
- *             is no browser; 0: another page has, of another port included
+ *             is no browser; 0: another page has, of another port included. If
+ *             the request has come by TLS, a page of plain HTTP is another one
  *   note      behind a proxy that changes Host, browsers that do not send
  *             Sec-Fetch-Site get 0
  *   source    Fetch Metadata (W3C); RFC 6454 7 */
@@ -1447,7 +1451,8 @@ EMPM_API int empm_redirect_url(empm_request *req, int status, const char *url);
 
 /* Sets a cookie; a later one of the same name takes its place. empm_cookie()
  * reads it.
- *   name        a token. "__Host-" and "__Secure-" are held to their rules
+ *   name        a token. "__Host-", "__Secure-", "__Http-" and "__Host-Http-"
+ *               are held to their rules
  *   value       visible ASCII but for '"' ',' ';' '\'; "" is one. NULL deletes
  *               the cookie: then Path and Domain are those that it was set with
  *   attributes  NULL: HttpOnly; SameSite=Lax; Path=/; and Secure over HTTPS, to
@@ -1648,7 +1653,9 @@ EMPM_API int empm_health_page(empm_request *req, void *user);
  *   ttl_ms        the entry expires after that; 0: never. When there is no room
  *                 for a new entry, the one that expires next is dropped early;
  *                 one without expiry is never dropped. If clients choose the
- *                 keys they can push out entries that expire: leave room
+ *                 keys they can push out entries that expire: leave room.
+ *                 Tokens of empm_progress() and sessions that were ended, which
+ *                 are here, too, do so only while yours have most of a part
  *   returns       EMPM_OK, or else nothing has changed:
  *                 EMPM_EGONE      there is no such entry
  *                 EMPM_EFULL      no room, and no entry that could be dropped
@@ -1809,8 +1816,9 @@ enum {
  *               code: the peer's close code; 1005: it had none; 1006: there
  *               was no close; ours, if the peer has broken the protocol
  *   origins     the pages that may connect, as "https://a.example" with commas
- *               between; NULL: those of the same host and port; "*": all.
- *               Programs, which send no Origin, may always: 403
+ *               between; NULL: those of the same host and port, by TLS pages of
+ *               HTTPS alone; "*": all. Others: 403. Programs, which send no
+ *               Origin, may always
  *   protocols   subprotocols, the best first: "v2.chat,v1.chat"; or NULL
  *   limit       bytes of a message; 0: limit_websocket_message
  */
@@ -2059,7 +2067,8 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
  * SessionIdleTimeout end it; the latter begins anew with a request that asks
  * for it. The cookie is HttpOnly, SameSite=Lax and, over HTTPS, Secure.
  *
- *   empm_session        returns the text, or NULL: there is no session
+ *   empm_session        returns the text, or NULL: there is no session. Of the
+ *                       first 8 cookies of the name the first good one counts
  *   empm_session_start  begins one, always with a new cookie: call it at each
  *                       login, and with a new text. The one before has ended
  *   empm_session_end    ends it, and deletes the cookie. With a shared store
@@ -2089,7 +2098,8 @@ EMPM_API int empm_password_is(empm_server *s, const char *password,
 /* Notes how much of the body has come, so that other requests, in any child,
  * can ask for it: for on_part or on_body to call with each piece.
  *   token     names the upload, 1 to 64 bytes; the client may choose it: it
- *             meets no key of yours. Forgotten a minute after the last call
+ *             meets no key of yours. Forgotten a minute after the last call.
+ *             Whoever knows it can ask, so pages make it of chance
  *   returns   also EMPM_EINVAL: no such token, or NULL
  */
 EMPM_API int empm_progress(empm_request *req, const char *token);
@@ -7565,21 +7575,37 @@ static int empm__route_is_name(char ch)
            ch == '_' || ch == '-';
 }
 
+/* Returns NULL, or what is wrong with a method. Methods differ by case (RFC 9110
+ * 9.1): to a route of "get" no client would ever come, and a location's Require
+ * would hold nobody. A program's own may have small letters. */
+static const char *empm__route_judge_method(const char *s,
+                                            const empm__chars *chars)
+{
+    if (!empm__chars_all(chars, s, strlen(s), EMPM__TCHAR) || *s == '\0')
+        return "the method is not a token";
+    if (strcmp(s, "CONNECT") == 0)
+        return "CONNECT names no path: that is for proxies";
+    if (empm__text_listed("get head post put delete patch options trace "
+                          "connect", s) &&
+        s[strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ")] != '\0')
+        return "the method wants capital letters";
+    return NULL;
+}
+
 /* Splits "[METHOD ]/path" in place, into r->method and r->segs. Returns NULL,
  * or what is wrong with it. */
 static const char *empm__route_parse(empm__route *r, char *s,
                                      const empm__chars *chars)
 {
     char *slash = strchr(s, '/'), *space = strchr(s, ' ');
+    const char *why;
     r->method = "";
     r->nsegs = 0;
     if (space != NULL && (slash == NULL || space < slash)) {
         *space = '\0';
         r->method = s;
-        if (!empm__chars_all(chars, s, strlen(s), EMPM__TCHAR) || *s == '\0')
-            return "the method is not a token";
-        if (strcmp(s, "CONNECT") == 0)
-            return "CONNECT names no path: that is for proxies";
+        if ((why = empm__route_judge_method(s, chars)) != NULL)
+            return why;
         s = space + 1 + strspn(space + 1, " ");
     }
     if (*s != '/')
@@ -12992,6 +13018,22 @@ struct empm__value {
 
 enum empm__how { EMPM__AS_SENT, EMPM__DECODED, EMPM__REST, EMPM__OFFER };
 
+/* Takes n bytes of MaxBodyMemory, until the request ends, for copies of values
+ * of its body: that may be in a file, of which no memory has been taken. 0:
+ * there are none left. */
+static int empm__request_copies(empm_request *req, size_t n)
+{
+    const int64_t most = req->w->cfg->max_body_memory;
+    if (!empm__budget_reserve(&req->w->engine->pool.body_memory, (int64_t)n,
+                              most)) {
+        empm__worker_log(req->w, EMPM_LOG_ERROR, 5005, "MaxBodyMemory of %lld "
+                         "is reached by values of a form", (long long)most);
+        return 0;
+    }
+    req->body_reserved += (int64_t)n;
+    return 1;
+}
+
 /* Returns the n bytes at `from`, with a NUL, in the way of `how`: the copy that
  * was made for an earlier call, or a new one, which lives as long as the
  * request. NULL: no memory, or a bad escape, which is remembered, too. The list
@@ -13004,6 +13046,10 @@ static char *empm__request_value(empm_request *req, const char *from, size_t n,
     for (; v != NULL; v = v->next)
         if (v->from == from && v->how == (int)how)
             return v->text;
+    if (req->body != NULL && n > 0 &&
+        (uintptr_t)from - (uintptr_t)req->body < (uintptr_t)req->body_len &&
+        !empm__request_copies(req, n))
+        return NULL;
     v = (struct empm__value *)empm_alloc(req, sizeof *v + n + 1);
     if (v == NULL)
         return NULL;
@@ -13297,29 +13343,57 @@ EMPM_API int empm_form_at(empm_request *req, int i, const char **name,
         return texts == NULL ? EMPM_EINVAL
                              : empm__request_pair_at(texts, i, name, value);
     }
-    if (req->form_pairs == NULL)
+    if (req->form_pairs == NULL &&
+        empm__request_copies(req, (size_t)req->body_len))
         req->form_pairs = empm__request_pairs_read(req, req->body,
                                                    (size_t)req->body_len);
     return empm__request_pair_at(req->form_pairs, i, name, value);
 }
 
+/* Does a page of that Origin have the host and the port of the request? The
+ * port of a scheme may stand there or not: some proxies write it into Host.
+ * What came by TLS is asked for by pages of HTTPS alone, since whoever is on
+ * the way can make a page of HTTP; what came without may have had TLS in a
+ * proxy. */
+static int empm__request_is_of_host(empm_request *req, const char *origin)
+{
+    const int tls = empm__text_begins(origin, "https://");
+    const char *port = tls ? ":443" : ":80", *host = empm_host(req);
+    const size_t k = strlen(port);
+    size_t n, m = strlen(host);
+    if (!tls && (!empm__text_begins(origin, "http://") ||
+                 strcmp(empm_scheme(req), "https") == 0))
+        return 0;
+    origin += tls ? 8 : 7;
+    n = strlen(origin);
+    n -= n > k && strcmp(origin + n - k, port) == 0 ? k : 0;
+    m -= m > k && strcmp(host + m - k, port) == 0 ? k : 0;
+    return n > 0 && empm__text_same(origin, n, host, m);
+}
+
 /* Browsers of today say it themselves, over HTTPS and to this host; from others
  * Origin is compared with Host. A form that a browser posts has one of the two;
- * a link need not have, and is a GET. */
+ * a link need not have, and is a GET. No browser sends a field twice: of two,
+ * another program may have looked at the other one. */
 EMPM_API int empm_same_origin(empm_request *req)
 {
+    const empm__head *h = &req->head;
+    const uint32_t at = req->text == NULL ? h->nfields
+                        : empm__head_find(h, req->text, "origin", 6, 0);
     const char *site = empm_header(req, "Sec-Fetch-Site");
-    const char *origin = empm_header(req, "Origin"), *host;
     if (site != NULL)
         return empm__text_equal(site, "same-origin") ||
                empm__text_equal(site, "none");
-    if (origin == NULL)
+    if (at >= h->nfields)
         return 1;
-    host = strstr(origin, "://");
-    return host != NULL && empm__text_equal(host + 3, empm_host(req));
+    return empm__head_find(h, req->text, "origin", 6, at + 1) >= h->nfields &&
+           empm__request_is_of_host(req, req->text + h->fields[at].value);
 }
 
-EMPM_API const char *empm_cookie(empm_request *req, const char *name)
+/* The cookie of a name that comes behind `skip` others of it. A browser sends
+ * several where programs of one host have set them for different paths. */
+static const char *empm__request_cookie(empm_request *req, const char *name,
+                                        int skip)
 {
     const empm__head *h = &req->head;
     const size_t n = strlen(name);
@@ -13330,7 +13404,8 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name)
         /* RFC 6265 4.2.1: name=value; name=value. Quotes are no part of it */
         while (*s != '\0') {
             size_t len = strcspn(s, ";");
-            if (len > n && s[n] == '=' && memcmp(s, name, n) == 0) {
+            if (len > n && s[n] == '=' && memcmp(s, name, n) == 0 &&
+                skip-- == 0) {
                 s += n + 1;
                 len = empm__text_trimmed(s, len - (n + 1));
                 if (len > 1 && s[0] == '"' && s[len - 1] == '"') {
@@ -13344,6 +13419,11 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name)
         }
     }
     return NULL;
+}
+
+EMPM_API const char *empm_cookie(empm_request *req, const char *name)
+{
+    return empm__request_cookie(req, name, 0);
 }
 
 EMPM_API int64_t empm_body_received(const empm_request *req, int64_t *length)
@@ -20484,12 +20564,15 @@ static int empm__answers_cookie_parse(empm__cookie *k, const char *text)
 static int empm__answers_cookie_agrees(empm__cookie *k, const char *name,
                                        const char *scheme)
 {
-    const int host = empm__text_same(name, empm__min(strlen(name), 7),
-                                     "__host-", 7);
+    const int host = empm__text_begins(name, "__host-");
+    const int http = empm__text_begins(name, "__http-") ||
+                     empm__text_begins(name, "__host-http-");
     if (host && (k->domain_len > 0 || k->path_len != 1))
         return 0;
-    if (host || k->partitioned || *k->same_site == 'N' ||
-        empm__text_same(name, empm__min(strlen(name), 9), "__secure-", 9)) {
+    if (http && !k->http_only)
+        return 0;
+    if (host || http || k->partitioned || *k->same_site == 'N' ||
+        empm__text_begins(name, "__secure-")) {
         if (k->secure == 0)
             return 0;
         k->secure = 1;
@@ -21384,8 +21467,9 @@ static size_t empm__base64_encode_url(char *to, const void *data, size_t n)
     return k;
 }
 
-/* Reads a file of secrets whole, with a NUL behind it. NULL: it is said why, or
- * rep->result is EMPM_ENOMEM. */
+/* Reads a file of secrets whole, with a NUL behind it and none in it: what
+ * comes behind one, half a secret or the rest of the users, would be lost
+ * without a word. NULL: it is said why, or rep->result is EMPM_ENOMEM. */
 static char *empm__secret_file_read(const char *directive, const char *path,
                                     int code, empm__report *rep)
 {
@@ -21410,6 +21494,11 @@ static char *empm__secret_file_read(const char *directive, const char *path,
         if (r < 0)
             empm__report_say(rep, EMPM_LOG_ERROR, code, "%s %s: read: %s",
                              directive, path, strerror(errno));
+        else if (n > 0 && memchr(text, '\0', n) != NULL) {
+            empm__report_say(rep, EMPM_LOG_ERROR, code, "%s %s: has a NUL "
+                             "byte: it must be a text", directive, path);
+            r = -1;
+        }
     }
     if (fd >= 0)
         close(fd);
@@ -22232,6 +22321,11 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
                         empm__store_now_ms());
 }
 
+/* The owner of entries whose names clients choose: in a full shard a flood of
+ * tokens replaces itself before it has most of the shard, and not what the
+ * program keeps there, which is of owner 0. */
+#define EMPM__STORE_PROGRESS 1u
+
 /* Writes the key of an upload's progress, apart from all keys of the program,
  * since clients choose tokens. Returns its bytes; 0: it is no token. */
 static size_t empm__store_progress_key(char key[80], const char *token)
@@ -22251,7 +22345,9 @@ EMPM_API int empm_progress(empm_request *req, const char *token)
     int64_t seen[2];
     seen[0] = empm_body_received(req, &seen[1]);
     return n == 0 ? EMPM_EINVAL
-                  : empm_store_put(req->w->s, key, n, seen, sizeof seen, 60000);
+                  : empm__kv_put_of(EMPM__STORE_PROGRESS, req->w->s->store, key,
+                                    n, NULL, seen, sizeof seen, 60000,
+                                    empm__store_now_ms());
 }
 
 EMPM_API int empm_progress_part(empm_request *req, enum empm_part_event event,
@@ -23542,6 +23638,7 @@ static const empm__wing empm__auth_wing = EMPM__WING_OFF(NULL);
 #define EMPM__SESSION_VALUE  512u      /* at most */
 #define EMPM__SESSION_MOST   (EMPM__SESSION_HEAD + EMPM__SESSION_VALUE + 32u)
 #define EMPM__SESSION_SECRETS 4u
+#define EMPM__SESSION_COOKIES 8        /* of its name, that are looked at */
 
 struct empm__secrets {                 /* fixed; the first one signs */
     unsigned n;                        /* 0: there is no chance to be had */
@@ -23680,21 +23777,26 @@ static int empm__session_is_out(const empm_server *s, const empm__login *l)
 }
 
 /* Remembers in the store that the session is over, for as long as its cookie
- * would be good. */
+ * would be good. Its owner there is made of its text: who logs in and out
+ * without end drives out his own, but neither what the program keeps (owner 0)
+ * nor the logouts of others, which would bring their sessions back. */
 static void empm__session_log_out(empm_request *req, const empm__login *l)
 {
+    empm__kv *kv = req->w->s->store;
     const empm_config *cfg = req->w->cfg;
     const int64_t left_s = l->started_s + cfg->session_max_age_ms / 1000 -
                            (int64_t)time(NULL);
     unsigned char key[32];
     int r;
     empm__session_key(l, key);
-    if (req->w->s->store == NULL || left_s <= 0)
+    if (kv == NULL || left_s <= 0)
         return;
     /* a minute more, by which the clocks of machines may differ, and a second
      * for what is lost of fractions */
-    r = empm__kv_put(req->w->s->store, key, sizeof key, NULL, NULL, 0,
-                     left_s * 1000 + 61000, empm__store_now_ms());
+    r = empm__kv_put_of((uint8_t)(2u + empm__sip_hash(kv->seed, l->value,
+                                                      strlen(l->value)) % 254u),
+                        kv, key, sizeof key, NULL, NULL, 0,
+                        left_s * 1000 + 61000, empm__store_now_ms());
     if (r < 0)
         empm__request_log(req, EMPM_LOG_WARN, 5832, "the shared store does not "
                           "take that a session is logged out: its cookie works "
@@ -23719,14 +23821,17 @@ static void empm__session_log_out(empm_request *req, const empm__login *l)
 #endif
 
 /* Sets the cookie to a text that is good for so many seconds; 0: deletes it.
- * A cookie whose name promises it is Secure is that also behind a proxy. */
+ * A cookie whose name promises it is Secure is that also behind a proxy. No
+ * cache may keep that answer, unless the handler then says otherwise: this
+ * comes first, since a cookie that has been set stays. */
 static int empm__session_cookie_set(empm_request *req, const char *text,
                                     int64_t max_age_s)
 {
     const char *name = req->w->cfg->session_cookie_name;
     const int secure = strcmp(empm_scheme(req), "https") == 0 ||
-                       strncmp(name, "__Host-", 7) == 0 ||
-                       strncmp(name, "__Secure-", 9) == 0;
+                       empm__text_begins(name, "__Host-") ||
+                       empm__text_begins(name, "__Http-") ||
+                       empm__text_begins(name, "__Secure-");
     const size_t n = strlen(name);
     char field[EMPM__SESSION_MOST * 2 + 200];
     char *at, *next;
@@ -23734,7 +23839,8 @@ static int empm__session_cookie_set(empm_request *req, const char *text,
     snprintf(field, sizeof field, "%.64s=%s; Path=/; Max-Age=%lld; HttpOnly; "
              "SameSite=Lax%s", name, text, (long long)max_age_s,
              secure ? "; Secure" : "");
-    if ((r = empm_add_header(req, "Set-Cookie", field)) < 0)
+    if ((r = empm_set_header(req, "Cache-Control", "no-store")) < 0 ||
+        (r = empm_add_header(req, "Set-Cookie", field)) < 0)
         return r;
     /* one that was set before for this answer goes, now that there is another;
      * those of the program's own stay */
@@ -23750,29 +23856,29 @@ static int empm__session_cookie_set(empm_request *req, const char *text,
     return r;
 }
 
-/* Makes the cookie of a session and sends it. No cache may keep that answer,
- * unless the handler then says otherwise. */
+/* Makes the cookie of a session and sends it. */
 static int empm__session_send(empm_request *req, const empm__login *l)
 {
     char text[EMPM__SESSION_MOST * 4 / 3 + 4];
-    int r;
     empm__session_write(req->w->s->secrets, req->w->cfg->session_cookie_name, l,
                         text);
-    r = empm__session_cookie_set(req, text,
-                                 empm__session_left(req->w->cfg, l,
-                                                    (int64_t)time(NULL)));
-    return r < 0 ? r : empm_set_header(req, "Cache-Control", "no-store");
+    return empm__session_cookie_set(req, text,
+                                    empm__session_left(req->w->cfg, l,
+                                                       (int64_t)time(NULL)));
 }
 
-/* The session of the request, which is read once; NULL: no memory. One that is
- * in use is sent anew now and then, so that it does not idle out; not with each
- * answer, as no cache could keep any of them. */
+/* The session of the request, which is read once; NULL: no memory. It is that
+ * of the first cookie that holds one: a program on another port, or a neighbour
+ * in the domain, can set a cookie of that name for a longer path, and browsers
+ * send that first. A session in use is sent anew now and then, so that it does
+ * not idle out; not with each answer, as no cache could keep any of them. */
 static empm__login *empm__session_of(empm_request *req)
 {
     const empm_config *cfg = req->w->cfg;
     const int64_t now_s = (int64_t)time(NULL);
     const char *text;
     empm__login *l = req->login;
+    int i;
     if (l != NULL)
         return l;
     l = (empm__login *)empm_alloc(req, sizeof *l);
@@ -23780,11 +23886,14 @@ static empm__login *empm__session_of(empm_request *req)
         return NULL;
     req->login = l;
     l->valid = 0;
-    text = empm_cookie(req, cfg->session_cookie_name);
-    if (text != NULL)
+    for (i = 0; i < EMPM__SESSION_COOKIES && !l->valid; i++) {
+        text = empm__request_cookie(req, cfg->session_cookie_name, i);
+        if (text == NULL)
+            break;
         empm__session_read(req->w->s->secrets, cfg, text, now_s, l);
-    if (l->valid && empm__session_is_out(req->w->s, l))
-        l->valid = 0;
+        if (l->valid && empm__session_is_out(req->w->s, l))
+            l->valid = 0;
+    }
     if (l->valid && cfg->session_idle_timeout_ms > 0 &&
         now_s - l->seen_s > cfg->session_idle_timeout_ms / 8000 &&
         empm__request_head_is_open(req)) {
@@ -23820,7 +23929,7 @@ EMPM_API int empm_session_start(empm_request *req, const char *value)
         return EMPM_ESYS;
     }
     l->started_s = l->seen_s = (int64_t)time(NULL);
-    memcpy(l->value, value, strlen(value) + 1);
+    memmove(l->value, value, strlen(value) + 1);   /* a part of it, perhaps */
     l->valid = 1;
     if ((r = empm__session_send(req, l)) < 0)
         *l = before;                   /* no cookie, no session */
@@ -24546,12 +24655,15 @@ static int empm__forms_piece(empm__forms *f, const char *data, size_t n)
 static int empm__forms_part_end(empm__forms *f)
 {
     empm__form_part *p = f->parts[f->n - 1];
+    int status;
     if (p->ours && lseek(p->pub.fd, 0, SEEK_SET) < 0)
         return empm__body_spool_failed(f->req, "lseek");
     if (p->pub.keep == EMPM_PART_IN_MEMORY &&
         (!f->whole || p->pub.filename == NULL || p->pub.data == NULL)) {
         const char *from = f->whole ? p->pub.data : f->text;
         const size_t n = f->whole ? (size_t)p->pub.size : f->text_len;
+        if (f->whole && (status = empm__forms_reserve(f, n)) != 0)
+            return status;
         p->pub.data = empm__request_strndup(f->req, n > 0 ? from : "", n);
         if (p->pub.data == NULL)
             return 503;
@@ -24708,6 +24820,21 @@ static const char *empm__forms_copy(const empm_part *part, int fd)
     return fsync(fd) < 0 ? "fsync" : NULL;
 }
 
+/* How much of a path begins the name of the file beside it, to which 14 bytes
+ * are added: a folder takes 255, and a client's name may have all of them. A
+ * character is not cut in two, as some file systems refuse what is no UTF-8. */
+static int empm__forms_beside(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    const size_t from = slash != NULL ? (size_t)(slash + 1 - path) : 0;
+    size_t n = strlen(path);
+    if (n - from > 200)
+        for (n = from + 200; ((unsigned char)path[n] & 0xc0) == 0x80 &&
+                             n > from; n--)
+            ;
+    return (int)n;
+}
+
 EMPM_API int empm_part_save(empm_request *req, empm_part *part,
                             const char *path)
 {
@@ -24723,7 +24850,7 @@ EMPM_API int empm_part_save(empm_request *req, empm_part *part,
     if ((beside = (char *)empm_alloc(req, n)) == NULL)
         return EMPM_ENOMEM;
     for (i = 0; fd < 0 && i < 100; i++) {
-        snprintf(beside, n, "%s.%08lx.part", path,
+        snprintf(beside, n, "%.*s.%08lx.part", empm__forms_beside(path), path,
                  ((unsigned long)getpid() << 16 ^
                   (unsigned long)empm__now_us()) & 0xffffffffUL);
         fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -28050,7 +28177,6 @@ static int empm__ws_key_is_good(const char *key)
 static int empm__ws_origin_is_good(empm_request *req, const char *list,
                                    const char *origin)
 {
-    const char *host = empm_host(req), *at = strstr(origin, "://");
     empm__list l;
     if (list != NULL) {
         empm__list_of_value(&l, list);
@@ -28060,8 +28186,7 @@ static int empm__ws_origin_is_good(empm_request *req, const char *list,
                 return 1;
         return 0;
     }
-    return at != NULL && at > origin && *host != '\0' &&
-           empm__text_same(at + 3, strlen(at + 3), host, strlen(host));
+    return empm__request_is_of_host(req, origin);
 }
 
 /* Returns the first of our subprotocols that the client has offered, n bytes;
@@ -28365,6 +28490,22 @@ EMPM_API int64_t empm_ws_queued(empm_server *s, empm_ticket ticket)
 
 /* --- the wing ------------------------------------------------------------- */
 
+/* A handshake is a GET (RFC 6455 4.1), and so is what stands for one in HTTP/2:
+ * a route of another method would refuse every client with 405. */
+static void empm__ws_check(const empm_config *cfg, const empm__chars *chars,
+                           empm__report *rep)
+{
+    const empm_route *r = cfg->routes;
+    (void)chars;
+    for (; r != NULL && r->kind != EMPM__ROUTE_END; r++) {
+        const char *p = empm__route_text(r);
+        if (r->handler == empm_websocket_open && *p != '/' && *p != '\0' &&
+            strncmp(p, "GET ", 4) != 0)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": a "
+                             "WebSocket begins with GET", p);
+    }
+}
+
 /* A reload goes on with the bus of the server before it: generations hear each
  * other. Returns EMPM_OK or EMPM_ENOMEM. */
 static int empm__ws_server_new(empm_server *s, const empm_server *old,
@@ -28462,8 +28603,9 @@ static void empm__ws_expire(empm__engine *e, uint32_t now_ms)
 }
 
 static const empm__wing empm__ws_wing = {
-    NULL, empm__ws_server_new, empm__ws_server_free, empm__ws_engine_new,
-    empm__ws_engine_free, empm__bus_expire_at, empm__ws_expire,
+    empm__ws_check, empm__ws_server_new, empm__ws_server_free,
+    empm__ws_engine_new, empm__ws_engine_free, empm__bus_expire_at,
+    empm__ws_expire,
     empm__bus_chore_at, empm__bus_chore, NULL, NULL, NULL, NULL, NULL, NULL,
     NULL
 };

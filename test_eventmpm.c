@@ -5954,6 +5954,7 @@ TEST(config, locations)
         { "/a/", 5123, "wants a path, a directive" },
         { "a Require local", 5105, "must begin with '/'" },
         { "/{x Require local", 5105, "location \"/{x\" in row 2" },
+        { "post /a Require local", 5105, "the method wants capital letters" },
         { "/a/ Timeout 5", 5125, "Timeout cannot be set for a location" },
         { "/a/ Require wisdom", 5123, "Require wisdom: must be all granted" },
         { "PUT /a/", 5123, "wants a path, a directive" },
@@ -10107,12 +10108,15 @@ TEST(route, conflicts_and_nonsense_are_refused_at_start)
         { "/{x...}/b", NULL, NULL }, { "/{$}/b", NULL, NULL },
         { "/{x}/{x}", NULL, NULL }, { "/a//b", NULL, NULL },
         { "G@T /", NULL, NULL }, { " /", NULL, NULL }, { "", NULL, NULL },
-        { "/a/{x}", "GET /a/b", "/a/b" }
+        { "/a/{x}", "GET /a/b", "/a/b" }, { "get /x", NULL, NULL },
+        { "Post /x", NULL, NULL }, { "deletE /x", NULL, NULL },
+        { "connect /x", NULL, NULL }
     };
     static const char *const good[][3] = {
         { "/a/{x}", "/a/b", NULL }, { "GET /a/{x}", "POST /{y}/b", NULL },
         { "/", "/{$}", NULL }, { "/a/", "/a/{x}", NULL },
-        { "/a/{x}", "/a/{x}/", NULL }, { "GET /x", "/x", "HEAD /x" }
+        { "/a/{x}", "/a/{x}/", NULL }, { "GET /x", "/x", "HEAD /x" },
+        { "brew /x", "M-SEARCH /x", "gets /x" }   /* of the program's own */
     };
     EACH(bad, i) {
         const char *p[4];
@@ -10694,6 +10698,10 @@ SERVED_ANSWERS(cookies_are_closed)
           "SameSite=Lax" },
         { "name=__secure-a&value=b&with=Path=/x", "__secure-a=b; Path=/x; "
           "Secure; HttpOnly; SameSite=Lax" },
+        { "name=__Http-a&value=b&with=Path=/x", "__Http-a=b; Path=/x; Secure; "
+          "HttpOnly; SameSite=Lax" },
+        { "name=__host-http-a&value=b", "__host-http-a=b; Path=/; Secure; "
+          "HttpOnly; SameSite=Lax" },
         { "name=a&with=Path=/x", "a=; Max-Age=0; Expires=Thu, 01 Jan 1970 "
           "00:00:00 GMT; Path=/x; HttpOnly; SameSite=Lax" },
         { "name=a&value=b&with=Max-Age=0", "a=b; Max-Age=0; Expires=Thu, 01 "
@@ -10721,7 +10729,11 @@ SERVED_ANSWERS(cookies_are_closed)
         { "name=__Host-a&value=b&with=Path=/x", NULL },
         { "name=__HOST-a&value=b&with=Domain=h", NULL },
         { "name=__Host-a&value=b&with=-Secure", NULL },
-        { "name=__Secure-a&value=b&with=-Secure", NULL }
+        { "name=__Secure-a&value=b&with=-Secure", NULL },
+        { "name=__Http-a&value=b&with=-Secure", NULL },
+        { "name=__HTTP-a&value=b&with=-HttpOnly", NULL },
+        { "name=__Host-Http-a&value=b&with=-HttpOnly", NULL },
+        { "name=__Host-Http-a&value=b&with=Path=/x", NULL }
     };
     char target[256], date[64];
     int i;
@@ -12001,6 +12013,44 @@ static void tls_ask(fixture *f, const char *how);
 
 #define SERVED_TLS(section, name, settings) \
     SERVED_WITH(section, name, T_LIVE, tls_prepare(f), settings)
+
+static int h_tls_same_origin(empm_request *req, void *user)
+{
+    (void)user;
+    return empm_printf(req, "same %d\n", empm_same_origin(req));
+}
+
+static const empm_route tls_origin_routes[] = {
+    EMPM_ROUTE("POST /", h_tls_same_origin, NULL),
+    EMPM_ROUTES_END
+};
+
+/* Whoever is on the way can make a page of plain HTTP: it is another origin to
+ * what comes by TLS. */
+SERVED_WITH(tls, a_page_of_http_is_another_origin, T_LIVE,
+            (tls_prepare(f), f->cfg.routes = tls_origin_routes), NULL)
+{
+    static const struct { const char *origin, *end; } rows[] = {
+        { "https://a", "same 1\n" }, { "https://a:443", "same 1\n" },
+        { "http://a", "same 0\n" }, { "http://a:443", "same 0\n" }
+    };
+    char text[200];
+    tls_client t;
+
+    tl_init(&t, f);
+    CHECK(tl_open(&t, "localhost", 0));
+    EACH(rows, i) {
+        const int n = snprintf(text, sizeof text, "POST / HTTP/1.1\r\n"
+                               "Host: a\r\nOrigin: %s\r\n"
+                               "Content-Length: 0\r\n\r\n", rows[i].origin);
+        context("%s", rows[i].origin);
+        t.plain.n = 0;
+        tl_send(&t, text, (size_t)n);
+        CHECK(tl_run(&t, 0, rows[i].end));
+    }
+    no_context();
+    tl_close(&t);
+}
 
 /* A client whose protocols do not have ours is refused with alert 120, in a
  * full handshake and when it resumes a session. BearSSL alone would write
@@ -15759,6 +15809,55 @@ SERVED(store, without_a_size_is_misuse, NULL)
     CHECK_STR(c->body.p, "-6 -6 -6 -6 -6\n");
 }
 
+enum { MINE = 20 };
+
+/* Keeps MINE entries, notes the progress of so many uploads, and answers how
+ * many of its own are left. */
+static int h_many_tokens(empm_request *req, void *user)
+{
+    empm_server *s = empm_server_of(req);
+    char name[40];
+    int i, left = 0;
+
+    (void)user;
+    for (i = 0; i < MINE; i++) {
+        snprintf(name, sizeof name, "mine %d", i);
+        CHECK_INT(empm_store_put(s, name, strlen(name), "x", 1, 30000),
+                  EMPM_OK);
+    }
+    for (i = 0; i < 2000; i++) {
+        snprintf(name, sizeof name, "token %d", i);
+        CHECK_INT(empm_progress(req, name), EMPM_OK);
+    }
+    for (i = 0; i < MINE; i++) {
+        char x;
+        snprintf(name, sizeof name, "mine %d", i);
+        left += empm_store_get(s, name, strlen(name), &x, 1, NULL, NULL) ==
+                EMPM_OK;
+    }
+    return empm_printf(req, "%d", left);
+}
+
+static const empm_route many_tokens_routes[] = {
+    EMPM_ROUTE("POST /", h_many_tokens, NULL), EMPM_ROUTES_END
+};
+
+/* Clients choose tokens: a flood of them replaces itself, and not what the
+ * program keeps, although that ends earlier. */
+TEST(store, a_flood_of_tokens_forgets_nothing_else)
+{
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+
+    cfg.routes = many_tokens_routes;
+    cfg.shared_store_size = 65536;     /* one shard of some 100 entries */
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    CHECK_INT(empm_test_send(t, "POST", "/", "", "", 0), 200);
+    CHECK_INT(atoi(empm_test_body(t, NULL)), MINE);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
 /* A page of progress that can never know of any is told at the start. */
 TEST(store, a_page_of_progress_needs_it)
 {
@@ -16410,7 +16509,7 @@ static const empm_route ws_routes[] = {
     EMPM_WEBSOCKET("GET /any",     &ws_any,     NULL),
     EMPM_WEBSOCKET("GET /same",    &ws_same,    NULL),
     EMPM_WEBSOCKET("GET /list",    &ws_list,    NULL),
-    EMPM_WEBSOCKET("POST /post",   &ws_same,    NULL),
+    EMPM_WEBSOCKET("/post",        &ws_same,    NULL),
     EMPM_ROUTE("GET /line",        line_open,   NULL),
     EMPM_ROUTE("GET /hello/{name}", h_hello,    NULL),
     EMPM_ROUTES_END
@@ -16596,6 +16695,33 @@ TEST(websocket, unmask)
     }
 }
 
+/* A route of another method than GET would refuse every handshake: it is
+ * refused itself, at the start. */
+TEST(websocket, its_route_is_of_get_or_of_any_method)
+{
+    static const struct { const char *pattern; int errors; } rows[] = {
+        { "GET /c", 0 }, { "/c", 0 }, { "POST /c", 1 }, { "HEAD /c", 1 },
+        { "GETS /c", 1 }
+    };
+    empm_config cfg = empm_defaults();
+    empm_route table[] = {
+        EMPM_WEBSOCKET("", &ws_same, NULL), EMPM_ROUTES_END
+    };
+    empm__report rep;
+
+    cfg.routes = table;
+    EACH(rows, i) {
+        context("%s", rows[i].pattern);
+        table[0].pattern = rows[i].pattern;
+        rep = hearing();
+        empm__check_all(&cfg, NULL, &rep);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5105), rows[i].errors);
+        CHECK_INT(rep.errors, rows[i].errors);
+    }
+    no_context();
+    str_free(&g_heard);
+}
+
 /* RFC 6455 4.2: what is asked for wrongly is an HTTP answer. */
 SERVED_WS(handshake, 0, "")
 {
@@ -16639,6 +16765,9 @@ SERVED_WS(handshake, 0, "")
         { "GET /same HTTP/1.1", WS_HEAD "Origin: http://b.a\r\n", 403 },
         { "GET /same HTTP/1.1", WS_HEAD "Origin: http://a.b\r\n", 403 },
         { "GET /same HTTP/1.1", WS_HEAD "Origin: http://x@a\r\n", 403 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: http://a:80\r\n", 101 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: http://a:443\r\n", 403 },
+        { "GET /same HTTP/1.1", WS_HEAD "Origin: app://a\r\n", 403 },
         { "GET /same HTTP/1.1", WS_HEAD "Origin: null\r\n", 403 },
         { "GET /same HTTP/1.1", WS_HEAD "Origin: ://a\r\n", 403 },
         { "GET /same HTTP/1.1", WS_HEAD "Origin: a\r\n", 403 },
@@ -18612,6 +18741,102 @@ TEST(sessions, a_login_that_fails_changes_nothing)
     CHECK_INT(empm_test_close(t), EMPM_OK);
 }
 
+/* A login for whose cookie there is room, and for nothing else. */
+static int h_session_tight(empm_request *req, void *user)
+{
+    char room[171], field[400];
+    size_t n = sizeof field - 1;
+
+    (void)user;
+    memset(room, 'x', sizeof room - 1);
+    room[sizeof room - 1] = '\0';
+    memset(field, 'x', n);
+    CHECK_INT(empm_set_header(req, "X-R", room), EMPM_OK);
+    while (n > 0) {
+        field[n] = '\0';
+        if (empm_add_header(req, "X", field) != EMPM_OK)
+            n--;
+    }
+    CHECK_INT(empm_set_header(req, "X-R", ""), EMPM_OK);
+    CHECK_INT(empm_session_start(req, "anna"), EMPM_EFULL);
+    CHECK(empm_session(req) == NULL);
+    return empm_write(req, "x", 1);
+}
+
+/* A part of its own text begins the next session. */
+static int h_session_part(empm_request *req, void *user)
+{
+    (void)user;
+    CHECK_INT(empm_session_start(req, "anna:12345678901234567890"), EMPM_OK);
+    CHECK_INT(empm_session_start(req, empm_session(req) + 1), EMPM_OK);
+    CHECK_STR(empm_session(req), "nna:12345678901234567890");
+    return empm_write(req, "x", 1);
+}
+
+static const empm_route session_tight_routes[] = {
+    EMPM_ROUTE("GET /", h_session_tight, NULL),
+    EMPM_ROUTE("GET /part", h_session_part, NULL),
+    EMPM_ROUTES_END
+};
+
+/* A login that fails has sent no cookie: a program that says so to its user
+ * must not have let in whoever it was. */
+TEST(sessions, a_login_that_fails_sends_no_cookie)
+{
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+
+    cfg.routes = session_tight_routes;
+    cfg.log = testing_log;
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    CHECK_INT(empm_test_get(t, "/"), 200);
+    CHECK(empm_test_header(t, "X") != NULL);
+    CHECK(empm_test_header(t, "Set-Cookie") == NULL);
+    CHECK_INT(empm_test_get(t, "/part"), 200);
+    CHECK(empm_test_header(t, "Set-Cookie") != NULL);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
+/* Anna logs out, and then bob again and again, who fills the store. */
+static int h_session_flood(empm_request *req, void *user)
+{
+    empm_server *s = empm_server_of(req);
+    empm__login anna;
+    char x;
+    int i;
+
+    (void)user;
+    CHECK_INT(empm_store_put(s, "mine", 4, "x", 1, 30000), EMPM_OK);
+    CHECK_INT(empm_session_start(req, "anna"), EMPM_OK);
+    anna = *req->login;
+    CHECK_INT(empm__session_is_out(s, &anna), 0);
+    for (i = 0; i < 1000; i++)
+        CHECK_INT(empm_session_start(req, "bob"), EMPM_OK);
+    CHECK_INT(empm__session_is_out(s, &anna), 1);
+    CHECK_INT(empm_store_get(s, "mine", 4, &x, 1, NULL, NULL), EMPM_OK);
+    return empm_write(req, "x", 1);
+}
+
+static const empm_route session_flood_routes[] = {
+    EMPM_ROUTE("GET /", h_session_flood, NULL), EMPM_ROUTES_END
+};
+
+/* Who logs in and out without end brings back no session of somebody else's,
+ * and takes nothing of the program's out of the store. */
+TEST(sessions, a_flood_of_logouts_forgets_nobody_else)
+{
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+
+    cfg.routes = session_flood_routes;
+    cfg.shared_store_size = 65536;
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    CHECK_INT(empm_test_get(t, "/"), 200);
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
 static int h_session(empm_request *req, void *user)
 {
     const char *who = empm_query(req, "u"), *now;
@@ -18678,6 +18903,7 @@ SERVED_WITH(sessions, logins_and_logouts, T_LIVE, session_init(f),
     CHECK_STR(session_ask(c, "/out", cookie), "nobody");
     CHECK_STR(cookie, "session=");
     CHECK(strstr(cl_header(c, "Set-Cookie"), "Max-Age=0;") != NULL);
+    CHECK_STR(cl_header(c, "Cache-Control"), "no-store");
     CHECK_STR(session_ask(c, "/me", second), "nobody");
     /* in one answer: the last word counts, and there is one cookie */
     snprintf(later, sizeof later, "%s", "");
@@ -18708,6 +18934,60 @@ SERVED_WITH(sessions, slide, T_PLAIN, session_init(f), "SessionIdleTimeout 80")
     }
 }
 
+/* A cookie of the same name that is no session hides none: a program on another
+ * port, or of another host of the domain, can set it for a longer path. */
+SERVED_WITH(sessions, behind_cookies_of_its_name, T_LIVE, session_init(f), NULL)
+{
+    static const struct { int before; const char *is; } rows[] = {
+        { 0, "anna" }, { 1, "anna" }, { EMPM__SESSION_COOKIES - 1, "anna" },
+        { EMPM__SESSION_COOKIES, "nobody" }
+    };
+    char cookie[300] = "", many[900];
+
+    CHECK_STR(session_ask(c, "/me?u=anna", cookie), "anna");
+    EACH(rows, i) {
+        size_t n = 0;
+        int k;
+        for (k = 0; k < rows[i].before; k++)
+            n += (size_t)snprintf(many + n, sizeof many - n, "session=%s%d; ",
+                                  k % 2 ? "" : "junk", k);
+        snprintf(many + n, sizeof many - n, "%s; session=x", cookie);
+        context("%d", rows[i].before);
+        cl_printf(c, "GET /me HTTP/1.1\r\nHost: a\r\nCookie: %s\r\n\r\n",
+                  many);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(c->body.p, rows[i].is);
+    }
+    no_context();
+}
+
+/* Browsers read the prefixes of names without case, and drop a cookie that is
+ * not Secure in spite of its own: here TLS ends in a proxy. */
+TEST(sessions, prefixes_bring_secure)
+{
+    static const struct { const char *name; int secure; } rows[] = {
+        { "__Host-s", 1 }, { "__host-s", 1 }, { "__SECURE-s", 1 },
+        { "__Http-s", 1 }, { "__Host-Http-s", 1 }, { "_Host-s", 0 },
+        { "session", 0 }
+    };
+
+    EACH(rows, i) {
+        empm_config cfg = empm_defaults();
+        empm_test *t;
+        cfg.routes = session_routes;
+        cfg.session_cookie_name = rows[i].name;
+        context("%s", rows[i].name);
+        if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+            continue;
+        CHECK_INT(empm_test_get(t, "/me?u=anna"), 200);
+        if (CHECK(empm_test_header(t, "Set-Cookie") != NULL))
+            CHECK_INT(strstr(empm_test_header(t, "Set-Cookie"), "; Secure") !=
+                      NULL, rows[i].secure);
+        CHECK_INT(empm_test_close(t), EMPM_OK);
+    }
+    no_context();
+}
+
 /* Children share the secret, and a reload keeps it. */
 SERVED_WITH(sessions, outlive_a_reload, T_PLAIN,
             fx_init_forked(f, 2); f->cfg.routes = session_routes, NULL)
@@ -18720,6 +19000,37 @@ SERVED_WITH(sessions, outlive_a_reload, T_PLAIN,
     cl_close(c);                       /* or its child would stay */
     CHECK_SOON(fx_log_has(f, "EMPM5034"), 3000);
     CHECK_STR(session_ask(c, "/me", cookie), "anna");
+}
+
+/* A NUL byte would end a secret, and hide the lines and users behind it. */
+TEST(sessions, files_with_a_nul)
+{
+    static const char secret[] = "0123456789abcdef0123456789abcdef\0more\n"
+                                 "0123456789abcdef0123456789abcdef\n";
+    static const char users[] = "anna:{PLAIN}a\n\0\nbob:{PLAIN}b\n";
+    empm_config cfg = empm_defaults();
+    struct empm__secrets secrets;
+    char path[300], line[400];
+    empm__report rep;
+
+    cfg.routes = routes;
+    cfg.session_secret_file = tmp_path(path, sizeof path, "secrets");
+    unlink(path);
+    write_file(path, secret, sizeof secret - 1);
+    chmod(path, 0600);
+    rep = hearing();
+    CHECK_INT(empm__secrets_load(&secrets, &cfg, &rep), EMPM_EINVAL);
+    CHECK_INT(heard(EMPM_LOG_ERROR, 5830), 1);
+    CHECK(strstr(g_heard.p, "has a NUL byte") != NULL);
+    cfg.session_secret_file = NULL;
+    write_file(path, users, sizeof users - 1);
+    snprintf(line, sizeof line, "/a/ AuthUserFile %s", path);
+    cfg.location[0] = line;
+    rep = hearing();
+    empm__check_all(&cfg, NULL, &rep);
+    CHECK_INT(heard(EMPM_LOG_ERROR, 5803), 1);
+    unlink(path);
+    str_free(&g_heard);
 }
 
 /* A file of secrets has one to four lines, each long enough to be one. */
@@ -19505,6 +19816,39 @@ static const empm_route save_routes[] = {
     EMPM_ROUTES_END
 };
 
+static int form_copies(empm_request *req, void *user)
+{
+    const int64_t before = empm__load(&req->w->engine->pool.body_memory);
+
+    (void)user;
+    if (empm_form(req, "t") == NULL || strlen(empm_form(req, "t")) != 5000)
+        return 500;
+    return empm_printf(req, "%ld", (long)(empm__load(
+                           &req->w->engine->pool.body_memory) - before));
+}
+
+static const empm_route copies_routes[] = {
+    EMPM_ROUTE("POST /", form_copies, NULL), EMPM_ROUTES_END
+};
+
+/* The text of a form whose body is here is a copy, which counts for
+ * MaxBodyMemory until the request ends. */
+SERVED_WITH(forms, copies_of_texts_count, T_PLAIN,
+            (fx_init(f), f->cfg.routes = copies_routes), NULL)
+{
+    char text[5001];
+    str s = STR_EMPTY;
+
+    memset(text, 'x', sizeof text - 1);
+    str_addf(&s, "--B\r\n" CD "t\r\n\r\n");
+    str_add(&s, text, sizeof text - 1);
+    str_addf(&s, "\r\n--B--\r\n");
+    CHECK_INT(post_form(c, "/", s.p, s.n), 200);
+    CHECK_IN(atoi(c->body.p), 5000, 6000);
+    CHECK_SOON(POOL_OF(f, body_memory) == 0, 2000);
+    str_free(&s);
+}
+
 /* What a part holds, wherever it is, becomes a file with a name as a whole or
  * not at all: whoever reads the old one goes on with it, and a call that fails
  * leaves nothing. */
@@ -19518,7 +19862,7 @@ SERVED_WITH(forms, part_save, T_PLAIN,
         { "/save/", EMPM_ESYS }, { "/save/none/b", EMPM_ESYS },
         { "/whole/a/b", EMPM_ESYS }, { "/save/b?early=1&keep=0", 0 }
     };
-    char *text, path[500], out[100];
+    char *text, path[700], out[100], name[300];
     str s = STR_EMPTY;
     size_t len;
     int old, i;
@@ -19553,6 +19897,18 @@ SERVED_WITH(forms, part_save, T_PLAIN,
     CHECK_INT(unlink(path), 0);
     snprintf(path, sizeof path, "%s/b", g_save_dir);
     CHECK_INT(unlink(path), 0);
+    /* the longest name that a folder takes, with a character at the cut */
+    for (i = 0; i < 2; i++) {
+        snprintf(name, sizeof name, "/save/%0*d\xe2\x82\xac%0*d", 198 + i, 0,
+                 54 - i, 0);
+        context("%s", name);
+        CHECK_INT(post_form(c, name, s.p, s.n), 200);
+        CHECK_INT(atoi(c->body.p), 0);
+        snprintf(path, sizeof path, "%s%s", g_save_dir, name + 5);
+        CHECK_INT(strlen(strrchr(path, '/') + 1), 255);
+        CHECK_INT(unlink(path), 0);
+    }
+    no_context();
     CHECK_INT(rmdir(g_save_dir), 0);     /* nothing else is left there */
     str_free(&s);
 }
@@ -22032,7 +22388,12 @@ TEST(request, same_origin)
         { "Sec-Fetch-Site: same-site\r\n", 0 },
         { "Sec-Fetch-Site: cross-site\r\n", 0 },
         { "Origin: http://localhost\r\nSec-Fetch-Site: cross-site\r\n", 0 },
-        { "Sec-Fetch-Site: \r\n", 0 }
+        { "Sec-Fetch-Site: \r\n", 0 },
+        { "Origin: http://localhost:80\r\n", 1 },
+        { "Origin: https://localhost:443\r\n", 1 },
+        { "Origin: http://localhost:443\r\n", 0 },
+        { "Origin: app://localhost\r\n", 0 },
+        { "Origin: http://localhost\r\nOrigin: http://a\r\n", 0 }
     };
     empm_config cfg = empm_defaults();
     empm_test *t;
@@ -22047,6 +22408,87 @@ TEST(request, same_origin)
     }
     no_context();
     CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
+/* Host may have the port that the scheme stands for, as some proxies write it;
+ * a request without a host is of no page. */
+SERVED_WITH(request, same_origin_by_host, T_LIVE,
+            fx_init(f); f->cfg.routes = same_origin_routes, NULL)
+{
+    static const struct { const char *host, *origin; int same; } rows[] = {
+        { "a:80", "http://a", 1 }, { "a:80", "https://a", 0 },
+        { "a:443", "https://a", 1 }, { "a:443", "http://a", 0 },
+        { "a:8080", "http://a:8080", 1 }, { "a:8080", "http://a", 0 },
+        { "[::1]:80", "http://[::1]", 1 }, { "", "http://", 0 },
+        { "", "http://a", 0 }
+    };
+
+    EACH(rows, i) {
+        context("%s %s", rows[i].host, rows[i].origin);
+        cl_printf(c, "POST / HTTP/1.1\r\nHost: %s\r\nOrigin: %s\r\n"
+                  "Content-Length: 0\r\n\r\n", rows[i].host,
+                  rows[i].origin);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_INT(atoi(c->body.p), rows[i].same);
+    }
+    no_context();
+}
+
+/* What a form's values take of MaxBodyMemory. */
+static int h_form_copies(empm_request *req, void *user)
+{
+    const int64_t before = empm__load(&req->w->engine->pool.body_memory);
+    const char *a, *name = NULL, *value = NULL;
+    int r;
+
+    (void)user;
+    a = empm_form(req, "a");
+    if (a != NULL && (empm_form(req, "a") != a || strlen(a) < 5000))
+        return 500;
+    if (empm_query(req, "walk") == NULL)
+        r = a != NULL ? EMPM_OK : EMPM_ENOMEM;
+    else
+        r = empm_form_at(req, 0, &name, &value);
+    return empm_printf(req, "%d %ld", r, (long)(empm__load(
+                           &req->w->engine->pool.body_memory) - before));
+}
+
+static const empm_route form_copies_routes[] = {
+    EMPM_ROUTE("POST /", h_form_copies, NULL), EMPM_ROUTES_END
+};
+
+/* A body may be in a file, and its values are copies in memory: these count for
+ * MaxBodyMemory, or one request could take as much as LimitRequestBody. */
+SERVED_WITH(request, copies_of_values_count, T_PLAIN,
+            fx_init(f); f->cfg.routes = form_copies_routes,
+            "LimitBodyInMemory 16384; MaxBodyMemory 65536")
+{
+    static const struct { const char *target; int bytes, result, takes; }
+    rows[] = {
+        { "/", 6000, EMPM_OK, 5998 }, { "/?walk", 6000, EMPM_OK, 11998 },
+        { "/", 40000, EMPM_OK, 39998 }, { "/", 300000, EMPM_ENOMEM, 0 },
+        { "/?walk", 300000, EMPM_ENOMEM, 0 }
+    };
+    char want[40];
+    int k;
+
+    EACH(rows, i) {
+        str s = STR_EMPTY;
+        context("%s %d", rows[i].target, rows[i].bytes);
+        str_addf(&s, "POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n"
+                 "Content-Type: application/x-www-form-urlencoded\r\n\r\na=",
+                 rows[i].target, rows[i].bytes);
+        for (k = 2; k < rows[i].bytes; k++)
+            str_add(&s, "x", 1);
+        cl_send(c, s.p, s.n);
+        CHECK_INT(cl_reply(c), 200);
+        snprintf(want, sizeof want, "%d %d", rows[i].result, rows[i].takes);
+        CHECK_STR(c->body.p, want);
+        CHECK_INT(fx_log_has(f, "EMPM5005"), rows[i].result != EMPM_OK);
+        str_free(&s);
+    }
+    no_context();
+    CHECK_SOON(empm__load(&f->s->engine.pool.body_memory) == 0, 2000);
 }
 
 /* A media type is compared without case and without its parameters. */
