@@ -22761,12 +22761,14 @@ static const char *empm__cors_allowed(const empm_request *req)
     const uint32_t at = empm__head_find(h, req->text, "origin", 6, 0);
     const char *origin;
     if (at >= h->nfields ||
+    /* the same for all, whatever else is listed: there is no Vary. So it is
+     * there for a request without an origin, too: a cache gives that answer to
+     * a page which has one (Fetch, "CORS protocol and HTTP caches") */
+    if (empm__cors_has(l->cors_origins, "*", 1))
+        return "*";
         empm__head_find(h, req->text, "origin", 6, at + 1) < h->nfields)
         return NULL;
     origin = req->text + h->fields[at].value;
-    /* the same for all, whatever else is listed: there is no Vary */
-    if (empm__cors_has(l->cors_origins, "*", 1))
-        return "*";
     return empm__cors_has(l->cors_origins, origin, strlen(origin)) ? origin
                                                                    : NULL;
 }

@@ -17941,6 +17941,9 @@ SERVED(cors, answers,
     EACH(rows, i) {
         const char *v;
         context("%s of %s", rows[i].ask, rows[i].origin ? rows[i].origin : "-");
+        { "GET /hello/x", NULL, 200, "*", "-", "-", "ETag, X-Y" },
+        { "GET /hello/x", "http://c\r\nOrigin: http://d", 200, "*", "-", "-",
+          "ETag, X-Y" },
         cl_printf(c, "%s HTTP/1.1\r\nHost: a\r\n%s%s%s%s\r\n", rows[i].ask,
                   rows[i].origin != NULL ? "Origin: " : "",
                   rows[i].origin != NULL ? rows[i].origin : "",
