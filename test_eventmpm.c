@@ -93,6 +93,12 @@ static void  test_free(void *p);
 /* Sanitizers make frames larger. */
 #define EMPM__STACK_LEAST 65536
 
+/* The clock of deadlines is so far ahead: a test sets it before its server
+ * starts. */
+static unsigned g_clock_offset_ms;
+#define EMPM__CLOCK_OFFSET_MS \
+    __atomic_load_n(&g_clock_offset_ms, __ATOMIC_RELAXED)
+
 /* Files are kept at once, and for half a second. A test says for how long one
  * is not looked at; the others change files and ask at once. */
 static int g_file_same_ms;
@@ -27591,6 +27597,49 @@ LIVE(files, siblings_come_and_go)
     unlink(gz);
     unlink(path);
     fx_down(&f);
+}
+
+/* What is new beside a file is seen a little later, whatever the clock of
+ * deadlines shows: for half of its 49 days, 0 is ahead of it. */
+LIVE(files, siblings_of_each_half_of_the_clock)
+{
+    static const uint32_t starts[] = { 0x40000000u, 0xc0000000u };
+    char path[512], gz[512];
+    fixture f;
+    client c;
+    int64_t t;
+
+    tmp_path(path, sizeof path, "www/s.txt");
+    tmp_path(gz, sizeof gz, "www/s.txt.gz");
+    EACH(starts, i) {
+        context("the clock begins at %08x", (unsigned)starts[i]);
+        g_clock_offset_ms = 0;
+        g_clock_offset_ms = starts[i] - empm__now_ms();
+        fx_init(&f);
+        f.cfg.routes = file_routes;
+        f.cfg.precompressed = "gzip";
+        if (fx_up(&f)) {
+            write_file(path, "plain", 5);
+            cl_open(&c, &f);
+            for (t = now_ms(); now_ms() - t < (uint64_t)PATIENCE; nap(20)) {
+                cl_puts(&c, "GET /s.txt HTTP/1.1\r\nHost: a\r\n"
+                        "Accept-Encoding: gzip\r\n\r\n");
+                if (!CHECK_INT(cl_reply(&c), 200) ||
+                    strcmp(c.body.p, "coded") == 0)
+                    break;
+                if (access(gz, F_OK) < 0)
+                    write_file(gz, "coded", 5);
+                if (c.closes)        /* MaxKeepAliveRequests */
+                    cl_close(&c);
+            }
+            CHECK_STR(c.body.p, "coded");
+            cl_close(&c);
+            unlink(gz);
+            unlink(path);
+            fx_down(&f);
+        }
+        g_clock_offset_ms = 0;
+    }
 }
 
 /* A setting that names no coding, or one twice, is refused at a start. */
