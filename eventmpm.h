@@ -35154,7 +35154,9 @@ static int empm__file_fields(empm_request *req, const empm__file *f,
 static int empm__file_inline(empm_request *req, const empm__file *f,
                              int64_t from, size_t n)
 {
-    empm__page *p = empm__response_body_room(req);
+    empm__page *p = n > 0 ? empm__response_body_room(req) : NULL;
+    if (n == 0)                      /* an asset of none has no `bytes` */
+        return EMPM_OK;
     if (p == NULL)
         return EMPM_ENOMEM;
     if (f->bytes != NULL)

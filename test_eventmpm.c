@@ -28023,6 +28023,7 @@ static const empm_asset some_assets[] = {    /* in no order */
     { "big.bin", g_asset_big, sizeof g_asset_big, NULL },
     { "sub/deep/a\"\\\303\244.txt", asset_digits, 10, "text/x-own" },
     { "empty.txt", asset_digits, 0, NULL },
+    { "nothing.txt", NULL, 0, NULL },
     { "index.html", asset_page, sizeof asset_page - 1, NULL },
     { "index.html-not", asset_digits, 9, NULL },
     { NULL, NULL, 0, NULL }
@@ -28064,6 +28065,8 @@ TEST(files, assets_are_files)
         { "GET", "/a/su", "", 404, NULL, NULL },
         { "GET", "/a/../a/./sub.css", "", 200, "0123456789", NULL },
         { "GET", "/a/empty.txt", "", 200, "", "text/plain; charset=utf-8" },
+        { "GET", "/a/nothing.txt", "", 200, "", "text/plain; charset=utf-8" },
+        { "HEAD", "/a/nothing.txt", "", 200, "", NULL },
         { "HEAD", "/a/sub.css", "", 200, "", NULL },
         { "GET", "/a/sub.css", "Range: bytes=2-4\r\n", 206, "234", NULL },
         { "GET", "/a/sub.css", "Range: bytes=99-\r\n", 416, NULL, NULL },
