@@ -212,7 +212,8 @@
  *   it as well, in the order in which they stand: later ones replace earlier
  *   ones. Header set, append, add, setifempty or unset NAME "VALUE" changes the
  *   fields of answers below 400, such as 200, 206 and 304; Header always those
- *   of all. With file=PATTERN behind it, of files whose names fit:
+ *   of all. With file=PATTERN behind it, of files whose names fit, be it the
+ *   index.html of a folder or the script that runs:
  *     Header set Cache-Control "max-age=31536000, immutable" file=*.????????.*
  *   Require all denied, local (a client on this host), all granted. Admin
  *   endpoints have no locations. A "%2f" is no slash here. For a program it
@@ -22760,12 +22761,12 @@ static const char *empm__cors_allowed(const empm_request *req)
     const empm__location *l = req->location;
     const uint32_t at = empm__head_find(h, req->text, "origin", 6, 0);
     const char *origin;
-    if (at >= h->nfields ||
     /* the same for all, whatever else is listed: there is no Vary. So it is
      * there for a request without an origin, too: a cache gives that answer to
      * a page which has one (Fetch, "CORS protocol and HTTP caches") */
     if (empm__cors_has(l->cors_origins, "*", 1))
         return "*";
+    if (at >= h->nfields ||
         empm__head_find(h, req->text, "origin", 6, at + 1) < h->nfields)
         return NULL;
     origin = req->text + h->fields[at].value;
@@ -32389,14 +32390,34 @@ static int empm__fields_matches(const char *pattern, const char *name)
     return pattern[strspn(pattern, "*")] == '\0';
 }
 
-/* Is the rule about a file of another name? It is the last segment of the
- * path, decoded. */
+/* Is the rule about a file of another name? The name is that of the file which
+ * answers: "/" has that of its index.html, and "/user.php/x.css" that of its
+ * script, lest a client choose what a cache is told of a page. Where no file
+ * does, it is the last segment of the path, decoded. */
 static int empm__fields_is_other(const empm_request *req,
                                  const empm__field_rule *r)
 {
     const empm__path *p = &req->path;
-    return r->file != NULL &&
-           !empm__fields_matches(r->file, p->n > 0 ? p->seg[p->n - 1] : "");
+    const char *name = req->file_name, *slash;
+    if (r->file == NULL)
+        return 0;
+    if (name == NULL)
+        name = p->n > 0 ? p->seg[p->n - 1] : "";
+    else if ((slash = strrchr(name, '/')) != NULL)
+        name = slash + 1;
+    return !empm__fields_matches(r->file, name);
+}
+
+/* Has a rule a say in this field of an answer that is no error? */
+EMPM__OPTIONAL
+static int empm__fields_touch(const empm_request *req, const char *field)
+{
+    const empm__field_rule *r = req->location != NULL ? req->location->fields
+                                                      : NULL;
+    while (r != NULL && (!empm__text_equal(r->name, field) ||
+                         empm__fields_is_other(req, r)))
+        r = r->next;
+    return r != NULL;
 }
 
 /* Applies the rules of the request's location. A line more is what append
@@ -32440,6 +32461,14 @@ static const empm__wing empm__fields_wing = {
 };
 
 #else
+
+EMPM__OPTIONAL
+static int empm__fields_touch(const empm_request *req, const char *field)
+{
+    (void)req;
+    (void)field;
+    return 0;
+}
 
 static const empm__wing empm__fields_wing = EMPM__WING_OFF(NULL);
 
@@ -35064,9 +35093,9 @@ static char *empm__parts_answer_field(const empm_request *req, const char *name,
 
 /* Makes the parts for n ranges. Returns them, which own the file from here on,
  * or NULL, and the caller keeps it: without memory; if the content is coded,
- * since ranges count coded bytes; if the type has no room; if the sum of
- * lengths would overflow. The whole file is then the answer, which RFC 9110
- * 14.2 allows. */
+ * since ranges count coded bytes; if the type has no room, or a rule of Header
+ * would take its boundary away; if the sum of lengths would overflow. The whole
+ * file is then the answer, which RFC 9110 14.2 allows. */
 static empm__parts *empm__parts_new(empm_request *req, empm__file *f,
                                     const empm__range *r, int n)
 {
@@ -35074,7 +35103,9 @@ static empm__parts *empm__parts_new(empm_request *req, empm__file *f,
     char *type = (char *)empm_alloc(req, EMPM__PART_TYPE + 1);
     if (p == NULL || type == NULL || f->coding > 0 ||
         empm__parts_answer_field(req, "Content-Encoding", type,
-                                 EMPM__PART_TYPE + 1))
+                                 EMPM__PART_TYPE + 1) ||
+        empm__fields_touch(req, "Content-Encoding") ||
+        empm__fields_touch(req, "Content-Type"))
         return NULL;
     memset(p, 0, sizeof *p);
     memcpy(p->of, r, (size_t)n * sizeof *r);
@@ -36079,6 +36110,7 @@ static int empm__files_index(empm_request *req, char *path, char *at)
     if ((status == 404 || status == EMPM__FILES_FOLDER) &&
         empm__folder_is_listed(req)) {
         *at = '\0';
+        req->file_name = NULL;       /* no file answers */
         return empm__folder_serve(req, path);
     }
     return status == EMPM__FILES_FOLDER ? 404 : status;
@@ -36174,7 +36206,10 @@ static int empm__files_serve(empm_request *req, void *user)
 static int empm__files_serve_else(empm_request *req, void *user)
 {
     const int status = empm__files_serve(req, user);
-    return status == 404 ? req->route->user->handler(req, user) : status;
+    if (status != 404)
+        return status;
+    req->file_name = NULL;           /* no file answers */
+    return req->route->user->handler(req, user);
 }
 
 /* ---------------------------------------------------------------------------

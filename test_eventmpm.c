@@ -17941,15 +17941,15 @@ SERVED(cors, answers,
         { "GET /hello", "", 200, "-", "-", "Origin", "-" },
         { "GET /hello/x", "http://c", 200, "*", "-", "-", "ETag, X-Y" },
         { "GET /hello/x", "*", 200, "*", "-", "-", "ETag, X-Y" },
+        { "GET /hello/x", NULL, 200, "*", "-", "-", "ETag, X-Y" },
+        { "GET /hello/x", "http://c\r\nOrigin: http://d", 200, "*", "-", "-",
+          "ETag, X-Y" },
         { "GET /hello/x", "http://b", 200, "*", "-", "-", "ETag, X-Y" },
         { "PUT /echo", "http://b", 200, "-", "-", "Origin", "-" }
     };
     EACH(rows, i) {
         const char *v;
         context("%s of %s", rows[i].ask, rows[i].origin ? rows[i].origin : "-");
-        { "GET /hello/x", NULL, 200, "*", "-", "-", "ETag, X-Y" },
-        { "GET /hello/x", "http://c\r\nOrigin: http://d", 200, "*", "-", "-",
-          "ETag, X-Y" },
         cl_printf(c, "%s HTTP/1.1\r\nHost: a\r\n%s%s%s%s\r\n", rows[i].ask,
                   rows[i].origin != NULL ? "Origin: " : "",
                   rows[i].origin != NULL ? rows[i].origin : "",
@@ -28495,7 +28495,8 @@ SERVED_WITH(files, header_in_a_location, T_LIVE,
             "Location \"/sub Header unset ETag\"; "
             "Location \"/sub Header onsuccess setifempty X-Own sub\"; "
             "Location \"/own Header add X-Own second\"; "
-            "Location \"/own Header setifempty X-Own third\"")
+            "Location \"/own Header setifempty X-Own third\"; "
+            "Location \"/ Header set X-Page yes file=*.html\"")
 {
     char path[512], etag[64];
 
@@ -28537,9 +28538,57 @@ SERVED_WITH(files, header_in_a_location, T_LIVE,
     CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
     CHECK(strstr(c->head.p, "X-Own: second\r\n") != NULL);
     CHECK(strstr(c->head.p, "X-Own: third\r\n") == NULL);
+    /* the name is that of the file: of the one that a folder shows, too */
+    CHECK_INT(cl_get(c, "/sub/x.txt"), 200);
+    CHECK(cl_header(c, "X-Page") == NULL);
+    CHECK_INT(cl_get(c, "/sub/index.html"), 200);
+    CHECK_STR(cl_header(c, "X-Page"), "yes");
+    CHECK_INT(cl_get(c, "/sub/"), 200);
+    CHECK_STR(cl_header(c, "X-Page"), "yes");
+    CHECK_INT(cl_get(c, "/"), 200);
+    CHECK_STR(cl_header(c, "X-Page"), "yes");
+    CHECK_INT(cl_get(c, "/own/x.html"), 404);
     CHECK_INT(cl_get(c, "/own?code=503"), 503);
     CHECK_STR(cl_header(c, "Cache-Control"), "no-store");
     CHECK(strstr(c->head.p, "X-Own: second\r\n") == NULL);
+}
+
+/* A rule for Content-Type or Content-Encoding would take the boundary from
+ * several ranges, or call the parts coded: where there is one for a file, the
+ * whole file is the answer. One range has no parts. */
+SERVED_WITH(files, header_and_several_ranges, T_LIVE,
+            (fx_init(f), f->cfg.routes = field_routes),
+            "Location \"/ Header set Content-Type text/x file=?.txt\"; "
+            "Location \"/ Header set Content-Encoding gzip file=*.css\"; "
+            "Location \"/ Header unset Content-Type file=e.png\"; "
+            "Location \"/ Header always set X-Other y\"")
+{
+    static const struct { const char *path, *range; int status;
+                          const char *type, *coding, *body; } rows[] = {
+        { "/a.txt", "0-0,2-3", 200, "text/x", "-", "0123456789" },
+        { "/a.txt", "2-3", 206, "text/x", "-", "23" },
+        { "/b.css", "0-0,2-2", 200, "text/css; charset=utf-8", "gzip", "b{}" },
+        { "/e.png", "0-0,2-2", 200, "-", "-", "png" },
+        { "/sub/x.txt", "0-0,2-2", 200, "text/x", "-", "sub x" },
+        { "/f.svg", "0-0,2-2", 206, NULL, "-", NULL }
+    };
+
+    EACH(rows, i) {
+        const char *v;
+        context("%s of %s", rows[i].range, rows[i].path);
+        cl_printf(c, "GET %s HTTP/1.1\r\nHost: a\r\nRange: bytes=%s\r\n\r\n",
+                  rows[i].path, rows[i].range);
+        CHECK_INT(cl_reply(c), rows[i].status);
+        v = cl_header(c, "Content-Encoding");
+        CHECK_STR(v != NULL ? v : "-", rows[i].coding);
+        v = cl_header(c, "Content-Type");
+        if (rows[i].type != NULL)
+            CHECK_STR(v != NULL ? v : "-", rows[i].type);
+        else
+            CHECK(v != NULL && strncmp(v, "multipart/byteranges; ", 22) == 0);
+        if (rows[i].body != NULL)
+            CHECK_STR(c->body.p, rows[i].body);
+    }
 }
 
 /* Rules that could frame an answer, or mean something else to Apache, are
@@ -31327,6 +31376,43 @@ LIVE(fastcgi, scripts_are_files)
     snprintf(path, sizeof path, "%s/scripts", f.www);
     rmdir(path);
     snprintf(path, sizeof path, "%s/s.php", f.www);
+    unlink(path);
+}
+
+/* A rule of Header for files is about the file that answers: a script is no
+ * picture and no style, whatever a client puts behind its name, and so nobody
+ * has a cache keep what it says of a user. So it is where it stands in for what
+ * is not there. */
+LIVE(fastcgi, header_of_the_script_and_not_of_its_path)
+{
+    static const struct { const char *target, *rule; } rows[] = {
+        { "/php/b.css", "css" }, { "/php/s.php?0", "php" },
+        { "/php/s.php/x.css?0", "php" }, { "/php/s.php/a/x.css?0", "php" },
+        { "/php/none/x.css?0", "php" }, { "/php/none.css?0", "php" },
+        { "/php/none.php/x.css?0", "php" }, { "/app/x.css?0", "css" }
+    };
+    fixture f;
+    client c;
+    char path[600];
+
+    fb_init(&f, fb_echo, fb_echo);
+    f.cfg.location[0] = "/ Header set X-Rule css file=*.css";
+    f.cfg.location[1] = "/ Header set X-Rule php file=*.php";
+    f.cfg.fallback_resource = "/s.php";
+    snprintf(path, sizeof path, "%s/s.php", f.www);
+    write_file(path, "<?php secret", 12);
+    if (!fb_serve(&f))
+        return;
+    cl_open(&c, &f);
+    EACH(rows, i) {
+        const char *v;
+        context("%s", rows[i].target);
+        CHECK_INT(cl_get(&c, rows[i].target), 200);
+        v = cl_header(&c, "X-Rule");
+        CHECK_STR(v != NULL ? v : "-", rows[i].rule);
+    }
+    cl_close(&c);
+    fb_end(&f);
     unlink(path);
 }
 
