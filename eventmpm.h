@@ -574,7 +574,8 @@ enum {
 };
 
 /* Bits of file_etag. With the inode goes the time of its last change: a program
- * can set back the time of the content, but not that one. */
+ * can set back the time of the content, but not that one. A file that has been
+ * changed in the last 20 ms, whatever the bits, has a tag for one answer. */
 enum {
     EMPM_ETAG_INODE = 1,
     EMPM_ETAG_MTIME = 2,
@@ -34249,6 +34250,38 @@ static int64_t empm__date_parse(const char *s, int64_t now)
            v[(int)'s'];
 }
 
+/* The last step of splitmix64: numbers that are near become far apart. */
+static uint64_t empm__file_scatter(uint64_t h) /* every bit by every bit */
+{
+    h = (h ^ h >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    h = (h ^ h >> 27) * UINT64_C(0x94d049bb133111eb);
+    return h ^ h >> 31;
+}
+
+#ifndef EMPM__FILE_TICK_NS           /* as with a clock of 50 Hz */
+#  define EMPM__FILE_TICK_NS UINT64_C(20000000)
+#endif
+
+/* What the tag of a file has more that has been changed a moment ago, at
+ * `changed_ns`, its ctime. Another write within the same tick of the file
+ * system's clock leaves the same times, and must not leave the same tag: until
+ * the tick is surely over, each tag is one of its own. A time of whole seconds
+ * says that there is no finer tick; it may be of two. Returns 0: no more. */
+static uint64_t empm__file_unrest(uint64_t changed_ns)
+{
+    static uint32_t serial;
+    const uint64_t coarse = changed_ns % 1000000000u == 0 ? 2000000000u : 0;
+    struct timespec t;
+    uint64_t now;
+    clock_gettime(CLOCK_REALTIME, &t);
+    now = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    if (now - changed_ns >= EMPM__FILE_TICK_NS + coarse)
+        return 0;
+    return empm__file_scatter(
+        now + empm__file_scatter(
+                  __atomic_add_fetch(&serial, 1u, __ATOMIC_RELAXED)));
+}
+
 /* A field that can be there once only: NULL if it is not there, and if it comes
  * twice a text that means nothing in any of them. */
 static const char *empm__condition_sole_field(const empm_request *req,
@@ -34567,14 +34600,6 @@ static void empm__file_identity(uint64_t is[5], const struct stat *st)
     is[4] = (uint64_t)st->st_ctime * 1000000000u + (uint64_t)c;
 }
 
-/* The last step of splitmix64: numbers that are near become far apart. */
-static uint64_t empm__file_scatter(uint64_t h) /* every bit by every bit */
-{
-    h = (h ^ h >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    h = (h ^ h >> 27) * UINT64_C(0x94d049bb133111eb);
-    return h ^ h >> 31;
-}
-
 /* For `coding`: a script. Its bytes are never sent, so they are not read, not
  * even where a file has no size; and it is looked for no more often than
  * EMPM__FILE_SCRIPT_MS says, since the back end, which reads it, finds for
@@ -34594,9 +34619,9 @@ static void empm__file_believe(empm__file *f, uint32_t now_ms)
  * is not sent as it is. `of`: EMPM_ETAG_* bits; 0: none. */
 static void empm__file_tag(empm__file *f, int of)
 {
-    uint64_t h = 0;
+    uint64_t h = empm__file_unrest(f->stat_key[4]);
     if (of & EMPM_ETAG_INODE)
-        h = empm__file_scatter(f->stat_key[1] +
+        h = empm__file_scatter(h + f->stat_key[1] +
                                empm__file_scatter(f->stat_key[4]));
     if (of & EMPM_ETAG_MTIME)
         h = empm__file_scatter(h + f->stat_key[3]);

@@ -108,6 +108,11 @@ static int g_file_same_ms;
 #define EMPM__FILE_ABSENT_MS 40
 #define EMPM__FILE_SCRIPT_MS 150
 
+/* Tests compare tags of what they have just written; one sets the tick. */
+static unsigned g_file_tick_ms;
+#define EMPM__FILE_TICK_NS \
+    (__atomic_load_n(&g_file_tick_ms, __ATOMIC_RELAXED) * UINT64_C(1000000))
+
 /* A folder has more names than that. */
 #define EMPM_LISTING 60
 
@@ -26957,6 +26962,45 @@ LIVE(files, etag_of_content_with_an_old_date)
         unlink(path);
         fx_down(&f);
     }
+}
+
+/* Two writes within a tick of the file system's clock leave the same size and
+ * times. Their tags differ all the same: a client that has the first content is
+ * not told that it is the second one. A file that rests has one tag. */
+SERVED_WITH(files, etag_of_writes_within_a_tick, T_PLAIN,
+            (fx_init(f), f->cfg.routes = file_routes), "OpenFileCache 0")
+{
+    char path[512], was[64], is[64];
+    int same = 0, i;
+
+    tmp_path(path, sizeof path, "www/tick.bin");
+    empm__store(&g_file_tick_ms, 20u);
+    for (i = 0; i < 200 && same < 5; i++) {
+        struct stat a, b;
+        write_file(path, "one", 3);
+        CHECK_INT(stat(path, &a), 0);
+        etag_of(c, "/tick.bin", was);
+        write_file(path, "two", 3);
+        CHECK_INT(stat(path, &b), 0);
+        same += a.st_ctim.tv_nsec == b.st_ctim.tv_nsec &&
+                a.st_ctime == b.st_ctime;
+        cl_printf(c, "GET /tick.bin HTTP/1.1\r\nHost: a\r\n"
+                  "If-None-Match: %s\r\n\r\n", was);
+        if (!CHECK_INT(cl_reply(c), 200))
+            break;
+        CHECK_STR(c->body.p, "two");
+        if (c->closes)               /* MaxKeepAliveRequests */
+            cl_close(c);
+    }
+    nap(30);
+    etag_of(c, "/tick.bin", was);
+    CHECK_STR(etag_of(c, "/tick.bin", is), was);
+    /* not every file system has ticks that a test meets: a long one */
+    empm__store(&g_file_tick_ms, 3600000u);
+    CHECK(strcmp(etag_of(c, "/tick.bin", is), was) != 0);
+    CHECK(strcmp(etag_of(c, "/tick.bin", was), is) != 0);
+    empm__store(&g_file_tick_ms, 0u);
+    unlink(path);
 }
 
 /* openat2() takes O_PATH beside few other flags: a kept file below a directory
