@@ -34600,10 +34600,10 @@ static void empm__file_identity(uint64_t is[5], const struct stat *st)
     is[4] = (uint64_t)st->st_ctime * 1000000000u + (uint64_t)c;
 }
 
-/* For `coding`: a script. Its bytes are never sent, so they are not read, not
- * even where a file has no size; and it is looked for no more often than
- * EMPM__FILE_SCRIPT_MS says, since the back end, which reads it, finds for
- * itself what has changed. */
+/* For `coding`: a script, or a file for a method that is refused. Its bytes are
+ * never sent, so they are not read, not even where a file has no size. It is
+ * looked for no more often than EMPM__FILE_SCRIPT_MS says, since the back end,
+ * which reads it, finds for itself what has changed. */
 #define EMPM__FILE_SCRIPT (-1)
 
 /* A look at the disk has found `f` at its path just now. */
@@ -36094,6 +36094,7 @@ static int empm__files_run(empm_request *req, const char *file, int rest)
 static int empm__files_answer(empm_request *req, const char *path, int rest)
 {
     const char *m = empm_method(req);
+    const int reads = strcmp(m, "GET") == 0 || strcmp(m, "HEAD") == 0;
     const int script = empm__files_is_script(req, path);
     int status = 404;
     empm__file *f;
@@ -36101,14 +36102,15 @@ static int empm__files_answer(empm_request *req, const char *path, int rest)
     f = req->route->assets != NULL
             ? empm__assets_open(req, path, &status)
             : empm__file_open(req, req->route->root_fd, path,
-                              script ? EMPM__FILE_SCRIPT : 0, &status);
+                              script || !reads ? EMPM__FILE_SCRIPT : 0,
+                              &status);
     if (f == NULL)
         return status == 1 ? EMPM__FILES_FOLDER : status;
     if (script) {
         empm__file_unref(f);
         return empm__files_run(req, path, rest);
     }
-    if (strcmp(m, "GET") != 0 && strcmp(m, "HEAD") != 0) {
+    if (!reads) {
         empm__file_unref(f);
         empm_set_header(req, "Allow", "GET, HEAD, OPTIONS");
         return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;

@@ -31423,6 +31423,42 @@ LIVE(fastcgi, scripts_are_files)
     unlink(path);
 }
 
+/* Where a method is refused nothing is read: a file of /proc, whose bytes are
+ * sent as they are read, is no exception. What is not there is 404 for each. */
+LIVE(fastcgi, methods_of_files_beside_scripts)
+{
+    static const empm_route routes_of_proc[] = {
+        EMPM_PHP("/", "/proc", fb_address[0]), EMPM_ROUTES_END
+    };
+    static const struct { const char *ask; int status; } rows[] = {
+        { "GET /version", 200 }, { "POST /version", 405 },
+        { "OPTIONS /version", 200 }, { "DELETE /version", 405 },
+        { "POST /none", 404 }, { "POST /sys", 308 }
+    };
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    f.cfg.routes = routes_of_proc;
+    if (!fb_serve(&f))
+        return;
+    cl_open(&c, &f);
+    EACH(rows, i) {
+        context("%s", rows[i].ask);
+        cl_printf(&c, "%s HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+                  rows[i].ask);
+        CHECK_INT(cl_reply(&c), rows[i].status);
+        CHECK(strncmp(rows[i].ask, "GET", 3) == 0 ||
+              strstr(c.body.p, "version") == NULL);
+        if (strstr(rows[i].ask, " /version") && rows[i].ask[0] != 'G')
+            CHECK_STR(cl_header(&c, "Allow"), "GET, HEAD, OPTIONS");
+        if (c.closes)
+            cl_close(&c);
+    }
+    cl_close(&c);
+    fb_end(&f);
+}
+
 /* A rule of Header for files is about the file that answers: a script is no
  * picture and no style, whatever a client puts behind its name, and so nobody
  * has a cache keep what it says of a user. So it is where it stands in for what
