@@ -3301,12 +3301,20 @@ static int empm__text_word(const char **line, char *to, size_t cap)
 static const char empm__days[] = "SunMonTueWedThuFriSat";
 static const char empm__months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
 
+/* The first and the last second of the years that have four digits. */
+#define EMPM__DATE_FIRST (-INT64_C(62135596800))
+#define EMPM__DATE_LAST  INT64_C(253402300799)
+
 /* The time as an IMF-fixdate, RFC 9110 5.6.7: "Sun, 06 Nov 1994 08:49:37 GMT".
- * It needs no locale and no strftime(). */
+ * It needs no locale and no strftime(). A file may have any time, on tmpfs such
+ * as long before our era: the nearest one that can be written stands for it. */
 static void empm__format_date(char to[30], int64_t t)
 {
-    int64_t days = t / 86400, rest = t % 86400;
-    int64_t era, doe, yoe, doy, mp, d, m, y;
+    int64_t days, rest, era, doe, yoe, doy, mp, d, m, y;
+    if (t < EMPM__DATE_FIRST || t > EMPM__DATE_LAST)
+        t = t < 0 ? EMPM__DATE_FIRST : EMPM__DATE_LAST;
+    days = t / 86400;
+    rest = t % 86400;
     if (rest < 0) {
         rest += 86400;
         days--;

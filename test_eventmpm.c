@@ -3666,6 +3666,31 @@ TEST(tools, dates_there_and_back)
     }
 }
 
+/* A file may have any time, and some file systems keep it: what has no year of
+ * four digits is shown as the nearest time that has. */
+TEST(tools, dates_that_no_date_can_be)
+{
+    static const struct { int64_t t; const char *text; } cases[] = {
+        { -1, "Wed, 31 Dec 1969 23:59:59 GMT" },
+        { -2208988800, "Mon, 01 Jan 1900 00:00:00 GMT" },
+        { -62135596800, "Mon, 01 Jan 0001 00:00:00 GMT" },
+        { -62135596801, "Mon, 01 Jan 0001 00:00:00 GMT" },
+        { -100000000000, "Mon, 01 Jan 0001 00:00:00 GMT" },
+        { -100000040000, "Mon, 01 Jan 0001 00:00:00 GMT" },
+        { -1000000000000000, "Mon, 01 Jan 0001 00:00:00 GMT" },
+        { INT64_MIN, "Mon, 01 Jan 0001 00:00:00 GMT" },
+        { 253402300799, "Fri, 31 Dec 9999 23:59:59 GMT" },
+        { 253402300800, "Fri, 31 Dec 9999 23:59:59 GMT" },
+        { INT64_MAX, "Fri, 31 Dec 9999 23:59:59 GMT" }
+    };
+    char text[30];
+    EACH(cases, i) {
+        context("%lld", (long long)cases[i].t);
+        empm__format_date(text, cases[i].t);
+        CHECK_STR(text, cases[i].text);
+    }
+}
+
 /* The three forms of a date are read (RFC 9110 5.6.7). Any other text is no
  * date, so that its field is ignored. */
 TEST(tools, dates_of_three_forms)
