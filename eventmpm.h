@@ -213,7 +213,8 @@
  *   it as well, in the order in which they stand: later ones replace earlier
  *   ones. Header set, append, add, setifempty or unset NAME "VALUE" changes the
  *   fields of answers below 400, such as 200, 206 and 304; Header always those
- *   of all. With file=PATTERN behind it, of files whose names fit:
+ *   of all. With file=PATTERN behind it, of files whose names fit, be it the
+ *   index.html of a folder or the script that runs:
  *     Header set Cache-Control "max-age=31536000, immutable" file=*.????????.*
  *   Require all denied, local (a client on this host), all granted. Admin
  *   endpoints have no locations. A "%2f" is no slash here. For a program it
@@ -574,7 +575,8 @@ enum {
 };
 
 /* Bits of file_etag. With the inode goes the time of its last change: a program
- * can set back the time of the content, but not that one. */
+ * can set back the time of the content, but not that one. A file that has been
+ * changed in the last 20 ms, whatever the bits, has a tag for one answer. */
 enum {
     EMPM_ETAG_INODE = 1,
     EMPM_ETAG_MTIME = 2,
@@ -2681,8 +2683,8 @@ static uint64_t empm__now_us(void)
 }
 
 /* Deadlines are 32 bits of milliseconds: they wrap every 49 days, so they are
- * compared as signed differences, and 0 is kept for "none". The tests start the
- * clock just before the wrap. */
+ * compared as signed differences, and 0 is kept for "none". A test starts the
+ * clock where it wants. */
 #ifndef EMPM__CLOCK_OFFSET_MS
 #  define EMPM__CLOCK_OFFSET_MS 0u
 #endif
@@ -3310,12 +3312,20 @@ static int empm__text_word(const char **line, char *to, size_t cap)
 static const char empm__days[] = "SunMonTueWedThuFriSat";
 static const char empm__months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
 
+/* The first and the last second of the years that have four digits. */
+#define EMPM__DATE_FIRST (-INT64_C(62135596800))
+#define EMPM__DATE_LAST  INT64_C(253402300799)
+
 /* The time as an IMF-fixdate, RFC 9110 5.6.7: "Sun, 06 Nov 1994 08:49:37 GMT".
- * It needs no locale and no strftime(). */
+ * It needs no locale and no strftime(). A file may have any time, on tmpfs such
+ * as long before our era: the nearest one that can be written stands for it. */
 static void empm__format_date(char to[30], int64_t t)
 {
-    int64_t days = t / 86400, rest = t % 86400;
-    int64_t era, doe, yoe, doy, mp, d, m, y;
+    int64_t days, rest, era, doe, yoe, doy, mp, d, m, y;
+    if (t < EMPM__DATE_FIRST || t > EMPM__DATE_LAST)
+        t = t < 0 ? EMPM__DATE_FIRST : EMPM__DATE_LAST;
+    days = t / 86400;
+    rest = t % 86400;
     if (rest < 0) {
         rest += 86400;
         days--;
@@ -22857,13 +22867,15 @@ static const char *empm__cors_allowed(const empm_request *req)
     const empm__location *l = req->location;
     const uint32_t at = empm__head_find(h, req->text, "origin", 6, 0);
     const char *origin;
+    /* the same for all, whatever else is listed: there is no Vary. So it is
+     * there for a request without an origin, too: a cache gives that answer to
+     * a page which has one (Fetch, "CORS protocol and HTTP caches") */
+    if (empm__cors_has(l->cors_origins, "*", 1))
+        return "*";
     if (at >= h->nfields ||
         empm__head_find(h, req->text, "origin", 6, at + 1) < h->nfields)
         return NULL;
     origin = req->text + h->fields[at].value;
-    /* the same for all, whatever else is listed: there is no Vary */
-    if (empm__cors_has(l->cors_origins, "*", 1))
-        return "*";
     return empm__cors_has(l->cors_origins, origin, strlen(origin)) ? origin
                                                                    : NULL;
 }
@@ -32530,14 +32542,34 @@ static int empm__fields_matches(const char *pattern, const char *name)
     return pattern[strspn(pattern, "*")] == '\0';
 }
 
-/* Is the rule about a file of another name? It is the last segment of the
- * path, decoded. */
+/* Is the rule about a file of another name? The name is that of the file which
+ * answers: "/" has that of its index.html, and "/user.php/x.css" that of its
+ * script, lest a client choose what a cache is told of a page. Where no file
+ * does, it is the last segment of the path, decoded. */
 static int empm__fields_is_other(const empm_request *req,
                                  const empm__field_rule *r)
 {
     const empm__path *p = &req->path;
-    return r->file != NULL &&
-           !empm__fields_matches(r->file, p->n > 0 ? p->seg[p->n - 1] : "");
+    const char *name = req->file_name, *slash;
+    if (r->file == NULL)
+        return 0;
+    if (name == NULL)
+        name = p->n > 0 ? p->seg[p->n - 1] : "";
+    else if ((slash = strrchr(name, '/')) != NULL)
+        name = slash + 1;
+    return !empm__fields_matches(r->file, name);
+}
+
+/* Has a rule a say in this field of an answer that is no error? */
+EMPM__OPTIONAL
+static int empm__fields_touch(const empm_request *req, const char *field)
+{
+    const empm__field_rule *r = req->location != NULL ? req->location->fields
+                                                      : NULL;
+    while (r != NULL && (!empm__text_equal(r->name, field) ||
+                         empm__fields_is_other(req, r)))
+        r = r->next;
+    return r != NULL;
 }
 
 /* Applies the rules of the request's location. A line more is what append
@@ -32581,6 +32613,14 @@ static const empm__wing empm__fields_wing = {
 };
 
 #else
+
+EMPM__OPTIONAL
+static int empm__fields_touch(const empm_request *req, const char *field)
+{
+    (void)req;
+    (void)field;
+    return 0;
+}
 
 static const empm__wing empm__fields_wing = EMPM__WING_OFF(NULL);
 
@@ -34361,6 +34401,38 @@ static int64_t empm__date_parse(const char *s, int64_t now)
            v[(int)'s'];
 }
 
+/* The last step of splitmix64: numbers that are near become far apart. */
+static uint64_t empm__file_scatter(uint64_t h) /* every bit by every bit */
+{
+    h = (h ^ h >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    h = (h ^ h >> 27) * UINT64_C(0x94d049bb133111eb);
+    return h ^ h >> 31;
+}
+
+#ifndef EMPM__FILE_TICK_NS           /* as with a clock of 50 Hz */
+#  define EMPM__FILE_TICK_NS UINT64_C(20000000)
+#endif
+
+/* What the tag of a file has more that has been changed a moment ago, at
+ * `changed_ns`, its ctime. Another write within the same tick of the file
+ * system's clock leaves the same times, and must not leave the same tag: until
+ * the tick is surely over, each tag is one of its own. A time of whole seconds
+ * says that there is no finer tick; it may be of two. Returns 0: no more. */
+static uint64_t empm__file_unrest(uint64_t changed_ns)
+{
+    static uint32_t serial;
+    const uint64_t coarse = changed_ns % 1000000000u == 0 ? 2000000000u : 0;
+    struct timespec t;
+    uint64_t now;
+    clock_gettime(CLOCK_REALTIME, &t);
+    now = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    if (now - changed_ns >= EMPM__FILE_TICK_NS + coarse)
+        return 0;
+    return empm__file_scatter(
+        now + empm__file_scatter(
+                  __atomic_add_fetch(&serial, 1u, __ATOMIC_RELAXED)));
+}
+
 /* A field that can be there once only: NULL if it is not there, and if it comes
  * twice a text that means nothing in any of them. */
 static const char *empm__condition_sole_field(const empm_request *req,
@@ -34679,18 +34751,10 @@ static void empm__file_identity(uint64_t is[5], const struct stat *st)
     is[4] = (uint64_t)st->st_ctime * 1000000000u + (uint64_t)c;
 }
 
-/* The last step of splitmix64: numbers that are near become far apart. */
-static uint64_t empm__file_scatter(uint64_t h) /* every bit by every bit */
-{
-    h = (h ^ h >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    h = (h ^ h >> 27) * UINT64_C(0x94d049bb133111eb);
-    return h ^ h >> 31;
-}
-
-/* For `coding`: a script. Its bytes are never sent, so they are not read, not
- * even where a file has no size; and it is looked for no more often than
- * EMPM__FILE_SCRIPT_MS says, since the back end, which reads it, finds for
- * itself what has changed. */
+/* For `coding`: a script, or a file for a method that is refused. Its bytes are
+ * never sent, so they are not read, not even where a file has no size. It is
+ * looked for no more often than EMPM__FILE_SCRIPT_MS says, since the back end,
+ * which reads it, finds for itself what has changed. */
 #define EMPM__FILE_SCRIPT (-1)
 
 /* A look at the disk has found `f` at its path just now. */
@@ -34706,9 +34770,9 @@ static void empm__file_believe(empm__file *f, uint32_t now_ms)
  * is not sent as it is. `of`: EMPM_ETAG_* bits; 0: none. */
 static void empm__file_tag(empm__file *f, int of)
 {
-    uint64_t h = 0;
+    uint64_t h = empm__file_unrest(f->stat_key[4]);
     if (of & EMPM_ETAG_INODE)
-        h = empm__file_scatter(f->stat_key[1] +
+        h = empm__file_scatter(h + f->stat_key[1] +
                                empm__file_scatter(f->stat_key[4]));
     if (of & EMPM_ETAG_MTIME)
         h = empm__file_scatter(h + f->stat_key[3]);
@@ -34780,7 +34844,8 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     f->coding = coding;
     f->varies = coding > 0 || (root_fd >= 0 && w->s->codings[0] != 0 &&
                                !empm__coding_is_coded(path));
-    f->absent = f->absent_until_ms = 0;
+    f->absent = 0;
+    f->absent_until_ms = w->now_ms;  /* 0 would be ahead for half of the time */
     empm__file_believe(f, w->now_ms);
     f->modified_s = (int64_t)st->st_mtime;
     if (f->modified_s > now)         /* RFC 9110 8.8.2.1 */
@@ -35204,9 +35269,9 @@ static char *empm__parts_answer_field(const empm_request *req, const char *name,
 
 /* Makes the parts for n ranges. Returns them, which own the file from here on,
  * or NULL, and the caller keeps it: without memory; if the content is coded,
- * since ranges count coded bytes; if the type has no room; if the sum of
- * lengths would overflow. The whole file is then the answer, which RFC 9110
- * 14.2 allows. */
+ * since ranges count coded bytes; if the type has no room, or a rule of Header
+ * would take its boundary away; if the sum of lengths would overflow. The whole
+ * file is then the answer, which RFC 9110 14.2 allows. */
 static empm__parts *empm__parts_new(empm_request *req, empm__file *f,
                                     const empm__range *r, int n)
 {
@@ -35214,7 +35279,9 @@ static empm__parts *empm__parts_new(empm_request *req, empm__file *f,
     char *type = (char *)empm_alloc(req, EMPM__PART_TYPE + 1);
     if (p == NULL || type == NULL || f->coding > 0 ||
         empm__parts_answer_field(req, "Content-Encoding", type,
-                                 EMPM__PART_TYPE + 1))
+                                 EMPM__PART_TYPE + 1) ||
+        empm__fields_touch(req, "Content-Encoding") ||
+        empm__fields_touch(req, "Content-Type"))
         return NULL;
     memset(p, 0, sizeof *p);
     memcpy(p->of, r, (size_t)n * sizeof *r);
@@ -35294,7 +35361,9 @@ static int empm__file_fields(empm_request *req, const empm__file *f,
 static int empm__file_inline(empm_request *req, const empm__file *f,
                              int64_t from, size_t n)
 {
-    empm__page *p = empm__response_body_room(req);
+    empm__page *p = n > 0 ? empm__response_body_room(req) : NULL;
+    if (n == 0)                      /* an asset of none has no `bytes` */
+        return EMPM_OK;
     if (p == NULL)
         return EMPM_ENOMEM;
     if (f->bytes != NULL)
@@ -36176,6 +36245,7 @@ static int empm__files_run(empm_request *req, const char *file, int rest)
 static int empm__files_answer(empm_request *req, const char *path, int rest)
 {
     const char *m = empm_method(req);
+    const int reads = strcmp(m, "GET") == 0 || strcmp(m, "HEAD") == 0;
     const int script = empm__files_is_script(req, path);
     int status = 404;
     empm__file *f;
@@ -36183,14 +36253,15 @@ static int empm__files_answer(empm_request *req, const char *path, int rest)
     f = req->route->assets != NULL
             ? empm__assets_open(req, path, &status)
             : empm__file_open(req, req->route->root_fd, path,
-                              script ? EMPM__FILE_SCRIPT : 0, &status);
+                              script || !reads ? EMPM__FILE_SCRIPT : 0,
+                              &status);
     if (f == NULL)
         return status == 1 ? EMPM__FILES_FOLDER : status;
     if (script) {
         empm__file_unref(f);
         return empm__files_run(req, path, rest);
     }
-    if (strcmp(m, "GET") != 0 && strcmp(m, "HEAD") != 0) {
+    if (!reads) {
         empm__file_unref(f);
         empm_set_header(req, "Allow", "GET, HEAD, OPTIONS");
         return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;
@@ -36217,6 +36288,7 @@ static int empm__files_index(empm_request *req, char *path, char *at)
     if ((status == 404 || status == EMPM__FILES_FOLDER) &&
         empm__folder_is_listed(req)) {
         *at = '\0';
+        req->file_name = NULL;       /* no file answers */
         return empm__folder_serve(req, path);
     }
     return status == EMPM__FILES_FOLDER ? 404 : status;
@@ -36312,7 +36384,10 @@ static int empm__files_serve(empm_request *req, void *user)
 static int empm__files_serve_else(empm_request *req, void *user)
 {
     const int status = empm__files_serve(req, user);
-    return status == 404 ? req->route->user->handler(req, user) : status;
+    if (status != 404)
+        return status;
+    req->file_name = NULL;           /* no file answers */
+    return req->route->user->handler(req, user);
 }
 
 /* ---------------------------------------------------------------------------

@@ -93,6 +93,12 @@ static void  test_free(void *p);
 /* Sanitizers make frames larger. */
 #define EMPM__STACK_LEAST 65536
 
+/* The clock of deadlines is so far ahead: a test sets it before its server
+ * starts. */
+static unsigned g_clock_offset_ms;
+#define EMPM__CLOCK_OFFSET_MS \
+    __atomic_load_n(&g_clock_offset_ms, __ATOMIC_RELAXED)
+
 /* Files are kept at once, and for half a second. A test says for how long one
  * is not looked at; the others change files and ask at once. */
 static int g_file_same_ms;
@@ -101,6 +107,11 @@ static int g_file_same_ms;
 #define EMPM__FILE_KEEP_MS 500
 #define EMPM__FILE_ABSENT_MS 40
 #define EMPM__FILE_SCRIPT_MS 150
+
+/* Tests compare tags of what they have just written; one sets the tick. */
+static unsigned g_file_tick_ms;
+#define EMPM__FILE_TICK_NS \
+    (__atomic_load_n(&g_file_tick_ms, __ATOMIC_RELAXED) * UINT64_C(1000000))
 
 /* A folder has more names than that. */
 #define EMPM_LISTING 60
@@ -3652,6 +3663,31 @@ TEST(tools, dates_there_and_back)
         empm__format_date(text, t);
         if (empm__date_parse(text, 0) != t)
             CHECK_INT(empm__date_parse(text, 0), t);
+    }
+}
+
+/* A file may have any time, and some file systems keep it: what has no year of
+ * four digits is shown as the nearest time that has. */
+TEST(tools, dates_that_no_date_can_be)
+{
+    static const struct { int64_t t; const char *text; } cases[] = {
+        { -1, "Wed, 31 Dec 1969 23:59:59 GMT" },
+        { -2208988800, "Mon, 01 Jan 1900 00:00:00 GMT" },
+        { -62135596800, "Mon, 01 Jan 0001 00:00:00 GMT" },
+        { -62135596801, "Mon, 01 Jan 0001 00:00:00 GMT" },
+        { -100000000000, "Mon, 01 Jan 0001 00:00:00 GMT" },
+        { -100000040000, "Mon, 01 Jan 0001 00:00:00 GMT" },
+        { -1000000000000000, "Mon, 01 Jan 0001 00:00:00 GMT" },
+        { INT64_MIN, "Mon, 01 Jan 0001 00:00:00 GMT" },
+        { 253402300799, "Fri, 31 Dec 9999 23:59:59 GMT" },
+        { 253402300800, "Fri, 31 Dec 9999 23:59:59 GMT" },
+        { INT64_MAX, "Fri, 31 Dec 9999 23:59:59 GMT" }
+    };
+    char text[30];
+    EACH(cases, i) {
+        context("%lld", (long long)cases[i].t);
+        empm__format_date(text, cases[i].t);
+        CHECK_STR(text, cases[i].text);
     }
 }
 
@@ -18064,6 +18100,9 @@ SERVED(cors, answers,
         { "GET /hello", "", 200, "-", "-", "Origin", "-" },
         { "GET /hello/x", "http://c", 200, "*", "-", "-", "ETag, X-Y" },
         { "GET /hello/x", "*", 200, "*", "-", "-", "ETag, X-Y" },
+        { "GET /hello/x", NULL, 200, "*", "-", "-", "ETag, X-Y" },
+        { "GET /hello/x", "http://c\r\nOrigin: http://d", 200, "*", "-", "-",
+          "ETag, X-Y" },
         { "GET /hello/x", "http://b", 200, "*", "-", "-", "ETag, X-Y" },
         { "PUT /echo", "http://b", 200, "-", "-", "Origin", "-" }
     };
@@ -27392,6 +27431,45 @@ LIVE(files, etag_of_content_with_an_old_date)
     }
 }
 
+/* Two writes within a tick of the file system's clock leave the same size and
+ * times. Their tags differ all the same: a client that has the first content is
+ * not told that it is the second one. A file that rests has one tag. */
+SERVED_WITH(files, etag_of_writes_within_a_tick, T_PLAIN,
+            (fx_init(f), f->cfg.routes = file_routes), "OpenFileCache 0")
+{
+    char path[512], was[64], is[64];
+    int same = 0, i;
+
+    tmp_path(path, sizeof path, "www/tick.bin");
+    empm__store(&g_file_tick_ms, 20u);
+    for (i = 0; i < 200 && same < 5; i++) {
+        struct stat a, b;
+        write_file(path, "one", 3);
+        CHECK_INT(stat(path, &a), 0);
+        etag_of(c, "/tick.bin", was);
+        write_file(path, "two", 3);
+        CHECK_INT(stat(path, &b), 0);
+        same += a.st_ctim.tv_nsec == b.st_ctim.tv_nsec &&
+                a.st_ctime == b.st_ctime;
+        cl_printf(c, "GET /tick.bin HTTP/1.1\r\nHost: a\r\n"
+                  "If-None-Match: %s\r\n\r\n", was);
+        if (!CHECK_INT(cl_reply(c), 200))
+            break;
+        CHECK_STR(c->body.p, "two");
+        if (c->closes)               /* MaxKeepAliveRequests */
+            cl_close(c);
+    }
+    nap(30);
+    etag_of(c, "/tick.bin", was);
+    CHECK_STR(etag_of(c, "/tick.bin", is), was);
+    /* not every file system has ticks that a test meets: a long one */
+    empm__store(&g_file_tick_ms, 3600000u);
+    CHECK(strcmp(etag_of(c, "/tick.bin", is), was) != 0);
+    CHECK(strcmp(etag_of(c, "/tick.bin", was), is) != 0);
+    empm__store(&g_file_tick_ms, 0u);
+    unlink(path);
+}
+
 /* openat2() takes O_PATH beside few other flags: a kept file below a directory
  * is the same one as long as nothing has changed. */
 TEST(files, kept_below_a_directory)
@@ -28032,6 +28110,49 @@ LIVE(files, siblings_come_and_go)
     fx_down(&f);
 }
 
+/* What is new beside a file is seen a little later, whatever the clock of
+ * deadlines shows: for half of its 49 days, 0 is ahead of it. */
+LIVE(files, siblings_of_each_half_of_the_clock)
+{
+    static const uint32_t starts[] = { 0x40000000u, 0xc0000000u };
+    char path[512], gz[512];
+    fixture f;
+    client c;
+    int64_t t;
+
+    tmp_path(path, sizeof path, "www/s.txt");
+    tmp_path(gz, sizeof gz, "www/s.txt.gz");
+    EACH(starts, i) {
+        context("the clock begins at %08x", (unsigned)starts[i]);
+        g_clock_offset_ms = 0;
+        g_clock_offset_ms = starts[i] - empm__now_ms();
+        fx_init(&f);
+        f.cfg.routes = file_routes;
+        f.cfg.precompressed = "gzip";
+        if (fx_up(&f)) {
+            write_file(path, "plain", 5);
+            cl_open(&c, &f);
+            for (t = now_ms(); now_ms() - t < (uint64_t)PATIENCE; nap(20)) {
+                cl_puts(&c, "GET /s.txt HTTP/1.1\r\nHost: a\r\n"
+                        "Accept-Encoding: gzip\r\n\r\n");
+                if (!CHECK_INT(cl_reply(&c), 200) ||
+                    strcmp(c.body.p, "coded") == 0)
+                    break;
+                if (access(gz, F_OK) < 0)
+                    write_file(gz, "coded", 5);
+                if (c.closes)        /* MaxKeepAliveRequests */
+                    cl_close(&c);
+            }
+            CHECK_STR(c.body.p, "coded");
+            cl_close(&c);
+            unlink(gz);
+            unlink(path);
+            fx_down(&f);
+        }
+        g_clock_offset_ms = 0;
+    }
+}
+
 /* A setting that names no coding, or one twice, is refused at a start. */
 TEST(files, codings_that_are_none)
 {
@@ -28413,6 +28534,7 @@ static const empm_asset some_assets[] = {    /* in no order */
     { "big.bin", g_asset_big, sizeof g_asset_big, NULL },
     { "sub/deep/a\"\\\303\244.txt", asset_digits, 10, "text/x-own" },
     { "empty.txt", asset_digits, 0, NULL },
+    { "nothing.txt", NULL, 0, NULL },
     { "index.html", asset_page, sizeof asset_page - 1, NULL },
     { "index.html-not", asset_digits, 9, NULL },
     { NULL, NULL, 0, NULL }
@@ -28454,6 +28576,8 @@ TEST(files, assets_are_files)
         { "GET", "/a/su", "", 404, NULL, NULL },
         { "GET", "/a/../a/./sub.css", "", 200, "0123456789", NULL },
         { "GET", "/a/empty.txt", "", 200, "", "text/plain; charset=utf-8" },
+        { "GET", "/a/nothing.txt", "", 200, "", "text/plain; charset=utf-8" },
+        { "HEAD", "/a/nothing.txt", "", 200, "", NULL },
         { "HEAD", "/a/sub.css", "", 200, "", NULL },
         { "GET", "/a/sub.css", "Range: bytes=2-4\r\n", 206, "234", NULL },
         { "GET", "/a/sub.css", "Range: bytes=99-\r\n", 416, NULL, NULL },
@@ -28882,7 +29006,8 @@ SERVED_WITH(files, header_in_a_location, T_LIVE,
             "Location \"/sub Header unset ETag\"; "
             "Location \"/sub Header onsuccess setifempty X-Own sub\"; "
             "Location \"/own Header add X-Own second\"; "
-            "Location \"/own Header setifempty X-Own third\"")
+            "Location \"/own Header setifempty X-Own third\"; "
+            "Location \"/ Header set X-Page yes file=*.html\"")
 {
     char path[512], etag[64];
 
@@ -28924,9 +29049,57 @@ SERVED_WITH(files, header_in_a_location, T_LIVE,
     CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
     CHECK(strstr(c->head.p, "X-Own: second\r\n") != NULL);
     CHECK(strstr(c->head.p, "X-Own: third\r\n") == NULL);
+    /* the name is that of the file: of the one that a folder shows, too */
+    CHECK_INT(cl_get(c, "/sub/x.txt"), 200);
+    CHECK(cl_header(c, "X-Page") == NULL);
+    CHECK_INT(cl_get(c, "/sub/index.html"), 200);
+    CHECK_STR(cl_header(c, "X-Page"), "yes");
+    CHECK_INT(cl_get(c, "/sub/"), 200);
+    CHECK_STR(cl_header(c, "X-Page"), "yes");
+    CHECK_INT(cl_get(c, "/"), 200);
+    CHECK_STR(cl_header(c, "X-Page"), "yes");
+    CHECK_INT(cl_get(c, "/own/x.html"), 404);
     CHECK_INT(cl_get(c, "/own?code=503"), 503);
     CHECK_STR(cl_header(c, "Cache-Control"), "no-store");
     CHECK(strstr(c->head.p, "X-Own: second\r\n") == NULL);
+}
+
+/* A rule for Content-Type or Content-Encoding would take the boundary from
+ * several ranges, or call the parts coded: where there is one for a file, the
+ * whole file is the answer. One range has no parts. */
+SERVED_WITH(files, header_and_several_ranges, T_LIVE,
+            (fx_init(f), f->cfg.routes = field_routes),
+            "Location \"/ Header set Content-Type text/x file=?.txt\"; "
+            "Location \"/ Header set Content-Encoding gzip file=*.css\"; "
+            "Location \"/ Header unset Content-Type file=e.png\"; "
+            "Location \"/ Header always set X-Other y\"")
+{
+    static const struct { const char *path, *range; int status;
+                          const char *type, *coding, *body; } rows[] = {
+        { "/a.txt", "0-0,2-3", 200, "text/x", "-", "0123456789" },
+        { "/a.txt", "2-3", 206, "text/x", "-", "23" },
+        { "/b.css", "0-0,2-2", 200, "text/css; charset=utf-8", "gzip", "b{}" },
+        { "/e.png", "0-0,2-2", 200, "-", "-", "png" },
+        { "/sub/x.txt", "0-0,2-2", 200, "text/x", "-", "sub x" },
+        { "/f.svg", "0-0,2-2", 206, NULL, "-", NULL }
+    };
+
+    EACH(rows, i) {
+        const char *v;
+        context("%s of %s", rows[i].range, rows[i].path);
+        cl_printf(c, "GET %s HTTP/1.1\r\nHost: a\r\nRange: bytes=%s\r\n\r\n",
+                  rows[i].path, rows[i].range);
+        CHECK_INT(cl_reply(c), rows[i].status);
+        v = cl_header(c, "Content-Encoding");
+        CHECK_STR(v != NULL ? v : "-", rows[i].coding);
+        v = cl_header(c, "Content-Type");
+        if (rows[i].type != NULL)
+            CHECK_STR(v != NULL ? v : "-", rows[i].type);
+        else
+            CHECK(v != NULL && strncmp(v, "multipart/byteranges; ", 22) == 0);
+        if (rows[i].body != NULL)
+            CHECK_STR(c->body.p, rows[i].body);
+    }
 }
 
 /* Rules that could frame an answer, or mean something else to Apache, are
@@ -31714,6 +31887,79 @@ LIVE(fastcgi, scripts_are_files)
     snprintf(path, sizeof path, "%s/scripts", f.www);
     rmdir(path);
     snprintf(path, sizeof path, "%s/s.php", f.www);
+    unlink(path);
+}
+
+/* Where a method is refused nothing is read: a file of /proc, whose bytes are
+ * sent as they are read, is no exception. What is not there is 404 for each. */
+LIVE(fastcgi, methods_of_files_beside_scripts)
+{
+    static const empm_route routes_of_proc[] = {
+        EMPM_PHP("/", "/proc", fb_address[0]), EMPM_ROUTES_END
+    };
+    static const struct { const char *ask; int status; } rows[] = {
+        { "GET /version", 200 }, { "POST /version", 405 },
+        { "OPTIONS /version", 200 }, { "DELETE /version", 405 },
+        { "POST /none", 404 }, { "POST /sys", 308 }
+    };
+    fixture f;
+    client c;
+
+    fb_init(&f, fb_echo, fb_echo);
+    f.cfg.routes = routes_of_proc;
+    if (!fb_serve(&f))
+        return;
+    cl_open(&c, &f);
+    EACH(rows, i) {
+        context("%s", rows[i].ask);
+        cl_printf(&c, "%s HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+                  rows[i].ask);
+        CHECK_INT(cl_reply(&c), rows[i].status);
+        CHECK(strncmp(rows[i].ask, "GET", 3) == 0 ||
+              strstr(c.body.p, "version") == NULL);
+        if (strstr(rows[i].ask, " /version") && rows[i].ask[0] != 'G')
+            CHECK_STR(cl_header(&c, "Allow"), "GET, HEAD, OPTIONS");
+        if (c.closes)
+            cl_close(&c);
+    }
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* A rule of Header for files is about the file that answers: a script is no
+ * picture and no style, whatever a client puts behind its name, and so nobody
+ * has a cache keep what it says of a user. So it is where it stands in for what
+ * is not there. */
+LIVE(fastcgi, header_of_the_script_and_not_of_its_path)
+{
+    static const struct { const char *target, *rule; } rows[] = {
+        { "/php/b.css", "css" }, { "/php/s.php?0", "php" },
+        { "/php/s.php/x.css?0", "php" }, { "/php/s.php/a/x.css?0", "php" },
+        { "/php/none/x.css?0", "php" }, { "/php/none.css?0", "php" },
+        { "/php/none.php/x.css?0", "php" }, { "/app/x.css?0", "css" }
+    };
+    fixture f;
+    client c;
+    char path[600];
+
+    fb_init(&f, fb_echo, fb_echo);
+    f.cfg.location[0] = "/ Header set X-Rule css file=*.css";
+    f.cfg.location[1] = "/ Header set X-Rule php file=*.php";
+    f.cfg.fallback_resource = "/s.php";
+    snprintf(path, sizeof path, "%s/s.php", f.www);
+    write_file(path, "<?php secret", 12);
+    if (!fb_serve(&f))
+        return;
+    cl_open(&c, &f);
+    EACH(rows, i) {
+        const char *v;
+        context("%s", rows[i].target);
+        CHECK_INT(cl_get(&c, rows[i].target), 200);
+        v = cl_header(&c, "X-Rule");
+        CHECK_STR(v != NULL ? v : "-", rows[i].rule);
+    }
+    cl_close(&c);
+    fb_end(&f);
     unlink(path);
 }
 
