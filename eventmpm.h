@@ -7585,9 +7585,9 @@ static int empm__route_is_name(char ch)
            ch == '_' || ch == '-';
 }
 
-/* Returns NULL, or what is wrong with a method. Methods differ by case (RFC 9110
- * 9.1): to a route of "get" no client would ever come, and a location's Require
- * would hold nobody. A program's own may have small letters. */
+/* Returns NULL, or what is wrong with a method. Methods differ by case (RFC
+ * 9110 9.1): to a route of "get" no client would ever come, and a location's
+ * Require would hold nobody. A program's own may have small letters. */
 static const char *empm__route_judge_method(const char *s,
                                             const empm__chars *chars)
 {
