@@ -29439,7 +29439,8 @@ typedef struct empm__tls_hello {
     char name[256];                    /* SNI in lower case; "": none */
     uint8_t log_record;                /* records to it: 1 << that, at most */
     uint8_t alpn;                      /* it has the extension */
-    uint8_t offers_http1, offers_h2;   /* the place in its list; 0: not there */
+    uint8_t offers_http1, offers_h2, offers_http10;    /* the place in its list;
+                                                          0: not there */
     uint8_t newer;                     /* it offers TLS 1.3 */
 } empm__tls_hello;
 
@@ -29521,6 +29522,9 @@ static int empm__tls_hello_fragment(empm__tls_reader *x, empm__tls_hello *h)
     return 0;
 }
 
+enum { EMPM__ALPN_HTTP11, EMPM__ALPN_H2, EMPM__ALPN_HTTP10 };
+static const char *empm__tls_alpn[] = { "http/1.1", "h2", "http/1.0" };
+
 /* Which protocols are among those that are offered? RFC 7301 3.2. A client
  * without the extension speaks HTTP/1.1. 0, or an alert. */
 static int empm__tls_hello_alpn(empm__tls_reader *x, empm__tls_hello *h)
@@ -29532,6 +29536,8 @@ static int empm__tls_hello_alpn(empm__tls_reader *x, empm__tls_hello *h)
         at = (uint8_t)(at + (at < 255));
         if (name.end - name.at == 8 && memcmp(name.at, "http/1.1", 8) == 0)
             h->offers_http1 = at;
+        if (name.end - name.at == 8 && memcmp(name.at, "http/1.0", 8) == 0)
+            h->offers_http10 = at;
         if (name.end - name.at == 2 && memcmp(name.at, "h2", 2) == 0)
             h->offers_h2 = at;
     }
@@ -30056,7 +30062,7 @@ typedef struct empm__tls_conn {
     uint8_t         got_end, sent_end; /* close_notify */
     uint8_t         resumed;
     uint8_t         known;             /* the client, by its certificate */
-    uint8_t         is_h2;             /* by ALPN */
+    uint8_t         alpn;              /* EMPM__ALPN_* */
 } empm__tls_conn;
 
 typedef union empm__tls_cipher {
@@ -30745,7 +30751,7 @@ static const char *empm__tls_variable(const empm__conn *c, const char *name)
     if (strcmp(name, "SSL_TLS_SNI") == 0)
         return sni;
     if (strcmp(name, "SSL_ALPN") == 0)
-        return t->is_h2 ? "h2" : "http/1.1";
+        return empm__tls_alpn[t->alpn];
     for (i = 0; strcmp(name, "SSL_CIPHER") == 0 && i < EMPM__TLS_SUITES; i++)
         if (empm__tls_suites[i].suite == t->suite)
             return empm__tls_suites[i].name;
@@ -30824,7 +30830,7 @@ typedef struct empm__tls_start {
     uint32_t          fed;             /* of `hello`, header and all */
     uint32_t          after;           /* bytes that came after it */
     unsigned char     header[5], header_len;
-    uint8_t           is_h2;           /* that will be spoken: by ALPN */
+    uint8_t           alpn;            /* EMPM__ALPN_*, that will be spoken */
     uint8_t           loaded;          /* the store has given a session... */
     unsigned char     loaded_id[32];   /* ... which the engine may still decline
                                           to resume */
@@ -31423,7 +31429,7 @@ static void empm__tls_cut(empm__tls_conn *t, const empm__tls_start *s)
         t->seq_out = eng->out.gcm.seq;
     }
     t->log_record = s->client.log_record;
-    t->is_h2 = s->is_h2;
+    t->alpn = s->alpn;
     t->resumed = s->loaded && memcmp(p.session_id, s->loaded_id,
                                      sizeof s->loaded_id) == 0;
     memcpy(keys, block, key_len);                         /* the client's */
@@ -31533,10 +31539,15 @@ static int empm__tls_protocol(const empm__worker *w, empm__tls_start *s)
 {
     const empm_server *sv = w->s;
     const int has = sv->other_protocol != NULL && !w->engine->admin;
-    const int http1 = has && sv->alpn_only ? 0 : s->client.offers_http1;
+    const int http11 = s->client.offers_http1;
+    const int http1 = has && sv->alpn_only ? 0
+                      : http11 != 0 ? http11 : s->client.offers_http10;
     const int h2 = has && sv->alpn_h2 ? s->client.offers_h2 : 0;
-    s->is_h2 = h2 != 0 && (http1 == 0 || sv->alpn_order == 1 ||
-                           (sv->alpn_order == 0 && h2 < http1));
+    const int is_h2 = h2 != 0 && (http1 == 0 || sv->alpn_order == 1 ||
+                                  (sv->alpn_order == 0 && h2 < http1));
+    s->alpn = is_h2 ? EMPM__ALPN_H2
+              : http1 == 0 || http11 != 0 ? EMPM__ALPN_HTTP11
+                                          : EMPM__ALPN_HTTP10;
     return !s->client.alpn || h2 != 0 || http1 != 0;
 }
 
@@ -31547,7 +31558,6 @@ static int empm__tls_protocol(const empm__worker *w, empm__tls_start *s)
  * handshake. */
 static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
 {
-    static const char *protocols[] = { "http/1.1", "h2" };
     const int alert = empm__tls_hello_parse(&s->client, s->hello, s->hello_len);
     if (alert != 0)
         return alert;
@@ -31569,7 +31579,7 @@ static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
     }
     /* one name: the choice has been made */
     br_ssl_engine_set_protocol_names(&s->engine->ssl.eng,
-                                     &protocols[s->is_h2], 1);
+                                     &empm__tls_alpn[s->alpn], 1);
     return 0;
 }
 

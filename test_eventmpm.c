@@ -12114,6 +12114,23 @@ SERVED_TLS(tls, other_protocols_are_refused_also_when_resuming, NULL)
     tl_close(&t);
 }
 
+/* A client that offers HTTP/1.0 alone gets it, as of curl --http1.0. */
+SERVED_TLS(tls, http10_is_a_protocol_of_ours, NULL)
+{
+    static const char *rows[][2] = { { "http/1.0", "foo" },
+                                     { "http/1.0", "http/1.1" } };
+    EACH(rows, i) {
+        tls_client t;
+        tl_init(&t, f);
+        br_ssl_engine_set_protocol_names(&t.ssl.eng, rows[i], 2);
+        CHECK(tl_open(&t, "localhost", 0));
+        CHECK_STR(br_ssl_engine_get_selected_protocol(&t.ssl.eng), rows[i][i]);
+        CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+        tl_close(&t);
+    }
+    (void)c;
+}
+
 /* A session is resumed by any child, after a reset, too, and for the name that
  * it was made with only. */
 SERVED_TLS(tls, a_session_is_resumed_for_its_name_only, NULL)
