@@ -25101,7 +25101,9 @@ static size_t empm__news_write(char *to, empm__news *m, const char *event,
 }
 
 /* Makes an event, of at most `most` bytes. Returns EMPM_OK, EMPM_EINVAL,
- * EMPM_EFULL or EMPM_ENOMEM. The caller has its one reference. */
+ * EMPM_EFULL or EMPM_ENOMEM. The caller has its one reference. Each byte can be
+ * a line of its own, which takes seven: their sum must fit into a size_t before
+ * it is compared with anything. */
 static int empm__news_new(empm__news **out, const char *event, const char *id,
                           const void *data, size_t len, int64_t most)
 {
@@ -25111,8 +25113,8 @@ static int empm__news_new(empm__news **out, const char *event, const char *id,
     if (!empm__news_is_line(event) || !empm__news_is_line(id) ||
         (data == NULL && len > 0))
         return EMPM_EINVAL;
-    if ((uint64_t)len > (uint64_t)most || (event != NULL &&
-        strlen(event) > EMPM__CHANNEL_MAX) ||
+    if ((uint64_t)len > (uint64_t)most || len > SIZE_MAX / 8 ||
+        (event != NULL && strlen(event) > EMPM__CHANNEL_MAX) ||
         (id != NULL && strlen(id) > EMPM__CHANNEL_MAX) ||
         (n = empm__news_write(NULL, NULL, event, id, s, len)) > (uint64_t)most)
         return EMPM_EFULL;

@@ -16071,6 +16071,9 @@ TEST(events, framing)
     CHECK_INT(empm__news_new(&m, NULL, NULL, "12345", 5, 12), EMPM_EFULL);
     CHECK_INT(empm__news_new(&m, NULL, NULL, NULL, 5, 99), EMPM_EINVAL);
     CHECK_INT(empm__news_new(&m, NULL, NULL, "\n\n\n\n", 4, 20), EMPM_EFULL);
+    /* a sum that would overflow is never made: not a byte is looked at */
+    CHECK_INT(empm__news_new(&m, NULL, NULL, "x", SIZE_MAX / 8 + 1, INT64_MAX),
+              EMPM_EFULL);
     CHECK_INT(empm__news_new(&m, NULL, NULL, NULL, 0, 99), EMPM_OK);
     empm__news_unref(m);
 }
