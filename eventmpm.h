@@ -43297,7 +43297,7 @@ static int empm__h2_way_fill(empm__worker *w, empm__io *io, empm__h2_way *way)
     while (io->out != NULL && empm__load(&way->bytes) < EMPM_RESPONSE_BUFFER) {
         empm__page *p = io->out, *before;
         if (empm__io_has_slice(p)) {   /* it is copied, with what is before */
-            ssize_t n = p->end - p->start;
+            ssize_t n = (ssize_t)(p->end - p->start);
             if ((p = empm__page_borrow(w)) == NULL)
                 n = empm__io_fail(io, EMPM_ENOMEM, "no memory for the "
                                                    "response");
