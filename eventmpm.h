@@ -41306,7 +41306,7 @@ static void empm__h2_goaway(empm__worker *w, empm__h2 *h2, int away,
 static unsigned char *empm__h2_put_lines(unsigned char *at, const char *s,
                                          size_t n)
 {
-    const char *end = s + n;
+    const char *end = n > 0 ? s + n : s;     /* NULL: there are none */
     while (s < end) {
         const char *colon = (const char *)memchr(s, ':', (size_t)(end - s));
         const char *lf = colon == NULL ? NULL

@@ -322,7 +322,8 @@ static int fault_is_file(int fd)
 {
     struct stat st;
 
-    return g_faults != NULL && g_faults->state != FAULTS_OFF &&
+    return g_faults != NULL &&
+           __atomic_load_n(&g_faults->state, __ATOMIC_ACQUIRE) != FAULTS_OFF &&
            fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
 }
 
