@@ -37252,7 +37252,8 @@ static void empm__cgi_param_of(empm__fcgi_writer *w, const char *name,
 /* Our ends of connections to sockets that listen on all addresses, so that the
  * kernel is asked once for each connection, and not for each request of it. An
  * entry is one word, which names the life of a record and the address: so it is
- * whole whoever reads or replaces it, and says nothing of another connection.
+ * whole whoever reads or replaces it, and is not taken for that of another
+ * connection before the record has had 65,536 of them.
  *
  *   63           48 47                   32 31              0
  *   +--------------+-----------------------+-----------------+
@@ -43909,7 +43910,7 @@ static int empm__h2_begin(empm__worker *w, empm__conn *c)
     h2->index = w->index;
     h2->serial = empm__load(&c->serial);
     h2->outbox = EMPM__NIL;
-    h2->window = h2->unasked = 65535;
+    h2->window = 65535;
     h2->unasked = EMPM__H2_CREDIT;
     h2->peer_window = 65535;
     h2->budget = w->cfg->h2_frame_budget;
