@@ -31640,6 +31640,27 @@ LIVE(fastcgi, a_kept_connection_that_ends_is_replaced_once)
     fb_end(&f);
 }
 
+/* Once means once: where the new connection ends before an answer, too, the
+ * request fails, whatever it has begun on. */
+LIVE(fastcgi, a_kept_connection_is_replaced_by_one_alone)
+{
+    static const fb_row rows[] = { { FB_NUMBER, "0", 0 },
+                                   { FB_STREAM, "!", 0 } };
+    fixture f;
+    client c;
+
+    if (!fb_kept(&f, rows, "ttl=5"))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);           /* 1, kept */
+    CHECK_INT(cl_get(&c, "/app/?1"), 502);           /* 2 ends it, 3 as well */
+    CHECK_INT(get_int(&fb_one.requests), 3);
+    CHECK_INT(get_int(&fb_one.conns), 2);
+    cl_close(&c);
+    fb_end(&f);
+}
+
 /* A kept connection that has ended while it was idle is seen before it is used:
  * a request that must not be sent twice has a new one. By TCP, where such a
  * request could be sent all the same. */
