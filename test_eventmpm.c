@@ -31530,6 +31530,193 @@ LIVE(fastcgi, a_stop_ends_the_line)
     fb_end(&f);
 }
 
+/* --- what ends early, and what runs out ------------------------------------ */
+
+/* n clients reset their connections, 50 at a time: their request waits for a
+ * back end that is deaf, for the queue of it, for an answer of which they have
+ * read the head, or they have sent half a body. Each request has its line in
+ * the access log, 499 and X, and all that it has held is back: descriptors,
+ * connections to back ends, the places in their scores, spool and memory. */
+static void fb_give_up(int n)
+{
+    enum { TIMES = 50, WARM = 3 * TIMES };
+    static const fb_row rows[] = { { FB_ECHO, NULL, 0 },
+                                   { FB_LONG, "3000000", 0 } };
+    static const char *const asks[] = {
+        "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /app/?1 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /two/?0 HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf",
+    };
+    char path[300], log[340], *lines;
+    const empm__backend_score *is;
+    const empm__pool *pool;
+    client c[TIMES], looks;
+    int i, k, fds = 0, live = 0, done = 0, left = 0;
+    const char *at;
+    fixture f;
+
+    fb_init(&f, rows, rows);
+    listen(fb_one.fd, 8);
+    tmp_path(path, sizeof path, "given-up");
+    unlink(path);
+    snprintf(log, sizeof log, "%s \"%%s%%X\"", path);
+    f.cfg.custom_log[0] = log;
+    f.cfg.limit_response_spool = 1000000;
+    if (!fb_serve(&f))
+        return;
+    looks = client_of(&f);
+    is = &f.s->backends->rows[0];
+    pool = &f.s->engine.pool;
+    for (k = 0; done < n + WARM; k++) {
+        const int way = k % 3;
+
+        set_int(&fb_one.deaf, way == 0);
+        for (i = 0; i < TIMES; i++) {
+            cl_init(&c[i]);
+            CHECK(cl_connect_port(&c[i], f.port, 4096) >= 0);
+            /* the back end serves one at a time: the others wait for it */
+            cl_puts(&c[i], asks[way]);
+        }
+        /* every request has begun, so that its line is owed */
+        fb_shown(&looks, way == 2 ? "ConnsAsyncReadBody: 50\n"
+                                  : "ConnsAsyncSuspended: 50\n");
+        for (i = 0; i < TIMES; i++)
+            cl_reset(&c[i]);
+        done += TIMES;
+        CHECK_SOON(empm__load(&is->active) == 0, 5000);
+        CHECK_SOON(empm__load(&pool->files[EMPM__FOR_ANSWERS]) == 0, 2000);
+        CHECK_SOON(empm__load(&f.s->engine.score->connections) == 1, 5000);
+        CHECK_INT((int)empm__load(&pool->spool[EMPM__FOR_ANSWERS]), 0);
+        if (done == WARM) {          /* what workers keep is made by now */
+            set_int(&fb_one.deaf, 0);
+            CHECK_SOON(get_int(&fb_one.ends) == get_int(&fb_one.conns), 3000);
+            fds = open_fds();
+            live = get_int(&a_live);
+        }
+    }
+    cl_close(&looks);
+    set_int(&fb_one.deaf, 0);
+    CHECK_SOON(get_int(&fb_one.ends) == get_int(&fb_one.conns), 3000);
+    CHECK_SOON(open_fds() <= fds, 2000);
+    CHECK_IN(get_int(&a_live) - live, -TIMES, TIMES);
+    fb_end(&f);
+    lines = slurp_path(path);
+    for (at = lines; (at = strchr(at, 'X')) != NULL; at++)
+        left++;
+    CHECK_INT(left, done);
+    free(lines);
+    unlink(path);
+}
+
+TEST(fastcgi, clients_that_give_up_are_499) { fb_give_up(200); }
+
+LONG(fastcgi, ten_thousand_clients_give_up) { fb_give_up(10000); }
+
+/* A socket that the user of the children may not write to is answered as one
+ * that is not there: 503, and the log has the reason. Once its mode is mended
+ * it is asked, without a reload. */
+TEST(fastcgi, a_socket_of_others_is_answered_with_503)
+{
+    fixture f;
+    client c;
+
+    chmod(g_tmp, 0755);
+    fb_init(&f, fb_echo, fb_echo);
+    f.forked = 1;                    /* a root's process may do all */
+    f.cfg.processes = 1;
+    f.cfg.spool_directory = "/tmp";
+    if (geteuid() == 0)
+        f.cfg.user_name = "#54321";
+    chmod(fb_one.path, geteuid() == 0 ? 0755 : 0);
+    if (!fb_serve(&f))
+        return;
+    c = client_of(&f);
+    CHECK_INT(cl_get(&c, "/app/?0"), 503);
+    CHECK_STR(cl_header(&c, "Retry-After"), "1");
+    CHECK(fx_log_has(&f, "EMPM5701"));
+    CHECK(fx_log_has(&f, strerror(EACCES)));
+    CHECK_INT(cl_get(&c, "/a.txt"), 200);
+    CHECK_INT(get_int(&fb_one.conns), 0);
+    chmod(fb_one.path, 0777);
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);
+    CHECK(fb_has(&c, "SCRIPT_NAME=/app"));
+    cl_close(&c);
+    fb_end(&f);
+}
+
+static void fb_few_descriptors(void)
+{
+    const struct rlimit r = { 64, 64 };
+
+    setrlimit(RLIMIT_NOFILE, &r);
+}
+
+/* A process with 64 descriptors: as many requests wait for the back end as may
+ * have one, the others are 503 at once, with the reason in the log; a body that
+ * is spooled has one, too. Nothing leaks: afterwards all are served. */
+TEST(fastcgi, few_descriptors_are_shared_out_and_come_back)
+{
+    enum { N = 14 };
+    client c[N];
+    fixture f;
+    long kid[1];
+    str ask = { 0 };
+    int i, round, served, refused, fds = 0;
+    char path[64];
+
+    fb_init(&f, fb_echo, fb_echo);
+    f.forked = 1;
+    f.cfg.processes = 1;
+    f.in_child = fb_few_descriptors;
+    f.cfg.limit_request_body = 6 << 20;
+    if (!fb_serve(&f))
+        return;
+    wait_children(&f, 1, kid, PATIENCE);
+    snprintf(path, sizeof path, "/proc/%ld/fd", kid[0]);
+    for (round = 0; round < 3; round++) {
+        set_int(&fb_one.deaf, 1);
+        for (i = 0; i < N; i++) {
+            c[i] = client_of(&f);
+            cl_puts(&c[i], "GET /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                           "Connection: close\r\n\r\n");
+        }
+        served = refused = 0;
+        for (i = 0; i < N; i++)
+            if (cl_readable(&c[i], i == 0 ? 100 : 0)) {
+                CHECK_INT(cl_reply(&c[i]), 503);
+                cl_close(&c[i]);
+                refused++;
+            }
+        set_int(&fb_one.deaf, 0);
+        for (i = 0; i < N; i++)
+            if (c[i].fd >= 0) {
+                served += cl_reply(&c[i]) == 200;
+                cl_close(&c[i]);
+            }
+        CHECK_INT(served + refused, N);
+        CHECK(served > 0 && refused > 0);
+        if (round == 0)
+            fds = count_dir(path);
+    }
+    CHECK(fx_log_has(&f, "MaxOpenFiles is reached"));
+    CHECK_SOON(count_dir(path) <= fds, 2000);
+    c[0] = client_of(&f);
+    for (i = 0; i < 20; i++)
+        CHECK_INT(cl_get(&c[0], "/app/?0"), 200);
+    str_addf(&ask, "POST /app/?0 HTTP/1.1\r\nHost: a\r\n"
+             "Content-Length: %d\r\n\r\n", 5 << 20);
+    for (i = 0; i < 5 << 20; i += 16)
+        str_add(&ask, "0123456789abcdef", 16);
+    cl_send(&c[0], ask.p, ask.n);
+    CHECK_INT(cl_reply(&c[0]), 200);
+    CHECK(c[0].body.n > 5 << 20 &&
+          memcmp(c[0].body.p + c[0].body.n - (5 << 20),
+                 ask.p + ask.n - (5 << 20), 5 << 20) == 0);
+    str_free(&ask);
+    cl_close(&c[0]);
+    fb_end(&f);
+}
+
 /* --- enablereuse= --------------------------------------------------------- */
 
 static int fb_kept(fixture *f, const fb_row *one, const char *options)
