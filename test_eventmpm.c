@@ -31612,9 +31612,10 @@ static void reload_to(fixture *f, int sig, int generation);
 
 /* n clients reset their connections, 50 at a time: their request waits for a
  * back end that is deaf, for its queue, for the rest of an answer, for the half
- * of a body that they have not sent, or for room for a whole one. Each request has its line in
- * the access log, 499 and X, and all that it has held is back: descriptors,
- * connections to back ends, the places in their scores, spool and memory. */
+ * of a body that they have not sent, or for room for a whole one. Each request
+ * has its line in the access log, 499 and X, and all that it has held is back:
+ * descriptors, connections to back ends, the places in their scores, spool and
+ * memory. */
 static void fb_give_up(int n)
 {
     enum { TIMES = 50, WARM = 4 * TIMES };
