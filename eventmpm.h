@@ -38612,6 +38612,7 @@ static int empm__fcgi_open(empm__fcgi *x)
     empm__worker *w = x->req->w;
     int error;
     x->phase = EMPM__FCGI_CONNECTING;
+    x->reused = 0;                   /* what a new one does is its own fault */
     empm__fcgi_is_prompt(x);
     if (x->group->reuse && !x->anew &&
         (x->fd = empm__backend_reuse(w, x->at)) >= 0) {

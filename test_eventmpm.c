@@ -29595,7 +29595,10 @@ typedef struct fb_row {
     const char *say;                /* FB_STREAM: pieces "o:...", "e:...", with
                                        '|' between them; "$" ends the request,
                                        "$N": with a status, "!" closes;
-                                       FB_LONG: bytes of pattern();
+                                       FB_LONG: bytes of pattern(); behind
+                                       the number '!': it closes instead of
+                                       the last record; '<': its length is
+                                       said to be 10 more; '-': 10 less
                                        FB_RAW: bytes that are no records;
                                        FB_NUMBER: it answers which request of
                                        its life this is, after so many ms;
@@ -29721,15 +29724,19 @@ static int fb_stream(str *to, const char *say, size_t most)
 }
 
 /* A long answer of known bytes; half of it comes a while after the rest. */
-static void fb_long(int fd, int64_t n)
+static void fb_long(int fd, const char *say)
 {
-    static const char head[] = "Content-Type: a/b\r\n\r\n";
-    char *piece = (char *)malloc(40000);
+    const int64_t n = atoll(say);
+    const char how = say[strspn(say, "0123456789")];
+    char *piece = (char *)malloc(40000), head[80] = "Content-Type: a/b\r\n\r\n";
     str out = { 0 };
     int64_t at;
     int rested = 0;
 
-    fcgi_record(&out, EMPM__FCGI_STDOUT, head, sizeof head - 1, 0);
+    if (how == '<' || how == '-')
+        snprintf(head, sizeof head, "Content-Length: %lld\r\n\r\n",
+                 (long long)n + (how == '<' ? 10 : -10));
+    fcgi_record(&out, EMPM__FCGI_STDOUT, head, strlen(head), 0);
     for (at = 0; at < n; at += 40000) {
         const size_t k = n - at < 40000 ? (size_t)(n - at) : 40000;
 
@@ -29742,7 +29749,8 @@ static void fb_long(int fd, int64_t n)
             nap(rested = 50);
     }
     fcgi_end_record(&out, 0);
-    fb_write(fd, out.p, out.n, 0);
+    if (how != '!')
+        fb_write(fd, out.p, out.n, 0);
     str_free(&out);
     free(piece);
 }
@@ -29815,7 +29823,8 @@ static int fb_answer(fb *b, int fd)
         fb_write(fd, row->say, strlen(row->say), 0);
         early = 1;
     } else if (row->how == FB_LONG) {
-        fb_long(fd, atoll(row->say));
+        fb_long(fd, row->say);
+        early = strchr(row->say, '!') != NULL;
     } else if (row->how == FB_EVER) {
         const char *again = strchr(row->say, '#');
 
@@ -30058,6 +30067,30 @@ LIVE(fastcgi, answers)
           502, NULL, NULL },
         { { FB_STREAM, "o:Content-Type: a/b\nContent-Type: a/b\n\nx|$", 0 },
           200, "x", NULL },
+        { { FB_STREAM, "o:Status: 200\nStatus: 404\n\nx|$", 0 }, 502, NULL,
+          NULL },
+        { { FB_STREAM, "o:HTTP/1.1 200 OK\nStatus: 404\n\nx|$", 0 }, 404,
+          "x", NULL },
+        { { FB_STREAM, "o:HTTP/1.1 OK\n\nx|$", 0 }, 502, NULL, NULL },
+        { { FB_STREAM, "o:A: b\n folded: c\n\nx|$", 0 }, 502, NULL, NULL },
+        { { FB_STREAM, "o:A : b\n\nx|$", 0 }, 502, NULL, NULL },
+        { { FB_STREAM, "o:Content-Length: +1\n\nx|$", 0 }, 502, NULL, NULL },
+        { { FB_STREAM, "o:Content-Length: 1, 1\n\nx|$", 0 }, 502, NULL,
+          NULL },
+        { { FB_STREAM, "o:Content-Length:\n\nx|$", 0 }, 502, NULL, NULL },
+        { { FB_STREAM, "o:Content-Length: 9223372036854775808\n\nx|$", 0 },
+          502, NULL, NULL },
+        { { FB_STREAM, "o:Content-Length: 4\n\nabc|!", 0 }, 502, NULL, NULL },
+        { { FB_STREAM, "o:Connection: close, X-A\nUpgrade: h2c\n"
+                       "Keep-Alive: x\nTrailer: y\n\nbody|$", 0 }, 200,
+          "body", NULL },
+        { { FB_STREAM, "o:Status: 204\nContent-Length: 5\n\nhello|$", 0 },
+          204, "", NULL },
+        /* bytes behind the end are of no answer */
+        { { FB_STREAM, "o:A: b\n\none|$|o:A: c\n\ntwo|$", 0 }, 200, "one",
+          "A: b" },
+        /* the first end is the end, also if the second says something else */
+        { { FB_STREAM, "o:A: b\n\none|$|$2", 1 }, 200, "one", "A: b" },
         /* what is not the back end's answer has none of its fields */
         { { FB_STREAM, "o:Set-Cookie: a=1\nLocation: /\n\nno end|!", 0 }, 502,
           NULL, NULL },
@@ -30090,6 +30123,9 @@ LIVE(fastcgi, answers)
                   cl_header(&c, "Location") == NULL);
         CHECK(cl_header(&c, "X-Sendfile") == NULL);
         CHECK(cl_header(&c, "X-Accel-Redirect") == NULL);
+        CHECK(cl_header(&c, "Upgrade") == NULL);
+        CHECK(cl_header(&c, "Keep-Alive") == NULL);
+        CHECK(rows[i].status != 204 || cl_header(&c, "Content-Length") == NULL);
         if (field != NULL) {
             n = strcspn(field, ":");
             snprintf(name, sizeof name, "%.*s", (int)n, field);
@@ -30890,6 +30926,46 @@ LIVE(fastcgi, a_reset_is_asked_elsewhere_if_that_is_safe)
     fb_end(&f);
 }
 
+/* An answer of which much has left cannot become a 502. Its client is told by
+ * its end: the last chunk does not come, or the bytes that were promised, or,
+ * where the end of the connection is the end of the body, there is a reset. A
+ * back end that sends too much is cut, and that is a whole answer. */
+LIVE(fastcgi, answers_that_are_cut_off_do_not_look_whole)
+{
+    static const struct { fb_row row; int whole, bytes; } rows[] = {
+        { { FB_LONG, "300000", 0 }, 1, 300000 },
+        { { FB_LONG, "300000!", 0 }, 0, 0 },
+        { { FB_LONG, "300000<", 0 }, 0, 0 },
+        { { FB_LONG, "300000-", 0 }, 1, 299990 },
+    };
+    static fb_row plan[sizeof rows / sizeof *rows];
+    fixture f;
+    client c;
+    int minor;
+
+    EACH(rows, i)
+        plan[i] = rows[i].row;
+    fb_init(&f, plan, plan);
+    if (!fb_serve(&f))
+        return;
+    for (minor = 0; minor < 2; minor++)
+        EACH(rows, i) {
+            context("1.%d %s", minor, rows[i].row.say);
+            c = client_of(&f);
+            cl_printf(&c, "GET /app/?%d HTTP/1.%d\r\nHost: a\r\n\r\n", (int)i,
+                      minor);
+            CHECK_INT(cl_reply(&c), 200);
+            CHECK_INT(c.complete, rows[i].whole);
+            CHECK(!rows[i].whole || (int)c.body.n == rows[i].bytes);
+            CHECK(rows[i].whole || c.closes || c.end != 0);
+            cl_close(&c);
+        }
+    no_context();
+    CHECK(fx_log_has(&f, "closes before the end of its answer"));
+    CHECK(fx_log_has(&f, "sends less than its Content-Length"));
+    fb_end(&f);
+}
+
 /* Each back end is asked once: one that always closes ends the request. */
 LIVE(fastcgi, a_back_end_that_closes_is_not_asked_again)
 {
@@ -31530,6 +31606,254 @@ LIVE(fastcgi, a_stop_ends_the_line)
     fb_end(&f);
 }
 
+static void reload_to(fixture *f, int sig, int generation);
+
+/* --- what ends early, and what runs out --------------------------------- */
+
+/* n clients reset their connections, 50 at a time: their request waits for a
+ * back end that is deaf, for its queue, for the rest of an answer, for the half
+ * of a body that they have not sent, or for room for a whole one. Each request
+ * has its line in the access log, 499 and X, and all that it has held is back:
+ * descriptors, connections to back ends, the places in their scores, spool and
+ * memory. */
+static void fb_give_up(int n)
+{
+    enum { TIMES = 50, WARM = 4 * TIMES };
+    static const fb_row rows[] = { { FB_ECHO, NULL, 0 },
+                                   { FB_LONG, "3000000", 0 } };
+    static const char *const asks[] = {
+        "GET /app/?0 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /app/?1 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /two/?0 HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf",
+        "POST /app/?0 HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n\r\n",
+    };
+    static char body[90000];
+    char path[300], log[340], *lines;
+    const empm__backend_score *is;
+    const empm__pool *pool;
+    client c[TIMES], looks;
+    int i, k, fds = 0, live = 0, done = 0, left = 0;
+    const char *at;
+    fixture f;
+
+    fb_init(&f, rows, rows);
+    listen(fb_one.fd, 8);
+    tmp_path(path, sizeof path, "given-up");
+    unlink(path);
+    snprintf(log, sizeof log, "%s \"%%s%%X\"", path);
+    f.cfg.custom_log[0] = log;
+    f.cfg.limit_response_spool = 1000000;
+    if (!fb_serve(&f))
+        return;
+    looks = client_of(&f);
+    is = &f.s->backends->rows[0];
+    pool = &f.s->engine.pool;
+    for (k = 0; done < n + WARM; k++) {
+        const int way = k % 4;
+
+        set_int(&fb_one.deaf, way == 0 || way == 3);
+        for (i = 0; i < TIMES; i++) {
+            cl_init(&c[i]);
+            CHECK(cl_connect_port(&c[i], f.port, 4096) >= 0);
+            /* the back end serves one at a time: the others wait for it */
+            cl_puts(&c[i], asks[way]);
+            if (way == 3)
+                cl_send(&c[i], body, sizeof body);
+        }
+        /* every request has begun, so that its line is owed */
+        fb_shown(&looks, way == 2 ? "ConnsAsyncReadBody: 50\n"
+                                  : "ConnsAsyncSuspended: 50\n");
+        for (i = 0; i < TIMES; i++)
+            cl_reset(&c[i]);
+        done += TIMES;
+        CHECK_SOON(empm__load(&is->active) == 0, 5000);
+        CHECK_SOON(empm__load(&pool->files[EMPM__FOR_ANSWERS]) == 0, 2000);
+        CHECK_SOON(empm__load(&f.s->engine.score->connections) == 1, 5000);
+        CHECK_INT((int)empm__load(&pool->spool[EMPM__FOR_ANSWERS]), 0);
+        if (done == WARM) {          /* what workers keep is made by now */
+            set_int(&fb_one.deaf, 0);
+            CHECK_SOON(get_int(&fb_one.ends) == get_int(&fb_one.conns), 3000);
+            fds = open_fds();
+            live = get_int(&a_live);
+        }
+    }
+    cl_close(&looks);
+    set_int(&fb_one.deaf, 0);
+    CHECK_SOON(get_int(&fb_one.ends) == get_int(&fb_one.conns), 3000);
+    CHECK_SOON(open_fds() <= fds, 2000);
+    CHECK_IN(get_int(&a_live) - live, -TIMES, TIMES);
+    fb_end(&f);
+    lines = slurp_path(path);
+    for (at = lines; (at = strchr(at, 'X')) != NULL; at++)
+        left++;
+    CHECK_INT(left, done);
+    free(lines);
+    unlink(path);
+}
+
+TEST(fastcgi, clients_that_give_up_are_499) { fb_give_up(200); }
+
+LONG(fastcgi, ten_thousand_clients_give_up) { fb_give_up(10000); }
+
+/* A socket that the user of the children may not write to is answered as one
+ * that is not there: 503, and the log has the reason. Once its mode is mended
+ * it is asked, without a reload. */
+TEST(fastcgi, a_socket_of_others_is_answered_with_503)
+{
+    fixture f;
+    client c;
+
+    chmod(g_tmp, 0755);
+    fb_init(&f, fb_echo, fb_echo);
+    f.forked = 1;                    /* a root's process may do all */
+    f.cfg.processes = 1;
+    f.cfg.spool_directory = "/tmp";
+    if (geteuid() == 0)
+        f.cfg.user_name = "#54321";
+    chmod(fb_one.path, geteuid() == 0 ? 0755 : 0);
+    if (!fb_serve(&f))
+        return;
+    c = client_of(&f);
+    CHECK_INT(cl_get(&c, "/app/?0"), 503);
+    CHECK_STR(cl_header(&c, "Retry-After"), "1");
+    CHECK(fx_log_has(&f, "EMPM5701"));
+    CHECK(fx_log_has(&f, strerror(EACCES)));
+    CHECK_INT(cl_get(&c, "/a.txt"), 200);
+    CHECK_INT(get_int(&fb_one.conns), 0);
+    chmod(fb_one.path, 0777);
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);
+    CHECK(fb_has(&c, "SCRIPT_NAME=/app"));
+    cl_close(&c);
+    fb_end(&f);
+}
+
+static void fb_few_descriptors(void)
+{
+    const struct rlimit r = { 64, 64 };
+
+    setrlimit(RLIMIT_NOFILE, &r);
+}
+
+/* A process with 64 descriptors: as many requests wait for the back end as may
+ * have one, the others are 503 at once, with the reason in the log; a body that
+ * is spooled has one, too. Nothing leaks: afterwards all are served. */
+TEST(fastcgi, few_descriptors_are_shared_out_and_come_back)
+{
+    enum { N = 14 };
+    client c[N];
+    fixture f;
+    long kid[1];
+    str ask = { 0 };
+    int i, round, served, refused, fds = 0;
+    char path[64];
+
+    fb_init(&f, fb_echo, fb_echo);
+    f.forked = 1;
+    f.cfg.processes = 1;
+    f.in_child = fb_few_descriptors;
+    f.cfg.limit_request_body = 6 << 20;
+    if (!fb_serve(&f))
+        return;
+    wait_children(&f, 1, kid, PATIENCE);
+    snprintf(path, sizeof path, "/proc/%ld/fd", kid[0]);
+    for (round = 0; round < 3; round++) {
+        set_int(&fb_one.deaf, 1);
+        for (i = 0; i < N; i++) {
+            c[i] = client_of(&f);
+            cl_puts(&c[i], "GET /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                           "Connection: close\r\n\r\n");
+        }
+        served = refused = 0;
+        for (i = 0; i < N; i++)
+            if (cl_readable(&c[i], i == 0 ? 100 : 0)) {
+                CHECK_INT(cl_reply(&c[i]), 503);
+                cl_close(&c[i]);
+                refused++;
+            }
+        set_int(&fb_one.deaf, 0);
+        for (i = 0; i < N; i++)
+            if (c[i].fd >= 0) {
+                served += cl_reply(&c[i]) == 200;
+                cl_close(&c[i]);
+            }
+        CHECK_INT(served + refused, N);
+        CHECK(served > 0 && refused > 0);
+        if (round == 0)
+            fds = count_dir(path);
+    }
+    CHECK(fx_log_has(&f, "MaxOpenFiles is reached"));
+    CHECK_SOON(count_dir(path) <= fds, 2000);
+    c[0] = client_of(&f);
+    for (i = 0; i < 20; i++)
+        CHECK_INT(cl_get(&c[0], "/app/?0"), 200);
+    str_addf(&ask, "POST /app/?0 HTTP/1.1\r\nHost: a\r\n"
+             "Content-Length: %d\r\n\r\n", 5 << 20);
+    for (i = 0; i < 5 << 20; i += 16)
+        str_add(&ask, "0123456789abcdef", 16);
+    cl_send(&c[0], ask.p, ask.n);
+    CHECK_INT(cl_reply(&c[0]), 200);
+    CHECK(c[0].body.n > 5 << 20 &&
+          memcmp(c[0].body.p + c[0].body.n - (5 << 20),
+                 ask.p + ask.n - (5 << 20), 5 << 20) == 0);
+    str_free(&ask);
+    cl_close(&c[0]);
+    fb_end(&f);
+}
+
+/* A graceful restart waits for the requests of the old generation, whatever
+ * they wait for: an answer, the queue of a back end, a seat, or room for their
+ * body. None is refused, none is asked twice. */
+TEST(fastcgi, a_reload_lets_each_wait_end)
+{
+    enum { N = 12 };
+    static char body[400000];
+    client c[N];
+    fixture f;
+    int i;
+
+    fb_init(&f, fb_echo, fb_echo);
+    f.forked = 1;
+    f.deaths_ok = 1;
+    f.cfg.processes = 1;
+    listen(fb_one.fd, 1);
+    snprintf(fb_address[1], sizeof fb_address[1], "unix:%s max=1",
+             fb_two.path);
+    set_int(&fb_one.deaf, 1);
+    set_int(&fb_two.deaf, 1);
+    if (!fb_serve(&f))
+        return;
+    for (i = 0; i < N; i++) {
+        c[i] = client_of(&f);
+        if (i % 3 == 0) {
+            cl_printf(&c[i], "POST /app/?0 HTTP/1.1\r\nHost: a\r\n"
+                      "Content-Length: %d\r\n\r\n", (int)sizeof body);
+            cl_send(&c[i], body, sizeof body);
+        } else
+            cl_printf(&c[i], "GET /%s/?0 HTTP/1.1\r\nHost: a\r\n\r\n",
+                      i % 3 == 1 ? "app" : "two");
+    }
+    CHECK_SOON(get_int(&fb_one.conns) == 1 && get_int(&fb_two.conns) == 1,
+               4000);
+    nap(SCALED(50));
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    reload_to(&f, SIGUSR1, 1);
+    nap(SCALED(100));
+    for (i = 0; i < N; i++)
+        CHECK(!cl_readable(&c[i], 0));
+    set_int(&fb_one.deaf, 0);
+    set_int(&fb_two.deaf, 0);
+    for (i = 0; i < N; i++) {
+        context("client %d", i);
+        CHECK_INT(cl_reply(&c[i]), 200);
+        CHECK(c[i].complete && (i % 3 != 0 || c[i].body.n > sizeof body));
+    }
+    no_context();
+    CHECK_INT(get_int(&fb_one.requests) + get_int(&fb_two.requests), N);
+    CHECK_SOON(fx_log_has(&f, "generation 0 has ended"), 4000);
+    cl_close_all(c, N);
+    fb_end(&f);
+}
+
 /* --- enablereuse= --------------------------------------------------------- */
 
 static int fb_kept(fixture *f, const fb_row *one, const char *options)
@@ -31635,6 +31959,27 @@ LIVE(fastcgi, a_kept_connection_that_ends_is_replaced_once)
     CHECK_INT(cl_ask(&c, "POST /app/?0 HTTP/1.1\r\nHost: a\r\n"
                      "Content-Length: 3\r\n\r\nabc"), 502);      /* 4 */
     CHECK_INT(get_int(&fb_one.requests), 4);
+    CHECK_INT(get_int(&fb_one.conns), 2);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+/* Once means once: where the new connection ends before an answer, too, the
+ * request fails, whatever it has begun on. */
+LIVE(fastcgi, a_kept_connection_is_replaced_by_one_alone)
+{
+    static const fb_row rows[] = { { FB_NUMBER, "0", 0 },
+                                   { FB_STREAM, "!", 0 } };
+    fixture f;
+    client c;
+
+    if (!fb_kept(&f, rows, "ttl=5"))
+        return;
+    cl_init(&c);
+    c.port = f.port;
+    CHECK_INT(cl_get(&c, "/app/?0"), 200);           /* 1, kept */
+    CHECK_INT(cl_get(&c, "/app/?1"), 502);           /* 2 ends it, 3 as well */
+    CHECK_INT(get_int(&fb_one.requests), 3);
     CHECK_INT(get_int(&fb_one.conns), 2);
     cl_close(&c);
     fb_end(&f);
