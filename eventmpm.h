@@ -48024,6 +48024,7 @@ static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
                                         the scoreboard is shared */
         other->s->owner = 0;
         other->s->borrows = 1;
+        s->borrows = 0;              /* frees in this process what both share */
         empm__server_free(other->s);
     }
     /* a handler that overwrites memory harms no slot but its own */

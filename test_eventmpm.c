@@ -5,6 +5,7 @@
  *     ./test -l                                        the names
  *     ./test long                                      the long ones
  *     ./test all -v                                    all, each with its time
+ *     ./test -j 4                                      four at a time
  *     ./test -d conn.keep_alive                        with the server's log
  *
  * `make CFLAGS='-O0 -g' build/test_epoll` takes ten seconds, and adds HTTPS
@@ -328,10 +329,23 @@ static int fault_is_file(int fd)
 }
 
 #ifdef __linux__
+static int g_slow;                      /* see >>harness */
+
+enum { SYSCALL_OPENAT2 = 437 };
+
+/* valgrind does not know it, and would say so each time. */
+static int fault_is_unknown(long number)
+{
+    if (number != SYSCALL_OPENAT2 || g_slow < 8)
+        return 0;
+    errno = ENOSYS;
+    return 1;
+}
+
 static const char *fault_syscall(long number)
 {
     switch (number) {
-    case 437:
+    case SYSCALL_OPENAT2:
         return "openat2";
     case SYS_accept4:
         return "accept4";
@@ -495,7 +509,8 @@ static int fault_no_file(void) { errno = EMFILE; return -1; }
 #define getpwnam(...) \
     (fault_at("getpwnam") ? fault_nobody() : getpwnam(__VA_ARGS__))
 #define mmap(...) (fault_at("mmap") ? fault_no_map() : mmap(__VA_ARGS__))
-#define syscall(n, ...) FAULT(fault_syscall(n), syscall(n, __VA_ARGS__))
+#define syscall(n, ...) (fault_is_unknown(n) ? fault_fails() \
+                         : FAULT(fault_syscall(n), syscall(n, __VA_ARGS__)))
 #define FAULT_PICK(a, b, name, ...) name
 #define listen(...) \
     FAULT_PICK(__VA_ARGS__, fault_listen, listen, )(__VA_ARGS__)
@@ -605,6 +620,8 @@ static int    g_show_log;           /* print what the servers log */
 static int    g_slow = 1;           /* times are this much longer here */
 static char   g_context[256];       /* the row of the table in hand */
 static const char *g_skip;          /* why the running test was skipped */
+static int    g_jobs = 1;           /* processes that run tests side by side */
+static char   g_running[128];       /* the running test */
 static char   g_tmp[256];           /* our directory, removed at the end */
 
 static int is_tsan_here(void)
@@ -667,7 +684,7 @@ static void fail(const char *file, int line, const char *fmt, ...)
     va_end(ap);
     if (g_context[0] != 0)
         printf("  [%s]", g_context);
-    printf("\n");
+    printf(g_jobs > 1 ? "  (%s)\n" : "\n", g_running);
     funlockfile(stdout);
 }
 
@@ -1706,6 +1723,43 @@ static int cl_readable(client *c, int ms)
     w.events = POLLIN;
     w.revents = 0;
     return c->in.n != 0 || poll(&w, 1, ms) > 0;
+}
+
+/* How many bytes wait in the server's end of this connection, as Linux tells;
+ * -1: nobody tells. */
+static long cl_unread(const client *c)
+{
+    struct sockaddr_in a;
+    socklen_t n = sizeof a;
+    char line[300];
+    unsigned local, remote;
+    unsigned long rx;
+    long unread = -1;
+    FILE *f;
+
+    if (getsockname(c->fd, (struct sockaddr *)&a, &n) != 0 ||
+        (f = fopen("/proc/net/tcp", "r")) == NULL)
+        return -1;
+    while (unread < 0 && fgets(line, sizeof line, f) != NULL)
+        if (sscanf(line, " %*d: %*[0-9A-F]:%x %*[0-9A-F]:%x %*x %*x:%lx",
+                   &local, &remote, &rx) == 3 &&
+            (int)local == c->port && remote == ntohs(a.sin_port))
+            unread = (long)rx;
+    fclose(f);
+    return unread;
+}
+
+/* Waits until the server has read all that its clients have sent, and a moment
+ * more for what it does with that. */
+static void cl_all_read(const client *c, int n)
+{
+    const uint64_t end = now_ms() + PATIENCE;
+    int i;
+
+    for (i = 0; i < n; i++)
+        while (cl_unread(&c[i]) > 0 && now_ms() < end)
+            nap(1);
+    nap(SCALED(have_proc() ? 10 : 100));
 }
 
 /* Bytes that anyone can make and check: none looks like its neighbours. */
@@ -9962,7 +10016,7 @@ SERVED(route, max_requests_counts_uploads_and_suspended_ones, NULL)
         cl_open(&a[i], f);
         cl_send(&a[i], s.p, s.n - 1);
     }
-    nap(SCALED(50));
+    cl_all_read(a, 2);
     /* two are on their way, though none has a worker */
     CHECK_INT(cl_ask_n(c, s.p, s.n), 503);
     CHECK_STR(cl_header(c, "Retry-After"), "1");
@@ -9975,12 +10029,15 @@ SERVED(route, max_requests_counts_uploads_and_suspended_ones, NULL)
     cl_close(c);
     cl_close(&a[1]);                 /* one that is given up counts no more */
     cl_close(&a[0]);
-    nap(SCALED(50));
-    for (i = 0; i < 2; i++) {
-        cl_open(&a[i], f);
-        cl_send(&a[i], s.p, s.n - 1);
-    }
-    nap(SCALED(50));
+    cl_open(&a[0], f);
+    cl_send(&a[0], s.p, s.n - 1);
+    cl_all_read(a, 1);
+    CHECK_SOON(cl_ask_n(c, s.p, s.n) == 200, 4000);
+    check_in_step(c);
+    cl_close(c);
+    cl_open(&a[1], f);
+    cl_send(&a[1], s.p, s.n - 1);
+    cl_all_read(a, 2);
     for (i = 0; i < 2; i++) {
         cl_send(&a[i], s.p + s.n - 1, 1);
         CHECK_INT(cl_reply(&a[i]), 200);
@@ -15676,7 +15733,7 @@ TEST(store, writers_killed_at_any_moment)
                                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     pid_t pid[DOOMEDS] = { 0, 0, 0 };
     empm__kv *kv = NULL;
-    uint64_t end = now_ms() + 2500;
+    const uint64_t end = now_ms() + PATIENCE;
     int64_t common = 0, before = 0, slack = 0, own = 0;
     uint32_t seed = 99, s;
     int i, st, kills = 0, orphaned = 0;
@@ -15687,7 +15744,7 @@ TEST(store, writers_killed_at_any_moment)
         return;
     CHECK_INT(kv->shards, 1);
     fflush(NULL);
-    while (now_ms() < end && get_int(&g_failures) < 5) {
+    while (kills < 400 / g_slow && now_ms() < end && get_int(&g_failures) < 5) {
         struct timespec t = { 0, 0 };
         const uint32_t who = model_random(&seed, DOOMEDS);
         for (i = 0; i < DOOMEDS; i++)
@@ -21705,9 +21762,11 @@ SERVED(body, answers_take_only_their_share,
 
     CHECK_INT(cl_connect_port(&a, f->port, 4096), 0);
     cl_puts(&a, "GET /file/big.bin HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(cl_readable(&a, PATIENCE));
+    set_int(&shm->rc[0], 1);
     CHECK_INT(cl_connect_port(&b, f->port, 4096), 0);
     cl_puts(&b, "GET /big?bytes=600000 HTTP/1.1\r\nHost: a\r\n\r\n");
-    nap(SCALED(100));
+    CHECK_SOON(get_int(&shm->rc[0]) == EMPM_OK, 4000);
     CHECK_INT(get_status(f, "/file/big.bin"), 503);
     CHECK_INT(get_status(f, "/file/a.txt"), 200);
     CHECK_INT(cl_connect_port(c, f->port, 4096), 0);
@@ -25074,6 +25133,25 @@ SERVED_HERE(conn, a_handler_may_fork, NULL)
     waitpid((pid_t)get_int(&shm->rc[0]), &status, 0);
 }
 
+/* Connects, and sends the first part of a row of what follows: when it has had
+ * its effect. */
+static uint64_t half_closed_begin(const fixture *f, client *c,
+                                  const char *first)
+{
+    cl_open(c, f);
+    c->patience = PATIENCE;
+    if (first != NULL) {
+        cl_puts(c, first);
+        if (strncmp(first, GET1 "\r\n", sizeof GET1) == 0)
+            CHECK_INT(cl_reply(c), 200);
+        else if (strstr(first, "100-continue") != NULL)
+            CHECK_INT(cl_reply(c), 100);
+        else
+            cl_all_read(c, 1);
+    }
+    return now_ms();
+}
+
 /* A half-closed client is answered at once. Each row is sent in two parts: the
  * second follows when the first has had its effect, and the FIN comes in its
  * segment. */
@@ -25129,35 +25207,29 @@ SERVED(conn, half_closed_clients_are_answered_at_once,
     };
 
     EACH(rows, i) {
-        int k, status = 0;
-        uint64_t t0;
+        uint64_t took = 0;
+        int k, tries;
         context("%s", rows[i].what);
-        cl_open(c, f);
-        c->patience = PATIENCE;
-        if (rows[i].first != NULL) {
-            cl_puts(c, rows[i].first);
-            if (strncmp(rows[i].first, GET1 "\r\n", sizeof GET1) == 0)
-                CHECK_INT(cl_reply(c), 200);
-            else if (strstr(rows[i].first, "100-continue") != NULL)
-                CHECK_INT(cl_reply(c), 100);
-            else
-                cl_readable(c, 5);
-        }
-        t0 = now_ms();
-        cl_send_fin(c, rows[i].last, strlen(rows[i].last));
-        if (rows[i].replies >= 0) {
+        for (tries = 0; tries < 3; tries++) {    /* it is late by chance, too */
+            const uint64_t t0 = half_closed_begin(f, c, rows[i].first);
+            int status = 0;
+            cl_send_fin(c, rows[i].last, strlen(rows[i].last));
+            CHECK(cl_readable(c, PATIENCE));
+            took = now_ms() - t0;
             for (k = 0; k < rows[i].replies; k++) {
                 status = cl_reply(c);
                 CHECK_INT(c->complete, 1);
             }
-            CHECK_INT(status, rows[i].status);
-        } else {                    /* refused, or closed without a word */
-            status = cl_reply(c);
-            CHECK(status == 0 || status == rows[i].status);
+            if (rows[i].replies < 0)            /* refused, or closed without */
+                status = cl_reply(c);           /* a word */
+            CHECK(status == rows[i].status ||
+                  (rows[i].replies < 0 && status == 0));
+            CHECK_FIN(c);
+            cl_close(c);
+            if (took <= (uint64_t)AT_ONCE)
+                break;
         }
-        CHECK_FIN(c);
-        CHECK_IN(now_ms() - t0, 0, AT_ONCE);
-        cl_close(c);
+        CHECK_IN(took, 0, AT_ONCE);
     }
 }
 
@@ -40088,11 +40160,14 @@ static int hk_die(empm_server *s, void *user)
 SERVED_WITH(process, children_that_die_at_once_are_throttled, T_PLAIN,
             fx_init_forked(f, 2); f->cfg.on_child_start = hk_die, NULL)
 {
-    f->deaths_ok = 1;
-    fx_wait(f, 1000);              /* it may give up, and say so */
-    CHECK_IN(get_int(&shm->child_starts), 1, 60);
-    CHECK(fx_log_has(f, "exited"));
-    f->failure_ok = 1;
+    int before;
+
+    f->deaths_ok = f->failure_ok = 1;  /* it may give up, and say so */
+    CHECK_SOON(fx_log_has(f, "exited"), 4000);
+    before = get_int(&shm->child_starts);
+    CHECK_IN(before, 1, 60);
+    fx_wait(f, 1000);
+    CHECK_IN(get_int(&shm->child_starts) - before, 0, 60);
 }
 
 static int hk_die_late(empm_server *s, void *user)
@@ -40826,7 +40901,7 @@ TEST(process, terminals_that_change_and_close)
 {
     struct winsize size;
     fixture f;
-    int kind;                        /* 0: no children, 1: children, 2: nohup */
+    int kind, i;                     /* 0: no children, 1: children, 2: nohup */
 
     for (kind = 0; kind < 3; kind++) {
         context("%d", kind);
@@ -40851,8 +40926,12 @@ TEST(process, terminals_that_change_and_close)
         } else {
             CHECK_INT(fx_wait(&f, 60), 0);
             CHECK(!fx_log_has(&f, "EMPM0494"));
-            signal_process(f.pid, SIGHUP);
-            CHECK_SOON(fx_log_has(&f, "generation 1 serves"), 4000);
+            /* one that comes while the terminal's is pending is one with it */
+            for (i = 0; i < 8 && !fx_log_has(&f, "EMPM0494"); i++) {
+                signal_process(f.pid, SIGHUP);
+                fx_wait(&f, SCALED(500));
+            }
+            CHECK_SOON(fx_log_has(&f, "generation 1 serves"), 8000);
         }
         fx_down(&f);
     }
@@ -43101,25 +43180,33 @@ static long ticks_of(long pid)
 /* A parent that waits for its children to end takes no CPU. */
 SERVED_BY(operate, parent_rests_while_it_stops, 2, NULL)
 {
-    long kids[16], before;
+    long kids[16], before = -1, used = 9, busy;
     int i;
 
     f->deaths_ok = 1;
     CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
-    cl_puts(c, "GET /sleep?ms=3000 HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK(!cl_readable(c, 50));
+    CHECK_INT(cl_get(c, "/pid"), 200);
+    busy = c->body.n > 0 ? strtol(c->body.p, NULL, 10) : 0;
+    cl_puts(c, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 4000);
     for (i = 0; i < 6; i++) {        /* so many that they are throttled */
         const int n = wait_children(f, 2, kids, 200);
-        if (n > 0)                   /* the youngest */
+        if (n > 0 && kids[n - 1] != busy)
             signal_process((pid_t)kids[n - 1], SIGKILL);
+        else if (n > 1)
+            signal_process((pid_t)kids[n - 2], SIGKILL);
         nap(20);
     }
     signal_process(f->pid, SIGQUIT);
-    nap(200);
-    before = ticks_of(f->pid);
-    nap(600);
+    for (i = 0; i < 8 && used > 2; i++) {   /* of 20, once it has seen to all */
+        before = ticks_of(f->pid);
+        nap(200);
+        used = ticks_of(f->pid) - before;
+    }
+    CHECK_INT(fx_wait(f, 0), 0);
     if (before >= 0)
-        CHECK_IN(ticks_of(f->pid) - before, 0, 10);
+        CHECK_IN(used, 0, 2);
+    set_int(&shm->gate, 1);
 }
 
 /* Exactly N children are not more in number either, however busy they are. */
@@ -44132,13 +44219,15 @@ TEST(operate, a_manager_hears_nothing_of_a_listener_that_hangs)
     f.cfg.watchdog_interval_ms = SCALED(50);
     f.cfg.max_connections_per_peer = 1;
     if (fx_up(&f)) {
+        int before;
         CHECK(manager_hears("WATCHDOG=1"));
         cl_open(&c, &f);
         check_in_step(&c);
-        CHECK(!fx_log_has(&f, "EMPM5038"));
         /* refused, with a line of the listener's */
         cl_open(&second, &f);
-        CHECK_SOON(fx_log_has(&f, "EMPM5038"), 4000);
+        CHECK_SOON(fx_log_has(&f, "EMPM5306"), 4000);
+        before = fx_log_lines(&f, "EMPM5038");   /* none, as a rule */
+        CHECK_SOON(fx_log_lines(&f, "EMPM5038") > before, 4000);
         while (recv(g_manager, text, sizeof text, MSG_DONTWAIT) > 0)
             continue;
         nap(250);                    /* more than WATCHDOG_USEC */
@@ -50245,7 +50334,25 @@ static int fz_main(const char *name, long seconds, unsigned long long seed,
  * >>main -- picks, runs, counts
  * ------------------------------------------------------------------------- */
 
-static int g_passed, g_failed, g_skipped;
+/* What is to run: a test, in a mode. */
+typedef struct run {
+    const test *t;
+    int         forked;
+} run;
+
+static run *g_runs;
+static int  g_run_count;
+
+enum { JOBS_MOST = 32 };
+
+/* Shared by all processes that run tests; atomic. */
+typedef struct tally {
+    int next;                           /* of g_runs: which nobody has taken */
+    int passed, failed, skipped;
+    int at[JOBS_MOST];                  /* 1 + what each runs now; 0: nothing */
+} tally;
+
+static tally *g_tally;
 
 static void *do_nothing(void *arg)
 {
@@ -50281,14 +50388,24 @@ static void check_leftovers(int fds, int threads, int live)
 }
 
 /* A word at each section, so that a long run is never silent. */
-static void say_section(const test *t)
+static void say_section(int i)
 {
-    static const char *said;
-
-    if (said == NULL || strcmp(said, t->section) != 0)
-        printf(">>%s\n", t->section);
-    said = t->section;
+    if (i == 0 ||
+        strcmp(g_runs[i - 1].t->section, g_runs[i].t->section) != 0)
+        printf(">>%s\n", g_runs[i].t->section);
     fflush(stdout);
+}
+
+/* Milliseconds of processor that this process and its former children have
+ * used. */
+static int all_cpu_ms(void)
+{
+    struct rusage u;
+
+    getrusage(RUSAGE_CHILDREN, &u);
+    return (int)(own_cpu_ms() +
+                 (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000 +
+                 (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1000);
 }
 
 /* Runs a test by its name. The number of its checks that failed. */
@@ -50313,27 +50430,33 @@ static int run_once(const test *t, int forked, const char *name)
     return get_int(&g_failures);
 }
 
-/* Runs a test and counts it. */
-static void run_one(const test *t, int forked)
+static void run_name(const run *r, char *out, size_t n)
 {
-    char name[128];
+    snprintf(out, n, "%s.%s%s", r->t->section, r->t->name,
+             r->forked ? "+fork" : "");
+}
+
+/* Runs a test and counts it. */
+static void run_one(const run *r)
+{
+    const int used = all_cpu_ms();
     uint64_t t0 = now_ms();
     int failures;
 
-    snprintf(name, sizeof name, "%s.%s%s", t->section, t->name,
-             forked ? "+fork" : "");
-    failures = run_once(t, forked, name);
+    run_name(r, g_running, sizeof g_running);
+    failures = run_once(r->t, r->forked, g_running);
     if (failures != 0) {
-        printf("FAILED  %s (%d checks, %d ms)\n", name, failures,
+        printf("FAILED  %s (%d checks, %d ms)\n", g_running, failures,
                (int)(now_ms() - t0));
-        g_failed++;
+        add_int(&g_tally->failed, 1);
     } else if (g_skip != NULL) {
-        printf("skipped %s: %s\n", name, g_skip);
-        g_skipped++;
+        printf("skipped %s: %s\n", g_running, g_skip);
+        add_int(&g_tally->skipped, 1);
     } else {
         if (g_verbose)
-            printf("ok      %s (%d ms)\n", name, (int)(now_ms() - t0));
-        g_passed++;
+            printf("ok      %s (%d ms, %d ms of processor)\n", g_running,
+                   (int)(now_ms() - t0), all_cpu_ms() - used);
+        add_int(&g_tally->passed, 1);
     }
     fflush(stdout);
 }
@@ -50367,6 +50490,31 @@ static int is_picked(const test *t, const char *name, int argc, char **argv)
              (strcmp(argv[i], "long") == 0 && (t->flags & T_LONG))))
             return 1;
     return 0;
+}
+
+/* Lists what these words pick, or, without a word, all but the long ones. */
+static void pick(int argc, char **argv, int words, int with_long)
+{
+    const test *t;
+    char name[128];
+    run r;
+
+    for (t = tests_first; t != NULL; t = t->next)
+        for (r.forked = 0; r.forked <= ((t->flags & T_LIVE) != 0); r.forked++) {
+            r.t = t;
+            run_name(&r, name, sizeof name);
+            if (words == 0 ? (t->flags & T_LONG) != 0 && !with_long
+                           : !is_picked(t, name, argc, argv))
+                continue;
+            if (words == 0 && r.forked && g_slow >= 8)
+                continue;            /* valgrind: one of the twins is enough */
+            if (g_run_count % 256 == 0)
+                g_runs = (run *)realloc(g_runs, ((size_t)g_run_count + 256) *
+                                                sizeof *g_runs);
+            if (g_runs == NULL)
+                abort();
+            g_runs[g_run_count++] = r;
+        }
 }
 
 static char g_other;                 /* see program_changes() */
@@ -50448,6 +50596,116 @@ static void tear_down(void)
     g_faults = NULL;
 }
 
+/* --- all that is to run, in one process or in several --------------------- */
+
+/* Takes one after the other of what nobody has taken. The exit status. */
+static int run_what_is_left(int job, int sections)
+{
+    int i;
+
+    if (set_up(1) != 0)
+        return 2;
+    while ((i = add_int(&g_tally->next, 1) - 1) < g_run_count) {
+        set_int(&g_tally->at[job], i + 1);
+        if (sections)
+            say_section(i);
+        run_one(&g_runs[i]);
+        set_int(&g_tally->at[job], 0);
+    }
+    tear_down();
+    return 0;
+}
+
+static pid_t run_start(int job, int sections)
+{
+    pid_t pid;
+
+    fflush(stdout);
+    pid = fork();
+    if (pid != 0)
+        return pid;
+#ifdef __linux__
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+#endif
+    exit(run_what_is_left(job, sections));
+}
+
+/* A process has ended with `status`: 0, or what its own status is to be. One
+ * that dies takes the test with it that it ran. */
+static int run_ended(int job, int status)
+{
+    const int at = get_int(&g_tally->at[job]);
+    const int code = WIFEXITED(status) ? WEXITSTATUS(status)
+                                       : 128 + WTERMSIG(status);
+    char name[128];
+
+    if (at != 0) {
+        run_name(&g_runs[at - 1], name, sizeof name);
+        printf("FAILED  %s (its process has ended with status %d)\n", name,
+               code);
+        add_int(&g_tally->failed, 1);
+        set_int(&g_tally->at[job], 0);
+        return code > 1 ? code : 2;
+    }
+    if (code != 0)
+        printf("a process of tests has ended with status %d\n", code);
+    return code;
+}
+
+/* Several processes, each with a directory of its own, take what is to run
+ * until nothing is left. The status that is worst. */
+static int run_side_by_side(int sections)
+{
+    pid_t pid[JOBS_MOST], ended;
+    int k, code, status, died, worst = 0, running = 0;
+
+    for (k = 0; k < g_jobs; k++)
+        running += (pid[k] = run_start(k, sections)) > 0;
+    while (running > 0) {
+        while ((ended = waitpid(-1, &status, 0)) < 0 && errno == EINTR)
+            continue;
+        for (k = 0; k < g_jobs && pid[k] != ended; k++)
+            continue;
+        if (ended < 0 || k == g_jobs)
+            break;
+        died = get_int(&g_tally->at[k]) != 0;
+        code = run_ended(k, status);
+        if (code > worst)
+            worst = code;
+        running--;
+        if (died)                       /* another one takes what is left */
+            running += (pid[k] = run_start(k, sections)) > 0;
+    }
+    return worst;
+}
+
+static int jobs_of(const char *text)
+{
+    const int n = atoi(text);
+
+    return n < 1 ? 1 : n > JOBS_MOST ? JOBS_MOST : n;
+}
+
+/* Runs all of it and says how it went. The exit status: 1 if a check has
+ * failed, more if a process has ended otherwise than it should. */
+static int run_all(int sections)
+{
+    int status;
+
+    g_tally = (tally *)mmap(NULL, sizeof *g_tally, PROT_READ | PROT_WRITE,
+                            MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (g_tally == (tally *)MAP_FAILED)
+        return 2;
+    status = g_jobs > 1 ? run_side_by_side(sections)
+                        : run_what_is_left(0, sections);
+    printf("%d passed, %d failed, %d skipped\n", g_tally->passed,
+           g_tally->failed, g_tally->skipped);
+    if (status == 0)
+        status = g_tally->failed != 0;
+    munmap(g_tally, sizeof *g_tally);
+    return status;
+}
+
 #ifdef EMPM_FUZZ
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -50473,12 +50731,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 int main(int argc, char **argv)
 {
-    const test *t;
     const char *fuzz = NULL;
     unsigned long long seed = 1;
     long long runs = 0;
     long seconds = 60;
-    int i, list = 0, with_long = 0, words = 0, forked;
+    int i, list = 0, with_long = 0, words = 0;
 
     if (getenv("EMPM_TEST_PROGRAM") != NULL)     /* see >>operate */
         return program_main(argc, argv);
@@ -50490,6 +50747,8 @@ int main(int argc, char **argv)
             g_verbose = 1;
         else if (strcmp(argv[i], "-d") == 0)
             g_show_log = 1;
+        else if (i + 1 < argc && strcmp(argv[i], "-j") == 0)
+            g_jobs = jobs_of(argv[i + 1]), argv[i + 1] = argv[i], i++;
         else if (i + 1 < argc && strcmp(argv[i], "--faults") == 0)
             g_fault_rows = argv[i + 1], argv[i + 1] = argv[i], i++;
         else if (i + 1 < argc && strcmp(argv[i], "--fuzz") == 0)
@@ -50503,43 +50762,30 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--long") == 0 || strcmp(argv[i], "all") == 0)
             with_long = 1;
         else if (argv[i][0] == '-') {
-            fprintf(stderr, "usage: %s [-l] [-v] [-d] [--long] [--faults all | "
-                    "row] [long | part of a name ...]\n", argv[0]);
+            fprintf(stderr, "usage: %s [-l] [-v] [-d] [-j n] [--long] "
+                    "[--faults all | row] [long | part of a name ...]\n",
+                    argv[0]);
             return 2;
         } else {
             words++;
         }
     }
-    if (!list && set_up(fuzz == NULL) != 0)
-        return 2;
     if (fuzz != NULL) {
-        int rc = fz_main(fuzz, seconds, seed, runs);
+        int rc = set_up(0) != 0 ? 2 : fz_main(fuzz, seconds, seed, runs);
         tear_down();
         return rc;
     }
-    for (t = tests_first; t != NULL; t = t->next)
-        for (forked = 0; forked <= ((t->flags & T_LIVE) != 0); forked++) {
-            char name[128];
-            snprintf(name, sizeof name, "%s.%s%s", t->section, t->name,
-                     forked ? "+fork" : "");
-            if (words == 0 ? (t->flags & T_LONG) != 0 && !with_long
-                           : !is_picked(t, name, argc, argv))
-                continue;
-            if (words == 0 && forked && g_slow >= 8)
-                continue;            /* valgrind: one of the twins is enough */
-            if (list)
-                printf("%s%s\n", name, t->flags & T_LONG ? "  (long)" : "");
-            else {
-                if (words == 0)
-                    say_section(t);
-                run_one(t, forked);
-            }
-        }
-    if (list)
-        return 0;
-    tear_down();
-    printf("%d passed, %d failed, %d skipped\n", g_passed, g_failed, g_skipped);
-    return g_failed != 0;
+    g_slow = is_slow_here();
+    pick(argc, argv, words, with_long);
+    if (!list)
+        i = run_all(words == 0);
+    else for (i = 0; i < g_run_count; i++) {
+        char name[128];
+        run_name(&g_runs[i], name, sizeof name);
+        printf("%s%s\n", name, g_runs[i].t->flags & T_LONG ? "  (long)" : "");
+    }
+    free(g_runs);
+    return list ? 0 : i;
 }
 
 #endif
