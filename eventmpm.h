@@ -83,7 +83,8 @@
  *   data that is missing stays 404.
  *     Alias /icons/ /usr/share/icons adds a folder from a configuration.
  *     Options Indexes, for a location, lists the folders in it that have no
- *   file of DirectoryIndex.
+ *   file of DirectoryIndex, without names that a location keeps from the
+ *   client.
  *
  * ASSETS  Files can be compiled in: EMPM_ASSETS("GET /", assets) serves a table
  *   as EMPM_FILES serves a folder, with the coded files of Precompressed. These
@@ -216,6 +217,10 @@
  *   of all. With file=PATTERN behind it, of files whose names fit, be it the
  *   index.html of a folder or the script that runs:
  *     Header set Cache-Control "max-age=31536000, immutable" file=*.????????.*
+ *   A file that DirectoryIndex or FallbackResource puts in the place of a path
+ *   is guarded by the location of its own URL as well, whose lines count if it
+ *   is within that of the path. What an ErrorDocument shows, what Precompressed
+ *   or X-Sendfile sends is of the path that was asked for, and of no other.
  *   Require all denied, local (a client on this host), all granted. Admin
  *   endpoints have no locations. A "%2f" is no slash here. For a program it
  *   would be one, so a path with it is 404 there, and a location guards a part
@@ -8399,7 +8404,9 @@ static int empm__engine_is_closing(const empm__engine *e)
  *                 `value`, or empm__location_unknown: it is another wing's.
  *                 `s` NULL: it is only checked
  *   enter         a request has come into a location, whose route, if there is
- *                 one, is known: EMPM_OK, or the status to answer with instead
+ *                 one, is known: EMPM_OK, or the status to answer with instead.
+ *                 `was`: it has come from that one, by a file that stands in
+ *                 for its path, and what they share has been asked; or NULL
  *   leave         the head of an answer within a location is about to be
  *                 decided: fields can still be set
  *
@@ -8422,7 +8429,7 @@ typedef struct empm__wing {
     const char *module;
     const char *(*locate)(empm_server *s, empm__location *l, const char *name,
                           const char *value);
-    int      (*enter)(empm_request *req);
+    int      (*enter)(empm_request *req, const empm__location *was);
     void     (*leave)(empm_request *req);
 } empm__wing;
 
@@ -8588,6 +8595,15 @@ static const char *empm__location_line(const char *line,
             return NULL;
     }
     return line + strspn(line, " \t");
+}
+
+/* Does whoever has come into `a` by a password come into `b` by the same? */
+EMPM__OPTIONAL
+static int empm__location_same_users(const empm__location *a,
+                                     const empm__location *b)
+{
+    return a->require == EMPM__REQUIRE_USER && b->require == a->require &&
+           a->users == b->users && a->user_file == b->user_file;
 }
 
 #ifndef EVENTMPM_NO_LOCATIONS
@@ -8760,6 +8776,15 @@ static int empm__locations_init(empm__locations *t, empm_server *s,
     empm__report_say(rep, EMPM_LOG_ERROR, 5123, "Location %s: built without "
                      "locations", cfg->location[0]);
     return rep->result;
+}
+
+/* There is none that could be asked. */
+EMPM__OPTIONAL
+static int empm__location_holds(const empm__locations *t, uint32_t a,
+                                uint32_t b)
+{
+    (void)t;
+    return a == b;
 }
 
 #endif
@@ -15310,29 +15335,55 @@ static int empm__dispatch_is_local(empm_request *req)
            (p.family == EMPM__PEER_IPV6 && memcmp(p.addr, one, 16) == 0);
 }
 
-/* Finds the location that the request is in, and asks it. An admin endpoint has
- * none: it is guarded by its address. Returns 0, or the status to answer with,
- * which is 200 for an answer that has been given. */
-static int empm__dispatch_location(empm_request *req)
+/* Returns the location of a path, for this request's method, or NULL. An admin
+ * endpoint has none: it is guarded by its address. */
+static const empm__location *empm__dispatch_location_of(empm_request *req,
+                                                        const empm__path *p)
 {
     const empm__locations *t = &req->w->s->locations;
-    const empm__wing *const *wing;
     const empm__route *r;
-    int status;
     if (t->n == 0 || req->w->engine->admin)
+        return NULL;
+    r = empm__route_search(&t->tree, 0, p, 0, empm_method(req), NULL);
+    return r != NULL ? (const empm__location *)r->user->user : NULL;
+}
+
+/* Brings the request into a location, or none, and asks it. Returns 0, or the
+ * status to answer with, which is 200 for an answer that has been given. */
+static int empm__dispatch_enter(empm_request *req, const empm__location *l)
+{
+    const empm__location *was = req->location;
+    const empm__wing *const *wing;
+    int status;
+    if (l == NULL)
         return 0;
-    r = empm__route_search(&t->tree, 0, &req->path, 0, empm_method(req), NULL);
-    if (r == NULL)
-        return 0;
-    req->location = (const empm__location *)r->user->user;
-    if (req->location->require == EMPM__REQUIRE_DENIED ||
-        (req->location->require == EMPM__REQUIRE_LOCAL &&
-         !empm__dispatch_is_local(req)))
+    req->location = l;
+    if (l->require == EMPM__REQUIRE_DENIED ||
+        (l->require == EMPM__REQUIRE_LOCAL && !empm__dispatch_is_local(req)))
         return 403;
     EMPM__EACH_WING(wing, enter)
-        if ((status = (*wing)->enter(req)) != EMPM_OK)
+        if ((status = (*wing)->enter(req, was)) != EMPM_OK)
             return status;
     return 0;
+}
+
+/* A file stands in for the request's path, as index.html does for its folder:
+ * the file's location `l` is asked, too, as in Apache. From then on the request
+ * is in that one, if it is within the one of its own path; another one, as that
+ * of a script which answers for all that is no file, guards and no more. A
+ * request that is refused stays where it is. Returns as above. */
+EMPM__OPTIONAL
+static int empm__dispatch_stand_in(empm_request *req, const empm__location *l)
+{
+    const empm__locations *t = &req->w->s->locations;
+    const empm__location *was = req->location;
+    const int status = empm__dispatch_enter(req, l);
+    if (status >= 400 ||
+        (status == 0 && was != NULL &&
+         !empm__location_holds(t, (uint32_t)(was - t->list),
+                               (uint32_t)(l - t->list))))
+        req->location = was;
+    return status;
 }
 
 /* Finds the route. Returns 0: req->route is set; else the status to answer
@@ -15356,7 +15407,8 @@ static int empm__dispatch_find_route(empm_request *req)
         return status;
     req->route = empm__route_search(req->w->engine->routes, 0, &req->path, 0,
                                     m, NULL);
-    if ((status = empm__dispatch_location(req)) != 0)
+    if ((status = empm__dispatch_enter(req, empm__dispatch_location_of(
+                                                req, &req->path))) != 0)
         return status;
     if ((req->route == NULL ||
          req->route->segs[req->route->nsegs - 1].kind == EMPM__SEG_REST) &&
@@ -22666,14 +22718,15 @@ static int empm__rate_engine_new(empm__engine *e)
     return EMPM_OK;
 }
 
-/* A store that does not answer lets everybody in: that is said. */
-static int empm__rate_enter(empm_request *req)
+/* A store that does not answer lets everybody in: that is said. A request that
+ * comes from a location with the same limit has been counted. */
+static int empm__rate_enter(empm_request *req, const empm__location *was)
 {
     const empm__location *l = req->location;
     empm__peer client;
     char text[24];
     int64_t r;
-    if (l->rate == NULL)
+    if (l->rate == NULL || (was != NULL && was->rate == l->rate))
         return EMPM_OK;
     client = empm__request_client(req);
     r = empm__rate_take(req->w->s->rates->kv, l, &client, empm__now_us());
@@ -22883,10 +22936,11 @@ static const char *empm__cors_allowed(const empm_request *req)
 /* A preflight is answered here: no user is asked for, and no handler runs,
  * since a browser sends neither password nor cookie with it (Fetch 4.8).
  * OPTIONS without the two fields is a request like any other. */
-static int empm__cors_enter(empm_request *req)
+static int empm__cors_enter(empm_request *req, const empm__location *was)
 {
     const empm__location *l = req->location;
     char age[16];
+    (void)was;
     if (l->cors_origins == NULL || strcmp(empm_method(req), "OPTIONS") != 0 ||
         empm_header(req, "Origin") == NULL ||
         empm_header(req, "Access-Control-Request-Method") == NULL)
@@ -23596,13 +23650,14 @@ static void empm__auth_server_free(empm_server *s)
 
 /* Asks for a user of the location. A known one that is not among the names of
  * Require gets 401 as well, as in Apache: the client may have another name. */
-static int empm__auth_enter(empm_request *req)
+static int empm__auth_enter(empm_request *req, const empm__location *was)
 {
     const empm__location *l = req->location;
     char realm[EMPM__ARGUMENT] = "";
     const char *at = l->realm != NULL ? l->realm : l->path;
     int r;
-    if (l->require != EMPM__REQUIRE_USER)
+    if (l->require != EMPM__REQUIRE_USER ||
+        (was != NULL && empm__location_same_users(was, l)))
         return EMPM_OK;
     if (l->accounts == NULL)           /* the check has refused that: closed */
         return 500;
@@ -34324,6 +34379,24 @@ static int empm__file_open_beneath(int root, const char *path, int flags)
     }
 }
 
+/* Looks at what is at `path` below `root`; where the system can, without the
+ * right to read it. Returns 0, or -1 with errno. */
+static int empm__file_stat_beneath(int root, const char *path, struct stat *st)
+{
+#ifdef EMPM__O_PATH
+    const int flags = EMPM__O_PATH | O_CLOEXEC;
+#else
+    const int flags = EMPM__O_READ;
+#endif
+    const int fd = empm__file_open_beneath(root, path, flags);
+    const int r = fd >= 0 ? fstat(fd, st) : -1;
+    const int saved = errno;
+    if (fd >= 0)
+        close(fd);
+    errno = saved;
+    return r;
+}
+
 /* ---------------------------------------------------------------------------
  * >>conditions -- If-Match to If-Range, and ranges
  *
@@ -35113,7 +35186,7 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
     empm__files *c = e->files;
     empm__file *f = NULL, **slot = NULL;
     struct stat st;
-    int fd;
+    int fd, error;
     if (c->n > 0) {
         slot = empm__file_slot(c, root_fd, path);
         pthread_mutex_lock(&c->lock);
@@ -35136,6 +35209,15 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
         empm__file_unref(f);
     }
     fd = empm__file_open_beneath(root_fd, path, EMPM__O_READ);
+    /* a folder of mode 0711 gives the files in it, and no list of them */
+    if (fd < 0 && (error = errno) == EACCES) {
+        if (empm__file_stat_beneath(root_fd, path, &st) == 0 &&
+            S_ISDIR(st.st_mode)) {
+            *status = 1;
+            return NULL;
+        }
+        errno = error;
+    }
     f = empm__file_take(req, fd, root_fd, path, coding, &st, status);
     if (f == NULL)
         return NULL;
@@ -35822,27 +35904,39 @@ static int empm__folder_look(const empm_request *req, int fd, const char *path,
     if (!empm__file_segment_is_name(name, strlen(name)) || *name == '.' ||
         fstatat(fd, name, st, AT_SYMLINK_NOFOLLOW) < 0)
         return 0;
-#ifdef EMPM__O_PATH
     if (S_ISLNK(st->st_mode)) {
         char full[4096];
-        int r = -1, to;
         if ((size_t)snprintf(full, sizeof full, "%s/%s", path, name) >=
-            sizeof full)
-            return 0;
-        to = empm__file_open_beneath(req->route->root_fd, full,
-                                     EMPM__O_PATH | O_CLOEXEC);
-        if (to >= 0) {
-            r = fstat(to, st);
-            close(to);
-        }
-        if (r < 0)
+                sizeof full ||
+            empm__file_stat_beneath(req->route->root_fd, full, st) < 0)
             return 0;
     }
-#else
-    (void)req;
-    (void)path;
-#endif
     return S_ISREG(st->st_mode) || S_ISDIR(st->st_mode);
+}
+
+/* Does a location of its own keep this name from the client, as far as that is
+ * known without a password? Then it is not shown, as in Apache. */
+static int empm__folder_hides(empm_request *req, char *name, int folder)
+{
+    const empm__location *l;
+    empm__path p;
+    if (req->w->s->locations.n == 0)
+        return 0;
+    p = req->path;
+    p.seg[p.n - 1] = name;           /* where the folder's path has "" */
+    p.len[p.n - 1] = (uint16_t)strlen(name);
+    if (folder && p.n < EMPM_PATH_SEGMENTS) {
+        p.seg[p.n] = name + p.len[p.n - 1];
+        p.len[p.n++] = 0;
+    }
+    l = empm__dispatch_location_of(req, &p);
+    if (l == NULL || l == req->location)
+        return 0;
+    return l->require == EMPM__REQUIRE_DENIED ||
+           (l->require == EMPM__REQUIRE_LOCAL &&
+            !empm__dispatch_is_local(req)) ||
+           (l->require == EMPM__REQUIRE_USER &&
+            !empm__location_same_users(req->location, l));
 }
 
 /* Adds an entry. Returns 0, or -1: no memory. */
@@ -35894,6 +35988,7 @@ static int empm__folder_read(empm_request *req, const char *path,
         if ((f->more = looked++ == EMPM_LISTING) != 0)
             break;
         if (empm__folder_look(req, fd, path, is->d_name, &st) &&
+            !empm__folder_hides(req, is->d_name, S_ISDIR(st.st_mode)) &&
             empm__folder_add(f, is->d_name, &st) < 0)
             status = empm__file_status(req, path, ENOMEM);
     }
@@ -36218,7 +36313,8 @@ static empm__file *empm__assets_open(empm_request *req, const char *path,
  * The path behind the pattern leads to a file, to a folder, which stands for
  * the first file of DirectoryIndex in it, or to a script, which another part
  * of the server runs. What is none of these is FallbackResource, the next
- * handler, or 404.
+ * handler, or 404. A file that stands in for the path so has to be let out by
+ * the location of its own URL: "/" gives no more than "/index.html" does.
  * ------------------------------------------------------------------------- */
 
 /* Is the file of this name a script? */
@@ -36250,7 +36346,10 @@ static int empm__files_run(empm_request *req, const char *file, int rest)
     return req->w->s->run_script(req, &at, file);
 }
 
-#define EMPM__FILES_FOLDER 2     /* no result of a handler: it is a folder */
+/* No results of a handler: it is a folder; it is there, and its location
+ * refuses it. */
+#define EMPM__FILES_FOLDER 2
+#define EMPM__FILES_DENIED 3
 
 /* Answers with what `path` below the route's root is: a file or a script.
  * Returns what the handler returns: 404 if there is none; or FOLDER. */
@@ -36281,29 +36380,81 @@ static int empm__files_answer(empm_request *req, const char *path, int rest)
     return empm__file_send(req, empm__file_variant(req, f));
 }
 
+/* Returns the location of `name`, a file or the path of one, behind the first n
+ * segments of the request's path: NULL, if there is none, or it is the one that
+ * the request is in. */
+static const empm__location *empm__files_location(empm_request *req, int n,
+                                                  char *name)
+{
+    const empm__location *l;
+    empm__path p;
+    if (req->w->s->locations.n == 0)
+        return NULL;
+    p = req->path;
+    p.n = n;
+    while (p.n < EMPM_PATH_SEGMENTS) {
+        const size_t k = strcspn(name, "/");
+        p.seg[p.n] = name;
+        p.len[p.n++] = (uint16_t)k;
+        if (name[k] == '\0')
+            break;
+        name += k + 1;
+    }
+    l = empm__dispatch_location_of(req, &p);
+    return l != req->location ? l : NULL;
+}
+
+/* Answers with the file `path`, which stands in for the request's path. Its
+ * URL is `name`, behind n segments of that, and the location there is asked: if
+ * the file is there, and before it is opened. Returns as above; or DENIED. */
+static int empm__files_stand_in(empm_request *req, const char *path, int n,
+                                char *name)
+{
+    const empm__location *was = req->location;
+    const empm__location *l = empm__files_location(req, n, name);
+    struct stat st;
+    int status = 0;
+    if (l != NULL) {
+        if (req->route->assets != NULL)
+            status = empm__assets_find(req->route->assets, path) == NULL
+                         ? 404 : 0;
+        else if (empm__file_stat_beneath(req->route->root_fd, path, &st) < 0)
+            status = empm__file_status(req, path, errno);
+        else if (!S_ISREG(st.st_mode))
+            status = 404;
+        if (status == 0 && (status = empm__dispatch_stand_in(req, l)) == 403)
+            status = EMPM__FILES_DENIED;
+    }
+    if (status == 0 &&
+        (status = empm__files_answer(req, path, req->path.n)) == 404)
+        req->location = was;         /* it is gone again */
+    return status;
+}
+
 /* Answers with the first file of DirectoryIndex that is in the folder path,
- * which ends at `at` with a slash, and has room for a name. */
+ * which ends at `at` with a slash, and has room for a name. One that is denied
+ * lets the next one answer, but no list of the folder, as in Apache. */
 static int empm__files_index(empm_request *req, char *path, char *at)
 {
     const char *list = req->w->cfg->directory_index;
-    char name[EMPM__INDEX_NAME];
-    int status = 404;
-    if (req->route->backends != NULL) {
-        memcpy(at, "index.php", sizeof "index.php");
-        status = empm__files_answer(req, path, req->path.n);
-    }
-    while ((status == 404 || status == EMPM__FILES_FOLDER) && list != NULL &&
-           empm__text_word(&list, name, sizeof name) > 0) {
+    char name[EMPM__INDEX_NAME] = "index.php";
+    int php = req->route->backends != NULL, denied = 0, status = 404;
+    while (status == 404 &&
+           (php || (list != NULL &&
+                    empm__text_word(&list, name, sizeof name) > 0))) {
+        php = 0;
         memcpy(at, name, strlen(name) + 1);
-        status = empm__files_answer(req, path, req->path.n);
+        status = empm__files_stand_in(req, path, req->path.n - 1, at);
+        denied |= status == EMPM__FILES_DENIED;
+        if (status == EMPM__FILES_FOLDER || status == EMPM__FILES_DENIED)
+            status = 404;
     }
-    if ((status == 404 || status == EMPM__FILES_FOLDER) &&
-        empm__folder_is_listed(req)) {
+    if (status == 404 && !denied && empm__folder_is_listed(req)) {
         *at = '\0';
         req->file_name = NULL;       /* no file answers */
         return empm__folder_serve(req, path);
     }
-    return status == EMPM__FILES_FOLDER ? 404 : status;
+    return status == 404 && denied ? 403 : status;
 }
 
 /* Answers with what the segments of the request's path name, behind the
@@ -36387,9 +36538,13 @@ static int empm__files_serve(empm_request *req, void *user)
         return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;
     }
     status = empm__files_walk(req, path);
-    if (status == 404 && empm__files_falls_back(req, other))
-        status = empm__files_answer(req, other + (*other == '/'), req->path.n);
-    return status == EMPM__FILES_FOLDER ? 404 : status;
+    if (status == 404 && empm__files_falls_back(req, other)) {
+        other += *other == '/';
+        status = empm__files_stand_in(req, other, r->nsegs - 1,
+                                      (char *)(uintptr_t)other);
+    }
+    return status == EMPM__FILES_FOLDER   ? 404
+           : status == EMPM__FILES_DENIED ? 403 : status;
 }
 
 /* The handler of EMPM_FILES_ELSE: a path that is no file is the program's. */

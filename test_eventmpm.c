@@ -3338,9 +3338,14 @@ static void fx_down(fixture *f)
 /* "Directive value; Directive value" -> f->cfg; 0: one of them is wrong. */
 static int fx_set(fixture *f, const char *settings)
 {
-    char text[512], said[200], *next = text, *one, *value;
+    char text[2048], said[200], *next = text, *one, *value;
 
-    snprintf(text, sizeof text, "%s", settings != NULL ? settings : "");
+    if ((size_t)snprintf(text, sizeof text, "%s", settings != NULL ? settings
+                                                                   : "") >=
+        sizeof text) {
+        fail(__FILE__, __LINE__, "the settings are too long");
+        return 0;
+    }
     while (next != NULL) {
         one = next + strspn(next, " ");
         next = strchr(one, ';');
@@ -28591,6 +28596,272 @@ SERVED_FILES(files, listing_where_it_is_set,
     check_in_step(c);
 }
 
+/* Sends a GET of `path` with the credentials of Basic, or NULL. Returns the
+ * status. */
+static int ask_as(client *c, const char *path, const char *credentials)
+{
+    cl_printf(c, "GET %s HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n%s%s%s"
+              "\r\n", path, credentials ? "Authorization: Basic " : "",
+              credentials ? credentials : "", credentials ? "\r\n" : "");
+    return cl_reply(c);
+}
+
+/* Makes, or takes away, folders with files for the tests below. */
+static void stand_ins(int make)
+{
+    static const char *const names[] = {
+        "www/deny/index.html", "www/user/index.html", "www/rate/index.html",
+        "www/once/index.html", "www/two/index.html", "www/two/second.html",
+        "www/list/index.html", "www/list/open.txt", "www/list/shut.txt",
+        "www/list/user.txt", "www/list/near.txt", "www/run/index.php"
+    };
+    static const char *const dirs[] = { "deny", "user", "rate", "once", "two",
+                                        "list", "run", "list/in" };
+    char path[512], name[60];
+
+    EACH(dirs, i) {
+        snprintf(name, sizeof name, "www/%s", dirs[i]);
+        if (make)
+            CHECK_INT(mkdir(tmp_path(path, sizeof path, name), 0755), 0);
+    }
+    EACH(names, i) {
+        tmp_path(path, sizeof path, names[i]);
+        if (make)
+            write_file(path, names[i], strlen(names[i]));
+        else
+            CHECK_INT(unlink(path), 0);
+    }
+    for (size_t i = sizeof dirs / sizeof dirs[0]; !make && i-- > 0;) {
+        snprintf(name, sizeof name, "www/%s", dirs[i]);
+        CHECK_INT(rmdir(tmp_path(path, sizeof path, name)), 0);
+    }
+    no_context();
+}
+
+/* A file that DirectoryIndex puts in the place of its folder is guarded by its
+ * own location, as in Apache: one that is denied lets the next name answer, and
+ * no list; a password is asked for; a limit counts, and once. Its fields are
+ * those of its location. */
+SERVED_WITH(files, an_index_has_its_location, T_PLAIN,
+            (fx_init(f), f->cfg.routes = file_routes, fx_users(f)),
+            "DirectoryIndex \"index.html second.html index.php\"; "
+            "AddHandler \"proxy:fcgi://127.0.0.1:1/\" .php; "
+            "Location \"/deny/index.html Require all denied\"; "
+            "Location \"/two/index.html Require all denied\"; "
+            "Location \"/two/index.html Header set X-Denied yes\"; "
+            "Location \"/run/index.php Require all denied\"; "
+            "Location \"/bare/index.html Require all denied\"; "
+            "Location \"/list/ Options Indexes\"; "
+            "Location \"/list/index.html Require all denied\"; "
+            "Location \"/user/index.html AuthUserFile users\"; "
+            "Location \"/user/index.html AuthName Mine\"; "
+            "Location \"/user/index.html Require user anna\"; "
+            "Location \"/rate/index.html RateLimit 2/hour\"; "
+            "Location \"/once/ RateLimit 2/hour\"; "
+            "Location \"/once/index.html Header set X-Once yes\"; "
+            "Location \"/sub/ Header set X-Folder yes\"; "
+            "Location \"/sub/index.html Header set X-Index yes\"; "
+            "Location \"/sub/index.html CorsAllowOrigin *\"")
+{
+    static const struct { const char *path, *credentials; int status;
+                          const char *body; } rows[] = {
+        { "/deny/", NULL, 403, NULL }, { "/deny/index.html", NULL, 403, NULL },
+        { "/two/", NULL, 200, "www/two/second.html" },
+        { "/run/", NULL, 403, NULL },
+        { "/bare/", NULL, 404, NULL },   /* there is no file to guard */
+        { "/list/", NULL, 403, NULL },
+        { "/user/", NULL, 401, NULL },
+        { "/user/", "ZGVtbzpkZW1v", 401, NULL },      /* demo is not anna */
+        { "/user/", "YW5uYTp4", 401, NULL },
+        { "/user/", "YW5uYTphbm5h", 200, "www/user/index.html" },
+        { "/rate/", NULL, 200, "www/rate/index.html" },
+        { "/rate/index.html", NULL, 200, "www/rate/index.html" },
+        { "/rate/", NULL, 429, NULL },
+        { "/once/", NULL, 200, "www/once/index.html" },
+        { "/once/", NULL, 200, "www/once/index.html" },
+        { "/once/", NULL, 429, NULL },
+        { "/sub/", NULL, 200, "sub index" }
+    };
+
+    stand_ins(1);
+    EACH(rows, i) {
+        context("%s of %s", rows[i].path,
+                rows[i].credentials ? rows[i].credentials : "nobody");
+        CHECK_INT(ask_as(c, rows[i].path, rows[i].credentials),
+                  rows[i].status);
+        if (rows[i].body != NULL)
+            CHECK_STR(c->body.p, rows[i].body);
+        if (rows[i].status == 401)
+            CHECK_STR(cl_header(c, "WWW-Authenticate"),
+                      "Basic realm=\"Mine\", charset=\"UTF-8\"");
+        CHECK_INT(cl_header(c, "Retry-After") != NULL, rows[i].status == 429);
+        CHECK(cl_header(c, "X-Denied") == NULL);
+    }
+    no_context();
+    CHECK_STR(cl_header(c, "X-Folder"), "yes");
+    CHECK_STR(cl_header(c, "X-Index"), "yes");
+    CHECK_STR(cl_header(c, "Access-Control-Allow-Origin"), "*");
+    CHECK_INT(cl_get(c, "/sub/x.txt"), 200);
+    CHECK(cl_header(c, "X-Index") == NULL);
+    check_in_step(c);
+    stand_ins(0);
+}
+
+/* FallbackResource is guarded, too. The request is in that location only if
+ * it is within its own: what is set for /api/ stays set when one script answers
+ * for all of it. */
+SERVED_WITH(files, a_fallback_has_its_location, T_PLAIN,
+            (fx_init(f), f->cfg.routes = file_routes, fx_users(f)),
+            "FallbackResource /sub/index.html; "
+            "Location \"/ Header set X-Site yes\"; "
+            "Location \"/api/ Header set X-Api yes\"; "
+            "Location \"/sub/index.html Header set X-Page yes\"; "
+            "Location \"/sub/index.html AuthUserFile users\"; "
+            "Location \"/sub/index.html Require valid-user\"; "
+            "Location \"/free/ Require all granted\"")
+{
+    static const char anna[] = "YW5uYTphbm5h";
+
+    CHECK_INT(ask_as(c, "/nothing", NULL), 401);
+    CHECK(cl_header(c, "WWW-Authenticate") != NULL);
+    CHECK_INT(ask_as(c, "/free/x", NULL), 401);
+    CHECK_INT(ask_as(c, "/sub/", NULL), 401);
+    CHECK_INT(ask_as(c, "/sub/x.txt", NULL), 200);
+    CHECK_INT(ask_as(c, "/nothing", anna), 200);
+    CHECK_STR(c->body.p, "sub index");
+    CHECK_STR(cl_header(c, "X-Site"), "yes");
+    CHECK_STR(cl_header(c, "X-Page"), "yes");
+    CHECK_INT(ask_as(c, "/api/nothing", anna), 200);
+    CHECK_STR(c->body.p, "sub index");
+    CHECK_STR(cl_header(c, "X-Site"), "yes");
+    CHECK_STR(cl_header(c, "X-Api"), "yes");
+    CHECK(cl_header(c, "X-Page") == NULL);
+    check_in_step(c);
+}
+
+/* A fallback that is denied is 403. */
+SERVED_WITH(files, a_fallback_that_is_denied, T_PLAIN,
+            (fx_init(f), f->cfg.routes = file_routes),
+            "FallbackResource /sub/index.html; "
+            "Location \"/sub/index.html Require all denied\"")
+{
+    CHECK_INT(cl_get(c, "/nothing"), 403);
+    CHECK_INT(cl_get(c, "/sub/"), 403);
+    CHECK_INT(cl_get(c, "/sub/x.txt"), 200);
+    check_in_step(c);
+}
+
+/* A list has no name that a location of its own keeps from the client, as in
+ * Apache: what is denied, what asks for a password that the folder does not. */
+SERVED_WITH(files, a_list_hides_what_is_denied, T_PLAIN,
+            (fx_init(f), f->cfg.routes = file_routes, fx_users(f)),
+            "DirectoryIndex none.html; Location \"/list/ Options Indexes\"; "
+            "Location \"/list/shut.txt Require all denied\"; "
+            "Location \"/list/in/ Require all denied\"; "
+            "Location \"/list/near.txt Require local\"; "
+            "Location \"/list/user.txt AuthUserFile users\"; "
+            "Location \"/list/user.txt Require valid-user\"; "
+            "RemoteIPHeader X-Forwarded-For; RemoteIPTrustedProxy 127.0.0.1")
+{
+    stand_ins(1);
+    CHECK_INT(cl_get(c, "/list/"), 200);
+    CHECK(strstr(c->body.p, ">open.txt</a>") != NULL);
+    CHECK(strstr(c->body.p, ">near.txt</a>") != NULL);
+    CHECK(strstr(c->body.p, "shut.txt") == NULL);
+    CHECK(strstr(c->body.p, "user.txt") == NULL);
+    CHECK(strstr(c->body.p, ">in/") == NULL);
+    cl_puts(c, "GET /list/ HTTP/1.1\r\nHost: a\r\n"
+            "X-Forwarded-For: 192.0.2.1\r\n\r\n");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK(strstr(c->body.p, ">open.txt</a>") != NULL);
+    CHECK(strstr(c->body.p, "near.txt") == NULL);
+    check_in_step(c);
+    stand_ins(0);
+}
+
+/* ... and has all where the folder asks for the same password. */
+SERVED_WITH(files, a_list_for_users, T_PLAIN,
+            (fx_init(f), f->cfg.routes = file_routes, fx_users(f)),
+            "DirectoryIndex none.html; Location \"/list/ Options Indexes\"; "
+            "Location \"/list/ AuthUserFile users\"; "
+            "Location \"/list/ Require valid-user\"; "
+            "Location \"/list/open.txt Header set X-Open yes\"; "
+            "Location \"/list/user.txt Require user anna\"")
+{
+    stand_ins(1);
+    CHECK_INT(ask_as(c, "/list/", NULL), 401);
+    CHECK_INT(ask_as(c, "/list/", "YW5uYTphbm5h"), 200);
+    CHECK(strstr(c->body.p, ">open.txt</a>") != NULL);
+    CHECK(strstr(c->body.p, "user.txt") == NULL);
+    check_in_step(c);
+    stand_ins(0);
+}
+
+/* What an error shows, and what is the same file in another coding, are no
+ * other paths: the location is that of the path that was asked for. */
+SERVED_WITH(files, documents_and_codings_are_of_the_path, T_PLAIN,
+            (fx_init(f), f->cfg.routes = file_routes),
+            "ErrorDocument 404 /sub/x.txt; Precompressed gzip; "
+            "Location \"/none Header always set X-None yes\"; "
+            "Location \"/sub/x.txt Require all denied\"; "
+            "Location \"/sub/x.txt Header always set X-Shut yes\"; "
+            "Location \"/a.txt.gz Require all denied\"; "
+            "Location \"/a.txt Header set X-Plain yes\"")
+{
+    char path[512];
+
+    write_file(tmp_path(path, sizeof path, "www/a.txt.gz"), "coded", 5);
+    CHECK_INT(cl_get(c, "/sub/x.txt"), 403);
+    CHECK_INT(cl_get(c, "/none"), 404);
+    CHECK_STR(c->body.p, "sub x");
+    CHECK_STR(cl_header(c, "X-None"), "yes");
+    CHECK(cl_header(c, "X-Shut") == NULL);
+    CHECK_INT(cl_get(c, "/a.txt.gz"), 403);
+    cl_puts(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n"
+            "\r\n");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "coded");
+    CHECK_STR(cl_header(c, "X-Plain"), "yes");
+    check_in_step(c);
+    unlink(path);
+}
+
+/* A folder that nobody may read, but all may pass through, redirects as others
+ * do, and gives its files. */
+TEST(files, folders_of_mode_0711)
+{
+    fixture f;
+    client c;
+    char path[512];
+
+#ifndef EMPM__O_PATH
+    SKIP("what cannot be read cannot be looked at here");
+#endif
+    fx_init_forked(&f, 1);
+    f.cfg.routes = file_routes;
+    if (geteuid() == 0)
+        f.cfg.user_name = "nobody";
+    fx_set(&f, "Location \"/bare/ Options Indexes\"");
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_INT(chmod(tmp_path(path, sizeof path, "www/sub"), 0111), 0);
+    CHECK_INT(cl_get(&c, "/sub"), 301);
+    CHECK_STR(cl_header(&c, "Location"), "/sub/");
+    CHECK_INT(cl_get(&c, "/sub/"), 200);
+    CHECK_STR(c.body.p, "sub index");
+    CHECK_INT(chmod(path, 0), 0);
+    CHECK_INT(cl_get(&c, "/sub"), 301);
+    CHECK_INT(cl_get(&c, "/sub/x.txt"), 403);
+    CHECK_INT(chmod(path, 0755), 0);
+    CHECK_INT(chmod(tmp_path(path, sizeof path, "www/bare"), 0111), 0);
+    CHECK_INT(cl_get(&c, "/bare/"), 403);        /* the list */
+    CHECK_INT(cl_get(&c, "/bare/z.txt"), 200);
+    CHECK_INT(chmod(path, 0755), 0);
+    cl_close(&c);
+    fx_down(&f);
+}
+
 /* Options has few words here. */
 TEST(files, options_that_are_none)
 {
@@ -28729,6 +29000,29 @@ TEST(files, assets_are_files)
     CHECK(strstr(empm_test_header(t, "Content-Type"), "multipart/byteranges")
           != NULL);
     CHECK_INT(empm_test_close(t), EMPM_OK);
+}
+
+/* An index that is compiled in has its location, as that of a folder. */
+TEST(files, an_index_of_assets_has_its_location)
+{
+    empm_config cfg = empm_defaults();
+    empm_test *t;
+
+    cfg.routes = assets_routes();
+    CHECK_INT(empm_set(&cfg, "Location", "\"/a/index.html Require all denied\"",
+                       NULL, 0), EMPM_OK);
+    CHECK_INT(empm_set(&cfg, "Location", "\"/any/sub/index.html Header set "
+                       "X-Index yes\"", NULL, 0), EMPM_OK);
+    if (!CHECK((t = empm_test_open(&cfg)) != NULL))
+        return;
+    CHECK_INT(empm_test_get(t, "/a/"), 403);
+    CHECK_INT(empm_test_get(t, "/a/sub/"), 200);
+    CHECK_INT(empm_test_get(t, "/any/"), 200);
+    CHECK(empm_test_header(t, "X-Index") == NULL);
+    CHECK_INT(empm_test_get(t, "/any/sub/"), 200);
+    CHECK_STR(empm_test_header(t, "X-Index"), "yes");
+    CHECK_INT(empm_test_close(t), EMPM_OK);
+    empm_config_free(&cfg);
 }
 
 /* Precompressed holds for assets: a sibling is sent to a client that takes its
@@ -32666,7 +32960,8 @@ LIVE(fastcgi, urls_of_scripts)
 
 /* A path means one thing to a location that guards it and to what answers: no
  * spelling of a guarded part is another one for the guard, and that part for a
- * program, a script or a file. What is beside it is not guarded. */
+ * program, a script or a file. What is beside it is not guarded, but where the
+ * fallback of its route is. */
 LIVE(fastcgi, a_guarded_part_has_no_other_spelling)
 {
     static const struct { const char *target; int status, asks; } rows[] = {
@@ -32675,7 +32970,7 @@ LIVE(fastcgi, a_guarded_part_has_no_other_spelling)
         { "/app/./admin/", 403, 0 },         { "/app/b/../admin", 403, 0 },
         { "/app/b/%2e%2e/admin", 403, 0 },   { "/app/admin%2fx", 404, 0 },
         { "/app/%2fadmin", 404, 0 },         { "/app/.%2fadmin", 404, 0 },
-        { "/app%2fadmin", 404, 0 },          { "/%2fapp/admin", 404, 0 },
+        { "/app%2fadmin", 403, 0 },          { "/%2fapp/admin", 403, 0 },
         { "/app/b%2f..%2fadmin", 404, 0 },   { "/app/b/..%2Fadmin", 404, 0 },
         { "/app/b", 200, 1 },                { "/app/admins", 200, 1 },
         { "/app/%252fadmin", 200, 1 },       { "/app/b?/app/admin", 200, 1 },
@@ -32687,7 +32982,7 @@ LIVE(fastcgi, a_guarded_part_has_no_other_spelling)
         { "/php/u/s.php/out", 200, 1 },
         { "/php/none/in", 403, 0 },          { "/php/none%2fin", 404, 0 },
         { "/php/none/%2fin", 404, 0 },       { "/php/none/out", 200, 1 },
-        { "/u/hostile.file", 403, 0 },       { "/u%2fhostile.file", 404, 0 },
+        { "/u/hostile.file", 403, 0 },       { "/u%2fhostile.file", 403, 0 },
         { "/u/%2fhostile.file", 403, 0 },    { "/a.txt", 200, 0 }
     };
     char handler[400];
