@@ -8801,7 +8801,7 @@ static void empm__locations_look(const empm_config *cfg,
  * and memory of bodies are budgets of the engine: they are reserved before they
  * are used, and released by the same owner.
  *
- *   malloc() --> worker's few <--8 at a time--> pool --chore, in a second--> free
+ *   malloc() --> worker's few <--8 at a time--> pool --chore, in 1 s--> free()
  * ------------------------------------------------------------------------- */
 
 /* Takes n of a budget that all workers share. Adds first and takes back what
