@@ -948,8 +948,11 @@ typedef struct empm_config {
     int    listen_backlog;             /* 511 */
     int    send_buffer_size;           /* bytes, 0: the system's */
     int    receive_buffer_size;        /* bytes, 0: the system's */
-    int64_t max_mem_free;              /* idle buffers kept per child: 2 MiB; 0:
-                                          all of them */
+    int64_t max_mem_free;              /* idle buffers kept per child: 2 MiB;
+                                          what is beyond is freed when it has
+                                          not been needed for a second or two;
+                                          less than a page, 8 KiB: at once; 0:
+                                          never */
     int    open_file_cache;            /* files kept per child: 64, at most a
                                           quarter of max_open_files; what has
                                           changed is served 1 ms later; 0:
@@ -4082,7 +4085,7 @@ static const empm__directive empm__directives[] = {
               "bytes that a socket buffers; 0: the system's"),
     /* --- what a child keeps for later */
     EMPM__SET("MaxMemFree", max_mem_free, KB, 0, INT64_MAX, "2048",
-              "KiB of idle buffers that a child keeps; 0: all"),
+              "KiB of buffers that a child keeps beyond a second; 0: all"),
     EMPM__SET("OpenFileCache", open_file_cache, INT, 0, 4096, "64",
               "open files that a child keeps; 0: none"),
     /* --- times. A file gives seconds or a unit with them; fields are in ms. */
@@ -8013,13 +8016,21 @@ typedef struct empm__page {
 } __attribute__((aligned(16))) empm__page;
 
 #define EMPM__PAGE_ROOM ((uint32_t)(EMPM_PAGE_BYTES - sizeof(empm__page)))
-#define EMPM__PAGE_CACHE 8             /* pages that a worker keeps */
+#define EMPM__PAGE_CACHE 16            /* pages that a worker keeps at most */
+#define EMPM__PAGE_MOVE  8             /* ... and moves at a time */
+#ifndef EMPM__POOL_MS                  /* the tests have no time for this */
+#  define EMPM__POOL_MS  1000          /* a page not needed so long may go */
+#endif
 #define EMPM__SCRATCH 65536            /* a worker's, for passing through */
 
 typedef struct empm__pool {
-    pthread_mutex_t lock;              /* guards free and count */
+    pthread_mutex_t lock;              /* guards free, count and low */
     empm__page     *free;
-    size_t          count, most;
+    size_t          count, most;       /* most: fixed, what MaxMemFree keeps */
+    size_t          low;               /* the lowest count since the last look
+                                          at what may go */
+    uint32_t        trim_at_ms;        /* atomic: the next one; NEVER: there is
+                                          nothing beyond `most` */
     int64_t         body_memory;       /* atomic; bytes lent to bodies */
     int64_t         spool[2];          /* atomic; bytes in unlinked files */
     int64_t         files[2];          /* atomic; descriptors that are open */
@@ -8488,16 +8499,12 @@ static uint32_t empm__wings_chore_at(empm__engine *e)
     return at;
 }
 
-/* Does the maintenance that is due. It may wait for a disk, and another thread
- * may take the listener's role meanwhile, and sleep without knowing of what a
- * chore makes due next: the listener then looks again. */
+/* Does the maintenance that is due (>>pages has all of it). */
 static void empm__wings_chore(empm__engine *e)
 {
     const empm__wing *const *wing;
     EMPM__EACH_WING(wing, chore)
         (*wing)->chore(e);
-    if (empm__wings_chore_at(e) != EMPM__NEVER)
-        empm__poller_order(&e->poller, EMPM__ORDER_LOOK);
 }
 
 /* ---------------------------------------------------------------------------
@@ -8812,9 +8819,14 @@ static void empm__locations_look(const empm_config *cfg,
  * >>pages -- memory of workers, and budgets that they share
  *
  * A worker borrows pages, keeps a few that it has returned, and leaves the rest
- * to the pool of its engine. Descriptors, spooled bytes and memory of bodies
- * are budgets of the engine: they are reserved before they are used, and
- * released by the same owner.
+ * to the pool of its engine; several pass between the two at a time. The pool
+ * keeps what a burst has needed as long as bursts go on, since a page that is
+ * freed costs two faults when it comes back: only what has lain there for a
+ * second, beyond MaxMemFree, is freed, by a chore. Descriptors, spooled bytes
+ * and memory of bodies are budgets of the engine: they are reserved before they
+ * are used, and released by the same owner.
+ *
+ *   malloc() --> worker's few <--8 at a time--> pool --chore, in 1 s--> free()
  * ------------------------------------------------------------------------- */
 
 /* Takes n of a budget that all workers share. Adds first and takes back what
@@ -8909,25 +8921,137 @@ static void *empm__worker_memory(empm__worker *w, void *p, size_t n)
     return p;
 }
 
+static void empm__pages_free(empm__page *p)
+{
+    while (p != NULL) {
+        empm__page *next = p->next;
+        EMPM_FREE(p);
+        p = next;
+    }
+}
+
+/* Moves pages of the pool to a worker that has none. Returns the first one,
+ * which is in use from here; NULL: the pool is empty. */
+static empm__page *empm__pool_take(empm__worker *w)
+{
+    empm__pool *pool = &w->engine->pool;
+    empm__page *first, *last;
+    int n;
+    pthread_mutex_lock(&pool->lock);
+    first = last = pool->free;
+    for (n = 1; last != NULL && last->next != NULL && n < EMPM__PAGE_MOVE; n++)
+        last = last->next;
+    if (first != NULL) {
+        pool->free = last->next;
+        pool->count -= (size_t)n;
+        pool->low = empm__min(pool->low, pool->count);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    if (first != NULL) {
+        last->next = NULL;
+        w->pages = first->next;
+        w->pages_count = n - 1;
+    }
+    return first;
+}
+
+/* Moves a part of a worker's pages to the pool. A pool that keeps nothing frees
+ * them. Else the first one beyond `most` starts the clock, and the listener,
+ * who may sleep, is told once for all that follow. */
+static void empm__pool_give(empm__worker *w)
+{
+    empm__pool *pool = &w->engine->pool;
+    empm__page *first = w->pages, *last = first;
+    int n, starts = 0;
+    for (n = 1; n < EMPM__PAGE_MOVE; n++)
+        last = last->next;
+    w->pages = last->next;
+    w->pages_count -= n;
+    last->next = NULL;
+    if (pool->most == 0) {
+        empm__pages_free(first);
+        return;
+    }
+    pthread_mutex_lock(&pool->lock);
+    last->next = pool->free;
+    pool->free = first;
+    pool->count += (size_t)n;
+    if (pool->count > pool->most &&
+        empm__load(&pool->trim_at_ms) == EMPM__NEVER) {
+        starts = 1;
+        pool->low = pool->count;
+        empm__store(&pool->trim_at_ms,
+                    empm__time_after(empm__now_ms(), EMPM__POOL_MS));
+    }
+    pthread_mutex_unlock(&pool->lock);
+    if (starts)
+        empm__poller_order(&w->engine->poller, EMPM__ORDER_LOOK);
+}
+
+/* Frees what the pool has had beyond `most` since the last look, in portions:
+ * so the lock is short, and who needs a page meanwhile has it. Returns 1 if
+ * there will be more to free. */
+static int empm__pool_trim(empm__pool *pool)
+{
+    size_t left = SIZE_MAX;
+    int more;
+    do {
+        empm__page *list = NULL;
+        int n;
+        pthread_mutex_lock(&pool->lock);
+        if (left == SIZE_MAX)
+            left = pool->low;
+        for (n = 0; n < 64 && left > 0 && pool->count > pool->most; n++) {
+            empm__page *p = pool->free;
+            pool->free = p->next;
+            p->next = list;
+            list = p;
+            pool->count--;
+            left--;
+        }
+        pool->low = pool->count;
+        more = pool->count > pool->most;
+        if (!more)
+            empm__store(&pool->trim_at_ms, EMPM__NEVER);
+        pthread_mutex_unlock(&pool->lock);
+        if (n < 64)
+            left = 0;
+        empm__pages_free(list);
+    } while (left > 0);
+    return more;
+}
+
+/* When the next chore is due, of a wing or of the pool; NEVER: none. */
+static uint32_t empm__worker_chore_at(empm__engine *e)
+{
+    return empm__time_earlier(empm__wings_chore_at(e),
+                              empm__load(&e->pool.trim_at_ms));
+}
+
+/* Does the chores that are due. It may wait for a disk, and another thread may
+ * take the listener's role meanwhile, and sleep without knowing of what a chore
+ * makes due next: the listener then looks again. */
+static void empm__worker_chore(empm__engine *e)
+{
+    const uint32_t now = empm__now_ms();
+    empm__wings_chore(e);
+    if (empm__time_is_late(empm__load(&e->pool.trim_at_ms), now) &&
+        empm__pool_trim(&e->pool))
+        empm__store(&e->pool.trim_at_ms, empm__time_after(now, EMPM__POOL_MS));
+    if (empm__worker_chore_at(e) != EMPM__NEVER)
+        empm__poller_order(&e->poller, EMPM__ORDER_LOOK);
+}
+
 /* Returns an empty page, from the worker's few, the pool, or malloc(); NULL:
  * there is no memory, which has been said. */
 static empm__page *empm__page_borrow(empm__worker *w)
 {
-    empm__pool *pool = &w->engine->pool;
     empm__page *p = w->pages;
     if (p != NULL) {
         w->pages = p->next;
         w->pages_count--;
-    } else {
-        pthread_mutex_lock(&pool->lock);
-        if ((p = pool->free) != NULL) {
-            pool->free = p->next;
-            pool->count--;
-        }
-        pthread_mutex_unlock(&pool->lock);
-        if (p == NULL)
-            p = (empm__page *)empm__worker_memory(w, NULL, EMPM_PAGE_BYTES);
-    }
+    } else if ((p = empm__pool_take(w)) == NULL)
+        p = (empm__page *)empm__worker_memory(w, NULL, EMPM_PAGE_BYTES);
     if (p != NULL) {
         p->next = NULL;
         p->start = p->end = 0;
@@ -8941,24 +9065,13 @@ static empm__page *empm__page_borrow(empm__worker *w)
  * the one that has borrowed it. */
 static void empm__page_return(empm__worker *w, empm__page *p)
 {
-    empm__pool *pool = &w->engine->pool;
     if (p == NULL)
         return;
-    if (w->pages_count < EMPM__PAGE_CACHE) {
-        p->next = w->pages;
-        w->pages = p;
-        w->pages_count++;
-        return;
-    }
-    pthread_mutex_lock(&pool->lock);
-    if (pool->count < pool->most) {
-        p->next = pool->free;
-        pool->free = p;
-        pool->count++;
-        p = NULL;
-    }
-    pthread_mutex_unlock(&pool->lock);
-    EMPM_FREE(p);
+    if (w->pages_count == EMPM__PAGE_CACHE)
+        empm__pool_give(w);
+    p->next = w->pages;
+    w->pages = p;
+    w->pages_count++;
 }
 
 static void empm__pages_return(empm__worker *w, empm__page *p)
@@ -8966,15 +9079,6 @@ static void empm__pages_return(empm__worker *w, empm__page *p)
     while (p != NULL) {
         empm__page *next = p->next;
         empm__page_return(w, p);
-        p = next;
-    }
-}
-
-static void empm__pages_free(empm__page *p)
-{
-    while (p != NULL) {
-        empm__page *next = p->next;
-        EMPM_FREE(p);
         p = next;
     }
 }
@@ -11236,7 +11340,7 @@ static int empm__listener_end_round(empm__engine *e, empm__batch *b)
         e->give_wait_ms = 0;
     /* all that is the listener's has been done */
     pthread_mutex_lock(&q->lock);
-    if (empm__time_is_late(empm__wings_chore_at(e), b->now_ms))
+    if (empm__time_is_late(empm__worker_chore_at(e), b->now_ms))
         q->chore = 1;
     given = q->chore || (q->count > 0 && (q->listening >= 0 ||
                                           !empm__queue_all_gone_locked(q)));
@@ -11271,7 +11375,7 @@ static int empm__listener_poll_timeout(empm__engine *e, uint32_t now_ms)
     at = empm__time_earlier(at, e->sweep_at_ms);
     at = empm__time_earlier(at, e->stop_at_ms);
     at = empm__time_earlier(at, empm__wings_expire_at(e));
-    at = empm__time_earlier(at, empm__wings_chore_at(e));
+    at = empm__time_earlier(at, empm__worker_chore_at(e));
     if (at != EMPM__NEVER) {
         t = empm__time_until(at, now_ms);
         t = t > 0 ? t : 0;
@@ -11463,7 +11567,7 @@ static void empm__listener_run_standby(void *arg)
     chore = empm__queue_chore_locked(&e->queue);
     pthread_mutex_unlock(&e->queue.lock);
     if (chore)
-        empm__wings_chore(e);
+        empm__worker_chore(e);
 }
 
 /* The standby's thread, the last one of an engine: it waits for the workers,
@@ -17120,7 +17224,7 @@ static void empm__worker_loop(empm__worker *w)
         if (i == EMPM__CHORE) {
             empm__store(&w->turn_began, empm__time_after(empm__now_ms(), 0));
             /* a disk may hold us: no time for others */
-            empm__wings_chore(w->engine);
+            empm__worker_chore(w->engine);
             empm__store(&w->turn_began, EMPM__NEVER);
             continue;
         }
@@ -17347,6 +17451,7 @@ static int empm__engine_init(empm__engine *e, empm_server *s, int slot,
     e->pool.most = cfg->max_mem_free == 0
                         ? SIZE_MAX : (size_t)(cfg->max_mem_free /
                                               EMPM_PAGE_BYTES);
+    e->pool.trim_at_ms = EMPM__NEVER;
     e->pool.files_most = empm__engine_file_limit(cfg);
     pthread_mutex_init(&e->pool.lock, NULL);
     e->lines_due_at_ms = EMPM__NEVER;
@@ -46135,8 +46240,8 @@ static void empm__test_round(empm_test *t, uint32_t until_ms)
             empm__listener_event(e, &b, &e->events[i]);
     empm__listener_expire(e, &b);
     empm__listener_timers(e, &b);
-    if (empm__time_is_late(empm__wings_chore_at(e), b.now_ms))
-        empm__wings_chore(e);
+    if (empm__time_is_late(empm__worker_chore_at(e), b.now_ms))
+        empm__worker_chore(e);
     /* the link is read first: a job owns its record while it runs */
     while (b.head != EMPM__NIL) {
         const uint32_t job = b.head;

@@ -114,6 +114,9 @@ static unsigned g_file_tick_ms;
 #define EMPM__FILE_TICK_NS \
     (__atomic_load_n(&g_file_tick_ms, __ATOMIC_RELAXED) * UINT64_C(1000000))
 
+/* Pages that nobody needs go a little sooner. */
+#define EMPM__POOL_MS 300
+
 /* A folder has more names than that. */
 #define EMPM_LISTING 60
 
@@ -11593,6 +11596,102 @@ SERVED_HERE(memory, steady_state_allocates_nothing, "MaxKeepAliveRequests 0")
             needed = allocations_of(f, kind);
         CHECK_INT(needed, 0);
     }
+}
+
+/* Borrows so many pages, and returns all of them; how many allocations that
+ * needed. */
+static int burst(empm__worker *w, int pages)
+{
+    const int before = get_int(&a_calls);
+    empm__page *list = NULL;
+
+    while (pages-- > 0) {
+        empm__page *p = empm__page_borrow(w);
+        p->next = list;
+        list = p;
+    }
+    empm__pages_return(w, list);
+    return get_int(&a_calls) - before;
+}
+
+static size_t pool_count(empm_server *s)
+{
+    size_t n;
+    pthread_mutex_lock(&s->engine.pool.lock);
+    n = s->engine.pool.count;
+    pthread_mutex_unlock(&s->engine.pool.lock);
+    return n;
+}
+
+/* What a burst has needed is there for the next one, beyond MaxMemFree, too.
+ * When there are no more bursts it goes back to the system, though the listener
+ * sleeps: nothing else happens here that would wake it. */
+SERVED_HERE(memory, bursts_keep_their_pages_for_a_while,
+            "MaxMemFree 64; ThreadsPerChild 1")
+{
+    enum { MOST = 65536 / EMPM_PAGE_BYTES };
+    empm__worker w;
+    int i, live;
+
+    (void)c;
+    memset(&w, 0, sizeof w);
+    w.engine = &f->s->engine;
+    w.cfg = f->s->cfg;
+    CHECK_IN(burst(&w, 200), 150, 200);
+    live = get_int(&a_live);
+    CHECK(pool_count(f->s) > 2 * MOST);
+    for (i = 0; i < 10; i++)
+        CHECK_INT(burst(&w, 200), 0);
+    CHECK_SOON(pool_count(f->s) <= MOST, 4 * EMPM__POOL_MS + SCALED(1000));
+    CHECK_INT((int)pool_count(f->s), MOST);    /* and that is kept */
+    CHECK_IN(live - get_int(&a_live), 150, 200);
+    CHECK_SOON(empm__load(&w.engine->pool.trim_at_ms) == EMPM__NEVER, 1000);
+    CHECK_IN(burst(&w, 200), 150, 200);        /* it begins anew */
+    CHECK_SOON(pool_count(f->s) <= MOST, 4 * EMPM__POOL_MS + SCALED(1000));
+    empm__pages_free(w.pages);
+}
+
+/* The lowest level of the time since the last look goes, and what was needed
+ * meanwhile stays. MaxMemFree below a page keeps nothing at all. */
+TEST(memory, pool_frees_what_was_not_needed)
+{
+    static empm__engine e;
+    empm__worker w;
+    empm__page *held = NULL, *p;
+    int i;
+
+    memset(&e, 0, sizeof e);
+    memset(&w, 0, sizeof w);
+    pthread_mutex_init(&e.pool.lock, NULL);
+    w.engine = &e;
+    e.pool.most = 20;
+    e.pool.trim_at_ms = 1;             /* the clock runs: nobody is told */
+    burst(&w, 100);
+    CHECK_IN(e.pool.count, 84, 100);
+    e.pool.low = e.pool.count;
+    for (i = 0; i < 40; i++) {         /* 40 were needed at a time */
+        p = empm__page_borrow(&w);
+        p->next = held;
+        held = p;
+    }
+    empm__pages_return(&w, held);
+    i = (int)e.pool.low;
+    CHECK_IN(i, 100 - 40 - EMPM__PAGE_CACHE, 100 - 40);
+    CHECK_INT(empm__pool_trim(&e.pool), 1);
+    CHECK_IN(e.pool.count, 100 - i - EMPM__PAGE_CACHE, 100 - i);
+    CHECK_INT(e.pool.low, e.pool.count);
+    CHECK_INT(empm__pool_trim(&e.pool), 0);
+    CHECK_INT(e.pool.count, 20);
+    CHECK_INT(e.pool.trim_at_ms, EMPM__NEVER);
+    e.pool.most = 0;
+    e.pool.trim_at_ms = 1;
+    CHECK_INT(empm__pool_trim(&e.pool), 0);
+    CHECK(e.pool.free == NULL);
+    burst(&w, 100);
+    CHECK_INT(e.pool.count, 0);
+    empm__pages_free(w.pages);
+    CHECK_INT(get_int(&a_live), 0);
+    pthread_mutex_destroy(&e.pool.lock);
 }
 
 /* A start in which any one allocation fails returns EMPM_ENOMEM and leaves
