@@ -9473,6 +9473,31 @@ static void empm__io_slice(empm__io *io, empm__file *f, int64_t from,
     io->out_left += to - from;
 }
 
+#define EMPM__PAGE_SLIM UINT32_MAX     /* `start` and `end` of one without data:
+                                          a block of its head, for a slice */
+
+/* If the first page has only a slice left, a small block holds that, and the
+ * page goes back: an answer from a file may wait for its client for long. It
+ * stays as it is if there is no memory. */
+EMPM__OPTIONAL
+static void empm__io_slim(empm__worker *w, empm__io *io)
+{
+    empm__page *p = io->out, *slim;
+    if (p == NULL || p->start < p->end || p->end == EMPM__PAGE_SLIM)
+        return;
+    slim = (empm__page *)EMPM_MALLOC(sizeof *slim);
+    if (slim == NULL)
+        return;
+    *slim = *p;
+    slim->start = slim->end = EMPM__PAGE_SLIM;
+    io->out = slim;
+    if (io->out_last == p)
+        io->out_last = slim;
+    p->file = NULL;
+    p->at = p->stop = 0;
+    empm__page_return(w, p);
+}
+
 /* Takes the first page off the queue of output, with what is left of it. */
 static void empm__io_pop(empm__worker *w, empm__io *io)
 {
@@ -9481,7 +9506,10 @@ static void empm__io_pop(empm__worker *w, empm__io *io)
     if (io->out == NULL)
         io->out_last = NULL;
     empm__file_unref(p->file);
-    empm__page_return(w, p);
+    if (p->end == EMPM__PAGE_SLIM)
+        EMPM_FREE(p);
+    else
+        empm__page_return(w, p);
 }
 
 /* n bytes of the queue have been sent. */
@@ -13917,6 +13945,9 @@ typedef enum empm__state empm__step(empm__worker *w, empm__conn *c,
  * given    takes over a record whose step says so, or that is CLOSED, which is
  *          not touched any more. Returns a record that is the worker's now, or
  *          EMPM__NIL. NULL: no step of it does
+ * queued   the worker has put record i into the queue, and its turn is over:
+ *          a last look at what others have noted before it was there. NULL:
+ *          that is none of this worker's business
  * flush    sends what is in the request's io, as empm__io_flush() does. NULL:
  *          that does it */
 typedef struct empm__protocol {
@@ -13932,6 +13963,7 @@ typedef struct empm__protocol {
     size_t          (*hint)(char *to, const char *name, size_t n,
                             const char *value, size_t v);
     uint32_t        (*given)(empm__worker *w, empm__conn *c);
+    void            (*queued)(empm__worker *w, uint32_t i);
     enum empm__flushed (*flush)(empm_request *req);
 } empm__protocol;
 
@@ -14226,8 +14258,12 @@ static size_t empm__response_head_write(empm_request *req, char *to,
     return (size_t)(at - to);
 }
 
+/* Of a head, also where pages are larger: no client takes more, and HTTP/2
+ * keeps its length in 15 bits (>>h2-out). */
+#define EMPM__HEAD_MOST (EMPM_PAGE_BYTES < 32768 ? EMPM_PAGE_BYTES : 32768)
+
 /* 512: status line, Date, Server, and the fields that frame the body */
-#define EMPM__FIELDS_MAX (EMPM_PAGE_BYTES - 512)
+#define EMPM__FIELDS_MAX (EMPM__HEAD_MOST - 512)
 
 /* Makes room for `need` bytes behind the response's fields. Returns EMPM_OK,
  * EMPM_ENOMEM, or EMPM_EFULL: a head that long goes into no page. Room that was
@@ -15818,6 +15854,8 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
                      ? w->s->other_protocol(w, c) : 0;
         if (status == 1)
             return EMPM__READ_HEAD;
+        if (status < 0)
+            return EMPM__CLOSED;
         if (req->began_us == 0 && req->io.in_end > req->io.in_start) {
             req->began_us = w->turn_us;
             if (w->s->log_request != NULL)   /* none can ask after a reset */
@@ -16986,7 +17024,7 @@ static const empm__protocol empm__http1 = {
       NULL, empm__do_linger, NULL },
     empm__http1_taken, empm__http1_cut, empm__http1_retire,
     empm__response_head_write, empm__response_chunk, empm__response_end_chunks,
-    empm__response_hint, NULL, NULL
+    empm__response_hint, NULL, NULL, NULL
 };
 
 /* Does the picture have this way? From any state there is one to CLOSED. */
@@ -17108,6 +17146,16 @@ static int empm__conn_others_wait(empm__engine *e)
            empm__load(&e->queue.listening) == EMPM__NOBODY;
 }
 
+/* Others have their turn before record i, which is the caller's. */
+static void empm__conn_queue(empm__worker *w, uint32_t i)
+{
+    empm__engine *e = w->engine;
+    const empm__protocol *of = empm__protocol_of(empm__slab_conn(&e->slab, i));
+    empm__queue_push(&e->queue, i);
+    if (of->queued != NULL)
+        of->queued(w, i);
+}
+
 /* Runs the connection until it is closed or has to wait. It is ours on entry
  * and never on return: nothing may touch `c` after this call. Returns a record
  * that is ours then, or EMPM__NIL.
@@ -17167,7 +17215,7 @@ static uint32_t empm__conn_run_one(empm__worker *w, uint32_t index)
             empm__conn_enter(w, c, next);
         else if (wait.turn_over) {
             if (empm__conn_others_wait(e)) {
-                empm__queue_push(&e->queue, index);
+                empm__conn_queue(w, index);
                 return EMPM__NIL;
             }
             empm__turn_begin(w);
@@ -17181,7 +17229,7 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
     index = empm__conn_run_one(w, index);
     while (index != EMPM__NIL) {
         if (empm__conn_others_wait(w->engine)) {
-            empm__queue_push(&w->engine->queue, index);
+            empm__conn_queue(w, index);
             return;
         }
         index = empm__conn_run_one(w, index);
@@ -26774,7 +26822,7 @@ static const empm__protocol empm__link_protocol = {
     { NULL, NULL, NULL, NULL, NULL, NULL, NULL, empm__do_upgraded,
       empm__do_linger, NULL },
     empm__link_taken, empm__link_cut, empm__link_retire, NULL, NULL, NULL, NULL,
-    NULL, NULL
+    NULL, NULL, NULL
 };
 #define EMPM__LINK_PROTOCOL empm__link_protocol
 
@@ -41010,6 +41058,14 @@ typedef struct empm__h2_way {
     empm__io        out;               /* of the connection's owner */
 } empm__h2_way;
 
+/* How long a window of the client's has kept output back. A client that gives
+ * credit by the byte must not hold a stream for ever: so the time goes on until
+ * all that waited has been sent, or as much as ResponseMinRate asks for. */
+typedef struct empm__h2_stall {
+    uint32_t        since_ms;          /* NEVER: it does not */
+    int32_t         due;               /* bytes that have to be sent in time */
+} empm__h2_stall;
+
 /* An open stream. Its record's session is this, so each finds the other. */
 typedef struct empm__h2_slot {         /* owner: the connection's */
     empm__session   session;
@@ -41022,12 +41078,16 @@ typedef struct empm__h2_slot {         /* owner: the connection's */
     int32_t         unasked;           /* ... that it may send */
     uint32_t        credit;            /* ... used here, and not given back */
     uint32_t        served;            /* when it has had a frame last */
-    uint32_t        stalled_ms;        /* since when it waits for windows */
+    empm__h2_stall  stall;             /* by its own window */
     uint8_t         flags, urgency, incremental;
     empm__h2_way   *way;               /* atomic; its worker; NULL: none */
 } empm__h2_slot;
 
-#define EMPM__H2_SLOTS (EMPM__PAGE_ROOM / sizeof(empm__h2_slot))
+/* The first slots of a connection are a small block, and all others a page: most
+ * connections have few streams at a time. A slot stays where it is, since its
+ * stream's worker looks into it. */
+#define EMPM__H2_FEW   8u
+#define EMPM__H2_SLOTS (EMPM__H2_FEW + EMPM__PAGE_ROOM / sizeof(empm__h2_slot))
 
 /* What a connection has for as long as it lives. */
 typedef struct empm__h2 {              /* owner: the connection's */
@@ -41040,7 +41100,8 @@ typedef struct empm__h2 {              /* owner: the connection's */
     uint32_t        linked;            /* of them, those of links */
     empm__peer      own;               /* fixed: our end of the connection */
     uint32_t        nslots;            /* slots beyond have never been used */
-    empm__page     *slots;             /* while there are streams */
+    empm__h2_slot  *few;               /* EMPM_MALLOC: while there are streams */
+    empm__page     *slots;             /* ... or have been more */
     empm__hpack     hpack;
     unsigned char  *rest;              /* EMPM_MALLOC: a part of a frame */
     unsigned char  *block;             /* EMPM_MALLOC: of several frames */
@@ -41051,6 +41112,7 @@ typedef struct empm__h2 {              /* owner: the connection's */
     uint32_t        served;
     int32_t         window, unasked;   /* as those of a slot */
     uint32_t        credit;
+    empm__h2_stall  stall;             /* by the connection's window */
     uint32_t        peer_window, final;    /* final: GOAWAY has named it */
     int32_t         budget;            /* frames */
     uint32_t        moved;             /* bytes of bodies that have not earned
@@ -41092,7 +41154,9 @@ static empm__h2_slot *empm__h2_slot_of(const empm__conn *stream)
 
 static empm__h2_slot *empm__h2_slot_at(const empm__h2 *h2, uint32_t k)
 {
-    return (empm__h2_slot *)(void *)empm__page_data(h2->slots) + k;
+    return k < EMPM__H2_FEW ? h2->few + k
+           : (empm__h2_slot *)(void *)empm__page_data(h2->slots) +
+                 (k - EMPM__H2_FEW);
 }
 
 /* The open stream with this number; NULL: there is none. */
@@ -41716,20 +41780,29 @@ static int empm__h2_has_trailers(const empm_request *req)
     return req->trailers_out != NULL && req->framing == EMPM__BY_CHUNKS;
 }
 
-/* Sends a block of fields, as HEADERS. */
+/* Sends a block of fields, as HEADERS; what no frame may hold follows in
+ * CONTINUATION, with nothing between them (RFC 9113 6.10). That takes a head of
+ * more than 16 KB, and so pages that are larger than the usual ones. */
 static void empm__h2_send_block(empm__worker *w, empm__h2_slot *slot, char *at,
                                 size_t n, int ends)
 {
     empm__h2 *h2 = slot->h2;
+    unsigned type = EMPM__H2_HEADERS, flags = ends ? EMPM__H2_END_STREAM : 0;
     if (h2->shrunk) {                  /* at[-1] is free: RFC 7541 4.2 */
         *--at = 0x20;
         n++;
         h2->shrunk = 0;
     }
-    empm__h2_control(w, h2, EMPM__H2_HEADERS,
-                     EMPM__H2_END_HEADERS |
-                         (unsigned)(ends ? EMPM__H2_END_STREAM : 0),
-                     slot->id, (unsigned char *)at, (uint32_t)n);
+    do {
+        const size_t k = empm__min(n, EMPM__H2_FRAME_MOST);
+        n -= k;
+        flags |= n == 0 ? EMPM__H2_END_HEADERS : 0;
+        empm__h2_control(w, h2, type, flags, slot->id, (unsigned char *)at,
+                         (uint32_t)k);
+        at += k;
+        type = EMPM__H2_CONTINUATION;
+        flags = 0;
+    } while (n > 0);
 }
 
 /* Sends the next head of the answer. Returns 1, or -1: it has failed. */
@@ -41745,6 +41818,8 @@ static int empm__h2_send_head(empm__worker *w, empm__h2_slot *slot,
         return -1;
     if (n & EMPM__H2_BLOCK_FINAL)
         slot->flags |= EMPM__H2_HEAD_OUT;
+    if (slot->window <= 0 || slot->h2->window <= 0)
+        empm__io_slim(w, io);          /* its file's turn may come late */
     empm__h2_send_block(w, slot, to + 2, n & ~EMPM__H2_BLOCK_FINAL,
                         (n & EMPM__H2_BLOCK_FINAL) &&
                             empm__h2_is_last(slot, 0) &&
@@ -41766,6 +41841,12 @@ static void empm__h2_send_end(empm__worker *w, empm__h2_slot *slot)
     for (; t != NULL; t = t->next)
         at = empm__h2_put_lines(at, t->line, t->len);
     empm__h2_send_block(w, slot, (char *)to, (size_t)(at - to), 1);
+}
+
+/* n bytes have been sent in spite of it. */
+static void empm__h2_stall_eases(empm__h2_stall *stall, int32_t n)
+{
+    stall->due -= n < stall->due ? n : stall->due;
 }
 
 /* Sends a frame of the body, as long as both windows allow. Returns 1; 0: they
@@ -41807,6 +41888,8 @@ static int empm__h2_send_data(empm__worker *w, empm__h2_slot *slot,
     io->sent += n;
     slot->window -= (int32_t)n;
     h2->window -= (int32_t)n;
+    empm__h2_stall_eases(&slot->stall, (int32_t)n);
+    empm__h2_stall_eases(&h2->stall, (int32_t)n);
     empm__h2_earn_sent(w, h2, (uint32_t)n, n == most);
     return 1;
 }
@@ -41994,7 +42077,7 @@ static const empm__protocol empm__h2_link_protocol = {
     { NULL, NULL, NULL, NULL, NULL, NULL, NULL, empm__h2_link_step,
       empm__h2_link_linger, NULL },
     empm__link_taken, empm__link_cut, empm__link_retire, NULL, NULL, NULL, NULL,
-    empm__h2_stream_given, NULL
+    empm__h2_stream_given, NULL, NULL
 };
 #define EMPM__H2_LINK_PROTOCOL empm__h2_link_protocol
 
@@ -42096,7 +42179,7 @@ static int empm__h2_tunnel_send(empm__worker *w, empm__h2_slot *slot)
     empm__page *p = t->sending;
     const int32_t most = slot->window < h2->window ? slot->window : h2->window;
     uint32_t n, before;
-    slot->stalled_ms = EMPM__NEVER;
+    slot->stall.since_ms = EMPM__NEVER;
     if (p == NULL) {
         if (!t->ended)
             empm__h2_control(w, h2, EMPM__H2_DATA, EMPM__H2_END_STREAM,
@@ -42105,6 +42188,7 @@ static int empm__h2_tunnel_send(empm__worker *w, empm__h2_slot *slot)
         return 1;
     }
     n = (uint32_t)empm__min(p->end - p->start, (size_t)most);
+    n = (uint32_t)empm__min(n, EMPM__H2_FRAME_MOST);
     empm__h2_control(w, h2, EMPM__H2_DATA, 0, slot->id,
                      (unsigned char *)empm__page_data(p) + p->start, n);
     slot->window -= (int32_t)n;
@@ -42196,9 +42280,9 @@ static void empm__h2_tunnels_tell(empm__worker *w, empm__h2 *h2)
  * left, and to say that it has ended, too? */
 static uint32_t empm__h2_tunnel_due(const empm__worker *w, empm__h2_slot *slot)
 {
-    if (slot->stalled_ms == EMPM__NEVER)
-        slot->stalled_ms = empm__time_after(w->now_ms, 0);
-    return empm__time_after(slot->stalled_ms, w->cfg->linger_short_ms);
+    if (slot->stall.since_ms == EMPM__NEVER)
+        slot->stall.since_ms = empm__time_after(w->now_ms, 0);
+    return empm__time_after(slot->stall.since_ms, w->cfg->linger_short_ms);
 }
 
 /* For how long a connection with streams need not look at its times. */
@@ -42391,10 +42475,8 @@ static int empm__h2_serve(empm__worker *w, empm__h2_slot *slot)
         empm__h2_abort(w, slot);
         return 1;
     }
-    if (r)
-        slot->stalled_ms = EMPM__NEVER;
-    else if (req->io.out != NULL && slot->stalled_ms == EMPM__NEVER)
-        slot->stalled_ms = empm__time_after(w->now_ms, 0);
+    if (req->io.out == NULL)
+        slot->stall.since_ms = EMPM__NEVER;
     return r;
 }
 
@@ -42792,11 +42874,16 @@ static empm__h2_slot *empm__h2_slot_new(empm__worker *w, empm__h2 *h2)
     uint32_t k;
     if (h2->streams >= empm__h2_streams_most(w->cfg))
         return NULL;
-    if (h2->slots == NULL && (h2->slots = empm__page_borrow(w)) == NULL)
-        return NULL;
     for (k = 0; k < h2->nslots; k++)
         if (empm__h2_slot_at(h2, k)->id == 0)
             break;
+    if (h2->few == NULL &&
+        (h2->few = (empm__h2_slot *)empm__worker_memory(
+             w, NULL, EMPM__H2_FEW * sizeof *slot)) == NULL)
+        return NULL;
+    if (k >= EMPM__H2_FEW && h2->slots == NULL &&
+        (h2->slots = empm__page_borrow(w)) == NULL)
+        return NULL;
     slot = empm__h2_slot_at(h2, k);
     if (k == h2->nslots)
         h2->nslots++;
@@ -42863,7 +42950,7 @@ static int empm__h2_open(empm__worker *w, empm__h2 *h2, uint32_t id, int ends,
     if (priority < h->head->nfields)
         empm__h2_priority(slot, h->text + h->head->fields[priority].value,
                           strlen(h->text + h->head->fields[priority].value));
-    slot->stalled_ms = EMPM__NEVER;
+    slot->stall.since_ms = EMPM__NEVER;
     if (h->head->flags & EMPM__H_TUNNEL)
         slot->tunnel = empm__h2_tunnel_new(w);
     slot->flags = (uint8_t)(EMPM__H2_HELD | (ends ? EMPM__H2_ENDED_IN : 0));
@@ -43145,7 +43232,10 @@ static int empm__h2_on_window(empm__worker *w, empm__h2 *h2,
 }
 
 /* The client does not want a stream any more. Before anything of its answer has
- * left that costs more: it may be a flood. */
+ * left that costs more: it may be a flood (CVE-2023-44487). It is not so dear
+ * that a browser which leaves two pages with a hundred requests each, or a map
+ * that is moved quickly, would be taken for one: what a handler costs is bounded
+ * by H2SessionWorkers, and a stream that no handler has had costs nothing. */
 static int empm__h2_on_reset(empm__worker *w, empm__h2 *h2,
                              const empm__h2_frame *f)
 {
@@ -43154,7 +43244,7 @@ static int empm__h2_on_reset(empm__worker *w, empm__h2 *h2,
         return empm__h2_was(h2, f->stream) ||
                        (h2->away == 2 && f->stream > h2->final)
                    ? (empm__h2_charge(w, h2, 1), 0) : EMPM__H2_PROTOCOL_ERROR;
-    empm__h2_charge(w, h2, slot->flags & EMPM__H2_HEAD_OUT ? 1 : 8);
+    empm__h2_charge(w, h2, slot->flags & EMPM__H2_HEAD_OUT ? 1 : 4);
     empm__bump(&w->score->h2_resets, 1u);
     slot->flags |= EMPM__H2_ENDED_IN;
     empm__h2_cut(w, slot);
@@ -43510,6 +43600,39 @@ static int empm__h2_push(empm__worker *w, empm__h2 *h2,
            empm__load(&h2->outbox) != EMPM__NIL;
 }
 
+/* This worker has put connection i into the queue, where it may stay for long
+ * if all are busy. A flush that came just before has found it neither waiting
+ * nor there, and has gone on, since "a worker has it, and looks again": that is
+ * here. It has noted OUTBOX first and asked the queue second; this is the other
+ * way round, so one of the two meets the other. `only` as above; NULL: no
+ * handler of this worker runs. By now others may have had the record, and it may
+ * be anything. */
+static void empm__h2_look_again(empm__worker *w, uint32_t i,
+                                const empm__h2_slot *only)
+{
+    empm__queue *q = &w->engine->queue;
+    empm__conn *c = empm__slab_conn(&w->engine->slab, i);
+    int k;
+    for (k = 0; k < EMPM__H2_VISITS &&
+                empm__conn_noted(c, EMPM__READY_OUTBOX) &&
+                empm__queue_take(q, i); k++) {
+        if (empm__load(&c->protocol) == EMPM__H2 && c->io != NULL &&
+            !(c->flags & EMPM__F_CLOSED)) {
+            w->index = i;
+            empm__conn_clear(c, EMPM__READY_OUTBOX);
+            empm__h2_push(w, empm__h2_of(c), only);
+        }
+        empm__queue_return(q, i);
+    }
+}
+
+/* Its turn is over, and others come first. */
+static void empm__h2_conn_queued(empm__worker *w, uint32_t i)
+{
+    empm__turn_begin(w);
+    empm__h2_look_again(w, i, NULL);
+}
+
 /* The connection is this worker's, in the middle of a handler: `queued`, it was
  * in the queue. A deadline, an order or a hang-up that it has been taken for is
  * for a turn, and so is the rest of a turn. */
@@ -43549,6 +43672,7 @@ static void empm__h2_visit(empm__worker *w, const empm__h2_slot *slot,
         empm__queue_return(&w->engine->queue, h2->index);
     else
         empm__queue_push(&w->engine->queue, h2->index);
+    empm__h2_look_again(w, h2->index, slot);
     w->index = mine;
 }
 
@@ -43754,7 +43878,7 @@ static const empm__protocol empm__h2_stream_protocol = {
       empm__h2_do_write, NULL, NULL, NULL, NULL },
     empm__http1_taken, empm__h2_stream_cut, empm__http1_retire,
     empm__h2_head_write, empm__h2_piece, empm__h2_end, empm__h2_hint_write,
-    empm__h2_stream_given, empm__h2_stream_flush
+    empm__h2_stream_given, NULL, empm__h2_stream_flush
 };
 
 /* --- the connection ------------------------------------------------------- */
@@ -43857,8 +43981,30 @@ static uint32_t empm__h2_body_deadline(const empm__worker *w,
     return empm__time_earlier(at, empm__time_after(req->start_ms, ms));
 }
 
+/* Looks at a window that keeps output back. Returns when that is too long; if
+ * it is now, the client has not taken as much as it must. */
+static uint32_t empm__h2_stall_due(const empm__worker *w,
+                                   empm__h2_stall *stall)
+{
+    const empm_config *cfg = w->cfg;
+    const int ms = cfg->h2_stream_timeout_ms > 0 ? cfg->h2_stream_timeout_ms
+                                                 : cfg->timeout_ms;
+    if (stall->since_ms == EMPM__NEVER ||
+        (stall->due <= 0 &&
+         empm__time_is_late(empm__time_after(stall->since_ms, ms),
+                            w->now_ms))) {
+        const int64_t due = (int64_t)ms * cfg->response_min_rate / 1000 + 1;
+        stall->since_ms = empm__time_after(w->now_ms, 0);
+        stall->due = due < INT32_MAX ? (int32_t)due : INT32_MAX;
+    }
+    return empm__time_after(stall->since_ms, ms);
+}
+
 /* Looks at what a stream waits for: body, or windows. Returns its deadline. One
- * that is late has ended, or has its answer: EMPM__NEVER. */
+ * that is late has ended, or has its answer: EMPM__NEVER. While it is the
+ * connection's window that is used up, others of its streams may send, and it
+ * is the connection that must not be too slow: a stream whose turn does not come
+ * because of more urgent ones is not to blame. */
 static uint32_t empm__h2_watch_slot(empm__worker *w, empm__h2_slot *slot)
 {
     const empm_request *req;
@@ -43873,12 +44019,10 @@ static uint32_t empm__h2_watch_slot(empm__worker *w, empm__h2_slot *slot)
     else if (slot->flags & EMPM__H2_LINKED)
         at = empm__h2_tunnel_due(w, slot);
     else if (req->io.out != NULL && !empm__h2_may_send(slot->h2, slot)) {
-        if (slot->stalled_ms == EMPM__NEVER)
-            slot->stalled_ms = empm__time_after(w->now_ms, 0);
-        at = empm__time_after(slot->stalled_ms,
-                              w->cfg->h2_stream_timeout_ms > 0
-                                  ? w->cfg->h2_stream_timeout_ms
-                                  : w->cfg->timeout_ms);
+        if (slot->window > 0)
+            slot->stall.since_ms = EMPM__NEVER;
+        at = empm__h2_stall_due(w, slot->window > 0 ? &slot->h2->stall
+                                                    : &slot->stall);
     }
     if (at == EMPM__NEVER || !empm__time_is_late(at, w->now_ms))
         return at;
@@ -43966,6 +44110,16 @@ static void empm__h2_stop(empm__worker *w, empm__h2 *h2)
     }
 }
 
+/* There are no streams. */
+static void empm__h2_slots_free(empm__worker *w, empm__h2 *h2)
+{
+    EMPM_FREE(h2->few);
+    empm__page_return(w, h2->slots);
+    h2->few = NULL;
+    h2->slots = NULL;
+    h2->nslots = 0;
+}
+
 /* Gives back all that the connection has, but not its descriptor. */
 static void empm__h2_free(empm__worker *w, empm__conn *c)
 {
@@ -43974,7 +44128,7 @@ static void empm__h2_free(empm__worker *w, empm__conn *c)
         return;
     empm__bump(&w->score->h2_conns, (uint32_t)-1);
     empm__hpack_free(&h2->hpack);
-    empm__page_return(w, h2->slots);
+    empm__h2_slots_free(w, h2);
     EMPM_FREE(h2->rest);
     EMPM_FREE(h2->block);
     empm__io_end(w, &h2->io);
@@ -44039,11 +44193,8 @@ static enum empm__state empm__h2_wait(empm__worker *w, empm__h2 *h2,
     if (empm__h2_is_idle(h2))
         wait->want |= EMPM__KEEP;
     empm__h2_dispatch(w, h2, wait);
-    if (h2->streams == 0 && h2->slots != NULL) {
-        empm__page_return(w, h2->slots);
-        h2->slots = NULL;
-        h2->nslots = 0;
-    }
+    if (h2->streams == 0 && h2->few != NULL)
+        empm__h2_slots_free(w, h2);
     return (enum empm__state)c->state;
 }
 
@@ -44128,7 +44279,7 @@ static const empm__protocol empm__h2_protocol = {
     { NULL, empm__h2_step, NULL, NULL, NULL, empm__h2_step, empm__h2_step,
       NULL, empm__do_linger, NULL },
     empm__h2_taken, empm__h2_conn_cut, empm__h2_free, NULL, NULL, NULL, NULL,
-    NULL, NULL
+    NULL, empm__h2_conn_queued, NULL
 };
 
 /* What we announce, and a window for all streams that no upload fills soon. */
@@ -44155,7 +44306,8 @@ static void empm__h2_greet(empm__worker *w, empm__h2 *h2)
 }
 
 /* The connection speaks HTTP/2 from here; what has come of it is in the request
- * that it has. Returns 0: there is no memory. */
+ * that it has. Returns 1; -1: there is no memory, and the connection ends, since
+ * its client would take no text of HTTP/1.1 for an answer. */
 static int empm__h2_begin(empm__worker *w, empm__conn *c)
 {
     empm_request *req = empm__request_of(c);
@@ -44165,7 +44317,7 @@ static int empm__h2_begin(empm__worker *w, empm__conn *c)
                                                 w, NULL, sizeof *h2);
     size_t used;
     if (h2 == NULL)
-        return 0;
+        return -1;
     memset(h2, 0, sizeof *h2);
     h2->c = c;
     h2->index = w->index;
@@ -44177,6 +44329,7 @@ static int empm__h2_begin(empm__worker *w, empm__conn *c)
     h2->budget = w->cfg->h2_frame_budget;
     h2->budget_ms = w->now_ms;
     h2->idle_ms = h2->frame_ms = h2->drain_ms = h2->bye_ms = EMPM__NEVER;
+    h2->stall.since_ms = EMPM__NEVER;
     h2->opened_ms = empm__load(&c->deadline_ms);
     h2->io.spool_fd = -1;
     h2->io.write_deadline = EMPM__NEVER;
