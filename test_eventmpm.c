@@ -17449,7 +17449,8 @@ SERVED_WS(slow_is_not_silent, T_PLAIN,
 /* A message has RequestReadTimeout's body= from its first byte, however often
  * bytes of it come. Pings between its fragments give it no time, nor does a
  * long message before it, though these are bytes at more than the rate. */
-SERVED_WS(dribble, 0, "ThreadsPerChild 3; RequestReadTimeout body=1,MinRate=500")
+SERVED_WS(dribble, 0,
+          "ThreadsPerChild 3; RequestReadTimeout body=1,MinRate=500")
 {
     static char many[20000];
     client pings, second;
