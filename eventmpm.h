@@ -336,7 +336,8 @@
  * WEBSOCKET  EMPM_WEBSOCKET("GET /chat", &chat, NULL) is a route for them:
  *   on_open may refuse, and on_message gets whole messages; both may block. A
  *   socket that rests holds no worker and some 190 bytes. empm_ws_send() by a
- *   ticket, from any thread; empm_ws_publish() to a group, in all children.
+ *   ticket, from any thread; empm_ws_publish() to a group, in all children: in
+ *   the order of each publisher, but not of two (see there).
  *   Pages of other hosts may not connect, silent peers are asked and dropped,
  *   and a drain tells all to go elsewhere. Over HTTP/2 all of that is the same.
  *   With empm_upgrade() a connection has another protocol. See
@@ -1813,7 +1814,9 @@ enum {
     EMPM_WS_CLOSE,         /* it is closed with 1013: it comes again, and a
                               stream without gaps is what it gets */
     EMPM_WS_DROP,          /* it misses this message */
-    EMPM_WS_LATEST         /* what waits of this group is replaced, always */
+    EMPM_WS_LATEST         /* what waits of this group is replaced, always; it
+                              has room also where websocket_queue_bytes is
+                              reached */
 };
 
 /* What a route's WebSockets do; it must stay. Each call may be NULL.
@@ -1867,8 +1870,11 @@ EMPM_API const char  *empm_ws_client(const empm_ws *ws, char *buf, size_t n);
  *             EMPM_EGONE   the socket has gone, or is closing
  *             EMPM_EFULL   websocket_queue_bytes or _max_queued is reached:
  *                          nothing is queued. An empty queue takes any message
+ *                          for which _max_queued has room
  *             EMPM_EINVAL  another type; a text that is no UTF-8
- *             EMPM_ENOMEM
+ *             EMPM_ENOMEM  nothing is queued; or the client has got a part, and
+ *                          the rest has no room, in memory or in _max_queued:
+ *                          the socket ends
  *   thread    any, until empm_free() or on_child_stop. The caller sends, if
  *             nothing waits for the socket and no worker has it
  *   blocks    never on a client
@@ -1895,8 +1901,12 @@ EMPM_API int empm_ws_join(empm_ws *ws, const char *group);
 EMPM_API int empm_ws_leave(empm_ws *ws, const char *group);
 
 /* Sends a message to all members of a group, in all children. It is copied once
- * in each, and what one thread publishes arrives in that order. A child that is
- * websocket_bus_bytes behind the others loses some, and says so in the log.
+ * in each, and what one thread publishes arrives in that order. What two
+ * threads publish at the same time has no common order: members may see the one
+ * or the other first. Where all have to see one order, as in a chat, publish
+ * from one thread, or use empm_broadcast(), whose listeners have one. A child
+ * that is websocket_bus_bytes behind the others loses some, and says so in the
+ * log.
  *   policy    EMPM_WS_CLOSE, _DROP, _LATEST
  *   returns   EMPM_OK, also if it has none; EMPM_EINVAL; EMPM_EFULL: it is too
  *             long for the other children; EMPM_ENOMEM: some do not get it;
@@ -25914,6 +25924,7 @@ enum empm__piece_kind {
 typedef struct empm__parcel {          /* bytes that many send; they follow */
     uint32_t refs;                     /* atomic: pieces, and their maker */
     uint32_t len;
+    int64_t *counts_in;                /* links.queued, or NULL */
 } empm__parcel;
 
 typedef struct empm__piece {           /* output; its bytes follow, */
@@ -26020,7 +26031,8 @@ static char *empm__piece_bytes(empm__piece *p)
     return p->parcel != NULL ? (char *)(p->parcel + 1) : (char *)(p + 1);
 }
 
-/* What a piece takes of WebSocketMaxQueued: a parcel is there once for all. */
+/* What a piece takes of WebSocketMaxQueued. A parcel is there once for all: it
+ * counts by itself, from its making to its end. */
 static int64_t empm__piece_cost(const empm__piece *p)
 {
     return p->parcel != NULL ? (int64_t)sizeof *p : (int64_t)p->len;
@@ -26046,11 +26058,30 @@ static empm__piece *empm__piece_new(enum empm__piece_kind kind,
     return p;
 }
 
+/* Returns a parcel of n bytes that are to be written, with one reference; NULL:
+ * no memory. */
+static empm__parcel *empm__parcel_new(const empm__engine *e, size_t n)
+{
+    empm__parcel *parcel = (empm__parcel *)EMPM_MALLOC(sizeof *parcel + n);
+    if (parcel == NULL)
+        return NULL;
+    parcel->refs = 1;
+    parcel->len = (uint32_t)n;
+    parcel->counts_in = e->links != NULL ? &e->links->queued : NULL;
+    if (parcel->counts_in != NULL)
+        __atomic_add_fetch(parcel->counts_in, (int64_t)n, __ATOMIC_RELAXED);
+    return parcel;
+}
+
 static void empm__parcel_unref(empm__parcel *parcel)
 {
-    if (parcel != NULL &&
-        __atomic_sub_fetch(&parcel->refs, 1u, __ATOMIC_ACQ_REL) == 0)
-        EMPM_FREE(parcel);
+    if (parcel == NULL ||
+        __atomic_sub_fetch(&parcel->refs, 1u, __ATOMIC_ACQ_REL) != 0)
+        return;
+    if (parcel->counts_in != NULL)
+        __atomic_sub_fetch(parcel->counts_in, (int64_t)parcel->len,
+                           __ATOMIC_RELAXED);
+    EMPM_FREE(parcel);
 }
 
 static void empm__pieces_free(empm__piece *p)
@@ -26140,6 +26171,12 @@ static int empm__link_is_full(const empm__engine *e, const empm_link *l,
                              (uint64_t)e->cfg->websocket_queue_bytes;
 }
 
+/* Is there no room for n bytes more in all queues of the child? */
+static int empm__links_are_full(const empm__engine *e, int64_t n)
+{
+    return empm__load(&e->links->queued) + n > e->cfg->websocket_max_queued;
+}
+
 /* Has somebody said that it ends? Returns 1 from the moment at which a close
  * has been put into the box, by whomever: all that comes later is EGONE. */
 static int empm__link_ends(const empm_link *l)
@@ -26149,6 +26186,9 @@ static int empm__link_ends(const empm_link *l)
 
 /* Puts a piece into the box; the lock of the link is the caller's. Signs of
  * life and a close go in at any bound: without them a slow peer would be lost.
+ * The latest of a group goes in at the bound of the socket, of which it takes
+ * one piece for each of its groups: a message that is lost for a full queue
+ * would be the one that counts.
  * Returns EMPM_OK, EMPM_EGONE or EMPM_EFULL; *spare: pieces to be freed. */
 static int empm__link_box_locked(empm__engine *e, empm_link *l, empm__piece *p,
                                  empm__piece **spare)
@@ -26158,9 +26198,8 @@ static int empm__link_box_locked(empm__engine *e, empm_link *l, empm__piece *p,
         return EMPM_EGONE;
     old = empm__link_replace_locked(e, l, p);
     if (p->kind == EMPM__PIECE_DATA &&
-        (empm__link_is_full(e, l, p->len) ||
-         empm__load(&e->links->queued) + empm__piece_cost(p) >
-             e->cfg->websocket_max_queued)) {
+        ((p->group == 0 && empm__link_is_full(e, l, p->len)) ||
+         empm__links_are_full(e, empm__piece_cost(p)))) {
         p->next = old;                   /* a latest one that has no room */
         return EMPM_EFULL;
     }
@@ -26324,16 +26363,27 @@ static void empm__link_give_back(empm__engine *e, empm__conn *c, uint32_t i,
     }
 }
 
-/* The socket has taken `sent` bytes of so many, or has failed; we have the
- * record. Returns as empm__link_direct(). */
-static int empm__link_direct_rest(empm__engine *e, empm__conn *c,
-                                  const empm__output *out, ssize_t sent,
-                                  uint32_t i)
+/* The socket has taken `sent` of `all` bytes, or none, or has failed; we have
+ * the record. The rest is queued, within WebSocketMaxQueued: if a part has left
+ * and the rest has no room, the socket ends, as if there were no memory.
+ * Returns as empm__link_direct(). */
+static int empm__link_direct_rest(empm__engine *e, empm_ticket ticket,
+                                  const empm__output *out, size_t all,
+                                  ssize_t sent, uint32_t wanted)
 {
+    const uint32_t i = (uint32_t)ticket;
+    empm__conn *c = empm__slab_conn(&e->slab, i);
     empm_link *l = empm__link_of(c);
     empm__piece *p = NULL;
-    if (sent != EMPM__LOST)
-        p = empm__piece_behind(out, sent > 0 ? (size_t)sent : 0);
+    const size_t left = sent > 0 ? (size_t)sent : 0;
+    const int full = empm__links_are_full(
+        e, out->parcel != NULL ? (int64_t)sizeof *p : (int64_t)(all - left));
+    if (full && left == 0 && sent != EMPM__LOST) {
+        empm__link_give_back(e, c, i, wanted);
+        return 0;                        /* the box says that it is full */
+    }
+    if (!full && sent != EMPM__LOST)
+        p = empm__piece_behind(out, left);
     l->out = p;
     if (p != NULL) {
         __atomic_add_fetch(&l->queued, p->len - p->sent, __ATOMIC_RELAXED);
@@ -26375,7 +26425,7 @@ static int empm__link_direct(empm__engine *e, empm_ticket ticket, int kind,
     if (wire > 0)
         __atomic_add_fetch(&e->links->direct, (uint64_t)wire, __ATOMIC_RELAXED);
     if (sent < 0 || (size_t)sent < all)
-        return empm__link_direct_rest(e, c, out, sent, i);
+        return empm__link_direct_rest(e, ticket, out, all, sent, wanted);
     empm__link_give_back(e, c, i, wanted);
     return 1;
 }
@@ -26456,6 +26506,13 @@ static void empm__link_sent(empm__worker *w, empm_link *l, uint32_t n)
     }
 }
 
+/* The peer has shown that it is there: what was asked is answered by it. */
+static void empm__link_hear(empm_link *l, uint32_t now_ms)
+{
+    l->heard_at_ms = empm__time_after(now_ms, 0);
+    l->flags &= (uint8_t)~EMPM__LINK_ASKED;
+}
+
 /* Sends what is queued; *direction: what it waits for, if it is BLOCKED. */
 static enum empm__flushed empm__link_flush(empm__worker *w, empm__conn *c,
                                            empm_link *l, ssize_t *direction)
@@ -26488,8 +26545,13 @@ static enum empm__flushed empm__link_flush(empm__worker *w, empm__conn *c,
             return EMPM__BLOCKED;
         }
         w->turn_bytes += (uint32_t)n;
-        if (l->phase != EMPM__LINK_CLOSING)
+        if (l->phase != EMPM__LINK_CLOSING) {
+            /* a socket that was full has room: its peer has taken something,
+               which is a sign of life as good as any that it sends */
+            if (l->write_by_ms != EMPM__NEVER)
+                empm__link_hear(l, empm__step_clock(w));
             l->write_by_ms = EMPM__NEVER;
+        }
         empm__bump(&w->score->bytes, (uint64_t)n);
         empm__link_sent(w, l, (uint32_t)n);
     }
@@ -26599,9 +26661,7 @@ static int empm__link_read(empm__worker *w, empm__conn *c, empm_link *l,
         return 1;
     }
     w->turn_bytes += (uint32_t)n;
-    /* any byte is a sign of life, not only a pong */
-    l->heard_at_ms = empm__time_after(w->now_ms, 0);
-    l->flags &= (uint8_t)~EMPM__LINK_ASKED;
+    empm__link_hear(l, w->now_ms);       /* any byte is one, not only a pong */
     took = kind->take(w, l, scratch, (size_t)n);
     return took < (size_t)n && l->phase < EMPM__LINK_LAST &&
            empm__link_keep(w, l, scratch + took, (size_t)n - took) < 0 ? -1 : 1;
@@ -26624,13 +26684,14 @@ static void empm__link_end(empm__worker *w, empm_link *l)
     empm__links_release(e, l->out);
     empm__links_release(e, l->box);
     l->out = l->box = NULL;
-    empm__groups_leave_all(e, l);
     l->w = w;
     empm__turn_call_begins(w, l->route);
     w->calling = EMPM__CALL_OTHER;
     empm__link_kind_of(l)->closed(w, l);
     w->calling = calling;
     empm__turn_call_ends(w, l->route);
+    empm__groups_leave_all(e, l);        /* behind its last call, which may
+                                            still join: its ticket is stale */
     if (l->hold != NULL)
         EMPM_FREE(l->hold->rest);
     EMPM_FREE(l->hold);
@@ -27311,7 +27372,8 @@ typedef struct empm__ws_in {           /* while a message is not whole */
     size_t        len, cap;
     int64_t       reserved;            /* of pool.body_memory */
     uint32_t      began_ms;            /* its first byte came */
-    uint32_t      got;                 /* bytes of it, frames included */
+    uint32_t      got;                 /* bytes of it, heads included, without
+                                          control frames */
     uint32_t      small;               /* small fragments */
     uint8_t       type;                /* of the message; 0: none has begun */
     uint8_t       utf8;
@@ -27499,9 +27561,10 @@ static int empm__ws_head(empm__ws_in *in, char **data, size_t *n,
 
 #ifndef EVENTMPM_NO_WEBSOCKET
 
-/* Appends to the message. Its memory doubles, up to what the frame has
- * declared, so one that dribbles holds at most twice what it has sent. Beyond
- * WS_GATHERS it is reserved of MaxBodyMemory. Returns 0, or the close code:
+/* Appends to the message. Its memory doubles, so many small fragments cost no
+ * more than one large frame, and one that dribbles holds at most twice what it
+ * has sent; the last frame says how long the whole is, and gets no more. Beyond
+ * WS_GATHERS memory is reserved of MaxBodyMemory. Returns 0, or the close code:
  * 1013. */
 static int empm__ws_gather(empm__worker *w, empm__ws_in *in, const char *data,
                            size_t n)
@@ -27511,7 +27574,9 @@ static int empm__ws_gather(empm__worker *w, empm__ws_in *in, const char *data,
     char *more;
     if (in->len + n + 1 > cap) {         /* the message is bounded: no overflow,
                                             and a NUL fits */
-        cap = empm__min(in->cap * 2, in->len + n + (size_t)in->left + 1);
+        cap = in->cap * 2;
+        if (in->head[0] & 0x80)
+            cap = empm__min(cap, in->len + n + (size_t)in->left + 1);
         if (cap < in->len + n + 1)
             cap = in->len + n + 1;
         if (cap > EMPM__WS_GATHERS) {
@@ -27718,11 +27783,16 @@ static size_t empm__ws_take(empm__worker *w, empm_link *l, char *data, size_t n)
     while (code == 0 && l->phase < EMPM__LINK_LAST &&
            empm__ws_ready(w, l, in) && left > 0 &&
            (left == n || !empm__turn_is_over(w))) {
-        if (empm__ws_is_between(in))
+        if (empm__ws_is_between(in)) {
             in->began_ms = empm__time_after(w->now_ms, 0);
+            in->got = 0;
+        }
         before = left;
         code = empm__ws_part(w, l, in, &at, &left);
-        in->got += (uint32_t)(before - left);
+        /* pings between fragments do not bring the message nearer to its end:
+           they give it no time */
+        if (empm__ws_opcode(in) < EMPM__WS_CLOSE)
+            in->got += (uint32_t)(before - left);
     }
     if (code == 0 && in == &local && l->phase < EMPM__LINK_LAST &&
         !empm__ws_is_between(in)) {
@@ -28194,17 +28264,14 @@ static int empm__bus_read(const empm__engine *e, uint32_t *at,
     *at = from + h->len;
     if (h->origin == (uint32_t)e->pid && h->policy != EMPM__BUS_EVENT)
         return 1;
-    p = (empm__parcel *)EMPM_MALLOC(sizeof *p + h->frame_len);
-    if (p == NULL)
+    if ((p = empm__parcel_new(e, h->frame_len)) == NULL)
         return EMPM_ENOMEM;
-    p->refs = 1;
-    p->len = h->frame_len;
     empm__bus_copy(bus, from + (uint32_t)sizeof *h, name, h->name_len, 1);
     name[h->name_len] = '\0';
     empm__bus_copy(bus, from + (uint32_t)sizeof *h + h->name_len, p + 1,
                    h->frame_len, 1);
     if (!empm__bus_is_whole(bus, from)) {
-        EMPM_FREE(p);
+        empm__parcel_unref(p);
         *at = head;
         return -1;
     }
@@ -28274,10 +28341,8 @@ static int empm__bus_publish(empm__engine *e, const char *channel,
     int r;
     if (len + head > e->s->bus->size / EMPM__BUS_SHARE)
         return EMPM_EFULL;
-    if ((p = (empm__parcel *)EMPM_MALLOC(sizeof *p + head + len)) == NULL)
+    if ((p = empm__parcel_new(e, head + len)) == NULL)
         return EMPM_ENOMEM;
-    p->refs = 1;
-    p->len = (uint32_t)(head + len);
     memcpy(p + 1, id, head);
     memcpy((char *)(p + 1) + head, text, len);
     r = empm__bus_append(e, channel, p, EMPM__BUS_EVENT);
@@ -28320,11 +28385,8 @@ EMPM_API int empm_ws_publish(empm_server *s, const char *group, int type,
     if (len >= EMPM__PIECE_MOST)
         return EMPM_EFULL;
     h = empm__ws_head_write(head, type, len);
-    parcel = (empm__parcel *)EMPM_MALLOC(sizeof *parcel + h + len);
-    if (parcel == NULL)
+    if ((parcel = empm__parcel_new(e, h + len)) == NULL)
         return EMPM_ENOMEM;
-    parcel->refs = 1;
-    parcel->len = (uint32_t)(h + len);
     memcpy(parcel + 1, head, h);
     if (len > 0)
         memcpy((char *)(parcel + 1) + h, data, len);
@@ -28557,6 +28619,10 @@ static uint32_t empm__ws_due(empm__worker *w, empm_link *l, uint32_t now_ms)
         return by;
     at = empm__time_after(l->heard_at_ms, ask_ms - early_ms);
     if (empm__time_is_late(at, now_ms) && !(l->flags & EMPM__LINK_ASKED)) {
+        /* the time to answer begins now, however late we ask: a callback may
+           have held the socket, or all workers, for longer */
+        l->heard_at_ms = empm__time_after(now_ms,
+                                          (int64_t)early_ms - ask_ms);
         l->flags |= EMPM__LINK_ASKED;
         empm__link_say(w, l, empm__ws_frame(EMPM__PIECE_SIGN, EMPM__WS_PING,
                                             NULL, 0));

@@ -16663,6 +16663,8 @@ static int ws_open_ok(empm_request *req, empm_ws *ws, void *user)
     if (empm_query(req, "join") != NULL &&
         empm_ws_join(ws, empm_query(req, "join")) != EMPM_OK)
         return 503;
+    if (empm_query(req, "data") != NULL)
+        empm_ws_set_data(ws, &shm->rc[7]);
     if (empm_query(req, "greet") != NULL)
         empm_ws_send(empm_ws_server(ws), empm_ws_ticket(ws), EMPM_WS_TEXT,
                      "hello", 5);
@@ -16676,6 +16678,8 @@ static void ws_closed(empm_ws *ws, int code, void *user)
     if (empm_ws_send(empm_ws_server(ws), empm_ws_ticket(ws), EMPM_WS_TEXT, "x",
                      1) != EMPM_EGONE)
         add_int(&shm->rc[3], 1);         /* nothing is sent after the end */
+    if (empm_ws_data(ws) != NULL)        /* no member is left behind */
+        empm_ws_join(ws, "afterwards");
     set_int(&shm->rc[1], code);
     add_int(&shm->rc[2], 1);
     add_int(&shm->rc[0], -1);
@@ -16701,6 +16705,12 @@ static void ws_said(empm_ws *ws, int type, const char *data, size_t len,
     else if (len == 5 && memcmp(data, "sleep", 5) == 0) {
         set_int(&shm->rc[5], 1);
         nap(100);
+    }
+    else if (len == 4 && memcmp(data, "hold", 4) == 0) {
+        add_int(&shm->rc[5], 1);         /* a worker is gone until rc[6] */
+        while (get_int(&shm->rc[6]) == 0)
+            nap(2);
+        add_int(&shm->rc[5], -1);
     }
     else if (len > 4 && memcmp(data, "all:", 4) == 0)
         empm_ws_publish(s, "room", type, data + 4, len - 4, EMPM_WS_CLOSE);
@@ -17386,20 +17396,158 @@ SERVED_WS(pings, 0, "WebSocketPingInterval 200ms")
     cl_close(&quiet);
 }
 
-/* A message has RequestReadTimeout's body= from its first byte, however often
- * bytes of it come. */
-SERVED_WS(dribble, 0, "RequestReadTimeout body=1")
+/* Callbacks hold all workers: the listener takes connections, other threads
+ * send, and nobody is dropped for a silence that the server has not asked
+ * about. When a worker is free again, all are served. */
+SERVED_WS(callbacks_hold_all_workers, T_PLAIN,
+          "ThreadsPerChild 2; WebSocketPingInterval 200ms; Timeout 20")
 {
-    uint64_t began;
+    client busy[2], idle = client_of(f), late = client_of(f);
+    empm_ticket t;
     int i;
 
+    ws_opens(&idle, f, "/any");
+    CHECK(echoes(&idle, "a"));
+    t = __atomic_load_n(&g_ws, __ATOMIC_RELAXED);
+    for (i = 0; i < 2; i++) {
+        ws_opens(&busy[i], f, "/any");
+        ws_send_text(&busy[i], "hold");
+    }
+    CHECK_SOON(get_int(&shm->rc[5]) == 2, PATIENCE);
+    CHECK_INT(empm_ws_send(f->s, t, EMPM_WS_TEXT, "sent", 4), EMPM_OK);
+    if (EMPM__EPOLL)                     /* directly: no worker is needed */
+        CHECK_INT(cl_readable(&idle, PATIENCE), 1);
+    CHECK_INT(cl_open(&late, f), 0);
+    cl_puts(&late, "GET /hello/late HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_readable(&late, 500), 0);       /* two intervals and more */
+    set_int(&shm->rc[6], 1);
+    CHECK_INT(cl_reply(&late), 200);
+    CHECK_INT(ws_next(&idle), 0x81);
+    CHECK(echoes(&busy[0], "b") || (busy[0].body.n == 0 &&
+                                    ws_next(&busy[0]) == 0x81));
+    CHECK(echoes(&busy[1], "c") || (busy[1].body.n == 0 &&
+                                    ws_next(&busy[1]) == 0x81));
+    CHECK_INT(ws_next(&idle), 0x89);
+    CHECK(echoes(&idle, "d") || (idle.body.n == 0 && ws_next(&idle) == 0x81));
+    CHECK_INT(get_int(&shm->rc[2]), 0);
+    cl_close_all(busy, 2);
+    cl_close(&idle);
+    cl_close(&late);
+    (void)c;
+}
+
+/* Who takes what waits for it is not silent, however slowly: the question
+ * itself waits behind it, and what it has said is not read yet. */
+SERVED_WS(slow_is_not_silent, T_PLAIN,
+          "WebSocketPingInterval 200ms; SendBufferSize 4096; Timeout 20")
+{
+    enum { N = 400000 };
+    char *text = (char *)calloc(1, N);
+    client slow;
+    empm_ticket t;
+    size_t got = 0;
+    ssize_t n;
+    int i;
+
+    CHECK_INT(cl_connect_port(&slow, f->port, 4096), 0);
+    CHECK_INT(ws_ask(&slow, "/any", WS_HEAD), 101);
+    CHECK(echoes(&slow, "a"));
+    t = __atomic_load_n(&g_ws, __ATOMIC_RELAXED);
+    CHECK_SOON(empm_ws_send(f->s, t, EMPM_WS_BINARY, text, N) == EMPM_OK,
+               PATIENCE);
+    for (i = 0; i < 24; i++) {           /* three intervals */
+        n = recv(slow.fd, text, 3000, MSG_DONTWAIT);
+        got += n > 0 ? (size_t)n : 0;
+        nap(25);
+    }
+    CHECK_INT(get_int(&shm->rc[2]), 0);
+    while (got < N + 10 && (n = recv(slow.fd, text, N + 10 - got, 0)) > 0)
+        got += (size_t)n;
+    CHECK_INT(got, N + 10);
+    CHECK_INT(ws_next(&slow), 0x89);
+    cl_close(&slow);
+    free(text);
+    (void)c;
+}
+
+/* A message has RequestReadTimeout's body= from its first byte, however often
+ * bytes of it come. Pings between its fragments give it no time, nor does a
+ * long message before it, though these are bytes at more than the rate. */
+SERVED_WS(dribble, 0,
+          "ThreadsPerChild 3; RequestReadTimeout body=1,MinRate=500")
+{
+    static char many[20000];
+    client pings, second;
+    char text[125];
+    str ping = { 0 }, two = { 0 };
+    uint64_t began;
+    int i, k;
+
+    memset(text, 'x', sizeof text);
+    ws_frame(&ping, 0x89, text, sizeof text);
+    ws_frame(&two, 0x82, many, sizeof many);
+    ws_frame(&two, 0x01, "more", 4);
     ws_opens(c, f, "/any");
+    ws_opens(&pings, f, "/any");
+    ws_opens(&second, f, "/any");
     began = now_ms();
     cl_send(c, "\x81", 1);
-    for (i = 0; i < 20 && cl_end(c, 100) == CL_TIMEOUT; i++)
+    ws_frame(&two, 0x01, "", 0);
+    cl_send(&pings, two.p + two.n - 6, 6);
+    cl_send(&second, two.p, two.n - 6);
+    CHECK_INT(ws_next(&second), 0x82);
+    CHECK_INT(second.body.n, sizeof many);
+    for (i = 0; i < 20 && cl_end(c, 100) == CL_TIMEOUT; i++) {
         cl_send(c, i == 0 ? "\xfe" : "\x01", 1);
+        for (k = 0; k < 7; k++)
+            cl_send(&pings, ping.p, ping.n);
+    }
     CHECK(now_ms() - began >= 990);
     CHECK_INT(ws_code(c), 1008);
+    CHECK_INT(ws_code(&pings), 1008);
+    CHECK_INT(ws_code(&second), 1008);
+    CHECK_INT(get_int(&shm->rc[3]), 0);
+    cl_close(&pings);
+    cl_close(&second);
+    str_free(&ping);
+    str_free(&two);
+}
+
+/* A message of n bytes in fragments of 64, the smallest that are not counted,
+ * comes back whole; calls of the allocator are a fraction of the fragments. */
+static void ws_fragments(client *c, const fixture *f, int n)
+{
+    char *text = (char *)malloc((size_t)n);
+    str s = { 0 };
+    int i, calls;
+
+    for (i = 0; i < n; i++)
+        text[i] = (char)('a' + i % 23);
+    for (i = 0; i < n; i += 64)
+        ws_frame(&s, i == 0 ? 0x02 : i + 64 < n ? 0x00 : 0x80, text + i, 64);
+    ws_opens(c, f, "/any");
+    calls = get_int(&a_calls);
+    CHECK_INT(cl_send(c, s.p, s.n), 0);
+    CHECK_INT(ws_next(c), 0x82);
+    /* what waits between two reads is copied, too; a read has some KB */
+    CHECK_IN(get_int(&a_calls) - calls, 0, n / 64 / 8);
+    CHECK_INT(c->body.n, n);
+    CHECK(c->body.n == (size_t)n && memcmp(c->body.p, text, (size_t)n) == 0);
+    str_free(&s);
+    free(text);
+}
+
+/* Memory grows by doubling, so the work is not the square of the number of
+ * fragments. */
+SERVED_WS(many_fragments, T_PLAIN, "")
+{
+    ws_fragments(c, f, 1 << 20);
+}
+
+SERVED_WS(very_many_fragments, T_PLAIN | T_LONG,
+          "LimitWebSocketMessage 16777216")
+{
+    ws_fragments(c, f, 10 << 20);
 }
 
 /* A stop says goodbye to each, and waits for no answer for long. */
@@ -17498,6 +17646,10 @@ SERVED_WS(a_group, 0, "ThreadsPerChild 3")
     CHECK(echoes(&cs[1], "nothing else"));
     CHECK(echoes(&other, "nothing at all"));
     cl_close_all(cs, N);
+    cl_close(&other);
+    CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+    /* who joins in its last call has gone all the same */
+    ws_opens(&other, f, "/any?join=room&data=1");
     cl_close(&other);
     CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
 }
@@ -17876,6 +18028,121 @@ SERVED_WS(slow_members, T_PLAIN, "WebSocketQueue 8192; SendBufferSize 4096")
         cl_close(&slow);
         cl_close(&quick);
     }
+    (void)c;
+}
+
+/* While megabytes are published to one who reads nothing, memory is that of
+ * its queue, by any policy: blocks are counted, a piece and a parcel for each
+ * message that waits. */
+SERVED_WS(memory_is_flat, T_PLAIN, "WebSocketQueue 8192; SendBufferSize 4096")
+{
+    static const char *const names[] = { "close", "drop", "latest" };
+    char text[1000], path[40];
+    int policy, i;
+
+    memset(text, 'x', sizeof text);
+    for (policy = EMPM_WS_CLOSE; policy <= EMPM_WS_LATEST; policy++) {
+        client slow;
+        int before, most = 0;
+        int64_t bytes = 0;
+        context("%s", names[policy]);
+        snprintf(path, sizeof path, "/any?join=%s", names[policy]);
+        cl_connect_port(&slow, f->port, 4096);
+        CHECK_INT(ws_ask(&slow, path, WS_HEAD), 101);
+        CHECK(echoes(&slow, "a"));
+        before = get_int(&a_live);
+        for (i = 0; i < 3000; i++) {
+            CHECK_INT(empm_ws_publish(f->s, names[policy], EMPM_WS_BINARY, text,
+                                      sizeof text, policy), EMPM_OK);
+            if (get_int(&a_live) - before > most)
+                most = get_int(&a_live) - before;
+            if (empm__load(&f->s->engine.links->queued) > bytes)
+                bytes = empm__load(&f->s->engine.links->queued);
+        }
+        CHECK_IN(most, 2, 2 * (8192 / 1000 + 3));
+        CHECK_IN(bytes, 1000, 2 * 8192);
+        cl_close(&slow);
+        CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+        CHECK_SOON(empm__load(&f->s->engine.links->queued) == 0, PATIENCE);
+    }
+    no_context();
+    (void)c;
+}
+
+/* WebSocketMaxQueued bounds what waits for all sockets: messages of their own
+ * and broadcasts, of which each counts once, also where a sender has sent a
+ * part by itself. Those that read get theirs meanwhile. */
+SERVED_WS(memory_of_all, T_PLAIN, "WebSocketMaxQueued 200000; "
+          "WebSocketQueue 65536; SendBufferSize 4096")
+{
+    enum { N = 8, BYTES = 50000 };
+    char *text = (char *)calloc(1, BYTES), path[40];
+    client slow[N], quick;
+    empm_ticket t;
+    int way, i, full, cut;
+
+    for (way = 0; way < 2; way++) {
+        context("%s", way ? "published" : "sent");
+        full = cut = 0;
+        for (i = 0; i < N; i++) {
+            snprintf(path, sizeof path, "/any?join=g%d", i);
+            cl_connect_port(&slow[i], f->port, 4096);
+            CHECK_INT(ws_ask(&slow[i], path, WS_HEAD), 101);
+            CHECK(echoes(&slow[i], "a"));
+            t = __atomic_load_n(&g_ws, __ATOMIC_RELAXED);
+            if (way == 0) {
+                const int r = empm_ws_send(f->s, t, EMPM_WS_BINARY, text,
+                                           BYTES);
+                CHECK(r == EMPM_OK || r == EMPM_EFULL || r == EMPM_ENOMEM);
+                full += r == EMPM_EFULL;
+                cut += r == EMPM_ENOMEM;
+            } else
+                empm_ws_publish(f->s, path + 10, EMPM_WS_BINARY, text, BYTES,
+                                EMPM_WS_DROP);
+            CHECK_IN(empm__load(&f->s->engine.links->queued), 0, 200000);
+        }
+        CHECK_IN(empm__load(&f->s->engine.links->queued), 100000, 200000);
+        if (way == 0)
+            CHECK(full + cut >= N - 200000 / (BYTES - 16384) && full + cut < N);
+        ws_opens(&quick, f, "/any");
+        CHECK(echoes(&quick, "still"));
+        cl_close(&quick);
+        cl_close_all(slow, N);
+        CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+        CHECK_SOON(empm__load(&f->s->engine.links->queued) == 0, PATIENCE);
+    }
+    no_context();
+    free(text);
+    (void)c;
+}
+
+/* The latest of a group has room always, also behind a message that is longer
+ * than the queue: it is the one thing that must not be lost. */
+SERVED_WS(latest_has_room, T_PLAIN, "WebSocketQueue 8192; SendBufferSize 4096")
+{
+    enum { N = 300000 };
+    char *text = (char *)calloc(1, N);
+    client slow;
+    empm_ticket t;
+    int i;
+
+    cl_connect_port(&slow, f->port, 4096);
+    CHECK_INT(ws_ask(&slow, "/any?join=latest", WS_HEAD), 101);
+    CHECK(echoes(&slow, "a"));
+    t = __atomic_load_n(&g_ws, __ATOMIC_RELAXED);
+    CHECK_SOON(empm_ws_send(f->s, t, EMPM_WS_BINARY, text, N) == EMPM_OK,
+               PATIENCE);
+    CHECK_INT(empm_ws_send(f->s, t, EMPM_WS_TEXT, "b", 1), EMPM_EFULL);
+    for (i = 0; i < 3; i++)
+        CHECK_INT(empm_ws_publish(f->s, "latest", EMPM_WS_TEXT,
+                                  i < 2 ? "old" : "now", 3, EMPM_WS_LATEST),
+                  EMPM_OK);
+    CHECK_INT(ws_next(&slow), 0x82);
+    CHECK_INT(ws_next(&slow), 0x81);
+    CHECK(slow.body.n == 3 && memcmp(slow.body.p, "now", 3) == 0);
+    CHECK(echoes(&slow, "c"));
+    cl_close(&slow);
+    free(text);
     (void)c;
 }
 
@@ -50343,18 +50610,23 @@ static void fz_ws_model(const unsigned char *p, size_t n, fz_ws_want *want)
     }
 }
 
+static const char fz_ws_ask[] = "GET /ws HTTP/1.1\r\n" WS_HEAD "\r\n";
+
 /* Sends the input in pieces, and holds what comes against what has to come. A
- * ping may be answered by the pong of a later one (5.5.3), the last one is. */
+ * ping may be answered by the pong of a later one (5.5.3), the last one is.
+ * Pieces begin behind the request, which is another target's. */
 static void fz_ws_converse(const str *in, size_t step, int reads,
                            const fz_ws_want *want)
 {
+    const size_t ask = step == 0 ? 0 : sizeof fz_ws_ask - 1;
     fz_link l;
     str got = STR_EMPTY;
     size_t at, ping = 0, last = (size_t)-1, n;
     int code = 0, answered = want->pings.n == 0;
 
     fz_open(&l, FZ_PLAIN, 0);
-    fz_send(&l, in->p, in->n, step, reads);
+    fz_send(&l, in->p, ask, 0, reads);
+    fz_send(&l, in->p + ask, in->n - ask, step, reads);
     fz_settle(&l);
     at = find_bytes(&l.in, "\r\n\r\n", 4);
     if (strncmp(l.in.p, "HTTP/1.1 101 ", 13) != 0 || at == (size_t)-1)
@@ -50475,7 +50747,7 @@ static void fz_ws_frame(str *in, int *inside)
  * memory, sockets and calls are given back. */
 static int fuzz_ws(const uint8_t *data, size_t size)
 {
-    static const char ask[] = "GET /ws HTTP/1.1\r\n" WS_HEAD "\r\n";
+    const size_t ask = sizeof fz_ws_ask - 1;
     fz_ws_want want;
     str in = STR_EMPTY;
     size_t step;
@@ -50487,16 +50759,15 @@ static int fuzz_ws(const uint8_t *data, size_t size)
     memset(&want, 0, sizeof want);
     step = 1 + fz_pick(40);
     reads = fz_pick(4) != 1;
-    str_add(&in, ask, sizeof ask - 1);
+    str_add(&in, fz_ws_ask, ask);
     for (frames = 0; fz_left != 0 && frames < FZ_WS_FRAMES; frames++)
         fz_ws_frame(&in, &inside);
-    fz_ws_model((const unsigned char *)in.p + sizeof ask - 1,
-                in.n - (sizeof ask - 1), &want);
+    fz_ws_model((const unsigned char *)in.p + ask, in.n - ask, &want);
     fz_ws_converse(&in, 0, reads, &want);
-    if (fz_faults == 0)
-        fz_ws_converse(&in, step, reads, &want);
-    if (fz_faults == 0 && in.n < 400)
-        fz_ws_converse(&in, 1, 1, &want);
+    if (fz_faults == 0)                  /* some dozen pieces, also of many */
+        fz_ws_converse(&in, step + (in.n - ask) / 64, reads, &want);
+    if (fz_faults == 0 && in.n - ask < 200)
+        fz_ws_converse(&in, 1, 0, &want);
     str_free(&want.messages);
     str_free(&want.pings);
     str_free(&in);
