@@ -4786,7 +4786,7 @@ TEST(config, rows_of_the_table_are_whole)
         /* what it is not, and then the default by its text */
         snprintf(was, sizeof was, "%s", conf_value(&presets, d->name));
         memset((char *)&cfg + d->offset, 0, sizeof(int));
-        CHECK(empm__directive_store(&cfg, d, d->preset, 0) == NULL);
+        CHECK(empm__directive_store(&cfg, d, d->preset, 0, "") == NULL);
         if (strcmp(d->preset, ".") != 0)
             CHECK_STR(conf_value(&cfg, d->name), was);
         empm_config_free(&cfg);
@@ -6087,6 +6087,83 @@ TEST(config, locations)
     CHECK(cfg.location[2] == NULL);
     CHECK_INT(cfg.timeout_ms, 7000);
     empm_config_free(&cfg);
+    str_free(&g_heard);
+}
+
+/* What is wrong with a row is seen when the file has been read: the message
+ * names file and line all the same. */
+TEST(config, rows_that_are_wrong_have_their_place)
+{
+    static const struct { const char *row; int code; } rows[] = {
+        { "Listen 127.0.0.1:99999", 5108 },
+        { "Listen 81\nListen 81", 5109 },
+        { "Location /a Require wisdom", 5123 },
+        { "Location /a Timeout 5", 5125 },
+        { "Location /a", 5123 },
+        { "<Location \"/a\">\nFoo bar\n</Location>", 5125 },
+#ifndef EVENTMPM_NO_FILES
+        { "AddType text", 5115 }, { "AddCharset utf-8", 5115 },
+        { "Alias /a", 5143 }, { "ErrorDocument 99 /a", 5141 },
+#endif
+#ifndef EVENTMPM_NO_ACCESS_LOG
+        { "LogFormat \"%h\"", 5400 }, { "CustomLog a nobody", 5400 },
+        { "LogFormat \"%_\" a", 5401 }, { "CustomLog a \"%_\"", 5401 },
+#endif
+#ifndef EVENTMPM_NO_FASTCGI
+        { "AddHandler cgi-script .cgi", 5707 }, { "ProxyPass /a/ x", 5707 },
+        { "<FilesMatch \"\\.php$\">\nSetHandler x\n</FilesMatch>", 5707 },
+#endif
+    };
+    char text[200], place[64];
+
+    EACH(rows, i) {
+        empm_config cfg = empm_defaults();
+        empm__report rep;
+        /* the second of two lines, where there are two */
+        const int line = 4 + (strchr(rows[i].row, '\n') != NULL);
+
+        context("%s", rows[i].row);
+        snprintf(text, sizeof text, "Timeout 9\nServerName \\\na\n"
+                 "%s\nTimeout 9\n", rows[i].row);
+        conf_load(&cfg, text);
+        CHECK_STR(g_heard.p, "\n");
+        cfg.routes = routes;
+        rep = hearing();
+        empm__check_all(&cfg, NULL, &rep);
+        CHECK_INT(heard(EMPM_LOG_ERROR, rows[i].code), 1);
+        snprintf(place, sizeof place, "x.conf:%d: ", line);
+        if (strstr(g_heard.p, place) == NULL)
+            CHECK_STR(g_heard.p, place);
+        empm_config_free(&cfg);
+    }
+    no_context();
+    str_free(&g_heard);
+}
+
+/* A path is one word in its line, whatever is in it. */
+TEST(config, a_location_may_have_quotes)
+{
+    static const char *const rows[][2] = {
+        { "<Location \"/a\\\" Require local\">", "/a\" Require local" },
+        { "<Location '/a\"b'>", "/a\"b" },
+        { "<Location \"/a\\\\\">", "/a\\" },
+    };
+    char text[200], path[EMPM__ARGUMENT], name[EMPM__ARGUMENT];
+
+    EACH(rows, i) {
+        empm_config cfg = empm_defaults();
+        const char *value;
+
+        snprintf(text, sizeof text, "%s\nRequire all denied\n</Location>\n",
+                 rows[i][0]);
+        CHECK_INT(conf_load(&cfg, text), EMPM_OK);
+        CHECK(cfg.location[0] != NULL && cfg.location[1] == NULL);
+        value = empm__location_line(cfg.location[0], path, name);
+        CHECK_STR(path, rows[i][1]);
+        CHECK_STR(name, "Require");
+        CHECK_STR(value, "all denied");
+        empm_config_free(&cfg);
+    }
     str_free(&g_heard);
 }
 
