@@ -30063,6 +30063,16 @@ static void *fb_run(void *arg)
     return NULL;
 }
 
+/* Does anybody wait in its queue? */
+static int fb_queued(const fb *b)
+{
+    struct pollfd p;
+
+    p.fd = b->fd;
+    p.events = POLLIN;
+    return poll(&p, 1, 0) > 0;
+}
+
 static void fb_up(fb *b, const char *name, const fb_row *rows)
 {
     struct sockaddr_un a;
@@ -36320,6 +36330,88 @@ TEST(h2, our_end_is_that_of_the_connection)
     cl_close(&c);
     fb_end(&f);
 }
+
+#ifndef EVENTMPM_NO_FASTCGI
+
+/* Answers of FastCGI that are cut off end their stream, and no other; streams
+ * that a client resets let go of their back ends, whatever they wait for. */
+TEST(h2, streams_end_with_their_back_ends)
+{
+    enum { N = 20 };
+    static const fb_row rows[] = {
+        { FB_ECHO, NULL, 0 }, { FB_LONG, "300000!", 0 },
+        { FB_LONG, "300000<", 0 }, { FB_LONG, "300000-", 0 },
+        { FB_STREAM, "o:Content-Length: 5\n\nabc|!", 0 },
+        { FB_LONG, "3000000", 0 }
+    };
+    static const struct { int query, status, whole, bytes; } wants[] = {
+        { 1, 200, 0, 0 }, { 2, 200, 0, 0 }, { 3, 200, 1, 299990 },
+        { 4, 502, 1, -1 }
+    };
+    const empm__backend_score *is;
+    const empm__pool *pool;
+    static char body[70000];
+    uint32_t id = 1, first;
+    char target[40], text[40];
+    h2_answer a;
+    fixture f;
+    client c;
+    int way, i;
+
+    memset(&a, 0, sizeof a);
+    fb_init(&f, rows, rows);
+    f.cfg.protocols = "h2c http/1.1";
+    listen(fb_one.fd, 5);
+    if (!fb_serve(&f))
+        return;
+    is = &f.s->backends->rows[0];
+    pool = &f.s->engine.pool;
+    c = client_of(&f);
+    h2_begin(&c, "");
+    EACH(wants, k) {
+        snprintf(target, sizeof target, "/app/?%d", wants[k].query);
+        h2_send(&c, id, "GET", target, NULL, 0);
+        CHECK_INT(h2_await(&c, id, &a), wants[k].status);
+        CHECK_INT(a.ended, wants[k].whole);
+        CHECK_INT(a.reset == 0, wants[k].whole);
+        CHECK(wants[k].bytes <= 0 || (int)a.body.n == wants[k].bytes);
+        h2_answer_free(&a);
+        id += 2;
+    }
+    for (way = 0; way < 3; way++) {
+        str out = STR_EMPTY;
+
+        set_int(&fb_one.deaf, way < 2);
+        first = id;
+        for (i = 0; i < N; i++, id += 2)
+            h2_send(&c, id, way == 1 ? "POST" : "GET",
+                    way == 2 ? "/app/?5" : "/app/?0",
+                    way == 1 && i < 3 ? body : NULL, sizeof body / 4);
+        CHECK_SOON(empm__load(&is->active) > (way == 0 ? 3u : 0u), 4000);
+        nap(SCALED(10));
+        for (i = 0; i < N; i++) {
+            snprintf(text, sizeof text, "3:0:%x:00000008",
+                     (unsigned)(first + 2u * (uint32_t)i));
+            h2_frames(&out, text);
+        }
+        cl_send(&c, out.p, out.n);
+        str_free(&out);
+        CHECK_SOON(empm__load(&is->active) == 0, 4000);
+        CHECK_SOON(empm__load(&pool->files[EMPM__FOR_ANSWERS]) == 0, 2000);
+        CHECK_INT((int)empm__load(&pool->spool[EMPM__FOR_ANSWERS]), 0);
+        set_int(&fb_one.deaf, 0);        /* its queue is empty again */
+        CHECK_SOON(get_int(&fb_one.ends) == get_int(&fb_one.conns) &&
+                   !fb_queued(&fb_one), 4000);
+    }
+    h2_send(&c, id, "GET", "/app/?0", NULL, 0);
+    CHECK_INT(h2_await(&c, id, &a), 200);
+    CHECK(strstr(a.body.p, "SERVER_PROTOCOL=HTTP/2.0\n") != NULL);
+    h2_answer_free(&a);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+#endif
 
 /* Where HTTP/1.1 is not served its clients are told so in their own words; what
  * is no HTTP at all has an error of HTTP/2. */
