@@ -4354,17 +4354,31 @@ static void empm__directive_format(const empm__directive *d, int64_t v,
  * ------------------------------------------------------------------------- */
 
 /* Copies a text into the config's arena: a list of blocks, each a pointer to
- * the next and a text. Returns the copy, which lives until empm_config_free(),
- * or NULL without memory. */
-static char *empm__config_keep(empm_config *cfg, const char *text)
+ * the next, a text, and the place that it comes from, "FILE:LINE: " or "".
+ * Returns the copy, which lives until empm_config_free(), or NULL without
+ * memory. */
+static char *empm__config_keep(empm_config *cfg, const char *text,
+                               const char *place)
 {
-    size_t n = strlen(text) + 1;
-    void **block = (void **)EMPM_MALLOC(sizeof(void *) + n);
+    const size_t n = strlen(text) + 1, k = strlen(place) + 1;
+    void **block = (void **)EMPM_MALLOC(sizeof(void *) + n + k);
     if (block == NULL)
         return NULL;
     block[0] = cfg->arena;
     cfg->arena = block;
+    memcpy((char *)(block + 1) + n, place, k);
     return (char *)memcpy(block + 1, text, n);
+}
+
+/* Where the text of a setting comes from, as a message begins: "FILE:LINE: ".
+ * What is wrong with a row is seen by whoever reads its parts, when the file is
+ * closed. "": no file has it, or it is no text of a setting. */
+static const char *empm__config_place(const empm_config *cfg, const char *text)
+{
+    void *const *block = (void *const *)cfg->arena;
+    while (block != NULL && (const char *)(block + 1) != text)
+        block = (void *const *)block[0];
+    return block != NULL ? text + strlen(text) + 1 : "";
 }
 
 /* Pointers into the arena stay in the fields; the config may be dropped, or set
@@ -4619,7 +4633,8 @@ static const char *empm__directive_parse(empm_config *cfg,
  * the list begins anew. Returns NULL or what is wrong. */
 static const char *empm__directive_store_list(empm_config *cfg,
                                               const empm__directive *d,
-                                              const char *value, int replace)
+                                              const char *value, int replace,
+                                              const char *place)
 {
     const char **list = (const char **)(void *)((char *)cfg + d->offset);
     const char *rest = value;
@@ -4638,8 +4653,8 @@ static const char *empm__directive_store_list(empm_config *cfg,
     if (list != cfg->log_format && list != cfg->custom_log &&
         empm__text_word(&rest, word, sizeof word) == 1 && *rest == '\0')
         value = word;
-    return (list[i] = empm__config_keep(cfg, value)) != NULL ? NULL
-                                                             : empm__no_memory;
+    list[i] = empm__config_keep(cfg, value, place);
+    return list[i] != NULL ? NULL : empm__no_memory;
 }
 
 /* Keeps a text for as long as the configuration lives: `value`, of which `word`
@@ -4648,7 +4663,8 @@ static const char *empm__directive_store_text(empm_config *cfg,
                                               const empm__directive *d,
                                               const char *value,
                                               const char *word,
-                                              const char *rest)
+                                              const char *rest,
+                                              const char *place)
 {
     const int more = rest[strspn(rest, " \t")] != '\0';
     const char *text = d->kind == EMPM__KIND_TOKENS ? empm__config_tokens(word)
@@ -4660,17 +4676,18 @@ static const char *empm__directive_store_text(empm_config *cfg,
     /* only the row's own "." means the folder where the server starts */
     if (strcmp(text, ".") == 0)
         text = "./";                 /* ServerRoot; the default "." is not */
-    if ((text = empm__config_keep(cfg, text)) == NULL)
+    if ((text = empm__config_keep(cfg, text, place)) == NULL)
         return empm__no_memory;
     memcpy((char *)cfg + d->offset, &text, sizeof text);
     return NULL;
 }
 
-/* Stores one value; returns NULL or what is wrong with it. `replace`: a list
- * begins anew. */
+/* Stores one value, which comes from `place`, "FILE:LINE: " or "". Returns NULL
+ * or what is wrong with it. `replace`: a list begins anew. */
 static const char *empm__directive_store(empm_config *cfg,
                                          const empm__directive *d,
-                                         const char *value, int replace)
+                                         const char *value, int replace,
+                                         const char *place)
 {
     char word[EMPM__ARGUMENT] = "";
     const char *rest = value, *why = NULL;
@@ -4678,7 +4695,7 @@ static const char *empm__directive_store(empm_config *cfg,
     int64_t v = 0;
     int r;
     if (d->kind == EMPM__KIND_LIST)
-        return empm__directive_store_list(cfg, d, value, replace);
+        return empm__directive_store_list(cfg, d, value, replace, place);
     if (d->kind == EMPM__KIND_READ)
         return *value != '\0' ? empm__config_set_read_timeout(cfg, value)
                               : "wants a value";
@@ -4692,7 +4709,7 @@ static const char *empm__directive_store(empm_config *cfg,
         return "wants a value";
     if (d->kind == EMPM__KIND_TEXT || d->kind == EMPM__KIND_WORDS ||
         d->kind == EMPM__KIND_TOKENS)
-        return empm__directive_store_text(cfg, d, value, word, rest);
+        return empm__directive_store_text(cfg, d, value, word, rest, place);
     if (d->kind != EMPM__KIND_REAL)
         why = empm__directive_parse(cfg, d, word, &rest, &v);
     else if (!empm__directive_is_real(d, real = empm__config_parse_real(word)))
@@ -4726,7 +4743,7 @@ EMPM_API empm_config empm_defaults(void)
             memcpy((char *)&cfg + d->offset, &d->preset, sizeof d->preset);
         else if (d->preset != NULL && d->kind != EMPM__KIND_TOKENS &&
                  d->kind != EMPM__KIND_LIST)
-            empm__directive_store(&cfg, d, d->preset, 0);
+            empm__directive_store(&cfg, d, d->preset, 0, "");
     }
     return cfg;
 }
@@ -5082,7 +5099,7 @@ static void empm__directive_set(empm_config *cfg, const char *where,
      * test holds that */
     bit = d->kind != EMPM__KIND_LIST ? 0
           : UINT64_C(1) << (empm__directive_first(d) - empm__directives) % 64;
-    why = empm__directive_store(cfg, d, value, !(*lists & bit));
+    why = empm__directive_store(cfg, d, value, !(*lists & bit), where);
     *lists |= bit;
     /* no fault of the text */
     if (why == empm__no_memory)
@@ -8714,9 +8731,10 @@ static uint32_t empm__locations_join(empm__locations *t, uint32_t rows)
 
 /* Sets line i for all locations within its path; faults are said once. */
 static void empm__locations_apply(empm_server *s, empm__locations *t,
-                                  const char *line, uint32_t of,
-                                  empm__report *rep)
+                                  const empm_config *cfg, const char *line,
+                                  uint32_t of, empm__report *rep)
 {
+    const char *place = empm__config_place(cfg, line);
     char path[EMPM__ARGUMENT], name[EMPM__ARGUMENT];
     const char *value = empm__location_line(line, path, name), *why;
     uint32_t k;
@@ -8729,11 +8747,11 @@ static void empm__locations_apply(empm_server *s, empm__locations *t,
         if (why == NULL || k != of)
             continue;
         if (why == empm__location_unknown)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5125, "Location %s: %s "
-                             "cannot be set for a location", path, name);
+            empm__report_say(rep, EMPM_LOG_ERROR, 5125, "%sLocation %s: %s "
+                             "cannot be set for a location", place, path, name);
         else
-            empm__report_say(rep, EMPM_LOG_ERROR, 5123, "Location %s: %s %s: "
-                             "%s", path, name, value, why);
+            empm__report_say(rep, EMPM_LOG_ERROR, 5123, "%sLocation %s: %s %s: "
+                             "%s", place, path, name, value, why);
     }
 }
 
@@ -8767,8 +8785,9 @@ static int empm__locations_init(empm__locations *t, empm_server *s,
         if (empm__location_line(cfg->location[i], path, name) != NULL)
             of[i] = empm__location_of(t, path, &rows, &text);
         else
-            empm__report_say(rep, EMPM_LOG_ERROR, 5123, "Location %s: wants a "
-                             "path, a directive and its value",
+            empm__report_say(rep, EMPM_LOG_ERROR, 5123, "%sLocation %s: wants "
+                             "a path, a directive and its value",
+                             empm__config_place(cfg, cfg->location[i]),
                              cfg->location[i]);
     }
     rows = empm__locations_join(t, rows);
@@ -8776,7 +8795,7 @@ static int empm__locations_init(empm__locations *t, empm_server *s,
     if (rep->errors == before &&
         empm__routes_init(&t->tree, t->rows, chars, rep) == EMPM_OK)
         for (i = 0; i < lines; i++)
-            empm__locations_apply(s, t, cfg->location[i], of[i], rep);
+            empm__locations_apply(s, t, cfg, cfg->location[i], of[i], rep);
     return rep->errors == before ? EMPM_OK : rep->result;
 }
 
@@ -18331,7 +18350,8 @@ static int empm__endpoint_open(empm_server *s, const char *text,
     const char *why = empm__endpoint_parse(&spec, text);
     int r = -1, k, error;
     if (why != NULL) {
-        empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s", text, why);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5108, "%sListen %s: %s",
+                         empm__config_place(s->cfg, text), text, why);
         return EMPM_EINVAL;
     }
     if ((k = empm__endpoint_covered(s->cfg, &spec)) >= 0) {
@@ -18421,15 +18441,18 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
         empm__endpoint_spec spec, other;
         const char *why = empm__endpoint_parse(&spec, cfg->listen[i]);
         if (why != NULL)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s",
+            empm__report_say(rep, EMPM_LOG_ERROR, 5108, "%sListen %s: %s",
+                             empm__config_place(cfg, cfg->listen[i]),
                              cfg->listen[i], why);
         /* port 0 is another one each time */
         for (k = 0; why == NULL && k < i; k++)
             if (empm__endpoint_parse(&other, cfg->listen[k]) == NULL &&
                 empm__endpoint_same(&spec, &other) &&
                 strcmp(spec.port, "0") != 0)
-                empm__report_say(rep, EMPM_LOG_ERROR, 5109, "Listen %s is "
-                                 "given twice", cfg->listen[i]);
+                empm__report_say(rep, EMPM_LOG_ERROR, 5109, "%sListen %s is "
+                                 "given twice",
+                                 empm__config_place(cfg, cfg->listen[i]),
+                                 cfg->listen[i]);
     }
 }
 
@@ -19613,7 +19636,7 @@ static const char *empm__define(empm_config *cfg, empm__defines *d,
             ;
     if (i == EMPM__CONFIG_DEFINES)
         return "is one name too many: 64 can be defined";
-    d->text[i] = empm__config_keep(cfg, text);
+    d->text[i] = empm__config_keep(cfg, text, "");
     return d->text[i] != NULL ? NULL : empm__no_memory;
 }
 
@@ -19944,14 +19967,25 @@ static void empm__loader_files_directive(empm__loader *l, const char *ext,
         empm__loader_directive(l, "AddHandler", both);
 }
 
-/* Is this <Location "/path">? Its path is copied, in quotes. */
+/* Is this <Location "/path">? Its path is copied, in quotes, so that it is one
+ * word of a line again, whatever is in it. */
 static int empm__loader_location(const char *name, const char *arg,
                                  char path[EMPM__ARGUMENT])
 {
     char word[EMPM__ARGUMENT];
-    return empm__text_equal(name, "<Location") &&
-           empm__text_word(&arg, word, sizeof word) == 1 && *arg == '\0' &&
-           snprintf(path, EMPM__ARGUMENT, "\"%s\"", word) < EMPM__ARGUMENT;
+    size_t n = 0, i;
+    if (!empm__text_equal(name, "<Location") ||
+        empm__text_word(&arg, word, sizeof word) != 1 || *arg != '\0')
+        return 0;
+    path[n++] = '"';
+    for (i = 0; word[i] != '\0' && n + 3 < EMPM__ARGUMENT; i++) {
+        if (word[i] == '"' || word[i] == '\\')
+            path[n++] = '\\';
+        path[n++] = word[i];
+    }
+    path[n++] = '"';
+    path[n] = '\0';
+    return word[i] == '\0';
 }
 
 /* Sets what stands within <Location>: a line of the directive Location. */
@@ -21093,8 +21127,10 @@ static int empm__proxy_nets_init(empm__nets *t, const empm_config *cfg,
                 t->n++;
             else
                 empm__report_say(rep, EMPM_LOG_ERROR, 5301,
-                                 "RemoteIPTrustedProxy %.*s: neither an "
+                                 "%sRemoteIPTrustedProxy %.*s: neither an "
                                  "address nor a network such as 10.0.0.0/8",
+                                 empm__config_place(
+                                     cfg, cfg->remote_ip_trusted_proxy[i]),
                                  (int)empm__min(n, 100), s);
         }
     }
@@ -33928,8 +33964,9 @@ static const char *empm__access_format_named(const empm_config *cfg,
 /* Compiles a format into l->items, and says what is wrong with it. Returns
  * EMPM_OK, EMPM_EINVAL or EMPM_ENOMEM. l->items is NULL without memory; else
  * the caller frees it, after an error, too. */
-static int empm__access_format_say(empm__access_log *l, const char *directive,
-                                   const char *format, empm__report *rep)
+static int empm__access_format_say(empm__access_log *l, const char *place,
+                                   const char *directive, const char *format,
+                                   empm__report *rep)
 {
     size_t at;
     const char *why = empm__access_format_compile(l, format, &at);
@@ -33938,12 +33975,12 @@ static int empm__access_format_say(empm__access_log *l, const char *directive,
     if (l->items == NULL)
         rep->result = EMPM_ENOMEM;
     if (format[at] == '%' && l->items != NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5401, "%s: \"%.12s\" at byte %u "
-                         "of the format %s", directive, format + at,
+        empm__report_say(rep, EMPM_LOG_ERROR, 5401, "%s%s: \"%.12s\" at byte "
+                         "%u of the format %s", place, directive, format + at,
                          (unsigned)at + 1, why);
     else
-        empm__report_say(rep, EMPM_LOG_ERROR, 5401, "%s: the format %s",
-                         directive, why);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5401, "%s%s: the format %s",
+                         place, directive, why);
     return rep->result;
 }
 
@@ -33992,9 +34029,10 @@ static int empm__access_parse(const empm_config *cfg, const char *text,
         strcpy(l->only, only + 4 + l->only_without);
     }
     if (why == NULL)
-        return empm__access_format_say(l, "CustomLog", format, rep);
-    empm__report_say(rep, EMPM_LOG_ERROR, 5400, "CustomLog %.300s: %s", text,
-                     why);
+        return empm__access_format_say(l, empm__config_place(cfg, text),
+                                       "CustomLog", format, rep);
+    empm__report_say(rep, EMPM_LOG_ERROR, 5400, "%sCustomLog %.300s: %s",
+                     empm__config_place(cfg, text), text, why);
     return EMPM_EINVAL;
 }
 
@@ -34012,11 +34050,14 @@ static void empm__access_check(const empm_config *cfg, empm__report *rep)
         if (p != NULL && (empm__text_word(&p, word, sizeof word) != 1 ||
                           empm__text_word(&p, nickname, sizeof nickname) != 1 ||
                           p[strspn(p, " \t")] != '\0'))
-            empm__report_say(rep, EMPM_LOG_ERROR, 5400, "LogFormat %.300s: "
+            empm__report_say(rep, EMPM_LOG_ERROR, 5400, "%sLogFormat %.300s: "
                              "takes a format in quotes and a nickname",
+                             empm__config_place(cfg, cfg->log_format[i]),
                              cfg->log_format[i]);
         else if (p != NULL)
-            empm__access_format_say(&l, "LogFormat", word, rep);
+            empm__access_format_say(&l, empm__config_place(cfg,
+                                                           cfg->log_format[i]),
+                                    "LogFormat", word, rep);
         EMPM_FREE(l.items);
         l.items = NULL;
         if (cfg->custom_log[i] != NULL)
@@ -34514,7 +34555,8 @@ static int empm__types_new(struct empm__types **out, const empm_config *cfg,
     text = (char *)(t->list + most);
     for (i = 0; i < types; i++)
         if ((why = empm__types_add(t, cfg->add_type[i], chars, &text)) != NULL)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5115, "AddType %.200s: %s",
+            empm__report_say(rep, EMPM_LOG_ERROR, 5115, "%sAddType %.200s: %s",
+                             empm__config_place(cfg, cfg->add_type[i]),
                              cfg->add_type[i], why);
     if ((why = empm__types_set_default(t, preset, chars, &text)) != NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5115, "AddDefaultCharset %.200s: "
@@ -34522,7 +34564,9 @@ static int empm__types_new(struct empm__types **out, const empm_config *cfg,
     for (i = 0; i < charsets; i++)
         if ((why = empm__types_add_charset(t, cfg->add_charset[i], chars,
                                            &text)) != NULL)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5115, "AddCharset %.200s: %s",
+            empm__report_say(rep, EMPM_LOG_ERROR, 5115, "%sAddCharset %.200s: "
+                             "%s",
+                             empm__config_place(cfg, cfg->add_charset[i]),
                              cfg->add_charset[i], why);
     *out = t;
     return EMPM_OK;
@@ -35923,8 +35967,9 @@ static void empm__errors_check(const empm_config *cfg, empm__report *rep)
         if (word != NULL)
             why = empm__errors_parse(row, &status, word);
         if (why != NULL)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5141, "ErrorDocument %.200s: "
-                             "%s", row, why);
+            empm__report_say(rep, EMPM_LOG_ERROR, 5141, "%sErrorDocument "
+                             "%.200s: %s", empm__config_place(cfg, row), row,
+                             why);
         EMPM_FREE(word);
     }
 }
@@ -36866,7 +36911,8 @@ static void empm__files_check_folders(const empm_config *cfg,
     }
     for (i = 0; i < EMPM_MAX_LIST && cfg->alias[i] != NULL; i++)
         if ((why = empm__server_alias_parse(cfg->alias[i], path, dir)) != NULL)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5143, "Alias %.200s: %s",
+            empm__report_say(rep, EMPM_LOG_ERROR, 5143, "%sAlias %.200s: %s",
+                             empm__config_place(cfg, cfg->alias[i]),
                              cfg->alias[i], why);
         else
             empm__files_check_folder(cfg, "Alias ", path,
@@ -39342,7 +39388,9 @@ static int empm__scripts_new(struct empm__scripts **out, const empm_config *cfg,
     memset(t, 0, sizeof *t);
     for (i = 0; i < EMPM_MAX_LIST && cfg->add_handler[i] != NULL; i++)
         if ((why = empm__scripts_add(t, i, cfg->add_handler[i])) != NULL) {
-            empm__report_say(rep, EMPM_LOG_ERROR, 5707, "AddHandler %.200s: %s",
+            empm__report_say(rep, EMPM_LOG_ERROR, 5707, "%sAddHandler %.200s: "
+                             "%s",
+                             empm__config_place(cfg, cfg->add_handler[i]),
                              cfg->add_handler[i], why);
             bad = 1;
         }
@@ -39682,7 +39730,8 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
                       *pattern != '/' ? "wants a path, then a back end"
                                       : empm__backends_parse(g, rest);
         if (why != NULL)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5707, "ProxyPass %.200s: %s",
+            empm__report_say(rep, EMPM_LOG_ERROR, 5707, "%sProxyPass %.200s: "
+                             "%s", empm__config_place(cfg, cfg->proxy_pass[k]),
                              cfg->proxy_pass[k], why);
         else
             empm__backends_check(cfg, g, "ProxyPass", rep);
@@ -50545,7 +50594,7 @@ static void empm__main_set_root(empm__settings_line *l, const char *dir)
     l->cfg->document_root = dir;
     if (l->cfg->server_root == NULL || (full = realpath(dir, NULL)) == NULL)
         return;
-    l->cfg->document_root = empm__config_keep(l->cfg, full);
+    l->cfg->document_root = empm__config_keep(l->cfg, full, "");
     free(full);
     if (l->cfg->document_root == NULL)
         l->rep->result = EMPM_ENOMEM;

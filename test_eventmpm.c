@@ -4818,7 +4818,7 @@ TEST(config, rows_of_the_table_are_whole)
         /* what it is not, and then the default by its text */
         snprintf(was, sizeof was, "%s", conf_value(&presets, d->name));
         memset((char *)&cfg + d->offset, 0, sizeof(int));
-        CHECK(empm__directive_store(&cfg, d, d->preset, 0) == NULL);
+        CHECK(empm__directive_store(&cfg, d, d->preset, 0, "") == NULL);
         if (strcmp(d->preset, ".") != 0)
             CHECK_STR(conf_value(&cfg, d->name), was);
         empm_config_free(&cfg);
@@ -6119,6 +6119,83 @@ TEST(config, locations)
     CHECK(cfg.location[2] == NULL);
     CHECK_INT(cfg.timeout_ms, 7000);
     empm_config_free(&cfg);
+    str_free(&g_heard);
+}
+
+/* What is wrong with a row is seen when the file has been read: the message
+ * names file and line all the same. */
+TEST(config, rows_that_are_wrong_have_their_place)
+{
+    static const struct { const char *row; int code; } rows[] = {
+        { "Listen 127.0.0.1:99999", 5108 },
+        { "Listen 81\nListen 81", 5109 },
+        { "Location /a Require wisdom", 5123 },
+        { "Location /a Timeout 5", 5125 },
+        { "Location /a", 5123 },
+        { "<Location \"/a\">\nFoo bar\n</Location>", 5125 },
+#ifndef EVENTMPM_NO_FILES
+        { "AddType text", 5115 }, { "AddCharset utf-8", 5115 },
+        { "Alias /a", 5143 }, { "ErrorDocument 99 /a", 5141 },
+#endif
+#ifndef EVENTMPM_NO_ACCESS_LOG
+        { "LogFormat \"%h\"", 5400 }, { "CustomLog a nobody", 5400 },
+        { "LogFormat \"%_\" a", 5401 }, { "CustomLog a \"%_\"", 5401 },
+#endif
+#ifndef EVENTMPM_NO_FASTCGI
+        { "AddHandler cgi-script .cgi", 5707 }, { "ProxyPass /a/ x", 5707 },
+        { "<FilesMatch \"\\.php$\">\nSetHandler x\n</FilesMatch>", 5707 },
+#endif
+    };
+    char text[200], place[64];
+
+    EACH(rows, i) {
+        empm_config cfg = empm_defaults();
+        empm__report rep;
+        /* the second of two lines, where there are two */
+        const int line = 4 + (strchr(rows[i].row, '\n') != NULL);
+
+        context("%s", rows[i].row);
+        snprintf(text, sizeof text, "Timeout 9\nServerName \\\na\n"
+                 "%s\nTimeout 9\n", rows[i].row);
+        conf_load(&cfg, text);
+        CHECK_STR(g_heard.p, "\n");
+        cfg.routes = routes;
+        rep = hearing();
+        empm__check_all(&cfg, NULL, &rep);
+        CHECK_INT(heard(EMPM_LOG_ERROR, rows[i].code), 1);
+        snprintf(place, sizeof place, "x.conf:%d: ", line);
+        if (strstr(g_heard.p, place) == NULL)
+            CHECK_STR(g_heard.p, place);
+        empm_config_free(&cfg);
+    }
+    no_context();
+    str_free(&g_heard);
+}
+
+/* A path is one word in its line, whatever is in it. */
+TEST(config, a_location_may_have_quotes)
+{
+    static const char *const rows[][2] = {
+        { "<Location \"/a\\\" Require local\">", "/a\" Require local" },
+        { "<Location '/a\"b'>", "/a\"b" },
+        { "<Location \"/a\\\\\">", "/a\\" },
+    };
+    char text[200], path[EMPM__ARGUMENT], name[EMPM__ARGUMENT];
+
+    EACH(rows, i) {
+        empm_config cfg = empm_defaults();
+        const char *value;
+
+        snprintf(text, sizeof text, "%s\nRequire all denied\n</Location>\n",
+                 rows[i][0]);
+        CHECK_INT(conf_load(&cfg, text), EMPM_OK);
+        CHECK(cfg.location[0] != NULL && cfg.location[1] == NULL);
+        value = empm__location_line(cfg.location[0], path, name);
+        CHECK_STR(path, rows[i][1]);
+        CHECK_STR(name, "Require");
+        CHECK_STR(value, "all denied");
+        empm_config_free(&cfg);
+    }
     str_free(&g_heard);
 }
 
@@ -30670,6 +30747,16 @@ static void *fb_run(void *arg)
     return NULL;
 }
 
+/* Does anybody wait in its queue? */
+static int fb_queued(const fb *b)
+{
+    struct pollfd p;
+
+    p.fd = b->fd;
+    p.events = POLLIN;
+    return poll(&p, 1, 0) > 0;
+}
+
 static void fb_up(fb *b, const char *name, const fb_row *rows)
 {
     struct sockaddr_un a;
@@ -36981,6 +37068,88 @@ TEST(h2, our_end_is_that_of_the_connection)
     cl_close(&c);
     fb_end(&f);
 }
+
+#ifndef EVENTMPM_NO_FASTCGI
+
+/* Answers of FastCGI that are cut off end their stream, and no other; streams
+ * that a client resets let go of their back ends, whatever they wait for. */
+TEST(h2, streams_end_with_their_back_ends)
+{
+    enum { N = 20 };
+    static const fb_row rows[] = {
+        { FB_ECHO, NULL, 0 }, { FB_LONG, "300000!", 0 },
+        { FB_LONG, "300000<", 0 }, { FB_LONG, "300000-", 0 },
+        { FB_STREAM, "o:Content-Length: 5\n\nabc|!", 0 },
+        { FB_LONG, "3000000", 0 }
+    };
+    static const struct { int query, status, whole, bytes; } wants[] = {
+        { 1, 200, 0, 0 }, { 2, 200, 0, 0 }, { 3, 200, 1, 299990 },
+        { 4, 502, 1, -1 }
+    };
+    const empm__backend_score *is;
+    const empm__pool *pool;
+    static char body[70000];
+    uint32_t id = 1, first;
+    char target[40], text[40];
+    h2_answer a;
+    fixture f;
+    client c;
+    int way, i;
+
+    memset(&a, 0, sizeof a);
+    fb_init(&f, rows, rows);
+    f.cfg.protocols = "h2c http/1.1";
+    listen(fb_one.fd, 5);
+    if (!fb_serve(&f))
+        return;
+    is = &f.s->backends->rows[0];
+    pool = &f.s->engine.pool;
+    c = client_of(&f);
+    h2_begin(&c, "");
+    EACH(wants, k) {
+        snprintf(target, sizeof target, "/app/?%d", wants[k].query);
+        h2_send(&c, id, "GET", target, NULL, 0);
+        CHECK_INT(h2_await(&c, id, &a), wants[k].status);
+        CHECK_INT(a.ended, wants[k].whole);
+        CHECK_INT(a.reset == 0, wants[k].whole);
+        CHECK(wants[k].bytes <= 0 || (int)a.body.n == wants[k].bytes);
+        h2_answer_free(&a);
+        id += 2;
+    }
+    for (way = 0; way < 3; way++) {
+        str out = STR_EMPTY;
+
+        set_int(&fb_one.deaf, way < 2);
+        first = id;
+        for (i = 0; i < N; i++, id += 2)
+            h2_send(&c, id, way == 1 ? "POST" : "GET",
+                    way == 2 ? "/app/?5" : "/app/?0",
+                    way == 1 && i < 3 ? body : NULL, sizeof body / 4);
+        CHECK_SOON(empm__load(&is->active) > (way == 0 ? 3u : 0u), 4000);
+        nap(SCALED(10));
+        for (i = 0; i < N; i++) {
+            snprintf(text, sizeof text, "3:0:%x:00000008",
+                     (unsigned)(first + 2u * (uint32_t)i));
+            h2_frames(&out, text);
+        }
+        cl_send(&c, out.p, out.n);
+        str_free(&out);
+        CHECK_SOON(empm__load(&is->active) == 0, 4000);
+        CHECK_SOON(empm__load(&pool->files[EMPM__FOR_ANSWERS]) == 0, 2000);
+        CHECK_INT((int)empm__load(&pool->spool[EMPM__FOR_ANSWERS]), 0);
+        set_int(&fb_one.deaf, 0);        /* its queue is empty again */
+        CHECK_SOON(get_int(&fb_one.ends) == get_int(&fb_one.conns) &&
+                   !fb_queued(&fb_one), 4000);
+    }
+    h2_send(&c, id, "GET", "/app/?0", NULL, 0);
+    CHECK_INT(h2_await(&c, id, &a), 200);
+    CHECK(strstr(a.body.p, "SERVER_PROTOCOL=HTTP/2.0\n") != NULL);
+    h2_answer_free(&a);
+    cl_close(&c);
+    fb_end(&f);
+}
+
+#endif
 
 /* Where HTTP/1.1 is not served its clients are told so in their own words; what
  * is no HTTP at all has an error of HTTP/2. */
