@@ -35492,7 +35492,7 @@ static void h2_frames(str *out, const char *text)
             }
             byte = (char)(h2_digit(text[0]) << 4 | h2_digit(text[1]));
             str_add(&payload, &byte, 1);
-            text += 2;
+            text += text[1] != '\0' && text[1] != ' ' ? 2 : 1;  /* odd: 0 */
         }
         at = payload.n;
         empm__h2_frame_write(head, (uint32_t)at, type, flags, stream);
