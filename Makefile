@@ -23,8 +23,9 @@
 #   make clean
 #   make help           this list
 #
-# TESTS="name ..." runs the tests with these names only. Each test target ends
-# with "N passed, N failed, N skipped", and fails if anything did.
+# TESTS="name ..." runs the tests with these names only; JOBS=4 at a time, since
+# tests mostly wait. Each test target ends with "N passed, N failed, N skipped",
+# and fails if anything did.
 
 CC      ?= cc
 CFLAGS  ?= -O2 -g
@@ -32,9 +33,10 @@ PREFIX  ?= /usr/local
 PORT    ?= 8080
 DIR     ?= .
 FAULTS  ?= all
+JOBS    ?= 4
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= conn api route fmt fcgi forms hpack h2 ws oom $(TLS_TARGET)
-export CC CFLAGS CPPFLAGS LDFLAGS LDLIBS TESTS FUZZ_SECONDS FUZZ_TARGETS
+export CC CFLAGS CPPFLAGS LDFLAGS LDLIBS TESTS JOBS FUZZ_SECONDS FUZZ_TARGETS
 # HTTPS is built and tested where BearSSL is installed.
 BEARSSL  = '\#include <bearssl.h>'
 ifneq ($(shell echo $(BEARSSL) | $(CC) -E -x c - 2>/dev/null),)
@@ -66,10 +68,10 @@ help:
 # --- tests ------------------------------------------------------------------
 
 test-long: LONG = --long
-# Both pollers at once, since tests mostly wait; the second one is shown behind.
+# Both pollers at once; the second one is shown behind.
 test test-long: build/test_epoll build/test_poll
-	@.ci/show poll build/test_poll $(LONG) $(TESTS) >/dev/null & \
-	    .ci/show epoll build/test_epoll $(LONG) $(TESTS); \
+	@.ci/show poll build/test_poll -j $(JOBS) $(LONG) $(TESTS) >/dev/null & \
+	    .ci/show epoll build/test_epoll -j $(JOBS) $(LONG) $(TESTS); \
 	    wait; echo "--- poll"; cat build/poll.log
 	@.ci/count epoll poll
 
@@ -84,7 +86,7 @@ test-faults: build/test_epoll build/test_poll
 test-asan: export ASAN_OPTIONS = detect_stack_use_after_return=1
 test-tsan: export TSAN_OPTIONS = die_after_fork=0
 test-asan test-tsan: test-%: build/test_%
-	@.ci/show $* build/test_$* $(TESTS)
+	@.ci/show $* build/test_$* -j $(JOBS) $(TESTS)
 	@.ci/count $*
 
 test-valgrind: build/test_epoll

@@ -610,7 +610,7 @@ static void test_freeaddrinfo(struct addrinfo *list);
  * of the header is left over.
  * ------------------------------------------------------------------------- */
 
-enum { T_PLAIN = 0, T_LIVE = 1, T_LONG = 2 };
+enum { T_PLAIN = 0, T_LIVE = 1, T_LONG = 2, T_ONCE = 4 };
 
 typedef struct test {
     const char  *section, *name;
@@ -669,10 +669,13 @@ static void test_add(test *t, const char *section, const char *name, int flags,
     static void t_##section##_##name(void)
 
 /* What a test says it tests: from inside; a server, in either mode; for
- * minutes. SERVED() in >>fixture adds a server and a client. */
+ * minutes; programs that are not this one, compilers and browsers, so that it
+ * runs in one build, without a sanitizer. SERVED() in >>fixture adds a server
+ * and a client. */
 #define TEST(section, name)      TEST_WITH(section, name, T_PLAIN)
 #define LIVE(section, name)      TEST_WITH(section, name, T_LIVE)
 #define LONG(section, name)      TEST_WITH(section, name, T_LONG)
+#define ONCE(section, name)      TEST_WITH(section, name, T_ONCE)
 
 #define SKIP(why) do { g_skip = why; return; } while (0)
 
@@ -7397,7 +7400,7 @@ TEST(transport, one_that_does_all_it_may)
                           "Connection: close\r\n\r\n");
     CHECK(cl_fill(&slow, now_ms() + 2000) > 0);
     str_drop(&slow.in, 2);
-    nap(50);
+    CHECK_SOON(get_int(&g_xor.cut) > 0, 4000);
     CHECK(xor_hears(&slow, "\r\n0\r\n\r\n"));
     CHECK(slow.body.n > 1500000);
     xor_say(&c, "", "GET /file/big.bin HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -7417,7 +7420,6 @@ TEST(transport, one_that_does_all_it_may)
     CHECK_INT(g_xor.made, 3);
     CHECK_INT(g_xor.dropped, g_xor.made);
     CHECK_INT(g_xor.balked, 3);         /* once each, also in LINGER */
-    CHECK(g_xor.cut > 0 || g_slow >= 8);     /* there the server is slower */
 }
 
 /* ---------------------------------------------------------------------------
@@ -36262,7 +36264,7 @@ static void h2_frames(str *out, const char *text)
             }
             byte = (char)(h2_digit(text[0]) << 4 | h2_digit(text[1]));
             str_add(&payload, &byte, 1);
-            text += 2;
+            text += text[1] != '\0' && text[1] != ' ' ? 2 : 1;  /* odd: 0 */
         }
         at = payload.n;
         empm__h2_frame_write(head, (uint32_t)at, type, flags, stream);
@@ -44076,7 +44078,12 @@ SERVED_BY(operate, signals_while_a_reload_is_under_way, 2, NULL)
         signal_process(f->pid, i % 3 == 0 ? SIGHUP : SIGUSR1);
         nap(7);
     }
-    CHECK_SOON(serves(f, 2), 8000);
+    /* those that come while one is begun are one with it */
+    for (i = 0; i < 20 && !serves(f, 2); i++) {
+        signal_process(f->pid, SIGUSR1);
+        fx_wait(f, SCALED(500));
+    }
+    CHECK(serves(f, 2));
     CHECK_SOON(get_status(f, "/hello") == 200, 4000);   /* HUP drops some */
     /* and a stop in the middle of one */
     signal_process(f->pid, SIGUSR1);
@@ -45639,7 +45646,7 @@ TEST(operate, a_manager_hears_nothing_of_a_listener_that_hangs)
     f.cfg.watchdog_interval_ms = SCALED(50);
     f.cfg.max_connections_per_peer = 1;
     if (fx_up(&f)) {
-        int before;
+        int before, i, beats = 1;
         CHECK(manager_hears("WATCHDOG=1"));
         cl_open(&c, &f);
         check_in_step(&c);
@@ -45648,11 +45655,16 @@ TEST(operate, a_manager_hears_nothing_of_a_listener_that_hangs)
         CHECK_SOON(fx_log_has(&f, "EMPM5306"), 4000);
         before = fx_log_lines(&f, "EMPM5038");   /* none, as a rule */
         CHECK_SOON(fx_log_lines(&f, "EMPM5038") > before, 4000);
-        while (recv(g_manager, text, sizeof text, MSG_DONTWAIT) > 0)
-            continue;
-        nap(250);                    /* more than WATCHDOG_USEC */
-        while (recv(g_manager, text, sizeof text, MSG_DONTWAIT) > 0)
-            CHECK(strncmp(text, "WATCHDOG", 8) != 0);
+        /* who has overslept begins to count anew, and beats until then */
+        for (i = 0; i < 20 && beats > 0; i++) {
+            while (recv(g_manager, text, sizeof text, MSG_DONTWAIT) > 0)
+                continue;
+            nap(250);                /* more than WATCHDOG_USEC */
+            beats = 0;
+            while (recv(g_manager, text, sizeof text, MSG_DONTWAIT) > 0)
+                beats += strncmp(text, "WATCHDOG", 8) == 0;
+        }
+        CHECK_INT(beats, 0);
         set_int(&shm->gate, 1);
         CHECK(manager_hears("WATCHDOG=1"));
         cl_close(&c);
@@ -46599,7 +46611,7 @@ static const empm_route form_page_routes[] = {
     EMPM_ROUTES_END
 };
 
-SERVED_WITH(clients, chromium_forms, T_PLAIN,
+SERVED_WITH(clients, chromium_forms, T_ONCE,
             (fx_init_forked(f, 1), f->cfg.routes = form_page_routes), NULL)
 {
     char out[8192];
@@ -46830,7 +46842,8 @@ SERVED_SECURE(node_https)
 }
 
 /* A browser shows a page over HTTPS. */
-SERVED_SECURE(chromium)
+SERVED_WITH(clients, chromium, T_ONCE,
+            (tls_prepare(f), f->forked = 1, f->cfg.processes = 1), LONG_TIMES)
 {
     char out[16384];
     if (!installed("chromium"))
@@ -46853,6 +46866,7 @@ SERVED_BY(clients, wrk, 1, NULL)
 
     if (!installed("wrk"))
         SKIP("wrk is not installed");
+    CHECK_INT(get_status(f, "/hello"), 200);         /* it is up */
     CHECK_INT(shell(out, sizeof out, "wrk -t1 -c32 -d1s "
                     "http://127.0.0.1:%d/hello", f->port), 0);
     CHECK(strstr(out, "Socket errors") == NULL);
@@ -47300,7 +47314,7 @@ TEST(clients, haproxy_loses_nothing)
     for (i = 0; i < NODES; i++) {
         fx_init_forked(&f[i], 1);
         f[i].options = " proxy";
-        f[i].cfg.keep_alive_timeout_ms = 300;   /* idle ones go all the time */
+        f[i].cfg.keep_alive_timeout_ms = 1000;  /* idle ones go all the time */
         f[i].cfg.graceful_shutdown_delay_ms = i == 0 ? 600 : 0;
         if (!fx_up(&f[i]))
             return;
@@ -47327,8 +47341,7 @@ TEST(clients, haproxy_loses_nothing)
         CHECK(WIFEXITED(f[i].status) && WEXITSTATUS(f[i].status) == 0);
         f[i].pid = 0;
         nap(300);
-        visitors(v, VISITORS, &good, &failed);
-        CHECK(good > 100);
+        CHECK_SOON((visitors(v, VISITORS, &good, &failed), good > 100), 8000);
         CHECK_INT(failed, 0);
     }
 
@@ -47343,8 +47356,8 @@ TEST(clients, haproxy_loses_nothing)
     CHECK_IN(failed, 0, VISITORS);
     st = failed;
     nap(500);                            /* from then on, none */
-    visitors(v, VISITORS, &good, &failed);
-    CHECK(good > before + 50);
+    CHECK_SOON((visitors(v, VISITORS, &good, &failed), good > before + 50),
+               8000);
     CHECK_INT(failed, st);
 
     set_int(&stop, 1);
@@ -47422,7 +47435,7 @@ static void printed_stop(printed *p)
 
 /* The program in >>todo is whole and does what it says; a text stays a text on
  * its way through form, database and JSON. */
-TEST(clients, the_program_in_todo)
+ONCE(clients, the_program_in_todo)
 {
     static const struct { const char *ask; int status; const char *body; }
     rows[] = {
@@ -47472,7 +47485,7 @@ TEST(clients, the_program_in_todo)
 
 /* The program in >>firmware is whole: it shows its page, takes an image of its
  * owner's and of nobody else's, tells how far it is, and keeps it. */
-TEST(clients, the_program_in_firmware)
+ONCE(clients, the_program_in_firmware)
 {
     static const struct { const char *fields; int status; } rows[] = {
         { "", 401 }, { "Authorization: Basic b3duZXI6\r\n", 401 },
@@ -47523,7 +47536,7 @@ TEST(clients, the_program_in_firmware)
 
 /* The program in >>dashboard is whole: its page and its events come from a
  * child with one feeder, which ends with it, though somebody still listens. */
-TEST(clients, the_program_in_dashboard)
+ONCE(clients, the_program_in_dashboard)
 {
     printed p;
     client c, b;
@@ -47548,7 +47561,7 @@ TEST(clients, the_program_in_dashboard)
 
 /* README's words to a newcomer are true in a folder that holds nothing else:
  * its program runs as printed, and the example shows its pages. */
-TEST(clients, first_two_minutes)
+ONCE(clients, first_two_minutes)
 {
     static const char *const names[] = { "hello", "example_server" };
     static const struct rlimit no_core = { 0, 0 };
@@ -47631,7 +47644,7 @@ TEST(clients, first_two_minutes)
 }
 
 /* README's test of the example is compiled as it is printed, and holds. */
-TEST(clients, readme_tests_the_example)
+ONCE(clients, readme_tests_the_example)
 {
     char dir[400], out[2000];
 
@@ -47648,7 +47661,7 @@ TEST(clients, readme_tests_the_example)
 
 /* The lines of the manual turn a folder into a table with the same bytes under
  * the same names. */
-TEST(clients, assets_of_a_folder)
+ONCE(clients, assets_of_a_folder)
 {
     static const char check[] =
         "#include <stdio.h>\n#include <string.h>\n"
@@ -47745,7 +47758,7 @@ static const empm_route event_source_routes[] = {
 };
 
 /* A browser's EventSource hears what was said, with the breaks of its lines. */
-SERVED_WITH(clients, event_source, T_PLAIN,
+SERVED_WITH(clients, event_source, T_ONCE,
             fx_init(f); f->cfg.routes = event_source_routes, NULL)
 {
     char out[16384];
@@ -47858,7 +47871,7 @@ SERVED_WITH(clients, as_chromium_seeks, T_PLAIN,
 
 /* A browser's media element finds the end of a long file by ranges, and its
  * upload shows progress, on its side and on ours. */
-SERVED_WITH(clients, chromium_plays_and_sends, T_PLAIN,
+SERVED_WITH(clients, chromium_plays_and_sends, T_ONCE,
             fx_init(f); f->cfg.routes = media_routes,
             "SharedStoreSize 65536")
 {
@@ -51961,7 +51974,7 @@ static int run_once(const test *t, int forked, const char *name)
     set_int(&g_failures, 0);
     set_int(&g_printed, 0);
     memset(shm, 0, sizeof *shm);
-    watchdog_set(name, (t->flags & T_LONG ? 300000 : 60000) *
+    watchdog_set(name, (t->flags & T_LONG ? 300000 : 120000) *
                        (g_slow > 1 ? 3 : 1));
     t->fn();
     g_context[0] = 0;
@@ -52047,6 +52060,9 @@ static void pick(int argc, char **argv, int words, int with_long)
             run_name(&r, name, sizeof name);
             if (words == 0 ? (t->flags & T_LONG) != 0 && !with_long
                            : !is_picked(t, name, argc, argv))
+                continue;
+            if (words == 0 && (t->flags & T_ONCE) != 0 &&
+                (g_slow > 1 || !EMPM__EPOLL))
                 continue;
             if (words == 0 && r.forked && g_slow >= 8)
                 continue;            /* valgrind: one of the twins is enough */
