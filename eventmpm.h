@@ -41198,9 +41198,9 @@ typedef struct empm__h2_slot {         /* owner: the connection's */
     empm__h2_way   *way;               /* atomic; its worker; NULL: none */
 } empm__h2_slot;
 
-/* The first slots of a connection are a small block, and all others a page: most
- * connections have few streams at a time. A slot stays where it is, since its
- * stream's worker looks into it. */
+/* The first slots of a connection are a small block, and all others a page:
+ * most connections have few streams at a time. A slot stays where it is, since
+ * its stream's worker looks into it. */
 #define EMPM__H2_FEW   8u
 #define EMPM__H2_SLOTS (EMPM__H2_FEW + EMPM__PAGE_ROOM / sizeof(empm__h2_slot))
 
@@ -41215,7 +41215,7 @@ typedef struct empm__h2 {              /* owner: the connection's */
     uint32_t        linked;            /* of them, those of links */
     empm__peer      own;               /* fixed: our end of the connection */
     uint32_t        nslots;            /* slots beyond have never been used */
-    empm__h2_slot  *few;               /* EMPM_MALLOC: while there are streams */
+    empm__h2_slot  *few;               /* EMPM_MALLOC: while any is open */
     empm__page     *slots;             /* ... or have been more */
     empm__hpack     hpack;
     unsigned char  *rest;              /* EMPM_MALLOC: a part of a frame */
@@ -43349,8 +43349,9 @@ static int empm__h2_on_window(empm__worker *w, empm__h2 *h2,
 /* The client does not want a stream any more. Before anything of its answer has
  * left that costs more: it may be a flood (CVE-2023-44487). It is not so dear
  * that a browser which leaves two pages with a hundred requests each, or a map
- * that is moved quickly, would be taken for one: what a handler costs is bounded
- * by H2SessionWorkers, and a stream that no handler has had costs nothing. */
+ * that is moved quickly, would be taken for one: what a handler costs is
+ * bounded by H2SessionWorkers, and a stream that no handler has had costs
+ * nothing. */
 static int empm__h2_on_reset(empm__worker *w, empm__h2 *h2,
                              const empm__h2_frame *f)
 {
@@ -43720,8 +43721,8 @@ static int empm__h2_push(empm__worker *w, empm__h2 *h2,
  * nor there, and has gone on, since "a worker has it, and looks again": that is
  * here. It has noted OUTBOX first and asked the queue second; this is the other
  * way round, so one of the two meets the other. `only` as above; NULL: no
- * handler of this worker runs. By now others may have had the record, and it may
- * be anything. */
+ * handler of this worker runs. By now others may have had the record, and it
+ * may be anything. */
 static void empm__h2_look_again(empm__worker *w, uint32_t i,
                                 const empm__h2_slot *only)
 {
@@ -44118,8 +44119,8 @@ static uint32_t empm__h2_stall_due(const empm__worker *w,
 /* Looks at what a stream waits for: body, or windows. Returns its deadline. One
  * that is late has ended, or has its answer: EMPM__NEVER. While it is the
  * connection's window that is used up, others of its streams may send, and it
- * is the connection that must not be too slow: a stream whose turn does not come
- * because of more urgent ones is not to blame. */
+ * is the connection that must not be too slow: a stream whose turn does not
+ * come because of more urgent ones is not to blame. */
 static uint32_t empm__h2_watch_slot(empm__worker *w, empm__h2_slot *slot)
 {
     const empm_request *req;
@@ -44421,8 +44422,8 @@ static void empm__h2_greet(empm__worker *w, empm__h2 *h2)
 }
 
 /* The connection speaks HTTP/2 from here; what has come of it is in the request
- * that it has. Returns 1; -1: there is no memory, and the connection ends, since
- * its client would take no text of HTTP/1.1 for an answer. */
+ * that it has. Returns 1; -1: there is no memory, and the connection ends,
+ * since its client would take no text of HTTP/1.1 for an answer. */
 static int empm__h2_begin(empm__worker *w, empm__conn *c)
 {
     empm_request *req = empm__request_of(c);

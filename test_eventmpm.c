@@ -37969,7 +37969,7 @@ SERVED_WITH(h2, a_drain_loses_no_request, T_PLAIN, fx_init(f),
     CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
 }
 
-/* --- several streams of a client ------------------------------------------- */
+/* --- several streams of a client ------------------------------------------ */
 
 /* A stream as its client sees it. */
 typedef struct h2_sock {
@@ -38129,7 +38129,7 @@ static void h2_pump_for(int ms)
 }
 
 
-/* --- what clients may take of time, memory and turns ------------------------ */
+/* --- what clients may take of time, memory and turns ---------------------- */
 
 /* A client whose window keeps an answer back has H2StreamTimeout, and goes on
  * only if it takes as much as ResponseMinRate asks for: credit by the byte is
@@ -38172,8 +38172,8 @@ SERVED_WITH(h2, windows_that_stay_shut, T_PLAIN,
 }
 
 /* If it is the connection's window, all streams wait for it together. While the
- * client takes enough of one, others that are less urgent are not to blame; when
- * it takes nothing, each of them is reset. */
+ * client takes enough of one, others that are less urgent are not to blame;
+ * when it takes nothing, each of them is reset. */
 SERVED_WITH(h2, a_window_of_all_that_stays_shut, T_PLAIN,
             fx_init(f); f->cfg.h2_stream_timeout_ms = SCALED(500);
             f->cfg.response_min_rate = 1000,
@@ -38502,15 +38502,16 @@ static void h2_turns(client *c, int n, str *turns)
     str_addf(turns, "%u:%u", last, sum);
 }
 
-/* RFC 9218: bodies leave by urgency; of the same one, those that are of use only
- * as a whole one after the other, and the others frame by frame in turn. The
- * field tells it, and PRIORITY_UPDATE changes it; nonsense leaves it as it is.
- * All are there before a window opens, so nothing but that decides. */
+/* RFC 9218: bodies leave by urgency; of the same one, those that are of use
+ * only as a whole one after the other, and the others frame by frame in turn.
+ * The field tells it, and PRIORITY_UPDATE changes it; nonsense leaves it as it
+ * is. All are there before a window opens, so nothing but that decides. */
 SERVED(h2, the_most_urgent_one_is_first,
        "Protocols h2c; ThreadsPerChild 2; " LONG_TIMES)
 {
     static const char *const priorities[] = {
-        "u=5", "u=1", "u=9, x=7", "i", "u=3, i", "u=7", "u=1;a=b, i=?0", "i, u=2"
+        "u=5", "u=1", "u=9, x=7", "i", "u=3, i", "u=7", "u=1;a=b, i=?0",
+        "i, u=2"
     };
     str turns = STR_EMPTY;
     char what[400], lines[200];
@@ -38525,8 +38526,9 @@ SERVED(h2, the_most_urgent_one_is_first,
     }
     EACH(priorities, i)
         CHECK_INT(h2_sock_status(2 * (uint32_t)i + 1), 200);
-    /* the sixth one is the first from here, and one that is not open stays so */
-    h2_put("10:0:0:0000000b753d30 10:0:0:00000063753d30 6:0:0:7a00000000000000");
+    /* the sixth is the first from here, and one that is not open stays so */
+    h2_put("10:0:0:0000000b753d30 10:0:0:00000063753d30 "
+           "6:0:0:7a00000000000000");
     h2_listen(c, what, sizeof what, NULL);
     CHECK_STR(what, "P");
     h2_put("8:0:0:00100000 4:0:0:000400100000");
@@ -38576,9 +38578,9 @@ SERVED(h2, an_update_overtakes, "Protocols h2c; ThreadsPerChild 2; " LONG_TIMES)
 }
 
 /* What a handler flushes while its connection's turn ends does not wait in the
- * queue behind handlers that run for long. Of two workers one is that handler's;
- * the other one runs a quick stream that takes all of a turn, in which the flush
- * comes, and then another connection's long request. */
+ * queue behind handlers that run for long. Of two workers one is that
+ * handler's; the other one runs a quick stream that takes all of a turn, in
+ * which the flush comes, and then another connection's long request. */
 SERVED_WITH(h2, a_flush_at_the_end_of_a_turn, T_LIVE,
             fx_init(f); f->cfg.routes = h2_routes,
             "Protocols h2c http/1.1; ThreadsPerChild 2; " LONG_TIMES)
