@@ -43452,7 +43452,8 @@ TEST(exchange, a_blocked_child_rests)
 
 /* What a drain has given and nobody has taken is its own again when it learns
  * that nobody serves on: it has its answer, and is not left in the exchange.
- * (asks: before the stop, or after it.) */
+ * (asks: after the stop and all that follows from it, or before it; 2: no order
+ * has come yet, and the scoreboard says so.) */
 TEST(exchange, a_stop_takes_back_what_a_drain_gave)
 {
     enum { N = EMPM__MOVE_MOST + 3 };
@@ -43461,7 +43462,7 @@ TEST(exchange, a_stop_takes_back_what_a_drain_gave)
     lone_child l;
     int i, asks, left;
 
-    for (asks = 0; asks < 2; asks++) {
+    for (asks = 0; asks < 3; asks++) {
         context("asks %d", asks);
         if (!lone_up(&l))
             return;
@@ -43481,7 +43482,11 @@ TEST(exchange, a_stop_takes_back_what_a_drain_gave)
         empm__store(&empm__score_slot_at(&l.s->score, 1)->pid, 0u);
         for (i = 0; i < N && asks; i++)
             cl_puts(&c[i], GET1 "\r\n");
-        empm__poller_order(&l.s->engine.poller, EMPM__ORDER_GRACEFUL);
+        if (asks == 2)
+            empm__store(&empm__score_server_at(&l.s->score)->draining, 1u);
+        else
+            empm__poller_order(&l.s->engine.poller, EMPM__ORDER_GRACEFUL);
+        nap(asks ? 0 : 150);
         for (left = i = 0; i < N && left == 0; i++) {
             c[i].patience = PATIENCE;
             left += (asks ? cl_reply(&c[i]) : cl_get(&c[i], "/hello")) != 200 ||
