@@ -11103,6 +11103,7 @@ static void empm__listener_begin_stop(empm__engine *e, empm__batch *b,
     if (!others_serve || now) {
         const int gave = EMPM__HANDS_OVER(e) != 0;
         empm__store(&e->handing_over, 0u);
+        e->sweep_at_ms = EMPM__NEVER;    /* it would give all that once more */
         /* nobody else will take what we have given last */
         if (gave && !others_serve)
             empm__move_take(e, b, 1);
@@ -11215,8 +11216,11 @@ static void empm__move_drain(empm__engine *e, empm__batch *b)
         empm__listener_siblings_room(e, &accepting);
     e->sweep_at_ms = empm__time_after(b->now_ms, accepting > 0 ? 1 : 5);
     if (e->handing_over == EMPM__TO_SIBLINGS &&
-        empm__load(&empm__score_server_at(&e->s->score)->draining))
+        empm__load(&empm__score_server_at(&e->s->score)->draining)) {
         empm__store(&e->handing_over, 0u);   /* all go: nobody serves on here */
+        empm__move_take(e, b, 1);            /* or takes what we have given */
+        accepting = 0;
+    }
     if (e->stop_at_ms != EMPM__NEVER && empm__time_until(e->stop_at_ms,
                                                       b->now_ms) < 2000)
         empm__store(&e->handing_over, 0u);   /* what is left ends */
