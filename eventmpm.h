@@ -1854,9 +1854,10 @@ typedef struct empm_websocket {
 /* The handler of such a route, and of no other. */
 EMPM_API int empm_websocket_open(empm_request *req, void *user);
 
-/* In a callback: the ticket for everybody else, the same from on_open to
- * on_close; the server; the subprotocol, or NULL; a pointer of yours, which
- * on_close may free. empm_ws_client() writes the peer's address. */
+/* In a callback: the ticket for everybody else in this process, the same from
+ * on_open to on_close (another child does not know it: publish to a group that
+ * has one member); the server; the subprotocol, or NULL; a pointer of yours,
+ * which on_close may free. empm_ws_client() writes the peer's address. */
 EMPM_API empm_ticket  empm_ws_ticket(const empm_ws *ws);
 EMPM_API empm_server *empm_ws_server(const empm_ws *ws);
 EMPM_API const char  *empm_ws_protocol(const empm_ws *ws);
@@ -27038,15 +27039,23 @@ static int empm__link_may(empm_request *req, const char *protocol)
 /* Makes the link of a request, of n bytes. The record gets its next serial, so
  * tickets of a suspension of this request, or of a link before it, are stale;
  * from here that of the link is good. Its code is that of a connection that
- * ends without a close, until there is one. NULL: no memory. */
+ * ends without a close, until there is one. It counts before it is looked
+ * whether there is a place, so as many that come at once as there are places
+ * get one. NULL: MaxWebSockets is reached, or no memory. */
 static empm_link *empm__link_new(empm_request *req, int kind, size_t n)
 {
     empm__engine *e = req->w->engine;
     const uint32_t i = req->w->index;
     pthread_mutex_t *lock = empm__links_lock(e->links, i);
-    empm_link *l = (empm_link *)empm__worker_memory(req->w, NULL, n);
-    if (l == NULL)
+    const int most = req->w->cfg->max_websockets;
+    empm_link *l = NULL;
+    if (__atomic_add_fetch(&e->links->count, 1, __ATOMIC_RELAXED) <= most ||
+        most == 0)
+        l = (empm_link *)empm__worker_memory(req->w, NULL, n);
+    if (l == NULL) {
+        __atomic_sub_fetch(&e->links->count, 1, __ATOMIC_RELAXED);
         return NULL;
+    }
     memset(l, 0, n);
     empm__conn_next_serial(req->c);
     l->route = req->route;
@@ -27060,7 +27069,6 @@ static empm_link *empm__link_new(empm_request *req, int kind, size_t n)
     pthread_mutex_lock(lock);
     e->links->slots[i] = l;
     pthread_mutex_unlock(lock);
-    __atomic_add_fetch(&e->links->count, 1, __ATOMIC_RELAXED);
     return l;
 }
 
