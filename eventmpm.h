@@ -1854,9 +1854,10 @@ typedef struct empm_websocket {
 /* The handler of such a route, and of no other. */
 EMPM_API int empm_websocket_open(empm_request *req, void *user);
 
-/* In a callback: the ticket for everybody else, the same from on_open to
- * on_close; the server; the subprotocol, or NULL; a pointer of yours, which
- * on_close may free. empm_ws_client() writes the peer's address. */
+/* In a callback: the ticket for everybody else in this process, the same from
+ * on_open to on_close (another child does not know it: publish to a group that
+ * has one member); the server; the subprotocol, or NULL; a pointer of yours,
+ * which on_close may free. empm_ws_client() writes the peer's address. */
 EMPM_API empm_ticket  empm_ws_ticket(const empm_ws *ws);
 EMPM_API empm_server *empm_ws_server(const empm_ws *ws);
 EMPM_API const char  *empm_ws_protocol(const empm_ws *ws);
@@ -26938,13 +26939,25 @@ static const empm__protocol empm__link_protocol = {
  * sent it gives its place to the link, with the bytes that have come behind it.
  * A link that does not get that far is told so: its last call is owed.
  *
+ *   link_new      has a slot and a ticket; what is sent waits in the box
+ *   link_answer   req->link: the link follows this answer
+ *   link_switch   lives: it has the record's place, and is kicked from now on
+ *   link_forget   instead of link_answer: its user has refused
+ *
+ * One thread does all of this, the worker that owns the record. Only the slot
+ * and `lives` are seen by others, so these two change under the lock.
+ *
  * source    RFC 9110 7.8 (Upgrade), 15.2.2 (101), 15.5.22 (426)
  * ------------------------------------------------------------------------- */
 
 #ifndef EVENTMPM_NO_WEBSOCKET
 
-/* The 101 has been sent, and nothing of the request is needed any more; or it
- * never will be. */
+/* The 101 has been sent, and nothing of the request is needed any more; or
+ * (`sent` is 0) it never will be: the client has gone, or there was no memory.
+ * What has come behind the request is copied first, since it stands in a page
+ * that goes with the request. From `lives` on a sender kicks the record; what
+ * was sent before is in the box, where the first turn looks. Returns the state
+ * to go to. */
 static enum empm__state empm__link_switch(empm_request *req, int sent)
 {
     empm__worker *w = req->w;
@@ -26972,7 +26985,9 @@ static enum empm__state empm__link_switch(empm_request *req, int sent)
     return EMPM__UPGRADED;
 }
 
-/* Has the list of the fields called `name` this element? */
+/* Has the list of the fields called `name` this element? Both Upgrade and
+ * Connection may have others, in several fields ("keep-alive, Upgrade"), and
+ * case does not count (RFC 9110 7.8, 7.6.1). */
 static int empm__link_has_token(const empm_request *req, const char *name,
                                 const char *token)
 {
@@ -26984,8 +26999,9 @@ static int empm__link_has_token(const empm_request *req, const char *name,
     return 0;
 }
 
-/* Adds the two fields of an upgrade, which are not a handler's to set. Returns
- * EMPM_OK, EMPM_ENOMEM or EMPM_EFULL. */
+/* Adds the two fields of an upgrade, which are of the connection and so not a
+ * handler's to set. A 101 says by them what follows it, a 426 what the client
+ * would have to ask for. Returns EMPM_OK, EMPM_ENOMEM or EMPM_EFULL. */
 static int empm__link_fields(empm_request *req, const char *protocol)
 {
     const size_t n = strlen(protocol);
@@ -27024,16 +27040,26 @@ static int empm__link_may(empm_request *req, const char *protocol)
                             most) ? 503 : EMPM_OK;
 }
 
-/* Makes the link of a request, of n bytes; from here its ticket is good. NULL:
- * no memory. */
+/* Makes the link of a request, of n bytes. The record gets its next serial, so
+ * tickets of a suspension of this request, or of a link before it, are stale;
+ * from here that of the link is good. Its code is that of a connection that
+ * ends without a close, until there is one. It counts before it is looked
+ * whether there is a place, so as many that come at once as there are places
+ * get one. NULL: MaxWebSockets is reached, or no memory. */
 static empm_link *empm__link_new(empm_request *req, int kind, size_t n)
 {
     empm__engine *e = req->w->engine;
     const uint32_t i = req->w->index;
     pthread_mutex_t *lock = empm__links_lock(e->links, i);
-    empm_link *l = (empm_link *)empm__worker_memory(req->w, NULL, n);
-    if (l == NULL)
+    const int most = req->w->cfg->max_websockets;
+    empm_link *l = NULL;
+    if (__atomic_add_fetch(&e->links->count, 1, __ATOMIC_RELAXED) <= most ||
+        most == 0)
+        l = (empm_link *)empm__worker_memory(req->w, NULL, n);
+    if (l == NULL) {
+        __atomic_sub_fetch(&e->links->count, 1, __ATOMIC_RELAXED);
         return NULL;
+    }
     memset(l, 0, n);
     empm__conn_next_serial(req->c);
     l->route = req->route;
@@ -27047,11 +27073,12 @@ static empm_link *empm__link_new(empm_request *req, int kind, size_t n)
     pthread_mutex_lock(lock);
     e->links->slots[i] = l;
     pthread_mutex_unlock(lock);
-    __atomic_add_fetch(&e->links->count, 1, __ATOMIC_RELAXED);
     return l;
 }
 
-/* Forgets a link whose user has refused it: it is told nothing. */
+/* Forgets a link whose user has refused it: no last call is owed. Its on_open
+ * may have sent, joined a group or given the ticket away; so that is undone in
+ * the order of an end: nobody finds it, tickets are stale, then it is freed. */
 static void empm__link_forget(empm_request *req, empm_link *l)
 {
     empm__engine *e = req->w->engine;
@@ -27092,7 +27119,9 @@ typedef struct empm__raw {
     void                *user;
 } empm__raw;
 
-/* No more is taken for the link: it ends with what it has. */
+/* No more is taken for the link: it ends with what it has. A WebSocket says so
+ * by a close, which closes the box as it goes in; bytes of an unknown protocol
+ * have no such word, so the box is closed by hand. */
 static void empm__raw_last(empm__worker *w, empm_link *l)
 {
     pthread_mutex_t *lock = empm__links_lock(w->engine->links, l->index);
@@ -27102,6 +27131,10 @@ static void empm__raw_last(empm__worker *w, empm_link *l)
     l->phase = EMPM__LINK_LAST;
 }
 
+/* Gives all bytes that are here to the user, in one call: where a message of
+ * its protocol ends is the user's to know. None are given while the peer does
+ * not take what waits for it, nor once the end has been decided. Returns n, or
+ * 0: later. */
 static size_t empm__raw_take(empm__worker *w, empm_link *l, char *data,
                              size_t n)
 {
@@ -27127,6 +27160,8 @@ static size_t empm__raw_take(empm__worker *w, empm_link *l, char *data,
     return n;
 }
 
+/* A protocol of the user's has one time, that of a silence, and no question to
+ * ask: who says nothing for so long has its output sent, and ends. */
 static uint32_t empm__raw_due(empm__worker *w, empm_link *l, uint32_t now_ms)
 {
     const empm__raw *raw = (const empm__raw *)(const void *)l;

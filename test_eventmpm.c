@@ -16723,10 +16723,21 @@ SERVED_EVENTS(threads_speak_at_once, T_PLAIN, "EventQueue 1048576")
 #ifndef EVENTMPM_NO_WEBSOCKET
 
 #define WS_KEY "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-#define WS_HEAD "Host: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" \
-                "Sec-WebSocket-Version: 13\r\n" WS_KEY
+#define WS_HOST(host) "Host: " host "\r\nUpgrade: websocket\r\n" \
+                      "Connection: Upgrade\r\n" \
+                      "Sec-WebSocket-Version: 13\r\n" WS_KEY
+#define WS_HEAD WS_HOST("a")
 
 static empm_ticket g_ws;                 /* of the last socket here */
+
+/* A worker is gone until rc[6]; rc[5]: so many are. */
+static void ws_holds(void)
+{
+    add_int(&shm->rc[5], 1);
+    while (get_int(&shm->rc[6]) == 0)
+        nap(2);
+    add_int(&shm->rc[5], -1);
+}
 
 /* rc[0]: on_open - on_close; rc[1]: the last code; rc[2]: closes */
 static int ws_open_ok(empm_request *req, empm_ws *ws, void *user)
@@ -16744,6 +16755,8 @@ static int ws_open_ok(empm_request *req, empm_ws *ws, void *user)
         return 503;
     if (empm_query(req, "data") != NULL)
         empm_ws_set_data(ws, &shm->rc[7]);
+    if (empm_query(req, "hold") != NULL)
+        ws_holds();
     if (empm_query(req, "greet") != NULL)
         empm_ws_send(empm_ws_server(ws), empm_ws_ticket(ws), EMPM_WS_TEXT,
                      "hello", 5);
@@ -16785,12 +16798,8 @@ static void ws_said(empm_ws *ws, int type, const char *data, size_t len,
         set_int(&shm->rc[5], 1);
         nap(100);
     }
-    else if (len == 4 && memcmp(data, "hold", 4) == 0) {
-        add_int(&shm->rc[5], 1);         /* a worker is gone until rc[6] */
-        while (get_int(&shm->rc[6]) == 0)
-            nap(2);
-        add_int(&shm->rc[5], -1);
-    }
+    else if (len == 4 && memcmp(data, "hold", 4) == 0)
+        ws_holds();
     else if (len > 4 && memcmp(data, "all:", 4) == 0)
         empm_ws_publish(s, "room", type, data + 4, len - 4, EMPM_WS_CLOSE);
     else if (len == 5 && memcmp(data, "leave", 5) == 0)
@@ -17104,6 +17113,14 @@ SERVED_WS(handshake, 0, "")
         { "GET /same HTTP/1.1", WS_HEAD "Origin: a\r\n", 403 },
         { "GET /same HTTP/1.1", WS_HEAD "Origin: http://a\r\n"
           "Origin: http://b\r\n", 403 },
+        { "GET /same HTTP/1.1", WS_HOST("[::1]:81") "Origin: http://[::1]:81"
+          "\r\n", 101 },
+        { "GET /same HTTP/1.1", WS_HOST("[::1]:81") "Origin: http://[::1]\r\n",
+          403 },
+        { "GET /same HTTP/1.1", WS_HOST("[::1]") "Origin: http://[::1]\r\n",
+          101 },
+        { "GET /same HTTP/1.1", WS_HOST("[::1]") "Origin: http://[::2]\r\n",
+          403 },
         { "GET /list HTTP/1.1", WS_HEAD "Origin: https://a.example\r\n", 101 },
         { "GET /list HTTP/1.1", WS_HEAD "Origin: http://b:81\r\n", 101 },
         { "GET /list HTTP/1.1", WS_HEAD "Origin: http://a.example\r\n", 403 },
@@ -17677,6 +17694,77 @@ SERVED_WS(drain_spreads, T_PLAIN, "WebSocketDrain 600ms; ThreadsPerChild 2")
     CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
     CHECK_INT(get_int(&shm->rc[0]), 0);
     cl_close(&late);
+    (void)c;
+}
+
+/* The server ends while sockets are in each state: one rests, one has half a
+ * message here, one is in its callback, one does not read and has a queue that
+ * is full, one has been closed and does not answer, one has closed, and one is
+ * in its on_open. Each has its last call, once, and nothing is left. */
+static void ws_ends_in_each_state(fixture *f, int graceful)
+{
+    enum { REST, HALF, BUSY, FULL, CLOSED, CLOSES, N };
+    static char text[100000];
+    client cs[N], opening = client_of(f);
+    empm_ticket t;
+    str s = { 0 };
+    int i;
+
+    for (i = 0; i < N; i++) {
+        CHECK_INT(cl_connect_port(&cs[i], f->port, i == FULL ? 4096 : 0), 0);
+        CHECK_INT(ws_ask(&cs[i], "/any?join=room", WS_HEAD), 101);
+        CHECK(echoes(&cs[i], "a"));
+        t = __atomic_load_n(&g_ws, __ATOMIC_RELAXED);
+        if (i == FULL)
+            CHECK_SOON(empm_ws_send(f->s, t, EMPM_WS_BINARY, text, sizeof text)
+                       == EMPM_OK, PATIENCE);
+    }
+    ws_frame(&s, 0x01, "half", 4);
+    cl_send(&cs[HALF], s.p, s.n);
+    str_drop(&s, s.n);
+    ws_frame(&s, 0x88, "\3\350", 2);
+    cl_send(&cs[CLOSES], s.p, s.n);
+    CHECK_INT(ws_code(&cs[CLOSES]), 1000);
+    ws_send_text(&cs[CLOSED], "bye");
+    CHECK_INT(ws_code(&cs[CLOSED]), 4000);
+    ws_send_text(&cs[BUSY], "hold");
+    CHECK_SOON(get_int(&shm->rc[5]) == 1, PATIENCE);
+    CHECK_INT(cl_open(&opening, f), 0);
+    cl_printf(&opening, "GET /any?hold=1 HTTP/1.1\r\n%s\r\n", WS_HEAD);
+    CHECK_SOON(get_int(&shm->rc[5]) == 2, PATIENCE);
+    if (graceful)
+        empm_stop_graceful(f->s);
+    else
+        empm_stop(f->s);
+    CHECK_INT(ws_code(&cs[REST]), 1001);
+    CHECK_INT(ws_code(&cs[HALF]), 1001);
+    set_int(&shm->rc[6], 1);
+    CHECK_INT(ws_code(&cs[BUSY]), 1001);
+    CHECK_INT(cl_reply(&opening), 101);
+    CHECK_INT(ws_code(&opening), 1001);
+    cl_close(&cs[REST]);                 /* the others do not answer */
+    CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
+    CHECK_INT(get_int(&shm->rc[0]), 0);
+    CHECK_INT(get_int(&shm->rc[2]), N + 1);
+    CHECK_INT(get_int(&shm->rc[3]), 0);
+    cl_close_all(cs, N);
+    cl_close(&opening);
+    str_free(&s);
+}
+
+#define WS_ENDS "ThreadsPerChild 4; WebSocketQueue 8192; Timeout 1; "         \
+                "SendBufferSize 4096; LingerTimeoutShort 1; StopTimeout 8; " \
+                "WebSocketDrain 20ms"
+
+SERVED_WS(stops_in_each_state, T_PLAIN, WS_ENDS)
+{
+    ws_ends_in_each_state(f, 0);
+    (void)c;
+}
+
+SERVED_WS(drains_in_each_state, T_PLAIN, WS_ENDS)
+{
+    ws_ends_in_each_state(f, 1);
     (void)c;
 }
 
