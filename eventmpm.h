@@ -1292,7 +1292,8 @@ EMPM_API int empm_part_take(empm_request *req, empm_part *part);
  *             EMPM_ENOMEM
  *             EMPM_ESYS     no folder, no right, no room: the log has the
  *                           reason, and errno is that of the call
- *   blocks    for the disk */
+ *   blocks    for the disk. A long file is written twice; once, if on_part has
+ *             set fd: then a name and its end are the program's matter */
 EMPM_API int empm_part_save(empm_request *req, empm_part *part,
                             const char *path);
 
@@ -1303,7 +1304,9 @@ EMPM_API int empm_part_save(empm_request *req, empm_part *part,
  *             is no browser; 0: another page has, of another port included. If
  *             the request has come by TLS, a page of plain HTTP is another one
  *   note      behind a proxy that changes Host, browsers that do not send
- *             Sec-Fetch-Site get 0
+ *             Sec-Fetch-Site get 0. An origin that CorsAllowOrigin lets in is
+ *             another one, too: let it change something by its field Origin. A
+ *             session comes from it only if its host is of the same site
  *   source    Fetch Metadata (W3C); RFC 6454 7 */
 EMPM_API int empm_same_origin(empm_request *req);
 
@@ -1965,7 +1968,10 @@ EMPM_API empm_server *empm_link_server(const empm_link *link);
  * A request goes through parser, routes, handler and answer, in the thread that
  * calls and without a port, in some ten microseconds. `cfg` is that of the
  * program; its sockets and its logs are left out. README has a whole test. A
- * connection stays open from one request to the next, as a client's would.
+ * connection stays open from one request to the next, as a client's would, but
+ * cookies are not kept: `fields` sends them. A RateLimit counts here, too. A
+ * stream of events hears empm_broadcast() with empm_test_server(), in the next
+ * empm_test_wait().
  *
  *   returns   the status of a whole answer, 200 to 599, or
  *             EMPM_ETIMEDOUT  it is not whole within the patience: a suspension

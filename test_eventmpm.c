@@ -20656,6 +20656,120 @@ SERVED_WITH(forms, a_killed_child_leaves_no_file, T_PLAIN,
     CHECK_INT(rmdir(g_form_spool), 0);       /* there is nothing in it */
 }
 
+/* --- large ones ----------------------------------------------------------- */
+
+/* What the child has of a body, and the child. */
+static int bulk_told(empm_request *req, void *user)
+{
+    (void)user;
+    return empm_printf(req, "%lld %ld",
+                       (long long)empm_body_received(req, NULL),
+                       (long)getpid());
+}
+
+static int bulk_piece(empm_request *req, const void *data, size_t n, void *user)
+{
+    (void)req; (void)data; (void)n; (void)user;
+    return EMPM_OK;
+}
+
+static const empm_route bulk_routes[] = {
+    EMPM_UPLOAD("POST /form", bulk_told, NULL, NULL, 0),
+    EMPM_ROUTE_WITH("PUT /pieces", bulk_told, NULL, NULL, bulk_piece, 0, 0, 0),
+    EMPM_ROUTE_WITH("PUT /file", bulk_told, NULL, NULL, NULL, 0, 0, 0),
+    EMPM_ROUTE("GET /pid", bulk_told, NULL), EMPM_ROUTES_END
+};
+
+/* The most memory that a process has had since the last call, in kB; -1: the
+ * system does not tell. */
+static long peak_of(long pid)
+{
+    char path[64], line[256];
+    long kb = -1;
+    FILE *f;
+
+    snprintf(path, sizeof path, "/proc/%ld/status", pid);
+    if ((f = fopen(path, "r")) == NULL)
+        return -1;
+    while (fgets(line, sizeof line, f) != NULL)
+        if (strncmp(line, "VmHWM:", 6) == 0)
+            kb = strtol(line + 6, NULL, 10);
+    fclose(f);
+    snprintf(path, sizeof path, "/proc/%ld/clear_refs", pid);
+    if ((f = fopen(path, "w")) == NULL)
+        return -1;
+    fputs("5", f);
+    return fclose(f) == 0 ? kb : -1;
+}
+
+/* Bodies of so many megabytes, whose length is told or not, take no more than
+ * 4 of memory: those that the server keeps are in a file. */
+static void check_bulk(const fixture *f, client *c, int mb)
+{
+    static const char head[] = "--B\r\n" CD "f; filename=x\r\n\r\n",
+        tail[] = "\r\n--B--\r\n";
+    static const struct { const char *ask; int form, chunked; } rows[] = {
+        { "POST /form", 1, 0 }, { "POST /form", 1, 1 },
+        { "PUT /pieces", 0, 0 }, { "PUT /pieces", 0, 1 },
+        { "PUT /file", 0, 0 }, { "PUT /file", 0, 1 }
+    };
+    static char block[1 << 20];
+
+    (void)f;
+    EACH(rows, i) {
+        const size_t ends = rows[i].form ? sizeof head + sizeof tail - 2 : 0;
+        const long long all = (long long)mb * (long long)sizeof block +
+                              (long long)ends;
+        long before, pid;
+        int k;
+        context("%s, %s", rows[i].ask, rows[i].chunked ? "chunked" : "plain");
+        CHECK_INT(cl_get(c, "/pid"), 200);
+        pid = strtol(c->body.p + 2, NULL, 10);
+        if (peak_of(pid) < 0)
+            SKIP("the system does not tell how much memory a process has");
+        before = peak_of(pid);
+        cl_printf(c, "%s HTTP/1.1\r\nHost: a\r\nContent-Type: "
+                  "multipart/form-data; boundary=B\r\n", rows[i].ask);
+        if (rows[i].chunked)
+            cl_puts(c, "Transfer-Encoding: chunked\r\n\r\n");
+        else
+            cl_printf(c, "Content-Length: %lld\r\n\r\n", all);
+        if (rows[i].chunked && ends > 0)
+            cl_printf(c, "%x\r\n", (unsigned)sizeof head - 1);
+        cl_puts(c, ends > 0 ? head : "");
+        for (k = 0; k < mb; k++) {
+            if (rows[i].chunked)
+                cl_printf(c, "%s%x\r\n", k > 0 || ends > 0 ? "\r\n" : "",
+                          (unsigned)sizeof block);
+            if (cl_send(c, block, sizeof block) != 0)
+                break;
+        }
+        if (rows[i].chunked && ends > 0)
+            cl_printf(c, "\r\n%x\r\n", (unsigned)sizeof tail - 1);
+        cl_printf(c, "%s%s", ends > 0 ? tail : "",
+                  rows[i].chunked ? "\r\n0\r\n\r\n" : "");
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_INT(strtoll(c->body.p, NULL, 10), all);
+        CHECK_IN(peak_of(pid) - before, -100000, 4096);
+    }
+    no_context();
+}
+
+/* An upload takes no memory, however long it is. */
+SERVED_WITH(forms, uploads_take_no_memory, T_PLAIN,
+            (fx_init_forked(f, 1), f->cfg.routes = bulk_routes), LONG_TIMES)
+{
+    check_bulk(f, c, g_slow > 1 ? 16 : 32);
+}
+
+SERVED_WITH(forms, uploads_of_2_gib_take_no_memory, T_LONG,
+            (fx_init_forked(f, 1), f->cfg.routes = bulk_routes),
+            LONG_TIMES "MaxSpoolBytes 6442450944")
+{
+    c->patience = 60000;
+    check_bulk(f, c, 2048);
+}
+
 #endif /* EVENTMPM_NO_FORMS */
 
 /* ---------------------------------------------------------------------------
@@ -39495,6 +39609,89 @@ SERVED(load, slow_clients_hold_no_worker, LONG_TIMES "SendBufferSize 16384")
     CHECK_INT(get_status(f, "/hello"), 200);
 }
 
+#ifndef EVENTMPM_NO_FORMS
+static const empm_route slow_form_routes[] = {
+    EMPM_UPLOAD("POST /form", form_shown, NULL, NULL, 0),
+    EMPM_ROUTE("GET /meet", h_meet, NULL),
+    EMPM_ROUTE("GET /server-status", empm_status_page, NULL),
+    EMPM_ROUTES_END
+};
+
+/* Two hundred forms that come in small pieces hold no worker, and each of them
+ * is whole at its end. */
+SERVED_WITH(load, slow_forms_hold_no_worker, T_PLAIN,
+            (fx_init(f), f->cfg.routes = slow_form_routes), LONG_TIMES)
+{
+    enum { N = 200, PIECES = 4 };
+    static client cs[N];
+    static const char tail[] = "\r\n--B--\r\n";
+    char head[200], piece[50];
+    const int n = snprintf(head, sizeof head, "--B\r\n" CD "f; filename=x\r\n"
+                           "\r\n");
+    int i, k;
+
+    memset(piece, 'x', sizeof piece);
+    for (k = 0; k < PIECES; k++) {
+        for (i = 0; i < N; i++) {
+            if (k == 0) {
+                cl_connect_port(&cs[i], f->port, 0);
+                cl_printf(&cs[i], "POST /form HTTP/1.1\r\nHost: a\r\n"
+                          "Content-Type: multipart/form-data; boundary=B\r\n"
+                          "Content-Length: %d\r\n\r\n%s",
+                          n + PIECES * (int)sizeof piece +
+                              (int)sizeof tail - 1, head);
+            }
+            cl_send(&cs[i], piece, sizeof piece);
+        }
+        check_four_workers_free(f);
+        CHECK_SOON(status_number(f, "BusyWorkers") == 1, 4000);
+        CHECK_INT(status_number(f, "ConnsAsyncReadBody"), N);
+    }
+    for (i = 0; i < N; i++)
+        cl_puts(&cs[i], tail);
+    for (i = 0; i < N; i++) {
+        CHECK_INT(cl_reply(&cs[i]), 200);
+        CHECK(strncmp(cs[i].body.p, "[f|x|-|200:F", 12) == 0);
+    }
+    cl_close_all(cs, N);
+}
+#endif
+
+#ifndef EVENTMPM_NO_EVENTS
+static const empm_route many_events_routes[] = {
+    EMPM_ROUTE("GET /listen/{channel}", events_listen, NULL),
+    EMPM_ROUTE("POST /say/{channel}",   events_say,    NULL),
+    EMPM_ROUTE("GET /meet",             h_meet,        NULL),
+    EMPM_ROUTE("GET /server-status",    empm_status_page, NULL),
+    EMPM_ROUTES_END
+};
+
+/* Two hundred streams of events hold no worker, and all of them hear each
+ * broadcast. */
+SERVED_WITH(load, streams_of_events_hold_no_worker, T_PLAIN,
+            (fx_init(f), f->cfg.routes = many_events_routes), LONG_TIMES)
+{
+    enum { N = 200 };
+    static client cs[N];
+    char text[40];
+    int i, k;
+
+    for (i = 0; i < N; i++)
+        listens(&cs[i], f, "a", "");
+    for (k = 0; k < 3; k++) {
+        check_four_workers_free(f);
+        CHECK_SOON(status_number(f, "BusyWorkers") == 1, 4000);
+        CHECK_INT(status_number(f, "ConnsAsyncSuspended"), N);
+        snprintf(text, sizeof text, "news %d", k);
+        CHECK_INT(says(c, "a", "", text), N);
+        snprintf(text, sizeof text, "data: news %d\n\n", k);
+        for (i = 0; i < N; i++)
+            CHECK(cl_hears(&cs[i], text));
+    }
+    cl_close_all(cs, N);
+}
+#endif
+
 typedef struct greedy {
     pthread_t thread;
     int       port, rc;
@@ -47634,8 +47831,167 @@ ONCE(clients, the_program_in_firmware)
 
 #endif
 
+/* Chromium, which is asked by the pipe of its DevTools protocol: a message is
+ * JSON and ends with a NUL. */
+typedef struct browser {
+    pid_t pid;
+    int   to, from, id;
+    str   heard;                       /* the answer, and what has come */
+    char  session[80];                 /* of the page */
+} browser;
+
+/* Sends a message, and waits for its answer, which is in b->heard. Returns 0:
+ * it has none, or is an error. */
+static int browser_ask(browser *b, const char *method, const char *params)
+{
+    const uint64_t end = now_ms() + (uint64_t)SCALED(30000);
+    str text = STR_EMPTY;
+    char mine[40], *nul;
+    int sent;
+
+    b->heard.n = 0;
+    str_addf(&text, "{\"id\":%d,\"method\":\"%s\",\"params\":%s%s%s%s}",
+             ++b->id, method, params, *b->session ? ",\"sessionId\":\"" : "",
+             b->session, *b->session ? "\"" : "");
+    sent = write(b->to, text.p, text.n + 1) == (ssize_t)text.n + 1;
+    str_free(&text);
+    snprintf(mine, sizeof mine, "{\"id\":%d,", b->id);
+    while (sent && now_ms() < end) {
+        char piece[16384];
+        struct pollfd w;
+        ssize_t n;
+        w.fd = b->from;
+        w.events = POLLIN;
+        if (poll(&w, 1, 200) <= 0)
+            continue;
+        if ((n = read(b->from, piece, sizeof piece)) <= 0)
+            break;
+        str_add(&b->heard, piece, (size_t)n);
+        while ((nul = (char *)memchr(b->heard.p, 0, b->heard.n)) != NULL) {
+            const size_t len = (size_t)(nul + 1 - b->heard.p);
+            if (strncmp(b->heard.p, mine, strlen(mine)) == 0)
+                return strstr(b->heard.p, "\"result\"") != NULL;
+            memmove(b->heard.p, nul + 1, b->heard.n - len);
+            b->heard.n -= len;
+        }
+    }
+    return 0;
+}
+
+/* Starts it with a page of that URL, whatever its certificate. Returns 0: it
+ * does not come up. */
+static int browser_open(browser *b, const char *url)
+{
+    const uint64_t end = now_ms() + (uint64_t)SCALED(30000);
+    char text[600], profile[500], *at;
+    int to[2], from[2];
+
+    memset(b, 0, sizeof *b);
+    if (pipe(to) != 0 || pipe(from) != 0)
+        return 0;
+    fflush(NULL);
+    if ((b->pid = fork()) == 0) {
+        const int nothing = open("/dev/null", O_RDWR);
+        setpgid(0, 0);
+        dup2(nothing, 0);
+        dup2(nothing, 1);
+        dup2(nothing, 2);
+        dup2(to[0], 30);
+        dup2(from[1], 31);
+        dup2(30, 3);
+        dup2(31, 4);
+        setenv("HOME", g_tmp, 1);
+        snprintf(profile, sizeof profile, "--user-data-dir=%s/chromium", g_tmp);
+        execlp("chromium", "chromium", "--headless", "--no-sandbox",
+               "--disable-gpu", "--ignore-certificate-errors",
+               "--remote-debugging-pipe", profile, (char *)NULL);
+        _exit(127);
+    }
+    close(to[0]);
+    close(from[1]);
+    b->to = to[1];
+    b->from = from[0];
+    snprintf(text, sizeof text, "{\"url\":\"%s\"}", url);
+    if (!browser_ask(b, "Target.createTarget", text) ||
+        (at = strstr(b->heard.p, "\"targetId\":\"")) == NULL)
+        return 0;
+    at += 12;
+    snprintf(text, sizeof text, "{\"flatten\":true,\"targetId\":\"%.*s\"}",
+             (int)strcspn(at, "\""), at);
+    if (!browser_ask(b, "Target.attachToTarget", text) ||
+        (at = strstr(b->heard.p, "\"sessionId\":\"")) == NULL)
+        return 0;
+    at += 13;
+    snprintf(b->session, sizeof b->session, "%.*s", (int)strcspn(at, "\""), at);
+    while (now_ms() < end) {           /* first there is an empty page */
+        if (browser_ask(b, "Runtime.evaluate", "{\"expression\":"
+                        "\"location.protocol + document.readyState\"}") &&
+            strstr(b->heard.p, "\"value\":\"http") != NULL &&
+            strstr(b->heard.p, ":complete\"") != NULL)
+            return 1;
+        nap(20);
+    }
+    return 0;
+}
+
+/* Evaluates a promise in the page. Returns its text, as JSON has it, in
+ * b->heard; or NULL. */
+static const char *browser_see(browser *b, const char *promise)
+{
+    str text = STR_EMPTY;
+    char *at = NULL;
+
+    str_addf(&text, "{\"awaitPromise\":true,\"returnByValue\":true,"
+             "\"expression\":\"%s\"}", promise);
+    if (browser_ask(b, "Runtime.evaluate", text.p))
+        at = strstr(b->heard.p, "\"value\":\"");
+    str_free(&text);
+    if (at == NULL)
+        return NULL;
+    at += 9;
+    at[strcspn(at, "\"")] = '\0';
+    return at;
+}
+
+static void browser_close(browser *b)
+{
+    char out[200];
+
+    *b->session = '\0';
+    browser_ask(b, "Browser.close", "{}");
+    close(b->to);
+    close(b->from);
+    kill(-b->pid, SIGKILL);
+    waitpid(b->pid, NULL, 0);
+    str_free(&b->heard);
+    shell(out, sizeof out, "rm -rf %s/chromium %s/.config %s/.cache %s/.pki",
+          g_tmp, g_tmp, g_tmp, g_tmp);
+}
+
+/* What a browser shows of the dashboard, once it has heard that it listens
+ * itself. */
+static void check_dashboard_in_browser(int port)
+{
+    const char *seen;
+    browser b;
+    char url[80];
+
+    snprintf(url, sizeof url, "http://127.0.0.1:%d/", port);
+    if (CHECK(browser_open(&b, url))) {
+        seen = browser_see(&b, "new Promise(done => setInterval(() => {"
+            "if (document.getElementById('listeners').textContent == '1')"
+            "  done(document.title + '|' + document.body.innerText) }, 20))");
+        CHECK(seen != NULL && strncmp(seen, "Load|", 5) == 0 &&
+              seen[5] >= '0' && seen[5] <= '9' &&
+              strstr(seen, "\\n1 look at this") != NULL);
+    }
+    browser_close(&b);
+}
+
 /* The program in >>dashboard is whole: its page and its events come from a
- * child with one feeder, which ends with it, though somebody still listens. */
+ * child with one feeder, which ends with it, though somebody still listens. A
+ * browser shows the figures. (Its --dump-dom shows none: it prints the page as
+ * soon as that is loaded, and events come later.) */
 ONCE(clients, the_program_in_dashboard)
 {
     printed p;
@@ -47646,6 +48002,8 @@ ONCE(clients, the_program_in_dashboard)
                        "-DEVENTMPM_NO_STATUS -DEVENTMPM_NO_ACCESS_LOG",
                        "MaxConnectionsPerChild 0"))
         return;
+    if (installed("chromium"))
+        check_dashboard_in_browser(p.port);
     CHECK_INT(cl_connect_port(&c, p.port, 0), 0);
     CHECK_INT(cl_get(&c, "/"), 200);
     CHECK(strstr(c.body.p, "new EventSource('/events')") != NULL);
@@ -47990,6 +48348,41 @@ SERVED_WITH(clients, chromium_plays_and_sends, T_ONCE,
     shell(out, sizeof out, "rm -rf %s/chromium %s/.config %s/.cache %s/.pki",
           g_tmp, g_tmp, g_tmp, g_tmp);
 }
+
+#if defined(EVENTMPM_TLS_BEARSSL) && !defined(EVENTMPM_NO_HTTP2)
+/* A browser's fetch() sends a stream, whose length nobody knows and which goes
+ * on only when the server has told that some of it is there: over HTTP/2, as
+ * browsers have it. */
+SERVED_WITH(clients, chromium_fetches_with_a_stream, T_ONCE,
+            (tls_prepare(f), f->cfg.routes = media_routes),
+            LONG_TIMES "SharedStoreSize 65536")
+{
+    const char *seen;
+    char url[80];
+    browser b;
+
+    if (!installed("chromium"))
+        SKIP("chromium is not installed");
+    snprintf(url, sizeof url, "https://127.0.0.1:%d/said", f->port);
+    if (CHECK(browser_open(&b, url))) {
+        seen = browser_see(&b, "(async () => {"
+            "let sent = 0, told = 0;"
+            "const how = async () => (await fetch('/progress?token=t'));"
+            "const body = new ReadableStream({ async pull(to) {"
+            "  if (sent == 25) while (!told) {"
+            "    const is = await how();"
+            "    told = is.ok ? (await is.json()).received : 0 }"
+            "  if (sent++ == 50) to.close();"
+            "  else to.enqueue(new Uint8Array(20000)) } });"
+            "const is = await fetch('/up',"
+            "  { method: 'POST', body, duplex: 'half' });"
+            "return [is.status, await is.text(), 0 < told && told <= 500000,"
+            "  (await (await how()).json()).received].join() })()");
+        CHECK_STR(seen, "200,1000000,true,1000000");
+    }
+    browser_close(&b);
+}
+#endif
 
 /* curl prints a stream as it comes; it is not buffered anywhere. */
 SERVED_WITH(clients, curl_listens, T_PLAIN,
