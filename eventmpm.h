@@ -38623,8 +38623,8 @@ static void empm__fcgi_messages(empm__fcgi *x, const char *s, size_t n)
          i++, x->said++) {
         if (s[i] == '\n' || x->line_len == EMPM__FCGI_LINE)
             empm__fcgi_message(x);
-        if (s[i] != '\n')
-            x->line[x->line_len++] = s[i];
+        if (s[i] != '\n')           /* a NUL would hide what is behind it */
+            x->line[x->line_len++] = (char)(s[i] != '\0' ? s[i] : ' ');
     }
 }
 
@@ -38927,9 +38927,11 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
                 return empm__fcgi_fail(x, 502, 5703, why);
         }
     }
-    /* the head of an answer that is sent as it comes waits for no body */
-    if (x->head_done && !x->req->gathers && empm__request_head_is_open(x->req))
-        empm_flush(x->req);
+    /* the head of an answer that is sent as it comes waits for no body, and one
+     * that is whole does not wait for a program that goes on */
+    if (empm__fcgi_has_all(x) || (x->head_done && !req->gathers &&
+                                  empm__request_head_is_open(req)))
+        empm_flush(req);
     return empm__fcgi_wait_on(x);
 }
 
@@ -39264,7 +39266,7 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
     empm__backend *b = &g->list[g->n];
     struct sockaddr_un *un = (struct sockaddr_un *)(void *)&b->to;
     empm__endpoint_spec l;
-    char host[EMPM__BACKEND_TEXT];
+    char host[EMPM__BACKEND_TEXT], root[sizeof g->root] = "";
     const char *bar, *why, *folder = NULL;
     if (g->n == EMPM__BACKENDS)
         return "are more than 16";
@@ -39288,9 +39290,13 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
     }
     /* "/" alone is what everybody writes, and means no other place */
     if (folder != NULL && folder[1] != '\0')
-        snprintf(g->root, sizeof g->root, "%.*s",
+        snprintf(root, sizeof root, "%.*s",
                  (int)(strlen(folder) - (folder[strlen(folder) - 1] == '/')),
                  folder);
+    /* any of them may be asked, and is told the same file */
+    if (g->n > 0 && strcmp(root, g->root) != 0)
+        return "has another folder than the back end before it";
+    memcpy(g->root, root, sizeof root);
     if ((why = empm__endpoint_parse(&l, host)) != NULL)
         return why;
     if (l.kind == EMPM__ENDPOINT_TCP && l.host[0] != '\0')
