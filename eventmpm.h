@@ -172,14 +172,14 @@
  *   (<FilesMatch "\.php$"> with SetHandler is the same as that AddHandler.)
  *   A folder behind fcgi://name is that of the scripts as the back end sees it.
  *   Several back ends, with blanks between them, take turns (EMPM_PHP,
- *   EMPM_FASTCGI, ProxyPass). The children need the right to open the socket:
- *   User www-data, or listen.owner of the pool, whose security.limit_extensions
- *   also has to allow extensions other than .php. A route that serves scripts
- *   has no method: "GET /" refuses forms. What has another name, such as
- *   config.php~, .phps or .inc, is a file that anybody can read: keep it
- *   elsewhere. So is each script for a second route with the folder, of which a
- *   start warns. A script is looked for once a second if it is asked for often:
- *   one that has gone meanwhile is PHP's 404.
+ *   EMPM_FASTCGI, ProxyPass); their folder is the same. The children need the
+ *   right to open the socket: User www-data, or listen.owner of the pool, whose
+ *   security.limit_extensions also has to allow extensions other than .php. A
+ *   route that serves scripts has no method: "GET /" refuses forms. What has
+ *   another name, such as config.php~, .phps or .inc, is a file that anybody
+ *   can read: keep it elsewhere. So is each script for a second route with the
+ *   folder, of which a start warns. A script is looked for once a second if it
+ *   is asked for often: one that has gone meanwhile is PHP's 404.
  *     Behind the address, and for AddHandler within its quotes, may stand
  *   timeout= and connectiontimeout= (ProxyTimeout, ProxyConnectTimeout),
  *   flushpackets=on (answers are sent as they come), and max=N: a child has no
@@ -198,9 +198,10 @@
  *   not take is spooled, so that a slow one holds no process of PHP. A request
  *   has a connection of its own, which ends with the answer. A script that
  *   sends text/event-stream, or "X-Accel-Buffering: no", is sent as it comes;
- *   any other answer of up to EMPM_RESPONSE_BUFFER gathers first. What cannot
- *   be reached is 503, a broken answer 502, and 504 if for ProxyTimeout nothing
- *   of it comes that the client gets; the error log has the cause.
+ *   any other answer of up to EMPM_RESPONSE_BUFFER gathers first, until it ends
+ *   or is as long as its Content-Length. What cannot be reached is 503, a
+ *   broken answer 502, and 504 if for ProxyTimeout nothing of it comes that the
+ *   client gets; the error log has the cause.
  *
  * LOCATIONS  Settings of a part of the paths, whatever route serves it, as
  *   lines of cfg.location, or as Apache has them in a file:
