@@ -185,10 +185,11 @@
  *   flushpackets=on (answers are sent as they come), and max=N: a child has no
  *   more than N connections to each back end. More requests wait in order,
  *   without a worker, for ProxyConnectTimeout at most, and are 503 then. With
- *   enablereuse=on connections are kept for ttl= (1 s) after an answer. Each
- *   one occupies a process of PHP-FPM, so it wants max=, and pm.max_children
- *   above max= times the children, or the pool stands still. CGIPassAuth Off
- *   holds Authorization back, where a handler has looked at it.
+ *   enablereuse=on connections are kept for ttl= (1 s) after an answer, while no
+ *   more than a quarter of MaxOpenFiles is in use. Each one occupies a process
+ *   of PHP-FPM, so it wants max=, and pm.max_children above max= times the
+ *   children, or the pool stands still. CGIPassAuth Off holds Authorization
+ *   back, where a handler has looked at it.
  *     XSendFile On and XSendFilePath /srv/files: an answer of status 200 with
  *   the field X-Sendfile is that file below the folder instead, with ranges and
  *   conditions, and without a process of PHP. The field has the file's path, in
@@ -38184,15 +38185,21 @@ static int empm__backend_reuse(const empm__worker *w, empm__backend *b)
 }
 
 /* Keeps a connection on which `rest` bytes are still to come. Returns 1, or 0:
- * the caller closes it. The listener closes those that have grown old. */
+ * the caller closes it. The listener closes those that have grown old. With few
+ * descriptors none is kept: those that wait for nobody leave half of what there
+ * is to requests, and to files that others ask for. */
 static int empm__backend_keep(const empm__worker *w, const empm__backends *g,
                               empm__backend *b, int fd, uint32_t rest)
 {
     struct empm__backend_scores *all = w->s->backends;
     const uint32_t until_ms = empm__time_after(w->now_ms, g->ttl_ms);
+    const empm__pool *pool = &w->engine->pool;
+    const int64_t files = __atomic_load_n(&pool->files[EMPM__FOR_ANSWERS],
+                                          __ATOMIC_RELAXED);
     int first = 0, keeps;
     pthread_mutex_lock(&all->lock);
-    keeps = b->nkept < g->max && !empm__load(&w->engine->stopping);
+    keeps = b->nkept < g->max && !empm__load(&w->engine->stopping) &&
+            files <= pool->files_most / 4;
     if (keeps) {
         empm__backend_kept *k = &b->kept[b->nkept++];
         const uint32_t due_ms = empm__load(&all->due_at_ms);

@@ -32955,6 +32955,33 @@ LIVE(fastcgi, a_kept_connection_that_has_ended_is_not_used)
     fb_end(&f);
 }
 
+/* Connections that are kept leave descriptors to others: with one for answers
+ * none is kept, with two it is one. */
+TEST(fastcgi, what_is_kept_leaves_descriptors)
+{
+    static const fb_row numbers[] = { { FB_NUMBER, "0", 0 } };
+    fixture f;
+    client c;
+    int most;
+
+    for (most = 2; most <= 4; most += 2) {
+        fb_init(&f, numbers, numbers);
+        snprintf(fb_address[0], sizeof fb_address[0], "unix:%s max=2 "
+                 "enablereuse=on ttl=60", fb_one.path);
+        snprintf(fb_address[1], sizeof fb_address[1], "unix:%s", fb_two.path);
+        f.cfg.max_open_files = most; /* half of them are for answers */
+        if (!fb_serve(&f))
+            return;
+        c = client_of(&f);
+        CHECK_INT(cl_get(&c, "/app/?0"), 200);
+        CHECK_INT(cl_get(&c, "/two/?0"), 200);
+        CHECK_INT(cl_get(&c, "/app/?0"), 200);
+        CHECK_INT(get_int(&fb_one.conns), most == 2 ? 2 : 1);
+        cl_close(&c);
+        fb_end(&f);
+    }
+}
+
 /* While the server drains no connection is kept, for as long as that lasts. */
 LIVE(fastcgi, a_drain_closes_what_is_kept)
 {
