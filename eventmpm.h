@@ -172,23 +172,24 @@
  *   (<FilesMatch "\.php$"> with SetHandler is the same as that AddHandler.)
  *   A folder behind fcgi://name is that of the scripts as the back end sees it.
  *   Several back ends, with blanks between them, take turns (EMPM_PHP,
- *   EMPM_FASTCGI, ProxyPass). The children need the right to open the socket:
- *   User www-data, or listen.owner of the pool, whose security.limit_extensions
- *   also has to allow extensions other than .php. A route that serves scripts
- *   has no method: "GET /" refuses forms. What has another name, such as
- *   config.php~, .phps or .inc, is a file that anybody can read: keep it
- *   elsewhere. So is each script for a second route with the folder, of which a
- *   start warns. A script is looked for once a second if it is asked for often:
- *   one that has gone meanwhile is PHP's 404.
+ *   EMPM_FASTCGI, ProxyPass); their folder is the same. The children need the
+ *   right to open the socket: User www-data, or listen.owner of the pool, whose
+ *   security.limit_extensions also has to allow extensions other than .php. A
+ *   route that serves scripts has no method: "GET /" refuses forms. What has
+ *   another name, such as config.php~, .phps or .inc, is a file that anybody
+ *   can read: keep it elsewhere. So is each script for a second route with the
+ *   folder, of which a start warns. A script is looked for once a second if it
+ *   is asked for often: one that has gone meanwhile is PHP's 404.
  *     Behind the address, and for AddHandler within its quotes, may stand
  *   timeout= and connectiontimeout= (ProxyTimeout, ProxyConnectTimeout),
  *   flushpackets=on (answers are sent as they come), and max=N: a child has no
  *   more than N connections to each back end. More requests wait in order,
  *   without a worker, for ProxyConnectTimeout at most, and are 503 then. With
- *   enablereuse=on connections are kept for ttl= (1 s) after an answer. Each
- *   one occupies a process of PHP-FPM, so it wants max=, and pm.max_children
- *   above max= times the children, or the pool stands still. CGIPassAuth Off
- *   holds Authorization back, where a handler has looked at it.
+ *   enablereuse=on connections are kept for ttl= (1 s) after an answer, while no
+ *   more than a quarter of MaxOpenFiles is in use. Each one occupies a process
+ *   of PHP-FPM, so it wants max=, and pm.max_children above max= times the
+ *   children, or the pool stands still. CGIPassAuth Off holds Authorization
+ *   back, where a handler has looked at it.
  *     XSendFile On and XSendFilePath /srv/files: an answer of status 200 with
  *   the field X-Sendfile is that file below the folder instead, with ranges and
  *   conditions, and without a process of PHP. The field has the file's path, in
@@ -198,9 +199,10 @@
  *   not take is spooled, so that a slow one holds no process of PHP. A request
  *   has a connection of its own, which ends with the answer. A script that
  *   sends text/event-stream, or "X-Accel-Buffering: no", is sent as it comes;
- *   any other answer of up to EMPM_RESPONSE_BUFFER gathers first. What cannot
- *   be reached is 503, a broken answer 502, and 504 if for ProxyTimeout nothing
- *   of it comes that the client gets; the error log has the cause.
+ *   any other answer of up to EMPM_RESPONSE_BUFFER gathers first, until it ends
+ *   or is as long as its Content-Length. What cannot be reached is 503, a
+ *   broken answer 502, and 504 if for ProxyTimeout nothing of it comes that the
+ *   client gets; the error log has the cause.
  *
  * LOCATIONS  Settings of a part of the paths, whatever route serves it, as
  *   lines of cfg.location, or as Apache has them in a file:
@@ -38189,15 +38191,21 @@ static int empm__backend_reuse(const empm__worker *w, empm__backend *b)
 }
 
 /* Keeps a connection on which `rest` bytes are still to come. Returns 1, or 0:
- * the caller closes it. The listener closes those that have grown old. */
+ * the caller closes it. The listener closes those that have grown old. With few
+ * descriptors none is kept: those that wait for nobody leave half of what there
+ * is to requests, and to files that others ask for. */
 static int empm__backend_keep(const empm__worker *w, const empm__backends *g,
                               empm__backend *b, int fd, uint32_t rest)
 {
     struct empm__backend_scores *all = w->s->backends;
     const uint32_t until_ms = empm__time_after(w->now_ms, g->ttl_ms);
+    const empm__pool *pool = &w->engine->pool;
+    const int64_t files = __atomic_load_n(&pool->files[EMPM__FOR_ANSWERS],
+                                          __ATOMIC_RELAXED);
     int first = 0, keeps;
     pthread_mutex_lock(&all->lock);
-    keeps = b->nkept < g->max && !empm__load(&w->engine->stopping);
+    keeps = b->nkept < g->max && !empm__load(&w->engine->stopping) &&
+            files <= pool->files_most / 4;
     if (keeps) {
         empm__backend_kept *k = &b->kept[b->nkept++];
         const uint32_t due_ms = empm__load(&all->due_at_ms);
@@ -38629,8 +38637,8 @@ static void empm__fcgi_messages(empm__fcgi *x, const char *s, size_t n)
          i++, x->said++) {
         if (s[i] == '\n' || x->line_len == EMPM__FCGI_LINE)
             empm__fcgi_message(x);
-        if (s[i] != '\n')
-            x->line[x->line_len++] = s[i];
+        if (s[i] != '\n')           /* a NUL would hide what is behind it */
+            x->line[x->line_len++] = (char)(s[i] != '\0' ? s[i] : ' ');
     }
 }
 
@@ -38933,9 +38941,11 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
                 return empm__fcgi_fail(x, 502, 5703, why);
         }
     }
-    /* the head of an answer that is sent as it comes waits for no body */
-    if (x->head_done && !x->req->gathers && empm__request_head_is_open(x->req))
-        empm_flush(x->req);
+    /* the head of an answer that is sent as it comes waits for no body, and one
+     * that is whole does not wait for a program that goes on */
+    if (empm__fcgi_has_all(x) || (x->head_done && !req->gathers &&
+                                  empm__request_head_is_open(req)))
+        empm_flush(req);
     return empm__fcgi_wait_on(x);
 }
 
@@ -39270,7 +39280,7 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
     empm__backend *b = &g->list[g->n];
     struct sockaddr_un *un = (struct sockaddr_un *)(void *)&b->to;
     empm__endpoint_spec l;
-    char host[EMPM__BACKEND_TEXT];
+    char host[EMPM__BACKEND_TEXT], root[sizeof g->root] = "";
     const char *bar, *why, *folder = NULL;
     if (g->n == EMPM__BACKENDS)
         return "are more than 16";
@@ -39294,9 +39304,13 @@ static const char *empm__backend_parse(empm__backends *g, const char *text)
     }
     /* "/" alone is what everybody writes, and means no other place */
     if (folder != NULL && folder[1] != '\0')
-        snprintf(g->root, sizeof g->root, "%.*s",
+        snprintf(root, sizeof root, "%.*s",
                  (int)(strlen(folder) - (folder[strlen(folder) - 1] == '/')),
                  folder);
+    /* any of them may be asked, and is told the same file */
+    if (g->n > 0 && strcmp(root, g->root) != 0)
+        return "has another folder than the back end before it";
+    memcpy(g->root, root, sizeof root);
     if ((why = empm__endpoint_parse(&l, host)) != NULL)
         return why;
     if (l.kind == EMPM__ENDPOINT_TCP && l.host[0] != '\0')
