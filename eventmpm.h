@@ -185,10 +185,10 @@
  *   flushpackets=on (answers are sent as they come), and max=N: a child has no
  *   more than N connections to each back end. More requests wait in order,
  *   without a worker, for ProxyConnectTimeout at most, and are 503 then. With
- *   enablereuse=on connections are kept for ttl= (1 s) after an answer, while no
- *   more than a quarter of MaxOpenFiles is in use. Each one occupies a process
- *   of PHP-FPM, so it wants max=, and pm.max_children above max= times the
- *   children, or the pool stands still. CGIPassAuth Off holds Authorization
+ *   enablereuse=on connections are kept for ttl= (1 s) after an answer, while
+ *   no more than a quarter of MaxOpenFiles is in use. Each one occupies a
+ *   process of PHP-FPM, so it wants max=, and pm.max_children above max= times
+ *   the children, or the pool stands still. CGIPassAuth Off holds Authorization
  *   back, where a handler has looked at it.
  *     XSendFile On and XSendFilePath /srv/files: an answer of status 200 with
  *   the field X-Sendfile is that file below the folder instead, with ranges and
