@@ -17600,7 +17600,7 @@ SERVED_WS(slow_is_not_silent, T_PLAIN,
 SERVED_WS(dribble, 0,
           "ThreadsPerChild 3; RequestReadTimeout body=1,MinRate=500")
 {
-    static char many[20000];
+    static char many[8000];
     client pings, second;
     char text[125];
     str ping = { 0 }, two = { 0 };
