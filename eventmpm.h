@@ -26596,8 +26596,9 @@ static enum empm__flushed empm__link_flush(empm__worker *w, empm__conn *c,
         w->turn_bytes += (uint32_t)n;
         if (l->phase != EMPM__LINK_CLOSING) {
             /* a socket that was full has room: its peer has taken something,
-               which is a sign of life as good as any that it sends */
-            if (l->write_by_ms != EMPM__NEVER)
+               which is a sign of life as good as any that it sends; of another
+               protocol only what comes counts */
+            if (l->write_by_ms != EMPM__NEVER && l->kind == EMPM__WS)
                 empm__link_hear(l, empm__step_clock(w));
             l->write_by_ms = EMPM__NEVER;
         }

@@ -16808,9 +16808,36 @@ static void ws_said(empm_ws *ws, int type, const char *data, size_t len,
         add_int(&shm->rc[3], 1);         /* an echo always has room */
 }
 
+/* Any message: each allocation of each call fails, and the call says so. */
+static void ws_without_memory(empm_ws *ws, int type, const char *data,
+                              size_t len, void *user)
+{
+    empm_server *s = empm_ws_server(ws);
+    const empm_ticket t = empm_ws_ticket(ws);
+    int call, k, r, hit;
+
+    (void)user;
+    for (call = 0; call < 4; call++)
+        for (k = 1, hit = 1; hit && k < 9; k++) {
+            set_int(&a_fail_at, k);
+            r = call == 0   ? empm_ws_join(ws, "memory")
+                : call == 1 ? empm_ws_publish(s, "memory", type, data, len,
+                                              EMPM_WS_CLOSE)
+                : call == 2 ? empm_ws_send(s, t, type, data, len)
+                            : empm_ws_close(s, t, 4000, NULL);
+            hit = get_int(&a_fail_at) <= 0;
+            set_int(&a_fail_at, 0);
+            if (r != (hit ? EMPM_ENOMEM : EMPM_OK))
+                add_int(&shm->rc[3], 1);
+            add_int(&shm->rc[4], hit);
+        }
+}
+
 static const empm_websocket ws_any = { ws_open_ok, ws_said, ws_closed, "*",
                                        "v2.chat,v1.chat", 0 };
 static const empm_websocket ws_same = { NULL, ws_said, NULL, NULL, NULL, 0 };
+static const empm_websocket ws_memory = { ws_open_ok, ws_without_memory,
+                                          ws_closed, NULL, NULL, 0 };
 static const empm_websocket ws_list = { NULL, ws_said, NULL,
                                         "https://a.example, http://b:81", NULL,
                                         100 };
@@ -16850,6 +16877,7 @@ static const empm_route ws_routes[] = {
     EMPM_WEBSOCKET("GET /same",    &ws_same,    NULL),
     EMPM_WEBSOCKET("GET /list",    &ws_list,    NULL),
     EMPM_WEBSOCKET("/post",        &ws_same,    NULL),
+    EMPM_WEBSOCKET("GET /memory",  &ws_memory,  NULL),
     EMPM_ROUTE("GET /line",        line_open,   NULL),
     EMPM_ROUTE("GET /hello/{name}", h_hello,    NULL),
     EMPM_ROUTES_END
@@ -17572,7 +17600,7 @@ SERVED_WS(slow_is_not_silent, T_PLAIN,
 SERVED_WS(dribble, 0,
           "ThreadsPerChild 3; RequestReadTimeout body=1,MinRate=500")
 {
-    static char many[20000];
+    static char many[8000];
     client pings, second;
     char text[125];
     str ping = { 0 }, two = { 0 };
@@ -17819,6 +17847,45 @@ SERVED_WS(a_group, 0, "ThreadsPerChild 3")
     ws_opens(&other, f, "/any?join=room&data=1");
     cl_close(&other);
     CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+}
+
+/* Sockets that hold no worker. */
+static int ws_parked(const fixture *f)
+{
+    const empm__engine *e = &f->s->engine;
+    uint32_t n = 0u - empm__load(&e->score->unparked[EMPM__UPGRADED]);
+    int i;
+
+    for (i = 0; i < e->nworkers; i++)
+        n += empm__load(&e->workers[i].score->parked[EMPM__UPGRADED]);
+    return (int)n;
+}
+
+/* Hundreds of sockets hold none of two workers, and hear what is said at once;
+ * then they rest again. */
+SERVED_WS(sockets_hold_no_worker, T_PLAIN, "ThreadsPerChild 2")
+{
+    enum { N = 400 };
+    static client cs[N];
+    struct rlimit files;
+    int i;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur < 2 * N + 100)
+        SKIP("too few open files");
+    for (i = 0; i < N; i++)
+        ws_opens(&cs[i], f, "/any?join=room");
+    CHECK_SOON(ws_parked(f) == N, PATIENCE);
+    CHECK_INT(cl_get(c, "/hello/you"), 200);
+    CHECK_INT(empm_ws_publish(f->s, "room", EMPM_WS_TEXT, "all", 3,
+                              EMPM_WS_CLOSE), EMPM_OK);
+    for (i = 0; i < N; i++)
+        CHECK(ws_next(&cs[i]) == 0x81 && cs[i].body.n == 3);
+    CHECK_SOON(ws_parked(f) == N, PATIENCE);
+    for (i = 0; i < N; i += 40)
+        CHECK(echoes(&cs[i], "a"));
+    cl_close_all(cs, N);
+    CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+    CHECK_SOON(ws_parked(f) == 0, PATIENCE);
 }
 
 /* Children are one server: what is said in one is heard in all of them, once,
@@ -18283,6 +18350,41 @@ SERVED_WS(memory_of_all, T_PLAIN, "WebSocketMaxQueued 200000; "
     (void)c;
 }
 
+/* Without memory a call says so and nothing has happened: its next try is all
+ * that the peer sees. A message that finds none is refused with 1013. */
+SERVED_WS(no_memory, T_PLAIN, "ThreadsPerChild 1")
+{
+    str s = { 0 };
+    int k, code, before;
+
+    ws_opens(c, f, "/memory");
+    ws_send_text(c, "text");
+    CHECK_INT(ws_next(c), 0x81);         /* published, */
+    CHECK_INT(c->body.n, 4);
+    CHECK_INT(ws_next(c), 0x81);         /* and sent */
+    CHECK_INT(ws_code(c), 4000);
+    cl_close(c);
+    CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[3]), 0);
+    CHECK_IN(get_int(&shm->rc[4]), 8, 12);
+    ws_frame(&s, 0x01, "part", 4);
+    for (k = 1; k <= 2; k++) {           /* its state, its bytes */
+        before = get_int(&shm->rc[2]);
+        ws_opens(c, f, "/any");
+        CHECK(echoes(c, "a"));
+        nap(20);
+        set_int(&a_fail_at, k);
+        cl_send(c, s.p, s.n);
+        code = ws_code(c);
+        CHECK(code == 1013);
+        set_int(&a_fail_at, 0);
+        cl_close(c);
+        CHECK_SOON(get_int(&shm->rc[2]) == before + 1, PATIENCE);
+    }
+    CHECK_INT(empm__load(&f->s->engine.links->queued), 0);
+    str_free(&s);
+}
+
 /* The latest of a group has room always, also behind a message that is longer
  * than the queue: it is the one thing that must not be lost. */
 SERVED_WS(latest_has_room, T_PLAIN, "WebSocketQueue 8192; SendBufferSize 4096")
@@ -18454,7 +18556,6 @@ SERVED_WS(direct_and_gone, T_PLAIN, "")
 {
     enum { N = 40 };
     empm_ticket t;
-    uint32_t waits, k;
     int i;
 
     for (i = 0; i < N; i++) {
@@ -18468,11 +18569,7 @@ SERVED_WS(direct_and_gone, T_PLAIN, "")
     CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
     CHECK_INT(get_int(&shm->rc[2]), N);
     CHECK_INT(empm__load(&f->s->engine.links->queued), 0);
-    waits = 0u - empm__load(&f->s->engine.score->unparked[EMPM__UPGRADED]);
-    for (k = 0; k < (uint32_t)f->s->engine.nworkers; k++)
-        waits += empm__load(
-            &f->s->engine.workers[k].score->parked[EMPM__UPGRADED]);
-    CHECK_INT(waits, 0);
+    CHECK_INT(ws_parked(f), 0);
 }
 
 /* A ticket is good for one link and one kind, and harmless afterwards. */
