@@ -40072,6 +40072,9 @@ static const empm__wing empm__fcgi_wing = EMPM__WING_OFF(empm__fcgi_check);
  * begins: a byte of a client's names any of them, and may do so ten thousand
  * times in a block, so none is searched for. A place counts from where the
  * first entry of all would be now, and wraps.
+ *
+ * source    RFC 7541; the code of its Appendix B is canonical, so the lengths
+ *           of its words are all that a table of it has to say
  * ------------------------------------------------------------------------- */
 
 /* The size of the table that a client's encoder may have. It is the initial
@@ -40566,6 +40569,8 @@ static unsigned char *empm__hpack_put(unsigned char *to, const char *name,
  * type, before anything is looked up. A fault is that of the connection, which
  * ends with GOAWAY, or that of one stream, which ends with RST_STREAM; frames
  * of an unknown type have no faults.
+ *
+ *   frame   | length 3 | type | flags | 0, stream 4 | payload, length bytes |
  * ------------------------------------------------------------------------- */
 
 #define EMPM__H2_FRAME_HEAD 9
@@ -40768,6 +40773,13 @@ static int empm__h2_settings_take(empm__h2_settings *s, const unsigned char *p,
  *
  *   text   a value NUL of each pseudo-field, name NUL value NUL of each field,
  *          as they have come: method and path may stand far from each other
+ *
+ * What HTTP/1.1 cannot say must not get through here: a name with a colon or a
+ * line break would be two fields for a back end behind us, and a length that
+ * DATA do not keep would be another request (RFC 9113 10.3). So names and
+ * values are judged by the classes that the reader of HTTP/1.1 has.
+ *
+ * source    RFC 9113 8.2, 8.3, 10.3, 10.5.1; RFC 8441 4
  * ------------------------------------------------------------------------- */
 
 #define EMPM__H2_CRUMBS 100            /* pieces of a cookie, and pseudo-fields,
