@@ -900,7 +900,9 @@ typedef struct empm_config {
                                           unasked: 65535; more for fast uploads
                                           over long ways */
     int         h2_stream_timeout_ms;  /* an answer that its client does not
-                                          take ends; 0: after timeout_ms */
+                                          take, or more slowly than by
+                                          response_min_rate, ends; 0: after
+                                          timeout_ms */
     int         h2_max_stream_errors;  /* faults of a client in a row, then its
                                           connection ends: 8; 0: no limit */
     int         h2_frame_budget;       /* frames that cost more than they bring;
@@ -2207,8 +2209,9 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   fastcgi-records fastcgi-answer fastcgi-params fastcgi-backends fastcgi
  *   fastcgi-pieces fastcgi-exchange fastcgi-routes fastcgi-check fastcgi-wing
  *                                             PHP and other back ends
- *   h2-hpack h2-encode h2-frames h2-head h2-pipes h2-streams h2-session h2-out
- *   h2-tunnels h2-ends h2-in h2-open h2-control h2-flush h2-conn h2-wing
+ *   h2-hpack h2-encode h2-frames h2-head h2-pipes h2-records h2-streams
+ *   h2-session h2-out h2-tunnels h2-ends h2-in h2-open h2-control h2-flush
+ *   h2-times h2-conn h2-wing
  *                                             HTTP/2
  *   health status metrics status-auto page status-head status-calls
  *                                             what an operator asks for
@@ -2523,6 +2526,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix h2-frames       h2
  *   prefix h2-head         h2
  *   prefix h2-pipes        h2
+ *   prefix h2-records      h2
  *   prefix h2-streams      h2
  *   prefix h2-session      h2
  *   prefix h2-out          h2
@@ -2532,6 +2536,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix h2-open         h2
  *   prefix h2-control      h2
  *   prefix h2-flush        h2
+ *   prefix h2-times        h2
  *   prefix h2-conn         h2
  *   prefix h2-wing         h2
  *   prefix health          health
@@ -40068,6 +40073,9 @@ static const empm__wing empm__fcgi_wing = EMPM__WING_OFF(empm__fcgi_check);
  * begins: a byte of a client's names any of them, and may do so ten thousand
  * times in a block, so none is searched for. A place counts from where the
  * first entry of all would be now, and wraps.
+ *
+ * source    RFC 7541; the code of its Appendix B is canonical, so the lengths
+ *           of its words are all that a table of it has to say
  * ------------------------------------------------------------------------- */
 
 /* The size of the table that a client's encoder may have. It is the initial
@@ -40562,6 +40570,8 @@ static unsigned char *empm__hpack_put(unsigned char *to, const char *name,
  * type, before anything is looked up. A fault is that of the connection, which
  * ends with GOAWAY, or that of one stream, which ends with RST_STREAM; frames
  * of an unknown type have no faults.
+ *
+ *   frame   | length 3 | type | flags | 0, stream 4 | payload, length bytes |
  * ------------------------------------------------------------------------- */
 
 #define EMPM__H2_FRAME_HEAD 9
@@ -40764,6 +40774,13 @@ static int empm__h2_settings_take(empm__h2_settings *s, const unsigned char *p,
  *
  *   text   a value NUL of each pseudo-field, name NUL value NUL of each field,
  *          as they have come: method and path may stand far from each other
+ *
+ * What HTTP/1.1 cannot say must not get through here: a name with a colon or a
+ * line break would be two fields for a back end behind us, and a length that
+ * DATA do not keep would be another request (RFC 9113 10.3). So names and
+ * values are judged by the classes that the reader of HTTP/1.1 has.
+ *
+ * source    RFC 9113 8.2, 8.3, 10.3, 10.5.1; RFC 8441 4
  * ------------------------------------------------------------------------- */
 
 #define EMPM__H2_CRUMBS 100            /* pieces of a cookie, and pseudo-fields,
@@ -41177,38 +41194,25 @@ static empm__page *empm__h2_pipe_take_locked(empm__h2_pipe *pipe, size_t most)
 #endif /* EVENTMPM_NO_WEBSOCKET */
 
 /* ---------------------------------------------------------------------------
- * >>h2-streams -- records of streams, and how they come back to a connection
+ * >>h2-records -- what a connection of HTTP/2 has, and what its streams have
  *
- * A stream is a record as a connection is one: the same word, steps, tickets
- * and wheel, but without a descriptor. It runs as HTTP/1.1 has it, and all that
- * it answers gathers in its own io. Only the owner of the connection's record
- * reads, writes and decodes; a stream that has something to be sent, or waits,
- * or is at its end, is given to it:
+ * A stream is two things. Its record is one of the slab's, like a connection's,
+ * so that tickets, the queue and the wheel take it as they take any other; but
+ * it has no descriptor, and none is borrowed before the stream is open. Its
+ * slot is what the connection keeps of it: number, windows, priority. So the
+ * owner of the connection chooses whose frame is next without a look at records
+ * that other workers own.
  *
- *      listener --take IN--> queue --> worker owns the connection: reads, opens
- *          ^                             |  ^    streams, frames, sends
- *          | waits IN OUTBOX STOP        |  |
- *          +-----------------------------+  | outbox, then kick
- *                                        v  |
- *          stream waits <-- queue or in place: a worker runs the stream
- *          RESUME AUX STOP
+ *   empm__h2  --few, slots-->  [ slot ][ slot ][ slot ] ...
+ *                                 | c        ^
+ *                                 v          | session
+ *                              [ record ] ---+         io --> its request
  *
- *   held     the connection has the stream; every other one is in the queue,
- *            with a worker, or suspended with the listener
- *   way      what a handler that runs has flushed, until it is framed
- *   outbox   a stack of streams that come back; publish first, kick second
- *   kick     one CAS on the connection's word: waiting, this worker takes it;
- *            owned, OUTBOX is noted, which makes its release fail. So the usual
- *            answer wakes nobody. With poll() it notes, and wakes the listener
- *   drain    forget OUTBOX, then take the whole stack; never the other way
- *   end      a connection lives as long as it has streams. A kicker has given
- *            its own away before it kicks, and so compares the serial, which
- *            changes when the connection retires
- *   told     a stream that is not held and whose client is gone has HUP noted:
- *            a suspended one is taken for that, a running one may look
+ * Records are made in chunks when the first streams need them, and stay: those
+ * that are free are a list, since a worker must find one in a few stores.
  *
- * A stream that has waited with the listener hangs on its wheel, so the
- * listener frees it: LISTED. Any other is freed by the connection's owner.
+ * runs on   a worker that owns the connection
+ * lock      pool.lock, for the list of free records
  * ------------------------------------------------------------------------- */
 
 #define EMPM__F_LISTED EMPM__F_PROXIED     /* of a stream */
@@ -41412,6 +41416,41 @@ static void empm__h2_record_return(empm__engine *e, uint32_t i)
     sl->streams_free = i;
     pthread_mutex_unlock(&e->pool.lock);
 }
+
+/* ---------------------------------------------------------------------------
+ * >>h2-streams -- records of streams, and how they come back to a connection
+ *
+ * A stream is a record as a connection is one: the same word, steps, tickets
+ * and wheel, but without a descriptor. It runs as HTTP/1.1 has it, and all that
+ * it answers gathers in its own io. Only the owner of the connection's record
+ * reads, writes and decodes; a stream that has something to be sent, or waits,
+ * or is at its end, is given to it:
+ *
+ *      listener --take IN--> queue --> worker owns the connection: reads, opens
+ *          ^                             |  ^    streams, frames, sends
+ *          | waits IN OUTBOX STOP        |  |
+ *          +-----------------------------+  | outbox, then kick
+ *                                        v  |
+ *          stream waits <-- queue or in place: a worker runs the stream
+ *          RESUME AUX STOP
+ *
+ *   held     the connection has the stream; every other one is in the queue,
+ *            with a worker, or suspended with the listener
+ *   way      what a handler that runs has flushed, until it is framed
+ *   outbox   a stack of streams that come back; publish first, kick second
+ *   kick     one CAS on the connection's word: waiting, this worker takes it;
+ *            owned, OUTBOX is noted, which makes its release fail. So the usual
+ *            answer wakes nobody. With poll() it notes, and wakes the listener
+ *   drain    forget OUTBOX, then take the whole stack; never the other way
+ *   end      a connection lives as long as it has streams. A kicker has given
+ *            its own away before it kicks, and so compares the serial, which
+ *            changes when the connection retires
+ *   told     a stream that is not held and whose client is gone has HUP noted:
+ *            a suspended one is taken for that, a running one may look
+ *
+ * A stream that has waited with the listener hangs on its wheel, so the
+ * listener frees it: LISTED. Any other is freed by the connection's owner.
+ * ------------------------------------------------------------------------- */
 
 /* Tells a connection of what is in its outbox, unless it has retired. Returns
  * the record if it has waited, which is the caller's now; else NIL. The word is
@@ -41730,6 +41769,18 @@ static const empm__transport empm__h2_secure = {
  * allow and copies it behind the heads of frames into the connection's own io:
  * small answers share its pages and leave in one call. It stops at 64 KB that
  * wait for the socket, so that a frame of control never waits behind more.
+ *
+ *   io of a stream   [2 bytes, head][body ......][slice of a file ...]
+ *                         |             |             |
+ *   io of the        [9|HEADERS] [9|DATA] [9|DATA] [9|DATA] --> one send()
+ *   connection
+ *
+ * The copy is the price of frames that are cut where a window ends, and of not
+ * handing pages from one owner to another; it is some 0.2 us for 8 KB, less
+ * than a call that it saves. A file is read here, too: sendfile() would need a
+ * call for each head of a frame.
+ *
+ * source    RFC 9113 6.1, 6.2, 6.9, 8.1
  * ------------------------------------------------------------------------- */
 
 #define EMPM__H2_OUT_MOST 65536
@@ -41980,7 +42031,9 @@ static void empm__h2_send_block(empm__worker *w, empm__h2_slot *slot, char *at,
     } while (n > 0);
 }
 
-/* Sends the next head of the answer. Returns 1, or -1: it has failed. */
+/* Sends the next head of the answer: there may be several, of status 1xx before
+ * the last one. Heads need no window (RFC 9113 6.9), so they leave also while
+ * all windows are shut. Returns 1, or -1: it has failed. */
 static int empm__h2_send_head(empm__worker *w, empm__h2_slot *slot,
                               empm__io *io)
 {
@@ -42503,6 +42556,19 @@ static int empm__h2_tunnels_stay(empm__worker *w, empm__h2 *h2)
  * has is told, and ends when it comes back; one that is suspended has a call to
  * get before. Of those that have something to be sent the most urgent one has
  * its turn, for a frame.
+ *
+ *   the stream is     cut: then
+ *   held              its memory goes back at once
+ *   held, suspended   its function is called with EMPM_GONE first
+ *   in the queue      it runs, for nothing; as HTTP/1.1 has it
+ *   with a worker     empm_should_stop() tells; it comes back by the outbox
+ *   suspended         it is taken, queued, and called with EMPM_GONE
+ *   a link's          its on_close is called; it comes back by the outbox
+ *
+ * Whichever it is, the client has read RST_STREAM or GOAWAY by then or is gone:
+ * nothing of the stream is framed any more from the cut on.
+ *
+ * source    RFC 9113 5.4, 6.4, 6.8, 8.1; RFC 9218 10
  * ------------------------------------------------------------------------- */
 
 /* Cuts an open stream: held, it ends here unless a call of its is owed; else it
@@ -42969,6 +43035,9 @@ static int empm__h2_body_take(empm__worker *w, empm__h2_slot *slot,
     return 0;
 }
 
+/* DATA. What has come counts in both windows, padding too, and goes back to the
+ * connection's at once: so what becomes of the stream cannot lose any of it.
+ * Returns 0, or a code. */
 static int empm__h2_on_data(empm__worker *w, empm__h2 *h2,
                             const empm__h2_frame *f, const unsigned char *p)
 {
@@ -43012,25 +43081,47 @@ static int empm__h2_on_data(empm__worker *w, empm__h2 *h2,
  * >>h2-open -- from a block of fields to a stream that is open
  *
  * A block may come in several frames, and nothing may come between them. It is
- * decoded in any case; then it opens a stream, ends one as its trailers, or is
+ * decoded in any case, since the next one is compressed against the table that
+ * this one has left; then it opens a stream, ends one as its trailers, or is
  * refused. The head that it has made goes through the same dispatch as one of
  * HTTP/1.1, and the stream is held until its body is whole.
+ *
+ *   HEADERS ... CONTINUATION --> block --HPACK--> text and fields
+ *                                                       |
+ *      RST_STREAM <-- fault, no slot, no record --------+
+ *      431, 400 <-- a stream that is refused in order --+
+ *      body, then handler <-- dispatch <-- a new id ----+
+ *      end of the body <-- trailers <-- an open id -----+
+ *
+ * Blocks are bounded in three ways, since each alone can be got round: bytes by
+ * LimitRequestHead, frames by EMPM__H2_BLOCKS (empty ones have no bytes:
+ * CVE-2024-27316), and what they stand for, by the sizes of RFC 7541 4.1 (a
+ * byte can name an entry of the table: CVE-2016-6581).
+ *
+ * source    RFC 9113 4.3, 5.1.1, 6.2, 6.10, 8.1; RFC 9218 4 and 5
  * ------------------------------------------------------------------------- */
 
-/* Reads "u=1, i" into a stream's priority (RFC 9218 4); what it does not know
- * it leaves. */
+/* Reads "u=1, i" into a stream's priority (RFC 9218 4): urgency from 0, the
+ * first one, to 7, and whether the answer is of use bit by bit. What it does
+ * not know it leaves, so a new parameter does no harm; and a text that is no
+ * structured field (RFC 8941) at all is at worst a wrong order. */
 static void empm__h2_priority(empm__h2_slot *slot, const char *s, size_t n)
 {
-    size_t i;
-    for (i = 0; i < n; i++) {
-        if (i > 0 && s[i - 1] != ' ' && s[i - 1] != ',' && s[i - 1] != '\t')
-            continue;
-        if (s[i] == 'u' && i + 2 < n && s[i + 1] == '=' && s[i + 2] >= '0' &&
-            s[i + 2] <= '7')
-            slot->urgency = (uint8_t)(s[i + 2] - '0');
-        else if (s[i] == 'i')
-            slot->incremental = !(i + 3 < n && s[i + 1] == '=' &&
-                                  s[i + 3] == '0');
+    const char *end = s + n, *next;
+    for (; s < end; s = next + 1) {
+        size_t k = 0;                  /* of a member, without parameters */
+        next = (const char *)memchr(s, ',', (size_t)(end - s));
+        next = next != NULL ? next : end;
+        while (s < next && (*s == ' ' || *s == '\t'))
+            s++;
+        while (s + k < next && strchr("; \t", s[k]) == NULL)
+            k++;
+        if (k == 3 && memcmp(s, "u=", 2) == 0 && s[2] >= '0' && s[2] <= '7')
+            slot->urgency = (uint8_t)(s[2] - '0');
+        else if (k == 1 && *s == 'i')
+            slot->incremental = 1;
+        else if (k == 4 && memcmp(s, "i=?", 3) == 0)
+            slot->incremental = s[3] == '1';
     }
 }
 
@@ -43042,7 +43133,8 @@ static uint32_t empm__h2_streams_most(const empm_config *cfg)
 }
 
 /* A slot for a stream; NULL: as many as we have announced are open, or there is
- * no record, or no memory. */
+ * no record, or no memory. The lowest free one is taken, so that a connection
+ * with few streams at a time never needs the page. */
 static empm__h2_slot *empm__h2_slot_new(empm__worker *w, empm__h2 *h2)
 {
     empm__h2_slot *slot;
@@ -43069,7 +43161,10 @@ static empm__h2_slot *empm__h2_slot_new(empm__worker *w, empm__h2 *h2)
 }
 
 /* Makes the head that has been read that of a stream's request: its text, as
- * long as it is, and its fields. Returns 0: there is no memory. */
+ * long as it is, and its fields. Until here both stood in memory of the worker,
+ * which the next block needs. A short head fits into the request's own page,
+ * and its body behind it; only a long one has a block of its own. Returns 0:
+ * there is no memory. */
 static int empm__h2_head_move(empm_request *req, const empm__head *head,
                               const char *text, uint32_t n)
 {
@@ -43099,7 +43194,11 @@ static int empm__h2_head_move(empm_request *req, const empm__head *head,
     return 1;
 }
 
-/* Opens a stream with the head that has been read. Returns 0, or a code. */
+/* Opens a stream with the head that has been read: `ends`, it has no body. From
+ * here it is held by the connection, counts among H2MaxSessionStreams, and has
+ * a request whose steps are those of HTTP/1.1. What cannot be opened is refused
+ * before anything of it has been done, so its client may ask again (RFC 9113
+ * 8.7). Returns 0, or a code. */
 static int empm__h2_open(empm__worker *w, empm__h2 *h2, uint32_t id, int ends,
                          empm__h2_head *h)
 {
@@ -43158,7 +43257,10 @@ static int empm__h2_open(empm__worker *w, empm__h2 *h2, uint32_t id, int ends,
     return 0;
 }
 
-/* Trailers end a body. Returns 0, or a code. */
+/* Trailers end a body (RFC 9113 8.1). Their text is put behind the head, where
+ * those of HTTP/1.1 would stand, and empm_trailer() finds it there. Those of a
+ * stream that reads no body any more, because it has its answer or its handler
+ * runs, are its end alone. Returns 0, or a code. */
 static int empm__h2_trailers(empm__worker *w, empm__h2_slot *slot, int ends,
                              const empm__h2_head *h)
 {
@@ -43207,7 +43309,16 @@ static int empm__h2_trailers(empm__worker *w, empm__h2_slot *slot, int ends,
 }
 
 /* A block of fields is whole: decodes it, whatever becomes of its stream, since
- * the table needs that. Returns 0, or a code. */
+ * the table needs that. Then its number says what it is:
+ *
+ *   above the highest one   a new stream, but for one behind the last GOAWAY
+ *   open                    trailers; of a stream that is cut, nothing
+ *   ours to have closed     late, since the client has not read of it yet
+ *   else                    STREAM_CLOSED, or, if it has never been, the
+ *                           PROTOCOL_ERROR of a number that is not above others
+ *
+ * `seen` and `cut` remember that of the latest 64 numbers; older ones count as
+ * seen, which is the milder mistake. Returns 0, or a code. */
 static int empm__h2_on_block(empm__worker *w, empm__h2 *h2, char *scratch,
                              const unsigned char *p, uint32_t n)
 {
@@ -43270,7 +43381,9 @@ static int empm__h2_on_block(empm__worker *w, empm__h2 *h2, char *scratch,
 }
 
 /* HEADERS: checks what can be known before the fields are, and gathers those of
- * several frames. */
+ * several frames. A stream that depends on itself (RFC 7540 5.3.1) is reset,
+ * but its fields are decoded first: until then the fault waits in block_fault.
+ * Returns 0, or a code. */
 static int empm__h2_on_headers(empm__worker *w, empm__h2 *h2, char *scratch,
                                const empm__h2_frame *f, const unsigned char *p)
 {
@@ -43307,6 +43420,9 @@ static int empm__h2_on_headers(empm__worker *w, empm__h2 *h2, char *scratch,
     return 0;
 }
 
+/* CONTINUATION: more of a block; that it belongs to one has been checked,
+ * except for one that comes out of the blue. The block grows by what has come,
+ * and not by what the client could send. Returns 0, or a code. */
 static int empm__h2_on_continuation(empm__worker *w, empm__h2 *h2,
                                     char *scratch, const empm__h2_frame *f,
                                     const unsigned char *p)
@@ -43341,10 +43457,29 @@ static int empm__h2_on_continuation(empm__worker *w, empm__h2 *h2,
  * and forgotten, at the price of the budget. Of a client's dependency tree
  * nothing is kept. The reader deals with whole frames, and keeps the rest of a
  * read.
+ *
+ * A code of an error is RFC 9113's (7), and says by EMPM__H2_OF_STREAM whether
+ * a stream is reset for it or the connection ends. One place acts on it, so
+ * that a function of a frame only returns what it has found; and one place
+ * counts.
+ *
+ *   frame              costs   because
+ *   SETTINGS           1, 11   it is acknowledged; a window is for all slots
+ *   PING               1       it is answered
+ *   WINDOW_UPDATE      1       credit by the byte makes frames by the byte
+ *   RST_STREAM         1, 4    a stream has been opened for nothing
+ *   PRIORITY, _UPDATE  1       a client needs few
+ *   DATA, small        1 / 16  empty ones, and those of closed streams: 1
+ *   HEADERS            1       only of a stream that is not opened any more
+ *
+ * source    RFC 9113 6.3 to 6.9; RFC 9218 7
  * ------------------------------------------------------------------------- */
 
 /* SETTINGS: in order, and acknowledged at once. A new window holds for streams
- * that are open, too, and may make theirs negative (RFC 9113 6.9.2). */
+ * that are open, too, and may make theirs negative (RFC 9113 6.9.2); that is
+ * work for each slot, and so the price of ten frames. The size of a table and
+ * of frames is of no use to us: we have no table, and send no frame that is
+ * longer than what everybody takes. Returns 0, or a code. */
 static int empm__h2_on_settings(empm__worker *w, empm__h2 *h2,
                                 const empm__h2_frame *f, const unsigned char *p)
 {
@@ -43381,6 +43516,8 @@ static int empm__h2_on_settings(empm__worker *w, empm__h2 *h2,
     return 0;
 }
 
+/* WINDOW_UPDATE: credit for a stream or for all. That of a stream which has
+ * ended comes late, and means nothing. Returns 0, or a code. */
 static int empm__h2_on_window(empm__worker *w, empm__h2 *h2,
                               const empm__h2_frame *f, const unsigned char *p)
 {
@@ -43436,6 +43573,10 @@ static int empm__h2_on_priority(empm__worker *w, empm__h2 *h2,
                ? EMPM__H2_PROTOCOL_ERROR | EMPM__H2_OF_STREAM : 0;
 }
 
+/* PRIORITY_UPDATE: the field of a request, changed while its answer is under
+ * way. For a stream that is not open yet a server may keep it or not (RFC 9218
+ * 7.1): it is forgotten, since the request has the field. Returns 0, or a
+ * code. */
 static int empm__h2_on_priority_update(empm__worker *w, empm__h2 *h2,
                                        const empm__h2_frame *f,
                                        const unsigned char *p)
@@ -43448,7 +43589,9 @@ static int empm__h2_on_priority_update(empm__worker *w, empm__h2 *h2,
     return id == 0 ? EMPM__H2_PROTOCOL_ERROR : 0;
 }
 
-/* Deals with a whole frame. Returns 0, or an error code. */
+/* Deals with a whole frame, whose length and stream are right for its type. The
+ * first one has to be SETTINGS, and a block is not to be interrupted: so much
+ * for the order (RFC 9113 3.4, 4.3). Returns 0, or an error code. */
 static int empm__h2_on_frame(empm__worker *w, empm__h2 *h2, char *scratch,
                              const empm__h2_frame *f, const unsigned char *p)
 {
@@ -43505,7 +43648,11 @@ static size_t empm__h2_on_preface(empm__worker *w, empm__h2 *h2,
 }
 
 /* Deals with all whole frames in n bytes, which stand in `scratch`. Returns how
- * many bytes those were. */
+ * many bytes those were. It stops when EMPM__H2_FRESH streams have been opened
+ * (`left`): then some run and give their pages back before the next are read,
+ * so that a hundred requests in one packet do not take a hundred pages. A frame
+ * whose head is wrong is not waited for, unless the fault is its stream's
+ * alone: then what follows has to be found, behind its payload. */
 static size_t empm__h2_consume(empm__worker *w, empm__h2 *h2, char *scratch,
                                size_t n)
 {
@@ -43546,7 +43693,8 @@ static size_t empm__h2_consume(empm__worker *w, empm__h2 *h2, char *scratch,
     return at;
 }
 
-/* Keeps n bytes at p for the next read. */
+/* Keeps n bytes at p for the next read, in a block of just that size: most
+ * reads end with a frame, and then a connection that waits has none. */
 static void empm__h2_keep(empm__worker *w, empm__h2 *h2, const char *p,
                           size_t n)
 {
@@ -43949,197 +44097,27 @@ static enum empm__flushed empm__h2_stream_flush(empm_request *req)
 }
 
 /* ---------------------------------------------------------------------------
- * >>h2-conn -- the life of a connection of HTTP/2, and of its streams
+ * >>h2-times -- what a connection waits for, and until when
  *
- * A connection has one step: take back what streams have, read, run streams,
- * make frames, send, until it has to wait. Streams of quick routes run in
- * place, and their answers leave in one call; of the others this worker runs
- * the first one when the connection waits, and the queue has the rest, as many
- * as H2SessionWorkers. Its states are names for the status: READ_HEAD with
- * streams, KEEPALIVE without, WRITE at its end.
+ * One deadline of the wheel stands for all that a connection and its streams
+ * wait for, since only the connection is there when one of them is late. So
+ * each step ends with a look at all of them, which is as cheap as the choice of
+ * the next frame is, and the earliest one is what the release stores.
+ *
+ *   what                                 how long             then
+ *   SETTINGS, and the ACK of ours        header               SETTINGS_TIMEOUT
+ *   the rest of a frame, or of a block   header               ENHANCE_YOUR_CALM
+ *   the body of a stream                 body, Timeout        408
+ *   credit for what a stream has         H2StreamTimeout      CANCEL
+ *   the next stream of an idle one       KeepAliveTimeout     NO_ERROR
+ *   an answer to the PING of a drain     1 s                  the last GOAWAY
+ *   bytes that wait for the socket       Timeout              cut (>>h2-flush)
+ *
+ * Those of a stream end the stream alone. A handler that runs is not looked at:
+ * its own deadline is the route's.
  *
  * runs on   a worker that owns the connection
  * ------------------------------------------------------------------------- */
-
-/* --- which protocols are served ------------------------------------------- */
-
-enum { EMPM__P_HTTP1 = 1, EMPM__P_H2 = 2, EMPM__P_H2C = 4, EMPM__P_OTHER = 8 };
-
-/* The protocols of Protocols, as bits. */
-static unsigned empm__h2_protocols(const empm_config *cfg)
-{
-    const char *s = cfg->protocols != NULL ? cfg->protocols : "";
-    unsigned on = 0;
-    while (*(s += strspn(s, " \t")) != '\0') {
-        const size_t n = strcspn(s, " \t");
-        on |= (unsigned)(empm__text_same(s, n, "http/1.1", 8) ? EMPM__P_HTTP1
-                         : empm__text_same(s, n, "h2", 2)     ? EMPM__P_H2
-                         : empm__text_same(s, n, "h2c", 3)    ? EMPM__P_H2C
-                                                            : EMPM__P_OTHER);
-        s += n;
-    }
-    return on;
-}
-
-/* The first one of those that TLS can have. */
-static unsigned empm__h2_first(const empm_config *cfg)
-{
-    const char *s = cfg->protocols != NULL ? cfg->protocols : "";
-    s += strspn(s, " \t");
-    while (empm__text_same(s, strcspn(s, " \t"), "h2c", 3)) {
-        s += 3;
-        s += strspn(s, " \t");
-    }
-    return empm__text_same(s, strcspn(s, " \t"), "h2", 2) ? EMPM__P_H2
-                                                           : EMPM__P_HTTP1;
-}
-
-static void empm__h2_check(const empm_config *cfg, const empm__chars *chars,
-                           empm__report *rep)
-{
-    const unsigned on = empm__h2_protocols(cfg);
-    (void)chars;
-    if (on == 0 || (on & EMPM__P_OTHER))
-        empm__report_say(rep, EMPM_LOG_ERROR, 5902, "Protocols \"%.80s\": h2, "
-                         "h2c and http/1.1 are what there is",
-                         cfg->protocols != NULL ? cfg->protocols : "");
-}
-
-/* SUSPENDED: what has been written leaves first; and to wait is the
- * connection's to arrange. */
-static enum empm__state empm__h2_do_suspended(empm__worker *w, empm__conn *c,
-                                              empm__wait *wait)
-{
-    const empm_request *req = empm__request_of(c);
-    enum empm__state next = EMPM__SUSPENDED;
-    if (req->io.out == NULL || req->failed)
-        next = empm__do_suspended(w, c, wait);
-    if (next == EMPM__SUSPENDED && !wait->turn_over)
-        wait->given = 1;
-    return next;
-}
-
-/* WRITE: lets a producer fill the queue; what is in it is the connection's to
- * send. */
-static enum empm__state empm__h2_do_write(empm__worker *w, empm__conn *c,
-                                          empm__wait *wait)
-{
-    empm_request *req = empm__request_of(c);
-    int error;
-    while (req->answer == EMPM__STREAMING && !req->failed &&
-           req->io.out_left < EMPM_RESPONSE_BUFFER) {
-        if ((error = empm__response_produce(req)) < 0)
-            empm__response_fail(req, error, "the producer has failed");
-        w->turn_us = empm__now_us();
-        if (w->turn_us - w->turn_start_us >= EMPM_TURN_US)
-            break;
-    }
-    if (req->answer == EMPM__COMPLETE || req->failed)
-        empm__request_release(req);
-    wait->given = 1;
-    return EMPM__WRITE;
-}
-
-/* A stream cannot go on: a call that is owed comes first. */
-static enum empm__state empm__h2_stream_cut(empm__conn *c)
-{
-    empm__request_of(c)->failed = EMPM_ECLOSED;
-    return empm__request_of(c)->suspension >= EMPM__SUSP_WAITING
-               ? empm__http1_cut(c) : EMPM__WRITE;
-}
-
-static const empm__protocol empm__h2_stream_protocol = {
-    "h2", "HTTP/2.0",
-    { NULL, NULL, NULL, empm__do_handle, empm__h2_do_suspended,
-      empm__h2_do_write, NULL, NULL, NULL, NULL },
-    empm__http1_taken, empm__h2_stream_cut, empm__http1_retire,
-    empm__h2_head_write, empm__h2_piece, empm__h2_end, empm__h2_hint_write,
-    empm__h2_stream_given, NULL, empm__h2_stream_flush
-};
-
-/* --- the connection ------------------------------------------------------- */
-
-/* Is the handler of this stream likely to be quick? */
-static int empm__h2_is_quick(const empm__h2_slot *slot)
-{
-    const empm__route *r = empm__request_of(slot->c)->route;
-    return r == NULL || empm__load(&r->quick) >= EMPM__QUICK;
-}
-
-/* A stream that has run here or elsewhere is held again. */
-static void empm__h2_came_back(empm__worker *w, empm__h2_slot *slot)
-{
-    if (slot->flags & EMPM__H2_READY)
-        return;
-    if (slot->flags & EMPM__H2_CUT) {
-        slot->flags &= (uint8_t)~EMPM__H2_CUT;
-        empm__h2_cut(w, slot);
-    } else
-        empm__h2_drained(w, slot);
-}
-
-/* Runs the streams of quick routes, until the turn is over. Returns 1 if some
- * are left. */
-static int empm__h2_run(empm__worker *w, empm__h2 *h2)
-{
-    uint32_t k;
-    h2->fresh = 0;
-    for (k = 0; k < h2->nslots; k++) {
-        empm__h2_slot *slot = empm__h2_slot_at(h2, k);
-        if (slot->id == 0 || !(slot->flags & EMPM__H2_READY) ||
-            !empm__h2_is_quick(slot))
-            continue;
-        if (empm__turn_is_over(w))
-            return 1;
-        empm__h2_stream_run(w, slot);
-        empm__h2_came_back(w, slot);
-    }
-    return 0;
-}
-
-/* Is there one that the loop could still run? */
-static int empm__h2_has_quick(const empm__h2 *h2)
-{
-    uint32_t k;
-    for (k = 0; k < h2->nslots; k++) {
-        const empm__h2_slot *slot = empm__h2_slot_at(h2, k);
-        if (slot->id != 0 && (slot->flags & EMPM__H2_READY) &&
-            empm__h2_is_quick(slot))
-            return 1;
-    }
-    return 0;
-}
-
-/* Gives the streams of other routes to workers. The first one is this worker's
- * once the connection waits, if it is going to: `wait`. */
-static void empm__h2_dispatch(empm__worker *w, empm__h2 *h2, empm__wait *wait)
-{
-    const uint32_t most = (uint32_t)w->cfg->h2_session_workers;
-    uint32_t k;
-    for (k = 0; k < h2->nslots && h2->working < most; k++) {
-        empm__h2_slot *slot = empm__h2_slot_at(h2, k);
-        if (slot->id == 0 || !(slot->flags & EMPM__H2_READY) ||
-            empm__h2_is_quick(slot))
-            continue;
-        empm__h2_let(slot);
-        slot->flags &= (uint8_t)~EMPM__H2_READY;
-        slot->flags |= EMPM__H2_WORKS;
-        h2->working++;
-        if (wait != NULL && wait->next == EMPM__NIL)
-            wait->next = slot->record;
-        else
-            empm__queue_push(&w->engine->queue, slot->record);
-    }
-}
-
-/* The connection is lost: all streams are. */
-static void empm__h2_cut_all(empm__worker *w, empm__h2 *h2)
-{
-    uint32_t k;
-    for (k = 0; k < h2->nslots; k++)
-        if (empm__h2_slot_at(h2, k)->id != 0)
-            empm__h2_cut(w, empm__h2_slot_at(h2, k));
-}
 
 /* When the body of a stream is late, as empm__reading_on() has it. */
 static uint32_t empm__h2_body_deadline(const empm__worker *w,
@@ -44269,6 +44247,217 @@ static uint32_t empm__h2_watch(empm__worker *w, empm__h2 *h2)
     return at;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>h2-conn -- the life of a connection of HTTP/2, and of its streams
+ *
+ * A connection has one step: take back what streams have, read, run streams,
+ * make frames, send, until it has to wait. Streams of quick routes run in
+ * place, and their answers leave in one call; of the others this worker runs
+ * the first one when the connection waits, and the queue has the rest, as many
+ * as H2SessionWorkers. Its states are names for the status: READ_HEAD with
+ * streams, KEEPALIVE without, WRITE at its end.
+ *
+ *   drain --> input --> run --> frames --> watch --> flush --> wait
+ *     ^                                                |  |
+ *     +---- more is there, or has come back -----------+  +--> turn over: queue
+ *
+ * What a step must not do: read while output waits for the socket (the answers
+ * to what would come had to wait, too: a client that sends PINGs and reads none
+ * would fill our memory), and stop reading while only windows are shut (the
+ * credit that opens them would never be read).
+ *
+ * runs on   a worker that owns the connection
+ * ------------------------------------------------------------------------- */
+
+/* --- which protocols are served ------------------------------------------- */
+
+enum { EMPM__P_HTTP1 = 1, EMPM__P_H2 = 2, EMPM__P_H2C = 4, EMPM__P_OTHER = 8 };
+
+/* The protocols of Protocols, as bits. */
+static unsigned empm__h2_protocols(const empm_config *cfg)
+{
+    const char *s = cfg->protocols != NULL ? cfg->protocols : "";
+    unsigned on = 0;
+    while (*(s += strspn(s, " \t")) != '\0') {
+        const size_t n = strcspn(s, " \t");
+        on |= (unsigned)(empm__text_same(s, n, "http/1.1", 8) ? EMPM__P_HTTP1
+                         : empm__text_same(s, n, "h2", 2)     ? EMPM__P_H2
+                         : empm__text_same(s, n, "h2c", 3)    ? EMPM__P_H2C
+                                                            : EMPM__P_OTHER);
+        s += n;
+    }
+    return on;
+}
+
+/* The first one of those that TLS can have. */
+static unsigned empm__h2_first(const empm_config *cfg)
+{
+    const char *s = cfg->protocols != NULL ? cfg->protocols : "";
+    s += strspn(s, " \t");
+    while (empm__text_same(s, strcspn(s, " \t"), "h2c", 3)) {
+        s += 3;
+        s += strspn(s, " \t");
+    }
+    return empm__text_same(s, strcspn(s, " \t"), "h2", 2) ? EMPM__P_H2
+                                                           : EMPM__P_HTTP1;
+}
+
+static void empm__h2_check(const empm_config *cfg, const empm__chars *chars,
+                           empm__report *rep)
+{
+    const unsigned on = empm__h2_protocols(cfg);
+    (void)chars;
+    if (on == 0 || (on & EMPM__P_OTHER))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5902, "Protocols \"%.80s\": h2, "
+                         "h2c and http/1.1 are what there is",
+                         cfg->protocols != NULL ? cfg->protocols : "");
+}
+
+/* SUSPENDED: what has been written leaves first; and to wait is the
+ * connection's to arrange. So a stream with output stays held, however long its
+ * client takes, and only one that has none waits with the listener. */
+static enum empm__state empm__h2_do_suspended(empm__worker *w, empm__conn *c,
+                                              empm__wait *wait)
+{
+    const empm_request *req = empm__request_of(c);
+    enum empm__state next = EMPM__SUSPENDED;
+    if (req->io.out == NULL || req->failed)
+        next = empm__do_suspended(w, c, wait);
+    if (next == EMPM__SUSPENDED && !wait->turn_over)
+        wait->given = 1;
+    return next;
+}
+
+/* WRITE: lets a producer fill the queue; what is in it is the connection's to
+ * send. The request goes back to its route as soon as all is there: the place
+ * that it has there is not kept by a client that reads slowly. */
+static enum empm__state empm__h2_do_write(empm__worker *w, empm__conn *c,
+                                          empm__wait *wait)
+{
+    empm_request *req = empm__request_of(c);
+    int error;
+    while (req->answer == EMPM__STREAMING && !req->failed &&
+           req->io.out_left < EMPM_RESPONSE_BUFFER) {
+        if ((error = empm__response_produce(req)) < 0)
+            empm__response_fail(req, error, "the producer has failed");
+        w->turn_us = empm__now_us();
+        if (w->turn_us - w->turn_start_us >= EMPM_TURN_US)
+            break;
+    }
+    if (req->answer == EMPM__COMPLETE || req->failed)
+        empm__request_release(req);
+    wait->given = 1;
+    return EMPM__WRITE;
+}
+
+/* A stream cannot go on: a call that is owed comes first. Then WRITE finds the
+ * failure, and the connection resets the stream. */
+static enum empm__state empm__h2_stream_cut(empm__conn *c)
+{
+    empm__request_of(c)->failed = EMPM_ECLOSED;
+    return empm__request_of(c)->suspension >= EMPM__SUSP_WAITING
+               ? empm__http1_cut(c) : EMPM__WRITE;
+}
+
+static const empm__protocol empm__h2_stream_protocol = {
+    "h2", "HTTP/2.0",
+    { NULL, NULL, NULL, empm__do_handle, empm__h2_do_suspended,
+      empm__h2_do_write, NULL, NULL, NULL, NULL },
+    empm__http1_taken, empm__h2_stream_cut, empm__http1_retire,
+    empm__h2_head_write, empm__h2_piece, empm__h2_end, empm__h2_hint_write,
+    empm__h2_stream_given, NULL, empm__h2_stream_flush
+};
+
+/* --- the connection ------------------------------------------------------- */
+
+/* Is the handler of this stream likely to be quick? */
+static int empm__h2_is_quick(const empm__h2_slot *slot)
+{
+    const empm__route *r = empm__request_of(slot->c)->route;
+    return r == NULL || empm__load(&r->quick) >= EMPM__QUICK;
+}
+
+/* A stream that has run here or elsewhere is held again. */
+static void empm__h2_came_back(empm__worker *w, empm__h2_slot *slot)
+{
+    if (slot->flags & EMPM__H2_READY)
+        return;
+    if (slot->flags & EMPM__H2_CUT) {
+        slot->flags &= (uint8_t)~EMPM__H2_CUT;
+        empm__h2_cut(w, slot);
+    } else
+        empm__h2_drained(w, slot);
+}
+
+/* Runs the streams of quick routes, until the turn is over. Returns 1 if some
+ * are left. That is what makes small requests cheap: no hand-over, no wake-up,
+ * and all answers of a packet in one call. A route that has been slow lately
+ * has lost that credit (>>dispatch), so one slow call does not hold others
+ * twice. */
+static int empm__h2_run(empm__worker *w, empm__h2 *h2)
+{
+    uint32_t k;
+    h2->fresh = 0;
+    for (k = 0; k < h2->nslots; k++) {
+        empm__h2_slot *slot = empm__h2_slot_at(h2, k);
+        if (slot->id == 0 || !(slot->flags & EMPM__H2_READY) ||
+            !empm__h2_is_quick(slot))
+            continue;
+        if (empm__turn_is_over(w))
+            return 1;
+        empm__h2_stream_run(w, slot);
+        empm__h2_came_back(w, slot);
+    }
+    return 0;
+}
+
+/* Is there one that the loop could still run? */
+static int empm__h2_has_quick(const empm__h2 *h2)
+{
+    uint32_t k;
+    for (k = 0; k < h2->nslots; k++) {
+        const empm__h2_slot *slot = empm__h2_slot_at(h2, k);
+        if (slot->id != 0 && (slot->flags & EMPM__H2_READY) &&
+            empm__h2_is_quick(slot))
+            return 1;
+    }
+    return 0;
+}
+
+/* Gives the streams of other routes to workers. The first one is this worker's
+ * once the connection waits, if it is going to: `wait`. From H2SessionWorkers
+ * on they stay where they are, until one comes back: a connection must not have
+ * all workers, and a stream that its client has reset keeps its place while its
+ * handler runs, or resets would be a way round that (CVE-2023-44487). */
+static void empm__h2_dispatch(empm__worker *w, empm__h2 *h2, empm__wait *wait)
+{
+    const uint32_t most = (uint32_t)w->cfg->h2_session_workers;
+    uint32_t k;
+    for (k = 0; k < h2->nslots && h2->working < most; k++) {
+        empm__h2_slot *slot = empm__h2_slot_at(h2, k);
+        if (slot->id == 0 || !(slot->flags & EMPM__H2_READY) ||
+            empm__h2_is_quick(slot))
+            continue;
+        empm__h2_let(slot);
+        slot->flags &= (uint8_t)~EMPM__H2_READY;
+        slot->flags |= EMPM__H2_WORKS;
+        h2->working++;
+        if (wait != NULL && wait->next == EMPM__NIL)
+            wait->next = slot->record;
+        else
+            empm__queue_push(&w->engine->queue, slot->record);
+    }
+}
+
+/* The connection is lost: all streams are. */
+static void empm__h2_cut_all(empm__worker *w, empm__h2 *h2)
+{
+    uint32_t k;
+    for (k = 0; k < h2->nslots; k++)
+        if (empm__h2_slot_at(h2, k)->id != 0)
+            empm__h2_cut(w, empm__h2_slot_at(h2, k));
+}
+
 /* A stop: in two steps, if there is time, so that no request is lost that is on
  * its way (RFC 9113 6.8). */
 static void empm__h2_stop(empm__worker *w, empm__h2 *h2)
@@ -44296,7 +44485,9 @@ static void empm__h2_slots_free(empm__worker *w, empm__h2 *h2)
     h2->nslots = 0;
 }
 
-/* Gives back all that the connection has, but not its descriptor. */
+/* Gives back all that the connection has, but not its descriptor: LINGER may
+ * need that. Nobody else has a reference by now, since streams have ended, and
+ * a kicker compares the serial before it looks (>>h2-streams). */
 static void empm__h2_free(empm__worker *w, empm__conn *c)
 {
     empm__h2 *h2 = empm__h2_of(c);
@@ -44349,7 +44540,9 @@ static int empm__h2_is_idle(const empm__h2 *h2)
            h2->rest_len == 0 && h2->block_stream == 0 && h2->io.out == NULL;
 }
 
-/* The listener has taken an idle connection before its time. */
+/* The listener has taken an idle connection before its time, because others
+ * want its place. If something has begun meanwhile it stays; else its idle time
+ * is over, and it goes with GOAWAY, as RFC 9113 9.1 wants it. */
 static void empm__h2_cull(empm__worker *w, empm__h2 *h2)
 {
     if (!empm__h2_is_idle(h2) ||
@@ -44360,7 +44553,9 @@ static void empm__h2_cull(empm__worker *w, empm__h2 *h2)
     h2->idle_ms = w->now_ms;
 }
 
-/* Waits, or is at its end. Returns its state, or CLOSED. */
+/* Arranges to wait, and gives what has to run to others. An idle connection
+ * keeps a few hundred bytes: slots, requests and pages have gone back. Returns
+ * its state. */
 static enum empm__state empm__h2_wait(empm__worker *w, empm__h2 *h2,
                                       empm__wait *wait, uint32_t deadline)
 {
@@ -44374,7 +44569,10 @@ static enum empm__state empm__h2_wait(empm__worker *w, empm__h2 *h2,
     return (enum empm__state)c->state;
 }
 
-/* The one step. */
+/* The one step. It ends when the connection waits, has another state, or when
+ * the turn is over and it goes to the end of the queue. `waits`: output has
+ * been left by the last one, and no event will tell of input that was not read
+ * then; so it is read here once that output is gone. */
 static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
                                       empm__wait *wait)
 {
@@ -44438,6 +44636,11 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
  * wing is asked whether it is another one, by ALPN or by its first bytes, and
  * takes it over with what has come. The records of streams are made when the
  * first ones are needed.
+ *
+ *   TLS     ALPN has chosen "h2" (RFC 9113 3.2): the preface must follow
+ *   plain   the client knows (3.3): its first bytes are "PRI * HTTP/2.0", which
+ *           no request of HTTP/1.1 is. "Upgrade: h2c" is not taken: it is gone
+ *           from RFC 9113, and those that send it read HTTP/1.1, too
  * ------------------------------------------------------------------------- */
 
 /* It ends when its streams have: they are told by its step. */
@@ -44458,7 +44661,9 @@ static const empm__protocol empm__h2_protocol = {
     NULL, empm__h2_conn_queued, NULL
 };
 
-/* What we announce, and a window for all streams that no upload fills soon. */
+/* What we announce, and a window for all streams that no upload fills soon: it
+ * cannot be set, only raised, hence WINDOW_UPDATE. NO_RFC7540_PRIORITIES says
+ * that the tree of the old RFC is for nothing (RFC 9218 2.1). */
 static void empm__h2_greet(empm__worker *w, empm__h2 *h2)
 {
     const empm_config *cfg = w->cfg;
@@ -44528,7 +44733,8 @@ static int empm__h2_begin(empm__worker *w, empm__conn *c)
 }
 
 /* Are n bytes of a client's, which are no preface, the first line of HTTP/1.1?
- * -1: more have to come. */
+ * -1: more have to come; a line that never ends has the time of a head, and
+ * LimitRequestLine. */
 static int empm__h2_is_http1(const char *s, size_t n)
 {
     static const char mark[] = " HTTP/1.";
@@ -44572,7 +44778,8 @@ static int empm__h2_other_protocol(empm__worker *w, empm__conn *c)
 
 /* --- the wing ------------------------------------------------------------- */
 
-/* Its own records of streams. */
+/* Its own records of streams, as many as H2MaxStreams; 0: 64 for each thread,
+ * which is ten times what runs at once. */
 static int empm__h2_server_new(empm_server *s, const empm_server *old,
                                empm__report *rep)
 {
