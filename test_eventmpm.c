@@ -6306,7 +6306,8 @@ TEST(config, mutations_of_a_good_file)
 
     tmp_path(path, sizeof path, "x.conf");
     setenv("EMPM_USER", "www-data", 1);
-    for (round = 0; round < 4000 && get_int(&g_failures) < 5; round++) {
+    for (round = 0; round < 4000 / g_slow && get_int(&g_failures) < 5;
+         round++) {
         empm_config cfg = empm_defaults();
         char text[2 * sizeof good];
         const char *p;
@@ -6353,7 +6354,7 @@ TEST(config, mutations_of_a_good_file)
         empm_config_free(&cfg);
     }
     no_context();
-    CHECK_IN(bad, 500, 3900);
+    CHECK_IN(bad, 500 / g_slow, 3900 / g_slow);
     unsetenv("EMPM_USER");
     str_free(&g_heard);
 }
@@ -15291,7 +15292,7 @@ TEST(store, does_what_a_plain_array_does)
     uint64_t now = 1000, last = 0;
 
     memset(m, 0, sizeof m);
-    for (step = 0; kv != NULL && step < 60000 &&
+    for (step = 0; kv != NULL && step < 60000u / (unsigned)g_slow &&
          get_int(&g_failures) < 5; step++) {
         const uint32_t k = model_random(&seed, MODEL_KEYS);
         const uint32_t op = model_random(&seed, 8);
