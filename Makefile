@@ -23,7 +23,7 @@
 #   make clean
 #   make help           this list
 #
-# TESTS="name ..." runs the tests with these names only; JOBS=4 at a time, since
+# TESTS="name ..." runs the tests with these names only; JOBS=3 at a time, since
 # tests mostly wait. Each test target ends with "N passed, N failed, N skipped",
 # and fails if anything did.
 
@@ -33,7 +33,7 @@ PREFIX  ?= /usr/local
 PORT    ?= 8080
 DIR     ?= .
 FAULTS  ?= all
-JOBS    ?= 4
+JOBS    ?= 3
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= conn api route fmt fcgi forms hpack h2 ws oom $(TLS_TARGET)
 export CC CFLAGS CPPFLAGS LDFLAGS LDLIBS TESTS JOBS FUZZ_SECONDS FUZZ_TARGETS
