@@ -31113,7 +31113,8 @@ static void fb_down(fb *b)
     unlink(b->path);
 }
 
-static char fb_address[2][320];      /* "unix:" and the path */
+/* "unix:" and the path; nobody, until a test says so. */
+static char fb_address[2][320] = { "127.0.0.1:9", "127.0.0.1:9" };
 
 static const empm_route fb_routes[] = {
     EMPM_FASTCGI("/app/", fb_address[0]),
@@ -31511,8 +31512,6 @@ TEST(fastcgi, a_folder_for_x_sendfile)
                                         "/" };
     int i;
 
-    for (i = 0; i < 2; i++)
-        snprintf(fb_address[i], sizeof fb_address[i], "127.0.0.1:9");
     for (i = 0; i < 4; i++) {
         empm_config cfg = empm_defaults();
 
