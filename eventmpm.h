@@ -15928,7 +15928,8 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
         if ((status = empm__reading_room(req)) != 0)
             return empm__step_refuse(req, status);
         n = empm__step_recv(w, c, req->io.in + req->io.in_end,
-                            req->io.in_cap - req->io.in_end);
+                            empm__min(req->io.in_cap - req->io.in_end,
+                                      EMPM__SCRATCH / 2));
         if (n == EMPM__WANTS_IN || n == EMPM__WANTS_OUT)
             break;
         if (n == 0 && !empm__reading_head_is_blank(req)) {
@@ -44692,7 +44693,9 @@ static void empm__h2_greet(empm__worker *w, empm__h2 *h2)
 static int empm__h2_begin(empm__worker *w, empm__conn *c)
 {
     empm_request *req = empm__request_of(c);
-    const size_t n = req->io.in_end - req->io.in_start;
+    /* more than a read and a part of the preface is no preface */
+    const size_t n = empm__min(req->io.in_end - req->io.in_start,
+                               EMPM__H2_INPUT);
     char *scratch = empm__worker_scratch(w);
     empm__h2 *h2 = scratch == NULL ? NULL : (empm__h2 *)empm__worker_memory(
                                                 w, NULL, sizeof *h2);
