@@ -6597,7 +6597,7 @@ enum { EMPM__PACE_QUICK, EMPM__PACE_SLOW = 4 };
                                       more, if there is a processor for it */
 #define EMPM__LISTEN_EACH 32u      /* jobs, then somebody looks for new ones */
 #define EMPM__SEARCHERS 4u         /* at most, when nobody runs */
-#define EMPM__STUCK_US  1000u      /* of a processor, for one job: it is stuck */
+#define EMPM__STUCK_US  1000u      /* of a processor for one job: it is stuck */
 
 typedef struct empm__queue {
     pthread_mutex_t lock;          /* guards all that follows */
@@ -6666,8 +6666,8 @@ static int empm__queue_all_gone_locked(const empm__queue *q)
     return q->running + q->searching + q->idle_count == 0;
 }
 
-/* Is there a processor for one more, beside those that are awake? `more` of them
- * are not counted yet. */
+/* Is there a processor for one more, beside those that are awake? `more` of
+ * them are not counted yet. */
 static int empm__queue_has_processor_locked(const empm__queue *q, uint32_t more)
 {
     return q->running + q->searching + more < q->enough;
@@ -6956,11 +6956,12 @@ static uint32_t empm__queue_pop(empm__queue *q, uint32_t me,
  *   quick   every millisecond: a short request waits no longer behind one that
  *           blocks
  *   slow    every eight, while jobs go on and hardly any of them calls a
- *           handler, as for large files: there the looks would cost a tenth of
- *           the time. A worker that calls a handler meanwhile leaves the
- *           running ones before, whatever the credit is, so a handler that
- *           blocks delays others no more than at the quick pace; a disk that
- *           blocks may, by ten milliseconds
+ *           handler of the program's, as for files and for PHP: there the looks
+ *           would cost a tenth of the time. A worker that calls a handler
+ *           meanwhile leaves the running ones before, whatever the credit is,
+ *           so a handler that blocks delays others no more than at the quick
+ *           pace; a disk that blocks may, by ten milliseconds, until its route
+ *           has no credit
  *
  * runs on   the standby's thread, but for _end_round_locked(): the listener
  * lock      the queue's, unless a name does not end in _locked
@@ -7037,6 +7038,17 @@ static int empm__queue_on_credit_locked(const empm__queue *q)
     return 0;
 }
 
+/* Jobs take long: is that as they wait, and not for a processor? */
+static int empm__queue_waits_locked(const empm__queue *q)
+{
+    uint32_t i;
+    for (i = 0; i < q->nsleepers; i++)
+        if (q->sleepers[i].running &&
+            empm__thread_waits(&q->sleepers[i].thread) == 0)
+            return 0;
+    return 1;
+}
+
 /* Chooses the standby's pace at a look: since the last one `jobs` have begun. A
  * worker may call a handler on credit at the same time: then either its store
  * or ours fails. Returns 1 if the pace is slow. */
@@ -7045,7 +7057,8 @@ static int empm__queue_pace_locked(empm__queue *q, uint32_t jobs)
     int was = empm__load(&q->pace), pace = was + 1;
     const int few = q->listening == EMPM__NOBODY ? EMPM__PACE_SLOW_MS : 1;
     if (was == EMPM__PACE_SLOW)      /* who works has few jobs: they are long */
-        pace = jobs >= (uint32_t)few && q->calls <= EMPM__PACE_CALLS
+        pace = q->calls <= EMPM__PACE_CALLS &&
+                       (jobs >= (uint32_t)few || !empm__queue_waits_locked(q))
                    ? was : EMPM__PACE_QUICK;
     else if (pace == EMPM__PACE_SLOW && empm__queue_on_credit_locked(q))
         pace = EMPM__PACE_QUICK;
@@ -7060,13 +7073,15 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
                                  void *arg)
 {
     uint32_t most = 1, popped = 0;
+    int woken = 0;
     pthread_mutex_lock(&q->lock);
     while (!q->closed) {
-        int quiet, slow, woken;
+        int quiet, slow;
         if (q->listening == EMPM__NOBODY && empm__queue_all_gone_locked(q))
             empm__store(&q->listening, EMPM__STANDBY);
         if (q->listening == EMPM__STANDBY) {
             empm__store(&q->pace, EMPM__PACE_QUICK);
+            woken = 0;
             pthread_mutex_unlock(&q->lock);
             listen(arg);
             pthread_mutex_lock(&q->lock);
@@ -7074,7 +7089,8 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
         }
         /* in a busy server one tick after another is cheaper than waking us */
         quiet = q->listening != EMPM__NOBODY && q->popped == popped;
-        slow = empm__queue_pace_locked(q, q->popped - popped);
+        slow = empm__queue_pace_locked(q, woken ? EMPM__PACE_SLOW_MS
+                                                : q->popped - popped);
         popped = q->popped;
         q->standby_state = quiet ? EMPM__SLEEPS : EMPM__DOZES;
         empm__queue_settle(q, most);
@@ -7694,6 +7710,8 @@ typedef struct empm__route {     /* one row of the user's table */
     uint32_t    running;         /* atomic: workers in its handler */
     uint32_t    requests;        /* atomic: on their way, for max_requests */
     uint32_t    quick;           /* atomic: its credit, see EMPM__QUICK */
+    int         prompt;          /* a wing's: it waits for nothing but a disk,
+                                    until it says what else it calls */
     uint32_t    key;             /* of its pattern, for the scoreboard */
     int         root_fd;         /* EMPM_FILES, else -1 */
     struct empm__assets *assets; /* EMPM_ASSETS, else NULL (>>assets) */
@@ -12854,6 +12872,7 @@ struct empm_request {             /* owner: the connection's */
     uint32_t      trial;          /* of a route that was closed: for which time;
                                      0: it is none */
     int           called;         /* its handler has been called */
+    int           programs;       /* a prompt route has asked the program */
     int64_t       body_left;      /* of Content-Length */
     int64_t       body_limit;
     empm__chunked chunked;
@@ -15442,20 +15461,35 @@ static void empm__turn_base(empm__worker *w, uint64_t now_us)
 }
 
 /* The same, where the function that is called has credit of its own: while it
- * uses that up, the standby sees it. Where it has lost some of late, it will be
+ * uses that up, the standby sees it; but one that waits for nothing but a disk,
+ * `prompt`, needs no quick looks. Where it has lost some of late, it will be
  * known why if it does again. */
-static void empm__turn_call_begins(empm__worker *w, empm__route *r)
+static void empm__turn_call_begins(empm__worker *w, empm__route *r, int prompt)
 {
     empm__sleeper *self = &w->engine->sleepers[w->number];
     const uint32_t credit = empm__load(&r->quick);
     if (credit < EMPM__QUICK)
         empm__queue_leave(&w->engine->queue, w->number);
-    else if (empm__queue_call(&w->engine->queue, w->number))
+    else if (!prompt && empm__queue_call(&w->engine->queue, w->number))
         empm__store(&self->quick, &r->quick);
     if (credit > 0 && credit < EMPM__QUICK_MOST &&
         (self->slept || w->base_us == 0))
         empm__turn_base(w, w->turn_us);
     w->call_judged = 0;
+}
+
+/* The call was prompt, and goes on in a function of the program's, which may
+ * wait for anything: from here on it is watched, and so are the calls that
+ * follow from a suspension. */
+EMPM__OPTIONAL
+static void empm__turn_is_programs(empm_request *req)
+{
+    empm__worker *w = req->w;
+    empm__route *r = req->route;
+    req->programs = 1;
+    if (empm__load(&r->quick) >= EMPM__QUICK &&
+        empm__queue_call(&w->engine->queue, w->number))
+        empm__store(&w->engine->sleepers[w->number].quick, &r->quick);
 }
 
 /* A call has lasted for `us`, which is long. Returns how long it would have
@@ -16837,7 +16871,7 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c,
         empm__response_finish(req, 503);
         return EMPM__WRITE;
     }
-    empm__turn_call_begins(w, r);
+    empm__turn_call_begins(w, r, r->prompt && !req->programs);
     w->calling = EMPM__CALL_HANDLER;
     req->called = 1;
     rc = first ? r->handler(req, u->user) : empm__handling_wake_call(req);
@@ -26928,7 +26962,7 @@ static void empm__link_end(empm__worker *w, empm_link *l)
     empm__links_release(e, l->box);
     l->out = l->box = NULL;
     l->w = w;
-    empm__turn_call_begins(w, l->route);
+    empm__turn_call_begins(w, l->route, 0);
     w->calling = EMPM__CALL_OTHER;
     empm__link_kind_of(l)->closed(w, l);
     w->calling = calling;
@@ -27346,7 +27380,7 @@ static size_t empm__raw_take(empm__worker *w, empm_link *l, char *data,
         return 0;
     if (n > 0 && raw->calls->on_data != NULL &&
         l->phase == EMPM__LINK_OPEN) {
-        empm__turn_call_begins(w, l->route);
+        empm__turn_call_begins(w, l->route, 0);
         w->calling = EMPM__CALL_OTHER;
         r = raw->calls->on_data(l, data, n, raw->user);
         w->calling = EMPM__CALL_NONE;
@@ -27909,7 +27943,7 @@ static void empm__ws_deliver(empm__worker *w, empm_link *l, int type,
         return;
     data[n] = '\0';
     __atomic_add_fetch(&l->route->running, 1u, __ATOMIC_RELAXED);
-    empm__turn_call_begins(w, l->route);
+    empm__turn_call_begins(w, l->route, 0);
     w->calling = EMPM__CALL_OTHER;
     calls->on_message(l, type, data, n, l->route->user->user);
     w->calling = EMPM__CALL_NONE;
@@ -37059,6 +37093,7 @@ static int empm__files_serve_else(empm_request *req, void *user)
     if (status != 404)
         return status;
     req->file_name = NULL;           /* no file answers */
+    empm__turn_is_programs(req);
     return req->route->user->handler(req, user);
 }
 
@@ -37224,6 +37259,7 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
         const char *dir = route->user->root;
         if (route->user->kind == EMPM__ROUTE_ASSETS) {
             route->handler = empm__files_serve;
+            route->prompt = 1;
             if ((r = empm__assets_new(&route->assets, route->user, &s->chars,
                                       s->types, s->codings, rep)) < 0)
                 return r;
@@ -37236,6 +37272,7 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
         /* EMPM_FILES_ELSE has a handler of the program's */
         route->handler = route->user->handler != NULL ? empm__files_serve_else
                                                       : empm__files_serve;
+        route->prompt = 1;
         route->root_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (route->root_fd < 0 && errno != ENOENT && errno != ENOTDIR) {
             empm__report_say(rep, EMPM_LOG_ERROR, 5106, "%s: cannot open its "
@@ -40165,8 +40202,10 @@ static int empm__fcgi_server_new(empm_server *s, const empm_server *old,
             if (empm__backends_parse(route->backends, u->backend) != NULL)
                 return EMPM_EINVAL;          /* check() has said it */
         }
-        if (u->kind == EMPM__ROUTE_FASTCGI)
+        if (u->kind == EMPM__ROUTE_FASTCGI) {
             route->handler = empm__fcgi_route;
+            route->prompt = 1;
+        }
         if (u->kind == EMPM__ROUTE_FILES &&
             (route->backends != NULL || s->scripts != NULL)) {
             if (dir == NULL)

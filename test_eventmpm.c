@@ -9878,6 +9878,62 @@ TEST(queue, who_has_lost_its_processor_is_not_stuck)
 #endif
 }
 
+/* At the slow pace a worker that calls a handler of the program's leaves the
+ * running ones. One that serves files or PHP on credit does not, nor does it
+ * bring the quick pace back, until it asks the program after all. */
+TEST(queue, files_and_php_need_no_quick_looks)
+{
+    static empm__engine e;
+    static empm__score_child score;
+    static empm_request req;
+    empm__sleeper sp;
+    empm__worker w;
+    empm__route r;
+    int k;
+
+    memset(&e, 0, sizeof e);
+    memset(&w, 0, sizeof w);
+    memset(&r, 0, sizeof r);
+    memset(&req, 0, sizeof req);
+    w.engine = &e;
+    e.sleepers = &sp;
+    req.w = &w;
+    req.route = &r;
+    CHECK_INT(empm__queue_init(&e.queue, NULL, &sp, 1, 1, &score), EMPM_OK);
+    for (k = 0; k < 4; k++) {
+        const int leaves = k != 3;     /* with credit, and prompt */
+        context("%d", k);
+        r.quick = k < 2 ? EMPM__QUICK - 1 : EMPM__QUICK_MOST;
+        sp.running = 1;
+        e.queue.running = 1;
+        empm__store(&e.queue.pace, EMPM__PACE_SLOW);
+        empm__turn_call_begins(&w, &r, k & 1);
+        CHECK_INT(sp.running, !leaves);
+        CHECK_INT(e.queue.pace, EMPM__PACE_SLOW);
+        CHECK(sp.quick == NULL);
+    }
+    no_context();
+    empm__turn_is_programs(&req);      /* it goes on: at the slow pace */
+    CHECK_INT(sp.running, 0);
+    CHECK_INT(req.programs, 1);
+    sp.running = 1;
+    e.queue.running = 1;
+    empm__store(&e.queue.pace, 1);     /* at the quick pace */
+    empm__turn_call_begins(&w, &r, 1);
+    CHECK_INT(e.queue.pace, 1);
+    CHECK(sp.quick == NULL);
+    empm__turn_is_programs(&req);
+    CHECK_INT(e.queue.pace, EMPM__PACE_QUICK);
+    CHECK(sp.quick == &r.quick);
+    sp.quick = NULL;
+    empm__store(&e.queue.pace, 1);
+    empm__turn_call_begins(&w, &r, 0); /* a handler of the program's */
+    CHECK_INT(e.queue.pace, EMPM__PACE_QUICK);
+    CHECK(sp.quick == &r.quick);
+    CHECK_INT(sp.running, 1);
+    pthread_mutex_destroy(&e.queue.lock);
+}
+
 /* Uses so much of a processor. */
 static void reckon_us(const empm__thread *self, uint64_t us)
 {
