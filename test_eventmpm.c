@@ -28968,6 +28968,12 @@ LIVE(files, missing_root_and_else)
     CHECK_SOON(fx_log_has(&f, "EMPM0112: GET /none/: the folder "
                               "./no-such-folder: No such file"), 1000);
     cl_open(&c, &f);
+    if (!f.forked)                     /* what needs no quick looks */
+        EACH(routes, i) {
+            if (routes[i].kind != EMPM__ROUTE_END)
+                CHECK_INT(f.s->routes.list[i].prompt,
+                          routes[i].kind == EMPM__ROUTE_FILES);
+        }
     CHECK_INT(cl_get(&c, "/none/"), 404);
     CHECK_INT(cl_get(&c, "/none/a.txt"), 404);
     CHECK_INT(cl_get(&c, "/or/a.txt"), 200);
