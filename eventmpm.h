@@ -2925,8 +2925,7 @@ static int empm__thread_switches(const empm__thread *t, empm__switches *to)
     if (t->id == 0)
         return -1;
     to->used_us = empm__thread_used_us(t);
-    if (getrusage((__typeof__(RUSAGE_SELF))1 /* RUSAGE_THREAD, hidden without
-                                                _GNU_SOURCE */, &r) < 0)
+    if (getrusage(1 /* RUSAGE_THREAD, hidden without _GNU_SOURCE */, &r) < 0)
         return -1;
     to->waits = r.ru_nvcsw;
     to->preempted = r.ru_nivcsw;
