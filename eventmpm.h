@@ -895,7 +895,7 @@ typedef struct empm_config {
     int         h2_session_workers;    /* ... of slow routes that run at once:
                                           6 */
     int         h2_max_streams;        /* requests of all of them, in a child;
-                                          0: 64 for each thread */
+                                          0: 256 for each thread */
     int         h2_window_size;        /* bytes of a body that a client may send
                                           unasked: 65535; more for fast uploads
                                           over long ways */
@@ -2384,7 +2384,8 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  * list and the one of calls that go up are compared with the code by .ci/text,
  * which `make test-headers` runs:
  *
- *   prefix platform        fence now time processor parker process random
+ *   prefix platform        fence now time processor parker thread process
+ *   prefix platform        random
  *   prefix descriptors     quiet fd
  *   prefix tools           min ascii text parse format chars
  *   prefix log             log
@@ -2859,6 +2860,80 @@ static void empm__parker_unpark(empm__parker *p)
     p->awake = 1;
     pthread_cond_signal(&p->cond);
     pthread_mutex_unlock(&p->lock);
+#endif
+}
+
+/* A thread, as another one of its process may look at it. Only on Linux is
+ * there more to see than that it exists. */
+typedef struct empm__thread {
+    long      id;                 /* 0: nothing is known of it */
+    clockid_t clock;              /* of the processor time that it has used */
+} empm__thread;
+
+/* The calling thread is `t` from here on. */
+static void empm__thread_init(empm__thread *t)
+{
+    t->id = 0;
+#if defined(__linux__)
+    if (pthread_getcpuclockid(pthread_self(), &t->clock) == 0)
+        t->id = syscall(SYS_gettid, 0);
+#endif
+}
+
+/* Does it wait for something? 1; 0: it runs, or would if it had a processor;
+ * -1: that is not known. */
+static int empm__thread_waits(const empm__thread *t)
+{
+    char path[64], text[128];         /* "12 (name) S 1 ...": R is ready */
+    const char *at;
+    ssize_t n;
+    int fd;
+    if (t->id == 0)
+        return -1;
+    snprintf(path, sizeof path, "/proc/self/task/%ld/stat", t->id);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    at = strrchr(text, ')');
+    return at != NULL && at[1] == ' ' ? at[2] != 'R' : -1;
+}
+
+/* Microseconds of a processor's time that it has used. */
+static uint64_t empm__thread_used_us(const empm__thread *t)
+{
+    struct timespec used;
+    if (clock_gettime(t->clock, &used) < 0)
+        return 0;
+    return (uint64_t)used.tv_sec * 1000000u + (uint64_t)used.tv_nsec / 1000u;
+}
+
+/* What the system has done to the calling thread so far. */
+typedef struct empm__switches {
+    long     waits;               /* it has slept, of its own accord */
+    long     preempted;           /* others have had its processor */
+    uint64_t used_us;
+} empm__switches;
+
+/* Returns 0, or -1: the system does not tell. The clock is asked first, since
+ * that brings up to date what getrusage() knows of a thread that runs. */
+static int empm__thread_switches(const empm__thread *t, empm__switches *to)
+{
+#if defined(__linux__)
+    struct rusage r;
+    if (t->id == 0)
+        return -1;
+    to->used_us = empm__thread_used_us(t);
+    if (getrusage(1 /* RUSAGE_THREAD, hidden without _GNU_SOURCE */, &r) < 0)
+        return -1;
+    to->waits = r.ru_nvcsw;
+    to->preempted = r.ru_nivcsw;
+    return 0;
+#else
+    (void)t;
+    (void)to;
+    return -1;
 #endif
 }
 
@@ -4044,7 +4119,7 @@ static const empm__directive empm__directives[] = {
     EMPM__SET("H2SessionWorkers", h2_session_workers, INT, 1, INT_MAX, "6",
               "... of slow routes that run at once"),
     EMPM__SET("H2MaxStreams", h2_max_streams, INT, 0, 1 << 22, "0",
-              "... of all connections of a child; 0: 64 for each thread"),
+              "... of all connections of a child; 0: 256 for each thread"),
     EMPM__SET("H2WindowSize", h2_window_size, INT, 16384, 1 << 30, "65535",
               "bytes of a body that a client may send unasked"),
     EMPM__SET("H2StreamTimeout", h2_stream_timeout_ms, MS, 0, INT_MAX, "0",
@@ -6485,8 +6560,9 @@ static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
  *   standby    the child's own thread. It listens when no worker can, until one
  *              is back and there is work for it. While others run it looks
  *              every millisecond whether one that seemed to be quick is stuck;
- *              that worker does not count as running then. When there is
- *              nothing to run it sleeps without limit (>>queue-standby).
+ *              that worker does not count as running then, unless it has only
+ *              lost its processor. When there is nothing to run it sleeps
+ *              without limit (>>queue-standby).
  *   a chore    is maintenance that may wait for a disk. When one is due, the
  *              listener ends its round, and the next worker runs it instead of
  *              a job; if the standby has been listening, it runs it itself.
@@ -6496,9 +6572,14 @@ typedef struct empm__sleeper {     /* a worker, as the queue sees it */
     empm__parker parker;
     uint32_t     next;             /* in the idle stack; lock */
     int          searching;        /* lock */
-    int          running;          /* lock */
+    int          running;          /* atomic; written under the lock */
+    int          slept;            /* the worker's: it has slept or listened */
     uint32_t    *quick;            /* atomic: the credit of its route, while a
                                       handler runs on credit; else NULL */
+    empm__thread thread;           /* fixed when the standby begins */
+    uint32_t     seen;             /* the standby's: `popped` when it has last
+                                      found it ready, */
+    uint64_t     seen_us;          /* and what it had used by then */
 } empm__sleeper;
 
 enum { EMPM__NOBODY = -1, EMPM__STANDBY = -2 };      /* or a worker's number */
@@ -6515,6 +6596,7 @@ enum { EMPM__PACE_QUICK, EMPM__PACE_SLOW = 4 };
                                       more, if there is a processor for it */
 #define EMPM__LISTEN_EACH 32u      /* jobs, then somebody looks for new ones */
 #define EMPM__SEARCHERS 4u         /* at most, when nobody runs */
+#define EMPM__STUCK_US  1000u      /* of a processor for one job: it is stuck */
 
 typedef struct empm__queue {
     pthread_mutex_t lock;          /* guards all that follows */
@@ -6581,6 +6663,13 @@ static uint32_t empm__queue_idle_locked(const empm__queue *q)
 static int empm__queue_all_gone_locked(const empm__queue *q)
 {
     return q->running + q->searching + q->idle_count == 0;
+}
+
+/* Is there a processor for one more, beside those that are awake? `more` of
+ * them are not counted yet. */
+static int empm__queue_has_processor_locked(const empm__queue *q, uint32_t more)
+{
+    return q->running + q->searching + more < q->enough;
 }
 
 static void empm__queue_publish_locked(empm__queue *q)
@@ -6759,13 +6848,16 @@ static void empm__queue_stop_running_locked(empm__queue *q, uint32_t me)
 {
     empm__sleeper *self = &q->sleepers[me];
     q->running -= (uint32_t)self->running;
-    self->running = 0;
+    empm__store(&self->running, 0);
     empm__store(&self->quick, (uint32_t *)NULL);
 }
 
-/* Worker `me` is about to do what may take long: others take over. */
+/* Worker `me` is about to do what may take long: others take over, unless they
+ * have done so at an earlier call of the same job. */
 static void empm__queue_leave(empm__queue *q, uint32_t me)
 {
+    if (!empm__load(&q->sleepers[me].running))
+        return;
     pthread_mutex_lock(&q->lock);
     empm__queue_stop_running_locked(q, me);
     empm__queue_settle(q, q->running == 0 ? EMPM__SEARCHERS : 1);
@@ -6782,6 +6874,8 @@ static int empm__queue_call(empm__queue *q, uint32_t me)
             __atomic_compare_exchange_n(&q->pace, &pace, EMPM__PACE_QUICK, 0,
                                         __ATOMIC_RELAXED, __ATOMIC_RELAXED))
             return 1;
+    if (!empm__load(&q->sleepers[me].running))
+        return 0;
     pthread_mutex_lock(&q->lock);
     q->calls++;
     empm__queue_stop_running_locked(q, me);
@@ -6824,7 +6918,7 @@ static uint32_t empm__queue_pop(empm__queue *q, uint32_t me,
         done = i != EMPM__NIL || q->closed;
         gate = empm__queue_gate_open_locked(q, !done && q->count == 0);
         if (done) {
-            self->running = 1;
+            empm__store(&self->running, 1);
             q->running++;
         } else if (listens) {
             empm__store(&q->listening, (int)me);
@@ -6833,12 +6927,17 @@ static uint32_t empm__queue_pop(empm__queue *q, uint32_t me,
             q->idle_top = me;
             q->idle_count++;
         }
-        /* who only looks, as a job waits, is back before another awakes */
-        empm__queue_settle(q, listens && q->count == 1 ? 0 : 1);
+        /* who only looks, as jobs wait, is back before another awakes; where
+         * there is a processor for both, several jobs deserve them */
+        empm__queue_settle(q, listens &&
+                              (q->count == 1 ||
+                               !empm__queue_has_processor_locked(q, 1))
+                                  ? 0 : 1);
         if (gate)
             open_gate(arg);
         if (done)
             return i;
+        self->slept = 1;
         if (listens)
             listen(arg);
         else
@@ -6856,11 +6955,12 @@ static uint32_t empm__queue_pop(empm__queue *q, uint32_t me,
  *   quick   every millisecond: a short request waits no longer behind one that
  *           blocks
  *   slow    every eight, while jobs go on and hardly any of them calls a
- *           handler, as for large files: there the looks would cost a tenth of
- *           the time. A worker that calls a handler meanwhile leaves the
- *           running ones before, whatever the credit is, so a handler that
- *           blocks delays others no more than at the quick pace; a disk that
- *           blocks may, by ten milliseconds
+ *           handler of the program's, as for files and for PHP: there the looks
+ *           would cost a tenth of the time. A worker that calls a handler
+ *           meanwhile leaves the running ones before, whatever the credit is,
+ *           so a handler that blocks delays others no more than at the quick
+ *           pace; a disk that blocks may, by ten milliseconds, until its route
+ *           has no credit
  *
  * runs on   the standby's thread, but for _end_round_locked(): the listener
  * lock      the queue's, unless a name does not end in _locked
@@ -6879,17 +6979,52 @@ static void empm__queue_end_round_locked(empm__queue *q)
     q->listened_at = q->popped;
 }
 
-/* Those that count as running do not: one of them is stuck, all may be. A
- * handler among them that runs on credit loses it. */
-static void empm__queue_stuck_locked(empm__queue *q)
+/* No job has begun for a tick while this worker counts as running: does it keep
+ * others waiting? If it waits for something, it does. If it is ready, it has
+ * lost its processor: nobody is helped by another thread that asks for one.
+ * Unless it uses the time to reckon, for a tick's worth since we have seen it.
+ */
+static int empm__queue_is_stuck(empm__sleeper *sp, uint32_t popped)
+{
+    uint64_t used;
+    if (empm__thread_waits(&sp->thread) != 0)
+        return 1;
+    if ((used = empm__thread_used_us(&sp->thread)) == 0)
+        return 1;
+    if (sp->seen == popped && sp->seen_us != 0)
+        return used - sp->seen_us >= EMPM__STUCK_US;
+    sp->seen = popped;
+    sp->seen_us = used;
+    return 0;
+}
+
+/* No job has begun since `popped`: workers that are stuck do not count as
+ * running any more, and a handler that one of them runs on credit loses it. The
+ * lock is let go for each look. Returns 1 if there is one. */
+static int empm__queue_stuck_locked(empm__queue *q, uint32_t popped)
 {
     uint32_t i;
+    int any = 0;
     for (i = 0; i < q->nsleepers; i++) {
-        uint32_t *quick = empm__load(&q->sleepers[i].quick);
+        empm__sleeper *sp = &q->sleepers[i];
+        uint32_t *quick;
+        int stuck;
+        if (!sp->running)
+            continue;
+        pthread_mutex_unlock(&q->lock);
+        stuck = empm__queue_is_stuck(sp, popped);
+        pthread_mutex_lock(&q->lock);
+        if (q->popped != popped || q->listening != EMPM__NOBODY)
+            break;                     /* they go on */
+        if (!stuck || !sp->running)
+            continue;
+        quick = empm__load(&sp->quick);
         if (quick != NULL)
             empm__store(quick, 0u);
         empm__queue_stop_running_locked(q, i);
+        any = 1;
     }
+    return any;
 }
 
 /* Has a worker called a handler on credit that has not come back? */
@@ -6902,6 +7037,17 @@ static int empm__queue_on_credit_locked(const empm__queue *q)
     return 0;
 }
 
+/* Jobs take long: is that as they wait, and not for a processor? */
+static int empm__queue_waits_locked(const empm__queue *q)
+{
+    uint32_t i;
+    for (i = 0; i < q->nsleepers; i++)
+        if (q->sleepers[i].running &&
+            empm__thread_waits(&q->sleepers[i].thread) == 0)
+            return 0;
+    return 1;
+}
+
 /* Chooses the standby's pace at a look: since the last one `jobs` have begun. A
  * worker may call a handler on credit at the same time: then either its store
  * or ours fails. Returns 1 if the pace is slow. */
@@ -6910,7 +7056,8 @@ static int empm__queue_pace_locked(empm__queue *q, uint32_t jobs)
     int was = empm__load(&q->pace), pace = was + 1;
     const int few = q->listening == EMPM__NOBODY ? EMPM__PACE_SLOW_MS : 1;
     if (was == EMPM__PACE_SLOW)      /* who works has few jobs: they are long */
-        pace = jobs >= (uint32_t)few && q->calls <= EMPM__PACE_CALLS
+        pace = q->calls <= EMPM__PACE_CALLS &&
+                       (jobs >= (uint32_t)few || !empm__queue_waits_locked(q))
                    ? was : EMPM__PACE_QUICK;
     else if (pace == EMPM__PACE_SLOW && empm__queue_on_credit_locked(q))
         pace = EMPM__PACE_QUICK;
@@ -6925,13 +7072,15 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
                                  void *arg)
 {
     uint32_t most = 1, popped = 0;
+    int woken = 0;
     pthread_mutex_lock(&q->lock);
     while (!q->closed) {
-        int quiet, slow, woken;
+        int quiet, slow;
         if (q->listening == EMPM__NOBODY && empm__queue_all_gone_locked(q))
             empm__store(&q->listening, EMPM__STANDBY);
         if (q->listening == EMPM__STANDBY) {
             empm__store(&q->pace, EMPM__PACE_QUICK);
+            woken = 0;
             pthread_mutex_unlock(&q->lock);
             listen(arg);
             pthread_mutex_lock(&q->lock);
@@ -6939,7 +7088,8 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
         }
         /* in a busy server one tick after another is cheaper than waking us */
         quiet = q->listening != EMPM__NOBODY && q->popped == popped;
-        slow = empm__queue_pace_locked(q, q->popped - popped);
+        slow = empm__queue_pace_locked(q, woken ? EMPM__PACE_SLOW_MS
+                                                : q->popped - popped);
         popped = q->popped;
         q->standby_state = quiet ? EMPM__SLEEPS : EMPM__DOZES;
         empm__queue_settle(q, most);
@@ -6948,10 +7098,9 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
                                              : slow ? EMPM__PACE_SLOW_MS : 1);
         pthread_mutex_lock(&q->lock);
         q->standby_state = EMPM__AWAKE;
-        if (!woken && q->popped == popped && q->listening == EMPM__NOBODY) {
-            empm__queue_stuck_locked(q);
+        if (!woken && q->popped == popped && q->listening == EMPM__NOBODY &&
+            empm__queue_stuck_locked(q, popped))
             most = EMPM__SEARCHERS;
-        }
     }
     pthread_mutex_unlock(&q->lock);
 }
@@ -7560,6 +7709,8 @@ typedef struct empm__route {     /* one row of the user's table */
     uint32_t    running;         /* atomic: workers in its handler */
     uint32_t    requests;        /* atomic: on their way, for max_requests */
     uint32_t    quick;           /* atomic: its credit, see EMPM__QUICK */
+    int         prompt;          /* a wing's: it waits for nothing but a disk,
+                                    until it says what else it calls */
     uint32_t    key;             /* of its pattern, for the scoreboard */
     int         root_fd;         /* EMPM_FILES, else -1 */
     struct empm__assets *assets; /* EMPM_ASSETS, else NULL (>>assets) */
@@ -7577,12 +7728,16 @@ typedef struct empm__script {
 } empm__script;
 
 /* The credit of a route: +1 for a call of its handler under 100 us, up to 16;
- * -4 for a slower one, which may have been preempted; 0 after one over 1 ms.
- * Below EMPM__QUICK a worker gives up its place among those that run before the
- * call, so that another may take it while the handler waits. The part of a call
- * of which a wing knows that it cannot wait does not count: see
+ * -4 for a slower one; 0 after one over 1 ms. Time that other threads have had
+ * the processor does not count, as far as that can be told. Below EMPM__QUICK a
+ * worker gives up its place among those that run before the call, so that
+ * another may take it while the handler waits. The part of a call of which a
+ * wing knows that it cannot wait does not count either: see
  * empm__turn_waits_no_more(). */
-#define EMPM__QUICK 4u
+#define EMPM__QUICK      4u
+#define EMPM__QUICK_MOST 16u
+#define EMPM__QUICK_US   100u
+#define EMPM__SLOW_US    1000u
 
 typedef struct empm__node {
     empm__seg   seg;
@@ -8122,6 +8277,9 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
                                           turn is on */
     int                 call_judged;   /* the call that runs has had its effect
                                           on the credit of its route */
+    empm__switches      base;          /* before the calls that are judged next,
+                                          */
+    uint64_t            base_us;       /* taken then; 0: it has slept since */
 } empm__worker;
 
 #define EMPM__CODINGS 3              /* content codings of files (>>codings) */
@@ -11421,7 +11579,8 @@ static int empm__listener_end_round(empm__engine *e, empm__batch *b)
                                           !empm__queue_all_gone_locked(q)));
     if (given)
         empm__queue_end_round_locked(q);
-    empm__queue_settle(q, old || looked ? 2 : 1);
+    empm__queue_settle(q, (old || looked) &&
+                          empm__queue_has_processor_locked(q, 0) ? 2 : 1);
     return given;
 }
 
@@ -12712,6 +12871,7 @@ struct empm_request {             /* owner: the connection's */
     uint32_t      trial;          /* of a route that was closed: for which time;
                                      0: it is none */
     int           called;         /* its handler has been called */
+    int           programs;       /* a prompt route has asked the program */
     int64_t       body_left;      /* of Content-Length */
     int64_t       body_limit;
     empm__chunked chunked;
@@ -15289,24 +15449,84 @@ static void empm__turn_may_block(empm__worker *w, const empm__route *r)
         empm__queue_call(&w->engine->queue, w->number);
 }
 
-/* The same, where the function that is called has credit of its own: while it
- * uses that up, the standby sees it. */
-static void empm__turn_call_begins(empm__worker *w, empm__route *r)
+/* Notes what the system has done to this worker, before calls that may be slow.
+ */
+static void empm__turn_base(empm__worker *w, uint64_t now_us)
 {
-    if (empm__load(&r->quick) < EMPM__QUICK)
+    empm__sleeper *self = &w->engine->sleepers[w->number];
+    w->base_us = empm__thread_switches(&self->thread, &w->base) == 0 ? now_us
+                                                                     : 0;
+    self->slept = 0;
+}
+
+/* The same, where the function that is called has credit of its own: while it
+ * uses that up, the standby sees it; but one that waits for nothing but a disk,
+ * `prompt`, needs no quick looks. Where it has lost some of late, it will be
+ * known why if it does again. */
+static void empm__turn_call_begins(empm__worker *w, empm__route *r, int prompt)
+{
+    empm__sleeper *self = &w->engine->sleepers[w->number];
+    const uint32_t credit = empm__load(&r->quick);
+    if (credit < EMPM__QUICK)
         empm__queue_leave(&w->engine->queue, w->number);
-    else if (empm__queue_call(&w->engine->queue, w->number))
-        empm__store(&w->engine->sleepers[w->number].quick, &r->quick);
+    else if (!prompt && empm__queue_call(&w->engine->queue, w->number))
+        empm__store(&self->quick, &r->quick);
+    if (credit > 0 && credit < EMPM__QUICK_MOST &&
+        (self->slept || w->base_us == 0))
+        empm__turn_base(w, w->turn_us);
     w->call_judged = 0;
 }
 
+/* The call was prompt, and goes on in a function of the program's, which may
+ * wait for anything: from here on it is watched, and so are the calls that
+ * follow from a suspension. */
+EMPM__OPTIONAL
+static void empm__turn_is_programs(empm_request *req)
+{
+    empm__worker *w = req->w;
+    empm__route *r = req->route;
+    req->programs = 1;
+    if (empm__load(&r->quick) >= EMPM__QUICK &&
+        empm__queue_call(&w->engine->queue, w->number))
+        empm__store(&w->engine->sleepers[w->number].quick, &r->quick);
+}
+
+/* A call has lasted for `us`, which is long. Returns how long it would have
+ * taken if no other thread had had its processor meanwhile: if it has not slept
+ * since the base was taken, the time that it has used, less all that may have
+ * been used before it. If the worker has slept between (that is where it waits
+ * for jobs) there is no telling: it may have been a wait, but not a long one,
+ * which the standby would have seen. */
+static uint64_t empm__turn_took(empm__worker *w, uint64_t us)
+{
+    const empm__switches base = w->base;
+    const uint64_t base_us = w->engine->sleepers[w->number].slept
+                                 ? 0 : w->base_us;
+    const uint64_t end_us = w->turn_us + us;
+    uint64_t used, before;
+    empm__turn_base(w, end_us);
+    if (w->base_us == 0 || w->base.preempted == base.preempted)
+        return us;
+    if (base_us == 0)
+        return us < EMPM__SLOW_US ? us : EMPM__SLOW_US;
+    if (w->base.waits != base.waits)
+        return us;
+    used = w->base.used_us - base.used_us;
+    before = end_us - base_us - us;
+    used = used > before ? used - before : 0;
+    return used < us ? used : us;
+}
+
 /* A call has taken so long: that goes to the credit of its route. */
-static void empm__turn_judge(empm__route *r, uint64_t us)
+static void empm__turn_judge(empm__worker *w, empm__route *r, uint64_t us)
 {
     const uint32_t credit = empm__load(&r->quick);
-    if (us > 100)
-        empm__store(&r->quick, us > 1000 || credit < 4 ? 0 : credit - 4);
-    else if (credit < 16)
+    if (us > EMPM__QUICK_US && credit > 0)
+        us = empm__turn_took(w, us);
+    if (us > EMPM__QUICK_US)
+        empm__store(&r->quick, us > EMPM__SLOW_US || credit < 4 ? 0
+                                                                : credit - 4);
+    else if (credit < EMPM__QUICK_MOST)
         empm__store(&r->quick, credit + 1);
 }
 
@@ -15321,18 +15541,18 @@ static void empm__turn_waits_no_more(empm__worker *w, empm__route *r)
     if (w->call_judged)
         return;
     w->call_judged = 1;
-    empm__turn_judge(r, empm__now_us() - w->turn_us);
+    empm__turn_judge(w, r, empm__now_us() - w->turn_us);
     empm__store(&w->engine->sleepers[w->number].quick, (uint32_t *)NULL);
 }
 
 /* The call has returned: unless it has been judged before, it is now. */
 static void empm__turn_call_ends(empm__worker *w, empm__route *r)
 {
-    const uint64_t before = w->turn_us, after = empm__now_us();
+    const uint64_t after = empm__now_us();
+    if (!w->call_judged)
+        empm__turn_judge(w, r, after - w->turn_us);
     w->now_ms = empm__time_us_to_ms(after);
     w->turn_us = after;
-    if (!w->call_judged)
-        empm__turn_judge(r, after - before);
 }
 
 /* A connection has the worker from here: nothing of its share is used yet. */
@@ -16651,7 +16871,7 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c,
         empm__response_finish(req, 503);
         return EMPM__WRITE;
     }
-    empm__turn_call_begins(w, r);
+    empm__turn_call_begins(w, r, r->prompt && !req->programs);
     w->calling = EMPM__CALL_HANDLER;
     req->called = 1;
     rc = first ? r->handler(req, u->user) : empm__handling_wake_call(req);
@@ -17364,6 +17584,7 @@ static void *empm__worker_main(void *arg)
     if (r != 0)
         empm__engine_log(w->engine, EMPM_LOG_ERROR, 5007, "on_thread_start has "
                          "returned %d: the child gives up", r);
+    empm__thread_init(&w->engine->sleepers[w->number].thread);
     pthread_mutex_lock(&w->engine->done_lock);
     w->engine->begun++;
     w->engine->sick += r != 0;
@@ -26741,7 +26962,7 @@ static void empm__link_end(empm__worker *w, empm_link *l)
     empm__links_release(e, l->box);
     l->out = l->box = NULL;
     l->w = w;
-    empm__turn_call_begins(w, l->route);
+    empm__turn_call_begins(w, l->route, 0);
     w->calling = EMPM__CALL_OTHER;
     empm__link_kind_of(l)->closed(w, l);
     w->calling = calling;
@@ -27159,7 +27380,7 @@ static size_t empm__raw_take(empm__worker *w, empm_link *l, char *data,
         return 0;
     if (n > 0 && raw->calls->on_data != NULL &&
         l->phase == EMPM__LINK_OPEN) {
-        empm__turn_call_begins(w, l->route);
+        empm__turn_call_begins(w, l->route, 0);
         w->calling = EMPM__CALL_OTHER;
         r = raw->calls->on_data(l, data, n, raw->user);
         w->calling = EMPM__CALL_NONE;
@@ -27722,7 +27943,7 @@ static void empm__ws_deliver(empm__worker *w, empm_link *l, int type,
         return;
     data[n] = '\0';
     __atomic_add_fetch(&l->route->running, 1u, __ATOMIC_RELAXED);
-    empm__turn_call_begins(w, l->route);
+    empm__turn_call_begins(w, l->route, 0);
     w->calling = EMPM__CALL_OTHER;
     calls->on_message(l, type, data, n, l->route->user->user);
     w->calling = EMPM__CALL_NONE;
@@ -36872,6 +37093,7 @@ static int empm__files_serve_else(empm_request *req, void *user)
     if (status != 404)
         return status;
     req->file_name = NULL;           /* no file answers */
+    empm__turn_is_programs(req);
     return req->route->user->handler(req, user);
 }
 
@@ -37037,6 +37259,7 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
         const char *dir = route->user->root;
         if (route->user->kind == EMPM__ROUTE_ASSETS) {
             route->handler = empm__files_serve;
+            route->prompt = 1;
             if ((r = empm__assets_new(&route->assets, route->user, &s->chars,
                                       s->types, s->codings, rep)) < 0)
                 return r;
@@ -37049,6 +37272,7 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
         /* EMPM_FILES_ELSE has a handler of the program's */
         route->handler = route->user->handler != NULL ? empm__files_serve_else
                                                       : empm__files_serve;
+        route->prompt = 1;
         route->root_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (route->root_fd < 0 && errno != ENOENT && errno != ENOTDIR) {
             empm__report_say(rep, EMPM_LOG_ERROR, 5106, "%s: cannot open its "
@@ -39978,8 +40202,10 @@ static int empm__fcgi_server_new(empm_server *s, const empm_server *old,
             if (empm__backends_parse(route->backends, u->backend) != NULL)
                 return EMPM_EINVAL;          /* check() has said it */
         }
-        if (u->kind == EMPM__ROUTE_FASTCGI)
+        if (u->kind == EMPM__ROUTE_FASTCGI) {
             route->handler = empm__fcgi_route;
+            route->prompt = 1;
+        }
         if (u->kind == EMPM__ROUTE_FILES &&
             (route->backends != NULL || s->scripts != NULL)) {
             if (dir == NULL)
@@ -44801,7 +45027,7 @@ static int empm__h2_server_new(empm_server *s, const empm_server *old,
                     : empm__h2_first(cfg) == EMPM__P_HTTP1 ? 2 : 1;
     s->streams_most = cfg->h2_max_streams > 0
                           ? (uint32_t)cfg->h2_max_streams
-                          : 64u * (uint32_t)cfg->threads_per_child;
+                          : 256u * (uint32_t)cfg->threads_per_child;
     return EMPM_OK;
 }
 

@@ -7530,6 +7530,7 @@ TEST(transport, one_that_does_all_it_may)
  *                           queue
  *   LOOKS_LONG              QUEUE: who listens as a job waits only looks
  *   NO_TICK                 QUEUE: who is stuck does not count as running
+ *   SPARED_FOR_EVER         QUEUE: who reckons for long is stuck, too
  *   KICK_BEFORE_BOX         LINKS: into the box, then kick
  *   LOOK_THEN_CLEAR         LINKS: clear the kick, then look into the box
  *   RELEASE_IGNORES_BOX     LINKS: a kick makes the release fail
@@ -7649,11 +7650,13 @@ TEST(transport, one_that_does_all_it_may)
  *   FAIL live -DMUT_WANT_RDHUP_AGAIN -DSUSPEND
  *   FAIL safe -DMUT_PAUSED_TOO_LATE -DLAZY
  *   ok   safe -DQUEUE
+ *   ok   safe -DQUEUE -DNO_PROCESSOR
  *   ok   safe -DQUEUE -DJOBS=4 -DWORKERS=1
  *   ok   safe -DQUEUE -DJOBS=2 -DWORKERS=3
  *   FAIL safe -DQUEUE -DMUT_NOBODY_LISTENS
  *   FAIL safe -DQUEUE -DMUT_STANDBY_NOT_WOKEN
  *   FAIL safe -DQUEUE -DMUT_NO_TICK
+ *   FAIL safe -DQUEUE -DMUT_SPARED_FOR_EVER
  *   FAIL safe -DQUEUE -DMUT_EMPTY_FIRST
  *   FAIL safe -DQUEUE -DMUT_LOOKS_LONG
  *   ok   safe -DLINKS -DLIVES=1
@@ -8598,8 +8601,11 @@ init
 /* --------------------------------------------------------------------------
  * Who listens, who is woken.  A model of >>queue: JOBS events come, WORKERS
  * workers and the standby deal with them, handlers are quick, or known to be
- * slow, or slow by surprise; a slow one may never end. A critical section is
- * one step, the epoll set is a counter, `tick` is the standby's millisecond.
+ * slow, or slow by surprise; a slow one may never end, and waits or reckons. A
+ * critical section is one step, the epoll set is a counter, `tick` is the
+ * standby's millisecond. At a tick without a new job it sees who waits; who is
+ * ready is spared once, and again if it has only lost its processor. A worker
+ * that waits for a moment may be seen at that.
  *
  *   Q1  no job is lost        quiet: nothing waits while a worker is free
  *   Q2  somebody listens      quiet: and it is not a worker in a handler
@@ -8614,7 +8620,7 @@ init
 #define JOBS 3
 #endif
 #define EARLY   1                   /* ticks that come at any time */
-#define TICKS   6                   /* ticks that come when all else is quiet */
+#define TICKS   9                   /* ticks that come when all else is quiet */
 #define NOBODY  0                   /* else: 1 to WORKERS, or STANDBY */
 #define STANDBY (WORKERS + 1)
 #define T_AWAKE 0
@@ -8625,6 +8631,7 @@ byte events, came, queued, listening = STANDBY, state = T_AWAKE;
 byte idle, searching, running, stuck, ticks, early, batch, waited;
 bool popped, is_idle[STANDBY + 1], seeks[STANDBY + 1], runs[STANDBY + 1];
 bool woken[STANDBY + 1], looked;
+bool waits[STANDBY + 1], reckons[STANDBY + 1], seen[STANDBY + 1], spare;
 
 #define NO_ONE_RUNS (running + searching + idle == 0)
 
@@ -8662,7 +8669,7 @@ inline round(me)                    /* empm__listener_run() */
         IF(me != STANDBY, seeks[me] = 1; searching++);
         IF(me != STANDBY || (!NO_ONE_RUNS && !ON(MUT_ROLE_KEPT)),
            batch = queued; listening = NOBODY);
-        unlock_queue((looked -> 2 : 1)); looked = 0 }
+        unlock_queue((looked && !ON(NO_PROCESSOR) -> 2 : 1)); looked = 0 }
 }
 
 proctype Worker(byte me)
@@ -8677,14 +8684,15 @@ look:
         :: else ->
             if
             :: queued > 0 -> queued--; popped = 1; got = 1; runs[me] = 1;
-                running++;
+                running++; seen[me] = 0;
                 IF(batch > 0, batch--);
                 IF(events > 0 && listening == NOBODY, waited++);
                 assert(waited <= JOBS + WORKERS)            /* Q4 */
             :: else -> is_idle[me] = 1; idle++; got = 0
             fi
         fi;
-        unlock_queue((got == 2 && queued == 1 -> 0 : 1)) }
+        unlock_queue((got == 2 && (queued == 1 || ON(NO_PROCESSOR))
+                          -> 0 : 1)) }
     if
     :: got == 0 -> d_step { woken[me] -> woken[me] = 0 }
     :: got == 2 -> round(me)
@@ -8702,9 +8710,17 @@ look:
     fi;
     goto look;
 stall:
-    stuck++;
+    if
+    :: d_step { stuck++; waits[me] = 1 }
+    :: d_step { stuck++; reckons[me] = 1 }
+    fi;
     false
 }
+
+/* Is this one stuck? */
+#define IS_STUCK(k) (waits[k] || (reckons[k] && seen[k] && \
+                                  !ON(MUT_SPARED_FOR_EVER)) || \
+                     (!reckons[k] && !spare))
 
 proctype Standby()
 {
@@ -8726,11 +8742,17 @@ proctype Standby()
                 state = T_AWAKE }
             :: quiet == 0 && early < EARLY -> early++; goto tick
             :: quiet == 0 && timeout && ticks < TICKS -> ticks++;
-tick:           skip; d_step { woken[STANDBY] = 0; state = T_AWAKE;
+tick:           if :: spare = 0 :: spare = 1 fi;
+                d_step { woken[STANDBY] = 0; state = T_AWAKE;
                     IF(!popped && listening == NOBODY && !ON(MUT_NO_TICK),
                        k = 1;
                        do
-                       :: k <= WORKERS -> stop_running(k); k++
+                       :: k <= WORKERS ->
+                           if
+                           :: runs[k] && !IS_STUCK(k) -> seen[k] = 1
+                           :: else -> stop_running(k)
+                           fi;
+                           k++
                        :: else -> break
                        od; k = 0) }
             fi
@@ -9725,6 +9747,14 @@ static void queue_unmake(queue_rig *r)
     free(r);
 }
 
+/* Worker 0 has a job again, and calls a handler. */
+static int queue_call_again(queue_rig *r)
+{
+    empm__store(&r->sleepers[0].running, 1);
+    r->q.running = 1;
+    return empm__queue_call(&r->q, 0);
+}
+
 /* The standby's looks: its pace is slow after four without a handler on credit,
  * and as long as there are jobs and few handlers; then a handler that is called
  * leaves the running ones at once. */
@@ -9751,12 +9781,15 @@ TEST(queue, the_pace_is_slow_while_no_handler_is_called)
     CHECK_INT(q->running, 1);
     CHECK_INT(empm__queue_call(q, 0), 0);        /* whatever its credit */
     CHECK_INT(q->running, 0);
+    CHECK_INT(q->calls, 1);
+    CHECK_INT(empm__queue_call(q, 0), 0);        /* it has left already */
+    CHECK_INT(q->calls, 1);
     CHECK_INT(empm__queue_pace_locked(q, 8), 1);
     for (i = 0; i < 2; i++)
-        empm__queue_call(q, 0);
+        queue_call_again(r);
     CHECK_INT(empm__queue_pace_locked(q, 8), 1);
     for (i = 0; i < 3; i++)
-        empm__queue_call(q, 0);
+        queue_call_again(r);
     CHECK_INT(empm__queue_pace_locked(q, 8), 0); /* too many of them */
     CHECK_INT(empm__load(&q->pace), EMPM__PACE_QUICK);
     for (i = 0; i < 4; i++)
@@ -9768,6 +9801,207 @@ TEST(queue, the_pace_is_slow_while_no_handler_is_called)
     CHECK_INT(empm__queue_pace_locked(q, 1), 1); /* few, as few come */
     CHECK_INT(empm__queue_pace_locked(q, 0), 0);
     queue_unmake(r);
+}
+
+/* A thread that waits, or reckons, until it is told to end. */
+typedef struct looked_at {
+    pthread_t    thread;
+    empm__thread self;
+    int          waits, ready, over;
+    int          pipe[2];
+} looked_at;
+
+static void *looked_at_main(void *arg)
+{
+    looked_at *l = (looked_at *)arg;
+    char byte;
+
+    empm__thread_init(&l->self);
+    set_int(&l->ready, 1);
+    if (l->waits && read(l->pipe[0], &byte, 1) < 0) { }
+    while (!get_int(&l->over)) { }
+    return NULL;
+}
+
+static void looked_at_start(looked_at *l, int waits)
+{
+    memset(l, 0, sizeof *l);
+    l->waits = waits;
+    CHECK_INT(pipe(l->pipe), 0);
+    CHECK_INT(pthread_create(&l->thread, NULL, looked_at_main, l), 0);
+    CHECK_SOON(get_int(&l->ready), 2000);
+}
+
+static void looked_at_end(looked_at *l)
+{
+    set_int(&l->over, 1);
+    CHECK_INT(write(l->pipe[1], "", 1), 1);
+    pthread_join(l->thread, NULL);
+    close(l->pipe[0]);
+    close(l->pipe[1]);
+}
+
+/* A worker that waits is stuck at the first look. One that is ready is not,
+ * however often it is looked at, if it gets no processor; nor is it before it
+ * has used a millisecond of one for the same job. Where nothing is known of a
+ * thread it counts as stuck. */
+TEST(queue, who_has_lost_its_processor_is_not_stuck)
+{
+#if defined(__linux__)
+    looked_at waits, reckons;
+    empm__sleeper sp;
+    uint64_t from;
+    int i;
+
+    looked_at_start(&waits, 1);
+    looked_at_start(&reckons, 0);
+    memset(&sp, 0, sizeof sp);
+    CHECK_INT(empm__queue_is_stuck(&sp, 7), 1);
+    sp.thread = waits.self;
+    CHECK_SOON(empm__thread_waits(&waits.self) == 1, 2000);
+    CHECK_INT(empm__queue_is_stuck(&sp, 7), 1);
+    sp.thread.id = reckons.self.id;    /* with a clock that stands */
+    for (i = 0; i < 50; i++) {
+        CHECK_INT(empm__queue_is_stuck(&sp, 7), 0);
+        nap(1);
+    }
+    memset(&sp, 0, sizeof sp);
+    sp.thread = reckons.self;
+    for (i = 1; i < 4; i++) {          /* for each job anew */
+        from = empm__thread_used_us(&sp.thread);
+        CHECK_INT(empm__queue_is_stuck(&sp, (uint32_t)i), 0);
+        CHECK_SOON(empm__queue_is_stuck(&sp, (uint32_t)i), 5000);
+        CHECK(empm__thread_used_us(&sp.thread) - from >= EMPM__STUCK_US);
+    }
+    looked_at_end(&waits);
+    looked_at_end(&reckons);
+#endif
+}
+
+/* At the slow pace a worker that calls a handler of the program's leaves the
+ * running ones. One that serves files or PHP on credit does not, nor does it
+ * bring the quick pace back, until it asks the program after all. */
+TEST(queue, files_and_php_need_no_quick_looks)
+{
+    static empm__engine e;
+    static empm__score_child score;
+    static empm_request req;
+    empm__sleeper sp;
+    empm__worker w;
+    empm__route r;
+    int k;
+
+    memset(&e, 0, sizeof e);
+    memset(&w, 0, sizeof w);
+    memset(&r, 0, sizeof r);
+    memset(&req, 0, sizeof req);
+    w.engine = &e;
+    e.sleepers = &sp;
+    req.w = &w;
+    req.route = &r;
+    CHECK_INT(empm__queue_init(&e.queue, NULL, &sp, 1, 1, &score), EMPM_OK);
+    for (k = 0; k < 4; k++) {
+        const int leaves = k != 3;     /* with credit, and prompt */
+        context("%d", k);
+        r.quick = k < 2 ? EMPM__QUICK - 1 : EMPM__QUICK_MOST;
+        sp.running = 1;
+        e.queue.running = 1;
+        empm__store(&e.queue.pace, EMPM__PACE_SLOW);
+        empm__turn_call_begins(&w, &r, k & 1);
+        CHECK_INT(sp.running, !leaves);
+        CHECK_INT(e.queue.pace, EMPM__PACE_SLOW);
+        CHECK(sp.quick == NULL);
+    }
+    no_context();
+    empm__turn_is_programs(&req);      /* it goes on: at the slow pace */
+    CHECK_INT(sp.running, 0);
+    CHECK_INT(req.programs, 1);
+    sp.running = 1;
+    e.queue.running = 1;
+    empm__store(&e.queue.pace, 1);     /* at the quick pace */
+    empm__turn_call_begins(&w, &r, 1);
+    CHECK_INT(e.queue.pace, 1);
+    CHECK(sp.quick == NULL);
+    empm__turn_is_programs(&req);
+    CHECK_INT(e.queue.pace, EMPM__PACE_QUICK);
+    CHECK(sp.quick == &r.quick);
+    sp.quick = NULL;
+    empm__store(&e.queue.pace, 1);
+    empm__turn_call_begins(&w, &r, 0); /* a handler of the program's */
+    CHECK_INT(e.queue.pace, EMPM__PACE_QUICK);
+    CHECK(sp.quick == &r.quick);
+    CHECK_INT(sp.running, 1);
+    pthread_mutex_destroy(&e.queue.lock);
+}
+
+/* Uses so much of a processor. */
+static void reckon_us(const empm__thread *self, uint64_t us)
+{
+    const uint64_t from = empm__thread_used_us(self);
+    while (empm__thread_used_us(self) - from < us) { }
+}
+
+/* A call that has lasted for 5 ms costs a route the credit of what it would
+ * have taken alone: all of it, if it has waited, or nobody has preempted it;
+ * only what it has used, if it was preempted; and a millisecond at most, if the
+ * worker has slept before, so that nobody knows. */
+TEST(queue, time_of_others_costs_no_credit)
+{
+#if defined(__linux__)
+    static empm__engine e;
+    empm__sleeper sp;
+    empm__worker w;
+    empm__route r;
+    uint64_t took;
+    int i;
+
+    memset(&e, 0, sizeof e);
+    memset(&sp, 0, sizeof sp);
+    memset(&w, 0, sizeof w);
+    memset(&r, 0, sizeof r);
+    e.sleepers = &sp;
+    w.engine = &e;
+    w.turn_us = 1000000;
+    empm__turn_base(&w, w.turn_us);    /* of a thread that is not known */
+    CHECK_INT(empm__turn_took(&w, 5000), 5000);
+    empm__thread_init(&sp.thread);
+    for (i = 0; i < 1000; i++) {       /* until we are left alone */
+        long before;
+        empm__turn_base(&w, w.turn_us);
+        before = w.base.preempted;
+        took = empm__turn_took(&w, 5000);
+        if (w.base.preempted == before)
+            break;
+    }
+    CHECK_INT(took, 5000);
+    empm__turn_base(&w, w.turn_us);
+    w.base.preempted--;                /* as if it happened now */
+    w.base.waits--;
+    CHECK_INT(empm__turn_took(&w, 5000), 5000);
+    r.quick = EMPM__QUICK_MOST;
+    empm__turn_base(&w, w.turn_us);
+    w.base.preempted--;
+    empm__turn_judge(&w, &r, 5000);
+    CHECK_IN(r.quick, EMPM__QUICK_MOST - 4, EMPM__QUICK_MOST);
+    r.quick = 8;
+    empm__turn_base(&w, w.turn_us);
+    reckon_us(&sp.thread, 2 * EMPM__SLOW_US);
+    w.base.preempted--;
+    empm__turn_judge(&w, &r, 5000);
+    CHECK_INT(r.quick, 0);
+    empm__turn_base(&w, w.turn_us - 3000);     /* ... and most of it before */
+    reckon_us(&sp.thread, 2 * EMPM__SLOW_US);
+    w.base.preempted--;
+    CHECK_IN(empm__turn_took(&w, 5000), 0, 5000);
+    empm__turn_base(&w, w.turn_us);
+    sp.slept = 1;
+    w.base.preempted--;
+    CHECK_INT(empm__turn_took(&w, 5000), EMPM__SLOW_US);
+    CHECK_INT(sp.slept, 0);
+    sp.slept = 1;
+    w.base.preempted--;
+    CHECK_INT(empm__turn_took(&w, 500), 500);
+#endif
 }
 
 /* ---------------------------------------------------------------------------
@@ -28734,6 +28968,12 @@ LIVE(files, missing_root_and_else)
     CHECK_SOON(fx_log_has(&f, "EMPM0112: GET /none/: the folder "
                               "./no-such-folder: No such file"), 1000);
     cl_open(&c, &f);
+    if (!f.forked)                     /* what needs no quick looks */
+        EACH(routes, i) {
+            if (routes[i].kind != EMPM__ROUTE_END)
+                CHECK_INT(f.s->routes.list[i].prompt,
+                          routes[i].kind == EMPM__ROUTE_FILES);
+        }
     CHECK_INT(cl_get(&c, "/none/"), 404);
     CHECK_INT(cl_get(&c, "/none/a.txt"), 404);
     CHECK_INT(cl_get(&c, "/or/a.txt"), 200);
@@ -39899,7 +40139,7 @@ static void *greedy_run(void *arg)
             if (k == 0)
                 break;
             if (k > 0)
-                g->replies += k;
+                __atomic_fetch_add(&g->replies, k, __ATOMIC_RELAXED);
         }
         if (w.revents & POLLOUT) {
             k = send(c.fd, s.p + at, s.n - at, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -39939,11 +40179,11 @@ TEST(load, endless_pipeliners_starve_nobody)
         soon += now_ms() - t0 < (uint64_t)SCALED(500);
     }
     CHECK_IN(soon, 10, 20);
+    for (i = 0; i < N; i++)            /* nor do they starve each other */
+        CHECK_SOON(__atomic_load_n(&g[i].replies, __ATOMIC_RELAXED) > 0, 5000);
     set_int(&stop, 1);
-    for (i = 0; i < N; i++) {
+    for (i = 0; i < N; i++)
         pthread_join(g[i].thread, NULL);
-        CHECK(g[i].replies > 0);
-    }
     fx_down(&f);
 }
 
