@@ -35711,17 +35711,41 @@ static int empm__file_stays(empm__file *f, uint32_t now_ms)
     return 1;
 }
 
-/* Opens the file `path` below root_fd, in `coding`, or finds it in
- * the cache: a file that has been opened before is asked only whether it is
- * still the same one. Its name, its inode and its times decide, so what has
- * been written since is served; one that has changed within the last seconds,
- * whose times may not tell, is not kept. NULL: *status as empm__file_take() has
- * it. */
-static empm__file *empm__file_open(empm_request *req, int root_fd,
-                                   const char *path, int coding, int *status)
+/* Keeps a file that has just been opened, in the place of the one that `slot`
+ * has. A file that has changed within the last seconds is not kept: a second
+ * write within a tick of the clock would leave the same times. */
+static void empm__file_keep(empm_request *req, empm__file **slot,
+                            empm__file *f, const struct stat *st)
 {
     empm__engine *e = req->w->engine;
     empm__files *c = e->files;
+    const int64_t before = (int64_t)time(NULL) - EMPM__FILE_REST_S;
+    empm__file *old;
+    if (f->stat_key[2] != (uint64_t)st->st_size || st->st_size == 0 ||
+        (int64_t)st->st_mtime >= before || (int64_t)st->st_ctime >= before)
+        return;
+    f->used_at_ms = req->w->now_ms;
+    f->refs = 2;                       /* the slot's and the caller's */
+    pthread_mutex_lock(&c->lock);
+    old = *slot;
+    *slot = f;
+    pthread_mutex_unlock(&c->lock);
+    empm__file_unref(old);
+    if (empm__load(&c->due_ms) == EMPM__NEVER) {
+        empm__store(&c->due_ms, empm__time_after(req->w->now_ms,
+                                                 EMPM__FILE_KEEP_MS));
+        empm__poller_order(&e->poller, EMPM__ORDER_LOOK);
+    }
+}
+
+/* Opens the file `path` below root_fd, in `coding`, or finds it in the cache: a
+ * file that has been opened before is asked only whether it is still the same
+ * one. Its name, its inode and its times decide, so what has been written since
+ * is served. NULL: *status as empm__file_take() has it. */
+static empm__file *empm__file_open(empm_request *req, int root_fd,
+                                   const char *path, int coding, int *status)
+{
+    empm__files *c = req->w->engine->files;
     empm__file *f = NULL, **slot = NULL;
     struct stat st;
     int fd, error;
@@ -35759,28 +35783,8 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
     f = empm__file_take(req, fd, root_fd, path, coding, &st, status);
     if (f == NULL)
         return NULL;
-    if (slot != NULL && f->stat_key[2] == (uint64_t)st.st_size &&
-        st.st_size > 0) {
-        /* a second write within a tick of the clock would leave the same
-         * times */
-        const int64_t before = (int64_t)time(NULL) - EMPM__FILE_REST_S;
-        if ((int64_t)st.st_mtime < before && (int64_t)st.st_ctime < before) {
-            empm__file *old;
-            f->used_at_ms = req->w->now_ms;
-            /* the slot's and the caller's */
-            f->refs = 2;
-            pthread_mutex_lock(&c->lock);
-            old = *slot;
-            *slot = f;
-            pthread_mutex_unlock(&c->lock);
-            empm__file_unref(old);
-            if (empm__load(&c->due_ms) == EMPM__NEVER) {
-                empm__store(&c->due_ms, empm__time_after(req->w->now_ms,
-                                                         EMPM__FILE_KEEP_MS));
-                empm__poller_order(&e->poller, EMPM__ORDER_LOOK);
-            }
-        }
-    }
+    if (slot != NULL)
+        empm__file_keep(req, slot, f, &st);
     return f;
 }
 
