@@ -45842,7 +45842,7 @@ static void *h2_asker_main(void *arg)
             h2_asker_fails(a, "connect: %s", strerror(errno));
             break;
         }
-        a->conns++;
+        add_int(&a->conns, 1);
         str_addf(&out, "%s", H2_PREFACE);
         h2_frames(&out, "4:0:0: 4:1:0:");
         cl_send(&c, out.p, out.n);
@@ -45865,10 +45865,21 @@ static void h2_askers_start(h2_asker *a, int n, int port)
     }
 }
 
+/* How many of them have had an answer, or have connected again. */
+static int h2_askers_count(h2_asker *a, int n, int again)
+{
+    int i, have = 0;
+
+    for (i = 0; i < n; i++)
+        have += again ? get_int(&a[i].conns) > 1 : get_int(&a[i].done) > 0;
+    return have;
+}
+
 static void h2_askers_stop(h2_asker *a, int n)
 {
     int i, done = 0, again = 0, goaways = 0, conns = 0;
 
+    CHECK_SOON(h2_askers_count(a, n, 1) > 0, 4000);
     for (i = 0; i < n; i++)
         set_int(&a[i].stop, 1);
     for (i = 0; i < n; i++) {
@@ -45898,6 +45909,7 @@ static void h2_reloads(fixture *f, int n)
     f->deaths_ok = 1;
     CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
     h2_askers_start(a, N, f->port);
+    CHECK_SOON(h2_askers_count(a, N, 0) == N, 4000);
     for (i = 1; i <= n; i++) {
         nap(20);
         reload_to(f, SIGUSR1, i);
@@ -45917,6 +45929,7 @@ static void h2_upgrades(int n)
     program_init(&p, "Protocols h2c http/1.1");
     if (program_up(&p, NULL)) {
         h2_askers_start(a, N, p.port);
+        CHECK_SOON(h2_askers_count(a, N, 0) == N, 4000);
         for (i = 0; i < n; i++) {
             context("upgrade %d", i);
             nap(20);
