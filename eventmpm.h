@@ -15778,7 +15778,8 @@ static int empm__dispatch_enter(empm_request *req, const empm__location *l)
  * the file's location `l` is asked, too, as in Apache. From then on the request
  * is in that one, if it is within the one of its own path; another one, as that
  * of a script which answers for all that is no file, guards and no more. A
- * request that is refused stays where it is. Returns as above. */
+ * request that is refused stays where it is. `l` is a location, and not the one
+ * that the request is in. Returns as above. */
 EMPM__OPTIONAL
 static int empm__dispatch_stand_in(empm_request *req, const empm__location *l)
 {
@@ -38426,9 +38427,9 @@ static int empm__backend_reuse(const empm__worker *w, empm__backend *b)
 }
 
 /* Keeps a connection on which `rest` bytes are still to come. Returns 1, or 0:
- * the caller closes it. The listener closes those that have grown old. With few
- * descriptors none is kept: those that wait for nobody leave half of what there
- * is to requests, and to files that others ask for. */
+ * the caller closes it. The listener closes those that have grown old. None is
+ * kept while more than a quarter of MaxOpenFiles is in use, which is half of
+ * what answers may have: the other half is for requests, and for files. */
 static int empm__backend_keep(const empm__worker *w, const empm__backends *g,
                               empm__backend *b, int fd, uint32_t rest)
 {
