@@ -40788,26 +40788,47 @@ static unsigned char *empm__hpack_put_status(unsigned char *to, int status)
     return to;
 }
 
-/* Writes a field, in lower case, so that no table keeps it; a proxy must not
- * compress a secret either (RFC 7541 6.2.3). Returns its end, at most
- * EMPM__HPACK_MORE bytes on beside the two texts. */
+/* Numbers of names in the fixed table. */
+enum {
+    EMPM__HPACK_CONTENT_LENGTH = 28, EMPM__HPACK_CONTENT_TYPE = 31,
+    EMPM__HPACK_SET_COOKIE = 55
+};
+
+/* Writes the text of a value. Returns its end. */
+static unsigned char *empm__hpack_put_text(unsigned char *to, const char *s,
+                                           size_t n)
+{
+    to = empm__hpack_put_number(to, 7, 0, (uint32_t)n);
+    memcpy(to, s, n);
+    return to + n;
+}
+
+/* Writes a field whose name has a number, so that no table keeps it; a proxy
+ * must not compress a secret either (RFC 7541 6.2.3). Returns its end. */
+static unsigned char *empm__hpack_put_known(unsigned char *to, uint32_t index,
+                                            const char *value, size_t n)
+{
+    const unsigned first = index == EMPM__HPACK_SET_COOKIE ? 0x10 : 0;
+    to = empm__hpack_put_number(to, 4, first, index);
+    return empm__hpack_put_text(to, value, n);
+}
+
+/* The same of any field; its name is written in lower case. Returns its end, at
+ * most EMPM__HPACK_MORE bytes on beside the two texts. */
 #define EMPM__HPACK_MORE 18
 static unsigned char *empm__hpack_put(unsigned char *to, const char *name,
                                       size_t name_len, const char *value,
                                       size_t value_len)
 {
     const uint32_t index = empm__hpack_index_of(name, name_len);
-    const int secret = empm__text_same(name, name_len, "set-cookie", 10);
     size_t i;
-    to = empm__hpack_put_number(to, 4, secret ? 0x10 : 0, index);
-    if (index == 0) {
-        to = empm__hpack_put_number(to, 7, 0, (uint32_t)name_len);
-        for (i = 0; i < name_len; i++)
-            *to++ = (unsigned char)empm__ascii_lower((unsigned char)name[i]);
-    }
-    to = empm__hpack_put_number(to, 7, 0, (uint32_t)value_len);
-    memcpy(to, value, value_len);
-    return to + value_len;
+    if (index != 0)
+        return empm__hpack_put_known(to, index, value, value_len);
+    *to++ = 0;
+    to = empm__hpack_put_number(to, 7, 0, (uint32_t)name_len);
+    for (i = 0; i < name_len; i++)
+        *to++ = (unsigned char)empm__ascii_lower((unsigned char)name[i]);
+    return empm__hpack_put_text(to, value, value_len);
 }
 
 /* ---------------------------------------------------------------------------
@@ -42173,11 +42194,13 @@ static size_t empm__h2_head_write(empm_request *req, char *to, int64_t length)
     at = empm__h2_put_lines(at, req->w->date, req->w->date_len);
     if (!empm__response_is_lengthless(req->status) && req->link == NULL) {
         if (!req->has_type && length != 0)
-            at = empm__hpack_put(at, "content-type", 12, type, sizeof type - 1);
+            at = empm__hpack_put_known(at, EMPM__HPACK_CONTENT_TYPE, type,
+                                       sizeof type - 1);
         if (length >= 0) {
             char number[24];
             const size_t n = empm__format_u64(number, (uint64_t)length);
-            at = empm__hpack_put(at, "content-length", 14, number, n);
+            at = empm__hpack_put_known(at, EMPM__HPACK_CONTENT_LENGTH, number,
+                                       n);
         }
     }
     at = empm__h2_put_lines(at, req->fields, req->fields_len);
@@ -44706,10 +44729,10 @@ static int empm__h2_turn_is_over(const empm__worker *w)
 
 /* Runs the streams of quick routes, for as long as a turn may take; at least
  * one, since what has been read before may have taken that long. Returns 1 if
- * some are left. That is what makes small requests cheap: no hand-over, no wake-up,
- * and all answers of a packet in one call. A route that has been slow lately
- * has lost that credit (>>dispatch), so one slow call does not hold others
- * twice. */
+ * some are left. That is what makes small requests cheap: no hand-over, no
+ * wake-up, and all answers of a packet in one call. A route that has been slow
+ * lately has lost that credit (>>dispatch), so one slow call does not hold
+ * others twice. */
 static int empm__h2_run(empm__worker *w, empm__h2 *h2)
 {
     uint32_t k;
