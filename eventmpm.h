@@ -15935,7 +15935,8 @@ static enum empm__state empm__dispatch_request(empm__worker *w,
     req->head_us = w->turn_us;
     w->turn_requests++;                  /* refused ones, too */
     empm__store(&w->score->began_us, w->turn_us);
-    empm__request_score(w, req, empm__protocol_of(req->c)->version);
+    if (empm__protocol_of(req->c)->version == NULL)
+        empm__request_score(w, req, NULL);
     req->head_only = strcmp(empm_method(req), "HEAD") == 0;
     empm__dispatch_ending(req);
     req->body_open = length != 0;
@@ -15962,6 +15963,8 @@ static enum empm__state empm__dispatch_request(empm__worker *w,
                  (later_s = empm__dispatch_route_closed(req)) > 0)
             status = 503;
         else if (req->route->on_head != NULL) {
+            if (empm__protocol_of(req->c)->version != NULL)
+                empm__request_score(w, req, empm__protocol_of(req->c)->version);
             empm__turn_may_block(w, req->route);
             w->calling = EMPM__CALL_OTHER;
             i = req->route->on_head(req, u->user);
@@ -40745,15 +40748,27 @@ static unsigned char *empm__hpack_put_number(unsigned char *to, unsigned bits,
     return to;
 }
 
-/* The number of an entry of the fixed table with this name, in any case; or
- * 0. */
+/* Which entries of the fixed table have names that begin with a letter, from
+ * that of 'a' on: those from its number here to the next one's. Pseudo-fields
+ * stand before all of them. */
+static const uint8_t empm__hpack_letters[] = {
+    15, 24, 24, 33, 34, 37, 38, 38, 39, 44, 44, 44, 47, 48, 48, 48, 50, 50, 54,
+    57, 58, 59, 61, 62, 62, 62, 62
+};
+
+/* The number of an entry of the fixed table with this name, in any case; or 0.
+ * A field of an answer is no pseudo-field. */
 static uint32_t empm__hpack_index_of(const char *name, size_t n)
 {
+    const int letter = n > 0 ? empm__ascii_lower((unsigned char)*name) : 0;
+    const uint8_t *from = empm__hpack_letters + (letter - 'a');
     uint32_t i;
-    for (i = 0; i < EMPM__COUNT(empm__hpack_fixed); i++)
-        if (empm__hpack_fixed[i].name_len == n &&
-            empm__text_same(name, n, empm__hpack_fixed[i].name, n))
-            return i + 1;
+    if (letter < 'a' || letter > 'z')
+        return 0;
+    for (i = from[0]; i < from[1]; i++)
+        if (empm__text_same(name, n, empm__hpack_fixed[i - 1].name,
+                            empm__hpack_fixed[i - 1].name_len))
+            return i;
     return 0;
 }
 
@@ -40773,26 +40788,47 @@ static unsigned char *empm__hpack_put_status(unsigned char *to, int status)
     return to;
 }
 
-/* Writes a field, in lower case, so that no table keeps it; a proxy must not
- * compress a secret either (RFC 7541 6.2.3). Returns its end, at most
- * EMPM__HPACK_MORE bytes on beside the two texts. */
+/* Numbers of names in the fixed table. */
+enum {
+    EMPM__HPACK_CONTENT_LENGTH = 28, EMPM__HPACK_CONTENT_TYPE = 31,
+    EMPM__HPACK_SET_COOKIE = 55
+};
+
+/* Writes the text of a value. Returns its end. */
+static unsigned char *empm__hpack_put_text(unsigned char *to, const char *s,
+                                           size_t n)
+{
+    to = empm__hpack_put_number(to, 7, 0, (uint32_t)n);
+    memcpy(to, s, n);
+    return to + n;
+}
+
+/* Writes a field whose name has a number, so that no table keeps it; a proxy
+ * must not compress a secret either (RFC 7541 6.2.3). Returns its end. */
+static unsigned char *empm__hpack_put_known(unsigned char *to, uint32_t index,
+                                            const char *value, size_t n)
+{
+    const unsigned first = index == EMPM__HPACK_SET_COOKIE ? 0x10 : 0;
+    to = empm__hpack_put_number(to, 4, first, index);
+    return empm__hpack_put_text(to, value, n);
+}
+
+/* The same of any field; its name is written in lower case. Returns its end, at
+ * most EMPM__HPACK_MORE bytes on beside the two texts. */
 #define EMPM__HPACK_MORE 18
 static unsigned char *empm__hpack_put(unsigned char *to, const char *name,
                                       size_t name_len, const char *value,
                                       size_t value_len)
 {
     const uint32_t index = empm__hpack_index_of(name, name_len);
-    const int secret = empm__text_same(name, name_len, "set-cookie", 10);
     size_t i;
-    to = empm__hpack_put_number(to, 4, secret ? 0x10 : 0, index);
-    if (index == 0) {
-        to = empm__hpack_put_number(to, 7, 0, (uint32_t)name_len);
-        for (i = 0; i < name_len; i++)
-            *to++ = (unsigned char)empm__ascii_lower((unsigned char)name[i]);
-    }
-    to = empm__hpack_put_number(to, 7, 0, (uint32_t)value_len);
-    memcpy(to, value, value_len);
-    return to + value_len;
+    if (index != 0)
+        return empm__hpack_put_known(to, index, value, value_len);
+    *to++ = 0;
+    to = empm__hpack_put_number(to, 7, 0, (uint32_t)name_len);
+    for (i = 0; i < name_len; i++)
+        *to++ = (unsigned char)empm__ascii_lower((unsigned char)name[i]);
+    return empm__hpack_put_text(to, value, value_len);
 }
 
 /* ---------------------------------------------------------------------------
@@ -41055,38 +41091,59 @@ static char *empm__h2_head_keep(empm__h2_head *h, const char *s, size_t n)
     return to;
 }
 
+/* Where the value of a pseudo-field belongs; NULL: there is none of its name,
+ * which is in lower case. */
+static const char **empm__h2_head_place(empm__h2_head *h,
+                                        const empm__hpack_field *f)
+{
+    switch (f->name_len) {
+    case 5:
+        return memcmp(f->name, ":path", 5) == 0 ? &h->path : NULL;
+    case 7:
+        return memcmp(f->name, ":method", 7) == 0   ? &h->method
+               : memcmp(f->name, ":scheme", 7) == 0 ? &h->scheme
+                                                    : NULL;
+    case 9:
+        return memcmp(f->name, ":protocol", 9) == 0 ? &h->protocol : NULL;
+    case 10:
+        return memcmp(f->name, ":authority", 10) == 0 ? &h->authority : NULL;
+    default:
+        return NULL;
+    }
+}
+
 /* Takes a pseudo-field (RFC 9113 8.3): each once, and before all others. */
 static void empm__h2_head_pseudo(empm__h2_head *h, const empm__hpack_field *f)
 {
-    static const char *const names[] = { ":method", ":scheme", ":path",
-                                         ":authority", ":protocol" };
-    const char **const places[] = { &h->method, &h->scheme, &h->path,
-                                    &h->authority, &h->protocol };
-    size_t i;
-    for (i = 0; i < EMPM__COUNT(names); i++)
-        if (strlen(names[i]) == f->name_len &&
-            memcmp(names[i], f->name, f->name_len) == 0)
-            break;
-    if (i == EMPM__COUNT(names) || h->regular || h->trailers ||
-        *places[i] != NULL || memchr(f->value, '\0', f->value_len) != NULL)
+    const char **place = empm__h2_head_place(h, f);
+    if (place == NULL || *place != NULL || h->regular || h->trailers ||
+        memchr(f->value, '\0', f->value_len) != NULL)
         empm__h2_head_wrong(h);
     else
-        *places[i] = empm__h2_head_keep(h, f->value, f->value_len);
+        *place = empm__h2_head_keep(h, f->value, f->value_len);
 }
 
 /* Is it a field that speaks of a connection of HTTP/1.1 (RFC 9113 8.2.2)? */
 static int empm__h2_head_is_of_connection(const empm__hpack_field *f)
 {
-    static const char *const names[] = {
-        "connection", "proxy-connection", "keep-alive", "transfer-encoding",
-        "upgrade"
-    };
-    size_t i;
-    for (i = 0; i < EMPM__COUNT(names); i++)
-        if (empm__text_same(f->name, f->name_len, names[i], strlen(names[i])))
-            return 1;
-    return empm__text_same(f->name, f->name_len, "te", 2) &&
-           !empm__text_same(f->value, f->value_len, "trailers", 8);
+    const char *name = f->name;
+    const size_t n = f->name_len;
+    switch (n) {                       /* few fields are as long as these */
+    case 2:
+        return empm__text_same(name, n, "te", 2) &&
+               !empm__text_same(f->value, f->value_len, "trailers", 8);
+    case 7:
+        return empm__text_same(name, n, "upgrade", 7);
+    case 10:
+        return empm__text_same(name, n, "connection", 10) ||
+               empm__text_same(name, n, "keep-alive", 10);
+    case 16:
+        return empm__text_same(name, n, "proxy-connection", 16);
+    case 17:
+        return empm__text_same(name, n, "transfer-encoding", 17);
+    default:
+        return 0;
+    }
 }
 
 /* Are name and value such as RFC 9113 8.2.1 has them? */
@@ -41510,7 +41567,7 @@ typedef struct empm__h2 {              /* owner: the connection's */
     uint32_t        working;           /* of them, given to workers by us */
     uint32_t        linked;            /* of them, those of links */
     empm__peer      own;               /* fixed: our end of the connection */
-    uint32_t        nslots;            /* slots beyond have never been used */
+    uint32_t        nslots;            /* no slot beyond is in use */
     empm__h2_slot  *few;               /* EMPM_MALLOC: while any is open */
     empm__page     *slots;             /* ... or have been more */
     empm__hpack     hpack;
@@ -41574,7 +41631,7 @@ static empm__h2_slot *empm__h2_slot_at(const empm__h2 *h2, uint32_t k)
 static empm__h2_slot *empm__h2_find(const empm__h2 *h2, uint32_t id)
 {
     uint32_t k;
-    for (k = 0; k < h2->nslots; k++)
+    for (k = 0; id <= h2->last && k < h2->nslots; k++)
         if (empm__h2_slot_at(h2, k)->id == id)
             return empm__h2_slot_at(h2, k);
     return NULL;
@@ -41848,6 +41905,8 @@ static void empm__h2_stream_free(empm__worker *w, empm__h2_slot *slot,
         (h2->last - slot->id) / 2 < 64)
         h2->cut |= (uint64_t)1 << (h2->last - slot->id) / 2;
     slot->id = 0;
+    while (h2->nslots > 0 && empm__h2_slot_at(h2, h2->nslots - 1)->id == 0)
+        h2->nslots--;                  /* loops over slots stay short */
     h2->streams--;
     empm__bump(&w->score->h2_streams, (uint32_t)-1);
     empm__store(&c->deadline_ms, EMPM__NEVER);
@@ -42135,11 +42194,13 @@ static size_t empm__h2_head_write(empm_request *req, char *to, int64_t length)
     at = empm__h2_put_lines(at, req->w->date, req->w->date_len);
     if (!empm__response_is_lengthless(req->status) && req->link == NULL) {
         if (!req->has_type && length != 0)
-            at = empm__hpack_put(at, "content-type", 12, type, sizeof type - 1);
+            at = empm__hpack_put_known(at, EMPM__HPACK_CONTENT_TYPE, type,
+                                       sizeof type - 1);
         if (length >= 0) {
             char number[24];
             const size_t n = empm__format_u64(number, (uint64_t)length);
-            at = empm__hpack_put(at, "content-length", 14, number, n);
+            at = empm__hpack_put_known(at, EMPM__HPACK_CONTENT_LENGTH, number,
+                                       n);
         }
     }
     at = empm__h2_put_lines(at, req->fields, req->fields_len);
@@ -42953,14 +43014,14 @@ static int empm__h2_serve(empm__worker *w, empm__h2_slot *slot)
     return r;
 }
 
-/* Could this stream send a frame? */
+/* Could this open stream send a frame? */
 static int empm__h2_may_send(const empm__h2 *h2, const empm__h2_slot *slot)
 {
     const empm_request *req;
     const empm__io *io;
-    if (slot->id != 0 && (slot->flags & EMPM__H2_LINKED))
+    if (slot->flags & EMPM__H2_LINKED)
         return empm__h2_tunnel_may_send(slot);
-    if (slot->id == 0 || (slot->flags & (EMPM__H2_CUT | EMPM__H2_READY)) ||
+    if ((slot->flags & (EMPM__H2_CUT | EMPM__H2_READY)) ||
         (io = empm__h2_out(slot)) == NULL)
         return 0;
     if (io->out != NULL)
@@ -42972,26 +43033,39 @@ static int empm__h2_may_send(const empm__h2 *h2, const empm__h2_slot *slot)
     return req->failed || empm__h2_is_last(slot, 0);
 }
 
+/* Could it do so now? `only`: the handler of that one runs: no other may end,
+ * and links wait. */
+static int empm__h2_sends(const empm__h2 *h2, const empm__h2_slot *slot,
+                          const empm__h2_slot *only)
+{
+    return slot->id != 0 && empm__h2_may_send(h2, slot) &&
+           (only == NULL || slot == only ||
+            !(slot->flags & (EMPM__H2_HELD | EMPM__H2_LINKED)));
+}
+
+/* Is there one that could? */
+static int empm__h2_has_sender(const empm__h2 *h2, const empm__h2_slot *only)
+{
+    uint32_t k;
+    for (k = 0; k < h2->nslots; k++)
+        if (empm__h2_sends(h2, empm__h2_slot_at(h2, k), only))
+            return 1;
+    return 0;
+}
+
 /* Chooses whose turn it is: the most urgent one, of several the oldest, or, of
  * those that come bit by bit, the one that has waited longest (RFC 9218 10).
- * `only`: the handler of that one runs: no other may end, and links wait. */
-static empm__h2_slot *empm__h2_choose(const empm__h2 *h2,
-                                      const empm__h2_slot *only)
+ * Returns its place among n > 0 of them. */
+static uint32_t empm__h2_choose(empm__h2_slot *const *from, uint32_t n)
 {
-    empm__h2_slot *best = NULL;
-    uint32_t k;
-    for (k = 0; k < h2->nslots; k++) {
-        empm__h2_slot *s = empm__h2_slot_at(h2, k);
-        if (!empm__h2_may_send(h2, s) ||
-            (only != NULL && s != only &&
-             (s->flags & (EMPM__H2_HELD | EMPM__H2_LINKED))))
-            continue;
-        if (best == NULL || s->urgency < best->urgency ||
-            (s->urgency == best->urgency &&
-             (s->incremental && best->incremental
-                  ? (int32_t)(s->served - best->served) < 0
-                  : s->id < best->id)))
-            best = s;
+    uint32_t k, best = 0;
+    for (k = 1; k < n; k++) {
+        const empm__h2_slot *s = from[k], *b = from[best];
+        if (s->urgency < b->urgency ||
+            (s->urgency == b->urgency &&
+             (s->incremental && b->incremental
+                  ? (int32_t)(s->served - b->served) < 0 : s->id < b->id)))
+            best = k;
     }
     return best;
 }
@@ -43012,30 +43086,38 @@ static void empm__h2_drained(empm__worker *w, empm__h2_slot *slot)
         empm__h2_stream_wait(w, slot);
 }
 
-/* Makes frames of all that may be sent; `only` as above. Without memory for
- * what is on the way the connection is gone; what a stream has kept is its own
- * matter, when its handler has returned. Returns 0; -1: it ends there. */
+/* Makes frames of all that may be sent; `only` as above. A frame of one stream
+ * lets no other one send that could not before, so they are looked for once.
+ * Without memory for what is on the way the connection is gone; what a stream
+ * has kept is its own matter, when its handler has returned. Returns 0; -1: it
+ * ends there. */
 static int empm__h2_make_frames(empm__worker *w, empm__h2 *h2,
                                 const empm__h2_slot *only)
 {
-    while (!h2->ending && h2->io.out_left < EMPM__H2_OUT_MOST) {
-        empm__h2_slot *slot = empm__h2_choose(h2, only);
-        uint32_t id;
-        if (slot == NULL)
-            break;
-        id = slot->id;
+    empm__h2_slot *senders[EMPM__H2_SLOTS];
+    uint32_t i, n = 0;
+    for (i = 0; i < h2->nslots; i++)
+        if (empm__h2_sends(h2, empm__h2_slot_at(h2, i), only))
+            senders[n++] = empm__h2_slot_at(h2, i);
+    while (n > 0 && !h2->ending && h2->io.out_left < EMPM__H2_OUT_MOST) {
+        const uint32_t k = empm__h2_choose(senders, n);
+        empm__h2_slot *slot = senders[k];
+        const uint32_t id = slot->id;
         slot->served = ++h2->served;
         if (slot == only ||
             !(slot->flags & (EMPM__H2_HELD | EMPM__H2_LINKED))) {
-            if (empm__h2_send_next(w, slot) >= 0)
-                continue;
-            h2->gone |= !(slot->flags & EMPM__H2_HELD);
-            h2->ending |= h2->gone;
-            return -1;
+            if (empm__h2_send_next(w, slot) < 0) {
+                h2->gone |= !(slot->flags & EMPM__H2_HELD);
+                h2->ending |= h2->gone;
+                return -1;
+            }
+        } else {
+            empm__h2_serve(w, slot);
+            if (slot->id == id)
+                empm__h2_drained(w, slot);
         }
-        empm__h2_serve(w, slot);
-        if (slot->id == id)
-            empm__h2_drained(w, slot);
+        if (slot->id != id || !empm__h2_may_send(h2, slot))
+            senders[k] = senders[--n];
     }
     return 0;
 }
@@ -43097,8 +43179,10 @@ static void empm__h2_drain(empm__worker *w, empm__h2 *h2)
  *   scratch   | input 0..40K | fields of a head 40K..48K | HPACK 48K..64K |
  * ------------------------------------------------------------------------- */
 
-#define EMPM__H2_FRESH   16u           /* streams are opened, then some run: so
-                                          few have memory at a time */
+#define EMPM__H2_FRESH   16u           /* streams are opened, then those of
+                                          quick routes run: so few have memory
+                                          at a time */
+#define EMPM__H2_TURN    64u           /* requests of a connection in a row */
 #define EMPM__H2_INPUT   40960u
 #define EMPM__H2_FIELDS  8192u
 #define EMPM__H2_TEXTS   16384u
@@ -43373,9 +43457,9 @@ static empm__h2_slot *empm__h2_slot_new(empm__worker *w, empm__h2 *h2)
     uint32_t k;
     if (h2->streams >= empm__h2_streams_most(w->cfg))
         return NULL;
-    for (k = 0; k < h2->nslots; k++)
-        if (empm__h2_slot_at(h2, k)->id == 0)
-            break;
+    k = h2->streams == h2->nslots ? h2->nslots : 0;
+    while (k < h2->nslots && empm__h2_slot_at(h2, k)->id != 0)
+        k++;
     if (h2->few == NULL &&
         (h2->few = (empm__h2_slot *)empm__worker_memory(
              w, NULL, EMPM__H2_FEW * sizeof *slot)) == NULL)
@@ -44151,7 +44235,7 @@ static int empm__h2_push(empm__worker *w, empm__h2 *h2,
         if (r == EMPM__SENT && !turn && !h2->reading)
             turn = empm__h2_read_quietly(w, h2);
     } while (r == EMPM__SENT && !h2->ending && !stuck &&
-             (h2->io.out != NULL || empm__h2_choose(h2, only) != NULL));
+             (h2->io.out != NULL || empm__h2_has_sender(h2, only)));
     return turn || h2->ending || h2->linked > 0 || r == EMPM__TURN_OVER ||
            empm__load(&h2->outbox) != EMPM__NIL;
 }
@@ -44621,11 +44705,34 @@ static void empm__h2_came_back(empm__worker *w, empm__h2_slot *slot)
         empm__h2_drained(w, slot);
 }
 
-/* Runs the streams of quick routes, until the turn is over. Returns 1 if some
- * are left. That is what makes small requests cheap: no hand-over, no wake-up,
- * and all answers of a packet in one call. A route that has been slow lately
- * has lost that credit (>>dispatch), so one slow call does not hold others
- * twice. */
+/* Is there one that could still run in place? */
+static int empm__h2_has_quick(const empm__h2 *h2)
+{
+    uint32_t k;
+    for (k = 0; k < h2->nslots; k++) {
+        const empm__h2_slot *slot = empm__h2_slot_at(h2, k);
+        if (slot->id != 0 && (slot->flags & EMPM__H2_READY) &&
+            empm__h2_is_quick(slot))
+            return 1;
+    }
+    return 0;
+}
+
+/* Has this connection had its share? It is that of a connection of HTTP/1.1 but
+ * for the requests, of which more go into one call: EMPM__H2_TURN. */
+static int empm__h2_turn_is_over(const empm__worker *w)
+{
+    return w->turn_requests >= EMPM__H2_TURN ||
+           w->turn_bytes >= EMPM_TURN_BYTES ||
+           w->turn_us - w->turn_start_us >= EMPM_TURN_US;
+}
+
+/* Runs the streams of quick routes, for as long as a turn may take; at least
+ * one, since what has been read before may have taken that long. Returns 1 if
+ * some are left. That is what makes small requests cheap: no hand-over, no
+ * wake-up, and all answers of a packet in one call. A route that has been slow
+ * lately has lost that credit (>>dispatch), so one slow call does not hold
+ * others twice. */
 static int empm__h2_run(empm__worker *w, empm__h2 *h2)
 {
     uint32_t k;
@@ -44635,23 +44742,10 @@ static int empm__h2_run(empm__worker *w, empm__h2 *h2)
         if (slot->id == 0 || !(slot->flags & EMPM__H2_READY) ||
             !empm__h2_is_quick(slot))
             continue;
-        if (empm__turn_is_over(w))
-            return 1;
         empm__h2_stream_run(w, slot);
         empm__h2_came_back(w, slot);
-    }
-    return 0;
-}
-
-/* Is there one that the loop could still run? */
-static int empm__h2_has_quick(const empm__h2 *h2)
-{
-    uint32_t k;
-    for (k = 0; k < h2->nslots; k++) {
-        const empm__h2_slot *slot = empm__h2_slot_at(h2, k);
-        if (slot->id != 0 && (slot->flags & EMPM__H2_READY) &&
-            empm__h2_is_quick(slot))
-            return 1;
+        if (w->turn_us - w->turn_start_us >= EMPM_TURN_US)
+            return empm__h2_has_quick(h2);
     }
     return 0;
 }
@@ -44825,7 +44919,7 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
                                           tells of it a second time */
         more = empm__h2_input(w, h2, waits);
         quick = empm__h2_run(w, h2);
-        while (h2->left && !waits && !quick &&
+        while (h2->left && !waits && !quick && !empm__h2_turn_is_over(w) &&
                h2->io.out_left < EMPM__H2_OUT_MOST) {
             empm__h2_make_frames(w, h2, NULL);
             more = empm__h2_input(w, h2, waits);
@@ -44843,9 +44937,9 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
         left = empm__conn_noted(c, EMPM__READY_OUTBOX) ||
                h2->news ||
                (flushed == EMPM__SENT && !h2->ending &&
-                (waits || h2->left || empm__h2_choose(h2, NULL) != NULL));
+                (waits || h2->left || empm__h2_has_sender(h2, NULL)));
         if (flushed == EMPM__TURN_OVER || quick ||
-            ((more || left) && empm__turn_is_over(w))) {
+            ((more || left) && empm__h2_turn_is_over(w))) {
             empm__h2_dispatch(w, h2, NULL);
             wait->turn_over = 1;
             return (enum empm__state)c->state;
