@@ -41590,7 +41590,7 @@ typedef struct empm__h2 {              /* owner: the connection's */
     uint32_t        opened_ms;         /* SETTINGS and their ACK are due */
     uint32_t        frame_ms;          /* the rest of a frame is; or NEVER */
     uint32_t        idle_ms;           /* it has been idle too long; or NEVER:
-                                          there are streams */
+                                          a stream has been opened since */
     uint32_t        bye_ms;            /* a drain's GOAWAY waits for its links
                                           so long; or NEVER */
     uint8_t         block_flags, block_frames, block_fault;
@@ -43549,6 +43549,8 @@ static int empm__h2_open(empm__worker *w, empm__h2 *h2, uint32_t id, int ends,
     *empm__slab_peer(&w->engine->slab, slot->record) = *peer;
     h2->streams++;
     h2->fresh++;
+    h2->idle_ms = EMPM__NEVER;         /* a quick one ends in this very turn */
+    h2->culled = 0;
     empm__bump(&w->score->h2_streams, 1u);
     empm__bump(&w->score->h2_opened, (uint64_t)1);
     w->index = slot->record;
@@ -44556,9 +44558,6 @@ static uint32_t empm__h2_watch(empm__worker *w, empm__h2 *h2)
             h2->ending = 1;
         }
         at = empm__time_earlier(at, h2->idle_ms);
-    } else {
-        h2->idle_ms = EMPM__NEVER;
-        h2->culled = 0;
     }
     return at;
 }

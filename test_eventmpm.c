@@ -39124,6 +39124,38 @@ SERVED_WITH(h2, a_hundred_streams_that_sleep, T_LIVE,
     CHECK(beside > 3);
 }
 
+/* A connection whose requests are answered at once, one after the other, is not
+ * idle for longer than the time between two of them. A round in which the
+ * machine has let too much time pass says nothing. */
+SERVED(h2, one_request_after_the_other_is_not_idle,
+       "Protocols h2c; ThreadsPerChild 2; KeepAliveTimeout 1")
+{
+    client one = client_of(f);
+    int round, status = 200, told = 0;
+
+    for (round = 0; round < 5 && !told; round++) {
+        uint64_t begun, last, longest = 0, now;
+        uint32_t id = 1;
+        h2_answer a;
+        h2_begin(&one, "");
+        begun = last = now_ms();
+        do {
+            memset(&a, 0, sizeof a);
+            h2_send(&one, id, "GET", "/hello", NULL, 0);
+            status = h2_await(&one, id, &a);
+            h2_answer_free(&a);
+            now = now_ms();
+            longest = now - last > longest ? now - last : longest;
+            last = now;
+            id += 2;
+            nap(20);
+        } while (status == 200 && now - begun < 1600);
+        cl_close(&one);
+        told = status == 200 || longest < 500;
+    }
+    CHECK_INT(status, 200);
+}
+
 /* A hundred requests in one packet, for a route that is quick, are opened and
  * answered by sixteens: so not all of them have memory at a time. A round in
  * which the machine has held the handler up does not count. */
