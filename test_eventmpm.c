@@ -20,8 +20,8 @@
  * first word: >>head-lines in >>head. These have them elsewhere:
  *
  *   of platform descriptors                        in tools
- *   of settings settings-fields values directives  in config
- *   of check                                       in config
+ *   of settings settings-fields places values      in config
+ *   of directives check                            in config
  *   of limits users                                in config
  *   of form-parts form-calls                       in forms
  *   of logs                                        in log
@@ -6144,9 +6144,65 @@ TEST(config, rows_that_are_wrong_have_their_place)
         { "Location /a Timeout 5", 5125 },
         { "Location /a", 5123 },
         { "<Location \"/a\">\nFoo bar\n</Location>", 5125 },
+        { "Listen \"unix:/tmp/s user=no.such\"", 5108 },
+        { "SpoolDirectory /no/such", 5107 },
+        { "ErrorLog syslog:nowhere", 5402 },
+        { "User no.such.user", 543 }, { "Group 0", 544 },
+        { "User nobody\nGroup no.such.group", 544 },
+        { "ChrootDir /no/such", 5134 }, { "CoreDumpDirectory /no/such", 5134 },
+        { "ServerField 789012345678901234567890123456789012345678901234567890"
+          "123456789012345678901234567", 5102 },
+        { "ServerLimit 0", 499 }, { "ServerLimit 999999", 497 },
+        { "ThreadLimit 0", 504 }, { "ThreadLimit 999999", 502 },
+        { "ThreadsPerChild 0", 509 }, { "ThreadLimit 7", 507 },
+        { "ThreadLimit 7\nThreadsPerChild 9", 507 },
+        { "MaxRequestWorkers 9", 511 }, { "ThreadLimit 500\n"
+          "ThreadsPerChild 500", 511 },
+        { "ThreadsPerChild 7\nMaxRequestWorkers 15", 513 },
+        { "MaxClients 99999", 515 }, { "StartServers 0", 517 },
+        { "StartServers 99", 5110 }, { "MinSpareThreads 0", 519 },
+        { "MaxSpareThreads 1", 5111 }, { "SendBufferSize 7", 5112 },
+        { "ThreadStackSize 7", 2436 }, { "LimitRequestHead 99", 5103 },
+        { "ListenBacklog 1048576", 5132 },
 #ifndef EVENTMPM_NO_FILES
         { "AddType text", 5115 }, { "AddCharset utf-8", 5115 },
         { "Alias /a", 5143 }, { "ErrorDocument 99 /a", 5141 },
+        { "Alias /a /no/such", 112 }, { "DocumentRoot /no/such", 112 },
+        { "AddDefaultCharset \"a b\"", 5115 }, { "Precompressed lz", 5140 },
+        { "DirectoryIndex a/b", 5116 }, { "FallbackResource /a/..", 5116 },
+#endif
+#ifndef EVENTMPM_NO_PROXY
+        { "RemoteIPTrustedProxy a", 5301 }, { "RemoteIPHeader \"a b\"", 5302 },
+#endif
+#ifndef EVENTMPM_NO_STORE
+        { "SharedStoreSize 7", 5500 }, { "RateLimitSize 7", 5810 },
+#endif
+#ifndef EVENTMPM_NO_AUTH
+        { "Location /a AuthUserFile /no/such", 5803 },
+        { "Location /a Require valid-user", 5801 },
+        { "Location /a AuthUserFile /dev/null", 5803 },
+#endif
+#ifndef EVENTMPM_NO_CORS
+        { "Location /a CorsAllowMethods GET", 5820 },
+#endif
+#ifndef EVENTMPM_NO_SESSIONS
+        { "SessionCookieName \"a b\"", 5831 },
+        { "SessionSecretFile /no/such", 5830 },
+#endif
+#ifndef EVENTMPM_NO_HTTP2
+        { "Protocols h3", 5902 },
+#endif
+#ifdef EVENTMPM_TLS_BEARSSL
+        { "Listen \"8443 tls\"", 5600 }, { "SSLProtocol TLSv1", 5630 },
+        { "Listen \"8443 tls\"\nSSLCertificateFile /no/such", 5601 },
+        { "Listen \"8443 tls\"\nSSLVerifyClient perhaps", 5631 },
+        { "SSLCipherSuite HIGH", 5607 }, { "SSLSessionCacheSize 7", 5608 },
+#else
+        { "Listen \"8443 tls\"", 5600 },
+#endif
+#ifndef EVENTMPM_NO_MAIN
+        { "PidFile /no/such/pid", 5134 }, { "ErrorLog /no/such/log", 5134 },
+        { "Listen unix:/no/such/socket", 5134 },
 #endif
 #ifndef EVENTMPM_NO_ACCESS_LOG
         { "LogFormat \"%h\"", 5400 }, { "CustomLog a nobody", 5400 },
@@ -6155,13 +6211,23 @@ TEST(config, rows_that_are_wrong_have_their_place)
 #ifndef EVENTMPM_NO_FASTCGI
         { "AddHandler cgi-script .cgi", 5707 }, { "ProxyPass /a/ x", 5707 },
         { "<FilesMatch \"\\.php$\">\nSetHandler x\n</FilesMatch>", 5707 },
+        { "ProxyPass /a/ unix:/no/such|fcgi://localhost/", 5708 },
+        { "AddHandler proxy:unix:/no/such|fcgi://localhost/ .php", 5708 },
+        { "ProxyPass /a/ fcgi://127.0.0.1:9 enablereuse=on max=2", 5709 },
+        { "XSendFile On", 5711 },
+        { "XSendFile On\nXSendFilePath /no/such", 5711 },
 #endif
     };
-    char text[200], place[64];
+    static const empm_route folder[] = {
+        EMPM_FILES("GET /", NULL), EMPM_ROUTES_END
+    };
+    char text[300], place[64], code[16];
 
     EACH(rows, i) {
         empm_config cfg = empm_defaults();
         empm__report rep;
+        const char *p;
+        int n = 0;
         /* the second of two lines, where there are two */
         const int line = 4 + (strchr(rows[i].row, '\n') != NULL);
 
@@ -6169,18 +6235,95 @@ TEST(config, rows_that_are_wrong_have_their_place)
         snprintf(text, sizeof text, "Timeout 9\nServerName \\\na\n"
                  "%s\nTimeout 9\n", rows[i].row);
         conf_load(&cfg, text);
-        CHECK_STR(g_heard.p, "\n");
-        cfg.routes = routes;
+        if (strstr(rows[i].row, "MaxClients") == NULL)
+            CHECK_STR(g_heard.p, "\n");
+        cfg.routes = folder;
         rep = hearing();
         empm__check_all(&cfg, NULL, &rep);
-        CHECK_INT(heard(EMPM_LOG_ERROR, rows[i].code), 1);
+#ifndef EVENTMPM_NO_MAIN
+        empm__test_folders(&cfg, &rep);
+#endif
         snprintf(place, sizeof place, "x.conf:%d: ", line);
-        if (strstr(g_heard.p, place) == NULL)
-            CHECK_STR(g_heard.p, place);
+        snprintf(code, sizeof code, "EMPM%04d: ", rows[i].code);
+        for (p = g_heard.p; (p = strstr(p, code)) != NULL; n++) {
+            const size_t k = strcspn(p, " \n") + 1;
+            p += k;
+            if (strncmp(p + strcspn(p, "\n:"), ":", 1) != 0 ||
+                strstr(p, place) == NULL ||
+                strstr(p, place) > p + strcspn(p, " \n"))
+                CHECK_STR(g_heard.p, place);
+        }
+        if (n == 0)
+            CHECK_STR(g_heard.p, code);
         empm_config_free(&cfg);
     }
     no_context();
     str_free(&g_heard);
+}
+
+/* A number that -c or the program has set since is no fault of the file's. */
+TEST(config, a_place_is_that_of_the_value_there_is)
+{
+    empm_config cfg = empm_defaults();
+    int i;
+
+    CHECK(cfg.arena == NULL);
+    CHECK_INT(conf_load(&cfg, "ThreadsPerChild 0\n\nStartServers 0\n"
+                        "ThreadsPerChild 0\n"), EMPM_OK);
+    cfg.routes = routes;
+    for (i = 0; i < 4; i++) {
+        static const char *const wants[] = {
+            "x.conf:4: ThreadsPerChild of 0", " ThreadsPerChild of 0",
+            " ThreadsPerChild of -1", "x.conf:1: ThreadsPerChild of 0"
+        };
+        empm__report rep;
+        empm_config was = cfg;
+
+        context("round %d", i);
+        if (i == 1 && CHECK_INT(empm_set(&cfg, "ThreadsPerChild", "0", NULL, 0),
+                                EMPM_OK))
+            was = cfg;
+        if (i == 2)
+            cfg.threads_per_child = -1;
+        if (i == 3) {
+            conf_load(&cfg, "ThreadsPerChild 0");
+            was = cfg;
+        }
+        rep = hearing();
+        empm__config_check_numbers(&cfg, NULL, &rep);
+        if (strstr(g_heard.p, wants[i]) == NULL)
+            CHECK_STR(g_heard.p, wants[i]);
+        CHECK(strstr(g_heard.p, "x.conf:3: StartServers of 0") != NULL);
+        cfg = was;                  /* as it was before it was corrected */
+    }
+    no_context();
+    empm_config_free(&cfg);
+    str_free(&g_heard);
+}
+
+/* A message that begins with the name of a directive begins with its place:
+ * each of the source's. */
+TEST(config, messages_that_name_a_directive_have_its_place)
+{
+    char *text = slurp_path("eventmpm.h"), *p = text;
+    int n = 0, placed = 0;
+
+    while ((p = strstr(p, "empm__report_say(")) != NULL) {
+        const char *end = strstr(p, ";\n"), *quote = strchr(p, '"');
+        char word[64];
+        p++;
+        if (end == NULL || quote == NULL || quote > end ||
+            sscanf(quote + 1, "%63[A-Za-z0-9%_]", word) != 1)
+            continue;
+        n++;
+        placed += strncmp(word, "%s", 2) == 0;
+        /* a file's is refused at its line, and has no place in the fields */
+        if (empm__directive_find(word) != NULL &&
+            strcmp(word, "RequestReadTimeout") != 0)
+            fail(__FILE__, __LINE__, "no place: %.60s", quote);
+    }
+    CHECK(n > 150 && placed > 100);
+    free(text);
 }
 
 /* A path is one word in its line, whatever is in it. */
@@ -6398,7 +6541,7 @@ TEST(config, load_survives_each_failing_allocation)
         if (!hit)
             break;
     }
-    CHECK_INT(failed, 8);           /* 2 files, 6 strings */
+    CHECK_INT(failed, 9);           /* 2 files, 6 strings, a number */
     for (k = 1; k < 3; k++) {
         empm_config cfg = empm_defaults();
         context("empm_set, allocation %d", k);
@@ -46305,20 +46448,44 @@ static int lines_with(const char *path, const char *what)
     return n;
 }
 
+/* Writes a message, in which %s and %d stand for the place of the line `row` in
+ * the program's configuration. */
+static void place_in(char *to, size_t n, const program *p, const char *message,
+                     const char *row)
+{
+    const size_t len = strcspn(row, "\n");
+    char *text = slurp_path(p->conf), *at = text;
+    int line = 1;
+
+    for (; *at != '\0' && strncmp(at, row, len) != 0; line++)
+        at += strcspn(at, "\n") + (at[strcspn(at, "\n")] == '\n');
+    CHECK(*at != '\0');
+    free(text);
+#if defined(__GNUC__)
+#  pragma GCC diagnostic push
+#  pragma GCC diagnostic ignored "-Wformat-nonliteral"
+#endif
+    snprintf(to, n, message, p->conf, line);
+#if defined(__GNUC__)
+#  pragma GCC diagnostic pop
+#endif
+}
+
 /* The reason of a failed start is on the terminal and in the log: one is read
  * at the start, the other when the server is found down. */
 TEST(operate, why_a_start_fails_is_in_both_places)
 {
     static const struct { const char *line, *why; } rows[] = {
-        { "Listen 192.0.2.1:80",              "EMPM0072: Listen 192.0.2.1:80" },
-        { "SpoolDirectory /no/such",          "EMPM5107: SpoolDirectory /no" },
-        { "CustomLog /no/such/dir/log common", "EMPM0649: cannot open "
+        { "Listen 192.0.2.1:80",      "EMPM0072: %s:%d: Listen 192.0.2.1:80" },
+        { "SpoolDirectory /no/such",  "EMPM5107: %s:%d: SpoolDirectory /no" },
+        { "CustomLog /no/such/dir/log common", "EMPM0649: %s:%d: cannot open "
          "CustomLog" },
-        { "MaxRequestWorkers 7\nStrict On",  "EMPM0513: MaxRequestWorkers" }
+        { "MaxRequestWorkers 7\nStrict On",  "EMPM0513: %s:%d: "
+         "MaxRequestWorkers" }
     };
     static const char *const start[] = { "-k", "start", NULL };
     program p;
-    char log[300], more[500];
+    char log[300], more[500], want[600];
     int detached;
 
     tmp_path(log, sizeof log, "failed.log");
@@ -46332,9 +46499,10 @@ TEST(operate, why_a_start_fails_is_in_both_places)
             CHECK_INT(wait_for_exit(program_exec(&p, detached ? start : NULL,
                                                  NULL)), 1);
             CHECK_SOON(nobody_left(), 4000);
-            CHECK(program_said(&p, rows[i].why));
+            place_in(want, sizeof want, &p, rows[i].why, rows[i].line);
+            CHECK(program_said(&p, want));
             if (!detached || i == 0 || i == 2)   /* -k checks, in front */
-                CHECK(file_has(log, rows[i].why));
+                CHECK(file_has(log, want));
             program_show(&p);
             close(p.err_fd);
             unlink(p.exe);
@@ -46368,11 +46536,11 @@ TEST(operate, a_detached_server_tells_its_log_everything)
         program_conf_add(&p, "Listen 192.0.2.1:80\n");
         signal_process((pid_t)pid, SIGUSR1);
         CHECK_SOON(file_has(log, "the generation that serves goes on"), 8000);
-        CHECK_INT(lines_with(log, "EMPM0072: Listen 192.0.2.1:80"), 1);
+        CHECK_INT(lines_with(log, ": Listen 192.0.2.1:80"), 1);
         /* an upgrade likewise: the new program says it */
         signal_process((pid_t)pid, SIGUSR2);
         CHECK_SOON(file_has(log, "the new program has ended"), 8000);
-        CHECK_INT(lines_with(log, "EMPM0072: Listen 192.0.2.1:80"), 2);
+        CHECK_INT(lines_with(log, ": Listen 192.0.2.1:80"), 2);
         program_conf_drop(&p, "Listen 192.0.2.1");
         program_conf_add(&p, "KepAlive On\n");
         signal_process((pid_t)pid, SIGUSR1);
@@ -46385,7 +46553,7 @@ TEST(operate, a_detached_server_tells_its_log_everything)
         snprintf(line, sizeof line, "generation %d serves", 1);
         signal_process((pid_t)pid, SIGUSR1);
         CHECK_SOON(file_has(log, line), 8000);
-        CHECK_INT(lines_with(log, "EMPM0513: MaxRequestWorkers of 7"), 1);
+        CHECK_INT(lines_with(log, ": MaxRequestWorkers of 7"), 1);
         CHECK_INT(program_get(&p, "/log"), 200);
         CHECK_SOON(lines_with(log, "\ngrumble of ") == 2, 4000);
     }
@@ -46543,7 +46711,7 @@ TEST(operate, a_program_that_is_not_there)
 
     program_init(&p, "CustomLog \"|/nonexistent/rotatelogs x\" common");
     CHECK_INT(wait_for_exit(program_exec(&p, NULL, NULL)), 1);
-    CHECK(program_said(&p, "EMPM0649: cannot start CustomLog |/nonexistent"
+    CHECK(program_said(&p, ": cannot start CustomLog |/nonexistent"
                             "/rotatelogs x: No such file"));
     program_down(&p);
 }
