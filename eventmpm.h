@@ -125,6 +125,9 @@
  *   "Strict On" they are errors. -t prints every warning, the settings that
  *   differ from their defaults and a line with the resulting sizes. A reload
  *   reads everything again; ServerLimit, ThreadLimit, SharedStoreSize stay.
+ *   Only regular files are read, and what is passed: -f <(command) and
+ *   -f /dev/stdin are for -t and a start; a pipe is empty at a reload, which
+ *   then is refused.
  *
  * OPERATION  of empm_main() and empm_run(): a signal to the parent, or -k
  *     TERM, INT  stop           running requests end within StopTimeout
@@ -20144,9 +20147,11 @@ static void empm__loader_folder(empm__loader *l, const char *path)
     if (n > 1)
         qsort(names, n, sizeof *names, empm__loader_by_name);
     for (i = 0; i < n; i++) {
-        if (!l->stop &&
-            snprintf(file, sizeof file, "%s/%s", path, names[i]) <
-                (int)sizeof file)
+        if (snprintf(file, sizeof file, "%s/%s", path, names[i]) >=
+            (int)sizeof file)
+            empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: a path of more "
+                             "than %d bytes", file, (int)sizeof file - 1);
+        else if (!l->stop)
             empm__loader_path(l, file);
         EMPM_FREE(names[i]);
     }
@@ -20534,10 +20539,49 @@ static void empm__loader_text(empm__loader *l, FILE *f, char *raw, char *text)
                          "closed", l->path, l->line, o.name[o.open - 1]);
 }
 
+/* Does the path name a descriptor of this process? So the shell passes
+ * `-f <(command)`, and `-f /dev/stdin` names a pipe: what is there is meant to
+ * be read, of whatever kind it is. */
+static int empm__loader_is_passed(const char *path)
+{
+    return strcmp(path, "/dev/stdin") == 0 ||
+           strncmp(path, "/dev/fd/", 8) == 0 ||
+           strncmp(path, "/proc/self/fd/", 14) == 0;
+}
+
+/* Opens a file of directives. A FIFO or a device that lies in a folder would
+ * keep -t and a reload waiting, and a device may do something when it is
+ * opened: as in Apache only a regular file is read, and /dev/null, which is an
+ * empty one. Returns NULL and, in *why, the reason. */
+static FILE *empm__loader_open(const char *path, const char **why)
+{
+    const int passed = empm__loader_is_passed(path);
+    struct stat st;
+    FILE *f;
+    int fd = -1, flags;
+    *why = "is no regular file";
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !passed &&
+        strcmp(path, "/dev/null") != 0)
+        return NULL;
+    /* O_NONBLOCK: it may have become another one since stat(); the passed one
+     * is waited for, as its writer may still be at work */
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd >= 0 && passed && (flags = fcntl(fd, F_GETFL)) >= 0)
+        fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
+    f = fd < 0 ? NULL : fdopen(fd, "r");
+    if (f == NULL) {
+        *why = strerror(errno);
+        if (fd >= 0)
+            close(fd);
+    }
+    return f;
+}
+
 /* Reads one file, and those that it includes, EMPM__CONFIG_DEPTH deep at most.
  * A file that cannot be opened is an error with its name. */
 static void empm__loader_file(empm__loader *l, const char *path)
 {
+    const char *why;
     FILE *f = NULL;
     char *text = (char *)EMPM_MALLOC(2 * EMPM__CONFIG_LINE);
     if (text == NULL) {
@@ -20548,9 +20592,8 @@ static void empm__loader_file(empm__loader *l, const char *path)
                          "nested more than %d deep", l->path, l->line,
                          EMPM__CONFIG_DEPTH);
         l->stop = 1;
-    } else if ((f = fopen(path, "re")) == NULL)
-        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path,
-                         strerror(errno));
+    } else if ((f = empm__loader_open(path, &why)) == NULL)
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path, why);
     if (f != NULL) {
         l->path = path;
         l->line = 0;
@@ -20559,6 +20602,11 @@ static void empm__loader_file(empm__loader *l, const char *path)
         if (ferror(f))
             empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path,
                              strerror(errno));
+        else if (l->line == 0 && empm__loader_is_passed(path))
+            /* a reload finds the end of the pipe, and not the defaults */
+            empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: has nothing to "
+                             "read: a pipe is read once, so for a reload -f "
+                             "names a file", path);
         l->depth--;
         fclose(f);
     }
@@ -48833,10 +48881,10 @@ typedef struct empm__pid_file {
 } empm__pid_file;
 
 /* Reads the pid that the file names (0: none). Returns 1 if that server runs,
- * since its lock is held; else 0. */
+ * since its lock is held; else 0. A FIFO of that name is not waited for. */
 static int empm__pid_file_read(const char *path, long *pid)
 {
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     char text[32];
     ssize_t n;
     int runs;
@@ -52185,7 +52233,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5114  Listen overlaps with a socket in use
  *   5115  AddType, AddCharset or AddDefaultCharset is not valid
  *   5116  DirectoryIndex or FallbackResource names what cannot be served
- *   5120  Include or a configuration file: not found, or nested too deep
+ *   5120  Include or a configuration file: not found, no regular file, or
+ *         nested too deep
  *   5121  a directive of Apache has no meaning here
  *   5122  there is no such directive               5123  ... has a bad value
  *   5124  a line of the configuration is too long

@@ -5693,6 +5693,48 @@ TEST(config, includes)
     str_free(&g_heard);
 }
 
+/* A FIFO or a device is refused at once, in a folder and by its name: nothing
+ * waits for a writer, who may never come. What is passed is read, once. */
+TEST(config, only_regular_files_and_what_is_passed)
+{
+    char fifo[400], text[1000], path[40];
+    empm_config cfg = empm_defaults();
+    empm__report rep;
+    int fd[2], i;
+
+    mkdir(tmp_path(text, sizeof text, "odd"), 0700);
+    CHECK_INT(mkfifo(tmp_path(fifo, sizeof fifo, "odd/a"), 0600), 0);
+    CHECK_INT(conf_write("odd/b", "Timeout 9\n", 10), 0);
+    snprintf(text, sizeof text, "Include %s/odd\nInclude %s/odd/[a]\n"
+             "Include %s\nInclude /dev/null\nInclude /dev/tty\n", g_tmp, g_tmp,
+             fifo);
+    CHECK_INT(conf_load(&cfg, text), EMPM_EINVAL);
+    CHECK_INT(heard(EMPM_LOG_ERROR, 5120), 4);
+    snprintf(text, sizeof text, "EMPM5120: %s: is no regular file\n", fifo);
+    CHECK(strstr(g_heard.p, text) != NULL);
+    CHECK(strstr(g_heard.p, "EMPM5120: /dev/tty: is no regular file\n"));
+    CHECK_INT(cfg.timeout_ms, 9000);         /* the others are read */
+    rep = hearing();
+    empm__config_load(&cfg, fifo, &rep);
+    CHECK_INT(heard(EMPM_LOG_ERROR, 5120), 1);
+    unlink(fifo);
+
+    CHECK_INT(pipe(fd), 0);                  /* -f <(command) */
+    CHECK_INT(write(fd[1], "Timeout 7\n", 10), 10);
+    close(fd[1]);
+    for (i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "/dev/fd/%d", fd[0]);
+        rep = hearing();
+        empm__config_load(&cfg, path, &rep);
+        CHECK_INT(cfg.timeout_ms, 7000);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5120), i);
+        CHECK(i == 0 || strstr(g_heard.p, "a pipe is read once") != NULL);
+    }
+    close(fd[0]);
+    empm_config_free(&cfg);
+    str_free(&g_heard);
+}
+
 /* A folder is all that is in it, in folders inside, too, by the bytes of the
  * names: dots and tildes hide nothing, as in Apache. */
 TEST(config, a_folder_is_all_of_it)
