@@ -38564,13 +38564,14 @@ static void empm__backend_note(const empm__worker *w, const empm__backend *b,
     __atomic_add_fetch(&is->failures, 1u, __ATOMIC_RELAXED);
 }
 
-/* It has one request more, or, `by` -1, one less. */
+/* It has one request more, or, `by` -1, one less. `anew`: that request has not
+ * been at it before. */
 static void empm__backend_work(const empm__worker *w, const empm__backend *b,
-                               int by)
+                               int by, int anew)
 {
     empm__backend_score *is = empm__backend_score_of(w, b);
     __atomic_add_fetch(&is->active, (uint32_t)by, __ATOMIC_RELAXED);
-    if (by > 0)
+    if (anew)
         __atomic_add_fetch(&is->requests, 1u, __ATOMIC_RELAXED);
 }
 
@@ -38835,6 +38836,8 @@ typedef struct empm__fcgi {          /* in the request's memory */
     int                    anew;     /* no connection that was kept is used */
     int64_t                rest;     /* bytes to come when the answer ends */
     empm__backend_wait     wait;     /* for a seat; has the back ends tried */
+    uint32_t               counted;  /* the back ends that count it as one of
+                                        their requests: one attempt or more */
     int                    pause_ms; /* before the next attempt to connect */
     uint32_t               began_ms; /* of the attempts to connect */
     uint32_t               got_on_ms;      /* when it has last got on, or begun
@@ -38920,9 +38923,11 @@ static void empm__fcgi_is_prompt(const empm__fcgi *x)
 /* The request has a seat at `b`: it is the back end's from here on. */
 static void empm__fcgi_begin_at(empm__fcgi *x, empm__backend *b)
 {
+    const uint32_t bit = b != NULL ? 1u << (b - x->group->list) : 0;
     x->at = b;
     if (b != NULL)
-        empm__backend_work(x->req->w, b, 1);
+        empm__backend_work(x->req->w, b, 1, !(x->counted & bit));
+    x->counted |= bit;
 }
 
 /* Lets go of the back end, or of the place in the line. */
@@ -38934,7 +38939,7 @@ static void empm__fcgi_close(empm__fcgi *x)
         empm__fcgi_message(x);
     empm__fcgi_disconnect(x);
     if (x->at != NULL) {
-        empm__backend_work(w, x->at, -1);
+        empm__backend_work(w, x->at, -1, 0);
         seat = x->at;
     }
     x->at = NULL;

@@ -32149,7 +32149,8 @@ TEST(fastcgi, a_client_and_a_back_end_have_times_of_their_own)
     fb_end(&f);
 }
 
-/* A unix socket whose queue is full fails nobody: all are answered in time. */
+/* A unix socket whose queue is full fails nobody: all are answered in time, and
+ * each counts as one request, however often it has knocked. */
 TEST(fastcgi, a_full_queue_is_waited_for)
 {
     client c[10];
@@ -32172,6 +32173,8 @@ TEST(fastcgi, a_full_queue_is_waited_for)
     for (i = 0; i < 10; i++)
         CHECK_INT(cl_reply(&c[i]), 200);
     CHECK_INT(get_int(&fb_one.conns), 10);
+    CHECK_INT(f.s->backends->rows[0].requests, 10);
+    CHECK_INT(f.s->backends->rows[0].active, 0);
     cl_close_all(c, 10);
     fb_end(&f);
 }
