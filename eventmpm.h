@@ -358,9 +358,10 @@
  *   AUTH_TYPE). empm_session_start() gives a client a signed cookie that lasts:
  *   for logins by a form, whose password empm_password_is() compares. A start
  *   ends all sessions, unless there is a SessionSecretFile; empm_session_end()
- *   ends copies of the cookie, too, if there is a SharedStoreSize. Where
- *   such a client changes something, 403 unless empm_same_origin(); a location
- *   with "POST /login RateLimit 5/minute" slows guesses.
+ *   ends copies of the cookie, too, with a SharedStoreSize, but no stream that
+ *   is open (>>calls-users has how a program does it). Where such a client
+ *   changes something, 403 unless empm_same_origin(); a location with
+ *   "POST /login RateLimit 5/minute" slows guesses.
  *
  * STATUS  empm_status_page, as a route's handler or on Listen "127.0.0.1:9000
  *   admin", which answers even when every worker is busy: a page for people;
@@ -2111,6 +2112,17 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
  *   value               at most 512 bytes, and no secret to the client
  *   returns             EMPM_OK; EMPM_EINVAL (NULL or too long), EMPM_EMISUSE
  *                       (the head has left), EMPM_ENOMEM, EMPM_EFULL, EMPM_ESYS
+ *   streams             What is open when its session ends goes on: an event
+ *                       stream, a WebSocket, a download was let in when it
+ *                       began, and nobody asks again. Where a logout has to end
+ *                       it, let `value` have a part of chance, and put that as
+ *                       a key into the store at the logout, for SessionMaxAge.
+ *                       Then on_message asks for it and calls empm_ws_close(),
+ *                       and a stream of the handler's own (empm_suspend(),
+ *                       empm_event()) asks each time it wakes, and returns: a
+ *                       client that comes back is met by no session.
+ *                       empm_events() has no such moment: broadcast to a
+ *                       channel of the session that its page is to leave
  *   note                SameSite=Lax keeps forms and scripts of other sites
  *                       from using a session. It does not keep links from it: a
  *                       GET changes nothing. Nor does it keep pages of the same

@@ -20118,6 +20118,128 @@ SERVED_WITH(sessions, logins_and_logouts, T_LIVE, session_init(f),
     CHECK(cl_header_nth(c, "Set-Cookie", 1) == NULL);
 }
 
+#ifndef EVENTMPM_NO_WEBSOCKET
+
+/* Is the session over whose value is in `user`? A mark in the store says so. */
+static int session_is_over(empm_server *s, const char *value)
+{
+    return empm_store_get(s, value, strlen(value), NULL, 0, NULL, NULL) ==
+           EMPM_OK;
+}
+
+static int session_leave(empm_request *req, void *user)
+{
+    const char *value = empm_session(req);
+
+    (void)user;
+    if (value != NULL)
+        CHECK_INT(empm_store_put(empm_server_of(req), value, strlen(value), "",
+                                 0, 43200000), EMPM_OK);
+    CHECK_INT(empm_session_end(req), EMPM_OK);
+    return 204;
+}
+
+static int session_wakes(empm_request *req, enum empm_why why, void *user)
+{
+    if (why == EMPM_TIMEOUT &&
+        !session_is_over(empm_server_of(req), (const char *)user) &&
+        empm_suspend(req, 20, session_wakes, user) != 0)
+        return EMPM_SUSPENDED;
+    return why == EMPM_GONE ? 499 : EMPM_OK;
+}
+
+/* A stream of the handler's own, which ends with the session. */
+static int session_listen(empm_request *req, void *user)
+{
+    const char *value = empm_session(req);
+
+    (void)user;
+    if (value == NULL)
+        return 403;
+    empm_set_header(req, "Content-Type", "text/event-stream");
+    if (empm_event(req, NULL, NULL, value, strlen(value)) < 0 ||
+        empm_flush(req) < 0 ||
+        empm_suspend(req, 20, session_wakes, EMPM_TEXT(value)) == 0)
+        return 500;
+    return EMPM_SUSPENDED;
+}
+
+static int session_ws_open(empm_request *req, empm_ws *ws, void *user)
+{
+    const char *value = empm_session(req);
+
+    (void)user;
+    if (value == NULL)
+        return 403;
+    empm_ws_set_data(ws, strdup(value));
+    return EMPM_OK;
+}
+
+static void session_ws_said(empm_ws *ws, int type, const char *data, size_t len,
+                            void *user)
+{
+    (void)user;
+    if (session_is_over(empm_ws_server(ws), (const char *)empm_ws_data(ws)))
+        empm_ws_close(empm_ws_server(ws), empm_ws_ticket(ws), 4001, "over");
+    else
+        empm_ws_send(empm_ws_server(ws), empm_ws_ticket(ws), type, data, len);
+}
+
+static void session_ws_closed(empm_ws *ws, int code, void *user)
+{
+    (void)user;
+    (void)code;
+    free(empm_ws_data(ws));
+}
+
+static const empm_websocket session_socket = {
+    session_ws_open, session_ws_said, session_ws_closed, "*", NULL, 0
+};
+
+static const empm_route session_stream_routes[] = {
+    EMPM_ROUTE("GET /me", h_session, NULL),
+    EMPM_ROUTE("GET /leave", session_leave, NULL),
+    EMPM_ROUTE("GET /listen", session_listen, NULL),
+    EMPM_WEBSOCKET("GET /ws", &session_socket, NULL),
+    EMPM_ROUTES_END
+};
+
+/* What is open outlives a logout; a mark in the store ends it, in any child: a
+ * stream of the handler's own, and a socket that says something. */
+SERVED_WITH(sessions, streams_end_by_a_mark_in_the_store, T_LIVE,
+            fx_init(f); f->cfg.routes = session_stream_routes,
+            "SharedStoreSize 65536")
+{
+    char cookie[300] = "", fields[700];
+    client listens, socket;
+
+    listens = client_of(f);
+    socket = client_of(f);
+    CHECK_STR(session_ask(c, "/me?u=anna-4711", cookie), "anna-4711");
+    snprintf(fields, sizeof fields, WS_HOST("a") "Cookie: %s\r\n", cookie);
+    CHECK_INT(cl_open(&socket, f), 0);
+    CHECK_INT(ws_ask(&socket, "/ws", fields), 101);
+    CHECK_INT(cl_open(&listens, f), 0);
+    cl_printf(&listens, "GET /listen HTTP/1.1\r\nHost: a\r\nCookie: %s\r\n"
+              "\r\n", cookie);
+    CHECK(cl_hears(&listens, "data: anna-4711\n\n"));
+    CHECK(echoes(&socket, "one"));
+    cl_printf(c, "GET /leave HTTP/1.1\r\nHost: a\r\nCookie: %s\r\n\r\n",
+              cookie);
+    CHECK_INT(cl_reply(c), 204);
+    CHECK(cl_hears(&listens, "0\r\n\r\n"));
+    ws_send_text(&socket, "two");
+    CHECK_INT(ws_code(&socket), 4001);
+    /* and nobody comes in again */
+    cl_printf(c, "GET /listen HTTP/1.1\r\nHost: a\r\nCookie: %s\r\n\r\n",
+              cookie);
+    CHECK_INT(cl_reply(c), 403);
+    cl_close(&listens);
+    cl_close(&socket);
+}
+
+#endif /* EVENTMPM_NO_WEBSOCKET */
+
 /* A session whose last request is not new any more gets a new cookie with the
  * answer to the next one. */
 SERVED_WITH(sessions, slide, T_PLAIN, session_init(f), "SessionIdleTimeout 80")
