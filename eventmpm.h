@@ -250,7 +250,9 @@
  *   count stays in a reload. It comes before the password, which costs 3 ms of
  *   a worker each time that it is wrong: give such a location a RateLimit. CORS
  *   fields are on every answer, errors included; a preflight is answered
- *   without a user and a handler, if the location has no method.
+ *   without a user and a handler, if the location has no method. It is that of
+ *   the path: where /sub/ shows its index.html, the lines are for /sub/, which
+ *   has both, since a browser asks for the path before any file is looked for.
  *
  * HTTPS  by BearSSL (Debian: libbearssl-dev), in four commands:
  *

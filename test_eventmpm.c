@@ -19337,6 +19337,54 @@ SERVED(cors, preflights,
     }
 }
 
+#ifndef EVENTMPM_NO_FILES
+
+static const unsigned char cors_page[] = { 'x' };
+static const empm_asset cors_files[] = {
+    { "sub/index.html", cors_page, 1, NULL },
+    { "sub/x.txt", cors_page, 1, NULL },
+    { "enc/index.html", cors_page, 1, NULL }, { NULL, NULL, 0, NULL }
+};
+static const empm_route cors_assets[] = {
+    EMPM_ASSETS("GET /", cors_files), EMPM_ROUTES_END
+};
+
+/* A preflight for a folder is answered by the folder's location, and not by
+ * that of its index, which no file has been looked at for. The answers to GET
+ * have the fields of both. */
+SERVED_WITH(cors, preflights_of_a_folder_and_its_index, T_PLAIN,
+            (fx_init(f), f->cfg.routes = cors_assets),
+            "Location /sub/ CorsAllowOrigin http://b; "
+            "Location /sub/index.html CorsAllowMethods PUT; "
+            "Location /enc/index.html CorsAllowOrigin http://b")
+{
+    static const struct { const char *path; int status; const char *methods,
+                          *origin; } rows[] = {
+        { "/sub/", 204, "GET, HEAD, POST", "http://b" },
+        { "/sub/x.txt", 204, "GET, HEAD, POST", "http://b" },
+        { "/sub/index.html", 204, "PUT", "http://b" },
+        { "/enc/", 200, "-", "-" }, { "/enc/index.html", 204,
+          "GET, HEAD, POST", "http://b" }
+    };
+    EACH(rows, i) {
+        const char *v;
+        context("%s", rows[i].path);
+        cl_printf(c, "OPTIONS %s HTTP/1.1\r\nHost: a\r\nOrigin: http://b\r\n"
+                  "Access-Control-Request-Method: GET\r\n\r\n", rows[i].path);
+        CHECK_INT(cl_reply(c), rows[i].status);
+        v = cl_header(c, "Access-Control-Allow-Methods");
+        CHECK_STR(v != NULL ? v : "-", rows[i].methods);
+        v = cl_header(c, "Access-Control-Allow-Origin");
+        CHECK_STR(v != NULL ? v : "-", rows[i].origin);
+        cl_printf(c, "GET %s HTTP/1.1\r\nHost: a\r\nOrigin: http://b\r\n\r\n",
+                  rows[i].path);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(cl_header(c, "Access-Control-Allow-Origin"), "http://b");
+    }
+}
+
+#endif
+
 /* ---------------------------------------------------------------------------
  * >>digest -- vectors of those who have defined them
  * ------------------------------------------------------------------------- */
