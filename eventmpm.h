@@ -8993,18 +8993,21 @@ static int empm__location_holds(const empm__locations *t, uint32_t a,
 }
 
 /* Finds the location with this path, and makes it and its rows if there is
- * none: "/a" stands for "/a" and all below it, as in Apache. Returns its
- * number. */
+ * none: "/a" stands for "/a" and all below it, as in Apache; below the longest
+ * path that a request may have there is nothing. Returns its number. */
 static uint32_t empm__location_of(empm__locations *t, const char *path,
                                   uint32_t *rows, char **text)
 {
     const size_t n = strlen(path);
-    const int both = n > 0 && path[n - 1] != '/' && path[n - 1] != '}';
+    int both = n > 0 && path[n - 1] != '/' && path[n - 1] != '}';
+    int slashes = 0, i;
     uint32_t k;
-    int i;
     for (k = 0; k < t->n; k++)
         if (strcmp(t->list[k].path, path) == 0)
             return k;
+    for (i = 0; path[i] != '\0'; i++)
+        slashes += path[i] == '/';
+    both = both && slashes != EMPM_PATH_SEGMENTS;
     for (i = 0; i <= both; i++) {
         empm_route *row = &t->rows[(*rows)++];
         memset(row, 0, sizeof *row);
@@ -36730,7 +36733,8 @@ static int empm__folder_look(const empm_request *req, int fd, const char *path,
 }
 
 /* Does a location of its own keep this name from the client, as far as that is
- * known without a password? Then it is not shown, as in Apache. */
+ * known without a password? Then it is not shown, as in Apache; nor is a folder
+ * whose path has more segments than a request may have. */
 static int empm__folder_hides(empm_request *req, char *name, int folder)
 {
     const empm__location *l;
@@ -36740,7 +36744,9 @@ static int empm__folder_hides(empm_request *req, char *name, int folder)
     p = req->path;
     p.seg[p.n - 1] = name;           /* where the folder's path has "" */
     p.len[p.n - 1] = (uint16_t)strlen(name);
-    if (folder && p.n < EMPM_PATH_SEGMENTS) {
+    if (folder && p.n == EMPM_PATH_SEGMENTS)
+        return 1;
+    if (folder) {
         p.seg[p.n] = name + p.len[p.n - 1];
         p.len[p.n++] = 0;
     }
@@ -37195,28 +37201,34 @@ static int empm__files_answer(empm_request *req, const char *path, int rest)
     return empm__file_send(req, empm__file_variant(req, f));
 }
 
-/* Returns the location of `name`, a file or the path of one, behind the first n
- * segments of the request's path: NULL, if there is none, or it is the one that
- * the request is in. */
-static const empm__location *empm__files_location(empm_request *req, int n,
-                                                  char *name)
+/* Finds the location of `name`, a file or the path of one, behind the first n
+ * segments of the request's path: *l gets NULL, if there is none, or it is the
+ * one that the request is in. Returns 0, or 414, as to a request for such a
+ * path: it has more segments than a location can be found for. That is a path
+ * of FallbackResource; an index takes the place of its folder's last "". */
+static int empm__files_location(empm_request *req, int n, char *name,
+                                const empm__location **l)
 {
-    const empm__location *l;
     empm__path p;
+    size_t k;
+    *l = NULL;
     if (req->w->s->locations.n == 0)
-        return NULL;
+        return 0;
     p = req->path;
     p.n = n;
-    while (p.n < EMPM_PATH_SEGMENTS) {
-        const size_t k = strcspn(name, "/");
+    for (;; name += k + 1) {
+        if (p.n == EMPM_PATH_SEGMENTS)
+            return 414;
+        k = strcspn(name, "/");
         p.seg[p.n] = name;
         p.len[p.n++] = (uint16_t)k;
         if (name[k] == '\0')
             break;
-        name += k + 1;
     }
-    l = empm__dispatch_location_of(req, &p);
-    return l != req->location ? l : NULL;
+    *l = empm__dispatch_location_of(req, &p);
+    if (*l == req->location)
+        *l = NULL;
+    return 0;
 }
 
 /* Answers with the file `path`, which stands in for the request's path. Its
@@ -37226,9 +37238,9 @@ static int empm__files_stand_in(empm_request *req, const char *path, int n,
                                 char *name)
 {
     const empm__location *was = req->location;
-    const empm__location *l = empm__files_location(req, n, name);
+    const empm__location *l;
     struct stat st;
-    int status = 0;
+    int status = empm__files_location(req, n, name, &l);
     if (l != NULL) {
         if (req->route->assets != NULL)
             status = empm__assets_find(req->route->assets, path) == NULL

@@ -30079,6 +30079,84 @@ SERVED_WITH(files, an_index_has_its_location, T_PLAIN,
     stand_ins(0);
 }
 
+/* Makes, or takes away, EMPM_PATH_SEGMENTS - 1 folders "d" below www/, with an
+ * index in the last but one and in the last. Writes the path of the last. */
+static void deep_folders(char *path, size_t n, int make)
+{
+    char name[512], file[600];
+    int i;
+
+    tmp_path(name, sizeof name, "www");
+    snprintf(path, n, "/");
+    for (i = 1; i < EMPM_PATH_SEGMENTS; i++) {
+        snprintf(path + strlen(path), n - strlen(path), "d/");
+        snprintf(name + strlen(name), sizeof name - strlen(name), "/d");
+        if (make)
+            CHECK_INT(mkdir(name, 0755), 0);
+        snprintf(file, sizeof file, "%s/index.html", name);
+        if (i < EMPM_PATH_SEGMENTS - 2)
+            continue;
+        if (make)
+            CHECK_INT(write_file(file, "deep", 4), 0);
+        else
+            CHECK_INT(unlink(file), 0);
+    }
+    for (; !make && i-- > 1; name[strlen(name) - 2] = '\0')
+        CHECK_INT(rmdir(name), 0);
+}
+
+/* The longest path that there can be has an index, which its own location
+ * guards; one more segment is 414, also if FallbackResource brings it. */
+SERVED_WITH(files, the_longest_path_is_guarded, T_PLAIN,
+            (fx_init(f), f->cfg.routes = file_routes),
+            "Location / Options Indexes")
+{
+    static char line[2][EMPM_PATH_SEGMENTS * 2 + 60];
+    static char pattern[EMPM_PATH_SEGMENTS * 2 + 8];
+    static empm_route deep[] = {
+        EMPM_FILES(pattern, NULL), EMPM_FILES("GET /", NULL), EMPM_ROUTES_END
+    };
+    char path[EMPM_PATH_SEGMENTS * 2 + 8], up[sizeof path], more[200];
+    fixture g;
+    client t;
+    int i;
+
+    deep_folders(path, sizeof path, 1);
+    CHECK_INT(cl_get(c, path), 200);
+    CHECK_STR(c->body.p, "deep");
+    snprintf(more, sizeof more, "%sx/", path);
+    CHECK_INT(cl_get(c, more), 414);
+    snprintf(up, sizeof up, "%.*s", (int)strlen(path) - 2, path);
+    snprintf(line[0], sizeof line[0], "\"%sindex.html\" Require all denied",
+             path);
+    snprintf(line[1], sizeof line[1], "\"%sindex.html\" Require all denied",
+             up);
+    snprintf(pattern, sizeof pattern, "GET %s", up);
+    for (i = 4; pattern[i] != '\0'; i++)
+        pattern[i] = pattern[i] == 'd' ? 'e' : '/';
+    fx_init(&g);
+    g.cfg.routes = deep;
+    g.cfg.fallback_resource = "/d/d/d.html";
+    g.cfg.location[0] = line[0];
+    g.cfg.location[1] = line[1];
+    if (fx_up(&g)) {
+        t = client_of(&g);
+        for (i = 0; i < 2; i++) {
+            context("%s", i == 0 ? "the last" : "the last but one");
+            CHECK_INT(cl_get(&t, i == 0 ? path : up), 403);
+            snprintf(more, sizeof more, "%sindex.html", i == 0 ? path : up);
+            CHECK_INT(cl_get(&t, more), 403);
+        }
+        no_context();
+        snprintf(more, sizeof more, "%snone", pattern + 4);
+        CHECK_INT(cl_get(&t, more), 414);
+        CHECK_INT(cl_get(&t, "/none"), 404);
+        cl_close(&t);
+        fx_down(&g);
+    }
+    deep_folders(path, sizeof path, 0);
+}
+
 /* FallbackResource is guarded, too. The request is in that location only if
  * it is within its own: what is set for /api/ stays set when one script answers
  * for all of it. */
