@@ -125,6 +125,9 @@
  *   "Strict On" they are errors. -t prints every warning, the settings that
  *   differ from their defaults and a line with the resulting sizes. A reload
  *   reads everything again; ServerLimit, ThreadLimit, SharedStoreSize stay.
+ *   Only regular files are read, and what is passed: -f <(command) and
+ *   -f /dev/stdin are for -t and a start; a pipe is empty at a reload, which
+ *   then is refused.
  *
  * OPERATION  of empm_main() and empm_run(): a signal to the parent, or -k
  *     TERM, INT  stop           running requests end within StopTimeout
@@ -247,7 +250,9 @@
  *   count stays in a reload. It comes before the password, which costs 3 ms of
  *   a worker each time that it is wrong: give such a location a RateLimit. CORS
  *   fields are on every answer, errors included; a preflight is answered
- *   without a user and a handler, if the location has no method.
+ *   without a user and a handler, if the location has no method. It is that of
+ *   the path: where /sub/ shows its index.html, the lines are for /sub/, which
+ *   has both, since a browser asks for the path before any file is looked for.
  *
  * HTTPS  by BearSSL (Debian: libbearssl-dev), in four commands:
  *
@@ -355,9 +360,10 @@
  *   AUTH_TYPE). empm_session_start() gives a client a signed cookie that lasts:
  *   for logins by a form, whose password empm_password_is() compares. A start
  *   ends all sessions, unless there is a SessionSecretFile; empm_session_end()
- *   ends copies of the cookie, too, if there is a SharedStoreSize. Where
- *   such a client changes something, 403 unless empm_same_origin(); a location
- *   with "POST /login RateLimit 5/minute" slows guesses.
+ *   ends copies of the cookie, too, with a SharedStoreSize, but no stream that
+ *   is open (>>calls-users has how a program does it). Where such a client
+ *   changes something, 403 unless empm_same_origin(); a location with
+ *   "POST /login RateLimit 5/minute" slows guesses.
  *
  * STATUS  empm_status_page, as a route's handler or on Listen "127.0.0.1:9000
  *   admin", which answers even when every worker is busy: a page for people;
@@ -2108,6 +2114,17 @@ EMPM_API int empm_basic_auth(empm_request *req, const char **user,
  *   value               at most 512 bytes, and no secret to the client
  *   returns             EMPM_OK; EMPM_EINVAL (NULL or too long), EMPM_EMISUSE
  *                       (the head has left), EMPM_ENOMEM, EMPM_EFULL, EMPM_ESYS
+ *   streams             What is open when its session ends goes on: an event
+ *                       stream, a WebSocket, a download was let in when it
+ *                       began, and nobody asks again. Where a logout has to end
+ *                       it, let `value` have a part of chance, and put that as
+ *                       a key into the store at the logout, for SessionMaxAge.
+ *                       Then on_message asks for it and calls empm_ws_close(),
+ *                       and a stream of the handler's own (empm_suspend(),
+ *                       empm_event()) asks each time it wakes, and returns: a
+ *                       client that comes back is met by no session.
+ *                       empm_events() has no such moment: broadcast to a
+ *                       channel of the session that its page is to leave
  *   note                SameSite=Lax keeps forms and scripts of other sites
  *                       from using a session. It does not keep links from it: a
  *                       GET changes nothing. Nor does it keep pages of the same
@@ -2165,7 +2182,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  * Each section uses only those above it:
  *
  *   platform descriptors tools log log-lines  what a server stands on
- *   settings settings-fields values directives check
+ *   settings settings-fields places values directives check
  *                                             what can be set, and how
  *   score peer                                counters; the other end's address
  *   handover wheel queue queue-standby inbox poller
@@ -2392,6 +2409,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
  *   prefix log-lines       log
  *   prefix settings        directive
  *   prefix settings-fields directive
+ *   prefix places          config directive
  *   prefix values          config directive
  *   prefix directives      text directive config report
  *   prefix check           config
@@ -4434,12 +4452,13 @@ static void empm__directive_format(const empm__directive *d, int64_t v,
 }
 
 /* ---------------------------------------------------------------------------
- * >>values -- from the text of a directive to its field
+ * >>places -- texts of settings, and the lines of files that they come from
  *
- * Each kind of setting has one reader, which the defaults, the program, files
- * and the command line all go by. It returns NULL or what is wrong, as the end
- * of a sentence that begins with name and value. Texts are copied into the
- * config's arena.
+ * All that a file or a command line sets is kept in the config's arena, with
+ * its place, so that a fault which is seen long after the file was closed still
+ * names FILE:LINE. A text is found by its address; a number has none that
+ * tells, so a note of it is kept beside the texts. The search is a walk over
+ * all rows, and only a message pays for it.
  * ------------------------------------------------------------------------- */
 
 /* Copies a text into the config's arena: a list of blocks, each a pointer to
@@ -4470,6 +4489,77 @@ static const char *empm__config_place(const empm_config *cfg, const char *text)
     return block != NULL ? text + strlen(text) + 1 : "";
 }
 
+/* Returns the note on where the number of a directive comes from, or NULL: no
+ * file has ever set it. A number has no address that tells, so a text of the
+ * arena does: "\nNAME VALUE", and its place. No line of a file has a line feed,
+ * so no text of a setting is taken for a note. The newest one comes first. */
+static const char *empm__directive_note(const empm_config *cfg,
+                                        const empm__directive *d)
+{
+    const size_t n = strlen(d->name);
+    void *const *block = (void *const *)cfg->arena;
+    for (; block != NULL; block = (void *const *)block[0]) {
+        const char *note = (const char *)(block + 1);
+        if (note[0] == '\n' && strncmp(note + 1, d->name, n) == 0 &&
+            note[n + 1] == ' ')
+            return note;
+    }
+    return NULL;
+}
+
+/* Writes the note of the value that the field has now into to[0..n). */
+static void empm__directive_note_format(const empm_config *cfg,
+                                        const empm__directive *d, char *to,
+                                        size_t n)
+{
+    const int k = snprintf(to, n, "\n%s ", d->name);
+    empm__directive_format(d, empm__directive_number(cfg, d), to + k,
+                           n - (size_t)k);
+}
+
+/* Notes that a number has come from `place`. What a program or -c sets needs a
+ * note only if there is one of a file, which has become wrong: so defaults
+ * allocate nothing. Returns 0, or -1: no memory. */
+static int empm__directive_note_keep(empm_config *cfg,
+                                     const empm__directive *d,
+                                     const char *place)
+{
+    char note[160];
+    d = empm__directive_first(d);
+    if (*place == '\0' && empm__directive_note(cfg, d) == NULL)
+        return 0;
+    empm__directive_note_format(cfg, d, note, sizeof note);
+    return empm__config_keep(cfg, note, place) != NULL ? 0 : -1;
+}
+
+/* Where the value of a directive that is no list comes from, as a message
+ * begins: "FILE:LINE: ". "": no file has set it, or a program or a correction
+ * has changed the number since. */
+static const char *empm__directive_place(const empm_config *cfg,
+                                         const char *name)
+{
+    const empm__directive *d = empm__directive_find(name);
+    const char *note;
+    char now[160];
+    if (d == NULL)
+        return "";                   /* what a message names is of no file */
+    if (!empm__directive_is_number(d))
+        return empm__config_place(cfg, empm__directive_text(cfg, d));
+    if ((note = empm__directive_note(cfg, d)) == NULL)
+        return "";
+    empm__directive_note_format(cfg, d, now, sizeof now);
+    return strcmp(note, now) == 0 ? note + strlen(note) + 1 : "";
+}
+
+/* The place of a message about two directives: of the first that has one. */
+static const char *empm__directive_place_of(const empm_config *cfg,
+                                            const char *name,
+                                            const char *other)
+{
+    const char *place = empm__directive_place(cfg, name);
+    return *place != '\0' ? place : empm__directive_place(cfg, other);
+}
+
 /* Pointers into the arena stay in the fields; the config may be dropped, or set
  * again by empm_defaults(), but not be read. */
 EMPM_API void empm_config_free(empm_config *cfg)
@@ -4480,6 +4570,15 @@ EMPM_API void empm_config_free(empm_config *cfg)
         EMPM_FREE(block);
     }
 }
+
+/* ---------------------------------------------------------------------------
+ * >>values -- from the text of a directive to its field
+ *
+ * Each kind of setting has one reader, which the defaults, the program, files
+ * and the command line all go by. It returns NULL or what is wrong, as the end
+ * of a sentence that begins with name and value. Texts are copied into the
+ * config's arena.
+ * ------------------------------------------------------------------------- */
 
 /* Reads "2" or "2.5"; -1: no such number. strtod() would go by the locale,
  * where a comma may stand for the point. */
@@ -4815,7 +4914,9 @@ static const char *empm__directive_store(empm_config *cfg,
         return empm__out_of_range;
     else
         empm__directive_set_number(cfg, d, v);
-    return NULL;
+    return d->kind == EMPM__KIND_REAL ||
+           empm__directive_note_keep(cfg, d, place) == 0 ? NULL
+                                                         : empm__no_memory;
 }
 
 /* A text is taken from its row as it is, so nothing is allocated and nothing
@@ -5235,10 +5336,12 @@ static enum empm_log_level empm__config_correction_level(const empm_config *cfg)
     return cfg->strict ? EMPM_LOG_ERROR : EMPM_LOG_WARN;
 }
 
-/* Corrects a number into the range of its row, and to at least `least`. low,
- * high: the messages' codes. */
+/* Corrects a number into the range of its row, and to at least `least`, which
+ * comes from the directive `cause` or, if that is `name`, from nowhere else.
+ * low, high: the messages' codes. */
 static void empm__config_clamp(empm_config *cfg, empm__report *r, int low,
-                               int high, const char *name, int least)
+                               int high, const char *name, int least,
+                               const char *cause)
 {
     const empm__directive *d = empm__directive_find(name);
     const int64_t v = empm__directive_number(cfg, d);
@@ -5246,8 +5349,10 @@ static void empm__config_clamp(empm_config *cfg, empm__report *r, int low,
     const int64_t to = v < min ? min : v > d->max ? d->max : v;
     if (to != v)
         empm__report_say(r, empm__config_correction_level(cfg), to == min
-                         ? low : high, "%s of %lld is %s the %s of %lld, using "
-                         "that", name, (long long)v,
+                         ? low : high, "%s%s of %lld is %s the %s of %lld, "
+                         "using that",
+                         empm__directive_place_of(cfg, name, cause), name,
+                         (long long)v,
                          to == min ? "below" : "above",
                          to == min ? "minimum" : "limit", (long long)to);
     empm__directive_set_number(cfg, d, to);
@@ -5261,16 +5366,19 @@ static void empm__config_keep_limits(empm_config *cfg, const empm_config *old,
                                      empm__report *r)
 {
     if (cfg->server_limit != old->server_limit)
-        empm__report_say(r, EMPM_LOG_WARN, 501, "changing ServerLimit to %d "
-                         "from %d needs a restart: ignored", cfg->server_limit,
-                         old->server_limit);
+        empm__report_say(r, EMPM_LOG_WARN, 501, "%schanging ServerLimit to %d "
+                         "from %d needs a restart: ignored",
+                         empm__directive_place(cfg, "ServerLimit"),
+                         cfg->server_limit, old->server_limit);
     if (cfg->thread_limit != old->thread_limit)
-        empm__report_say(r, EMPM_LOG_WARN, 506, "changing ThreadLimit to %d "
-                         "from %d needs a restart: ignored", cfg->thread_limit,
-                         old->thread_limit);
+        empm__report_say(r, EMPM_LOG_WARN, 506, "%schanging ThreadLimit to %d "
+                         "from %d needs a restart: ignored",
+                         empm__directive_place(cfg, "ThreadLimit"),
+                         cfg->thread_limit, old->thread_limit);
     if (cfg->shared_store_size != old->shared_store_size)
-        empm__report_say(r, EMPM_LOG_WARN, 5503, "changing SharedStoreSize to "
-                         "%lld from %lld needs a restart: ignored",
+        empm__report_say(r, EMPM_LOG_WARN, 5503, "%schanging SharedStoreSize "
+                         "to %lld from %lld needs a restart: ignored",
+                         empm__directive_place(cfg, "SharedStoreSize"),
                          (long long)cfg->shared_store_size,
                          (long long)old->shared_store_size);
     cfg->server_limit = old->server_limit;
@@ -5325,11 +5433,42 @@ static int empm__config_check_ranges(empm_config *cfg, empm__report *r)
         if (i == 80 ||
             !(empm__chars_class((unsigned char)cfg->server_field[i]) &
                          EMPM__VCHAR)) {
-            empm__report_say(r, EMPM_LOG_ERROR, 5102, "ServerField must be a "
-                             "field value of at most 80 bytes");
+            empm__report_say(r, EMPM_LOG_ERROR, 5102, "%sServerField must be "
+                             "a field value of at most 80 bytes",
+                             empm__directive_place(cfg, "ServerField"));
             break;
         }
     return odd;
+}
+
+/* How many children begin, and how many workers may be idle: these follow from
+ * the limits, which allow `children`. */
+static void empm__config_check_spare(empm_config *cfg, int children,
+                                     empm__report *r)
+{
+    empm__config_clamp(cfg, r, 517, 517, "StartServers", 1,
+                       "StartServers");
+    if (cfg->start_servers > children) {     /* Apache does these in silence */
+        empm__report_say(r, EMPM_LOG_INFO, 5110, "%sStartServers of %d is "
+                         "above what MaxRequestWorkers allows, using %d",
+                         empm__directive_place(cfg, "StartServers"),
+                         cfg->start_servers, children);
+        cfg->start_servers = children;
+    }
+    empm__config_clamp(cfg, r, 519, 519, "MinSpareThreads", 1,
+                       "MinSpareThreads");
+    /* else a child that has just been started would be ended as idle */
+    if (cfg->max_spare_threads <
+        cfg->min_spare_threads + cfg->threads_per_child) {
+        empm__report_say(r, EMPM_LOG_INFO, 5111, "%sMaxSpareThreads of %d is "
+                         "below MinSpareThreads + ThreadsPerChild, using %d",
+                         empm__directive_place_of(cfg, "MaxSpareThreads",
+                                                  "MinSpareThreads"),
+                         cfg->max_spare_threads,
+                         cfg->min_spare_threads + cfg->threads_per_child);
+        cfg->max_spare_threads = cfg->min_spare_threads +
+                                 cfg->threads_per_child;
+    }
 }
 
 /* How many children of how many threads: limits first, then what they bound.
@@ -5337,15 +5476,22 @@ static int empm__config_check_ranges(empm_config *cfg, empm__report *r)
 static void empm__config_check_workers(empm_config *cfg, int exactly,
                                        empm__report *r)
 {
+    /* before anything is corrected: then the numbers are those of the file */
+    const char *threads = empm__directive_place_of(cfg, "ThreadsPerChild",
+                                                   "ThreadLimit");
+    const char *most = exactly ? empm__directive_place(cfg, "Processes")
+                       : empm__directive_place_of(cfg, "MaxRequestWorkers",
+                                                  "ThreadsPerChild");
     int children;
     if (cfg->threads_per_child > cfg->thread_limit)
         empm__report_say(r, empm__config_correction_level(cfg), 507,
-                         "ThreadsPerChild of %d is above ThreadLimit of %d, "
-                         "using that: raise ThreadLimit",
+                         "%sThreadsPerChild of %d is above ThreadLimit of %d, "
+                         "using that: raise ThreadLimit", threads,
                          cfg->threads_per_child, cfg->thread_limit);
     if (cfg->threads_per_child > cfg->thread_limit)
         cfg->threads_per_child = cfg->thread_limit;
-    empm__config_clamp(cfg, r, 509, 509, "ThreadsPerChild", 1);
+    empm__config_clamp(cfg, r, 509, 509, "ThreadsPerChild", 1,
+                       "ThreadsPerChild");
     /* a fixed number of children: idle workers start or end none of them */
     if (exactly) {
         cfg->start_servers = cfg->processes > 0 ? cfg->processes : 1;
@@ -5354,45 +5500,27 @@ static void empm__config_check_workers(empm_config *cfg, int exactly,
         cfg->max_spare_threads = INT_MAX;
     }
     empm__config_clamp(cfg, r, 511, 511, "MaxRequestWorkers",
-                       cfg->threads_per_child);
+                       cfg->threads_per_child, "ThreadsPerChild");
     /* children are whole, so the sum is rounded down to a multiple */
     children = cfg->max_request_workers / cfg->threads_per_child;
     if (cfg->max_request_workers % cfg->threads_per_child != 0) {
         empm__report_say(r, empm__config_correction_level(cfg), 513,
-                         "MaxRequestWorkers of %d is not a multiple of "
-                         "ThreadsPerChild of %d, using %d (%d servers)",
+                         "%sMaxRequestWorkers of %d is not a multiple of "
+                         "ThreadsPerChild of %d, using %d (%d servers)", most,
                          cfg->max_request_workers, cfg->threads_per_child,
                          children * cfg->threads_per_child, children);
         cfg->max_request_workers = children * cfg->threads_per_child;
     }
     if (children > cfg->server_limit) {
         empm__report_say(r, empm__config_correction_level(cfg), 515,
-                         "MaxRequestWorkers of %d needs %d servers, more than "
-                         "ServerLimit of %d: using %d workers",
+                         "%sMaxRequestWorkers of %d needs %d servers, more "
+                         "than ServerLimit of %d: using %d workers", most,
                          cfg->max_request_workers, children, cfg->server_limit,
                          cfg->server_limit * cfg->threads_per_child);
         children = cfg->server_limit;
         cfg->max_request_workers = children * cfg->threads_per_child;
     }
-    /* these follow from the limits above, so they come last */
-    empm__config_clamp(cfg, r, 517, 517, "StartServers", 1);
-    if (cfg->start_servers > children) {     /* Apache does these in silence */
-        empm__report_say(r, EMPM_LOG_INFO, 5110, "StartServers of %d is above "
-                         "what MaxRequestWorkers allows, using %d",
-                         cfg->start_servers, children);
-        cfg->start_servers = children;
-    }
-    empm__config_clamp(cfg, r, 519, 519, "MinSpareThreads", 1);
-    /* else a child that has just been started would be ended as idle */
-    if (cfg->max_spare_threads <
-        cfg->min_spare_threads + cfg->threads_per_child) {
-        empm__report_say(r, EMPM_LOG_INFO, 5111, "MaxSpareThreads of %d is "
-                         "below MinSpareThreads + ThreadsPerChild, using %d",
-                         cfg->max_spare_threads,
-                         cfg->min_spare_threads + cfg->threads_per_child);
-        cfg->max_spare_threads = cfg->min_spare_threads +
-                                 cfg->threads_per_child;
-    }
+    empm__config_check_spare(cfg, children, r);
 }
 
 /* The rules of Apache's event MPM, in its order: what it corrects, we correct.
@@ -5402,8 +5530,10 @@ static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
 {
     /* ServerLimit and ThreadLimit first: all that follows is bounded by them */
     const int odd = empm__config_check_ranges(cfg, r);
-    empm__config_clamp(cfg, r, 499, 497, "ServerLimit", 1);
-    empm__config_clamp(cfg, r, 504, 502, "ThreadLimit", 1);
+    empm__config_clamp(cfg, r, 499, 497, "ServerLimit", 1,
+                       "ServerLimit");
+    empm__config_clamp(cfg, r, 504, 502, "ThreadLimit", 1,
+                       "ThreadLimit");
     if (!odd && cfg->processes > cfg->server_limit)
         cfg->server_limit = cfg->processes;
     if (old != NULL)
@@ -5411,15 +5541,19 @@ static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
     empm__config_check_workers(cfg, !odd && cfg->processes >= 0, r);
     /* 0 is the system's own choice, which has no least value */
     if (cfg->send_buffer_size != 0)
-        empm__config_clamp(cfg, r, 5112, 5112, "SendBufferSize", 512);
+        empm__config_clamp(cfg, r, 5112, 5112, "SendBufferSize", 512,
+                           "SendBufferSize");
     if (cfg->receive_buffer_size != 0)
-        empm__config_clamp(cfg, r, 5112, 5112, "ReceiveBufferSize", 512);
+        empm__config_clamp(cfg, r, 5112, 5112, "ReceiveBufferSize", 512,
+                           "ReceiveBufferSize");
     if (cfg->thread_stack_size != 0)
         empm__config_clamp(cfg, r, 2436, 2436, "ThreadStackSize",
-                           EMPM__STACK_LEAST);
+                           EMPM__STACK_LEAST, "ThreadStackSize");
     if (cfg->limit_request_head < cfg->limit_request_line)
-        empm__report_say(r, EMPM_LOG_WARN, 5103, "LimitRequestHead of %d is "
+        empm__report_say(r, EMPM_LOG_WARN, 5103, "%sLimitRequestHead of %d is "
                          "less than LimitRequestLine of %d allows",
+                         empm__directive_place_of(cfg, "LimitRequestHead",
+                                                  "LimitRequestLine"),
                          cfg->limit_request_head, cfg->limit_request_line);
 }
 
@@ -8562,6 +8696,7 @@ enum empm__require { EMPM__REQUIRE_GRANTED, EMPM__REQUIRE_DENIED,
  * are 0. Nothing changes it while the server lives. */
 typedef struct empm__location {
     const char        *path;           /* as it was given */
+    const char        *place;          /* of its first line: "FILE:LINE: " */
     const struct empm__location *below;  /* "/a/", of "/a", if both are there */
     enum empm__require require;
     int                listing;        /* of folders: Options Indexes */
@@ -8858,18 +8993,21 @@ static int empm__location_holds(const empm__locations *t, uint32_t a,
 }
 
 /* Finds the location with this path, and makes it and its rows if there is
- * none: "/a" stands for "/a" and all below it, as in Apache. Returns its
- * number. */
+ * none: "/a" stands for "/a" and all below it, as in Apache; below the longest
+ * path that a request may have there is nothing. Returns its number. */
 static uint32_t empm__location_of(empm__locations *t, const char *path,
                                   uint32_t *rows, char **text)
 {
     const size_t n = strlen(path);
-    const int both = n > 0 && path[n - 1] != '/' && path[n - 1] != '}';
+    int both = n > 0 && path[n - 1] != '/' && path[n - 1] != '}';
+    int slashes = 0, i;
     uint32_t k;
-    int i;
     for (k = 0; k < t->n; k++)
         if (strcmp(t->list[k].path, path) == 0)
             return k;
+    for (i = 0; path[i] != '\0'; i++)
+        slashes += path[i] == '/';
+    both = both && slashes != EMPM_PATH_SEGMENTS;
     for (i = 0; i <= both; i++) {
         empm_route *row = &t->rows[(*rows)++];
         memset(row, 0, sizeof *row);
@@ -8933,7 +9071,7 @@ static int empm__locations_init(empm__locations *t, empm_server *s,
                                 const empm_config *cfg,
                                 const empm__chars *chars, empm__report *rep)
 {
-    uint32_t of[EMPM_MAX_LOCATION], lines = 0, rows = 0, i;
+    uint32_t of[EMPM_MAX_LOCATION], lines = 0, rows = 0, n = 0, i;
     char path[EMPM__ARGUMENT], name[EMPM__ARGUMENT], *text;
     const empm_route end = EMPM_ROUTES_END;
     const int before = rep->errors;
@@ -8956,7 +9094,9 @@ static int empm__locations_init(empm__locations *t, empm_server *s,
         of[i] = 0;
         if (empm__location_line(cfg->location[i], path, name) != NULL)
             of[i] = empm__location_of(t, path, &rows, &text);
-        else
+        if (t->n > n)
+            t->list[n++].place = empm__config_place(cfg, cfg->location[i]);
+        else if (empm__location_line(cfg->location[i], path, name) == NULL)
             empm__report_say(rep, EMPM_LOG_ERROR, 5123, "%sLocation %s: wants "
                              "a path, a directive and its value",
                              empm__config_place(cfg, cfg->location[i]),
@@ -8981,8 +9121,9 @@ static int empm__locations_init(empm__locations *t, empm_server *s,
     memset(t, 0, sizeof *t);
     if (cfg->location[0] == NULL)
         return EMPM_OK;
-    empm__report_say(rep, EMPM_LOG_ERROR, 5123, "Location %s: built without "
-                     "locations", cfg->location[0]);
+    empm__report_say(rep, EMPM_LOG_ERROR, 5123, "%sLocation %s: built without "
+                     "locations", empm__config_place(cfg, cfg->location[0]),
+                     cfg->location[0]);
     return rep->result;
 }
 
@@ -18599,8 +18740,9 @@ static int empm__endpoint_open(empm_server *s, const char *text,
         return EMPM_EINVAL;
     }
     if ((k = empm__endpoint_covered(s->cfg, &spec)) >= 0) {
-        empm__report_say(rep, EMPM_LOG_INFO, 5113, "Listen %s: Listen %s "
-                         "serves IPv4, too", text, s->cfg->listen[k]);
+        empm__report_say(rep, EMPM_LOG_INFO, 5113, "%sListen %s: Listen %s "
+                         "serves IPv4, too", empm__config_place(s->cfg, text),
+                         text, s->cfg->listen[k]);
         return EMPM_OK;
     }
     /* first: a socket that is passed on loses no connection */
@@ -18618,7 +18760,8 @@ static int empm__endpoint_open(empm_server *s, const char *text,
     if (r == 0)
         return EMPM_OK;
     error = why == NULL ? errno : 0;
-    empm__report_say(rep, EMPM_LOG_ERROR, 72, "Listen %s: %s%s", text,
+    empm__report_say(rep, EMPM_LOG_ERROR, 72, "%sListen %s: %s%s",
+                     empm__config_place(s->cfg, text), text,
                      why != NULL ? why : strerror(error),
                      empm__endpoint_advice(&spec, error,
                                            heritage->old != NULL));
@@ -18667,18 +18810,24 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
         empm__report_say(rep, empm__check_spool_default(cfg) ? EMPM_LOG_WARN
                                                              : EMPM_LOG_ERROR,
                          5107,
-                         "SpoolDirectory %s: %s: make it, or name another: "
-                         "-c \"SpoolDirectory DIR\"%s", cfg->spool_directory,
+                         "%sSpoolDirectory %s: %s: make it, or name another: "
+                         "-c \"SpoolDirectory DIR\"%s",
+                         empm__directive_place(cfg, "SpoolDirectory"),
+                         cfg->spool_directory,
                          strerror(errno), empm__check_spool_default(cfg)
                                               ? ": long bodies will be refused"
                                               : "");
     else if (access(spool, W_OK | X_OK) < 0)
-        empm__report_say(rep, EMPM_LOG_WARN, 5004, "SpoolDirectory %s: %s: "
-                         "long bodies will be refused", cfg->spool_directory,
+        empm__report_say(rep, EMPM_LOG_WARN, 5004, "%sSpoolDirectory %s: %s: "
+                         "long bodies will be refused",
+                         empm__directive_place(cfg, "SpoolDirectory"),
+                         cfg->spool_directory,
                          strerror(errno));
     if (cfg->error_log != NULL && empm__log_facility(cfg->error_log) == -1)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5402, "ErrorLog %s: is no file, "
-                         "|program, stderr or syslog:facility", cfg->error_log);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5402, "%sErrorLog %s: is no "
+                         "file, |program, stderr or syslog:facility",
+                         empm__directive_place(cfg, "ErrorLog"),
+                         cfg->error_log);
     EMPM__EACH_WING(wing, check)
         (*wing)->check(cfg, &chars, rep);
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
@@ -18731,15 +18880,15 @@ static double empm__memory_stacks(const empm_config *cfg)
            stack;
 }
 
-/* Does a Listen have the word tls? */
-static int empm__config_has_tls(const empm_config *cfg)
+/* Returns the first Listen that has the word tls, or NULL. */
+static const char *empm__config_tls_listen(const empm_config *cfg)
 {
     empm__endpoint_spec spec;
     int i;
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
         if (empm__endpoint_parse(&spec, cfg->listen[i]) == NULL && spec.tls)
-            return 1;
-    return 0;
+            return cfg->listen[i];
+    return NULL;
 }
 
 /* The memory of all children in bytes, by what it is for; at worst, but for the
@@ -18773,7 +18922,7 @@ static empm__memory empm__memory_estimate(const empm_config *cfg)
                             (double)cfg->threads_per_child *
                                 (EMPM__SCRATCH +
                                  EMPM__PAGE_CACHE * EMPM_PAGE_BYTES));
-    if (empm__config_has_tls(cfg)) {
+    if (empm__config_tls_listen(cfg) != NULL) {
         /* each keeps at most what has passed through a worker, both ways */
         const double most = empm__engine_connection_limit(cfg) * 2.0 *
                             EMPM__SCRATCH;
@@ -18842,9 +18991,13 @@ static void empm__check_descriptors(const empm_config *cfg, empm__report *rep)
         need = own + 1;              /* as empm__engine_descriptors() has it */
     if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur != RLIM_INFINITY &&
         (c > connections || f > files || (int64_t)r.rlim_cur <= 2 * own))
-        empm__report_say(rep, EMPM_LOG_WARN, 5130, "RLIMIT_NOFILE of %llu is "
+        empm__report_say(rep, EMPM_LOG_WARN, 5130, "%sRLIMIT_NOFILE of %llu is "
                          "too low%s: a child takes %u connections and %u "
                          "files; ulimit -n %lld or LimitNOFILE=%lld would do",
+                         empm__directive_place(
+                             cfg, c > connections ? "MaxOpenConnections"
+                                  : f > files     ? "MaxOpenFiles"
+                                                  : "ThreadsPerChild"),
                          (unsigned long long)r.rlim_cur,
                          c > connections ? " for MaxOpenConnections"
                          : f > files ? " for MaxOpenFiles" : " for "
@@ -18866,28 +19019,34 @@ static void empm__check_system(const empm_config *cfg, empm__report *rep)
     if (limit > 0 && (memory < 0 || limit < memory))
         memory = limit;              /* a container has less than its machine */
     if (memory > 0 && empm__memory_stacks(cfg) > (double)memory)
-        empm__report_say(rep, EMPM_LOG_WARN, 5131, "the stacks of %lld threads "
-                         "may take %lld MiB, there are %lld: lower "
+        empm__report_say(rep, EMPM_LOG_WARN, 5131, "%sthe stacks of %lld "
+                         "threads may take %lld MiB, there are %lld: lower "
                          "ThreadStackSize or MaxRequestWorkers",
+                         empm__directive_place_of(cfg, "ThreadStackSize",
+                                                  "MaxRequestWorkers"),
                          (long long)threads,
                          (long long)(empm__memory_stacks(cfg) / (1 << 20)),
                          (long long)(memory >> 20));
     empm__check_descriptors(cfg, rep);
     limit = empm__check_number_in("/proc/sys/net/core/somaxconn");
     if (limit > 0 && limit < cfg->listen_backlog)
-        empm__report_say(rep, EMPM_LOG_WARN, 5132, "ListenBacklog of %d is "
+        empm__report_say(rep, EMPM_LOG_WARN, 5132, "%sListenBacklog of %d is "
                          "above net.core.somaxconn of %lld, which holds",
+                         empm__directive_place(cfg, "ListenBacklog"),
                          cfg->listen_backlog, (long long)limit);
     limit = empm__check_number_in("/sys/fs/cgroup/pids.max");
     if (limit > 0 && limit < threads)
-        empm__report_say(rep, EMPM_LOG_WARN, 5133, "%lld threads are more than "
-                         "pids.max of this cgroup, %lld", (long long)threads,
-                         (long long)limit);
+        empm__report_say(rep, EMPM_LOG_WARN, 5133, "%s%lld threads are more "
+                         "than pids.max of this cgroup, %lld",
+                         empm__directive_place(cfg, "MaxRequestWorkers"),
+                         (long long)threads, (long long)limit);
 #ifdef RLIMIT_NPROC
     if (geteuid() != 0 && getrlimit(RLIMIT_NPROC, &r) == 0 &&
         r.rlim_cur != RLIM_INFINITY && (int64_t)r.rlim_cur < threads)
-        empm__report_say(rep, EMPM_LOG_WARN, 5133, "%lld threads are more than "
-                         "RLIMIT_NPROC of %llu", (long long)threads,
+        empm__report_say(rep, EMPM_LOG_WARN, 5133, "%s%lld threads are more "
+                         "than RLIMIT_NPROC of %llu",
+                         empm__directive_place(cfg, "MaxRequestWorkers"),
+                         (long long)threads,
                          (unsigned long long)r.rlim_cur);
 #endif
 }
@@ -18953,9 +19112,9 @@ static int empm__identity_find(empm_server *s, empm__report *rep)
     if (empm__identity_user(cfg->user_name, &s->uid, &s->gid) < 0 ||
         (cfg->group_name != NULL &&
          empm__identity_group(cfg->group_name, &s->gid) < 0)) {
-        empm__report_say(rep, EMPM_LOG_ERROR, 5035, "User %s or its Group is "
-                         "not found%s%s", cfg->user_name, errno != 0 ? ": "
-                                                                     : "",
+        empm__report_say(rep, EMPM_LOG_ERROR, 5035, "%sUser %s or its Group is "
+                         "not found%s%s", empm__directive_place(cfg, "User"),
+                         cfg->user_name, errno != 0 ? ": " : "",
                          errno != 0 ? strerror(errno) : "");
         return EMPM_ESYS;
     }
@@ -18976,8 +19135,8 @@ static int empm__identity_find(empm_server *s, empm__report *rep)
 
 /* Looks up which rights the file of a Listen shall have; -1 is as it comes.
  * Says what is unknown. Returns EMPM_OK or EMPM_EINVAL. */
-static int empm__identity_rights(const char *text, empm__rights *want,
-                                 empm__report *rep)
+static int empm__identity_rights(const empm_config *cfg, const char *text,
+                                 empm__rights *want, empm__report *rep)
 {
     empm__endpoint_spec spec;
     const char *bad = NULL;
@@ -18996,8 +19155,9 @@ static int empm__identity_rights(const char *text, empm__rights *want,
         bad = spec.group;
     if (bad == NULL)
         return EMPM_OK;
-    empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: there is no %s %s",
-                     text, bad == spec.user ? "user" : "group", bad);
+    empm__report_say(rep, EMPM_LOG_ERROR, 5108, "%sListen %s: there is no %s "
+                     "%s", empm__config_place(cfg, text), text,
+                     bad == spec.user ? "user" : "group", bad);
     return EMPM_EINVAL;
 }
 
@@ -19017,22 +19177,21 @@ static void empm__check_chroot(const empm_config *cfg, const char *directive,
     if (top != NULL && real != NULL && strcmp(top, "/") != 0 &&
         stat(top, &st) == 0 && S_ISDIR(st.st_mode) &&
         (strncmp(real, top, n) != 0 || (real[n] != '/' && real[n] != '\0')))
-        empm__report_say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir %s: %s %s is "
+        empm__report_say(rep, EMPM_LOG_ERROR, 5134, "%sChrootDir %s: %s %s is "
                          "outside: there is a way out through it: take one "
-                         "inside", cfg->chroot_dir, directive, dir);
+                         "inside",
+                         empm__directive_place_of(cfg, "ChrootDir", directive),
+                         cfg->chroot_dir, directive, dir);
     free(top);
     free(real);
 }
 
-/* Checks users, groups and folders, most of which only empm_run() uses. They
- * are looked up once more when they are used: this is what -t can tell. */
-static void empm__check_names(const empm_config *cfg, empm__report *rep)
+/* Checks that the folders which a process enters are there. */
+static void empm__check_dirs(const empm_config *cfg, empm__report *rep)
 {
     const char *dirs[2][2];
     char path[1200];
     struct stat st;
-    uid_t uid = 1;
-    gid_t gid;
     int i;
     dirs[0][0] = "ChrootDir";
     dirs[0][1] = cfg->chroot_dir;
@@ -19044,25 +19203,40 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
             (stat(empm__config_path(cfg, dirs[i][1], path, sizeof path),
                   &st) < 0 ||
              !S_ISDIR(st.st_mode)))
-            empm__report_say(rep, EMPM_LOG_ERROR, 5134, "%s %s: %s", dirs[i][0],
+            empm__report_say(rep, EMPM_LOG_ERROR, 5134, "%s%s %s: %s",
+                             empm__config_place(cfg, dirs[i][1]), dirs[i][0],
                              dirs[i][1], strerror(errno));
     }
+}
+
+/* Checks users, groups and folders, most of which only empm_run() uses. They
+ * are looked up once more when they are used: this is what -t can tell. */
+static void empm__check_names(const empm_config *cfg, empm__report *rep)
+{
+    char path[1200];
+    uid_t uid = 1;
+    gid_t gid;
+    int i;
+    empm__check_dirs(cfg, rep);
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
         empm__rights rights;
-        empm__identity_rights(cfg->listen[i], &rights, rep);
+        empm__identity_rights(cfg, cfg->listen[i], &rights, rep);
     }
     if (cfg->user_name != NULL &&
         empm__identity_user(cfg->user_name, &uid, &gid) < 0)
-        empm__report_say(rep, EMPM_LOG_ERROR, 543, "bad user name %s%s%s",
-                         cfg->user_name, errno != 0 ? ": " : "",
+        empm__report_say(rep, EMPM_LOG_ERROR, 543, "%sbad user name %s%s%s",
+                         empm__directive_place(cfg, "User"), cfg->user_name,
+                         errno != 0 ? ": " : "",
                          errno != 0 ? strerror(errno) : "");
     if (cfg->group_name != NULL && empm__identity_group(cfg->group_name,
                                                         &gid) < 0)
-        empm__report_say(rep, EMPM_LOG_ERROR, 544, "bad group name %s%s%s",
-                         cfg->group_name, errno != 0 ? ": " : "",
+        empm__report_say(rep, EMPM_LOG_ERROR, 544, "%sbad group name %s%s%s",
+                         empm__directive_place(cfg, "Group"), cfg->group_name,
+                         errno != 0 ? ": " : "",
                          errno != 0 ? strerror(errno) : "");
     if (cfg->group_name != NULL && cfg->user_name == NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 544, "Group without User");
+        empm__report_say(rep, EMPM_LOG_ERROR, 544, "%sGroup without User",
+                         empm__directive_place(cfg, "Group"));
     if (cfg->chroot_dir != NULL) {   /* all directories that stay open */
         empm__check_chroot(cfg, "SpoolDirectory",
                            empm__config_path(cfg, cfg->spool_directory, path,
@@ -19081,8 +19255,9 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
                                    rep);
     }
     if (cfg->chroot_dir != NULL && (cfg->user_name == NULL || uid == 0))
-        empm__report_say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir %s: root walks "
-                         "out of it",
+        empm__report_say(rep, EMPM_LOG_ERROR, 5134, "%sChrootDir %s: root "
+                         "walks out of it",
+                         empm__directive_place(cfg, "ChrootDir"),
                          cfg->user_name == NULL ? "without User" : "with User "
                          "root");
 }
@@ -19168,7 +19343,8 @@ static int empm__logs_open(empm_config *cfg, empm__report *rep)
             close(null);
         if (to < 0) {
             empm__report_say(rep, EMPM_LOG_ERROR, 91,
-                             "cannot %s ErrorLog %s: %s",
+                             "%scannot %s ErrorLog %s: %s",
+                             empm__config_place(cfg, name),
                              *name == '|' ? "start" : "open", name,
                              strerror(errno));
             return EMPM_ESYS;
@@ -19484,7 +19660,8 @@ static int empm__server_spool_open(empm_server *s, empm__report *rep)
     if (s->spool_dir >= 0 || (empm__check_spool_default(cfg) &&
                               (errno == ENOENT || errno == ENOTDIR)))
         return EMPM_OK;
-    empm__report_say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s: %s",
+    empm__report_say(rep, EMPM_LOG_ERROR, 5107, "%sSpoolDirectory %s: %s",
+                     empm__directive_place(cfg, "SpoolDirectory"),
                      cfg->spool_directory, strerror(errno));
     return EMPM_ESYS;
 }
@@ -19507,7 +19684,7 @@ static int empm__server_listen(empm_server *s, int shared,
         cfg->listen[0] = empm__directive_preset("Listen");
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
         empm__rights rights;
-        r = empm__identity_rights(cfg->listen[i], &rights, rep);
+        r = empm__identity_rights(cfg, cfg->listen[i], &rights, rep);
         if (r == EMPM_OK)
             r = empm__endpoint_open(s, cfg->listen[i], &rights, &heritage, rep);
         if (r < 0)
@@ -19987,9 +20164,11 @@ static void empm__loader_folder(empm__loader *l, const char *path)
     if (n > 1)
         qsort(names, n, sizeof *names, empm__loader_by_name);
     for (i = 0; i < n; i++) {
-        if (!l->stop &&
-            snprintf(file, sizeof file, "%s/%s", path, names[i]) <
-                (int)sizeof file)
+        if (snprintf(file, sizeof file, "%s/%s", path, names[i]) >=
+            (int)sizeof file)
+            empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: a path of more "
+                             "than %d bytes", file, (int)sizeof file - 1);
+        else if (!l->stop)
             empm__loader_path(l, file);
         EMPM_FREE(names[i]);
     }
@@ -20377,10 +20556,49 @@ static void empm__loader_text(empm__loader *l, FILE *f, char *raw, char *text)
                          "closed", l->path, l->line, o.name[o.open - 1]);
 }
 
+/* Does the path name a descriptor of this process? So the shell passes
+ * `-f <(command)`, and `-f /dev/stdin` names a pipe: what is there is meant to
+ * be read, of whatever kind it is. */
+static int empm__loader_is_passed(const char *path)
+{
+    return strcmp(path, "/dev/stdin") == 0 ||
+           strncmp(path, "/dev/fd/", 8) == 0 ||
+           strncmp(path, "/proc/self/fd/", 14) == 0;
+}
+
+/* Opens a file of directives. A FIFO or a device that lies in a folder would
+ * keep -t and a reload waiting, and a device may do something when it is
+ * opened: as in Apache only a regular file is read, and /dev/null, which is an
+ * empty one. Returns NULL and, in *why, the reason. */
+static FILE *empm__loader_open(const char *path, const char **why)
+{
+    const int passed = empm__loader_is_passed(path);
+    struct stat st;
+    FILE *f;
+    int fd = -1, flags;
+    *why = "is no regular file";
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !passed &&
+        strcmp(path, "/dev/null") != 0)
+        return NULL;
+    /* O_NONBLOCK: it may have become another one since stat(); the passed one
+     * is waited for, as its writer may still be at work */
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd >= 0 && passed && (flags = fcntl(fd, F_GETFL)) >= 0)
+        fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
+    f = fd < 0 ? NULL : fdopen(fd, "r");
+    if (f == NULL) {
+        *why = strerror(errno);
+        if (fd >= 0)
+            close(fd);
+    }
+    return f;
+}
+
 /* Reads one file, and those that it includes, EMPM__CONFIG_DEPTH deep at most.
  * A file that cannot be opened is an error with its name. */
 static void empm__loader_file(empm__loader *l, const char *path)
 {
+    const char *why;
     FILE *f = NULL;
     char *text = (char *)EMPM_MALLOC(2 * EMPM__CONFIG_LINE);
     if (text == NULL) {
@@ -20391,9 +20609,8 @@ static void empm__loader_file(empm__loader *l, const char *path)
                          "nested more than %d deep", l->path, l->line,
                          EMPM__CONFIG_DEPTH);
         l->stop = 1;
-    } else if ((f = fopen(path, "re")) == NULL)
-        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path,
-                         strerror(errno));
+    } else if ((f = empm__loader_open(path, &why)) == NULL)
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path, why);
     if (f != NULL) {
         l->path = path;
         l->line = 0;
@@ -20402,6 +20619,11 @@ static void empm__loader_file(empm__loader *l, const char *path)
         if (ferror(f))
             empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path,
                              strerror(errno));
+        else if (l->line == 0 && empm__loader_is_passed(path))
+            /* a reload finds the end of the pipe, and not the defaults */
+            empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: has nothing to "
+                             "read: a pipe is read once, so for a reload -f "
+                             "names a file", path);
         l->depth--;
         fclose(f);
     }
@@ -21654,8 +21876,9 @@ static void empm__proxy_check(const empm_config *cfg, const empm__chars *chars,
     if (header != NULL && (*header == '\0' ||
                            !empm__chars_all(chars, header, strlen(header),
                                             EMPM__TCHAR)))
-        empm__report_say(rep, EMPM_LOG_ERROR, 5302, "RemoteIPHeader %s is not "
-                         "the name of a field", header);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5302, "%sRemoteIPHeader %s is "
+                         "not the name of a field",
+                         empm__config_place(cfg, header), header);
 }
 
 static void empm__proxy_server_free(empm_server *s)
@@ -21696,14 +21919,16 @@ static void empm__proxy_check(const empm_config *cfg, const empm__chars *chars,
     empm__endpoint_spec spec;
     int i;
     (void)chars;
-    if (cfg->remote_ip_header != NULL ||
-        cfg->remote_ip_trusted_proxy[0] != NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5303, "RemoteIPHeader and "
-                         "RemoteIPTrustedProxy: built without them");
+    if (cfg->remote_ip_header != NULL || cfg->remote_ip_trusted_proxy[0])
+        empm__report_say(rep, EMPM_LOG_ERROR, 5303, "%sRemoteIPHeader and "
+                         "RemoteIPTrustedProxy: built without them",
+                         empm__directive_place(cfg, "RemoteIPHeader"));
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
         if (empm__endpoint_parse(&spec, cfg->listen[i]) == NULL && spec.proxy)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: proxy: "
-                             "built without it", cfg->listen[i]);
+            empm__report_say(rep, EMPM_LOG_ERROR, 5108, "%sListen %s: proxy: "
+                             "built without it",
+                             empm__config_place(cfg, cfg->listen[i]),
+                             cfg->listen[i]);
 }
 
 static const empm__wing empm__proxy_wing = EMPM__WING_OFF(empm__proxy_check);
@@ -21974,9 +22199,11 @@ static size_t empm__base64_encode_url(char *to, const void *data, size_t n)
 
 /* Reads a file of secrets whole, with a NUL behind it and none in it: what
  * comes behind one, half a secret or the rest of the users, would be lost
- * without a word. NULL: it is said why, or rep->result is EMPM_ENOMEM. */
-static char *empm__secret_file_read(const char *directive, const char *path,
-                                    int code, empm__report *rep)
+ * without a word. `place` is that of the directive, which messages begin with.
+ * NULL: it is said why, or rep->result is EMPM_ENOMEM. */
+static char *empm__secret_file_read(const char *place, const char *directive,
+                                    const char *path, int code,
+                                    empm__report *rep)
 {
     struct stat st;
     char *text = NULL;
@@ -21985,11 +22212,12 @@ static char *empm__secret_file_read(const char *directive, const char *path,
     /* O_NONBLOCK: a FIFO by mistake would keep the start waiting */
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || fstat(fd, &st) < 0)
-        empm__report_say(rep, EMPM_LOG_ERROR, code, "%s %s: %s: %s", directive,
-                         path, fd < 0 ? "open" : "fstat", strerror(errno));
+        empm__report_say(rep, EMPM_LOG_ERROR, code, "%s%s %s: %s: %s", place,
+                         directive, path, fd < 0 ? "open" : "fstat",
+                         strerror(errno));
     else if (!S_ISREG(st.st_mode) || st.st_size > EMPM__SECRET_FILE_MOST)
-        empm__report_say(rep, EMPM_LOG_ERROR, code, "%s %s: is no file of at "
-                         "most 1 MiB", directive, path);
+        empm__report_say(rep, EMPM_LOG_ERROR, code, "%s%s %s: is no file of at "
+                         "most 1 MiB", place, directive, path);
     else if ((text = (char *)EMPM_MALLOC((size_t)st.st_size + 1)) == NULL) {
         rep->result = EMPM_ENOMEM;
         empm__report_say(rep, EMPM_LOG_ERROR, 5104, "%s: no memory", directive);
@@ -21997,11 +22225,11 @@ static char *empm__secret_file_read(const char *directive, const char *path,
         while ((r = read(fd, text + n, (size_t)st.st_size - n)) > 0)
             n += (size_t)r;
         if (r < 0)
-            empm__report_say(rep, EMPM_LOG_ERROR, code, "%s %s: read: %s",
-                             directive, path, strerror(errno));
+            empm__report_say(rep, EMPM_LOG_ERROR, code, "%s%s %s: read: %s",
+                             place, directive, path, strerror(errno));
         else if (n > 0 && memchr(text, '\0', n) != NULL) {
-            empm__report_say(rep, EMPM_LOG_ERROR, code, "%s %s: has a NUL "
-                             "byte: it must be a text", directive, path);
+            empm__report_say(rep, EMPM_LOG_ERROR, code, "%s%s %s: has a NUL "
+                             "byte: it must be a text", place, directive, path);
             r = -1;
         }
     }
@@ -22895,8 +23123,9 @@ static void empm__store_check(const empm_config *cfg, const empm__chars *chars,
     if (cfg->shared_store_size > 0 &&
         ((uint64_t)cfg->shared_store_size < EMPM__KV_LEAST(EMPM_STORE_ITEM) ||
          (uint64_t)cfg->shared_store_size > SIZE_MAX / 2))
-        empm__report_say(rep, EMPM_LOG_ERROR, 5500, "SharedStoreSize must be "
+        empm__report_say(rep, EMPM_LOG_ERROR, 5500, "%sSharedStoreSize must be "
                          "from %lu to %lu, or 0 for none",
+                         empm__directive_place(cfg, "SharedStoreSize"),
                          (unsigned long)EMPM__KV_LEAST(EMPM_STORE_ITEM),
                          (unsigned long)(SIZE_MAX / 2));
     for (i = 0; cfg->shared_store_size == 0 && cfg->routes != NULL &&
@@ -22918,8 +23147,9 @@ static int empm__store_server_new(empm_server *s, const empm_server *old,
     else if (s->cfg->shared_store_size > 0 &&
              (r = empm__kv_new(&s->store, (size_t)s->cfg->shared_store_size,
                                EMPM_STORE_ITEM)) < 0)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5502, "SharedStoreSize: no "
-                         "memory of that size to share");
+        empm__report_say(rep, EMPM_LOG_ERROR, 5502, "%sSharedStoreSize: no "
+                         "memory of that size to share",
+                         empm__directive_place(s->cfg, "SharedStoreSize"));
     return r;
 }
 
@@ -22950,7 +23180,8 @@ static void empm__store_check(const empm_config *cfg, const empm__chars *chars,
     (void)chars;
     if (cfg->shared_store_size > 0)
         empm__report_say(rep, EMPM_LOG_ERROR, 5501,
-                         "SharedStoreSize: built without the store");
+                         "%sSharedStoreSize: built without the store",
+                         empm__directive_place(cfg, "SharedStoreSize"));
 }
 
 static const empm__wing empm__store_wing = EMPM__WING_OFF(empm__store_check);
@@ -23089,8 +23320,9 @@ static void empm__rate_check(const empm_config *cfg, const empm__chars *chars,
     (void)chars;
     if (cfg->rate_limit_size < (int64_t)EMPM__KV_LEAST(EMPM__RATE_ROOM) ||
         (uint64_t)cfg->rate_limit_size > SIZE_MAX / 2)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5810, "RateLimitSize must be "
+        empm__report_say(rep, EMPM_LOG_ERROR, 5810, "%sRateLimitSize must be "
                          "from %lu to %lu",
+                         empm__directive_place(cfg, "RateLimitSize"),
                          (unsigned long)EMPM__KV_LEAST(EMPM__RATE_ROOM),
                          (unsigned long)(SIZE_MAX / 2));
 }
@@ -23113,8 +23345,9 @@ static int empm__rate_store_take(empm_server *s, const empm_server *old,
     s->rates->servers++;
     if (s->rates->kv == NULL &&
         (r = empm__kv_new(&s->rates->kv, bytes, EMPM__RATE_ROOM)) < 0) {
-        empm__report_say(rep, EMPM_LOG_ERROR, 5810, "RateLimitSize: no memory "
-                         "of that size to share");
+        empm__report_say(rep, EMPM_LOG_ERROR, 5810, "%sRateLimitSize: no "
+                         "memory of that size to share",
+                         empm__directive_place(s->cfg, "RateLimitSize"));
         return r;
     }
     s->rates->kv->patience_us = EMPM__RATE_PATIENCE_US;
@@ -23319,15 +23552,15 @@ static void empm__cors_look(const empm__location *l, empm__report *rep)
     const int others = l->cors_methods != NULL || l->cors_headers != NULL ||
                        l->cors_expose != NULL || l->cors_credentials;
     if (l->cors_origins == NULL && others)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5820, "Location %s: CORS needs "
-                         "CorsAllowOrigin", l->path);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5820, "%sLocation %s: CORS needs "
+                         "CorsAllowOrigin", l->place, l->path);
     if (l->cors_origins != NULL && l->cors_credentials &&
         (empm__cors_has(l->cors_origins, "*", 1) ||
          empm__cors_has(l->cors_origins, "null", 4)))
-        empm__report_say(rep, EMPM_LOG_ERROR, 5820, "Location %s: with "
+        empm__report_say(rep, EMPM_LOG_ERROR, 5820, "%sLocation %s: with "
                          "CorsAllowCredentials each origin must be named, not "
                          "by * or null: any page could act for a user",
-                         l->path);
+                         l->place, l->path);
 }
 
 /* Each location is looked at when all of its lines have been taken. */
@@ -23889,11 +24122,12 @@ static void empm__auth_file_free(empm__auth_file *f)
     EMPM_FREE(f);
 }
 
-/* Makes a table of a file. NULL: it is said why, or rep->result is ENOMEM. The
- * file has at most a row for each line, and one that ends the table: the first
- * pass counts, so a row never moves. The table keeps the text, which the names
- * and passwords lie in. */
+/* Makes a table of a file, which the directive at `place` names. NULL: it is
+ * said why, or rep->result is ENOMEM. The file has at most a row for each line,
+ * and one that ends the table: the first pass counts, so a row never moves. The
+ * table keeps the text, which the names and passwords lie in. */
 static empm__auth_file *empm__auth_file_new(const empm_config *cfg,
+                                            const char *place,
                                             const char *value,
                                             empm__report *rep)
 {
@@ -23905,7 +24139,7 @@ static empm__auth_file *empm__auth_file_new(const empm_config *cfg,
     if (empm__text_word(&at, word, sizeof word) <= 0)
         return NULL;                   /* that has been said */
     path = empm__config_path(cfg, word, full, sizeof full);
-    line = empm__secret_file_read("AuthUserFile", path, 5803, rep);
+    line = empm__secret_file_read(place, "AuthUserFile", path, 5803, rep);
     if (line == NULL)
         return NULL;
     for (next = line; *next != '\0'; next++)
@@ -23995,8 +24229,8 @@ static const char *empm__auth_locate(empm_server *s, empm__location *l,
 static void empm__auth_look(const empm__location *l, empm__report *rep)
 {
     if (l->require == EMPM__REQUIRE_USER && l->user_file == NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5801, "Location %s: Require of a "
-                         "user needs AuthUserFile", l->path);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5801, "%sLocation %s: Require of "
+                         "a user needs AuthUserFile", l->place, l->path);
 }
 
 /* Do passwords come over connections that anybody can read? Not those of this
@@ -24025,19 +24259,21 @@ static void empm__auth_check(const empm_config *cfg, const empm__chars *chars,
 {
     char path[EMPM__ARGUMENT], name[EMPM__ARGUMENT];
     const char *value;
+    const char *place = "";
     int i, files = 0;
     empm__locations_look(cfg, chars, rep, empm__auth_look);
     for (i = 0; i < EMPM_MAX_LOCATION && cfg->location[i] != NULL; i++) {
         value = empm__location_line(cfg->location[i], path, name);
         if (value == NULL || !empm__text_equal(name, "AuthUserFile"))
             continue;
-        empm__auth_file_free(empm__auth_file_new(cfg, value, rep));
+        place = empm__config_place(cfg, cfg->location[i]);
+        empm__auth_file_free(empm__auth_file_new(cfg, place, value, rep));
         files++;
     }
     if (files > 0 && empm__auth_in_clear(cfg))
-        empm__report_say(rep, EMPM_LOG_WARN, 5802, "AuthUserFile: passwords "
+        empm__report_say(rep, EMPM_LOG_WARN, 5802, "%sAuthUserFile: passwords "
                          "come over plain HTTP, where others can read them: "
-                         "Listen has no tls");
+                         "Listen has no tls", place);
 }
 
 /* Reads the file of each location, and each file once: two locations that name
@@ -24054,7 +24290,8 @@ static int empm__auth_files_load(empm_server *s, empm__report *rep)
         while (f != NULL && strcmp(f->name, l->user_file) != 0)
             f = f->next;
         if (f == NULL) {
-            if ((f = empm__auth_file_new(s->cfg, l->user_file, rep)) == NULL)
+            f = empm__auth_file_new(s->cfg, l->place, l->user_file, rep);
+            if (f == NULL)
                 return rep->result < 0 ? rep->result : EMPM_EINVAL;
             f->next = s->auth->files;
             s->auth->files = f;
@@ -24469,12 +24706,13 @@ static int empm__secrets_load(struct empm__secrets *secrets,
 {
     const char *path;
     char full[1200], *text, *line, *next;
+    const char *place = empm__directive_place(cfg, "SessionSecretFile");
     const int before = rep->errors;
     empm__hmac m;
     size_t n;
     memset(secrets, 0, sizeof *secrets);
     path = empm__config_path(cfg, cfg->session_secret_file, full, sizeof full);
-    text = empm__secret_file_read("SessionSecretFile", path, 5830, rep);
+    text = empm__secret_file_read(place, "SessionSecretFile", path, 5830, rep);
     for (line = text; line != NULL; line = next) {
         if ((next = strchr(line, '\n')) != NULL)
             *next++ = '\0';
@@ -24482,9 +24720,9 @@ static int empm__secrets_load(struct empm__secrets *secrets,
         if (n == 0)
             continue;
         if (n < 32 || secrets->n == EMPM__SESSION_SECRETS) {
-            empm__report_say(rep, EMPM_LOG_ERROR, 5830, "SessionSecretFile %s: "
-                             "wants 1 to %u lines of at least 32 bytes, as "
-                             "`openssl rand -hex 32` prints them", path,
+            empm__report_say(rep, EMPM_LOG_ERROR, 5830, "%sSessionSecretFile "
+                             "%s: wants 1 to %u lines of at least 32 bytes, as "
+                             "`openssl rand -hex 32` prints them", place, path,
                              EMPM__SESSION_SECRETS);
             break;
         }
@@ -24493,8 +24731,8 @@ static int empm__secrets_load(struct empm__secrets *secrets,
         empm__hmac_end(&m, secrets->key[secrets->n++]);
     }
     if (text != NULL && secrets->n == 0 && rep->errors == before)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5830, "SessionSecretFile %s: has "
-                         "no line", path);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5830, "%sSessionSecretFile %s: "
+                         "has no line", place, path);
     EMPM_FREE(text);
     return rep->errors == before ? EMPM_OK
          : rep->result < 0 ? rep->result : EMPM_EINVAL;
@@ -24511,15 +24749,17 @@ static void empm__session_check(const empm_config *cfg,
     char full[1200];
     if (*name == '\0' || strlen(name) > 64 ||
         !empm__chars_all(chars, name, strlen(name), EMPM__TCHAR))
-        empm__report_say(rep, EMPM_LOG_ERROR, 5831, "SessionCookieName \"%.80s"
-                         "\" must be a token of at most 64 bytes", name);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5831, "%sSessionCookieName "
+                         "\"%.80s\" must be a token of at most 64 bytes",
+                         empm__config_place(cfg, name), name);
     if (cfg->session_secret_file == NULL ||
         empm__secrets_load(&secrets, cfg, rep) < 0)
         return;
     if (stat(empm__config_path(cfg, cfg->session_secret_file, full,
                                sizeof full), &st) == 0 && st.st_mode & 7)
-        empm__report_say(rep, EMPM_LOG_WARN, 5830, "SessionSecretFile %s: "
+        empm__report_say(rep, EMPM_LOG_WARN, 5830, "%sSessionSecretFile %s: "
                          "everybody on this host has rights to it",
+                         empm__directive_place(cfg, "SessionSecretFile"),
                          cfg->session_secret_file);
 }
 
@@ -24558,8 +24798,9 @@ static void empm__session_check(const empm_config *cfg,
 {
     (void)chars;
     if (cfg->session_secret_file != NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5830, "SessionSecretFile: built "
-                         "without sessions");
+        empm__report_say(rep, EMPM_LOG_ERROR, 5830, "%sSessionSecretFile: "
+                         "built without sessions",
+                         empm__directive_place(cfg, "SessionSecretFile"));
 }
 
 static const empm__wing empm__session_wing =
@@ -29130,8 +29371,9 @@ static int empm__ws_server_new(empm_server *s, const empm_server *old,
     if (s->cfg->websocket_bus_bytes == 0 || !EMPM__FORKS)
         return EMPM_OK;
     if (empm__bus_new(&s->bus, s->cfg->websocket_bus_bytes) < 0) {
-        empm__report_say(rep, EMPM_LOG_ERROR, 6007, "WebSocketBusSize: no "
-                         "memory of that size to share");
+        empm__report_say(rep, EMPM_LOG_ERROR, 6007, "%sWebSocketBusSize: no "
+                         "memory of that size to share",
+                         empm__directive_place(s->cfg, "WebSocketBusSize"));
         return EMPM_ENOMEM;
     }
     s->publish = empm__bus_publish;
@@ -29313,7 +29555,7 @@ static void empm__tls_object_add(void *to, const void *data, size_t n)
 
 /* A file that is being read, for messages. */
 typedef struct empm__tls_source {
-    const char   *directive, *path;
+    const char   *place, *directive, *path;    /* place: "FILE:LINE: " or "" */
     empm__report *rep;
 } empm__tls_source;
 
@@ -29328,8 +29570,8 @@ static void empm__tls_say(const empm__tls_source *from, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(why, sizeof why, fmt, ap);
     va_end(ap);
-    empm__report_say(from->rep, EMPM_LOG_ERROR, 5601, "%s %s: %s",
-                     from->directive, from->path, why);
+    empm__report_say(from->rep, EMPM_LOG_ERROR, 5601, "%s%s %s: %s",
+                     from->place, from->directive, from->path, why);
 }
 
 /* open(), fstat() or read() has failed: errno has the reason. If it is a matter
@@ -29621,6 +29863,7 @@ static int empm__tls_name_fits(const char *name, const char *host)
  * of its own, which no core dump has: see empm__tls_secret_new(). */
 typedef struct empm__tls_pair {
     const char          *file;         /* of the certificate, for messages */
+    const char          *place;        /* where a file of settings names it */
     br_x509_certificate *chain;        /* the leaf first */
     size_t               chain_len;
     int                  kind;         /* BR_KEYTYPE_RSA, BR_KEYTYPE_EC */
@@ -29845,8 +30088,8 @@ static int64_t empm__tls_seconds(uint32_t days, uint32_t seconds)
 
 /* Can the pair serve? 0: it is said why not. The times are fields of the
  * decoder: BearSSL 0.6 has no calls for them. */
-static int empm__tls_pair_check(empm__tls_pair *pair, const char *key_file,
-                                empm__report *rep)
+static int empm__tls_pair_check(empm__tls_pair *pair,
+                                const empm__tls_source *key)
 {
     br_x509_decoder_context x;
     const br_x509_pkey *pkey;
@@ -29854,15 +30097,17 @@ static int empm__tls_pair_check(empm__tls_pair *pair, const char *key_file,
     br_x509_decoder_push(&x, pair->chain[0].data, pair->chain[0].data_len);
     pkey = br_x509_decoder_get_pkey(&x);
     if (pkey == NULL) {
-        empm__report_say(rep, EMPM_LOG_ERROR, 5602, "SSLCertificateFile %s: "
-                         "its first certificate is damaged, or has a key that "
-                         "is neither RSA nor ECDSA (BearSSL error %d)",
-                         pair->file, br_x509_decoder_last_error(&x));
+        empm__report_say(key->rep, EMPM_LOG_ERROR, 5602, "%sSSLCertificateFile "
+                         "%s: its first certificate is damaged, or has a key "
+                         "that is neither RSA nor ECDSA (BearSSL error %d)",
+                         pair->place, pair->file,
+                         br_x509_decoder_last_error(&x));
         return 0;
     }
     if (!empm__tls_key_fits(pair, pkey)) {
-        empm__report_say(rep, EMPM_LOG_ERROR, 5603, "SSLCertificateKeyFile "
-                         "%s: is not the key of %s", key_file, pair->file);
+        empm__report_say(key->rep, EMPM_LOG_ERROR, 5603,
+                         "%sSSLCertificateKeyFile %s: is not the key of %s",
+                         key->place, key->path, pair->file);
         return 0;
     }
     if (pkey->key_type == BR_KEYTYPE_EC)
@@ -29883,32 +30128,32 @@ static void empm__tls_pair_warn(const empm__tls_pair *pair,
         : (unsigned)br_skey_decoder_get_rsa(pair->key)->n_bitlen;
     size_t i;
     if (now < pair->begins_s || now > pair->expires_s)
-        empm__report_say(rep, level, 5604, "SSLCertificateFile %s: %s",
-                         pair->file, now < pair->begins_s ? "is not valid yet"
-                                                          : "has expired");
+        empm__report_say(rep, level, 5604, "%sSSLCertificateFile %s: %s",
+                         pair->place, pair->file, now < pair->begins_s
+                         ? "is not valid yet" : "has expired");
     else if (now > pair->expires_s - EMPM__TLS_SOON_S)
-        empm__report_say(rep, EMPM_LOG_WARN, 5604, "SSLCertificateFile %s: "
-                         "expires in %d days", pair->file,
+        empm__report_say(rep, EMPM_LOG_WARN, 5604, "%sSSLCertificateFile %s: "
+                         "expires in %d days", pair->place, pair->file,
                          (int)((pair->expires_s - now) / 86400));
     if (bits > 2048)
-        empm__report_say(rep, EMPM_LOG_WARN, 5605, "SSLCertificateFile %s: "
+        empm__report_say(rep, EMPM_LOG_WARN, 5605, "%sSSLCertificateFile %s: "
                          "RSA of %u bits costs %d ms for each handshake: take "
-                         "ECDSA on P-256", pair->file, bits, bits > 3072 ? 12
-                                                                         : 4);
+                         "ECDSA on P-256", pair->place, pair->file, bits,
+                         bits > 3072 ? 12 : 4);
     else if (bits > 0 && bits < 2048)
-        empm__report_say(rep, EMPM_LOG_WARN, 5605, "SSLCertificateFile %s: "
+        empm__report_say(rep, EMPM_LOG_WARN, 5605, "%sSSLCertificateFile %s: "
                          "clients refuse RSA of %u bits: take 2048, or ECDSA "
-                         "on P-256", pair->file, bits);
+                         "on P-256", pair->place, pair->file, bits);
     for (i = 0; i + 1 < pair->chain_len; i++) {
         size_t n, k;
         const unsigned char *a = empm__tls_dn(&pair->chain[i], 1, &n);
         const unsigned char *b = empm__tls_dn(&pair->chain[i + 1], 0, &k);
         if (a == NULL || b == NULL || n != k || memcmp(a, b, n) != 0)
-            empm__report_say(rep, EMPM_LOG_WARN, 5606, "SSLCertificateFile "
+            empm__report_say(rep, EMPM_LOG_WARN, 5606, "%sSSLCertificateFile "
                              "%s: certificate %d is not that of the issuer of "
                              "certificate %d: the leaf stands first, then its "
-                             "issuer, and so on", pair->file, (int)i + 2,
-                             (int)i + 1);
+                             "issuer, and so on", pair->place, pair->file,
+                             (int)i + 2, (int)i + 1);
     }
 }
 
@@ -29924,12 +30169,15 @@ static int empm__tls_pair_read(empm__tls_pair *pair, const empm_config *cfg,
     int good;
     memset(pair, 0, sizeof *pair);
     pair->file = cfg->ssl_certificate_file[i];
+    pair->place = empm__config_place(cfg, pair->file);
+    from.place = pair->place;
     from.directive = "SSLCertificateFile";
     from.path = empm__config_path(cfg, pair->file, path, sizeof path);
     from.rep = rep;
     o = empm__tls_objects(&from);
     good = o != NULL && empm__tls_chain_take(pair, o, &from);
     if (good && key != NULL) {         /* a file of its own, not this one */
+        from.place = empm__config_place(cfg, key);
         from.directive = "SSLCertificateKeyFile";
         from.path = empm__config_path(cfg, key, path, sizeof path);
         empm__tls_objects_free(o);
@@ -29937,7 +30185,7 @@ static int empm__tls_pair_read(empm__tls_pair *pair, const empm_config *cfg,
         good = o != NULL;
     }
     good = good && empm__tls_key_take(pair, o, &from) &&
-           empm__tls_pair_check(pair, from.path, rep);
+           empm__tls_pair_check(pair, &from);
     empm__tls_objects_free(o);
     if (good && (pair->names = empm__tls_names(pair->chain)) == NULL) {
         empm__tls_say(&from, "no memory");
@@ -30413,6 +30661,7 @@ static empm__tls_trust *empm__tls_trust_new(const empm_config *cfg,
     empm__tls_source from;
     empm__tls_trust *trust = (empm__tls_trust *)EMPM_MALLOC(sizeof *trust);
     size_t i;
+    from.place = empm__directive_place(cfg, "SSLCACertificateFile");
     from.directive = "SSLCACertificateFile";
     from.path = empm__config_path(cfg, cfg->ssl_ca_certificate_file, path,
                                   sizeof path);
@@ -32406,13 +32655,15 @@ static const empm__transport empm__tls_fresh = {
  * + or - adds or takes away, one without begins anew. "all" is what there is,
  * so configurations of Apache's with "all -SSLv3" start; a protocol that is
  * named and not there would be missed in silence. */
-static void empm__tls_check_protocol(const char *text, empm__report *rep)
+static void empm__tls_check_protocol(const empm_config *cfg,
+                                     empm__report *rep)
 {
     static const char *const names[] = { "SSLv2", "SSLv3", "TLSv1", "TLSv1.1",
                                          "TLSv1.2", "TLSv1.3" };
     enum { OLD = 15, TLS12 = 16, TLS13 = 32, ALL = 63 };
     unsigned set = 0, named = 0;         /* named: and not by "all" */
-    const char *at;
+    const char *text = cfg->ssl_protocol, *at;
+    const char *place = empm__config_place(cfg, text);
     size_t i, n;
     for (at = text; *(at += strspn(at, " \t")) != '\0'; at += n) {
         const int sign = *at == '+' || *at == '-' ? *at++ : 0;
@@ -32424,9 +32675,9 @@ static void empm__tls_check_protocol(const char *text, empm__report *rep)
         if (empm__text_same(at, n, "all", 3))
             bits = ALL;
         if (bits == 0) {
-            empm__report_say(rep, EMPM_LOG_ERROR, 5630, "SSLProtocol %s: "
+            empm__report_say(rep, EMPM_LOG_ERROR, 5630, "%sSSLProtocol %s: "
                              "there is no protocol %.*s: all, TLSv1.2 or "
-                             "TLSv1.3", text, (int)n, at);
+                             "TLSv1.3", place, text, (int)n, at);
             return;
         }
         set = sign == '-' ? set & ~bits : sign == '+' ? set | bits : bits;
@@ -32435,17 +32686,20 @@ static void empm__tls_check_protocol(const char *text, empm__report *rep)
                               (bits == ALL ? 0 : bits);
     }
     if (named & OLD)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5630, "SSLProtocol %s: SSL and "
+        empm__report_say(rep, EMPM_LOG_ERROR, 5630, "%sSSLProtocol %s: SSL and "
                          "TLS before 1.2 are broken (RFC 8996) and not there: "
-                         "TLSv1.2 is served", text);
+                         "TLSv1.2 is served", place, text);
     else if (!(set & TLS12))
-        empm__report_say(rep, EMPM_LOG_ERROR, 5630, "SSLProtocol %s: leaves "
-                         "nothing to serve: TLSv1.2 is what there is%s", text,
+        empm__report_say(rep, EMPM_LOG_ERROR, 5630, "%sSSLProtocol %s: leaves "
+                         "nothing to serve: TLSv1.2 is what there is%s",
+                         place, text,
                          set & TLS13 ? "; a proxy in front can have TLSv1.3"
                                      : "");
     else if (named & TLS13)
-        empm__report_say(rep, EMPM_LOG_NOTICE, 5630, "SSLProtocol %s: TLSv1.3 "
-                         "is not there yet: TLSv1.2 alone is served", text);
+        empm__report_say(rep, EMPM_LOG_NOTICE, 5630, "%sSSLProtocol %s: "
+                         "TLSv1.3 is not there yet: TLSv1.2 alone is served",
+                         place,
+                         text);
 }
 
 /* Takes SSLCipherSuite apart: names of OpenSSL's with ':' between, the best one
@@ -32512,17 +32766,21 @@ static void empm__tls_check_pairs(const empm_config *cfg, const uint16_t *list,
         } else
             bad++;
     if (i == 0)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5600, "Listen with tls: "
-                         "SSLCertificateFile is not set");
+        empm__report_say(rep, EMPM_LOG_ERROR, 5600, "%sListen with tls: "
+                         "SSLCertificateFile is not set",
+                         empm__config_place(cfg, empm__config_tls_listen(cfg)));
     else if (i < EMPM_MAX_LIST && cfg->ssl_certificate_key_file[i] != NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5601, "SSLCertificateKeyFile "
+        empm__report_say(rep, EMPM_LOG_ERROR, 5601, "%sSSLCertificateKeyFile "
                          "%s: it has no SSLCertificateFile: the first key is "
                          "that of the first certificate, and so on",
+                         empm__config_place(cfg,
+                                            cfg->ssl_certificate_key_file[i]),
                          cfg->ssl_certificate_key_file[i]);
     else if (n > 0 && bad == 0 && !used)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5607, "SSLCipherSuite: none of "
+        empm__report_say(rep, EMPM_LOG_ERROR, 5607, "%sSSLCipherSuite: none of "
                          "the suites is for a key of the kind that the "
-                         "certificates have");
+                         "certificates have",
+                         empm__directive_place(cfg, "SSLCipherSuite"));
 }
 
 /* Says what is wrong with the settings for certificates of clients. Authorities
@@ -32535,20 +32793,23 @@ static void empm__tls_check_trust(const empm_config *cfg, empm__report *rep)
     const int asks = empm__tls_asks_parse(text);
     empm__tls_trust *trust = NULL;
     if (asks < 0)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5631, "SSLVerifyClient %s: %s",
-                         text, empm__text_equal(text, "optional_no_ca")
+        empm__report_say(rep, EMPM_LOG_ERROR, 5631, "%sSSLVerifyClient %s: %s",
+                         empm__config_place(cfg, text), text,
+                         empm__text_equal(text, "optional_no_ca")
                              ? "a certificate that no authority has signed "
                                "proves nothing: take none, optional or require"
                              : "takes none, optional or require");
     else if (asks != EMPM__TLS_ASKS_NOBODY &&
              cfg->ssl_ca_certificate_file == NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5631, "SSLVerifyClient %s: "
-                         "SSLCACertificateFile is not set", text);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5631, "%sSSLVerifyClient %s: "
+                         "SSLCACertificateFile is not set",
+                         empm__config_place(cfg, text), text);
     else if (asks != EMPM__TLS_ASKS_NOBODY)
         trust = empm__tls_trust_new(cfg, rep);
     if (trust != NULL && trust->expired > 0)
-        empm__report_say(rep, EMPM_LOG_WARN, 5604, "SSLCACertificateFile %s: "
+        empm__report_say(rep, EMPM_LOG_WARN, 5604, "%sSSLCACertificateFile %s: "
                          "%d of its authorities have expired and are left out",
+                         empm__directive_place(cfg, "SSLCACertificateFile"),
                          cfg->ssl_ca_certificate_file, trust->expired);
     empm__tls_trust_free(trust);
 }
@@ -32570,7 +32831,7 @@ static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
     const uint32_t room = empm__tls_entry_room(
         empm__tls_asks_parse(cfg->ssl_verify_client));
     (void)chars;
-    if (empm__config_has_tls(cfg)) {
+    if (empm__config_tls_listen(cfg) != NULL) {
         empm__tls_check_pairs(cfg, list, n, rep);
         empm__tls_check_trust(cfg, rep);
     }
@@ -32578,22 +32839,26 @@ static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
         ((uint64_t)cfg->ssl_session_cache_size <
              EMPM__KV_LEAST(room) ||
          (uint64_t)cfg->ssl_session_cache_size > SIZE_MAX / 2))
-        empm__report_say(rep, EMPM_LOG_ERROR, 5608, "SSLSessionCacheSize must "
-                         "be from %lu to %lu, or 0 for none",
+        empm__report_say(rep, EMPM_LOG_ERROR, 5608, "%sSSLSessionCacheSize "
+                         "must be from %lu to %lu, or 0 for none",
+                         empm__directive_place(cfg, "SSLSessionCacheSize"),
                          (unsigned long)EMPM__KV_LEAST(room),
                          (unsigned long)(SIZE_MAX / 2));
-    empm__tls_check_protocol(cfg->ssl_protocol, rep);
+    empm__tls_check_protocol(cfg, rep);
     for (i = 0; n < 0 && i < EMPM__TLS_SUITES; i++)
         at += (size_t)snprintf(names + at, sizeof names - at, "%s%s",
                                i > 0 ? ":" : "", empm__tls_suites[i].name);
     if (n < 0 && *bad != '\0')
-        empm__report_say(rep, EMPM_LOG_ERROR, 5607, "SSLCipherSuite: there is "
-                         "no suite %.*s, and no keywords such as HIGH or "
-                         "!aNULL: take some of %s", (int)strcspn(bad, ":, "),
+        empm__report_say(rep, EMPM_LOG_ERROR, 5607, "%sSSLCipherSuite: there "
+                         "is no suite %.*s, and no keywords such as HIGH or "
+                         "!aNULL: take some of %s",
+                         empm__directive_place(cfg, "SSLCipherSuite"),
+                         (int)strcspn(bad, ":, "),
                          bad, names);
     else if (n < 0)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5607, "SSLCipherSuite names no "
-                         "suite: take some of %s", names);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5607, "%sSSLCipherSuite names no "
+                         "suite: take some of %s",
+                         empm__directive_place(cfg, "SSLCipherSuite"), names);
 }
 
 /* ---------------------------------------------------------------------------
@@ -32843,8 +33108,10 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
     x->servers = 1;
     if (empm__kv_new(&x->kv, bytes, room) < 0) {
         EMPM_FREE(x);
-        empm__report_say(rep, EMPM_LOG_ERROR, 5608, "SSLSessionCacheSize: no "
-                         "memory of that size to share");
+        empm__report_say(rep, EMPM_LOG_ERROR, 5608, "%sSSLSessionCacheSize: no "
+                         "memory of that size to share",
+                         empm__directive_place(tls->cfg,
+                                               "SSLSessionCacheSize"));
         return EMPM_ESYS;
     }
     empm__process_hide(x->kv->shared, bytes);    /* master secrets */
@@ -32889,7 +33156,7 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
     empm__tls *tls;
     const char *bad;
     int r = EMPM_OK;
-    if (!empm__config_has_tls(cfg))
+    if (empm__config_tls_listen(cfg) == NULL)
         return EMPM_OK;
     tls = s->tls = (empm__tls *)EMPM_MALLOC(sizeof *tls);
     if (tls == NULL)
@@ -33002,9 +33269,10 @@ static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
     (void)chars;
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
         if (empm__endpoint_parse(&spec, cfg->listen[i]) == NULL && spec.tls)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5600, "Listen %s: tls: built "
-                             "without it: compile with "
+            empm__report_say(rep, EMPM_LOG_ERROR, 5600, "%sListen %s: tls: "
+                             "built without it: compile with "
                              "-DEVENTMPM_TLS_BEARSSL, and link with -lbearssl",
+                             empm__config_place(cfg, cfg->listen[i]),
                              cfg->listen[i]);
 }
 
@@ -34398,7 +34666,8 @@ static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
             l->owner = 1;
         else {
             empm__report_say(rep, EMPM_LOG_ERROR, 649,
-                             "cannot %s CustomLog %s: %s",
+                             "%scannot %s CustomLog %s: %s",
+                             empm__config_place(cfg, cfg->custom_log[i]),
                              *file == '|' ? "start" : "open", file,
                              strerror(errno));
             r = EMPM_ESYS;
@@ -34838,8 +35107,9 @@ static int empm__types_new(struct empm__types **out, const empm_config *cfg,
                              empm__config_place(cfg, cfg->add_type[i]),
                              cfg->add_type[i], why);
     if ((why = empm__types_set_default(t, preset, chars, &text)) != NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5115, "AddDefaultCharset %.200s: "
-                         "%s", preset, why);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5115, "%sAddDefaultCharset "
+                         "%.200s: %s", empm__config_place(cfg, preset), preset,
+                         why);
     for (i = 0; i < charsets; i++)
         if ((why = empm__types_add_charset(t, cfg->add_charset[i], chars,
                                            &text)) != NULL)
@@ -36371,8 +36641,9 @@ static int empm__errors_new(empm_server *s, empm__report *rep)
         d->text = empm__text_equal(is, "default") ? NULL : is;
         if (*is == '/' && !empm__errors_find(&s->routes, d, text)) {
             empm__report_say(rep, empm__config_correction_level(s->cfg), 5141,
-                             "ErrorDocument %s: is no file that a route of "
-                             "EMPM_FILES or EMPM_ASSETS can serve", rows[i]);
+                             "%sErrorDocument %s: is no file that a route of "
+                             "EMPM_FILES or EMPM_ASSETS can serve",
+                             empm__config_place(s->cfg, rows[i]), rows[i]);
             d->text = NULL;
         }
         text += strlen(rows[i]) + 1;
@@ -36462,7 +36733,8 @@ static int empm__folder_look(const empm_request *req, int fd, const char *path,
 }
 
 /* Does a location of its own keep this name from the client, as far as that is
- * known without a password? Then it is not shown, as in Apache. */
+ * known without a password? Then it is not shown, as in Apache; nor is a folder
+ * whose path has more segments than a request may have. */
 static int empm__folder_hides(empm_request *req, char *name, int folder)
 {
     const empm__location *l;
@@ -36472,7 +36744,9 @@ static int empm__folder_hides(empm_request *req, char *name, int folder)
     p = req->path;
     p.seg[p.n - 1] = name;           /* where the folder's path has "" */
     p.len[p.n - 1] = (uint16_t)strlen(name);
-    if (folder && p.n < EMPM_PATH_SEGMENTS) {
+    if (folder && p.n == EMPM_PATH_SEGMENTS)
+        return 1;
+    if (folder) {
         p.seg[p.n] = name + p.len[p.n - 1];
         p.len[p.n++] = 0;
     }
@@ -36927,28 +37201,34 @@ static int empm__files_answer(empm_request *req, const char *path, int rest)
     return empm__file_send(req, empm__file_variant(req, f));
 }
 
-/* Returns the location of `name`, a file or the path of one, behind the first n
- * segments of the request's path: NULL, if there is none, or it is the one that
- * the request is in. */
-static const empm__location *empm__files_location(empm_request *req, int n,
-                                                  char *name)
+/* Finds the location of `name`, a file or the path of one, behind the first n
+ * segments of the request's path: *l gets NULL, if there is none, or it is the
+ * one that the request is in. Returns 0, or 414, as to a request for such a
+ * path: it has more segments than a location can be found for. That is a path
+ * of FallbackResource; an index takes the place of its folder's last "". */
+static int empm__files_location(empm_request *req, int n, char *name,
+                                const empm__location **l)
 {
-    const empm__location *l;
     empm__path p;
+    size_t k;
+    *l = NULL;
     if (req->w->s->locations.n == 0)
-        return NULL;
+        return 0;
     p = req->path;
     p.n = n;
-    while (p.n < EMPM_PATH_SEGMENTS) {
-        const size_t k = strcspn(name, "/");
+    for (;; name += k + 1) {
+        if (p.n == EMPM_PATH_SEGMENTS)
+            return 414;
+        k = strcspn(name, "/");
         p.seg[p.n] = name;
         p.len[p.n++] = (uint16_t)k;
         if (name[k] == '\0')
             break;
-        name += k + 1;
     }
-    l = empm__dispatch_location_of(req, &p);
-    return l != req->location ? l : NULL;
+    *l = empm__dispatch_location_of(req, &p);
+    if (*l == req->location)
+        *l = NULL;
+    return 0;
 }
 
 /* Answers with the file `path`, which stands in for the request's path. Its
@@ -36958,9 +37238,9 @@ static int empm__files_stand_in(empm_request *req, const char *path, int n,
                                 char *name)
 {
     const empm__location *was = req->location;
-    const empm__location *l = empm__files_location(req, n, name);
+    const empm__location *l;
     struct stat st;
-    int status = 0;
+    int status = empm__files_location(req, n, name, &l);
     if (l != NULL) {
         if (req->route->assets != NULL)
             status = empm__assets_find(req->route->assets, path) == NULL
@@ -37125,10 +37405,12 @@ static void empm__files_check_names(const empm_config *cfg, empm__report *rep)
     while (list != NULL &&
            (r = empm__text_word(&list, name, sizeof name)) != 0)
         if (r < 0 || !empm__file_segment_is_name(name, strlen(name))) {
-            empm__report_say(rep, EMPM_LOG_ERROR, 5116, "DirectoryIndex %.200s "
-                             "has a name that is hidden, has a slash, or is "
-                             "longer than %d bytes: each is a file in the "
-                             "folder that is asked for", cfg->directory_index,
+            empm__report_say(rep, EMPM_LOG_ERROR, 5116, "%sDirectoryIndex "
+                             "%.200s has a name that is hidden, has a slash, "
+                             "or is longer than %d bytes: each is a file in "
+                             "the folder that is asked for",
+                             empm__directive_place(cfg, "DirectoryIndex"),
+                             cfg->directory_index,
                              EMPM__INDEX_NAME - 1);
             break;
         }
@@ -37139,10 +37421,12 @@ static void empm__files_check_names(const empm_config *cfg, empm__report *rep)
         n = strcspn(other, "/");
         if (!empm__file_segment_is_name(other, n) ||
             memchr(other, '?', n) != NULL) {
-            empm__report_say(rep, EMPM_LOG_ERROR, 5116, "FallbackResource "
+            empm__report_say(rep, EMPM_LOG_ERROR, 5116, "%sFallbackResource "
                              "%.200s is no path of a file below the folder of "
                              "a route: without \"..\", hidden name, query, or "
-                             "slash at the end", cfg->fallback_resource);
+                             "slash at the end",
+                             empm__directive_place(cfg, "FallbackResource"),
+                             cfg->fallback_resource);
             return;
         }
         other += n;
@@ -37161,17 +37445,18 @@ static int empm__files_send_below(empm_request *req, int root_fd,
 }
 
 /* Warns of a folder that is not there, as Apache does: the other routes can be
- * served. `what` and `more` name it. */
-static void empm__files_check_folder(const empm_config *cfg, const char *what,
-                                     const char *more, const char *dir,
-                                     empm__report *rep)
+ * served. `what` and `more` name it, and `place` says where it is set. */
+static void empm__files_check_folder(const empm_config *cfg, const char *place,
+                                     const char *what, const char *more,
+                                     const char *dir, empm__report *rep)
 {
     struct stat st;
     errno = ENOTDIR;
     if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
         empm__report_say(rep, empm__config_correction_level(cfg), 112,
-                         "%s%s %s: %s: its files are 404 until it is there at "
-                         "a start", what, more, dir, strerror(errno));
+                         "%s%s%s %s: %s: its files are 404 until it is there "
+                         "at a start", place, what, more, dir,
+                         strerror(errno));
 }
 
 /* The same of all folders. Under Strict such a folder is an error. */
@@ -37185,10 +37470,12 @@ static void empm__files_check_folders(const empm_config *cfg,
          i++) {
         const empm_route *r = &cfg->routes[i];
         if (r->kind == EMPM__ROUTE_FILES && r->root != NULL)
-            empm__files_check_folder(cfg, r->pattern, ": the folder", r->root,
-                                     rep);
+            empm__files_check_folder(cfg, "", r->pattern, ": the folder",
+                                     r->root, rep);
         else if (r->kind == EMPM__ROUTE_FILES)
-            empm__files_check_folder(cfg, "", "DocumentRoot",
+            empm__files_check_folder(cfg, empm__directive_place(
+                                         cfg, "DocumentRoot"),
+                                     "", "DocumentRoot",
                                      empm__config_path(cfg, cfg->document_root,
                                                        full, sizeof full),
                                      rep);
@@ -37199,7 +37486,9 @@ static void empm__files_check_folders(const empm_config *cfg,
                              empm__config_place(cfg, cfg->alias[i]),
                              cfg->alias[i], why);
         else
-            empm__files_check_folder(cfg, "Alias ", path,
+            empm__files_check_folder(cfg, empm__config_place(cfg,
+                                                             cfg->alias[i]),
+                                     "Alias ", path,
                                      empm__config_path(cfg, dir, full,
                                                        sizeof full), rep);
 }
@@ -37231,8 +37520,9 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
     empm__files_check_names(cfg, rep);
     empm__errors_check(cfg, rep);
     if (empm__coding_order(cfg->precompressed, order) < 0)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5140, "Precompressed %.200s: "
+        empm__report_say(rep, EMPM_LOG_ERROR, 5140, "%sPrecompressed %.200s: "
                          "takes br, zstd and gzip, each once",
+                         empm__directive_place(cfg, "Precompressed"),
                          cfg->precompressed);
     if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK) {
         empm__files_check_assets(cfg, chars, types, order, rep);
@@ -37283,8 +37573,10 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
         route->prompt = 1;
         route->root_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (route->root_fd < 0 && errno != ENOENT && errno != ENOTDIR) {
-            empm__report_say(rep, EMPM_LOG_ERROR, 5106, "%s: cannot open its "
-                             "folder %s: %s", route->user->pattern, dir,
+            empm__report_say(rep, EMPM_LOG_ERROR, 5106, "%s%s: cannot open its "
+                             "folder %s: %s", route->user->root == NULL
+                             ? empm__directive_place(s->cfg, "DocumentRoot")
+                             : "", route->user->pattern, dir,
                              strerror(errno));
             return EMPM_ESYS;
         }
@@ -37372,14 +37664,16 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
     size_t i;
     (void)chars;
     if (cfg->error_document[0] != NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5141, "ErrorDocument: built "
-                         "without files");
+        empm__report_say(rep, EMPM_LOG_ERROR, 5141, "%sErrorDocument: built "
+                         "without files",
+                         empm__config_place(cfg, cfg->error_document[0]));
     if (cfg->alias[0] != NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5143, "Alias: built without "
-                         "files");
+        empm__report_say(rep, EMPM_LOG_ERROR, 5143, "%sAlias: built without "
+                         "files", empm__config_place(cfg, cfg->alias[0]));
     if (cfg->x_send_file)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile: built without "
-                         "files");
+        empm__report_say(rep, EMPM_LOG_ERROR, 5711, "%sXSendFile: built "
+                         "without files", empm__directive_place(cfg,
+                         "XSendFile"));
     for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
          i++)
         if (cfg->routes[i].kind == EMPM__ROUTE_FILES ||
@@ -38296,13 +38590,14 @@ static void empm__backend_note(const empm__worker *w, const empm__backend *b,
     __atomic_add_fetch(&is->failures, 1u, __ATOMIC_RELAXED);
 }
 
-/* It has one request more, or, `by` -1, one less. */
+/* It has one request more, or, `by` -1, one less. `anew`: that request has not
+ * been at it before. */
 static void empm__backend_work(const empm__worker *w, const empm__backend *b,
-                               int by)
+                               int by, int anew)
 {
     empm__backend_score *is = empm__backend_score_of(w, b);
     __atomic_add_fetch(&is->active, (uint32_t)by, __ATOMIC_RELAXED);
-    if (by > 0)
+    if (anew)
         __atomic_add_fetch(&is->requests, 1u, __ATOMIC_RELAXED);
 }
 
@@ -38567,6 +38862,8 @@ typedef struct empm__fcgi {          /* in the request's memory */
     int                    anew;     /* no connection that was kept is used */
     int64_t                rest;     /* bytes to come when the answer ends */
     empm__backend_wait     wait;     /* for a seat; has the back ends tried */
+    uint32_t               counted;  /* the back ends that count it as one of
+                                        their requests: one attempt or more */
     int                    pause_ms; /* before the next attempt to connect */
     uint32_t               began_ms; /* of the attempts to connect */
     uint32_t               got_on_ms;      /* when it has last got on, or begun
@@ -38652,9 +38949,11 @@ static void empm__fcgi_is_prompt(const empm__fcgi *x)
 /* The request has a seat at `b`: it is the back end's from here on. */
 static void empm__fcgi_begin_at(empm__fcgi *x, empm__backend *b)
 {
+    const uint32_t bit = b != NULL ? 1u << (b - x->group->list) : 0;
     x->at = b;
     if (b != NULL)
-        empm__backend_work(x->req->w, b, 1);
+        empm__backend_work(x->req->w, b, 1, !(x->counted & bit));
+    x->counted |= bit;
 }
 
 /* Lets go of the back end, or of the place in the line. */
@@ -38666,7 +38965,7 @@ static void empm__fcgi_close(empm__fcgi *x)
         empm__fcgi_message(x);
     empm__fcgi_disconnect(x);
     if (x->at != NULL) {
-        empm__backend_work(w, x->at, -1);
+        empm__backend_work(w, x->at, -1, 0);
         seat = x->at;
     }
     x->at = NULL;
@@ -39895,8 +40194,9 @@ static int empm__backend_has_acl(const char *path)
  * mode, for that is the cause of most sites that show 503 after their first
  * start. `of` and `text`: the setting and the address, for the message. */
 static void empm__backend_check_rights(const empm__backends_user *u,
-                                       const char *path, const char *of,
-                                       const char *text, empm__report *rep)
+                                       const char *path, const char *place,
+                                       const char *of, const char *text,
+                                       empm__report *rep)
 {
     char part[1400];
     size_t n = 0;
@@ -39914,9 +40214,10 @@ static void empm__backend_check_rights(const empm__backends_user *u,
             if (right == 2 && st.st_uid != 0 && (st.st_mode & 0200) != 0)
                 snprintf(owner, sizeof owner, ", or set User #%ld",
                          (long)st.st_uid);
-            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: User "
-                             "%s may not %s %s, which is %ld:%ld's with mode "
-                             "%04o%s%s", of, text, u->name, right == 2
+            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s%s: back end %s: "
+                             "User %s may not %s %s, which is %ld:%ld's with "
+                             "mode %04o%s%s", place, of, text, u->name,
+                             right == 2
                              ? "write to" : "pass", part, (long)st.st_uid,
                              (long)st.st_gid, (unsigned)st.st_mode & 07777u,
                              right == 2 ? ": see listen.owner, listen.group "
@@ -39929,19 +40230,20 @@ static void empm__backend_check_rights(const empm__backends_user *u,
 
 /* Warns of a back end on this machine whose socket is not there, which may come
  * later, or is not for the children; and tells what kept connections need. `of`
- * is the setting that has named the group. */
+ * is the setting that has named the group, at `place`. */
 static void empm__backends_check(const empm_config *cfg,
-                                 const empm__backends *g, const char *of,
-                                 empm__report *rep)
+                                 const empm__backends *g, const char *place,
+                                 const char *of, empm__report *rep)
 {
     const int children = empm__config_children_limit(cfg);
     empm__backends_user u;
     int i;
     if (g->reuse)
-        empm__report_say(rep, EMPM_LOG_NOTICE, 5709, "%s: %s: enablereuse=on "
+        empm__report_say(rep, EMPM_LOG_NOTICE, 5709, "%s%s: %s: enablereuse=on "
                          "can occupy max=%d processes of the back end for each "
                          "of %d children: more than %d are needed "
-                         "(pm.max_children)", of, g->list[0].text, g->max,
+                         "(pm.max_children)", place, of, g->list[0].text,
+                         g->max,
                          children, g->max * children);
     empm__backends_user_find(&u, cfg);
     for (i = 0; i < g->n; i++) {
@@ -39956,13 +40258,15 @@ static void empm__backends_check(const empm_config *cfg,
                  : empm__config_path(cfg, cfg->chroot_dir, dir, sizeof dir),
                  un->sun_path);
         if (stat(path, &st) < 0)
-            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: %s: "
-                             "%s", of, g->list[i].text, path, strerror(errno));
+            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s%s: back end %s: %s: "
+                             "%s", place, of, g->list[i].text, path,
+                             strerror(errno));
         else if (!S_ISSOCK(st.st_mode))
-            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s: back end %s: %s is "
-                             "no socket", of, g->list[i].text, path);
+            empm__report_say(rep, EMPM_LOG_WARN, 5708, "%s%s: back end %s: %s "
+                             "is no socket", place, of, g->list[i].text, path);
         else if (u.n > 0)
-            empm__backend_check_rights(&u, path, of, g->list[i].text, rep);
+            empm__backend_check_rights(&u, path, place, of, g->list[i].text,
+                                       rep);
     }
 }
 
@@ -39977,14 +40281,16 @@ static void empm__fcgi_check_send_file(const empm_config *cfg,
     if (!cfg->x_send_file)
         return;
     if (dir == NULL) {
-        empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFile wants "
-                         "XSendFilePath, the folder of the files");
+        empm__report_say(rep, EMPM_LOG_ERROR, 5711, "%sXSendFile wants "
+                         "XSendFilePath, the folder of the files",
+                         empm__directive_place(cfg, "XSendFile"));
         return;
     }
     dir = empm__config_path(cfg, dir, path, sizeof path);
     errno = ENOTDIR;
     if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
-        empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFilePath %s: %s", dir,
+        empm__report_say(rep, EMPM_LOG_ERROR, 5711, "%sXSendFilePath %s: %s",
+                         empm__directive_place(cfg, "XSendFilePath"), dir,
                          strerror(errno));
 }
 
@@ -40002,7 +40308,9 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
     empm__fcgi_check_send_file(cfg, rep);
     empm__scripts_new(&t, cfg, rep);
     for (k = 0; t != NULL && k < EMPM_MAX_LIST && t->own[k] != NULL; k++)
-        empm__backends_check(cfg, t->own[k], "AddHandler", rep);
+        empm__backends_check(cfg, t->own[k],
+                             empm__config_place(cfg, cfg->add_handler[k]),
+                             "AddHandler", rep);
     empm__scripts_check_folders(cfg, t, rep);
     empm__scripts_free(t);
     if ((g = (empm__backends *)EMPM_MALLOC(sizeof *g)) == NULL) {
@@ -40019,7 +40327,7 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
             empm__report_say(rep, EMPM_LOG_ERROR, 5707, "route \"%s\": back "
                              "end %.200s: %s", r->pattern, r->backend, why);
         else
-            empm__backends_check(cfg, g, r->pattern, rep);
+            empm__backends_check(cfg, g, "", r->pattern, rep);
     }
     for (k = 0; k < EMPM_MAX_LIST && cfg->proxy_pass[k] != NULL; k++) {
         const char *rest = cfg->proxy_pass[k];
@@ -40032,7 +40340,9 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
                              "%s", empm__config_place(cfg, cfg->proxy_pass[k]),
                              cfg->proxy_pass[k], why);
         else
-            empm__backends_check(cfg, g, "ProxyPass", rep);
+            empm__backends_check(cfg, g,
+                                 empm__config_place(cfg, cfg->proxy_pass[k]),
+                                 "ProxyPass", rep);
     }
     EMPM_FREE(g);
 }
@@ -40146,7 +40456,8 @@ static int empm__fcgi_send_root_open(empm_server *s, empm__report *rep)
     all->send_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (all->send_fd >= 0)
         return EMPM_OK;
-    empm__report_say(rep, EMPM_LOG_ERROR, 5711, "XSendFilePath %s: %s", dir,
+    empm__report_say(rep, EMPM_LOG_ERROR, 5711, "%sXSendFilePath %s: %s",
+                     empm__directive_place(s->cfg, "XSendFilePath"), dir,
                      strerror(errno));
     return EMPM_ESYS;
 }
@@ -40274,7 +40585,10 @@ static void empm__fcgi_check(const empm_config *cfg, const empm__chars *chars,
     (void)chars;
     if (cfg->add_handler[0] != NULL || cfg->proxy_pass[0] != NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5707,
-                         "AddHandler, ProxyPass: built without FastCGI");
+                         "%sAddHandler, ProxyPass: built without FastCGI",
+                         empm__config_place(cfg, cfg->add_handler[0] != NULL
+                                                 ? cfg->add_handler[0]
+                                                 : cfg->proxy_pass[0]));
     for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
          i++)
         if (cfg->routes[i].backend != NULL)
@@ -44623,8 +44937,9 @@ static void empm__h2_check(const empm_config *cfg, const empm__chars *chars,
     const unsigned on = empm__h2_protocols(cfg);
     (void)chars;
     if (on == 0 || (on & EMPM__P_OTHER))
-        empm__report_say(rep, EMPM_LOG_ERROR, 5902, "Protocols \"%.80s\": h2, "
-                         "h2c and http/1.1 are what there is",
+        empm__report_say(rep, EMPM_LOG_ERROR, 5902, "%sProtocols \"%.80s\": "
+                         "h2, h2c and http/1.1 are what there is",
+                         empm__directive_place(cfg, "Protocols"),
                          cfg->protocols != NULL ? cfg->protocols : "");
 }
 
@@ -45115,7 +45430,7 @@ static int empm__h2_server_new(empm_server *s, const empm_server *old,
     (void)old;
     (void)rep;
     if (!(on & EMPM__P_H2C) &&
-        (!(on & EMPM__P_H2) || !empm__config_has_tls(cfg)))
+        (!(on & EMPM__P_H2) || empm__config_tls_listen(cfg) == NULL))
         return EMPM_OK;
     s->other_protocol = empm__h2_other_protocol;
     s->stream_free = empm__h2_record_return;
@@ -45144,8 +45459,10 @@ static void empm__h2_check(const empm_config *cfg, const empm__chars *chars,
 {
     (void)chars;
     if (cfg->protocols != NULL && strstr(cfg->protocols, "h2c") != NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5902, "Protocols %.80s: built "
-                         "without HTTP/2", cfg->protocols);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5902, "%sProtocols %.80s: built "
+                         "without HTTP/2",
+                         empm__config_place(cfg, cfg->protocols),
+                         cfg->protocols);
 }
 
 #  define EMPM__H2_PROTOCOL        empm__http1     /* no record has it */
@@ -46703,8 +47020,9 @@ static void empm__status_check(const empm_config *cfg, const empm__chars *chars,
     (void)chars;
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
         if (empm__endpoint_parse(&spec, cfg->listen[i]) == NULL && spec.admin)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: admin "
+            empm__report_say(rep, EMPM_LOG_ERROR, 5108, "%sListen %s: admin "
                              "needs the status page, built without it",
+                             empm__config_place(cfg, cfg->listen[i]),
                              cfg->listen[i]);
 }
 
@@ -48451,8 +48769,10 @@ static void empm__identity_report_use(const empm_config *cfg,
     struct stat st;
     const struct passwd *p = stat(use->path, &st) == 0 ? getpwuid(st.st_uid)
                                                        : NULL;
-    empm__report_say(rep, EMPM_LOG_WARN, 5043, "%s %s: %s may not use it, %s: "
-                     "\"%s %s\", or \"User %s\", whose it is", use->directive,
+    empm__report_say(rep, EMPM_LOG_WARN, 5043, "%s%s %s: %s may not use it, "
+                     "%s: \"%s %s\", or \"User %s\", whose it is",
+                     empm__directive_place_of(cfg, use->directive, "User"),
+                     use->directive,
                      use->path, cfg->user_name, use->consequence,
                      use->mode & W_OK ? "chmod o+wx" : "chmod -R o+rX",
                      use->path, p != NULL ? p->pw_name : "root");
@@ -48490,9 +48810,9 @@ static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
             unsigned char why = 0;
             ssize_t r = read(fd[0], &why, 1);
             (void)r;
-            empm__report_say(rep, EMPM_LOG_ERROR, 5035, "User %s cannot be had "
-                             "here%s%s (\"User root\" keeps the rights)",
-                             cfg->user_name,
+            empm__report_say(rep, EMPM_LOG_ERROR, 5035, "%sUser %s cannot be "
+                             "had here%s%s (\"User root\" keeps the rights)",
+                             empm__directive_place(cfg, "User"), cfg->user_name,
                              why != 0 ? ": " : "", why != 0 ? strerror(why)
                                                             : "");
             continue;
@@ -48591,10 +48911,10 @@ typedef struct empm__pid_file {
 } empm__pid_file;
 
 /* Reads the pid that the file names (0: none). Returns 1 if that server runs,
- * since its lock is held; else 0. */
+ * since its lock is held; else 0. A FIFO of that name is not waited for. */
 static int empm__pid_file_read(const char *path, long *pid)
 {
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     char text[32];
     ssize_t n;
     int runs;
@@ -51354,16 +51674,18 @@ static void empm__test_listen(const empm_config *cfg, const char *text,
     /* with a host each address that is in use is a fault; without one IPv6 or
      * IPv4 is enough, as it is for empm__endpoint_tcp() */
     if (used && !bound && (!made || spec.host[0] != '\0'))
-        empm__report_say(rep, EMPM_LOG_WARN, 5114, "Listen %s overlaps with a "
-                         "socket that is in use: if that is this server's, a "
-                         "reload cannot do it: stop and start", text);
+        empm__report_say(rep, EMPM_LOG_WARN, 5114, "%sListen %s overlaps with "
+                         "a socket that is in use: if that is this server's, a "
+                         "reload cannot do it: stop and start",
+                         empm__config_place(cfg, text), text);
 }
 
 /* Reports that the directory of the file `path`, which `directive` has as
  * `name`, does not exist. Cuts `path` to the directory. One that cannot be
  * looked into is not reported: the server may have more rights. */
-static void empm__test_directory(const char *directive, const char *name,
-                                 char *path, empm__report *rep)
+static void empm__test_directory(const char *place, const char *directive,
+                                 const char *name, char *path,
+                                 empm__report *rep)
 {
     char *end = strrchr(path, '/');
     struct stat st;
@@ -51372,14 +51694,15 @@ static void empm__test_directory(const char *directive, const char *name,
     *end = '\0';
     if (stat(path, &st) < 0 ? errno == ENOENT || errno == ENOTDIR
                             : !S_ISDIR(st.st_mode))
-        empm__report_say(rep, EMPM_LOG_ERROR, 5134, "%s %s: there is no "
-                         "directory %s", directive, name, path);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5134, "%s%s %s: there is no "
+                         "directory %s", place, directive, name, path);
 }
 
 /* A file that the start makes needs its directory, and a program that takes a
  * log ("|PROGRAM", "||PROGRAM") has to be there, if its path is whole. */
-static void empm__test_folder(const empm_config *cfg, const char *directive,
-                              const char *name, empm__report *rep)
+static void empm__test_folder(const empm_config *cfg, const char *place,
+                              const char *directive, const char *name,
+                              empm__report *rep)
 {
     char path[1200];
     const char *full = empm__config_path(cfg, name, path, sizeof path);
@@ -51387,20 +51710,22 @@ static void empm__test_folder(const empm_config *cfg, const char *directive,
         snprintf(path, sizeof path, "%s", name + 1 + (name[1] == '|'));
         path[strcspn(path, " \t")] = '\0';
         if (*path == '/' && access(path, X_OK) < 0)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5134, "%s %s: %s", directive,
-                             name, strerror(errno));
+            empm__report_say(rep, EMPM_LOG_ERROR, 5134, "%s%s %s: %s", place,
+                             directive, name, strerror(errno));
         return;
     }
     if (full != path)
         snprintf(path, sizeof path, "%s", full);
-    empm__test_directory(directive, name, path, rep);
+    empm__test_directory(place, directive, name, path, rep);
 }
 
 /* Reports the parts of a listen string that do not exist: the directory of a
  * unix socket, whose name the system limits, and the interface that a zone
  * names. */
-static void empm__test_place(const char *text, empm__report *rep)
+static void empm__test_place(const empm_config *cfg, const char *text,
+                             empm__report *rep)
 {
+    const char *place = empm__config_place(cfg, text);
     empm__endpoint_spec spec;
     const struct sockaddr_un *un = NULL;
     const char *zone;
@@ -51409,16 +51734,16 @@ static void empm__test_place(const char *text, empm__report *rep)
     zone = spec.kind == EMPM__ENDPOINT_TCP ? strchr(spec.host, '%') : NULL;
     if (zone != NULL && zone[1 + strspn(zone + 1, "0123456789")] != '\0' &&
         if_nametoindex(zone + 1) == 0)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: there is no "
-                         "interface %s", text, zone + 1);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5108, "%sListen %s: there is no "
+                         "interface %s", place, text, zone + 1);
     if (spec.kind != EMPM__ENDPOINT_UNIX)
         return;
     if (strlen(spec.host) >= sizeof un->sun_path)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: the path of a "
-                         "unix socket has at most %u bytes", text,
+        empm__report_say(rep, EMPM_LOG_ERROR, 5108, "%sListen %s: the path of "
+                         "a unix socket has at most %u bytes", place, text,
                          (unsigned)sizeof un->sun_path - 1);
     else
-        empm__test_directory("Listen", text, spec.host, rep);
+        empm__test_directory(place, "Listen", text, spec.host, rep);
 }
 
 /* Checks the directories in which sockets, logs and PidFile will be made. */
@@ -51426,17 +51751,20 @@ static void empm__test_folders(const empm_config *cfg, empm__report *rep)
 {
     int i;
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
-        empm__test_place(cfg->listen[i], rep);
+        empm__test_place(cfg, cfg->listen[i], rep);
     if (cfg->pid_file != NULL)
-        empm__test_folder(cfg, "PidFile", cfg->pid_file, rep);
+        empm__test_folder(cfg, empm__config_place(cfg, cfg->pid_file),
+                          "PidFile", cfg->pid_file, rep);
     if (cfg->error_log != NULL && strcmp(cfg->error_log, "stderr") != 0 &&
         empm__log_facility(cfg->error_log) < 0)
-        empm__test_folder(cfg, "ErrorLog", cfg->error_log, rep);
+        empm__test_folder(cfg, empm__config_place(cfg, cfg->error_log),
+                          "ErrorLog", cfg->error_log, rep);
     for (i = 0; i < EMPM_MAX_LIST && cfg->custom_log[i] != NULL; i++) {
         const char *rest = cfg->custom_log[i];
         char file[1024];
         if (empm__text_word(&rest, file, sizeof file) == 1)
-            empm__test_folder(cfg, "CustomLog", file, rep);
+            empm__test_folder(cfg, empm__config_place(cfg, cfg->custom_log[i]),
+                              "CustomLog", file, rep);
     }
 }
 
@@ -51935,7 +52263,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5114  Listen overlaps with a socket in use
  *   5115  AddType, AddCharset or AddDefaultCharset is not valid
  *   5116  DirectoryIndex or FallbackResource names what cannot be served
- *   5120  Include or a configuration file: not found, or nested too deep
+ *   5120  Include or a configuration file: not found, no regular file, or
+ *         nested too deep
  *   5121  a directive of Apache has no meaning here
  *   5122  there is no such directive               5123  ... has a bad value
  *   5124  a line of the configuration is too long
