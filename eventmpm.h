@@ -523,7 +523,8 @@
 #ifndef EMPM_TURN_REQUESTS
 #  define EMPM_TURN_REQUESTS 16     /* requests, bytes and time that one */
 #  define EMPM_TURN_BYTES (1 << 20) /* connection may use in a row while */
-#  define EMPM_TURN_US 1000         /* others wait for a worker */
+#  define EMPM_TURN_US 1000         /* others wait for a worker; four times as
+                                       many requests if it is HTTP/2 */
 #endif
 
 #if defined(__GNUC__) || defined(__clang__)
@@ -43496,7 +43497,7 @@ static void empm__h2_drain(empm__worker *w, empm__h2 *h2)
 #define EMPM__H2_FRESH   16u           /* streams are opened, then those of
                                           quick routes run: so few have memory
                                           at a time */
-#define EMPM__H2_TURN    64u           /* requests of a connection in a row */
+#define EMPM__H2_TURN    (4u * EMPM_TURN_REQUESTS)   /* requests in a row */
 #define EMPM__H2_INPUT   40960u
 #define EMPM__H2_FIELDS  8192u
 #define EMPM__H2_TEXTS   16384u
