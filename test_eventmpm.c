@@ -1097,6 +1097,38 @@ static long long wakeups_of(long pid)
     return sum;
 }
 
+/* Descriptors of a process; -1: no /proc. */
+static int fds_of(long pid)
+{
+    char path[64];
+
+    snprintf(path, sizeof path, "/proc/%ld/fd", pid);
+    return count_dir(path);
+}
+
+/* Does each thread of `pid` stand still, as SIGSTOP has it? */
+static int stands_still(long pid)
+{
+    char path[64];
+    DIR *d;
+    struct dirent *e;
+    long long state[1];
+    int moves = 0, threads = 0;
+
+    snprintf(path, sizeof path, "/proc/%ld/task", pid);
+    d = opendir(path);
+    while (d != NULL && (e = readdir(d)) != NULL)
+        if (e->d_name[0] != '.') {
+            threads++;
+            /* each thread has a folder of its own in /proc */
+            moves += proc_stat(strtol(e->d_name, NULL, 10), state, 1) != 0 ||
+                     state[0] != 'T';
+        }
+    if (d != NULL)
+        closedir(d);
+    return threads > 0 && moves == 0;
+}
+
 /* Every signal of a test goes through here. What is no process is a failed
  * check: kill(0) would be our own group, kill(-1) everything; a PID file that
  * is not there yet reads as 0. */
@@ -44240,7 +44272,7 @@ TEST(exchange, a_death_costs_only_its_own)
     client c[2];
     fixture f;
     long pid, kids[16], other, after[16];
-    int victim;
+    int victim, fds[2], its;
 
     for (victim = 0; victim < 2; victim++) {
         fx_init_forked(&f, 2);
@@ -44250,17 +44282,22 @@ TEST(exchange, a_death_costs_only_its_own)
             fx_down(&f);
             SKIP("no /proc to see children in");
         }
+        fds[0] = fds_of(kids[0]);
+        fds[1] = fds_of(kids[1]);
         pid = open_in_one_child(&f, c, 2);
         other = kids[0] == pid ? kids[1] : kids[0];
+        its = fds[kids[0] != pid];   /* without a connection */
         set_int(&shm->gate, 0);
         if (pid != 0) {
+            CHECK_SOON(fds_of(pid) == its + 2, 2000);
             cl_puts(&c[0], "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
             CHECK_SOON(get_int(&shm->at_gate) == 1, 2000);
             /* the sibling stands still: what is for it stays in the exchange */
             signal_process((pid_t)other, SIGSTOP);
-            nap(SCALED(30));         /* until all its threads do */
+            CHECK_SOON(stands_still(other), 2000);
             cl_puts(&c[1], "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
-            CHECK(!cl_readable(&c[1], 60));
+            CHECK_SOON(fds_of(pid) == its + 1, 2000);       /* there it is */
+            CHECK(!cl_readable(&c[1], 0));
             signal_process((pid_t)(victim ? pid : other), SIGKILL);
             if (victim)
                 signal_process((pid_t)other, SIGCONT);
