@@ -7805,33 +7805,47 @@ TEST(transport, one_that_does_all_it_may)
  *   RETIRE_EARLY            TUNNEL: a connection outlives its streams
  *   KICK_NO_GEN             TUNNEL: the last kick compares the generation
  *
- * What make test-model runs, and what has to come out (FAIL: spin finds it):
+ * What make test-model runs, and what has to come out (FAIL: spin finds it).
+ * A "long" one is ok, too, and runs by make test-model-long only: it has more
+ * of what the shape above it has, millions of states more, and no other rule.
  *
  *   ok   safe -DSUSPEND -DNODUE
- *   ok   safe -DSUSPEND -DCONNS=1 -DBYTES=2
+ *   ok   safe -DSUSPEND -DCONNS=1 -DBYTES=2 -DNODUE
+ *   long safe -DSUSPEND -DCONNS=1 -DBYTES=2
  *   ok   safe -DBYTES=2
- *   ok   safe -DRESET
- *   ok   safe -DFORK -DBYTES=2
+ *   ok   safe -DRESET -DNODUE
+ *   long safe -DRESET
+ *   ok   safe -DFORK
+ *   long safe -DFORK -DBYTES=2
  *   ok   safe -DN=2 -DBYTES=0
- *   ok   safe -DN=2 -DCONNS=3 -DNODUE
+ *   ok   safe -DN=2 -DCONNS=3 -DNODUE -DBYTES=0
+ *   long safe -DN=2 -DCONNS=3 -DNODUE
  *   ok   safe -DLAZY -DCONNS=3
- *   ok   safe -DTIME -DCONNS=1 -DTMAX=4
+ *   ok   safe -DTIME -DCONNS=1 -DTMAX=3
+ *   long safe -DTIME -DCONNS=1 -DTMAX=4
  *   ok   safe -DTIME -DN=2 -DBYTES=0 -DTMAX=3
  *   ok   safe -DPOLL -DBYTES=2
- *   ok   safe -DPOLL -DSUSPEND -DCONNS=1
- *   ok   safe -DPOLL -DTIME -DCONNS=1 -DTMAX=5
+ *   ok   safe -DPOLL -DSUSPEND -DCONNS=1 -DNODUE
+ *   long safe -DPOLL -DSUSPEND -DCONNS=1
+ *   ok   safe -DPOLL -DTIME -DCONNS=1 -DTMAX=4
+ *   long safe -DPOLL -DTIME -DCONNS=1 -DTMAX=5
  *   ok   live -DRESET -DCONNS=1
  *   ok   live -DSUSPEND -DCONNS=1
  *   ok   live -DN=2 -DNODUE
  *   ok   safe -DAUX -DCONNS=1 -DNODUE -DPIECES=0
- *   ok   safe -DAUX -DNORESUME -DNODUE
+ *   ok   safe -DAUX -DNORESUME -DNODUE -DPIECES=0
+ *   long safe -DAUX -DNORESUME -DNODUE
  *   ok   safe -DAUX -DNORESUME -DCONNS=1
  *   ok   safe -DAUX -DNORESUME -DCONNS=1 -DPOLL
  *   ok   live -DAUX -DNORESUME -DCONNS=1 -DNODUE
  *   ok   safe -DFD -DCONNS=1 -DNODUE -DPIECES=0
- *   ok   safe -DFD -DNORESUME -DCONNS=1 -DPIECES=2
- *   ok   safe -DFD -DNORESUME -DNODUE
- *   ok   safe -DFD -DNORESUME -DCONNS=1 -DPIECES=2 -DPOLL
+ *   ok   safe -DFD -DNORESUME -DCONNS=1
+ *   ok   safe -DFD -DNORESUME -DCONNS=1 -DPIECES=2 -DNODUE
+ *   long safe -DFD -DNORESUME -DCONNS=1 -DPIECES=2
+ *   ok   safe -DFD -DNORESUME -DNODUE -DPIECES=0
+ *   long safe -DFD -DNORESUME -DNODUE
+ *   ok   safe -DFD -DNORESUME -DCONNS=1 -DPIECES=2 -DPOLL -DNODUE
+ *   long safe -DFD -DNORESUME -DCONNS=1 -DPIECES=2 -DPOLL
  *   ok   live -DFD -DNORESUME -DCONNS=1 -DNODUE
  *   FAIL safe -DFD -DNORESUME -DCONNS=1 -DPIECES=2 -DMUT_AUX_ADD_BLIND
  *   FAIL live -DFD -DNORESUME -DCONNS=1 -DNODUE -DMUT_AUX_NOT_CLEARED
@@ -7865,12 +7879,12 @@ TEST(transport, one_that_does_all_it_may)
  *   FAIL safe -DMUT_NO_SERIAL_AT_RETIRE -DSUSPEND
  *   FAIL safe -DMUT_RESUME_NO_POST -DSUSPEND
  *   FAIL safe -DMUT_POST_BEFORE_RELEASE -DPOLL
- *   FAIL safe -DMUT_DEADLINE_AFTER_RELEASE -DTIME -DCONNS=1
- *   FAIL safe -DMUT_LATE_PLACE -DTIME -DCONNS=1
- *   FAIL safe -DMUT_NO_SHORT_POST -DTIME -DCONNS=1
- *   FAIL safe -DMUT_SHORT_POST_TOO_EARLY -DTIME -DCONNS=1
- *   FAIL safe -DMUT_CLOCK_BEFORE_RELEASE -DTIME -DCONNS=1
- *   FAIL live -DMUT_OWNED_SLOT_STAYS -DTIME -DCONNS=1
+ *   FAIL safe -DMUT_DEADLINE_AFTER_RELEASE -DTIME -DCONNS=1 -DTMAX=3
+ *   FAIL safe -DMUT_LATE_PLACE -DTIME -DCONNS=1 -DTMAX=3
+ *   FAIL safe -DMUT_NO_SHORT_POST -DTIME -DCONNS=1 -DTMAX=3
+ *   FAIL safe -DMUT_SHORT_POST_TOO_EARLY -DTIME -DCONNS=1 -DTMAX=3
+ *   FAIL safe -DMUT_CLOCK_BEFORE_RELEASE -DTIME -DCONNS=1 -DTMAX=3
+ *   FAIL live -DMUT_OWNED_SLOT_STAYS -DTIME -DCONNS=1 -DTMAX=3
  *   FAIL live -DMUT_HUP_NOT_CLEARED -DRESET
  *   FAIL live -DMUT_WANT_RDHUP_AGAIN -DSUSPEND
  *   FAIL safe -DMUT_PAUSED_TOO_LATE -DLAZY
@@ -7899,7 +7913,8 @@ TEST(transport, one_that_does_all_it_may)
  *   FAIL safe -DLINKS -DLIVES=1 -DMUT_TAKEN_NOT_POSTED
  *   FAIL safe -DQUEUE -DMUT_ROLE_KEPT
  *   ok   safe -DMOVE -DREQS=2
- *   ok   safe -DMOVE -DREQS=2 -DDEATHS=1
+ *   ok   safe -DMOVE -DDEATHS=1
+ *   long safe -DMOVE -DREQS=2 -DDEATHS=1
  *   FAIL safe -DMOVE -DMUT_NO_RING
  *   FAIL safe -DMOVE -DMUT_NO_LOOK -DCONNS=3
  *   FAIL safe -DMOVE -DMUT_NO_TICK -DREQS=2
@@ -7907,15 +7922,20 @@ TEST(transport, one_that_does_all_it_may)
  *   FAIL safe -DMOVE -DMUT_CLOSE_FIRST -DCONNS=3 -DREQS=2
  *   FAIL safe -DMOVE -DMUT_NO_ROOM -DREQS=2
  *   ok   safe -DSTREAMS -DATONCE=1
- *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DREQS=3
+ *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DREQS=3 -DQUIET
+ *   long safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DREQS=3
  *   ok   safe -DSTREAMS -DQUIET -DRESUMES=1
- *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DFLUSHES=2
+ *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DFLUSHES=2 -DREQS=1
+ *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DFLUSHES=2 -DATONCE=1
+ *   long safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DFLUSHES=2
  *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DFLUSHES=2 -DQUIET
  *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DFLUSHES=1 -DQUIET -DASKED
- *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DFLUSHES=1 -DQUIET -DTIMES
+ *   ok   safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DQUIET -DTIMES
+ *   ok   safe -DSTREAMS -DDUE=0 -DFLUSHES=1 -DQUIET -DTIMES -DREQS=1
+ *   long safe -DSTREAMS -DRESUMES=0 -DDUE=0 -DFLUSHES=1 -DQUIET -DTIMES
  *   FAIL safe -DSTREAMS -DDUE=0 -DFLUSHES=2 -DQUIET -DMUT_NOT_OUT_OF_QUEUE
  *   FAIL safe -DSTREAMS -DDUE=0 -DFLUSHES=2 -DQUIET -DMUT_VISIT_LOOKS_FIRST
- *   FAIL safe -DSTREAMS -DDUE=0 -DFLUSHES=1 -DASKED -DMUT_VISIT_KEEPS
+ *   FAIL safe -DSTREAMS -DFLUSHES=1 -DASKED -DATONCE=1 -DMUT_VISIT_KEEPS
  *   FAIL safe -DSTREAMS -DDUE=0 -DQUIET -DTIMES -DMUT_HASTE_FORGOTTEN
  *   FAIL safe -DSTREAMS -DDUE=0 -DQUIET -DTIMES -DMUT_TAKEN_NOT_POSTED
  *   FAIL safe -DSTREAMS -DMUT_DRAIN_THEN_CLEAR
@@ -7927,16 +7947,20 @@ TEST(transport, one_that_does_all_it_may)
  *   FAIL safe -DSTREAMS -DMUT_FREED_BY_WORKER
  *   FAIL safe -DSTREAMS -DMUT_GONE_NOT_TOLD
  *   FAIL safe -DSTREAMS -DMUT_NOT_POSTED -DQUIET
- *   ok   safe -DTUNNEL -DBYTES=3
- *   ok   safe -DTUNNEL -DBYTES=3 -DRESETS
- *   ok   safe -DTUNNEL -DBYTES=3 -DMOST=1
- *   ok   safe -DTUNNEL -DBYTES=4 -DQUIET
+ *   ok   safe -DTUNNEL -DBYTES=2
+ *   long safe -DTUNNEL -DBYTES=3
+ *   ok   safe -DTUNNEL -DBYTES=2 -DRESETS
+ *   long safe -DTUNNEL -DBYTES=3 -DRESETS
+ *   ok   safe -DTUNNEL -DBYTES=2 -DMOST=1
+ *   long safe -DTUNNEL -DBYTES=3 -DMOST=1
+ *   ok   safe -DTUNNEL -DBYTES=3 -DQUIET
+ *   long safe -DTUNNEL -DBYTES=4 -DQUIET
  *   FAIL safe -DTUNNEL -DBYTES=2 -DQUIET -DMUT_RECV_BEFORE_CLEAR
- *   FAIL safe -DTUNNEL -DBYTES=4 -DQUIET -DMUT_ROOM_BEFORE_CLEAR
+ *   FAIL safe -DTUNNEL -DBYTES=3 -DQUIET -DMUT_ROOM_BEFORE_CLEAR
  *   FAIL safe -DTUNNEL -DBYTES=2 -DQUIET -DMUT_TELL_BEFORE_PUT
  *   FAIL safe -DTUNNEL -DBYTES=2 -DQUIET -DMUT_KICK_BEFORE_PUT
  *   FAIL safe -DTUNNEL -DBYTES=2 -DQUIET -DMUT_LEFT_FORGOTTEN_LATE
- *   FAIL safe -DTUNNEL -DBYTES=4 -DQUIET -DMUT_ROOM_NOT_TOLD
+ *   FAIL safe -DTUNNEL -DBYTES=3 -DQUIET -DMUT_ROOM_NOT_TOLD
  *   FAIL safe -DTUNNEL -DBYTES=2 -DRESETS -DMUT_HUP_NOT_TOLD
  *   FAIL safe -DTUNNEL -DBYTES=2 -DQUIET -DMUT_RELEASE_IGNORES_READY
  *   FAIL safe -DTUNNEL -DBYTES=2 -DRESETS -DMUT_RETIRE_EARLY
