@@ -8907,6 +8907,8 @@ static void empm__engine_log_rest(empm__engine *e)
 /* Compared by address: the setting is of another wing. */
 static const char empm__location_unknown[] = "can it not be set for a location";
 
+/* Frees what empm__locations_init() has made, or a part of it: what is not
+ * there is NULL. Requests that point into it have ended. */
 static void empm__locations_free(empm__locations *t)
 {
     empm__routes_free(&t->tree);
@@ -8980,6 +8982,8 @@ static int empm__location_holds(const empm__locations *t, uint32_t a,
 {
     const empm__location *below = t->list[a].below;
     uint32_t i, k;
+    /* "/a" without what is below it, where that has a location of its own: what
+     * is within that one is within "/a", too */
     if (below != NULL &&
         empm__location_holds(t, (uint32_t)(below - t->list), b))
         return 1;
@@ -9091,6 +9095,7 @@ static int empm__locations_init(empm__locations *t, empm_server *s,
         return EMPM_ENOMEM;
     }
     memset(t->list, 0, lines * sizeof *t->list);
+    /* 1. Each path makes a location, and one row or two of a table of routes */
     for (i = 0; i < lines; i++) {
         of[i] = 0;
         if (empm__location_line(cfg->location[i], path, name) != NULL)
@@ -9105,6 +9110,9 @@ static int empm__locations_init(empm__locations *t, empm_server *s,
     }
     rows = empm__locations_join(t, rows);
     t->rows[rows] = end;
+    /* 2. The table becomes a tree, by which it is known what lies in what. Only
+     * then is a line set, for its own location and for all within: in the order
+     * of the lines, so that a later one wins in each of them */
     if (rep->errors == before &&
         empm__routes_init(&t->tree, t->rows, chars, rep) == EMPM_OK)
         for (i = 0; i < lines; i++)
@@ -9822,7 +9830,6 @@ static void empm__io_slice(empm__io *io, empm__file *f, int64_t from,
 /* If the first page has only a slice left, a small block holds that, and the
  * page goes back: an answer from a file may wait for its client for long. It
  * stays as it is if there is no memory. */
-EMPM__OPTIONAL
 static void empm__io_slim(empm__worker *w, empm__io *io)
 {
     empm__page *p = io->out, *slim;
@@ -15508,7 +15515,9 @@ static int64_t empm__step_acked(const empm_request *req)
     return req->io.wire - (unacked > 0 ? unacked : 0);
 }
 
-/* Waits until the output that has met a full socket can go on. */
+/* Waits until the output that has met a full socket can go on. What waits there
+ * is the rest of a file, as a rule: a small block holds that, and not the page
+ * that the head has left in, 7 KB for a connection instead of 11. */
 static int empm__step_wait_write(empm__worker *w, empm_request *req,
                                  empm__wait *wait)
 {
@@ -15518,6 +15527,7 @@ static int empm__step_wait_write(empm__worker *w, empm_request *req,
         io->write_deadline = empm__time_after(empm__step_clock(w),
                                               w->cfg->timeout_ms);
     }
+    empm__io_slim(w, io);            /* a download may wait for an hour */
     return empm__step_wait(w, req->c, wait, io->blocked, io->write_deadline);
 }
 
@@ -21222,6 +21232,7 @@ static int empm__answers_cookie_is(empm__cookie *k, const char *name, size_t n,
     size_t i;
     if (v > EMPM__COOKIE_PART)
         return 0;
+    /* 1. A word alone is a flag; "-" before it takes a default away */
     for (i = 0; value == NULL && i < 3; i++) {
         const size_t off = n > 0 && *name == '-';
         int *const flag = i == 0 ? &k->secure : i == 1 ? &k->http_only
@@ -21233,6 +21244,8 @@ static int empm__answers_cookie_is(empm__cookie *k, const char *name, size_t n,
     }
     if (value == NULL)
         return 0;
+    /* 2. Name and value: each as browsers take it, since what they do not take
+     * they leave out, and the cookie is wider than the program has meant */
     if (empm__text_same(name, n, "path", 4)) {
         k->path = value;
         k->path_len = v;
@@ -21244,6 +21257,7 @@ static int empm__answers_cookie_is(empm__cookie *k, const char *name, size_t n,
         return v > 0 && strspn(value, letters) >= v;
     }
     if (empm__text_same(name, n, "max-age", 7)) {
+        /* nine digits are 31 years: their sum with the clock has a date */
         k->max_age_s = v < 10 ? empm__parse_u63(value, v) : -1;
         return k->max_age_s >= 0;
     }
@@ -21253,8 +21267,10 @@ static int empm__answers_cookie_is(empm__cookie *k, const char *name, size_t n,
     return 0;
 }
 
-/* Reads "Path=/a; Max-Age=60; -HttpOnly" over the defaults; of an attribute
- * that stands there twice, the last one counts. Returns 0: it is none. */
+/* Reads "Path=/a; Max-Age=60; -HttpOnly" over the defaults, which are closed:
+ * Path=/, SameSite=Lax, HttpOnly, and Secure where the request is. Of an
+ * attribute that stands there twice, the last one counts. Returns 0: it is
+ * none. */
 static int empm__answers_cookie_parse(empm__cookie *k, const char *text)
 {
     memset(k, 0, sizeof *k);
@@ -21290,6 +21306,8 @@ static int empm__answers_cookie_parse(empm__cookie *k, const char *text)
 static int empm__answers_cookie_agrees(empm__cookie *k, const char *name,
                                        const char *scheme)
 {
+    /* a prefix is a promise to the server that reads the cookie: browsers drop
+     * one that breaks it, without a word, so it is refused here */
     const int host = empm__text_begins(name, "__host-");
     const int http = empm__text_begins(name, "__http-") ||
                      empm__text_begins(name, "__host-http-");
@@ -21345,6 +21363,9 @@ static void empm__answers_cookie_last(empm_request *req, const char *name)
     }
 }
 
+/* All is checked before anything is written, and the new field is added before
+ * the former one of that name goes: a call that fails leaves the answer as it
+ * was. Without a value the cookie is deleted, by a time that is over. */
 EMPM_API int empm_set_cookie(empm_request *req, const char *name,
                              const char *value, const char *attributes)
 {
@@ -21403,6 +21424,9 @@ static const char *empm__answers_offer(empm_request *req, const char *s,
     return v->text;
 }
 
+/* Of equal weights the first offer wins: the order of `offers` is the program's
+ * own liking. An offer of weight 0, which the client refuses, is never chosen.
+ * The answer is a copy, as an item of the list has no NUL behind it. */
 EMPM_API const char *empm_accepts(empm_request *req, const char *field,
                                   const char *offers)
 {
@@ -21455,12 +21479,15 @@ EMPM_API int empm_set_download(empm_request *req, const char *name)
     int same = 1, first = 1;
     if (name == NULL || strlen(name) > 255)
         return EMPM_EINVAL;
+    /* a name, and no path, which some clients would write to */
     for (; *s != '\0'; s++)
         if (*s == '/' || *s == '\\')
             name = s + 1;
     if (*name == '\0')
         name = "download";
     at = EMPM__ADD(at, "attachment; filename=\"");
+    /* both forms at once, a character in each turn: what is no UTF-8, and a dot
+     * at the front, which hides a file, is '_' in both */
     for (s = name; *s != '\0'; first = 0) {
         const size_t n = empm__text_utf8(s);
         const int bad = n == 0 || (first && *s == '.');
@@ -25511,6 +25538,8 @@ static empm__forms *empm__forms_of(empm_request *req)
  * runs on   the worker that runs the request
  * ------------------------------------------------------------------------- */
 
+/* The parts stay where they are until the request ends: the pointer lives as
+ * long. To ask for one in a handler without EMPM_UPLOAD reads the form. */
 EMPM_API int empm_part_at(empm_request *req, int i, empm_part **part)
 {
     const empm__forms *f = empm__forms_of(req);
@@ -25520,6 +25549,7 @@ EMPM_API int empm_part_at(empm_request *req, int i, empm_part **part)
     return EMPM_OK;
 }
 
+/* The first of that name, in the order in which the client has sent them. */
 EMPM_API empm_part *empm_part_find(empm_request *req, const char *name)
 {
     empm_part *part;
@@ -25530,6 +25560,9 @@ EMPM_API empm_part *empm_part_find(empm_request *req, const char *name)
     return NULL;
 }
 
+/* The descriptor is the caller's from here on, to close. So its place among
+ * MaxOpenFiles and its bytes of MaxSpoolBytes go back now, and not at the end
+ * of the request, which forgets both: nothing is released twice. */
 EMPM_API int empm_part_take(empm_request *req, empm_part *part)
 {
     empm__pool *pool = &req->w->engine->pool;
@@ -25587,6 +25620,14 @@ static int empm__forms_beside(const char *path)
     return (int)n;
 }
 
+/* 1. A part that is still being received has no end yet: EMPM_EINVAL.
+ * 2. A file beside the one that is wanted, by a name that nobody has: the
+ *    folder is on the same file system, so that it can be renamed.
+ * 3. All bytes, and fsync(): a crash behind the rename() must not leave a file
+ *    that has the name and not the bytes.
+ * 4. rename() replaces what is there: a reader opens the old file or the new
+ *    one. On failure the file beside it goes, and errno is that of the call
+ *    which has failed, whatever the cleanup does to it. */
 EMPM_API int empm_part_save(empm_request *req, empm_part *part,
                             const char *path)
 {
@@ -25639,6 +25680,8 @@ static int empm__forms_on_head(empm_request *req, void *user)
                ? r : empm__forms_new(req, 0);
 }
 
+/* Each piece goes through the reader, which calls the on_part of the program
+ * where its borders are. Returns EMPM_OK, or the status that ends the form. */
 static int empm__forms_on_body(empm_request *req, const void *data, size_t len,
                                void *user)
 {
@@ -25661,6 +25704,8 @@ static const empm__pairs *empm__forms_pairs(empm_request *req)
     return f != NULL ? &f->pairs : NULL;
 }
 
+/* A route of EMPM_UPLOAD gets the three functions above in the places of the
+ * program's own, which they call: so the core knows of no forms. */
 static int empm__forms_server_new(empm_server *s, const empm_server *old,
                                   empm__report *rep)
 {
@@ -25687,6 +25732,8 @@ static const empm__wing empm__forms_wing = {
 
 #else
 
+/* Without forms the body of such a route would come to a handler that expects
+ * parts: the start says so instead. */
 static void empm__forms_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
 {
@@ -36663,6 +36710,9 @@ static int empm__errors_new(empm_server *s, empm__report *rep)
  * script can run in it. A worker reads EMPM_LISTING names and no more.
  * ------------------------------------------------------------------------- */
 
+/* A list on its way, in the heap while one call of the handler makes the page.
+ * The names stand behind each other in a block that may move as it grows, so an
+ * entry has the place of its name first, and the address when all are in. */
 typedef struct empm__folder_entry {
     int         folder;
     uint32_t    at;                  /* of the name in names ... */
@@ -36725,6 +36775,7 @@ static int empm__folder_look(const empm_request *req, int fd, const char *path,
         return 0;
     if (S_ISLNK(st->st_mode)) {
         char full[4096];
+        /* a link is what it leads to, if that is within the root */
         if ((size_t)snprintf(full, sizeof full, "%s/%s", path, name) >=
                 sizeof full ||
             empm__file_stat_beneath(req->route->root_fd, full, st) < 0)
@@ -37434,7 +37485,9 @@ static void empm__files_check_names(const empm_config *cfg, empm__report *rep)
     } while (*other++ == '/');
 }
 
-/* The hook of others that answer with files. */
+/* The hook of others that answer with files, such as X-Sendfile: sends `path`
+ * below the folder that is open as root_fd, with ranges and conditions as any
+ * file of a route. Returns what a handler returns; a folder is 404. */
 static int empm__files_send_below(empm_request *req, int root_fd,
                                   const char *path)
 {
@@ -37511,7 +37564,9 @@ static void empm__files_check_assets(const empm_config *cfg,
     }
 }
 
-/* Says what is wrong with folders, names and settings. */
+/* Says what is wrong with folders, names and settings, and changes nothing:
+ * what it makes in order to see if that works is freed again. Assets come last,
+ * as their files have the types and codings that are set. */
 static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
 {
@@ -37553,6 +37608,7 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
     int r = empm__types_new(&s->types, s->cfg, &s->chars, rep);
     (void)old;
     empm__coding_order(s->cfg->precompressed, s->codings);
+    /* `prompt`: these handlers wait for nothing but a disk */
     for (i = 0; i < s->routes.n && r == EMPM_OK; i++) {
         empm__route *route = &s->routes.list[i];
         const char *dir = route->user->root;
@@ -37589,7 +37645,8 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
     return r;
 }
 
-/* Folders are closed with their routes. */
+/* Assets, types and error documents are the server's alone: no engine is left
+ * that could send from them. Folders are closed with their routes. */
 static void empm__files_server_free(empm_server *s)
 {
     uint32_t i;
@@ -37599,7 +37656,9 @@ static void empm__files_server_free(empm_server *s)
     EMPM_FREE(s->errors);
 }
 
-/* The settings of a location that are about files. */
+/* The settings of a location that are about files: Options, which tells
+ * whether its folders are listed. Returns NULL, what is wrong, or that the
+ * setting is of another wing. */
 static const char *empm__files_locate(empm_server *s, empm__location *l,
                                       const char *name, const char *value)
 {
@@ -37620,6 +37679,7 @@ static int empm__files_engine_new(empm__engine *e)
     if (c == NULL)
         return EMPM_ENOMEM;
     pthread_mutex_init(&c->lock, NULL);
+    /* one block: the slots stand behind the struct, all of them empty */
     c->slots = (empm__file **)(void *)(c + 1);
     c->n = n;
     c->due_ms = EMPM__NEVER;
@@ -37645,6 +37705,8 @@ static uint32_t empm__files_expire_at(empm__engine *e)
     return empm__load(&e->files->due_ms);
 }
 
+/* Lets go of files that nobody has asked for since. The listener calls it when
+ * the time of empm__files_expire_at() has come. */
 static void empm__files_expire_some(empm__engine *e, uint32_t now_ms)
 {
     empm__files_expire(e->files, now_ms, 0);
@@ -41369,6 +41431,9 @@ static int empm__h2_settings_take(empm__h2_settings *s, const unsigned char *p,
 #define EMPM__H2_CRUMBS 100            /* pieces of a cookie, and pseudo-fields,
                                           beside LimitRequestFields */
 
+/* A block that is being read. The texts of pseudo-fields are kept as they come,
+ * and judged together at its end, when all are there. `fault` and `status` are
+ * the first of each: from then on fields are counted, and no longer kept. */
 typedef struct empm__h2_head {
     empm__head        *head;           /* it has places for all fields */
     const empm_config *cfg;
@@ -41385,6 +41450,8 @@ typedef struct empm__h2_head {
     uint32_t           cookie;         /* the end of its value in text; 0 */
 } empm__h2_head;
 
+/* The request is malformed (RFC 9113 8.1.1): its stream is reset, and not the
+ * connection, whose table of fields the rest of the block still brings on. */
 static void empm__h2_head_wrong(empm__h2_head *h)
 {
     if (h->fault == 0)
@@ -41438,7 +41505,9 @@ static void empm__h2_head_pseudo(empm__h2_head *h, const empm__hpack_field *f)
         *place = empm__h2_head_keep(h, f->value, f->value_len);
 }
 
-/* Is it a field that speaks of a connection of HTTP/1.1 (RFC 9113 8.2.2)? */
+/* Is it a field that speaks of a connection of HTTP/1.1 (RFC 9113 8.2.2)? A
+ * back end behind us would believe it: Transfer-Encoding moves the end of the
+ * body, Connection takes other fields away. "TE: trailers" alone may come. */
 static int empm__h2_head_is_of_connection(const empm__hpack_field *f)
 {
     const char *name = f->name;
@@ -41461,7 +41530,9 @@ static int empm__h2_head_is_of_connection(const empm__hpack_field *f)
     }
 }
 
-/* Are name and value such as RFC 9113 8.2.1 has them? */
+/* Are name and value such as RFC 9113 8.2.1 has them? A name in lower case, and
+ * no blanks around the value: HTTP/1.1 would cut those, and a comparison of the
+ * two would differ. */
 static int empm__h2_head_is_field(const empm__h2_head *h,
                                   const empm__hpack_field *f)
 {
@@ -41479,7 +41550,9 @@ static int empm__h2_head_is_field(const empm__h2_head *h,
 }
 
 /* Clients divide a cookie so that its parts are compressed: they are one field
- * again before anybody sees them (RFC 9113 8.2.3). */
+ * again before anybody sees them (RFC 9113 8.2.3). The pieces need not stand
+ * side by side: what has come behind the first one moves on in the text, and
+ * the places of those fields with it. */
 static void empm__h2_head_crumb(empm__h2_head *h, const empm__hpack_field *f)
 {
     const uint32_t more = (uint32_t)f->value_len + 2;
@@ -41503,7 +41576,10 @@ static void empm__h2_head_crumb(empm__h2_head *h, const empm__hpack_field *f)
     h->at += more;
 }
 
-/* Writes a field as a line, and lets the reader of lines take it. */
+/* Writes a field as a line, and lets the reader of lines take it: lengths,
+ * hosts and limits are judged there, as those of HTTP/1.1. Two bytes are added,
+ * the colon and the place behind the value for its NUL. What that reader
+ * refuses with 400 is malformed here; any other status: it is too large. */
 static void empm__h2_head_line(empm__h2_head *h, const empm__hpack_field *f)
 {
     const uint32_t at = h->at;
@@ -41526,7 +41602,9 @@ static void empm__h2_head_line(empm__h2_head *h, const empm__hpack_field *f)
         h->cookie = h->at - 1;
 }
 
-/* The sink of the decoder. */
+/* The sink of the decoder: takes each field, whatever has been wrong before. A
+ * name or a value that is NULL was longer than the decoder keeps: too large.
+ * Crumbs of cookies count among the fields, so these have some more. */
 static void empm__h2_head_field(void *to, const empm__hpack_field *f)
 {
     empm__h2_head *h = (empm__h2_head *)to;
@@ -41618,6 +41696,7 @@ static void empm__h2_head_end(empm__h2_head *h, int ends)
     int status = h->status;
     if (h->fault != 0 || h->trailers || status != 0)
         return;
+    /* 1. What the request asks for: a method, or a tunnel */
     if (h->method == NULL ||
         !empm__chars_all(h->chars, h->method, strlen(h->method), EMPM__TCHAR)) {
         empm__h2_head_wrong(h);
@@ -41633,6 +41712,7 @@ static void empm__h2_head_end(empm__h2_head *h, int ends)
         h->status = 501;
         return;
     }
+    /* 2. All pseudo-fields are there, and say what a request line could */
     if (h->scheme == NULL || p == NULL ||
         (*p != '/' && (strcmp(p, "*") != 0 ||
                        strcmp(h->method, "OPTIONS") != 0)) ||
@@ -41643,6 +41723,8 @@ static void empm__h2_head_end(empm__h2_head *h, int ends)
     }
     if (strlen(p) > (size_t)h->cfg->limit_request_line)
         status = 414;
+    /* 3. The parts of the head as the reader of HTTP/1.1 leaves them; a
+     * fragment, which no client should send, is no part of the target */
     empm__h2_head_part(h, EMPM__PART_METHOD, h->method);
     empm__h2_head_part(h, EMPM__PART_TARGET, p);
     head->spans[EMPM__PART_TARGET].len = (uint32_t)strcspn(p, "#");
