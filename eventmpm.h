@@ -16070,6 +16070,22 @@ static void empm__dispatch_ending(empm_request *req)
         empm__request_closes(req, EMPM__CLOSES);
 }
 
+/* Calls on_head. A stream of HTTP/2 has been opened among others, and its
+ * request has not been told to the status page yet, as one of HTTP/1.1 has. */
+static int empm__dispatch_on_head(empm_request *req)
+{
+    empm__worker *w = req->w;
+    int r;
+    if (empm__protocol_of(req->c)->version != NULL)
+        empm__request_score(w, req, empm__protocol_of(req->c)->version);
+    empm__turn_may_block(w, req->route);
+    w->calling = EMPM__CALL_OTHER;
+    r = req->route->on_head(req, req->route->user->user);
+    w->calling = EMPM__CALL_NONE;
+    w->turn_us = empm__now_us();
+    return r;
+}
+
 /* The head is complete: finds its route and whether it may come in.
  * Returns the next state: READ_BODY if there is a body to wait for, HANDLE, or
  * that of an early answer. From here the head's text stays where it is. */
@@ -16115,13 +16131,7 @@ static enum empm__state empm__dispatch_request(empm__worker *w,
                  (later_s = empm__dispatch_route_closed(req)) > 0)
             status = 503;
         else if (req->route->on_head != NULL) {
-            if (empm__protocol_of(req->c)->version != NULL)
-                empm__request_score(w, req, empm__protocol_of(req->c)->version);
-            empm__turn_may_block(w, req->route);
-            w->calling = EMPM__CALL_OTHER;
-            i = req->route->on_head(req, u->user);
-            w->calling = EMPM__CALL_NONE;
-            w->turn_us = empm__now_us();
+            i = empm__dispatch_on_head(req);
             if (i != EMPM_OK || req->answer != EMPM__UNANSWERED)
                 return empm__dispatch_answer_early(req, i);
         }
@@ -39494,10 +39504,9 @@ static int empm__fcgi_receive_into(empm__fcgi *x, char *scratch)
     int64_t most = EMPM_TURN_BYTES;
     for (;;) {
         const char *at = scratch, *piece = NULL;
-        size_t n = 0;
-        int type;
+        size_t n = 0, room = empm__fcgi_room(x);
         ssize_t got;
-        size_t room = empm__fcgi_room(x);
+        int type;
         if (room == 0 && req->body_out_bytes > 0) {  /* it gathers no longer */
             if (empm__response_push_body(req) < 0) {
                 empm__fcgi_close(x);
