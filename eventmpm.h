@@ -474,7 +474,8 @@
                                        one drain; >= 2 */
 #endif
 #ifndef EMPM_PAGE_BYTES
-#  define EMPM_PAGE_BYTES 8192      /* unit of all buffers in flight; >= 4096 */
+#  define EMPM_PAGE_BYTES 8192      /* unit of all buffers in flight: 4096 to
+                                       65536 */
 #endif
 #ifndef EMPM_RESPONSE_BUFFER
 #  define EMPM_RESPONSE_BUFFER 65536 /* a longer response is sent as it grows */
@@ -1129,8 +1130,9 @@ EMPM_API int empm_set(empm_config *cfg, const char *directive,
 EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n);
 
 /* Returns the bytes that the server takes if every child serves as many
- * connections as it may, each with the longest head and a full buffer, and
- * every thread uses all of its stack. Memory that handlers allocate, and the
+ * connections as it may, and over HTTP/2 as many requests (H2MaxStreams), each
+ * with the longest head and a full buffer, and every thread uses all of its
+ * stack. Memory that handlers allocate, and the
  * kernel's buffers, are not included. Call empm_check() first. */
 EMPM_API int64_t empm_memory_estimate(const empm_config *cfg);
 
@@ -2654,6 +2656,7 @@ EMPM_API int empm_progress_page(empm_request *req, void *user);
 
 EMPM__ASSERT_STATIC(sizeof(off_t) == 8, files_need_64_bits);
 EMPM__ASSERT_STATIC(EMPM_PAGE_BYTES >= 4096, page_too_small);
+EMPM__ASSERT_STATIC(EMPM_PAGE_BYTES <= 65536, page_is_read_by_the_scratch);
 
 #if defined(__linux__)
 #  include <sys/eventfd.h>
@@ -18912,12 +18915,37 @@ static const char *empm__config_tls_listen(const empm_config *cfg)
     return NULL;
 }
 
+/* The records of streams of HTTP/2 that a child has: H2MaxStreams, or, 0, 256
+ * for each thread, so that 64 connections with a hundred each need no more than
+ * 25 threads. 0: HTTP/2 is not served. */
+static uint32_t empm__config_streams(const empm_config *cfg)
+{
+#ifdef EVENTMPM_NO_HTTP2
+    (void)cfg;
+    return 0;
+#else
+    const char *s = cfg->protocols != NULL ? cfg->protocols : "";
+    int served = 0;
+    while (*(s += strspn(s, " \t")) != '\0') {
+        const size_t n = strcspn(s, " \t");
+        served |= empm__text_same(s, n, "h2c", 3) ||
+                  (empm__text_same(s, n, "h2", 2) &&
+                   empm__config_tls_listen(cfg) != NULL);
+        s += n;
+    }
+    return !served ? 0
+           : cfg->h2_max_streams > 0 ? (uint32_t)cfg->h2_max_streams
+                                     : 256u * (uint32_t)cfg->threads_per_child;
+#endif
+}
+
 /* The memory of all children in bytes, by what it is for; at worst, but for the
  * last line, which is what a busy server comes to. */
 #define EMPM__STACK_USED 32768       /* what a thread seldom exceeds */
 
 typedef struct empm__memory {
-    double connections;              /* each with its longest head and answer */
+    double connections;              /* each with its longest head and answer,
+                                        and requests of HTTP/2 likewise */
     double bodies;                   /* MaxBodyMemory */
     double buffers;                  /* of workers, and those that are idle */
     double stacks, store;
@@ -18925,17 +18953,23 @@ typedef struct empm__memory {
                                         the other connections are idle */
 } empm__memory;
 
-/* Adds up: every child is there, and every connection has a request under
- * way. */
+/* Adds up: every child is there, and every connection has a request under way.
+ * A stream of HTTP/2 is one more, with all that a request has; and a connection
+ * of HTTP/2, whose client takes nothing and says half of everything, has up to
+ * twice as much itself: frames for the socket, frames that are not whole, a
+ * block of fields, the table. */
 static empm__memory empm__memory_estimate(const empm_config *cfg)
 {
     const double children = empm__config_children_limit(cfg);
     const double threads = children * (cfg->threads_per_child + 1);
-    const double idle = children * empm__engine_connection_limit(cfg) *
+    const double streams = empm__config_streams(cfg);
+    const double connections = empm__engine_connection_limit(cfg);
+    const double idle = children * (connections + streams) *
                         (double)(sizeof(empm__conn) + sizeof(empm__peer));
     empm__memory m;
     m.store = (double)cfg->shared_store_size;
-    m.connections = idle + children * empm__engine_connection_limit(cfg) *
+    m.connections = idle + children *
+                               (connections * (streams > 0 ? 2 : 1) + streams) *
                                (double)(EMPM_PAGE_BYTES + EMPM_RESPONSE_BUFFER +
                                         cfg->limit_request_head);
     m.bodies = children * (double)cfg->max_body_memory;
@@ -18945,8 +18979,7 @@ static empm__memory empm__memory_estimate(const empm_config *cfg)
                                  EMPM__PAGE_CACHE * EMPM_PAGE_BYTES));
     if (empm__config_tls_listen(cfg) != NULL) {
         /* each keeps at most what has passed through a worker, both ways */
-        const double most = empm__engine_connection_limit(cfg) * 2.0 *
-                            EMPM__SCRATCH;
+        const double most = connections * 2.0 * EMPM__SCRATCH;
         m.connections += children * (most < (double)cfg->max_tls_memory
                                          ? most : (double)cfg->max_tls_memory);
         m.buffers += children * (double)cfg->threads_per_child * EMPM__SCRATCH;
@@ -41792,8 +41825,9 @@ struct empm__h2_tunnel {
     empm__page     *sending;           /* taken out of `out` */
 };
 
-/* A tunnel for the stream of an extended CONNECT; NULL: no memory. */
-static empm__h2_tunnel *empm__h2_tunnel_new(empm__worker *w)
+/* A tunnel for the stream of an extended CONNECT; `ends`: its client has said
+ * all with that. NULL: no memory. */
+static empm__h2_tunnel *empm__h2_tunnel_new(empm__worker *w, int ends)
 {
     empm__h2_tunnel *t = (empm__h2_tunnel *)empm__worker_memory(w, NULL,
                                                                 sizeof *t);
@@ -41801,6 +41835,7 @@ static empm__h2_tunnel *empm__h2_tunnel_new(empm__worker *w)
         return NULL;
     memset(t, 0, sizeof *t);
     pthread_mutex_init(&t->lock, NULL);
+    t->ends = (uint8_t)ends;
     return t;
 }
 
@@ -41883,7 +41918,7 @@ static empm__page *empm__h2_pipe_take_locked(empm__h2_pipe *pipe, size_t most)
 
 #else
 
-#  define empm__h2_tunnel_new(w) NULL
+#  define empm__h2_tunnel_new(w, ends) NULL
 #  define empm__h2_tunnel_free(w, tunnel) (void)(tunnel)
 
 #endif /* EVENTMPM_NO_WEBSOCKET */
@@ -42692,6 +42727,25 @@ static empm__io *empm__h2_out(const empm__h2_slot *slot)
     return way != NULL ? &way->out : NULL;
 }
 
+/* Is the head that comes next there to its last byte? A stream that is held has
+ * written it whole; on the way are pages, and its end may be in one that comes
+ * later. */
+static int empm__h2_has_head(const empm__h2_slot *slot, const empm__io *io)
+{
+    const empm__page *p;
+    unsigned char length[2] = { 0, 0 };
+    size_t k = 0;
+    uint32_t at;
+    if (slot->flags & EMPM__H2_HELD)
+        return 1;
+    for (p = io->out; p != NULL && k < 2; p = p->next)
+        for (at = p->start; at < p->end && k < 2; at++)
+            length[k++] = (unsigned char)
+                empm__page_data((empm__page *)(uintptr_t)p)[at];
+    return io->out_left >= 2 + (int64_t)(empm__hpack_u16(length) &
+                                         ~EMPM__H2_BLOCK_FINAL);
+}
+
 /* Is the answer whole, and all but `n` bytes of it framed? */
 static int empm__h2_is_last(const empm__h2_slot *slot, int64_t n)
 {
@@ -43085,7 +43139,8 @@ static int empm__h2_tunnel_take(empm__worker *w, empm__h2_slot *slot,
     return 0;
 }
 
-/* Could it send a frame? The end, too, is one. */
+/* Could it send a frame? The end, too, is one; but as long as nobody has looked
+ * at what the link has left, there may be bytes that go before it. */
 static int empm__h2_tunnel_may_send(const empm__h2_slot *slot)
 {
     const empm__h2_tunnel *t = slot->tunnel;
@@ -43094,7 +43149,8 @@ static int empm__h2_tunnel_may_send(const empm__h2_slot *slot)
         return 0;
     if (t->sending != NULL && !(held && slot->c->state == EMPM__CLOSED))
         return slot->window > 0 && slot->h2->window > 0;
-    return held && (!t->ended || (slot->flags & EMPM__H2_ENDED_IN));
+    return held && !empm__load(&t->left) &&
+           (!t->ended || (slot->flags & EMPM__H2_ENDED_IN));
 }
 
 /* Sends a frame of what the link has put out, or END_STREAM behind all of it.
@@ -43431,8 +43487,9 @@ static int empm__h2_may_send(const empm__h2 *h2, const empm__h2_slot *slot)
         (io = empm__h2_out(slot)) == NULL)
         return 0;
     if (io->out != NULL)
-        return !(slot->flags & EMPM__H2_HEAD_OUT) ||
-               (slot->window > 0 && h2->window > 0);
+        return slot->flags & EMPM__H2_HEAD_OUT
+                   ? slot->window > 0 && h2->window > 0
+                   : empm__h2_has_head(slot, io);
     if (!(slot->flags & EMPM__H2_HELD) || slot->c->state != EMPM__WRITE)
         return 0;
     req = empm__request_of(slot->c);
@@ -43948,7 +44005,7 @@ static int empm__h2_open(empm__worker *w, empm__h2 *h2, uint32_t id, int ends,
                           strlen(h->text + h->head->fields[priority].value));
     slot->stall.since_ms = EMPM__NEVER;
     if (h->head->flags & EMPM__H_TUNNEL)
-        slot->tunnel = empm__h2_tunnel_new(w);
+        slot->tunnel = empm__h2_tunnel_new(w, ends);
     slot->flags = (uint8_t)(EMPM__H2_HELD | (ends ? EMPM__H2_ENDED_IN : 0));
     slot->c->session = &slot->session;
     slot->c->endpoint = h2->c->endpoint;
@@ -44395,6 +44452,8 @@ static size_t empm__h2_consume(empm__worker *w, empm__h2 *h2, char *scratch,
         code = empm__h2_frame_judge(&f);
         if (f.length > EMPM__H2_FRAME_MOST)    /* that is not skipped */
             code = EMPM__H2_FRAME_SIZE_ERROR;
+        else if (h2->block_stream != 0 && (code & EMPM__H2_OF_STREAM))
+            code = EMPM__H2_PROTOCOL_ERROR;    /* nothing stands in a block */
         if (h2->begun < 2 && f.type != EMPM__H2_SETTINGS)
             code = EMPM__H2_PROTOCOL_ERROR;
         if (code == 0 || (code & EMPM__H2_OF_STREAM)) {
@@ -44436,8 +44495,16 @@ static void empm__h2_keep(empm__worker *w, empm__h2 *h2, const char *p,
     h2->rest_len = (uint32_t)n;
 }
 
+/* Forgets the first n bytes of what is kept. */
+static void empm__h2_keep_less(empm__h2 *h2, size_t n)
+{
+    h2->rest_len -= (uint32_t)n;
+    memmove(h2->rest, h2->rest + n, h2->rest_len);
+}
+
 /* Reads once, and deals with it. The scratch is ours meanwhile: on_head and
- * on_body get another one. Returns 1, or as recv() of a transport does. */
+ * on_body get another one. Where pages are large, more may be kept than there
+ * is room for at a time. Returns 1, or as recv() of a transport does. */
 static ssize_t empm__h2_read(empm__worker *w, empm__h2 *h2)
 {
     char *scratch = empm__worker_scratch(w);
@@ -44455,17 +44522,22 @@ static ssize_t empm__h2_read(empm__worker *w, empm__h2 *h2)
         return r;
     w->turn_bytes += (uint32_t)r;
     h2->io.got += r;
+    n = empm__min(h2->rest_len + (size_t)r, EMPM__H2_INPUT);
     if (h2->rest_len > 0)
-        memcpy(scratch, h2->rest, h2->rest_len);
-    n = h2->rest_len + (size_t)r;
+        memcpy(scratch, h2->rest, empm__min(h2->rest_len, n));
     w->scratch = NULL;
     h2->left = 0;
-    h2->reading = 1;
+    h2->reading = 1;                   /* whatever a function of the user's
+                                          does, nobody reads meanwhile */
     used = empm__h2_consume(w, h2, scratch, n);
     h2->reading = 0;
     EMPM_FREE(w->scratch);
     w->scratch = scratch;
-    empm__h2_keep(w, h2, scratch + used, n - used);
+    if (h2->rest_len > n && !h2->ending) {
+        empm__h2_keep_less(h2, used);
+        h2->left = 1;
+    } else
+        empm__h2_keep(w, h2, scratch + used, n - used);
     return 1;
 }
 
@@ -44878,6 +44950,23 @@ static uint32_t empm__h2_stall_due(const empm__worker *w,
     return empm__time_after(stall->since_ms, ms);
 }
 
+/* Does output wait that the connection's window could let through? If none
+ * does, all that it has kept back is sent, and the next time that it is used up
+ * is another one. */
+static int empm__h2_is_kept_back(const empm__h2 *h2)
+{
+    uint32_t k;
+    for (k = 0; k < h2->nslots; k++) {
+        const empm__h2_slot *slot = empm__h2_slot_at(h2, k);
+        const empm__io *io;
+        if (slot->id != 0 && slot->window > 0 &&
+            !(slot->flags & (EMPM__H2_CUT | EMPM__H2_LINKED)) &&
+            (io = empm__h2_out(slot)) != NULL && io->out != NULL)
+            return 1;
+    }
+    return 0;
+}
+
 /* Looks at what a stream waits for: body, or windows. Returns its deadline. One
  * that is late has ended, or has its answer: EMPM__NEVER. While it is the
  * connection's window that is used up, others of its streams may send, and it
@@ -44936,6 +45025,8 @@ static uint32_t empm__h2_watch(empm__worker *w, empm__h2 *h2)
         if (empm__h2_slot_at(h2, k)->id != 0)
             at = empm__time_earlier(
                 at, empm__h2_watch_slot(w, empm__h2_slot_at(h2, k)));
+    if (h2->stall.since_ms != EMPM__NEVER && !empm__h2_is_kept_back(h2))
+        h2->stall.since_ms = EMPM__NEVER;
     if (h2->ending)
         return at;
     if (h2->begun < 2 || !h2->acked) {
@@ -45325,7 +45416,8 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
                                           tells of it a second time */
         more = empm__h2_input(w, h2, waits);
         quick = empm__h2_run(w, h2);
-        while (h2->left && !waits && !quick && !empm__h2_turn_is_over(w) &&
+        while (h2->left && !h2->ending && !waits && !quick &&
+               !empm__h2_turn_is_over(w) &&
                h2->io.out_left < EMPM__H2_OUT_MOST) {
             empm__h2_make_frames(w, h2, NULL);
             more = empm__h2_input(w, h2, waits);
@@ -45424,13 +45516,7 @@ static void empm__h2_greet(empm__worker *w, empm__h2 *h2)
 static int empm__h2_begin(empm__worker *w, empm__conn *c)
 {
     empm_request *req = empm__request_of(c);
-    /* more than a read and a part of the preface is no preface */
-    const size_t n = empm__min(req->io.in_end - req->io.in_start,
-                               EMPM__H2_INPUT);
-    char *scratch = empm__worker_scratch(w);
-    empm__h2 *h2 = scratch == NULL ? NULL : (empm__h2 *)empm__worker_memory(
-                                                w, NULL, sizeof *h2);
-    size_t used;
+    empm__h2 *h2 = (empm__h2 *)empm__worker_memory(w, NULL, sizeof *h2);
     if (h2 == NULL)
         return -1;
     memset(h2, 0, sizeof *h2);
@@ -45450,18 +45536,17 @@ static int empm__h2_begin(empm__worker *w, empm__conn *c)
     h2->io.write_deadline = EMPM__NEVER;
     h2->own = empm__peer_own(c->fd);
     empm__hpack_init(&h2->hpack);
-    memcpy(scratch, req->io.in + req->io.in_start, n);
+    empm__h2_keep(w, h2, req->io.in + req->io.in_start,
+                  req->io.in_end - req->io.in_start);
     empm__request_flight_end(w, c);
     c->io = &h2->io;
     empm__store(&c->protocol, (uint8_t)EMPM__H2);
     empm__bump(&w->score->h2_conns, 1u);
     empm__bump(&w->score->h2_begun, 1u);
     empm__h2_greet(w, h2);
-    w->scratch = NULL;                 /* as empm__h2_read() does */
-    used = empm__h2_consume(w, h2, scratch, n);
-    EMPM_FREE(w->scratch);
-    w->scratch = scratch;
-    empm__h2_keep(w, h2, scratch + used, n - used);
+    h2->left = 1;                      /* it is dealt with before a read */
+    if (!h2->ending && empm__h2_read(w, h2) < 0)
+        h2->gone = h2->ending = 1;
     empm__h2_frame_time(w, h2);
     return 1;
 }
@@ -45512,8 +45597,7 @@ static int empm__h2_other_protocol(empm__worker *w, empm__conn *c)
 
 /* --- the wing ------------------------------------------------------------- */
 
-/* Its own records of streams, as many as H2MaxStreams; 0: 256 for each thread,
- * so that 64 connections with a hundred each need no more than 25 threads. */
+/* Its own records of streams, as many as H2MaxStreams says. */
 static int empm__h2_server_new(empm_server *s, const empm_server *old,
                                empm__report *rep)
 {
@@ -45521,8 +45605,7 @@ static int empm__h2_server_new(empm_server *s, const empm_server *old,
     const unsigned on = empm__h2_protocols(cfg);
     (void)old;
     (void)rep;
-    if (!(on & EMPM__P_H2C) &&
-        (!(on & EMPM__P_H2) || empm__config_tls_listen(cfg) == NULL))
+    if ((s->streams_most = empm__config_streams(cfg)) == 0)
         return EMPM_OK;
     s->other_protocol = empm__h2_other_protocol;
     s->stream_free = empm__h2_record_return;
@@ -45530,9 +45613,6 @@ static int empm__h2_server_new(empm_server *s, const empm_server *old,
     s->alpn_only = !(on & EMPM__P_HTTP1);
     s->alpn_order = !cfg->protocols_honor_order ? 0
                     : empm__h2_first(cfg) == EMPM__P_HTTP1 ? 2 : 1;
-    s->streams_most = cfg->h2_max_streams > 0
-                          ? (uint32_t)cfg->h2_max_streams
-                          : 256u * (uint32_t)cfg->threads_per_child;
     return EMPM_OK;
 }
 

@@ -5035,6 +5035,33 @@ TEST(config, the_systems_limits)
         CHECK(empm_memory_estimate(&cfg) > (INT64_C(416) << 30));
         CHECK_INT(heard(EMPM_LOG_WARN, 5131), 1);
         cfg.thread_stack_size = 65536;
+#ifndef EVENTMPM_NO_HTTP2
+        before = empm_memory_estimate(&cfg);
+        cfg.h2_max_streams = 1000;      /* HTTP/2 is not served */
+        CHECK(empm_memory_estimate(&cfg) == before);
+        cfg.protocols = "h2c http/1.1";
+        {
+            const int children = empm__config_children_limit(&cfg);
+            const int64_t each = EMPM_PAGE_BYTES + EMPM_RESPONSE_BUFFER +
+                                 cfg.limit_request_head;
+            const int64_t record = (int64_t)(sizeof(empm__conn) +
+                                             sizeof(empm__peer));
+            CHECK_INT(empm_memory_estimate(&cfg) - before,
+                      children * (each * (1000 + (int64_t)
+                          empm__engine_connection_limit(&cfg)) +
+                                  1000 * record));
+            before = empm_memory_estimate(&cfg);
+            cfg.h2_max_streams = 0;     /* 256 for each thread */
+            CHECK_INT(empm_memory_estimate(&cfg) - before,
+                      children * (each + record) *
+                          (256 * cfg.threads_per_child - 1000));
+        }
+        cfg.protocols = "h2 http/1.1";  /* without TLS */
+        CHECK_INT(empm__config_streams(&cfg), 0);
+        cfg.protocols = NULL;
+        CHECK_INT(empm__config_streams(&cfg), 0);
+        cfg.protocols = empm_defaults().protocols;
+#endif
         cfg.listen_backlog = 1 << 20;
         rep = hearing();
         CHECK_INT(empm__check_all(&cfg, NULL, &rep), EMPM_OK);
@@ -37608,6 +37635,8 @@ SERVED(h2, what_is_answered_with_what,
         { "1:1:1:8286 0:0:1:", "G1" }, { "1:1:1:8286 9:4:3:84", "G1" },
         { "9:4:1:84", "G1" },
         { "1:1:1:8286 9:0:1:0406 9:4:1:2f68656c6c6f010168", "H1" },
+        { "1:4:1:" H2_ECHO " 1:1:3:8286 2:0:1:00000000 9:4:3:04062f68656c6c6f"
+          "010168", "G1" },
         { "1:5:1:ff", "G9" }, { "1:5:1:8080", "G9" },
         { "1:5:1:82863fff7f", "G9" },
         /* 5.1: idle, half closed, closed */
@@ -38110,7 +38139,46 @@ static int h_h2_open(empm_request *req, void *user)
     return empm_printf(req, "%u", empm__load(&req->w->score->h2_streams));
 }
 
+/* Many hints, which leave in steps, and an answer behind them. */
+static int h_h2_hints(empm_request *req, void *user)
+{
+    const uint64_t end = now_ms() + PATIENCE;
+    char value[7001];
+    int i;
+
+    (void)user;
+    memset(value, 'h', sizeof value - 1);
+    value[sizeof value - 1] = '\0';
+    for (i = 0; i < 60; i++)
+        empm_early_hints(req, "Link", value);
+    empm_printf(req, "behind them");
+    for (i = 1; i < 9; i++) {
+        set_int(&shm->at_gate, i);
+        while (get_int(&shm->gate) < i && now_ms() < end)
+            nap(1);
+        empm_flush(req);
+    }
+    return EMPM_OK;
+}
+
+/* Answers with what comes, piece by piece. */
+static int b_h2_back(empm_request *req, const void *data, size_t n, void *user)
+{
+    (void)user;
+    empm_write(req, data, n);
+    empm_flush(req);
+    return 0;
+}
+
+static int h_h2_back(empm_request *req, void *user)
+{
+    (void)user;
+    return empm_printf(req, "\n");
+}
+
 static const empm_route h2_routes[] = {
+    EMPM_ROUTE("GET /hints", h_h2_hints, NULL),
+    EMPM_ROUTE_WITH("POST /back", h_h2_back, NULL, NULL, b_h2_back, 0, 0, 0),
     EMPM_ROUTE("GET /open", h_h2_open, NULL),
     EMPM_ROUTE("GET /version", h_h2_version, NULL),
     EMPM_ROUTE("GET /sleep", h_h2_sleep, NULL),
@@ -39936,6 +40004,100 @@ SERVED_WITH(h2, a_flush_at_the_end_of_a_turn, T_LIVE,
     cl_close(&other);
 }
 
+/* What is in the socket behind a client's first packet stays in order, also if
+ * a body of that packet has an answer meanwhile, which reads for credit. */
+SERVED_WITH(h2, a_body_in_the_first_packet, T_LIVE,
+            fx_init(f); f->cfg.routes = h2_routes,
+            "Protocols h2c; ThreadsPerChild 1; " LONG_TIMES)
+{
+    enum { N = 40000 };
+    char *body = (char *)malloc(N);
+    unsigned char block[200], *at = block, head[EMPM__H2_FRAME_HEAD];
+    str out = STR_EMPTY;
+    h2_answer a;
+    size_t k;
+
+    memset(&a, 0, sizeof a);
+    pattern_fill(body, N, 0);
+    str_addf(&out, "%s", H2_PREFACE);
+    h2_frames(&out, "4:0:0: 4:1:0:");
+    at = empm__hpack_put(at, ":method", 7, "POST", 4);
+    at = empm__hpack_put(at, ":scheme", 7, "http", 4);
+    at = empm__hpack_put(at, ":path", 5, "/back", 5);
+    at = empm__hpack_put(at, ":authority", 10, "a", 1);
+    empm__h2_frame_write(head, (uint32_t)(at - block), EMPM__H2_HEADERS,
+                         EMPM__H2_END_HEADERS, 1);
+    str_add(&out, (const char *)head, sizeof head);
+    str_add(&out, (const char *)block, (size_t)(at - block));
+    for (k = 0; k < N; k += 1000) {
+        empm__h2_frame_write(head, 1000, EMPM__H2_DATA, k + 1000 == N, 1);
+        str_add(&out, (const char *)head, sizeof head);
+        str_add(&out, body + k, 1000);
+    }
+    cl_send(c, out.p, out.n);
+    CHECK_INT(h2_await(c, 1, &a), 200);
+    CHECK_INT(a.body.n, N + 1);
+    CHECK(a.body.n == N + 1 && memcmp(a.body.p, body, N) == 0);
+    h2_answer_free(&a);
+    str_free(&out);
+    free(body);
+}
+
+/* Hints and the head behind them, more of them than is on the way at a time:
+ * none is framed before the last byte of it is there. */
+SERVED_WITH(h2, heads_are_not_cut, T_LIVE,
+            fx_init(f); f->cfg.routes = h2_routes; f->cfg.send_buffer_size =
+            8192, "Protocols h2c; ThreadsPerChild 2; " LONG_TIMES)
+{
+    str out = STR_EMPTY;
+    uint32_t id;
+    int i;
+
+    h2_peer_begin(c, 1, "");
+    cl_close(c);
+    cl_connect_port(c, f->port, 8192);
+    str_addf(&out, "%s", H2_PREFACE);
+    h2_frames(&out, "4:0:0: 4:1:0:");
+    cl_send(c, out.p, out.n);
+    str_free(&out);
+    id = h2_sock_new(H2_GETS("/hints"), 1)->id;
+    for (i = 1; i < 9; i++) {
+        CHECK_SOON(get_int(&shm->at_gate) == i, PATIENCE);
+        while (cl_readable(c, SCALED(30)) && h2_pump())
+            ;                          /* all that is on the way */
+        set_int(&shm->gate, i);
+    }
+    CHECK(h2_sock_ends(id));
+    CHECK(find_bytes(&h2_sock_of(id)->fields, ":status: 200", 12) !=
+          (size_t)-1);
+    CHECK_INT(h2_sock_of(id)->in.n, 11);
+}
+
+/* A connection whose window was used up once has its whole time again when that
+ * happens the next time, however long it was quiet between the two. */
+SERVED(h2, a_window_that_was_used_up_before,
+       "Protocols h2c; ThreadsPerChild 1; H2StreamTimeout 600ms; "
+       "ResponseMinRate 1000000; " LONG_TIMES)
+{
+    int i;
+
+    h2_peer_begin(c, 0, "4:0:0:000400100000");
+    for (i = 0; i < 2; i++) {
+        const uint32_t id = h2_sock_new(H2_GETS("/big?bytes=70000"), 1)->id;
+        context("%d", i);
+        CHECK_INT(h2_sock_status(id), 200);
+        while (h2_sock_of(id)->in.n < 65535 && h2_sock_of(id)->reset == 0 &&
+               h2_pump())
+            ;
+        h2_put("6:0:0:7a00000000000000");
+        h2_pump_for(50);
+        CHECK_INT(h2_sock_of(id)->reset, 0);
+        h2_put("8:0:0:00011170");      /* 70,000 */
+        CHECK(h2_sock_ends(id));
+        nap(i == 0 ? 700 : 0);
+    }
+}
+
 /* --- WebSockets on streams, RFC 8441 -------------------------------------- */
 
 #ifndef EVENTMPM_NO_WEBSOCKET
@@ -40052,6 +40214,13 @@ static void h2_sock_reset(uint32_t id)
     snprintf(text, sizeof text, "3:0:%x:00000008", (unsigned)id);
     h2_put(text);
 }
+
+static const empm_route h2_last_routes[] = {
+    EMPM_WEBSOCKET("GET /any", &ws_any, NULL),
+    EMPM_ROUTE("GET /steps", h_h2_steps, NULL),
+    EMPM_ROUTE("GET /hello", h_hello, NULL),
+    EMPM_ROUTES_END
+};
 
 #define SERVED_H2_WS(name, flags, settings)                                   \
     SERVED_WITH(h2, name, flags, fx_init(f); f->cfg.routes = ws_routes,       \
@@ -40373,6 +40542,58 @@ SERVED_H2_WS(sockets_end, T_LIVE, "ThreadsPerChild 2; LingerTimeoutShort 1; "
     CHECK_SOON(get_int(&shm->rc[0]) == 0, PATIENCE);
     CHECK_INT(get_int(&shm->rc[3]), 0);
     str_free(&in);
+}
+
+/* Whoever asks for a socket and ends its stream at once has nothing to say: the
+ * socket is there, and ends. */
+SERVED_H2_WS(a_socket_without_a_client, 0, "ThreadsPerChild 2; " LONG_TIMES)
+{
+    uint32_t id;
+
+    h2_peer_begin(c, 1, "");
+    id = h2_sock_new(H2_WS("/any") H2_WS13, 1)->id;
+    CHECK_INT(h2_sock_status(id), 200);
+    if (CHECK(h2_sock_ends(id)))
+        CHECK_SOON(get_int(&shm->rc[2]) == 1, PATIENCE);
+    CHECK_INT(get_int(&shm->rc[1]), 1006);
+}
+
+/* What a socket has said last leaves before END_STREAM, whatever its connection
+ * finds to do when it gets the stream back: here, more requests than are opened
+ * at a time. The one worker is kept busy, so that they come in this order: the
+ * client's close, a request of another connection, the socket's last step, and
+ * the requests. */
+SERVED_WITH(h2, sockets_say_all, T_LIVE,
+            fx_init(f); f->cfg.routes = h2_last_routes,
+            "Protocols h2c http/1.1; ThreadsPerChild 1; " LONG_TIMES)
+{
+    client one = client_of(f), two = client_of(f);
+    str body = STR_EMPTY;
+    uint32_t id;
+    int i;
+
+    h2_peer_begin(c, 1, "");
+    id = h2_sock_opens(H2_WS("/any") H2_WS13);
+    h2_sock_frame(id, 0x81, "sleep", 5);         /* its route is slow now */
+    h2_sock_frame(id, 0x81, "a", 1);
+    CHECK_INT(h2_sock_next(id, &body), 0x81);
+    cl_puts(&one, "GET /steps?n=1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(cl_hears(&one, "step"));
+    h2_sock_frame(id, 0x88, "\x03\xe8", 2);
+    nap(SCALED(20));
+    cl_puts(&two, "GET /steps?n=2 HTTP/1.1\r\nHost: a\r\n\r\n");
+    nap(SCALED(20));
+    set_int(&shm->hits, 1);
+    CHECK(cl_hears(&two, "step"));
+    for (i = 0; i < 40; i++)
+        h2_sock_new(H2_GETS("/hello"), 1);
+    nap(SCALED(20));
+    set_int(&shm->hits, 2);
+    CHECK_INT(h2_sock_code(id), 1000);
+    CHECK(h2_sock_ends(id));
+    str_free(&body);
+    cl_close(&one);
+    cl_close(&two);
 }
 
 /* A client that has been told does not end its stream: it is reset after
