@@ -80,7 +80,8 @@
  *     FallbackResource /index.html is the page of an application whose paths
  *   are no files. Clients that want a page get it, those that name text/html
  *   for any path and others for one without an extension; a script, an image or
- *   data that is missing stays 404.
+ *   data that is missing stays 404. A location may have one of its own, such as
+ *   /app/index.html for /app/, or none: FallbackResource disabled.
  *     Alias /icons/ /usr/share/icons adds a folder from a configuration.
  *     Options Indexes, for a location, lists the folders in it that have no
  *   file of DirectoryIndex, without names that a location keeps from the
@@ -802,8 +803,9 @@ typedef struct empm_config {
                                           first that is there: "index.html" */
     const char *fallback_resource;     /* a path within each EMPM_FILES route,
                                           such as "/index.php", that answers
-                                          where there is no file: NULL. If it
-                                          is no script, see FILES */
+                                          where there is no file: NULL. A
+                                          location may have its own. If it is no
+                                          script, see FILES */
     const char *error_document[EMPM_MAX_LIST]; /* the body of errors that have
                                           none, a text or the path of a file
                                           that a route serves: "404 Not here.",
@@ -8701,6 +8703,8 @@ typedef struct empm__location {
     const struct empm__location *below;  /* "/a/", of "/a", if both are there */
     enum empm__require require;
     int                listing;        /* of folders: Options Indexes */
+    const char        *fallback;       /* FallbackResource, as it stands in cfg;
+                                          NULL: that of the server (>>files) */
     struct empm__field_rule *fields;   /* Header; or NULL (>>fields) */
     /* texts of directives, as they stand in cfg (>>auth) */
     const char        *users;          /* with REQUIRE_USER: names; "": any */
@@ -9063,7 +9067,9 @@ static void empm__locations_apply(empm_server *s, empm__locations *t,
             continue;
         if (why == empm__location_unknown)
             empm__report_say(rep, EMPM_LOG_ERROR, 5125, "%sLocation %s: %s "
-                             "cannot be set for a location", place, path, name);
+                             "cannot be set for a location, as Require, Auth*, "
+                             "RateLimit, Cors*, Header, Options and "
+                             "FallbackResource can", place, path, name);
         else
             empm__report_say(rep, EMPM_LOG_ERROR, 5123, "%sLocation %s: %s %s: "
                              "%s", place, path, name, value, why);
@@ -25659,7 +25665,7 @@ EMPM_API int empm_part_save(empm_request *req, empm_part *part,
         return close(fd) == 0 ? EMPM_OK : EMPM_ESYS;
     why = errno;
     empm__request_log(req, EMPM_LOG_ERROR, 5804, "empm_part_save: %s: %s: %s",
-                      path, failed, strerror(why));
+                      fd < 0 ? beside : path, failed, strerror(why));
     if (fd >= 0) {
         unlink(beside);
         close(fd);
@@ -37396,13 +37402,28 @@ static int empm__files_falls_back(empm_request *req, const char *other)
                                   p->len[p->n - 1]) == NULL);
 }
 
+/* Returns the FallbackResource of a request: that of its location, whose text
+ * stands in cfg, perhaps in quotes, or else that of the server. NULL: none. */
+static const char *empm__files_fallback(empm_request *req)
+{
+    const char *text = req->location != NULL ? req->location->fallback : NULL;
+    size_t n;
+    char *name;
+    if (text == NULL)
+        return req->w->cfg->fallback_resource;
+    n = strlen(text) + 1;
+    name = (char *)empm_alloc(req, n);
+    return name == NULL || empm__text_word(&text, name, n) <= 0 ||
+           empm__text_equal(name, "disabled") ? NULL : name;
+}
+
 /* The handler of EMPM_FILES and EMPM_PHP. Where no name is a script's, a method
  * that files do not have needs no look at them: RFC 9110 15.5.6, a 405 names
  * those that there are, and so does OPTIONS. */
 static int empm__files_serve(empm_request *req, void *user)
 {
     const empm__route *r = req->route;
-    const char *m = empm_method(req), *other = req->w->cfg->fallback_resource;
+    const char *m = empm_method(req), *other;
     const uint32_t sent = req->head.spans[EMPM__PART_PATH].len;
     char *path = (char *)empm_alloc(req, sent + EMPM__INDEX_NAME);
     int status;
@@ -37417,7 +37438,8 @@ static int empm__files_serve(empm_request *req, void *user)
         return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;
     }
     status = empm__files_walk(req, path);
-    if (status == 404 && empm__files_falls_back(req, other)) {
+    if (status == 404 &&
+        empm__files_falls_back(req, other = empm__files_fallback(req))) {
         other += *other == '/';
         status = empm__files_stand_in(req, other, r->nsegs - 1,
                                       (char *)(uintptr_t)other);
@@ -37446,13 +37468,28 @@ static int empm__files_serve_else(empm_request *req, void *user)
  * serve without it.
  * ------------------------------------------------------------------------- */
 
+/* Can FallbackResource be this? It is a path whose segments are all names, with
+ * a file at the end. */
+static int empm__files_is_fallback(const char *path)
+{
+    size_t n;
+    path += *path == '/';
+    do {
+        n = strcspn(path, "/");
+        if (!empm__file_segment_is_name(path, n) ||
+            memchr(path, '?', n) != NULL)
+            return 0;
+        path += n;
+    } while (*path++ == '/');
+    return 1;
+}
+
 /* Says what is wrong with the names of DirectoryIndex and FallbackResource:
  * they are put behind a folder's path as they are, and must not leave it. */
 static void empm__files_check_names(const empm_config *cfg, empm__report *rep)
 {
     const char *list = cfg->directory_index, *other = cfg->fallback_resource;
     char name[EMPM__INDEX_NAME];
-    size_t n;
     int r;
     while (list != NULL &&
            (r = empm__text_word(&list, name, sizeof name)) != 0)
@@ -37466,23 +37503,12 @@ static void empm__files_check_names(const empm_config *cfg, empm__report *rep)
                              EMPM__INDEX_NAME - 1);
             break;
         }
-    if (other == NULL)
-        return;
-    other += *other == '/';
-    do {                             /* each segment, and a file at the end */
-        n = strcspn(other, "/");
-        if (!empm__file_segment_is_name(other, n) ||
-            memchr(other, '?', n) != NULL) {
-            empm__report_say(rep, EMPM_LOG_ERROR, 5116, "%sFallbackResource "
-                             "%.200s is no path of a file below the folder of "
-                             "a route: without \"..\", hidden name, query, or "
-                             "slash at the end",
-                             empm__directive_place(cfg, "FallbackResource"),
-                             cfg->fallback_resource);
-            return;
-        }
-        other += n;
-    } while (*other++ == '/');
+    if (other != NULL && !empm__files_is_fallback(other))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5116, "%sFallbackResource %.200s "
+                         "is no path of a file below the folder of a route: "
+                         "without \"..\", hidden name, query, or slash at the "
+                         "end", empm__directive_place(cfg, "FallbackResource"),
+                         other);
 }
 
 /* The hook of others that answer with files, such as X-Sendfile: sends `path`
@@ -37662,9 +37688,19 @@ static void empm__files_server_free(empm_server *s)
 static const char *empm__files_locate(empm_server *s, empm__location *l,
                                       const char *name, const char *value)
 {
+    char word[EMPM__ARGUMENT];
+    const char *rest = value;
     (void)s;
-    return empm__text_equal(name, "Options") ? empm__folder_option(l, value)
-                                             : empm__location_unknown;
+    if (empm__text_equal(name, "Options"))
+        return empm__folder_option(l, value);
+    if (!empm__text_equal(name, "FallbackResource"))
+        return empm__location_unknown;
+    l->fallback = value;
+    return empm__text_word(&rest, word, sizeof word) == 1 &&
+           rest[strspn(rest, " \t")] == '\0' && empm__files_is_fallback(word)
+               ? NULL : "must be a path of a file below the folder of a route, "
+                        "without \"..\", hidden name, query, or slash at the "
+                        "end, or disabled";
 }
 
 /* Makes the cache of open files of one child, OpenFileCache large but no more
