@@ -709,7 +709,9 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
  * come, and the handler runs when all is here. empm_form() has the texts,
  * empm_part_find() the files. Of EMPM_FORM_FIELDS, _FILES, _MEMORY,
  * EMPM_PART_HEAD, _NAME and limit_body too much is 413, and what RFC 7578 does
- * not have is 400. */
+ * not have is 400. All uploads of a child share max_spool_bytes, 2 GiB, for the
+ * files that on_part gives no fd of its own: beyond, and so for each file that
+ * is longer, it is 503, whatever limit_body allows. */
 #define EMPM_UPLOAD(pattern, handler, user, on_part, limit_body) \
     EMPM_UPLOAD_FULL(pattern, handler, user, NULL, on_part, limit_body, 0)
 #define EMPM_UPLOAD_FULL(pattern, handler, user, on_head, on_part, limit_body, \
@@ -1253,9 +1255,11 @@ EMPM_API const char *empm_trailer(const empm_request *req, const char *name);
 
 /* The first value of `name` in the query, in the form that is the body, in the
  * cookies, or NULL. Values are decoded, but for cookies and the texts of a form
- * in multipart/form-data. Decoding is strict: a value with half an escape, such
- * as "100%", with "%00" or a NUL is NULL; the _raw calls return it as it was
- * sent. */
+ * in multipart/form-data. Decoding is strict and done once, "%252e" is "%2e": a
+ * value with half an escape, such as "100%", with "%00" or a NUL is NULL; the
+ * _raw calls return it as it was sent. Other bytes stay, be they UTF-8 or not,
+ * as in an old form or an overlong "%c0%ae": empm_json() and empm_html() make
+ * U+FFFD of what is not. */
 EMPM_API const char *empm_query(empm_request *req, const char *name);
 EMPM_API const char *empm_form(empm_request *req, const char *name);
 EMPM_API const char *empm_query_raw(empm_request *req, const char *name);
@@ -14648,13 +14652,27 @@ static int empm__response_fields_reserve(empm_request *req, size_t need)
     return EMPM_OK;
 }
 
-/* Names the trailers that are known by now (RFC 9110 6.6.2). A client can do
- * without that: where the head has no room, they come unannounced. */
+/* Is there a trailer of the same name before this one? */
+static int empm__response_is_announced(const empm_request *req,
+                                       const empm__trailer *is)
+{
+    const empm__trailer *t = req->trailers_out;
+    for (; t != is; t = t->next)
+        if (empm__text_same(t->line, t->name_len, is->line, is->name_len))
+            return 1;
+    return 0;
+}
+
+/* Names the trailers that are known by now, each once (RFC 9110 6.6.2). A
+ * client can do without that: where the head has no room, they come
+ * unannounced. */
 static void empm__response_announce(empm_request *req)
 {
     const empm__trailer *t = req->trailers_out;
     for (; t != NULL; t = t->next) {
         char *at;
+        if (empm__response_is_announced(req, t))
+            continue;
         if (empm__response_fields_reserve(req, t->name_len + 11) < 0)
             return;
         at = EMPM__ADD(req->fields + req->fields_len, "Trailer: ");

@@ -25079,6 +25079,8 @@ static int h_ahead(empm_request *req, void *user)
         empm_flush(req);
         empm_add_trailer(req, "X-More", "2");
     }
+    if (strcmp(how, "said") == 0)
+        empm_add_trailer(req, "x-sum", NULL);
     if (strcmp(how, "bad") == 0)
         for (i = 0; i < sizeof bad / sizeof bad[0]; i++)
             if (empm_add_trailer(req, bad[i], "1") != EMPM_EINVAL)
@@ -25113,6 +25115,7 @@ SERVED_WITH(response, trailers, T_LIVE,
         { "plain", "trailersx", "1.1", "body", NULL, "", 0 },
         { "plain", "", "1.1", "body", NULL, "", 0 },
         { "plain", "trailers", "1.0", "body", NULL, "", 0 },
+        { "said", "trailers", "1.1", "body", "x-sum", "X-Sum: 1\r\n", 0 },
         { "late", "trailers", "1.1", "body", "X-Sum",
           "X-More: 2\r\nX-Sum: 1\r\n", 0 },
         { "late", "", "1.1", "body", NULL, "", 0 },
@@ -25142,6 +25145,7 @@ SERVED_WITH(response, trailers, T_LIVE,
             CHECK_STR(cl_header(c, "Trailer"), rows[i].announced);
         else
             CHECK(cl_header(c, "Trailer") == NULL);
+        CHECK(cl_header_nth(c, "Trailer", 1) == NULL);
         if (old)
             cl_close(c);
         else
