@@ -80,7 +80,8 @@
  *     FallbackResource /index.html is the page of an application whose paths
  *   are no files. Clients that want a page get it, those that name text/html
  *   for any path and others for one without an extension; a script, an image or
- *   data that is missing stays 404.
+ *   data that is missing stays 404. A location may have one of its own, such as
+ *   /app/index.html for /app/, or none: FallbackResource disabled.
  *     Alias /icons/ /usr/share/icons adds a folder from a configuration.
  *     Options Indexes, for a location, lists the folders in it that have no
  *   file of DirectoryIndex, without names that a location keeps from the
@@ -709,7 +710,9 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES,
  * come, and the handler runs when all is here. empm_form() has the texts,
  * empm_part_find() the files. Of EMPM_FORM_FIELDS, _FILES, _MEMORY,
  * EMPM_PART_HEAD, _NAME and limit_body too much is 413, and what RFC 7578 does
- * not have is 400. */
+ * not have is 400. All uploads of a child share max_spool_bytes, 2 GiB, for the
+ * files that on_part gives no fd of its own: beyond, and so for each file that
+ * is longer, it is 503, whatever limit_body allows. */
 #define EMPM_UPLOAD(pattern, handler, user, on_part, limit_body) \
     EMPM_UPLOAD_FULL(pattern, handler, user, NULL, on_part, limit_body, 0)
 #define EMPM_UPLOAD_FULL(pattern, handler, user, on_head, on_part, limit_body, \
@@ -803,8 +806,9 @@ typedef struct empm_config {
                                           first that is there: "index.html" */
     const char *fallback_resource;     /* a path within each EMPM_FILES route,
                                           such as "/index.php", that answers
-                                          where there is no file: NULL. If it
-                                          is no script, see FILES */
+                                          where there is no file: NULL. A
+                                          location may have its own. If it is no
+                                          script, see FILES */
     const char *error_document[EMPM_MAX_LIST]; /* the body of errors that have
                                           none, a text or the path of a file
                                           that a route serves: "404 Not here.",
@@ -1253,9 +1257,11 @@ EMPM_API const char *empm_trailer(const empm_request *req, const char *name);
 
 /* The first value of `name` in the query, in the form that is the body, in the
  * cookies, or NULL. Values are decoded, but for cookies and the texts of a form
- * in multipart/form-data. Decoding is strict: a value with half an escape, such
- * as "100%", with "%00" or a NUL is NULL; the _raw calls return it as it was
- * sent. */
+ * in multipart/form-data. Decoding is strict and done once, "%252e" is "%2e": a
+ * value with half an escape, such as "100%", with "%00" or a NUL is NULL; the
+ * _raw calls return it as it was sent. Other bytes stay, be they UTF-8 or not,
+ * as in an old form or an overlong "%c0%ae": empm_json() and empm_html() make
+ * U+FFFD of what is not. */
 EMPM_API const char *empm_query(empm_request *req, const char *name);
 EMPM_API const char *empm_form(empm_request *req, const char *name);
 EMPM_API const char *empm_query_raw(empm_request *req, const char *name);
@@ -8704,6 +8710,8 @@ typedef struct empm__location {
     const struct empm__location *below;  /* "/a/", of "/a", if both are there */
     enum empm__require require;
     int                listing;        /* of folders: Options Indexes */
+    const char        *fallback;       /* FallbackResource, as it stands in cfg;
+                                          NULL: that of the server (>>files) */
     struct empm__field_rule *fields;   /* Header; or NULL (>>fields) */
     /* texts of directives, as they stand in cfg (>>auth) */
     const char        *users;          /* with REQUIRE_USER: names; "": any */
@@ -9066,7 +9074,9 @@ static void empm__locations_apply(empm_server *s, empm__locations *t,
             continue;
         if (why == empm__location_unknown)
             empm__report_say(rep, EMPM_LOG_ERROR, 5125, "%sLocation %s: %s "
-                             "cannot be set for a location", place, path, name);
+                             "cannot be set for a location, as Require, Auth*, "
+                             "RateLimit, Cors*, Header, Options and "
+                             "FallbackResource can", place, path, name);
         else
             empm__report_say(rep, EMPM_LOG_ERROR, 5123, "%sLocation %s: %s %s: "
                              "%s", place, path, name, value, why);
@@ -14645,13 +14655,27 @@ static int empm__response_fields_reserve(empm_request *req, size_t need)
     return EMPM_OK;
 }
 
-/* Names the trailers that are known by now (RFC 9110 6.6.2). A client can do
- * without that: where the head has no room, they come unannounced. */
+/* Is there a trailer of the same name before this one? */
+static int empm__response_is_announced(const empm_request *req,
+                                       const empm__trailer *is)
+{
+    const empm__trailer *t = req->trailers_out;
+    for (; t != is; t = t->next)
+        if (empm__text_same(t->line, t->name_len, is->line, is->name_len))
+            return 1;
+    return 0;
+}
+
+/* Names the trailers that are known by now, each once (RFC 9110 6.6.2). A
+ * client can do without that: where the head has no room, they come
+ * unannounced. */
 static void empm__response_announce(empm_request *req)
 {
     const empm__trailer *t = req->trailers_out;
     for (; t != NULL; t = t->next) {
         char *at;
+        if (empm__response_is_announced(req, t))
+            continue;
         if (empm__response_fields_reserve(req, t->name_len + 11) < 0)
             return;
         at = EMPM__ADD(req->fields + req->fields_len, "Trailer: ");
@@ -25702,7 +25726,7 @@ EMPM_API int empm_part_save(empm_request *req, empm_part *part,
         return close(fd) == 0 ? EMPM_OK : EMPM_ESYS;
     why = errno;
     empm__request_log(req, EMPM_LOG_ERROR, 5804, "empm_part_save: %s: %s: %s",
-                      path, failed, strerror(why));
+                      fd < 0 ? beside : path, failed, strerror(why));
     if (fd >= 0) {
         unlink(beside);
         close(fd);
@@ -37439,13 +37463,28 @@ static int empm__files_falls_back(empm_request *req, const char *other)
                                   p->len[p->n - 1]) == NULL);
 }
 
+/* Returns the FallbackResource of a request: that of its location, whose text
+ * stands in cfg, perhaps in quotes, or else that of the server. NULL: none. */
+static const char *empm__files_fallback(empm_request *req)
+{
+    const char *text = req->location != NULL ? req->location->fallback : NULL;
+    size_t n;
+    char *name;
+    if (text == NULL)
+        return req->w->cfg->fallback_resource;
+    n = strlen(text) + 1;
+    name = (char *)empm_alloc(req, n);
+    return name == NULL || empm__text_word(&text, name, n) <= 0 ||
+           empm__text_equal(name, "disabled") ? NULL : name;
+}
+
 /* The handler of EMPM_FILES and EMPM_PHP. Where no name is a script's, a method
  * that files do not have needs no look at them: RFC 9110 15.5.6, a 405 names
  * those that there are, and so does OPTIONS. */
 static int empm__files_serve(empm_request *req, void *user)
 {
     const empm__route *r = req->route;
-    const char *m = empm_method(req), *other = req->w->cfg->fallback_resource;
+    const char *m = empm_method(req), *other;
     const uint32_t sent = req->head.spans[EMPM__PART_PATH].len;
     char *path = (char *)empm_alloc(req, sent + EMPM__INDEX_NAME);
     int status;
@@ -37460,7 +37499,8 @@ static int empm__files_serve(empm_request *req, void *user)
         return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;
     }
     status = empm__files_walk(req, path);
-    if (status == 404 && empm__files_falls_back(req, other)) {
+    if (status == 404 &&
+        empm__files_falls_back(req, other = empm__files_fallback(req))) {
         other += *other == '/';
         status = empm__files_stand_in(req, other, r->nsegs - 1,
                                       (char *)(uintptr_t)other);
@@ -37489,13 +37529,28 @@ static int empm__files_serve_else(empm_request *req, void *user)
  * serve without it.
  * ------------------------------------------------------------------------- */
 
+/* Can FallbackResource be this? It is a path whose segments are all names, with
+ * a file at the end. */
+static int empm__files_is_fallback(const char *path)
+{
+    size_t n;
+    path += *path == '/';
+    do {
+        n = strcspn(path, "/");
+        if (!empm__file_segment_is_name(path, n) ||
+            memchr(path, '?', n) != NULL)
+            return 0;
+        path += n;
+    } while (*path++ == '/');
+    return 1;
+}
+
 /* Says what is wrong with the names of DirectoryIndex and FallbackResource:
  * they are put behind a folder's path as they are, and must not leave it. */
 static void empm__files_check_names(const empm_config *cfg, empm__report *rep)
 {
     const char *list = cfg->directory_index, *other = cfg->fallback_resource;
     char name[EMPM__INDEX_NAME];
-    size_t n;
     int r;
     while (list != NULL &&
            (r = empm__text_word(&list, name, sizeof name)) != 0)
@@ -37509,23 +37564,12 @@ static void empm__files_check_names(const empm_config *cfg, empm__report *rep)
                              EMPM__INDEX_NAME - 1);
             break;
         }
-    if (other == NULL)
-        return;
-    other += *other == '/';
-    do {                             /* each segment, and a file at the end */
-        n = strcspn(other, "/");
-        if (!empm__file_segment_is_name(other, n) ||
-            memchr(other, '?', n) != NULL) {
-            empm__report_say(rep, EMPM_LOG_ERROR, 5116, "%sFallbackResource "
-                             "%.200s is no path of a file below the folder of "
-                             "a route: without \"..\", hidden name, query, or "
-                             "slash at the end",
-                             empm__directive_place(cfg, "FallbackResource"),
-                             cfg->fallback_resource);
-            return;
-        }
-        other += n;
-    } while (*other++ == '/');
+    if (other != NULL && !empm__files_is_fallback(other))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5116, "%sFallbackResource %.200s "
+                         "is no path of a file below the folder of a route: "
+                         "without \"..\", hidden name, query, or slash at the "
+                         "end", empm__directive_place(cfg, "FallbackResource"),
+                         other);
 }
 
 /* The hook of others that answer with files, such as X-Sendfile: sends `path`
@@ -37705,9 +37749,19 @@ static void empm__files_server_free(empm_server *s)
 static const char *empm__files_locate(empm_server *s, empm__location *l,
                                       const char *name, const char *value)
 {
+    char word[EMPM__ARGUMENT];
+    const char *rest = value;
     (void)s;
-    return empm__text_equal(name, "Options") ? empm__folder_option(l, value)
-                                             : empm__location_unknown;
+    if (empm__text_equal(name, "Options"))
+        return empm__folder_option(l, value);
+    if (!empm__text_equal(name, "FallbackResource"))
+        return empm__location_unknown;
+    l->fallback = value;
+    return empm__text_word(&rest, word, sizeof word) == 1 &&
+           rest[strspn(rest, " \t")] == '\0' && empm__files_is_fallback(word)
+               ? NULL : "must be a path of a file below the folder of a route, "
+                        "without \"..\", hidden name, query, or slash at the "
+                        "end, or disabled";
 }
 
 /* Makes the cache of open files of one child, OpenFileCache large but no more

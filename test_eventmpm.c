@@ -25106,6 +25106,8 @@ static int h_ahead(empm_request *req, void *user)
         empm_flush(req);
         empm_add_trailer(req, "X-More", "2");
     }
+    if (strcmp(how, "said") == 0)
+        empm_add_trailer(req, "x-sum", NULL);
     if (strcmp(how, "bad") == 0)
         for (i = 0; i < sizeof bad / sizeof bad[0]; i++)
             if (empm_add_trailer(req, bad[i], "1") != EMPM_EINVAL)
@@ -25140,6 +25142,7 @@ SERVED_WITH(response, trailers, T_LIVE,
         { "plain", "trailersx", "1.1", "body", NULL, "", 0 },
         { "plain", "", "1.1", "body", NULL, "", 0 },
         { "plain", "trailers", "1.0", "body", NULL, "", 0 },
+        { "said", "trailers", "1.1", "body", "x-sum", "X-Sum: 1\r\n", 0 },
         { "late", "trailers", "1.1", "body", "X-Sum",
           "X-More: 2\r\nX-Sum: 1\r\n", 0 },
         { "late", "", "1.1", "body", NULL, "", 0 },
@@ -25169,6 +25172,7 @@ SERVED_WITH(response, trailers, T_LIVE,
             CHECK_STR(cl_header(c, "Trailer"), rows[i].announced);
         else
             CHECK(cl_header(c, "Trailer") == NULL);
+        CHECK(cl_header_nth(c, "Trailer", 1) == NULL);
         if (old)
             cl_close(c);
         else
@@ -30394,6 +30398,57 @@ SERVED_WITH(files, a_fallback_that_is_denied, T_PLAIN,
     CHECK_INT(cl_get(c, "/sub/"), 403);
     CHECK_INT(cl_get(c, "/sub/x.txt"), 200);
     check_in_step(c);
+}
+
+/* A location may have a FallbackResource of its own, or none: so an application
+ * stands in a folder of a site whose missing pages are 404. */
+SERVED_WITH(files, a_fallback_of_a_location, T_PLAIN,
+            (fx_init(f), f->cfg.routes = file_routes),
+            "FallbackResource /a.txt; "
+            "Location \"/app/ FallbackResource '/sub/index.html' \"; "
+            "Location \"/app/api/ FallbackResource disabled\"; "
+            "Location \"/app/none/ FallbackResource /none/none.html\"")
+{
+    static const struct { const char *target; int status; const char *body; }
+    rows[] = {
+        { "/app/users/7", 200, "sub index" }, { "/app/x/", 200, "sub index" },
+        { "/app/api/x", 404, NULL }, { "/app/none/x", 404, NULL },
+        { "/app/x.png", 404, NULL }, { "/x", 200, NULL },
+        { "/sub/x.txt", 200, NULL }
+    };
+
+    EACH(rows, i) {
+        context("%s", rows[i].target);
+        CHECK_INT(cl_get(c, rows[i].target), rows[i].status);
+        if (rows[i].body != NULL)
+            CHECK_STR(c->body.p, rows[i].body);
+        else
+            CHECK(strcmp(c->body.p, "sub index") != 0);
+    }
+    no_context();
+    check_in_step(c);
+}
+
+TEST(files, a_fallback_of_a_location_that_cannot_be)
+{
+    static const char *const rows[] = {
+        "", "../x", "/sub/", "/.hidden", "/a?b", "/a /b", "\"/a"
+    };
+
+    EACH(rows, i) {
+        empm_config cfg = empm_defaults();
+        char line[80];
+        context("%s", rows[i]);
+        snprintf(line, sizeof line, "/app/ FallbackResource %s", rows[i]);
+        cfg.routes = file_routes;
+        cfg.location[0] = line;
+        (void)hearing();
+        CHECK_INT(empm_check(&cfg, hear, NULL), 1);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5123), 1);
+        empm_config_free(&cfg);
+    }
+    no_context();
+    str_free(&g_heard);
 }
 
 /* A list has no name that a location of its own keeps from the client, as in
