@@ -1136,8 +1136,8 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n);
 /* Returns the bytes that the server takes if every child serves as many
  * connections as it may, and over HTTP/2 as many requests (H2MaxStreams), each
  * with the longest head and a full buffer, and every thread uses all of its
- * stack. Memory that handlers allocate, and the
- * kernel's buffers, are not included. Call empm_check() first. */
+ * stack. Memory that handlers allocate, and the kernel's buffers, are not
+ * included. Call empm_check() first. */
 EMPM_API int64_t empm_memory_estimate(const empm_config *cfg);
 
 /* Checks all settings. A value that Apache would adjust is adjusted with a
@@ -27453,8 +27453,9 @@ static enum empm__state empm__do_upgraded(empm__worker *w, empm__conn *c,
         enum empm__flushed r;
         uint32_t at;
         int more = 0;
-        empm__conn_clear(c, EMPM__READY_OUTBOX);  /* before the box is looked
-                                                     into */
+        /* before the box is looked into; and nothing is kept that a second
+           descriptor, gone since the handshake, may have said late */
+        empm__conn_clear(c, EMPM__READY_OUTBOX | EMPM__READY_DIRECT);
         r = empm__link_flush(w, c, l, &writes);
         if (r == EMPM__CUT)
             return EMPM__CLOSED;
@@ -44749,6 +44750,8 @@ static int empm__h2_read_quietly(empm__worker *w, empm__h2 *h2)
         }
         empm__h2_keep(w, h2, (const char *)data + at, n - at);
         h2->left = (uint8_t)left;
+        h2->frame_ms = at > 0 ? EMPM__NEVER : h2->frame_ms;
+        empm__h2_frame_time(w, h2);
     }
     empm__page_return(w, p);
     return left;
@@ -44832,7 +44835,8 @@ static void empm__h2_visit(empm__worker *w, const empm__h2_slot *slot,
         c->why = 0;
         if (turn)
             break;
-        empm__h2_wait_for(w, h2, &wait, until);
+        empm__h2_wait_for(w, h2, &wait,
+                          empm__time_earlier(until, h2->frame_ms));
         if (h2->gone)
             break;
         if (empm__conn_release(w, c, &wait)) {
