@@ -1032,7 +1032,9 @@ typedef struct empm_config {
     int    limit_request_field_size;   /* 8190, else 431 */
     int    limit_request_fields;       /* 100, else 431; 0: no limit but that
                                           of the whole head */
-    int    limit_request_head;         /* all of it: 65536, else 431 */
+    int    limit_request_head;         /* all of it: 65536, else 431. Over
+                                          HTTP/2 that is the most there is, of
+                                          it 16384 for a field */
     int64_t limit_request_body;        /* 1 MiB, else 413; 0: no limit */
     int64_t limit_body_in_memory;      /* longer ones are spooled: 64 KiB */
     int64_t max_body_memory;           /* per child: 64 MiB, else 503 */
@@ -45553,7 +45555,8 @@ static void empm__h2_greet(empm__worker *w, empm__h2 *h2)
     const uint32_t v[5][2] = {
         { 3, empm__h2_streams_most(cfg) },
         { 4, (uint32_t)cfg->h2_window_size },
-        { 6, (uint32_t)cfg->limit_request_head },
+        { 6, (uint32_t)empm__min((size_t)cfg->limit_request_head,
+                                 EMPM__SCRATCH) },
         { 9, 1 },
         { 8, 1 }                       /* RFC 8441 3: a promise */
     };
