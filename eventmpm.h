@@ -158,10 +158,11 @@
  *   and empm_form_at() walk over all of them. EMPM_UPLOAD is a route for forms
  *   with files, which go to disk as they come; no worker waits for a slow one.
  *   empm_part_save() makes a file of one, empm_part_take() a descriptor of the
- *   program's. With empm_progress_part, and SharedStoreSize set, the route
- *   empm_progress_page tells, in any child, how far ?token=X of a POST with
- *   ?token=X is: {"received":1048576,"length":4194304}. >>firmware at the end
- *   of this file is a whole program: a page that takes a firmware.
+ *   program's; empm_body_save() makes a file of what a PUT has sent. With
+ *   empm_progress_part, and SharedStoreSize set, the route empm_progress_page
+ *   tells, in any child, how far ?token=X of a POST with ?token=X is:
+ *   {"received":1048576,"length":4194304}. >>firmware at the end of this file
+ *   is a whole program: a page that takes a firmware.
  *
  * BACK ENDS  EMPM_PHP("/", "./www", "unix:/run/php/php-fpm.sock") serves files
  *   and runs the scripts among them in PHP-FPM; EMPM_FASTCGI gives a subtree to
@@ -1317,6 +1318,11 @@ EMPM_API int empm_part_take(empm_request *req, empm_part *part);
  *             set fd: then a name and its end are the program's matter */
 EMPM_API int empm_part_save(empm_request *req, empm_part *part,
                             const char *path);
+
+/* The same of the whole body, such as that of a PUT, for a route that gets it
+ * whole: limit_body bounds it, and max_spool_bytes what all of them have on
+ * disk. A route with on_body has had the bytes: EMPM_EINVAL. */
+EMPM_API int empm_body_save(empm_request *req, const char *path);
 
 /* Did no page of another site make the browser send this request? A browser
  * adds cookies and passwords to what it sends, whatever page has asked for it:
@@ -25689,25 +25695,23 @@ static int empm__forms_beside(const char *path)
     return (int)n;
 }
 
-/* 1. A part that is still being received has no end yet: EMPM_EINVAL.
- * 2. A file beside the one that is wanted, by a name that nobody has: the
+/* Makes what a part holds the file `path`, for the function `call`:
+ *
+ * 1. A file beside the one that is wanted, by a name that nobody has: the
  *    folder is on the same file system, so that it can be renamed.
- * 3. All bytes, and fsync(): a crash behind the rename() must not leave a file
+ * 2. All bytes, and fsync(): a crash behind the rename() must not leave a file
  *    that has the name and not the bytes.
- * 4. rename() replaces what is there: a reader opens the old file or the new
+ * 3. rename() replaces what is there: a reader opens the old file or the new
  *    one. On failure the file beside it goes, and errno is that of the call
  *    which has failed, whatever the cleanup does to it. */
-EMPM_API int empm_part_save(empm_request *req, empm_part *part,
-                            const char *path)
+static int empm__forms_save(empm_request *req, const char *call,
+                            const empm_part *part, const char *path)
 {
-    const empm__forms *f = req->forms;
     const size_t n = path != NULL ? strlen(path) + 32 : 0;
     const char *failed = NULL;
     char *beside;
     int fd = -1, i, why;
-    if (part == NULL || n <= 32 || (part->fd < 0 && part->data == NULL) ||
-        (!f->whole && f->reader.state == EMPM__FORM_DATA &&
-         part == &f->parts[f->n - 1]->pub))
+    if (n <= 32)
         return EMPM_EINVAL;
     if ((beside = (char *)empm_alloc(req, n)) == NULL)
         return EMPM_ENOMEM;
@@ -25727,7 +25731,7 @@ EMPM_API int empm_part_save(empm_request *req, empm_part *part,
     if (failed == NULL)
         return close(fd) == 0 ? EMPM_OK : EMPM_ESYS;
     why = errno;
-    empm__request_log(req, EMPM_LOG_ERROR, 5804, "empm_part_save: %s: %s: %s",
+    empm__request_log(req, EMPM_LOG_ERROR, 5804, "%s: %s: %s: %s", call,
                       fd < 0 ? beside : path, failed, strerror(why));
     if (fd >= 0) {
         unlink(beside);
@@ -25735,6 +25739,31 @@ EMPM_API int empm_part_save(empm_request *req, empm_part *part,
     }
     errno = why;
     return EMPM_ESYS;
+}
+
+/* A part that is still being received has no end yet. */
+EMPM_API int empm_part_save(empm_request *req, empm_part *part,
+                            const char *path)
+{
+    const empm__forms *f = req->forms;
+    if (part == NULL || (part->fd < 0 && part->data == NULL) ||
+        (!f->whole && f->reader.state == EMPM__FORM_DATA &&
+         part == &f->parts[f->n - 1]->pub))
+        return EMPM_EINVAL;
+    return empm__forms_save(req, "empm_part_save", part, path);
+}
+
+EMPM_API int empm_body_save(empm_request *req, const char *path)
+{
+    empm_part whole;
+    size_t n;
+    if (req->body_open || req->body_mode == EMPM__BODY_PIECES)
+        return EMPM_EINVAL;
+    memset(&whole, 0, sizeof whole);
+    whole.data = empm_body(req, &n);
+    whole.size = (int64_t)n;
+    whole.fd = -1;
+    return empm__forms_save(req, "empm_body_save", &whole, path);
 }
 
 /* --- the wing ------------------------------------------------------------- */
@@ -52565,7 +52594,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5801  Require of a user needs AuthUserFile
  *   5802  AuthUserFile: passwords come over plain HTTP
  *   5803  AuthUserFile cannot be read, or a line of it has no user
- *   5804  empm_part_save() cannot make the file
+ *   5804  empm_part_save() or empm_body_save() cannot make the file
  *   5810  RateLimitSize is too small or too large, or there is no such memory
  *   5811  RateLimit: its store does not answer, so nobody is refused
  *   5812  RateLimit is reached: a client gets 429

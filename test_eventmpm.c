@@ -21381,9 +21381,43 @@ static int save_part(empm_request *req, void *user)
     return empm_printf(req, "%d", empm_part_save(req, part, path));
 }
 
+/* PUT /body/{name}: the same of the whole body. */
+static int save_body(empm_request *req, void *user)
+{
+    char path[600];
+
+    (void)user;
+    snprintf(path, sizeof path, "%s/%s", g_save_dir,
+             empm_path_value(req, "name"));
+    if (empm_body_save(req, NULL) != EMPM_EINVAL ||
+        empm_body_save(req, "") != EMPM_EINVAL)
+        return 500;
+    return empm_printf(req, "%d", empm_body_save(req, path));
+}
+
+/* Before there is a body there is nothing to save. */
+static int save_body_early(empm_request *req, void *user)
+{
+    (void)user;
+    if (empm_query(req, "early") != NULL)
+        set_int(&g_save_early, empm_body_save(req, g_save_dir));
+    return EMPM_OK;
+}
+
+static int save_no_piece(empm_request *req, const void *data, size_t len,
+                         void *user)
+{
+    (void)req; (void)data; (void)len; (void)user;
+    return EMPM_OK;
+}
+
 static const empm_route save_routes[] = {
     EMPM_UPLOAD("POST /save/{name...}", save_part, NULL, save_in_time, 1 << 20),
     EMPM_ROUTE("POST /whole/{name...}", save_part, NULL),
+    EMPM_ROUTE_WITH("PUT /body/{name...}", save_body, NULL, save_body_early,
+                    NULL, 1 << 20, 0, 0),
+    EMPM_ROUTE_WITH("PUT /pieces/{name...}", save_body, NULL, NULL,
+                    save_no_piece, 1 << 20, 0, 0),
     EMPM_ROUTES_END
 };
 
@@ -21418,6 +21452,58 @@ SERVED_WITH(forms, copies_of_texts_count, T_PLAIN,
     CHECK_IN(atoi(c->body.p), 5000, 6000);
     CHECK_SOON(POOL_OF(f, body_memory) == 0, 2000);
     str_free(&s);
+}
+
+/* The body of a PUT, in memory or spooled, of no bytes and in chunks, becomes a
+ * file in the same way. */
+SERVED_WITH(forms, body_save, T_PLAIN,
+            (fx_init(f), f->cfg.routes = save_routes, f->count_fds = 1,
+             tmp_path(g_save_dir, sizeof g_save_dir, "save")),
+            "LimitBodyInMemory 4096")
+{
+    static const struct { const char *path; int bytes, chunked, result; }
+        rows[] = {
+        { "/body/a", 100, 0, 0 }, { "/body/a", 0, 0, 0 },
+        { "/body/a", 300000, 0, 0 }, { "/body/a", 300000, 1, 0 },
+        { "/body/a?early=1", 5, 0, 0 }, { "/pieces/b", 5, 0, EMPM_EINVAL },
+        { "/body/", 5, 0, EMPM_ESYS }, { "/body/none/b", 50000, 0, EMPM_ESYS }
+    };
+    char path[700], *text;
+    str s = STR_EMPTY;
+
+    CHECK_INT(mkdir(g_save_dir, 0755), 0);
+    snprintf(path, sizeof path, "%s/a", g_save_dir);
+    EACH(rows, k) {
+        int i;
+        context("%s, %d", rows[k].path, rows[k].bytes);
+        s.n = 0;
+        for (i = 0; i < rows[k].bytes; i++)
+            str_addf(&s, "%c", 'a' + i % 26);
+        cl_printf(c, "PUT %s HTTP/1.1\r\nHost: a\r\n", rows[k].path);
+        if (rows[k].chunked)
+            cl_printf(c, "Transfer-Encoding: chunked\r\n\r\n%x\r\n",
+                      rows[k].bytes);
+        else
+            cl_printf(c, "Content-Length: %d\r\n\r\n", rows[k].bytes);
+        cl_send(c, s.p, s.n);
+        if (rows[k].chunked)
+            cl_puts(c, "\r\n0\r\n\r\n");
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_INT(atoi(c->body.p), rows[k].result);
+        if (rows[k].result == EMPM_ESYS)
+            CHECK(fx_log_has(f, "EMPM5804: empm_body_save: "));
+        if (rows[k].result != 0)
+            continue;
+        text = slurp_path(path);
+        if (CHECK(text != NULL && strlen(text) == s.n) && s.n > 0)
+            CHECK(memcmp(text, s.p, s.n) == 0);
+        free(text);
+    }
+    no_context();
+    CHECK_INT(get_int(&g_save_early), EMPM_EINVAL);
+    str_free(&s);
+    CHECK_INT(unlink(path), 0);
+    CHECK_INT(rmdir(g_save_dir), 0);           /* nothing is left beside */
 }
 
 /* What a part holds, wherever it is, becomes a file with a name as a whole or
