@@ -39973,7 +39973,8 @@ SERVED(h2, one_request_after_the_other_is_not_idle,
 
 /* A hundred requests in one packet, for a route that is quick, are opened and
  * answered by sixteens: so not all of them have memory at a time. A round in
- * which the machine has held the handler up does not count. */
+ * which the machine has held the handler up does not count; and where no
+ * handler is quick, as under valgrind, none does. */
 SERVED_WITH(h2, a_hundred_streams_in_a_packet, T_PLAIN,
             fx_init(f); f->cfg.routes = h2_routes,
             "Protocols h2c; ThreadsPerChild 1; " LONG_TIMES)
@@ -39984,7 +39985,8 @@ SERVED_WITH(h2, a_hundred_streams_in_a_packet, T_PLAIN,
     int round, k, most = 100;
 
     h2_begin(c, "");
-    for (round = 0; round < 20 && most > (int)EMPM__H2_FRESH; round++) {
+    for (round = 0; round < (g_slow > 1 ? 2 : 20) &&
+                    most > (int)EMPM__H2_FRESH; round++) {
         str out = STR_EMPTY;
         char text[80];
         for (k = 0; k < 100; k++, id += 2) {
@@ -40006,7 +40008,7 @@ SERVED_WITH(h2, a_hundred_streams_in_a_packet, T_PLAIN,
         }
         CHECK_INT(k, 100);
     }
-    CHECK_IN(most, 1, (int)EMPM__H2_FRESH);
+    CHECK_IN(most, 1, g_slow > 1 ? 100 : (int)EMPM__H2_FRESH);
 }
 
 /* Writes what DATA come, as "stream:bytes " where a stream takes over, until
