@@ -29642,7 +29642,7 @@ TEST(files, kept_are_closed_at_rest)
 {
     fixture f;
     client c;
-    int fds;
+    int fds, i;
 
     fx_init(&f);
     f.cfg.routes = file_routes;
@@ -29652,12 +29652,14 @@ TEST(files, kept_are_closed_at_rest)
     cl_open(&c, &f);
     CHECK_INT(cl_get(&c, "/hello"), 200);
     fds = open_fds();
-    CHECK_INT(cl_get(&c, "/big.bin"), 200);
-    CHECK_INT(open_fds(), fds + 1);
-    CHECK_INT(cl_get(&c, "/big.bin"), 200);
-    CHECK_INT(open_fds(), fds + 1);
-    CHECK_INT(cl_get(&c, "/a.txt"), 200);           /* is kept in memory */
-    CHECK_INT(open_fds(), fds + 1);
+    for (i = 0; i < 3; i++) {      /* a small file is kept in memory */
+        const uint64_t begun = now_ms();
+        int open;
+        CHECK_INT(cl_get(&c, i < 2 ? "/big.bin" : "/a.txt"), 200);
+        open = open_fds();
+        /* a machine that is held up lets the time of rest go by */
+        CHECK_IN(open, fds + (now_ms() - begun < 500 && i < 2), fds + 1);
+    }
     CHECK_SOON(open_fds() == fds, 2000);
     cl_close(&c);
     fx_down(&f);
