@@ -42033,6 +42033,7 @@ static empm__page *empm__h2_pipe_take_locked(empm__h2_pipe *pipe, size_t most)
 
 #define EMPM__F_LISTED EMPM__F_PROXIED     /* of a stream */
 #define EMPM__F_HELD   EMPM__F_RESET       /* ... as its slot has it */
+#define EMPM__F_RESTS  EMPM__F_PROXIED     /* of a connection: see empm__h2 */
 
 enum {                                 /* of a slot */
     EMPM__H2_HELD = 1, EMPM__H2_READY = 2,     /* a step of it may run */
@@ -42084,7 +42085,10 @@ typedef struct empm__h2_slot {         /* owner: the connection's */
 #define EMPM__H2_FEW   8u
 #define EMPM__H2_SLOTS (EMPM__H2_FEW + EMPM__PAGE_ROOM / sizeof(empm__h2_slot))
 
-/* What a connection has for as long as it lives. */
+/* What a connection has. All of it is there while a worker has it, or streams
+ * are open. One that only waits for its next request rests (EMPM__F_RESTS):
+ * from `seen` on its fields are a block of their own, which c->io is then, and
+ * the others have the values that empm__h2_new() gives them. */
 typedef struct empm__h2 {              /* owner: the connection's */
     empm__io        io;                /* first: c->io is it */
     empm__conn     *c;
@@ -42093,39 +42097,20 @@ typedef struct empm__h2 {              /* owner: the connection's */
     uint32_t        streams;           /* that are open, or not back yet */
     uint32_t        working;           /* of them, given to workers by us */
     uint32_t        linked;            /* of them, those of links */
-    empm__peer      own;               /* fixed: our end of the connection */
     uint32_t        nslots;            /* no slot beyond is in use */
     empm__h2_slot  *few;               /* EMPM_MALLOC: while any is open */
     empm__page     *slots;             /* ... or have been more */
-    empm__hpack     hpack;
     unsigned char  *rest;              /* EMPM_MALLOC: a part of a frame */
     unsigned char  *block;             /* EMPM_MALLOC: of several frames */
     uint32_t        rest_len, block_len, block_stream;
-    uint32_t        last;              /* the highest stream that has come */
-    uint64_t        seen, cut;         /* bit k, of stream last - 2 k: it has
-                                          come; its client may still send */
-    uint32_t        served;
-    int32_t         window, unasked;   /* as those of a slot */
-    uint32_t        credit;
     empm__h2_stall  stall;             /* by the connection's window */
-    uint32_t        peer_window, final;    /* final: GOAWAY has named it */
-    int32_t         budget;            /* frames */
-    uint32_t        moved;             /* bytes of bodies that have not earned
-                                          anything so far */
-    uint32_t        budget_ms;         /* when it has been filled */
+    uint32_t        final;             /* GOAWAY has named it */
     uint32_t        drain_ms;          /* the second GOAWAY is due; or NEVER */
     uint32_t        opened_ms;         /* SETTINGS and their ACK are due */
     uint32_t        frame_ms;          /* the rest of a frame is; or NEVER */
-    uint32_t        idle_ms;           /* it has been idle too long; or NEVER:
-                                          a stream has been opened since */
     uint32_t        bye_ms;            /* a drain's GOAWAY waits for its links
                                           so long; or NEVER */
     uint8_t         block_flags, block_frames, block_fault;
-    uint8_t         errors;            /* streams in a row that we have reset */
-    uint8_t         begun;             /* 1: the preface is here; 2: SETTINGS */
-    uint8_t         acked;             /* our SETTINGS */
-    uint8_t         shrunk;            /* the next block tells: no table */
-    uint8_t         crumbs;            /* small frames of DATA; it wraps */
     uint8_t         ending;            /* nothing is read any more */
     uint8_t         gone;              /* ... nor sent */
     uint8_t         away;              /* GOAWAY: 1 the first, 2 the last one */
@@ -42133,13 +42118,92 @@ typedef struct empm__h2 {              /* owner: the connection's */
     uint8_t         reading;           /* frames are dealt with */
     uint8_t         left;              /* `rest` has whole frames */
     uint8_t         fresh;             /* streams opened, and not run so far */
-    uint8_t         haste;             /* the wheel may look too late */
     uint8_t         culled;            /* others want its place */
+    /* kept by one that rests */
+    uint64_t        seen, cut;         /* bit k, of stream last - 2 k: it has
+                                          come; its client may still send */
+    empm__hpack     hpack;
+    empm__peer      own;               /* fixed: our end of the connection */
+    uint32_t        last;              /* the highest stream that has come */
+    uint32_t        served;
+    int32_t         window, unasked;   /* as those of a slot */
+    uint32_t        credit, peer_window;
+    int32_t         budget;            /* frames */
+    uint32_t        moved;             /* bytes of bodies that have not earned
+                                          anything so far */
+    uint32_t        budget_ms;         /* when it has been filled */
+    uint32_t        idle_ms;           /* it has been idle too long; or NEVER:
+                                          a stream has been opened since */
+    uint8_t         errors;            /* streams in a row that we have reset */
+    uint8_t         begun;             /* 1: the preface is here; 2: SETTINGS */
+    uint8_t         acked;             /* our SETTINGS */
+    uint8_t         shrunk;            /* the next block tells: no table */
+    uint8_t         crumbs;            /* small frames of DATA; it wraps */
+    uint8_t         haste;             /* the wheel may look too late */
 } empm__h2;
 
+#define EMPM__H2_KEPT (sizeof(empm__h2) - offsetof(empm__h2, seen))
+
+/* That of a connection which does not rest. */
 static empm__h2 *empm__h2_of(const empm__conn *c)
 {
     return (empm__h2 *)(void *)c->io;
+}
+
+/* All of a connection, on which nothing has come so far; NULL: no memory. */
+static empm__h2 *empm__h2_new(empm__worker *w, empm__conn *c)
+{
+    empm__h2 *h2 = (empm__h2 *)empm__worker_memory(w, NULL, sizeof *h2);
+    if (h2 == NULL)
+        return NULL;
+    memset(h2, 0, sizeof *h2);
+    h2->c = c;
+    h2->index = w->index;
+    h2->serial = empm__load(&c->serial);
+    h2->outbox = EMPM__NIL;
+    h2->frame_ms = h2->drain_ms = h2->bye_ms = EMPM__NEVER;
+    h2->stall.since_ms = EMPM__NEVER;
+    h2->io.spool_fd = -1;
+    h2->io.write_deadline = EMPM__NEVER;
+    return h2;
+}
+
+/* Makes a connection whole that has rested. Returns -1: there is no memory. */
+static int empm__h2_wake(empm__worker *w, empm__conn *c)
+{
+    void *kept = c->io;
+    empm__h2 *h2;
+    if (!(c->flags & EMPM__F_RESTS))
+        return 0;
+    if ((h2 = empm__h2_new(w, c)) == NULL)
+        return -1;
+    memcpy((char *)h2 + offsetof(empm__h2, seen), kept, EMPM__H2_KEPT);
+    EMPM_FREE(kept);
+    c->io = &h2->io;
+    c->flags &= (uint8_t)~EMPM__F_RESTS;
+    return 0;
+}
+
+/* The table of a connection that rests. */
+static empm__hpack *empm__h2_kept_hpack(const empm__conn *c)
+{
+    return (empm__hpack *)(void *)((char *)c->io + offsetof(empm__h2, hpack) -
+                                   offsetof(empm__h2, seen));
+}
+
+/* Lets an idle connection rest, which has neither slots nor output; `h2` is no
+ * more then. Without memory it stays as it is. Streams have ended, so no other
+ * worker looks into it (>>h2-streams). */
+static void empm__h2_rest(empm__worker *w, empm__h2 *h2)
+{
+    empm__conn *c = h2->c;
+    void *kept = empm__worker_memory(w, NULL, EMPM__H2_KEPT);
+    if (kept == NULL)
+        return;
+    memcpy(kept, (char *)h2 + offsetof(empm__h2, seen), EMPM__H2_KEPT);
+    EMPM_FREE(h2);
+    c->io = (empm__io *)kept;
+    c->flags |= EMPM__F_RESTS;
 }
 
 static empm__h2_slot *empm__h2_slot_of(const empm__conn *stream)
@@ -44732,9 +44796,8 @@ static void empm__h2_wait_for(empm__worker *w, empm__h2 *h2, empm__wait *wait,
  * and has posted what had to be. */
 static void empm__h2_taken(empm__worker *w, empm__conn *c)
 {
-    (void)w;
-    if (c->why != 0)                   /* out of a wait, not of the queue */
-        empm__h2_of(c)->haste = 0;
+    if (empm__h2_wake(w, c) == 0 && c->why != 0)
+        empm__h2_of(c)->haste = 0;     /* out of a wait, not of the queue */
 }
 
 /* May this frame be dealt with in the middle of a handler? */
@@ -44825,7 +44888,7 @@ static void empm__h2_look_again(empm__worker *w, uint32_t i,
                 empm__conn_noted(c, EMPM__READY_OUTBOX) &&
                 empm__queue_take(q, i); k++) {
         if (empm__load(&c->protocol) == EMPM__H2 && c->io != NULL &&
-            !(c->flags & EMPM__F_CLOSED)) {
+            !(c->flags & (EMPM__F_CLOSED | EMPM__F_RESTS))) {
             w->index = i;
             empm__conn_clear(c, EMPM__READY_OUTBOX);
             empm__h2_push(w, empm__h2_of(c), only);
@@ -45402,10 +45465,18 @@ static void empm__h2_slots_free(empm__worker *w, empm__h2 *h2)
  * a kicker compares the serial before it looks (>>h2-streams). */
 static void empm__h2_free(empm__worker *w, empm__conn *c)
 {
-    empm__h2 *h2 = empm__h2_of(c);
-    if (h2 == NULL)
+    empm__h2 *h2;
+    if (c->io == NULL)
         return;
     empm__bump(&w->score->h2_conns, (uint32_t)-1);
+    if (c->flags & EMPM__F_RESTS) {
+        EMPM_FREE(empm__h2_kept_hpack(c)->bytes);
+        EMPM_FREE(c->io);
+        c->io = NULL;
+        c->flags &= (uint8_t)~EMPM__F_RESTS;
+        return;
+    }
+    h2 = empm__h2_of(c);
     empm__hpack_free(&h2->hpack);
     empm__h2_slots_free(w, h2);
     EMPM_FREE(h2->rest);
@@ -45478,6 +45549,9 @@ static enum empm__state empm__h2_wait(empm__worker *w, empm__h2 *h2,
     empm__h2_dispatch(w, h2, wait);
     if (h2->streams == 0 && h2->few != NULL)
         empm__h2_slots_free(w, h2);
+    if (empm__h2_is_idle(h2) && h2->frame_ms == EMPM__NEVER &&
+        h2->bye_ms == EMPM__NEVER)
+        empm__h2_rest(w, h2);
     return (enum empm__state)c->state;
 }
 
@@ -45488,10 +45562,13 @@ static enum empm__state empm__h2_wait(empm__worker *w, empm__h2 *h2,
 static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
                                       empm__wait *wait)
 {
-    empm__h2 *h2 = empm__h2_of(c);
+    empm__h2 *h2;
     enum empm__flushed flushed;
     uint32_t deadline;
     int left, more, quick, waits;
+    if (empm__h2_wake(w, c) < 0)       /* nothing of its client's is lost */
+        return EMPM__CLOSED;
+    h2 = empm__h2_of(c);
     if ((c->why & EMPM__READY_TIMEOUT) && c->state == EMPM__KEEPALIVE)
         empm__h2_cull(w, h2);
     c->why = 0;
@@ -45559,9 +45636,10 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
 /* It ends when its streams have: they are told by its step. */
 static enum empm__state empm__h2_conn_cut(empm__conn *c)
 {
-    empm__h2 *h2 = empm__h2_of(c);
-    if (h2 == NULL)
+    empm__h2 *h2;
+    if (c->io == NULL || (c->flags & EMPM__F_RESTS))
         return EMPM__CLOSED;
+    h2 = empm__h2_of(c);
     h2->gone = h2->ending = 1;
     return h2->streams == 0 ? EMPM__CLOSED : EMPM__WRITE;
 }
@@ -45606,24 +45684,17 @@ static void empm__h2_greet(empm__worker *w, empm__h2 *h2)
 static int empm__h2_begin(empm__worker *w, empm__conn *c)
 {
     empm_request *req = empm__request_of(c);
-    empm__h2 *h2 = (empm__h2 *)empm__worker_memory(w, NULL, sizeof *h2);
+    empm__h2 *h2 = empm__h2_new(w, c);
     if (h2 == NULL)
         return -1;
-    memset(h2, 0, sizeof *h2);
-    h2->c = c;
-    h2->index = w->index;
-    h2->serial = empm__load(&c->serial);
-    h2->outbox = EMPM__NIL;
+    c->flags &= (uint8_t)~EMPM__F_RESTS;
     h2->window = 65535;
     h2->unasked = EMPM__H2_CREDIT;
     h2->peer_window = 65535;
     h2->budget = w->cfg->h2_frame_budget;
     h2->budget_ms = w->now_ms;
-    h2->idle_ms = h2->frame_ms = h2->drain_ms = h2->bye_ms = EMPM__NEVER;
-    h2->stall.since_ms = EMPM__NEVER;
+    h2->idle_ms = EMPM__NEVER;
     h2->opened_ms = empm__load(&c->deadline_ms);
-    h2->io.spool_fd = -1;
-    h2->io.write_deadline = EMPM__NEVER;
     h2->own = empm__peer_own(c->fd);
     empm__hpack_init(&h2->hpack);
     empm__h2_keep(w, h2, req->io.in + req->io.in_start,

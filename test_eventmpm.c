@@ -39941,6 +39941,64 @@ SERVED_WITH(h2, a_hundred_streams_that_sleep, T_LIVE,
     CHECK(beside > 3);
 }
 
+/* An idle connection costs one block beside its record, and the client's table
+ * if there is one: at most 256 bytes, that of the allocator included. It has
+ * all that it had when it is served again: the table, and which streams there
+ * have been. */
+TEST(h2, an_idle_connection_is_small)
+{
+    enum { N = 20 };
+    static client cs[N + 1];
+    fixture f;
+    client *c = &cs[N];
+    h2_answer a;
+    str out = STR_EMPTY;
+    char what[200];
+    int i, before = 0;
+
+    memset(&a, 0, sizeof a);
+    fx_init(&f);
+    f.cfg.protocols = "h2c";
+    f.cfg.threads_per_child = 1;         /* others have buffers of their own */
+    if (!fx_up(&f))
+        return;
+    for (i = N; i >= 0; i--) {
+        cs[i] = client_of(&f);
+        h2_begin(&cs[i], "");
+        h2_send(&cs[i], 1, "GET", "/hello", NULL, 0);
+        CHECK_INT(h2_await(&cs[i], 1, &a), 200);
+        h2_answer_free(&a);
+        if (i == N) {                    /* what the worker keeps is there */
+            nap(50);
+            before = get_int(&a_live);
+        }
+    }
+    CHECK_SOON(get_int(&a_live) <= before + N, 2000);
+    CHECK_IN(sizeof(empm__conn) + sizeof(empm__peer) + 16 + EMPM__H2_KEPT, 100,
+             256);
+    /* GET /hello, which the table keeps, and then from there */
+    h2_frames(&out, "1:5:3:82864406" "2f68656c6c6f" "410161");
+    cl_send(c, out.p, out.n);
+    CHECK_INT(h2_await(c, 3, &a), 200);
+    h2_answer_free(&a);
+    nap(50);
+    out.n = 0;
+    h2_frames(&out, "1:5:5:8286bfbe");
+    cl_send(c, out.p, out.n);
+    CHECK_INT(h2_await(c, 5, &a), 200);
+    h2_answer_free(&a);
+    nap(50);
+    out.n = 0;
+    h2_frames(&out, "1:5:3:8286bfbe");   /* that stream has been */
+    cl_send(c, out.p, out.n);
+    h2_listen(c, what, sizeof what, "G5");
+    CHECK(strstr(what, "G5") != NULL);
+    str_free(&out);
+    for (i = 0; i <= N; i++)
+        cl_close(&cs[i]);
+    fx_down(&f);
+}
+
 /* A connection whose requests are answered at once, one after the other, is not
  * idle for longer than the time between two of them. A round in which the
  * machine has let too much time pass says nothing. */
