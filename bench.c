@@ -2543,7 +2543,8 @@ static void scene_h2(int sc, server *s)
 {
     static const char text[] =
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0"
-        "\0\0\0\15\1\5\0\0\0\1\202\206\4\6/hello\1\1h";
+        "\0\0\0\0\4\1\0\0\0\0"         /* SETTINGS, and the ACK of theirs */
+        "\0\0\15\1\5\0\0\0\1\202\206\4\6/hello\1\1h";
     static const int c[] = { 1, 16, 64 }, m[] = { 1, 10, 100 };
     const target *t = s->kind == NGINX ? &s->secure : &s->at;
     int *fds = (int *)need((size_t)opt.crowd, sizeof *fds), i;
