@@ -6218,8 +6218,9 @@ static char *empm__peer_text(const empm__peer *p, int port, char *to, size_t n)
  *
  * A stream's record (HTTP/2) has no descriptor: `fd` is -1, its session leads
  * to its connection, and a flag of accepting has another meaning there
- * (>>h2-streams). If it is a link's, the connection's owner notes IN and OUT
- * for it, as the listener does for a descriptor (>>h2-tunnels).
+ * (>>h2-streams), as in that of its connection (>>h2-records). If it is a
+ * link's, the connection's owner notes IN and OUT for it, as the listener does
+ * for a descriptor (>>h2-tunnels).
  *
  * Records live in slabs that are never unmapped and are named by 32-bit
  * indices; the listener alone makes and frees them.
@@ -16313,11 +16314,10 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
     const empm_config *cfg = w->cfg;
     empm_request *req = empm__request_of(c);
     ssize_t n = EMPM__WANTS_IN;
-    int status;
+    int status, r;
     if (req == NULL && (req = empm__request_borrow(w, c)) == NULL)
         return EMPM__CLOSED;
     for (;;) {
-        int r;
         status = c->requests == 0 && w->s->other_protocol != NULL
                      ? w->s->other_protocol(w, c) : 0;
         if (status == 1)
@@ -45536,9 +45536,9 @@ static void empm__h2_cull(empm__worker *w, empm__h2 *h2)
     h2->idle_ms = w->now_ms;
 }
 
-/* Arranges to wait, and gives what has to run to others. An idle connection
- * keeps a few hundred bytes: slots, requests and pages have gone back. Returns
- * its state. */
+/* Arranges to wait, and gives what has to run to others. Of an idle connection
+ * slots, requests and pages have gone back, and it rests: `h2` may be no more
+ * behind this call. Returns the connection's state. */
 static enum empm__state empm__h2_wait(empm__worker *w, empm__h2 *h2,
                                       empm__wait *wait, uint32_t deadline)
 {
@@ -45566,7 +45566,7 @@ static enum empm__state empm__h2_step(empm__worker *w, empm__conn *c,
     enum empm__flushed flushed;
     uint32_t deadline;
     int left, more, quick, waits;
-    if (empm__h2_wake(w, c) < 0)       /* nothing of its client's is lost */
+    if (empm__h2_wake(w, c) < 0)       /* no memory, not even for GOAWAY */
         return EMPM__CLOSED;
     h2 = empm__h2_of(c);
     if ((c->why & EMPM__READY_TIMEOUT) && c->state == EMPM__KEEPALIVE)
